@@ -1,0 +1,194 @@
+package plainbuffer
+
+import (
+	"encoding/binary"
+	"math"
+)
+
+// AppendHeader begins a block.
+func AppendHeader(b []byte) []byte {
+	return binary.LittleEndian.AppendUint32(b, header)
+}
+
+// A Name is a column's name prepared for building: its bytes on the wire and
+// their checksum.
+type Name struct {
+	wire []byte // tags, length, name
+	crc  byte
+}
+
+// NewName prepares name, which it copies.
+func NewName(name []byte) Name {
+	w := make([]byte, 0, 6+len(name))
+	w = append(w, tagCell, tagName)
+	w = binary.LittleEndian.AppendUint32(w, uint32(len(name)))
+	return Name{wire: append(w, name...), crc: Checksum(0, name)}
+}
+
+// Bytes returns the name itself.
+func (n *Name) Bytes() []byte { return n.wire[6:] }
+
+// A Builder appends rows to Buf. Between Begin and End come the key's cells,
+// then Attributes, then the other cells; Attributes is left out where there are
+// none. The caller owns Buf between rows and may replace it.
+type Builder struct {
+	Buf []byte
+	crc byte // of the row so far
+}
+
+// Begin starts a row.
+func (b *Builder) Begin() {
+	b.Buf = append(b.Buf, tagKey)
+	b.crc = 0
+}
+
+// Attributes ends the key.
+func (b *Builder) Attributes() { b.Buf = append(b.Buf, tagAttributes) }
+
+// End finishes a row and returns its checksum. deleted writes the mark of a
+// row's deletion.
+func (b *Builder) End(deleted bool) byte {
+	if deleted {
+		b.Buf = append(b.Buf, tagDelete)
+	}
+	return b.end(deleted)
+}
+
+// EndRecord finishes the row of a stream record.
+func (b *Builder) EndRecord(deleted bool, e Extension) byte {
+	if deleted {
+		b.Buf = append(b.Buf, tagDelete)
+	}
+	b.Buf = append(b.Buf, tagExtension)
+	b.Buf = binary.LittleEndian.AppendUint32(b.Buf, extensionSize)
+	b.Buf = append(b.Buf, tagSequence)
+	b.Buf = binary.LittleEndian.AppendUint32(b.Buf, sequenceSize)
+	b.Buf = append(b.Buf, tagEpoch)
+	b.Buf = binary.LittleEndian.AppendUint32(b.Buf, uint32(e.Epoch))
+	b.Buf = append(b.Buf, tagSeqTime)
+	b.Buf = binary.LittleEndian.AppendUint64(b.Buf, uint64(e.Timestamp))
+	b.Buf = append(b.Buf, tagSeqRow)
+	b.Buf = binary.LittleEndian.AppendUint32(b.Buf, uint32(e.RowIndex))
+	return b.end(deleted)
+}
+
+func (b *Builder) end(deleted bool) byte {
+	mark := byte(0)
+	if deleted {
+		mark = 1
+	}
+	b.crc = checksum1(b.crc, mark)
+	b.Buf = append(b.Buf, tagRowCRC, b.crc)
+	return b.crc
+}
+
+// Cell appends c as it is: with the value, operation and timestamp it has.
+func (b *Builder) Cell(c *Cell) {
+	b.Buf = append(b.Buf, tagCell, tagName)
+	b.Buf = binary.LittleEndian.AppendUint32(b.Buf, uint32(len(c.Name)))
+	b.Buf = append(b.Buf, c.Name...)
+	crc := Checksum(0, c.Name)
+	if c.HasValue {
+		crc = b.value(crc, c.Type, c.Data)
+	}
+	if c.Op != NoOp {
+		b.Buf = append(b.Buf, tagOp, byte(c.Op))
+	}
+	if c.HasTimestamp {
+		crc = b.timestamp(crc, c.Timestamp)
+	}
+	if c.Op != NoOp {
+		crc = checksum1(crc, byte(c.Op))
+	}
+	b.endCell(crc)
+}
+
+// KeyInteger, KeyBytes and KeyBound append a key's cell: an integer, a string
+// or blob, or one of InfMin, InfMax and AutoIncrement.
+func (b *Builder) KeyInteger(n *Name, v int64) {
+	b.Buf = append(b.Buf, n.wire...)
+	b.endCell(b.fixed(n.crc, Integer, uint64(v)))
+}
+
+// KeyBytes appends a key's cell of type String or Blob.
+func (b *Builder) KeyBytes(n *Name, t Type, v []byte) {
+	b.Buf = append(b.Buf, n.wire...)
+	b.endCell(b.bytes(n.crc, t, v))
+}
+
+// KeyBound appends a key's cell without payload.
+func (b *Builder) KeyBound(n *Name, t Type) {
+	b.Buf = append(b.Buf, n.wire...)
+	b.Buf = append(b.Buf, tagValue, 1, 0, 0, 0, byte(t))
+	b.endCell(checksum1(n.crc, byte(t)))
+}
+
+// Integer appends an attribute's cell.
+func (b *Builder) Integer(n *Name, v int64, ts int64) {
+	b.Buf = append(b.Buf, n.wire...)
+	b.endCell(b.timestamp(b.fixed(n.crc, Integer, uint64(v)), ts))
+}
+
+// Double appends an attribute's cell.
+func (b *Builder) Double(n *Name, v float64, ts int64) {
+	b.Buf = append(b.Buf, n.wire...)
+	b.endCell(b.timestamp(b.fixed(n.crc, Double, math.Float64bits(v)), ts))
+}
+
+// Boolean appends an attribute's cell.
+func (b *Builder) Boolean(n *Name, v bool, ts int64) {
+	bit := byte(0)
+	if v {
+		bit = 1
+	}
+	b.Buf = append(b.Buf, n.wire...)
+	b.Buf = append(b.Buf, tagValue, 2, 0, 0, 0, byte(Boolean), bit)
+	b.endCell(b.timestamp(checksum1(checksum1(n.crc, byte(Boolean)), bit), ts))
+}
+
+// Bytes appends an attribute's cell of type String or Blob.
+func (b *Builder) Bytes(n *Name, t Type, v []byte, ts int64) {
+	b.Buf = append(b.Buf, n.wire...)
+	b.endCell(b.timestamp(b.bytes(n.crc, t, v), ts))
+}
+
+func (b *Builder) value(crc byte, t Type, data []byte) byte {
+	switch t {
+	case Integer, Double:
+		return b.fixed(crc, t, binary.LittleEndian.Uint64(data))
+	case String, Blob:
+		return b.bytes(crc, t, data)
+	}
+	b.Buf = append(b.Buf, tagValue)
+	b.Buf = binary.LittleEndian.AppendUint32(b.Buf, uint32(1+len(data)))
+	b.Buf = append(b.Buf, byte(t))
+	b.Buf = append(b.Buf, data...)
+	return Checksum(checksum1(crc, byte(t)), data)
+}
+
+func (b *Builder) fixed(crc byte, t Type, bits uint64) byte {
+	b.Buf = append(b.Buf, tagValue, 9, 0, 0, 0, byte(t))
+	b.Buf = binary.LittleEndian.AppendUint64(b.Buf, bits)
+	return checksum8(checksum1(crc, byte(t)), bits)
+}
+
+func (b *Builder) bytes(crc byte, t Type, v []byte) byte {
+	n := uint32(len(v))
+	b.Buf = append(b.Buf, tagValue)
+	b.Buf = binary.LittleEndian.AppendUint32(b.Buf, n+5)
+	b.Buf = append(b.Buf, byte(t))
+	b.Buf = binary.LittleEndian.AppendUint32(b.Buf, n)
+	b.Buf = append(b.Buf, v...)
+	return Checksum(checksum4(checksum1(crc, byte(t)), n), v)
+}
+
+func (b *Builder) timestamp(crc byte, ts int64) byte {
+	b.Buf = append(b.Buf, tagTimestamp)
+	b.Buf = binary.LittleEndian.AppendUint64(b.Buf, uint64(ts))
+	return checksum8(crc, uint64(ts))
+}
+
+func (b *Builder) endCell(crc byte) {
+	b.Buf = append(b.Buf, tagCellCRC, crc)
+	b.crc = checksum1(b.crc, crc)
+}
