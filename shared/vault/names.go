@@ -1,0 +1,232 @@
+package vault
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"regexp"
+	"strings"
+	"time"
+)
+
+// TableID says which table a backup is of: region / instance / table. Its
+// region is "local" on one machine.
+type TableID struct {
+	Region, Instance, Table string
+}
+
+// Path is the table's place in names of objects.
+func (t TableID) Path() string { return t.Region + "/" + t.Instance + "/" + t.Table }
+
+// String is the table as commands name it: instance/table.
+func (t TableID) String() string { return t.Instance + "/" + t.Table }
+
+// MarshalText writes Path's form.
+func (t TableID) MarshalText() ([]byte, error) { return []byte(t.Path()), nil }
+
+// UnmarshalText reads Path's form.
+func (t *TableID) UnmarshalText(text []byte) error {
+	parts := strings.Split(string(text), "/")
+	if len(parts) != 3 || parts[0] == "" || parts[1] == "" || parts[2] == "" {
+		return fmt.Errorf("table id %q: want region/instance/table", text)
+	}
+	*t = TableID{parts[0], parts[1], parts[2]}
+	return nil
+}
+
+// BackupID names a backup. Ids sort by the time of what triggered them, and
+// two deliveries of one trigger make the same id.
+type BackupID string
+
+// RestoreID names a restore.
+type RestoreID string
+
+// SegmentID names a segment of a backup: six digits, and for what a segment
+// was split into, a dot and two digits more per generation.
+type SegmentID string
+
+var (
+	idForm      = regexp.MustCompile(`^[0-9]{8}T[0-9]{6}Z-[0-9a-f]{8}$`)
+	segmentForm = regexp.MustCompile(`^[0-9]{6}(\.[0-9]{2})*$`)
+)
+
+const idTime = "20060102T150405Z"
+
+// NewBackupID derives an id from the instant of a trigger and from what else
+// tells this backup from others of that instant: trigger name, table, kind.
+func NewBackupID(at time.Time, parts ...string) BackupID { return BackupID(newID(at, parts)) }
+
+// NewRestoreID derives an id as NewBackupID does.
+func NewRestoreID(at time.Time, parts ...string) RestoreID { return RestoreID(newID(at, parts)) }
+
+func newID(at time.Time, parts []string) string {
+	sum := sha256.Sum256([]byte(strings.Join(parts, "\x00")))
+	return at.UTC().Format(idTime) + "-" + hex.EncodeToString(sum[:4])
+}
+
+// ParseBackupID checks an id that was given from outside.
+func ParseBackupID(s string) (BackupID, error) {
+	if !idForm.MatchString(s) {
+		return "", fmt.Errorf("backup id %q: want the form 20261120T101400Z-0a1b2c3d, as `tablevault list` prints it", s)
+	}
+	return BackupID(s), nil
+}
+
+// ParseRestoreID checks an id that was given from outside.
+func ParseRestoreID(s string) (RestoreID, error) {
+	if !idForm.MatchString(s) {
+		return "", fmt.Errorf("restore id %q: want the form 20261120T101400Z-0a1b2c3d", s)
+	}
+	return RestoreID(s), nil
+}
+
+// ParseSegmentID checks an id that was given from outside.
+func ParseSegmentID(s string) (SegmentID, error) {
+	if !segmentForm.MatchString(s) {
+		return "", fmt.Errorf("segment id %q: want six digits, and .NN per split", s)
+	}
+	return SegmentID(s), nil
+}
+
+// NewSegmentID is the id of the i-th segment of a plan.
+func NewSegmentID(i int) SegmentID { return SegmentID(fmt.Sprintf("%06d", i)) }
+
+// Child is the id of the i-th of those that s was split into.
+func (s SegmentID) Child(i int) SegmentID { return SegmentID(fmt.Sprintf("%s.%02d", s, i)) }
+
+// GroupSize is how many of a plan's segments make a group. A finished segment
+// costs at most one list over its group, whatever the size of the backup.
+const GroupSize = 256
+
+// Group is the group of a segment and of all that it was split into.
+func (s SegmentID) Group() int {
+	n := 0
+	for _, d := range []byte(s[:min(6, len(s))]) {
+		n = n*10 + int(d-'0')
+	}
+	return n / GroupSize
+}
+
+// HeaderName is the object that makes a bucket and prefix a vault.
+const HeaderName = "vault.json"
+
+// ManifestPrefix begins the names of the manifests of all tables.
+const ManifestPrefix = "manifests/"
+
+// ManifestsOf begins the names of a table's manifests.
+func ManifestsOf(t TableID) string { return ManifestPrefix + t.Path() + "/" }
+
+// ManifestName is the name that seals a backup, or gives it up.
+func ManifestName(t TableID, b BackupID) string { return ManifestsOf(t) + string(b) + ".json" }
+
+// ParseManifestName is ManifestName's inverse; ok is false for other names, a
+// signature's among them.
+func ParseManifestName(name string) (t TableID, b BackupID, ok bool) {
+	rest, found := strings.CutPrefix(name, ManifestPrefix)
+	base, isJSON := strings.CutSuffix(rest, ".json")
+	parts := strings.Split(base, "/")
+	if !found || !isJSON || len(parts) != 4 || !idForm.MatchString(parts[3]) {
+		return TableID{}, "", false
+	}
+	return TableID{parts[0], parts[1], parts[2]}, BackupID(parts[3]), true
+}
+
+// SignatureName is the name of an object's detached signature.
+func SignatureName(name string) string { return strings.TrimSuffix(name, ".json") + ".sig" }
+
+// Backups begins the names of the backups of all tables.
+const Backups = "backups/"
+
+// Backup names the objects of one backup.
+type Backup struct {
+	Table TableID
+	ID    BackupID
+}
+
+// Dir begins the names of the backup's objects.
+func (b Backup) Dir() string { return Backups + b.Table.Path() + "/" + string(b.ID) + "/" }
+
+// Plan is the name of the backup's plan.
+func (b Backup) Plan() string { return b.Dir() + "plan.json" }
+
+// Manifest is the name of the backup's manifest.
+func (b Backup) Manifest() string { return ManifestName(b.Table, b.ID) }
+
+// Shard is the name of a data object; random is new for each execution.
+func (b Backup) Shard(s SegmentID, random string) string {
+	return b.Dir() + "shards/" + string(s) + "/" + random + ".shard"
+}
+
+// Index is the name of the index object of a shard.
+func Index(shard string) string { return strings.TrimSuffix(shard, ".shard") + ".index" }
+
+// Group is the name of a group's roll-up.
+func (b Backup) Group(g int) string { return fmt.Sprintf("%sgroups/%06d.json", b.Dir(), g) }
+
+// Log names the objects of the backup's segments.
+func (b Backup) Log() Log { return Log(b.Dir()) }
+
+// Restores begins the names of all restores.
+const Restores = "restores/"
+
+// Restore names the objects of one restore.
+type Restore struct {
+	ID RestoreID
+}
+
+// Dir begins the names of the restore's objects.
+func (r Restore) Dir() string { return Restores + string(r.ID) + "/" }
+
+// Plan is the name of the restore's plan.
+func (r Restore) Plan() string { return r.Dir() + "plan.json" }
+
+// Closed is the name of the record after which no row is written.
+func (r Restore) Closed() string { return r.Dir() + "closed.json" }
+
+// Proof is the name of the restore's proof.
+func (r Restore) Proof() string { return r.Dir() + "proof.json" }
+
+// Quarantine is the name of an object with rows that the service refused.
+func (r Restore) Quarantine(s SegmentID, random string) string {
+	return r.Dir() + "quarantine/" + string(s) + "/" + random + ".json"
+}
+
+// Check is the name of what verify found in a segment of the restore.
+func (r Restore) Check(s SegmentID) string { return r.Dir() + "checks/" + string(s) + ".json" }
+
+// Log names the objects of the restore's segments.
+func (r Restore) Log() Log { return Log(r.Dir()) }
+
+// Log names the objects by which the segments of a backup or restore report.
+// It is the directory they stand in.
+type Log string
+
+// Slot is the name of the n-th slot of a segment's log.
+func (l Log) Slot(s SegmentID, n int) string { return fmt.Sprintf("%s%06d.json", l.Slots(s), n) }
+
+// Slots begins the names of a segment's slots.
+func (l Log) Slots(s SegmentID) string { return string(l) + "slots/" + string(s) + "/" }
+
+// Done is the name of the mark that a segment has ended, under its group.
+func (l Log) Done(s SegmentID) string { return l.DoneIn(s.Group()) + string(s) }
+
+// DoneIn begins the names of the marks of a group.
+func (l Log) DoneIn(group int) string { return fmt.Sprintf("%sdone/%06d/", string(l), group) }
+
+// Start is the name of the n-th start of a segment.
+func (l Log) Start(s SegmentID, n int) string { return fmt.Sprintf("%s%06d.json", l.Starts(s), n) }
+
+// Starts begins the names of a segment's starts.
+func (l Log) Starts(s SegmentID) string { return string(l) + "starts/" + string(s) + "/" }
+
+// Failure is the name of the n-th note of what went wrong in a segment.
+func (l Log) Failure(s SegmentID, n int) string { return fmt.Sprintf("%s%06d.json", l.Failures(s), n) }
+
+// Failures begins the names of a segment's failures; without a segment, of
+// all.
+func (l Log) Failures(s SegmentID) string {
+	if s == "" {
+		return string(l) + "failures/"
+	}
+	return string(l) + "failures/" + string(s) + "/"
+}

@@ -1,0 +1,223 @@
+package vault
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/tablevault/tablevault/shared/table"
+)
+
+// RestorePlan is what a restore sets out to write, and where.
+type RestorePlan struct {
+	Restore  RestoreID `json:"restore"`
+	Created  time.Time `json:"created"`
+	Command  string    `json:"command"`
+	Backup   BackupID  `json:"backup"`
+	Manifest Object    `json:"manifest"`
+	Source   TableID   `json:"source"`
+	Target   TableID   `json:"target"`
+	Endpoint string    `json:"endpoint"`
+	// Definition is the table as it is to be when the restore is closed. While
+	// rows are loaded, its options are wider.
+	Definition table.Definition `json:"definition"`
+	// Segments are the segments of the backup that hold rows, by group.
+	Segments []RestoreSegment `json:"segments"`
+}
+
+// RestoreSegment is a segment of the backup with what a worker needs to
+// restore it.
+type RestoreSegment struct {
+	ID    SegmentID `json:"id"`
+	Group int       `json:"group"`
+	Rows  int64     `json:"rows"`
+}
+
+func (*RestorePlan) doc() string { return "restore-plan" }
+
+func (p *RestorePlan) validate() error {
+	if _, err := ParseRestoreID(string(p.Restore)); err != nil {
+		return err
+	}
+	return p.Definition.Validate()
+}
+
+// Loaded is one entry of the log of a restore's segment: the rows up to a
+// position of the backup's segment are in the target.
+type Loaded struct {
+	Segment SegmentID `json:"segment"`
+	Slot    int       `json:"slot"`
+	Start   int       `json:"start"`
+	// Part and Block are where to go on: the slot of the backup's part, and the
+	// number of blocks of it that are loaded.
+	Part  int   `json:"part"`
+	Block int64 `json:"block"`
+	// Rows were written by this entry, Quarantined were refused for good.
+	Rows        int64        `json:"rows"`
+	Bytes       int64        `json:"bytes"`
+	Digest      table.Digest `json:"digest"`
+	Quarantined int64        `json:"quarantined"`
+	Quarantine  *Object      `json:"quarantine,omitempty"`
+	WriteUnits  int64        `json:"write_units"`
+	Last        bool         `json:"last,omitempty"`
+}
+
+func (*Loaded) doc() string { return "loaded" }
+
+func (l *Loaded) validate() error {
+	_, err := ParseSegmentID(string(l.Segment))
+	return err
+}
+
+// Refused is a row that the service refuses for good.
+type Refused struct {
+	Key    table.Key `json:"key"`
+	Row    []byte    `json:"row"` // PlainBuffer, without a block's header
+	Code   string    `json:"code"`
+	Reason string    `json:"reason"`
+}
+
+// Quarantine is a set of refused rows.
+type Quarantine struct {
+	Segment SegmentID `json:"segment"`
+	Rows    []Refused `json:"rows"`
+}
+
+func (*Quarantine) doc() string { return "quarantine" }
+
+func (q *Quarantine) validate() error { return nil }
+
+// Closed is the record after which no delivery of a restore writes a row.
+type Closed struct {
+	Restore RestoreID `json:"restore"`
+	At      time.Time `json:"at"`
+}
+
+func (*Closed) doc() string { return "closed" }
+
+func (c *Closed) validate() error { return nil }
+
+// Verdict is what a verification comes to.
+type Verdict string
+
+// The verdicts.
+const (
+	OK          Verdict = "ok"
+	Differs     Verdict = "differs"
+	Quarantined Verdict = "quarantined" // what is missing or changed is exactly the quarantined rows
+	Corrupt     Verdict = "corrupt"
+)
+
+// Difference is one row that is not the same in the backup and in the table.
+type Difference struct {
+	// Kind is "missing", "extra" or "changed".
+	Kind string    `json:"kind"`
+	Key  table.Key `json:"key"`
+	// Columns names the columns of a changed row that differ; some of them if
+	// there are many.
+	Columns []string `json:"columns,omitempty"`
+}
+
+// Finding is one object or place that is not as it was written.
+type Finding struct {
+	Object string `json:"object"`
+	Reason string `json:"reason"`
+}
+
+// Check is what a verification found in a part of its work.
+type Check struct {
+	Rows    int64 `json:"rows"`    // in the backup
+	Target  int64 `json:"target"`  // in the table
+	Missing int64 `json:"missing"` // in the backup only
+	Extra   int64 `json:"extra"`   // in the table only
+	Changed int64 `json:"changed"`
+	// Expired counts cells that were left out on both sides, being past their
+	// TTL.
+	Expired     int64 `json:"expired"`
+	Quarantined int64 `json:"quarantined"`
+	Objects     int64 `json:"objects"`
+	Bytes       int64 `json:"bytes"`
+	// Digest is of the backup's rows, TargetDigest of the table's.
+	Digest       table.Digest `json:"digest"`
+	TargetDigest table.Digest `json:"target_digest"`
+	// Differences and Findings list the first of each; the counts are whole.
+	Differences []Difference `json:"differences,omitempty"`
+	Findings    []Finding    `json:"findings,omitempty"`
+	// Corrupted counts all findings.
+	Corrupted int64 `json:"corrupted"`
+}
+
+// MaxListed is how many differences, and how many findings, a check lists.
+const MaxListed = 1000
+
+// Add adds another check.
+func (c *Check) Add(o Check) {
+	c.Rows += o.Rows
+	c.Target += o.Target
+	c.Missing += o.Missing
+	c.Extra += o.Extra
+	c.Changed += o.Changed
+	c.Expired += o.Expired
+	c.Quarantined += o.Quarantined
+	c.Objects += o.Objects
+	c.Bytes += o.Bytes
+	c.Corrupted += o.Corrupted
+	c.Digest.Add(o.Digest)
+	c.TargetDigest.Add(o.TargetDigest)
+	c.Differences = append(c.Differences, o.Differences[:min(len(o.Differences), MaxListed-len(c.Differences))]...)
+	c.Findings = append(c.Findings, o.Findings[:min(len(o.Findings), MaxListed-len(c.Findings))]...)
+}
+
+// Verdict is what the check comes to.
+func (c *Check) Verdict() Verdict {
+	switch {
+	case c.Corrupted > 0:
+		return Corrupt
+	case c.Missing == 0 && c.Extra == 0 && c.Changed == 0:
+		return OK
+	case c.Extra == 0 && c.Quarantined > 0 && c.Missing+c.Changed == c.Quarantined:
+		return Quarantined
+	}
+	return Differs
+}
+
+// Proof is what verify attests of a backup or of a restore.
+type Proof struct {
+	Backup  BackupID  `json:"backup"`
+	Table   TableID   `json:"table"`
+	Restore RestoreID `json:"restore,omitempty"`
+	Target  string    `json:"target,omitempty"` // the table compared with, instance/table
+	// Depth is "objects", "read" or "rows".
+	Depth    string    `json:"depth"`
+	At       time.Time `json:"at"`
+	Verdict  Verdict   `json:"verdict"`
+	Manifest Object    `json:"manifest"`
+	Check    Check     `json:"check"`
+	// Notes say what the verdict cannot tell, and which settings of the table
+	// are not as they were.
+	Notes []string `json:"notes,omitempty"`
+}
+
+func (*Proof) doc() string { return "proof" }
+
+func (p *Proof) validate() error {
+	switch p.Depth {
+	case "objects", "read", "rows":
+	default:
+		return fmt.Errorf("depth %q: want objects, read or rows", p.Depth)
+	}
+	if p.Verdict == "" {
+		return errors.New("no verdict")
+	}
+	return nil
+}
+
+// SegmentCheck is what verify found in one segment of a restore.
+type SegmentCheck struct {
+	Segment SegmentID `json:"segment"`
+	Check   Check     `json:"check"`
+}
+
+func (*SegmentCheck) doc() string { return "check" }
+
+func (c *SegmentCheck) validate() error { return nil }
