@@ -1,0 +1,72 @@
+package table
+
+import (
+	"context"
+	"time"
+)
+
+// A Scan reads a range of a table in key order, page by page.
+type Scan interface {
+	// Next reads the next page into buf, whose capacity bounds it. It returns
+	// io.EOF after the page whose Next is nil.
+	Next(ctx context.Context, buf []byte) (Page, error)
+}
+
+// A Page is what one request of a scan brought. It covers the keys from where
+// the scan stood to Next.
+type Page struct {
+	// Block is the rows as PlainBuffer, a slice of the buffer that Next was
+	// given. The service's own bytes, but where Piece is true.
+	Block []byte
+	// Next is where the range goes on, nil after its last page. While a row is
+	// not over, it is that row's key.
+	Next Key
+	// Piece says that Block is a single piece of a row too wide for the buffer:
+	// its key and some of its cells. The pieces of a row follow each other, in
+	// canonical order; the first and the last are marked.
+	Piece, First, Last bool
+	// ServerTime is the service's date of the answer.
+	ServerTime time.Time
+	// ReadUnits is what the page cost.
+	ReadUnits int64
+	// Throttled says that the service made the scan wait.
+	Throttled bool
+}
+
+// A Batch gathers rows for one write, within the service's limits.
+type Batch interface {
+	// Add takes a row, PlainBuffer without a block's header, which must stay as
+	// it is until the batch was written. It returns false, and takes nothing,
+	// if the row no longer fits. A row that does not fit into an empty batch
+	// can be written in pieces only.
+	Add(row []byte, op WriteOp) bool
+	Len() int
+	Reset()
+}
+
+// WriteOp is what a write does with a row.
+type WriteOp int
+
+// The operations.
+const (
+	// Put replaces the row.
+	Put WriteOp = iota
+	// Update adds the row's cells to what is there.
+	Update
+)
+
+// WriteResult is the answer to a batch that was carried out.
+type WriteResult struct {
+	// Refused are the rows that the service will refuse each time. All others
+	// are written.
+	Refused    []Refusal
+	ServerTime time.Time
+	WriteUnits int64
+}
+
+// Refusal is one row of a batch that was not written.
+type Refusal struct {
+	Index   int // place in the batch
+	Code    string
+	Message string
+}
