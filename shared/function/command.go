@@ -1,0 +1,275 @@
+package function
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+)
+
+const (
+	// Version is the version of the envelope that this program writes and the
+	// highest that it reads.
+	Version = 1
+
+	// MaxCommand bounds an encoded command: an asynchronous event holds 128 KiB.
+	// Commands hold references into the vault, never lists, and stay far below it.
+	MaxCommand = 128 << 10
+)
+
+// Command is the envelope of everything a function is asked to do. All fields
+// but Kind are optional in general and required by kind, as [Command.Validate]
+// says.
+type Command struct {
+	// Version is the envelope's version; zero, as typed by hand, means [Version].
+	Version int  `json:"v,omitempty"`
+	Kind    Kind `json:"kind"`
+
+	Table   string    `json:"table,omitempty"`   // instance/table: what is backed up, or what a restore goes back to
+	Type    string    `json:"type,omitempty"`    // full or incremental
+	At      time.Time `json:"at,omitzero"`       // the instant to restore, in UTC
+	To      string    `json:"to,omitempty"`      // instance/table: the target of a restore
+	Backup  string    `json:"backup,omitempty"`  // backup id
+	Restore string    `json:"restore,omitempty"` // restore id
+	Segment string    `json:"segment,omitempty"` // segment of the backup or restore
+	Slot    int       `json:"slot,omitempty"`    // slot of the segment's log to go on from
+	Start   int       `json:"start,omitempty"`   // number of this start of the segment
+	Depth   string    `json:"depth,omitempty"`   // objects, read or rows
+	Against string    `json:"against,omitempty"` // instance/table to compare rows with
+	New     bool      `json:"new,omitempty"`     // begin anew instead of resuming an unsealed plan
+
+	// Request is oss://bucket/key of an object that holds the command to run: an
+	// object that landed in a bucket. The verb reads it and decodes it with
+	// [ParseCommand].
+	Request string `json:"request,omitempty"`
+
+	// Settings is a JSON object that the verb reads.
+	Settings json.RawMessage `json:"settings,omitempty"`
+}
+
+// keys lists the envelope's keys in the order in which errors show them.
+func keys() []string {
+	return []string{"v", "kind", "table", "type", "at", "to", "backup", "restore", "segment", "slot", "start",
+		"depth", "against", "new", "request", "settings"}
+}
+
+// ParseCommand reads one envelope and validates it. It is strict: an unknown or
+// repeated key, a version above [Version], an instant without an offset and
+// trailing bytes are errors that name what is wrong.
+func ParseCommand(data []byte) (Command, error) {
+	if len(data) > MaxCommand {
+		return Command{}, fmt.Errorf("command of %d bytes exceeds %d: pass references, not lists", len(data), MaxCommand)
+	}
+	dec := json.NewDecoder(bytes.NewReader(data))
+	open, err := dec.Token()
+	if err != nil {
+		return Command{}, fmt.Errorf("command is not JSON: %w", err)
+	}
+	if open != json.Delim('{') {
+		return Command{}, fmt.Errorf("command is not a JSON object: it begins with %v", open)
+	}
+	var cmd Command
+	seen := make(map[string]bool)
+	for dec.More() {
+		token, err := dec.Token()
+		if err != nil {
+			return Command{}, fmt.Errorf("command is not JSON: %w", err)
+		}
+		key := token.(string) // a JSON object's keys are strings, or Token fails
+		if seen[key] {
+			return Command{}, fmt.Errorf("command has the key %q twice", key)
+		}
+		seen[key] = true
+		var value json.RawMessage
+		if err := dec.Decode(&value); err != nil {
+			return Command{}, fmt.Errorf("command key %q: %w", key, err)
+		}
+		if err := cmd.set(key, value); err != nil {
+			return Command{}, err
+		}
+	}
+	if _, err := dec.Token(); err != nil {
+		return Command{}, fmt.Errorf("command is not JSON: %w", err)
+	}
+	if dec.More() || len(bytes.TrimSpace(data[dec.InputOffset():])) > 0 {
+		return Command{}, errors.New("command is followed by more data")
+	}
+	if err := cmd.Validate(); err != nil {
+		return Command{}, err
+	}
+	cmd.Version = Version
+	return cmd, nil
+}
+
+func (c *Command) set(key string, value json.RawMessage) error {
+	switch key {
+	case "v":
+		return field(key, value, &c.Version)
+	case "kind":
+		return field(key, value, &c.Kind)
+	case "table":
+		return field(key, value, &c.Table)
+	case "type":
+		return field(key, value, &c.Type)
+	case "at":
+		var text string
+		if err := field(key, value, &text); err != nil {
+			return err
+		}
+		at, err := ParseInstant(text)
+		if err != nil {
+			return fmt.Errorf("command key %q: %w", key, err)
+		}
+		c.At = at
+		return nil
+	case "to":
+		return field(key, value, &c.To)
+	case "backup":
+		return field(key, value, &c.Backup)
+	case "restore":
+		return field(key, value, &c.Restore)
+	case "segment":
+		return field(key, value, &c.Segment)
+	case "slot":
+		return field(key, value, &c.Slot)
+	case "start":
+		return field(key, value, &c.Start)
+	case "depth":
+		return field(key, value, &c.Depth)
+	case "against":
+		return field(key, value, &c.Against)
+	case "new":
+		return field(key, value, &c.New)
+	case "request":
+		return field(key, value, &c.Request)
+	case "settings":
+		var compact bytes.Buffer
+		if err := json.Compact(&compact, value); err != nil {
+			return fmt.Errorf("command key %q: %w", key, err)
+		}
+		c.Settings = compact.Bytes()
+		return nil
+	}
+	return fmt.Errorf("command has the unknown key %q; the keys are %s", key, strings.Join(keys(), ", "))
+}
+
+// field decodes one value. A null is an error: leaving the key out is how to
+// say nothing.
+func field(key string, value json.RawMessage, to any) error {
+	if string(value) == "null" {
+		return fmt.Errorf("command key %q is null: leave it out", key)
+	}
+	if err := json.Unmarshal(value, to); err != nil {
+		return fmt.Errorf("command key %q: %w", key, err)
+	}
+	return nil
+}
+
+// ParseInstant reads an instant given by a person: RFC 3339 with an offset. It
+// returns it in UTC.
+func ParseInstant(text string) (time.Time, error) {
+	at, err := time.Parse(time.RFC3339, text)
+	if err == nil && (at.UTC().Year() < 1 || at.UTC().Year() > 9999) {
+		err = errors.New("year outside 1 to 9999")
+	}
+	if err != nil {
+		return time.Time{}, fmt.Errorf("%q is no instant with an offset such as 2026-11-20T10:14:00+08:00 or 2026-11-20T02:14:00Z", text)
+	}
+	return at.UTC(), nil
+}
+
+// Validate reports what makes c no command: an unknown kind or version, a value
+// outside its range, or a reference that its kind needs and that is not there.
+func (c Command) Validate() error {
+	if c.Version > Version {
+		return fmt.Errorf("command has version %d and this program reads up to %d: deploy the newer functions", c.Version, Version)
+	}
+	if c.Version < 0 {
+		return fmt.Errorf("command has version %d", c.Version)
+	}
+	if c.Kind == "" {
+		return fmt.Errorf("command has no kind; kinds are %s", joinKinds(Kinds()))
+	}
+	if !slices.Contains(Kinds(), c.Kind) {
+		return fmt.Errorf("command has the unknown kind %q; kinds are %s", string(c.Kind), joinKinds(Kinds()))
+	}
+	for _, t := range []struct{ key, value string }{{"table", c.Table}, {"to", c.To}, {"against", c.Against}} {
+		if t.value == "" {
+			continue
+		}
+		if instance, table, ok := strings.Cut(t.value, "/"); !ok || instance == "" || table == "" || strings.Contains(table, "/") {
+			return fmt.Errorf("command key %q: %q is not instance/table", t.key, t.value)
+		}
+	}
+	if c.Type != "" && c.Type != "full" && c.Type != "incremental" {
+		return fmt.Errorf("command key %q: %q is neither full nor incremental", "type", c.Type)
+	}
+	if c.Depth != "" && !slices.Contains([]string{"objects", "read", "rows"}, c.Depth) {
+		return fmt.Errorf("command key %q: %q is none of objects, read, rows", "depth", c.Depth)
+	}
+	if c.Slot < 0 || c.Start < 0 {
+		return fmt.Errorf("command of kind %s: slot %d and start %d must not be negative", c.Kind, c.Slot, c.Start)
+	}
+	if c.Request != "" {
+		if _, _, err := splitRequest(c.Request); err != nil {
+			return fmt.Errorf("command key %q: %w", "request", err)
+		}
+	}
+	if s := bytes.TrimSpace(c.Settings); len(s) > 0 && (s[0] != '{' || !json.Valid(s)) {
+		return fmt.Errorf("command key %q is not a JSON object", "settings")
+	}
+	if need := c.missing(); need != "" {
+		return fmt.Errorf("command of kind %s needs %s", c.Kind, need)
+	}
+	return nil
+}
+
+// missing says which references the kind needs and the command lacks.
+func (c Command) missing() string {
+	switch {
+	case c.Kind == KindBackup && c.Table == "":
+		return "a table"
+	case (c.Kind == KindSeal || c.Kind == KindVoid) && c.Backup == "" && c.Restore == "":
+		return "a backup or a restore"
+	case c.Kind == KindExport && (c.Backup == "" || c.Segment == ""):
+		return "a backup and a segment"
+	case c.Kind == KindImport && (c.Restore == "" || c.Segment == ""):
+		return "a restore and a segment"
+	case c.Kind == KindRestore && c.Request == "" && c.Restore == "" && (c.To == "" || c.Table == "" && c.Backup == ""):
+		return "a target (to) with a table or a backup, or a request, or a restore to go on with"
+	case c.Kind == KindVerify && c.Backup == "" && c.Restore == "" && c.Table == "":
+		return "a backup, a restore or a table"
+	}
+	return ""
+}
+
+// Encode returns c as JSON, at most [MaxCommand] bytes long, after validating it.
+func (c Command) Encode() ([]byte, error) {
+	if err := c.Validate(); err != nil {
+		return nil, err
+	}
+	c.Version = Version
+	c.At = c.At.UTC()
+	data, err := json.Marshal(c)
+	if err != nil {
+		return nil, fmt.Errorf("encode command of kind %s: %w", c.Kind, err)
+	}
+	if len(data) > MaxCommand {
+		return nil, fmt.Errorf("command of kind %s has %d bytes, more than %d: pass references, not lists", c.Kind, len(data), MaxCommand)
+	}
+	return data, nil
+}
+
+func joinKinds(kinds []Kind) string {
+	var b strings.Builder
+	for i, k := range kinds {
+		if i > 0 {
+			b.WriteString(", ")
+		}
+		b.WriteString(string(k))
+	}
+	return b.String()
+}

@@ -1,0 +1,113 @@
+package function
+
+import (
+	"encoding/json"
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestParseCommand(t *testing.T) {
+	at := time.Date(2026, 11, 20, 2, 14, 0, 0, time.UTC)
+	for name, test := range map[string]struct {
+		in   string
+		want Command
+	}{
+		"as typed":     {`{"kind":"backup","table":"prod/orders","type":"full"}`, Command{Kind: KindBackup, Table: "prod/orders", Type: "full"}},
+		"offset":       {`{"kind":"restore","table":"p/o","at":"2026-11-20T10:14:00+08:00","to":"p/c"}`, Command{Kind: KindRestore, Table: "p/o", At: at, To: "p/c"}},
+		"version":      {`{"v":1,"kind":"ping"}`, Command{Kind: KindPing}},
+		"version zero": {`{"v":0,"kind":"ping"}`, Command{Kind: KindPing}},
+		"settings":     {` { "kind":"tick", "settings": { "a" : [1, 2] } } ` + "\n", Command{Kind: KindTick, Settings: json.RawMessage(`{"a":[1,2]}`)}},
+		"everything": {`{"v":1,"kind":"verify","table":"a/b","type":"incremental","at":"2026-11-20T02:14:00Z","to":"c/d","backup":"B","restore":"R","segment":"S","slot":3,"start":2,"depth":"rows","against":"e/f","new":true,"request":"oss://b/k","settings":{}}`,
+			Command{Kind: KindVerify, Table: "a/b", Type: "incremental", At: at, To: "c/d", Backup: "B", Restore: "R", Segment: "S", Slot: 3, Start: 2, Depth: "rows", Against: "e/f", New: true, Request: "oss://b/k", Settings: json.RawMessage(`{}`)}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			got, err := ParseCommand([]byte(test.in))
+			if err != nil {
+				t.Fatal(err)
+			}
+			test.want.Version = Version
+			if text(t, got) != text(t, test.want) {
+				t.Errorf("got  %s\nwant %s", text(t, got), text(t, test.want))
+			}
+			data, err := got.Encode()
+			if err != nil {
+				t.Fatal(err)
+			}
+			again, err := ParseCommand(data)
+			if err != nil || text(t, again) != text(t, got) {
+				t.Errorf("second reading of %s: %s, %v", data, text(t, again), err)
+			}
+		})
+	}
+}
+
+func TestParseCommandRefuses(t *testing.T) {
+	for name, test := range map[string]struct{ in, want string }{
+		"unknown key":      {`{"kind":"tick","tabel":"a/b"}`, `"tabel"`},
+		"other case":       {`{"Kind":"tick"}`, `"Kind"`},
+		"repeated key":     {`{"kind":"tick","kind":"ping"}`, "twice"},
+		"unknown kind":     {`{"kind":"destroy"}`, `"destroy"`},
+		"no kind":          {`{"table":"a/b"}`, "no kind"},
+		"newer version":    {`{"v":2,"kind":"ping"}`, "version 2"},
+		"negative version": {`{"v":-1,"kind":"ping"}`, "version -1"},
+		"no offset":        {`{"kind":"restore","table":"a/b","to":"a/c","at":"2026-11-20T10:14:00"}`, "offset"},
+		"no instant":       {`{"kind":"restore","table":"a/b","to":"a/c","at":"yesterday"}`, "yesterday"},
+		"table":            {`{"kind":"backup","table":"orders"}`, "instance/table"},
+		"table too deep":   {`{"kind":"backup","table":"a/b/c"}`, "instance/table"},
+		"type":             {`{"kind":"backup","table":"a/b","type":"differential"}`, "differential"},
+		"depth":            {`{"kind":"verify","backup":"b","depth":"deep"}`, "deep"},
+		"number for text":  {`{"kind":"backup","table":7}`, `"table"`},
+		"text for number":  {`{"kind":"export","backup":"b","segment":"s","slot":"1"}`, `"slot"`},
+		"fraction":         {`{"kind":"export","backup":"b","segment":"s","slot":1.5}`, `"slot"`},
+		"negative slot":    {`{"kind":"export","backup":"b","segment":"s","slot":-1}`, "slot -1"},
+		"null":             {`{"kind":"backup","table":null}`, "null"},
+		"settings":         {`{"kind":"tick","settings":[1]}`, "settings"},
+		"request":          {`{"kind":"restore","request":"/etc/passwd"}`, "oss://"},
+		"more data":        {`{"kind":"tick"} {"kind":"tick"}`, "more data"},
+		"not JSON":         {`backup prod/orders`, "not JSON"},
+		"cut short":        {`{"kind":"tick"`, "not JSON"},
+		"array":            {`[1]`, "object"},
+		"too long":         {`{"kind":"tick","settings":{"x":"` + strings.Repeat("x", MaxCommand) + `"}}`, "references"},
+		"backup of what":   {`{"kind":"backup"}`, "table"},
+		"export of what":   {`{"kind":"export","backup":"b"}`, "segment"},
+		"restore to what":  {`{"kind":"restore","table":"a/b"}`, "target"},
+		"import of what":   {`{"kind":"import","segment":"s"}`, "restore"},
+		"seal of what":     {`{"kind":"seal"}`, "backup"},
+		"verify what":      {`{"kind":"verify"}`, "backup"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			cmd, err := ParseCommand([]byte(test.in))
+			if err == nil {
+				t.Fatalf("accepted as %s", text(t, cmd))
+			}
+			if !strings.Contains(err.Error(), test.want) {
+				t.Errorf("error %q does not mention %q", err, test.want)
+			}
+		})
+	}
+}
+
+func TestEncodeRefusesLongCommands(t *testing.T) {
+	long := Command{Kind: KindTick, Settings: json.RawMessage(`{"x":"` + strings.Repeat("x", MaxCommand) + `"}`)}
+	if _, err := long.Encode(); err == nil || !strings.Contains(err.Error(), "references") {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestEveryKindHasAFunction(t *testing.T) {
+	for _, k := range Kinds() {
+		if name := k.Function(); (name == "") != (k == KindPing) {
+			t.Errorf("%s is served by %q", k, name)
+		}
+	}
+}
+
+func text(t *testing.T, c Command) string {
+	t.Helper()
+	data, err := json.Marshal(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(data)
+}

@@ -1,0 +1,206 @@
+package function
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/url"
+	"path"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Env is what a function's environment says. It is read once, by [ReadEnv], and
+// what differs from run to run stands in the command instead.
+type Env struct {
+	// Vault is where backups are: file:///dir, oss://bucket/prefix or
+	// s3://bucket/prefix. TABLEVAULT_VAULT, required.
+	Vault string
+
+	// TablestoreEndpoint is the address of an instance, with {instance} and
+	// {region} to be filled in by [Env.Tablestore]. TABLEVAULT_TABLESTORE_ENDPOINT:
+	// an address, "public" (also the default) or "vpc" for the service's own.
+	TablestoreEndpoint string
+
+	// FCEndpoint is the base address of the Function Compute API, for a local
+	// host. Empty means the service's own. TABLEVAULT_FC_ENDPOINT.
+	FCEndpoint string
+
+	// FunctionPrefix stands before every function's [Name] in its deployed name.
+	// TABLEVAULT_FUNCTION_PREFIX, default "tablevault-".
+	FunctionPrefix string
+
+	// MemoryMB is the memory a function may use. TABLEVAULT_MEMORY_MB, default
+	// the function's configured memory (FC_FUNCTION_MEMORY_SIZE), else 512.
+	MemoryMB int
+
+	// Lanes is the number of ranges of a segment that are read side by side, 1 to
+	// 16. TABLEVAULT_LANES, default 8.
+	Lanes int
+
+	// Margin is the time kept for closing before the deadline, never more than a
+	// third of the timeout. TABLEVAULT_MARGIN, a duration, default 30s.
+	Margin time.Duration
+
+	// LogLevel is the least level logged. TABLEVAULT_LOG_LEVEL: debug, info, warn
+	// or error, default info.
+	LogLevel slog.Level
+
+	// Function, Region and Account are set by the platform (FC_FUNCTION_NAME,
+	// FC_REGION, FC_ACCOUNT_ID).
+	Function string
+	Region   string
+	Account  string
+
+	// Credentials are the platform's of the instance, as old as it is
+	// (ALIBABA_CLOUD_ACCESS_KEY_ID, _SECRET, ALIBABA_CLOUD_SECURITY_TOKEN). Those
+	// of the invocation are preferred.
+	Credentials Credentials
+}
+
+// ReadEnv reads environ, in the form of os.Environ, and validates it as a whole:
+// the error names every variable that is wrong, with its value. A variable that
+// begins with TABLEVAULT_ and is none of the above is an error, since it is a
+// setting that someone believes to be in force.
+func ReadEnv(environ []string) (Env, error) {
+	env := Env{
+		TablestoreEndpoint: publicEndpoint,
+		FunctionPrefix:     "tablevault-",
+		MemoryMB:           512,
+		Lanes:              8,
+		Margin:             30 * time.Second,
+	}
+	values := make(map[string]string)
+	for _, entry := range environ {
+		if name, value, ok := strings.Cut(entry, "="); ok {
+			values[name] = value
+		}
+	}
+	env.Function = values["FC_FUNCTION_NAME"]
+	env.Region = values["FC_REGION"]
+	env.Account = values["FC_ACCOUNT_ID"]
+	env.Credentials = Credentials{
+		ID:     values["ALIBABA_CLOUD_ACCESS_KEY_ID"],
+		Secret: values["ALIBABA_CLOUD_ACCESS_KEY_SECRET"],
+		Token:  values["ALIBABA_CLOUD_SECURITY_TOKEN"],
+	}
+	if mb, err := strconv.Atoi(values["FC_FUNCTION_MEMORY_SIZE"]); err == nil && mb > 0 {
+		env.MemoryMB = mb
+	}
+
+	var problems []error
+	read := func(name string, required bool, set func(value string) error) {
+		value := values[name]
+		switch {
+		case value != "":
+			if err := set(value); err != nil {
+				problems = append(problems, fmt.Errorf("%s=%q: %w", name, value, err))
+			}
+		case required:
+			problems = append(problems, fmt.Errorf("%s is not set", name))
+		}
+		delete(values, name)
+	}
+	read("TABLEVAULT_VAULT", true, func(v string) error {
+		env.Vault = v
+		return checkVault(v)
+	})
+	read("TABLEVAULT_TABLESTORE_ENDPOINT", false, func(v string) error {
+		switch v {
+		case "public":
+			v = publicEndpoint
+		case "vpc":
+			v = vpcEndpoint
+		}
+		env.TablestoreEndpoint = v
+		return checkAddress(env.Tablestore("instance", "region"))
+	})
+	read("TABLEVAULT_FC_ENDPOINT", false, func(v string) error {
+		env.FCEndpoint = v
+		return checkAddress(v)
+	})
+	read("TABLEVAULT_FUNCTION_PREFIX", false, func(v string) error {
+		env.FunctionPrefix = v
+		return checkFunctionName(env.Name(Import))
+	})
+	read("TABLEVAULT_MEMORY_MB", false, integer(&env.MemoryMB, 64, 32768))
+	read("TABLEVAULT_LANES", false, integer(&env.Lanes, 1, 16))
+	read("TABLEVAULT_MARGIN", false, func(v string) error {
+		d, err := time.ParseDuration(v)
+		if err != nil || d < 0 {
+			return errors.New("want a duration such as 30s")
+		}
+		env.Margin = d
+		return nil
+	})
+	read("TABLEVAULT_LOG_LEVEL", false, func(v string) error {
+		if !slices.Contains([]string{"debug", "info", "warn", "error"}, v) {
+			return errors.New("want debug, info, warn or error")
+		}
+		return env.LogLevel.UnmarshalText([]byte(v))
+	})
+
+	var unknown []string
+	for name := range values {
+		if strings.HasPrefix(name, "TABLEVAULT_") {
+			unknown = append(unknown, name)
+		}
+	}
+	slices.Sort(unknown)
+	for _, name := range unknown {
+		problems = append(problems, fmt.Errorf("%s=%q: no such setting", name, values[name]))
+	}
+	return env, errors.Join(problems...)
+}
+
+const (
+	publicEndpoint = "https://{instance}.{region}.ots.aliyuncs.com"
+	vpcEndpoint    = "https://{instance}.{region}.vpc.ots.aliyuncs.com"
+)
+
+// Tablestore returns the address of an instance. An empty region is the
+// function's own.
+func (e Env) Tablestore(instance, region string) string {
+	if region == "" {
+		region = e.Region
+	}
+	return strings.NewReplacer("{instance}", instance, "{region}", region).Replace(e.TablestoreEndpoint)
+}
+
+// Name returns the deployed name of a function.
+func (e Env) Name(n Name) string { return e.FunctionPrefix + string(n) }
+
+func integer(to *int, least, most int) func(string) error {
+	return func(v string) error {
+		n, err := strconv.Atoi(v)
+		if err != nil || n < least || n > most {
+			return fmt.Errorf("want a number from %d to %d", least, most)
+		}
+		*to = n
+		return nil
+	}
+}
+
+func checkVault(v string) error {
+	u, err := url.Parse(v)
+	switch {
+	case err != nil:
+	case u.RawQuery != "" || u.Fragment != "" || u.User != nil:
+	case u.Scheme == "file" && u.Host == "" && path.IsAbs(u.Path):
+		return nil
+	case (u.Scheme == "oss" || u.Scheme == "s3") && u.Host != "" && u.Port() == "":
+		return nil
+	}
+	return errors.New("want file:///dir, oss://bucket/prefix or s3://bucket/prefix")
+}
+
+func checkAddress(v string) error {
+	u, err := url.Parse(v)
+	if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" ||
+		strings.Trim(u.Path, "/") != "" || u.RawQuery != "" || u.Fragment != "" || u.User != nil {
+		return errors.New("want an address such as https://host or http://127.0.0.1:8080")
+	}
+	return nil
+}

@@ -1,0 +1,310 @@
+package function
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"os"
+	"runtime"
+	"runtime/debug"
+	"slices"
+	"time"
+
+	"github.com/aliyun/fc-runtime-go-sdk/fc"
+	"github.com/aliyun/fc-runtime-go-sdk/fc/messages"
+	"github.com/aliyun/fc-runtime-go-sdk/fccontext"
+)
+
+// Keys of the lines that an invocation logs.
+const (
+	KeyRequest  = "request"
+	KeyFunction = "function"
+	KeyKind     = "kind"
+	KeyTable    = "table"
+	KeyBackup   = "backup"
+	KeyRestore  = "restore"
+	KeySegment  = "segment"
+	KeySource   = "source"
+	KeyRetry    = "retry"
+	KeyLeft     = "left"     // time to the deadline
+	KeyDuration = "duration" // of the verb
+	KeyCounts   = "counts"   // what the reply counted
+	KeyError    = "error"
+)
+
+// Handler runs one verb. ctx ends at the invocation's deadline; see [Budget] for
+// how to divide the time. The reply is marshalled as JSON; if it is a
+// [slog.LogValuer], what it says is logged as the invocation's counts. Under
+// at-least-once delivery a Handler may run twice, also at the same time.
+type Handler func(ctx context.Context, inv *Invocation, cmd Command) (any, error)
+
+// Verbs are the handlers of a function by the kind of command they serve.
+// [KindPing] is served without being listed.
+type Verbs map[Kind]Handler
+
+// Invocation is what a Handler knows besides its command.
+type Invocation struct {
+	RequestID   string
+	Function    string // deployed name
+	Region      string
+	Account     string
+	Retry       int // deliveries of this event before this one, as the platform counts
+	Origin      Origin
+	Budget      Budget
+	Credentials Credentials
+	Env         Env
+	Log         *slog.Logger
+
+	client *http.Client
+}
+
+// Invoker returns a client for the functions beside this one, signing with the
+// invocation's credentials.
+func (inv *Invocation) Invoker() (*Invoker, error) {
+	return NewInvoker(InvokerConfig{
+		Endpoint:    inv.Env.FCEndpoint,
+		Account:     inv.Account,
+		Region:      inv.Region,
+		Credentials: inv.Credentials.Provider(),
+		Client:      inv.client,
+	})
+}
+
+// Answer is the body of every successful response. Reply holds what the verb
+// returned if OK, and Error says what failed for good if not. An event that held
+// several commands has their answers in Answers instead, in order, and OK only
+// if all are.
+type Answer struct {
+	OK      bool            `json:"ok"`
+	Reply   json.RawMessage `json:"reply,omitempty"`
+	Error   *Failure        `json:"error,omitempty"`
+	Answers []Answer        `json:"answers,omitempty"`
+}
+
+// Serve reads the environment and serves verbs until the platform ends the
+// process. It is all that a function's main does, and does not return.
+func Serve(verbs Verbs) {
+	env, err := ReadEnv(os.Environ())
+	s := &Server{Verbs: verbs, Env: env, EnvError: err, Log: os.Stdout, Client: NewClient()}
+	fc.Start(s.Invoke)
+}
+
+// Server carries out invocations. [Serve] makes one; tests call Invoke.
+type Server struct {
+	Verbs    Verbs
+	Env      Env
+	EnvError error        // what is wrong with the environment: then every command is answered with it
+	Log      io.Writer    // JSON lines
+	Client   *http.Client // the connections of invokers, kept from one invocation to the next
+}
+
+// Invoke carries out one delivery. Its error is what the platform retries on; a
+// failure for good is in the answer. It never panics.
+func (s *Server) Invoke(ctx context.Context, event []byte) (answer json.RawMessage, err error) {
+	fctx, ok := fccontext.FromContext(ctx) // once: each call writes to the shared context
+	if !ok {
+		fctx = &fccontext.FcContext{}
+	}
+	inv := s.invocation(ctx, fctx)
+
+	events, err := Decode(event)
+	if err != nil {
+		return s.refuse(inv, TypeBadRequest, err)
+	}
+	if s.EnvError != nil {
+		return s.refuse(inv, TypeBadSettings, s.EnvError)
+	}
+	answers := make([]Answer, 0, len(events))
+	all := true
+	for _, e := range events {
+		a, err := s.run(ctx, inv, e)
+		if err != nil {
+			// The whole event is delivered again: verbs repeat harmlessly.
+			return nil, err
+		}
+		all = all && a.OK
+		answers = append(answers, a)
+	}
+	if len(answers) == 1 {
+		return json.Marshal(answers[0])
+	}
+	return json.Marshal(Answer{OK: all, Answers: answers})
+}
+
+func (s *Server) invocation(ctx context.Context, fctx *fccontext.FcContext) *Invocation {
+	now := time.Now()
+	deadline, ok := ctx.Deadline()
+	if !ok {
+		deadline = now.Add(time.Hour)
+	}
+	inv := &Invocation{
+		RequestID: fctx.RequestID,
+		Function:  first(fctx.Function.Name, s.Env.Function),
+		Region:    first(fctx.Region, s.Env.Region),
+		Account:   first(fctx.AccountId, s.Env.Account),
+		Retry:     fctx.RetryCount,
+		Budget:    NewBudget(now, deadline, s.Env.Margin),
+		Credentials: Credentials{
+			ID: fctx.Credentials.AccessKeyId, Secret: fctx.Credentials.AccessKeySecret, Token: fctx.Credentials.SecurityToken},
+		Env:    s.Env,
+		client: s.Client,
+	}
+	if inv.Credentials.IsZero() {
+		inv.Credentials = s.Env.Credentials
+	}
+	log := slog.New(slog.NewJSONHandler(s.Log, &slog.HandlerOptions{Level: s.Env.LogLevel, ReplaceAttr: plainDuration}))
+	inv.Log = log.With(KeyRequest, inv.RequestID, KeyFunction, inv.Function)
+	return inv
+}
+
+// plainDuration logs durations as people write them; slog's JSON has nanoseconds.
+func plainDuration(_ []string, a slog.Attr) slog.Attr {
+	if a.Value.Kind() == slog.KindDuration {
+		a.Value = slog.StringValue(a.Value.Duration().Round(time.Millisecond).String())
+	}
+	return a
+}
+
+func first(a, b string) string {
+	if a != "" {
+		return a
+	}
+	return b
+}
+
+// refuse answers an event that cannot be run. It is handled: the same event
+// would be refused again.
+func (s *Server) refuse(inv *Invocation, kind string, err error) (json.RawMessage, error) {
+	inv.Log.Error("refused", KeyError, err.Error())
+	return json.Marshal(Answer{Error: &Failure{
+		Type: kind, Message: err.Error(), Hint: hint(err), Function: inv.Function, Request: inv.RequestID}})
+}
+
+// run carries out one command: an answer, or the error that fails the invocation.
+func (s *Server) run(ctx context.Context, shared *Invocation, e Event) (Answer, error) {
+	inv := *shared
+	inv.Origin = e.Origin
+	cmd := e.Command
+	for _, about := range []struct{ key, value string }{
+		{KeyKind, string(cmd.Kind)}, {KeyTable, cmd.Table}, {KeyBackup, cmd.Backup}, {KeyRestore, cmd.Restore}, {KeySegment, cmd.Segment}} {
+		if about.value != "" {
+			inv.Log = inv.Log.With(about.key, about.value)
+		}
+	}
+	begin := time.Now()
+	inv.Log.Info("start", KeySource, e.Origin.Source, KeyRetry, inv.Retry, KeyLeft, inv.Budget.Deadline.Sub(begin))
+
+	reply, err := s.call(ctx, &inv, cmd)
+	var body json.RawMessage
+	if err == nil {
+		body, err = marshal(reply)
+	}
+	took := time.Since(begin)
+	if err == nil {
+		args := []any{KeyDuration, took}
+		if counts, ok := reply.(slog.LogValuer); ok {
+			args = append(args, KeyCounts, counts)
+		}
+		inv.Log.Info("done", args...)
+		return Answer{OK: true, Reply: body}, nil
+	}
+
+	failure := &Failure{
+		Type: failureType(ctx, err), Message: err.Error(), Hint: hint(err), Function: inv.Function, Request: inv.RequestID,
+		Kind: cmd.Kind, Table: cmd.Table, Backup: cmd.Backup, Restore: cmd.Restore, Segment: cmd.Segment}
+	var p *panicked
+	if errors.As(err, &p) {
+		failure.Type = TypePanic
+		inv.Log.Error("panic", KeyError, p.Error(), "stack", string(p.stack))
+	}
+	var refused *notServed
+	if errors.As(err, &refused) {
+		failure.Type = TypeBadRequest
+	}
+	inv.Log.Error("failed", KeyDuration, took, "type", failure.Type, KeyError, failure.Message)
+	if failure.Permanent() {
+		return Answer{Error: failure}, nil
+	}
+	// By value: the runtime takes the type and the message only from the struct itself.
+	return Answer{}, messages.InvokeResponse_Error{Type: failure.Type, Message: failure.Error()}
+}
+
+// marshal encodes a reply. A verb whose reply is no JSON is broken for good.
+func marshal(reply any) (json.RawMessage, error) {
+	body, err := json.Marshal(reply)
+	if err != nil {
+		return nil, Permanent(fmt.Errorf("marshal reply: %w", err))
+	}
+	return body, nil
+}
+
+// call runs the verb and turns its panic into an error.
+func (s *Server) call(ctx context.Context, inv *Invocation, cmd Command) (reply any, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = &panicked{value: p, stack: debug.Stack()}
+		}
+	}()
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	if handler := s.Verbs[cmd.Kind]; handler != nil {
+		return handler(ctx, inv, cmd)
+	}
+	if cmd.Kind == KindPing {
+		return pong(inv), nil
+	}
+	return nil, &notServed{inv.Function, cmd.Kind, s.Verbs.kinds()}
+}
+
+func (v Verbs) kinds() []Kind {
+	return slices.DeleteFunc(Kinds(), func(k Kind) bool { return v[k] == nil && k != KindPing })
+}
+
+// Pong is the reply to a ping.
+type Pong struct {
+	Function  string `json:"function"`
+	Request   string `json:"request"`
+	Region    string `json:"region"`
+	Account   string `json:"account"`
+	Vault     string `json:"vault"`
+	MemoryMB  int    `json:"memory_mb"`
+	Lanes     int    `json:"lanes"`
+	AccessKey string `json:"access_key"` // id only
+	Temporary bool   `json:"temporary"`  // the key has a security token
+	Envelope  int    `json:"envelope"`   // highest version of a command that is read
+	Go        string `json:"go"`
+	LeftMS    int64  `json:"left_ms"` // to the deadline
+}
+
+func pong(inv *Invocation) Pong {
+	return Pong{
+		Function: inv.Function, Request: inv.RequestID, Region: inv.Region, Account: inv.Account,
+		Vault: inv.Env.Vault, MemoryMB: inv.Env.MemoryMB, Lanes: inv.Env.Lanes,
+		AccessKey: inv.Credentials.ID, Temporary: inv.Credentials.Token != "",
+		Envelope: Version, Go: runtime.Version(), LeftMS: time.Until(inv.Budget.Deadline).Milliseconds(),
+	}
+}
+
+type panicked struct {
+	value any
+	stack []byte
+}
+
+func (p *panicked) Error() string { return fmt.Sprintf("panic: %v", p.value) }
+
+type notServed struct {
+	function string
+	kind     Kind
+	serves   []Kind
+}
+
+func (n *notServed) Error() string {
+	return fmt.Sprintf("function %s does not serve %s; it serves %s", n.function, n.kind, joinKinds(n.serves))
+}
+
+func (n *notServed) Permanent() bool { return true }
