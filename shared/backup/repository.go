@@ -1,0 +1,180 @@
+package backup
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"time"
+
+	"github.com/tablevault/tablevault/shared/object"
+	"github.com/tablevault/tablevault/shared/vault"
+)
+
+// maxDocument bounds what is read as a document: a plan of a hundred thousand
+// ranges is 30 MB.
+const maxDocument = 256 << 20
+
+// Repository is a vault in a store.
+type Repository struct {
+	store  object.Store
+	Header vault.Header
+}
+
+// Store is the store that the vault is in.
+func (r *Repository) Store() object.Store { return r.store }
+
+// Open opens the vault in a store.
+func Open(ctx context.Context, store object.Store) (*Repository, error) {
+	r := &Repository{store: store}
+	_, err := r.read(ctx, vault.HeaderName, &r.Header)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("there is no vault here (%s is missing): the first backup makes one: %w", vault.HeaderName, err)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("open the vault: %w", err)
+	}
+	return r, nil
+}
+
+// Init opens the vault in a store, and makes it if there is none. now is the
+// date of its making.
+func Init(ctx context.Context, store object.Store, now time.Time) (*Repository, error) {
+	r, err := Open(ctx, store)
+	if !errors.Is(err, fs.ErrNotExist) {
+		return r, err
+	}
+	var b [24]byte
+	rand.Read(b[:])
+	r = &Repository{store: store, Header: vault.Header{
+		ID:      hex.EncodeToString(b[:16]),
+		Created: now.UTC().Truncate(time.Second),
+		Seed:    vault.Seed(binary.BigEndian.Uint64(b[16:])),
+		Signers: []string{},
+	}}
+	if _, err := r.decide(ctx, vault.HeaderName, &r.Header); err != nil {
+		return nil, fmt.Errorf("make the vault: %w", err)
+	}
+	return r, nil
+}
+
+// read reads a document and returns the object that it stands in.
+func (r *Repository) read(ctx context.Context, name string, d vault.Document) (vault.Object, error) {
+	data, err := object.ReadAll(ctx, r.store, name, maxDocument)
+	if err != nil {
+		return vault.Object{}, fmt.Errorf("read %s: %w", name, err)
+	}
+	if err := vault.Decode(data, d); err != nil {
+		return vault.Object{}, fmt.Errorf("read %s: %w", name, err)
+	}
+	return objectOf(name, data), nil
+}
+
+// readExact reads a document that another one names, and compares its hash.
+func (r *Repository) readExact(ctx context.Context, o vault.Object, d vault.Document) error {
+	got, err := r.read(ctx, o.Name, d)
+	if err != nil {
+		return err
+	}
+	if got.SHA256 != o.SHA256 {
+		return fmt.Errorf("read %s: %w: its sha256 is %s, it was written with %s", o.Name, vault.ErrCorrupt, got.SHA256, o.SHA256)
+	}
+	return nil
+}
+
+func objectOf(name string, data []byte) vault.Object {
+	sum := sha256.Sum256(data)
+	return vault.Object{Name: name, Bytes: int64(len(data)), SHA256: hex.EncodeToString(sum[:])}
+}
+
+// decide writes a document under a name that one writer wins, and reads into
+// it what stands there in the end. mine says whether it is what was given.
+func (r *Repository) decide(ctx context.Context, name string, d vault.Document) (mine bool, err error) {
+	data, err := vault.Encode(d)
+	if err != nil {
+		return false, fmt.Errorf("write %s: %w", name, err)
+	}
+	standing, mine, err := object.Decide(ctx, r.store, name, data, maxDocument)
+	if err != nil {
+		return false, fmt.Errorf("write %s: %w", name, err)
+	}
+	if mine {
+		return true, nil
+	}
+	return false, vault.Decode(standing, empty(d))
+}
+
+// empty empties a document in place, so that what is decoded into it does not
+// mix with what it held.
+func empty(d vault.Document) vault.Document {
+	switch d := d.(type) {
+	case *vault.Header:
+		*d = vault.Header{}
+	case *vault.Plan:
+		*d = vault.Plan{}
+	case *vault.Slot:
+		*d = vault.Slot{}
+	case *vault.Group:
+		*d = vault.Group{}
+	case *vault.Manifest:
+		*d = vault.Manifest{}
+	case *vault.Note:
+		*d = vault.Note{}
+	case *vault.RestorePlan:
+		*d = vault.RestorePlan{}
+	case *vault.Loaded:
+		*d = vault.Loaded{}
+	case *vault.Closed:
+		*d = vault.Closed{}
+	case *vault.Proof:
+		*d = vault.Proof{}
+	case *vault.SegmentCheck:
+		*d = vault.SegmentCheck{}
+	default:
+		panic(fmt.Sprintf("backup: a decided document of type %T", d))
+	}
+	return d
+}
+
+// mark creates an empty object; that it exists is all it says.
+func (r *Repository) mark(ctx context.Context, name string) error {
+	_, _, err := object.Decide(ctx, r.store, name, nil, 1)
+	if err != nil {
+		return fmt.Errorf("mark %s: %w", name, err)
+	}
+	return nil
+}
+
+func (r *Repository) exists(ctx context.Context, name string) (bool, error) {
+	_, err := object.Stat(ctx, r.store, name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// createData writes an object of a random name, which nobody else writes.
+func (r *Repository) createData(ctx context.Context, name string, data []byte) (vault.Object, error) {
+	info, err := r.store.Create(ctx, name, bytes.NewReader(data))
+	if err != nil {
+		return vault.Object{}, fmt.Errorf("write %s: %w", name, err)
+	}
+	o := objectOf(name, data)
+	o.Checksum = info.Checksum
+	if info.Size != o.Bytes {
+		return vault.Object{}, fmt.Errorf("write %s: %d bytes were sent, the store has %d", name, o.Bytes, info.Size)
+	}
+	return o, nil
+}
+
+// randomName is unlike every other, whoever makes it.
+func randomName() string {
+	var b [12]byte
+	rand.Read(b[:])
+	return hex.EncodeToString(b[:])
+}
