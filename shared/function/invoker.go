@@ -308,7 +308,7 @@ func (e *exchange) wrap(function string, err error) error {
 	}
 	out := &CallError{Function: function, Status: e.status}
 	var sdk *tea.SDKError
-	if errors.As(err, &sdk) {
+	if errors.As(err, &sdk) && tea.StringValue(sdk.Code) != "<nil>" { // the client's word for a body without a code
 		out.Code = tea.StringValue(sdk.Code)
 		out.Message = strings.TrimPrefix(tea.StringValue(sdk.Message), fmt.Sprintf("code: %d, ", e.status))
 	}

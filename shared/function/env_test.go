@@ -1,0 +1,108 @@
+package function
+
+import (
+	"fmt"
+	"log/slog"
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestReadEnvDefaults(t *testing.T) {
+	env, err := ReadEnv([]string{"TABLEVAULT_VAULT=oss://bucket/prefix", "PATH=/bin", "FC_FUNCTION_MEMORY_SIZE=1024", "FC_REGION=cn-hangzhou",
+		"FC_ACCOUNT_ID=1", "FC_FUNCTION_NAME=tablevault-plan", "ALIBABA_CLOUD_ACCESS_KEY_ID=id", "ALIBABA_CLOUD_ACCESS_KEY_SECRET=secret",
+		"ALIBABA_CLOUD_SECURITY_TOKEN=token", "TABLEVAULT_LANES="})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := Env{
+		Vault: "oss://bucket/prefix", TablestoreEndpoint: "https://{instance}.{region}.ots.aliyuncs.com", FunctionPrefix: "tablevault-",
+		MemoryMB: 1024, Lanes: 8, Margin: 30 * time.Second, LogLevel: slog.LevelInfo,
+		Function: "tablevault-plan", Region: "cn-hangzhou", Account: "1",
+		Credentials: Credentials{ID: "id", Secret: "secret", Token: "token"},
+	}
+	if env != want {
+		t.Errorf("got  %+v\nwant %+v", env, want)
+	}
+	if got := env.Tablestore("prod", ""); got != "https://prod.cn-hangzhou.ots.aliyuncs.com" {
+		t.Error(got)
+	}
+	if got := env.Tablestore("prod", "us-east-1"); got != "https://prod.us-east-1.ots.aliyuncs.com" {
+		t.Error(got)
+	}
+	if got := env.Name(Export); got != "tablevault-export" {
+		t.Error(got)
+	}
+}
+
+func TestReadEnvSettings(t *testing.T) {
+	env, err := ReadEnv([]string{"TABLEVAULT_VAULT=file:///var/vault", "TABLEVAULT_TABLESTORE_ENDPOINT=vpc", "TABLEVAULT_FC_ENDPOINT=http://127.0.0.1:9",
+		"TABLEVAULT_FUNCTION_PREFIX=dr-", "TABLEVAULT_MEMORY_MB=64", "TABLEVAULT_LANES=16", "TABLEVAULT_MARGIN=1m30s", "TABLEVAULT_LOG_LEVEL=debug",
+		"FC_REGION=r", "FC_FUNCTION_MEMORY_SIZE=512"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if env.MemoryMB != 64 || env.Lanes != 16 || env.Margin != 90*time.Second || env.LogLevel != slog.LevelDebug ||
+		env.Name(Plan) != "dr-plan" || env.FCEndpoint != "http://127.0.0.1:9" || env.Tablestore("i", "") != "https://i.r.vpc.ots.aliyuncs.com" {
+		t.Errorf("%+v", env)
+	}
+}
+
+func TestReadEnvRefuses(t *testing.T) {
+	const vault = "TABLEVAULT_VAULT=oss://b"
+	for name, test := range map[string]struct {
+		environ []string
+		want    string
+	}{
+		"no vault":         {nil, "TABLEVAULT_VAULT is not set"},
+		"relative vault":   {[]string{"TABLEVAULT_VAULT=file://dir"}, `"file://dir"`},
+		"bare vault":       {[]string{"TABLEVAULT_VAULT=/dir"}, `"/dir"`},
+		"unknown scheme":   {[]string{"TABLEVAULT_VAULT=gs://b"}, `"gs://b"`},
+		"vault with query": {[]string{"TABLEVAULT_VAULT=oss://b/p?x=1"}, "x=1"},
+		"no bucket":        {[]string{"TABLEVAULT_VAULT=oss:///p"}, "oss:///p"},
+		"endpoint":         {[]string{vault, "TABLEVAULT_FC_ENDPOINT=127.0.0.1:9"}, "TABLEVAULT_FC_ENDPOINT"},
+		"tablestore":       {[]string{vault, "TABLEVAULT_TABLESTORE_ENDPOINT=private"}, `"private"`},
+		"prefix":           {[]string{vault, "TABLEVAULT_FUNCTION_PREFIX=9"}, `"9"`},
+		"memory":           {[]string{vault, "TABLEVAULT_MEMORY_MB=1g"}, `"1g"`},
+		"lanes":            {[]string{vault, "TABLEVAULT_LANES=17"}, `"17"`},
+		"margin":           {[]string{vault, "TABLEVAULT_MARGIN=30"}, `"30"`},
+		"negative margin":  {[]string{vault, "TABLEVAULT_MARGIN=-1s"}, `"-1s"`},
+		"level":            {[]string{vault, "TABLEVAULT_LOG_LEVEL=loud"}, `"loud"`},
+		"misspelt":         {[]string{vault, "TABLEVAULT_LANE=3"}, "TABLEVAULT_LANE="},
+	} {
+		t.Run(name, func(t *testing.T) {
+			env, err := ReadEnv(test.environ)
+			if err == nil {
+				t.Fatalf("accepted: %+v", env)
+			}
+			if !strings.Contains(err.Error(), test.want) {
+				t.Errorf("error %q does not mention %q", err, test.want)
+			}
+		})
+	}
+	_, err := ReadEnv([]string{"TABLEVAULT_LANES=0", "TABLEVAULT_MARGIN=x", "TABLEVAULT_NONE=1"})
+	for _, want := range []string{"TABLEVAULT_VAULT", "TABLEVAULT_LANES", "TABLEVAULT_MARGIN", "TABLEVAULT_NONE"} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("error %v does not name %s", err, want)
+		}
+	}
+}
+
+func TestCredentialsNeverShow(t *testing.T) {
+	c := Credentials{ID: "LTAI1", Secret: "s3cr3t", Token: "t0ken"}
+	inv := struct {
+		Credentials Credentials
+		Pointer     *Credentials
+	}{c, &c}
+	var shown strings.Builder
+	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%d"} {
+		fmt.Fprintf(&shown, verb+"\n"+verb+"\n"+verb+"\n", c, &c, inv)
+	}
+	log := slog.New(slog.NewJSONHandler(&shown, nil))
+	log.Info("x", "c", c, "p", &c, "inv", inv)
+	slog.New(slog.NewTextHandler(&shown, nil)).Info("x", "c", c, "inv", inv)
+	if s := shown.String(); strings.Contains(s, c.Secret) || strings.Contains(s, c.Token) ||
+		strings.Contains(s, fmt.Sprintf("%x", c.Secret)) || !strings.Contains(s, c.ID) {
+		t.Error(s)
+	}
+}
