@@ -1,0 +1,405 @@
+package ots
+
+import (
+	"bytes"
+	"compress/zlib"
+	"crypto/md5"
+	"crypto/rand"
+	"encoding/base64"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/tablevault/tablevault/local/ots/engine"
+)
+
+// maxBody is the largest request.
+const maxBody = 5 << 20
+
+// A call is one request on its way.
+type call struct {
+	server *Server
+	op     string
+	path   string
+	header http.Header
+	key    *Key // nil until the request is known to be the key's
+	body   []byte
+	whole  bool // the body was read to its end
+	fault  *Fault
+	answer []byte // from start on
+	start  int
+	frame  *frame
+}
+
+// A frame is the memory of a call, used again by later ones.
+type frame struct {
+	body    []byte
+	answer  []byte
+	changes []engine.Change
+	groups  []engine.Group
+}
+
+var frames = sync.Pool{New: func() any { return new(frame) }}
+
+// maxFrame is the most memory that is kept of a call.
+const maxFrame = 16 << 20
+
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	s.working.Add(1)
+	defer s.working.Done()
+	f := frames.Get().(*frame)
+	c := &call{server: s, path: r.URL.Path, op: strings.TrimPrefix(r.URL.Path, "/"), header: r.Header, frame: f}
+	err := c.read(r)
+	if err == nil {
+		err = c.serve()
+	}
+	c.reply(w, r, err)
+	if cap(f.body)+cap(f.answer) <= maxFrame {
+		frames.Put(f)
+	}
+}
+
+// read takes in the request and checks all that does not depend on its
+// operation.
+func (c *call) read(r *http.Request) *engine.Error {
+	if r.Method != http.MethodPost {
+		return &engine.Error{Code: engine.CodeMethodNotAllowed, Message: "The method " + r.Method + " is not allowed, only POST is supported."}
+	}
+	for _, name := range []string{headerDate, headerVersion, headerKeyID, headerInstance, headerMD5} {
+		if c.header.Get(name) == "" {
+			return invalid("Missing header: '%s'.", name)
+		}
+	}
+	if c.header.Get(headerSignature) == "" && c.header.Get(headerSignatureV4) == "" {
+		return invalid("Missing header: '%s'.", headerSignature)
+	}
+	if v := c.header.Get(headerVersion); v != "2015-12-31" && !strings.HasPrefix(c.path, "/tunnel/") {
+		return invalid("Unsupported api version: '%s'.", v)
+	}
+	if r.ContentLength > maxBody {
+		return tooLarge()
+	}
+	if err := c.readBody(r); err != nil {
+		return err
+	}
+	if err := c.authenticate(); err != nil {
+		return err
+	}
+	sum := md5.Sum(c.body)
+	if got := base64.StdEncoding.EncodeToString(sum[:]); got != c.header.Get(headerMD5) {
+		return &engine.Error{Code: engine.CodeAuthFailed, Message: "The content md5 of the request is mismatch."}
+	}
+	return c.inflate()
+}
+
+func tooLarge() *engine.Error {
+	return &engine.Error{Code: engine.CodeRequestTooLarge, Message: fmt.Sprintf("The size of POST data is too large: the limit is %d bytes.", maxBody)}
+}
+
+func (c *call) readBody(r *http.Request) *engine.Error {
+	buf := c.frame.body[:0]
+	if n := int(r.ContentLength); n > cap(buf) {
+		buf = make([]byte, 0, n)
+	}
+	for {
+		if len(buf) == cap(buf) {
+			buf = append(buf, 0)[:len(buf)]
+		}
+		n, err := r.Body.Read(buf[len(buf):cap(buf)])
+		buf = buf[:len(buf)+n]
+		if len(buf) > maxBody {
+			return tooLarge()
+		}
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			return &engine.Error{Code: engine.CodeRequestTimeout, Message: "The request body ended early."}
+		}
+		if r.ContentLength >= 0 && int64(len(buf)) == r.ContentLength {
+			break
+		}
+	}
+	c.frame.body, c.body, c.whole = buf, buf, true
+	return nil
+}
+
+func denied(format string, args ...any) *engine.Error {
+	return &engine.Error{Code: engine.CodeAuthFailed, Message: fmt.Sprintf(format, args...)}
+}
+
+func invalid(format string, args ...any) *engine.Error {
+	return &engine.Error{Code: engine.CodeParameterInvalid, Message: fmt.Sprintf(format, args...)}
+}
+
+// authenticate finds out whose request it is.
+func (c *call) authenticate() *engine.Error {
+	s := c.server
+	key, ok := (*s.keys.Load())[c.header.Get(headerKeyID)]
+	if !ok {
+		return denied("The AccessKeyID does not exist.")
+	}
+	if !signedWell(c.path, c.header, key.Secret) {
+		return denied("Signature mismatch.")
+	}
+	c.key = &key
+	if c.header.Get(headerToken) != key.Token {
+		return denied("The security token is invalid.")
+	}
+	now := s.now()
+	if !key.Expires.IsZero() && !now.Before(key.Expires) {
+		return denied("The security token is expired.")
+	}
+	given := c.header.Get(headerDate)
+	date, err := time.Parse("2006-01-02T15:04:05Z", given)
+	if err != nil {
+		return invalid("Invalid date format: '%s'.", given)
+	}
+	skew := s.config.MaxSkew
+	if skew == 0 && s.config.Now == nil {
+		skew = 15 * time.Minute
+	}
+	if off := now.Sub(date).Abs(); skew > 0 && off > skew {
+		return denied("Mismatch between system time and x-ots-date: %s.", given)
+	}
+	if c.header.Get(headerSignatureV4) != "" {
+		day := c.header.Get(headerSignDate)
+		if day != date.UTC().Format("20060102") {
+			return denied("Mismatch between x-ots-signdate: %s and x-ots-date: %s.", day, given)
+		}
+	}
+	instance := c.header.Get(headerInstance)
+	for _, name := range s.config.Instances {
+		if name == instance {
+			return nil
+		}
+	}
+	if len(s.config.Instances) > 0 {
+		return denied("The instance '%s' does not exist.", instance)
+	}
+	return nil
+}
+
+// inflate undoes the request's compression.
+func (c *call) inflate() *engine.Error {
+	switch kind := c.header.Get(headerZip); kind {
+	case "":
+		return nil
+	case "deflate":
+	default:
+		return invalid("Unsupported compress type: '%s'.", kind)
+	}
+	size, err := strconv.Atoi(c.header.Get(headerZipSize))
+	if err != nil || size < 0 {
+		return invalid("Invalid header: '%s'.", headerZipSize)
+	}
+	if size > maxBody {
+		return tooLarge()
+	}
+	z, err := zlib.NewReader(bytes.NewReader(c.body))
+	if err != nil {
+		return invalid("Invalid compressed body: %v.", err)
+	}
+	raw, err := io.ReadAll(io.LimitReader(z, int64(size)+1))
+	if err != nil {
+		return invalid("Invalid compressed body: %v.", err)
+	}
+	if len(raw) != size {
+		return invalid("Invalid compressed body: it holds %d bytes, the header says %d.", len(raw), size)
+	}
+	c.body = raw
+	return nil
+}
+
+// enter is called by each operation once it knows its tables: it asks for
+// permission and lets a fault strike.
+func (c *call) enter(tables ...string) *engine.Error {
+	first := ""
+	if len(tables) > 0 {
+		first = tables[0]
+	}
+	for _, rule := range c.key.Deny {
+		if len(tables) == 0 && rule.matches(c.op, "") {
+			return forbidden(c.op, "")
+		}
+		for _, t := range tables {
+			if rule.matches(c.op, t) {
+				return forbidden(c.op, t)
+			}
+		}
+	}
+	n := c.server.count(c.op)
+	f := *c.server.fault.Load()
+	if f == nil {
+		return nil
+	}
+	if c.fault = f(c.op, first, n); c.fault == nil {
+		return nil
+	}
+	if c.fault.Delay > 0 {
+		time.Sleep(c.fault.Delay)
+	}
+	if !c.fault.After && c.fault.Cut != CutMiddle && (c.fault.Err != nil || c.fault.Cut != CutNone) {
+		return c.faultError()
+	}
+	return nil
+}
+
+func forbidden(op, table string) *engine.Error {
+	return &engine.Error{Code: engine.CodeNoPermission, Message: fmt.Sprintf("You have no permission to access the requested resource, operation: %s, table: '%s', please contact the resource owner.", op, table)}
+}
+
+func (c *call) faultError() *engine.Error {
+	if c.fault.Err != nil {
+		return c.fault.Err
+	}
+	return &engine.Error{Code: engine.CodeInternal, Message: "The connection is cut."}
+}
+
+// reply sends the answer.
+func (c *call) reply(w http.ResponseWriter, r *http.Request, err *engine.Error) {
+	body, status := c.answer[c.start:], http.StatusOK
+	if err == nil && c.fault != nil && c.fault.Err != nil {
+		err = c.fault.Err
+	}
+	if err != nil {
+		status = statusOf(err)
+		body = appendError(nil, err)
+	}
+	if f := c.fault; f != nil {
+		if f.Cut == CutSilent {
+			panic(http.ErrAbortHandler)
+		}
+		if f.Status != 0 {
+			status = f.Status
+		}
+		if f.Body != nil {
+			body = f.Body
+		}
+	}
+	if c.header.Get(headerAnswerZip) == "deflate" && status == http.StatusOK && len(body) > 0 {
+		if zipped, size := deflate(body), len(body); len(zipped) < size {
+			body = zipped
+			w.Header().Set("x-ots-response-compress-type", "deflate")
+			w.Header().Set("x-ots-response-compress-size", strconv.Itoa(size))
+		}
+	}
+	h := w.Header()
+	h.Set(headerRequestID, requestID())
+	h.Set(headerContentType, "protocol buffer")
+	h.Set(headerDate, c.server.now().UTC().Format("2006-01-02T15:04:05.000000Z"))
+	h.Set("Content-Type", "application/x-protobuf")
+	if c.sums(len(body)) {
+		sum := md5.Sum(body)
+		h.Set(headerMD5, base64.StdEncoding.EncodeToString(sum[:]))
+	}
+	if c.key != nil {
+		h.Set("Authorization", "OTS "+c.key.ID+":"+answerSignature(c.path, h, c.key.Secret))
+	}
+	h.Set("Content-Length", strconv.Itoa(len(body)))
+	if !c.whole {
+		// What is left of the body stands in the way of another request.
+		h.Set("Connection", "close")
+	}
+	w.WriteHeader(status)
+	if c.fault != nil && c.fault.Cut == CutMiddle {
+		_, _ = w.Write(body[:len(body)/2])
+		if flusher, ok := w.(http.Flusher); ok {
+			flusher.Flush()
+		}
+		panic(http.ErrAbortHandler)
+	}
+	_, _ = w.Write(body)
+}
+
+// smallAnswer is the size up to which the checksum costs nothing worth saving.
+const smallAnswer = 64 << 10
+
+func (c *call) sums(size int) bool {
+	switch c.server.config.AnswerMD5 {
+	case AnswerMD5Always:
+		return true
+	case AnswerMD5Never:
+		return false
+	}
+	return size <= smallAnswer || !strings.HasPrefix(c.header.Get("User-Agent"), "aliyun-tablestore-sdk-golang")
+}
+
+func deflate(b []byte) []byte {
+	var out bytes.Buffer
+	z := zlib.NewWriter(&out)
+	_, _ = z.Write(b)
+	_ = z.Close()
+	return out.Bytes()
+}
+
+// requestID is a random UUID.
+func requestID() string {
+	var b [16]byte
+	_, _ = rand.Read(b[:])
+	b[6], b[8] = b[6]&0x0F|0x40, b[8]&0x3F|0x80
+	return fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:])
+}
+
+// statusOf is the HTTP status of an error.
+func statusOf(err *engine.Error) int {
+	switch err.Code {
+	case engine.CodeAuthFailed, engine.CodeNoPermission, engine.CodeConditionCheckFail, engine.CodeQuotaExhausted,
+		engine.CodeNotEnoughCapacity, engine.CodeCapacityExhausted, engine.CodeOperationThrottled, engine.CodeThroughputTooOften:
+		return http.StatusForbidden
+	case engine.CodeObjectNotExist, engine.CodeTableNotReady, engine.CodeTrimmedData, engine.CodeSessionNotExist:
+		return http.StatusNotFound
+	case engine.CodeObjectAlreadyExist, engine.CodeRowConflict, engine.CodeSessionBusy:
+		return http.StatusConflict
+	case engine.CodeRequestTooLarge:
+		return http.StatusRequestEntityTooLarge
+	case engine.CodeRequestTimeout:
+		return http.StatusRequestTimeout
+	case engine.CodeMethodNotAllowed:
+		return http.StatusMethodNotAllowed
+	case engine.CodeFlowControl:
+		return http.StatusTooManyRequests
+	case engine.CodeInternal:
+		return http.StatusInternalServerError
+	case engine.CodePartitionNotReady, engine.CodeServerBusy, engine.CodeStorageServerBusy, engine.CodeServerUnavailable, engine.CodeTimeout:
+		return http.StatusServiceUnavailable
+	}
+	return http.StatusBadRequest
+}
+
+// The fields of messages that are written by hand.
+
+func appendTag(b []byte, field, kind int) []byte {
+	return binary.AppendUvarint(b, uint64(field<<3|kind))
+}
+
+func appendVarint(b []byte, field int, v uint64) []byte {
+	return binary.AppendUvarint(appendTag(b, field, 0), v)
+}
+
+func appendBytes(b []byte, field int, v []byte) []byte {
+	b = binary.AppendUvarint(appendTag(b, field, 2), uint64(len(v)))
+	return append(b, v...)
+}
+
+func appendString(b []byte, field int, v string) []byte {
+	b = binary.AppendUvarint(appendTag(b, field, 2), uint64(len(v)))
+	return append(b, v...)
+}
+
+func appendError(b []byte, err *engine.Error) []byte {
+	return appendString(appendString(b, 1, err.Code), 2, err.Message)
+}
+
+// appendConsumed appends a ConsumedCapacity as a field.
+func appendConsumed(b []byte, field, read, write int) []byte {
+	var unit, consumed [32]byte
+	u := appendVarint(appendVarint(unit[:0], 1, uint64(read)), 2, uint64(write))
+	return appendBytes(b, field, appendBytes(consumed[:0], 1, u))
+}

@@ -1,0 +1,631 @@
+// Package engine is a Tablestore without a network: tables of rows with
+// versions, their limits and options, conditions, filters, ranges and splits,
+// over an ordered store. It answers what the service answers, errors in the
+// service's own words.
+//
+//	e, err := engine.Open(kv.Memory(), engine.Config{})
+//	…
+//	err = e.CreateTable(&engine.Definition{Name: "t", Key: …, Options: …})
+//	err = e.Write("t", &engine.Change{Op: engine.Put, Row: row})
+//
+// Rows go in and come out as PlainBuffer. A row is stored as the bytes in which
+// it is sent, so that a range that wants everything is mostly a copy.
+package engine
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"sort"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/tablevault/tablevault/local/ots/kv"
+	"github.com/tablevault/tablevault/shared/plainbuffer"
+)
+
+// Tokens says when a page ends inside of a row.
+type Tokens int8
+
+// The choices.
+const (
+	TokensOff      Tokens = iota // never: a row is sent whole, however large
+	TokensWide                   // in a row that is larger than a page by itself
+	TokensAnywhere               // in any row in which the page is full
+)
+
+// Behavior is what the service is free to do, or what is not known of it. The
+// zero value is the default.
+type Behavior struct {
+	// RefuseEmptyPut makes a PutRow without attributes an error. By default it
+	// writes a row that has only its key.
+	RefuseEmptyPut bool
+	// HideExpiredRows makes a row whose cells have all expired invisible. By
+	// default it is an empty row.
+	HideExpiredRows bool
+	Tokens          Tokens
+	// PageRows and PageSize make pages shorter than 5000 rows and 4 MiB, as the
+	// service may at any time.
+	PageRows, PageSize int
+	// ReadyDelay is how long a new table refuses reads and writes.
+	ReadyDelay time.Duration
+	// OptionsDelay is how long an UpdateTable takes to act.
+	OptionsDelay time.Duration
+	// IndexDelay is how long the build of an index takes.
+	IndexDelay time.Duration
+	// HideIndexTables leaves indexes out of ListTables.
+	HideIndexTables bool
+	// MaxTables is the quota of tables, 64 if 0.
+	MaxTables int
+	// TableOperations is how many operations on tables are allowed per second,
+	// 0 for any number.
+	TableOperations int
+	// CapacityPerSecond throttles every table at so many read and so many write
+	// units, each on its own; 0 is no limit.
+	CapacityPerSecond int
+	// SplitSize is the size at which a partition splits by itself, 0 for never.
+	SplitSize int64
+}
+
+// Config is how an engine is set up.
+type Config struct {
+	// Now is the clock, the system's if nil.
+	Now      func() time.Time
+	Behavior Behavior
+}
+
+// An Engine is the tables of one instance. It is safe for concurrent use.
+type Engine struct {
+	store kv.Store
+	clock func() time.Time
+	knobs atomic.Pointer[Behavior]
+	// ddl is held by operations on tables, one at a time.
+	ddl       sync.Mutex
+	mu        sync.RWMutex // of tables
+	tables    map[string]*Table
+	nextSpace int64
+	recent    []time.Time // operations on tables in the last second
+}
+
+// A Table is a table or an index.
+type Table struct {
+	engine  *Engine
+	current atomic.Pointer[Definition]
+	gone    atomic.Bool
+	// former are the options that UpdateTable replaced, in force until until.
+	former  atomic.Pointer[formerOptions]
+	readyAt atomic.Int64 // microseconds
+}
+
+type formerOptions struct {
+	options Options
+	until   time.Time
+}
+
+const (
+	metaSpace = "meta"
+
+	prefixCounter = 'a'
+	prefixRow     = 'r'
+	prefixIndex   = 'x'
+)
+
+// metadata is what the store keeps of the engine itself.
+type metadata struct {
+	NextSpace int64
+}
+
+// Open returns the engine of a store, with the tables that it has.
+func Open(store kv.Store, config Config) (*Engine, error) {
+	e := &Engine{store: store, clock: config.Now, tables: map[string]*Table{}}
+	if e.clock == nil {
+		e.clock = time.Now
+	}
+	e.knobs.Store(&config.Behavior)
+	err := store.View(metaSpace, func(r kv.Reader) error {
+		var failed error
+		r.Ascend(nil, func(key, value []byte) bool {
+			if string(key) == "engine" {
+				var m metadata
+				failed = json.Unmarshal(value, &m)
+				e.nextSpace = m.NextSpace
+			} else if name, ok := bytes.CutPrefix(key, []byte("table/")); ok {
+				d := new(Definition)
+				if failed = json.Unmarshal(value, d); failed == nil {
+					t := &Table{engine: e}
+					t.current.Store(d)
+					e.tables[string(name)] = t
+				}
+			}
+			if failed != nil {
+				failed = fmt.Errorf("read %s: %w", key, failed)
+			}
+			return failed == nil
+		})
+		return failed
+	})
+	if err != nil {
+		return nil, fmt.Errorf("open the tables: %w", err)
+	}
+	return e, nil
+}
+
+// Close closes the store.
+func (e *Engine) Close() error { return e.store.Close() }
+
+// SetBehavior replaces the behavior; calls under way may still see the former.
+func (e *Engine) SetBehavior(b Behavior) { e.knobs.Store(&b) }
+
+// Behavior returns the behavior in force.
+func (e *Engine) Behavior() Behavior { return *e.knobs.Load() }
+
+func (e *Engine) behavior() *Behavior { return e.knobs.Load() }
+
+func (e *Engine) now() time.Time { return e.clock() }
+
+func (e *Engine) pageRows() int {
+	if n := e.behavior().PageRows; n > 0 {
+		return min(n, MaxPageRows)
+	}
+	return MaxPageRows
+}
+
+func (e *Engine) pageSize() int {
+	if n := e.behavior().PageSize; n > 0 {
+		return min(n, MaxPageSize)
+	}
+	return MaxPageSize
+}
+
+func (e *Engine) find(name string) *Table {
+	e.mu.RLock()
+	defer e.mu.RUnlock()
+	return e.tables[name]
+}
+
+// ready returns a table that serves reads and writes.
+func (e *Engine) ready(name string) (*Table, *Error) {
+	t := e.find(name)
+	if t == nil {
+		if checkIndexName(name) != nil {
+			return nil, checkTableName(name)
+		}
+		return nil, errNoTable
+	}
+	if at := t.readyAt.Load(); at != 0 && e.now().UnixMicro() < at {
+		return nil, refuse(CodeTableNotReady, "Table is not ready.")
+	}
+	return t, nil
+}
+
+func (t *Table) definition() *Definition { return t.current.Load() }
+func (t *Table) deleted() bool           { return t.gone.Load() }
+
+// options are the table's at the time.
+func (t *Table) options(d *Definition, now time.Time) Options {
+	if f := t.former.Load(); f != nil && now.Before(f.until) {
+		return f.options
+	}
+	return d.Options
+}
+
+// readable refuses to read an index that is being built.
+func (t *Table) readable(d *Definition) *Error {
+	if d.Base == "" {
+		return nil
+	}
+	if base := t.engine.find(d.Base); base != nil {
+		for i := range base.definition().Indexes {
+			x := &base.definition().Indexes[i]
+			if x.Name == d.Name && x.phase(t.engine.now()) == PhaseFull {
+				return invalid("Disallow read index table in building base state")
+			}
+		}
+	}
+	return nil
+}
+
+// limitOperations counts an operation on tables.
+func (e *Engine) limitOperations() *Error {
+	limit := e.behavior().TableOperations
+	if limit <= 0 {
+		return nil
+	}
+	now := e.now()
+	e.recent = slices.DeleteFunc(e.recent, func(t time.Time) bool { return now.Sub(t) >= time.Second })
+	if len(e.recent) >= limit {
+		return refuse(CodeQuotaExhausted, "Too frequent table operations.")
+	}
+	e.recent = append(e.recent, now)
+	return nil
+}
+
+// ListTables returns the names in order.
+func (e *Engine) ListTables() ([]string, *Error) {
+	e.ddl.Lock()
+	defer e.ddl.Unlock()
+	if err := e.limitOperations(); err != nil {
+		return nil, err
+	}
+	hide := e.behavior().HideIndexTables
+	e.mu.RLock()
+	defer e.mu.RUnlock()
+	names := make([]string, 0, len(e.tables))
+	for name, t := range e.tables {
+		if hide && t.definition().Base != "" {
+			continue
+		}
+		names = append(names, name)
+	}
+	sort.Strings(names)
+	return names, nil
+}
+
+// CreateTable makes a table and, with d.Indexes, its indexes. It fills in what
+// the engine decides.
+func (e *Engine) CreateTable(d *Definition) *Error {
+	e.ddl.Lock()
+	defer e.ddl.Unlock()
+	if err := e.limitOperations(); err != nil {
+		return err
+	}
+	if err := d.check(); err != nil {
+		return err
+	}
+	if e.find(d.Name) != nil {
+		return refuse(CodeObjectAlreadyExist, "Requested table already exists.")
+	}
+	indexes := d.Indexes
+	d.Indexes = nil
+	if err := e.checkQuota(1 + len(indexes)); err != nil {
+		return err
+	}
+	now := e.now()
+	d.Created = now.UnixMicro()
+	d.Throughput.LastIncrease = now.Unix()
+	if d.Stream.Enabled {
+		if err := d.Stream.enable(d, now); err != nil {
+			return err
+		}
+	}
+	e.nextSpace++
+	d.Space = fmt.Sprintf("t%08d", e.nextSpace)
+	d.Prefix = []byte{prefixRow}
+	t := &Table{engine: e}
+	if delay := e.behavior().ReadyDelay; delay > 0 {
+		t.readyAt.Store(now.Add(delay).UnixMicro())
+	}
+	t.current.Store(d)
+	made := []*Table{t}
+	for _, x := range indexes {
+		table, err := e.addIndex(t, x, now)
+		if err != nil {
+			return err
+		}
+		made = append(made, table)
+	}
+	return e.save(made, nil)
+}
+
+func (e *Engine) checkQuota(more int) *Error {
+	quota := e.behavior().MaxTables
+	if quota == 0 {
+		quota = MaxTables
+	}
+	e.mu.RLock()
+	defer e.mu.RUnlock()
+	if len(e.tables)+more > quota {
+		return refuse(CodeQuotaExhausted, "Number of tables exceeds the quota:%d.", quota)
+	}
+	return nil
+}
+
+// save stores the definitions of tables, which are new or changed, forgets the
+// removed, and shows both to other calls.
+func (e *Engine) save(changed []*Table, removed []*Table) *Error {
+	m, err := json.Marshal(metadata{NextSpace: e.nextSpace})
+	if err != nil {
+		return AsError(err)
+	}
+	documents := make([][]byte, len(changed))
+	for i, t := range changed {
+		if documents[i], err = json.Marshal(t.definition()); err != nil {
+			return AsError(err)
+		}
+	}
+	err = e.store.Update(metaSpace, func(w kv.Writer) error {
+		w.Put([]byte("engine"), m)
+		for i, t := range changed {
+			w.Put([]byte("table/"+t.definition().Name), documents[i])
+		}
+		for _, t := range removed {
+			w.Delete([]byte("table/" + t.definition().Name))
+		}
+		return nil
+	})
+	if err != nil {
+		return AsError(err)
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for _, t := range changed {
+		e.tables[t.definition().Name] = t
+	}
+	for _, t := range removed {
+		delete(e.tables, t.definition().Name)
+	}
+	return nil
+}
+
+// replace changes a table's definition.
+func (e *Engine) replace(t *Table, d *Definition) *Error {
+	former := t.current.Swap(d)
+	if err := e.save([]*Table{t}, nil); err != nil {
+		t.current.Store(former)
+		return err
+	}
+	return nil
+}
+
+// DeleteTable removes a table with its rows and its indexes.
+func (e *Engine) DeleteTable(name string) *Error {
+	e.ddl.Lock()
+	defer e.ddl.Unlock()
+	if err := e.limitOperations(); err != nil {
+		return err
+	}
+	t := e.find(name)
+	if t == nil {
+		if err := checkTableName(name); err != nil {
+			return err
+		}
+		return errNoTable
+	}
+	d := t.definition()
+	if d.Base != "" {
+		return invalid("Can't delete index table directly.")
+	}
+	if len(d.Searches) > 0 {
+		return invalid("Table has search index, please delete search index first.")
+	}
+	removed := []*Table{t}
+	for _, x := range d.Indexes {
+		removed = append(removed, e.find(x.Name))
+	}
+	// Marked first: a writer that waits for the space must not bring it back.
+	for _, r := range removed {
+		r.gone.Store(true)
+	}
+	if err := e.save(nil, removed); err != nil {
+		for _, r := range removed {
+			r.gone.Store(false)
+		}
+		return err
+	}
+	return AsError(e.store.Drop(d.Space))
+}
+
+// A Description is a table as DescribeTable shows it.
+type Description struct {
+	Definition
+	Loading bool
+	// Splits are the keys at which partitions begin.
+	PartitionKeys [][]plainbuffer.Cell
+	IndexPhases   []Phase
+	Now           time.Time
+}
+
+// DescribeTable returns what is known of a table.
+func (e *Engine) DescribeTable(name string) (*Description, *Error) {
+	e.ddl.Lock()
+	err := e.limitOperations()
+	e.ddl.Unlock()
+	if err != nil {
+		return nil, err
+	}
+	t := e.find(name)
+	if t == nil {
+		if err := checkTableName(name); err != nil {
+			return nil, err
+		}
+		return nil, errNoTable
+	}
+	return t.describe(), nil
+}
+
+func (t *Table) describe() *Description {
+	d := t.definition()
+	now := t.engine.now()
+	out := &Description{Definition: *d, Now: now, Loading: now.UnixMicro() < t.readyAt.Load()}
+	out.Options = t.options(d, now)
+	for i := range d.Indexes {
+		out.IndexPhases = append(out.IndexPhases, d.Indexes[i].phase(now))
+	}
+	for _, s := range d.Splits {
+		out.PartitionKeys = append(out.PartitionKeys, d.decodeSplit(s))
+	}
+	return out
+}
+
+// OptionsChange is what UpdateTable changes; nil leaves a setting.
+type OptionsChange struct {
+	TTL, MaxVersions *int32
+	Deviation        *int64
+	AllowUpdate      *bool
+	UpdateFullRow    *bool
+	Read, Write      *int32
+	Stream           *StreamSettings
+}
+
+// UpdateTable changes a table's settings.
+func (e *Engine) UpdateTable(name string, c *OptionsChange) (*Description, *Error) {
+	e.ddl.Lock()
+	defer e.ddl.Unlock()
+	if err := e.limitOperations(); err != nil {
+		return nil, err
+	}
+	t := e.find(name)
+	if t == nil {
+		if err := checkTableName(name); err != nil {
+			return nil, err
+		}
+		return nil, errNoTable
+	}
+	now := e.now()
+	old := t.definition()
+	if old.Base != "" {
+		return nil, invalid("Can't update index table directly.")
+	}
+	if c.UpdateFullRow != nil {
+		return nil, invalid("Invalid table options: contain updateFullRow.")
+	}
+	d := old.clone()
+	o := &d.Options
+	set(&o.TTL, c.TTL)
+	set(&o.MaxVersions, c.MaxVersions)
+	set(&o.Deviation, c.Deviation)
+	set(&o.AllowUpdate, c.AllowUpdate)
+	if err := o.check(); err != nil {
+		return nil, err
+	}
+	if len(d.Indexes) > 0 {
+		if o.MaxVersions != 1 {
+			return nil, invalid("MaxVersions must be 1 on a table with index.")
+		}
+		if o.TTL >= 0 && o.AllowUpdate {
+			return nil, invalid("Don't support allow update operation on table with index and ttl")
+		}
+	}
+	for i := range d.Searches {
+		if ttl := d.Searches[i].TTL; o.TTL >= 0 && (ttl < 0 || ttl > o.TTL) {
+			return nil, invalid("Table TTL must not be less than the TTL of its search index: %s.", d.Searches[i].Name)
+		}
+	}
+	if c.Read != nil || c.Write != nil {
+		set(&d.Throughput.Read, c.Read)
+		set(&d.Throughput.Write, c.Write)
+		if err := d.Throughput.check(); err != nil {
+			return nil, err
+		}
+		if d.Throughput.Read > old.Throughput.Read || d.Throughput.Write > old.Throughput.Write {
+			d.Throughput.LastIncrease = now.Unix()
+		}
+		if d.Throughput.Read < old.Throughput.Read || d.Throughput.Write < old.Throughput.Write {
+			d.Throughput.LastDecrease = now.Unix()
+		}
+	}
+	if c.Stream != nil {
+		if err := d.updateStream(c.Stream, now); err != nil {
+			return nil, err
+		}
+	}
+	if delay := e.behavior().OptionsDelay; delay > 0 && d.Options != old.Options {
+		t.former.Store(&formerOptions{options: t.options(old, now), until: now.Add(delay)})
+	} else {
+		t.former.Store(nil)
+	}
+	if err := e.replace(t, d); err != nil {
+		return nil, err
+	}
+	return t.describe(), nil
+}
+
+func set[T any](to *T, from *T) {
+	if from != nil {
+		*to = *from
+	}
+}
+
+// AddDefinedColumns fixes the types of more attributes.
+func (e *Engine) AddDefinedColumns(name string, columns []DefinedColumn) *Error {
+	return e.change(name, func(d *Definition) *Error {
+		if len(columns) == 0 {
+			return invalid("No defined column is specified.")
+		}
+		for _, c := range columns {
+			if have, ok := d.defined(c.Name); ok && have.Type != c.Type {
+				return invalid("Defined column: '%s' exists with another type.", c.Name)
+			}
+		}
+		all := slices.Clone(d.Defined)
+		for _, c := range columns {
+			if _, ok := d.defined(c.Name); !ok {
+				all = append(all, c)
+			}
+		}
+		if err := checkDefined(all, d.Key); err != nil {
+			return err
+		}
+		d.Defined = all
+		return nil
+	})
+}
+
+// DeleteDefinedColumns frees attributes of their types.
+func (e *Engine) DeleteDefinedColumns(name string, columns []string) *Error {
+	return e.change(name, func(d *Definition) *Error {
+		if len(columns) == 0 {
+			return invalid("No defined column is specified.")
+		}
+		for _, c := range columns {
+			if _, ok := d.defined(c); !ok {
+				return invalid("Defined column: '%s' does not exist.", c)
+			}
+			for i := range d.Indexes {
+				if slices.Contains(d.Indexes[i].Columns, c) || slices.Contains(d.Indexes[i].Key, c) {
+					return invalid("Defined column: '%s' is used by index: '%s'.", c, d.Indexes[i].Name)
+				}
+			}
+		}
+		d.Defined = slices.DeleteFunc(slices.Clone(d.Defined), func(x DefinedColumn) bool { return slices.Contains(columns, x.Name) })
+		return nil
+	})
+}
+
+// change replaces the definition of a table by one that fn changed.
+func (e *Engine) change(name string, fn func(*Definition) *Error) *Error {
+	e.ddl.Lock()
+	defer e.ddl.Unlock()
+	if err := e.limitOperations(); err != nil {
+		return err
+	}
+	t := e.find(name)
+	if t == nil {
+		if err := checkTableName(name); err != nil {
+			return err
+		}
+		return errNoTable
+	}
+	d := t.definition().clone()
+	if err := fn(d); err != nil {
+		return err
+	}
+	return e.replace(t, d)
+}
+
+// Rows calls fn with the stored bytes of each row of a table, in key order: the
+// whole truth, with what no read would show. fn must not keep row.
+func (e *Engine) Rows(table string, fn func(row []byte) bool) *Error {
+	t := e.find(table)
+	if t == nil {
+		return errNoTable
+	}
+	d := t.definition()
+	return AsError(e.store.View(d.Space, func(r kv.Reader) error {
+		r.Ascend(d.Prefix, func(key, value []byte) bool {
+			return bytes.HasPrefix(key, d.Prefix) && fn(record(value).row())
+		})
+		return nil
+	}))
+}
+
+// display shows a key's value in messages.
+func display(c *plainbuffer.Cell) string {
+	if c.Type == plainbuffer.Integer {
+		return fmt.Sprint(c.Int())
+	}
+	return strings.ToValidUTF8(string(c.Data), "?")
+}

@@ -1,0 +1,904 @@
+package engine
+
+import (
+	"bytes"
+	"encoding/binary"
+	"math"
+	"slices"
+
+	"github.com/tablevault/tablevault/local/ots/kv"
+	"github.com/tablevault/tablevault/shared/plainbuffer"
+)
+
+// Op is what a change does to its row.
+type Op int8
+
+// The operations on rows.
+const (
+	Put    Op = 1 // the row becomes what the change says
+	Update Op = 2 // cells are set, deleted and incremented
+	Delete Op = 3
+)
+
+// Existence is what a change expects of its row.
+type Existence int8
+
+// The expectations.
+const (
+	Ignore         Existence = 0
+	ExpectExist    Existence = 1
+	ExpectNotExist Existence = 2
+)
+
+func (e Existence) String() string {
+	switch e {
+	case ExpectExist:
+		return "EXPECT_EXIST"
+	case ExpectNotExist:
+		return "EXPECT_NOT_EXIST"
+	}
+	return "IGNORE"
+}
+
+// Return is what a change wants to hear of its row.
+type Return int8
+
+// What a change can ask for.
+const (
+	ReturnNone  Return = 0
+	ReturnKey   Return = 1
+	ReturnAfter Return = 2 // the newest versions of ReturnColumns
+)
+
+// A Change is one write of one row, and what became of it.
+type Change struct {
+	Op            Op
+	Row           plainbuffer.Row
+	Existence     Existence
+	Filter        *Filter // nil for none
+	Return        Return
+	ReturnColumns []string
+
+	Outcome Outcome
+
+	key    []byte // as stored
+	record []byte // of a put whose key is known
+	size   int    // in limits and capacity units
+	auto   bool   // the key is to be made
+}
+
+// An Outcome is what became of one row of a request.
+type Outcome struct {
+	Err         *Error
+	Read, Write int    // capacity units
+	Row         []byte // a PlainBuffer block, if one was asked for
+}
+
+// A Group is the changes of one table in a batch.
+type Group struct {
+	Table   string
+	Changes []Change
+}
+
+// Write makes one change.
+func (e *Engine) Write(table string, c *Change) *Error {
+	if err := e.checkChange(c); err != nil {
+		return err
+	}
+	t, err := e.ready(table)
+	if err != nil {
+		return err
+	}
+	group := []*Change{c}
+	if err := t.write(group, false); err != nil {
+		return err
+	}
+	return c.Outcome.Err
+}
+
+// BatchWrite makes the changes of several tables. An error refuses all of them;
+// what became of each stands in its outcome otherwise.
+func (e *Engine) BatchWrite(groups []Group, atomic bool) *Error {
+	rows := 0
+	for i := range groups {
+		g := &groups[i]
+		if err := checkTableName(g.Table); err != nil && checkIndexName(g.Table) != nil {
+			return err
+		}
+		if len(g.Changes) == 0 {
+			return invalid("No operation is specified for table: '%s'.", g.Table)
+		}
+		for j := range i {
+			if groups[j].Table == g.Table {
+				return invalid("Duplicated table name: '%s'.", g.Table)
+			}
+		}
+		rows += len(g.Changes)
+	}
+	if rows == 0 {
+		return invalid("No row is specified in BatchWriteRow.")
+	}
+	if rows > MaxBatchRows {
+		return invalid("Rows count exceeds the upper limit: %d.", MaxBatchRows)
+	}
+	size := 0
+	for i := range groups {
+		for j := range groups[i].Changes {
+			c := &groups[i].Changes[j]
+			if err := e.checkChange(c); err != nil {
+				return err
+			}
+			size += c.size
+		}
+	}
+	if size > MaxBatchSize {
+		return invalid("The total data size of BatchWriteRow request exceeds the limit, limit size: %d, data size: %d.", MaxBatchSize, size)
+	}
+	for i := range groups {
+		g := &groups[i]
+		changes := make([]*Change, len(g.Changes))
+		for j := range g.Changes {
+			changes[j] = &g.Changes[j]
+		}
+		t, err := e.ready(g.Table)
+		if err == nil {
+			err = t.write(changes, atomic)
+		}
+		if err != nil {
+			for _, c := range changes {
+				c.Outcome = Outcome{Err: err}
+			}
+		}
+	}
+	return nil
+}
+
+// checkChange refuses what no table would take, and sizes the change.
+func (e *Engine) checkChange(c *Change) *Error {
+	c.Outcome = Outcome{}
+	key := c.Row.Key
+	if err := checkKeyValues(key, false); err != nil {
+		return err
+	}
+	c.size = keySize(key)
+	if c.Op == Delete {
+		return nil
+	}
+	cells := c.Row.Cells
+	if len(cells) == 0 {
+		if c.Op == Update {
+			return invalid("Invalid update row request: missing cells in request.")
+		}
+		if e.behavior().RefuseEmptyPut {
+			return errNoColumns
+		}
+	}
+	if len(cells) > MaxWriteColumns {
+		return invalid("The number of attribute columns exceeds the limit, limit count: %d, column count: %d.", MaxWriteColumns, len(cells))
+	}
+	for i := range cells {
+		cell := &cells[i]
+		// Rows mostly carry the same few names; a name is checked again only
+		// where it differs from its neighbour's.
+		if i == 0 || !bytes.Equal(cell.Name, cells[i-1].Name) {
+			if err := checkColumnName(cell.Name); err != nil {
+				return err
+			}
+			for k := range key {
+				if bytes.Equal(key[k].Name, cell.Name) {
+					return invalid("Duplicated attribute column name with primary key column: '%s' while %s row.", cell.Name, c.Op.doing())
+				}
+			}
+		}
+		if err := checkCell(c.Op, cell); err != nil {
+			return err
+		}
+		c.size += len(cell.Name) + len(cell.Data)
+		if cell.HasTimestamp {
+			c.size += 8
+		}
+	}
+	if c.size > MaxRowWrite {
+		return invalid("The total data size of %s request exceeds the limit, limit size: %d, data size: %d.", c.Op.request(), MaxRowWrite, c.size)
+	}
+	return nil
+}
+
+func (o Op) doing() string {
+	if o == Put {
+		return "putting"
+	}
+	return "updating"
+}
+
+func (o Op) request() string {
+	switch o {
+	case Put:
+		return "PutRow"
+	case Update:
+		return "UpdateRow"
+	}
+	return "DeleteRow"
+}
+
+func checkCell(op Op, c *plainbuffer.Cell) *Error {
+	if c.HasTimestamp && (c.Timestamp < 0 || c.Timestamp >= maxTimestamp) {
+		return invalid("Timestamp must be in range [0, INT64_MAX/1000).")
+	}
+	switch c.Op {
+	case plainbuffer.DeleteAll, plainbuffer.DeleteOne:
+		if op != Update {
+			return invalid("Invalid cell of column '%s': PutRow can't delete.", c.Name)
+		}
+		if c.HasValue {
+			return invalid("Invalid cell of column '%s': a delete has no value.", c.Name)
+		}
+		if c.Op == plainbuffer.DeleteOne && !c.HasTimestamp {
+			return invalid("Timestamp is missing while deleting a version of column: '%s'.", c.Name)
+		}
+		if c.Op == plainbuffer.DeleteAll && c.HasTimestamp {
+			return invalid("Timestamp is not allowed while deleting all versions of column: '%s'.", c.Name)
+		}
+		return nil
+	case plainbuffer.Increment:
+		if op != Update {
+			return invalid("Invalid cell of column '%s': PutRow can't increment.", c.Name)
+		}
+		if !c.HasValue || c.Type != plainbuffer.Integer {
+			return invalid("Increment of column '%s' must be VT_INTEGER.", c.Name)
+		}
+		return nil
+	}
+	if !c.HasValue {
+		return invalid("The value of attribute column: '%s' is missing.", c.Name)
+	}
+	switch c.Type {
+	case plainbuffer.String, plainbuffer.Blob:
+		if len(c.Data) > MaxValueLength {
+			return invalid("The length of attribute column: '%s' exceeds the MaxLength:%d with CurrentLength:%d.", c.Name, MaxValueLength, len(c.Data))
+		}
+	case plainbuffer.Double:
+		if v := c.Double(); math.IsNaN(v) || math.IsInf(v, 0) {
+			return invalid("The value of attribute column: '%s' is not a finite double.", c.Name)
+		}
+	case plainbuffer.Integer, plainbuffer.Boolean:
+	default:
+		return invalid("%s is an invalid type for the attribute column.", wireType(c.Type))
+	}
+	return nil
+}
+
+// A writer holds what one request's changes of one table need.
+type writer struct {
+	t       *Table
+	def     *Definition
+	options Options
+	hide    bool  // rows whose cells have all expired are not there
+	now     int64 // milliseconds
+	expiry  int64
+	arena   []byte // keys and records, alive until the store has them
+	old     plainbuffer.Row
+	kept    []plainbuffer.Cell
+	added   []plainbuffer.Cell
+	merged  []plainbuffer.Cell
+	dead    []bool
+}
+
+// write makes changes whose form is right. An error is the store's.
+func (t *Table) write(changes []*Change, atomic bool) *Error {
+	e := t.engine
+	def := t.definition()
+	now := e.now()
+	w := &writer{t: t, def: def, options: t.options(def, now), now: now.UnixMilli(), hide: e.behavior().HideExpiredRows}
+	w.expiry = w.options.expiry(w.now)
+
+	failed := 0
+	for _, c := range changes {
+		if err := w.prepare(c); err != nil {
+			c.Outcome = Outcome{Err: err}
+			failed++
+		}
+	}
+	failed += w.checkRepeated(changes, atomic)
+	if atomic {
+		if err := samePartition(changes); err != nil {
+			failAll(changes, err)
+			return nil
+		}
+		if failed > 0 {
+			failAll(changes, firstError(changes))
+			return nil
+		}
+	}
+	if failed == len(changes) {
+		return nil
+	}
+	err := e.store.Update(def.Space, func(s kv.Writer) error {
+		if now := t.definition(); now.Space != def.Space || t.deleted() {
+			return errNoTable
+		}
+		if atomic {
+			o := &overlay{Writer: s}
+			for _, c := range changes {
+				if w.apply(o, c); c.Outcome.Err != nil {
+					failAll(changes, c.Outcome.Err)
+					return nil
+				}
+			}
+			o.commit()
+			return nil
+		}
+		for _, c := range changes {
+			if c.Outcome.Err == nil {
+				w.apply(s, c)
+			}
+		}
+		return nil
+	})
+	return AsError(err)
+}
+
+func failAll(changes []*Change, err *Error) {
+	for _, c := range changes {
+		c.Outcome = Outcome{Err: err}
+	}
+}
+
+func firstError(changes []*Change) *Error {
+	for _, c := range changes {
+		if c.Outcome.Err != nil {
+			return c.Outcome.Err
+		}
+	}
+	return nil
+}
+
+// samePartition refuses changes of an atomic batch that touch several
+// partition keys.
+func samePartition(changes []*Change) *Error {
+	first := &changes[0].Row.Key[0]
+	for _, c := range changes[1:] {
+		k := &c.Row.Key[0]
+		if k.Type != first.Type || !bytes.Equal(k.Data, first.Data) {
+			return refuse(CodeOutOfRange, "Data out of scope of atomic. Atomic PartKey:%s. Data PartKey:%s", display(first), display(k))
+		}
+	}
+	return nil
+}
+
+// checkRepeated refuses changes of rows that stand more than once in the
+// request, where they carry conditions or the table has an index.
+func (w *writer) checkRepeated(changes []*Change, atomic bool) int {
+	if len(changes) < 2 {
+		return 0
+	}
+	indexed := len(w.def.Indexes) > 0
+	picky := indexed
+	for _, c := range changes {
+		picky = picky || c.Existence != Ignore || c.Filter != nil
+	}
+	if !picky {
+		return 0
+	}
+	count := make(map[string]int, len(changes))
+	condition := make(map[string]bool, len(changes))
+	for _, c := range changes {
+		if c.auto || c.Outcome.Err != nil {
+			continue
+		}
+		count[string(c.key)]++
+		if c.Existence != Ignore || c.Filter != nil {
+			condition[string(c.key)] = true
+		}
+	}
+	failed := 0
+	for _, c := range changes {
+		if c.auto || c.Outcome.Err != nil || count[string(c.key)] < 2 {
+			continue
+		}
+		if indexed {
+			c.Outcome = Outcome{Err: invalid("Repeated rows are not supported in BatchModify on a table with index.")}
+			failed++
+		} else if condition[string(c.key)] {
+			c.Outcome = Outcome{Err: invalid("Repeated rows do not support row exist expectation check in BatchModify.")}
+			failed++
+		}
+	}
+	return failed
+}
+
+// prepare checks c against the table and does all that needs no look at the
+// stored row.
+func (w *writer) prepare(c *Change) *Error {
+	def := w.def
+	if def.Base != "" {
+		return invalid("Can't write index table directly.")
+	}
+	if err := def.checkKey(c.Row.Key, true); err != nil {
+		return err
+	}
+	if err := w.checkAutoIncrement(c); err != nil {
+		return err
+	}
+	if c.Op == Update && !w.options.AllowUpdate {
+		return invalid("UpdateRow is not allowed on a table whose allow_update is false.")
+	}
+	if err := w.stamp(c); err != nil {
+		return err
+	}
+	if c.auto {
+		return nil
+	}
+	start := len(w.arena)
+	w.arena = append(w.arena, def.Prefix...)
+	w.arena = appendKey(w.arena, c.Row.Key)
+	c.key = w.arena[start:len(w.arena):len(w.arena)]
+	if c.Op == Put {
+		c.record = w.buildPut(c)
+	}
+	return nil
+}
+
+// stamp gives each cell its timestamp and holds given ones against the window.
+func (w *writer) stamp(c *Change) *Error {
+	low, high := w.options.window(w.now)
+	for i := range c.Row.Cells {
+		cell := &c.Row.Cells[i]
+		if d, ok := w.definedType(cell.Name); ok && cell.HasValue && cell.Type != d {
+			return invalid("Invalid column type for column %s expect %s actual %s", cell.Name, wireType(d), wireType(cell.Type))
+		}
+		if cell.Op == plainbuffer.DeleteAll || cell.Op == plainbuffer.DeleteOne {
+			continue
+		}
+		if !cell.HasTimestamp {
+			cell.Timestamp = w.now
+			continue
+		}
+		if len(w.def.Indexes) > 0 {
+			return invalid("Timestamp is not allowed on a table with index. Cell:%s. Timestamp:%d.", cell.Name, cell.Timestamp)
+		}
+		if cell.Timestamp < low || cell.Timestamp >= high {
+			return invalid("Invalid timestamp. Cell:%s. Timestamp:%d. MinTimestamp:%d. MaxTimestamp:%d.", cell.Name, cell.Timestamp, low, high)
+		}
+	}
+	return nil
+}
+
+func (w *writer) definedType(name []byte) (plainbuffer.Type, bool) {
+	for i := range w.def.Defined {
+		if w.def.Defined[i].Name == string(name) {
+			return w.def.Defined[i].Type, true
+		}
+	}
+	return 0, false
+}
+
+// checkAutoIncrement holds c against the rules of tables whose keys the service
+// makes, and notes whether it is to make this one.
+func (w *writer) checkAutoIncrement(c *Change) *Error {
+	c.auto = false
+	at := w.def.autoIncrement()
+	if at < 0 {
+		return nil
+	}
+	if c.Row.Key[at].Type != plainbuffer.AutoIncrement {
+		if c.Op != Delete && c.Existence == ExpectNotExist {
+			return invalid("Invalid expect: %s when modify a specific row for table with pk auto increment.", c.Existence)
+		}
+		return nil
+	}
+	switch {
+	case c.Op == Delete:
+		return invalid("Invalid row to delete which with pk auto increment.")
+	case c.Existence != Ignore:
+		return invalid("Invalid expect:%s when modify row with pk auto increment.", c.Existence)
+	case c.Filter != nil:
+		return invalid("Can't set condition when modify row with pk auto increment.")
+	}
+	c.auto = true
+	return nil
+}
+
+// buildPut returns the record of a put. Cells that come in order, with
+// timestamps, stay the bytes that they are.
+func (w *writer) buildPut(c *Change) []byte {
+	row := &c.Row
+	cells := row.Cells
+	asIs := !row.Irregular && !row.Delete && !row.HasExtension && !c.auto
+	ordered := true
+	s := newSummary()
+	var previous *plainbuffer.Cell
+	for i := range cells {
+		cell := &cells[i]
+		asIs = asIs && cell.HasTimestamp
+		if previous != nil && compareCells(previous, cell) >= 0 {
+			ordered = false
+			break
+		}
+		s.add(cell, previous)
+		previous = cell
+	}
+	if !ordered {
+		slices.SortStableFunc(cells, func(a, b plainbuffer.Cell) int { return compareCells(&a, &b) })
+		cells = lastOfEqual(cells)
+		s.versions = math.MaxInt
+	}
+	if s.versions > int(w.options.MaxVersions) {
+		cells = w.trim(cells)
+		asIs = false
+	}
+	row.Cells = cells
+	start := len(w.arena)
+	if asIs && ordered {
+		var zero [recordHeader]byte
+		w.arena = append(w.arena, zero[:]...)
+		w.arena = append(w.arena, row.Raw...)
+		s.put(w.arena[start:], keySize(row.Key))
+	} else {
+		for i := range cells {
+			cells[i].HasTimestamp = true
+		}
+		w.arena = appendRecord(w.arena, row.Key, cells)
+	}
+	return w.arena[start:len(w.arena):len(w.arena)]
+}
+
+// lastOfEqual keeps, of sorted cells with the same name and timestamp, the one
+// that came last.
+func lastOfEqual(cells []plainbuffer.Cell) []plainbuffer.Cell {
+	n := 0
+	for i := range cells {
+		if i+1 < len(cells) && compareCells(&cells[i], &cells[i+1]) == 0 {
+			continue
+		}
+		cells[n] = cells[i]
+		n++
+	}
+	return cells[:n]
+}
+
+// trim drops, from sorted cells, those beyond the table's versions and those
+// that have expired.
+func (w *writer) trim(cells []plainbuffer.Cell) []plainbuffer.Cell {
+	n, named := 0, 0
+	for i := range cells {
+		if i > 0 && bytes.Equal(cells[i].Name, cells[i-1].Name) {
+			named++
+		} else {
+			named = 1
+		}
+		if named > int(w.options.MaxVersions) || cells[i].Timestamp < w.expiry {
+			continue
+		}
+		// A cell that is moved is not looked at again: n never passes i.
+		if n != i {
+			cells[n], cells[i] = cells[i], plainbuffer.Cell{Name: cells[i].Name}
+		}
+		n++
+	}
+	return cells[:n]
+}
+
+// apply makes one change in the store and fills in its outcome.
+func (w *writer) apply(s kv.Writer, c *Change) {
+	if c.auto {
+		w.applyAuto(s, c)
+		return
+	}
+	var old record
+	conditional := c.Existence != Ignore || c.Filter != nil
+	specific := w.def.autoIncrement() >= 0 && c.Op != Delete
+	watched := w.t.watched(w.def)
+	if conditional || specific || watched || c.Op == Update {
+		old = record(s.Get(c.key))
+	}
+	exists := old != nil && !(w.hide && old.gone(w.expiry))
+	if conditional {
+		c.Outcome.Read = 1
+		if exists && c.Filter != nil {
+			c.Outcome.Read = units(old.stored(&w.options))
+		}
+	}
+	if !w.meets(c, old, exists) || specific && !exists {
+		c.Outcome.Err = errCondition
+		return
+	}
+	switch c.Op {
+	case Put:
+		w.commit(s, c, old, c.record)
+		c.Outcome.Write = units(record(c.record).stored(&w.options))
+	case Delete:
+		c.Outcome.Write = units(c.size)
+		if watched && old == nil {
+			break
+		}
+		w.commit(s, c, old, nil)
+	case Update:
+		next, err := w.update(c, old, exists)
+		if err != nil {
+			c.Outcome.Err = err
+			return
+		}
+		c.Outcome.Write = units(c.size)
+		if next == nil {
+			break
+		}
+		w.commit(s, c, old, next)
+		c.record = next
+	}
+	w.answer(c)
+}
+
+// commit writes the row's next state, nil for none, and what follows from it.
+func (w *writer) commit(s kv.Writer, c *Change, old, next record) {
+	if w.t.watched(w.def) {
+		w.t.changed(w, s, c, old, next)
+	}
+	if next == nil {
+		s.Delete(c.key)
+		return
+	}
+	s.Put(c.key, next)
+}
+
+func (w *writer) meets(c *Change, old record, exists bool) bool {
+	switch c.Existence {
+	case ExpectExist:
+		if !exists {
+			return false
+		}
+	case ExpectNotExist:
+		if exists {
+			return false
+		}
+	}
+	if c.Filter == nil {
+		return true
+	}
+	var key, cells []plainbuffer.Cell
+	if exists {
+		if err := w.scanOld(old); err != nil {
+			return false
+		}
+		key, cells = w.old.Key, w.kept
+	}
+	return c.Filter.Match(key, cells)
+}
+
+// scanOld reads the stored row: its living cells stand in w.kept.
+func (w *writer) scanOld(old record) error {
+	if _, err := plainbuffer.Scan(old.row(), &w.old); err != nil {
+		return err
+	}
+	w.kept = append(w.kept[:0], w.old.Cells...)
+	w.kept = w.trim(w.kept)
+	return nil
+}
+
+// update applies c's cells to the stored row and returns the record that comes
+// out, or nil where none does: a row that is not there and nothing to set.
+func (w *writer) update(c *Change, old record, exists bool) (record, *Error) {
+	w.kept = w.kept[:0]
+	if exists {
+		if err := w.scanOld(old); err != nil {
+			return nil, AsError(err)
+		}
+	}
+	w.dead = slices.Grow(w.dead[:0], len(w.kept))[:len(w.kept)]
+	clear(w.dead)
+	w.added = w.added[:0]
+	sets := false
+	for i := range c.Row.Cells {
+		cell := c.Row.Cells[i]
+		switch cell.Op {
+		case plainbuffer.DeleteAll:
+			lo, hi := w.versions(cell.Name)
+			for ; lo < hi; lo++ {
+				w.dead[lo] = true
+			}
+			w.added = slices.DeleteFunc(w.added, func(a plainbuffer.Cell) bool { return bytes.Equal(a.Name, cell.Name) })
+			continue
+		case plainbuffer.DeleteOne:
+			lo, hi := w.versions(cell.Name)
+			for ; lo < hi; lo++ {
+				w.dead[lo] = w.dead[lo] || w.kept[lo].Timestamp == cell.Timestamp
+			}
+			w.added = slices.DeleteFunc(w.added, func(a plainbuffer.Cell) bool {
+				return bytes.Equal(a.Name, cell.Name) && a.Timestamp == cell.Timestamp
+			})
+			continue
+		case plainbuffer.Increment:
+			for j := range c.Row.Cells {
+				if j != i && bytes.Equal(c.Row.Cells[j].Name, cell.Name) {
+					return nil, invalid("Increment of column '%s' can't stand with another operation on it.", cell.Name)
+				}
+			}
+			sum, err := w.increment(&cell)
+			if err != nil {
+				return nil, err
+			}
+			cell.Op, cell.Data = plainbuffer.NoOp, sum
+		}
+		cell.HasTimestamp = true
+		sets = true
+		w.added = append(w.added, cell)
+	}
+	if !exists && !sets {
+		return nil, nil
+	}
+	slices.SortStableFunc(w.added, func(a, b plainbuffer.Cell) int { return compareCells(&a, &b) })
+	w.added = lastOfEqual(w.added)
+	w.merge()
+	key := c.Row.Key
+	w.merged = w.trim(w.merged)
+	start := len(w.arena)
+	w.arena = appendRecord(w.arena, key, w.merged)
+	return record(w.arena[start:len(w.arena):len(w.arena)]), nil
+}
+
+// versions is the range of w.kept that holds the column.
+func (w *writer) versions(name []byte) (lo, hi int) {
+	lo, _ = slices.BinarySearchFunc(w.kept, name, func(c plainbuffer.Cell, n []byte) int { return bytes.Compare(c.Name, n) })
+	for hi = lo; hi < len(w.kept) && bytes.Equal(w.kept[hi].Name, name); hi++ {
+	}
+	return lo, hi
+}
+
+// increment returns the sum of the column's newest version and c.
+func (w *writer) increment(c *plainbuffer.Cell) ([]byte, *Error) {
+	var base int64
+	if lo, hi := w.versions(c.Name); lo < hi {
+		if w.kept[lo].Type != plainbuffer.Integer {
+			return nil, invalid("Increment of column '%s' whose type is %s.", c.Name, wireType(w.kept[lo].Type))
+		}
+		base = w.kept[lo].Int()
+	}
+	by := c.Int()
+	sum := base + by
+	if by > 0 && sum < base || by < 0 && sum > base {
+		return nil, invalid("Increment of column '%s' overflows.", c.Name)
+	}
+	return binary.LittleEndian.AppendUint64(nil, uint64(sum)), nil
+}
+
+// merge joins w.kept, but the dead, and w.added into w.merged, in order.
+func (w *writer) merge() {
+	w.merged = w.merged[:0]
+	i, j := 0, 0
+	for i < len(w.kept) || j < len(w.added) {
+		if i < len(w.kept) && w.dead[i] {
+			i++
+			continue
+		}
+		c := -1
+		if i == len(w.kept) {
+			c = 1
+		} else if j < len(w.added) {
+			c = compareCells(&w.kept[i], &w.added[j])
+		}
+		switch {
+		case c < 0:
+			w.merged = append(w.merged, w.kept[i])
+			i++
+		case c == 0:
+			i++
+		default:
+			w.merged = append(w.merged, w.added[j])
+			j++
+		}
+	}
+}
+
+// answer builds the row that c asked for.
+func (w *writer) answer(c *Change) {
+	switch c.Return {
+	case ReturnKey:
+		c.Outcome.Row = keyBlock(c.Row.Key)
+	case ReturnAfter:
+		var row plainbuffer.Row
+		if c.Op == Delete || c.record == nil {
+			return
+		}
+		if _, err := plainbuffer.Scan(record(c.record).row(), &row); err != nil {
+			return
+		}
+		b := plainbuffer.Builder{Buf: plainbuffer.AppendHeader(nil)}
+		b.Begin()
+		for i := range row.Key {
+			b.Cell(&row.Key[i])
+		}
+		marked := false
+		for i := range row.Cells {
+			cell := &row.Cells[i]
+			if i > 0 && bytes.Equal(cell.Name, row.Cells[i-1].Name) || !slices.Contains(c.ReturnColumns, string(cell.Name)) {
+				continue
+			}
+			if !marked {
+				b.Attributes()
+				marked = true
+			}
+			b.Cell(cell)
+		}
+		b.End(false)
+		c.Outcome.Row = b.Buf
+	}
+}
+
+// counterKey is where a space keeps the last key it made.
+var counterKey = []byte{prefixCounter}
+
+// applyAuto makes the key and inserts the row.
+func (w *writer) applyAuto(s kv.Writer, c *Change) {
+	// Keys grow in the whole table, beginning at the time in microseconds: they
+	// are unique and increasing in each partition, and not contiguous.
+	next := w.now * 1000
+	if last := s.Get(counterKey); len(last) == 8 {
+		next = max(next, int64(binary.BigEndian.Uint64(last))+1)
+	}
+	s.Put(counterKey, binary.BigEndian.AppendUint64(nil, uint64(next)))
+
+	cell := &c.Row.Key[w.def.autoIncrement()]
+	cell.Type = plainbuffer.Integer
+	cell.Data = binary.LittleEndian.AppendUint64(nil, uint64(next))
+	start := len(w.arena)
+	w.arena = append(w.arena, w.def.Prefix...)
+	w.arena = appendKey(w.arena, c.Row.Key)
+	c.key = w.arena[start:len(w.arena):len(w.arena)]
+	if c.Op == Update {
+		rec, err := w.update(c, nil, false)
+		if err != nil {
+			c.Outcome.Err = err
+			return
+		}
+		if rec == nil {
+			rec = appendRecord(nil, c.Row.Key, nil)
+		}
+		c.record = rec
+	} else {
+		c.record = w.buildPut(c)
+	}
+	w.commit(s, c, nil, c.record)
+	c.Outcome.Write = units(record(c.record).stored(&w.options))
+	w.answer(c)
+}
+
+// units is the capacity that bytes cost.
+func units(n int) int { return max(1, (n+4095)/4096) }
+
+// An overlay keeps writes back until commit.
+type overlay struct {
+	kv.Writer
+	pending map[string][]byte
+	order   []string
+}
+
+func (o *overlay) Get(key []byte) []byte {
+	if v, ok := o.pending[string(key)]; ok {
+		return v
+	}
+	return o.Writer.Get(key)
+}
+
+func (o *overlay) set(key, value []byte) {
+	if o.pending == nil {
+		o.pending = map[string][]byte{}
+	}
+	k := string(key)
+	if _, ok := o.pending[k]; !ok {
+		o.order = append(o.order, k)
+	}
+	o.pending[k] = value
+}
+
+func (o *overlay) Put(key, value []byte) { o.set(key, value) }
+func (o *overlay) Delete(key []byte)     { o.set(key, nil) }
+
+func (o *overlay) commit() {
+	for _, k := range o.order {
+		if v := o.pending[k]; v != nil {
+			o.Writer.Put([]byte(k), v)
+		} else {
+			o.Writer.Delete([]byte(k))
+		}
+	}
+}

@@ -1,0 +1,476 @@
+package ots
+
+import (
+	"encoding/binary"
+	"errors"
+
+	"io"
+	"slices"
+
+	"github.com/aliyun/aliyun-tablestore-go-sdk/tablestore/otsprotocol"
+
+	"github.com/tablevault/tablevault/local/ots/engine"
+	"github.com/tablevault/tablevault/shared/plainbuffer"
+)
+
+// scanRow reads a block of exactly one row.
+func scanRow(block []byte, row *plainbuffer.Row) *engine.Error {
+	s := plainbuffer.NewScanner(block)
+	err := s.Next(row)
+	if errors.Is(err, io.EOF) {
+		return invalid("Cell data broken, the row is missing.")
+	}
+	if err != nil {
+		return invalid("Cell data broken, %v.", err)
+	}
+	if s.Offset() != len(block) {
+		return invalid("Cell data broken, there are bytes after the row.")
+	}
+	if row.HasExtension {
+		return invalid("Cell data broken, a row of a request has no extension.")
+	}
+	return nil
+}
+
+// scanKey reads a block of one row that is a key.
+func scanKey(block []byte, row *plainbuffer.Row) *engine.Error {
+	if err := scanRow(block, row); err != nil {
+		return err
+	}
+	if len(row.Cells) > 0 {
+		return invalid("Cell data broken, a key has no attributes.")
+	}
+	return nil
+}
+
+func fillChange(c *engine.Change, op engine.Op, block []byte, condition *otsprotocol.Condition, content *otsprotocol.ReturnContent) *engine.Error {
+	c.Op, c.Outcome = op, engine.Outcome{}
+	if err := scanRow(block, &c.Row); err != nil {
+		return err
+	}
+	switch condition.GetRowExistence() {
+	case otsprotocol.RowExistenceExpectation_EXPECT_EXIST:
+		c.Existence = engine.ExpectExist
+	case otsprotocol.RowExistenceExpectation_EXPECT_NOT_EXIST:
+		c.Existence = engine.ExpectNotExist
+	default:
+		c.Existence = engine.Ignore
+	}
+	var err *engine.Error
+	if c.Filter, err = parseFilter(condition.GetColumnCondition()); err != nil {
+		return err
+	}
+	if c.Filter.HasPage() {
+		return invalid("ColumnPaginationFilter can't be a condition.")
+	}
+	c.Return = engine.Return(content.GetReturnType())
+	c.ReturnColumns = content.GetReturnColumnNames()
+	return nil
+}
+
+func (c *call) putRow() *engine.Error {
+	var req otsprotocol.PutRowRequest
+	if err := c.decode(&req); err != nil {
+		return err
+	}
+	return c.write(req.GetTableName(), req.TransactionId, engine.Put, req.Row, req.Condition, req.ReturnContent)
+}
+
+func (c *call) updateRow() *engine.Error {
+	var req otsprotocol.UpdateRowRequest
+	if err := c.decode(&req); err != nil {
+		return err
+	}
+	return c.write(req.GetTableName(), req.TransactionId, engine.Update, req.RowChange, req.Condition, req.ReturnContent)
+}
+
+func (c *call) deleteRow() *engine.Error {
+	var req otsprotocol.DeleteRowRequest
+	if err := c.decode(&req); err != nil {
+		return err
+	}
+	return c.write(req.GetTableName(), req.TransactionId, engine.Delete, req.PrimaryKey, req.Condition, req.ReturnContent)
+}
+
+// noTransaction refuses requests inside of a local transaction.
+func noTransaction(id *string) *engine.Error {
+	if id != nil && *id != "" {
+		return &engine.Error{Code: engine.CodeSessionNotExist, Message: "Session not exist or may be timeout."}
+	}
+	return nil
+}
+
+func (c *call) write(table string, transaction *string, op engine.Op, block []byte, condition *otsprotocol.Condition, content *otsprotocol.ReturnContent) *engine.Error {
+	if err := c.enter(table); err != nil {
+		return err
+	}
+	if err := noTransaction(transaction); err != nil {
+		return err
+	}
+	change := &c.changes(1)[0]
+	if err := fillChange(change, op, block, condition, content); err != nil {
+		return err
+	}
+	if err := c.server.engine.Write(table, change); err != nil {
+		return err
+	}
+	// PutRow, UpdateRow and DeleteRow have the same answer.
+	c.answer = appendConsumed(c.answer, 1, change.Outcome.Read, change.Outcome.Write)
+	if change.Outcome.Row != nil {
+		c.answer = appendBytes(c.answer, 2, change.Outcome.Row)
+	}
+	return nil
+}
+
+// changes returns n changes, whose memory is of earlier calls.
+func (c *call) changes(n int) []engine.Change {
+	f := c.frame
+	f.changes = slices.Grow(f.changes[:0], n)[:n]
+	return f.changes
+}
+
+func (c *call) batchWriteRow() *engine.Error {
+	var req otsprotocol.BatchWriteRowRequest
+	if err := c.decode(&req); err != nil {
+		return err
+	}
+	names := make([]string, len(req.Tables))
+	n := 0
+	for i, t := range req.Tables {
+		names[i] = t.GetTableName()
+		n += len(t.Rows)
+	}
+	if err := c.enter(names...); err != nil {
+		return err
+	}
+	if err := noTransaction(req.TransactionId); err != nil {
+		return err
+	}
+	if n > engine.MaxBatchRows {
+		return invalid("Rows count exceeds the upper limit: %d.", engine.MaxBatchRows)
+	}
+	changes := c.changes(n)
+	// Rows that a fault takes out before the work are left out of it.
+	skipped := c.skippedRows()
+	groups := c.frame.groups[:0]
+	rest := changes
+	at := 0
+	for _, t := range req.Tables {
+		g := engine.Group{Table: t.GetTableName()}
+		mine := rest[:0:len(t.Rows)]
+		rest = rest[len(t.Rows):]
+		for _, r := range t.Rows {
+			if skipped[at] != nil {
+				at++
+				continue
+			}
+			at++
+			mine = mine[:len(mine)+1]
+			op := engine.Op(r.GetType())
+			if op < engine.Put || op > engine.Delete {
+				return invalid("Invalid operation type: %d.", r.GetType())
+			}
+			if err := fillChange(&mine[len(mine)-1], op, r.RowChange, r.Condition, r.ReturnContent); err != nil {
+				return err
+			}
+		}
+		g.Changes = mine
+		if len(mine) > 0 || len(t.Rows) == 0 {
+			groups = append(groups, g)
+		}
+	}
+	c.frame.groups = groups
+	if len(groups) > 0 || n == 0 {
+		if err := c.server.engine.BatchWrite(groups, req.GetIsAtomic()); err != nil {
+			return err
+		}
+	}
+	c.answerBatch(&req, groups)
+	return nil
+}
+
+// skippedRows are the rows that a fault refuses before the work is done.
+func (c *call) skippedRows() map[int]*engine.Error {
+	if c.fault == nil || c.fault.After {
+		return nil
+	}
+	return c.fault.Rows
+}
+
+func (c *call) answerBatch(req *otsprotocol.BatchWriteRowRequest, groups []engine.Group) {
+	outcomes := func(yield func(*engine.Outcome) bool) {
+		for i := range groups {
+			for j := range groups[i].Changes {
+				if !yield(&groups[i].Changes[j].Outcome) {
+					return
+				}
+			}
+		}
+	}
+	done := make([]*engine.Outcome, 0, engine.MaxBatchRows)
+	for o := range outcomes {
+		done = append(done, o)
+	}
+	var table, row []byte
+	at := 0
+	for _, t := range req.Tables {
+		table = appendString(table[:0], 1, t.GetTableName())
+		for range t.Rows {
+			failed := c.rowFault(at)
+			var o *engine.Outcome
+			if c.skippedRows()[at] == nil {
+				o, done = done[0], done[1:]
+			}
+			at++
+			if failed == nil && o.Err != nil {
+				failed = o.Err
+			}
+			row = row[:0]
+			if failed != nil {
+				row = appendVarint(row, 1, 0)
+				row = appendBytes(row, 2, appendError(nil, failed))
+			} else {
+				row = appendVarint(row, 1, 1)
+				row = appendConsumed(row, 3, o.Read, o.Write)
+				if o.Row != nil {
+					row = appendBytes(row, 4, o.Row)
+				}
+			}
+			table = appendBytes(table, 2, row)
+		}
+		c.answer = appendBytes(c.answer, 1, table)
+	}
+}
+
+func (c *call) rowFault(at int) *engine.Error {
+	if c.fault == nil {
+		return nil
+	}
+	return c.fault.Rows[at]
+}
+
+// query turns the read options, which all reads have, into the engine's.
+func query(columns []string, t *otsprotocol.TimeRange, versions *int32, filter []byte, start, end *string, token []byte) (engine.Query, *engine.Error) {
+	q := engine.Query{Columns: columns}
+	if versions != nil {
+		if *versions <= 0 {
+			return q, invalid("The max versions must be greater than 0.")
+		}
+		q.MaxVersions = *versions
+	}
+	if t != nil {
+		q.HasTime = true
+		switch {
+		case t.SpecificTime != nil && (t.StartTime != nil || t.EndTime != nil):
+			return q, invalid("Invalid time range: specific time can't stand with start time or end time.")
+		case t.SpecificTime != nil && versions != nil:
+			return q, invalid("Invalid time range: specific time can't stand with max versions.")
+		case t.SpecificTime != nil:
+			q.From, q.To = t.GetSpecificTime(), t.GetSpecificTime()+1
+		case t.StartTime == nil || t.EndTime == nil:
+			return q, invalid("Invalid time range: start time and end time must both be given.")
+		default:
+			q.From, q.To = t.GetStartTime(), t.GetEndTime()
+		}
+		if q.From < 0 || q.To <= q.From {
+			return q, invalid("Invalid time range: [%d, %d).", q.From, q.To)
+		}
+	}
+	var err *engine.Error
+	if q.Filter, err = parseFilter(filter); err != nil {
+		return q, err
+	}
+	if start != nil && *start != "" {
+		q.StartColumn = []byte(*start)
+	}
+	if end != nil && *end != "" {
+		q.EndColumn = []byte(*end)
+	}
+	if len(token) > 0 {
+		q.Token = token
+	}
+	return q, nil
+}
+
+// blockGap is room before a block in the answer for the tag and the length of
+// its field.
+const blockGap = 16
+
+// beginBlock leaves room for the head of a field and begins a PlainBuffer
+// block; endBlock writes the head right before it and cuts off the rest of the
+// room, so that rows are never moved. The field is the first of the answer.
+func (c *call) beginBlock() {
+	var gap [blockGap]byte
+	c.answer = plainbuffer.AppendHeader(append(c.answer, gap[:]...))
+}
+
+func (c *call) endBlock(field int) {
+	n := len(c.answer) - blockGap
+	if n == plainbuffer.HeaderSize {
+		// No rows are no bytes.
+		c.answer, n = c.answer[:blockGap], 0
+	}
+	var head [blockGap]byte
+	h := binary.AppendUvarint(appendTag(head[:0], field, 2), uint64(n))
+	c.start = blockGap - len(h)
+	copy(c.answer[c.start:], h)
+}
+
+func (c *call) getRow() *engine.Error {
+	var req otsprotocol.GetRowRequest
+	if err := c.decode(&req); err != nil {
+		return err
+	}
+	if err := c.enter(req.GetTableName()); err != nil {
+		return err
+	}
+	if err := noTransaction(req.TransactionId); err != nil {
+		return err
+	}
+	var row plainbuffer.Row
+	if err := scanKey(req.PrimaryKey, &row); err != nil {
+		return err
+	}
+	q, err := query(req.ColumnsToGet, req.TimeRange, req.MaxVersions, req.Filter, req.StartColumn, req.EndColumn, req.Token)
+	if err != nil {
+		return err
+	}
+	c.beginBlock()
+	var page engine.Page
+	if c.answer, page, err = c.server.engine.Get(req.GetTableName(), row.Key, &q, c.answer); err != nil {
+		return err
+	}
+	c.endBlock(2)
+	c.answer = appendConsumed(c.answer, 1, page.Read, 0)
+	if page.Token != nil {
+		c.answer = appendBytes(c.answer, 3, page.Token)
+	}
+	return nil
+}
+
+func (c *call) getRange() *engine.Error {
+	var req otsprotocol.GetRangeRequest
+	if err := c.decode(&req); err != nil {
+		return err
+	}
+	if err := c.enter(req.GetTableName()); err != nil {
+		return err
+	}
+	if err := noTransaction(req.TransactionId); err != nil {
+		return err
+	}
+	var start, end plainbuffer.Row
+	if err := scanKey(req.InclusiveStartPrimaryKey, &start); err != nil {
+		return err
+	}
+	if err := scanKey(req.ExclusiveEndPrimaryKey, &end); err != nil {
+		return err
+	}
+	q := engine.RangeQuery{Start: start.Key, End: end.Key, Backward: req.GetDirection() == otsprotocol.Direction_BACKWARD}
+	if req.Limit != nil {
+		if req.GetLimit() <= 0 {
+			return invalid("The limit must be greater than 0.")
+		}
+		q.Limit = int(req.GetLimit())
+	}
+	var err *engine.Error
+	if q.Query, err = query(req.ColumnsToGet, req.TimeRange, req.MaxVersions, req.Filter, req.StartColumn, req.EndColumn, req.Token); err != nil {
+		return err
+	}
+	c.beginBlock()
+	var page engine.Page
+	if c.answer, page, err = c.server.engine.Range(req.GetTableName(), &q, c.answer); err != nil {
+		return err
+	}
+	c.endBlock(2)
+	c.answer = appendConsumed(c.answer, 1, page.Read, 0)
+	if page.Next != nil {
+		c.answer = appendBytes(c.answer, 3, page.Next)
+	}
+	if page.Token != nil {
+		c.answer = appendBytes(c.answer, 4, page.Token)
+	}
+	c.answer = appendVarint(c.answer, 5, uint64(otsprotocol.DataBlockType_DBT_PLAIN_BUFFER))
+	c.answer = appendVarint(c.answer, 6, uint64(otsprotocol.CompressType_CPT_NONE))
+	return nil
+}
+
+func (c *call) batchGetRow() *engine.Error {
+	var req otsprotocol.BatchGetRowRequest
+	if err := c.decode(&req); err != nil {
+		return err
+	}
+	names := make([]string, len(req.Tables))
+	n := 0
+	for i, t := range req.Tables {
+		names[i] = t.GetTableName()
+		n += len(t.PrimaryKey)
+	}
+	if err := c.enter(names...); err != nil {
+		return err
+	}
+	if n == 0 && len(req.Tables) == 0 {
+		return invalid("No row specified in the request of BatchGetRow.")
+	}
+	if n > engine.MaxBatchReads {
+		return invalid("Rows count exceeds the upper limit: %d.", engine.MaxBatchReads)
+	}
+	for i, t := range req.Tables {
+		if len(t.PrimaryKey) == 0 {
+			return invalid("No row is specified for table: '%s'.", t.GetTableName())
+		}
+		if slices.Contains(names[:i], names[i]) {
+			return invalid("Duplicated table name: '%s'.", names[i])
+		}
+	}
+	var key plainbuffer.Row
+	var table, row, block []byte
+	at := 0
+	for _, t := range req.Tables {
+		q, err := query(t.ColumnsToGet, t.TimeRange, t.MaxVersions, t.Filter, t.StartColumn, t.EndColumn, nil)
+		if err != nil {
+			return err
+		}
+		if t.MaxVersions == nil && t.TimeRange == nil {
+			return invalid("No version condition is specified while querying row.")
+		}
+		table = appendString(table[:0], 1, t.GetTableName())
+		for i, pk := range t.PrimaryKey {
+			if err := scanKey(pk, &key); err != nil {
+				return err
+			}
+			q.Token = nil
+			if i < len(t.Token) && len(t.Token[i]) > 0 {
+				q.Token = t.Token[i]
+			}
+			failed := c.rowFault(at)
+			at++
+			var page engine.Page
+			block = plainbuffer.AppendHeader(block[:0])
+			if failed == nil {
+				if failed = engine.CheckKey(key.Key); failed != nil {
+					return failed
+				}
+				block, page, failed = c.server.engine.Get(t.GetTableName(), key.Key, &q, block)
+			}
+			row = row[:0]
+			if failed != nil {
+				row = appendVarint(row, 1, 0)
+				row = appendBytes(row, 2, appendError(nil, failed))
+			} else {
+				row = appendVarint(row, 1, 1)
+				row = appendConsumed(row, 3, page.Read, 0)
+				if page.Rows == 0 {
+					block = block[:0]
+				}
+				row = appendBytes(row, 4, block)
+				if page.Token != nil {
+					row = appendBytes(row, 5, page.Token)
+				}
+			}
+			table = appendBytes(table, 2, row)
+		}
+		c.answer = appendBytes(c.answer, 1, table)
+	}
+	return nil
+}
