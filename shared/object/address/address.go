@@ -1,0 +1,74 @@
+// Package address opens the object store that an address names.
+//
+//	store, err := address.Open(ctx, "file:///srv/vault")
+package address
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/url"
+	"path/filepath"
+	"strings"
+
+	"github.com/tablevault/tablevault/shared/object"
+	"github.com/tablevault/tablevault/shared/object/dir"
+)
+
+// Open opens the store at an address, of which the scheme says the kind:
+//
+//	file:///abs/path        a directory, see package dir
+//	oss://bucket/prefix     a bucket of Alibaba Cloud OSS, not built in yet
+//	s3://bucket/prefix      a bucket of S3, not built in yet
+func Open(ctx context.Context, address string) (object.Store, error) {
+	u, err := url.Parse(address)
+	if err != nil {
+		var cause *url.Error
+		if errors.As(err, &cause) {
+			err = cause.Err
+		}
+		return nil, fmt.Errorf("address of an object store %q: %w", address, err)
+	}
+	switch u.Scheme {
+	case "file":
+		path, err := path(u)
+		if err != nil {
+			return nil, fmt.Errorf("address of an object store %q: %w", address, err)
+		}
+		store, err := dir.Open(ctx, path)
+		if err != nil {
+			return nil, err
+		}
+		return store, nil
+	case "oss", "s3":
+		return nil, fmt.Errorf("%s stores are not built into this version yet: %s; use file:///path", u.Scheme, address)
+	case "":
+		return nil, fmt.Errorf("address of an object store %q: no scheme; a directory is written file:///path", address)
+	default:
+		return nil, fmt.Errorf("address of an object store %q: unknown scheme %q; known are file, oss and s3", address, u.Scheme)
+	}
+}
+
+// File returns the address of the directory with an absolute path.
+func File(path string) string {
+	return (&url.URL{Scheme: "file", Path: filepath.ToSlash(path)}).String()
+}
+
+// path returns the path of a file address.
+func path(u *url.URL) (string, error) {
+	switch {
+	case u.Host != "" && u.Host != "localhost":
+		return "", fmt.Errorf("it names the host %q; a directory of this machine is written with three slashes, file:///%s", u.Host, u.Host+u.Path)
+	case u.User != nil:
+		return "", errors.New("it has a user, which a directory has not")
+	case u.RawQuery != "" || u.ForceQuery:
+		return "", errors.New(`it has a query; a "?" in the path is written %3F`)
+	case u.Fragment != "":
+		return "", errors.New(`it has a fragment; a "#" in the path is written %23`)
+	case u.Opaque != "" || !strings.HasPrefix(u.Path, "/"):
+		return "", fmt.Errorf("its path is not absolute; write file:///%s if it begins at the root", u.Opaque)
+	case strings.ContainsRune(u.Path, 0):
+		return "", errors.New("its path has a zero byte")
+	}
+	return filepath.Clean(filepath.FromSlash(u.Path)), nil
+}

@@ -1,0 +1,95 @@
+package objectmeter_test
+
+import (
+	"fmt"
+	"io"
+	"strings"
+	"testing"
+
+	"github.com/tablevault/tablevault/shared/object"
+	"github.com/tablevault/tablevault/shared/object/mem"
+	"github.com/tablevault/tablevault/shared/object/objectmeter"
+	"github.com/tablevault/tablevault/shared/object/objecttest"
+)
+
+func TestStore(t *testing.T) {
+	objecttest.Run(t, func(t *testing.T) object.Store { return objectmeter.New(&mem.Store{}) })
+}
+
+// Each call is counted where it belongs, failed or not, and bytes as far as they were asked for.
+func TestUsage(t *testing.T) {
+	inner := &mem.Store{}
+	for i := range 2*objectmeter.Page + 1 {
+		inner.Replace(fmt.Sprintf("page/%05d", i), nil)
+	}
+	s := objectmeter.New(inner)
+	want := objectmeter.Usage{}
+	check := func(doing string) {
+		t.Helper()
+		if got := s.Usage(); got != want {
+			t.Errorf("after %s: %+v, want %+v", doing, got, want)
+		}
+	}
+	check("nothing")
+
+	for range 2 {
+		s.Create(t.Context(), "a", strings.NewReader("12345678")) // the second is refused, having been read
+	}
+	want.Create = objectmeter.Count{Requests: 2, Bytes: 16}
+	check("creating")
+
+	r, _, err := s.Open(t.Context(), "a", 2, -1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.ReadFull(r, make([]byte, 4)); err != nil {
+		t.Error(err)
+	}
+	s.Open(t.Context(), "missing", 0, -1)
+	want.Open = objectmeter.Count{Requests: 2, Bytes: 4}
+	check("reading four bytes")
+
+	if _, err := object.Stat(t.Context(), s, "a"); err != nil {
+		t.Error(err)
+	}
+	want.Stat.Requests = 1
+	check("Stat")
+
+	for _, c := range []struct {
+		prefix        string
+		take          int
+		names, expect int64
+	}{
+		{"nothing", -1, 0, 1},
+		{"page/", 1, 1, 1},
+		{"page/", objectmeter.Page, objectmeter.Page, 1},
+		{"page/", objectmeter.Page + 1, objectmeter.Page + 1, 2},
+		{"page/", -1, 2*objectmeter.Page + 1, 3},
+		{"page/00", -1, objectmeter.Page, 1},
+	} {
+		names := int64(0)
+		for _, err := range s.List(t.Context(), c.prefix, "") {
+			if err != nil {
+				t.Fatal(err)
+			}
+			if names++; names == int64(c.take) {
+				break
+			}
+		}
+		if names != c.names {
+			t.Errorf("%d names, want %d", names, c.names)
+		}
+		want.List.Requests += c.expect
+		check(fmt.Sprintf("listing %d names", names))
+	}
+
+	before := s.Usage()
+	if err := s.Delete(t.Context(), "a"); err != nil {
+		t.Error(err)
+	}
+	want.Delete.Requests = 1
+	check("deleting")
+	if got, want := s.Usage().Sub(before), (objectmeter.Usage{Delete: objectmeter.Count{Requests: 1}}); got != want {
+		t.Errorf("the delete alone: %+v, want %+v", got, want)
+	}
+}
