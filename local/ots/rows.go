@@ -377,10 +377,20 @@ func (c *call) getRange() *engine.Error {
 	if q.Query, err = query(req.ColumnsToGet, req.TimeRange, req.MaxVersions, req.Filter, req.StartColumn, req.EndColumn, req.Token); err != nil {
 		return err
 	}
+	if req.GetDataBlockTypeHint() == otsprotocol.DataBlockType_DBT_SIMPLE_ROW_MATRIX && len(req.ColumnsToGet) == 0 {
+		return invalid("DBT_SIMPLE_ROW_MATRIX need at least one column to get.")
+	}
 	c.beginBlock()
 	var page engine.Page
 	if c.answer, page, err = c.server.engine.Range(req.GetTableName(), &q, c.answer); err != nil {
 		return err
+	}
+	kind := otsprotocol.DataBlockType_DBT_PLAIN_BUFFER
+	if req.GetDataBlockTypeHint() == otsprotocol.DataBlockType_DBT_SIMPLE_ROW_MATRIX && page.Token == nil && q.Token == nil {
+		kind = otsprotocol.DataBlockType_DBT_SIMPLE_ROW_MATRIX
+		if err := c.matrixAnswer(req.GetTableName(), req.ColumnsToGet); err != nil {
+			return err
+		}
 	}
 	c.endBlock(2)
 	c.answer = appendConsumed(c.answer, 1, page.Read, 0)
@@ -390,7 +400,7 @@ func (c *call) getRange() *engine.Error {
 	if page.Token != nil {
 		c.answer = appendBytes(c.answer, 4, page.Token)
 	}
-	c.answer = appendVarint(c.answer, 5, uint64(otsprotocol.DataBlockType_DBT_PLAIN_BUFFER))
+	c.answer = appendVarint(c.answer, 5, uint64(kind))
 	c.answer = appendVarint(c.answer, 6, uint64(otsprotocol.CompressType_CPT_NONE))
 	return nil
 }

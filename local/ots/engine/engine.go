@@ -436,6 +436,16 @@ func (e *Engine) DescribeTable(name string) (*Description, *Error) {
 	return t.describe(), nil
 }
 
+// Definition returns what is known of a table, not to be changed. Unlike
+// DescribeTable it is no operation of the service.
+func (e *Engine) Definition(name string) (*Definition, *Error) {
+	t := e.find(name)
+	if t == nil {
+		return nil, errNoTable
+	}
+	return t.definition(), nil
+}
+
 func (t *Table) describe() *Description {
 	d := t.definition()
 	now := t.engine.now()

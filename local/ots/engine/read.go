@@ -124,7 +124,7 @@ func (r *reader) serve(b []byte, rec record, token []byte) (_ []byte, present bo
 	if r.query.Filter != nil && !r.query.Filter.Match(r.row.Key, r.kept) {
 		return b, false, size, nil, nil
 	}
-	if len(r.kept) == 0 && !r.bare(rec) {
+	if len(r.kept) == 0 && !r.bare() {
 		return b, false, size, nil, nil
 	}
 	if r.page != nil {
@@ -202,16 +202,9 @@ func (r *reader) wants(name []byte) bool {
 	return ok
 }
 
-// bare says whether a row of which no cell is read is in the answer. Where
-// columns were named, it is if one of them is the key's; where the query takes
-// only some versions or a slice of the columns, only a row that has no cells.
-func (r *reader) bare(rec record) bool {
-	q := r.query
-	if r.columns != nil {
-		return r.keyNamed
-	}
-	return rec.cells() == 0 || !q.HasTime && q.StartColumn == nil && q.EndColumn == nil
-}
+// bare says whether a row of which no cell is read is in the answer, with its
+// key alone: always, unless columns were named and none of the key's.
+func (r *reader) bare() bool { return r.columns == nil || r.keyNamed }
 
 func dataSize(cells []plainbuffer.Cell) int {
 	n := 0
