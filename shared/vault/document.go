@@ -478,3 +478,12 @@ func (m *Manifest) validate() error {
 	}
 	return fmt.Errorf("state %q: want sealed or void", m.State)
 }
+
+// RecoveryPoint is the instant that a restore of the backup brings back: where
+// the backup is exact that instant, where it is fuzzy the end of its scan.
+func (m *Manifest) RecoveryPoint() time.Time {
+	if m.ConsistentAt != nil {
+		return *m.ConsistentAt
+	}
+	return m.Totals.Latest
+}

@@ -230,3 +230,24 @@ func (l Log) Failures(s SegmentID) string {
 	}
 	return string(l) + "failures/" + string(s) + "/"
 }
+
+// Opened is the mark that a backup was begun. It stands apart from the data, so
+// that one list page finds a thousand of them; those without a manifest are
+// open.
+func Opened(t TableID, b BackupID) string { return OpenedOf(t) + string(b) }
+
+// OpenedOf begins the names of the marks of a table's backups.
+func OpenedOf(t TableID) string { return OpenedPrefix + t.Path() + "/" }
+
+// OpenedPrefix begins the names of the marks of all backups.
+const OpenedPrefix = "opened/"
+
+// ParseOpened is Opened's inverse.
+func ParseOpened(name string) (t TableID, b BackupID, ok bool) {
+	rest, found := strings.CutPrefix(name, OpenedPrefix)
+	parts := strings.Split(rest, "/")
+	if !found || len(parts) != 4 || !idForm.MatchString(parts[3]) {
+		return TableID{}, "", false
+	}
+	return TableID{parts[0], parts[1], parts[2]}, BackupID(parts[3]), true
+}

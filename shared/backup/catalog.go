@@ -1,0 +1,159 @@
+package backup
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"iter"
+	"time"
+
+	"github.com/tablevault/tablevault/shared/vault"
+)
+
+// Manifests yields the manifests of a table, or of all tables if t is nil, in
+// the order of their names: table by table, oldest first. A manifest that
+// can't be read is yielded as an error, and those after it too.
+func (r *Repository) Manifests(ctx context.Context, t *vault.TableID) iter.Seq2[*vault.Manifest, error] {
+	prefix := vault.ManifestPrefix
+	if t != nil {
+		prefix = vault.ManifestsOf(*t)
+	}
+	return func(yield func(*vault.Manifest, error) bool) {
+		for info, err := range r.store.List(ctx, prefix, "") {
+			if err != nil {
+				yield(nil, fmt.Errorf("list %s: %w", prefix, err))
+				return
+			}
+			id, b, ok := vault.ParseManifestName(info.Name)
+			if !ok {
+				continue
+			}
+			m, _, err := r.Manifest(ctx, vault.Backup{Table: id, ID: b})
+			if !yield(m, err) {
+				return
+			}
+		}
+	}
+}
+
+// Manifest reads the manifest of a backup. The error matches fs.ErrNotExist if
+// the backup is not sealed, nor given up.
+func (r *Repository) Manifest(ctx context.Context, b vault.Backup) (*vault.Manifest, vault.Object, error) {
+	var m vault.Manifest
+	o, err := r.read(ctx, b.Manifest(), &m)
+	if err != nil {
+		return nil, o, err
+	}
+	if m.Backup != b.ID || m.Table != b.Table {
+		return nil, o, fmt.Errorf("read %s: %w: it is of backup %s of %s", b.Manifest(), vault.ErrCorrupt, m.Backup, m.Table.Path())
+	}
+	return &m, o, nil
+}
+
+// PlanOf reads the plan that a sealed manifest names.
+func (r *Repository) PlanOf(ctx context.Context, m *vault.Manifest) (*vault.Plan, error) {
+	if m.Plan == nil {
+		return nil, fmt.Errorf("backup %s is %s: it has no rows to restore", m.Backup, m.State)
+	}
+	var p vault.Plan
+	if err := r.readExact(ctx, *m.Plan, &p); err != nil {
+		return nil, err
+	}
+	return &p, nil
+}
+
+// Groups reads the roll-ups that a sealed manifest names.
+func (r *Repository) Groups(ctx context.Context, m *vault.Manifest) iter.Seq2[*vault.Group, error] {
+	return func(yield func(*vault.Group, error) bool) {
+		for _, o := range m.Groups {
+			var g vault.Group
+			err := r.readExact(ctx, o, &g)
+			if !yield(&g, err) || err != nil {
+				return
+			}
+		}
+	}
+}
+
+// FindBackup finds a backup by its id alone, sealed or not.
+func (r *Repository) FindBackup(ctx context.Context, id vault.BackupID) (vault.Backup, error) {
+	for info, err := range r.store.List(ctx, vault.OpenedPrefix, "") {
+		if err != nil {
+			return vault.Backup{}, fmt.Errorf("look for backup %s: %w", id, err)
+		}
+		if t, b, ok := vault.ParseOpened(info.Name); ok && b == id {
+			return vault.Backup{Table: t, ID: b}, nil
+		}
+	}
+	return vault.Backup{}, fmt.Errorf("there is no backup %s in this vault: `tablevault list` shows what there is: %w", id, fs.ErrNotExist)
+}
+
+// Latest is the newest sealed backup of a table whose recovery point is not
+// after at; a zero at means now. The error matches fs.ErrNotExist if there is
+// none.
+func (r *Repository) Latest(ctx context.Context, t vault.TableID, at time.Time) (*vault.Manifest, error) {
+	var newest *vault.Manifest
+	for m, err := range r.Manifests(ctx, &t) {
+		if err != nil {
+			return nil, err
+		}
+		if m.State == vault.Sealed && (at.IsZero() || !m.RecoveryPoint().After(at)) {
+			newest = m
+		}
+	}
+	if newest == nil {
+		until := ""
+		if !at.IsZero() {
+			until = " not later than " + at.UTC().Format(time.RFC3339)
+		}
+		return nil, fmt.Errorf("there is no sealed backup of %s%s: `tablevault list` shows what there is: %w", t, until, fs.ErrNotExist)
+	}
+	return newest, nil
+}
+
+// Open yields the backups of a table, or of all tables if t is nil, that were
+// begun and are neither sealed nor given up.
+func (r *Repository) Open(ctx context.Context, t *vault.TableID) iter.Seq2[vault.Backup, error] {
+	prefix := vault.OpenedPrefix
+	if t != nil {
+		prefix = vault.OpenedOf(*t)
+	}
+	return func(yield func(vault.Backup, error) bool) {
+		for info, err := range r.store.List(ctx, prefix, "") {
+			if err != nil {
+				yield(vault.Backup{}, fmt.Errorf("list %s: %w", prefix, err))
+				return
+			}
+			id, b, ok := vault.ParseOpened(info.Name)
+			if !ok {
+				continue
+			}
+			backup := vault.Backup{Table: id, ID: b}
+			ended, err := r.exists(ctx, backup.Manifest())
+			if err != nil {
+				yield(backup, err)
+				return
+			}
+			if !ended && !yield(backup, nil) {
+				return
+			}
+		}
+	}
+}
+
+// Plan reads the plan of a backup that is not sealed yet.
+func (r *Repository) Plan(ctx context.Context, b vault.Backup) (*vault.Plan, vault.Object, error) {
+	var p vault.Plan
+	o, err := r.read(ctx, b.Plan(), &p)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, o, fmt.Errorf("backup %s of %s has no plan: %w", b.ID, b.Table, err)
+	}
+	if err != nil {
+		return nil, o, err
+	}
+	if p.Backup != b.ID || p.Table != b.Table {
+		return nil, o, fmt.Errorf("read %s: %w: it is the plan of %s of %s", b.Plan(), vault.ErrCorrupt, p.Backup, p.Table.Path())
+	}
+	return &p, o, nil
+}

@@ -1,0 +1,248 @@
+package backup
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"path"
+	"strconv"
+	"strings"
+
+	"github.com/tablevault/tablevault/shared/table"
+	"github.com/tablevault/tablevault/shared/vault"
+)
+
+// segmentLog is a segment as its slots tell it.
+type segmentLog struct {
+	segment vault.Segment
+	slots   []vault.Slot
+	// next is where each lane goes on.
+	next []table.Key
+	// split is what the segment was split into, if its log ended so.
+	split *vault.Split
+	ended bool
+}
+
+func newSegmentLog(s vault.Segment) *segmentLog {
+	l := &segmentLog{segment: s}
+	for _, lane := range s.Lanes() {
+		l.next = append(l.next, lane.Start)
+	}
+	return l
+}
+
+// add takes the next slot, if it goes on exactly where the log stands. A log
+// that takes all its slots and has ended covers the segment, lane by lane,
+// without a gap or an overlap.
+func (l *segmentLog) add(s *vault.Slot) error {
+	bad := func(format string, args ...any) error {
+		return fmt.Errorf("%w: slot %d of segment %s: %s", vault.ErrCorrupt, len(l.slots), l.segment.ID, fmt.Sprintf(format, args...))
+	}
+	lanes := l.segment.Lanes()
+	switch {
+	case s.Segment != l.segment.ID || s.Slot != len(l.slots):
+		return bad("it says that it is slot %d of segment %s", s.Slot, s.Segment)
+	case l.ended:
+		return bad("the log has ended before it")
+	}
+	if s.Split != nil {
+		if err := l.checkSplit(s.Split, lanes); err != nil {
+			return bad("%v", err)
+		}
+		l.split, l.ended = s.Split, true
+		l.slots = append(l.slots, *s)
+		return nil
+	}
+	p := s.Part
+	if len(p.Lanes) != len(lanes) {
+		return bad("%d lanes, the segment has %d", len(p.Lanes), len(lanes))
+	}
+	var rows int64
+	ended := true
+	for i, lane := range p.Lanes {
+		switch {
+		case !lane.From.Equal(l.next[i]):
+			return bad("lane %d begins at %v, the part before it ended at %v", i, lane.From, l.next[i])
+		case lane.Next.Compare(lane.From) < 0 || lane.Next.Compare(lanes[i].End) > 0:
+			return bad("lane %d goes from %v to %v, its end is %v", i, lane.From, lane.Next, lanes[i].End)
+		case lane.Rows < 0 || lane.Rows > 0 && lane.Next.Equal(lane.From):
+			return bad("lane %d has %d rows in %v", i, lane.Rows, table.Range{Start: lane.From, End: lane.Next})
+		}
+		rows += lane.Rows
+		ended = ended && lane.Next.Equal(lanes[i].End)
+	}
+	switch {
+	case rows != p.Rows || p.Walked != p.Rows:
+		return bad("%d rows in the pages, %d in the shard, %d in the lanes", p.Walked, p.Rows, rows)
+	case ended != p.Last:
+		return bad("it says last: %t, its lanes say %t", p.Last, ended)
+	}
+	for i, lane := range p.Lanes {
+		l.next[i] = lane.Next
+	}
+	l.ended = ended
+	l.slots = append(l.slots, *s)
+	return nil
+}
+
+// checkSplit proves that a split's children cover exactly what was left over.
+func (l *segmentLog) checkSplit(s *vault.Split, lanes []table.Range) error {
+	if len(s.Closed) != len(lanes) || len(s.Children) == 0 {
+		return fmt.Errorf("a split of %d lanes into %d children", len(s.Closed), len(s.Children))
+	}
+	at := 0 // lane whose rest is being covered
+	skip := func() {
+		for at < len(lanes) && l.next[at].Equal(lanes[at].End) {
+			at++
+		}
+	}
+	for i, key := range s.Closed {
+		if !key.Equal(l.next[i]) {
+			return fmt.Errorf("a split that closes lane %d at %v, the part before it ended at %v", i, key, l.next[i])
+		}
+	}
+	var covered table.Key
+	skip()
+	for i, child := range s.Children {
+		if child.ID != l.segment.ID.Child(i) {
+			return fmt.Errorf("child %d is %s", i, child.ID)
+		}
+		for _, r := range child.Lanes() {
+			if at == len(lanes) {
+				return fmt.Errorf("child %s reads %v, of which nothing was left", child.ID, r)
+			}
+			if covered == nil {
+				covered = l.next[at]
+			}
+			if !r.Start.Equal(covered) || r.End.Compare(lanes[at].End) > 0 {
+				return fmt.Errorf("child %s reads %v, left over is %v", child.ID, r, table.Range{Start: covered, End: lanes[at].End})
+			}
+			covered = r.End
+			if covered.Equal(lanes[at].End) {
+				at++
+				covered = nil
+				skip()
+			}
+		}
+	}
+	if at != len(lanes) {
+		return fmt.Errorf("the children leave out lane %d", at)
+	}
+	return nil
+}
+
+// readLog reads a segment's slots, one by one from the first, until there is
+// none: a read by name sees what a list may not yet show.
+func (r *Repository) readLog(ctx context.Context, log vault.Log, s vault.Segment) (*segmentLog, error) {
+	l := newSegmentLog(s)
+	for {
+		var slot vault.Slot
+		_, err := r.read(ctx, log.Slot(s.ID, len(l.slots)), &slot)
+		if errors.Is(err, fs.ErrNotExist) {
+			return l, nil
+		}
+		if err != nil {
+			return nil, err
+		}
+		if err := l.add(&slot); err != nil {
+			return nil, err
+		}
+		if l.ended {
+			return l, nil
+		}
+	}
+}
+
+// findSegment finds a segment of a plan, or one that was split off.
+func (r *Repository) findSegment(ctx context.Context, plan *vault.Plan, log vault.Log, id vault.SegmentID) (vault.Segment, error) {
+	parent, _, child := cutLast(string(id))
+	if !child {
+		i, err := strconv.Atoi(string(id))
+		if err != nil || i >= len(plan.Segments) {
+			return vault.Segment{}, fmt.Errorf("backup %s has no segment %s: it has %d", plan.Backup, id, len(plan.Segments))
+		}
+		return plan.Segments[i], nil
+	}
+	s, err := r.findSegment(ctx, plan, log, vault.SegmentID(parent))
+	if err != nil {
+		return vault.Segment{}, err
+	}
+	l, err := r.readLog(ctx, log, s)
+	if err != nil {
+		return vault.Segment{}, err
+	}
+	if l.split != nil {
+		for _, c := range l.split.Children {
+			if c.ID == id {
+				return c, nil
+			}
+		}
+	}
+	return vault.Segment{}, fmt.Errorf("backup %s has no segment %s: %s was not split so", plan.Backup, id, parent)
+}
+
+func cutLast(id string) (before, after string, found bool) {
+	i := strings.LastIndexByte(id, '.')
+	if i < 0 {
+		return id, "", false
+	}
+	return id[:i], id[i+1:], true
+}
+
+// begin notes the start of a segment and returns its number: the one that was
+// asked for, or the first free one after it. A second delivery of one start has
+// a number of its own; both may run.
+func (r *Repository) begin(ctx context.Context, log vault.Log, s vault.SegmentID, start int, run Run) (int, error) {
+	for {
+		n := vault.Note{Segment: s, Start: start, Request: run.Request, Began: run.Now().UTC(), Until: run.Until.UTC()}
+		mine, err := r.decide(ctx, log.Start(s, start), &n)
+		if err != nil {
+			return 0, fmt.Errorf("note the start of segment %s: %w", s, err)
+		}
+		if mine {
+			return start, nil
+		}
+		start++
+	}
+}
+
+// fail notes what went wrong in a start. It returns cause in any case: a note
+// that can't be written must not hide it.
+func (r *Repository) fail(ctx context.Context, log vault.Log, s vault.SegmentID, start int, run Run, permanent bool, cause error) error {
+	n := vault.Note{
+		Segment: s, Start: start, Request: run.Request, Began: run.Now().UTC(), Until: run.Until.UTC(),
+		Error: cause.Error(), Permanent: permanent,
+	}
+	data, err := vault.Encode(&n)
+	if err == nil {
+		_, err = r.createData(ctx, log.Failure(s, start), data)
+	}
+	if err != nil && !errors.Is(err, fs.ErrExist) {
+		return fmt.Errorf("%w; and noting it: %w", cause, err)
+	}
+	return cause
+}
+
+// latest finds the greatest number among the notes of each segment of a group,
+// in one list over prefix, which is a folder of segments' folders.
+func (r *Repository) latest(ctx context.Context, prefix string, group int) (map[vault.SegmentID]int, error) {
+	numbers := map[vault.SegmentID]int{}
+	first := prefix + string(vault.NewSegmentID(group*vault.GroupSize))
+	for info, err := range r.store.List(ctx, prefix, first) {
+		if err != nil {
+			return nil, fmt.Errorf("list %s: %w", prefix, err)
+		}
+		dir, file := path.Split(strings.TrimPrefix(info.Name, prefix))
+		id, err := vault.ParseSegmentID(strings.TrimSuffix(dir, "/"))
+		n, nerr := strconv.Atoi(strings.TrimSuffix(file, ".json"))
+		if err != nil || nerr != nil {
+			continue // not ours
+		}
+		if id.Group() > group {
+			break
+		}
+		numbers[id] = max(n, numbers[id])
+	}
+	return numbers, nil
+}

@@ -1,0 +1,377 @@
+package backup
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"time"
+
+	"github.com/tablevault/tablevault/shared/table"
+	"github.com/tablevault/tablevault/shared/vault"
+)
+
+// Planner plans backups and drives them to their manifests.
+type Planner struct {
+	Repo *Repository
+	// Tables is the instance that the table is in, Endpoint its address.
+	Tables   Tables
+	Endpoint string
+	Work     Dispatcher
+	Log      *slog.Logger
+	Now      func() time.Time
+	// Stale is the age at which a start without a result counts as dead even
+	// though the platform might let it run on; zero leaves it to the platform's
+	// time limit. Work that is done twice is done once in effect.
+	Stale time.Duration
+}
+
+// The defaults of a plan's settings.
+const (
+	DefaultSegmentBytes = 512 << 20
+	DefaultLanes        = 8
+	DefaultPartBytes    = 64 << 20
+)
+
+// minSplit is the least size that the service cuts tables by.
+const minSplit = 1 << 20
+
+// MaxSegments bounds a plan, whose document is read whole.
+const MaxSegments = 100_000
+
+// PlanRequest says what is to be backed up and what asked for it.
+type PlanRequest struct {
+	Table vault.TableID
+	Kind  vault.Kind
+	// At and Trigger make the backup's id: two deliveries of one trigger make
+	// one backup.
+	At      time.Time
+	Trigger string
+	// New begins a backup even if one of the same table, kind and settings is
+	// open.
+	New      bool
+	Settings vault.Settings
+}
+
+func settle(s vault.Settings) (vault.Settings, error) {
+	if s.SegmentBytes == 0 {
+		s.SegmentBytes = DefaultSegmentBytes
+	}
+	if s.Lanes == 0 {
+		s.Lanes = DefaultLanes
+	}
+	if s.PartBytes == 0 {
+		s.PartBytes = DefaultPartBytes
+	}
+	switch {
+	case s.Lanes < 1 || s.Lanes > vault.MaxLanes:
+		return s, fmt.Errorf("settings: lanes is %d: want 1 to %d", s.Lanes, vault.MaxLanes)
+	case s.SegmentBytes < minSplit:
+		return s, fmt.Errorf("settings: segment_bytes is %d: want at least %d", s.SegmentBytes, minSplit)
+	case s.PartBytes < 1:
+		return s, fmt.Errorf("settings: part_bytes is %d: want at least 1", s.PartBytes)
+	case s.ReadUnits < 0:
+		return s, fmt.Errorf("settings: read_units_per_second is %g: want none or more", s.ReadUnits)
+	}
+	return s, nil
+}
+
+// Plan writes the plan of a backup, or finds the one that is open: the newest
+// unsealed plan of the same table, kind and settings. It dispatches nothing.
+func (p *Planner) Plan(ctx context.Context, req PlanRequest) (*vault.Plan, error) {
+	if req.Kind != vault.Full {
+		return nil, fmt.Errorf("plan %s: a backup of kind %q is not built into this version: want %q", req.Table, req.Kind, vault.Full)
+	}
+	settings, err := settle(req.Settings)
+	if err != nil {
+		return nil, fmt.Errorf("plan %s: %w", req.Table, err)
+	}
+	if !req.New {
+		open, err := p.open(ctx, req, settings)
+		if err != nil || open != nil {
+			return open, err
+		}
+	}
+	def, err := p.Tables.Describe(ctx, req.Table.Table)
+	if err != nil {
+		return nil, fmt.Errorf("plan %s: %w", req.Table, err)
+	}
+	segments, err := p.segments(ctx, def, settings)
+	if err != nil {
+		return nil, fmt.Errorf("plan %s: %w", req.Table, err)
+	}
+	b := vault.Backup{Table: req.Table, ID: vault.NewBackupID(req.At, req.Trigger, req.Table.Path(), string(req.Kind))}
+	plan := &vault.Plan{
+		Backup: b.ID, Table: b.Table, Kind: req.Kind, Created: p.Now().UTC(), Trigger: req.Trigger, Command: Version,
+		Endpoint: p.Endpoint, Definition: def, Settings: settings,
+		Encryption: vault.Encryption{Mode: "none"}, Segments: segments,
+	}
+	if err := p.Repo.mark(ctx, vault.Opened(b.Table, b.ID)); err != nil {
+		return nil, fmt.Errorf("plan %s: %w", req.Table, err)
+	}
+	mine, err := p.Repo.decide(ctx, b.Plan(), plan)
+	if err != nil {
+		return nil, fmt.Errorf("plan %s: %w", req.Table, err)
+	}
+	if mine {
+		p.Log.Info("planned", "backup", b.ID, "table", b.Table.String(), "segments", len(plan.Segments))
+	}
+	return plan, nil
+}
+
+func (p *Planner) open(ctx context.Context, req PlanRequest, settings vault.Settings) (*vault.Plan, error) {
+	var newest *vault.Plan
+	for b, err := range p.Repo.Open(ctx, &req.Table) {
+		if err != nil {
+			return nil, fmt.Errorf("look for an open backup of %s: %w", req.Table, err)
+		}
+		plan, _, err := p.Repo.Plan(ctx, b)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // whoever marked it died before it planned
+		}
+		if err != nil {
+			return nil, fmt.Errorf("look for an open backup of %s: %w", req.Table, err)
+		}
+		if plan.Kind == req.Kind && plan.Settings == settings {
+			newest = plan
+		}
+	}
+	return newest, nil
+}
+
+// segments cuts a table into ranges of about equal size, and puts adjoining
+// ranges together as the lanes of a segment.
+func (p *Planner) segments(ctx context.Context, def table.Definition, s vault.Settings) ([]vault.Segment, error) {
+	size := max(s.SegmentBytes/int64(s.Lanes), minSplit)
+	points, err := p.Tables.SplitPoints(ctx, def.Name, def.Schema, size)
+	if err != nil && !errors.Is(err, table.ErrInvalid) {
+		return nil, fmt.Errorf("split: %w", err)
+	}
+	if len(points) == 0 {
+		// A table in which nothing was split is small, or its size is not known
+		// yet, or the service does not split it. Lanes cost nothing, so cut it
+		// by its keys.
+		if points, err = p.sample(ctx, def, s.Lanes); err != nil {
+			return nil, fmt.Errorf("split by keys: %w", err)
+		}
+	}
+	whole := def.Schema.Whole()
+	bounds := []table.Key{whole.Start}
+	for _, k := range points {
+		if k.Compare(bounds[len(bounds)-1]) > 0 && k.Compare(whole.End) < 0 {
+			bounds = append(bounds, k)
+		}
+	}
+	bounds = append(bounds, whole.End)
+	// Split points of a table that is small beside its lanes would make many
+	// short segments: spread them evenly instead.
+	ranges := len(bounds) - 1
+	n := (ranges + s.Lanes - 1) / s.Lanes
+	if n > MaxSegments {
+		return nil, fmt.Errorf("%d segments of %d bytes: want at most %d; raise segment_bytes", n, s.SegmentBytes, MaxSegments)
+	}
+	segments := make([]vault.Segment, n)
+	for i := range segments {
+		from, to := i*ranges/n, (i+1)*ranges/n
+		segments[i] = vault.Segment{ID: vault.NewSegmentID(i), Bounds: bounds[from : to+1]}
+	}
+	return segments, nil
+}
+
+// Progress is how far a backup has come.
+type Progress struct {
+	// State is "running", "sealed", "void" or "failed".
+	State    string       `json:"state"`
+	Segments int          `json:"segments"`
+	Done     int          `json:"done"`
+	Totals   vault.Totals `json:"totals"` // of what is rolled up, or was found on the way
+	// Dispatched counts the segments that this tick started.
+	Dispatched int             `json:"dispatched"`
+	Manifest   *vault.Manifest `json:"manifest,omitempty"`
+	LastError  string          `json:"last_error,omitempty"`
+}
+
+// The states of a backup's progress.
+const (
+	StateRunning = "running"
+	StateSealed  = "sealed"
+	StateVoid    = "void"
+	StateFailed  = "failed"
+)
+
+// Tick looks at a backup and does what is due: it dispatches the segments that
+// nobody works on, rolls up the groups that are complete, and seals. It may
+// run at any time, twice, and beside itself.
+func (p *Planner) Tick(ctx context.Context, run Run, b vault.Backup) (Progress, error) {
+	m, _, err := p.Repo.Manifest(ctx, b)
+	if err == nil {
+		return ended(m), nil
+	}
+	if !errors.Is(err, fs.ErrNotExist) {
+		return Progress{}, fmt.Errorf("backup %s of %s: %w", b.ID, b.Table, err)
+	}
+	plan, planObject, err := p.Repo.Plan(ctx, b)
+	if err != nil {
+		return Progress{}, err
+	}
+	progress := Progress{State: StateRunning, Segments: len(plan.Segments)}
+	var groups []vault.Object
+	for g := range plan.Groups() {
+		o, err := p.group(ctx, run, b, plan, g, &progress)
+		if err != nil {
+			return progress, fmt.Errorf("backup %s of %s: %w", b.ID, b.Table, err)
+		}
+		if o != nil {
+			groups = append(groups, *o)
+		}
+	}
+	if len(groups) < plan.Groups() {
+		return progress, nil
+	}
+	if m, err = p.Repo.seal(ctx, b, plan, planObject, groups, p.Now()); err != nil {
+		return progress, fmt.Errorf("seal backup %s of %s: %w", b.ID, b.Table, err)
+	}
+	p.Log.Info("sealed", "backup", b.ID, "table", b.Table.String(), "rows", m.Totals.Rows, "stored_bytes", m.Totals.StoredBytes)
+	return ended(m), nil
+}
+
+func ended(m *vault.Manifest) Progress {
+	return Progress{State: string(m.State), Segments: m.Segments, Done: m.Segments, Totals: m.Totals, Manifest: m, LastError: m.Reason}
+}
+
+// group looks at one group: it returns its roll-up, made now if the group is
+// complete, or dispatches what nobody works on and returns nil.
+func (p *Planner) group(ctx context.Context, run Run, b vault.Backup, plan *vault.Plan, g int, progress *Progress) (*vault.Object, error) {
+	first := g * vault.GroupSize
+	roots := plan.Segments[first:min(first+vault.GroupSize, len(plan.Segments))]
+
+	var rolled vault.Group
+	o, err := p.Repo.read(ctx, b.Group(g), &rolled)
+	switch {
+	case err == nil:
+		progress.Done += len(roots)
+		progress.Totals.Add(rolled.Totals)
+		return &o, nil
+	case !errors.Is(err, fs.ErrNotExist):
+		return nil, err
+	}
+
+	done := map[vault.SegmentID]bool{}
+	for info, err := range p.Repo.store.List(ctx, b.Log().DoneIn(g), "") {
+		if err != nil {
+			return nil, fmt.Errorf("list the ended segments of group %d: %w", g, err)
+		}
+		done[vault.SegmentID(info.Name[len(b.Log().DoneIn(g)):])] = true
+	}
+	var open []vault.Segment
+	for _, s := range roots {
+		if done[s.ID] {
+			progress.Done++
+		} else {
+			open = append(open, s)
+		}
+	}
+	if len(open) == 0 {
+		// Only what was split off can still be open: the logs tell.
+		group, unfinished, err := p.Repo.rollUp(ctx, b, roots, g)
+		if err != nil {
+			return nil, err
+		}
+		if len(unfinished) == 0 {
+			if _, err := p.Repo.decide(ctx, b.Group(g), group); err != nil {
+				return nil, err
+			}
+			progress.Totals.Add(group.Totals)
+			o, err := p.Repo.read(ctx, b.Group(g), group)
+			return &o, err
+		}
+		progress.Segments += len(unfinished)
+		open = unfinished
+	}
+	return nil, p.dispatch(ctx, run, b, g, open, progress)
+}
+
+// dispatch starts the segments that nobody works on.
+func (p *Planner) dispatch(ctx context.Context, run Run, b vault.Backup, g int, open []vault.Segment, progress *Progress) error {
+	d := dispatch{Repo: p.Repo, Work: p.Work, Log: b.Log(), Stale: p.Stale}
+	return d.do(ctx, run, g, open, func(s vault.SegmentID, start int) Work {
+		return Work{Verb: VerbExport, Table: b.Table, Backup: b.ID, Segment: s, Start: start}
+	}, func(failure string, permanent bool) {
+		progress.LastError = failure
+		if permanent {
+			progress.State = StateFailed
+		}
+	}, &progress.Dispatched)
+}
+
+// dispatch starts segments of a backup or of a restore.
+type dispatch struct {
+	Repo  *Repository
+	Work  Dispatcher
+	Log   vault.Log
+	Stale time.Duration
+}
+
+// do submits the segments of a group that have no live start. A start is live
+// until the platform ends it, unless a failure says that it is over. A segment
+// whose newest start failed for good is reported and, unless starts have gone
+// stale by order of the caller, left alone.
+func (d dispatch) do(ctx context.Context, run Run, group int, open []vault.Segment, work func(vault.SegmentID, int) Work,
+	failed func(reason string, permanent bool), count *int) error {
+	starts, err := d.Repo.latest(ctx, d.Log.Starts("")[:len(d.Log)+len("starts/")], group)
+	if err != nil {
+		return err
+	}
+	failures, err := d.Repo.latest(ctx, d.Log.Failures(""), group)
+	if err != nil {
+		return err
+	}
+	for _, s := range open {
+		start, started := starts[s.ID]
+		next := 0
+		if started {
+			next = start + 1
+			n, has := failures[s.ID]
+			if has && n >= start {
+				var note vault.Note
+				if _, err := d.Repo.read(ctx, d.Log.Failure(s.ID, n), &note); err != nil {
+					return err
+				}
+				failed(note.Error, note.Permanent && d.Stale == 0)
+				if note.Permanent && d.Stale == 0 {
+					continue
+				}
+			} else {
+				var note vault.Note
+				if _, err := d.Repo.read(ctx, d.Log.Start(s.ID, start), &note); err != nil {
+					return err
+				}
+				over := !note.Until.IsZero() && run.Now().After(note.Until)
+				stale := d.Stale > 0 && run.Now().Sub(note.Began) > d.Stale
+				if !over && !stale {
+					continue
+				}
+			}
+		}
+		if err := d.Work.Submit(ctx, work(s.ID, next)); err != nil {
+			return fmt.Errorf("dispatch segment %s: %w", s.ID, err)
+		}
+		*count++
+	}
+	return nil
+}
+
+// Void gives a backup up: after it, none can seal it. It returns the manifest
+// that stands, which is another's if the backup was sealed before.
+func (p *Planner) Void(ctx context.Context, b vault.Backup, reason string) (*vault.Manifest, error) {
+	plan, _, err := p.Repo.Plan(ctx, b)
+	if err != nil {
+		return nil, fmt.Errorf("give up backup %s: %w", b.ID, err)
+	}
+	m := &vault.Manifest{Backup: b.ID, Table: b.Table, Kind: plan.Kind, State: vault.Void, Reason: reason, Sealed: p.Now().UTC()}
+	if _, err := p.Repo.decide(ctx, b.Manifest(), m); err != nil {
+		return nil, fmt.Errorf("give up backup %s: %w", b.ID, err)
+	}
+	return m, nil
+}

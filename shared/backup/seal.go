@@ -1,0 +1,211 @@
+package backup
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/tablevault/tablevault/shared/object"
+	"github.com/tablevault/tablevault/shared/table"
+	"github.com/tablevault/tablevault/shared/vault"
+)
+
+// statsInFlight is how many objects the store is asked about at a time.
+const statsInFlight = 16
+
+// rollUp reads the logs of a group's segments and of all that they were split
+// into, proves each of them, and asks the store for each object's size and
+// checksum. It returns the segments that have not ended; if there are none, the
+// group is complete.
+func (r *Repository) rollUp(ctx context.Context, b vault.Backup, roots []vault.Segment, g int) (*vault.Group, []vault.Segment, error) {
+	logs := make([][]*segmentLog, len(roots))
+	work, wctx := errgroup.WithContext(ctx)
+	work.SetLimit(statsInFlight)
+	for i, s := range roots {
+		work.Go(func() (err error) {
+			logs[i], err = r.tree(wctx, b.Log(), s)
+			return err
+		})
+	}
+	if err := work.Wait(); err != nil {
+		return nil, nil, err
+	}
+	group := &vault.Group{Group: g, Segments: []vault.SegmentLog{}}
+	var unfinished []vault.Segment
+	for _, tree := range logs {
+		for _, l := range tree {
+			if !l.ended {
+				unfinished = append(unfinished, l.segment)
+			}
+			group.Segments = append(group.Segments, vault.SegmentLog{Segment: l.segment, Slots: l.slots})
+		}
+	}
+	if len(unfinished) > 0 {
+		return nil, unfinished, nil
+	}
+	work, wctx = errgroup.WithContext(ctx)
+	work.SetLimit(statsInFlight)
+	for _, s := range group.Segments {
+		for _, slot := range s.Slots {
+			if slot.Part == nil {
+				continue
+			}
+			group.Totals.AddPart(slot.Part)
+			for _, o := range []vault.Object{slot.Part.Shard, slot.Part.Index} {
+				work.Go(func() error { return r.present(wctx, o) })
+			}
+		}
+	}
+	return group, nil, work.Wait()
+}
+
+// tree reads the log of a segment and of all that it was split into.
+func (r *Repository) tree(ctx context.Context, log vault.Log, s vault.Segment) ([]*segmentLog, error) {
+	l, err := r.readLog(ctx, log, s)
+	if err != nil {
+		return nil, err
+	}
+	logs := []*segmentLog{l}
+	if l.split == nil {
+		return logs, nil
+	}
+	for _, c := range l.split.Children {
+		below, err := r.tree(ctx, log, c)
+		if err != nil {
+			return nil, err
+		}
+		logs = append(logs, below...)
+	}
+	return logs, nil
+}
+
+// present asks the store whether it holds an object as it was written.
+func (r *Repository) present(ctx context.Context, o vault.Object) error {
+	info, err := object.Stat(ctx, r.store, o.Name)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return fmt.Errorf("%w: %s is gone", vault.ErrCorrupt, o.Name)
+	case err != nil:
+		return fmt.Errorf("ask for %s: %w", o.Name, err)
+	case info.Size != o.Bytes:
+		return fmt.Errorf("%w: %s has %d bytes in the store, %d were written", vault.ErrCorrupt, o.Name, info.Size, o.Bytes)
+	case info.Checksum != o.Checksum:
+		return fmt.Errorf("%w: %s has the checksum %s in the store, it was written with %s", vault.ErrCorrupt, o.Name, info.Checksum, o.Checksum)
+	}
+	return nil
+}
+
+// Prove proves that the groups of a plan hold the whole table: that the tree of
+// segments covers the key space with no gap and no overlap, that each log
+// chains to its end in every lane, and that the counts agree. It returns the
+// totals and the number of segments.
+func Prove(plan *vault.Plan, groups []*vault.Group) (vault.Totals, int, error) {
+	var totals vault.Totals
+	count := 0
+	if len(groups) != plan.Groups() {
+		return totals, 0, fmt.Errorf("%w: %d groups, the plan has %d", vault.ErrCorrupt, len(groups), plan.Groups())
+	}
+	var covered []table.Range
+	for g, group := range groups {
+		if group.Group != g {
+			return totals, 0, fmt.Errorf("%w: the roll-up of group %d stands at place %d", vault.ErrCorrupt, group.Group, g)
+		}
+		logs := map[vault.SegmentID]*segmentLog{}
+		var sum vault.Totals
+		for _, s := range group.Segments {
+			l := newSegmentLog(s.Segment)
+			for i := range s.Slots {
+				if err := l.add(&s.Slots[i]); err != nil {
+					return totals, 0, err
+				}
+				if p := s.Slots[i].Part; p != nil {
+					sum.AddPart(p)
+				}
+			}
+			if !l.ended {
+				return totals, 0, fmt.Errorf("%w: segment %s has not ended", vault.ErrCorrupt, s.Segment.ID)
+			}
+			if logs[s.Segment.ID] != nil {
+				return totals, 0, fmt.Errorf("%w: segment %s stands twice", vault.ErrCorrupt, s.Segment.ID)
+			}
+			logs[s.Segment.ID] = l
+		}
+		if sum != group.Totals {
+			return totals, 0, fmt.Errorf("%w: the parts of group %d sum up to %+v, its roll-up says %+v", vault.ErrCorrupt, g, sum, group.Totals)
+		}
+		// The plan's segments, then whatever they say that they were split into,
+		// must be exactly what is there.
+		first := g * vault.GroupSize
+		todo := plan.Segments[first:min(first+vault.GroupSize, len(plan.Segments))]
+		seen := 0
+		for len(todo) > 0 {
+			s := todo[0]
+			todo = todo[1:]
+			l := logs[s.ID]
+			if l == nil {
+				return totals, 0, fmt.Errorf("%w: segment %s is missing from group %d", vault.ErrCorrupt, s.ID, g)
+			}
+			if !sameBounds(l.segment, s) {
+				return totals, 0, fmt.Errorf("%w: segment %s has other bounds in its log than in the plan", vault.ErrCorrupt, s.ID)
+			}
+			seen++
+			if _, _, child := cutLast(string(s.ID)); !child {
+				covered = append(covered, s.Range())
+			}
+			if l.split != nil {
+				todo = append(l.split.Children[:len(l.split.Children):len(l.split.Children)], todo...)
+			}
+		}
+		if seen != len(logs) {
+			return totals, 0, fmt.Errorf("%w: group %d has %d segments, %d are accounted for", vault.ErrCorrupt, g, len(logs), seen)
+		}
+		count += seen
+		totals.Add(sum)
+	}
+	if err := table.Covers(plan.Definition.Schema.Whole(), covered); err != nil {
+		return totals, 0, fmt.Errorf("%w: the segments do not cover the table: %w", vault.ErrCorrupt, err)
+	}
+	return totals, count, nil
+}
+
+func sameBounds(a, b vault.Segment) bool {
+	if len(a.Bounds) != len(b.Bounds) {
+		return false
+	}
+	for i := range a.Bounds {
+		if !a.Bounds[i].Equal(b.Bounds[i]) {
+			return false
+		}
+	}
+	return true
+}
+
+// seal writes the manifest of a backup whose groups are all rolled up.
+func (r *Repository) seal(ctx context.Context, b vault.Backup, plan *vault.Plan, planObject vault.Object, objects []vault.Object, now time.Time) (*vault.Manifest, error) {
+	groups := make([]*vault.Group, len(objects))
+	for i, o := range objects {
+		groups[i] = new(vault.Group)
+		if err := r.readExact(ctx, o, groups[i]); err != nil {
+			return nil, err
+		}
+	}
+	totals, count, err := Prove(plan, groups)
+	if err != nil {
+		return nil, err
+	}
+	m := &vault.Manifest{
+		Backup: b.ID, Table: b.Table, Kind: plan.Kind, State: vault.Sealed, Sealed: now.UTC(),
+		Plan: &planObject, Groups: objects, Totals: totals, Segments: count,
+		// Without the changes that came in during the scan, it is no instant's
+		// image.
+		Fuzzy: true, Parent: plan.Parent,
+	}
+	if _, err := r.decide(ctx, b.Manifest(), m); err != nil {
+		return nil, err
+	}
+	return m, nil
+}
