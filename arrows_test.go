@@ -1,0 +1,107 @@
+package tablevault_test
+
+import (
+	"encoding/json"
+	"errors"
+	"io"
+	"os/exec"
+	"strings"
+	"testing"
+)
+
+// layers are the packages of the core from the lowest to the highest. A package
+// may import what stands before it.
+var layers = []string{
+	"shared/plainbuffer", "shared/table", "shared/vault", "shared/merge", "shared/backup", "shared/function",
+}
+
+// sdks are the modules that only adapters know, with the packages that are
+// adapters to them.
+var sdks = map[string][]string{
+	"github.com/aliyun/aliyun-tablestore-go-sdk": {"shared/tablestore", "local/ots", "cmd/tablevault", "local/stack"},
+	"github.com/aliyun/aliyun-oss-go-sdk":        {"shared/object"},
+	"github.com/aws/aws-sdk-go-v2":               {"shared/object"},
+	"github.com/aliyun/fc-runtime-go-sdk":        {"shared/function"},
+	"github.com/alibabacloud-go":                 {"shared/function"},
+}
+
+const module = "github.com/tablevault/tablevault/"
+
+// TestArrows holds the imports of the shipped code against the order of the
+// layers: the core knows no network, nothing that ships in a function knows the
+// local stand-ins, and SDKs stay in their adapters.
+func TestArrows(t *testing.T) {
+	out, err := exec.CommandContext(t.Context(), "go", "list", "-json=ImportPath,Imports", "./...").Output()
+	if err != nil {
+		t.Fatalf("go list: %v", err)
+	}
+	d := json.NewDecoder(strings.NewReader(string(out)))
+	seen := 0
+	for {
+		var p struct {
+			ImportPath string
+			Imports    []string
+		}
+		if err := d.Decode(&p); errors.Is(err, io.EOF) {
+			break
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		from, ok := strings.CutPrefix(p.ImportPath, module)
+		if !ok {
+			continue
+		}
+		seen++
+		for _, path := range p.Imports {
+			if to, ours := strings.CutPrefix(path, module); ours {
+				checkOurs(t, from, to)
+			} else {
+				checkSDK(t, from, path)
+			}
+		}
+	}
+	if seen < 15 {
+		t.Fatalf("only %d packages were looked at", seen)
+	}
+}
+
+func checkOurs(t *testing.T, from, to string) {
+	t.Helper()
+	if under(to, "local") && (under(from, "shared") || under(from, "functions")) {
+		t.Errorf("%s imports %s: the stand-ins do not ship", from, to)
+	}
+	if layer(from) >= 0 && layer(to) > layer(from) {
+		t.Errorf("%s imports %s, which stands above it", from, to)
+	}
+	if (under(to, "cmd") || under(to, "functions")) && !under(from, "cmd") && !under(from, "functions") {
+		t.Errorf("%s imports %s: nothing stands above a main", from, to)
+	}
+}
+
+func checkSDK(t *testing.T, from, path string) {
+	t.Helper()
+	for sdk, adapters := range sdks {
+		if !under(path, sdk) {
+			continue
+		}
+		for _, a := range adapters {
+			if under(from, a) {
+				return
+			}
+		}
+		t.Errorf("%s imports %s: only %v may", from, path, adapters)
+	}
+}
+
+func layer(path string) int {
+	for i, l := range layers {
+		if under(path, l) {
+			return i
+		}
+	}
+	return -1
+}
+
+func under(path, dir string) bool {
+	return path == dir || strings.HasPrefix(path, dir+"/")
+}
