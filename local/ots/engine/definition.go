@@ -3,6 +3,7 @@ package engine
 import (
 	"math"
 	"slices"
+	"strings"
 
 	"github.com/tablevault/tablevault/shared/plainbuffer"
 )
@@ -142,14 +143,9 @@ func checkTableName(name string) *Error {
 	return nil
 }
 
-// checkIndexName is checkTableName with hyphens, which names of indexes have.
+// checkIndexName is checkTableName for names that may have hyphens.
 func checkIndexName(name string) *Error {
-	for i := range len(name) {
-		if name[i] == '-' && i > 0 {
-			return checkTableName(name[:i] + name[i+1:])
-		}
-	}
-	return checkTableName(name)
+	return checkTableName(strings.ReplaceAll(name, "-", "_"))
 }
 
 // checkColumnName refuses what no column can be called.

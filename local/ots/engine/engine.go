@@ -63,9 +63,9 @@ type Behavior struct {
 	// TableOperations is how many operations on tables are allowed per second,
 	// 0 for any number.
 	TableOperations int
-	// CapacityPerSecond throttles every table at so many read and so many write
-	// units, each on its own; 0 is no limit.
-	CapacityPerSecond int
+	// ReadCapacity and WriteCapacity throttle every table at so many units per
+	// second; 0 is no limit.
+	ReadCapacity, WriteCapacity int
 	// SplitSize is the size at which a partition splits by itself, 0 for never.
 	SplitSize int64
 }
@@ -88,16 +88,24 @@ type Engine struct {
 	tables    map[string]*Table
 	nextSpace int64
 	recent    []time.Time // operations on tables in the last second
+	builds    sync.WaitGroup
+	closing   atomic.Bool
 }
 
 // A Table is a table or an index.
 type Table struct {
-	engine  *Engine
+	engine *Engine
+	// mu is held, shared, while a definition is being obeyed in a write.
+	mu      sync.RWMutex
 	current atomic.Pointer[Definition]
 	gone    atomic.Bool
 	// former are the options that UpdateTable replaced, in force until until.
 	former  atomic.Pointer[formerOptions]
 	readyAt atomic.Int64 // microseconds
+	meter   meter
+	// growth is the bytes written since partitions were last looked at.
+	growth    atomic.Int64
+	splitting atomic.Bool
 }
 
 type formerOptions struct {
@@ -150,11 +158,26 @@ func Open(store kv.Store, config Config) (*Engine, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open the tables: %w", err)
 	}
+	unfinished := map[string]*Table{}
+	for _, t := range e.tables {
+		for _, x := range t.definition().Indexes {
+			if x.Building {
+				unfinished[x.Name] = t
+			}
+		}
+	}
+	for name, t := range unfinished {
+		e.startBuild(t, name)
+	}
 	return e, nil
 }
 
-// Close closes the store.
-func (e *Engine) Close() error { return e.store.Close() }
+// Close ends what runs in the background and closes the store.
+func (e *Engine) Close() error {
+	e.closing.Store(true)
+	e.builds.Wait()
+	return e.store.Close()
+}
 
 // SetBehavior replaces the behavior; calls under way may still see the former.
 func (e *Engine) SetBehavior(b Behavior) { e.knobs.Store(&b) }
@@ -202,7 +225,20 @@ func (e *Engine) ready(name string) (*Table, *Error) {
 }
 
 func (t *Table) definition() *Definition { return t.current.Load() }
-func (t *Table) deleted() bool           { return t.gone.Load() }
+
+// mark says whether the table is gone, between writes.
+func (t *Table) mark(gone bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.gone.Store(gone)
+}
+
+// swap puts another definition in force, between writes.
+func (t *Table) swap(d *Definition) (former *Definition) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.current.Swap(d)
+}
 
 // options are the table's at the time.
 func (t *Table) options(d *Definition, now time.Time) Options {
@@ -298,15 +334,15 @@ func (e *Engine) CreateTable(d *Definition) *Error {
 	if delay := e.behavior().ReadyDelay; delay > 0 {
 		t.readyAt.Store(now.Add(delay).UnixMicro())
 	}
-	t.current.Store(d)
 	made := []*Table{t}
 	for _, x := range indexes {
-		table, err := e.addIndex(t, x, now)
+		table, err := e.addIndex(d, x, now)
 		if err != nil {
 			return err
 		}
 		made = append(made, table)
 	}
+	t.current.Store(d)
 	return e.save(made, nil)
 }
 
@@ -360,11 +396,12 @@ func (e *Engine) save(changed []*Table, removed []*Table) *Error {
 	return nil
 }
 
-// replace changes a table's definition.
-func (e *Engine) replace(t *Table, d *Definition) *Error {
-	former := t.current.Swap(d)
-	if err := e.save([]*Table{t}, nil); err != nil {
-		t.current.Store(former)
+// replace changes a table's definition and makes others known that came with
+// it.
+func (e *Engine) replace(t *Table, d *Definition, with ...*Table) *Error {
+	former := t.swap(d)
+	if err := e.save(append([]*Table{t}, with...), nil); err != nil {
+		t.swap(former)
 		return err
 	}
 	return nil
@@ -395,14 +432,10 @@ func (e *Engine) DeleteTable(name string) *Error {
 	for _, x := range d.Indexes {
 		removed = append(removed, e.find(x.Name))
 	}
-	// Marked first: a writer that waits for the space must not bring it back.
-	for _, r := range removed {
-		r.gone.Store(true)
-	}
+	// Marked first, between writes: none may bring the space back later.
+	t.mark(true)
 	if err := e.save(nil, removed); err != nil {
-		for _, r := range removed {
-			r.gone.Store(false)
-		}
+		t.mark(false)
 		return err
 	}
 	return AsError(e.store.Drop(d.Space))
@@ -539,6 +572,14 @@ func (e *Engine) UpdateTable(name string, c *OptionsChange) (*Description, *Erro
 	}
 	if err := e.replace(t, d); err != nil {
 		return nil, err
+	}
+	for i := range d.Indexes {
+		shown := e.find(d.Indexes[i].Name)
+		follow := shown.definition().clone()
+		follow.Options = d.Options
+		if err := e.replace(shown, follow); err != nil {
+			return nil, err
+		}
 	}
 	return t.describe(), nil
 }

@@ -1,9 +1,14 @@
 package engine
 
 import (
+	"bytes"
+	"encoding/binary"
+	"fmt"
+	"slices"
 	"time"
 
 	"github.com/tablevault/tablevault/local/ots/kv"
+	"github.com/tablevault/tablevault/shared/plainbuffer"
 )
 
 // Phase is how far the build of an index is.
@@ -15,40 +20,390 @@ const (
 	PhaseIncr Phase = 2 // the index is complete
 )
 
-// An Index is a secondary index of a table.
+// An Index is a secondary index of a table. It is read as a table of its own
+// name, whose rows stand beside the table's in the same space.
 type Index struct {
-	Name    string
-	Key     []string // indexed columns, then the rest of the table's key
-	Columns []string // attributes that it carries
-	Local   bool
-	Sync    bool
-	ReadyAt int64 // microseconds: until then it is being built
-	ID      int64
+	Name     string
+	Key      []string // indexed columns, then the rest of the table's key
+	Columns  []string // attributes that it carries
+	Local    bool
+	Sync     bool
+	Building bool  // base data is not all in it
+	ReadyAt  int64 // microseconds: until then it is shown as being built
+	Prefix   []byte
 }
 
 func (x *Index) phase(now time.Time) Phase {
-	if now.UnixMicro() < x.ReadyAt {
+	if x.Building || now.UnixMicro() < x.ReadyAt {
 		return PhaseFull
 	}
 	return PhaseIncr
 }
 
-// watched says whether a change of a row has consequences elsewhere.
-func (t *Table) watched(d *Definition) bool { return len(d.Indexes) > 0 }
-
-// changed follows a change of a row.
-func (t *Table) changed(w *writer, s kv.Writer, c *Change, old, next record) {}
-
-func (e *Engine) addIndex(t *Table, x Index, now time.Time) (*Table, *Error) {
-	return nil, invalid("CreateIndex is not supported.")
+// checkIndex refuses an index that the table cannot have, and completes its
+// key.
+func (d *Definition) checkIndex(x *Index) *Error {
+	if err := checkIndexName(x.Name); err != nil {
+		return invalid("Invalid index name: '%s'.", x.Name)
+	}
+	if len(d.Indexes) >= MaxIndexes {
+		return refuse(CodeQuotaExhausted, "Number of index per table exceeds the quota:%d.", MaxIndexes)
+	}
+	if d.Base != "" {
+		return invalid("Can't create index on index table.")
+	}
+	if d.Options.MaxVersions != 1 {
+		return invalid("MaxVersions must be 1 on a table with index.")
+	}
+	if d.Options.TTL >= 0 && d.Options.AllowUpdate {
+		return invalid("Don't support allow update operation on table with index and ttl")
+	}
+	if len(x.Key) == 0 {
+		return invalid("The primary key of index: '%s' is missing.", x.Name)
+	}
+	for i, name := range x.Key {
+		if slices.Contains(x.Key[:i], name) {
+			return invalid("Duplicated primary key name: '%s' of index: '%s'.", name, x.Name)
+		}
+		column, ok := d.keyColumn(name)
+		if !ok {
+			return invalid("Primary key: '%s' of index: '%s' is neither primary key nor defined column.", name, x.Name)
+		}
+		if i == 0 && column.AutoIncrement {
+			return invalid("The auto increment primary key: '%s' can't be the first primary key of index.", name)
+		}
+	}
+	if n := len(x.Key); n > MaxKeyColumns+len(d.Key) {
+		return invalid("The number of primary keys of index: '%s' exceeds the limit, limit count: %d, column count: %d.", x.Name, MaxKeyColumns, n)
+	}
+	if x.Local {
+		if x.Key[0] != d.Key[0].Name {
+			return invalid("The first primary key of local index must be the first primary key of the table.")
+		}
+		if !x.Sync {
+			return invalid("Local index must be updated synchronously.")
+		}
+	}
+	if len(x.Columns) > MaxIndexColumns {
+		return invalid("The number of attribute columns of index exceeds the limit, limit count: %d, column count: %d.", MaxIndexColumns, len(x.Columns))
+	}
+	for i, name := range x.Columns {
+		if _, ok := d.defined(name); !ok {
+			return invalid("Attribute column: '%s' of index: '%s' is not a defined column.", name, x.Name)
+		}
+		if slices.Contains(x.Columns[:i], name) || slices.Contains(x.Key, name) {
+			return invalid("Duplicated column name: '%s' of index: '%s'.", name, x.Name)
+		}
+	}
+	x.Key = slices.Clone(x.Key)
+	for _, k := range d.Key {
+		if !slices.Contains(x.Key, k.Name) {
+			x.Key = append(x.Key, k.Name)
+		}
+	}
+	return nil
 }
 
-// CreateIndex makes an index of a table.
+// keyColumn is the column of that name as a key's: one of the table's key, or a
+// defined column of a type that keys can have.
+func (d *Definition) keyColumn(name string) (KeyColumn, bool) {
+	for _, k := range d.Key {
+		if k.Name == name {
+			return k, true
+		}
+	}
+	c, ok := d.defined(name)
+	ok = ok && (c.Type == plainbuffer.Integer || c.Type == plainbuffer.String || c.Type == plainbuffer.Blob)
+	return KeyColumn{Name: c.Name, Type: c.Type}, ok
+}
+
+// addIndex puts an index into d, the next definition of its table, and returns
+// the table under which it is read.
+func (e *Engine) addIndex(d *Definition, x Index, now time.Time) (*Table, *Error) {
+	if err := d.checkIndex(&x); err != nil {
+		return nil, err
+	}
+	if x.Name == d.Name || e.find(x.Name) != nil || slices.ContainsFunc(d.Indexes, func(y Index) bool { return y.Name == x.Name }) {
+		return nil, refuse(CodeObjectAlreadyExist, "Requested table already exists.")
+	}
+	e.nextSpace++
+	x.Prefix = binary.BigEndian.AppendUint32([]byte{prefixIndex}, uint32(e.nextSpace))
+	if delay := e.behavior().IndexDelay; delay > 0 {
+		x.ReadyAt = now.Add(delay).UnixMicro()
+	}
+	shown := &Definition{
+		Name:       x.Name,
+		Base:       d.Name,
+		Options:    d.Options,
+		Throughput: Throughput{LastIncrease: now.Unix()},
+		Created:    now.UnixMicro(),
+		Space:      d.Space,
+		Prefix:     x.Prefix,
+	}
+	for _, name := range x.Key {
+		column, _ := d.keyColumn(name)
+		column.AutoIncrement = false
+		shown.Key = append(shown.Key, column)
+	}
+	for _, name := range x.Columns {
+		column, _ := d.defined(name)
+		shown.Defined = append(shown.Defined, column)
+	}
+	d.Indexes = append(slices.Clone(d.Indexes), x)
+	t := &Table{engine: e}
+	t.current.Store(shown)
+	return t, nil
+}
+
+// CreateIndex makes an index of a table. With base it holds the rows that are
+// there already once it is built, else only those written from now on.
 func (e *Engine) CreateIndex(table string, x Index, base bool) *Error {
-	return invalid("CreateIndex is not supported.")
+	e.ddl.Lock()
+	defer e.ddl.Unlock()
+	if err := e.limitOperations(); err != nil {
+		return err
+	}
+	t := e.find(table)
+	if t == nil {
+		return errNoTable
+	}
+	if err := e.checkQuota(1); err != nil {
+		return err
+	}
+	d := t.definition().clone()
+	x.Building = base
+	shown, err := e.addIndex(d, x, e.now())
+	if err != nil {
+		return err
+	}
+	if err := e.replace(t, d, shown); err != nil {
+		return err
+	}
+	if base {
+		e.startBuild(t, x.Name)
+	}
+	return nil
 }
 
 // DropIndex removes an index of a table.
 func (e *Engine) DropIndex(table, name string) *Error {
-	return invalid("DropIndex is not supported.")
+	e.ddl.Lock()
+	defer e.ddl.Unlock()
+	if err := e.limitOperations(); err != nil {
+		return err
+	}
+	t := e.find(table)
+	if t == nil {
+		return errNoTable
+	}
+	d := t.definition().clone()
+	at := slices.IndexFunc(d.Indexes, func(x Index) bool { return x.Name == name })
+	if at < 0 {
+		return refuse(CodeObjectNotExist, "Requested index does not exist.")
+	}
+	x := d.Indexes[at]
+	d.Indexes = slices.Delete(slices.Clone(d.Indexes), at, at+1)
+	shown := e.find(name)
+	former := t.swap(d)
+	if err := e.save([]*Table{t}, []*Table{shown}); err != nil {
+		t.swap(former)
+		return err
+	}
+	shown.gone.Store(true)
+	return AsError(t.purge(d.Space, x.Prefix))
+}
+
+// purge removes all keys with a prefix, in steps that let writers in.
+func (t *Table) purge(space string, prefix []byte) error {
+	for {
+		var keys [][]byte
+		err := t.engine.store.Update(space, func(w kv.Writer) error {
+			keys = keys[:0]
+			w.Ascend(prefix, func(key, _ []byte) bool {
+				if !bytes.HasPrefix(key, prefix) {
+					return false
+				}
+				keys = append(keys, bytes.Clone(key))
+				return len(keys) < walkStep
+			})
+			for _, key := range keys {
+				w.Delete(key)
+			}
+			return nil
+		})
+		if err != nil || len(keys) < walkStep {
+			return err
+		}
+	}
+}
+
+// startBuild fills an index with the rows that are there, in the background.
+func (e *Engine) startBuild(t *Table, name string) {
+	e.builds.Go(func() {
+		if err := e.build(t, name); err != nil {
+			// The store is broken or closed; the index stays in its phase and
+			// is built again when the engine is next opened.
+			return
+		}
+		e.ddl.Lock()
+		defer e.ddl.Unlock()
+		d := t.definition().clone()
+		d.Indexes = slices.Clone(d.Indexes)
+		for i := range d.Indexes {
+			if d.Indexes[i].Name == name {
+				d.Indexes[i].Building = false
+				_ = e.replace(t, d)
+			}
+		}
+	})
+}
+
+// buildStep is the number of rows that a build indexes before writers get their
+// turn.
+const buildStep = 500
+
+func (e *Engine) build(t *Table, name string) error {
+	space := t.definition().Space
+	from := []byte{prefixRow}
+	for from != nil {
+		if e.closing.Load() {
+			return fmt.Errorf("build of index %s: the engine is closed", name)
+		}
+		err := e.store.Update(space, func(s kv.Writer) error {
+			d := t.definition()
+			at := slices.IndexFunc(d.Indexes, func(x Index) bool { return x.Name == name })
+			if at < 0 || t.gone.Load() {
+				from = nil
+				return nil
+			}
+			x := &d.Indexes[at]
+			var b entries
+			n := 0
+			var last []byte
+			var failed error
+			s.Ascend(from, func(key, value []byte) bool {
+				if key[0] != prefixRow {
+					return false
+				}
+				if failed = b.add(x, value); failed != nil {
+					return false
+				}
+				n++
+				last = append(append(last[:0], key...), 0)
+				return n < buildStep
+			})
+			if from = nil; n == buildStep {
+				from = last
+			}
+			b.write(s)
+			return failed
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// entries collects rows of indexes that are to be written or removed. They are
+// written at the end, since a write may move what the store handed out.
+type entries struct {
+	row   plainbuffer.Row
+	cells []plainbuffer.Cell
+	key   []plainbuffer.Cell
+	puts  [][2][]byte
+	drops [][]byte
+}
+
+// entry is the row of an index for a row of its table: none if the row lacks an
+// indexed column.
+func (b *entries) entry(x *Index, rec record) (key, value []byte, err error) {
+	if _, err := plainbuffer.Scan(rec.row(), &b.row); err != nil {
+		return nil, nil, err
+	}
+	b.key = b.key[:0]
+	for _, name := range x.Key {
+		c, ok := findCell(b.row.Key, name)
+		if !ok {
+			if c, ok = findCell(b.row.Cells, name); !ok {
+				return nil, nil, nil
+			}
+			c.HasTimestamp, c.Timestamp = false, 0
+		}
+		b.key = append(b.key, c)
+	}
+	b.cells = b.cells[:0]
+	for _, name := range x.Columns {
+		if c, ok := findCell(b.row.Cells, name); ok {
+			b.cells = append(b.cells, c)
+		}
+	}
+	slices.SortFunc(b.cells, func(a, b plainbuffer.Cell) int { return compareCells(&a, &b) })
+	key = appendKey(slices.Clone(x.Prefix), b.key)
+	return key, appendRecord(nil, b.key, b.cells), nil
+}
+
+// findCell is the newest version of a column.
+func findCell(cells []plainbuffer.Cell, name string) (plainbuffer.Cell, bool) {
+	for i := range cells {
+		if string(cells[i].Name) == name {
+			return cells[i], true
+		}
+	}
+	return plainbuffer.Cell{}, false
+}
+
+func (b *entries) add(x *Index, rec record) error {
+	key, value, err := b.entry(x, rec)
+	if err == nil && key != nil {
+		b.puts = append(b.puts, [2][]byte{key, value})
+	}
+	return err
+}
+
+// change follows a row from one state to the next; nil is none.
+func (b *entries) change(x *Index, old, next record) error {
+	var oldKey, newKey, value []byte
+	var err error
+	if old != nil {
+		if oldKey, _, err = b.entry(x, old); err != nil {
+			return err
+		}
+	}
+	if next != nil {
+		if newKey, value, err = b.entry(x, next); err != nil {
+			return err
+		}
+	}
+	if oldKey != nil && !bytes.Equal(oldKey, newKey) {
+		b.drops = append(b.drops, oldKey)
+	}
+	if newKey != nil {
+		b.puts = append(b.puts, [2][]byte{newKey, value})
+	}
+	return nil
+}
+
+func (b *entries) write(s kv.Writer) {
+	for _, key := range b.drops {
+		s.Delete(key)
+	}
+	for _, p := range b.puts {
+		s.Put(p[0], p[1])
+	}
+}
+
+// watched says whether a change of a row has consequences elsewhere.
+func (d *Definition) watched() bool { return len(d.Indexes) > 0 }
+
+// changed makes the indexes follow a change of a row.
+func (d *Definition) changed(s kv.Writer, old, next record) error {
+	var b entries
+	for i := range d.Indexes {
+		if err := b.change(&d.Indexes[i], old, next); err != nil {
+			return err
+		}
+	}
+	b.write(s)
+	return nil
 }

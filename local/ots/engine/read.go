@@ -280,6 +280,9 @@ func (e *Engine) Get(table string, key []plainbuffer.Cell, q *Query, b []byte) (
 	if err := def.checkKey(key, false); err != nil {
 		return b, page, err
 	}
+	if err := t.allowRead(e.now()); err != nil {
+		return b, page, err
+	}
 	r, err := t.reader(def, q)
 	if err != nil {
 		return b, page, err
@@ -301,6 +304,7 @@ func (e *Engine) Get(table string, key []plainbuffer.Cell, q *Query, b []byte) (
 		page.Read = units(size)
 		return err
 	})
+	t.spend(page.Read, 0)
 	return b, page, AsError(failed)
 }
 
@@ -340,6 +344,9 @@ func (e *Engine) Range(table string, q *RangeQuery, b []byte) (_ []byte, page Pa
 		return b, page, invalid("Begin key must less than end key in FORWARD")
 	case q.Backward && c <= 0:
 		return b, page, invalid("Begin key must more than end key in BACKWARD")
+	}
+	if err := t.allowRead(e.now()); err != nil {
+		return b, page, err
 	}
 	maxRows, maxSize := e.pageRows(), e.pageSize()
 	inRow := e.behavior().Tokens == TokensAnywhere
@@ -386,7 +393,7 @@ func (e *Engine) Range(table string, q *RangeQuery, b []byte) (_ []byte, page Pa
 		}
 		return true
 	}
-	err2 := e.store.View(def.Space, func(s kv.Reader) error {
+	viewed := e.store.View(def.Space, func(s kv.Reader) error {
 		if q.Backward {
 			s.Descend(append(start, 0), visit)
 		} else {
@@ -395,7 +402,8 @@ func (e *Engine) Range(table string, q *RangeQuery, b []byte) (_ []byte, page Pa
 		return failed
 	})
 	page.Read = units(size)
-	return b, page, AsError(err2)
+	t.spend(page.Read, 0)
+	return b, page, AsError(viewed)
 }
 
 func nextKey(rec record, row *plainbuffer.Row) ([]byte, error) {

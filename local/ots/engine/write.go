@@ -270,7 +270,6 @@ func checkCell(op Op, c *plainbuffer.Cell) *Error {
 
 // A writer holds what one request's changes of one table need.
 type writer struct {
-	t       *Table
 	def     *Definition
 	options Options
 	hide    bool  // rows whose cells have all expired are not there
@@ -287,9 +286,19 @@ type writer struct {
 // write makes changes whose form is right. An error is the store's.
 func (t *Table) write(changes []*Change, atomic bool) *Error {
 	e := t.engine
+	// The definition stays in force until the changes are stored.
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	if t.gone.Load() {
+		return errNoTable
+	}
 	def := t.definition()
 	now := e.now()
-	w := &writer{t: t, def: def, options: t.options(def, now), now: now.UnixMilli(), hide: e.behavior().HideExpiredRows}
+	if err := t.allowWrite(now); err != nil {
+		failAll(changes, err)
+		return nil
+	}
+	w := &writer{def: def, options: t.options(def, now), now: now.UnixMilli(), hide: e.behavior().HideExpiredRows}
 	w.expiry = w.options.expiry(w.now)
 
 	failed := 0
@@ -314,9 +323,6 @@ func (t *Table) write(changes []*Change, atomic bool) *Error {
 		return nil
 	}
 	err := e.store.Update(def.Space, func(s kv.Writer) error {
-		if now := t.definition(); now.Space != def.Space || t.deleted() {
-			return errNoTable
-		}
 		if atomic {
 			o := &overlay{Writer: s}
 			for _, c := range changes {
@@ -335,6 +341,14 @@ func (t *Table) write(changes []*Change, atomic bool) *Error {
 		}
 		return nil
 	})
+	read, written, size := 0, 0, 0
+	for _, c := range changes {
+		read += c.Outcome.Read
+		written += c.Outcome.Write
+		size += c.size
+	}
+	t.spend(read, written)
+	t.grown(size)
 	return AsError(err)
 }
 
@@ -588,7 +602,7 @@ func (w *writer) apply(s kv.Writer, c *Change) {
 	var old record
 	conditional := c.Existence != Ignore || c.Filter != nil
 	specific := w.def.autoIncrement() >= 0 && c.Op != Delete
-	watched := w.t.watched(w.def)
+	watched := w.def.watched()
 	if conditional || specific || watched || c.Op == Update {
 		old = record(s.Get(c.key))
 	}
@@ -605,14 +619,14 @@ func (w *writer) apply(s kv.Writer, c *Change) {
 	}
 	switch c.Op {
 	case Put:
-		w.commit(s, c, old, c.record)
+		c.Outcome.Err = w.commit(s, c, old, c.record)
 		c.Outcome.Write = units(record(c.record).stored(&w.options))
 	case Delete:
 		c.Outcome.Write = units(c.size)
 		if watched && old == nil {
 			break
 		}
-		w.commit(s, c, old, nil)
+		c.Outcome.Err = w.commit(s, c, old, nil)
 	case Update:
 		next, err := w.update(c, old, exists)
 		if err != nil {
@@ -623,22 +637,25 @@ func (w *writer) apply(s kv.Writer, c *Change) {
 		if next == nil {
 			break
 		}
-		w.commit(s, c, old, next)
+		c.Outcome.Err = w.commit(s, c, old, next)
 		c.record = next
 	}
 	w.answer(c)
 }
 
 // commit writes the row's next state, nil for none, and what follows from it.
-func (w *writer) commit(s kv.Writer, c *Change, old, next record) {
-	if w.t.watched(w.def) {
-		w.t.changed(w, s, c, old, next)
+func (w *writer) commit(s kv.Writer, c *Change, old, next record) *Error {
+	if w.def.watched() {
+		if err := w.def.changed(s, old, next); err != nil {
+			return AsError(err)
+		}
 	}
 	if next == nil {
 		s.Delete(c.key)
-		return
+	} else {
+		s.Put(c.key, next)
 	}
-	s.Put(c.key, next)
+	return nil
 }
 
 func (w *writer) meets(c *Change, old record, exists bool) bool {
@@ -857,7 +874,7 @@ func (w *writer) applyAuto(s kv.Writer, c *Change) {
 	} else {
 		c.record = w.buildPut(c)
 	}
-	w.commit(s, c, nil, c.record)
+	c.Outcome.Err = w.commit(s, c, nil, c.record)
 	c.Outcome.Write = units(record(c.record).stored(&w.options))
 	w.answer(c)
 }

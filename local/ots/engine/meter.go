@@ -1,0 +1,69 @@
+package engine
+
+import (
+	"sync"
+	"time"
+)
+
+// A meter throttles one table at so many capacity units per second.
+type meter struct {
+	mu          sync.Mutex
+	read, write bucket
+}
+
+// A bucket holds the units of up to one second. Work that began with units left
+// is done whatever it costs, so that a bucket may owe some.
+type bucket struct {
+	units float64
+	at    time.Time
+}
+
+func (b *bucket) open(rate int, now time.Time) bool {
+	if b.at.IsZero() {
+		b.units = float64(rate)
+	}
+	b.units = min(float64(rate), b.units+max(0, now.Sub(b.at).Seconds())*float64(rate))
+	b.at = now
+	return b.units > 0
+}
+
+var errThrottled = &Error{CodeNotEnoughCapacity, "Remaining capacity unit is not enough."}
+
+// allowRead and allowWrite refuse work while the table's units are used up.
+func (t *Table) allowRead(now time.Time) *Error {
+	rate := t.engine.behavior().ReadCapacity
+	if rate <= 0 {
+		return nil
+	}
+	t.meter.mu.Lock()
+	defer t.meter.mu.Unlock()
+	if !t.meter.read.open(rate, now) {
+		return errThrottled
+	}
+	return nil
+}
+
+func (t *Table) allowWrite(now time.Time) *Error {
+	rate := t.engine.behavior().WriteCapacity
+	if rate <= 0 {
+		return nil
+	}
+	t.meter.mu.Lock()
+	defer t.meter.mu.Unlock()
+	if !t.meter.write.open(rate, now) {
+		return errThrottled
+	}
+	return nil
+}
+
+// spend takes what work has cost.
+func (t *Table) spend(read, write int) {
+	b := t.engine.behavior()
+	if b.ReadCapacity <= 0 && b.WriteCapacity <= 0 {
+		return
+	}
+	t.meter.mu.Lock()
+	defer t.meter.mu.Unlock()
+	t.meter.read.units -= float64(read)
+	t.meter.write.units -= float64(write)
+}

@@ -1,0 +1,114 @@
+package engine
+
+import (
+	"bytes"
+	"slices"
+
+	"github.com/tablevault/tablevault/shared/plainbuffer"
+)
+
+// SplitPartition cuts the partition that holds the key into two, the second of
+// which begins at the key. The key may be shorter than the table's.
+func (e *Engine) SplitPartition(table string, key []plainbuffer.Cell) *Error {
+	return e.change(table, func(d *Definition) *Error {
+		if len(key) == 0 || len(key) > len(d.Key) {
+			return invalid("A partition begins at a key of 1 to %d columns, not %d.", len(d.Key), len(key))
+		}
+		for i := range key {
+			if key[i].Type != d.Key[i].Type {
+				return refuse(CodeInvalidPK, "Validate PK type fail. Input: %s, Meta: %s.", wireType(key[i].Type), wireType(d.Key[i].Type))
+			}
+		}
+		return d.split(appendKey(slices.Clone(d.Prefix), key))
+	})
+}
+
+func (d *Definition) split(at []byte) *Error {
+	i, found := slices.BinarySearchFunc(d.Splits, at, bytes.Compare)
+	if found {
+		return invalid("A partition begins at that key already.")
+	}
+	d.Splits = slices.Insert(slices.Clone(d.Splits), i, at)
+	return nil
+}
+
+// MergePartitions joins the partition of the number, counted from 0, with the
+// one that follows.
+func (e *Engine) MergePartitions(table string, number int) *Error {
+	return e.change(table, func(d *Definition) *Error {
+		if number < 0 || number >= len(d.Splits) {
+			return invalid("There is no partition %d with one that follows.", number)
+		}
+		d.Splits = slices.Delete(slices.Clone(d.Splits), number, number+1)
+		return nil
+	})
+}
+
+// grown counts bytes that were written and, where they may have made a
+// partition too large, looks for one in the background.
+func (t *Table) grown(size int) {
+	limit := t.engine.behavior().SplitSize
+	if limit <= 0 || t.growth.Add(int64(size)) < max(limit/4, 1) {
+		return
+	}
+	t.growth.Store(0)
+	if !t.splitting.CompareAndSwap(false, true) {
+		return
+	}
+	t.engine.builds.Go(func() {
+		defer t.splitting.Store(false)
+		// A store that fails shows it to the next write.
+		_ = t.splitLarge(limit)
+	})
+}
+
+// splitLarge cuts each partition that is larger than the limit at its middle.
+func (t *Table) splitLarge(limit int64) error {
+	d := t.definition()
+	options := t.options(d, t.engine.now())
+	sizes := make([]int64, len(d.Splits)+1)
+	count := func(each func(number int, key []byte, size int64)) error {
+		return t.walk(d, func(key []byte, rec record) error {
+			at, found := slices.BinarySearchFunc(d.Splits, key, bytes.Compare)
+			if found {
+				at++
+			}
+			each(at, key, int64(rec.stored(&options)))
+			return nil
+		})
+	}
+	err := count(func(n int, _ []byte, size int64) { sizes[n] += size })
+	if err != nil || slices.Max(sizes) <= limit {
+		return err
+	}
+	var cuts [][]byte
+	passed := make([]int64, len(sizes))
+	err = count(func(n int, key []byte, size int64) {
+		if sizes[n] <= limit || passed[n] < 0 {
+			return
+		}
+		if passed[n]*2 >= sizes[n] {
+			cuts = append(cuts, bytes.Clone(key))
+			passed[n] = -1
+			return
+		}
+		passed[n] += size
+	})
+	if err != nil || len(cuts) == 0 || t.engine.closing.Load() {
+		return err
+	}
+	t.engine.ddl.Lock()
+	defer t.engine.ddl.Unlock()
+	if t.gone.Load() {
+		return nil
+	}
+	next := t.definition().clone()
+	for _, cut := range cuts {
+		// One that was made meanwhile is as good.
+		_ = next.split(cut)
+	}
+	if err := t.engine.replace(t, next); err != nil {
+		return err
+	}
+	return nil
+}
