@@ -53,7 +53,6 @@ func Encode(d Document) ([]byte, error) {
 	var buf bytes.Buffer
 	e := json.NewEncoder(&buf)
 	e.SetEscapeHTML(false)
-	e.SetIndent("", " ")
 	err := e.Encode(struct {
 		Document string `json:"document"`
 		Format   int    `json:"format"`

@@ -1,0 +1,217 @@
+package table
+
+import (
+	"encoding/json"
+	"math"
+	"math/rand/v2"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/tablevault/tablevault/shared/plainbuffer"
+)
+
+// keys are values in their order, for columns of each type.
+var ordered = map[KeyType][]Value{
+	IntegerKey: {Min(), Integer(math.MinInt64), Integer(-1), Integer(0), Integer(1), Integer(math.MaxInt64), Max()},
+	StringKey:  {Min(), String(""), String("\x00"), String("a"), String("a\x00"), String("b"), String("é"), String("\xff\xfe"), Max()},
+	BinaryKey:  {Min(), Binary(nil), Binary([]byte{0}), Binary([]byte{0, 0}), Binary([]byte{0x7f}), Binary([]byte{0x80}), Max()},
+}
+
+func TestOrderJSONAndWire(t *testing.T) {
+	for kind, values := range ordered {
+		schema := Schema{{Name: "k", Type: kind}}
+		for i, v := range values {
+			for j, w := range values {
+				if got := v.Compare(w); got != sign(i-j) {
+					t.Errorf("%s: %v against %v is %d", kind, v, w, got)
+				}
+			}
+			data, err := json.Marshal(v)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var back Value
+			if err := json.Unmarshal(data, &back); err != nil || back.Compare(v) != 0 || back.Type != v.Type {
+				t.Errorf("%v is %s in JSON, and %v again: %v", v, data, back, err)
+			}
+			wire, err := schema.AppendKey(nil, Key{v})
+			if err != nil {
+				t.Fatal(err)
+			}
+			key, err := schema.ParseKey(wire)
+			if err != nil || !key.Equal(Key{v}) {
+				t.Errorf("%v is %x on the wire, and %v again: %v", v, wire, key, err)
+			}
+		}
+	}
+}
+
+func sign(n int) int { return min(1, max(-1, n)) }
+
+func TestValueJSONIsStrict(t *testing.T) {
+	for _, bad := range []string{
+		`{}`, `{"integer":1,"string":"a"}`, `{"integer":1.5}`, `{"integer":9223372036854775808}`, `{"bound":"none"}`,
+		`{"blob":"aa"}`, `{"string64":"YQ=="}`, `5`, `null`, `{"binary":"%"}`,
+	} {
+		var v Value
+		if err := json.Unmarshal([]byte(bad), &v); err == nil {
+			t.Errorf("%s is read as %v", bad, v)
+		}
+	}
+}
+
+func TestNextIsTheLeastGreater(t *testing.T) {
+	for kind, values := range ordered {
+		for _, v := range values[1 : len(values)-1] {
+			n := Key{v}.Next()
+			if n.Compare(Key{v}) <= 0 {
+				t.Errorf("%s: %v is followed by %v", kind, v, n)
+			}
+			for _, w := range values {
+				if w.Compare(v) > 0 && n.Compare(Key{w}) > 0 {
+					t.Errorf("%s: %v lies between %v and its next, %v", kind, w, v, n)
+				}
+			}
+		}
+	}
+}
+
+func TestCovers(t *testing.T) {
+	schema := Schema{{Name: "k", Type: IntegerKey}}
+	whole := schema.Whole()
+	at := func(n int64) Key { return Key{Integer(n)} }
+	cases := []struct {
+		name  string
+		parts []Range
+		want  string // part of the error; empty for none
+	}{
+		{"one", []Range{whole}, ""},
+		{"three", []Range{{whole.Start, at(0)}, {at(0), at(5)}, {at(5), whole.End}}, ""},
+		{"none", nil, "gap"},
+		{"gap", []Range{{whole.Start, at(0)}, {at(1), whole.End}}, "gap [(0), (1))"},
+		{"overlap", []Range{{whole.Start, at(2)}, {at(1), whole.End}}, "inside the range before"},
+		{"empty part", []Range{{whole.Start, at(2)}, {at(2), at(2)}, {at(2), whole.End}}, "holds no key"},
+		{"short", []Range{{whole.Start, at(2)}}, "at the end"},
+		{"long", []Range{{whole.Start, whole.End}, {whole.End, append(whole.End, Min())}}, "beyond"},
+	}
+	for _, c := range cases {
+		err := Covers(whole, c.parts)
+		if c.want == "" && err != nil || c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)) {
+			t.Errorf("%s: %v, want %q", c.name, err, c.want)
+		}
+	}
+}
+
+func TestSchemaRefuses(t *testing.T) {
+	for name, s := range map[string]Schema{
+		"no column":        {},
+		"five":             {{Name: "a", Type: StringKey}, {Name: "b", Type: StringKey}, {Name: "c", Type: StringKey}, {Name: "d", Type: StringKey}, {Name: "e", Type: StringKey}},
+		"twice":            {{Name: "a", Type: StringKey}, {Name: "a", Type: StringKey}},
+		"unknown type":     {{Name: "a", Type: "float"}},
+		"first increments": {{Name: "a", Type: IntegerKey, AutoIncrement: true}},
+		"no name":          {{Type: StringKey}},
+	} {
+		if s.Validate() == nil {
+			t.Errorf("%s is accepted", name)
+		}
+	}
+}
+
+// TestDigest holds the digest against its promises on random rows: the sum
+// does not depend on order, on cuts, on the order of cells, or on whether a row
+// comes in pieces, and it changes with everything that a row is.
+func TestDigest(t *testing.T) {
+	seed := uint64(time.Now().UnixNano())
+	t.Logf("seed %d", seed)
+	rng := rand.New(rand.NewPCG(seed, 0))
+	h := NewHasher(42)
+	var rows []plainbuffer.Row
+	for i := range 200 {
+		rows = append(rows, randomRow(rng, i))
+	}
+	var all Digest
+	for i := range rows {
+		all.Add(h.Row(&rows[i]))
+	}
+	var shuffled Digest
+	for _, i := range rng.Perm(len(rows)) {
+		row := rows[i]
+		cells := row.Cells
+		h.Begin(row.Key)
+		for len(cells) > 0 {
+			n := 1 + rng.IntN(len(cells))
+			h.Cells(cells[:n])
+			cells = cells[n:]
+		}
+		d := h.End()
+		if one := h.Row(&row); one != d {
+			t.Fatalf("row %d in pieces has the digest %v, whole %v", i, d, one)
+		}
+		turned := row
+		turned.Cells = append([]plainbuffer.Cell{}, row.Cells...)
+		rng.Shuffle(len(turned.Cells), func(i, j int) { turned.Cells[i], turned.Cells[j] = turned.Cells[j], turned.Cells[i] })
+		if h.Row(&turned) != d {
+			t.Fatalf("row %d changes with the order of its cells", i)
+		}
+		shuffled.Add(d)
+	}
+	if all != shuffled {
+		t.Fatalf("the sum is %v in one order and %v in another", all, shuffled)
+	}
+	row := rows[7]
+	one := h.Row(&row)
+	for name, change := range map[string]func(*plainbuffer.Row){
+		"key":       func(r *plainbuffer.Row) { r.Key[0].Data = []byte("other") },
+		"value":     func(r *plainbuffer.Row) { r.Cells[0].Data = []byte("other") },
+		"name":      func(r *plainbuffer.Row) { r.Cells[0].Name = []byte("A") },
+		"timestamp": func(r *plainbuffer.Row) { r.Cells[0].Timestamp++ },
+		"type":      func(r *plainbuffer.Row) { r.Cells[0].Type = plainbuffer.Blob },
+		"cell gone": func(r *plainbuffer.Row) { r.Cells = r.Cells[1:] },
+	} {
+		changed := plainbuffer.Row{
+			Key:   append([]plainbuffer.Cell{}, row.Key...),
+			Cells: append([]plainbuffer.Cell{}, row.Cells...),
+		}
+		change(&changed)
+		if h.Row(&changed) == one {
+			t.Errorf("the digest does not see a change of the %s", name)
+		}
+	}
+	if NewHasher(43).Row(&row) == one {
+		t.Error("the digest does not depend on the seed")
+	}
+	text, _ := all.MarshalText()
+	var back Digest
+	if err := back.UnmarshalText(text); err != nil || back != all {
+		t.Errorf("%s is read as %v: %v", text, back, err)
+	}
+}
+
+// randomRow is a canonical row with at least one string cell, the first.
+func randomRow(rng *rand.Rand, i int) plainbuffer.Row {
+	data := func() []byte {
+		b := make([]byte, rng.IntN(40))
+		for i := range b {
+			b[i] = byte(rng.Uint32())
+		}
+		return b
+	}
+	row := plainbuffer.Row{Key: []plainbuffer.Cell{{Name: []byte("k"), HasValue: true, Type: plainbuffer.String, Data: []byte{byte(i >> 8), byte(i)}}}}
+	for c := range 1 + rng.IntN(5) {
+		for v := range 1 + rng.IntN(3) {
+			row.Cells = append(row.Cells, plainbuffer.Cell{
+				Name: []byte{byte('a' + c)}, HasValue: true, Type: plainbuffer.String, Data: data(),
+				HasTimestamp: true, Timestamp: int64(100 - v),
+			})
+		}
+	}
+	return row
+}
+
+func TestExpired(t *testing.T) {
+	o := Options{TTL: 10}
+	if o.Expired(90_000, 100_000) || !o.Expired(89_999, 100_000) || (Options{TTL: NoTTL}).Expired(0, math.MaxInt64) {
+		t.Error("a cell expires when its timestamp is more than the TTL ago, and never without one")
+	}
+}

@@ -1,0 +1,245 @@
+package vault
+
+import (
+	"bytes"
+	"errors"
+	"flag"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/tablevault/tablevault/shared/table"
+)
+
+var update = flag.Bool("update", false, "write the golden files anew")
+
+var day = time.Date(2026, 11, 20, 2, 14, 0, 0, time.UTC)
+
+func examplePlan() *Plan {
+	id := TableID{"local", "prod", "orders"}
+	schema := table.Schema{{Name: "user", Type: table.StringKey}, {Name: "id", Type: table.IntegerKey, AutoIncrement: true}}
+	mid := table.Key{table.String("m<&>"), table.Min()}
+	whole := schema.Whole()
+	return &Plan{
+		Backup: NewBackupID(day, "manual", id.Path(), "full"), Table: id, Kind: Full, Created: day, Trigger: "manual",
+		Command: "0.1.0", Endpoint: "http://127.0.0.1:1",
+		Definition: table.Definition{
+			Name: "orders", Schema: schema,
+			Options:        table.Options{TTL: table.NoTTL, MaxVersions: 3, Deviation: 86400, AllowUpdate: true},
+			DefinedColumns: []table.DefinedColumn{{Name: "c", Type: "double"}},
+			Indexes:        []table.Index{{Name: "by_c", Key: []string{"c", "user", "id"}, Type: "global", Ready: true, Raw: []byte{1, 2}}},
+			Stream:         &table.Stream{ID: "s", ExpirationHours: 24},
+		},
+		Settings:   Settings{SegmentBytes: 1 << 20, Lanes: 2, PartBytes: 1 << 20},
+		Encryption: Encryption{Mode: "none"},
+		Segments: []Segment{
+			{ID: NewSegmentID(0), Bounds: []table.Key{whole.Start, {table.String("a"), table.Integer(-1)}, mid}},
+			{ID: NewSegmentID(1), Bounds: []table.Key{mid, whole.End}},
+		},
+	}
+}
+
+func exampleSlot() *Slot {
+	p := examplePlan()
+	sha := strings.Repeat("0123456789abcdef", 4)
+	b := Backup{p.Table, p.Backup}
+	return &Slot{Segment: p.Segments[1].ID, Start: 1, Part: &Part{
+		Shard: Object{Name: b.Shard(p.Segments[1].ID, "aa"), Bytes: 10, SHA256: sha, Checksum: "crc32c:00000000"},
+		Index: Object{Name: Index(b.Shard(p.Segments[1].ID, "aa")), Bytes: 3, SHA256: sha, Checksum: "crc32c:00000000"},
+		Rows:  2, Walked: 2, RawBytes: 99, ReadUnits: 1,
+		Lanes: []Lane{{From: p.Segments[1].Bounds[0], Next: p.Segments[1].Bounds[1], Rows: 2}},
+		First: day, Latest: day.Add(time.Second), Last: true,
+	}}
+}
+
+func examples() map[string]Document {
+	p := examplePlan()
+	o := Object{Name: "x", Bytes: 1, SHA256: "ab"}
+	slot := exampleSlot()
+	var totals Totals
+	totals.AddPart(slot.Part)
+	return map[string]Document{
+		"vault": &Header{ID: "v", Created: day, Seed: 0xfeed, Signers: []string{}},
+		"plan":  p,
+		"slot":  slot,
+		"split": &Slot{Segment: p.Segments[0].ID, Slot: 1, Split: &Split{
+			Closed:   []table.Key{p.Segments[0].Bounds[1], p.Segments[0].Bounds[1]},
+			Children: []Segment{{ID: p.Segments[0].ID.Child(0), Bounds: []table.Key{p.Segments[0].Bounds[1], p.Segments[0].Bounds[2]}}},
+		}},
+		"note":  &Note{Segment: "000001", Start: 2, Request: "r", Began: day, Until: day.Add(time.Minute), Error: "e", Permanent: true},
+		"group": &Group{Segments: []SegmentLog{{Segment: p.Segments[1], Slots: []Slot{*slot}}}, Totals: totals},
+		"manifest": &Manifest{Backup: p.Backup, Table: p.Table, Kind: Full, State: Sealed, Sealed: day, Plan: &o, Groups: []Object{o},
+			Totals: totals, Segments: 2, Fuzzy: true},
+		"void": &Manifest{Backup: p.Backup, Table: p.Table, Kind: Full, State: Void, Sealed: day, Reason: "given up"},
+		"restore-plan": &RestorePlan{Restore: NewRestoreID(day, "x"), Created: day, Backup: p.Backup, Manifest: o, Source: p.Table,
+			Target: p.Table, Definition: p.Definition, Segments: []RestoreSegment{{ID: "000001", Rows: 2}}},
+		"loaded":     &Loaded{Segment: "000001", Rows: 2, Last: true},
+		"quarantine": &Quarantine{Segment: "000001", Rows: []Refused{{Key: p.Segments[0].Bounds[1], Row: []byte{1}, Code: "c", Reason: "r"}}},
+		"closed":     &Closed{Restore: NewRestoreID(day, "x"), At: day},
+		"proof": &Proof{Backup: p.Backup, Table: p.Table, Depth: "rows", At: day, Verdict: Differs, Manifest: o,
+			Check: Check{Rows: 2, Missing: 1, Differences: []Difference{{Kind: "missing", Key: p.Segments[0].Bounds[1]}}}},
+		"check": &SegmentCheck{Segment: "000001", Check: Check{Rows: 2}},
+	}
+}
+
+// fresh is an empty document of the same type.
+func fresh(d Document) Document {
+	switch d.(type) {
+	case *Header:
+		return new(Header)
+	case *Plan:
+		return new(Plan)
+	case *Slot:
+		return new(Slot)
+	case *Note:
+		return new(Note)
+	case *Group:
+		return new(Group)
+	case *Manifest:
+		return new(Manifest)
+	case *RestorePlan:
+		return new(RestorePlan)
+	case *Loaded:
+		return new(Loaded)
+	case *Quarantine:
+		return new(Quarantine)
+	case *Closed:
+		return new(Closed)
+	case *Proof:
+		return new(Proof)
+	case *SegmentCheck:
+		return new(SegmentCheck)
+	}
+	panic("a document without a fresh one")
+}
+
+// TestGolden holds today's bytes of every document against those that were
+// written before: they are what vaults hold.
+func TestGolden(t *testing.T) {
+	for name, d := range examples() {
+		t.Run(name, func(t *testing.T) {
+			data, err := Encode(d)
+			if err != nil {
+				t.Fatal(err)
+			}
+			file := filepath.Join("testdata", "v1", name+".json")
+			if *update {
+				if err := os.WriteFile(file, data, 0o644); err != nil {
+					t.Fatal(err)
+				}
+			}
+			want, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !bytes.Equal(data, want) {
+				t.Errorf("%s is written as\n%s\nit was\n%s", name, data, want)
+			}
+			again := fresh(d)
+			if err := Decode(want, again); err != nil {
+				t.Fatal(err)
+			}
+			if back, err := Encode(again); err != nil || !bytes.Equal(back, want) {
+				t.Errorf("%s decodes to another document: %v\n%s", name, err, back)
+			}
+		})
+	}
+}
+
+func TestDecodeIsStrict(t *testing.T) {
+	data, err := Encode(examplePlan())
+	if err != nil {
+		t.Fatal(err)
+	}
+	cases := []struct {
+		name string
+		data string
+		want error
+	}{
+		{"empty", "", ErrCorrupt},
+		{"cut", string(data[:len(data)/2]), ErrCorrupt},
+		{"more after it", string(data) + "{}", ErrCorrupt},
+		{"unknown field", strings.Replace(string(data), `"trigger"`, `"trigged"`, 1), ErrCorrupt},
+		{"newer version", strings.Replace(string(data), `"format":1`, `"format":2`, 1), ErrVersion},
+		{"other document", strings.Replace(string(data), `"document":"plan"`, `"document":"slot"`, 1), ErrCorrupt},
+		{"gap between segments", strings.Replace(string(data), `"m<&>"`, `"n"`, 1), ErrCorrupt},
+		{"wrong type in a bound", strings.Replace(string(data), `{"string":"a"}`, `{"integer":1}`, 1), ErrCorrupt},
+		{"encrypted", strings.Replace(string(data), `"mode":"none"`, `"mode":"age"`, 1), ErrCorrupt},
+	}
+	for _, c := range cases {
+		t.Run(c.name, func(t *testing.T) {
+			if c.data == string(data) {
+				t.Fatal("the case changes nothing")
+			}
+			err := Decode([]byte(c.data), new(Plan))
+			if !errors.Is(err, c.want) {
+				t.Errorf("got %v, want %v", err, c.want)
+			}
+		})
+	}
+}
+
+func FuzzDecode(f *testing.F) {
+	for _, d := range examples() {
+		data, err := Encode(d)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(data)
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		for _, d := range examples() {
+			d = fresh(d)
+			if Decode(data, d) != nil {
+				continue
+			}
+			once, err := Encode(d)
+			if err != nil {
+				t.Fatalf("decodes, and does not encode: %v", err)
+			}
+			again := fresh(d)
+			if err := Decode(once, again); err != nil {
+				t.Fatalf("does not decode again: %v\n%s", err, once)
+			}
+			if twice, err := Encode(again); err != nil || !bytes.Equal(once, twice) {
+				t.Fatalf("encodes differently the second time: %v\n%s\n%s", err, once, twice)
+			}
+		}
+	})
+}
+
+func TestNames(t *testing.T) {
+	p := examplePlan()
+	b := Backup{p.Table, p.Backup}
+	if id, backup, ok := ParseManifestName(b.Manifest()); !ok || id != p.Table || backup != p.Backup {
+		t.Errorf("manifest name %s parses to %v %v %v", b.Manifest(), id, backup, ok)
+	}
+	if _, _, ok := ParseManifestName(SignatureName(b.Manifest())); ok {
+		t.Error("a signature's name parses as a manifest's")
+	}
+	if id, backup, ok := ParseOpened(Opened(p.Table, p.Backup)); !ok || id != p.Table || backup != p.Backup {
+		t.Errorf("opened mark parses to %v %v %v", id, backup, ok)
+	}
+	if s := NewSegmentID(513).Child(3).Child(0); s != "000513.03.00" || s.Group() != 2 {
+		t.Errorf("child %s of group %d", s, s.Group())
+	}
+	again := NewBackupID(day, "manual", p.Table.Path(), "full")
+	if again != p.Backup {
+		t.Errorf("one trigger makes two ids, %s and %s", again, p.Backup)
+	}
+	if later := NewBackupID(day.Add(time.Second), "a"); later <= p.Backup {
+		t.Errorf("the later id %s sorts before %s", later, p.Backup)
+	}
+	for _, bad := range []string{"", "x", "../../etc", string(p.Backup) + "/", "20261120T021400Z-XXXXXXXX"} {
+		if _, err := ParseBackupID(bad); err == nil {
+			t.Errorf("backup id %q is accepted", bad)
+		}
+	}
+	for _, bad := range []string{"", "1", "000001.", "000001.1", "000001/.."} {
+		if _, err := ParseSegmentID(bad); err == nil {
+			t.Errorf("segment id %q is accepted", bad)
+		}
+	}
+}
