@@ -6,7 +6,6 @@ import (
 	"crypto/md5"
 	"crypto/rand"
 	"encoding/base64"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -17,6 +16,7 @@ import (
 	"time"
 
 	"github.com/tablevault/tablevault/local/ots/engine"
+	"github.com/tablevault/tablevault/shared/plainbuffer"
 )
 
 // maxBody is the largest request.
@@ -41,8 +41,12 @@ type call struct {
 type frame struct {
 	body    []byte
 	answer  []byte
+	batch   batchRequest
+	scanner plainbuffer.Scanner
 	changes []engine.Change
 	groups  []engine.Group
+	table   []byte // parts of an answer
+	row     []byte
 }
 
 var frames = sync.Pool{New: func() any { return new(frame) }}
@@ -371,35 +375,4 @@ func statusOf(err *engine.Error) int {
 		return http.StatusServiceUnavailable
 	}
 	return http.StatusBadRequest
-}
-
-// The fields of messages that are written by hand.
-
-func appendTag(b []byte, field, kind int) []byte {
-	return binary.AppendUvarint(b, uint64(field<<3|kind))
-}
-
-func appendVarint(b []byte, field int, v uint64) []byte {
-	return binary.AppendUvarint(appendTag(b, field, 0), v)
-}
-
-func appendBytes(b []byte, field int, v []byte) []byte {
-	b = binary.AppendUvarint(appendTag(b, field, 2), uint64(len(v)))
-	return append(b, v...)
-}
-
-func appendString(b []byte, field int, v string) []byte {
-	b = binary.AppendUvarint(appendTag(b, field, 2), uint64(len(v)))
-	return append(b, v...)
-}
-
-func appendError(b []byte, err *engine.Error) []byte {
-	return appendString(appendString(b, 1, err.Code), 2, err.Message)
-}
-
-// appendConsumed appends a ConsumedCapacity as a field.
-func appendConsumed(b []byte, field, read, write int) []byte {
-	var unit, consumed [32]byte
-	u := appendVarint(appendVarint(unit[:0], 1, uint64(read)), 2, uint64(write))
-	return appendBytes(b, field, appendBytes(consumed[:0], 1, u))
 }

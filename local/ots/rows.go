@@ -14,8 +14,9 @@ import (
 )
 
 // scanRow reads a block of exactly one row.
-func scanRow(block []byte, row *plainbuffer.Row) *engine.Error {
-	s := plainbuffer.NewScanner(block)
+func (c *call) scanRow(block []byte, row *plainbuffer.Row) *engine.Error {
+	s := &c.frame.scanner
+	s.Reset(block)
 	err := s.Next(row)
 	if errors.Is(err, io.EOF) {
 		return invalid("Cell data broken, the row is missing.")
@@ -33,8 +34,8 @@ func scanRow(block []byte, row *plainbuffer.Row) *engine.Error {
 }
 
 // scanKey reads a block of one row that is a key.
-func scanKey(block []byte, row *plainbuffer.Row) *engine.Error {
-	if err := scanRow(block, row); err != nil {
+func (c *call) scanKey(block []byte, row *plainbuffer.Row) *engine.Error {
+	if err := c.scanRow(block, row); err != nil {
 		return err
 	}
 	if len(row.Cells) > 0 {
@@ -43,28 +44,20 @@ func scanKey(block []byte, row *plainbuffer.Row) *engine.Error {
 	return nil
 }
 
-func fillChange(c *engine.Change, op engine.Op, block []byte, condition *otsprotocol.Condition, content *otsprotocol.ReturnContent) *engine.Error {
-	c.Op, c.Outcome = op, engine.Outcome{}
-	if err := scanRow(block, &c.Row); err != nil {
+// fill makes the change that a row of a request asks for.
+func (c *call) fill(change *engine.Change, r *batchRow) *engine.Error {
+	change.Op, change.Existence = r.op, r.existence
+	change.Return, change.ReturnColumns = r.returns, r.columns
+	if err := c.scanRow(r.block, &change.Row); err != nil {
 		return err
-	}
-	switch condition.GetRowExistence() {
-	case otsprotocol.RowExistenceExpectation_EXPECT_EXIST:
-		c.Existence = engine.ExpectExist
-	case otsprotocol.RowExistenceExpectation_EXPECT_NOT_EXIST:
-		c.Existence = engine.ExpectNotExist
-	default:
-		c.Existence = engine.Ignore
 	}
 	var err *engine.Error
-	if c.Filter, err = parseFilter(condition.GetColumnCondition()); err != nil {
+	if change.Filter, err = parseFilter(r.filter); err != nil {
 		return err
 	}
-	if c.Filter.HasPage() {
+	if change.Filter.HasPage() {
 		return invalid("ColumnPaginationFilter can't be a condition.")
 	}
-	c.Return = engine.Return(content.GetReturnType())
-	c.ReturnColumns = content.GetReturnColumnNames()
 	return nil
 }
 
@@ -108,7 +101,15 @@ func (c *call) write(table string, transaction *string, op engine.Op, block []by
 		return err
 	}
 	change := &c.changes(1)[0]
-	if err := fillChange(change, op, block, condition, content); err != nil {
+	err := c.fill(change, &batchRow{
+		op:        op,
+		block:     block,
+		existence: engine.Existence(condition.GetRowExistence()),
+		filter:    condition.GetColumnCondition(),
+		returns:   engine.Return(content.GetReturnType()),
+		columns:   content.GetReturnColumnNames(),
+	})
+	if err != nil {
 		return err
 	}
 	if err := c.server.engine.Write(table, change); err != nil {
@@ -130,62 +131,53 @@ func (c *call) changes(n int) []engine.Change {
 }
 
 func (c *call) batchWriteRow() *engine.Error {
-	var req otsprotocol.BatchWriteRowRequest
-	if err := c.decode(&req); err != nil {
-		return err
+	req := &c.frame.batch
+	if err := req.parse(c.body); err != nil {
+		return invalid("Failed to parse the protobuf of the request: %v.", err)
 	}
-	names := make([]string, len(req.Tables))
-	n := 0
-	for i, t := range req.Tables {
-		names[i] = t.GetTableName()
-		n += len(t.Rows)
+	names := make([]string, len(req.tables))
+	for i := range req.tables {
+		names[i] = req.tables[i].name
 	}
 	if err := c.enter(names...); err != nil {
 		return err
 	}
-	if err := noTransaction(req.TransactionId); err != nil {
+	if err := noTransaction(&req.transaction); err != nil {
 		return err
 	}
+	n := len(req.rows)
 	if n > engine.MaxBatchRows {
 		return invalid("Rows count exceeds the upper limit: %d.", engine.MaxBatchRows)
 	}
-	changes := c.changes(n)
 	// Rows that a fault takes out before the work are left out of it.
 	skipped := c.skippedRows()
+	rest := c.changes(n)
 	groups := c.frame.groups[:0]
-	rest := changes
 	at := 0
-	for _, t := range req.Tables {
-		g := engine.Group{Table: t.GetTableName()}
-		mine := rest[:0:len(t.Rows)]
-		rest = rest[len(t.Rows):]
-		for _, r := range t.Rows {
-			if skipped[at] != nil {
-				at++
+	for i := range req.tables {
+		t := &req.tables[i]
+		mine := rest[:0:len(t.rows)]
+		rest = rest[len(t.rows):]
+		for j := range t.rows {
+			if at++; skipped[at-1] != nil {
 				continue
 			}
-			at++
 			mine = mine[:len(mine)+1]
-			op := engine.Op(r.GetType())
-			if op < engine.Put || op > engine.Delete {
-				return invalid("Invalid operation type: %d.", r.GetType())
-			}
-			if err := fillChange(&mine[len(mine)-1], op, r.RowChange, r.Condition, r.ReturnContent); err != nil {
+			if err := c.fill(&mine[len(mine)-1], &t.rows[j]); err != nil {
 				return err
 			}
 		}
-		g.Changes = mine
-		if len(mine) > 0 || len(t.Rows) == 0 {
-			groups = append(groups, g)
+		if len(mine) > 0 || len(t.rows) == 0 {
+			groups = append(groups, engine.Group{Table: t.name, Changes: mine})
 		}
 	}
 	c.frame.groups = groups
 	if len(groups) > 0 || n == 0 {
-		if err := c.server.engine.BatchWrite(groups, req.GetIsAtomic()); err != nil {
+		if err := c.server.engine.BatchWrite(groups, req.atomic); err != nil {
 			return err
 		}
 	}
-	c.answerBatch(&req, groups)
+	c.answerBatch(req, groups)
 	return nil
 }
 
@@ -197,29 +189,22 @@ func (c *call) skippedRows() map[int]*engine.Error {
 	return c.fault.Rows
 }
 
-func (c *call) answerBatch(req *otsprotocol.BatchWriteRowRequest, groups []engine.Group) {
-	outcomes := func(yield func(*engine.Outcome) bool) {
-		for i := range groups {
-			for j := range groups[i].Changes {
-				if !yield(&groups[i].Changes[j].Outcome) {
-					return
-				}
-			}
-		}
-	}
-	done := make([]*engine.Outcome, 0, engine.MaxBatchRows)
-	for o := range outcomes {
-		done = append(done, o)
-	}
-	var table, row []byte
-	at := 0
-	for _, t := range req.Tables {
-		table = appendString(table[:0], 1, t.GetTableName())
-		for range t.Rows {
+// answerBatch answers row by row, in the order of the request.
+func (c *call) answerBatch(req *batchRequest, groups []engine.Group) {
+	skipped := c.skippedRows()
+	table, row := c.frame.table, c.frame.row
+	at, g, i := 0, 0, 0
+	for t := range req.tables {
+		table = appendString(table[:0], 1, req.tables[t].name)
+		for range req.tables[t].rows {
 			failed := c.rowFault(at)
 			var o *engine.Outcome
-			if c.skippedRows()[at] == nil {
-				o, done = done[0], done[1:]
+			if skipped[at] == nil {
+				for i == len(groups[g].Changes) {
+					g, i = g+1, 0
+				}
+				o = &groups[g].Changes[i].Outcome
+				i++
 			}
 			at++
 			if failed == nil && o.Err != nil {
@@ -240,8 +225,10 @@ func (c *call) answerBatch(req *otsprotocol.BatchWriteRowRequest, groups []engin
 		}
 		c.answer = appendBytes(c.answer, 1, table)
 	}
+	c.frame.table, c.frame.row = table, row
 }
 
+// rowFault is the answer that a fault has for a row of a batch.
 func (c *call) rowFault(at int) *engine.Error {
 	if c.fault == nil {
 		return nil
@@ -328,7 +315,7 @@ func (c *call) getRow() *engine.Error {
 		return err
 	}
 	var row plainbuffer.Row
-	if err := scanKey(req.PrimaryKey, &row); err != nil {
+	if err := c.scanKey(req.PrimaryKey, &row); err != nil {
 		return err
 	}
 	q, err := query(req.ColumnsToGet, req.TimeRange, req.MaxVersions, req.Filter, req.StartColumn, req.EndColumn, req.Token)
@@ -360,10 +347,10 @@ func (c *call) getRange() *engine.Error {
 		return err
 	}
 	var start, end plainbuffer.Row
-	if err := scanKey(req.InclusiveStartPrimaryKey, &start); err != nil {
+	if err := c.scanKey(req.InclusiveStartPrimaryKey, &start); err != nil {
 		return err
 	}
-	if err := scanKey(req.ExclusiveEndPrimaryKey, &end); err != nil {
+	if err := c.scanKey(req.ExclusiveEndPrimaryKey, &end); err != nil {
 		return err
 	}
 	q := engine.RangeQuery{Start: start.Key, End: end.Key, Backward: req.GetDirection() == otsprotocol.Direction_BACKWARD}
@@ -446,7 +433,7 @@ func (c *call) batchGetRow() *engine.Error {
 		}
 		table = appendString(table[:0], 1, t.GetTableName())
 		for i, pk := range t.PrimaryKey {
-			if err := scanKey(pk, &key); err != nil {
+			if err := c.scanKey(pk, &key); err != nil {
 				return err
 			}
 			q.Token = nil

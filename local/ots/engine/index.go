@@ -247,6 +247,9 @@ func (e *Engine) startBuild(t *Table, name string) {
 		}
 		e.ddl.Lock()
 		defer e.ddl.Unlock()
+		if t.gone.Load() {
+			return
+		}
 		d := t.definition().clone()
 		d.Indexes = slices.Clone(d.Indexes)
 		for i := range d.Indexes {

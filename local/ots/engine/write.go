@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"math"
 	"slices"
+	"sync"
 
 	"github.com/tablevault/tablevault/local/ots/kv"
 	"github.com/tablevault/tablevault/shared/plainbuffer"
@@ -283,6 +284,19 @@ type writer struct {
 	dead    []bool
 }
 
+// writers keeps the memory of requests for later ones.
+var writers = sync.Pool{New: func() any { return new(writer) }}
+
+// maxArena is the most memory that is kept of a request.
+const maxArena = 8 << 20
+
+func (w *writer) release() {
+	if cap(w.arena) <= maxArena {
+		w.arena, w.def = w.arena[:0], nil
+		writers.Put(w)
+	}
+}
+
 // write makes changes whose form is right. An error is the store's.
 func (t *Table) write(changes []*Change, atomic bool) *Error {
 	e := t.engine
@@ -298,7 +312,9 @@ func (t *Table) write(changes []*Change, atomic bool) *Error {
 		failAll(changes, err)
 		return nil
 	}
-	w := &writer{def: def, options: t.options(def, now), now: now.UnixMilli(), hide: e.behavior().HideExpiredRows}
+	w := writers.Get().(*writer)
+	defer w.release()
+	w.def, w.options, w.now, w.hide = def, t.options(def, now), now.UnixMilli(), e.behavior().HideExpiredRows
 	w.expiry = w.options.expiry(w.now)
 
 	failed := 0
