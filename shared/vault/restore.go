@@ -21,8 +21,11 @@ type RestorePlan struct {
 	// Definition is the table as it is to be when the restore is closed. While
 	// rows are loaded, its options are wider.
 	Definition table.Definition `json:"definition"`
-	// Segments are the segments of the backup that hold rows, by group.
+	// Segments are all segments of the backup, by group: those that hold rows
+	// are loaded, and the ranges of all are compared.
 	Segments []RestoreSegment `json:"segments"`
+	// Notes say where the restored table is not to be as the source was.
+	Notes []string `json:"notes,omitempty"`
 }
 
 // RestoreSegment is a segment of the backup with what a worker needs to
@@ -91,11 +94,47 @@ func (q *Quarantine) validate() error { return nil }
 type Closed struct {
 	Restore RestoreID `json:"restore"`
 	At      time.Time `json:"at"`
+	// Reason says why a restore was given up; empty if its rows are loaded and
+	// verified.
+	Reason string `json:"reason,omitempty"`
 }
 
 func (*Closed) doc() string { return "closed" }
 
 func (c *Closed) validate() error { return nil }
+
+// Claim says which restore a target table belongs to. The claims on one name
+// are numbered; a new one follows only when the restore of the one before it
+// has ended.
+type Claim struct {
+	Restore RestoreID `json:"restore"`
+	Backup  BackupID  `json:"backup"`
+	At      time.Time `json:"at"`
+}
+
+func (*Claim) doc() string { return "claim" }
+
+func (c *Claim) validate() error {
+	_, err := ParseRestoreID(string(c.Restore))
+	return err
+}
+
+// ClaimsOn begins the names of the claims on a target.
+func ClaimsOn(t TableID) string { return "leases/targets/" + t.Path() + "/" }
+
+// ClaimName is the name of the n-th claim on a target.
+func ClaimName(t TableID, n int) string { return fmt.Sprintf("%s%06d.json", ClaimsOn(t), n) }
+
+// Created is the mark that the restore made its target.
+func (r Restore) Created() string { return r.Dir() + "created" }
+
+// Verify names the starts and failures of the verification of the restore's
+// segments.
+func (r Restore) Verify() Log { return Log(r.Dir() + "verify/") }
+
+// End is the name of the mark that the n-th start of a segment is over, and
+// writes nothing any more.
+func (l Log) End(s SegmentID, n int) string { return fmt.Sprintf("%sends/%s/%06d", string(l), s, n) }
 
 // Verdict is what a verification comes to.
 type Verdict string
