@@ -1,0 +1,1020 @@
+package fc
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	openapi "github.com/alibabacloud-go/darabonba-openapi/v2/utils"
+	api "github.com/alibabacloud-go/fc-20230330/v4/client"
+	"github.com/alibabacloud-go/tea/dara"
+	"github.com/alibabacloud-go/tea/tea"
+
+	"github.com/tablevault/tablevault/local/fc/deployment"
+	"github.com/tablevault/tablevault/shared/function"
+)
+
+// binaries is the folder with the test function, which TestMain builds.
+var binaries string
+
+func TestMain(m *testing.M) {
+	if dir := os.Getenv("TEST_HOST_IN"); dir != "" {
+		hostUntilKilled(dir)
+		return
+	}
+	os.Exit(func() int {
+		dir, err := os.MkdirTemp("", "tablevault-fc-test-")
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+		defer os.RemoveAll(dir)
+		binaries = dir
+		build := exec.Command("go", "build", "-o", filepath.Join(dir, "function"), "./testdata/function")
+		if out, err := build.CombinedOutput(); err != nil {
+			fmt.Fprintf(os.Stderr, "build the test function: %v\n%s", err, out)
+			return 1
+		}
+		return m.Run()
+	}())
+}
+
+// define returns a function of the test binary.
+func define(name string, timeout time.Duration, env map[string]string) deployment.Function {
+	all := map[string]string{"TABLEVAULT_VAULT": "file:///nowhere", "TABLEVAULT_FUNCTION_PREFIX": "test-"}
+	for k, v := range env {
+		all[k] = v
+	}
+	return deployment.Function{Name: name, Handler: "bin/function", MemoryMB: 512, Timeout: timeout, Environment: all,
+		Async: deployment.Async{Retries: 2, MaxAge: time.Hour}}
+}
+
+// hosted is a running host with what a test looks at.
+type hosted struct {
+	*Host
+	*function.Invoker
+	notes string
+	log   *lockedBuffer
+}
+
+type lockedBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *lockedBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *lockedBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
+
+// run starts a host with the functions test-main and test-other, or those of the
+// configuration.
+func run(t *testing.T, config Config) *hosted {
+	t.Helper()
+	h := &hosted{notes: t.TempDir(), log: &lockedBuffer{}}
+	if config.Functions == nil {
+		config.Functions = []deployment.Function{define("test-main", 10*time.Second, nil), define("test-other", 10*time.Second, nil)}
+	}
+	config.BinDir = binaries
+	config.Log = h.log
+	if config.Env == nil {
+		config.Env = map[string]string{}
+	}
+	config.Env["TEST_NOTES"] = h.notes
+	if config.Backoff == nil {
+		config.Backoff = func(int) time.Duration { return 10 * time.Millisecond }
+	}
+	var err error
+	if h.Host, err = Start(t.Context(), config); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := h.Close(); err != nil {
+			t.Error(err)
+		}
+		if t.Failed() {
+			t.Logf("log of the host:\n%s", h.log)
+		}
+	})
+	key := h.Key()
+	h.Invoker, err = function.NewInvoker(function.InvokerConfig{Endpoint: h.URL(), Region: "local",
+		Credentials: function.Credentials{ID: key.ID, Secret: key.Secret}.Provider()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return h
+}
+
+// reply mirrors what the test function tells.
+type reply struct {
+	PID     int               `json:"pid"`
+	Calls   int               `json:"calls"`
+	Retry   int               `json:"retry"`
+	Key     string            `json:"key"`
+	LeftMS  int64             `json:"left_ms"`
+	Margin  int64             `json:"margin_ms"`
+	Child   int               `json:"child"`
+	Env     map[string]string `json:"env"`
+	Padding string            `json:"padding"`
+}
+
+func tick(settings string) function.Command {
+	return function.Command{Kind: function.KindTick, Settings: json.RawMessage(settings)}
+}
+
+func (h *hosted) tick(t *testing.T, settings string) reply {
+	t.Helper()
+	r, err := h.try(t, settings)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+func (h *hosted) try(t *testing.T, settings string) (reply, error) {
+	body, err := h.Invoke(t.Context(), "test-main", tick(settings))
+	var r reply
+	if err == nil {
+		err = json.Unmarshal(body, &r)
+	}
+	return r, err
+}
+
+func (h *hosted) submit(t *testing.T, id, settings string) {
+	t.Helper()
+	if err := h.Invoker.Submit(t.Context(), "test-main", id, tick(settings)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// task waits until a task has ended, or has the status.
+func (h *hosted) task(t *testing.T, id string, until Status) Task {
+	t.Helper()
+	var task Task
+	eventually(t, "task "+id+" "+string(until), func() bool {
+		var err error
+		task, err = h.config.Tasks.Get("test-main", id)
+		return err == nil && (task.Status == until || task.Status.Ended())
+	})
+	if task.Status != until {
+		t.Fatalf("task %s is %s, want %s: %s", id, task.Status, until, task.Error)
+	}
+	return task
+}
+
+func (h *hosted) readNotes(t *testing.T) []string {
+	t.Helper()
+	data, err := os.ReadFile(filepath.Join(h.notes, "notes"))
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		t.Fatal(err)
+	}
+	return strings.FieldsFunc(string(data), func(r rune) bool { return r == '\n' })
+}
+
+func eventually(t *testing.T, what string, is func() bool) {
+	t.Helper()
+	for end := time.Now().Add(20 * time.Second); !is(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("waited in vain: %s", what)
+		}
+	}
+}
+
+// alive reports whether a process exists and is no zombie.
+func alive(pid int) bool {
+	if syscall.Kill(pid, 0) != nil {
+		return false
+	}
+	stat, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+	if err != nil {
+		return runtime.GOOS != "linux"
+	}
+	_, state, _ := strings.Cut(string(stat), ") ")
+	return !strings.HasPrefix(state, "Z")
+}
+
+// plainClient makes the client's requests: its own way of making them writes to
+// a client that all share, which is a data race.
+type plainClient struct{ *http.Client }
+
+func (p plainClient) Call(r *http.Request, _ *http.Transport) (*http.Response, error) { return p.Do(r) }
+
+// client is the service's own client.
+func (h *hosted) client(t *testing.T, id, secret string) *api.Client {
+	t.Helper()
+	c, err := api.NewClient(&openapi.Config{AccessKeyId: &id, AccessKeySecret: &secret, Protocol: dara.String("http"),
+		Endpoint: dara.String(strings.TrimPrefix(h.URL(), "http://")), HttpClient: plainClient{&http.Client{}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+func TestSync(t *testing.T) {
+	h := run(t, Config{Key: Key{ID: "fixed", Secret: "pair"}})
+	body, err := h.Invoke(t.Context(), "test-main", function.Command{Kind: function.KindPing})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var pong function.Pong
+	if err := json.Unmarshal(body, &pong); err != nil {
+		t.Fatal(err)
+	}
+	if pong.Function != "test-main" || pong.Region != "local" || pong.Account != "0" || pong.AccessKey != "fixed" || pong.Temporary ||
+		pong.MemoryMB != 512 || pong.Vault != "file:///nowhere" || pong.LeftMS < 8000 || pong.LeftMS > 10000 {
+		t.Errorf("%+v", pong)
+	}
+	// A third of ten seconds is kept, since that is less than the usual margin.
+	if r := h.tick(t, `{}`); r.Margin < 3000 || r.Margin > 3334 {
+		t.Errorf("margin %d ms", r.Margin)
+	}
+	if r := h.tick(t, `{"do":"pad","bytes":5000000}`); len(r.Padding) != 5000000 {
+		t.Errorf("%d bytes", len(r.Padding))
+	}
+}
+
+// TestRealClient: headers and bodies as the service's client sees them.
+func TestRealClient(t *testing.T) {
+	h := run(t, Config{Key: Key{ID: "fixed", Secret: "pair"}})
+	client := h.client(t, "fixed", "pair")
+	invoke := func(settings string) (*api.InvokeFunctionResponse, string) {
+		t.Helper()
+		event := fmt.Sprintf(`{"kind":"tick","settings":%s}`, settings)
+		res, err := client.InvokeFunctionWithContext(t.Context(), dara.String("test-main"),
+			&api.InvokeFunctionRequest{Body: strings.NewReader(event), Qualifier: dara.String("LATEST")},
+			(&api.InvokeFunctionHeaders{}).SetXFcInvocationType("Sync").SetXFcLogType("Tail"), &dara.RuntimeOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		body, err := io.ReadAll(res.Body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return res, string(body)
+	}
+	res, body := invoke(`{"do":"print","bytes":1000}`)
+	if *res.StatusCode != 200 || res.Headers["x-fc-error-type"] != nil || !strings.HasPrefix(body, `{"ok":true,"reply":{"pid":`) {
+		t.Errorf("%v %v %s", *res.StatusCode, res.Headers, body)
+	}
+	id := dara.StringValue(res.Headers["x-fc-request-id"])
+	tail, err := base64.StdEncoding.DecodeString(dara.StringValue(res.Headers["x-fc-log-result"]))
+	if err != nil {
+		t.Fatal(err)
+	}
+	// The last 4 KiB, to the end line of this very request.
+	if len(tail) != maxLogTail || !strings.Contains(string(tail), "line 999\n") || strings.Contains(string(tail), "line 1\n") ||
+		!strings.HasSuffix(string(tail), "FC Invoke End RequestId: "+id+"\n") {
+		t.Errorf("%d bytes of log:\n%s", len(tail), tail)
+	}
+	if ms, err := strconv.Atoi(dara.StringValue(res.Headers["x-fc-invocation-duration"])); err != nil || ms > 10000 {
+		t.Error(res.Headers)
+	}
+	if mb, err := strconv.ParseFloat(dara.StringValue(res.Headers["x-fc-max-memory-usage"]), 64); err != nil || runtime.GOOS == "linux" && (mb < 1 || mb > 200) {
+		t.Error(res.Headers)
+	}
+
+	res, body = invoke(`{"do":"fail"}`)
+	if *res.StatusCode != 200 || dara.StringValue(res.Headers["x-fc-error-type"]) != handledError ||
+		body != `{"errorMessage":"test-main tick: it did not work","errorType":"Retriable"}` {
+		t.Errorf("%v %v %s", *res.StatusCode, res.Headers, body)
+	}
+	res, body = invoke(`{"do":"refuse"}`)
+	if res.Headers["x-fc-error-type"] != nil || !strings.HasPrefix(body, `{"ok":false,"error":{"type":"Permanent","message":"it will never work"`) {
+		t.Errorf("%v %s", res.Headers, body)
+	}
+	res, body = invoke(`{"do":"exit"}`)
+	if *res.StatusCode != 200 || dara.StringValue(res.Headers["x-fc-error-type"]) != unhandledError || !strings.Contains(body, "exit status 7") {
+		t.Errorf("%v %v %s", *res.StatusCode, res.Headers, body)
+	}
+}
+
+func TestRefusals(t *testing.T) {
+	h := run(t, Config{Key: Key{ID: "fixed", Secret: "pair"}})
+	call := func(client *api.Client, name string, body []byte, headers *api.InvokeFunctionHeaders, qualifier *string) error {
+		_, err := client.InvokeFunctionWithContext(t.Context(), &name, &api.InvokeFunctionRequest{Body: bytes.NewReader(body), Qualifier: qualifier}, headers, &dara.RuntimeOptions{})
+		return err
+	}
+	good := h.client(t, "fixed", "pair")
+	sync := func() *api.InvokeFunctionHeaders { return &api.InvokeFunctionHeaders{} }
+	async := func() *api.InvokeFunctionHeaders {
+		return (&api.InvokeFunctionHeaders{}).SetXFcInvocationType("Async")
+	}
+	if err := call(good, "test-main", []byte(`{"kind":"ping"}`), async().SetXFcAsyncTaskId("a"), nil); err != nil {
+		t.Error(err)
+	}
+	for name, test := range map[string]struct {
+		err    error
+		status int
+		code   string
+	}{
+		"unknown function":   {call(good, "test-none", nil, sync(), nil), 404, "FunctionNotFound"},
+		"odd name":           {call(good, "a/b c", nil, sync(), nil), 404, "FunctionNotFound"},
+		"unknown version":    {call(good, "test-main", nil, sync(), dara.String("prod")), 404, "VersionNotFound"},
+		"unknown key":        {call(h.client(t, "other", "pair"), "test-main", nil, sync(), nil), 403, "SignatureNotMatch"},
+		"wrong secret":       {call(h.client(t, "fixed", "pear"), "test-main", nil, sync(), nil), 403, "SignatureNotMatch"},
+		"long event":         {call(good, "test-main", make([]byte, maxAsyncPayload+1), async(), nil), 400, "EntityTooLarge"},
+		"very long event":    {call(good, "test-main", make([]byte, maxSyncPayload+1), sync(), nil), 400, "EntityTooLarge"},
+		"task id":            {call(good, "test-main", nil, async().SetXFcAsyncTaskId("1/2"), nil), 400, "InvalidArgument"},
+		"kind of invocation": {call(good, "test-main", nil, sync().SetXFcInvocationType("Never"), nil), 400, "InvalidArgument"},
+		"task id again":      {call(good, "test-main", []byte(`{"kind":"ping"}`), async().SetXFcAsyncTaskId("a"), nil), 409, "AsyncTaskAlreadyExists"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var sdk *tea.SDKError
+			if !errors.As(test.err, &sdk) || *sdk.StatusCode != test.status || *sdk.Code != test.code {
+				t.Errorf("%T: %v", test.err, test.err)
+			}
+		})
+	}
+	_, err := good.DeleteFunction(dara.String("test-main"))
+	var sdk *tea.SDKError
+	if !errors.As(err, &sdk) || *sdk.StatusCode != 501 || !strings.Contains(*sdk.Message, "DELETE /2023-03-30/functions/test-main") {
+		t.Errorf("an unsupported call: %v", err)
+	}
+}
+
+// TestFailures: whatever a function does wrong, the invocation fails with the
+// right words, and the next one works.
+func TestFailures(t *testing.T) {
+	h := run(t, Config{Functions: []deployment.Function{define("test-main", time.Second, nil),
+		define("test-deaf", time.Second, map[string]string{"TEST_MODE": "deaf"}), define("test-stillborn", time.Second, map[string]string{"TEST_MODE": "stillborn"})},
+		InitTimeout: 2 * time.Second, Grace: 300 * time.Millisecond})
+	for name, test := range map[string]struct{ settings, kind, message string }{
+		"error":            {`{"do":"fail"}`, function.TypeRetriable, "it did not work"},
+		"permanent":        {`{"do":"refuse"}`, function.TypePermanent, "it will never work"},
+		"panic":            {`{"do":"panic"}`, function.TypePanic, "panic: oh"},
+		"panic elsewhere":  {`{"do":"panic-elsewhere"}`, function.TypeCrash, "exit status 2"},
+		"exit":             {`{"do":"exit"}`, function.TypeCrash, "exit status 7"},
+		"deadline obeyed":  {`{"do":"wait","millis":60000}`, function.TypeDeadline, "deadline"},
+		"deadline ignored": {`{"do":"sleep","millis":60000}`, function.TypeCrash, "timed out after 1s"},
+		"bad settings":     {`{"do":7}`, function.TypePermanent, "cannot unmarshal"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := h.try(t, test.settings)
+			var failure *function.Failure
+			if !errors.As(err, &failure) || failure.Type != test.kind || !strings.Contains(failure.Message, test.message) {
+				t.Errorf("%T: %v", err, err)
+			}
+			if r := h.tick(t, `{}`); r.PID == 0 {
+				t.Error("the next one failed, too")
+			}
+		})
+	}
+	for name, message := range map[string]string{"test-deaf": "did not ask for work within 2s", "test-stillborn": "ended before it asked for work: exit status 3"} {
+		_, err := h.Invoke(t.Context(), name, function.Command{Kind: function.KindPing})
+		var failure *function.Failure
+		if !errors.As(err, &failure) || failure.Type != function.TypeCrash || !strings.Contains(failure.Message, message) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if log := h.log.String(); !strings.Contains(log, "test-stillborn c-") || !strings.Contains(log, "| no configuration\n") {
+		t.Error("what it said before it died is not in the log")
+	}
+}
+
+// TestBudget: work ends at the margin, with time left.
+func TestBudget(t *testing.T) {
+	h := run(t, Config{Functions: []deployment.Function{define("test-main", 1500*time.Millisecond, nil)}})
+	if r := h.tick(t, `{"do":"work"}`); r.LeftMS < 200 || r.LeftMS > 500 {
+		t.Errorf("%d ms left of the 500", r.LeftMS)
+	}
+}
+
+func TestAsync(t *testing.T) {
+	h := run(t, Config{})
+	t.Run("succeeds", func(t *testing.T) {
+		h.submit(t, "ok", `{"note":"ok"}`)
+		h.submit(t, "ok", `{"note":"not again"}`) // the same task
+		if task := h.task(t, "ok", Succeeded); task.Retries != 0 || task.Payload != nil {
+			t.Errorf("%+v", task)
+		}
+	})
+	t.Run("retries until it succeeds", func(t *testing.T) {
+		h.submit(t, "later", `{"do":"fail-until","until":2,"note":"later"}`)
+		if task := h.task(t, "later", Succeeded); task.Retries != 2 {
+			t.Errorf("%+v", task)
+		}
+	})
+	t.Run("gives up", func(t *testing.T) {
+		h.submit(t, "never", `{"do":"fail","note":"never"}`)
+		if task := h.task(t, "never", Failed); task.Retries != 2 || !strings.Contains(task.Error, "it did not work") {
+			t.Errorf("%+v", task)
+		}
+	})
+	t.Run("retries crashes", func(t *testing.T) {
+		h.submit(t, "crash", `{"do":"exit","note":"crash"}`)
+		if task := h.task(t, "crash", Failed); task.Retries != 2 || !strings.Contains(task.Error, "exit status 7") {
+			t.Errorf("%+v", task)
+		}
+	})
+	t.Run("does not retry what is handled", func(t *testing.T) {
+		h.submit(t, "handled", `{"do":"refuse","note":"handled"}`)
+		if task := h.task(t, "handled", Succeeded); task.Retries != 0 {
+			t.Errorf("%+v", task)
+		}
+	})
+	want := map[string]int{"ok": 1, "later": 3, "never": 3, "crash": 3, "handled": 1}
+	got := map[string]int{}
+	for _, note := range h.readNotes(t) {
+		got[note[strings.Index(note, "note=")+5:]]++
+	}
+	if fmt.Sprint(got) != fmt.Sprint(want) {
+		t.Errorf("deliveries: %v, want %v", got, want)
+	}
+
+	client := h.client(t, h.Key().ID, h.Key().Secret)
+	task, err := client.GetAsyncTask(dara.String("test-main"), dara.String("later"), &api.GetAsyncTaskRequest{})
+	if err != nil || *task.Body.Status != "Succeeded" || *task.Body.AlreadyRetriedTimes != 2 || *task.Body.DurationMs < 0 {
+		t.Errorf("%v, %v", task, err)
+	}
+	var sdk *tea.SDKError
+	if _, err := client.GetAsyncTask(dara.String("test-main"), dara.String("none"), &api.GetAsyncTaskRequest{}); !errors.As(err, &sdk) || *sdk.StatusCode != 404 {
+		t.Errorf("%v", err)
+	}
+	var ids []string
+	request := &api.ListAsyncTasksRequest{Limit: dara.Int32(2)}
+	for {
+		page, err := client.ListAsyncTasks(dara.String("test-main"), request)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, task := range page.Body.Tasks {
+			ids = append(ids, *task.TaskId)
+		}
+		if page.Body.NextToken == nil {
+			break
+		}
+		request.NextToken = page.Body.NextToken
+	}
+	if strings.Join(ids, " ") != "ok later never crash handled" {
+		t.Errorf("listed %v", ids)
+	}
+	page, err := client.ListAsyncTasks(dara.String("test-main"), &api.ListAsyncTasksRequest{Status: dara.String("Failed"), Prefix: dara.String("n")})
+	if err != nil || len(page.Body.Tasks) != 1 || *page.Body.Tasks[0].TaskId != "never" {
+		t.Errorf("%v, %v", page, err)
+	}
+}
+
+// TestFunctionsCallFunctions: with the key that they are handed, and a task id
+// that makes the second submit harmless.
+func TestFunctionsCallFunctions(t *testing.T) {
+	for name, temporary := range map[string]bool{"fixed key": false, "temporary keys": true} {
+		t.Run(name, func(t *testing.T) {
+			h := run(t, Config{TemporaryKeys: temporary})
+			r := h.tick(t, `{"do":"call","note":"first"}`)
+			if temporary != strings.HasPrefix(r.Key, "STS.") {
+				t.Errorf("key %s", r.Key)
+			}
+			if key, ok := h.LookupKey(r.Key); !ok || temporary != (key.Token != "") {
+				t.Errorf("%v, %v", key, ok)
+			}
+			eventually(t, "the submitted tick", func() bool { return len(h.readNotes(t)) == 2 })
+			if notes := strings.Join(h.readNotes(t), " "); !strings.Contains(notes, "note=next") {
+				t.Error(notes)
+			}
+			if !temporary {
+				return
+			}
+			// The key ends with its instance.
+			if err := h.Kill(r.PID); err != nil {
+				t.Fatal(err)
+			}
+			eventually(t, "the key is forgotten", func() bool { _, ok := h.LookupKey(r.Key); return !ok })
+		})
+	}
+}
+
+func TestCaps(t *testing.T) {
+	h := run(t, Config{MaxInstances: 2, MaxTotal: 3})
+	var busy, fine atomic.Int32
+	var wait sync.WaitGroup
+	client := h.client(t, h.Key().ID, h.Key().Secret)
+	for range 5 {
+		wait.Go(func() {
+			_, err := client.InvokeFunctionWithContext(t.Context(), dara.String("test-main"),
+				&api.InvokeFunctionRequest{Body: strings.NewReader(`{"kind":"tick","settings":{"do":"wait","millis":1000}}`)}, &api.InvokeFunctionHeaders{}, &dara.RuntimeOptions{})
+			var sdk *tea.SDKError
+			switch {
+			case err == nil:
+				fine.Add(1)
+			case errors.As(err, &sdk) && *sdk.StatusCode == 429 && *sdk.Code == "ResourceExhausted":
+				busy.Add(1)
+			default:
+				t.Error(err)
+			}
+		})
+	}
+	wait.Wait()
+	if fine.Load() != 2 || busy.Load() != 3 {
+		t.Errorf("%d ran and %d were refused", fine.Load(), busy.Load())
+	}
+	// The other function takes the third place, and then one of the idle ones.
+	for range 2 {
+		if _, err := h.Invoke(t.Context(), "test-other", function.Command{Kind: function.KindPing}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	h.submit(t, "a", `{"do":"wait","millis":300}`)
+	h.submit(t, "b", `{"do":"wait","millis":300}`)
+	h.task(t, "a", Running)
+	h.task(t, "b", Running)
+	if n := len(h.Instances()); n != 3 {
+		t.Errorf("%d instances", n)
+	}
+	// A third waits for its turn.
+	h.submit(t, "c", `{"do":"answer"}`)
+	c := h.task(t, "c", Succeeded)
+	a := h.task(t, "a", Succeeded)
+	if c.Started.Before(a.Started) {
+		t.Errorf("c started at %v, a at %v", c.Started, a.Started)
+	}
+	if p := h.pools["test-main"]; p.count > 2 || h.total > 3 {
+		t.Errorf("%d of the function, %d in all", p.count, h.total)
+	}
+}
+
+// TestEviction: when all places are taken, an idle instance of another function
+// gives way, also to a synchronous call.
+func TestEviction(t *testing.T) {
+	h := run(t, Config{MaxTotal: 1})
+	first := h.tick(t, `{}`)
+	if _, err := h.Invoke(t.Context(), "test-other", function.Command{Kind: function.KindPing}); err != nil {
+		t.Fatal(err)
+	}
+	if alive(first.PID) {
+		t.Error("the idle instance lives on")
+	}
+	if all := h.Instances(); len(all) != 1 || all[0].Function != "test-other" {
+		t.Errorf("%+v", all)
+	}
+}
+
+func TestWarmAndCold(t *testing.T) {
+	t.Run("warm", func(t *testing.T) {
+		h := run(t, Config{})
+		first, second := h.tick(t, `{}`), h.tick(t, `{}`)
+		if first.PID != second.PID || second.Calls != 2 {
+			t.Errorf("%+v, %+v", first, second)
+		}
+		// A failure that leaves the process alone keeps it.
+		_, _ = h.try(t, `{"do":"panic"}`)
+		if third := h.tick(t, `{}`); third.PID != first.PID || third.Calls != 4 {
+			t.Errorf("%+v", third)
+		}
+	})
+	t.Run("cold", func(t *testing.T) {
+		h := run(t, Config{Cold: true, MaxInstances: 1})
+		first, second := h.tick(t, `{}`), h.tick(t, `{}`)
+		if first.PID == second.PID || second.Calls != 1 || alive(first.PID) {
+			t.Errorf("%+v, %+v", first, second)
+		}
+		if n := len(h.Instances()); n != 0 {
+			t.Errorf("%d instances", n)
+		}
+	})
+	t.Run("idle", func(t *testing.T) {
+		h := run(t, Config{Idle: 50 * time.Millisecond})
+		r := h.tick(t, `{}`)
+		eventually(t, "the idle instance ends", func() bool { return !alive(r.PID) && len(h.Instances()) == 0 })
+		if r := h.tick(t, `{}`); r.Calls != 1 {
+			t.Errorf("%+v", r)
+		}
+	})
+}
+
+// TestKill: a killed instance fails its invocation with its children, and an
+// asynchronous one runs again.
+func TestKill(t *testing.T) {
+	h := run(t, Config{})
+	t.Run("asynchronous", func(t *testing.T) {
+		h.submit(t, "k", `{"do":"wait","millis":500,"note":"k"}`)
+		task := h.task(t, "k", Running)
+		eventually(t, "it has begun", func() bool { return len(h.readNotes(t)) == 1 })
+		if err := h.KillRequest(task.RequestID); err != nil {
+			t.Fatal(err)
+		}
+		if task := h.task(t, "k", Succeeded); task.Retries != 1 {
+			t.Errorf("%+v", task)
+		}
+	})
+	t.Run("synchronous", func(t *testing.T) {
+		child := h.tick(t, `{"do":"child"}`)
+		result := make(chan error, 1)
+		go func() {
+			_, err := h.try(t, `{"do":"wait","millis":60000}`)
+			result <- err
+		}()
+		var pid int
+		eventually(t, "an instance is busy", func() bool {
+			for _, i := range h.Instances() {
+				if i.RequestID != "" {
+					pid = i.PID
+				}
+			}
+			return pid != 0
+		})
+		if pid != child.PID || !alive(child.Child) {
+			t.Fatalf("busy is %d, the parent of %d is %d", pid, child.Child, child.PID)
+		}
+		if err := h.Kill(pid); err != nil {
+			t.Fatal(err)
+		}
+		var failure *function.Failure
+		if err := <-result; !errors.As(err, &failure) || failure.Type != function.TypeCrash || !strings.Contains(failure.Message, "signal: killed") {
+			t.Errorf("%v", err)
+		}
+		eventually(t, "the child is dead", func() bool { return !alive(child.Child) })
+	})
+	if err := h.Kill(os.Getpid()); err == nil {
+		t.Error("it would kill a stranger")
+	}
+	if err := h.KillRequest("none"); err == nil {
+		t.Error("it killed for a request that is none")
+	}
+}
+
+func TestFaults(t *testing.T) {
+	var asked atomic.Int32
+	h := run(t, Config{Fault: func(d Delivery) Fault {
+		asked.Add(1)
+		var cmd function.Command
+		if err := json.Unmarshal(d.Payload, &cmd); err != nil {
+			t.Error(err)
+		}
+		switch {
+		case strings.Contains(string(cmd.Settings), "twice"):
+			return Fault{Twice: true}
+		case strings.Contains(string(cmd.Settings), "drop"):
+			return Fault{Drop: true}
+		case strings.Contains(string(cmd.Settings), "delay"):
+			return Fault{Delay: 300 * time.Millisecond}
+		case strings.Contains(string(cmd.Settings), "kill") && d.Retry == 0:
+			return Fault{KillAfter: 200 * time.Millisecond}
+		}
+		return Fault{}
+	}})
+	for _, id := range []string{"twice", "drop", "delay", "kill"} {
+		h.submit(t, id, fmt.Sprintf(`{"do":"wait","millis":400,"note":%q}`, id))
+	}
+	h.task(t, "twice", Succeeded)
+	if kill := h.task(t, "kill", Succeeded); kill.Retries != 1 {
+		t.Errorf("%+v", kill)
+	}
+	if delay := h.task(t, "delay", Succeeded); delay.Started.Sub(delay.Enqueued) < 300*time.Millisecond {
+		t.Errorf("%+v", delay)
+	}
+	if drop, err := h.config.Tasks.Get("test-main", "drop"); err != nil || drop.Status != Enqueued {
+		t.Errorf("%+v, %v", drop, err)
+	}
+	got := map[string]int{}
+	eventually(t, "both deliveries", func() bool {
+		clear(got)
+		for _, note := range h.readNotes(t) {
+			got[note[strings.Index(note, "note=")+5:]]++
+		}
+		return got["twice"] == 2
+	})
+	if got["drop"] != 0 || got["kill"] != 2 || got["delay"] != 1 || asked.Load() != 5 {
+		t.Errorf("deliveries %v, asked %d times", got, asked.Load())
+	}
+}
+
+// TestExpiry: an event that waited too long is dropped.
+func TestExpiry(t *testing.T) {
+	f := define("test-main", 10*time.Second, nil)
+	f.Async.MaxAge = 200 * time.Millisecond
+	h := run(t, Config{Functions: []deployment.Function{f}, MaxInstances: 1})
+	h.submit(t, "first", `{"do":"wait","millis":600}`)
+	h.task(t, "first", Running)
+	h.submit(t, "late", `{"note":"late"}`)
+	h.task(t, "late", Expired)
+	h.task(t, "first", Succeeded)
+	if notes := strings.Join(h.readNotes(t), " "); strings.Contains(notes, "late") {
+		t.Error(notes)
+	}
+}
+
+// TestQueueOutlivesTheHost: what was not done is done by the next host with the
+// same store.
+func TestQueueOutlivesTheHost(t *testing.T) {
+	tasks := NewMemoryTasks()
+	first := run(t, Config{Tasks: tasks, MaxInstances: 1})
+	first.submit(t, "a", `{"do":"wait","millis":60000}`)
+	first.task(t, "a", Running)
+	first.submit(t, "b", `{"note":"b"}`)
+	if err := first.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if a, err := tasks.Get("test-main", "a"); err != nil || a.Status.Ended() || a.Retries != 0 {
+		t.Fatalf("%+v, %v", a, err)
+	}
+	second := run(t, Config{Tasks: tasks})
+	second.task(t, "b", Succeeded)
+	second.task(t, "a", Running)
+}
+
+// soon is a schedule for tests: the service's are no finer than a minute.
+type soon time.Duration
+
+func (s soon) Next(t time.Time) time.Time { return t.Add(time.Duration(s)) }
+
+func TestTimers(t *testing.T) {
+	f := define("test-main", 10*time.Second, nil)
+	f.Timers = []deployment.Timer{
+		{Name: "often", Schedule: soon(50 * time.Millisecond), Enabled: true},
+		{Name: "off", Schedule: soon(time.Millisecond), Payload: `{"kind":"tick","settings":{"note":"off"}}`},
+	}
+	t.Run("on", func(t *testing.T) {
+		h := run(t, Config{Functions: []deployment.Function{f}, Timers: true})
+		eventually(t, "three ticks", func() bool { return len(h.readNotes(t)) >= 3 })
+		for _, note := range h.readNotes(t) {
+			if !strings.Contains(note, " timer/often/2") {
+				t.Error(note)
+			}
+		}
+	})
+	t.Run("off", func(t *testing.T) {
+		h := run(t, Config{Functions: []deployment.Function{f}})
+		at := time.Date(2026, 11, 20, 10, 15, 0, 0, time.FixedZone("", 8*3600))
+		if err := h.Fire("test-main", "off", at); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, "the one tick", func() bool { return len(h.readNotes(t)) > 0 })
+		if notes := h.readNotes(t); len(notes) != 1 || !strings.HasSuffix(notes[0], " timer/off/2026-11-20T02:15:00Z retry=0 note=off") {
+			t.Errorf("%q", notes)
+		}
+		for _, name := range []string{"none", ""} {
+			if err := h.Fire("test-main", name, at); err == nil {
+				t.Errorf("fired %q", name)
+			}
+		}
+		if err := h.Fire("test-none", "off", at); err == nil {
+			t.Error("fired a function that is none")
+		}
+	})
+}
+
+// TestEnvironment: an instance sees the platform's variables, the deployment's
+// and the host's, and nothing else.
+func TestEnvironment(t *testing.T) {
+	t.Setenv("TEST_SECRET_OF_THE_HOST", "x")
+	h := run(t, Config{Region: "cn-test", Account: "42", Env: map[string]string{"TABLEVAULT_LANES": "3"}})
+	env := h.tick(t, `{"do":"env"}`).Env
+	for name, want := range map[string]string{
+		"FC_FUNCTION_NAME": "test-main", "FC_REGION": "cn-test", "FC_ACCOUNT_ID": "42", "FC_FUNCTION_MEMORY_SIZE": "512", "FC_FUNCTION_HANDLER": "bin/function",
+		"FC_FUNC_CODE_PATH": binaries, "TABLEVAULT_VAULT": "file:///nowhere", "TABLEVAULT_LANES": "3", "TABLEVAULT_FC_ENDPOINT": h.URL(), "ALIBABA_CLOUD_ACCESS_KEY_ID": h.Key().ID,
+	} {
+		if env[name] != want {
+			t.Errorf("%s=%s, want %s", name, env[name], want)
+		}
+	}
+	if _, ok := env["TEST_SECRET_OF_THE_HOST"]; ok {
+		t.Error("the host's environment is seen")
+	}
+	if info, err := os.Stat(env["TMPDIR"]); err != nil || !info.IsDir() {
+		t.Error(err)
+	}
+	if err := h.Close(); err != nil {
+		t.Error(err)
+	}
+	if _, err := os.Stat(env["TMPDIR"]); err == nil {
+		t.Error("the temporary folder is left")
+	}
+}
+
+// TestLog: each line has its function and request in front.
+func TestLog(t *testing.T) {
+	h := run(t, Config{})
+	h.submit(t, "p", `{"do":"print","bytes":3}`)
+	task := h.task(t, "p", Succeeded)
+	prefix := "test-main " + task.RequestID + " | "
+	var mine []string
+	for line := range strings.SplitSeq(h.log.String(), "\n") {
+		if text, ok := strings.CutPrefix(line, prefix); ok {
+			mine = append(mine, text)
+		}
+	}
+	if len(mine) != 7 || mine[0] != "FC Invoke Start RequestId: "+task.RequestID || !strings.Contains(mine[1], `"msg":"start"`) || mine[2] != "line 0" ||
+		mine[4] != "line 2" || !strings.Contains(mine[5], `"counts":{"calls":1}`) || mine[6] != "FC Invoke End RequestId: "+task.RequestID {
+		t.Errorf("%q", mine)
+	}
+}
+
+// TestLateAnswers: an answer to a request that is not in flight is taken and
+// ignored; a stranger is not served.
+func TestLateAnswers(t *testing.T) {
+	h := run(t, Config{})
+	h.tick(t, `{}`)
+	h.mu.Lock()
+	var token string
+	for token = range h.instances {
+	}
+	h.mu.Unlock()
+	post := func(path string) int {
+		t.Helper()
+		res, err := http.Post(h.URL()+path, "application/json", strings.NewReader(`{}`))
+		if err != nil {
+			t.Fatal(err)
+		}
+		res.Body.Close()
+		return res.StatusCode
+	}
+	if got := post("/runtime/" + token + "/2020-11-11/runtime/invocation/none/response"); got != 200 {
+		t.Error(got)
+	}
+	if got := post("/runtime/" + token + "/2020-11-11/runtime/invocation/none/error"); got != 200 {
+		t.Error(got)
+	}
+	if got := post("/runtime/guessed/2020-11-11/runtime/invocation/none/response"); got != 404 {
+		t.Error(got)
+	}
+	h.tick(t, `{}`)
+}
+
+// TestClose: no process is left, callers are answered, and nothing is served.
+func TestClose(t *testing.T) {
+	h := run(t, Config{})
+	child := h.tick(t, `{"do":"child"}`)
+	result := make(chan error, 1)
+	go func() {
+		_, err := h.try(t, `{"do":"sleep","millis":60000}`)
+		result <- err
+	}()
+	h.submit(t, "a", `{"do":"sleep","millis":60000}`)
+	h.task(t, "a", Running)
+	eventually(t, "two are busy", func() bool {
+		busy := 0
+		for _, i := range h.Instances() {
+			if i.RequestID != "" {
+				busy++
+			}
+		}
+		return busy == 2
+	})
+	instances := h.Instances()
+	begin := time.Now()
+	if err := h.Close(); err != nil {
+		t.Error(err)
+	}
+	if took := time.Since(begin); took > 3*time.Second {
+		t.Errorf("closing took %v", took)
+	}
+	for _, i := range instances {
+		if alive(i.PID) {
+			t.Errorf("%+v lives on", i)
+		}
+	}
+	eventually(t, "the child is dead", func() bool { return !alive(child.Child) })
+	if err := <-result; err == nil {
+		t.Error("the call in flight succeeded")
+	}
+	if _, err := h.Host.Submit("test-main", "", nil, 0); err == nil {
+		t.Error("a closed host takes work")
+	}
+	if err := h.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestStartRefuses(t *testing.T) {
+	f := define("test-main", time.Second, nil)
+	missing := f
+	missing.Handler = "bin/none"
+	untimed := f
+	untimed.Timeout = 0
+	if err := os.WriteFile(filepath.Join(binaries, "plain"), nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	plain := f
+	plain.Handler = "plain"
+	for name, test := range map[string]struct {
+		config Config
+		want   string
+	}{
+		"no functions":  {Config{}, "no functions"},
+		"no executable": {Config{Functions: []deployment.Function{missing}}, "build the functions into"},
+		"a plain file":  {Config{Functions: []deployment.Function{plain}}, "no executable file"},
+		"no timeout":    {Config{Functions: []deployment.Function{untimed}}, "no timeout"},
+		"one name":      {Config{Functions: []deployment.Function{f, f}}, "two functions"},
+		"open to all":   {Config{Functions: []deployment.Function{f}, Listen: "0.0.0.0:0"}, "this machine only"},
+		"no port":       {Config{Functions: []deployment.Function{f}, Listen: "127.0.0.1"}, "listen address"},
+		"half a key":    {Config{Functions: []deployment.Function{f}, Key: Key{ID: "x"}}, "secret"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			test.config.BinDir = binaries
+			h, err := Start(t.Context(), test.config)
+			if err == nil {
+				h.Close()
+				t.Fatal("started")
+			}
+			if !strings.Contains(err.Error(), test.want) {
+				t.Errorf("error %q does not mention %q", err, test.want)
+			}
+		})
+	}
+	if s := fmt.Sprintf("%v %+v %#v", Key{ID: "i", Secret: "hidden"}, Key{ID: "i", Secret: "hidden"}, Key{ID: "i", Secret: "hidden"}); strings.Contains(s, "hidden") {
+		t.Error(s)
+	}
+}
+
+// TestContextEndsTheHost: a host whose context ends closes by itself.
+func TestContextEndsTheHost(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	h, err := Start(ctx, Config{Functions: []deployment.Function{define("test-main", time.Second, nil)}, BinDir: binaries})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := h.Submit("test-main", "", []byte(`{"kind":"tick","settings":{"do":"sleep","millis":60000}}`), 0); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "an instance", func() bool { return len(h.Instances()) == 1 })
+	pid := h.Instances()[0].PID
+	cancel()
+	eventually(t, "the process is dead", func() bool { return !alive(pid) })
+	if err := h.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
+// hostUntilKilled is the body of the process that TestHostKilled kills: it hosts
+// a function, says its process id and waits.
+func hostUntilKilled(dir string) {
+	h, err := Start(context.Background(), Config{Functions: []deployment.Function{define("test-main", time.Minute, nil)}, BinDir: dir})
+	if err != nil {
+		fmt.Println(err)
+		os.Exit(1)
+	}
+	if _, err := h.Submit("test-main", "", []byte(`{"kind":"tick","settings":{"do":"sleep","millis":60000}}`), 0); err != nil {
+		fmt.Println(err)
+		os.Exit(1)
+	}
+	for {
+		for _, i := range h.Instances() {
+			if i.RequestID != "" {
+				fmt.Println(i.PID)
+				select {}
+			}
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+}
+
+// TestHostKilled: a host that is killed at once takes its functions with it,
+// which would else ask for work for ever.
+func TestHostKilled(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("only Linux has a signal for the parent's death")
+	}
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	host := exec.Command(self)
+	host.Env = append(os.Environ(), "TEST_HOST_IN="+binaries)
+	out, err := host.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := host.Start(); err != nil {
+		t.Fatal(err)
+	}
+	line, err := bufio.NewReader(out).ReadString('\n')
+	if err != nil {
+		t.Fatal(err)
+	}
+	pid, err := strconv.Atoi(strings.TrimSpace(line))
+	if err != nil {
+		t.Fatalf("the host said %q", line)
+	}
+	if !alive(pid) {
+		t.Fatal("the function is not running")
+	}
+	if err := host.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	_ = host.Wait()
+	eventually(t, "the function is dead", func() bool { return !alive(pid) })
+}

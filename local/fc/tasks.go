@@ -1,0 +1,396 @@
+package fc
+
+import (
+	"container/heap"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"iter"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/tablevault/tablevault/local/fc/deployment"
+)
+
+// Status is where an asynchronous invocation is, in the service's words.
+type Status string
+
+// The statuses.
+const (
+	Enqueued  Status = "Enqueued"
+	Running   Status = "Running"
+	Retrying  Status = "Retrying"
+	Succeeded Status = "Succeeded"
+	Failed    Status = "Failed"
+	Expired   Status = "Expired"
+)
+
+// Ended reports whether the task will not run again.
+func (s Status) Ended() bool { return s == Succeeded || s == Failed || s == Expired }
+
+// Task is one asynchronous invocation.
+type Task struct {
+	ID        string // unique within its function
+	Function  string
+	RequestID string
+	Payload   []byte
+	Status    Status
+	Enqueued  time.Time
+	Due       time.Time // when it is to be delivered next
+	Started   time.Time // last delivery
+	Ended     time.Time
+	Retries   int    // deliveries after the first
+	Instance  string // of the last delivery
+	Error     string // of the last delivery that failed
+}
+
+// Tasks keeps asynchronous invocations. A host asks it what is unfinished when it
+// starts, so that one which outlives the host makes the queue survive a restart.
+// Its methods are called from several goroutines.
+type Tasks interface {
+	// Add stores a new task. It returns an error matching fs.ErrExist if the
+	// function has a task of that id, whatever became of it.
+	Add(Task) error
+
+	// Update replaces the task of t's function and id.
+	Update(t Task) error
+
+	// Get returns a task, or an error matching fs.ErrNotExist.
+	Get(function, id string) (Task, error)
+
+	// All yields all tasks, or one function's, in the order of their addition, and
+	// stops at an error.
+	All(function string) iter.Seq2[Task, error]
+}
+
+// NewMemoryTasks returns a store that lives as long as the process.
+func NewMemoryTasks() Tasks { return &memoryTasks{index: make(map[string]int)} }
+
+type memoryTasks struct {
+	mu    sync.Mutex
+	tasks []Task
+	index map[string]int // function/id to place; neither has a slash
+}
+
+func (m *memoryTasks) Add(t Task) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if _, ok := m.index[t.Function+"/"+t.ID]; ok {
+		return fmt.Errorf("task %s of %s: %w", t.ID, t.Function, fs.ErrExist)
+	}
+	m.index[t.Function+"/"+t.ID] = len(m.tasks)
+	m.tasks = append(m.tasks, t)
+	return nil
+}
+
+func (m *memoryTasks) Update(t Task) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	at, ok := m.index[t.Function+"/"+t.ID]
+	if !ok {
+		return fmt.Errorf("task %s of %s: %w", t.ID, t.Function, fs.ErrNotExist)
+	}
+	m.tasks[at] = t
+	return nil
+}
+
+func (m *memoryTasks) Get(function, id string) (Task, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	at, ok := m.index[function+"/"+id]
+	if !ok {
+		return Task{}, fmt.Errorf("task %s of %s: %w", id, function, fs.ErrNotExist)
+	}
+	return m.tasks[at], nil
+}
+
+func (m *memoryTasks) All(function string) iter.Seq2[Task, error] {
+	return func(yield func(Task, error) bool) {
+		m.mu.Lock()
+		all := slices.Clone(m.tasks)
+		m.mu.Unlock()
+		for _, t := range all {
+			if (function == "" || t.Function == function) && !yield(t, nil) {
+				return
+			}
+		}
+	}
+}
+
+// queue is the tasks of one function by when they are due.
+type queue struct {
+	mu    sync.Mutex
+	items dueOrder
+	added int
+	wake  chan struct{} // has an element after a push
+}
+
+type queued struct {
+	task   Task
+	copied bool          // a second delivery of the same event, whose outcome is not recorded
+	kill   time.Duration // when to kill the instance; zero does not
+	faulty bool          // the fault was decided
+	order  int
+}
+
+func newQueue() *queue { return &queue{wake: make(chan struct{}, 1)} }
+
+func (q *queue) push(item queued) {
+	q.mu.Lock()
+	q.added++
+	item.order = q.added
+	heap.Push(&q.items, item)
+	q.mu.Unlock()
+	select {
+	case q.wake <- struct{}{}:
+	default:
+	}
+}
+
+// pop returns the first item once it is due, or false when ctx ends.
+func (q *queue) pop(ctx context.Context) (queued, bool) {
+	for {
+		q.mu.Lock()
+		wait := time.Hour
+		if len(q.items) > 0 {
+			wait = time.Until(q.items[0].task.Due)
+			if wait <= 0 {
+				item := heap.Pop(&q.items).(queued)
+				q.mu.Unlock()
+				return item, true
+			}
+		}
+		q.mu.Unlock()
+		timer := time.NewTimer(wait)
+		select {
+		case <-timer.C:
+		case <-q.wake:
+		case <-ctx.Done():
+			timer.Stop()
+			return queued{}, false
+		}
+		timer.Stop()
+	}
+}
+
+type dueOrder []queued
+
+func (d dueOrder) Len() int      { return len(d) }
+func (d dueOrder) Swap(i, j int) { d[i], d[j] = d[j], d[i] }
+func (d *dueOrder) Push(x any)   { *d = append(*d, x.(queued)) }
+func (d dueOrder) Less(i, j int) bool {
+	if !d[i].task.Due.Equal(d[j].task.Due) {
+		return d[i].task.Due.Before(d[j].task.Due)
+	}
+	return d[i].order < d[j].order
+}
+func (d *dueOrder) Pop() any {
+	last := len(*d) - 1
+	x := (*d)[last]
+	(*d)[last] = queued{}
+	*d = (*d)[:last]
+	return x
+}
+
+// resume queues what the store says is unfinished.
+func (h *Host) resume() error {
+	for t, err := range h.config.Tasks.All("") {
+		if err != nil {
+			return fmt.Errorf("read the tasks: %w", err)
+		}
+		p := h.pools[t.Function]
+		if t.Status.Ended() || p == nil {
+			continue
+		}
+		p.queue.push(queued{task: t})
+	}
+	return nil
+}
+
+// Submit invokes a function asynchronously, for the machine's own triggers: no
+// signature is asked for. An empty task id is replaced by a unique one. It
+// returns the request id; the error matches fs.ErrExist if the task id is taken.
+func (h *Host) Submit(function, taskID string, event []byte, delay time.Duration) (string, error) {
+	h.mu.Lock()
+	p, closing := h.pools[function], h.closing
+	h.mu.Unlock()
+	switch {
+	case closing:
+		return "", errClosing
+	case p == nil:
+		return "", fmt.Errorf("submit: there is no function %s", function)
+	case len(event) > maxAsyncPayload:
+		return "", fmt.Errorf("submit to %s: an event of %d bytes exceeds %d", function, len(event), maxAsyncPayload)
+	}
+	now := time.Now()
+	t := Task{ID: taskID, Function: function, RequestID: newRequestID(), Payload: event, Status: Enqueued, Enqueued: now, Due: now.Add(delay)}
+	if t.ID == "" {
+		t.ID = "t_" + token(16)
+	}
+	if err := h.config.Tasks.Add(t); err != nil {
+		return "", err
+	}
+	p.queue.push(queued{task: t})
+	return t.RequestID, nil
+}
+
+// dispatch delivers p's tasks in the order in which they are due, each as soon as
+// there is an instance for it.
+func (h *Host) dispatch(p *pool) {
+	for {
+		item, ok := p.queue.pop(h.ctx)
+		if !ok {
+			return
+		}
+		if h.config.Fault != nil && !item.faulty {
+			item.faulty = true
+			fault := h.config.Fault(Delivery{
+				Function: item.task.Function, TaskID: item.task.ID, RequestID: item.task.RequestID, Payload: item.task.Payload, Retry: item.task.Retries})
+			if fault.Drop {
+				continue
+			}
+			item.kill = fault.KillAfter
+			if fault.Twice {
+				again := item
+				again.copied = true
+				p.queue.push(again)
+			}
+			if fault.Delay > 0 {
+				item.task.Due = time.Now().Add(fault.Delay)
+				p.queue.push(item)
+				continue
+			}
+		}
+		i, err := h.acquire(h.ctx, p, true)
+		switch {
+		case h.ctx.Err() != nil:
+			if i != nil {
+				h.release(i, true)
+			}
+			return
+		case errors.Is(err, errClosing):
+			return
+		}
+		// The age counts until an instance has been found.
+		if age := p.function.Async.MaxAge; !item.copied && age > 0 && time.Since(item.task.Enqueued) > age {
+			if i != nil {
+				h.release(i, true)
+			}
+			h.end(item.task, Expired, fmt.Sprintf("not delivered within %v", age))
+			continue
+		}
+		h.work.Go(func() { h.deliver(p, item, i, err) })
+	}
+}
+
+// deliver runs one delivery on an instance, or fails it with the error that
+// starting one had, and decides what becomes of the task.
+func (h *Host) deliver(p *pool, item queued, i *instance, startError error) {
+	t := item.task
+	c := newCall(t.RequestID, t.Payload, t.Retries)
+	if startError != nil {
+		c.finish(errorBody("%v", startError), unhandledError)
+	} else {
+		t.Started, t.Instance, t.Status = time.Now(), i.id, Running
+		if !item.copied {
+			h.update(t)
+		}
+		if item.kill > 0 {
+			timer := time.AfterFunc(item.kill, i.kill)
+			defer timer.Stop()
+		}
+		h.release(i, i.serve(c))
+	}
+	if item.copied {
+		return
+	}
+	if c.result.errorType == "" {
+		h.end(t, Succeeded, "")
+		return
+	}
+	if h.ctx.Err() != nil {
+		return // the host is closing, which is not the function's failure
+	}
+	t.Error = c.result.errorType + ": " + string(c.result.body[:min(len(c.result.body), 4<<10)])
+	if t.Retries >= p.function.Async.Retries {
+		h.end(t, Failed, t.Error)
+		return
+	}
+	t.Retries++
+	t.Status, t.Due = Retrying, time.Now().Add(h.config.Backoff(t.Retries))
+	h.update(t)
+	p.queue.push(queued{task: t})
+}
+
+// end records a task's last status, and lets its payload go.
+func (h *Host) end(t Task, status Status, text string) {
+	t.Status, t.Error, t.Ended, t.Payload = status, text, time.Now(), nil
+	if status != Succeeded {
+		h.log.print(t.Function+" "+t.RequestID, fmt.Sprintf("task %s: %s after %d retries: %s", t.ID, status, t.Retries, text))
+	}
+	h.update(t)
+}
+
+func (h *Host) update(t Task) {
+	if err := h.config.Tasks.Update(t); err != nil {
+		h.log.print("host", fmt.Sprintf("record task %s of %s: %v", t.ID, t.Function, err))
+	}
+}
+
+// tick fires a timer whenever it is due.
+func (h *Host) tick(p *pool, t deployment.Timer) {
+	now := time.Now()
+	for {
+		next := t.Schedule.Next(now)
+		if next.IsZero() {
+			return
+		}
+		wait := time.NewTimer(time.Until(next))
+		select {
+		case <-wait.C:
+		case <-h.ctx.Done():
+			wait.Stop()
+			return
+		}
+		if err := h.fire(p.function.Name, t, next); err != nil {
+			h.log.print("host", fmt.Sprintf("timer %s of %s: %v", t.Name, p.function.Name, err))
+		}
+		// From the tick that was due, so that a machine which slept does not make up
+		// for all it missed, and none fires twice.
+		if now = next; time.Since(next) > time.Minute {
+			now = time.Now()
+		}
+	}
+}
+
+// Fire fires a function's timer, also one that is switched off, as if it had been
+// due at that time.
+func (h *Host) Fire(function, timer string, at time.Time) error {
+	h.mu.Lock()
+	p := h.pools[function]
+	h.mu.Unlock()
+	if p != nil {
+		for _, t := range p.function.Timers {
+			if t.Name == timer {
+				return h.fire(function, t, at)
+			}
+		}
+	}
+	return fmt.Errorf("fire: function %s has no timer %s", function, timer)
+}
+
+func (h *Host) fire(function string, t deployment.Timer, at time.Time) error {
+	event, err := json.Marshal(struct {
+		TriggerTime string `json:"triggerTime"`
+		TriggerName string `json:"triggerName"`
+		Payload     string `json:"payload"`
+	}{at.UTC().Format(time.RFC3339), t.Name, t.Payload})
+	if err != nil {
+		return err
+	}
+	_, err = h.Submit(function, "", event, 0)
+	return err
+}
