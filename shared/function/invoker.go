@@ -288,7 +288,9 @@ func (v *Invoker) call(ctx context.Context, function string, event []byte, taskI
 }
 
 // exchange makes one request for the client and remembers the status, which the
-// client loses when an error's body is not the JSON it expects.
+// client loses when an error's body is not the JSON it expects. It also keeps the
+// client from the HTTP client that it would share with all others of the process,
+// whose timeout it sets while requests are under way.
 type exchange struct {
 	client *http.Client
 	status int
