@@ -1,58 +1,22 @@
 package ots_test
 
 import (
-	"bytes"
 	"fmt"
 	"io"
 	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
 	"testing"
+	"time"
 
-	"github.com/aliyun/aliyun-tablestore-go-sdk/common"
 	"github.com/aliyun/aliyun-tablestore-go-sdk/tablestore"
 	"github.com/aliyun/aliyun-tablestore-go-sdk/tablestore/otsprotocol"
 	"github.com/golang/protobuf/proto"
-
-	"crypto/md5"
-	"encoding/base64"
-	"time"
 
 	"github.com/tablevault/tablevault/local/ots"
 	"github.com/tablevault/tablevault/local/ots/engine"
 	"github.com/tablevault/tablevault/shared/plainbuffer"
 )
-
-// request is a signed request of the wire.
-func request(t testing.TB, url, op string, m proto.Message) *http.Request {
-	t.Helper()
-	body, err := proto.Marshal(m)
-	if err != nil {
-		t.Fatal(err)
-	}
-	r, err := http.NewRequest("POST", url+"/"+op, bytes.NewReader(body))
-	if err != nil {
-		t.Fatal(err)
-	}
-	sum := md5.Sum(body)
-	r.Header.Set("x-ots-date", time.Now().UTC().Format("2006-01-02T15:04:05.000Z"))
-	r.Header.Set("x-ots-apiversion", "2015-12-31")
-	r.Header.Set("x-ots-accesskeyid", ots.DefaultKeyID)
-	r.Header.Set("x-ots-instancename", "local")
-	r.Header.Set("x-ots-contentmd5", base64.StdEncoding.EncodeToString(sum[:]))
-	sign(t, r, ots.DefaultKeySecret)
-	return r
-}
-
-// sign signs with the SDK's own code.
-func sign(t testing.TB, r *http.Request, secret string) {
-	t.Helper()
-	signature, err := tablestore.GetSignature(r.URL.Path, "POST", &common.DefaultCredentials{AccessKeyID: r.Header.Get("x-ots-accesskeyid"), AccessKeySecret: secret}, r.Header)
-	if err != nil {
-		t.Fatal(err)
-	}
-	r.Header.Set("x-ots-signature", signature)
-}
 
 // shapes are rows as the project's measurements use them.
 func shapes(n int) map[string]func(i int) *tablestore.PutRowChange {

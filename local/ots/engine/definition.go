@@ -197,7 +197,7 @@ func (d *Definition) check() *Error {
 
 func checkDefined(columns []DefinedColumn, key []KeyColumn) *Error {
 	if len(columns) > MaxDefinedColumns {
-		return invalid("The number of defined columns exceeds the limit, limit count: %d, column count: %d.", MaxDefinedColumns, len(columns))
+		return invalid("The number of defined columns must be in range: [0, %d].", MaxDefinedColumns)
 	}
 	seen := map[string]bool{}
 	for _, c := range key {

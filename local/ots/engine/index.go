@@ -47,7 +47,7 @@ func (d *Definition) checkIndex(x *Index) *Error {
 		return invalid("Invalid index name: '%s'.", x.Name)
 	}
 	if len(d.Indexes) >= MaxIndexes {
-		return refuse(CodeQuotaExhausted, "Number of index per table exceeds the quota:%d.", MaxIndexes)
+		return invalid("Number of index per table exceeds the quota:%d.", MaxIndexes)
 	}
 	if d.Base != "" {
 		return invalid("Can't create index on index table.")
@@ -58,8 +58,11 @@ func (d *Definition) checkIndex(x *Index) *Error {
 	if d.Options.TTL >= 0 && d.Options.AllowUpdate {
 		return invalid("Don't support allow update operation on table with index and ttl")
 	}
-	if len(x.Key) == 0 {
-		return invalid("The primary key of index: '%s' is missing.", x.Name)
+	if len(x.Key) == 0 || len(x.Key) > MaxKeyColumns {
+		return invalid("The number of primary key columns must be in range: [1, %d] in index.", MaxKeyColumns)
+	}
+	if len(x.Columns) > MaxIndexColumns {
+		return invalid("The number of attribute columns must be in range: [0, %d] in index.", MaxIndexColumns)
 	}
 	for i, name := range x.Key {
 		if slices.Contains(x.Key[:i], name) {
@@ -73,9 +76,6 @@ func (d *Definition) checkIndex(x *Index) *Error {
 			return invalid("The auto increment primary key: '%s' can't be the first primary key of index.", name)
 		}
 	}
-	if n := len(x.Key); n > MaxKeyColumns+len(d.Key) {
-		return invalid("The number of primary keys of index: '%s' exceeds the limit, limit count: %d, column count: %d.", x.Name, MaxKeyColumns, n)
-	}
 	if x.Local {
 		if x.Key[0] != d.Key[0].Name {
 			return invalid("The first primary key of local index must be the first primary key of the table.")
@@ -83,9 +83,6 @@ func (d *Definition) checkIndex(x *Index) *Error {
 		if !x.Sync {
 			return invalid("Local index must be updated synchronously.")
 		}
-	}
-	if len(x.Columns) > MaxIndexColumns {
-		return invalid("The number of attribute columns of index exceeds the limit, limit count: %d, column count: %d.", MaxIndexColumns, len(x.Columns))
 	}
 	for i, name := range x.Columns {
 		if _, ok := d.defined(name); !ok {

@@ -162,6 +162,9 @@ func (e *Engine) checkChange(c *Change) *Error {
 		return err
 	}
 	c.size = keySize(key)
+	if err := c.checkReturn(); err != nil {
+		return err
+	}
 	if c.Op == Delete {
 		return nil
 	}
@@ -201,6 +204,25 @@ func (e *Engine) checkChange(c *Change) *Error {
 	}
 	if c.size > MaxRowWrite {
 		return invalid("The total data size of %s request exceeds the limit, limit size: %d, data size: %d.", c.Op.request(), MaxRowWrite, c.size)
+	}
+	return nil
+}
+
+// checkReturn refuses a wish for columns that the change does not increment.
+func (c *Change) checkReturn() *Error {
+	if c.Return != ReturnAfter {
+		if len(c.ReturnColumns) > 0 {
+			return invalid("Return columns can only be set with RT_AFTER_MODIFY.")
+		}
+		return nil
+	}
+	for _, name := range c.ReturnColumns {
+		incremented := slices.ContainsFunc(c.Row.Cells, func(cell plainbuffer.Cell) bool {
+			return cell.Op == plainbuffer.Increment && string(cell.Name) == name
+		})
+		if !incremented {
+			return invalid("Return column: '%s' is not incremented by the request.", name)
+		}
 	}
 	return nil
 }
