@@ -1,0 +1,275 @@
+package shard
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/tablevault/tablevault/shared/table"
+)
+
+// A Reader reads a shard from its beginning to its end, believing nothing: what
+// it gives out has been checked against the checksums that Tablestore sent,
+// the record's digest, and, by the time it returns io.EOF, the end mark. It
+// serves one goroutine.
+type Reader struct {
+	Header Header
+
+	src     *bufio.Reader
+	decoder *decoder
+	sync    [16]byte
+	data    []byte
+	sum     Summary
+	lanes   map[int]*readLane
+	ended   bool
+	block   int64
+}
+
+type readLane struct {
+	last table.Key
+	rows int64
+}
+
+// NewReader reads the header of a shard.
+func NewReader(src io.Reader) (*Reader, error) {
+	r := &Reader{src: bufio.NewReaderSize(src, 64<<10), lanes: map[int]*readLane{}}
+	value, sync, err := readFileHeader(r.src, schema, metadataKey)
+	if err != nil {
+		return nil, err
+	}
+	if r.Header, err = decodeHeader(value); err != nil {
+		return nil, err
+	}
+	r.sync = sync
+	r.decoder = newDecoder(r.Header.Schema, r.Header.Seed)
+	return r, nil
+}
+
+// readFileHeader reads a container file's header as this package writes it and
+// no other, and returns the metadata under key.
+func readFileHeader(src *bufio.Reader, schema, key string) ([]byte, [16]byte, error) {
+	var sync [16]byte
+	read := &recorder{src: src}
+	if !bytes.Equal(read.take(len(magic)), []byte(magic)) {
+		if read.err != nil && !errors.Is(read.err, io.ErrUnexpectedEOF) {
+			return nil, sync, read.err
+		}
+		return nil, sync, corrupt("it does not begin as an Avro container file")
+	}
+	count := read.long()
+	meta := map[string][]byte{}
+	for range min(count, 16) {
+		name := read.bytes()
+		meta[string(name)] = read.bytes()
+		if read.err != nil {
+			break
+		}
+	}
+	end := read.long()
+	if read.err != nil {
+		return nil, sync, read.corrupt("header")
+	}
+	want, sum := appendFileHeader(nil, schema, key, meta[key])
+	got := read.all
+	read.take(len(sync))
+	if read.err != nil {
+		return nil, sync, read.corrupt("header")
+	}
+	if v, ok := meta[key]; ok && end == 0 && !bytes.Equal(want[:len(want)-16], got) {
+		// Another version has another schema: say so, if the header can.
+		if _, err := decodeHeader(v); errors.Is(err, ErrVersion) {
+			return nil, sync, err
+		}
+	}
+	if !bytes.Equal(want, read.all) {
+		return nil, sync, corrupt("its header is not one of version %d", Format)
+	}
+	return meta[key], sum, nil
+}
+
+// recorder reads a header and remembers its bytes.
+type recorder struct {
+	src *bufio.Reader
+	all []byte
+	err error
+}
+
+func (r *recorder) take(n int) []byte {
+	if r.err != nil {
+		return nil
+	}
+	if n < 0 || len(r.all)+n > maxHeader {
+		r.err = corrupt("its header is longer than %d bytes", maxHeader)
+		return nil
+	}
+	at := len(r.all)
+	r.all = append(r.all, make([]byte, n)...)
+	if _, err := io.ReadFull(r.src, r.all[at:]); err != nil {
+		r.err = unexpected(err)
+		return nil
+	}
+	return r.all[at:]
+}
+
+func (r *recorder) long() int64 {
+	var v uint64
+	for shift := 0; shift < 64; shift += 7 {
+		b := r.take(1)
+		if b == nil {
+			return 0
+		}
+		v |= uint64(b[0]&0x7f) << shift
+		if b[0] < 0x80 {
+			return int64(v>>1) ^ -int64(v&1)
+		}
+	}
+	r.err = corrupt("a number of more than 64 bits")
+	return 0
+}
+
+func (r *recorder) bytes() []byte {
+	n := r.long()
+	if n < 0 || n > maxHeader {
+		r.err = corrupt("its header is longer than %d bytes", maxHeader)
+		return nil
+	}
+	return r.take(int(n))
+}
+
+func (r *recorder) corrupt(where string) error {
+	if errors.Is(r.err, io.ErrUnexpectedEOF) {
+		return corrupt("it stops in its %s", where)
+	}
+	return r.err
+}
+
+func unexpected(err error) error {
+	if err == io.EOF {
+		return io.ErrUnexpectedEOF
+	}
+	return err
+}
+
+// Next reads the next block into rows. It returns io.EOF after the end mark, if
+// the totals are right and nothing follows.
+func (r *Reader) Next(rows *Rows) error {
+	if r.ended {
+		return io.EOF
+	}
+	data, err := r.frame()
+	if err == nil {
+		err = r.decoder.decode(data, rows)
+	}
+	if err != nil {
+		return r.at(err)
+	}
+	if rows.end != nil {
+		return r.finish(rows.end)
+	}
+	l := r.lanes[rows.Lane]
+	if l == nil {
+		l = new(readLane)
+		r.lanes[rows.Lane] = l
+	}
+	if l.last != nil {
+		if c := l.last.Compare(rows.First); c > 0 || (c == 0) != rows.Continues {
+			return r.at(corrupt("lane %d has the row %v after %v", rows.Lane, rows.First, l.last))
+		}
+	}
+	l.last = rows.Last
+	n := int64(rows.Len())
+	if rows.Unfinished {
+		n = 0
+	}
+	l.rows += n
+	r.sum.Rows += n
+	r.sum.Blocks++
+	r.sum.Digest.Add(rows.Digest)
+	r.block++
+	return nil
+}
+
+func (r *Reader) at(err error) error { return fmt.Errorf("block %d: %w", r.block, err) }
+
+// Summary is the shard's totals; they are right once Next has returned io.EOF.
+func (r *Reader) Summary() Summary { return r.sum }
+
+// frame reads one Avro block: the count 1, the size, the record, the marker.
+func (r *Reader) frame() ([]byte, error) {
+	count, err := readLong(r.src)
+	if err != nil {
+		return nil, stops(err)
+	}
+	size, err := readLong(r.src)
+	if err != nil {
+		return nil, stops(err)
+	}
+	if count != 1 || size <= 0 || size > maxRecord {
+		return nil, corrupt("an Avro block of %d records in %d bytes", count, size)
+	}
+	n := int(size) + len(r.sync)
+	if cap(r.data) < n {
+		r.data = make([]byte, n)
+	}
+	r.data = r.data[:n]
+	if _, err := io.ReadFull(r.src, r.data); err != nil {
+		return nil, stops(unexpected(err))
+	}
+	if [16]byte(r.data[size:]) != r.sync {
+		return nil, corrupt("no marker after the record")
+	}
+	return r.data[:size], nil
+}
+
+func stops(err error) error {
+	if err == io.EOF || err == io.ErrUnexpectedEOF {
+		return corrupt("it stops without an end mark")
+	}
+	return err
+}
+
+func readLong(src io.ByteReader) (int64, error) {
+	v, err := binary.ReadUvarint(src)
+	if err != nil {
+		if err == io.EOF || err == io.ErrUnexpectedEOF {
+			return 0, err
+		}
+		return 0, corrupt("a number of more than 64 bits")
+	}
+	return int64(v>>1) ^ -int64(v&1), nil
+}
+
+func (r *Reader) finish(end *Summary) error {
+	if end.Rows != r.sum.Rows || end.Blocks != r.sum.Blocks || end.Digest != r.sum.Digest {
+		return r.at(corrupt("%d rows in %d blocks were read, the end mark says %d in %d, or another digest",
+			r.sum.Rows, r.sum.Blocks, end.Rows, end.Blocks))
+	}
+	if len(r.decoder.pieces) > 0 {
+		return r.at(corrupt("a row without its last piece"))
+	}
+	for i, l := range r.lanes {
+		if i >= len(end.Lanes) || end.Lanes[i].Rows != l.rows {
+			return r.at(corrupt("lane %d has %d rows, the end mark says otherwise", i, l.rows))
+		}
+		if end.Lanes[i].Next.Compare(l.last) <= 0 {
+			return r.at(corrupt("lane %d ends at %v, it holds the row %v", i, end.Lanes[i].Next, l.last))
+		}
+	}
+	for i, l := range end.Lanes {
+		if r.lanes[i] == nil && l.Rows != 0 {
+			return r.at(corrupt("lane %d has no rows, the end mark says %d", i, l.Rows))
+		}
+	}
+	if _, err := r.src.ReadByte(); err != io.EOF {
+		if err != nil {
+			return err
+		}
+		return r.at(corrupt("bytes after the end mark"))
+	}
+	r.sum.Lanes = end.Lanes
+	r.ended = true
+	return io.EOF
+}
