@@ -25,11 +25,12 @@
 //	defer host.Close()
 //
 // Tests hold it by the hand: [Host.Instances], [Host.Kill], [Host.Fire] and
-// [Config.Fault] kill, repeat, drop and delay.
+// [Config.Fault] kill, repeat, drop and delay. Object triggers are fired by
+// whoever keeps the objects, through [Host.ObjectCreated].
 //
-// Not here: HTTP triggers, lifecycle hooks, versions and aliases, destinations,
-// provisioned instances, and limits on memory and CPU. Object triggers are fired
-// by whoever keeps the objects, through [Host.Submit].
+// Not here: HTTP and EventBridge triggers, lifecycle hooks, versions and aliases,
+// destinations other than functions, stopping a task, provisioned instances, and
+// limits on memory and CPU.
 package fc
 
 import (

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net/http"
 	"os"
 	"os/exec"
@@ -370,6 +371,7 @@ func TestFailures(t *testing.T) {
 		"exit":             {`{"do":"exit"}`, function.TypeCrash, "exit status 7"},
 		"deadline obeyed":  {`{"do":"wait","millis":60000}`, function.TypeDeadline, "deadline"},
 		"deadline ignored": {`{"do":"sleep","millis":60000}`, function.TypeCrash, "timed out after 1s"},
+		"hangs for good":   {`{"do":"stop"}`, function.TypeCrash, "timed out after 1s"},
 		"bad settings":     {`{"do":7}`, function.TypePermanent, "cannot unmarshal"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -777,6 +779,118 @@ func TestTimers(t *testing.T) {
 	})
 }
 
+// TestObjectCreated: an object that matches a trigger is told in the service's
+// form.
+func TestObjectCreated(t *testing.T) {
+	f := define("test-main", 10*time.Second, nil)
+	f.Objects = []deployment.ObjectTrigger{{Name: "r", Bucket: "b", Events: []string{"oss:ObjectCreated:PutObject"}, Prefix: "requests/", Suffix: ".json"}}
+	h := run(t, Config{Functions: []deployment.Function{f}})
+	put := Object{Event: "oss:ObjectCreated:PutObject", Bucket: "b", Key: "requests/a.json", ETag: "E", Size: 7, Created: time.Now()}
+	other := []Object{put, put, put, put}
+	other[0].Bucket = "c"
+	other[1].Key = "shards/a.json"
+	other[2].Key = "requests/a.txt"
+	other[3].Event = "oss:ObjectCreated:CopyObject"
+	for _, o := range append(other, put) {
+		if err := h.ObjectCreated(o); err != nil {
+			t.Fatal(err)
+		}
+	}
+	eventually(t, "the restore", func() bool { return len(h.readNotes(t)) > 0 })
+	if notes := h.readNotes(t); len(notes) != 1 || !strings.HasSuffix(notes[0], " object/b/requests/a.json/E retry=0 note=oss://b/requests/a.json") {
+		t.Errorf("%q", notes)
+	}
+}
+
+// TestDestinations: the outcome of an asynchronous invocation is told to the
+// function that is named for it, once it is final.
+func TestDestinations(t *testing.T) {
+	f := define("test-main", 10*time.Second, nil)
+	f.Async.OnFailure = "acs:fc:local::functions/test-other"
+	f.Async.OnSuccess = "acs:mns:local:0:/queues/q/messages"
+	h := run(t, Config{Functions: []deployment.Function{f, define("test-other", 10*time.Second, nil)}})
+	h.submit(t, "good", `{}`)
+	h.task(t, "good", Succeeded)
+	h.submit(t, "bad", `{"do":"exit"}`)
+	bad := h.task(t, "bad", Failed)
+	eventually(t, "the report", func() bool { return len(h.readNotes(t)) >= 5 })
+	last := h.readNotes(t)[4]
+	for _, want := range []string{" destination/" + bad.RequestID + " ", "note=" + unhandledError + ` {"v":1,"kind":"tick","settings":{"do":"exit"}} {"errorMessage":"Process exited`} {
+		if !strings.Contains(last, want) {
+			t.Errorf("%s lacks %s", last, want)
+		}
+	}
+	if !strings.Contains(h.log.String(), "task good: acs:mns:local:0:/queues/q/messages is not told") {
+		t.Error("the queue that was not told is not in the log")
+	}
+}
+
+// TestKilledAtRandom: whatever is killed whenever, each task ends, none runs
+// after it ended, and the books are right afterwards.
+func TestKilledAtRandom(t *testing.T) {
+	seed := uint64(time.Now().UnixNano())
+	t.Logf("seed %d", seed)
+	random := rand.New(rand.NewPCG(seed, 0))
+	f := define("test-main", 10*time.Second, nil)
+	f.Async.Retries = 8
+	h := run(t, Config{Functions: []deployment.Function{f, define("test-other", 10*time.Second, nil)}, MaxInstances: 4, MaxTotal: 5,
+		Fault: func(d Delivery) Fault { return Fault{Twice: len(d.TaskID)%2 == 0 && d.Retry == 0} }})
+	const tasks = 60
+	for n := range tasks {
+		h.submit(t, fmt.Sprintf("t%d", n), fmt.Sprintf(`{"do":"wait","millis":%d,"note":"t%d"}`, random.IntN(60), n))
+	}
+	kills := 0
+	left := func() int {
+		n := 0
+		for task, err := range h.config.Tasks.All("test-main") {
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !task.Status.Ended() {
+				n++
+			}
+		}
+		return n
+	}
+	eventually(t, "all tasks end", func() bool {
+		time.Sleep(time.Duration(random.IntN(20)) * time.Millisecond)
+		if all := h.Instances(); len(all) > 0 && kills < 2*tasks {
+			if h.Kill(all[random.IntN(len(all))].PID) == nil {
+				kills++
+			}
+		}
+		return left() == 0
+	})
+	if kills == 0 {
+		t.Fatal("nothing was killed")
+	}
+	succeeded, retries := 0, 0
+	for task := range h.config.Tasks.All("test-main") {
+		if task.Status == Succeeded {
+			succeeded++
+		} else if !strings.Contains(task.Error, "signal: killed") && !strings.Contains(task.Error, "before it asked for work") {
+			t.Errorf("%+v", task)
+		}
+		retries += task.Retries
+	}
+	t.Logf("%d kills, %d of %d tasks succeeded with %d retries", kills, succeeded, tasks, retries)
+	if succeeded == 0 || retries == 0 {
+		t.Error("the kills hit nothing, or everything")
+	}
+	eventually(t, "the books agree", func() bool {
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		count := 0
+		for _, p := range h.pools {
+			count += p.count
+		}
+		return h.total == count && len(h.instances) == count && count <= 5
+	})
+	for range 4 {
+		h.tick(t, `{}`)
+	}
+}
+
 // TestEnvironment: an instance sees the platform's variables, the deployment's
 // and the host's, and nothing else.
 func TestEnvironment(t *testing.T) {
@@ -1017,4 +1131,26 @@ func TestHostKilled(t *testing.T) {
 	}
 	_ = host.Wait()
 	eventually(t, "the function is dead", func() bool { return !alive(pid) })
+}
+
+func BenchmarkInvoke(b *testing.B) {
+	for _, cold := range []bool{false, true} {
+		b.Run(fmt.Sprintf("cold=%v", cold), func(b *testing.B) {
+			h, err := Start(b.Context(), Config{Functions: []deployment.Function{define("test-main", time.Minute, nil)}, BinDir: binaries, Cold: cold})
+			if err != nil {
+				b.Fatal(err)
+			}
+			defer h.Close()
+			key := h.Key()
+			invoker, err := function.NewInvoker(function.InvokerConfig{Endpoint: h.URL(), Credentials: function.Credentials{ID: key.ID, Secret: key.Secret}.Provider()})
+			if err != nil {
+				b.Fatal(err)
+			}
+			for b.Loop() {
+				if _, err := invoker.Invoke(b.Context(), "test-main", function.Command{Kind: function.KindPing}); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
 }

@@ -193,7 +193,7 @@ type taskView struct {
 func (h *Host) viewTask(t Task) taskView {
 	v := taskView{
 		TaskID: t.ID, RequestID: t.RequestID, Qualifier: "LATEST", InstanceID: t.Instance, Status: t.Status, Retried: t.Retries, ErrorMessage: t.Error,
-		FunctionARN: fmt.Sprintf("acs:fc:%s:%s:functions/%s", h.config.Region, h.config.Account, t.Function),
+		FunctionARN: h.arn(t.Function),
 	}
 	if !t.Started.IsZero() {
 		v.Started = t.Started.UnixMilli()

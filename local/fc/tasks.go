@@ -3,7 +3,6 @@ package fc
 import (
 	"container/heap"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -11,8 +10,6 @@ import (
 	"slices"
 	"sync"
 	"time"
-
-	"github.com/tablevault/tablevault/local/fc/deployment"
 )
 
 // Status is where an asynchronous invocation is, in the service's words.
@@ -279,7 +276,7 @@ func (h *Host) dispatch(p *pool) {
 			if i != nil {
 				h.release(i, true)
 			}
-			h.end(item.task, Expired, fmt.Sprintf("not delivered within %v", age))
+			h.end(p, item.task, Expired, outcome{}, fmt.Sprintf("not delivered within %v", age))
 			continue
 		}
 		h.work.Go(func() { h.deliver(p, item, i, err) })
@@ -308,7 +305,7 @@ func (h *Host) deliver(p *pool, item queued, i *instance, startError error) {
 		return
 	}
 	if c.result.errorType == "" {
-		h.end(t, Succeeded, "")
+		h.end(p, t, Succeeded, c.result, "")
 		return
 	}
 	if h.ctx.Err() != nil {
@@ -316,7 +313,7 @@ func (h *Host) deliver(p *pool, item queued, i *instance, startError error) {
 	}
 	t.Error = c.result.errorType + ": " + string(c.result.body[:min(len(c.result.body), 4<<10)])
 	if t.Retries >= p.function.Async.Retries {
-		h.end(t, Failed, t.Error)
+		h.end(p, t, Failed, c.result, t.Error)
 		return
 	}
 	t.Retries++
@@ -325,9 +322,13 @@ func (h *Host) deliver(p *pool, item queued, i *instance, startError error) {
 	p.queue.push(queued{task: t})
 }
 
-// end records a task's last status, and lets its payload go.
-func (h *Host) end(t Task, status Status, text string) {
-	t.Status, t.Error, t.Ended, t.Payload = status, text, time.Now(), nil
+// end records a task's last status, tells its destination, and lets its payload
+// go. The destination comes first: a host that dies between the two tells it
+// again, and never not at all.
+func (h *Host) end(p *pool, t Task, status Status, out outcome, text string) {
+	t.Status, t.Error, t.Ended = status, text, time.Now()
+	h.report(p, t, out)
+	t.Payload = nil
 	if status != Succeeded {
 		h.log.print(t.Function+" "+t.RequestID, fmt.Sprintf("task %s: %s after %d retries: %s", t.ID, status, t.Retries, text))
 	}
@@ -338,59 +339,4 @@ func (h *Host) update(t Task) {
 	if err := h.config.Tasks.Update(t); err != nil {
 		h.log.print("host", fmt.Sprintf("record task %s of %s: %v", t.ID, t.Function, err))
 	}
-}
-
-// tick fires a timer whenever it is due.
-func (h *Host) tick(p *pool, t deployment.Timer) {
-	now := time.Now()
-	for {
-		next := t.Schedule.Next(now)
-		if next.IsZero() {
-			return
-		}
-		wait := time.NewTimer(time.Until(next))
-		select {
-		case <-wait.C:
-		case <-h.ctx.Done():
-			wait.Stop()
-			return
-		}
-		if err := h.fire(p.function.Name, t, next); err != nil {
-			h.log.print("host", fmt.Sprintf("timer %s of %s: %v", t.Name, p.function.Name, err))
-		}
-		// From the tick that was due, so that a machine which slept does not make up
-		// for all it missed, and none fires twice.
-		if now = next; time.Since(next) > time.Minute {
-			now = time.Now()
-		}
-	}
-}
-
-// Fire fires a function's timer, also one that is switched off, as if it had been
-// due at that time.
-func (h *Host) Fire(function, timer string, at time.Time) error {
-	h.mu.Lock()
-	p := h.pools[function]
-	h.mu.Unlock()
-	if p != nil {
-		for _, t := range p.function.Timers {
-			if t.Name == timer {
-				return h.fire(function, t, at)
-			}
-		}
-	}
-	return fmt.Errorf("fire: function %s has no timer %s", function, timer)
-}
-
-func (h *Host) fire(function string, t deployment.Timer, at time.Time) error {
-	event, err := json.Marshal(struct {
-		TriggerTime string `json:"triggerTime"`
-		TriggerName string `json:"triggerName"`
-		Payload     string `json:"payload"`
-	}{at.UTC().Format(time.RFC3339), t.Name, t.Payload})
-	if err != nil {
-		return err
-	}
-	_, err = h.Submit(function, "", event, 0)
-	return err
 }

@@ -312,3 +312,25 @@ func FuzzParseSchedule(f *testing.F) {
 		}
 	})
 }
+
+// TestProductHasItsFunctions: each handler of the s.yaml is a folder under
+// functions, and each such folder is somebody's handler.
+func TestProductHasItsFunctions(t *testing.T) {
+	handlers := make(map[string]bool)
+	for _, f := range readProduct(t, nil).Functions {
+		handlers[strings.TrimPrefix(f.Handler, "bin/")] = true
+	}
+	folders, err := os.ReadDir("../../../functions")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, folder := range folders {
+		if !handlers[folder.Name()] {
+			t.Errorf("functions/%s is not in the s.yaml", folder.Name())
+		}
+		delete(handlers, folder.Name())
+	}
+	for name := range handlers {
+		t.Errorf("the s.yaml has %s, and there is no functions/%s", name, name)
+	}
+}

@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/tablevault/tablevault/shared/function"
@@ -61,20 +62,33 @@ func main() {
 			}
 			r := reply{PID: os.Getpid(), Calls: calls, Retry: inv.Retry, Key: inv.Credentials.ID,
 				LeftMS: time.Until(inv.Budget.Deadline).Milliseconds(), Margin: inv.Budget.Margin.Milliseconds()}
-			if dir := os.Getenv("TEST_NOTES"); dir != "" {
-				note := fmt.Sprintf("%s %s retry=%d note=%s\n", inv.RequestID, inv.Origin.Key(), inv.Retry, s.Note)
-				f, err := os.OpenFile(filepath.Join(dir, "notes"), os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
-				if err != nil {
-					return nil, err
-				}
-				_, err = f.WriteString(note) // one write of a short line is not torn
-				if err := errors.Join(err, f.Close()); err != nil {
-					return nil, err
-				}
+			if outcome := inv.Origin.Outcome; outcome != nil {
+				s.Note = outcome.Condition + " " + string(outcome.Request) + " " + string(outcome.Response)
+			}
+			if err := note(inv, s); err != nil {
+				return nil, err
 			}
 			return do(ctx, inv, s, r)
 		},
+		function.KindRestore: func(_ context.Context, inv *function.Invocation, cmd function.Command) (any, error) {
+			return nil, note(inv, settings{Note: cmd.Request})
+		},
 	})
+}
+
+// note writes down that it was asked, and why.
+func note(inv *function.Invocation, s settings) error {
+	dir := os.Getenv("TEST_NOTES")
+	if dir == "" {
+		return nil
+	}
+	text := fmt.Sprintf("%s %s retry=%d note=%s\n", inv.RequestID, inv.Origin.Key(), inv.Retry, s.Note)
+	f, err := os.OpenFile(filepath.Join(dir, "notes"), os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteString(text) // one write of a short line is not torn
+	return errors.Join(err, f.Close())
 }
 
 func do(ctx context.Context, inv *function.Invocation, s settings, r reply) (any, error) {
@@ -113,6 +127,8 @@ func do(ctx context.Context, inv *function.Invocation, s settings, r reply) (any
 			return nil, fmt.Errorf("work ended by %v", context.Cause(work))
 		}
 		r.LeftMS = time.Until(inv.Budget.Deadline).Milliseconds()
+	case "stop": // as a process that hangs for good
+		_ = syscall.Kill(os.Getpid(), syscall.SIGSTOP)
 	case "print":
 		for n := range s.Bytes {
 			fmt.Printf("line %d\n", n)

@@ -1,0 +1,158 @@
+package fc
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"path"
+	"strings"
+	"time"
+
+	"github.com/tablevault/tablevault/local/fc/deployment"
+)
+
+// tick fires a timer whenever it is due.
+func (h *Host) tick(p *pool, t deployment.Timer) {
+	now := time.Now()
+	for {
+		next := t.Schedule.Next(now)
+		if next.IsZero() {
+			return
+		}
+		wait := time.NewTimer(time.Until(next))
+		select {
+		case <-wait.C:
+		case <-h.ctx.Done():
+			wait.Stop()
+			return
+		}
+		if err := h.fire(p.function.Name, t, next); err != nil {
+			h.log.print("host", fmt.Sprintf("timer %s of %s: %v", t.Name, p.function.Name, err))
+		}
+		// From the tick that was due, so that none fires twice; but a machine which
+		// slept does not make up for all that it missed.
+		if now = next; time.Since(next) > time.Minute {
+			now = time.Now()
+		}
+	}
+}
+
+// Fire fires a function's timer, also one that is switched off, as if it had been
+// due at that time.
+func (h *Host) Fire(function, timer string, at time.Time) error {
+	h.mu.Lock()
+	p := h.pools[function]
+	h.mu.Unlock()
+	if p != nil {
+		for _, t := range p.function.Timers {
+			if t.Name == timer {
+				return h.fire(function, t, at)
+			}
+		}
+	}
+	return fmt.Errorf("fire: function %s has no timer %s", function, timer)
+}
+
+func (h *Host) fire(function string, t deployment.Timer, at time.Time) error {
+	return h.send(function, struct {
+		TriggerTime string `json:"triggerTime"`
+		TriggerName string `json:"triggerName"`
+		Payload     string `json:"payload"`
+	}{at.UTC().Format(time.RFC3339), t.Name, t.Payload})
+}
+
+func (h *Host) send(function string, event any) error {
+	data, err := json.Marshal(event)
+	if err != nil {
+		return fmt.Errorf("event for %s: %w", function, err)
+	}
+	_, err = h.Submit(function, "", data, 0)
+	return err
+}
+
+// Object is an object that was created in a bucket.
+type Object struct {
+	Event   string // such as oss:ObjectCreated:PutObject
+	Bucket  string
+	Key     string
+	ETag    string
+	Size    int64
+	Created time.Time
+}
+
+// ObjectCreated fires every object trigger that o matches. Whoever keeps the
+// objects calls it.
+func (h *Host) ObjectCreated(o Object) error {
+	var errs []error
+	for _, f := range h.config.Functions {
+		for _, t := range f.Objects {
+			if t.Bucket == o.Bucket && strings.HasPrefix(o.Key, t.Prefix) && strings.HasSuffix(o.Key, t.Suffix) && hasEvent(t, o.Event) {
+				errs = append(errs, h.send(f.Name, o.notice(h.config)))
+			}
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func hasEvent(t deployment.ObjectTrigger, event string) bool {
+	for _, e := range t.Events {
+		if e == event {
+			return true
+		}
+	}
+	return false
+}
+
+// notice is the event in the service's form, which leaves the oss: of the
+// configuration's event names out.
+func (o Object) notice(c Config) any {
+	type m map[string]any
+	return m{"events": []any{m{
+		"eventName":    strings.TrimPrefix(o.Event, "oss:"),
+		"eventSource":  "acs:oss",
+		"eventTime":    o.Created.UTC().Format("2006-01-02T15:04:05.000Z"),
+		"eventVersion": "1.0",
+		"region":       c.Region,
+		"oss": m{
+			"bucket":           m{"name": o.Bucket, "arn": "acs:oss:" + c.Region + ":" + c.Account + ":" + o.Bucket, "ownerIdentity": c.Account, "virtualBucket": ""},
+			"object":           m{"key": o.Key, "eTag": o.ETag, "size": o.Size, "deltaSize": o.Size},
+			"ossSchemaVersion": "1.0",
+		},
+	}}}
+}
+
+// report sends the outcome of a task that has ended to the destination that its
+// function has for it. Only functions can be reached from here; what goes to a
+// queue or a topic is logged.
+func (h *Host) report(p *pool, t Task, out outcome) {
+	to, condition := p.function.Async.OnFailure, out.errorType
+	if t.Status == Succeeded {
+		to, condition = p.function.Async.OnSuccess, "Success"
+	} else if t.Status == Expired {
+		condition = "EventAgeExceeded"
+	}
+	if to == "" {
+		return
+	}
+	if !strings.Contains(to, ":functions/") {
+		h.log.print(t.Function+" "+t.RequestID, fmt.Sprintf("task %s: %s is not told: the local host reaches functions only", t.ID, to))
+		return
+	}
+	type m map[string]any
+	err := h.send(path.Base(to), m{
+		"timestamp": time.Now().UnixMilli(),
+		"requestContext": m{
+			"requestId": t.RequestID, "functionArn": h.arn(t.Function), "condition": condition, "approximateInvokeCount": t.Retries + 1,
+		},
+		"requestPayload":  string(t.Payload),
+		"responseContext": m{"statusCode": 200, "functionError": out.errorType},
+		"responsePayload": string(out.body),
+	})
+	if err != nil {
+		h.log.print(t.Function+" "+t.RequestID, fmt.Sprintf("task %s: tell %s: %v", t.ID, to, err))
+	}
+}
+
+func (h *Host) arn(function string) string {
+	return fmt.Sprintf("acs:fc:%s:%s:functions/%s", h.config.Region, h.config.Account, function)
+}
