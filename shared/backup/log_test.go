@@ -1,0 +1,187 @@
+package backup
+
+import (
+	"errors"
+	"strings"
+	"testing"
+
+	"github.com/tablevault/tablevault/shared/table"
+	"github.com/tablevault/tablevault/shared/vault"
+)
+
+var oneInteger = table.Schema{{Name: "k", Type: table.IntegerKey}}
+
+func at(n int64) table.Key { return table.Key{table.Integer(n)} }
+
+// twoLanes is [-inf, 100) and [100, +inf).
+func twoLanes() vault.Segment {
+	whole := oneInteger.Whole()
+	return vault.Segment{ID: "000000", Bounds: []table.Key{whole.Start, at(100), whole.End}}
+}
+
+// part makes the slot that goes on where l stands, up to a and b.
+func part(l *segmentLog, a, b table.Key, last bool) *vault.Slot {
+	p := &vault.Part{Last: last}
+	for i, next := range []table.Key{a, b} {
+		lane := vault.Lane{From: l.next[i], Next: next}
+		if !lane.From.Equal(next) {
+			lane.Rows = 1
+		}
+		p.Rows += lane.Rows
+		p.Lanes = append(p.Lanes, lane)
+	}
+	p.Walked = p.Rows
+	return &vault.Slot{Segment: l.segment.ID, Slot: len(l.slots), Part: p}
+}
+
+func TestLogChains(t *testing.T) {
+	whole := oneInteger.Whole()
+	l := newSegmentLog(twoLanes())
+	for i, s := range []func() *vault.Slot{
+		func() *vault.Slot { return part(l, at(10), at(100), false) },
+		func() *vault.Slot { return part(l, at(100), at(150), false) },
+		func() *vault.Slot { return part(l, at(100), whole.End, true) },
+	} {
+		if err := l.add(s()); err != nil {
+			t.Fatalf("slot %d: %v", i, err)
+		}
+	}
+	if !l.ended {
+		t.Fatal("the log has not ended")
+	}
+	if err := l.add(part(l, at(100), whole.End, true)); err == nil {
+		t.Fatal("a slot after the end is taken")
+	}
+}
+
+func TestLogRefuses(t *testing.T) {
+	whole := oneInteger.Whole()
+	for name, change := range map[string]func(*vault.Slot){
+		"another segment":       func(s *vault.Slot) { s.Segment = "000001" },
+		"another slot":          func(s *vault.Slot) { s.Slot++ },
+		"a gap":                 func(s *vault.Slot) { s.Part.Lanes[0].From = at(11) },
+		"an overlap":            func(s *vault.Slot) { s.Part.Lanes[0].From = at(9) },
+		"a lane less":           func(s *vault.Slot) { s.Part.Lanes = s.Part.Lanes[:1] },
+		"beyond the lane's end": func(s *vault.Slot) { s.Part.Lanes[0].Next = at(101) },
+		"backwards":             func(s *vault.Slot) { s.Part.Lanes[0].Next = at(9) },
+		"rows that do not sum":  func(s *vault.Slot) { s.Part.Rows++ },
+		"rows that were lost":   func(s *vault.Slot) { s.Part.Walked++ },
+		"last too early":        func(s *vault.Slot) { s.Part.Last = true },
+		"rows in nothing":       func(s *vault.Slot) { s.Part.Lanes[1].Rows++; s.Part.Rows++; s.Part.Walked++ },
+	} {
+		l := newSegmentLog(twoLanes())
+		if err := l.add(part(l, at(10), at(100), false)); err != nil {
+			t.Fatal(err)
+		}
+		s := part(l, at(20), at(100), false)
+		change(s)
+		if err := l.add(s); !errors.Is(err, vault.ErrCorrupt) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	l := newSegmentLog(twoLanes())
+	if err := l.add(part(l, at(100), whole.End, false)); err == nil {
+		t.Error("an end that does not say so is taken")
+	}
+}
+
+func TestSplitCoversWhatIsLeft(t *testing.T) {
+	whole := oneInteger.Whole()
+	id := vault.SegmentID("000000")
+	child := func(i int, bounds ...table.Key) vault.Segment {
+		return vault.Segment{ID: id.Child(i), Bounds: bounds}
+	}
+	cases := []struct {
+		name     string
+		closed   []table.Key
+		children []vault.Segment
+		want     string
+	}{
+		{"one per lane", []table.Key{at(10), at(150)}, []vault.Segment{child(0, at(10), at(100)), child(1, at(150), whole.End)}, ""},
+		{"lanes cut again", []table.Key{at(10), at(150)}, []vault.Segment{child(0, at(10), at(50), at(100)), child(1, at(150), at(151)), child(2, at(151), whole.End)}, ""},
+		{"a gap", []table.Key{at(10), at(150)}, []vault.Segment{child(0, at(11), at(100)), child(1, at(150), whole.End)}, "left over is"},
+		{"a lane left out", []table.Key{at(10), at(150)}, []vault.Segment{child(0, at(10), at(100))}, "leave out lane 1"},
+		{"too much", []table.Key{at(10), at(150)}, []vault.Segment{child(0, at(10), at(100)), child(1, at(150), whole.End), child(2, at(1), at(2))}, "nothing was left"},
+		{"closed elsewhere", []table.Key{at(9), at(150)}, []vault.Segment{child(0, at(10), at(100)), child(1, at(150), whole.End)}, "closes lane 0"},
+		{"over the lane's end", []table.Key{at(10), at(150)}, []vault.Segment{child(0, at(10), at(101)), child(1, at(150), whole.End)}, "left over is"},
+		{"wrong name", []table.Key{at(10), at(150)}, []vault.Segment{child(1, at(10), at(100)), child(0, at(150), whole.End)}, "child 0 is"},
+	}
+	for _, c := range cases {
+		l := newSegmentLog(twoLanes())
+		if err := l.add(part(l, at(10), at(150), false)); err != nil {
+			t.Fatal(err)
+		}
+		err := l.add(&vault.Slot{Segment: id, Slot: 1, Split: &vault.Split{Closed: c.closed, Children: c.children}})
+		if c.want == "" && err != nil || c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)) {
+			t.Errorf("%s: %v, want %q", c.name, err, c.want)
+		}
+		if c.want == "" && !l.ended {
+			t.Errorf("%s: the log has not ended", c.name)
+		}
+	}
+}
+
+// TestProve proves a plan of two segments, one of them split, and refuses each
+// way of being incomplete.
+func TestProve(t *testing.T) {
+	whole := oneInteger.Whole()
+	build := func() (*vault.Plan, *vault.Group) {
+		s := twoLanes()
+		plan := &vault.Plan{
+			Definition: table.Definition{Name: "t", Schema: oneInteger},
+			Segments:   []vault.Segment{s},
+		}
+		l := newSegmentLog(s)
+		group := &vault.Group{}
+		finish := func(l *segmentLog, slots ...*vault.Slot) {
+			t.Helper()
+			for _, slot := range slots {
+				if err := l.add(slot); err != nil {
+					t.Fatal(err)
+				}
+				if slot.Part != nil {
+					group.Totals.AddPart(slot.Part)
+				}
+			}
+			group.Segments = append(group.Segments, vault.SegmentLog{Segment: l.segment, Slots: l.slots})
+		}
+		c := vault.Segment{ID: s.ID.Child(0), Bounds: []table.Key{at(10), at(100)}}
+		first := part(l, at(10), whole.End, false)
+		finish(l, first, &vault.Slot{Segment: s.ID, Slot: 1, Split: &vault.Split{Closed: []table.Key{at(10), whole.End}, Children: []vault.Segment{c}}})
+		finish(newSegmentLog(c), &vault.Slot{Segment: c.ID, Part: &vault.Part{
+			Last: true, Rows: 3, Walked: 3, Lanes: []vault.Lane{{From: at(10), Next: at(100), Rows: 3}},
+		}})
+		return plan, group
+	}
+	plan, group := build()
+	totals, n, err := Prove(plan, []*vault.Group{group})
+	if err != nil || n != 2 || totals.Rows != 5 {
+		t.Fatalf("%d segments, %d rows: %v", n, totals.Rows, err)
+	}
+	for name, change := range map[string]func(*vault.Plan, *vault.Group){
+		"a child is missing":  func(_ *vault.Plan, g *vault.Group) { g.Segments = g.Segments[:1] },
+		"the parent is":       func(_ *vault.Plan, g *vault.Group) { g.Segments = g.Segments[1:] },
+		"a slot is missing":   func(_ *vault.Plan, g *vault.Group) { g.Segments[0].Slots = g.Segments[0].Slots[:1] },
+		"a segment twice":     func(_ *vault.Plan, g *vault.Group) { g.Segments = append(g.Segments, g.Segments[1]) },
+		"totals":              func(_ *vault.Plan, g *vault.Group) { g.Totals.Rows++ },
+		"the digest":          func(_ *vault.Plan, g *vault.Group) { g.Totals.Digest.Add(table.DigestOf([16]byte{1})) },
+		"bounds of the child": func(_ *vault.Plan, g *vault.Group) { g.Segments[1].Segment.Bounds[1] = at(99) },
+		"the plan's bounds":   func(p *vault.Plan, _ *vault.Group) { p.Segments[0].Bounds = []table.Key{at(0), at(100), whole.End} },
+		"the wrong group":     func(_ *vault.Plan, g *vault.Group) { g.Group = 1 },
+		"a plan of one more": func(p *vault.Plan, _ *vault.Group) {
+			p.Segments = append(p.Segments, vault.Segment{ID: "000001", Bounds: twoLanes().Bounds})
+		},
+		"an unknown stranger": func(_ *vault.Plan, g *vault.Group) {
+			g.Segments = append(g.Segments, vault.SegmentLog{Segment: vault.Segment{ID: "000009", Bounds: twoLanes().Bounds}})
+		},
+	} {
+		plan, group := build()
+		change(plan, group)
+		if _, _, err := Prove(plan, []*vault.Group{group}); !errors.Is(err, vault.ErrCorrupt) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if _, _, err := Prove(plan, nil); err == nil {
+		t.Error("no group at all is proved")
+	}
+}
