@@ -136,6 +136,10 @@ type Config struct {
 	// wrong with it; nil means nothing does.
 	Fault func(Delivery) Fault
 
+	// TempDir is where the instances' temporary folders are made; default the
+	// system's. [Host.Close] leaves nothing there, a killed host does.
+	TempDir string
+
 	// Log takes what the functions print and what the host has to say, a line each
 	// with the function and the request in front; default discards it.
 	Log io.Writer
@@ -201,7 +205,7 @@ func Start(ctx context.Context, config Config) (*Host, error) {
 	if err != nil {
 		return nil, fmt.Errorf("start function host: %w", err)
 	}
-	dir, err := os.MkdirTemp("", "tablevault-fc-")
+	dir, err := os.MkdirTemp(config.TempDir, "tablevault-fc-")
 	if err != nil {
 		listener.Close()
 		return nil, fmt.Errorf("start function host: %w", err)

@@ -1076,7 +1076,7 @@ func TestContextEndsTheHost(t *testing.T) {
 // hostUntilKilled is the body of the process that TestHostKilled kills: it hosts
 // a function, says its process id and waits.
 func hostUntilKilled(dir string) {
-	h, err := Start(context.Background(), Config{Functions: []deployment.Function{define("test-main", time.Minute, nil)}, BinDir: dir})
+	h, err := Start(context.Background(), Config{Functions: []deployment.Function{define("test-main", time.Minute, nil)}, BinDir: dir, TempDir: os.Getenv("TEST_HOST_TEMP")})
 	if err != nil {
 		fmt.Println(err)
 		os.Exit(1)
@@ -1107,7 +1107,7 @@ func TestHostKilled(t *testing.T) {
 		t.Fatal(err)
 	}
 	host := exec.Command(self)
-	host.Env = append(os.Environ(), "TEST_HOST_IN="+binaries)
+	host.Env = append(os.Environ(), "TEST_HOST_IN="+binaries, "TEST_HOST_TEMP="+t.TempDir())
 	out, err := host.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)

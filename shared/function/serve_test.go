@@ -81,12 +81,11 @@ func TestInvoke(t *testing.T) {
 			answer: `{"ok":false,"error":{"type":"Permanent","message":"export: no permission on table orders","hint":"allow ots:GetRange","function":"tablevault-export","request":"req-1","kind":"export","table":"prod/orders","backup":"b1","segment":"0007"}}`,
 		},
 		"panic": {
-			handler: func(context.Context, *Invocation, Command) (any, error) {
-				var none map[string]int
-				none["x"] = 1
-				return nil, nil
+			handler: func(_ context.Context, _ *Invocation, cmd Command) (any, error) {
+				var none []int
+				return none[len(cmd.Segment)], nil
 			},
-			errorType: TypePanic, message: "nil map",
+			errorType: TypePanic, message: "index out of range",
 			log: []string{`"msg":"panic"`, "serve_test.go"},
 		},
 		"panic with an error": {
