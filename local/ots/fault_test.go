@@ -3,6 +3,7 @@ package ots_test
 import (
 	"errors"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -35,19 +36,19 @@ func TestFaults(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			ok(t, remove(c, key("a")))
-			strikes := 0
+			var strikes atomic.Int64
 			s.SetFault(func(op, table string, n int) *ots.Fault {
 				if op != "PutRow" || table != "t" {
 					return nil
 				}
-				strikes++
+				strikes.Add(1)
 				return &test.fault
 			})
 			began := time.Now()
 			err := put(c, key("a"), cell{"c", "v", -1})
 			s.SetFault(nil)
-			if strikes != 1 {
-				t.Fatalf("the fault struck %d times", strikes)
+			if strikes.Load() != 1 {
+				t.Fatalf("the fault struck %d times", strikes.Load())
 			}
 			var refused *tablestore.OtsError
 			switch {

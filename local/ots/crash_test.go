@@ -1,0 +1,148 @@
+package ots_test
+
+import (
+	"bufio"
+	"fmt"
+	"os"
+	"os/exec"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/aliyun/aliyun-tablestore-go-sdk/tablestore"
+
+	"github.com/tablevault/tablevault/local/ots"
+)
+
+// crashDir is where the process that a crash test kills keeps its tables.
+const crashDir = "OTS_TEST_CRASH_DIR"
+
+func TestMain(m *testing.M) {
+	if dir := os.Getenv(crashDir); dir != "" {
+		s, err := ots.Start(ots.Config{Dir: dir})
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		fmt.Println(s.URL())
+		select {}
+	}
+	os.Exit(m.Run())
+}
+
+// TestKill kills a durable server while ten clients write, again and again, and
+// proves that every write that was acknowledged is there.
+func TestKill(t *testing.T) {
+	dir := t.TempDir()
+	type written struct {
+		mu   sync.Mutex
+		last [10]int // per writer, of the rows that it wrote in order
+	}
+	var w written
+	acknowledged := 0
+	for round := range 4 {
+		cmd := exec.Command(os.Args[0])
+		cmd.Env = append(os.Environ(), crashDir+"="+dir)
+		cmd.Stderr = os.Stderr
+		out, err := cmd.StdoutPipe()
+		ok(t, err)
+		ok(t, cmd.Start())
+		url, err := bufio.NewReader(out).ReadString('\n')
+		ok(t, err)
+		config := tablestore.NewDefaultTableStoreConfig()
+		config.RetryTimes = 0
+		c := tablestore.NewClientWithConfig(strings.TrimSpace(url), "local", ots.DefaultKeyID, ots.DefaultKeySecret, "", config)
+		if round == 0 {
+			create(t, c, tablestore.TableOption{}, integer, integer)
+		}
+		for i, last := range w.last {
+			// Rows up to the last are there, each with its value; one more may
+			// be, whose answer was lost.
+			n := 0
+			from := key(i, 0)
+			for from != nil {
+				p := page(t, c, from, key(i, highest))
+				for _, r := range p.Rows {
+					if got := r.PrimaryKey.PrimaryKeys[1].Value.(int64); got != int64(n) || r.Columns[0].Value.(int64) != int64(n) {
+						t.Fatalf("round %d: row %d of writer %d is %d with %v", round, n, i, got, r.Columns[0].Value)
+					}
+					n++
+				}
+				from = p.NextStartPrimaryKey
+			}
+			if n != last && n != last+1 {
+				t.Fatalf("round %d: writer %d has %d rows, %d were acknowledged", round, i, n, last)
+			}
+			w.last[i] = n
+		}
+		if round == 3 {
+			ok(t, cmd.Process.Kill())
+			_ = cmd.Wait()
+			break
+		}
+		var wg sync.WaitGroup
+		for i := range w.last {
+			wg.Go(func() {
+				for {
+					w.mu.Lock()
+					n := w.last[i]
+					w.mu.Unlock()
+					if put(c, key(i, n), cell{"v", int64(n), -1}) != nil {
+						return
+					}
+					w.mu.Lock()
+					w.last[i]++
+					acknowledged++
+					w.mu.Unlock()
+				}
+			})
+		}
+		time.Sleep(time.Duration(100+70*round) * time.Millisecond)
+		ok(t, cmd.Process.Kill())
+		_ = cmd.Wait()
+		wg.Wait()
+	}
+	if acknowledged < 100 {
+		t.Errorf("only %d writes were acknowledged", acknowledged)
+	}
+	t.Logf("%d writes were acknowledged", acknowledged)
+}
+
+// TestRestart proves that everything but the clock's own is kept: tables,
+// options, indexes, counters.
+func TestRestart(t *testing.T) {
+	dir := t.TempDir()
+	describeAll := func(s *ots.Server) string {
+		return describeRaw(t, s, "t").String()
+	}
+	var before string
+	for round := range 2 {
+		s, err := ots.Start(ots.Config{Dir: dir})
+		ok(t, err)
+		c := connect(s)
+		if round == 0 {
+			meta := &tablestore.TableMeta{TableName: "t"}
+			meta.AddPrimaryKeyColumn("pk1", text)
+			meta.AddPrimaryKeyColumnOption("pk2", integer, tablestore.AUTO_INCREMENT)
+			meta.AddDefinedColumn("d", tablestore.DefinedColumn_STRING)
+			_, err := c.CreateTable(&tablestore.CreateTableRequest{TableMeta: meta,
+				TableOption:        &tablestore.TableOption{TimeToAlive: -1, MaxVersion: 1, DeviationCellVersionInSec: 77},
+				ReservedThroughput: &tablestore.ReservedThroughput{Readcap: 1},
+				StreamSpec:         &tablestore.StreamSpecification{EnableStream: true, ExpirationTime: 3},
+				IndexMetas:         []*tablestore.IndexMeta{{IndexName: "i", Primarykey: []string{"d"}}}})
+			ok(t, err)
+			ok(t, put(c, key("a", automatic), cell{"d", "v", -1}))
+			before = describeAll(s)
+		} else {
+			if after := describeAll(s); after != before {
+				t.Errorf("the description was %s and is %s", before, after)
+			}
+			ok(t, put(c, key("a", automatic), cell{"d", "v", -1}))
+			if n := len(page(t, c, key("a", lowest), key("a", highest)).Rows); n != 2 {
+				t.Errorf("%d rows", n)
+			}
+		}
+		ok(t, s.Close())
+	}
+}
