@@ -247,6 +247,15 @@ type laneRun struct {
 	at              int
 	from, next, end table.Key
 	rows            int64
+	encoder         *shard.Encoder // while the lane encodes
+}
+
+// release gives the lane's encoder back.
+func (p *partRun) release(l *laneRun) {
+	if l.encoder != nil {
+		p.encoders <- l.encoder
+		l.encoder = nil
+	}
 }
 
 // encoders makes what turns pages into blocks: as many as work at a time.
@@ -329,6 +338,7 @@ func (p *partRun) lane(ctx context.Context, l *laneRun, buf []byte) error {
 	scanner := plainbuffer.NewScanner(nil)
 	var row plainbuffer.Row
 	inRow := false
+	defer p.release(l)
 	for {
 		page, err := scan.Next(ctx, buf)
 		if err == io.EOF {
@@ -354,6 +364,7 @@ func (p *partRun) lane(ctx context.Context, l *laneRun, buf []byte) error {
 		if inRow = page.Piece && !page.Last; inRow {
 			continue
 		}
+		p.release(l)
 		l.next = next
 		if l.next.Equal(l.end) || p.stopping() {
 			return nil
@@ -365,9 +376,12 @@ func (p *partRun) lane(ctx context.Context, l *laneRun, buf []byte) error {
 // lie between where the lane stands and next.
 func (p *partRun) page(l *laneRun, page *table.Page, next table.Key, scanner *plainbuffer.Scanner, row *plainbuffer.Row) error {
 	schema := p.plan.Definition.Schema
-	encoder := <-p.encoders
-	defer func() { p.encoders <- encoder }()
-	encoder.Reset(l.at)
+	// The encoder that has begun a row ends it.
+	if l.encoder == nil {
+		l.encoder = <-p.encoders
+		l.encoder.Reset(l.at)
+	}
+	encoder := l.encoder
 	scanner.Reset(page.Block)
 	// Blocks of equal size, none much below the target.
 	blocks := max(1, (len(page.Block)+shard.BlockBytes-1)/shard.BlockBytes)

@@ -54,7 +54,7 @@ func (p *Planner) sample(ctx context.Context, def table.Definition, n int) ([]ta
 	// The greatest: no row lies at or beyond above.
 	greatest, above := least, uint64(math.MaxUint64)
 	for greatest < above && above-greatest > max(1, (greatest-least)/uint64(4*n)) {
-		mid := greatest + (above-greatest+1)/2
+		mid := greatest + (above-greatest)/2 + 1
 		found, any, err := from(valueAt(def.Schema[0].Type, mid))
 		if err != nil {
 			return nil, err
