@@ -1,0 +1,219 @@
+package tablestore
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/aliyun/aliyun-tablestore-go-sdk/tablestore/otsprotocol"
+	protov1 "github.com/golang/protobuf/proto"
+	"google.golang.org/protobuf/proto"
+)
+
+// An answer is the service's to one request.
+type answer struct {
+	body      []byte
+	time      time.Time // the service's date, zero if it sent none
+	throttled bool      // the service made the call wait
+}
+
+// tooLarge is an answer that the caller has no room for.
+type tooLarge struct {
+	size int64 // -1 if the service did not say
+}
+
+func (e *tooLarge) Error() string {
+	return fmt.Sprintf("an answer of %d bytes, more than there is room for", e.size)
+}
+
+// maxAnswer bounds the answers that are not read into a buffer of the caller's.
+const maxAnswer = 64 << 20
+
+// call sends a request until it succeeds or cannot. The answer is read into
+// into, which grows up to limit bytes.
+func (c *Client) call(ctx context.Context, op, name string, body, into []byte, limit int) (answer, error) {
+	t := c.tries()
+	for {
+		a, err := c.attempt(ctx, op, name, body, into, limit)
+		if err == nil {
+			a.throttled = t.throttled
+			return a, nil
+		}
+		if err := t.again(ctx, err); err != nil {
+			return answer{}, err
+		}
+	}
+}
+
+// attempt sends a request once. body is not read any more when it returns.
+func (c *Client) attempt(ctx context.Context, op, name string, body, into []byte, limit int) (answer, error) {
+	creds, err := c.credentials(ctx)
+	if err != nil {
+		return answer{}, fmt.Errorf("credentials for %s: %w", c, err)
+	}
+	once, cancel := context.WithTimeoutCause(ctx, c.retry.Attempt, fmt.Errorf("it took longer than %s", c.retry.Attempt))
+	defer cancel()
+	target, err := url.Parse(c.endpoint + "/" + op)
+	if err != nil {
+		return answer{}, err
+	}
+	// The transport may go on reading a body after it returned, until it closes
+	// it.
+	var readers sync.WaitGroup
+	defer readers.Wait()
+	open := func() (io.ReadCloser, error) {
+		readers.Add(1)
+		return &payload{Reader: bytes.NewReader(body), closed: sync.OnceFunc(readers.Done)}, nil
+	}
+	first, _ := open()
+	r := (&http.Request{
+		Method:        http.MethodPost,
+		URL:           target,
+		Host:          target.Host,
+		Header:        c.header(op, body, creds, time.Now()),
+		Body:          first,
+		GetBody:       open,
+		ContentLength: int64(len(body)),
+	}).WithContext(once)
+	res, err := c.transport.RoundTrip(r)
+	if err != nil {
+		return answer{}, c.failed(ctx, once, op, name, err)
+	}
+	defer res.Body.Close()
+	a := answer{time: serverTime(res.Header)}
+	if res.StatusCode/100 != 2 {
+		return a, c.refused(op, name, res)
+	}
+	a.body, err = readBody(res, into, limit)
+	var large *tooLarge
+	if errors.As(err, &large) {
+		return a, err
+	}
+	if err != nil {
+		return a, c.failed(ctx, once, op, name, err)
+	}
+	return a, nil
+}
+
+// payload is a request's body.
+type payload struct {
+	*bytes.Reader
+	closed func()
+}
+
+func (p *payload) Close() error {
+	p.closed()
+	return nil
+}
+
+// failed is the error of an attempt that ended without an answer.
+func (c *Client) failed(ctx, once context.Context, op, name string, err error) error {
+	if ctx.Err() == nil && once.Err() != nil {
+		err = context.Cause(once)
+	}
+	return c.network(op, name, err)
+}
+
+// refused reads the error that an answer carries.
+func (c *Client) refused(op, name string, res *http.Response) error {
+	e := &Error{Op: op, Table: name, Status: res.StatusCode, RequestID: res.Header.Get("X-Ots-Requestid"), endpoint: c.endpoint}
+	body, err := io.ReadAll(io.LimitReader(res.Body, 64<<10))
+	if err != nil {
+		return c.network(op, name, err)
+	}
+	var said otsprotocol.Error
+	if err := protov1.Unmarshal(body, &said); err == nil && said.GetCode() != "" {
+		e.Code, e.Message = said.GetCode(), said.GetMessage()
+	} else {
+		e.Message = string(body)
+	}
+	e.judge()
+	return e
+}
+
+// readBody reads an answer into into, or into new memory if that is too small,
+// and returns a *tooLarge if it has more than limit bytes.
+func readBody(res *http.Response, into []byte, limit int) ([]byte, error) {
+	if res.ContentLength > int64(limit) {
+		return nil, &tooLarge{res.ContentLength}
+	}
+	b := into[:0]
+	if n := int(res.ContentLength); n > cap(b) {
+		b = make([]byte, 0, n)
+	}
+	for {
+		room := b[len(b):min(cap(b), limit)]
+		if len(room) == 0 && len(b) < limit {
+			b = slices.Grow(b, 4<<10)
+			continue
+		}
+		var spare [1]byte
+		full := len(room) == 0
+		if full {
+			room = spare[:]
+		}
+		n, err := res.Body.Read(room)
+		if full && n > 0 {
+			return nil, &tooLarge{-1}
+		}
+		b = b[:len(b)+n]
+		if err == io.EOF {
+			return b, nil
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+}
+
+// serverTime is the date of an answer, whose fraction of a second may have any
+// length.
+func serverTime(h http.Header) time.Time {
+	if t, err := time.Parse("2006-01-02T15:04:05Z", h.Get("X-Ots-Date")); err == nil {
+		return t
+	}
+	t, _ := http.ParseTime(h.Get("Date"))
+	return t
+}
+
+// ask is call for messages: the answer is decoded into into, and its bytes are
+// returned for what the message does not know.
+func (c *Client) ask(ctx context.Context, op, name string, request, into protov1.Message) ([]byte, error) {
+	t := c.tries()
+	return c.askWith(ctx, &t, op, name, request, into)
+}
+
+func (c *Client) askWith(ctx context.Context, t *tries, op, name string, request, into protov1.Message) ([]byte, error) {
+	body, err := encode(request)
+	if err != nil {
+		return nil, fmt.Errorf("%s of table %q: %w", op, name, err)
+	}
+	for {
+		a, err := c.attempt(ctx, op, name, body, nil, maxAnswer)
+		if err == nil && into != nil {
+			if err = decode(a.body, into); err != nil {
+				err = c.broken(op, name, err)
+			}
+		}
+		if err == nil {
+			return a.body, nil
+		}
+		if err := t.again(ctx, err); err != nil {
+			return nil, err
+		}
+	}
+}
+
+func encode(m protov1.Message) ([]byte, error) { return proto.Marshal(protov1.MessageV2(m)) }
+
+// decode reads a message and leaves it to its reader to miss fields.
+func decode(b []byte, m protov1.Message) error {
+	return proto.UnmarshalOptions{AllowPartial: true}.Unmarshal(b, protov1.MessageV2(m))
+}
