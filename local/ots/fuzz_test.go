@@ -1,0 +1,145 @@
+package ots_test
+
+import (
+	"io"
+	"math/rand/v2"
+	"testing"
+
+	"github.com/aliyun/aliyun-tablestore-go-sdk/tablestore"
+	"github.com/aliyun/aliyun-tablestore-go-sdk/tablestore/otsprotocol"
+	"github.com/golang/protobuf/proto"
+
+	"github.com/tablevault/tablevault/local/ots"
+	"github.com/tablevault/tablevault/shared/plainbuffer"
+)
+
+// seedRequests are good requests of the operations that take bytes.
+func seedRequests() map[string]proto.Message {
+	ignore := &otsprotocol.Condition{RowExistence: otsprotocol.RowExistenceExpectation_IGNORE.Enum()}
+	row := block([]plainbuffer.Cell{keyCell("pk1", "a")}, plainbuffer.Cell{Name: []byte("c"), Type: plainbuffer.String, Data: []byte("v"), HasValue: true})
+	return map[string]proto.Message{
+		"PutRow":    &otsprotocol.PutRowRequest{TableName: proto.String("t"), Row: row, Condition: ignore},
+		"UpdateRow": &otsprotocol.UpdateRowRequest{TableName: proto.String("t"), RowChange: row, Condition: ignore},
+		"DeleteRow": &otsprotocol.DeleteRowRequest{TableName: proto.String("t"), PrimaryKey: key("a").Build(true), Condition: ignore},
+		"GetRow":    &otsprotocol.GetRowRequest{TableName: proto.String("t"), PrimaryKey: key("a").Build(false), MaxVersions: proto.Int32(1), Token: make([]byte, 12)},
+		"GetRange": &otsprotocol.GetRangeRequest{TableName: proto.String("t"), Direction: otsprotocol.Direction_FORWARD.Enum(), MaxVersions: proto.Int32(1),
+			InclusiveStartPrimaryKey: key(lowest).Build(false), ExclusiveEndPrimaryKey: key(highest).Build(false), ColumnsToGet: []string{"c"},
+			DataBlockTypeHint: otsprotocol.DataBlockType_DBT_SIMPLE_ROW_MATRIX.Enum()},
+		"BatchGetRow": &otsprotocol.BatchGetRowRequest{Tables: []*otsprotocol.TableInBatchGetRowRequest{{TableName: proto.String("t"), PrimaryKey: [][]byte{key("a").Build(false)}, MaxVersions: proto.Int32(1)}}},
+		"BatchWriteRow": &otsprotocol.BatchWriteRowRequest{Tables: []*otsprotocol.TableInBatchWriteRowRequest{{TableName: proto.String("t"),
+			Rows: []*otsprotocol.RowInBatchWriteRowRequest{{Type: otsprotocol.OperationType_UPDATE.Enum(), RowChange: row, Condition: ignore}}}}},
+		"CreateTable": &otsprotocol.CreateTableRequest{
+			TableMeta:          &otsprotocol.TableMeta{TableName: proto.String("u"), PrimaryKey: []*otsprotocol.PrimaryKeySchema{{Name: proto.String("pk"), Type: otsprotocol.PrimaryKeyType_STRING.Enum()}}},
+			ReservedThroughput: &otsprotocol.ReservedThroughput{CapacityUnit: &otsprotocol.CapacityUnit{}},
+			TableOptions:       &otsprotocol.TableOptions{TimeToLive: proto.Int32(-1), MaxVersions: proto.Int32(1)}},
+		"UpdateTable":              &otsprotocol.UpdateTableRequest{TableName: proto.String("t"), TableOptions: &otsprotocol.TableOptions{MaxVersions: proto.Int32(2)}},
+		"DescribeTable":            &otsprotocol.DescribeTableRequest{TableName: proto.String("t")},
+		"ComputeSplitPointsBySize": &otsprotocol.ComputeSplitPointsBySizeRequest{TableName: proto.String("t"), SplitSize: proto.Int64(1)},
+		"CreateIndex": &otsprotocol.CreateIndexRequest{MainTableName: proto.String("t"), IndexMeta: &otsprotocol.IndexMeta{Name: proto.String("i"), PrimaryKey: []string{"c"},
+			IndexType: otsprotocol.IndexType_IT_GLOBAL_INDEX.Enum(), IndexUpdateMode: otsprotocol.IndexUpdateMode_IUM_ASYNC_INDEX.Enum()}},
+		"AddDefinedColumn":  &otsprotocol.AddDefinedColumnRequest{TableName: proto.String("t"), Columns: []*otsprotocol.DefinedColumnSchema{{Name: proto.String("d"), Type: otsprotocol.DefinedColumnType_DCT_BLOB.Enum()}}},
+		"CreateSearchIndex": &otsprotocol.CreateSearchIndexRequest{TableName: proto.String("t"), IndexName: proto.String("s"), Schema: &otsprotocol.IndexSchema{}},
+		"Search":            &otsprotocol.SearchRequest{TableName: proto.String("t"), IndexName: proto.String("s"), SearchQuery: []byte{}},
+		"DescribeStream":    &otsprotocol.DescribeStreamRequest{StreamId: proto.String("s")},
+	}
+}
+
+// FuzzServe sends bytes as the body of every operation: the answer is a good
+// one or one of the service's errors, never a broken connection, and not much
+// larger than a page.
+func FuzzServe(f *testing.F) {
+	s, err := ots.New(ots.Config{})
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Cleanup(func() {
+		if err := s.Close(); err != nil {
+			f.Error(err)
+		}
+	})
+	create(f, inProcess(s), tablestore.TableOption{DeviationCellVersionInSec: anyTime}, tablestore.PrimaryKeyType_STRING)
+	ok(f, put(inProcess(s), key("a"), cell{"c", "v", 1}))
+	for op, m := range seedRequests() {
+		b, err := proto.Marshal(m)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(op, b)
+	}
+	f.Fuzz(func(t *testing.T, op string, body []byte) {
+		for _, c := range []byte(op) {
+			if c < 'A' || c > 'z' {
+				return
+			}
+		}
+		if op == "DeleteTable" {
+			return
+		}
+		serve(t, s, op, body)
+	})
+}
+
+func serve(t *testing.T, s *ots.Server, op string, body []byte) int {
+	t.Helper()
+	res, err := s.RoundTrip(requestBytes(t, "http://in-process", op, body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	answer, err := io.ReadAll(res.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(answer) > 5<<20+len(body) {
+		t.Fatalf("an answer of %d bytes", len(answer))
+	}
+	if res.StatusCode >= 500 {
+		t.Fatalf("%s of %x is answered %d: %s", op, body, res.StatusCode, answer)
+	}
+	if res.StatusCode != 200 {
+		var e otsprotocol.Error
+		if err := proto.Unmarshal(answer, &e); err != nil || e.GetCode() == "" {
+			t.Fatalf("the answer %d is no error of the service: %q", res.StatusCode, answer)
+		}
+	}
+	return res.StatusCode
+}
+
+// TestMutatedRequests does for a moment what FuzzServe does for long.
+func TestMutatedRequests(t *testing.T) {
+	seed := rand.Uint64()
+	t.Logf("seed %d", seed)
+	rng := rand.New(rand.NewPCG(seed, 0))
+	s, err := ots.New(ots.Config{})
+	ok(t, err)
+	defer func() { ok(t, s.Close()) }()
+	create(t, inProcess(s), tablestore.TableOption{DeviationCellVersionInSec: anyTime}, tablestore.PrimaryKeyType_STRING)
+	good, bad := 0, 0
+	for op, m := range seedRequests() {
+		b, err := proto.Marshal(m)
+		ok(t, err)
+		for range 300 {
+			c := append([]byte(nil), b...)
+			for range 1 + rng.IntN(3) {
+				if len(c) == 0 {
+					break
+				}
+				switch at := rng.IntN(len(c)); rng.IntN(4) {
+				case 0:
+					c = c[:at]
+				case 1:
+					c = append(c[:at], c[at+1:]...)
+				default:
+					c[at] ^= 1 << rng.IntN(8)
+				}
+			}
+			if serve(t, s, op, c) == 200 {
+				good++
+			} else {
+				bad++
+			}
+		}
+	}
+	if good == 0 || bad == 0 {
+		t.Errorf("%d good answers, %d refusals", good, bad)
+	}
+}
