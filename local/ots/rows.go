@@ -24,8 +24,11 @@ func (c *call) scanRow(block []byte, row *plainbuffer.Row) *engine.Error {
 	if err != nil {
 		return invalid("Cell data broken, %v.", err)
 	}
-	if s.Offset() != len(block) {
-		return invalid("Cell data broken, there are bytes after the row.")
+	// The Node SDK leaves zeros after the row of an update.
+	for _, b := range block[s.Offset():] {
+		if b != 0 {
+			return invalid("Cell data broken, there are bytes after the row.")
+		}
 	}
 	if row.HasExtension {
 		return invalid("Cell data broken, a row of a request has no extension.")

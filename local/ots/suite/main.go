@@ -2,18 +2,22 @@
 // module cache, against the local Tablestore, prints what became of each test,
 // and fails if one failed that is not documented as left out, or passed that is.
 //
-//	go run ./local/ots/suite [-v]
+//	go run ./local/ots/suite [-v] [-node]
+//
+// With -node it also installs the official Node SDK with npm, in a scratch
+// folder, and runs node/check.js over it.
 package main
 
 import (
 	"bufio"
 	"bytes"
 	"context"
-	_ "embed"
+	"embed"
 	"errors"
 	"flag"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -34,6 +38,9 @@ const module = "github.com/aliyun/aliyun-tablestore-go-sdk"
 //go:embed leftout.txt
 var leftOut string
 
+//go:embed node/check.js node/package.json node/package-lock.json
+var nodeFiles embed.FS
+
 // suites are the packages of the SDK and what of them is run: all that talks to
 // a server, but the suites of search and of time series, which are left out.
 var suites = []struct{ folder, run, filter string }{
@@ -43,16 +50,17 @@ var suites = []struct{ folder, run, filter string }{
 
 func main() {
 	verbose := flag.Bool("v", false, "print the suites' own output")
+	withNode := flag.Bool("node", false, "check with the Node SDK too")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
-	if err := run(ctx, os.Stdout, *verbose); err != nil {
+	if err := run(ctx, os.Stdout, *verbose, *withNode); err != nil {
 		fmt.Fprintln(os.Stderr, "suite:", err)
 		os.Exit(1)
 	}
 }
 
-func run(ctx context.Context, out io.Writer, verbose bool) (err error) {
+func run(ctx context.Context, out io.Writer, verbose, withNode bool) (err error) {
 	known, err := parseLeftOut(leftOut)
 	if err != nil {
 		return err
@@ -109,6 +117,11 @@ func run(ctx context.Context, out io.Writer, verbose bool) (err error) {
 		fmt.Fprintf(out, "%s: %d passed, %d failed, %d skipped\n\n", s.folder, passed, failed, skipped)
 		if passed == 0 {
 			bad = append(bad, s.folder+" has no test that passes")
+		}
+	}
+	if withNode {
+		if err := checkNode(ctx, server, filepath.Join(scratch, "node"), out); err != nil {
+			bad = append(bad, err.Error())
 		}
 	}
 	for name := range known {
@@ -207,4 +220,28 @@ func execute(ctx context.Context, binary, dir, run, filter string, verbose bool,
 		return nil, fmt.Errorf("no test ran: %w", failed)
 	}
 	return results, lines.Err()
+}
+
+// checkNode runs the checks of the Node SDK.
+func checkNode(ctx context.Context, server *ots.Server, dir string, out io.Writer) error {
+	files, err := fs.Sub(nodeFiles, "node")
+	if err != nil {
+		return err
+	}
+	if err := os.CopyFS(dir, files); err != nil {
+		return err
+	}
+	install := exec.CommandContext(ctx, "npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error")
+	install.Dir = dir
+	if text, err := install.CombinedOutput(); err != nil {
+		return fmt.Errorf("install the Node SDK: %w\n%s", err, text)
+	}
+	check := exec.CommandContext(ctx, "node", "check.js")
+	check.Dir = dir
+	check.Env = append(os.Environ(), "OTS_ENDPOINT="+server.URL(), "OTS_ACCESS_KEY_ID="+ots.DefaultKeyID, "OTS_ACCESS_KEY_SECRET="+ots.DefaultKeySecret)
+	check.Stdout, check.Stderr = out, out
+	if err := check.Run(); err != nil {
+		return fmt.Errorf("check with the Node SDK: %w", err)
+	}
+	return nil
 }
