@@ -1,0 +1,144 @@
+// Package parts is what the four functions are put together from: it turns an
+// invocation into the ports of package backup.
+package parts
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"runtime/debug"
+	"strings"
+	"time"
+
+	"github.com/tablevault/tablevault/shared/backup"
+	"github.com/tablevault/tablevault/shared/function"
+	"github.com/tablevault/tablevault/shared/object"
+	"github.com/tablevault/tablevault/shared/object/address"
+	"github.com/tablevault/tablevault/shared/tablestore"
+	"github.com/tablevault/tablevault/shared/vault"
+)
+
+// Store opens the store that the vault is in.
+func Store(ctx context.Context, inv *function.Invocation) (object.Store, error) {
+	return address.Open(ctx, inv.Env.Vault)
+}
+
+// Repository opens the vault.
+func Repository(ctx context.Context, inv *function.Invocation) (*backup.Repository, error) {
+	store, err := Store(ctx, inv)
+	if err != nil {
+		return nil, err
+	}
+	return backup.Open(ctx, store)
+}
+
+// Table is a table that a command names as instance/table, in the invocation's
+// region.
+func Table(inv *function.Invocation, name string) (vault.TableID, error) {
+	instance, table, ok := strings.Cut(name, "/")
+	if !ok || instance == "" || table == "" {
+		return vault.TableID{}, function.Permanent(fmt.Errorf("table %q: want instance/table", name))
+	}
+	return vault.TableID{Region: Region(inv), Instance: instance, Table: table}, nil
+}
+
+// Region is where the function runs, "local" on one machine.
+func Region(inv *function.Invocation) string {
+	if inv.Region == "" {
+		return "local"
+	}
+	return inv.Region
+}
+
+// Endpoint is the address of an instance.
+func Endpoint(inv *function.Invocation, instance string) string {
+	return inv.Env.Tablestore(instance, Region(inv))
+}
+
+// Tables is an instance, reached with the invocation's credentials.
+func Tables(inv *function.Invocation, instance string) (*tablestore.Client, error) {
+	return tablestore.New(tablestore.Config{
+		Endpoint: Endpoint(inv, instance),
+		Instance: instance,
+		Credentials: func(context.Context) (tablestore.Credentials, error) {
+			return tablestore.Credentials(inv.Credentials), nil
+		},
+		Log: inv.Log,
+	})
+}
+
+// Run is what the verbs know of the invocation.
+func Run(inv *function.Invocation) backup.Run {
+	return backup.Run{Request: inv.RequestID, Stop: inv.Budget.WorkEnds(), Until: inv.Budget.Deadline, Now: time.Now}
+}
+
+// Work hands work to the functions beside this one.
+func Work(inv *function.Invocation) (backup.Dispatcher, error) {
+	invoker, err := inv.Invoker()
+	if err != nil {
+		return nil, err
+	}
+	return dispatcher{inv, invoker}, nil
+}
+
+type dispatcher struct {
+	inv     *function.Invocation
+	invoker *function.Invoker
+}
+
+// Submit queues work under a task id made of all that it is, so that one start
+// that is dispatched twice is one task.
+func (d dispatcher) Submit(ctx context.Context, w backup.Work) error {
+	c := function.Command{
+		Table: w.Table.String(), Backup: string(w.Backup), Restore: string(w.Restore),
+		Segment: string(w.Segment), Start: w.Start,
+	}
+	switch w.Verb {
+	case backup.VerbExport:
+		c.Kind = function.KindExport
+	case backup.VerbImport:
+		c.Kind, c.Table = function.KindImport, ""
+	case backup.VerbVerify:
+		c.Kind, c.Table = function.KindVerify, ""
+	default:
+		return fmt.Errorf("no function does %q", w.Verb)
+	}
+	id := function.TaskID(string(w.Verb), w.Table.Path(), string(w.Backup), string(w.Restore), string(w.Segment), fmt.Sprint(w.Start))
+	return d.invoker.Submit(ctx, d.inv.Env.Name(c.Kind.Function()), id, c)
+}
+
+// Settings reads a command's settings strictly.
+func Settings(cmd function.Command, to any) error {
+	if len(cmd.Settings) == 0 {
+		return nil
+	}
+	d := json.NewDecoder(strings.NewReader(string(cmd.Settings)))
+	d.DisallowUnknownFields()
+	if err := d.Decode(to); err != nil {
+		return function.Permanent(fmt.Errorf("settings of a command of kind %s: %w", cmd.Kind, err))
+	}
+	return nil
+}
+
+// Fail marks the errors that trying again can't mend.
+func Fail[T any](reply T, err error) (any, error) {
+	if err == nil {
+		return reply, nil
+	}
+	if backup.Permanent(err) {
+		err = function.Permanent(err)
+	}
+	return nil, err
+}
+
+// Resumed is the age at which the plan of a command that a person gave counts
+// as found and not as made just now: what its dead workers left is then
+// dispatched at once.
+const Resumed = 5 * time.Second
+
+// BoundMemory makes the garbage collector hold a worker to little more than
+// what its buffers take.
+func BoundMemory() {
+	debug.SetGCPercent(50)
+	debug.SetMemoryLimit(56 << 20)
+}
