@@ -12,6 +12,7 @@ import (
 type Scanner struct {
 	block []byte
 	pos   int
+	bare  bool // the rows stand without a block's header
 	// names remembers, per position in the row, the last name and its
 	// checksum: in most tables each row has the columns of the row before.
 	names []knownName
@@ -32,7 +33,15 @@ func NewScanner(block []byte) *Scanner {
 
 // Reset makes s read block from its start. It keeps s's memory.
 func (s *Scanner) Reset(block []byte) {
-	s.block, s.pos = block, 0
+	s.reset(block, false)
+}
+
+// ResetRows makes s read rows that stand one after the other without a block's
+// header. It keeps s's memory.
+func (s *Scanner) ResetRows(rows []byte) { s.reset(rows, true) }
+
+func (s *Scanner) reset(block []byte, bare bool) {
+	s.block, s.pos, s.bare = block, 0, bare
 	// The names are slices of the former block, whose memory may be in use for
 	// something else by now.
 	s.names = s.names[:0]
@@ -45,7 +54,7 @@ func (s *Scanner) Offset() int { return s.pos }
 // an error that matches ErrCorrupt where the bytes are wrong; then row has no
 // meaning and s stays where it is.
 func (s *Scanner) Next(row *Row) error {
-	if s.pos == 0 {
+	if s.pos == 0 && !s.bare {
 		if len(s.block) == 0 {
 			return io.EOF
 		}

@@ -207,6 +207,14 @@ func (c *Check) Add(o Check) {
 	c.Findings = append(c.Findings, o.Findings[:min(len(o.Findings), MaxListed-len(c.Findings))]...)
 }
 
+// Find adds a finding.
+func (c *Check) Find(object string, reason error) {
+	c.Corrupted++
+	if len(c.Findings) < MaxListed {
+		c.Findings = append(c.Findings, Finding{Object: object, Reason: reason.Error()})
+	}
+}
+
 // Verdict is what the check comes to.
 func (c *Check) Verdict() Verdict {
 	switch {

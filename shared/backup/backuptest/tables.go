@@ -362,7 +362,7 @@ func (t *Tables) AddDefinedColumns(ctx context.Context, name string, columns []t
 // CreateIndex makes a secondary index.
 func (t *Tables) CreateIndex(ctx context.Context, def table.Definition, index table.Index) error {
 	return t.on(ctx, "CreateIndex", def.Name, func(c *content) error {
-		if slices.ContainsFunc(c.def.Indexes, func(i table.Index) bool { return i.Name == index.Name }) || t.tables[index.Name] != nil {
+		if t.taken(index.Name) {
 			return fmt.Errorf("OTSObjectAlreadyExist: index %q: %w", index.Name, table.ErrExist)
 		}
 		if c.def.Options.MaxVersions != 1 || c.def.Options.TTL > 0 && c.def.Options.AllowUpdate {
@@ -378,6 +378,20 @@ func (t *Tables) CreateIndex(ctx context.Context, def table.Definition, index ta
 		c.def.Indexes = append(slices.Clone(c.def.Indexes), index)
 		return nil
 	})
+}
+
+// taken says whether the instance has a table, or an index, of a name: an
+// index is a table to its readers.
+func (t *Tables) taken(name string) bool {
+	if t.tables[name] != nil {
+		return true
+	}
+	for _, c := range t.tables {
+		if slices.ContainsFunc(c.def.Indexes, func(i table.Index) bool { return i.Name == name }) {
+			return true
+		}
+	}
+	return false
 }
 
 // CreateSearchIndex makes a search index.

@@ -1,0 +1,577 @@
+package backup
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/tablevault/tablevault/shared/plainbuffer"
+	"github.com/tablevault/tablevault/shared/table"
+	"github.com/tablevault/tablevault/shared/vault"
+)
+
+// comparer compares segments of a backup with a table, in both directions.
+//
+// First each lane is summed up on both sides, as a count and a digest, in one
+// pass over the shards and one scan of the table. Lanes whose sums differ are
+// read again, in the order of their keys, and compared row by row.
+type comparer struct {
+	repo   *Repository
+	source *restoreSource
+	tables Tables
+	// def is the table compared with, as it is now.
+	def    table.Definition
+	memory int64
+}
+
+// Cells past their TTL are served or not as the service comes around to it, so
+// both sides leave them out.
+const (
+	// serverMargin is by how much the date of an answer may differ from the
+	// clock that the cells of its page were held against: dates have a
+	// resolution of a second.
+	serverMargin = 2 * time.Second
+	// sumHorizon is how long a lane's scan may take for its sums to be compared.
+	// The sums leave out what expires within it, since both must leave out the
+	// same; rows that are compared one by one need no such allowance.
+	sumHorizon = 10 * time.Minute
+)
+
+// newComparer describes the table that a backup is compared with. It must have
+// the backup's key columns.
+func (r *Repository) newComparer(ctx context.Context, source *restoreSource, tables Tables, name string, memory int64) (*comparer, error) {
+	def, err := tables.Describe(ctx, name)
+	if err != nil {
+		return nil, fmt.Errorf("compare with %s: %w", name, err)
+	}
+	want := source.plan.Definition.Schema
+	if len(def.Schema) != len(want) {
+		return nil, fmt.Errorf("compare with %s: its primary key has %d columns, the backup's has %d: %w", name, len(def.Schema), len(want), table.ErrInvalid)
+	}
+	for i := range want {
+		if def.Schema[i].Name != want[i].Name || def.Schema[i].Type != want[i].Type {
+			return nil, fmt.Errorf("compare with %s: key column %d is %s %q, the backup's is %s %q: %w",
+				name, i+1, def.Schema[i].Type, def.Schema[i].Name, want[i].Type, want[i].Name, table.ErrInvalid)
+		}
+	}
+	if memory == 0 {
+		memory = DefaultMemory
+	}
+	return &comparer{repo: r, source: source, tables: tables, def: def, memory: memory}, nil
+}
+
+// segment compares the rows of one segment. quarantined are the keys, as
+// Key.String gives them, of rows that the service refused.
+func (c *comparer) segment(ctx context.Context, log *segmentLog, quarantined map[string]bool, check *vault.Check) error {
+	// Corruption is a finding, and then there is nothing to compare: what the
+	// shards do not tell would look like rows too many.
+	lanes := covered(log)
+	cutoff, err := c.cutoff(ctx, log)
+	if err != nil {
+		return err
+	}
+	ours, theirs := make([]*tally, len(lanes)), make([]*tally, len(lanes))
+	for i := range lanes {
+		ours[i] = c.repo.newTally(c.def.Options, cutoff)
+		theirs[i] = c.repo.newTally(c.def.Options, cutoff)
+	}
+	corrupted := check.Corrupted
+	group, gctx := errgroup.WithContext(ctx)
+	group.Go(func() error {
+		_, err := c.repo.readSegment(gctx, c.source, log, check, func(lane int, b *block, row *plainbuffer.Row) { ours[lane].add(b, row) })
+		return err
+	})
+	for i, lane := range lanes {
+		if lane.Empty() {
+			continue
+		}
+		group.Go(func() error { return c.scan(gctx, lane, len(lanes), theirs[i]) })
+	}
+	if err := group.Wait(); err != nil {
+		return err
+	}
+	if check.Corrupted > corrupted {
+		return nil
+	}
+	for i, lane := range lanes {
+		check.Digest.Add(ours[i].sum())
+		check.TargetDigest.Add(theirs[i].sum())
+		check.Rows += ours[i].rows()
+		check.Target += theirs[i].rows()
+		if lane.Empty() || ours[i].equals(theirs[i], cutoff) {
+			check.Expired += ours[i].expired
+			continue
+		}
+		if err := c.lane(ctx, log, i, lane, quarantined, check); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// covered are the ranges that a segment's own parts hold: its lanes, as far as
+// it came before it was split.
+func covered(log *segmentLog) []table.Range {
+	lanes := log.segment.Lanes()
+	for i := range lanes {
+		lanes[i].End = log.next[i]
+	}
+	return lanes
+}
+
+// cutoff is the instant, in milliseconds, before which a cell must not expire
+// to be summed up; 0 if nothing expires.
+func (c *comparer) cutoff(ctx context.Context, log *segmentLog) (int64, error) {
+	if c.def.Options.TTL <= 0 {
+		return 0, nil
+	}
+	scan := c.tables.Scan(c.def.Name, c.def.Schema, log.segment.Range())
+	page, err := scan.Next(ctx, make([]byte, maxPage))
+	if err != nil {
+		return 0, fmt.Errorf("read %s: %w", c.def.Name, err)
+	}
+	return page.ServerTime.Add(sumHorizon).UnixMilli(), nil
+}
+
+// scan sums up a range of the table.
+func (c *comparer) scan(ctx context.Context, r table.Range, lanes int, sum *tally) error {
+	rows := c.live(r, lanes)
+	var row plainbuffer.Row
+	scanner := plainbuffer.NewScanner(nil)
+	for {
+		b, err := rows(ctx)
+		if err == io.EOF {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		sum.at(b.served)
+		b.scan(scanner)
+		for {
+			if err := scanner.Next(&row); err == io.EOF {
+				break
+			} else if err != nil {
+				return fmt.Errorf("read %s: %w", c.def.Name, err)
+			}
+			sum.add(b, &row)
+		}
+	}
+}
+
+// live reads a range of the table, page by page.
+func (c *comparer) live(r table.Range, lanes int) blocks {
+	scan := c.tables.Scan(c.def.Name, c.def.Schema, r)
+	buf := make([]byte, 0, min(max(c.memory/int64(lanes), minPage), maxPage))
+	return func(ctx context.Context) (*block, error) {
+		page, err := scan.Next(ctx, buf)
+		if err == io.EOF {
+			return nil, err
+		}
+		if err != nil {
+			return nil, fmt.Errorf("read %s: %w", c.def.Name, err)
+		}
+		return &block{rows: page.Block, piece: page.Piece, first: page.First, last: page.Last, served: page.ServerTime}, nil
+	}
+}
+
+// blocks yields blocks of rows in the order of their keys, then io.EOF. A block
+// is valid until the next call.
+type blocks func(ctx context.Context) (*block, error)
+
+// set is a number of rows and their digest.
+type set struct {
+	n      int64
+	digest table.Digest
+}
+
+func (s *set) add(d table.Digest) {
+	s.n++
+	s.digest.Add(d)
+}
+
+func (s set) plus(o set) set {
+	s.n += o.n
+	s.digest.Add(o.digest)
+	return s
+}
+
+// tally sums up the rows of one range on one side.
+type tally struct {
+	options table.Options
+	cutoff  int64
+	hasher  *table.Hasher
+	long    *table.Hasher // of the row that comes in pieces
+	kept    []plainbuffer.Cell
+	// full are the rows that have a cell, hollow those without any, ghosts
+	// those that had some, all of them expired.
+	full, hollow, ghosts set
+	expired              int64
+	latest               time.Time // of the pages
+	cells, left          int64     // of the row in pieces: all, and not expired
+	seed                 uint64
+}
+
+func (r *Repository) newTally(o table.Options, cutoff int64) *tally {
+	seed := uint64(r.Header.Seed)
+	return &tally{options: o, cutoff: cutoff, hasher: table.NewHasher(seed), seed: seed}
+}
+
+func (t *tally) at(served time.Time) {
+	if served.After(t.latest) {
+		t.latest = served
+	}
+}
+
+func (t *tally) add(b *block, row *plainbuffer.Row) {
+	cells := t.keep(row.Cells)
+	if !b.piece {
+		whole := *row
+		whole.Cells = cells
+		t.count(t.hasher.Row(&whole), len(row.Cells) == 0, len(cells) == 0)
+		return
+	}
+	if b.first {
+		if t.long == nil {
+			t.long = table.NewHasher(t.seed)
+		}
+		t.long.Begin(row.Key)
+		t.cells, t.left = 0, 0
+	}
+	t.long.Cells(cells)
+	t.cells += int64(len(row.Cells))
+	t.left += int64(len(cells))
+	if b.last {
+		t.count(t.long.End(), t.cells == 0, t.left == 0)
+	}
+}
+
+func (t *tally) count(d table.Digest, hollow, empty bool) {
+	switch {
+	case hollow:
+		t.hollow.add(d)
+	case empty:
+		t.ghosts.add(d)
+	default:
+		t.full.add(d)
+	}
+}
+
+// keep returns the cells that do not expire before the cutoff.
+func (t *tally) keep(cells []plainbuffer.Cell) []plainbuffer.Cell {
+	if t.cutoff == 0 {
+		return cells
+	}
+	for i := range cells {
+		if !t.options.Expired(cells[i].Timestamp, t.cutoff) {
+			continue
+		}
+		t.kept = append(t.kept[:0], cells[:i]...)
+		for _, c := range cells[i:] {
+			if !t.options.Expired(c.Timestamp, t.cutoff) {
+				t.kept = append(t.kept, c)
+			}
+		}
+		t.expired += int64(len(cells) - len(t.kept))
+		return t.kept
+	}
+	return cells
+}
+
+func (t *tally) rows() int64 { return t.full.n + t.hollow.n + t.ghosts.n }
+
+func (t *tally) sum() table.Digest { return t.full.plus(t.hollow).digest }
+
+// equals says whether the table's sums are the backup's. Rows all of whose
+// cells have expired may be served as rows without cells, or not at all.
+func (t *tally) equals(live *tally, cutoff int64) bool {
+	if cutoff != 0 && live.latest.Add(serverMargin).UnixMilli() >= cutoff {
+		return false
+	}
+	bare := live.hollow.plus(live.ghosts)
+	return t.full == live.full && (bare == t.hollow || bare == t.hollow.plus(t.ghosts))
+}
+
+// lane compares the rows of one lane, one by one.
+func (c *comparer) lane(ctx context.Context, log *segmentLog, lane int, r table.Range, quarantined map[string]bool, check *vault.Check) error {
+	ours := newCursor(c.repo.laneBlocks(c.source, log, lane))
+	theirs := newCursor(c.live(r, 1))
+	if err := ours.next(ctx); err != nil {
+		return err
+	}
+	if err := theirs.next(ctx); err != nil {
+		return err
+	}
+	d := differ{comparer: c, check: check, quarantined: quarantined}
+	for ours.any || theirs.any {
+		order := 0
+		switch {
+		case !theirs.any:
+			order = -1
+		case !ours.any:
+			order = 1
+		default:
+			order = ours.key.Compare(theirs.key)
+		}
+		var err error
+		switch {
+		case order < 0:
+			err = d.alone(ctx, ours, theirs.served, "missing")
+		case order > 0:
+			err = d.alone(ctx, theirs, theirs.served, "extra")
+		default:
+			err = d.both(ctx, ours, theirs)
+		}
+		if err == nil && order <= 0 {
+			err = ours.next(ctx)
+		}
+		if err == nil && order >= 0 {
+			err = theirs.next(ctx)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// differ takes account of rows that are compared one by one.
+type differ struct {
+	*comparer
+	check       *vault.Check
+	quarantined map[string]bool
+}
+
+func (d *differ) expired(cell *plainbuffer.Cell, served time.Time) bool {
+	return d.def.Options.Expired(cell.Timestamp, served.Add(serverMargin).UnixMilli())
+}
+
+// alone takes a row that only one side has. A row that has lost its last cell
+// to its TTL may well be gone from the other side.
+func (d *differ) alone(ctx context.Context, rows *cursor, served time.Time, kind string) error {
+	key := rows.key.Clone()
+	var cells, expired int64
+	for {
+		cell, err := rows.cell(ctx)
+		if err != nil {
+			return err
+		}
+		if cell == nil {
+			break
+		}
+		cells++
+		if d.expired(cell, served) {
+			expired++
+		}
+	}
+	if kind == "missing" {
+		d.check.Expired += expired
+	}
+	if cells > 0 && expired == cells {
+		return nil
+	}
+	d.add(vault.Difference{Kind: kind, Key: key})
+	return nil
+}
+
+// both takes a row that both sides have.
+func (d *differ) both(ctx context.Context, ours, theirs *cursor) error {
+	served := theirs.served
+	// live is a side's next cell that has not expired.
+	live := func(rows *cursor, count *int64) (*plainbuffer.Cell, error) {
+		for {
+			cell, err := rows.cell(ctx)
+			if err != nil || cell == nil || !d.expired(cell, served) {
+				return cell, err
+			}
+			*count++
+		}
+	}
+	key := ours.key
+	var columns []string
+	changed, ignored := false, int64(0)
+	name := func(cell *plainbuffer.Cell) {
+		changed = true
+		if n := string(cell.Name); len(columns) < maxColumns && (len(columns) == 0 || columns[len(columns)-1] != n) {
+			columns = append(columns, n)
+		}
+	}
+	a, err := live(ours, &d.check.Expired)
+	if err != nil {
+		return err
+	}
+	b, err := live(theirs, &ignored)
+	if err != nil {
+		return err
+	}
+	for a != nil || b != nil {
+		order := 0
+		switch {
+		case b == nil:
+			order = -1
+		case a == nil:
+			order = 1
+		default:
+			order = table.CompareCells(a, b)
+		}
+		switch {
+		case order < 0:
+			name(a)
+		case order > 0:
+			name(b)
+		case a.Type != b.Type || !bytes.Equal(a.Data, b.Data):
+			name(a)
+		}
+		if order <= 0 {
+			if a, err = live(ours, &d.check.Expired); err != nil {
+				return err
+			}
+		}
+		if order >= 0 {
+			if b, err = live(theirs, &ignored); err != nil {
+				return err
+			}
+		}
+	}
+	if changed {
+		d.add(vault.Difference{Kind: "changed", Key: key.Clone(), Columns: columns})
+	}
+	return nil
+}
+
+// maxColumns is how many columns of a changed row are named.
+const maxColumns = 16
+
+func (d *differ) add(difference vault.Difference) {
+	switch difference.Kind {
+	case "missing":
+		d.check.Missing++
+	case "extra":
+		d.check.Extra++
+	case "changed":
+		d.check.Changed++
+	}
+	if difference.Kind != "extra" && d.quarantined[difference.Key.String()] {
+		d.check.Quarantined++
+	}
+	if len(d.check.Differences) < vault.MaxListed {
+		d.check.Differences = append(d.check.Differences, difference)
+	}
+}
+
+// cursor reads the rows of one side, one by one, and the cells of each, one by
+// one: a row that comes in pieces is never held as a whole.
+type cursor struct {
+	blocks  blocks
+	block   *block
+	scanner *plainbuffer.Scanner
+	row     plainbuffer.Row
+	at      int // of the row's cells
+	// any says that there is a row; key is its key, valid until next is called.
+	any bool
+	key table.Key
+	// open says that more pieces of the row will come.
+	open   bool
+	served time.Time // date of the newest page
+	before table.Key
+}
+
+func newCursor(b blocks) *cursor { return &cursor{blocks: b, scanner: plainbuffer.NewScanner(nil)} }
+
+// next goes to the next row.
+func (c *cursor) next(ctx context.Context) error {
+	for c.open {
+		if err := c.piece(ctx); err != nil {
+			return err
+		}
+	}
+	c.key, c.before = c.before, c.key
+	had := c.any
+	err := c.read(ctx)
+	if err == io.EOF {
+		c.any = false
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if c.block.piece && !c.block.first {
+		return fmt.Errorf("%w: row %v begins in its middle", vault.ErrCorrupt, table.KeyOf(c.row.Key))
+	}
+	c.any, c.at, c.open = true, 0, c.block.piece && !c.block.last
+	c.key = copyKey(c.key, c.row.Key)
+	if had && c.before.Compare(c.key) >= 0 {
+		return fmt.Errorf("%w: row %v stands after %v", vault.ErrCorrupt, c.key, c.before)
+	}
+	return nil
+}
+
+// read reads the next row of the block, or the first of the next block.
+func (c *cursor) read(ctx context.Context) error {
+	for {
+		if c.block != nil {
+			if err := c.scanner.Next(&c.row); err != io.EOF {
+				return err
+			}
+		}
+		b, err := c.blocks(ctx)
+		if err != nil {
+			return err
+		}
+		if c.block = b; !b.served.IsZero() {
+			c.served = b.served
+		}
+		b.scan(c.scanner)
+	}
+}
+
+// piece reads the next piece of the row.
+func (c *cursor) piece(ctx context.Context) error {
+	err := c.read(ctx)
+	if err == io.EOF {
+		err = io.ErrUnexpectedEOF
+	}
+	if err != nil {
+		return fmt.Errorf("in row %v: %w", c.key, err)
+	}
+	if !c.block.piece || c.block.first || c.key.CompareCells(c.row.Key) != 0 {
+		return fmt.Errorf("%w: row %v does not end", vault.ErrCorrupt, c.key)
+	}
+	c.at, c.open = 0, !c.block.last
+	return nil
+}
+
+// cell returns the next cell of the row, nil after the last. It is valid until
+// the next call.
+func (c *cursor) cell(ctx context.Context) (*plainbuffer.Cell, error) {
+	for c.at == len(c.row.Cells) {
+		if !c.open {
+			return nil, nil
+		}
+		if err := c.piece(ctx); err != nil {
+			return nil, err
+		}
+	}
+	c.at++
+	return &c.row.Cells[c.at-1], nil
+}
+
+// copyKey copies the key of a scanned row into dst's memory.
+func copyKey(dst table.Key, cells []plainbuffer.Cell) table.Key {
+	for len(dst) < len(cells) {
+		dst = append(dst, table.Value{})
+	}
+	dst = dst[:len(cells)]
+	for i := range cells {
+		dst[i].Type, dst[i].Int = cells[i].Type, cells[i].Int()
+		dst[i].Bytes = append(dst[i].Bytes[:0], cells[i].Data...)
+		if cells[i].Type == plainbuffer.Integer {
+			dst[i].Bytes = dst[i].Bytes[:0]
+		}
+	}
+	return dst
+}

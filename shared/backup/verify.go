@@ -1,0 +1,367 @@
+package backup
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/tablevault/tablevault/shared/vault"
+)
+
+// Verifier proves backups and restores.
+type Verifier struct {
+	Repo *Repository
+	// Tables is the instance of the table that is compared with; nil where
+	// nothing is compared.
+	Tables Tables
+	Log    *slog.Logger
+	// Memory bounds the pages in flight, in bytes; 0 means DefaultMemory.
+	Memory int64
+	Now    func() time.Time
+}
+
+// How deep a verification goes; each does what the one before it does.
+const (
+	// DepthObjects asks the store for each object, its size and its checksum.
+	DepthObjects = "objects"
+	// DepthRead reads every object, and proves of every shard that its
+	// checksums, order, counts and digests are as recorded.
+	DepthRead = "read"
+	// DepthRows compares with the rows of a table, in both directions.
+	DepthRows = "rows"
+)
+
+// VerifyRequest says what is to be verified.
+type VerifyRequest struct {
+	Backup vault.Backup
+	// Restore, if there is one, says which backup and which table are compared,
+	// and which rows the service refused.
+	Restore vault.RestoreID
+	// Against is the table that is compared with, at DepthRows; nil means the
+	// restore's target, or the table that was backed up.
+	Against *vault.TableID
+	Depth   string
+	// Progress is told now and then what was found so far. It is called by one
+	// goroutine at a time.
+	Progress func(vault.Check)
+}
+
+// VerifyReply is what one invocation came to.
+type VerifyReply struct {
+	Restore vault.RestoreID `json:"restore"`
+	Segment vault.SegmentID `json:"segment"`
+	Start   int             `json:"start"`
+	Verdict vault.Verdict   `json:"verdict"`
+	Check   vault.Check     `json:"check"`
+	// Closed says that the restore was over before, and nothing was done.
+	Closed bool `json:"closed,omitempty"`
+}
+
+// segmentsInFlight is how many segments one process verifies at a time.
+const segmentsInFlight = 4
+
+// Verify verifies a whole backup in this process. What is wrong with the backup
+// is in the proof; the error is about what kept it from being verified.
+func (v *Verifier) Verify(ctx context.Context, run Run, req VerifyRequest) (*vault.Proof, error) {
+	switch req.Depth {
+	case DepthObjects, DepthRead, DepthRows:
+	default:
+		return nil, fmt.Errorf("verify: depth %q: want objects, read or rows", req.Depth)
+	}
+	proof, err := v.verify(ctx, run, req)
+	if err != nil && req.Restore != "" {
+		return nil, fmt.Errorf("verify restore %s: %w", req.Restore, err)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("verify backup %s of %s: %w", req.Backup.ID, req.Backup.Table, err)
+	}
+	return proof, nil
+}
+
+func (v *Verifier) verify(ctx context.Context, run Run, req VerifyRequest) (*vault.Proof, error) {
+	var restore *vault.RestorePlan
+	if req.Restore != "" {
+		var err error
+		if restore, err = v.Repo.RestorePlan(ctx, req.Restore); err != nil {
+			return nil, err
+		}
+		req.Backup = vault.Backup{Table: restore.Source, ID: restore.Backup}
+	}
+	manifest, o, err := v.Repo.Manifest(ctx, req.Backup)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("it is not sealed, or not in this vault: `tablevault list` shows those that are: %w", err)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if manifest.State != vault.Sealed {
+		return nil, fmt.Errorf("it was given up: %s", manifest.Reason)
+	}
+	proof := &vault.Proof{
+		Backup: manifest.Backup, Table: manifest.Table, Restore: req.Restore, Depth: req.Depth, At: v.Now().UTC(), Manifest: o,
+	}
+	if restore != nil && restore.Manifest.SHA256 != o.SHA256 {
+		proof.Check.Find(o.Name, fmt.Errorf("its sha256 is %s, the restore was planned from one of %s", o.SHA256, restore.Manifest.SHA256))
+	}
+	w := &verification{Verifier: v, req: req, restore: restore, check: &proof.Check}
+	if err := w.run(ctx, manifest); err != nil {
+		return nil, err
+	}
+	if req.Depth == DepthRows {
+		proof.Target = w.target.String()
+		if restore == nil {
+			proof.Notes = append(proof.Notes, "rows that were written after the backup are differences too: without the table's change stream they can't be told apart")
+		}
+	}
+	if manifest.Fuzzy {
+		proof.Notes = append(proof.Notes, fmt.Sprintf("the backup was read row by row from %s to %s and is no single instant's image",
+			manifest.Totals.First.UTC().Format(time.RFC3339), manifest.Totals.Latest.UTC().Format(time.RFC3339)))
+	}
+	proof.Verdict = proof.Check.Verdict()
+	v.Log.Info("verified", "backup", proof.Backup, "restore", proof.Restore, "depth", proof.Depth, "verdict", proof.Verdict, "rows", proof.Check.Rows)
+	return proof, nil
+}
+
+// verification is one run over a whole backup.
+type verification struct {
+	*Verifier
+	req      VerifyRequest
+	restore  *vault.RestorePlan
+	target   vault.TableID
+	source   restoreSource
+	comparer *comparer
+
+	mu    sync.Mutex
+	check *vault.Check
+}
+
+func (w *verification) run(ctx context.Context, m *vault.Manifest) error {
+	plan, err := w.Repo.PlanOf(ctx, m)
+	if corrupt(err) {
+		// Without the plan's schema, no shard can be read.
+		w.check.Find(m.Plan.Name, err)
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	w.check.Objects += 2 // the manifest and the plan
+	w.check.Bytes += m.Plan.Bytes
+	w.source = restoreSource{backup: w.req.Backup, manifest: m, plan: plan}
+	if w.req.Depth == DepthRows {
+		if err := w.against(ctx); err != nil {
+			return err
+		}
+	}
+	// Roll-ups are read one by one; each can name tens of thousands of objects.
+	groups := make([]*vault.Group, 0, len(m.Groups))
+	for _, o := range m.Groups {
+		var g vault.Group
+		if err := w.Repo.readExact(ctx, o, &g); corrupt(err) {
+			w.check.Find(o.Name, err)
+			continue
+		} else if err != nil {
+			return err
+		}
+		w.check.Objects++
+		w.check.Bytes += o.Bytes
+		groups = append(groups, &g)
+	}
+	if len(groups) == len(m.Groups) {
+		// That the ranges meet and cover the key space.
+		totals, segments, err := Prove(plan, groups)
+		if err == nil && (totals != m.Totals || segments != m.Segments) {
+			err = fmt.Errorf("it says %d rows in %d segments, its parts have %d in %d, or other sums", m.Totals.Rows, m.Segments, totals.Rows, segments)
+		}
+		if err != nil {
+			w.check.Find(w.req.Backup.Manifest(), err)
+		}
+	}
+	work, wctx := errgroup.WithContext(ctx)
+	work.SetLimit(segmentsInFlight)
+	for _, g := range groups {
+		for s := range g.Segments {
+			log := &g.Segments[s]
+			work.Go(func() error { return w.segment(wctx, log) })
+		}
+	}
+	return work.Wait()
+}
+
+// against finds the table that is compared with.
+func (w *verification) against(ctx context.Context) error {
+	w.target = w.req.Backup.Table
+	if w.restore != nil {
+		w.target = w.restore.Target
+	}
+	if w.req.Against != nil {
+		w.target = *w.req.Against
+	}
+	if w.Tables == nil {
+		return fmt.Errorf("comparing with %s needs the instance's endpoint and credentials", w.target)
+	}
+	var err error
+	w.comparer, err = w.Repo.newComparer(ctx, &w.source, w.Tables, w.target.Table, max(w.Memory, DefaultMemory)/segmentsInFlight)
+	return err
+}
+
+func (w *verification) segment(ctx context.Context, s *vault.SegmentLog) error {
+	var check vault.Check
+	log, err := replay(s)
+	if err != nil {
+		return w.found(vault.Check{Corrupted: 1, Findings: []vault.Finding{{Object: w.req.Backup.Group(s.Segment.ID.Group()), Reason: err.Error()}}})
+	}
+	var quarantined map[string]bool
+	if w.restore != nil && w.comparer != nil {
+		if quarantined, err = w.Repo.quarantined(ctx, vault.Restore{ID: w.restore.Restore}, log.segment.ID); err != nil {
+			return err
+		}
+	}
+	if err := w.Repo.checkSegment(ctx, &w.source, log, w.req.Depth, w.comparer, quarantined, &check); err != nil {
+		return fmt.Errorf("segment %s: %w", log.segment.ID, err)
+	}
+	return w.found(check)
+}
+
+func (w *verification) found(check vault.Check) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.check.Add(check)
+	if w.req.Progress != nil {
+		w.req.Progress(*w.check)
+	}
+	return nil
+}
+
+// VerifySegment compares one segment of a restore with the target, and writes
+// down what it found.
+func (v *Verifier) VerifySegment(ctx context.Context, run Run, w Work) (VerifyReply, error) {
+	reply := VerifyReply{Restore: w.Restore, Segment: w.Segment, Start: w.Start}
+	r := vault.Restore{ID: w.Restore}
+	what := fmt.Sprintf("verify segment %s of restore %s", w.Segment, w.Restore)
+	plan, err := v.Repo.RestorePlan(ctx, w.Restore)
+	if err != nil {
+		return reply, fmt.Errorf("%s: %w", what, err)
+	}
+	if reply.Start, err = v.Repo.begin(ctx, r.Verify(), w.Segment, w.Start, run); err != nil {
+		return reply, fmt.Errorf("%s: %w", what, err)
+	}
+	if err := v.verifySegment(ctx, plan, r, &reply); err != nil {
+		return reply, v.Repo.fail(ctx, r.Verify(), w.Segment, reply.Start, run, permanent(err), fmt.Errorf("%s: %w", what, err))
+	}
+	return reply, nil
+}
+
+func (v *Verifier) verifySegment(ctx context.Context, plan *vault.RestorePlan, r vault.Restore, reply *VerifyReply) error {
+	found := vault.SegmentCheck{Segment: reply.Segment}
+	_, err := v.Repo.read(ctx, r.Check(reply.Segment), &found)
+	if err == nil {
+		reply.Check, reply.Verdict = found.Check, found.Check.Verdict()
+		return nil
+	}
+	if !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	closed, err := v.Repo.closed(ctx, plan.Restore)
+	if err != nil || closed != nil {
+		reply.Closed = closed != nil
+		return err
+	}
+	source, err := v.Repo.restoreSource(ctx, plan)
+	if err != nil {
+		return err
+	}
+	log, err := v.Repo.sealedLog(ctx, source.manifest, reply.Segment)
+	if err != nil {
+		return err
+	}
+	quarantined, err := v.Repo.quarantined(ctx, r, reply.Segment)
+	if err != nil {
+		return err
+	}
+	comparer, err := v.Repo.newComparer(ctx, source, v.Tables, plan.Target.Table, v.Memory)
+	if err != nil {
+		return err
+	}
+	found = vault.SegmentCheck{Segment: reply.Segment}
+	if err := v.Repo.checkSegment(ctx, source, log, DepthRows, comparer, quarantined, &found.Check); err != nil {
+		return err
+	}
+	if _, err := v.Repo.decide(ctx, r.Check(reply.Segment), &found); err != nil {
+		return err
+	}
+	reply.Check, reply.Verdict = found.Check, found.Check.Verdict()
+	return nil
+}
+
+// quarantined are the keys of the rows of a segment that the service refused.
+func (r *Repository) quarantined(ctx context.Context, restore vault.Restore, s vault.SegmentID) (map[string]bool, error) {
+	keys := map[string]bool{}
+	for n := 0; ; n++ {
+		var entry vault.Loaded
+		_, err := r.read(ctx, restore.Log().Slot(s, n), &entry)
+		if errors.Is(err, fs.ErrNotExist) {
+			return keys, nil
+		}
+		if err != nil {
+			return nil, err
+		}
+		if entry.Quarantine == nil {
+			continue
+		}
+		var q vault.Quarantine
+		if err := r.readExact(ctx, *entry.Quarantine, &q); err != nil {
+			return nil, err
+		}
+		for _, row := range q.Rows {
+			keys[row.Key.String()] = true
+		}
+	}
+}
+
+// checkSegment verifies one segment at a depth.
+func (r *Repository) checkSegment(ctx context.Context, source *restoreSource, log *segmentLog, depth string,
+	compare *comparer, quarantined map[string]bool, check *vault.Check) error {
+	corrupted := check.Corrupted
+	for _, s := range log.slots {
+		if s.Part == nil {
+			continue
+		}
+		for _, o := range []vault.Object{s.Part.Shard, s.Part.Index} {
+			check.Objects++
+			check.Bytes += o.Bytes
+			if err := r.present(ctx, o); corrupt(err) {
+				check.Find(o.Name, err)
+			} else if err != nil {
+				return err
+			}
+		}
+	}
+	if check.Corrupted > corrupted && depth == DepthRows {
+		// A table is not compared with what is not all there, but whatever can
+		// still be read is.
+		depth = DepthRead
+	}
+	switch depth {
+	case DepthRead:
+		sum, err := r.readSegment(ctx, source, log, check, nil)
+		check.Rows += sum.n
+		check.Digest.Add(sum.digest)
+		return err
+	case DepthRows:
+		err := compare.segment(ctx, log, quarantined, check)
+		var bad *badObject
+		if errors.As(err, &bad) {
+			check.Find(bad.name, bad.err)
+			return nil
+		}
+		return err
+	}
+	return nil
+}
