@@ -1,6 +1,7 @@
 package ots
 
 import (
+	"bytes"
 	"encoding/binary"
 	"math"
 
@@ -24,8 +25,9 @@ func (c *call) createSearchIndex() *engine.Error {
 		x.TTL = req.GetTimeToLive()
 	}
 	// The schema is kept as the bytes that came: fields that this protocol
-	// version does not know stay in it.
-	x.Schema, _ = rawField(c.body, 3)
+	// version does not know stay in it. They outlive the request.
+	schema, _ := rawField(c.body, 3)
+	x.Schema = bytes.Clone(schema)
 	if req.Schema == nil && x.Source == "" {
 		return invalid("The schema of search index: '%s' is missing.", x.Name)
 	}
