@@ -3,6 +3,8 @@ package tablestore
 import (
 	"bytes"
 	"context"
+	"crypto/md5"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"io"
@@ -20,6 +22,7 @@ import (
 // An answer is the service's to one request.
 type answer struct {
 	body      []byte
+	sum       string    // the service's checksum of the body, empty if it sent none
 	time      time.Time // the service's date, zero if it sent none
 	throttled bool      // the service made the call wait
 }
@@ -58,16 +61,12 @@ func (c *Client) attempt(ctx context.Context, op, name string, body, into []byte
 	if err != nil {
 		return answer{}, fmt.Errorf("credentials for %s: %w", c, err)
 	}
-	once, cancel := context.WithTimeoutCause(ctx, c.retry.Attempt, fmt.Errorf("it took longer than %s", c.retry.Attempt))
-	defer cancel()
-	target, err := url.Parse(c.endpoint + "/" + op)
-	if err != nil {
-		return answer{}, err
-	}
 	// The transport may go on reading a body after it returned, until it closes
 	// it.
 	var readers sync.WaitGroup
 	defer readers.Wait()
+	once, cancel := context.WithTimeoutCause(ctx, c.retry.Attempt, fmt.Errorf("it took longer than %s", c.retry.Attempt))
+	defer cancel()
 	open := func() (io.ReadCloser, error) {
 		readers.Add(1)
 		return &payload{Reader: bytes.NewReader(body), closed: sync.OnceFunc(readers.Done)}, nil
@@ -75,8 +74,8 @@ func (c *Client) attempt(ctx context.Context, op, name string, body, into []byte
 	first, _ := open()
 	r := (&http.Request{
 		Method:        http.MethodPost,
-		URL:           target,
-		Host:          target.Host,
+		URL:           &url.URL{Scheme: c.endpoint.Scheme, Host: c.endpoint.Host, Path: "/" + op},
+		Host:          c.endpoint.Host,
 		Header:        c.header(op, body, creds, time.Now()),
 		Body:          first,
 		GetBody:       open,
@@ -87,7 +86,7 @@ func (c *Client) attempt(ctx context.Context, op, name string, body, into []byte
 		return answer{}, c.failed(ctx, once, op, name, err)
 	}
 	defer res.Body.Close()
-	a := answer{time: serverTime(res.Header)}
+	a := answer{time: serverTime(res.Header), sum: res.Header.Get("X-Ots-Contentmd5")}
 	if res.StatusCode/100 != 2 {
 		return a, c.refused(op, name, res)
 	}
@@ -99,7 +98,29 @@ func (c *Client) attempt(ctx context.Context, op, name string, body, into []byte
 	if err != nil {
 		return a, c.failed(ctx, once, op, name, err)
 	}
+	if len(a.body) <= smallAnswer {
+		if err := a.verify(); err != nil {
+			return a, c.broken(op, name, err)
+		}
+	}
 	return a, nil
+}
+
+// smallAnswer is the size up to which every answer is held against its
+// checksum. In pages of rows, which are larger, each row and the key that goes
+// on have checksums of their own; see [scan.send] for what is left.
+const smallAnswer = 64 << 10
+
+// verify holds an answer against the service's checksum, if there is one.
+func (a *answer) verify() error {
+	if a.sum == "" {
+		return nil
+	}
+	sum := md5.Sum(a.body)
+	if got := base64.StdEncoding.EncodeToString(sum[:]); got != a.sum {
+		return fmt.Errorf("%d bytes with the checksum %s, whose sender says %s", len(a.body), got, a.sum)
+	}
+	return nil
 }
 
 // payload is a request's body.
@@ -115,7 +136,10 @@ func (p *payload) Close() error {
 
 // failed is the error of an attempt that ended without an answer.
 func (c *Client) failed(ctx, once context.Context, op, name string, err error) error {
-	if ctx.Err() == nil && once.Err() != nil {
+	if ended := ctx.Err(); ended != nil {
+		return fmt.Errorf("%s of table %q: %w", op, name, ended)
+	}
+	if once.Err() != nil {
 		err = context.Cause(once)
 	}
 	return c.network(op, name, err)
@@ -123,7 +147,7 @@ func (c *Client) failed(ctx, once context.Context, op, name string, err error) e
 
 // refused reads the error that an answer carries.
 func (c *Client) refused(op, name string, res *http.Response) error {
-	e := &Error{Op: op, Table: name, Status: res.StatusCode, RequestID: res.Header.Get("X-Ots-Requestid"), endpoint: c.endpoint}
+	e := &Error{Op: op, Table: name, Status: res.StatusCode, RequestID: res.Header.Get("X-Ots-Requestid"), endpoint: c.endpoint.String()}
 	body, err := io.ReadAll(io.LimitReader(res.Body, 64<<10))
 	if err != nil {
 		return c.network(op, name, err)

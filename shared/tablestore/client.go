@@ -70,7 +70,7 @@ type Config struct {
 
 // Client is one instance. It is safe for concurrent use.
 type Client struct {
-	endpoint    string
+	endpoint    *url.URL
 	instance    string
 	region      string
 	signV4      bool
@@ -100,7 +100,7 @@ func New(config Config) (*Client, error) {
 		return nil, fmt.Errorf("tablestore: signatures of version 4 for instance %s need its region", config.Instance)
 	}
 	c := &Client{
-		endpoint:    u.Scheme + "://" + u.Host,
+		endpoint:    &url.URL{Scheme: u.Scheme, Host: u.Host},
 		instance:    config.Instance,
 		region:      config.Region,
 		signV4:      config.SignV4,
@@ -136,7 +136,7 @@ func newTransport() *http.Transport {
 }
 
 // String names the instance for people.
-func (c *Client) String() string { return c.instance + " at " + c.endpoint }
+func (c *Client) String() string { return c.instance + " at " + c.endpoint.String() }
 
 // CloseIdle closes the connections that no request uses.
 func (c *Client) CloseIdle() {

@@ -1,7 +1,6 @@
 package tablestore
 
 import (
-	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -52,7 +51,7 @@ func (e *Error) Error() string {
 	case e.Status != 0:
 		fmt.Fprintf(&b, ": HTTP status %d from %s, which is no answer of the service: %.120q", e.Status, e.endpoint, e.Message)
 	default:
-		fmt.Fprintf(&b, ": no answer from %s: %v", e.endpoint, e.cause)
+		fmt.Fprintf(&b, ": no answer of %s: %v", e.endpoint, e.cause)
 	}
 	if e.RequestID != "" {
 		fmt.Fprintf(&b, " (request %s)", e.RequestID)
@@ -148,7 +147,7 @@ func (e *Error) judgeStatus() {
 
 // network is the error of a request that has no answer.
 func (c *Client) network(op, name string, err error) *Error {
-	e := &Error{Op: op, Table: name, endpoint: c.endpoint, cause: err, condition: table.ErrUnavailable, behavior: unavailable}
+	e := &Error{Op: op, Table: name, endpoint: c.endpoint.String(), cause: err, condition: table.ErrUnavailable, behavior: unavailable}
 	var dns *net.DNSError
 	var certificate *tls.CertificateVerificationError
 	switch {
@@ -158,14 +157,6 @@ func (c *Client) network(op, name string, err error) *Error {
 		e.behavior = unreachable
 	}
 	return e
-}
-
-// stopped is the error of a call whose context ended. It keeps the last answer.
-func stopped(ctx context.Context, err error) error {
-	if cause := ctx.Err(); !errors.Is(err, cause) {
-		return fmt.Errorf("%w (%w)", err, cause)
-	}
-	return err
 }
 
 // broken is an answer that cannot be read.

@@ -3,6 +3,7 @@ package tablestore
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"math/rand/v2"
 	"time"
@@ -45,8 +46,9 @@ type tries struct {
 	began     time.Time // of the call, or of its last success
 	away      time.Time // since when nothing answers, zero if something does
 	pause     time.Duration
-	throttled bool // the service wanted fewer requests
-	lost      bool // an attempt may have been carried out though it failed
+	last      error // of the attempt before, nil at the first
+	throttled bool  // the service wanted fewer requests
+	lost      bool  // an attempt may have been carried out though it failed
 }
 
 func (c *Client) tries() tries {
@@ -59,9 +61,13 @@ func (t *tries) success() { t.began, t.away, t.pause = time.Now(), time.Time{}, 
 // again waits before another attempt and returns nil, or returns the error that
 // the call ends with.
 func (t *tries) again(ctx context.Context, err error) error {
-	if ctx.Err() != nil {
+	if ended := ctx.Err(); ended != nil {
+		if t.last != nil && errors.Is(err, ended) {
+			err = t.last // which says more
+		}
 		return stopped(ctx, err)
 	}
+	t.last = err
 	var e *Error
 	if !errors.As(err, &e) {
 		return err
@@ -98,6 +104,15 @@ func (t *tries) again(ctx context.Context, err error) error {
 	t.client.log.LogAttrs(ctx, level, "trying again", slog.String("op", e.Op), slog.String("table", e.Table),
 		slog.Duration("pause", pause), slog.Any("error", e))
 	return wait(ctx, pause, err)
+}
+
+// stopped is the error of a call whose context ended, with what went wrong
+// until then.
+func stopped(ctx context.Context, err error) error {
+	if ended := ctx.Err(); !errors.Is(err, ended) {
+		return fmt.Errorf("%w (%w)", err, ended)
+	}
+	return err
 }
 
 // wait pauses; it returns err with the context's if that ends first.

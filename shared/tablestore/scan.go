@@ -139,6 +139,9 @@ func (s *scan) cut(a rangeAnswer, page table.Page) (table.Page, error) {
 		return table.Page{}, s.fault("the page from %v ends inside of the row %v and goes on at %v", s.at, key, page.Next)
 	}
 	if rows > 1 {
+		if key.Compare(s.at) <= 0 {
+			return table.Page{}, s.fault("the page from %v goes on at %v, which is not beyond it", s.at, key)
+		}
 		page.Block = a.rows[:last]
 		return page, nil
 	}
@@ -146,18 +149,37 @@ func (s *scan) cut(a rangeAnswer, page table.Page) (table.Page, error) {
 	return s.tokenPiece(a, page)
 }
 
-// send reads one answer into buf.
+// send reads one answer into buf. It returns a *tooLarge if that has no room
+// for it.
 func (s *scan) send(ctx context.Context, r *rangeRequest, buf []byte) (rangeAnswer, table.Page, error) {
 	s.body = r.append(s.body[:0])
-	got, err := s.client.call(ctx, "GetRange", s.table, s.body, buf[:0], cap(buf))
-	if err != nil {
-		return rangeAnswer{}, table.Page{}, err
+	t := s.client.tries()
+	for {
+		got, err := s.client.attempt(ctx, "GetRange", s.table, s.body, buf[:0], cap(buf))
+		if err == nil {
+			var a rangeAnswer
+			if a, err = s.read(&got); err == nil {
+				return a, table.Page{ServerTime: got.time, ReadUnits: a.units, Throttled: t.throttled}, nil
+			}
+		}
+		if err := t.again(ctx, err); err != nil {
+			return rangeAnswer{}, table.Page{}, err
+		}
 	}
+}
+
+// read takes an answer apart. Rows and keys have checksums of their own; that
+// there is no key to go on from, which ends the range, is only as sure as the
+// whole answer's checksum.
+func (s *scan) read(got *answer) (rangeAnswer, error) {
 	a, err := parseRange(got.body)
-	if err != nil {
-		return a, table.Page{}, s.fault("an answer of %d bytes: %w", len(got.body), err)
+	if err == nil && a.next == nil {
+		err = got.verify()
 	}
-	return a, table.Page{ServerTime: got.time, ReadUnits: a.units, Throttled: got.throttled}, nil
+	if err != nil {
+		return a, s.client.broken("GetRange", s.table, err)
+	}
+	return a, nil
 }
 
 // nextKey copies the key that an answer names as the one to go on from, nil at
@@ -201,7 +223,8 @@ const fill = 0.8
 
 // adapt chooses how many rows to ask for next. The size of a row is the
 // greater of what the page's first rows say, and what follows if the page has
-// as many rows as were asked for; it falls slowly.
+// as many rows as were asked for. It falls by half at most, since where one
+// answer did not fit, the next may not.
 func (s *scan) adapt(block []byte, more bool, room int) {
 	if !more || len(block) == 0 {
 		return
@@ -215,7 +238,7 @@ func (s *scan) adapt(block []byte, more bool, room int) {
 		return
 	}
 	now := max(float64(s.scanner.Offset())/float64(rows), float64(len(block))/float64(s.limit))
-	s.perRow = max(now, s.perRow*0.9)
+	s.perRow = max(now, s.perRow/2)
 	s.limit = max(1, min(int(fill*float64(room)/s.perRow), 4*s.limit, pageRows))
 }
 

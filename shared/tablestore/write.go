@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -29,7 +30,7 @@ func (c *Client) Write(ctx context.Context, name string, rows table.Batch) (tabl
 	t := c.tries()
 	for len(b.pending) > 0 {
 		err := w.attempt(ctx)
-		if err == nil {
+		if err == nil || w.detours(err) {
 			continue
 		}
 		if w.progress {
@@ -39,6 +40,7 @@ func (c *Client) Write(ctx context.Context, name string, rows table.Batch) (tabl
 			return w.result, err
 		}
 	}
+	slices.SortFunc(w.result.Refused, func(a, b table.Refusal) int { return a.Index - b.Index })
 	return w.result, nil
 }
 
@@ -78,14 +80,14 @@ func (w *writing) attempt(ctx context.Context) error {
 			}
 			return nil
 		}
-		e := &Error{Op: "BatchWriteRow", Table: w.table, Status: 200, Code: string(r.code), Message: string(r.message), endpoint: c.endpoint}
+		e := &Error{Op: "BatchWriteRow", Table: w.table, Status: 200, Code: string(r.code), Message: string(r.message), endpoint: c.endpoint.String()}
 		e.judgeRow()
 		switch {
 		case e.behavior != final:
 			later = e
 		case w.waits(e):
 			e.behavior, later = unavailable, e
-		case errors.Is(e, table.ErrInvalid) && b.rows[at].detour(e):
+		case lacksAttributes(e) && b.rows[at].detour():
 		case errors.Is(e, table.ErrInvalid):
 			w.result.Refused = append(w.result.Refused, table.Refusal{Index: at, Code: e.Code, Message: e.Message})
 			return nil
@@ -144,12 +146,29 @@ const (
 // scratch is the name of the column that such a row has for a moment.
 const scratch = "tablevault_scratch"
 
-// detour starts the way around a refusal, if that is what e is about.
-func (r *batchRow) detour(e *Error) bool {
-	if r.step != asItIs || !r.bare || r.op != table.Put {
+// lacksAttributes says whether a row was refused for having none. It is not
+// documented whether that is a row's error or its request's, or happens at all.
+func lacksAttributes(e *Error) bool {
+	return e.Code == "OTSParameterInvalid" && (strings.Contains(e.Message, textNoAttributes) || strings.Contains(e.Message, textNoCells))
+}
+
+// detours sends the rows without attributes of a refused request on their
+// detour, if they are what it was refused for.
+func (w *writing) detours(err error) bool {
+	var e *Error
+	if !errors.As(err, &e) || !lacksAttributes(e) {
 		return false
 	}
-	if !strings.Contains(e.Message, textNoAttributes) && !strings.Contains(e.Message, textNoCells) {
+	any := false
+	for _, i := range w.batch.pending {
+		any = w.batch.rows[i].detour() || any
+	}
+	return any
+}
+
+// detour starts the way around a refusal, if the row can take it.
+func (r *batchRow) detour() bool {
+	if r.step != asItIs || !r.bare || r.op != table.Put {
 		return false
 	}
 	r.step = deleteRow
