@@ -409,15 +409,15 @@ func (c *call) batchGetRow() *engine.Error {
 	if err := c.enter(names...); err != nil {
 		return err
 	}
-	if n == 0 && len(req.Tables) == 0 {
+	if len(req.Tables) == 0 {
 		return invalid("No row specified in the request of BatchGetRow.")
 	}
 	if n > engine.MaxBatchReads {
 		return invalid("Rows count exceeds the upper limit: %d.", engine.MaxBatchReads)
 	}
 	for i, t := range req.Tables {
-		if len(t.PrimaryKey) == 0 {
-			return invalid("No row is specified for table: '%s'.", t.GetTableName())
+		if err := engine.CheckTableName(t.GetTableName()); err != nil {
+			return err
 		}
 		if slices.Contains(names[:i], names[i]) {
 			return invalid("Duplicated table name: '%s'.", names[i])

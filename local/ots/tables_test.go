@@ -379,6 +379,10 @@ func TestSecondaryIndexes(t *testing.T) {
 	if len(d) != 1 || d[0].IndexName != "by-city" || fmt.Sprint(d[0].Primarykey, d[0].DefinedColumns) != "[city pk1 pk2] [age]" {
 		t.Errorf("index %+v", d)
 	}
+	s.Engine().SetBehavior(engine.Behavior{IndexDelay: time.Minute, ShortIndexKeys: true})
+	if d := describe(t, c, "t").IndexMetas; fmt.Sprint(d[0].Primarykey) != "[city]" {
+		t.Errorf("with short keys it is %v", d[0].Primarykey)
+	}
 	phase := func() otsprotocol.IndexSyncPhase {
 		var d otsprotocol.DescribeTableResponse
 		if err := send(t, s, "DescribeTable", &otsprotocol.DescribeTableRequest{TableName: proto.String("t")}, &d); err != nil {

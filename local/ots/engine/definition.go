@@ -130,6 +130,14 @@ func (d *Definition) isKey(name string) bool {
 	return slices.ContainsFunc(d.Key, func(c KeyColumn) bool { return c.Name == name })
 }
 
+// CheckTableName refuses what names neither a table nor an index.
+func CheckTableName(name string) *Error {
+	if checkIndexName(name) != nil {
+		return checkTableName(name)
+	}
+	return nil
+}
+
 // checkTableName refuses what is no name of a table.
 func checkTableName(name string) *Error {
 	ok := len(name) > 0 && len(name) <= MaxNameLength

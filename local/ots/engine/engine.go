@@ -56,6 +56,9 @@ type Behavior struct {
 	OptionsDelay time.Duration
 	// IndexDelay is how long the build of an index takes.
 	IndexDelay time.Duration
+	// ShortIndexKeys makes DescribeTable show the key of an index as it was
+	// asked for. By default the rest of the table's key follows.
+	ShortIndexKeys bool
 	// HideIndexTables leaves indexes out of ListTables.
 	HideIndexTables bool
 	// MaxTables is the quota of tables, 64 if 0.
@@ -213,8 +216,8 @@ func (e *Engine) find(name string) *Table {
 func (e *Engine) ready(name string) (*Table, *Error) {
 	t := e.find(name)
 	if t == nil {
-		if checkIndexName(name) != nil {
-			return nil, checkTableName(name)
+		if err := CheckTableName(name); err != nil {
+			return nil, err
 		}
 		return nil, errNoTable
 	}
@@ -484,8 +487,13 @@ func (t *Table) describe() *Description {
 	now := t.engine.now()
 	out := &Description{Definition: *d, Now: now, Loading: now.UnixMicro() < t.readyAt.Load()}
 	out.Options = t.options(d, now)
-	for i := range d.Indexes {
-		out.IndexPhases = append(out.IndexPhases, d.Indexes[i].phase(now))
+	out.Indexes = slices.Clone(d.Indexes)
+	for i := range out.Indexes {
+		x := &out.Indexes[i]
+		out.IndexPhases = append(out.IndexPhases, x.phase(now))
+		if t.engine.behavior().ShortIndexKeys {
+			x.Key = x.Key[:x.Given]
+		}
 	}
 	for _, s := range d.Splits {
 		out.PartitionKeys = append(out.PartitionKeys, d.decodeSplit(s))

@@ -25,6 +25,7 @@ const (
 type Index struct {
 	Name     string
 	Key      []string // indexed columns, then the rest of the table's key
+	Given    int      // columns of Key that were asked for
 	Columns  []string // attributes that it carries
 	Local    bool
 	Sync     bool
@@ -92,7 +93,7 @@ func (d *Definition) checkIndex(x *Index) *Error {
 			return invalid("Duplicated column name: '%s' of index: '%s'.", name, x.Name)
 		}
 	}
-	x.Key = slices.Clone(x.Key)
+	x.Key, x.Given = slices.Clone(x.Key), len(x.Key)
 	for _, k := range d.Key {
 		if !slices.Contains(x.Key, k.Name) {
 			x.Key = append(x.Key, k.Name)

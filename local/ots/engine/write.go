@@ -103,7 +103,7 @@ func (e *Engine) BatchWrite(groups []Group, atomic bool) *Error {
 	rows := 0
 	for i := range groups {
 		g := &groups[i]
-		if err := checkTableName(g.Table); err != nil && checkIndexName(g.Table) != nil {
+		if err := CheckTableName(g.Table); err != nil {
 			return err
 		}
 		if len(g.Changes) == 0 {
