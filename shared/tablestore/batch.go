@@ -10,8 +10,8 @@ import (
 // The service's limits of one write.
 const (
 	maxBatchRows  = 200
-	maxBatchBytes = 4 << 20 // of names and values
-	maxRowCells   = 1024    // attributes
+	maxBatchBytes = 4 << 20   // of names and values
+	maxRowCells   = 1024      // attributes
 	maxBody       = 4_980_000 // the service takes 5 MB; a detour of small rows adds to them
 )
 

@@ -1,0 +1,361 @@
+package tablestore_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/tablevault/tablevault/local/ots"
+	"github.com/tablevault/tablevault/local/ots/engine"
+	"github.com/tablevault/tablevault/shared/table"
+	"github.com/tablevault/tablevault/shared/tablestore"
+)
+
+// TestRetry puts every kind of failure in the way of a scan. It ends with all
+// rows where the failure passes, and at once where it cannot.
+func TestRetry(t *testing.T) {
+	s := start(t, ots.Config{AnswerMD5: ots.AnswerMD5Always})
+	c := connect(t, s)
+	def := definition()
+	create(t, c, def)
+	var want [][]byte
+	for i := range 500 {
+		want = append(want, row("u", int64(i), cell("x", 7, strings.Repeat("y", 300))))
+	}
+	write(t, c, "t", table.Put, want...)
+	for name, test := range map[string]struct {
+		fault *ots.Fault
+		end   error // nil if the scan goes on
+	}{
+		"busy":               {fault: ots.Refuse(engine.CodeServerBusy, "")},
+		"storage busy":       {fault: ots.Refuse(engine.CodeStorageServerBusy, "")},
+		"internal":           {fault: ots.Refuse(engine.CodeInternal, "")},
+		"timeout":            {fault: ots.Refuse(engine.CodeTimeout, "")},
+		"unavailable":        {fault: ots.Refuse(engine.CodeServerUnavailable, "")},
+		"partition":          {fault: ots.Refuse(engine.CodePartitionNotReady, "")},
+		"not ready":          {fault: ots.Refuse(engine.CodeTableNotReady, "")},
+		"conflict":           {fault: ots.Refuse(engine.CodeRowConflict, "")},
+		"request timeout":    {fault: ots.Refuse(engine.CodeRequestTimeout, "")},
+		"capacity":           {fault: ots.Refuse(engine.CodeNotEnoughCapacity, "")},
+		"capacity exhausted": {fault: ots.Refuse(engine.CodeCapacityExhausted, "")},
+		"flow control":       {fault: ots.Refuse(engine.CodeFlowControl, "")},
+		"throttled":          {fault: ots.Refuse(engine.CodeOperationThrottled, "")},
+		"too frequent":       {fault: ots.Refuse(engine.CodeQuotaExhausted, "Too frequent table operations.")},
+		"proxy":              {fault: &ots.Fault{Err: &engine.Error{Code: "x"}, Status: 502, Body: []byte("<html>bad gateway")}},
+		"balancer":           {fault: &ots.Fault{Err: &engine.Error{Code: "x"}, Status: 503, Body: []byte{}}},
+		"unknown code, 429":  {fault: &ots.Fault{Err: &engine.Error{Code: "OTSNew"}, Status: 429}},
+		"unknown code, 500":  {fault: &ots.Fault{Err: &engine.Error{Code: "OTSNew"}, Status: 500}},
+		"cut":                {fault: &ots.Fault{Cut: ots.CutSilent}},
+		"cut in the middle":  {fault: &ots.Fault{Cut: ots.CutMiddle}},
+		"too slow":           {fault: &ots.Fault{Delay: time.Second}},
+
+		"unknown code, 400": {fault: &ots.Fault{Err: &engine.Error{Code: "OTSNew"}, Status: 400}, end: table.ErrInvalid},
+		"quota":             {fault: ots.Refuse(engine.CodeQuotaExhausted, "Number of tables exceeds the quota:64."), end: table.ErrInvalid},
+		"authentication":    {fault: ots.Refuse(engine.CodeAuthFailed, ""), end: table.ErrAuth},
+		"permission":        {fault: ots.Refuse(engine.CodeNoPermission, ""), end: table.ErrPermission},
+		"not found":         {fault: ots.Refuse(engine.CodeObjectNotExist, ""), end: table.ErrNotExist},
+		"not the service":   {fault: &ots.Fault{Err: &engine.Error{Code: "x"}, Status: 404, Body: []byte("<html>no such page")}, end: table.ErrUnavailable},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := connect(t, s, func(config *tablestore.Config) { config.Retry.Attempt = 300 * time.Millisecond })
+			first := s.Calls("GetRange")
+			s.SetFault(func(_, _ string, n int) *ots.Fault {
+				if n-first < 2 || test.end != nil {
+					return test.fault
+				}
+				return nil
+			})
+			rows, pages, err := tryCollect(t.Context(), c.Scan("t", def.Schema, def.Schema.Whole()), make([]byte, 1<<20))
+			if !errors.Is(err, test.end) {
+				t.Fatalf("error %v, want %v", err, test.end)
+			}
+			if test.end != nil {
+				if n := s.Calls("GetRange") - first; n != 1 {
+					t.Errorf("%d requests, want one", n)
+				}
+				return
+			}
+			same(t, rows, want)
+			if n := s.Calls("GetRange") - first; n != pages+2 {
+				t.Errorf("%d requests for %d pages, want two more", n, pages)
+			}
+		})
+	}
+}
+
+func TestThrottledIsSaid(t *testing.T) {
+	s := start(t, ots.Config{})
+	c := connect(t, s)
+	def := definition()
+	create(t, c, def)
+	first := s.Calls("GetRange")
+	s.SetFault(func(_, _ string, n int) *ots.Fault {
+		if n == first {
+			return ots.Refuse(engine.CodeFlowControl, "slow down")
+		}
+		return nil
+	})
+	for _, want := range []bool{true, false} {
+		page, err := c.Scan("t", def.Schema, def.Schema.Whole()).Next(t.Context(), make([]byte, 1<<20))
+		if err != nil || page.Throttled != want {
+			t.Errorf("throttled %t, %v; want %t", page.Throttled, err, want)
+		}
+	}
+}
+
+// TestCorruptAnswer flips every byte of the last page of a range, which no
+// checksum inside of it may cover, over the whole wire.
+func TestCorruptAnswer(t *testing.T) {
+	s := start(t, ots.Config{AnswerMD5: ots.AnswerMD5Always})
+	flip := &flipper{next: http.DefaultTransport, at: -1}
+	c := connect(t, s, func(config *tablestore.Config) { config.Transport = flip })
+	def := definition()
+	create(t, c, def)
+	want := [][]byte{row("a", 1, cell("x", 2, "y")), row("b", 1)}
+	write(t, c, "t", table.Put, want...)
+	scan := func() []collected {
+		rows, _ := collect(t, c.Scan("t", def.Schema, def.Schema.Whole()), 1<<20)
+		return rows
+	}
+	scan()
+	if flip.size < 50 {
+		t.Fatalf("an answer of %d bytes", flip.size)
+	}
+	for at := range flip.size {
+		flip.at = at
+		same(t, scan(), want)
+		if flip.at != -1 {
+			t.Fatalf("byte %d was not flipped", at)
+		}
+	}
+}
+
+// flipper changes one bit of one answer of GetRange.
+type flipper struct {
+	next     http.RoundTripper
+	at, size int
+}
+
+func (f *flipper) RoundTrip(r *http.Request) (*http.Response, error) {
+	res, err := f.next.RoundTrip(r)
+	if err != nil || r.URL.Path != "/GetRange" {
+		return res, err
+	}
+	var body bytes.Buffer
+	if _, err := body.ReadFrom(res.Body); err != nil {
+		return nil, err
+	}
+	if err := res.Body.Close(); err != nil {
+		return nil, err
+	}
+	f.size = body.Len()
+	if f.at >= 0 {
+		body.Bytes()[f.at] ^= 4
+		f.at = -1
+	}
+	res.Body = http.NoBody
+	res.Body = struct {
+		*bytes.Buffer
+		nopCloser
+	}{&body, nopCloser{}}
+	return res, nil
+}
+
+type nopCloser struct{}
+
+func (nopCloser) Close() error { return nil }
+
+// TestUnreachable asks where nothing listens: it takes Retry.Unreachable, not
+// Retry.Total, and says where.
+func TestUnreachable(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	addr := l.Addr().String()
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	c := connectTo(t, "http://"+addr)
+	began := time.Now()
+	_, err = c.Describe(t.Context(), "t")
+	if !errors.Is(err, table.ErrUnavailable) || !strings.Contains(err.Error(), addr) || !strings.Contains(err.Error(), "check the endpoint") {
+		t.Errorf("error %v", err)
+	}
+	if took := time.Since(began); took < 150*time.Millisecond || took > time.Second {
+		t.Errorf("it took %s", took)
+	}
+}
+
+func connectTo(t *testing.T, endpoint string) *tablestore.Client {
+	t.Helper()
+	c, err := tablestore.New(tablestore.Config{
+		Endpoint: endpoint, Instance: "local",
+		Credentials: func(context.Context) (tablestore.Credentials, error) { return tablestore.Credentials{}, nil },
+		Retry:       tablestore.Retry{First: time.Millisecond, Longest: 20 * time.Millisecond, Total: 2 * time.Second, Unreachable: 200 * time.Millisecond},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+func TestBadCertificate(t *testing.T) {
+	s := httptest.NewTLSServer(http.NotFoundHandler())
+	s.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)
+	defer s.Close()
+	began := time.Now()
+	_, err := connectTo(t, s.URL).Describe(t.Context(), "t")
+	if !errors.Is(err, table.ErrUnavailable) || !strings.Contains(err.Error(), "certificate") {
+		t.Errorf("error %v", err)
+	}
+	if took := time.Since(began); took > time.Second {
+		t.Errorf("it took %s", took)
+	}
+}
+
+// TestCancel ends calls in the middle of a request and in the middle of a
+// pause.
+func TestCancel(t *testing.T) {
+	s := start(t, ots.Config{})
+	def := definition()
+	create(t, connect(t, s), def)
+	for name, fault := range map[string]*ots.Fault{
+		"request": {Delay: 2 * time.Second},
+		"pause":   ots.Refuse(engine.CodeServerBusy, "busy"),
+	} {
+		s.SetFault(func(string, string, int) *ots.Fault { return fault })
+		c := connect(t, s, func(config *tablestore.Config) {
+			config.Retry = tablestore.Retry{First: time.Minute, Longest: time.Minute, Total: time.Hour}
+		})
+		b := c.NewBatch()
+		b.Add(row("u", 1), table.Put)
+		for call, do := range map[string]func(context.Context) error{
+			"scan": func(ctx context.Context) error {
+				_, err := c.Scan("t", def.Schema, def.Schema.Whole()).Next(ctx, make([]byte, 1<<20))
+				return err
+			},
+			"write":    func(ctx context.Context) error { _, err := c.Write(ctx, "t", b); return err },
+			"describe": func(ctx context.Context) error { _, err := c.Describe(ctx, "t"); return err },
+		} {
+			t.Run(name+" "+call, func(t *testing.T) {
+				t.Run("canceled", func(t *testing.T) {
+					ctx, cancel := context.WithCancel(t.Context())
+					time.AfterFunc(50*time.Millisecond, cancel)
+					began := time.Now()
+					if err := do(ctx); !errors.Is(err, context.Canceled) {
+						t.Errorf("error %v", err)
+					}
+					if took := time.Since(began); took > time.Second {
+						t.Errorf("it took %s", took)
+					}
+				})
+				t.Run("late", func(t *testing.T) {
+					ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+					defer cancel()
+					err := do(ctx)
+					if !errors.Is(err, context.DeadlineExceeded) {
+						t.Errorf("error %v", err)
+					}
+					// A pause has a reason, which is kept.
+					if name == "pause" && (!errors.Is(err, table.ErrUnavailable) || !strings.Contains(err.Error(), "busy")) {
+						t.Errorf("error %v", err)
+					}
+				})
+			})
+		}
+	}
+}
+
+// TestProgress writes against a service that takes one row of a batch at a
+// time: that goes on for longer than a call without success may.
+func TestProgress(t *testing.T) {
+	s := start(t, ots.Config{})
+	c := connect(t, s, func(config *tablestore.Config) { config.Retry.Total = 100 * time.Millisecond })
+	create(t, c, definition())
+	s.SetFault(func(string, string, int) *ots.Fault {
+		rows := map[int]*engine.Error{}
+		for i := 1; i < 20; i++ {
+			rows[i] = &engine.Error{Code: engine.CodeNotEnoughCapacity, Message: "slow down"}
+		}
+		return &ots.Fault{Rows: rows, Delay: 20 * time.Millisecond}
+	})
+	b := c.NewBatch()
+	for i := range 20 {
+		b.Add(row("u", int64(i)), table.Put)
+	}
+	if result, err := c.Write(t.Context(), "t", b); err != nil || len(result.Refused) > 0 {
+		t.Errorf("%v, %+v", err, result)
+	}
+	if n := s.Calls("BatchWriteRow"); n != 20 {
+		t.Errorf("%d requests, want 20", n)
+	}
+}
+
+func TestSignatures(t *testing.T) {
+	s := start(t, ots.Config{})
+	def := definition()
+	create(t, connect(t, s), def)
+	asked := 0
+	s.SetKeys(ots.Key{ID: "STS.x", Secret: "y", Token: "z/+="})
+	for _, v4 := range []bool{false, true} {
+		c := connect(t, s, func(config *tablestore.Config) {
+			config.SignV4, config.Region = v4, "cn-hangzhou"
+			config.Credentials = func(context.Context) (tablestore.Credentials, error) {
+				asked++
+				return tablestore.Credentials{ID: "STS.x", Secret: "y", Token: "z/+="}, nil
+			}
+		})
+		if _, err := c.Describe(t.Context(), "t"); err != nil {
+			t.Errorf("v4 %t: %v", v4, err)
+		}
+	}
+	if asked != 4 {
+		t.Errorf("credentials were asked for %d times by 4 requests", asked)
+	}
+}
+
+func TestCredentialsAreNotPrinted(t *testing.T) {
+	creds := tablestore.Credentials{ID: "the-id", Secret: "the-secret", Token: "the-token"}
+	var log bytes.Buffer
+	slog.New(slog.NewTextHandler(&log, nil)).Info("x", "creds", creds, "pointer", &creds)
+	for _, text := range []string{fmt.Sprint(creds), fmt.Sprintf("%v %+v %#v %s %q", creds, creds, creds, creds, creds), fmt.Sprintf("%+v", struct{ C tablestore.Credentials }{creds}), log.String()} {
+		if strings.Contains(text, "the-secret") || strings.Contains(text, "the-token") || !strings.Contains(text, "the-id") {
+			t.Errorf("printed as %s", text)
+		}
+	}
+}
+
+func TestNew(t *testing.T) {
+	good := tablestore.Config{
+		Endpoint: "https://i.cn-hangzhou.ots.aliyuncs.com/", Instance: "i",
+		Credentials: func(context.Context) (tablestore.Credentials, error) { return tablestore.Credentials{}, nil },
+	}
+	if c, err := tablestore.New(good); err != nil || c.String() != "i at https://i.cn-hangzhou.ots.aliyuncs.com" {
+		t.Errorf("%v, %v", c, err)
+	}
+	for want, change := range map[string]func(*tablestore.Config){
+		"no endpoint":                  func(c *tablestore.Config) { c.Endpoint = "" },
+		"is no address":                func(c *tablestore.Config) { c.Endpoint = "i.cn-hangzhou.ots.aliyuncs.com" },
+		"missing protocol scheme":      func(c *tablestore.Config) { c.Endpoint = "://x" },
+		"more than a scheme":           func(c *tablestore.Config) { c.Endpoint += "path?x=y" },
+		"no name of an instance":       func(c *tablestore.Config) { c.Instance = "" },
+		"no credentials":               func(c *tablestore.Config) { c.Credentials = nil },
+		"version 4":                    func(c *tablestore.Config) { c.SignV4 = true },
+		"\"https://x:xxxxx@host\" has": func(c *tablestore.Config) { c.Endpoint = "https://x:secret@host" },
+	} {
+		bad := good
+		change(&bad)
+		if _, err := tablestore.New(bad); err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "secret@") {
+			t.Errorf("error %v, want %q", err, want)
+		}
+	}
+}
