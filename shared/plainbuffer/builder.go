@@ -19,10 +19,16 @@ type Name struct {
 
 // NewName prepares name, which it copies.
 func NewName(name []byte) Name {
-	w := make([]byte, 0, 6+len(name))
-	w = append(w, tagCell, tagName)
+	n := Name{wire: make([]byte, 0, 6+len(name))}
+	n.Set(name)
+	return n
+}
+
+// Set makes n another name, in the memory that it has.
+func (n *Name) Set(name []byte) {
+	w := append(n.wire[:0], tagCell, tagName)
 	w = binary.LittleEndian.AppendUint32(w, uint32(len(name)))
-	return Name{wire: append(w, name...), crc: Checksum(0, name)}
+	n.wire, n.crc = append(w, name...), Checksum(0, name)
 }
 
 // Bytes returns the name itself.

@@ -78,6 +78,37 @@ type Hasher struct {
 // NewHasher returns a hasher with a vault's seed.
 func NewHasher(seed uint64) *Hasher { return &Hasher{seed: seed} }
 
+// Form returns the digest of a row whose canonical form the caller has put
+// together, the same as Row's of that row.
+func (h *Hasher) Form(form []byte) Digest {
+	sum := xxh3.Hash128Seed(form, h.seed)
+	return Digest{sum.Hi, sum.Lo}
+}
+
+// AppendFormKey appends what a key's column is in the canonical form.
+func AppendFormKey(b []byte, t plainbuffer.Type, value []byte) []byte {
+	b = append(b, byte(t))
+	b = binary.LittleEndian.AppendUint32(b, uint32(len(value)))
+	return append(b, value...)
+}
+
+// AppendFormColumn appends how a cell with a value, a timestamp and no operation
+// begins in the canonical form: all but timestamp, length and value.
+func AppendFormColumn(b, name []byte, t plainbuffer.Type) []byte {
+	b = binary.LittleEndian.AppendUint32(b, uint32(len(name))|1<<31)
+	b = append(b, name...)
+	return append(b, byte(t), 1|2)
+}
+
+// AppendFormCell appends such a cell: its column as AppendFormColumn makes it,
+// then timestamp, length and value.
+func AppendFormCell(b, column []byte, timestamp int64, value []byte) []byte {
+	b = append(b, column...)
+	b = binary.LittleEndian.AppendUint64(b, uint64(timestamp))
+	b = binary.LittleEndian.AppendUint32(b, uint32(len(value)))
+	return append(b, value...)
+}
+
 // Row returns the digest of one whole row.
 func (h *Hasher) Row(row *plainbuffer.Row) Digest {
 	h.buf = appendKey(h.buf[:0], row.Key)
@@ -120,10 +151,7 @@ func (h *Hasher) End() Digest {
 
 func appendKey(b []byte, key []plainbuffer.Cell) []byte {
 	for i := range key {
-		c := &key[i]
-		b = append(b, byte(c.Type))
-		b = binary.LittleEndian.AppendUint32(b, uint32(len(c.Data)))
-		b = append(b, c.Data...)
+		b = AppendFormKey(b, key[i].Type, key[i].Data)
 	}
 	return b
 }
