@@ -1,0 +1,151 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/tablevault/tablevault/shared/backup"
+	"github.com/tablevault/tablevault/shared/function"
+	"github.com/tablevault/tablevault/shared/vault"
+)
+
+// backupOptions are what `tablevault backup` was asked for.
+type backupOptions struct {
+	stack    string
+	table    string
+	kind     string
+	new      bool
+	settings vault.Settings
+}
+
+// backupReply is what the planner says of a backup.
+type backupReply struct {
+	Backup vault.BackupID `json:"backup"`
+	Table  string         `json:"table"`
+	backup.Progress
+}
+
+// backupResult is one backup in the JSON of `tablevault backup`.
+type backupResult struct {
+	ID           vault.BackupID `json:"id"`
+	Table        string         `json:"table"`
+	Kind         vault.Kind     `json:"kind"`
+	State        vault.State    `json:"state"`
+	Rows         int64          `json:"rows"`
+	Bytes        int64          `json:"bytes"`
+	RawBytes     int64          `json:"raw_bytes"`
+	Objects      int64          `json:"objects"`
+	ConsistentAt *time.Time     `json:"consistent_at"`
+	Fuzzy        bool           `json:"fuzzy"`
+	From         time.Time      `json:"from"`
+	To           time.Time      `json:"to"`
+}
+
+func resultOf(m *vault.Manifest) backupResult {
+	return backupResult{
+		ID: m.Backup, Table: m.Table.String(), Kind: m.Kind, State: m.State, Rows: m.Totals.Rows, Bytes: m.Totals.StoredBytes,
+		RawBytes: m.Totals.RawBytes, Objects: m.Totals.Objects, ConsistentAt: m.ConsistentAt, Fuzzy: m.Fuzzy,
+		From: m.Totals.First, To: m.Totals.Latest,
+	}
+}
+
+func backupCommand(s *streams) *cobra.Command {
+	var o backupOptions
+	c := &cobra.Command{
+		Use:   "backup --table INSTANCE/PATTERN",
+		Short: "Back tables up, and wait until the backups are sealed",
+		Long: "Back up every table that the pattern names. A backup of the same table and settings that is not sealed is\n" +
+			"resumed, unless --new is given.",
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			results, err := runBackup(cmd.Context(), s, o)
+			if err != nil {
+				return err
+			}
+			return s.print(map[string]any{"backups": results}, func(w io.Writer) {
+				for _, r := range results {
+					fmt.Fprintf(w, "%s  %s  %s rows, %s as stored (%s in the table's own bytes), %d objects\n", r.ID, r.Table, count(r.Rows), size(r.Bytes), size(r.RawBytes), r.Objects)
+				}
+			})
+		},
+	}
+	siteFlags(c, &o.stack)
+	c.Flags().StringVar(&o.table, "table", "", "what to back up: instance/table, with * and ? in the table's name")
+	c.Flags().StringVar(&o.kind, "kind", "full", "full (incremental is not built into this version)")
+	c.Flags().BoolVar(&o.new, "new", false, "begin anew instead of resuming an unsealed backup")
+	c.Flags().Int64Var(&o.settings.SegmentBytes, "segment-bytes", 0, "size of a segment, as the service counts it (0: 512 MiB)")
+	c.Flags().IntVar(&o.settings.Lanes, "lanes", 0, "ranges of a segment that are read side by side, 1 to 16 (0: as the functions are set)")
+	c.Flags().Int64Var(&o.settings.PartBytes, "part-bytes", 0, "size of a shard object (0: 64 MiB)")
+	return c
+}
+
+func runBackup(ctx context.Context, s *streams, o backupOptions) ([]backupResult, error) {
+	if o.table == "" {
+		return nil, usage("--table is missing: name what to back up, for example --table prod/orders")
+	}
+	if o.kind != string(vault.Full) {
+		return nil, usage("--kind %s: this version makes full backups only", o.kind)
+	}
+	site, err := openSite(o.stack)
+	if err != nil {
+		return nil, err
+	}
+	tables, err := site.tables(ctx, o.table)
+	if err != nil {
+		return nil, err
+	}
+	settings, err := json.Marshal(o.settings)
+	if err != nil {
+		return nil, err
+	}
+	var results []backupResult
+	var failures []error
+	for _, name := range tables {
+		m, err := backupTable(ctx, s, site, name, function.Command{
+			Kind: function.KindBackup, Table: name, Type: o.kind, New: o.new, Settings: settings,
+		})
+		if err != nil {
+			failures = append(failures, fmt.Errorf("back up %s: %w", name, err))
+			continue
+		}
+		results = append(results, resultOf(m))
+	}
+	return results, errors.Join(failures...)
+}
+
+// backupTable begins a backup and looks at it until it is sealed.
+func backupTable(ctx context.Context, s *streams, site *site, name string, cmd function.Command) (*vault.Manifest, error) {
+	var r backupReply
+	if err := site.call(ctx, cmd, &r); err != nil {
+		return nil, err
+	}
+	bar := s.progress("backup of "+name, r.Segments)
+	defer bar.close()
+	for {
+		bar.set(r.Done, fmt.Sprintf("%s rows", count(r.Totals.Rows)))
+		switch r.State {
+		case backup.StateSealed:
+			return r.Manifest, nil
+		case backup.StateVoid:
+			return nil, fmt.Errorf("backup %s was given up: %s", r.Backup, r.LastError)
+		case backup.StateFailed:
+			return nil, fmt.Errorf("backup %s can't go on: %s; mend that and give the same command again", r.Backup, r.LastError)
+		}
+		if err := pause(ctx, lookEvery); err != nil {
+			return nil, fmt.Errorf("%w; the backup %s goes on without this command, which resumes it if it is given again", err, r.Backup)
+		}
+		next := backupReply{}
+		if err := site.call(ctx, function.Command{Kind: function.KindTick, Backup: string(r.Backup)}, &next); err != nil {
+			return nil, err
+		}
+		r = next
+	}
+}
+
+// lookEvery is how often a command looks at what it waits for.
+const lookEvery = 200 * time.Millisecond

@@ -1,0 +1,100 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/tablevault/tablevault"
+	"github.com/tablevault/tablevault/local/stack"
+)
+
+func localCommand(s *streams) *cobra.Command {
+	var dir string
+	var timers bool
+	c := &cobra.Command{
+		Use:   "local --dir DIR",
+		Short: "Run the local stack in the foreground: Tablestore, vault and function host",
+		Long: "Run the local stack until it is interrupted. When it is ready it prints one line of JSON that says how to reach\n" +
+			"it, and writes the same to DIR/local.json. Its state survives a restart.",
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if dir == "" {
+				return usage("--dir is missing: name a directory for the stack's state")
+			}
+			return runLocal(cmd.Context(), s, dir, timers)
+		},
+	}
+	c.Flags().StringVar(&dir, "dir", "", "directory that keeps the stack's state")
+	c.Flags().BoolVar(&timers, "timers", false, "fire the timers of s.yaml")
+	return c
+}
+
+func runLocal(ctx context.Context, s *streams, dir string, timers bool) error {
+	bin, clean, err := binaries(ctx)
+	if err != nil {
+		return err
+	}
+	defer clean()
+	st, err := stack.Start(ctx, stack.Config{Dir: dir, BinDir: bin, Deployment: tablevault.Deployment, Timers: timers, Log: s.err})
+	if err != nil {
+		return err
+	}
+	if err := json.NewEncoder(s.out).Encode(st.Info); err != nil {
+		return errors.Join(err, st.Close())
+	}
+	<-ctx.Done()
+	return st.Close()
+}
+
+// functions are the binaries that the host runs.
+var functions = []string{"plan", "export", "import", "verify"}
+
+// binaries finds the functions: beside this command if it was installed with
+// them, else built from the module that the working directory is in, with the
+// flags of `go run`. clean removes what was built.
+func binaries(ctx context.Context) (dir string, clean func(), err error) {
+	self, err := os.Executable()
+	if err != nil {
+		return "", nil, fmt.Errorf("find the functions: %w", err)
+	}
+	beside := filepath.Dir(self)
+	if complete(beside) {
+		return beside, func() {}, nil
+	}
+	module, err := exec.CommandContext(ctx, "go", "list", "-m", "-f", "{{.Path}} {{.Dir}}").Output()
+	path, root, _ := strings.Cut(strings.TrimSpace(string(module)), " ")
+	if err != nil || path != modulePath {
+		return "", nil, fmt.Errorf("the functions' binaries (%s) are not beside %s: build them there with\n  go build -o %s %s/functions/...",
+			strings.Join(functions, ", "), self, beside, modulePath)
+	}
+	if dir, err = os.MkdirTemp("", "tablevault-bin-"); err != nil {
+		return "", nil, err
+	}
+	clean = func() { os.RemoveAll(dir) }
+	build := exec.CommandContext(ctx, "go", "build", "-o", dir+string(filepath.Separator), "./functions/...")
+	build.Dir = root
+	if out, err := build.CombinedOutput(); err != nil {
+		clean()
+		return "", nil, fmt.Errorf("build the functions: %w\n%s", err, out)
+	}
+	return dir, clean, nil
+}
+
+const modulePath = "github.com/tablevault/tablevault"
+
+func complete(dir string) bool {
+	for _, f := range functions {
+		info, err := os.Stat(filepath.Join(dir, f))
+		if err != nil || !info.Mode().IsRegular() {
+			return false
+		}
+	}
+	return true
+}

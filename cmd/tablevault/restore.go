@@ -1,0 +1,133 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/tablevault/tablevault/shared/backup"
+	"github.com/tablevault/tablevault/shared/function"
+	"github.com/tablevault/tablevault/shared/vault"
+)
+
+// restoreOptions are what `tablevault restore` was asked for.
+type restoreOptions struct {
+	stack, table, at, backup, to string
+	new                          bool
+}
+
+// restoreResult is the JSON of `tablevault restore`.
+type restoreResult struct {
+	Restore     vault.RestoreID `json:"restore"`
+	Backup      vault.BackupID  `json:"backup"`
+	Table       string          `json:"table"`
+	Rows        int64           `json:"rows"`
+	Quarantined int64           `json:"quarantined"`
+	Verdict     vault.Verdict   `json:"verdict"`
+	Notes       []string        `json:"notes,omitempty"`
+	Proof       string          `json:"proof"`
+}
+
+func restoreCommand(s *streams) *cobra.Command {
+	var o restoreOptions
+	c := &cobra.Command{
+		Use:   "restore (--table INSTANCE/TABLE [--at TIME] | --backup ID) --to INSTANCE/TABLE",
+		Short: "Restore a backup into a new table, and prove the copy",
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			r, err := runRestore(cmd.Context(), s, o)
+			if err != nil {
+				return err
+			}
+			if err := s.print(r, func(w io.Writer) {
+				fmt.Fprintf(w, "%s  %s  %s rows, %s quarantined: %s\n", r.Restore, r.Table, count(r.Rows), count(r.Quarantined), r.Verdict)
+				for _, n := range r.Notes {
+					fmt.Fprintln(w, " ", n)
+				}
+			}); err != nil {
+				return err
+			}
+			return verdictCode(r.Verdict)
+		},
+	}
+	siteFlags(c, &o.stack)
+	c.Flags().StringVar(&o.table, "table", "", "the table that was backed up: its newest backup, or with --at the newest until then")
+	c.Flags().StringVar(&o.at, "at", "", "an instant with its offset, such as 2026-11-20T10:14:00+08:00")
+	c.Flags().StringVar(&o.backup, "backup", "", "the backup to restore, by its id")
+	c.Flags().StringVar(&o.to, "to", "", "the table to make, instance/table; it must not exist")
+	c.Flags().BoolVar(&o.new, "new", false, "begin anew instead of resuming a restore that has not ended")
+	return c
+}
+
+func runRestore(ctx context.Context, s *streams, o restoreOptions) (*restoreResult, error) {
+	switch {
+	case o.to == "":
+		return nil, usage("--to is missing: name the table to make, for example --to prod/orders_copy")
+	case (o.table == "") == (o.backup == ""):
+		return nil, usage("say what to restore: either --table, with or without --at, or --backup")
+	case o.at != "" && o.table == "":
+		return nil, usage("--at goes with --table")
+	}
+	cmd := function.Command{Kind: function.KindRestore, Table: o.table, Backup: o.backup, To: o.to, New: o.new}
+	if o.at != "" {
+		at, err := function.ParseInstant(o.at)
+		if err != nil {
+			return nil, &exit{exitUsage, fmt.Errorf("--at: %w", err)}
+		}
+		cmd.At = at
+		if !s.json {
+			fmt.Fprintf(s.err, "restoring what was there at %s, %s ago\n", at.UTC().Format(time.RFC3339), time.Since(at).Round(time.Second))
+		}
+	}
+	if err := cmd.Validate(); err != nil {
+		return nil, &exit{exitUsage, err}
+	}
+	site, err := openSite(o.stack)
+	if err != nil {
+		return nil, err
+	}
+	return restoreTo(ctx, s, site, cmd)
+}
+
+// restoreTo begins a restore and looks at it until it is done.
+func restoreTo(ctx context.Context, s *streams, site *site, cmd function.Command) (*restoreResult, error) {
+	var r backup.RestoreProgress
+	if err := site.call(ctx, cmd, &r); err != nil {
+		return nil, err
+	}
+	bar := s.progress("restore to "+cmd.To, 2*r.Segments)
+	defer bar.close()
+	for {
+		bar.set(r.Loaded+r.Checked, r.State)
+		switch r.State {
+		case backup.StateDone:
+			return &restoreResult{
+				Restore: r.Restore, Backup: r.Proof.Backup, Table: cmd.To, Rows: r.Proof.Check.Target, Quarantined: r.Proof.Check.Quarantined,
+				Verdict: r.Proof.Verdict, Notes: r.Proof.Notes, Proof: vault.Restore{ID: r.Restore}.Proof(),
+			}, nil
+		case backup.StateFailed:
+			return nil, fmt.Errorf("restore %s can't go on: %s; mend that and give the same command again", r.Restore, r.LastError)
+		}
+		if err := pause(ctx, lookEvery); err != nil {
+			return nil, fmt.Errorf("%w; give the same command again to go on with restore %s", err, r.Restore)
+		}
+		next := backup.RestoreProgress{}
+		if err := site.call(ctx, function.Command{Kind: function.KindRestore, Restore: string(r.Restore)}, &next); err != nil {
+			return nil, err
+		}
+		r = next
+	}
+}
+
+// verdictCode is the exit code of a verdict.
+func verdictCode(v vault.Verdict) error {
+	switch v {
+	case vault.OK:
+		return nil
+	case vault.Quarantined:
+		return &exit{code: exitQuarantined}
+	}
+	return &exit{code: exitDiffers}
+}

@@ -1,0 +1,232 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strconv"
+	"text/tabwriter"
+	"time"
+
+	"github.com/schollz/progressbar/v3"
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+
+	"github.com/tablevault/tablevault/shared/vault"
+)
+
+func listCommand(s *streams) *cobra.Command {
+	var dir, table string
+	c := &cobra.Command{
+		Use:   "list",
+		Short: "List the recovery points in the vault",
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			results, err := runList(cmd.Context(), dir, table)
+			if err != nil {
+				return err
+			}
+			return s.print(map[string]any{"backups": results}, func(w io.Writer) {
+				if len(results) == 0 {
+					fmt.Fprintln(w, "There is no backup yet: `tablevault backup --table INSTANCE/TABLE` makes one.")
+					return
+				}
+				t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+				fmt.Fprintln(t, "BACKUP\tTABLE\tKIND\tSTATE\tROWS\tSTORED\tRECOVERY POINT")
+				for _, r := range results {
+					fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", r.ID, r.Table, r.Kind, r.State, count(r.Rows), size(r.Bytes), recoveryPoint(r))
+				}
+				t.Flush()
+			})
+		},
+	}
+	siteFlags(c, &dir)
+	c.Flags().StringVar(&table, "table", "", "only the backups of instance/table")
+	return c
+}
+
+func recoveryPoint(r backupResult) string {
+	switch {
+	case r.State == vault.Void:
+		return "none: given up"
+	case r.ConsistentAt != nil:
+		return r.ConsistentAt.UTC().Format(time.RFC3339)
+	}
+	return fmt.Sprintf("%s (read from %s on, no change stream)", r.To.UTC().Format(time.RFC3339), r.From.UTC().Format(time.RFC3339))
+}
+
+func runList(ctx context.Context, dir, table string) ([]backupResult, error) {
+	site, err := openSite(dir)
+	if err != nil {
+		return nil, err
+	}
+	var only *vault.TableID
+	if table != "" {
+		id, err := site.id(table)
+		if err != nil {
+			return nil, err
+		}
+		only = &id
+	}
+	repo, err := site.repository(ctx)
+	if err != nil {
+		return nil, err
+	}
+	results := []backupResult{}
+	for m, err := range repo.Manifests(ctx, only) {
+		if err != nil {
+			return nil, err
+		}
+		results = append(results, resultOf(m))
+	}
+	return results, nil
+}
+
+// shown is what `tablevault show` knows of a backup.
+type shown struct {
+	backupResult
+	Sealed   time.Time         `json:"sealed"`
+	Reason   string            `json:"reason,omitempty"`
+	Segments int               `json:"segments"`
+	Parts    int64             `json:"parts"`
+	Digest   string            `json:"digest"`
+	Settings *vault.Settings   `json:"settings,omitempty"`
+	Key      []string          `json:"key,omitempty"`
+	Indexes  []string          `json:"indexes,omitempty"`
+	Encrypt  *vault.Encryption `json:"encryption,omitempty"`
+}
+
+func showCommand(s *streams) *cobra.Command {
+	var dir string
+	c := &cobra.Command{
+		Use:   "show BACKUP",
+		Short: "Show one backup",
+		Args:  cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			r, err := runShow(cmd.Context(), dir, args[0])
+			if err != nil {
+				return err
+			}
+			return s.print(r, func(w io.Writer) {
+				t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+				line := func(name, value any) { fmt.Fprintf(t, "%v\t%v\n", name, value) }
+				line("backup", r.ID)
+				line("table", r.Table)
+				line("kind", r.Kind)
+				line("state", r.State)
+				if r.Reason != "" {
+					line("reason", r.Reason)
+				}
+				line("recovery point", recoveryPoint(r.backupResult))
+				line("rows", count(r.Rows))
+				line("stored", fmt.Sprintf("%s in %d objects, of %s", size(r.Bytes), r.Objects, size(r.RawBytes)))
+				line("segments", fmt.Sprintf("%d, in %d parts", r.Segments, r.Parts))
+				line("digest", r.Digest)
+				line("primary key", r.Key)
+				if len(r.Indexes) > 0 {
+					line("indexes", r.Indexes)
+				}
+				t.Flush()
+			})
+		},
+	}
+	siteFlags(c, &dir)
+	return c
+}
+
+func runShow(ctx context.Context, dir, id string) (*shown, error) {
+	backup, err := vault.ParseBackupID(id)
+	if err != nil {
+		return nil, &exit{exitUsage, err}
+	}
+	site, err := openSite(dir)
+	if err != nil {
+		return nil, err
+	}
+	repo, err := site.repository(ctx)
+	if err != nil {
+		return nil, err
+	}
+	b, err := repo.FindBackup(ctx, backup)
+	if err != nil {
+		return nil, err
+	}
+	m, _, err := repo.Manifest(ctx, b)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, fmt.Errorf("backup %s of %s is not sealed: `tablevault backup --table %s` goes on with it", b.ID, b.Table, b.Table)
+	}
+	if err != nil {
+		return nil, err
+	}
+	r := &shown{backupResult: resultOf(m), Sealed: m.Sealed, Reason: m.Reason, Segments: m.Segments, Parts: m.Totals.Parts, Digest: m.Totals.Digest.String()}
+	if m.State == vault.Void {
+		return r, nil
+	}
+	plan, err := repo.PlanOf(ctx, m)
+	if err != nil {
+		return nil, err
+	}
+	r.Settings, r.Encrypt = &plan.Settings, &plan.Encryption
+	for _, c := range plan.Definition.Schema {
+		r.Key = append(r.Key, c.Name+" "+string(c.Type))
+	}
+	for _, i := range plan.Definition.Indexes {
+		r.Indexes = append(r.Indexes, i.Name)
+	}
+	for _, i := range plan.Definition.SearchIndexes {
+		r.Indexes = append(r.Indexes, i.Name+" (search)")
+	}
+	return r, nil
+}
+
+// count prints a number with its thousands apart.
+func count(n int64) string {
+	s := strconv.FormatInt(n, 10)
+	for i := len(s) - 3; i > 0 && s[i-1] != '-'; i -= 3 {
+		s = s[:i] + "," + s[i:]
+	}
+	return s
+}
+
+// size prints a number of bytes.
+func size(n int64) string {
+	f := float64(n)
+	for _, unit := range []string{"B", "kB", "MB", "GB", "TB"} {
+		if f < 1000 || unit == "TB" {
+			if unit == "B" {
+				return fmt.Sprintf("%d B", n)
+			}
+			return fmt.Sprintf("%.1f %s", f, unit)
+		}
+		f /= 1000
+	}
+	panic("unreachable")
+}
+
+// bar shows progress on a terminal, and nothing elsewhere.
+type bar struct {
+	bar *progressbar.ProgressBar
+}
+
+func (s *streams) progress(what string, steps int) *bar {
+	f, ok := s.err.(*os.File)
+	if s.json || !ok || !term.IsTerminal(int(f.Fd())) {
+		return &bar{}
+	}
+	return &bar{progressbar.NewOptions(max(steps, 1), progressbar.OptionSetWriter(f), progressbar.OptionSetDescription(what),
+		progressbar.OptionShowElapsedTimeOnFinish(), progressbar.OptionSetWidth(30), progressbar.OptionClearOnFinish())}
+}
+
+func (b *bar) set(done int, note string) {
+	if b.bar != nil {
+		b.bar.Describe(note)
+		b.bar.Set(done)
+	}
+}
+
+func (b *bar) close() {
+	if b.bar != nil {
+		b.bar.Finish()
+	}
+}

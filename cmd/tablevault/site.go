@@ -1,0 +1,157 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/url"
+	"os"
+	"path"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/tablevault/tablevault/local/stack"
+	"github.com/tablevault/tablevault/shared/backup"
+	"github.com/tablevault/tablevault/shared/function"
+	"github.com/tablevault/tablevault/shared/object/address"
+	"github.com/tablevault/tablevault/shared/tablestore"
+	"github.com/tablevault/tablevault/shared/vault"
+)
+
+// site is where the tables, the functions and the vault are: a local stack, or
+// what the environment says.
+type site struct {
+	env     function.Env
+	region  string
+	invoker *function.Invoker
+}
+
+// siteFlags are the flags of every command that works on a site.
+func siteFlags(c *cobra.Command, dir *string) {
+	c.Flags().StringVar(dir, "stack", "", "directory of a local stack (tablevault local); without it the environment says where (TABLEVAULT_VAULT, …)")
+}
+
+// openSite finds the site.
+func openSite(dir string) (*site, error) {
+	environ := os.Environ()
+	region := ""
+	if dir != "" {
+		info, err := stack.Find(dir)
+		if err != nil {
+			return nil, err
+		}
+		region = "local"
+		environ = []string{
+			"TABLEVAULT_VAULT=" + info.Vault,
+			"TABLEVAULT_TABLESTORE_ENDPOINT=" + info.Tablestore,
+			"TABLEVAULT_FC_ENDPOINT=" + info.Functions,
+			"ALIBABA_CLOUD_ACCESS_KEY_ID=" + info.AccessKeyID,
+			"ALIBABA_CLOUD_ACCESS_KEY_SECRET=" + info.AccessKeySecret,
+			"FC_REGION=local",
+		}
+	}
+	env, err := function.ReadEnv(environ)
+	if err != nil {
+		return nil, fmt.Errorf("%w; or name a local stack with --stack DIR", err)
+	}
+	if region == "" {
+		region = env.Region
+	}
+	s := &site{env: env, region: region}
+	s.invoker, err = function.NewInvoker(function.InvokerConfig{
+		Endpoint: env.FCEndpoint, Account: env.Account, Region: env.Region, Credentials: env.Credentials.Provider(),
+	})
+	return s, err
+}
+
+// call runs a command on its function and reads the reply.
+func (s *site) call(ctx context.Context, cmd function.Command, reply any) error {
+	name := s.env.Name(cmd.Kind.Function())
+	body, err := s.invoker.Invoke(ctx, name, cmd)
+	if err != nil {
+		var refused *url.Error
+		if errors.As(err, &refused) {
+			return fmt.Errorf("%w: is the stack running? `tablevault local` starts one", err)
+		}
+		return err
+	}
+	if err := json.Unmarshal(body, reply); err != nil {
+		return fmt.Errorf("%s answered %.200q: %w", name, body, err)
+	}
+	return nil
+}
+
+// repository opens the vault, to read.
+func (s *site) repository(ctx context.Context) (*backup.Repository, error) {
+	store, err := address.Open(ctx, s.env.Vault)
+	if err != nil {
+		return nil, err
+	}
+	r, err := backup.Open(ctx, store)
+	if err != nil {
+		return nil, fmt.Errorf("vault %s: %w", s.env.Vault, err)
+	}
+	return r, nil
+}
+
+// tables are the tables that a pattern instance/pattern names, in order.
+func (s *site) tables(ctx context.Context, pattern string) ([]string, error) {
+	instance, glob, ok := strings.Cut(pattern, "/")
+	if !ok || instance == "" || glob == "" || strings.Contains(glob, "/") {
+		return nil, usage("table %q: want instance/table, for example prod/orders or 'prod/*'", pattern)
+	}
+	if _, err := path.Match(glob, ""); err != nil {
+		return nil, usage("table %q: %v", pattern, err)
+	}
+	if !strings.ContainsAny(glob, `*?[\`) {
+		return []string{pattern}, nil
+	}
+	client, err := tablestore.New(tablestore.Config{
+		Endpoint: s.env.Tablestore(instance, s.region), Instance: instance,
+		Credentials: func(context.Context) (tablestore.Credentials, error) {
+			return tablestore.Credentials(s.env.Credentials), nil
+		},
+	})
+	if err != nil {
+		return nil, err
+	}
+	defer client.CloseIdle()
+	names, err := client.Tables(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var found []string
+	for _, name := range names {
+		if match, _ := path.Match(glob, name); match {
+			found = append(found, instance+"/"+name)
+		}
+	}
+	if len(found) == 0 {
+		return nil, fmt.Errorf("no table of instance %s matches %q; it has %s", instance, glob, strings.Join(names, ", "))
+	}
+	return found, nil
+}
+
+// id is the table id of instance/table on this site.
+func (s *site) id(name string) (vault.TableID, error) {
+	instance, table, ok := strings.Cut(name, "/")
+	if !ok || instance == "" || table == "" || strings.Contains(table, "/") {
+		return vault.TableID{}, usage("table %q: want instance/table, for example prod/orders", name)
+	}
+	return vault.TableID{Region: s.region, Instance: instance, Table: table}, nil
+}
+
+// pause waits between two looks at something that goes on elsewhere.
+func pause(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-t.C:
+		return nil
+	}
+}
