@@ -331,6 +331,7 @@ func TestRestoreBringsEveryRowBack(t *testing.T) {
 		{"many segments", 2000, false, 0, 100, small},
 		{"one segment", 300, false, 0, 0, vault.Settings{}},
 		{"a block per invocation", 800, false, 1, 50, small},
+		{"a wide row", 50, true, 0, 7, vault.Settings{}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			w := newWorld(t)

@@ -97,6 +97,14 @@ func (v *Verifier) verify(ctx context.Context, run Run, req VerifyRequest) (*vau
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("it is not sealed, or not in this vault: `tablevault list` shows those that are: %w", err)
 	}
+	if errors.Is(err, vault.ErrCorrupt) {
+		proof := &vault.Proof{
+			Backup: req.Backup.ID, Table: req.Backup.Table, Restore: req.Restore, Depth: req.Depth, At: v.Now().UTC(),
+			Manifest: vault.Object{Name: req.Backup.Manifest()}, Verdict: vault.Corrupt,
+		}
+		proof.Check.Find(proof.Manifest.Name, err)
+		return proof, nil
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -1,0 +1,376 @@
+package backup_test
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"maps"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/tablevault/tablevault/shared/backup"
+	"github.com/tablevault/tablevault/shared/backup/backuptest"
+	"github.com/tablevault/tablevault/shared/object"
+	"github.com/tablevault/tablevault/shared/object/mem"
+	"github.com/tablevault/tablevault/shared/plainbuffer"
+	"github.com/tablevault/tablevault/shared/table"
+	"github.com/tablevault/tablevault/shared/vault"
+)
+
+func (w *world) verify(m *vault.Manifest, depth string) *vault.Proof {
+	w.t.Helper()
+	proof, err := w.verifier().Verify(w.t.Context(), w.run(), backup.VerifyRequest{Backup: vault.Backup{Table: m.Table, ID: m.Backup}, Depth: depth})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return proof
+}
+
+func TestVerifyOfASoundBackup(t *testing.T) {
+	w := newWorld(t)
+	w.fill(definition(), 500)
+	w.tables.PageRows = 40
+	m := w.backup(small)
+	for _, depth := range []string{backup.DepthObjects, backup.DepthRead, backup.DepthRows} {
+		proof := w.verify(m, depth)
+		if proof.Verdict != vault.OK {
+			t.Fatalf("%s: %+v", depth, proof)
+		}
+		if want := m.Totals.Objects + 2 + int64(len(m.Groups)); proof.Check.Objects != want {
+			t.Errorf("%s: %d objects, want %d", depth, proof.Check.Objects, want)
+		}
+		if depth != backup.DepthObjects && (proof.Check.Rows != m.Totals.Rows || proof.Check.Digest != m.Totals.Digest) {
+			t.Errorf("%s: %d rows, the manifest says %d, or another digest", depth, proof.Check.Rows, m.Totals.Rows)
+		}
+	}
+}
+
+// parts are the objects that a backup consists of.
+func (w *world) parts(m *vault.Manifest) []vault.Object {
+	w.t.Helper()
+	objects := append([]vault.Object{*m.Plan}, m.Groups...)
+	for g, err := range w.repo.Groups(w.t.Context(), m) {
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		for _, s := range g.Segments {
+			for _, slot := range s.Slots {
+				objects = append(objects, slot.Part.Shard, slot.Part.Index)
+			}
+		}
+	}
+	return objects
+}
+
+// bent is a store in which one object's bytes come out otherwise, and whose
+// records do not show it.
+type bent struct {
+	object.Store
+	name string
+	bend func([]byte) []byte
+}
+
+func (b *bent) Open(ctx context.Context, name string, off, n int64) (io.ReadCloser, object.Info, error) {
+	if name != b.name || n == 0 {
+		return b.Store.Open(ctx, name, off, n)
+	}
+	content, err := object.ReadAll(ctx, b.Store, name, 1<<30)
+	if err != nil {
+		return nil, object.Info{}, err
+	}
+	content = b.bend(bytes.Clone(content))
+	content = content[min(off, int64(len(content))):]
+	if n > 0 {
+		content = content[:min(n, int64(len(content)))]
+	}
+	return io.NopCloser(bytes.NewReader(content)), object.Info{Name: name, Size: int64(len(content))}, nil
+}
+
+func TestVerifyFindsWhatTheStoreDoesNotShow(t *testing.T) {
+	w := newWorld(t)
+	w.fill(definition(), 60)
+	w.tables.PageRows = 10
+	m := w.backup(small)
+	seed := rand.Uint64()
+	t.Logf("seed %d", seed)
+	random := rand.New(rand.NewPCG(seed, 2))
+	bends := map[string]func([]byte) []byte{
+		"shortened": func(b []byte) []byte { return b[:random.IntN(len(b))] },
+		"longer":    func(b []byte) []byte { return append(b, byte(random.IntN(256))) },
+	}
+	for i := range 40 {
+		bends[fmt.Sprintf("flipped bit %d", i)] = func(b []byte) []byte {
+			b[random.IntN(len(b))] ^= 1 << random.IntN(8)
+			return b
+		}
+	}
+	whole := w.repo
+	for _, o := range w.parts(m) {
+		for name, bend := range bends {
+			repo, err := backup.Open(t.Context(), &bent{w.store, o.Name, bend})
+			if err != nil {
+				t.Fatal(err)
+			}
+			w.repo = repo
+			for _, depth := range []string{backup.DepthRead, backup.DepthRows} {
+				proof := w.verify(m, depth)
+				if proof.Verdict != vault.Corrupt || !slices.ContainsFunc(proof.Check.Findings, func(f vault.Finding) bool { return f.Object == o.Name }) {
+					t.Fatalf("%s %s, %s: verdict %s, %+v", o.Name, name, depth, proof.Verdict, proof.Check)
+				}
+				if proof.Check.Extra+proof.Check.Missing+proof.Check.Changed > 0 {
+					t.Errorf("%s %s, %s: rows that could not be read count as differences: %+v", o.Name, name, depth, proof.Check)
+				}
+			}
+		}
+	}
+	w.repo = whole
+}
+
+func TestVerifyAsksTheStoreForEveryObject(t *testing.T) {
+	w := newWorld(t)
+	w.fill(definition(), 60)
+	m := w.backup(small)
+	store := w.store.(*mem.Store)
+	for _, o := range w.parts(m) {
+		content, err := object.ReadAll(t.Context(), store, o.Name, 1<<30)
+		if err != nil {
+			t.Fatal(err)
+		}
+		put := func(content []byte) {
+			if err := store.Delete(t.Context(), o.Name); err != nil {
+				t.Fatal(err)
+			}
+			if content == nil {
+				return
+			}
+			if _, err := store.Create(t.Context(), o.Name, bytes.NewReader(content)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		other := bytes.Clone(content)
+		other[len(other)/2] ^= 1
+		for what, damaged := range map[string][]byte{"gone": nil, "short": content[:len(content)-1], "other bytes": other} {
+			put(damaged)
+			proof := w.verify(m, backup.DepthObjects)
+			if proof.Verdict != vault.Corrupt || proof.Check.Findings[0].Object != o.Name {
+				t.Errorf("%s %s: %s, %+v", o.Name, what, proof.Verdict, proof.Check.Findings)
+			}
+		}
+		put(content)
+	}
+	if proof := w.verify(m, backup.DepthRead); proof.Verdict != vault.OK {
+		t.Errorf("with everything put back: %+v", proof)
+	}
+}
+
+// model is a table as a map, to say what a comparison must find.
+type model map[string]backuptest.Row
+
+func modelOf(rows []backuptest.Row) model {
+	m := model{}
+	for _, r := range rows {
+		m[r.Key.String()] = r
+	}
+	return m
+}
+
+func (m model) differences(live model) map[string]string {
+	schema := definition().Schema
+	found := map[string]string{}
+	for k, r := range m {
+		l, ok := live[k]
+		if !ok {
+			found[k] = "missing"
+		} else if !bytes.Equal(backuptest.Encode(schema, r), backuptest.Encode(schema, l)) {
+			found[k] = "changed"
+		}
+	}
+	for k := range live {
+		if _, ok := m[k]; !ok {
+			found[k] = "extra"
+		}
+	}
+	return found
+}
+
+func TestVerifyListsEveryDifference(t *testing.T) {
+	seed := rand.Uint64()
+	t.Logf("seed %d", seed)
+	random := rand.New(rand.NewPCG(seed, 3))
+	for range 8 {
+		w := newWorld(t)
+		w.fill(definition(), 400)
+		w.tables.Put(sourceID.Table, wideRow())
+		w.tables.PageRows = 1 + random.IntN(60)
+		settings := small
+		settings.Lanes = 1 + random.IntN(16)
+		m := w.backup(settings)
+		before := w.tables.Rows(sourceID.Table)
+		for range random.IntN(30) {
+			r := before[random.IntN(len(before))]
+			switch random.IntN(6) {
+			case 0:
+				w.tables.Delete(sourceID.Table, r.Key)
+			case 1: // a new row
+				if last := r.Key[2].Int; last < 1<<40 && last > -1<<40 {
+					w.tables.Put(sourceID.Table, backuptest.Row{Key: r.Key.Next(), Cells: r.Cells})
+				}
+			case 2: // one column more
+				w.tables.Put(sourceID.Table, backuptest.Row{Key: r.Key, Cells: append(slices.Clip(r.Cells), backuptest.Cell("zz", 1, 1))})
+			case 3: // another timestamp
+				if len(r.Cells) > 0 {
+					cells := slices.Clone(r.Cells)
+					cells[random.IntN(len(cells))].Timestamp += 1 << 50
+					w.tables.Put(sourceID.Table, backuptest.Row{Key: r.Key, Cells: cells})
+				}
+			case 4: // another type, the same bytes
+				cells := slices.Clone(r.Cells)
+				for i := range cells {
+					if cells[i].Type == plainbuffer.String {
+						cells[i].Type = plainbuffer.Blob
+					}
+				}
+				w.tables.Put(sourceID.Table, backuptest.Row{Key: r.Key, Cells: cells})
+			case 5: // no cells
+				w.tables.Put(sourceID.Table, backuptest.Row{Key: r.Key})
+			}
+		}
+		want := modelOf(before).differences(modelOf(w.tables.Rows(sourceID.Table)))
+		proof := w.verify(m, backup.DepthRows)
+		got := map[string]string{}
+		for _, d := range proof.Check.Differences {
+			got[d.Key.String()] = d.Kind
+			if (d.Kind == "changed") != (len(d.Columns) > 0) {
+				t.Errorf("%s row %v names the columns %q", d.Kind, d.Key, d.Columns)
+			}
+		}
+		if !maps.Equal(got, want) {
+			t.Fatalf("found %v, want %v", got, want)
+		}
+		if int(proof.Check.Missing+proof.Check.Extra+proof.Check.Changed) != len(want) {
+			t.Errorf("counts %+v, want %d in all", proof.Check, len(want))
+		}
+		verdict := vault.OK
+		if len(want) > 0 {
+			verdict = vault.Differs
+		}
+		if proof.Verdict != verdict {
+			t.Errorf("verdict %s with %d differences", proof.Verdict, len(want))
+		}
+	}
+}
+
+func TestVerifyNamesTheColumnsOfAWideRow(t *testing.T) {
+	w := newWorld(t)
+	w.tables.Make(definition())
+	r := wideRow()
+	w.tables.Put(sourceID.Table, r)
+	m := w.backup(vault.Settings{})
+	r.Cells[2500] = backuptest.Cell("column2500", 7, "other")
+	r.Cells = slices.Delete(r.Cells, 10, 11)
+	w.tables.Put(sourceID.Table, r)
+	check := w.verify(m, backup.DepthRows).Check
+	if len(check.Differences) != 1 || !slices.Equal(check.Differences[0].Columns, []string{"column0010", "column2500"}) {
+		t.Errorf("%+v", check.Differences)
+	}
+}
+
+func TestVerifyLeavesOutWhatHasExpired(t *testing.T) {
+	const ttl = 86400
+	for _, hide := range []bool{false, true} {
+		t.Run(fmt.Sprintf("hidden %t", hide), func(t *testing.T) {
+			w := newWorld(t)
+			w.tables.HideExpired = hide
+			def := definition()
+			def.Options.TTL = ttl
+			w.tables.Make(def)
+			now := day.UnixMilli()
+			// Cells that expire at every moment around the comparison, which is an
+			// hour after the backup.
+			ages := []time.Duration{0, time.Hour, 22 * time.Hour, 23*time.Hour - 11*time.Minute, 23*time.Hour - time.Minute, 23*time.Hour - time.Millisecond, 23 * time.Hour, 23*time.Hour + 30*time.Minute}
+			for i := range 64 {
+				r := backuptest.Row{Key: table.Key{table.String("k"), table.Binary(nil), table.Integer(int64(i))}}
+				for bit, name := range []string{"a", "b"} {
+					if age := i >> (3 * bit) & 7; age > 0 {
+						r.Cells = append(r.Cells, backuptest.Cell(name, now-ages[age].Milliseconds(), i))
+					}
+				}
+				w.tables.Put(def.Name, r)
+			}
+			m := w.backup(vault.Settings{})
+			w.advance(time.Hour)
+			proof := w.verify(m, backup.DepthRows)
+			if proof.Verdict != vault.OK {
+				t.Fatalf("%+v", proof.Check)
+			}
+			if proof.Check.Expired == 0 {
+				t.Fatal("nothing has expired")
+			}
+			// What has not expired is still compared.
+			w.tables.Put(def.Name, backuptest.Row{Key: table.Key{table.String("k"), table.Binary(nil), table.Integer(1)},
+				Cells: []plainbuffer.Cell{backuptest.Cell("a", now-ages[1].Milliseconds(), "changed")}})
+			w.tables.Delete(def.Name, table.Key{table.String("k"), table.Binary(nil), table.Integer(0)}) // a row that never had cells
+			check := w.verify(m, backup.DepthRows).Check
+			if check.Changed != 1 || check.Missing != 1 || check.Extra != 0 {
+				t.Errorf("%+v", check)
+			}
+			// All but the youngest cells are gone.
+			w.advance(22 * time.Hour)
+			check = w.verify(m, backup.DepthRows).Check
+			if check.Extra != 0 || check.Changed > 1 || check.Missing > 1 {
+				t.Errorf("later: %+v", check)
+			}
+		})
+	}
+}
+
+func TestVerifyOfARestoreSeesWhatWasDoneToIt(t *testing.T) {
+	w := newWorld(t)
+	w.fill(definition(), 100)
+	m := w.backup(small)
+	plan := w.begin(m)
+	stranger := backuptest.Row{Key: table.Key{table.String("stranger"), table.Binary(nil), table.Integer(1)}}
+	w.tables.Put(targetID.Table, stranger)
+	p := w.finish(plan.Restore)
+	if p.State != backup.StateFailed || !strings.Contains(p.LastError, "1 extra") {
+		t.Fatalf("%+v", p)
+	}
+	w.proved(p, vault.Differs)
+	got, err := w.tables.Describe(t.Context(), targetID.Table)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got.Options.Deviation != table.WidestDeviation {
+		t.Error("a table that is not what the backup holds was handed over")
+	}
+}
+
+func TestVerifyRefusesBadRequests(t *testing.T) {
+	w := newWorld(t)
+	w.fill(definition(), 10)
+	m := w.backup(vault.Settings{})
+	b := vault.Backup{Table: m.Table, ID: m.Backup}
+	other := definition()
+	other.Name, other.Schema = "other", table.Schema{{Name: "k", Type: table.IntegerKey}}
+	w.tables.Make(other)
+	for _, test := range []struct {
+		name string
+		req  backup.VerifyRequest
+		want string
+	}{
+		{"depth", backup.VerifyRequest{Backup: b, Depth: "deep"}, "want objects, read or rows"},
+		{"no such backup", backup.VerifyRequest{Backup: vault.Backup{Table: m.Table, ID: "20261120T021400Z-00000000"}, Depth: "read"}, "tablevault list"},
+		{"no such restore", backup.VerifyRequest{Restore: "20261120T021400Z-00000000", Depth: "read"}, "no restore"},
+		{"no such table", backup.VerifyRequest{Backup: b, Depth: "rows", Against: &targetID}, "does not exist"},
+		{"another schema", backup.VerifyRequest{Backup: b, Depth: "rows", Against: &vault.TableID{Region: "local", Instance: "prod", Table: "other"}}, "primary key"},
+	} {
+		_, err := w.verifier().Verify(t.Context(), w.run(), test.req)
+		if err == nil || !strings.Contains(err.Error(), test.want) {
+			t.Errorf("%s: %v, want %q", test.name, err, test.want)
+		}
+	}
+}
