@@ -71,7 +71,7 @@ func binaries(ctx context.Context) (dir string, clean func(), err error) {
 	module, err := exec.CommandContext(ctx, "go", "list", "-m", "-f", "{{.Path}} {{.Dir}}").Output()
 	path, root, _ := strings.Cut(strings.TrimSpace(string(module)), " ")
 	if err != nil || path != modulePath {
-		return "", nil, fmt.Errorf("the functions' binaries (%s) are not beside %s: build them there with\n  go build -o %s %s/functions/...",
+		return "", nil, fmt.Errorf("the functions' binaries (%s) are not beside %s: build them there with `go build -o %s %s/functions/...`",
 			strings.Join(functions, ", "), self, beside, modulePath)
 	}
 	if dir, err = os.MkdirTemp("", "tablevault-bin-"); err != nil {

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"go.etcd.io/bbolt"
+	berrors "go.etcd.io/bbolt/errors"
 )
 
 // fileName is the file in a store's folder.
@@ -32,7 +33,7 @@ func Open(dir string) (Store, error) {
 		// written with each commit.
 		NoFreelistSync: true,
 	})
-	if errors.Is(err, bbolt.ErrTimeout) {
+	if errors.Is(err, berrors.ErrTimeout) {
 		return nil, fmt.Errorf("open %s: another process has it open", name)
 	}
 	if err != nil {
@@ -156,7 +157,7 @@ func (f *file) View(space string, fn func(Reader) error) error {
 
 func (f *file) Drop(space string) error {
 	err := f.db.Update(func(tx *bbolt.Tx) error { return tx.DeleteBucket([]byte(space)) })
-	if err != nil && !errors.Is(err, bbolt.ErrBucketNotFound) {
+	if err != nil && !errors.Is(err, berrors.ErrBucketNotFound) {
 		return fmt.Errorf("drop %s: %w", space, err)
 	}
 	return nil

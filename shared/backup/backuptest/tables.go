@@ -75,7 +75,6 @@ type Row struct {
 type content struct {
 	def  table.Definition
 	rows *btree.BTreeG[*Row]
-	next int64 // of an auto-increment column
 }
 
 // New returns an instance without tables whose clock is the machine's.

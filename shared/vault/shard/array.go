@@ -18,8 +18,16 @@ func (a *array) long(v int64) {
 	a.n++
 }
 
-func (a *array) double(bits uint64) {
-	a.items = binary.LittleEndian.AppendUint64(a.items, bits)
+// repeat adds v, a number of one byte, n times.
+func (a *array) repeat(v int64, n int) {
+	for range n {
+		a.items = append(a.items, byte(v<<1))
+	}
+	a.n += n
+}
+
+func (a *array) double(bits []byte) {
+	a.items = append(a.items, bits...)
 	a.n++
 }
 
@@ -40,41 +48,60 @@ func (a *array) bytes(v []byte) {
 	a.n++
 }
 
+// size is the number of bytes that appendTo appends.
+func (a *array) size() int { return arraySize(a.n, len(a.items)) }
+
 // appendTo appends the array in one block with its size in bytes, so that a
 // reader can step over it.
-func (a *array) appendTo(b []byte) []byte { return appendArray(b, a.items, a.n) }
+func (a *array) appendTo(b []byte) []byte {
+	return append(appendArray(b, a.n, len(a.items)), a.items...)
+}
 
-func appendArray(b, items []byte, n int) []byte {
-	if n > 0 {
-		b = appendLong(b, -int64(n))
-		b = appendLong(b, int64(len(items)))
-		b = append(b, items...)
+// appendArray appends the beginning of an array whose n items take size bytes;
+// the items follow, and then endArray if there are any.
+func appendArray(b []byte, n, size int) []byte {
+	if n == 0 {
+		return appendLong(b, 0)
 	}
-	return appendLong(b, 0)
+	b = appendLong(b, -int64(n))
+	return appendLong(b, int64(size))
+}
+
+func arraySize(n, size int) int {
+	if n == 0 {
+		return 1
+	}
+	return longSize(-int64(n)) + longSize(int64(size)) + size + 1
 }
 
 // cursor reads a record, strictly. After the first fault every read returns
 // zero, and bad stays set.
 type cursor struct {
 	b   []byte
+	at  int
 	bad bool
 }
 
-func (c *cursor) fail() { c.b, c.bad = nil, true }
+func (c *cursor) fail() { c.b, c.at, c.bad = nil, 0, true }
 
 // long reads a zigzag number in its shortest form.
 func (c *cursor) long() int64 {
-	if len(c.b) > 0 && c.b[0] < 0x80 {
-		v := c.b[0]
-		c.b = c.b[1:]
-		return int64(v>>1) ^ -int64(v&1)
+	if c.at < len(c.b) {
+		if v := c.b[c.at]; v < 0x80 {
+			c.at++
+			return int64(v>>1) ^ -int64(v&1)
+		}
 	}
-	v, n := binary.Uvarint(c.b)
-	if n <= 0 || n > 1 && c.b[n-1] == 0 {
+	return c.longer()
+}
+
+func (c *cursor) longer() int64 {
+	v, n := binary.Uvarint(c.b[c.at:])
+	if n <= 0 || n > 1 && c.b[c.at+n-1] == 0 {
 		c.fail()
 		return 0
 	}
-	c.b = c.b[n:]
+	c.at += n
 	return int64(v>>1) ^ -int64(v&1)
 }
 
@@ -89,24 +116,17 @@ func (c *cursor) int(least, most int64) int {
 }
 
 func (c *cursor) take(n int) []byte {
-	if n < 0 || n > len(c.b) {
+	if n < 0 || n > len(c.b)-c.at {
 		c.fail()
 		return nil
 	}
-	v := c.b[:n:n]
-	c.b = c.b[n:]
+	v := c.b[c.at : c.at+n : c.at+n]
+	c.at += n
 	return v
 }
 
-func (c *cursor) bytes() []byte { return c.take(c.int(0, math.MaxInt32)) }
-
-func (c *cursor) double() uint64 {
-	v := c.take(8)
-	if v == nil {
-		return 0
-	}
-	return binary.LittleEndian.Uint64(v)
-}
+// bytes reads a value that stands in one piece.
+func (c *cursor) bytes() []byte { return c.take(c.int(0, chunk)) }
 
 func (c *cursor) boolean() bool {
 	v := c.take(1)
@@ -117,51 +137,51 @@ func (c *cursor) boolean() bool {
 	return v[0] == 1
 }
 
-// value reads a value that may go on over several entries, which are joined in
-// scratch. left is the number of entries of the array.
-func (c *cursor) value(left *int, scratch *[]byte) []byte {
-	v := c.entry(left)
-	if len(v) < chunk {
-		return v
+// values is the entries of an array of bytes.
+type values struct {
+	cursor
+	left    int    // entries
+	scratch []byte // where a long value is joined
+}
+
+// next reads a value, which is valid until the next one is read.
+func (v *values) next() []byte {
+	e := v.entry()
+	if len(e) < chunk {
+		return e
 	}
-	*scratch = append((*scratch)[:0], v...)
-	for len(v) == chunk {
-		v = c.entry(left)
-		if c.bad || len(*scratch) > MaxRow {
-			c.fail()
+	v.scratch = append(v.scratch[:0], e...)
+	for len(e) == chunk {
+		e = v.entry()
+		if v.bad || len(v.scratch) > MaxRow {
+			v.fail()
 			return nil
 		}
-		*scratch = append(*scratch, v...)
+		v.scratch = append(v.scratch, e...)
 	}
-	return *scratch
+	return v.scratch
 }
 
-func (c *cursor) entry(left *int) []byte {
-	if *left == 0 {
-		c.fail()
+func (v *values) entry() []byte {
+	if v.left == 0 {
+		v.fail()
 		return nil
 	}
-	*left--
-	v := c.bytes()
-	if len(v) > chunk {
-		c.fail()
-	}
-	return v
+	v.left--
+	return v.bytes()
 }
 
-// array reads an array's header and returns its number of items and a cursor
-// over them. An item takes at least a byte.
+func (v *values) done() bool { return v.left == 0 && v.cursor.done() }
+
+// array reads an array's beginning and end and returns its number of items and
+// a cursor over them. An item takes at least a byte.
 func (c *cursor) array() (int, cursor) {
 	n := c.long()
 	if n == 0 {
 		return 0, cursor{bad: c.bad}
 	}
 	size := c.long()
-	if n > 0 || n == math.MinInt64 || size <= 0 || -n > size {
-		c.fail()
-		return 0, cursor{bad: true}
-	}
-	if size > int64(len(c.b)) {
+	if n > 0 || n < -math.MaxInt32 || size < -n || size > int64(len(c.b)-c.at) {
 		c.fail()
 		return 0, cursor{bad: true}
 	}
@@ -172,5 +192,8 @@ func (c *cursor) array() (int, cursor) {
 	return int(-n), cursor{b: items, bad: c.bad}
 }
 
+// values reads an array of bytes into v.
+func (c *cursor) values(v *values) { v.left, v.cursor = c.array() }
+
 // done says whether the cursor has read all there is, without a fault.
-func (c *cursor) done() bool { return !c.bad && len(c.b) == 0 }
+func (c *cursor) done() bool { return !c.bad && c.at == len(c.b) }

@@ -16,10 +16,10 @@ package shard
 
 import (
 	"crypto/sha256"
-	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math/bits"
 
 	"github.com/tablevault/tablevault/shared/table"
 )
@@ -49,6 +49,18 @@ const (
 	// chunk is the length of an array's entry that goes on in the next: no bytes
 	// value in the file is longer.
 	chunk = 1 << 20
+
+	// maxColumns bounds the columns of all groups of a record together, and
+	// maxMixed the columns that its mixed rows have: a reader keeps some memory
+	// for each.
+	maxColumns = 1 << 13
+	maxMixed   = 1 << 16
+	// maxName bounds the names of columns, and the values of keys, that stand in
+	// columns. The service allows 255 and 1024 bytes; rows with longer ones stand
+	// as bytes.
+	maxName = 1 << 12
+	// maxLanes bounds the lanes of a shard.
+	maxLanes = 1 << 10
 )
 
 // The kinds of records.
@@ -89,6 +101,7 @@ const schema = `{"type":"record","name":"Block","namespace":"tablevault","fields
 	`{"name":"checksums","type":"bytes"},` +
 	`{"name":"keys","type":{"type":"array","items":{"type":"record","name":"Key","fields":[` +
 	`{"name":"integers","type":{"type":"array","items":"long"}},` +
+	`{"name":"shared","type":{"type":"array","items":"int"}},` +
 	`{"name":"values","type":{"type":"array","items":"bytes"}}]}}},` +
 	`{"name":"order","type":{"type":"array","items":"int"}},` +
 	`{"name":"groups","type":{"type":"array","items":{"type":"record","name":"Group","fields":[` +
@@ -105,9 +118,9 @@ const schema = `{"type":"record","name":"Block","namespace":"tablevault","fields
 	`{"name":"values","type":{"type":"array","items":"bytes"}}]}}}]}}},` +
 	`{"name":"mixed","type":{"type":"record","name":"Mixed","fields":[` +
 	`{"name":"names","type":{"type":"array","items":"bytes"}},` +
+	`{"name":"types","type":{"type":"array","items":"int"}},` +
 	`{"name":"counts","type":{"type":"array","items":"int"}},` +
 	`{"name":"columns","type":{"type":"array","items":"int"}},` +
-	`{"name":"types","type":{"type":"array","items":"int"}},` +
 	`{"name":"times","type":{"type":"array","items":"long"}},` +
 	`{"name":"integers","type":{"type":"array","items":"long"}},` +
 	`{"name":"doubles","type":{"type":"array","items":"double"}},` +
@@ -212,7 +225,25 @@ func appendFileHeader(b []byte, schema, key string, value []byte) ([]byte, [16]b
 
 // appendLong appends an Avro int or long: zigzag, base 128.
 func appendLong(b []byte, v int64) []byte {
-	return binary.AppendUvarint(b, uint64(v)<<1^uint64(v>>63))
+	u := uint64(v)<<1 ^ uint64(v>>63)
+	if u < 0x80 {
+		return append(b, byte(u))
+	}
+	return appendLonger(b, u)
+}
+
+func appendLonger(b []byte, u uint64) []byte {
+	for u >= 0x80 {
+		b = append(b, byte(u)|0x80)
+		u >>= 7
+	}
+	return append(b, byte(u))
+}
+
+// longSize is the number of bytes that appendLong appends.
+func longSize(v int64) int {
+	u := uint64(v)<<1 ^ uint64(v>>63)
+	return (bits.Len64(u|1) + 6) / 7
 }
 
 func appendBytes(b, v []byte) []byte {

@@ -308,9 +308,7 @@ func TestPieces(t *testing.T) {
 			if _, err := plainbuffer.Scan(b.Buf, &row); err != nil {
 				t.Fatal(err)
 			}
-			for _, c := range row.Cells {
-				whole = append(whole, c)
-			}
+			whole = append(whole, row.Cells...)
 			if pieces == 1 {
 				_, err = e.Add(&row)
 			} else {
