@@ -54,17 +54,16 @@ func (a *array) size() int { return arraySize(a.n, len(a.items)) }
 // appendTo appends the array in one block with its size in bytes, so that a
 // reader can step over it.
 func (a *array) appendTo(b []byte) []byte {
-	return append(appendArray(b, a.n, len(a.items)), a.items...)
+	if a.n == 0 {
+		return append(b, 0)
+	}
+	return append(append(beginArray(b, a.n, len(a.items)), a.items...), 0)
 }
 
-// appendArray appends the beginning of an array whose n items take size bytes;
-// the items follow, and then endArray if there are any.
-func appendArray(b []byte, n, size int) []byte {
-	if n == 0 {
-		return appendLong(b, 0)
-	}
-	b = appendLong(b, -int64(n))
-	return appendLong(b, int64(size))
+// beginArray begins an array whose n items, at least one, take size bytes; the
+// items follow, and a zero.
+func beginArray(b []byte, n, size int) []byte {
+	return appendLong(appendLong(b, -int64(n)), int64(size))
 }
 
 func arraySize(n, size int) int {

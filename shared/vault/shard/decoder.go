@@ -1,6 +1,8 @@
 package shard
 
 import (
+	"bytes"
+	"cmp"
 	"encoding/binary"
 	"fmt"
 	"math"
@@ -22,6 +24,9 @@ type Rows struct {
 	// Continues says that the rows are one piece of a row that began before,
 	// Unfinished that they are one piece of a row that goes on after.
 	Continues, Unfinished bool
+	// Canonical says that the rows were put together from several answers: they
+	// hold what Tablestore does, in other bytes than it sent.
+	Canonical bool
 	// Digest is of the rows that end in the block.
 	Digest table.Digest
 	// First and Last are the least and the greatest key.
@@ -46,23 +51,33 @@ func (r *Rows) Row(i int) []byte {
 // record and serves one goroutine.
 type decoder struct {
 	schema table.Schema
-	names  []plainbuffer.Name // of the key
+	seed   uint64
 	hasher *table.Hasher
 	pieces map[int]*piecewise // rows in the making, by lane
-	seed   uint64
 	zstd   *zstd.Decoder
 
 	record  []byte
 	keys    []keyCursor
+	order   cursor
 	groups  []groupCursor
+	columns int // of all groups
 	mixed   mixedCursor
+	loose   values
 	builder plainbuffer.Builder
-	row     plainbuffer.Row
-	last    []plainbuffer.Cell
-	lastBuf []byte
-	ints    []byte // the bytes of numbers, for the cells that are hashed
+	form    []byte // canonical form of the row at hand
+
+	// The row before, in the order of the record: its key as it stands in keys,
+	// or, after a raw row, in rawKey.
+	rawBefore bool
+	rawKey    []plainbuffer.Cell
+	rawBytes  []byte // of rawKey
+	key       []plainbuffer.Cell
+	numbers   [table.MaxKeyColumns][8]byte // of key
+	row       plainbuffer.Row              // a row that was scanned
+	scanner   plainbuffer.Scanner
 }
 
+// piecewise is a row whose pieces are coming.
 type piecewise struct {
 	hasher *table.Hasher
 	key    table.Key
@@ -70,48 +85,54 @@ type piecewise struct {
 }
 
 type keyCursor struct {
+	name     plainbuffer.Name
+	typ      plainbuffer.Type
 	integers cursor
-	values   cursor
-	left     int // entries of values
 	last     int64
-	scratch  []byte
+	shared   cursor
+	apart    bool
+	values   values
+	value    []byte
 }
 
 type groupCursor struct {
-	rows    int
-	times   cursor
-	last    int64
-	columns []columnCursor
+	rows      int
+	times     cursor
+	last      int64
+	columns   []columnCursor
+	ascending bool // by name
 }
 
 type columnCursor struct {
 	name     plainbuffer.Name
-	named    bool // name is set
 	typ      plainbuffer.Type
+	rank     int
+	form     []byte
 	single   bool
 	together bool
 	counts   cursor
 	times    cursor
-	values   cursor
-	left     int
+	values   values
 	last     int64
-	scratch  []byte
 }
 
 type mixedCursor struct {
-	names    []plainbuffer.Name
-	last     []int64
-	lastTime int64
-	counts   cursor
-	columns  cursor
-	types    cursor
-	times    cursor
-	integers cursor
-	doubles  cursor
-	booleans cursor
-	values   cursor
-	left     int
-	scratch  []byte
+	dictionary []mixedName
+	counts     cursor
+	columns    cursor
+	times      cursor
+	lastTime   int64
+	integers   cursor
+	doubles    cursor
+	booleans   cursor
+	values     values
+}
+
+type mixedName struct {
+	name plainbuffer.Name
+	typ  plainbuffer.Type
+	form []byte
+	last int64
 }
 
 func newDecoder(s table.Schema, seed uint64) *decoder {
@@ -119,9 +140,9 @@ func newDecoder(s table.Schema, seed uint64) *decoder {
 	if err != nil {
 		panic("shard: options of zstd: " + err.Error()) // they are constants
 	}
-	d := &decoder{schema: s, hasher: table.NewHasher(seed), seed: seed, pieces: map[int]*piecewise{}, zstd: z, keys: make([]keyCursor, len(s))}
-	for _, c := range s {
-		d.names = append(d.names, plainbuffer.NewName([]byte(c.Name)))
+	d := &decoder{schema: s, seed: seed, hasher: table.NewHasher(seed), pieces: map[int]*piecewise{}, zstd: z, keys: make([]keyCursor, len(s))}
+	for i, c := range s {
+		d.keys[i].name, d.keys[i].typ = plainbuffer.NewName([]byte(c.Name)), c.Type.Wire()
 	}
 	return d
 }
@@ -138,66 +159,84 @@ func (d *decoder) decode(data []byte, rows *Rows) error {
 		return corrupt("a record that does not decompress: %v", err)
 	}
 	d.record = record
+	return d.decodeRecord(record, rows)
+}
+
+func (d *decoder) decodeRecord(record []byte, rows *Rows) error {
 	rows.Buf, rows.Ends, rows.end = rows.Buf[:0], rows.Ends[:0], nil
 	rows.First, rows.Last = nil, nil
 	c := cursor{b: record}
 	kind := c.int(kindRows, kindEnd)
-	lane := c.int(0, math.MaxInt32)
-	flags := int64(c.int(0, knownFlags))
+	lane := c.int(0, maxLanes-1)
+	flags := c.int(0, knownFlags)
 	n := c.int(0, math.MaxInt64)
 	blocks := c.int(0, math.MaxInt64)
 	digest := c.take(16)
 	checksums := c.bytes()
 	if c.bad {
-		return corrupt("a record cut short")
+		return corrupt("a record that is cut short, or is none")
 	}
-	rows.Digest = table.DigestOf([16]byte(digest))
+	rows.Lane, rows.Digest = lane, table.DigestOf([16]byte(digest))
+	rows.Continues, rows.Unfinished, rows.Canonical = flags&flagContinues != 0, flags&flagUnfinished != 0, flags&flagCanonical != 0
 	if kind == kindEnd {
 		if lane != 0 || flags != 0 || len(checksums) != 0 {
 			return corrupt("an end mark with rows")
 		}
 		return d.end(&c, rows, int64(n), int64(blocks))
 	}
-	rows.Lane = lane
-	rows.Continues, rows.Unfinished = flags&flagContinues != 0, flags&flagUnfinished != 0
-	if blocks != 0 || n == 0 || n != len(checksums) || n > 1 && (rows.Continues || rows.Unfinished) {
-		return corrupt("a record of %d rows with %d checksums, flags %d", n, len(checksums), flags)
+	if blocks != 0 || n == 0 || n != len(checksums) || n > 1 && flags != 0 {
+		return corrupt("a record of %d rows with %d checksums and the flags %d", n, len(checksums), flags)
 	}
-	return d.rows(&c, rows, checksums)
+	if (rows.Continues || rows.Unfinished) && !rows.Canonical {
+		return corrupt("a piece of a row that is as Tablestore sent it")
+	}
+	if err := d.open(&c, n); err != nil {
+		return err
+	}
+	return d.rows(rows, checksums)
 }
 
+// emptyArrays is how many arrays stand between an end mark's digest and its
+// lanes, the checksums left out: keys, order, groups, the nine of mixed, raw.
+const emptyArrays = 13
+
 func (d *decoder) end(c *cursor, rows *Rows, n, blocks int64) error {
-	for range 13 {
+	for range emptyArrays {
 		if c.long() != 0 {
 			return corrupt("an end mark with rows")
 		}
 	}
 	s := &Summary{Rows: n, Blocks: blocks, Digest: rows.Digest}
 	count, items := c.array()
-	var sum int64
-	for range count {
+	if count > maxLanes {
+		return corrupt("%d lanes, want at most %d", count, maxLanes)
+	}
+	left := n
+	for i := range count {
 		var l Lane
 		var err error
-		if l.From, err = d.schema.ParseKey(items.bytes()); err != nil {
-			return corrupt("the end mark's lanes: %v", err)
+		if l.From, err = d.schema.ParseKey(items.bytes()); err == nil {
+			l.Next, err = d.schema.ParseKey(items.bytes())
 		}
-		if l.Next, err = d.schema.ParseKey(items.bytes()); err != nil {
-			return corrupt("the end mark's lanes: %v", err)
+		if err != nil {
+			return corrupt("lane %d in the end mark: %v", i, err)
 		}
-		l.Rows = int64(items.int(0, math.MaxInt64))
-		sum += l.Rows
+		if l.From.Compare(l.Next) > 0 {
+			return corrupt("lane %d from %v to %v", i, l.From, l.Next)
+		}
+		l.Rows = int64(items.int(0, left))
+		left -= l.Rows
 		s.Lanes = append(s.Lanes, l)
 	}
-	if !items.done() || !c.done() || sum != n {
+	if !items.done() || !c.done() || left != 0 {
 		return corrupt("an end mark whose lanes do not add up")
 	}
 	rows.end = s
 	return nil
 }
 
-// rows reads the arrays, then puts the rows together in their order.
-func (d *decoder) rows(c *cursor, rows *Rows, checksums []byte) error {
-	n := len(checksums)
+// open finds the arrays of a record of n rows.
+func (d *decoder) open(c *cursor, n int) error {
 	count, items := c.array()
 	if count != len(d.keys) {
 		return corrupt("a key of %d columns, the table has %d", count, len(d.keys))
@@ -205,212 +244,67 @@ func (d *decoder) rows(c *cursor, rows *Rows, checksums []byte) error {
 	for i := range d.keys {
 		k := &d.keys[i]
 		_, k.integers = items.array()
-		k.left, k.values = items.array()
-		k.last = 0
+		count, k.shared = items.array()
+		items.values(&k.values)
+		k.apart, k.last, k.value = count == 0, 0, k.value[:0]
 	}
 	if !items.done() {
 		return corrupt("the keys")
 	}
-	ordered, order := c.array()
-	if ordered != 0 && ordered != n {
-		return corrupt("an order of %d rows, there are %d", ordered, n)
+	if count, d.order = c.array(); count != 0 && count != n {
+		return corrupt("an order of %d rows, there are %d", count, n)
 	}
-	if err := d.readGroups(c); err != nil {
+	if err := d.openGroups(c); err != nil {
 		return err
 	}
-	if err := d.readMixed(c); err != nil {
+	if err := d.mixed.open(c); err != nil {
 		return err
 	}
-	loose, raw := c.array()
+	c.values(&d.loose)
 	if c.long() != 0 || !c.done() {
 		return corrupt("bytes after the rows")
 	}
-	var scratch []byte
-	var sum table.Digest
-	d.builder.Buf = rows.Buf
-	d.last = d.last[:0]
-	for i := range n {
-		place := 0
-		if ordered > 0 {
-			place = order.int(inRaw, int64(len(d.groups)))
-		}
-		start := len(d.builder.Buf)
-		d.row.Key, d.row.Cells = d.row.Key[:0], d.row.Cells[:0]
-		d.ints = d.ints[:0]
-		var checksum byte
-		switch {
-		case place == inRaw:
-			b := raw.value(&loose, &scratch)
-			size, err := plainbuffer.Scan(b, &d.row)
-			if err != nil || size != len(b) {
-				return corrupt("row %d: %v", i, err)
-			}
-			d.builder.Buf = append(d.builder.Buf, b...)
-			checksum = d.row.Checksum
-		default:
-			d.builder.Begin()
-			if err := d.key(); err != nil {
-				return err
-			}
-			ok := false
-			if place == inMixed {
-				ok = d.mixed.next(d)
-			} else if place < len(d.groups) {
-				ok = d.groups[place].next(d)
-			}
-			if !ok {
-				return corrupt("row %d can't be put together", i)
-			}
-			checksum = d.builder.End(false)
-		}
-		if checksum != checksums[i] {
-			return corrupt("row %d has the checksum 0x%02x, Tablestore sent 0x%02x", i, checksum, checksums[i])
-		}
-		if len(d.builder.Buf) > maxRaw {
-			return corrupt("a block of more than %d bytes", maxRaw)
-		}
-		d.row.Raw = d.builder.Buf[start:]
-		if i > 0 && plainbuffer.CompareKeys(d.last, d.row.Key) >= 0 {
-			return corrupt("row %d is not in order", i)
-		}
-		if i == 0 {
-			rows.First = table.KeyOf(d.row.Key)
-		}
-		if i == n-1 {
-			rows.Last = table.KeyOf(d.row.Key)
-		}
-		d.keep()
-		digest, err := d.digest(rows)
-		if err != nil {
-			return err
-		}
-		sum.Add(digest)
-		rows.Ends = append(rows.Ends, len(d.builder.Buf))
-	}
-	rows.Buf = d.builder.Buf
-	if sum != rows.Digest {
-		return corrupt("the rows have the digest %v, the record says %v", sum, rows.Digest)
-	}
-	if !d.spent(&order, &raw, loose) {
-		return corrupt("arrays with more items than the rows have")
-	}
 	return nil
 }
 
-// keep copies the key of the row at hand, to compare the next with.
-func (d *decoder) keep() {
-	d.last = append(d.last[:0], d.row.Key...)
-	d.lastBuf = d.lastBuf[:0]
-	for i := range d.last {
-		at := len(d.lastBuf)
-		d.lastBuf = append(d.lastBuf, d.last[i].Data...)
-		d.last[i].Data = d.lastBuf[at:len(d.lastBuf):len(d.lastBuf)]
-	}
-}
-
-// digest is the digest of the row at hand, if it ends here.
-func (d *decoder) digest(rows *Rows) (table.Digest, error) {
-	p := d.pieces[rows.Lane]
-	switch {
-	case rows.Continues != (p != nil):
-		return table.Digest{}, corrupt("a piece of a row out of place")
-	case p == nil && !rows.Unfinished:
-		return d.hasher.Row(&d.row), nil
-	case p == nil:
-		p = &piecewise{hasher: table.NewHasher(d.seed), key: table.KeyOf(d.row.Key)}
-		d.pieces[rows.Lane] = p
-		p.hasher.Begin(d.row.Key)
-	case p.key.CompareCells(d.row.Key) != 0:
-		return table.Digest{}, corrupt("a row %v whose pieces have another key, %v", p.key, table.KeyOf(d.row.Key))
-	}
-	if !table.Canonical(d.row.Cells) || len(d.row.Cells) == 0 || p.last.Name != nil && table.CompareCells(&p.last, &d.row.Cells[0]) >= 0 {
-		return table.Digest{}, corrupt("a row %v whose cells are not in order", p.key)
-	}
-	end := d.row.Cells[len(d.row.Cells)-1]
-	p.last = plainbuffer.Cell{Name: append([]byte{}, end.Name...), Timestamp: end.Timestamp}
-	p.hasher.Cells(d.row.Cells)
-	if rows.Unfinished {
-		return table.Digest{}, nil
-	}
-	delete(d.pieces, rows.Lane)
-	return p.hasher.End(), nil
-}
-
-func (d *decoder) spent(order, raw *cursor, loose int) bool {
-	ok := order.done() && raw.done() && loose == 0
-	for i := range d.keys {
-		ok = ok && d.keys[i].integers.done() && d.keys[i].values.done()
-	}
-	for i := range d.groups {
-		g := &d.groups[i]
-		ok = ok && g.times.done() && g.rows == 0
-		for j := range g.columns {
-			c := &g.columns[j]
-			ok = ok && c.counts.done() && c.times.done() && c.values.done()
-		}
-	}
-	m := &d.mixed
-	for _, c := range []*cursor{&m.counts, &m.columns, &m.types, &m.times, &m.integers, &m.doubles, &m.booleans, &m.values} {
-		ok = ok && c.done()
-	}
-	return ok
-}
-
-// key builds the key of the next row.
-func (d *decoder) key() error {
-	for i := range d.keys {
-		k := &d.keys[i]
-		t := d.schema[i].Type.Wire()
-		cell := plainbuffer.Cell{Type: t, HasValue: true}
-		if t == plainbuffer.Integer {
-			k.last += k.integers.long()
-			d.builder.KeyInteger(&d.names[i], k.last)
-			cell.Data = d.number(uint64(k.last))
-		} else {
-			cell.Data = k.values.value(&k.left, &k.scratch)
-			d.builder.KeyBytes(&d.names[i], t, cell.Data)
-		}
-		if k.integers.bad || k.values.bad {
-			return corrupt("a key cut short")
-		}
-		d.row.Key = append(d.row.Key, cell)
-	}
-	return nil
-}
-
-// number keeps the bytes of a number while the row at hand is.
-func (d *decoder) number(v uint64) []byte {
-	at := len(d.ints)
-	d.ints = binary.LittleEndian.AppendUint64(d.ints, v)
-	return d.ints[at:len(d.ints):len(d.ints)]
-}
-
-func (d *decoder) readGroups(c *cursor) error {
+func (d *decoder) openGroups(c *cursor) error {
 	count, items := c.array()
-	if count > 1<<16 {
-		return corrupt("%d groups", count)
+	if count > maxColumns {
+		return corrupt("%d groups, want at most %d", count, maxColumns)
 	}
 	for len(d.groups) < count {
-		d.groups = append(d.groups, groupCursor{})
+		d.groups = append(d.groups[:cap(d.groups)], groupCursor{})
 	}
 	d.groups = d.groups[:count]
+	total := 0
 	for i := range d.groups {
 		g := &d.groups[i]
 		g.rows = items.int(1, maxRaw)
 		g.last = 0
 		_, g.times = items.array()
 		n, columns := items.array()
-		if n > maxRaw/8 {
-			return corrupt("a group of %d columns", n)
+		if total += n; total > maxColumns {
+			return corrupt("more than %d columns", maxColumns)
 		}
 		for len(g.columns) < n {
-			g.columns = append(g.columns, columnCursor{})
+			g.columns = append(g.columns[:cap(g.columns)], columnCursor{})
 		}
 		g.columns = g.columns[:n]
+		g.ascending = true
+		rank := 0
 		for j := range g.columns {
-			if err := g.columns[j].read(&columns); err != nil {
+			col := &g.columns[j]
+			if err := col.open(&columns); err != nil {
 				return err
 			}
+			if j > 0 {
+				r := bytes.Compare(g.columns[j-1].name.Bytes(), col.name.Bytes())
+				if r != 0 {
+					rank++
+				}
+				g.ascending = g.ascending && r <= 0
+			}
+			col.rank = rank
 		}
 		if !columns.done() {
 			return corrupt("the columns of group %d", i)
@@ -422,104 +316,286 @@ func (d *decoder) readGroups(c *cursor) error {
 	return nil
 }
 
-func (col *columnCursor) read(c *cursor) error {
+func (col *columnCursor) open(c *cursor) error {
 	name := c.bytes()
-	if !col.named || string(name) != string(col.name.Bytes()) {
-		col.name, col.named = plainbuffer.NewName(name), true
-	}
-	col.typ = plainbuffer.Type(c.int(0, math.MaxUint8))
+	t := plainbuffer.Type(c.int(0, math.MaxUint8))
 	var n int
 	n, col.counts = c.array()
 	col.single = n == 0
 	n, col.times = c.array()
 	col.together = n == 0
-	col.values, col.left, col.last = cursor{}, 0, 0
-	for i := range 4 {
-		n, items := c.array()
-		if n == 0 {
-			continue
+	col.last = 0
+	array := valueArray(t)
+	for i := range valueArrays {
+		if i == array {
+			c.values(&col.values)
+		} else if c.long() != 0 {
+			return corrupt("column %.64q of type %s has values of another", name, t)
 		}
-		if i != slot(col.typ) {
-			return corrupt("column %.64q of type %s has values of another", name, col.typ)
-		}
-		col.values, col.left = items, n
 	}
-	if c.bad || slot(col.typ) < 0 {
-		return corrupt("column %.64q of type %s", name, col.typ)
+	if c.bad || array < 0 || len(name) > maxName {
+		return corrupt("column %.64q of type %s", name, t)
+	}
+	if len(col.form) == 0 || t != col.typ || !bytes.Equal(name, col.name.Bytes()) {
+		col.typ = t
+		col.name.Set(name)
+		col.form = table.AppendFormColumn(col.form[:0], name, t)
 	}
 	return nil
 }
 
-// slot says which of the four arrays of values a type has; -1 for none.
-func slot(t plainbuffer.Type) int {
-	switch t {
-	case plainbuffer.Integer:
-		return 0
-	case plainbuffer.Double:
-		return 1
-	case plainbuffer.Boolean:
-		return 2
-	case plainbuffer.String, plainbuffer.Blob:
-		return 3
+func (m *mixedCursor) open(c *cursor) error {
+	n, names := c.array()
+	k, types := c.array()
+	if n != k || n > maxMixed {
+		return corrupt("a dictionary of %d names and %d types, want at most %d", n, k, maxMixed)
 	}
-	return -1
+	for len(m.dictionary) < n {
+		m.dictionary = append(m.dictionary[:cap(m.dictionary)], mixedName{})
+	}
+	m.dictionary, m.lastTime = m.dictionary[:n], 0
+	for i := range m.dictionary {
+		e := &m.dictionary[i]
+		name, t := names.bytes(), plainbuffer.Type(types.int(0, math.MaxUint8))
+		if names.bad || types.bad || len(name) > maxName || valueArray(t) < 0 {
+			return corrupt("column %.64q of type %s in the dictionary", name, t)
+		}
+		e.last = 0
+		if len(e.form) == 0 || t != e.typ || !bytes.Equal(name, e.name.Bytes()) {
+			e.typ = t
+			e.name.Set(name)
+			e.form = table.AppendFormColumn(e.form[:0], name, t)
+		}
+	}
+	_, m.counts = c.array()
+	_, m.columns = c.array()
+	_, m.times = c.array()
+	_, m.integers = c.array()
+	_, m.doubles = c.array()
+	_, m.booleans = c.array()
+	c.values(&m.values)
+	if c.bad || !names.done() || !types.done() {
+		return corrupt("the mixed rows")
+	}
+	return nil
 }
 
-// next builds the cells of the group's next row.
-func (g *groupCursor) next(d *decoder) bool {
+// rows puts the rows together in their order.
+func (d *decoder) rows(rows *Rows, checksums []byte) error {
+	piece := rows.Continues || rows.Unfinished
+	ordered := len(d.order.b) > 0
+	var sum table.Digest
+	d.builder.Buf = rows.Buf
+	for i := range checksums {
+		place := 0
+		if ordered {
+			place = d.order.int(inRaw, int64(len(d.groups))-1)
+			if d.order.bad {
+				return corrupt("row %d stands in no group", i)
+			}
+		}
+		start := len(d.builder.Buf)
+		var checksum byte
+		var inOrder, canonical bool
+		if place == inRaw {
+			b := d.loose.next()
+			size, err := plainbuffer.Scan(b, &d.row)
+			if err != nil || size != len(b) {
+				return corrupt("row %d: %v", i, err)
+			}
+			d.builder.Buf = append(d.builder.Buf, b...)
+			checksum = d.row.Checksum
+			inOrder = i == 0 || plainbuffer.CompareKeys(d.before(), d.row.Key) < 0
+			d.rawKey, d.rawBefore = append(d.rawKey[:0], d.row.Key...), true
+			d.rawBytes = copyKey(d.rawKey, d.rawBytes[:0])
+		} else {
+			d.builder.Begin()
+			d.form = d.form[:0]
+			var order int
+			var ok bool
+			if order, ok = d.nextKey(i > 0 && d.rawBefore); !ok {
+				return corrupt("row %d has no key", i)
+			}
+			inOrder = i == 0 || order < 0
+			d.rawBefore = false
+			switch {
+			case place == inMixed:
+				canonical, ok = d.mixed.next(d)
+			case place < len(d.groups):
+				canonical, ok = d.groups[place].next(d)
+			default:
+				ok = false
+			}
+			if !ok {
+				return corrupt("row %d can't be put together", i)
+			}
+			checksum = d.builder.End(false)
+		}
+		if !inOrder {
+			return corrupt("row %d is not in order", i)
+		}
+		if checksum != checksums[i] {
+			return corrupt("row %d has the checksum 0x%02x, Tablestore sent 0x%02x", i, checksum, checksums[i])
+		}
+		if len(d.builder.Buf) > maxRaw {
+			return corrupt("rows of more than %d bytes", maxRaw)
+		}
+		if i == 0 {
+			rows.First = table.KeyOf(d.before())
+		}
+		if canonical && !piece {
+			sum.Add(d.hasher.Form(d.form))
+		} else {
+			if place != inRaw {
+				d.scanner.ResetRows(d.builder.Buf[start:])
+				if err := d.scanner.Next(&d.row); err != nil {
+					return corrupt("row %d: %v", i, err)
+				}
+			}
+			digest, err := d.digest(rows, &d.row)
+			if err != nil {
+				return err
+			}
+			sum.Add(digest)
+		}
+		rows.Ends = append(rows.Ends, len(d.builder.Buf))
+	}
+	rows.Buf = d.builder.Buf
+	rows.Last = table.KeyOf(d.before())
+	if sum != rows.Digest {
+		return corrupt("the rows have the digest %v, the record says %v", sum, rows.Digest)
+	}
+	if !d.spent() {
+		return corrupt("arrays with more items than the rows have")
+	}
+	return nil
+}
+
+// before is the key of the row before.
+func (d *decoder) before() []plainbuffer.Cell {
+	if d.rawBefore {
+		return d.rawKey
+	}
+	d.key = d.key[:0]
+	for i := range d.keys {
+		k := &d.keys[i]
+		c := plainbuffer.Cell{Type: k.typ, HasValue: true, Data: k.value}
+		if k.typ == plainbuffer.Integer {
+			c.Data = d.numbers[i][:]
+			binary.LittleEndian.PutUint64(c.Data, uint64(k.last))
+		}
+		d.key = append(d.key, c)
+	}
+	return d.key
+}
+
+// nextKey builds the key of the next row and compares it with the one before.
+func (d *decoder) nextKey(rawBefore bool) (order int, ok bool) {
+	var number [8]byte
+	for i := range d.keys {
+		k := &d.keys[i]
+		if k.typ == plainbuffer.Integer {
+			v := k.last + k.integers.long()
+			if order == 0 {
+				order = cmp.Compare(k.last, v)
+			}
+			k.last = v
+			d.builder.KeyInteger(&k.name, v)
+			binary.LittleEndian.PutUint64(number[:], uint64(v))
+			d.form = table.AppendFormKey(d.form, k.typ, number[:])
+		} else {
+			shared := 0
+			if !k.apart {
+				shared = k.shared.int(0, int64(len(k.value)))
+			}
+			rest := k.values.next()
+			if shared+len(rest) > maxName {
+				return 0, false
+			}
+			if order == 0 {
+				order = bytes.Compare(k.value[shared:], rest)
+			}
+			k.value = append(k.value[:shared], rest...)
+			d.builder.KeyBytes(&k.name, k.typ, k.value)
+			d.form = table.AppendFormKey(d.form, k.typ, k.value)
+		}
+		if k.integers.bad || k.shared.bad || k.values.bad {
+			return 0, false
+		}
+	}
+	if rawBefore {
+		d.rawBefore = false
+		order = plainbuffer.CompareKeys(d.rawKey, d.before())
+	}
+	return order, true
+}
+
+// next builds the cells of the group's next row and their canonical form; it
+// says whether they stand in canonical order, and whether there was a row.
+func (g *groupCursor) next(d *decoder) (canonical, ok bool) {
 	if g.rows == 0 {
-		return false
+		return false, false
 	}
 	g.rows--
 	g.last += g.times.long()
-	if len(g.columns) > 0 {
-		d.builder.Attributes()
-	}
-	any := false
+	base := g.last
+	canonical = g.ascending
+	rank, before := -1, int64(0)
+	form := d.form
+	var number [8]byte
+	b := &d.builder
 	for i := range g.columns {
 		col := &g.columns[i]
 		n := 1
 		if !col.single {
 			n = col.counts.int(0, maxRaw)
 		}
-		for range n {
-			ts := g.last
+		for ; n > 0; n-- {
+			ts := base
 			if !col.together {
 				ts += col.times.long()
 			}
-			cell := plainbuffer.Cell{Name: col.name.Bytes(), Type: col.typ, HasValue: true, HasTimestamp: true, Timestamp: ts}
+			if rank != col.rank {
+				if rank < 0 {
+					b.Attributes()
+				}
+				rank = col.rank
+			} else if ts > before {
+				canonical = false
+			}
+			before = ts
 			switch col.typ {
 			case plainbuffer.Integer:
 				col.last += col.values.long()
-				d.builder.Integer(&col.name, col.last, ts)
-				cell.Data = d.number(uint64(col.last))
+				b.Integer(&col.name, col.last, ts)
+				binary.LittleEndian.PutUint64(number[:], uint64(col.last))
+				form = table.AppendFormCell(form, col.form, ts, number[:])
 			case plainbuffer.Double:
-				v := col.values.double()
-				d.builder.Double(&col.name, math.Float64frombits(v), ts)
-				cell.Data = d.number(v)
+				v := col.values.take(8)
+				if v == nil {
+					return false, false
+				}
+				b.Double(&col.name, math.Float64frombits(binary.LittleEndian.Uint64(v)), ts)
+				form = table.AppendFormCell(form, col.form, ts, v)
 			case plainbuffer.Boolean:
 				v := col.values.boolean()
-				d.builder.Boolean(&col.name, v, ts)
-				cell.Data = truth(v)
+				b.Boolean(&col.name, v, ts)
+				form = table.AppendFormCell(form, col.form, ts, truth(v))
 			default:
-				cell.Data = col.values.value(&col.left, &col.scratch)
-				d.builder.Bytes(&col.name, col.typ, cell.Data, ts)
-				if n > 1 && len(cell.Data) >= chunk {
-					cell.Data = append([]byte{}, cell.Data...) // the next version takes the scratch
-				}
+				v := col.values.next()
+				b.Bytes(&col.name, col.typ, v, ts)
+				form = table.AppendFormCell(form, col.form, ts, v)
 			}
-			if col.values.bad || col.times.bad || len(d.builder.Buf) > maxRaw {
-				return false
+			if col.values.bad || col.times.bad || len(b.Buf) > maxRaw {
+				return false, false
 			}
-			d.row.Cells = append(d.row.Cells, cell)
-			any = true
 		}
 		if col.counts.bad {
-			return false
+			return false, false
 		}
 	}
-	// A tag of attributes with none after it is not how rows are written.
-	return !g.times.bad && (any || len(g.columns) == 0)
+	d.form = form
+	return canonical, !g.times.bad
 }
 
 var truths = [2]byte{0, 1}
@@ -531,76 +607,108 @@ func truth(v bool) []byte {
 	return truths[0:1:1]
 }
 
-func (d *decoder) readMixed(c *cursor) error {
-	m := &d.mixed
-	n, names := c.array()
-	m.names, m.last, m.lastTime = m.names[:0], m.last[:0], 0
-	var scratch []byte
-	for n > 0 {
-		name := names.value(&n, &scratch)
-		if names.bad {
-			break
-		}
-		m.names = append(m.names, plainbuffer.NewName(name))
-		m.last = append(m.last, 0)
-	}
-	_, m.counts = c.array()
-	_, m.columns = c.array()
-	_, m.types = c.array()
-	_, m.times = c.array()
-	_, m.integers = c.array()
-	_, m.doubles = c.array()
-	_, m.booleans = c.array()
-	m.left, m.values = c.array()
-	if c.bad || !names.done() {
-		return corrupt("the mixed rows")
-	}
-	return nil
-}
-
-// next builds the cells of the next mixed row.
-func (m *mixedCursor) next(d *decoder) bool {
+// next builds the cells of the next mixed row, as a group's does.
+func (m *mixedCursor) next(d *decoder) (canonical, ok bool) {
 	n := m.counts.int(0, maxRaw)
 	if n > 0 {
+		if len(m.dictionary) == 0 {
+			return false, false
+		}
 		d.builder.Attributes()
 	}
+	canonical = true
+	var last *mixedName
+	var number [8]byte
+	b, form := &d.builder, d.form
 	for range n {
-		place := m.columns.int(0, math.MaxInt32)
-		if m.columns.bad || place >= len(m.names) {
-			return false
-		}
-		name := &m.names[place]
+		e := &m.dictionary[m.columns.int(0, int64(len(m.dictionary))-1)]
+		before := m.lastTime
 		m.lastTime += m.times.long()
-		cell := plainbuffer.Cell{
-			Name: name.Bytes(), Type: plainbuffer.Type(m.types.int(0, math.MaxUint8)),
-			HasValue: true, HasTimestamp: true, Timestamp: m.lastTime,
+		if last != nil && canonical {
+			r := 0
+			if e != last {
+				r = bytes.Compare(last.name.Bytes(), e.name.Bytes())
+			}
+			canonical = r < 0 || r == 0 && m.lastTime <= before
 		}
-		switch cell.Type {
+		last = e
+		switch e.typ {
 		case plainbuffer.Integer:
-			m.last[place] += m.integers.long()
-			d.builder.Integer(name, m.last[place], m.lastTime)
-			cell.Data = d.number(uint64(m.last[place]))
+			e.last += m.integers.long()
+			b.Integer(&e.name, e.last, m.lastTime)
+			binary.LittleEndian.PutUint64(number[:], uint64(e.last))
+			form = table.AppendFormCell(form, e.form, m.lastTime, number[:])
 		case plainbuffer.Double:
-			v := m.doubles.double()
-			d.builder.Double(name, math.Float64frombits(v), m.lastTime)
-			cell.Data = d.number(v)
+			v := m.doubles.take(8)
+			if v == nil {
+				return false, false
+			}
+			b.Double(&e.name, math.Float64frombits(binary.LittleEndian.Uint64(v)), m.lastTime)
+			form = table.AppendFormCell(form, e.form, m.lastTime, v)
 		case plainbuffer.Boolean:
 			v := m.booleans.boolean()
-			d.builder.Boolean(name, v, m.lastTime)
-			cell.Data = truth(v)
-		case plainbuffer.String, plainbuffer.Blob:
-			cell.Data = m.values.value(&m.left, &m.scratch)
-			d.builder.Bytes(name, cell.Type, cell.Data, m.lastTime)
-			if len(cell.Data) >= chunk {
-				cell.Data = append([]byte{}, cell.Data...) // the next long value takes the scratch
-			}
+			b.Boolean(&e.name, v, m.lastTime)
+			form = table.AppendFormCell(form, e.form, m.lastTime, truth(v))
 		default:
-			return false
+			v := m.values.next()
+			b.Bytes(&e.name, e.typ, v, m.lastTime)
+			form = table.AppendFormCell(form, e.form, m.lastTime, v)
 		}
-		if m.integers.bad || m.doubles.bad || m.booleans.bad || m.values.bad || m.times.bad || m.types.bad || len(d.builder.Buf) > maxRaw {
-			return false
+		if m.columns.bad || m.times.bad || m.integers.bad || m.booleans.bad || m.values.bad || len(b.Buf) > maxRaw {
+			return false, false
 		}
-		d.row.Cells = append(d.row.Cells, cell)
 	}
-	return !m.counts.bad
+	d.form = form
+	return canonical, !m.counts.bad
+}
+
+// digest is the digest of a row, or of the row whose last piece it is, or zero.
+func (d *decoder) digest(rows *Rows, row *plainbuffer.Row) (table.Digest, error) {
+	p := d.pieces[rows.Lane]
+	switch {
+	case rows.Continues != (p != nil):
+		return table.Digest{}, corrupt("a piece of a row out of place")
+	case p == nil && !rows.Unfinished:
+		return d.hasher.Row(row), nil
+	case p == nil:
+		p = &piecewise{hasher: table.NewHasher(d.seed), key: table.KeyOf(row.Key)}
+		d.pieces[rows.Lane] = p
+		p.hasher.Begin(row.Key)
+	case p.key.CompareCells(row.Key) != 0:
+		return table.Digest{}, corrupt("a row %v whose pieces have another key, %v", p.key, table.KeyOf(row.Key))
+	}
+	if !table.Canonical(row.Cells) || len(row.Cells) == 0 || p.last.Name != nil && table.CompareCells(&p.last, &row.Cells[0]) >= 0 {
+		return table.Digest{}, corrupt("a row %v whose cells are not in order", p.key)
+	}
+	end := row.Cells[len(row.Cells)-1]
+	p.last = plainbuffer.Cell{Name: append([]byte{}, end.Name...), Timestamp: end.Timestamp}
+	p.hasher.Cells(row.Cells)
+	if rows.Unfinished {
+		return table.Digest{}, nil
+	}
+	delete(d.pieces, rows.Lane)
+	return p.hasher.End(), nil
+}
+
+// spent says whether the rows have used up all arrays.
+func (d *decoder) spent() bool {
+	ok := d.order.done() && d.loose.done()
+	for i := range d.keys {
+		k := &d.keys[i]
+		ok = ok && k.integers.done() && k.shared.done() && k.values.done()
+	}
+	for i := range d.groups {
+		g := &d.groups[i]
+		ok = ok && g.times.done() && g.rows == 0
+		for j := range g.columns {
+			c := &g.columns[j]
+			ok = ok && c.counts.done() && c.times.done() && c.values.cursor.done()
+		}
+	}
+	m := &d.mixed
+	ok = ok && m.values.done()
+	for _, c := range []*cursor{&m.counts, &m.columns, &m.times, &m.integers, &m.doubles, &m.booleans} {
+		ok = ok && c.done()
+	}
+	return ok
 }

@@ -1,10 +1,10 @@
 package shard
 
 import (
-	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
-	"hash/maphash"
+	mathbits "math/bits"
 
 	"github.com/klauspost/compress/zstd"
 
@@ -20,9 +20,9 @@ type Options struct {
 	Level zstd.EncoderLevel
 }
 
-// maxGroups is how many lists of columns a block tells apart; rows with other
-// lists go to the mixed arrays.
-const maxGroups = 24
+// keptMemory is how much of its memory an encoder keeps for the next block; an
+// ordinary block needs less, one with a long row gives its own back.
+const keptMemory = 6 << 20
 
 // An Encoder makes blocks of rows. It keeps its memory, some megabytes, from
 // block to block, and serves one goroutine at a time.
@@ -30,16 +30,16 @@ type Encoder struct {
 	schema table.Schema
 	hasher *table.Hasher
 	zstd   *zstd.Encoder
-	seed   maphash.Seed
 
-	lane   int
-	flags  int64
-	rows   int
-	raw    int
-	digest table.Digest
-	first  table.Key
-	last   []plainbuffer.Cell // the key of the last row; slices of the caller's block
-	inRow  bool
+	lane    int
+	flags   int64
+	rows    int
+	raw     int
+	digest  table.Digest
+	first   table.Key
+	last    []plainbuffer.Cell // the key of the last row; slices of the caller's block, or of lastBuf
+	lastBuf []byte
+	inRow   bool
 
 	checksums []byte
 	keys      []keyColumn
@@ -47,10 +47,13 @@ type Encoder struct {
 	plain     bool // all rows so far are in group 0
 	groups    []*group
 	used      int // groups in use; those behind are kept for their memory
-	byHash    map[uint64]int
+	columns   int // of all groups
+	spare     []*column
+	lists     map[uint64]int // where rows with a list of columns stand
 	recent    *group
 	mixed     mixed
-	loose     array // raw rows
+	loose     array  // raw rows
+	form      []byte // canonical form of the row at hand
 
 	record []byte
 	block  Block
@@ -69,49 +72,17 @@ type Block struct {
 	data   []byte
 }
 
+// keyColumn is one column of the keys.
 type keyColumn struct {
-	integers array
-	values   array
-	last     int64
-}
-
-// group is the rows with one list of columns.
-type group struct {
-	rows     int
-	times    array
-	lastTime int64
-	columns  []column
-	used     int // columns in use
-}
-
-// column is one column of a group, or the values of one type of mixed rows.
-type column struct {
-	name     []byte
+	name     string
 	typ      plainbuffer.Type
-	counts   array
-	single   bool // every row so far has one cell
-	times    array
-	together bool // every cell so far has the time of its row's first
-	values   array
-	last     int64
-	n        int // cells of the row at hand
-}
-
-// mixed is the rows that share no list of columns.
-type mixed struct {
-	rows     int
-	names    array
-	places   map[string]int
-	counts   array
-	columns  array
-	types    array
-	times    array
-	lastTime int64
 	integers array
-	last     []int64 // integer before, by place
-	doubles  array
-	booleans array
+	last     int64
+	shared   array
+	apart    bool // no value so far shares anything, and shared is left out
 	values   array
+	before   []byte // the value before; a slice of the rows
+	n        int    // values so far
 }
 
 // NewEncoder returns an encoder.
@@ -120,18 +91,27 @@ func NewEncoder(o Options) *Encoder {
 	if level == 0 {
 		level = zstd.SpeedFastest
 	}
+	e := &Encoder{
+		schema: o.Schema, hasher: table.NewHasher(o.Seed), zstd: newCompressor(level),
+		keys: make([]keyColumn, len(o.Schema)), lists: map[uint64]int{},
+	}
+	for i, c := range o.Schema {
+		e.keys[i].name, e.keys[i].typ = c.Name, c.Type.Wire()
+	}
+	e.clear()
+	return e
+}
+
+// newCompressor returns what compresses records. The checksum in the frames
+// makes a changed lane, flag or bound as evident as a changed row, to any
+// reader.
+func newCompressor(level zstd.EncoderLevel) *zstd.Encoder {
 	z, err := zstd.NewWriter(nil, zstd.WithEncoderLevel(level), zstd.WithEncoderConcurrency(1),
-		zstd.WithEncoderCRC(false), zstd.WithWindowSize(1<<20), zstd.WithLowerEncoderMem(true))
+		zstd.WithEncoderCRC(true), zstd.WithWindowSize(1<<20), zstd.WithLowerEncoderMem(true))
 	if err != nil {
 		panic("shard: options of zstd: " + err.Error()) // they are constants
 	}
-	e := &Encoder{
-		schema: o.Schema, hasher: table.NewHasher(o.Seed), zstd: z, seed: maphash.MakeSeed(),
-		keys: make([]keyColumn, len(o.Schema)), byHash: map[uint64]int{},
-	}
-	e.mixed.places = map[string]int{}
-	e.clear()
-	return e
+	return z
 }
 
 // Reset begins a block of a lane and forgets what was added and not flushed.
@@ -141,24 +121,38 @@ func (e *Encoder) Reset(lane int) {
 	e.clear()
 }
 
+// clear makes the encoder empty.
 func (e *Encoder) clear() {
 	e.flags, e.rows, e.raw, e.digest, e.first = 0, 0, 0, table.Digest{}, nil
 	e.checksums = e.checksums[:0]
+	kept := cap(e.record) + cap(e.block.data) + cap(e.loose.items) + cap(e.form)
 	for i := range e.keys {
 		k := &e.keys[i]
 		k.integers.reset()
+		k.shared.reset()
 		k.values.reset()
-		k.last = 0
+		k.last, k.before, k.apart, k.n = 0, nil, true, 0
+	}
+	for _, g := range e.groups[:e.used] {
+		e.spare = append(e.spare, g.columns...)
+		clear(g.columns)
+		g.columns = g.columns[:0]
+	}
+	for _, c := range e.spare {
+		kept += c.memory()
+	}
+	for _, a := range e.mixed.arrays() {
+		kept += cap(a.items)
 	}
 	e.order.reset()
-	e.plain, e.used, e.recent = true, 0, nil
-	clear(e.byHash)
-	m := &e.mixed
-	m.rows, m.lastTime = 0, 0
-	clear(m.places)
-	m.last = m.last[:0]
-	for _, a := range []*array{&m.names, &m.counts, &m.columns, &m.types, &m.times, &m.integers, &m.doubles, &m.booleans, &m.values, &e.loose} {
-		a.reset()
+	e.loose.reset()
+	e.mixed.reset()
+	e.plain, e.used, e.columns, e.recent = true, 0, 0, nil
+	clear(e.lists)
+	if kept > keptMemory {
+		clear(e.spare)
+		e.spare, e.groups, e.mixed = e.spare[:0], nil, mixed{}
+		e.loose, e.form, e.record = array{}, nil, nil
 	}
 }
 
@@ -178,13 +172,14 @@ func (e *Encoder) Add(row *plainbuffer.Row) (full bool, err error) {
 	if err := e.admit(row, false); err != nil {
 		return false, err
 	}
-	e.digest.Add(e.hasher.Row(row))
-	e.put(row)
+	e.digest.Add(e.put(row))
 	return e.raw >= BlockBytes, nil
 }
 
 // AddPiece adds one piece of a row: its key and the next of its cells in
-// canonical order. A piece is a block of its own: flush before and after.
+// canonical order. A piece is a block of its own: flush before and after. A row
+// that was put together whole, in other bytes than Tablestore's, is a first
+// piece that is the last.
 func (e *Encoder) AddPiece(row *plainbuffer.Row, first, last bool) (full bool, err error) {
 	if e.rows > 0 || first == e.inRow {
 		return false, errors.New("shard: a piece of a row out of place")
@@ -214,6 +209,9 @@ func (e *Encoder) admit(row *plainbuffer.Row, same bool) error {
 	if len(row.Raw) > MaxRow {
 		return fmt.Errorf("%w: %d bytes, want at most %d", ErrRowTooLong, len(row.Raw), MaxRow)
 	}
+	if e.raw >= BlockBytes {
+		return errors.New("shard: a row for a block that is full")
+	}
 	if len(row.Key) != len(e.schema) {
 		return fmt.Errorf("shard: a row with %d key columns, the table has %d", len(row.Key), len(e.schema))
 	}
@@ -230,13 +228,16 @@ func (e *Encoder) admit(row *plainbuffer.Row, same bool) error {
 	return nil
 }
 
-// put files the row where it belongs.
-func (e *Encoder) put(row *plainbuffer.Row) {
-	place := e.place(row)
-	if place != 0 && e.plain {
-		for range e.rows {
-			e.order.long(0)
+// put files the row where it belongs and returns its digest.
+func (e *Encoder) put(row *plainbuffer.Row) table.Digest {
+	place := inRaw
+	if e.regular(row) {
+		if place = e.place(row.Cells); place == inMixed && len(e.mixed.dictionary)+len(row.Cells) > maxMixed {
+			place = inRaw
 		}
+	}
+	if place != 0 && e.plain {
+		e.order.repeat(0, e.rows)
 		e.plain = false
 	}
 	if !e.plain {
@@ -247,63 +248,59 @@ func (e *Encoder) put(row *plainbuffer.Row) {
 	e.checksums = append(e.checksums, row.Checksum)
 	if place == inRaw {
 		e.loose.bytes(row.Raw)
-		return
+		return e.hasher.Row(row)
 	}
-	for i := range row.Key {
-		k, c := &e.keys[i], &row.Key[i]
-		if c.Type == plainbuffer.Integer {
-			v := c.Int()
-			k.integers.long(v - k.last)
-			k.last = v
-		} else {
-			k.values.bytes(c.Data)
-		}
+	e.form = e.form[:0]
+	for i := range e.keys {
+		c := &row.Key[i]
+		e.keys[i].add(c)
+		e.form = table.AppendFormKey(e.form, c.Type, c.Data)
 	}
 	if place == inMixed {
-		e.mixed.add(row)
-	} else {
-		e.groups[place].add(row)
+		e.mixed.add(row.Cells)
+		return e.hasher.Row(row)
 	}
+	form, canonical := e.groups[place].add(row.Cells, e.form)
+	e.form = form
+	if !canonical {
+		return e.hasher.Row(row)
+	}
+	return e.hasher.Form(form)
 }
 
-// place says where a row is to stand, and makes the group if it needs one.
-func (e *Encoder) place(row *plainbuffer.Row) int {
-	if !e.regular(row) {
-		return inRaw
+func (k *keyColumn) add(c *plainbuffer.Cell) {
+	if k.typ == plainbuffer.Integer {
+		v := c.Int()
+		k.integers.long(v - k.last)
+		k.last = v
+		return
 	}
-	if e.recent != nil && e.recent.match(row.Cells) {
-		return e.indexOf(e.recent)
+	shared := commonPrefix(k.before, c.Data)
+	if shared > 0 && k.apart {
+		k.shared.repeat(0, k.n)
+		k.apart = false
 	}
-	sum := e.signature(row.Cells)
-	if i, ok := e.byHash[sum]; ok {
-		if g := e.groups[i]; g.match(row.Cells) {
-			e.recent = g
-			return i
-		}
-		return inMixed // another list with the same hash
+	if !k.apart {
+		k.shared.long(int64(shared))
 	}
-	if e.used == maxGroups {
-		return inMixed
-	}
-	if e.used == len(e.groups) {
-		e.groups = append(e.groups, new(group))
-	}
-	g := e.groups[e.used]
-	g.begin(row.Cells)
-	g.match(row.Cells)
-	e.byHash[sum] = e.used
-	e.recent = g
-	e.used++
-	return e.used - 1
+	k.values.bytes(c.Data[shared:])
+	k.before = c.Data
+	k.n++
 }
 
-func (e *Encoder) indexOf(g *group) int {
-	for i, h := range e.groups[:e.used] {
-		if h == g {
-			return i
+// commonPrefix is how many bytes a and b begin with alike.
+func commonPrefix(a, b []byte) int {
+	n := min(len(a), len(b))
+	i := 0
+	for ; i+8 <= n; i += 8 {
+		if d := binary.LittleEndian.Uint64(a[i:]) ^ binary.LittleEndian.Uint64(b[i:]); d != 0 {
+			return i + mathbits.TrailingZeros64(d)/8
 		}
 	}
-	panic("shard: a group that is not in use")
+	for i < n && a[i] == b[i] {
+		i++
+	}
+	return i
 }
 
 // regular says whether a row can be told in columns: a key of the schema, and
@@ -313,156 +310,18 @@ func (e *Encoder) regular(row *plainbuffer.Row) bool {
 		return false
 	}
 	for i := range row.Key {
-		c := &row.Key[i]
-		if c.Type != e.schema[i].Type.Wire() || string(c.Name) != e.schema[i].Name || !c.HasValue || c.HasTimestamp || c.Op != plainbuffer.NoOp {
+		c, k := &row.Key[i], &e.keys[i]
+		if c.Type != k.typ || string(c.Name) != k.name || !c.HasValue || c.HasTimestamp || c.Op != plainbuffer.NoOp || len(c.Data) > maxName {
 			return false
 		}
 	}
 	for i := range row.Cells {
 		c := &row.Cells[i]
-		if !c.HasValue || !c.HasTimestamp || c.Op != plainbuffer.NoOp {
-			return false
-		}
-		switch c.Type {
-		case plainbuffer.Integer, plainbuffer.Double, plainbuffer.Boolean, plainbuffer.String, plainbuffer.Blob:
-		default:
+		if !c.HasValue || !c.HasTimestamp || c.Op != plainbuffer.NoOp || len(c.Name) > maxName || valueArray(c.Type) < 0 {
 			return false
 		}
 	}
 	return true
-}
-
-func sameColumn(c *plainbuffer.Cell, name []byte, t plainbuffer.Type) bool {
-	return c.Type == t && bytes.Equal(c.Name, name)
-}
-
-// signature hashes a row's list of columns, versions of one counted once.
-func (e *Encoder) signature(cells []plainbuffer.Cell) uint64 {
-	var h maphash.Hash
-	h.SetSeed(e.seed)
-	for i := range cells {
-		c := &cells[i]
-		if i > 0 && sameColumn(c, cells[i-1].Name, cells[i-1].Type) {
-			continue
-		}
-		h.WriteByte(byte(c.Type))
-		h.Write(c.Name)
-		h.WriteByte(0)
-	}
-	return h.Sum64()
-}
-
-func (g *group) begin(cells []plainbuffer.Cell) {
-	g.rows, g.lastTime, g.used = 0, 0, 0
-	g.times.reset()
-	for i := range cells {
-		c := &cells[i]
-		if i > 0 && sameColumn(c, cells[i-1].Name, cells[i-1].Type) {
-			continue
-		}
-		if g.used == len(g.columns) {
-			g.columns = append(g.columns, column{})
-		}
-		col := &g.columns[g.used]
-		g.used++
-		col.name = append(col.name[:0], c.Name...)
-		col.typ, col.single, col.together, col.last = c.Type, true, true, 0
-		col.counts.reset()
-		col.times.reset()
-		col.values.reset()
-	}
-}
-
-// match says whether a row has the group's list of columns, and counts the
-// cells of each.
-func (g *group) match(cells []plainbuffer.Cell) bool {
-	at := 0
-	for i := range g.used {
-		col := &g.columns[i]
-		col.n = 0
-		for at < len(cells) && sameColumn(&cells[at], col.name, col.typ) {
-			at++
-			col.n++
-		}
-		if col.n == 0 {
-			return false
-		}
-	}
-	return at == len(cells)
-}
-
-// add adds a row that match has just counted.
-func (g *group) add(row *plainbuffer.Row) {
-	var base int64
-	if len(row.Cells) > 0 {
-		base = row.Cells[0].Timestamp
-	}
-	g.times.long(base - g.lastTime)
-	g.lastTime = base
-	at := 0
-	for i := range g.used {
-		col := &g.columns[i]
-		if col.n != 1 && col.single {
-			for range g.rows {
-				col.counts.long(1)
-			}
-			col.single = false
-		}
-		if !col.single {
-			col.counts.long(int64(col.n))
-		}
-		for range col.n {
-			c := &row.Cells[at]
-			at++
-			delta := c.Timestamp - base
-			col.times.long(delta)
-			col.together = col.together && delta == 0
-			switch col.typ {
-			case plainbuffer.Integer:
-				v := c.Int()
-				col.values.long(v - col.last)
-				col.last = v
-			case plainbuffer.Double:
-				col.values.double(bits(c))
-			case plainbuffer.Boolean:
-				col.values.boolean(c.Data[0])
-			default:
-				col.values.bytes(c.Data)
-			}
-		}
-	}
-	g.rows++
-}
-
-func (m *mixed) add(row *plainbuffer.Row) {
-	m.rows++
-	m.counts.long(int64(len(row.Cells)))
-	for i := range row.Cells {
-		c := &row.Cells[i]
-		place, ok := m.places[string(c.Name)]
-		if !ok {
-			place = len(m.places)
-			m.places[string(c.Name)] = place
-			m.names.bytes(c.Name)
-			m.last = append(m.last, 0)
-		}
-		m.columns.long(int64(place))
-		m.types.long(int64(c.Type))
-		m.times.long(c.Timestamp - m.lastTime)
-		m.lastTime = c.Timestamp
-		switch c.Type {
-		case plainbuffer.Integer:
-			v := c.Int()
-			m.integers.long(v - m.last[place])
-			m.last[place] = v
-		case plainbuffer.Double:
-			m.doubles.double(bits(c))
-		case plainbuffer.Boolean:
-			m.booleans.boolean(c.Data[0])
-		default:
-			m.values.bytes(c.Data)
-		}
-	}
 }
 
 // Flush compresses what was added since the last flush; it returns nil if that
@@ -471,11 +330,11 @@ func (e *Encoder) Flush() (*Block, error) {
 	if e.rows == 0 {
 		return nil, nil
 	}
-	b := appendLong(e.record[:0], kindRows)
+	b := append(e.record[:0], kindRows<<1)
 	b = appendLong(b, int64(e.lane))
 	b = appendLong(b, e.flags)
 	b = appendLong(b, int64(e.rows))
-	b = appendLong(b, 0)
+	b = append(b, 0) // blocks
 	b = e.digest.Append(b)
 	b = appendBytes(b, e.checksums)
 	b = e.appendKeys(b)
@@ -483,7 +342,7 @@ func (e *Encoder) Flush() (*Block, error) {
 	b = e.appendGroups(b)
 	b = e.mixed.appendTo(b)
 	b = e.loose.appendTo(b)
-	b = appendLong(b, 0) // lanes
+	b = append(b, 0) // lanes
 	e.record = b
 	if len(b) > maxRecord {
 		return nil, fmt.Errorf("shard: a block of %d bytes for %d bytes of rows", len(b), e.raw)
@@ -492,81 +351,65 @@ func (e *Encoder) Flush() (*Block, error) {
 	if e.flags&flagUnfinished != 0 {
 		rows = 0
 	}
+	data := e.block.data[:0]
+	if cap(data) > keptMemory {
+		data = nil
+	}
 	e.block = Block{
 		Lane: e.lane, Rows: rows, Raw: e.raw, Digest: e.digest, First: e.first, Last: table.KeyOf(e.last),
-		flags: e.flags, data: e.zstd.EncodeAll(b, e.block.data[:0]),
+		flags: e.flags, data: e.zstd.EncodeAll(b, data),
 	}
+	// The rows' bytes may go away now.
+	e.lastBuf = copyKey(e.last, e.lastBuf[:0])
 	e.clear()
 	return &e.block, nil
 }
 
-// sized appends n items with the size of what add appends.
-func sized(b []byte, n int, add func([]byte) []byte) []byte {
-	if n == 0 {
-		return appendLong(b, 0)
+// copyKey moves a key's values into buf.
+func copyKey(key []plainbuffer.Cell, buf []byte) []byte {
+	n := 0
+	for i := range key {
+		n += len(key[i].Data)
 	}
-	b = appendLong(b, -int64(n))
-	// The size stands before the items, and its length depends on it: leave
-	// room for the longest and move what follows down.
-	const room = 5
-	at := len(b)
-	b = append(b, make([]byte, room)...)
-	b = add(b)
-	size := appendLong(nil, int64(len(b)-at-room))
-	copy(b[at:], size)
-	b = append(b[:at+len(size)], b[at+room:]...)
-	return appendLong(b, 0)
+	if cap(buf) < n {
+		buf = make([]byte, 0, 2*n)
+	}
+	for i := range key {
+		at := len(buf)
+		buf = append(buf, key[i].Data...)
+		key[i].Data = buf[at:len(buf):len(buf)]
+		key[i].Name = nil
+	}
+	return buf
 }
 
 func (e *Encoder) appendKeys(b []byte) []byte {
-	return sized(b, len(e.keys), func(b []byte) []byte {
-		for i := range e.keys {
-			b = e.keys[i].integers.appendTo(b)
-			b = e.keys[i].values.appendTo(b)
-		}
-		return b
-	})
+	size := 0
+	for i := range e.keys {
+		k := &e.keys[i]
+		size += k.integers.size() + k.shared.size() + k.values.size()
+	}
+	b = beginArray(b, len(e.keys), size)
+	for i := range e.keys {
+		k := &e.keys[i]
+		b = k.integers.appendTo(b)
+		b = k.shared.appendTo(b)
+		b = k.values.appendTo(b)
+	}
+	return append(b, 0)
 }
 
 func (e *Encoder) appendGroups(b []byte) []byte {
-	return sized(b, e.used, func(b []byte) []byte {
-		for _, g := range e.groups[:e.used] {
-			b = appendLong(b, int64(g.rows))
-			b = g.times.appendTo(b)
-			b = sized(b, g.used, func(b []byte) []byte {
-				for i := range g.used {
-					b = g.columns[i].appendTo(b)
-				}
-				return b
-			})
-		}
-		return b
-	})
-}
-
-func (c *column) appendTo(b []byte) []byte {
-	b = appendBytes(b, c.name)
-	b = appendLong(b, int64(c.typ))
-	b = c.counts.appendTo(b)
-	if c.together {
-		b = appendLong(b, 0)
-	} else {
-		b = c.times.appendTo(b)
+	if e.used == 0 {
+		return append(b, 0)
 	}
-	var none array
-	for _, t := range []plainbuffer.Type{plainbuffer.Integer, plainbuffer.Double, plainbuffer.Boolean, plainbuffer.String} {
-		values := &none
-		if c.typ == t || t == plainbuffer.String && c.typ == plainbuffer.Blob {
-			values = &c.values
-		}
-		b = values.appendTo(b)
+	size := 0
+	for _, g := range e.groups[:e.used] {
+		size += g.size()
 	}
-	return b
-}
-
-func (m *mixed) appendTo(b []byte) []byte {
-	for _, a := range []*array{&m.names, &m.counts, &m.columns, &m.types, &m.times, &m.integers, &m.doubles, &m.booleans, &m.values} {
-		b = a.appendTo(b)
+	b = beginArray(b, e.used, size)
+	for _, g := range e.groups[:e.used] {
+		b = g.appendTo(b)
 	}
-	return b
+	return append(b, 0)
 }

@@ -2,7 +2,6 @@ package shard
 
 import (
 	"bytes"
-	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -11,11 +10,8 @@ import (
 
 	"github.com/klauspost/compress/zstd"
 
-	"github.com/tablevault/tablevault/shared/plainbuffer"
 	"github.com/tablevault/tablevault/shared/table"
 )
-
-func bits(c *plainbuffer.Cell) uint64 { return binary.LittleEndian.Uint64(c.Data) }
 
 func strictJSON(data []byte, v any) error {
 	d := json.NewDecoder(bytes.NewReader(data))
@@ -126,8 +122,8 @@ func (w *Writer) Finish(lanes []Lane) (Summary, error) {
 	b = appendLong(b, w.sum.Rows)
 	b = appendLong(b, w.sum.Blocks)
 	b = w.sum.Digest.Append(b)
-	for range 14 {
-		b = appendLong(b, 0) // checksums, keys, order, groups, the nine arrays of mixed, raw
+	for range 1 + emptyArrays {
+		b = append(b, 0)
 	}
 	var items []byte
 	for i, l := range lanes {
@@ -143,11 +139,8 @@ func (w *Writer) Finish(lanes []Lane) (Summary, error) {
 		}
 		items = appendLong(items, l.Rows)
 	}
-	b = appendArray(b, items, len(lanes))
-	z, err := zstd.NewWriter(nil, zstd.WithEncoderConcurrency(1), zstd.WithEncoderCRC(false))
-	if err != nil {
-		return w.sum, fmt.Errorf("shard: %w", err)
-	}
+	b = (&array{items, len(lanes)}).appendTo(b)
+	z := newCompressor(zstd.SpeedFastest)
 	defer z.Close()
 	return w.sum, w.write(z.EncodeAll(b, nil))
 }
