@@ -24,7 +24,6 @@ type batch struct {
 	data int // bytes as the service counts them
 	wire int // bytes on the wire, at most
 
-	scanned plainbuffer.Row
 	// Of Write: the rows that are not decided yet, the request and the answer.
 	pending, undecided []int
 	body, answer       []byte
@@ -53,34 +52,17 @@ func (b *batch) Add(row []byte, op table.WriteOp) bool {
 	if len(b.rows) == maxBatchRows {
 		return false
 	}
-	n, err := plainbuffer.Scan(row, &b.scanned)
-	if err != nil || n != len(row) || len(b.scanned.Cells) > maxRowCells {
+	e, err := plainbuffer.Measure(row)
+	if err != nil || e.Bytes != len(row) || e.Cells > maxRowCells {
 		return false
 	}
-	data, wire := dataSize(&b.scanned), len(row)+rowOverhead
-	if b.data+data > maxBatchBytes || b.wire+wire+tableOverhead > maxBody {
+	wire := len(row) + rowOverhead
+	if b.data+e.Data > maxBatchBytes || b.wire+wire+tableOverhead > maxBody {
 		return false
 	}
-	b.rows = append(b.rows, batchRow{raw: row, op: op, bare: len(b.scanned.Cells) == 0})
-	b.data, b.wire = b.data+data, b.wire+wire
+	b.rows = append(b.rows, batchRow{raw: row, op: op, bare: e.Cells == 0})
+	b.data, b.wire = b.data+e.Data, b.wire+wire
 	return true
-}
-
-// dataSize is a row's size by the formula of the limits: names and values, and
-// 8 bytes for each timestamp that is given.
-func dataSize(row *plainbuffer.Row) int {
-	n := 0
-	for i := range row.Key {
-		n += len(row.Key[i].Name) + len(row.Key[i].Data)
-	}
-	for i := range row.Cells {
-		c := &row.Cells[i]
-		n += len(c.Name) + len(c.Data)
-		if c.HasTimestamp {
-			n += 8
-		}
-	}
-	return n
 }
 
 const (

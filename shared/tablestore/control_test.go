@@ -139,6 +139,7 @@ func TestDescribeWithoutSearch(t *testing.T) {
 }
 
 func TestCreate(t *testing.T) {
+	t.Parallel()
 	s := start(t, ots.Config{Behavior: engine.Behavior{ReadyDelay: 300 * time.Millisecond}})
 	c := connect(t, s)
 	def := definition()
@@ -273,6 +274,7 @@ func TestAddDefinedColumns(t *testing.T) {
 }
 
 func TestCreateIndex(t *testing.T) {
+	t.Parallel()
 	s := start(t, ots.Config{Behavior: engine.Behavior{IndexDelay: 400 * time.Millisecond}})
 	c := connect(t, s)
 	def := definition()

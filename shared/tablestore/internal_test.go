@@ -145,6 +145,18 @@ func TestRequests(t *testing.T) {
 	}
 }
 
+// TestEmptyAnswer holds that an answer without rows is not the end of a range.
+func TestEmptyAnswer(t *testing.T) {
+	for _, b := range [][]byte{nil, {0x12, 0}, {0x0a, 0}} {
+		if a, err := parseRange(b); err == nil {
+			t.Errorf("% x is the page %+v", b, a)
+		}
+	}
+	if a, err := parseRange([]byte{0x0a, 0, 0x12, 0}); err != nil || len(a.rows) > 0 || a.next != nil {
+		t.Errorf("an empty page: %+v, %v", a, err)
+	}
+}
+
 func rangeAnswers() []proto.Message {
 	unit := &otsprotocol.ConsumedCapacity{CapacityUnit: &otsprotocol.CapacityUnit{Read: proto.Int32(7), Write: proto.Int32(0)}}
 	return []proto.Message{
@@ -194,23 +206,20 @@ func FuzzBatch(f *testing.F) {
 	f.Add([]byte{0x0a, 2, 0x12, 0})
 	f.Fuzz(func(t *testing.T, b []byte) {
 		var rows []rowAnswer
-		n, err := parseBatch(b, func(i int, r *rowAnswer) error {
-			if i != len(rows) {
-				t.Errorf("row %d comes as row %d", len(rows), i)
-			}
-			rows = append(rows, *r)
-			return nil
-		})
+		said := batchAnswer{tables: fields{rest: b}}
+		for r := (rowAnswer{}); said.next(&r); {
+			rows = append(rows, r)
+		}
 		var m otsprotocol.BatchWriteRowResponse
-		if decode(b, &m) != nil || err != nil {
+		if decode(b, &m) != nil || said.err() != nil {
 			return
 		}
 		var want []*otsprotocol.RowInBatchWriteRowResponse
 		for _, in := range m.Tables {
 			want = append(want, in.Rows...)
 		}
-		if n != len(want) || n != len(rows) {
-			t.Fatalf("%d rows, want %d", n, len(want))
+		if len(rows) != len(want) {
+			t.Fatalf("%d rows, want %d", len(rows), len(want))
 		}
 		for i, w := range want {
 			if rows[i].ok != w.GetIsOk() || string(rows[i].code) != w.GetError().GetCode() || string(rows[i].message) != w.GetError().GetMessage() {

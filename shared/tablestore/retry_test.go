@@ -22,6 +22,7 @@ import (
 // TestRetry puts every kind of failure in the way of a scan. It ends with all
 // rows where the failure passes, and at once where it cannot.
 func TestRetry(t *testing.T) {
+	t.Parallel()
 	s := start(t, ots.Config{AnswerMD5: ots.AnswerMD5Always})
 	c := connect(t, s)
 	def := definition()
@@ -114,6 +115,7 @@ func TestThrottledIsSaid(t *testing.T) {
 // TestCorruptAnswer flips every byte of the last page of a range, which no
 // checksum inside of it may cover, over the whole wire.
 func TestCorruptAnswer(t *testing.T) {
+	t.Parallel()
 	s := start(t, ots.Config{AnswerMD5: ots.AnswerMD5Always})
 	flip := &flipper{next: http.DefaultTransport, at: -1}
 	c := connect(t, s, func(config *tablestore.Config) { config.Transport = flip })
@@ -176,6 +178,7 @@ func (nopCloser) Close() error { return nil }
 // TestUnreachable asks where nothing listens: it takes Retry.Unreachable, not
 // Retry.Total, and says where.
 func TestUnreachable(t *testing.T) {
+	t.Parallel()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -225,11 +228,12 @@ func TestBadCertificate(t *testing.T) {
 // TestCancel ends calls in the middle of a request and in the middle of a
 // pause.
 func TestCancel(t *testing.T) {
+	t.Parallel()
 	s := start(t, ots.Config{})
 	def := definition()
 	create(t, connect(t, s), def)
 	for name, fault := range map[string]*ots.Fault{
-		"request": {Delay: 2 * time.Second},
+		"request": {Delay: 400 * time.Millisecond},
 		"pause":   ots.Refuse(engine.CodeServerBusy, "busy"),
 	} {
 		s.SetFault(func(string, string, int) *ots.Fault { return fault })
@@ -254,7 +258,7 @@ func TestCancel(t *testing.T) {
 					if err := do(ctx); !errors.Is(err, context.Canceled) {
 						t.Errorf("error %v", err)
 					}
-					if took := time.Since(began); took > time.Second {
+					if took := time.Since(began); took > 300*time.Millisecond {
 						t.Errorf("it took %s", took)
 					}
 				})
@@ -278,6 +282,7 @@ func TestCancel(t *testing.T) {
 // TestProgress writes against a service that takes one row of a batch at a
 // time: that goes on for longer than a call without success may.
 func TestProgress(t *testing.T) {
+	t.Parallel()
 	s := start(t, ots.Config{})
 	c := connect(t, s, func(config *tablestore.Config) { config.Retry.Total = 100 * time.Millisecond })
 	create(t, c, definition())

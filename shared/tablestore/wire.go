@@ -75,51 +75,38 @@ var errWire = errors.New("malformed message")
 
 func parseRange(b []byte) (rangeAnswer, error) {
 	var a rangeAnswer
-	err := eachField(b, func(n protowire.Number, v uint64, data []byte) (err error) {
-		switch n {
-		case 1:
-			a.units, _, err = parseConsumed(data)
-			return err
-		case 2:
-			a.rows = data
-		case 3:
-			a.next = data
-		case 4:
-			a.token = data
-		case 5:
-			if v != blockPlainBuffer {
-				return fmt.Errorf("rows in the format %d, which was not asked for", v)
+	f := fields{rest: b}
+	whole := 0 // bits of the fields that every answer has
+	for f.next() {
+		switch f.tag {
+		case 1<<3 | asBytes:
+			a.units, _ = f.consumed()
+			whole |= 1
+		case 2<<3 | asBytes:
+			a.rows = f.data
+			whole |= 2
+		case 3<<3 | asBytes:
+			a.next = f.data
+		case 4<<3 | asBytes:
+			a.token = f.data
+		case 5<<3 | asInt:
+			if f.v != blockPlainBuffer {
+				return a, fmt.Errorf("rows in the format %d, which was not asked for", f.v)
 			}
-		case 6:
-			if v != compressNone {
-				return fmt.Errorf("rows compressed by %d, which was not asked for", v)
+		case 6<<3 | asInt:
+			if f.v != compressNone {
+				return a, fmt.Errorf("rows compressed by %d, which was not asked for", f.v)
 			}
 		}
-		return nil
-	})
+	}
 	if len(a.next) == 0 {
 		a.next = nil
 	}
-	return a, err
-}
-
-// parseConsumed reads ConsumedCapacity{capacity_unit{read, write}}.
-func parseConsumed(b []byte) (read, write int64, err error) {
-	err = eachField(b, func(n protowire.Number, _ uint64, data []byte) error {
-		if n != 1 {
-			return nil
-		}
-		return eachField(data, func(n protowire.Number, v uint64, _ []byte) error {
-			switch n {
-			case 1:
-				read = int64(int32(v))
-			case 2:
-				write = int64(int32(v))
-			}
-			return nil
-		})
-	})
-	return read, write, err
+	if f.err == nil && whole != 3 {
+		// Without this, an empty answer would be the end of a range.
+		f.err = errors.New("a page that lacks its rows or their cost")
+	}
+	return a, f.err
 }
 
 // rowAnswer is RowInBatchWriteRowResponse.
@@ -129,90 +116,140 @@ type rowAnswer struct {
 	units         int64
 }
 
-// parseBatch calls each for every row of BatchWriteRowResponse, in order.
-func parseBatch(b []byte, each func(i int, r *rowAnswer) error) (rows int, err error) {
-	err = eachField(b, func(n protowire.Number, _ uint64, inTable []byte) error {
-		if n != 1 {
-			return nil
-		}
-		return eachField(inTable, func(n protowire.Number, _ uint64, data []byte) error {
-			if n != 2 {
-				return nil
-			}
-			r, err := parseRow(data)
-			if err != nil {
-				return err
-			}
-			rows++
-			return each(rows-1, &r)
-		})
-	})
-	return rows, err
+// batchAnswer reads BatchWriteRowResponse row by row.
+type batchAnswer struct {
+	tables, rows fields
 }
 
-func parseRow(b []byte) (rowAnswer, error) {
-	var r rowAnswer
-	err := eachField(b, func(n protowire.Number, v uint64, data []byte) (err error) {
-		switch n {
-		case 1:
-			r.ok = v != 0
-		case 2:
-			return eachField(data, func(n protowire.Number, _ uint64, data []byte) error {
-				switch n {
-				case 1:
-					r.code = data
-				case 2:
-					r.message = data
-				}
-				return nil
-			})
-		case 3:
-			_, r.units, err = parseConsumed(data)
+// next reads the next row's answer. It returns false after the last and where
+// the message is malformed.
+func (a *batchAnswer) next(r *rowAnswer) bool {
+	for {
+		for a.rows.next() {
+			if a.rows.tag == 2<<3|asBytes {
+				a.rows.err = r.parse(a.rows.data)
+				return a.rows.err == nil
+			}
 		}
-		return err
-	})
-	return r, err
-}
-
-// eachField calls each for every field of a message: v is set for numbers, data
-// for bytes.
-func eachField(b []byte, each func(n protowire.Number, v uint64, data []byte) error) error {
-	for len(b) > 0 {
-		number, kind, n := protowire.ConsumeTag(b)
-		if n < 0 {
-			return errWire
+		if a.rows.err != nil || !a.tables.next() {
+			return false
 		}
-		b = b[n:]
-		var v uint64
-		var data []byte
-		switch kind {
-		case protowire.VarintType:
-			v, n = protowire.ConsumeVarint(b)
-		case protowire.BytesType:
-			data, n = protowire.ConsumeBytes(b)
-		default:
-			n = protowire.ConsumeFieldValue(number, kind, b)
-		}
-		if n < 0 {
-			return errWire
-		}
-		b = b[n:]
-		if err := each(number, v, data); err != nil {
-			return err
+		if a.tables.tag == 1<<3|asBytes {
+			a.rows = fields{rest: a.tables.data}
 		}
 	}
-	return nil
+}
+
+func (a *batchAnswer) err() error {
+	if a.rows.err != nil {
+		return a.rows.err
+	}
+	return a.tables.err
+}
+
+func (r *rowAnswer) parse(b []byte) error {
+	*r = rowAnswer{}
+	f := fields{rest: b}
+	for f.next() {
+		switch f.tag {
+		case 1<<3 | asInt:
+			r.ok = f.v != 0
+		case 2<<3 | asBytes:
+			e := fields{rest: f.data}
+			for e.next() {
+				switch e.tag {
+				case 1<<3 | asBytes:
+					r.code = e.data
+				case 2<<3 | asBytes:
+					r.message = e.data
+				}
+			}
+			if e.err != nil {
+				return e.err
+			}
+		case 3<<3 | asBytes:
+			_, r.units = f.consumed()
+		}
+	}
+	return f.err
+}
+
+// fields walks the fields of a message.
+type fields struct {
+	rest []byte
+	tag  uint64 // the field's number and, in the low three bits, its form
+	v    uint64 // of a field asInt
+	data []byte // of a field asBytes
+	err  error
+}
+
+// Forms of fields.
+const (
+	asInt   = uint64(protowire.VarintType)
+	asBytes = uint64(protowire.BytesType)
+)
+
+// next reads a field. It returns false after the last and at an error.
+func (f *fields) next() bool {
+	if len(f.rest) == 0 || f.err != nil {
+		return false
+	}
+	f.v, f.data = 0, nil
+	number, kind, n := protowire.ConsumeTag(f.rest)
+	if n < 0 {
+		f.err = errWire
+		return false
+	}
+	f.tag, f.rest = uint64(number)<<3|uint64(kind), f.rest[n:]
+	switch kind {
+	case protowire.VarintType:
+		f.v, n = protowire.ConsumeVarint(f.rest)
+	case protowire.BytesType:
+		f.data, n = protowire.ConsumeBytes(f.rest)
+	default:
+		n = protowire.ConsumeFieldValue(number, kind, f.rest)
+	}
+	if n < 0 {
+		f.err = errWire
+		return false
+	}
+	f.rest = f.rest[n:]
+	return true
+}
+
+// consumed reads the field as ConsumedCapacity{capacity_unit{read, write}}.
+func (f *fields) consumed() (read, write int64) {
+	c := fields{rest: f.data}
+	for c.next() {
+		if c.tag != 1<<3|asBytes {
+			continue
+		}
+		u := fields{rest: c.data}
+		for u.next() {
+			switch u.tag {
+			case 1<<3 | asInt:
+				read = int64(int32(u.v))
+			case 2<<3 | asInt:
+				write = int64(int32(u.v))
+			}
+		}
+		c.err = u.err
+	}
+	if c.err != nil {
+		f.err = c.err
+	}
+	return read, write
 }
 
 // rawFields are the values of a field of a message, as they were sent.
 func rawFields(b []byte, field protowire.Number) (values [][]byte, err error) {
-	err = eachField(b, func(n protowire.Number, _ uint64, data []byte) error {
-		if n == field {
-			values = append(values, data)
+	f := fields{rest: b}
+	for f.next() {
+		if f.tag == uint64(field)<<3|asBytes {
+			values = append(values, f.data)
 		}
-		return nil
-	})
-	return values, err
+	}
+	return values, f.err
 }
 
 func appendVarint(b []byte, field protowire.Number, v uint64) []byte {

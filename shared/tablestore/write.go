@@ -68,17 +68,19 @@ func (w *writing) attempt(ctx context.Context) error {
 	b.undecided = b.undecided[:0]
 	// What is to be waited for, and what ends the call.
 	var later, fatal error
-	rows, err := parseBatch(a.body, func(i int, r *rowAnswer) error {
-		if i >= len(b.pending) {
-			return errWire
+	rows, units, refused := 0, int64(0), w.result.Refused
+	said := batchAnswer{tables: fields{rest: a.body}}
+	for r := (rowAnswer{}); said.next(&r); rows++ {
+		if rows == len(b.pending) {
+			return c.broken("BatchWriteRow", w.table, fmt.Errorf("it is about more rows than the %d of the request", rows))
 		}
-		at := b.pending[i]
-		w.result.WriteUnits += r.units
+		at := b.pending[rows]
+		units += r.units
 		if r.ok {
 			if b.rows[at].advance() {
 				b.undecided = append(b.undecided, at)
 			}
-			return nil
+			continue
 		}
 		e := &Error{Op: "BatchWriteRow", Table: w.table, Status: 200, Code: string(r.code), Message: string(r.message), endpoint: c.endpoint.String()}
 		e.judgeRow()
@@ -89,20 +91,20 @@ func (w *writing) attempt(ctx context.Context) error {
 			e.behavior, later = unavailable, e
 		case lacksAttributes(e) && b.rows[at].detour():
 		case errors.Is(e, table.ErrInvalid):
-			w.result.Refused = append(w.result.Refused, table.Refusal{Index: at, Code: e.Code, Message: e.Message})
-			return nil
+			refused = append(refused, table.Refusal{Index: at, Code: e.Code, Message: e.Message})
+			continue
 		default:
 			fatal = e
 		}
 		b.undecided = append(b.undecided, at)
-		return nil
-	})
-	if err != nil {
+	}
+	if err := said.err(); err != nil {
 		return c.broken("BatchWriteRow", w.table, err)
 	}
 	if rows != len(b.pending) {
 		return c.broken("BatchWriteRow", w.table, fmt.Errorf("it is about %d rows, the request has %d", rows, len(b.pending)))
 	}
+	w.result.WriteUnits, w.result.Refused = w.result.WriteUnits+units, refused
 	w.progress = len(b.undecided) < len(b.pending)
 	b.pending, b.undecided = b.undecided, b.pending
 	if fatal != nil {

@@ -167,6 +167,7 @@ func TestWriteAgain(t *testing.T) {
 
 // TestWriteGivesUp shows the errors of writes that do not succeed.
 func TestWriteGivesUp(t *testing.T) {
+	t.Parallel()
 	s := start(t, ots.Config{})
 	c := connect(t, s, func(config *tablestore.Config) { config.Retry.Total = 50 * time.Millisecond })
 	create(t, c, definition())
@@ -203,6 +204,7 @@ func TestWriteGivesUp(t *testing.T) {
 // TestWriteWindow writes old timestamps before a raised deviation acts, and to
 // a table that never takes them.
 func TestWriteWindow(t *testing.T) {
+	t.Parallel()
 	s := start(t, ots.Config{Behavior: engine.Behavior{OptionsDelay: 300 * time.Millisecond}})
 	c := connect(t, s)
 	def := definition()
