@@ -108,7 +108,8 @@ func tooLarge() *engine.Error {
 
 func (c *call) readBody(r *http.Request) *engine.Error {
 	buf := c.frame.body[:0]
-	if n := int(r.ContentLength); n > cap(buf) {
+	// A byte more than the body, so that its end is seen without growing.
+	if n := int(r.ContentLength) + 1; n > cap(buf) {
 		buf = make([]byte, 0, n)
 	}
 	for {
@@ -125,9 +126,6 @@ func (c *call) readBody(r *http.Request) *engine.Error {
 		}
 		if err != nil {
 			return &engine.Error{Code: engine.CodeRequestTimeout, Message: "The request body ended early."}
-		}
-		if r.ContentLength >= 0 && int64(len(buf)) == r.ContentLength {
-			break
 		}
 	}
 	c.frame.body, c.body, c.whole = buf, buf, true

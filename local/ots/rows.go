@@ -431,8 +431,9 @@ func (c *call) batchGetRow() *engine.Error {
 		if err != nil {
 			return err
 		}
-		if t.MaxVersions == nil && t.TimeRange == nil {
-			return invalid("No version condition is specified while querying row.")
+		q.Batch = true
+		if err := q.Check(); err != nil {
+			return err
 		}
 		table = appendString(table[:0], 1, t.GetTableName())
 		for i, pk := range t.PrimaryKey {
@@ -448,7 +449,7 @@ func (c *call) batchGetRow() *engine.Error {
 			var page engine.Page
 			block = plainbuffer.AppendHeader(block[:0])
 			if failed == nil {
-				if failed = engine.CheckKey(key.Key); failed != nil {
+				if failed = c.server.engine.CheckKey(t.GetTableName(), key.Key); failed != nil {
 					return failed
 				}
 				block, page, failed = c.server.engine.Get(t.GetTableName(), key.Key, &q, block)

@@ -28,6 +28,7 @@ const (
 	MaxIndexColumns   = 32
 	MaxFilters        = 32
 	MaxReserved       = 100000
+	maxIndexKey       = 2 * MaxKeyColumns // an index has the table's key too
 	maxTimestamp      = math.MaxInt64 / 1000
 	maxDeviation      = math.MaxInt64 / 1000000
 )
@@ -151,8 +152,12 @@ func checkTableName(name string) *Error {
 	return nil
 }
 
-// checkIndexName is checkTableName for names that may have hyphens.
+// checkIndexName is checkTableName for names that may have hyphens, but not at
+// their beginning.
 func checkIndexName(name string) *Error {
+	if strings.HasPrefix(name, "-") {
+		return checkTableName(name)
+	}
 	return checkTableName(strings.ReplaceAll(name, "-", "_"))
 }
 

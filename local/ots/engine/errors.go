@@ -75,5 +75,4 @@ var (
 	errNoTable   = &Error{CodeObjectNotExist, "Requested table does not exist."}
 	errCondition = &Error{CodeConditionCheckFail, "Condition check failed."}
 	errNoColumns = &Error{CodeParameterInvalid, "Attribute column is missing."}
-	errNoVersion = &Error{CodeParameterInvalid, "No version condition is specified."}
 )

@@ -41,11 +41,25 @@ func (x *Index) phase(now time.Time) Phase {
 	return PhaseIncr
 }
 
+// check refuses an index that no table can have.
+func (x *Index) check() *Error {
+	if err := checkIndexName(x.Name); err != nil {
+		return invalid("Invalid index name: '%s'.", x.Name)
+	}
+	if len(x.Key) == 0 || len(x.Key) > MaxKeyColumns {
+		return invalid("The number of primary key columns must be in range: [1, %d] in index.", MaxKeyColumns)
+	}
+	if len(x.Columns) > MaxIndexColumns {
+		return invalid("The number of attribute columns must be in range: [0, %d] in index.", MaxIndexColumns)
+	}
+	return nil
+}
+
 // checkIndex refuses an index that the table cannot have, and completes its
 // key.
 func (d *Definition) checkIndex(x *Index) *Error {
-	if err := checkIndexName(x.Name); err != nil {
-		return invalid("Invalid index name: '%s'.", x.Name)
+	if err := x.check(); err != nil {
+		return err
 	}
 	if len(d.Indexes) >= MaxIndexes {
 		return invalid("Number of index per table exceeds the quota:%d.", MaxIndexes)
@@ -58,12 +72,6 @@ func (d *Definition) checkIndex(x *Index) *Error {
 	}
 	if d.Options.TTL >= 0 && d.Options.AllowUpdate {
 		return invalid("Don't support allow update operation on table with index and ttl")
-	}
-	if len(x.Key) == 0 || len(x.Key) > MaxKeyColumns {
-		return invalid("The number of primary key columns must be in range: [1, %d] in index.", MaxKeyColumns)
-	}
-	if len(x.Columns) > MaxIndexColumns {
-		return invalid("The number of attribute columns must be in range: [0, %d] in index.", MaxIndexColumns)
 	}
 	for i, name := range x.Key {
 		if slices.Contains(x.Key[:i], name) {
@@ -159,6 +167,9 @@ func (e *Engine) CreateIndex(table string, x Index, base bool) *Error {
 	e.ddl.Lock()
 	defer e.ddl.Unlock()
 	if err := e.limitOperations(); err != nil {
+		return err
+	}
+	if err := x.check(); err != nil {
 		return err
 	}
 	t := e.find(table)

@@ -78,9 +78,12 @@ func wireType(t plainbuffer.Type) string {
 	return t.String()
 }
 
-// checkKeyValues refuses what no key of any table can hold. Infinities are for
-// the bounds of ranges, the placeholder of a key to be made for writes.
-func checkKeyValues(cells []plainbuffer.Cell, infinities bool) *Error {
+// checkKeyValues refuses what no key of so many columns can hold. Infinities are
+// for the bounds of ranges, the placeholder of a key to be made for writes.
+func checkKeyValues(cells []plainbuffer.Cell, columns int, infinities bool) *Error {
+	if len(cells) == 0 || len(cells) > columns {
+		return invalid("The number of primary key columns must be in range: [1, %d].", MaxKeyColumns)
+	}
 	for i := range cells {
 		c := &cells[i]
 		if !c.HasValue || c.HasTimestamp || c.Op != plainbuffer.NoOp {
@@ -130,8 +133,19 @@ func (d *Definition) checkKey(cells []plainbuffer.Cell, write bool) *Error {
 	return nil
 }
 
-// CheckKey refuses a key that no row of any table can have.
-func CheckKey(cells []plainbuffer.Cell) *Error { return checkKeyValues(cells, false) }
+// CheckKey refuses a key that no row of the table could have, whatever its
+// columns are.
+func (e *Engine) CheckKey(table string, cells []plainbuffer.Cell) *Error {
+	return checkKeyValues(cells, e.keyColumns(table), false)
+}
+
+// keyColumns is the most columns that keys in reads of the table may have.
+func (e *Engine) keyColumns(table string) int {
+	if t := e.find(table); t != nil && t.definition().Base != "" {
+		return maxIndexKey
+	}
+	return MaxKeyColumns
+}
 
 // KeyBlock is a key as a PlainBuffer block of one row.
 func KeyBlock(cells []plainbuffer.Cell) []byte { return keyBlock(cells) }

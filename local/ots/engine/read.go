@@ -22,6 +22,7 @@ type Query struct {
 	// no bound.
 	StartColumn, EndColumn []byte
 	Token                  []byte // where inside the first row to go on
+	Batch                  bool   // one of several in a request, which has words of its own
 }
 
 // A Page is part of a range.
@@ -59,29 +60,37 @@ type reader struct {
 	budget   int // bytes of cells that one row may give before it is cut
 }
 
-func (t *Table) reader(def *Definition, q *Query) (*reader, *Error) {
-	if q.MaxVersions == 0 && !q.HasTime {
-		return nil, errNoVersion
-	}
-	if q.MaxVersions < 0 {
-		return nil, invalid("Invalid max versions: %d.", q.MaxVersions)
-	}
-	if q.HasTime && (q.From < 0 || q.To < q.From) {
-		return nil, invalid("Invalid time range: [%d, %d).", q.From, q.To)
-	}
+// Check refuses a query that no table would answer.
+func (q *Query) Check() *Error {
 	if len(q.Columns) > MaxReadColumns {
-		return nil, invalid("The number of columns from the request exceeds the limit, limit count: %d, column count: %d.", MaxReadColumns, len(q.Columns))
+		return invalid("The number of columns from the request exceeds the limit, limit count: %d, column count: %d.", MaxReadColumns, len(q.Columns))
 	}
 	for _, c := range q.Columns {
 		if err := checkColumnName([]byte(c)); err != nil {
-			return nil, err
+			return err
 		}
+	}
+	if q.MaxVersions == 0 && !q.HasTime {
+		if q.Batch {
+			return invalid("No version condition is specified while querying row.")
+		}
+		return invalid("No version condition is specified.")
+	}
+	if q.MaxVersions < 0 {
+		return invalid("Invalid max versions: %d.", q.MaxVersions)
+	}
+	if q.HasTime && (q.From < 0 || q.To < q.From) {
+		return invalid("Invalid time range: [%d, %d).", q.From, q.To)
 	}
 	if q.Filter != nil {
 		if err := q.Filter.Check(); err != nil {
-			return nil, err
+			return err
 		}
 	}
+	return nil
+}
+
+func (t *Table) reader(def *Definition, q *Query) *reader {
 	now := t.engine.now()
 	behavior := t.engine.behavior()
 	r := &reader{query: q, options: t.options(def, now), now: now.UnixMilli(), hide: behavior.HideExpiredRows, budget: math.MaxInt}
@@ -103,7 +112,7 @@ func (t *Table) reader(def *Definition, q *Query) (*reader, *Error) {
 			r.keyNamed = r.keyNamed || def.isKey(c)
 		}
 	}
-	return r, nil
+	return r
 }
 
 // serve appends to b what the query wants of a row. It reports whether the row
@@ -266,7 +275,13 @@ func after(cells []plainbuffer.Cell, token []byte) ([]plainbuffer.Cell, error) {
 // Get appends one row to b, without a block's header. Found is false if the
 // row is not there or the query leaves it out.
 func (e *Engine) Get(table string, key []plainbuffer.Cell, q *Query, b []byte) (_ []byte, page Page, _ *Error) {
-	if err := checkKeyValues(key, false); err != nil {
+	if err := CheckTableName(table); err != nil {
+		return b, page, err
+	}
+	if err := e.CheckKey(table, key); err != nil {
+		return b, page, err
+	}
+	if err := q.Check(); err != nil {
 		return b, page, err
 	}
 	t, err := e.ready(table)
@@ -283,10 +298,7 @@ func (e *Engine) Get(table string, key []plainbuffer.Cell, q *Query, b []byte) (
 	if err := t.allowRead(e.now()); err != nil {
 		return b, page, err
 	}
-	r, err := t.reader(def, q)
-	if err != nil {
-		return b, page, err
-	}
+	r := t.reader(def, q)
 	stored := appendKey(slices.Clone(def.Prefix), key)
 	failed := e.store.View(def.Space, func(s kv.Reader) error {
 		rec := record(s.Get(stored))
@@ -310,14 +322,21 @@ func (e *Engine) Get(table string, key []plainbuffer.Cell, q *Query, b []byte) (
 
 // Range appends a page of rows to b, without a block's header.
 func (e *Engine) Range(table string, q *RangeQuery, b []byte) (_ []byte, page Page, _ *Error) {
-	if err := checkKeyValues(q.Start, true); err != nil {
+	if err := CheckTableName(table); err != nil {
 		return b, page, err
 	}
-	if err := checkKeyValues(q.End, true); err != nil {
+	columns := e.keyColumns(table)
+	if err := checkKeyValues(q.Start, columns, true); err != nil {
+		return b, page, err
+	}
+	if err := checkKeyValues(q.End, columns, true); err != nil {
 		return b, page, err
 	}
 	if q.Limit < 0 {
 		return b, page, invalid("The limit must be greater than 0.")
+	}
+	if err := q.Query.Check(); err != nil {
+		return b, page, err
 	}
 	t, err := e.ready(table)
 	if err != nil {
@@ -333,10 +352,7 @@ func (e *Engine) Range(table string, q *RangeQuery, b []byte) (_ []byte, page Pa
 	if err := def.checkKey(q.End, false); err != nil {
 		return b, page, err
 	}
-	r, err := t.reader(def, &q.Query)
-	if err != nil {
-		return b, page, err
-	}
+	r := t.reader(def, &q.Query)
 	start := appendKey(slices.Clone(def.Prefix), q.Start)
 	end := appendKey(slices.Clone(def.Prefix), q.End)
 	switch c := bytes.Compare(start, end); {

@@ -83,6 +83,9 @@ type Group struct {
 
 // Write makes one change.
 func (e *Engine) Write(table string, c *Change) *Error {
+	if err := CheckTableName(table); err != nil {
+		return err
+	}
 	if err := e.checkChange(c); err != nil {
 		return err
 	}
@@ -158,7 +161,7 @@ func (e *Engine) BatchWrite(groups []Group, atomic bool) *Error {
 func (e *Engine) checkChange(c *Change) *Error {
 	c.Outcome = Outcome{}
 	key := c.Row.Key
-	if err := checkKeyValues(key, false); err != nil {
+	if err := checkKeyValues(key, MaxKeyColumns, false); err != nil {
 		return err
 	}
 	c.size = keySize(key)
