@@ -82,7 +82,7 @@ func run(ctx context.Context, args []string, out, errs io.Writer) int {
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &exit{exitUsage, err} })
 	root.PersistentFlags().BoolVar(&s.json, "json", false, "print one JSON document instead of text")
 	root.AddCommand(demoCommand(s), localCommand(s), backupCommand(s), listCommand(s), showCommand(s), restoreCommand(s), verifyCommand(s))
-	for _, c := range root.Commands() {
+	for _, c := range append(root.Commands(), root) {
 		if c.Args == nil {
 			c.Args = cobra.NoArgs
 		}
@@ -102,8 +102,6 @@ func run(ctx context.Context, args []string, out, errs io.Writer) int {
 	code := exitFailed
 	if errors.As(err, &e) {
 		code = e.code
-	} else if root.Commands() != nil && isUnknownCommand(root, args) {
-		code = exitUsage
 	}
 	if text := err.Error(); text != "" {
 		fmt.Fprintln(errs, "tablevault:", text)
@@ -112,12 +110,6 @@ func run(ctx context.Context, args []string, out, errs io.Writer) int {
 		}
 	}
 	return code
-}
-
-// isUnknownCommand says whether the arguments name no command.
-func isUnknownCommand(root *cobra.Command, args []string) bool {
-	_, _, err := root.Find(args)
-	return err != nil
 }
 
 // usage is an error in how a command was called.

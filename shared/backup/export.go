@@ -44,9 +44,10 @@ type Exporter struct {
 const DefaultMemory = 24 << 20
 
 // The bounds of a page's buffer. The service sends at most 4 MB of values and
-// names in a page, and the scan asks for fewer rows if they do not fit.
+// names in a page, and the scan asks for fewer rows if they do not fit. A single
+// cell must: the largest is 2 MiB, beside its name and its row's key.
 const (
-	minPage = 256 << 10
+	minPage = 2<<20 + 64<<10
 	maxPage = 4 << 20
 )
 
@@ -296,6 +297,8 @@ func (p *partRun) read(ctx context.Context) error {
 	}
 	size := int(min(max(memory/int64(max(open, 1)), minPage), maxPage))
 	var lanes errgroup.Group
+	// With little memory fewer lanes read at a time.
+	lanes.SetLimit(max(1, int(memory/minPage)))
 	for i := range p.lanes {
 		l := &p.lanes[i]
 		if l.next.Equal(l.end) {

@@ -224,10 +224,14 @@ func (r *Repository) fail(ctx context.Context, log vault.Log, s vault.SegmentID,
 	return cause
 }
 
-// latest finds the greatest number among the notes of each segment of a group,
-// in one list over prefix, which is a folder of segments' folders.
-func (r *Repository) latest(ctx context.Context, prefix string, group int) (map[vault.SegmentID]int, error) {
-	numbers := map[vault.SegmentID]int{}
+// notes are a segment's starts, or failures, as a list tells them: how many, and
+// the greatest number.
+type notes struct{ count, last int }
+
+// notes counts the notes of each segment of a group, in one list over prefix,
+// which is a folder of segments' folders.
+func (r *Repository) notes(ctx context.Context, prefix string, group int) (map[vault.SegmentID]notes, error) {
+	numbers := map[vault.SegmentID]notes{}
 	first := prefix + string(vault.NewSegmentID(group*vault.GroupSize))
 	for info, err := range r.store.List(ctx, prefix, first) {
 		if err != nil {
@@ -242,7 +246,7 @@ func (r *Repository) latest(ctx context.Context, prefix string, group int) (map[
 		if id.Group() > group {
 			break
 		}
-		numbers[id] = max(n, numbers[id])
+		numbers[id] = notes{numbers[id].count + 1, max(n, numbers[id].last)}
 	}
 	return numbers, nil
 }

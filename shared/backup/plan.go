@@ -305,6 +305,10 @@ func (p *Planner) dispatch(ctx context.Context, run Run, b vault.Backup, g int, 
 	}, &progress.Dispatched)
 }
 
+// maxFailures is how often a segment may fail before only a person's command
+// starts it again.
+const maxFailures = 10
+
 // dispatch starts segments of a backup or of a restore.
 type dispatch struct {
 	Repo  *Repository
@@ -319,11 +323,11 @@ type dispatch struct {
 // stale by order of the caller, left alone.
 func (d dispatch) do(ctx context.Context, run Run, group int, open []vault.Segment, work func(vault.SegmentID, int) Work,
 	failed func(reason string, permanent bool), count *int) error {
-	starts, err := d.Repo.latest(ctx, d.Log.Starts("")[:len(d.Log)+len("starts/")], group)
+	starts, err := d.Repo.notes(ctx, string(d.Log)+"starts/", group)
 	if err != nil {
 		return err
 	}
-	failures, err := d.Repo.latest(ctx, d.Log.Failures(""), group)
+	failures, err := d.Repo.notes(ctx, d.Log.Failures(""), group)
 	if err != nil {
 		return err
 	}
@@ -331,20 +335,20 @@ func (d dispatch) do(ctx context.Context, run Run, group int, open []vault.Segme
 		start, started := starts[s.ID]
 		next := 0
 		if started {
-			next = start + 1
-			n, has := failures[s.ID]
-			if has && n >= start {
+			next = start.last + 1
+			if f := failures[s.ID]; f.count > 0 && f.last >= start.last {
 				var note vault.Note
-				if _, err := d.Repo.read(ctx, d.Log.Failure(s.ID, n), &note); err != nil {
+				if _, err := d.Repo.read(ctx, d.Log.Failure(s.ID, f.last), &note); err != nil {
 					return err
 				}
-				failed(note.Error, note.Permanent && d.Stale == 0)
-				if note.Permanent && d.Stale == 0 {
+				over := (note.Permanent || f.count >= maxFailures) && d.Stale == 0
+				failed(note.Error, over)
+				if over {
 					continue
 				}
 			} else {
 				var note vault.Note
-				if _, err := d.Repo.read(ctx, d.Log.Start(s.ID, start), &note); err != nil {
+				if _, err := d.Repo.read(ctx, d.Log.Start(s.ID, start.last), &note); err != nil {
 					return err
 				}
 				over := !note.Until.IsZero() && run.Now().After(note.Until)

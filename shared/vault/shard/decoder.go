@@ -267,15 +267,21 @@ func (d *decoder) open(c *cursor, n int) error {
 	return nil
 }
 
+// resize returns s with n elements; those that were there before, beyond its
+// length too, keep their memory.
+func resize[T any](s []T, n int) []T {
+	if n <= cap(s) {
+		return s[:n]
+	}
+	return append(s[:cap(s)], make([]T, n-cap(s))...)
+}
+
 func (d *decoder) openGroups(c *cursor) error {
 	count, items := c.array()
 	if count > maxColumns {
 		return corrupt("%d groups, want at most %d", count, maxColumns)
 	}
-	for len(d.groups) < count {
-		d.groups = append(d.groups[:cap(d.groups)], groupCursor{})
-	}
-	d.groups = d.groups[:count]
+	d.groups = resize(d.groups, count)
 	total := 0
 	for i := range d.groups {
 		g := &d.groups[i]
@@ -286,10 +292,7 @@ func (d *decoder) openGroups(c *cursor) error {
 		if total += n; total > maxColumns {
 			return corrupt("more than %d columns", maxColumns)
 		}
-		for len(g.columns) < n {
-			g.columns = append(g.columns[:cap(g.columns)], columnCursor{})
-		}
-		g.columns = g.columns[:n]
+		g.columns = resize(g.columns, n)
 		g.ascending = true
 		rank := 0
 		for j := range g.columns {
