@@ -26,6 +26,7 @@ type comparer struct {
 	// def is the table compared with, as it is now.
 	def    table.Definition
 	memory int64
+	pages  pool
 }
 
 // Cells past their TTL are served or not as the service comes around to it, so
@@ -129,8 +130,9 @@ func (c *comparer) cutoff(ctx context.Context, log *segmentLog) (int64, error) {
 	if c.def.Options.TTL <= 0 {
 		return 0, nil
 	}
-	scan := c.tables.Scan(c.def.Name, c.def.Schema, log.segment.Range())
-	page, err := scan.Next(ctx, make([]byte, maxPage))
+	buf := c.pages.get(maxPage)
+	defer c.pages.put(buf)
+	page, err := c.tables.Scan(c.def.Name, c.def.Schema, log.segment.Range()).Next(ctx, buf)
 	if err != nil {
 		return 0, fmt.Errorf("read %s: %w", c.def.Name, err)
 	}
@@ -139,7 +141,9 @@ func (c *comparer) cutoff(ctx context.Context, log *segmentLog) (int64, error) {
 
 // scan sums up a range of the table.
 func (c *comparer) scan(ctx context.Context, r table.Range, lanes int, sum *tally) error {
-	rows := c.live(r, lanes)
+	buf := c.page(lanes)
+	defer c.pages.put(buf)
+	rows := c.live(r, buf)
 	var row plainbuffer.Row
 	scanner := plainbuffer.NewScanner(nil)
 	for {
@@ -163,10 +167,14 @@ func (c *comparer) scan(ctx context.Context, r table.Range, lanes int, sum *tall
 	}
 }
 
-// live reads a range of the table, page by page.
-func (c *comparer) live(r table.Range, lanes int) blocks {
+// page is a buffer for pages, of which as many as there are lanes are in use.
+func (c *comparer) page(lanes int) []byte {
+	return c.pages.get(int(min(max(c.memory/int64(lanes), minPage), maxPage)))
+}
+
+// live reads a range of the table into buf, page by page.
+func (c *comparer) live(r table.Range, buf []byte) blocks {
 	scan := c.tables.Scan(c.def.Name, c.def.Schema, r)
-	buf := make([]byte, 0, min(max(c.memory/int64(lanes), minPage), maxPage))
 	return func(ctx context.Context) (*block, error) {
 		page, err := scan.Next(ctx, buf)
 		if err == io.EOF {
@@ -299,7 +307,9 @@ func (t *tally) equals(live *tally, cutoff int64) bool {
 // lane compares the rows of one lane, one by one.
 func (c *comparer) lane(ctx context.Context, log *segmentLog, lane int, r table.Range, quarantined map[string]bool, check *vault.Check) error {
 	ours := newCursor(c.repo.laneBlocks(c.source, log, lane))
-	theirs := newCursor(c.live(r, 1))
+	buf := c.page(1)
+	defer c.pages.put(buf)
+	theirs := newCursor(c.live(r, buf))
 	if err := ours.next(ctx); err != nil {
 		return err
 	}

@@ -1,7 +1,6 @@
 package backuptest
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"math"
@@ -122,23 +121,34 @@ func (t *Tables) write(c *content, row *plainbuffer.Row, op table.WriteOp) (code
 			return code, message
 		}
 	}
-	fresh := &Row{Key: key, Cells: slices.Clone(row.Cells)}
+	fresh := (&Row{Key: key, Cells: row.Cells}).clone()
 	for i := range fresh.Cells {
 		if !fresh.Cells[i].HasTimestamp {
 			fresh.Cells[i].Timestamp, fresh.Cells[i].HasTimestamp = now, true
 		}
 	}
 	if op == table.Update && exists {
-		for _, cell := range old.Cells {
-			if !slices.ContainsFunc(row.Cells, func(n plainbuffer.Cell) bool {
-				return bytes.Equal(n.Name, cell.Name) && n.Timestamp == cell.Timestamp
-			}) {
-				fresh.Cells = append(fresh.Cells, cell)
-			}
+		fresh.Cells = merge(old.Cells, fresh.Cells)
+	}
+	c.rows.Set(fresh)
+	return "", ""
+}
+
+// merge is the cells of both, each in order; where both have one of a name and
+// a timestamp, it is b's.
+func merge(a, b []plainbuffer.Cell) []plainbuffer.Cell {
+	merged := make([]plainbuffer.Cell, 0, len(a)+len(b))
+	for len(a) > 0 && len(b) > 0 {
+		switch order := table.CompareCells(&a[0], &b[0]); {
+		case order < 0:
+			merged, a = append(merged, a[0]), a[1:]
+		case order > 0:
+			merged, b = append(merged, b[0]), b[1:]
+		default:
+			a = a[1:]
 		}
 	}
-	c.rows.Set(fresh.clone())
-	return "", ""
+	return append(append(merged, a...), b...)
 }
 
 func checkCell(c *content, cell *plainbuffer.Cell, now int64) (code, message string) {

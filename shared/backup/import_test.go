@@ -1,0 +1,535 @@
+package backup_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"iter"
+	"math/rand/v2"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/tablevault/tablevault/shared/backup"
+	"github.com/tablevault/tablevault/shared/backup/backuptest"
+	"github.com/tablevault/tablevault/shared/object"
+	"github.com/tablevault/tablevault/shared/object/objectfault"
+	"github.com/tablevault/tablevault/shared/plainbuffer"
+	"github.com/tablevault/tablevault/shared/table"
+	"github.com/tablevault/tablevault/shared/vault"
+)
+
+func TestLateDeliveryTouchesNothing(t *testing.T) {
+	w := newWorld(t)
+	w.fill(definition(), 200)
+	m := w.backup(small)
+	plan := w.begin(m)
+	w.proved(w.finish(plan.Restore), vault.OK)
+	// The table is handed over, and its owner writes.
+	w.tables.Delete(targetID.Table, w.tables.Rows(targetID.Table)[5].Key)
+	writes := w.tables.Calls("Write")
+	for _, s := range plan.Segments {
+		for _, start := range []int{0, 7} {
+			reply, err := w.importer().Import(t.Context(), w.run(), backup.Work{Verb: backup.VerbImport, Restore: plan.Restore, Segment: s.ID, Start: start})
+			if err != nil || !reply.Closed {
+				t.Fatalf("a late delivery of segment %s: %+v, %v", s.ID, reply, err)
+			}
+		}
+	}
+	if n := w.tables.Calls("Write") - writes; n != 0 {
+		t.Errorf("%d batches were written to a table that was handed over", n)
+	}
+}
+
+// TestClosingStopsWriters closes a restore while its writers are at work: from
+// the batch on that is being written, nothing more is.
+func TestClosingStopsWriters(t *testing.T) {
+	w := newWorld(t)
+	w.fill(definition(), 3000)
+	m := w.backup(vault.Settings{})
+	plan := w.begin(m)
+	w.tables.Fault = func(c backuptest.Call) error {
+		if c.Name == "Write" && c.N == 2 && !c.After {
+			if _, err := w.importer().GiveUp(t.Context(), w.run(), plan.Restore, "enough"); err != nil {
+				t.Error(err)
+			}
+		}
+		return nil
+	}
+	i := w.importer()
+	i.Memory = 1 // one writer
+	reply, err := i.Import(t.Context(), w.run(), backup.Work{Verb: backup.VerbImport, Restore: plan.Restore, Segment: plan.Segments[0].ID})
+	if err != nil || !reply.Closed {
+		t.Fatalf("%+v, %v", reply, err)
+	}
+	if n := w.tables.Calls("Write"); n != 3 {
+		t.Errorf("%d batches were written, want the 3 that had begun", n)
+	}
+	if p := w.finish(plan.Restore); p.State != backup.StateFailed || p.LastError != "enough" {
+		t.Errorf("%+v", p)
+	}
+}
+
+// TestHandOverWaitsForWriters holds a start open that has noted itself: the
+// restore is not closed before it has ended, or its deadline has passed.
+func TestHandOverWaitsForWriters(t *testing.T) {
+	w := newWorld(t)
+	w.fill(definition(), 50)
+	m := w.backup(vault.Settings{})
+	plan := w.begin(m)
+	tick := func() backup.RestoreProgress {
+		t.Helper()
+		p, err := w.importer().Tick(t.Context(), w.run(), plan.Restore)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return p
+	}
+	tick()
+	// Another delivery of the same start hangs in its first batch.
+	hang, hung := make(chan struct{}), make(chan struct{})
+	var first atomic.Bool
+	w.tables.Fault = func(c backuptest.Call) error {
+		if c.Name == "Write" && !c.After && first.CompareAndSwap(false, true) {
+			close(hung)
+			<-hang
+		}
+		return nil
+	}
+	work := w.queue[0]
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		if _, err := w.importer().Import(t.Context(), w.run(), work); err != nil {
+			t.Error(err)
+		}
+	}()
+	<-hung
+	w.work()
+	if p := tick(); p.State != backup.StateVerifying || !strings.Contains(p.Waiting, "start 0 of segment 000000") {
+		t.Fatalf("with a writer at work: %+v", p)
+	}
+	w.advance(9 * time.Minute)
+	if p := tick(); p.Waiting == "" {
+		t.Fatalf("before the writer's deadline: %+v", p)
+	}
+	close(hang)
+	<-done
+	if p := tick(); p.Waiting != "" || p.Dispatched == 0 {
+		t.Fatalf("after the writer has ended: %+v", p)
+	}
+	w.proved(w.finish(plan.Restore), vault.OK)
+	w.same(sourceID.Table, targetID.Table)
+}
+
+func TestTwoWorkersOnOneSegment(t *testing.T) {
+	w := newWorld(t)
+	w.fill(definition(), 2000)
+	w.tables.Put(sourceID.Table, wideRow())
+	w.tables.PageRows = 50
+	m := w.backup(small)
+	plan := w.begin(m)
+	w.hop = 20
+	if _, err := w.importer().Tick(t.Context(), w.run(), plan.Restore); err != nil {
+		t.Fatal(err)
+	}
+	for n := 0; len(w.queue) > 0; n++ {
+		if n > 1000 {
+			t.Fatal("the work does not end")
+		}
+		var both sync.WaitGroup
+		work, _ := w.take()
+		for range 2 {
+			both.Go(func() {
+				if _, err := w.importer().Import(t.Context(), w.run(), work); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		both.Wait()
+	}
+	w.hop = 0
+	p := w.finish(plan.Restore)
+	w.proved(p, vault.OK)
+	w.same(sourceID.Table, targetID.Table)
+}
+
+func TestQuarantine(t *testing.T) {
+	bad := func(share int64) func(string, *plainbuffer.Row, table.WriteOp) (string, string) {
+		return func(name string, row *plainbuffer.Row, op table.WriteOp) (string, string) {
+			if id := row.Key[2].Int(); name == targetID.Table && id%share == 0 && id > -1<<40 && id < 1<<40 {
+				return "OTSParameterInvalid", "Invalid column name."
+			}
+			return "", ""
+		}
+	}
+	t.Run("some rows", func(t *testing.T) {
+		w := newWorld(t)
+		w.fill(definition(), 1000)
+		w.tables.PageRows = 100
+		m := w.backup(small)
+		w.tables.Refuse = bad(100)
+		plan := w.begin(m)
+		p := w.finish(plan.Restore)
+		w.proved(p, vault.Quarantined)
+		if p.State != backup.StateDone {
+			t.Errorf("%+v", p)
+		}
+		want := int64(len(w.tables.Rows(sourceID.Table)) - len(w.tables.Rows(targetID.Table)))
+		if want == 0 || p.Proof.Check.Quarantined != want || p.Proof.Check.Missing != want {
+			t.Errorf("%d rows are not there, the proof says %+v", want, p.Proof.Check)
+		}
+		proof, err := w.verifier().Verify(t.Context(), w.run(), backup.VerifyRequest{Restore: plan.Restore, Depth: backup.DepthRows})
+		if err != nil || proof.Verdict != vault.Quarantined {
+			t.Errorf("verified again: %+v, %v", proof, err)
+		}
+		// One more row that is missing is no quarantined one.
+		w.tables.Delete(targetID.Table, w.tables.Rows(targetID.Table)[7].Key)
+		proof, err = w.verifier().Verify(t.Context(), w.run(), backup.VerifyRequest{Restore: plan.Restore, Depth: backup.DepthRows})
+		if err != nil || proof.Verdict != vault.Differs {
+			t.Errorf("with a row too few: %+v, %v", proof, err)
+		}
+	})
+	t.Run("every row", func(t *testing.T) {
+		w := newWorld(t)
+		w.fill(definition(), 1000)
+		m := w.backup(vault.Settings{})
+		w.tables.Refuse = func(name string, _ *plainbuffer.Row, _ table.WriteOp) (string, string) {
+			return "OTSParameterInvalid", "Invalid column name."
+		}
+		p := w.restore(m)
+		if p.State != backup.StateFailed || !strings.Contains(p.LastError, "Invalid column name.") || !strings.Contains(p.LastError, "took none") {
+			t.Errorf("%+v", p)
+		}
+	})
+	t.Run("too many rows", func(t *testing.T) {
+		w := newWorld(t)
+		w.fill(definition(), 4000)
+		m := w.backup(vault.Settings{})
+		w.tables.Refuse = bad(2)
+		p := w.restore(m)
+		if p.State != backup.StateFailed || !strings.Contains(p.LastError, "more than 1000") {
+			t.Errorf("%+v", p)
+		}
+	})
+	t.Run("a request is refused whole", func(t *testing.T) {
+		w := newWorld(t)
+		w.fill(definition(), 300)
+		m := w.backup(vault.Settings{})
+		refuse := bad(60)
+		tables := &wholeRefuser{Tables: w.tables, refuse: refuse}
+		plan := w.begin(m)
+		i := w.importer()
+		i.Tables = tables
+		if _, err := i.Import(t.Context(), w.run(), backup.Work{Verb: backup.VerbImport, Restore: plan.Restore, Segment: "000000"}); err != nil {
+			t.Fatal(err)
+		}
+		p := w.finish(plan.Restore)
+		w.proved(p, vault.Quarantined)
+		if want := int64(len(w.tables.Rows(sourceID.Table)) - len(w.tables.Rows(targetID.Table))); want == 0 || p.Proof.Check.Quarantined != want {
+			t.Errorf("%d rows are not there, the proof says %+v", want, p.Proof.Check)
+		}
+	})
+	t.Run("a piece of a wide row", func(t *testing.T) {
+		w := newWorld(t)
+		w.fill(definition(), 100)
+		w.tables.Put(sourceID.Table, wideRow())
+		m := w.backup(vault.Settings{})
+		w.tables.Refuse = func(name string, row *plainbuffer.Row, op table.WriteOp) (string, string) {
+			for _, c := range row.Cells {
+				if name == targetID.Table && string(c.Name) == "column0700" {
+					return "OTSParameterInvalid", "no"
+				}
+			}
+			return "", ""
+		}
+		p := w.restore(m)
+		w.proved(p, vault.Quarantined)
+		if c := p.Proof.Check; c.Quarantined != 1 || c.Changed != 1 || c.Missing != 0 {
+			t.Errorf("%+v", c)
+		}
+	})
+}
+
+// wholeRefuser refuses a request for one of its rows, as a service does that
+// checks a row before it looks at any.
+type wholeRefuser struct {
+	backup.Tables
+	refuse func(string, *plainbuffer.Row, table.WriteOp) (string, string)
+}
+
+type spiedBatch struct {
+	table.Batch
+	rows [][]byte
+}
+
+func (b *spiedBatch) Add(row []byte, op table.WriteOp) bool {
+	if !b.Batch.Add(row, op) {
+		return false
+	}
+	b.rows = append(b.rows, row)
+	return true
+}
+
+func (b *spiedBatch) Reset() {
+	b.Batch.Reset()
+	b.rows = nil
+}
+
+func (w *wholeRefuser) NewBatch() table.Batch { return &spiedBatch{Batch: w.Tables.NewBatch()} }
+
+func (w *wholeRefuser) Write(ctx context.Context, name string, b table.Batch) (table.WriteResult, error) {
+	spied := b.(*spiedBatch)
+	var row plainbuffer.Row
+	for _, raw := range spied.rows {
+		if _, err := plainbuffer.Scan(raw, &row); err != nil {
+			return table.WriteResult{}, err
+		}
+		if code, message := w.refuse(name, &row, table.Put); code != "" {
+			return table.WriteResult{}, fmt.Errorf("%s: %s: %w", code, message, table.ErrInvalid)
+		}
+	}
+	return w.Tables.Write(ctx, name, spied.Batch)
+}
+
+func TestImportOfACorruptShardFails(t *testing.T) {
+	w := newWorld(t)
+	w.fill(definition(), 100)
+	m := w.backup(vault.Settings{})
+	plan := w.begin(m)
+	shard := w.parts(m)[1+len(m.Groups)]
+	repo, err := backup.Open(t.Context(), &bent{w.store, shard.Name, func(b []byte) []byte {
+		b[len(b)/2] ^= 1
+		return b
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	whole := w.repo
+	w.repo = repo
+	p := w.finish(plan.Restore)
+	if p.State != backup.StateFailed || !strings.Contains(p.LastError, shard.Name) {
+		t.Errorf("%+v", p)
+	}
+	w.repo = whole
+}
+
+// errDead is what everything answers to an invocation that was killed.
+var errDead = errors.New("killed")
+
+// mortal is a store that is there for so many more calls.
+type mortal struct {
+	object.Store
+	left *atomic.Int64
+}
+
+func (m *mortal) dies() error {
+	if m.left.Add(-1) < 0 {
+		return errDead
+	}
+	return nil
+}
+
+func (m *mortal) Create(ctx context.Context, name string, r io.Reader) (object.Info, error) {
+	if err := m.dies(); err != nil {
+		return object.Info{}, err
+	}
+	info, err := m.Store.Create(ctx, name, r)
+	if m.left.Load() <= 0 {
+		return object.Info{}, errDead // it was stored, and nobody heard
+	}
+	return info, err
+}
+
+func (m *mortal) Open(ctx context.Context, name string, off, n int64) (io.ReadCloser, object.Info, error) {
+	if err := m.dies(); err != nil {
+		return nil, object.Info{}, err
+	}
+	return m.Store.Open(ctx, name, off, n)
+}
+
+func (m *mortal) List(ctx context.Context, prefix, after string) iter.Seq2[object.Info, error] {
+	if err := m.dies(); err != nil {
+		return func(yield func(object.Info, error) bool) { yield(object.Info{}, err) }
+	}
+	return m.Store.List(ctx, prefix, after)
+}
+
+// TestKilledAnywhere kills invocations of every kind at random calls, before
+// and after they took effect. The same commands, given again, complete the
+// restore.
+func TestKilledAnywhere(t *testing.T) {
+	seed := rand.Uint64()
+	t.Logf("seed %d", seed)
+	random := rand.New(rand.NewPCG(seed, 4))
+	killed := 0
+	for range 8 {
+		w := newWorld(t)
+		w.fill(definition(), 600)
+		w.tables.Put(sourceID.Table, wideRow())
+		w.tables.PageRows = 60
+		m := w.backup(small)
+		left := new(atomic.Int64)
+		left.Store(1 << 40)
+		w.tables.Fault = func(backuptest.Call) error {
+			if left.Add(-1) < 0 {
+				return errDead
+			}
+			return nil
+		}
+		store := w.store
+		repo, err := backup.Open(t.Context(), &mortal{store, left})
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.repo = repo
+		var id vault.RestoreID
+		for n := 0; ; n++ {
+			if n > 5000 {
+				t.Fatal("the restore does not end")
+			}
+			left.Store(int64(random.IntN(40)))
+			if random.IntN(3) == 0 || n > 200 {
+				left.Store(1 << 40)
+			}
+			work, ok := w.take()
+			var progress backup.RestoreProgress
+			var err error
+			switch {
+			case id == "":
+				var plan *vault.RestorePlan
+				if plan, err = w.importer().Begin(t.Context(), w.run(), w.request(m)); err == nil {
+					id = plan.Restore
+				}
+			case !ok:
+				if progress, err = w.importer().Tick(t.Context(), w.run(), id); err == nil && progress.Dispatched == 0 {
+					w.advance(2 * time.Minute)
+				}
+			case work.Verb == backup.VerbImport:
+				_, err = w.importer().Import(t.Context(), w.run(), work)
+			default:
+				_, err = w.verifier().VerifySegment(t.Context(), w.run(), work)
+			}
+			if errors.Is(err, errDead) {
+				killed++
+			} else if err != nil {
+				t.Fatal(err)
+			}
+			if progress.State == backup.StateFailed {
+				t.Fatalf("%+v", progress)
+			}
+			if progress.State == backup.StateDone {
+				left.Store(1 << 40)
+				w.proved(progress, vault.OK)
+				w.same(sourceID.Table, targetID.Table)
+				break
+			}
+		}
+	}
+	if killed < 20 {
+		t.Fatalf("%d invocations were killed", killed)
+	}
+	t.Logf("%d invocations were killed", killed)
+}
+
+// TestEveryCallFails fails each call of the store and of the tables in turn,
+// before and after it took effect, and goes on as the platform would.
+func TestEveryCallFails(t *testing.T) {
+	restore := func(w *world) backup.RestoreProgress {
+		w.t.Helper()
+		for range 50 {
+			plan, err := w.importer().Begin(t.Context(), w.run(), w.request(w.manifest))
+			if err != nil {
+				continue
+			}
+			for range 50 {
+				p, err := w.importer().Tick(t.Context(), w.run(), plan.Restore)
+				if err != nil {
+					continue
+				}
+				if p.State == backup.StateDone || p.State == backup.StateFailed {
+					return p
+				}
+				if p.Dispatched == 0 {
+					w.advance(2 * time.Minute)
+				}
+				w.work()
+			}
+		}
+		w.t.Fatal("the restore does not end")
+		return backup.RestoreProgress{}
+	}
+	setting := func(t *testing.T) *world {
+		w := newWorld(t)
+		w.quiet = true
+		def := definition()
+		def.DefinedColumns = []table.DefinedColumn{{Name: "name", Type: "string"}}
+		def.Stream = &table.Stream{ExpirationHours: 24}
+		w.tables.Make(def)
+		for i := range 60 {
+			w.tables.Put(def.Name, backuptest.Row{Key: table.Key{table.String("k"), table.Binary(nil), table.Integer(int64(i))},
+				Cells: []plainbuffer.Cell{backuptest.Cell("name", int64(i), strings.Repeat("n", 100))}})
+		}
+		w.tables.PageRows = 20
+		w.manifest = w.backup(vault.Settings{SegmentBytes: 1 << 20, Lanes: 2, PartBytes: 1})
+		return w
+	}
+	t.Run("store", func(t *testing.T) {
+		runs := 0
+		for fault := range objectfault.Sweep() {
+			runs++
+			w := setting(t)
+			repo, err := backup.Open(t.Context(), w.store)
+			if err != nil {
+				t.Fatal(err)
+			}
+			w.repo = repo
+			faulty, err := backup.Open(t.Context(), objectfault.New(w.store, fault))
+			if err != nil {
+				w.repo = repo // the fault struck the opening itself
+			} else {
+				w.repo = faulty
+			}
+			p := restore(w)
+			w.proved(p, vault.OK)
+			w.same(sourceID.Table, targetID.Table)
+		}
+		if runs < 50 {
+			t.Fatalf("%d calls failed", runs)
+		}
+		t.Logf("%d calls failed", runs)
+	})
+	t.Run("tables", func(t *testing.T) {
+		runs := 0
+		for _, method := range []string{"Describe", "Create", "Write", "Scan", "AddDefinedColumns", "SetOptions", "SetStream"} {
+			for n := 0; ; n++ {
+				reached := false
+				for _, after := range []bool{false, true} {
+					w := setting(t)
+					first := w.tables.Calls(method)
+					w.tables.Fault = func(c backuptest.Call) error {
+						if c.Name == method && c.N == first+n && c.After == after {
+							reached = true
+							return fmt.Errorf("injected: %w", table.ErrUnavailable)
+						}
+						return nil
+					}
+					p := restore(w)
+					w.proved(p, vault.OK)
+					w.same(sourceID.Table, targetID.Table)
+				}
+				if !reached {
+					break
+				}
+				runs++
+			}
+		}
+		if runs < 12 {
+			t.Fatalf("%d calls failed", runs)
+		}
+		t.Logf("%d calls failed", runs)
+	})
+}
