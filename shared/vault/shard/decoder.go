@@ -353,10 +353,7 @@ func (m *mixedCursor) open(c *cursor) error {
 	if n != k || n > maxMixed {
 		return corrupt("a dictionary of %d names and %d types, want at most %d", n, k, maxMixed)
 	}
-	for len(m.dictionary) < n {
-		m.dictionary = append(m.dictionary[:cap(m.dictionary)], mixedName{})
-	}
-	m.dictionary, m.lastTime = m.dictionary[:n], 0
+	m.dictionary, m.lastTime = resize(m.dictionary, n), 0
 	for i := range m.dictionary {
 		e := &m.dictionary[i]
 		name, t := names.bytes(), plainbuffer.Type(types.int(0, math.MaxUint8))
