@@ -53,10 +53,16 @@ func TestScanRows(t *testing.T) {
 		want = append(want, row(fmt.Sprintf("u%03d", i/10), int64(i%10), cells...))
 	}
 	write(t, c, "t", table.Put, want...)
-	for _, behavior := range []engine.Behavior{{}, {PageRows: 17}, {PageSize: 50_000}, {PageSize: 70_000, Tokens: engine.TokensWide}, {PageSize: 9_000, Tokens: engine.TokensAnywhere}} {
+	for name, behavior := range map[string]engine.Behavior{
+		"plain":           {},
+		"short pages":     {PageRows: 17},
+		"small pages":     {PageSize: 50_000},
+		"tokens":          {PageSize: 70_000, Tokens: engine.TokensWide},
+		"tokens anywhere": {PageSize: 9_000, Tokens: engine.TokensAnywhere},
+	} {
 		s.Engine().SetBehavior(behavior)
-		for _, size := range []int{70_000 * 3, 1 << 20, 4 << 20} {
-			t.Run(fmt.Sprintf("%+v %d", behavior, size), func(t *testing.T) {
+		for _, size := range []int{210_000, 1 << 20, 4 << 20} {
+			t.Run(fmt.Sprintf("%s %d", name, size), func(t *testing.T) {
 				rows, pages := collect(t, c.Scan("t", def.Schema, def.Schema.Whole()), size)
 				same(t, rows, want)
 				t.Logf("%d pages", pages)
@@ -66,39 +72,52 @@ func TestScanRows(t *testing.T) {
 }
 
 // TestScanWideRow reads a row of 12 MB and 3,000 columns between two small ones
-// through a buffer of 1 MiB.
+// through a buffer of 1 MiB, and the same a sixteenth as large in all the ways
+// that a service may send it.
 func TestScanWideRow(t *testing.T) {
 	t.Parallel()
-	s := start(t, ots.Config{AnswerMD5: ots.AnswerMD5Never})
-	c := connect(t, s)
-	def := definition()
-	create(t, c, def)
-	rng := rand.New(rand.NewPCG(1, 2))
-	var cells []plainbuffer.Cell
-	for i := range 3000 {
-		size := rng.IntN(8_000)
-		if i == 1500 {
-			size = 900_000
+	for name, test := range map[string]struct {
+		scale    int
+		behavior engine.Behavior
+	}{
+		"12 MB":                 {1, engine.Behavior{}},
+		"slices":                {16, engine.Behavior{}},
+		"tokens, then slices":   {16, engine.Behavior{Tokens: engine.TokensWide, PageSize: 256 << 10}},
+		"tokens anywhere":       {16, engine.Behavior{Tokens: engine.TokensAnywhere, PageSize: 20_000}},
+		"slices with tokens":    {16, engine.Behavior{Tokens: engine.TokensAnywhere, PageSize: 60_000}},
+		"a token for each cell": {16, engine.Behavior{Tokens: engine.TokensAnywhere, PageSize: 3_000}},
+	} {
+		if underRace && test.scale == 1 {
+			continue
 		}
-		data := make([]byte, size)
-		for k := range data {
-			data[k] = byte(rng.Uint32())
-		}
-		cells = append(cells, cell(fmt.Sprintf("column%04d", i), int64(i), data))
-	}
-	before, wide, after := row("a", 1), row("b", 1, cells...), row("c", 1, cell("x", 5, "y"))
-	write(t, c, "t", table.Put, before, after)
-	for at := 0; at < len(cells); at += 300 {
-		write(t, c, "t", table.Update, row("b", 1, cells[at:at+300]...))
-	}
-	t.Logf("%d bytes", len(wide))
-	for _, behavior := range []engine.Behavior{{}, {Tokens: engine.TokensWide}, {Tokens: engine.TokensAnywhere, PageSize: 300_000}} {
-		s.Engine().SetBehavior(behavior)
-		t.Run(fmt.Sprintf("%+v", behavior), func(t *testing.T) {
+		t.Run(name, func(t *testing.T) {
+			s := start(t, ots.Config{AnswerMD5: ots.AnswerMD5Never})
+			c := connect(t, s)
+			def := definition()
+			create(t, c, def)
+			rng := rand.New(rand.NewPCG(1, 2))
+			var cells []plainbuffer.Cell
+			for i := range 3000 / min(test.scale, 4) {
+				size := rng.IntN(8_000 / test.scale * min(test.scale, 4))
+				if i == 500 {
+					size = 900_000 / test.scale
+				}
+				data := make([]byte, size)
+				for k := range data {
+					data[k] = byte(rng.Uint32())
+				}
+				cells = append(cells, cell(fmt.Sprintf("column%04d", i), int64(i), data))
+			}
+			before, wide, after := row("a", 1), row("b", 1, cells...), row("c", 1, cell("x", 5, "y"))
+			write(t, c, "t", table.Put, before, after)
+			for at := 0; at < len(cells); at += 250 {
+				write(t, c, "t", table.Update, row("b", 1, cells[at:at+250]...))
+			}
+			s.Engine().SetBehavior(test.behavior)
 			n := s.Calls("GetRange")
-			rows, _ := collect(t, c.Scan("t", def.Schema, def.Schema.Whole()), 1<<20)
+			rows, _ := collect(t, c.Scan("t", def.Schema, def.Schema.Whole()), 1<<20/test.scale)
 			same(t, rows, [][]byte{before, wide, after})
-			t.Logf("%d pieces, %d requests", rows[1].pieces, s.Calls("GetRange")-n)
+			t.Logf("%d bytes in %d pieces and %d requests", len(wide), rows[1].pieces, s.Calls("GetRange")-n)
 			if rows[1].pieces < 12 {
 				t.Errorf("%d pieces", rows[1].pieces)
 			}
@@ -134,20 +153,23 @@ func TestScanVersions(t *testing.T) {
 		}
 	}
 	add("a", 1, 10)
-	add("b", 3000, 200)
+	add("b", 1500, 100)
 	add("c", 2, 100)
 	add("d", 64, 10)
-	add("e", 500, 2000)
+	add("e", 100, 2000)
 	add("f", 1, 1)
 	wide := row("b", 1, cells...)
 	for at := 0; at < len(cells); at += 1000 {
 		write(t, c, "t", table.Update, row("b", 1, cells[at:min(at+1000, len(cells))]...))
 	}
 	write(t, c, "t", table.Put, row("a", 1), row("b", 2))
-	for _, behavior := range []engine.Behavior{{}, {Tokens: engine.TokensAnywhere, PageSize: 30_000}} {
+	for name, behavior := range map[string]engine.Behavior{
+		"slices": {},
+		"tokens": {Tokens: engine.TokensAnywhere, PageSize: 8_000},
+	} {
 		s.Engine().SetBehavior(behavior)
-		for _, size := range []int{64 << 10, 256 << 10, 4 << 20} {
-			t.Run(fmt.Sprintf("%+v %d", behavior, size), func(t *testing.T) {
+		for _, size := range []int{16 << 10, 64 << 10, 4 << 20} {
+			t.Run(fmt.Sprintf("%s %d", name, size), func(t *testing.T) {
 				rows, _ := collect(t, c.Scan("t", def.Schema, def.Schema.Whole()), size)
 				same(t, rows, [][]byte{row("a", 1), wide, row("b", 2)})
 				t.Logf("%d pieces", rows[1].pieces)

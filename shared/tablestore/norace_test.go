@@ -1,0 +1,5 @@
+//go:build !race
+
+package tablestore_test
+
+const underRace = false
