@@ -15,6 +15,8 @@
 package shard
 
 import (
+	"bytes"
+	"cmp"
 	"crypto/sha256"
 	"encoding/json"
 	"errors"
@@ -154,7 +156,11 @@ type headerJSON struct {
 	Key     table.Schema `json:"key"`
 }
 
-const metadataKey = "tablevault.shard"
+// The keys of the metadata, beside Avro's own.
+const (
+	headerKey = "tablevault.shard"
+	totalsKey = "tablevault.index" // of indexes
+)
 
 func (h Header) encode() ([]byte, error) {
 	if err := h.Schema.Validate(); err != nil {
@@ -181,8 +187,8 @@ func decodeHeader(data []byte) (Header, error) {
 	if n, err := fmt.Sscanf(j.Seed, "%016x", &h.Seed); n != 1 || err != nil || len(j.Seed) != 16 {
 		return Header{}, fmt.Errorf("%w: header: seed %.40q", ErrCorrupt, j.Seed)
 	}
-	if err := h.Schema.Validate(); err != nil {
-		return Header{}, fmt.Errorf("%w: header: %w", ErrCorrupt, err)
+	if same, err := h.encode(); err != nil || !bytes.Equal(same, data) {
+		return Header{}, fmt.Errorf("%w: header: not as it is written: %w", ErrCorrupt, cmp.Or(err, errors.New("other JSON of the same meaning")))
 	}
 	return h, nil
 }
@@ -205,18 +211,26 @@ type Summary struct {
 // magic begins every Avro object container file.
 const magic = "Obj\x01"
 
+// pair is one entry of a file's metadata.
+type pair struct {
+	key   string
+	value []byte
+}
+
 // appendFileHeader appends a container file's header and returns the sync
 // marker, which is derived from it, so that equal rows make equal files.
-func appendFileHeader(b []byte, schema, key string, value []byte) ([]byte, [16]byte) {
+func appendFileHeader(b []byte, schema string, metadata ...pair) ([]byte, [16]byte) {
 	start := len(b)
 	b = append(b, magic...)
-	b = appendLong(b, 3)
+	b = appendLong(b, int64(2+len(metadata)))
 	b = appendBytes(b, []byte("avro.codec"))
 	b = appendBytes(b, []byte("zstandard"))
 	b = appendBytes(b, []byte("avro.schema"))
 	b = appendBytes(b, []byte(schema))
-	b = appendBytes(b, []byte(key))
-	b = appendBytes(b, value)
+	for _, p := range metadata {
+		b = appendBytes(b, []byte(p.key))
+		b = appendBytes(b, p.value)
+	}
 	b = appendLong(b, 0)
 	sum := sha256.Sum256(b[start:])
 	sync := [16]byte(sum[:16])

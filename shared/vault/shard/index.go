@@ -2,6 +2,7 @@ package shard
 
 import (
 	"bufio"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -32,12 +33,26 @@ const indexSchema = `{"type":"record","name":"Entry","namespace":"tablevault","f
 	`{"name":"last","type":"bytes"},` +
 	`{"name":"crc32c","type":"long"}]}`
 
+// totalsJSON is what an index's entries add up to.
+type totalsJSON struct {
+	Blocks int64 `json:"blocks"`
+	Rows   int64 `json:"rows"`
+	Bytes  int64 `json:"bytes"` // of the shard, up to its end mark
+}
+
 // maxIndex bounds an index object's entries, encoded.
 const maxIndex = 64 << 20
 
 // WriteIndex writes the index object of what was appended.
 func (w *Writer) WriteIndex(dst io.Writer) error {
-	b, sync := appendFileHeader(nil, indexSchema, metadataKey, w.header)
+	if w.blocksEnd == 0 {
+		return errors.New("shard: an index of a shard that is not finished")
+	}
+	totals, err := json.Marshal(totalsJSON{w.sum.Blocks, w.sum.Rows, w.blocksEnd})
+	if err != nil {
+		return fmt.Errorf("shard: %w", err)
+	}
+	b, sync := appendFileHeader(nil, indexSchema, pair{headerKey, w.header}, pair{totalsKey, totals})
 	var items []byte
 	for _, e := range w.index {
 		items = appendLong(items, e.Offset)
@@ -51,10 +66,7 @@ func (w *Writer) WriteIndex(dst io.Writer) error {
 	if len(items) > maxIndex {
 		return fmt.Errorf("shard: an index of %d bytes, want at most %d: end parts earlier", len(items), maxIndex)
 	}
-	z, err := zstd.NewWriter(nil, zstd.WithEncoderConcurrency(1), zstd.WithEncoderCRC(true))
-	if err != nil {
-		return fmt.Errorf("shard: %w", err)
-	}
+	z := newCompressor(zstd.SpeedDefault)
 	defer z.Close()
 	data := z.EncodeAll(items, nil)
 	b = appendLong(b, int64(len(w.index)))
@@ -68,13 +80,17 @@ func (w *Writer) WriteIndex(dst io.Writer) error {
 // ReadIndex reads an index object.
 func ReadIndex(src io.Reader) (Header, []Entry, error) {
 	in := bufio.NewReader(src)
-	meta, sync, err := readFileHeader(in, indexSchema, metadataKey)
+	meta, sync, err := readFileHeader(in, indexSchema, headerKey, totalsKey)
 	if err != nil {
 		return Header{}, nil, err
 	}
-	h, err := decodeHeader(meta)
+	h, err := decodeHeader(meta[0])
 	if err != nil {
 		return Header{}, nil, err
+	}
+	var totals totalsJSON
+	if err := strictJSON(meta[1], &totals); err != nil {
+		return h, nil, corrupt("the index's totals: %v", err)
 	}
 	count, err := readLong(in)
 	if err != nil {
@@ -108,29 +124,48 @@ func ReadIndex(src io.Reader) (Header, []Entry, error) {
 	}
 	c := cursor{b: items}
 	var entries []Entry
-	for range count {
+	var rows int64
+	end := h.size()
+	last := map[int]table.Key{}
+	for i := range count {
 		e := Entry{
-			Offset: int64(c.int(0, math.MaxInt64)), Size: int64(c.int(1, maxRecord)), Lane: c.int(0, math.MaxInt32),
-			Rows: c.int(0, math.MaxInt32), First: c.bytes(), Last: c.bytes(), CRC32C: uint32(c.int(0, math.MaxUint32)),
+			Offset: int64(c.int(end, end)), Size: int64(c.int(1, maxRecord)), Lane: c.int(0, maxLanes-1),
+			Rows: c.int(0, maxRaw), First: c.bytes(), Last: c.bytes(), CRC32C: uint32(c.int(0, math.MaxUint32)),
 		}
 		if c.bad {
-			return h, nil, corrupt("an entry of the index")
+			return h, nil, corrupt("entry %d of the index", i)
 		}
-		for _, k := range [][]byte{e.First, e.Last} {
-			if _, err := h.Schema.ParseKey(k); err != nil {
-				return h, nil, corrupt("a key of the index: %v", err)
-			}
+		first, next, err := e.Keys(h.Schema)
+		if err != nil {
+			return h, nil, corrupt("entry %d of the index: %v", i, err)
 		}
+		if before := last[e.Lane]; first.Compare(next) > 0 || before != nil && before.Compare(first) > 0 {
+			return h, nil, corrupt("entry %d of the index is not in order: %v to %v after %v", i, first, next, before)
+		}
+		last[e.Lane] = next
+		rows += int64(e.Rows)
+		end += e.FrameSize()
 		entries = append(entries, e)
 	}
-	if !c.done() {
-		return h, nil, corrupt("bytes after the entries")
+	if got := (totalsJSON{count, rows, end}); !c.done() || got != totals {
+		return h, nil, corrupt("the index has %+v, it says %+v", got, totals)
 	}
 	return h, entries, nil
 }
 
-// FrameSize bounds the bytes that a block takes in the file from its Offset on.
-func (e Entry) FrameSize() int64 { return e.Size + 32 }
+// size is the number of bytes of a shard's header.
+func (h Header) size() int64 {
+	meta, err := h.encode()
+	if err != nil {
+		return 0 // it was decoded
+	}
+	b, _ := appendFileHeader(nil, schema, pair{headerKey, meta})
+	return int64(len(b))
+}
+
+// FrameSize is the number of bytes that the block takes in the file from its
+// Offset on.
+func (e Entry) FrameSize() int64 { return int64(longSize(1)+longSize(e.Size)) + e.Size + 16 }
 
 // A BlockReader reads single blocks of a shard that its index has found. The
 // blocks of a lane are read in their order, since a row may go on from one to
@@ -147,7 +182,7 @@ func NewBlockReader(h Header) (*BlockReader, error) {
 	if err != nil {
 		return nil, fmt.Errorf("shard: %w", err)
 	}
-	_, sync := appendFileHeader(nil, schema, metadataKey, meta)
+	_, sync := appendFileHeader(nil, schema, pair{headerKey, meta})
 	return &BlockReader{h, newDecoder(h.Schema, h.Seed), sync}, nil
 }
 

@@ -26,31 +26,33 @@ type Reader struct {
 	lanes   map[int]*readLane
 	ended   bool
 	block   int64
+	offset  int64 // of the block
+	size    int64 // of the block at hand
 }
 
 type readLane struct {
-	last table.Key
-	rows int64
+	first, last table.Key
+	rows        int64
 }
 
 // NewReader reads the header of a shard.
 func NewReader(src io.Reader) (*Reader, error) {
 	r := &Reader{src: bufio.NewReaderSize(src, 64<<10), lanes: map[int]*readLane{}}
-	value, sync, err := readFileHeader(r.src, schema, metadataKey)
+	values, sync, err := readFileHeader(r.src, schema, headerKey)
 	if err != nil {
 		return nil, err
 	}
-	if r.Header, err = decodeHeader(value); err != nil {
+	if r.Header, err = decodeHeader(values[0]); err != nil {
 		return nil, err
 	}
-	r.sync = sync
+	r.sync, r.offset = sync, r.Header.size()
 	r.decoder = newDecoder(r.Header.Schema, r.Header.Seed)
 	return r, nil
 }
 
 // readFileHeader reads a container file's header as this package writes it and
-// no other, and returns the metadata under key.
-func readFileHeader(src *bufio.Reader, schema, key string) ([]byte, [16]byte, error) {
+// no other, and returns the metadata under keys.
+func readFileHeader(src *bufio.Reader, schema string, keys ...string) ([][]byte, [16]byte, error) {
 	var sync [16]byte
 	read := &recorder{src: src}
 	if !bytes.Equal(read.take(len(magic)), []byte(magic)) {
@@ -68,26 +70,26 @@ func readFileHeader(src *bufio.Reader, schema, key string) ([]byte, [16]byte, er
 			break
 		}
 	}
-	end := read.long()
-	if read.err != nil {
-		return nil, sync, read.corrupt("header")
-	}
-	want, sum := appendFileHeader(nil, schema, key, meta[key])
-	got := read.all
+	read.long()
 	read.take(len(sync))
 	if read.err != nil {
 		return nil, sync, read.corrupt("header")
 	}
-	if v, ok := meta[key]; ok && end == 0 && !bytes.Equal(want[:len(want)-16], got) {
+	var pairs []pair
+	var values [][]byte
+	for _, k := range keys {
+		pairs = append(pairs, pair{k, meta[k]})
+		values = append(values, meta[k])
+	}
+	want, sync := appendFileHeader(nil, schema, pairs...)
+	if !bytes.Equal(want, read.all) {
 		// Another version has another schema: say so, if the header can.
-		if _, err := decodeHeader(v); errors.Is(err, ErrVersion) {
+		if _, err := decodeHeader(meta[headerKey]); errors.Is(err, ErrVersion) {
 			return nil, sync, err
 		}
-	}
-	if !bytes.Equal(want, read.all) {
 		return nil, sync, corrupt("its header is not one of version %d", Format)
 	}
-	return meta[key], sum, nil
+	return values, sync, nil
 }
 
 // recorder reads a header and remembers its bytes.
@@ -171,7 +173,7 @@ func (r *Reader) Next(rows *Rows) error {
 	}
 	l := r.lanes[rows.Lane]
 	if l == nil {
-		l = new(readLane)
+		l = &readLane{first: rows.First}
 		r.lanes[rows.Lane] = l
 	}
 	if l.last != nil {
@@ -189,10 +191,13 @@ func (r *Reader) Next(rows *Rows) error {
 	r.sum.Blocks++
 	r.sum.Digest.Add(rows.Digest)
 	r.block++
+	r.offset += r.size
 	return nil
 }
 
-func (r *Reader) at(err error) error { return fmt.Errorf("block %d: %w", r.block, err) }
+func (r *Reader) at(err error) error {
+	return fmt.Errorf("block %d, at byte %d: %w", r.block, r.offset, err)
+}
 
 // Summary is the shard's totals; they are right once Next has returned io.EOF.
 func (r *Reader) Summary() Summary { return r.sum }
@@ -221,6 +226,7 @@ func (r *Reader) frame() ([]byte, error) {
 	if [16]byte(r.data[size:]) != r.sync {
 		return nil, corrupt("no marker after the record")
 	}
+	r.size = int64(longSize(count) + longSize(size) + n)
 	return r.data[:size], nil
 }
 
@@ -254,8 +260,8 @@ func (r *Reader) finish(end *Summary) error {
 		if i >= len(end.Lanes) || end.Lanes[i].Rows != l.rows {
 			return r.at(corrupt("lane %d has %d rows, the end mark says otherwise", i, l.rows))
 		}
-		if end.Lanes[i].Next.Compare(l.last) <= 0 {
-			return r.at(corrupt("lane %d ends at %v, it holds the row %v", i, end.Lanes[i].Next, l.last))
+		if from, next := end.Lanes[i].From, end.Lanes[i].Next; from.Compare(l.first) > 0 || next.Compare(l.last) <= 0 {
+			return r.at(corrupt("lane %d is %v, it holds rows from %v to %v", i, table.Range{Start: from, End: next}, l.first, l.last))
 		}
 	}
 	for i, l := range end.Lanes {

@@ -37,7 +37,9 @@ type Writer struct {
 	sum    Summary
 	lanes  map[int]laneState
 	index  []Entry
-	frame  []byte
+	// blocksEnd is where the end mark begins; 0 before Finish.
+	blocksEnd int64
+	frame     []byte
 }
 
 type laneState struct {
@@ -53,7 +55,7 @@ func NewWriter(dst io.Writer, h Header) (*Writer, error) {
 		return nil, fmt.Errorf("shard: %w", err)
 	}
 	w := &Writer{dst: dst, schema: h.Schema, header: meta, lanes: map[int]laneState{}}
-	w.frame, w.sync = appendFileHeader(nil, schema, metadataKey, meta)
+	w.frame, w.sync = appendFileHeader(nil, schema, pair{headerKey, meta})
 	return w, w.flush()
 }
 
@@ -69,6 +71,9 @@ func (w *Writer) Bytes() int64 { return w.offset }
 // Append writes a block. The blocks of a lane come in the order of their keys;
 // those of several lanes may alternate.
 func (w *Writer) Append(b *Block) error {
+	if b.Lane < 0 || b.Lane >= maxLanes {
+		return fmt.Errorf("shard: lane %d, want 0 to %d", b.Lane, maxLanes-1)
+	}
 	l := w.lanes[b.Lane]
 	continues := b.flags&flagContinues != 0
 	if continues != l.inRow {
@@ -110,6 +115,9 @@ func (w *Writer) write(data []byte) error {
 
 // Finish writes the end mark. lanes says what the shard covers, lane by lane.
 func (w *Writer) Finish(lanes []Lane) (Summary, error) {
+	if len(lanes) > maxLanes {
+		return w.sum, fmt.Errorf("shard: %d lanes, want at most %d", len(lanes), maxLanes)
+	}
 	w.sum.Lanes = lanes
 	for i, l := range w.lanes {
 		if i < 0 || i >= len(lanes) || lanes[i].Rows != l.rows || l.inRow {
@@ -142,5 +150,6 @@ func (w *Writer) Finish(lanes []Lane) (Summary, error) {
 	b = (&array{items, len(lanes)}).appendTo(b)
 	z := newCompressor(zstd.SpeedFastest)
 	defer z.Close()
+	w.blocksEnd = w.offset
 	return w.sum, w.write(z.EncodeAll(b, nil))
 }
