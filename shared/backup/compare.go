@@ -86,12 +86,16 @@ func (c *comparer) segment(ctx context.Context, log *segmentLog, quarantined map
 		_, err := c.repo.readSegment(gctx, c.source, log, check, func(lane int, b *block, row *plainbuffer.Row) { ours[lane].add(b, row) })
 		return err
 	})
-	for i, lane := range lanes {
-		if lane.Empty() {
-			continue
+	group.Go(func() error {
+		scans, sctx := errgroup.WithContext(gctx)
+		scans.SetLimit(c.pagesInFlight(len(lanes)))
+		for i, lane := range lanes {
+			if !lane.Empty() {
+				scans.Go(func() error { return c.scan(sctx, lane, len(lanes), theirs[i]) })
+			}
 		}
-		group.Go(func() error { return c.scan(gctx, lane, len(lanes), theirs[i]) })
-	}
+		return scans.Wait()
+	})
 	if err := group.Wait(); err != nil {
 		return err
 	}
@@ -167,9 +171,15 @@ func (c *comparer) scan(ctx context.Context, r table.Range, lanes int, sum *tall
 	}
 }
 
-// page is a buffer for pages, of which as many as there are lanes are in use.
+// pagesInFlight is how many of a segment's lanes are scanned at a time: with
+// little memory not all, since a page must hold the largest cell.
+func (c *comparer) pagesInFlight(lanes int) int {
+	return max(1, min(lanes, int(c.memory/minPage)))
+}
+
+// page is a buffer for the pages of one of a segment's lanes.
 func (c *comparer) page(lanes int) []byte {
-	return c.pages.get(int(min(max(c.memory/int64(lanes), minPage), maxPage)))
+	return c.pages.get(int(min(max(c.memory/int64(c.pagesInFlight(lanes)), minPage), maxPage)))
 }
 
 // live reads a range of the table into buf, page by page.

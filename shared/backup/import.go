@@ -10,6 +10,7 @@ import (
 	"sync"
 
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/sync/semaphore"
 
 	"github.com/tablevault/tablevault/shared/plainbuffer"
 	"github.com/tablevault/tablevault/shared/table"
@@ -40,9 +41,9 @@ type ImportReply struct {
 // if memory allows: one waits for the network while others are encoded.
 const writersInFlight = 16
 
-// blockMemory is what one block costs on its way from the shard to the
-// service: as stored, decoded, and encoded into a request.
-const blockMemory = 3 << 20
+// blockCopies is how many times a block's rows are in memory on their way from
+// the shard to the service: decoded, and encoded into a request.
+const blockCopies = 2
 
 // The bounds of quarantine. A restore of which more is refused has another
 // cause than single bad rows, and stops.
@@ -325,12 +326,21 @@ func (w *partLoad) load(ctx context.Context, part *vault.Part) (next int64, whol
 	if memory == 0 {
 		memory = DefaultMemory
 	}
-	writers := int(min(max(memory/blockMemory, 1), writersInFlight))
-	// Blocks are read and decoded here, in their order, and written on the side;
-	// as many are in memory as there are writers, and one that is being read.
+	// Blocks are read and decoded here, in their order, and written on the side.
+	// What is being written is bounded in bytes, whatever the size of a block;
+	// one more block is being read.
+	writers := int(min(max(memory/(blockCopies*shard.BlockBytes), 1), writersInFlight))
+	budget := semaphore.NewWeighted(memory)
+	cost := func(rows *shard.Rows) int64 { return min(blockCopies*int64(len(rows.Buf)), memory) }
 	free := make(chan *shard.Rows, writers+1)
 	for range writers + 1 {
 		free <- new(shard.Rows)
+	}
+	release := func(rows *shard.Rows) {
+		if cap(rows.Buf) > 2*shard.BlockBytes {
+			rows = new(shard.Rows) // it held an uncommonly wide row
+		}
+		free <- rows
 	}
 	blocks := make(chan *shard.Rows)
 	group, ctx := errgroup.WithContext(ctx)
@@ -338,10 +348,12 @@ func (w *partLoad) load(ctx context.Context, part *vault.Part) (next int64, whol
 		group.Go(func() error {
 			b := blockWriter{partLoad: w, batch: w.importer.Tables.NewBatch()}
 			for rows := range blocks {
+				held := cost(rows)
 				if err := b.block(ctx, rows); err != nil {
 					return err
 				}
-				free <- rows
+				release(rows)
+				budget.Release(held)
 			}
 			return nil
 		})
@@ -367,8 +379,11 @@ func (w *partLoad) load(ctx context.Context, part *vault.Part) (next int64, whol
 				return err
 			}
 			if next < w.block {
-				free <- rows // loaded before; read again for the hash
+				release(rows) // loaded before; read again for the hash
 				continue
+			}
+			if err := budget.Acquire(ctx, cost(rows)); err != nil {
+				return err
 			}
 			select {
 			case blocks <- rows:

@@ -65,8 +65,10 @@ type RestoreProgress struct {
 	Segments int    `json:"segments"`
 	Loaded   int    `json:"loaded"`
 	Checked  int    `json:"checked"`
-	// Rows is the number of rows in the backup.
-	Rows int64 `json:"rows"`
+	// Rows is the number of rows in the backup, LoadedRows of those in the
+	// segments that are loaded.
+	Rows       int64 `json:"rows"`
+	LoadedRows int64 `json:"loaded_rows"`
 	// Dispatched counts the segments that this tick started.
 	Dispatched int `json:"dispatched"`
 	// Waiting says what the restore waits for, if it is not its segments.
@@ -603,7 +605,7 @@ func (i *Importer) tick(ctx context.Context, run Run, id vault.RestoreID) (Resto
 }
 
 func (p RestoreProgress) ended(proof *vault.Proof) RestoreProgress {
-	p.Proof, p.Loaded, p.Checked, p.State = proof, p.Segments, p.Segments, StateDone
+	p.Proof, p.Loaded, p.LoadedRows, p.Checked, p.State = proof, p.Segments, p.Rows, p.Segments, StateDone
 	if proof.Verdict != vault.OK && proof.Verdict != vault.Quarantined {
 		p.State = StateFailed
 		p.LastError = fmt.Sprintf("verdict %s: %d missing, %d extra, %d changed, %d corrupt; drop the table and restore again, or another backup",
@@ -631,7 +633,13 @@ func (i *Importer) load(ctx context.Context, run Run, r vault.Restore, p *vault.
 	if err != nil {
 		return false, err
 	}
-	open := byGroup(p, func(s vault.RestoreSegment) bool { return s.Rows > 0 && !done[s.ID] })
+	open := byGroup(p, func(s vault.RestoreSegment) bool {
+		if s.Rows > 0 && !done[s.ID] {
+			return true
+		}
+		progress.LoadedRows += s.Rows
+		return false
+	})
 	progress.Loaded = len(p.Segments)
 	for _, segments := range open {
 		progress.Loaded -= len(segments)
@@ -644,7 +652,7 @@ func (i *Importer) load(ctx context.Context, run Run, r vault.Restore, p *vault.
 // verify dispatches the segments that are not compared and that nobody works
 // on; when all are, it adds up what was found.
 func (i *Importer) verify(ctx context.Context, run Run, r vault.Restore, p *vault.RestorePlan, progress *RestoreProgress, check *vault.Check) (bool, error) {
-	progress.State, progress.Loaded = StateVerifying, len(p.Segments)
+	progress.State, progress.Loaded, progress.LoadedRows = StateVerifying, len(p.Segments), progress.Rows
 	done, err := i.reported(ctx, r.Dir()+"checks/")
 	if err != nil {
 		return false, err

@@ -214,8 +214,12 @@ func (w *verification) against(ctx context.Context) error {
 	if w.Tables == nil {
 		return fmt.Errorf("comparing with %s needs the instance's endpoint and credentials", w.target)
 	}
+	memory := w.Memory
+	if memory == 0 {
+		memory = DefaultMemory
+	}
 	var err error
-	w.comparer, err = w.Repo.newComparer(ctx, &w.source, w.Tables, w.target.Table, max(w.Memory, DefaultMemory)/segmentsInFlight)
+	w.comparer, err = w.Repo.newComparer(ctx, &w.source, w.Tables, w.target.Table, memory/segmentsInFlight)
 	return err
 }
 
@@ -227,7 +231,7 @@ func (w *verification) segment(ctx context.Context, s *vault.SegmentLog) error {
 	}
 	var quarantined map[string]bool
 	if w.restore != nil && w.comparer != nil {
-		if quarantined, err = w.Repo.quarantined(ctx, vault.Restore{ID: w.restore.Restore}, log.segment.ID); err != nil {
+		if quarantined, err = w.Repo.quarantined(ctx, vault.Restore{ID: w.restore.Restore}, log.segment.ID, &check); err != nil {
 			return err
 		}
 	}
@@ -289,7 +293,8 @@ func (v *Verifier) verifySegment(ctx context.Context, plan *vault.RestorePlan, r
 	if err != nil {
 		return err
 	}
-	quarantined, err := v.Repo.quarantined(ctx, r, reply.Segment)
+	found = vault.SegmentCheck{Segment: reply.Segment}
+	quarantined, err := v.Repo.quarantined(ctx, r, reply.Segment, &found.Check)
 	if err != nil {
 		return err
 	}
@@ -297,7 +302,6 @@ func (v *Verifier) verifySegment(ctx context.Context, plan *vault.RestorePlan, r
 	if err != nil {
 		return err
 	}
-	found = vault.SegmentCheck{Segment: reply.Segment}
 	if err := v.Repo.checkSegment(ctx, source, log, DepthRows, comparer, quarantined, &found.Check); err != nil {
 		return err
 	}
@@ -309,7 +313,8 @@ func (v *Verifier) verifySegment(ctx context.Context, plan *vault.RestorePlan, r
 }
 
 // quarantined are the keys of the rows of a segment that the service refused.
-func (r *Repository) quarantined(ctx context.Context, restore vault.Restore, s vault.SegmentID) (map[string]bool, error) {
+// Those in an object that can't be read are not among them.
+func (r *Repository) quarantined(ctx context.Context, restore vault.Restore, s vault.SegmentID, check *vault.Check) (map[string]bool, error) {
 	keys := map[string]bool{}
 	for n := 0; ; n++ {
 		var entry vault.Loaded
@@ -324,7 +329,10 @@ func (r *Repository) quarantined(ctx context.Context, restore vault.Restore, s v
 			continue
 		}
 		var q vault.Quarantine
-		if err := r.readExact(ctx, *entry.Quarantine, &q); err != nil {
+		if err := r.readExact(ctx, *entry.Quarantine, &q); corrupt(err) {
+			check.Find(entry.Quarantine.Name, err)
+			continue
+		} else if err != nil {
 			return nil, err
 		}
 		for _, row := range q.Rows {
