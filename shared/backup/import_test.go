@@ -1,6 +1,7 @@
 package backup_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -16,6 +17,7 @@ import (
 	"github.com/tablevault/tablevault/shared/backup"
 	"github.com/tablevault/tablevault/shared/backup/backuptest"
 	"github.com/tablevault/tablevault/shared/object"
+	"github.com/tablevault/tablevault/shared/object/mem"
 	"github.com/tablevault/tablevault/shared/object/objectfault"
 	"github.com/tablevault/tablevault/shared/plainbuffer"
 	"github.com/tablevault/tablevault/shared/table"
@@ -462,9 +464,8 @@ func TestEveryCallFails(t *testing.T) {
 		w.t.Fatal("the restore does not end")
 		return backup.RestoreProgress{}
 	}
-	setting := func(t *testing.T) *world {
-		w := newWorld(t)
-		w.quiet = true
+	// The backup is made once, and copied for each run.
+	fill := func(w *world) {
 		def := definition()
 		def.DefinedColumns = []table.DefinedColumn{{Name: "name", Type: "string"}}
 		def.Stream = &table.Stream{ExpirationHours: 24}
@@ -474,7 +475,32 @@ func TestEveryCallFails(t *testing.T) {
 				Cells: []plainbuffer.Cell{backuptest.Cell("name", int64(i), strings.Repeat("n", 100))}})
 		}
 		w.tables.PageRows = 20
-		w.manifest = w.backup(vault.Settings{SegmentBytes: 1 << 20, Lanes: 2, PartBytes: 1})
+	}
+	original := newWorld(t)
+	fill(original)
+	manifest := original.backup(vault.Settings{SegmentBytes: 1 << 20, Lanes: 2, PartBytes: 1})
+	setting := func(t *testing.T) *world {
+		t.Helper()
+		w := &world{t: t, tables: backuptest.New(), now: original.clock(), quiet: true, manifest: manifest}
+		w.tables.Now = w.clock
+		w.store = &mem.Store{Now: w.clock}
+		for info, err := range original.store.List(t.Context(), "", "") {
+			if err != nil {
+				t.Fatal(err)
+			}
+			content, err := object.ReadAll(t.Context(), original.store, info.Name, 1<<30)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := w.store.Create(t.Context(), info.Name, bytes.NewReader(content)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		fill(w)
+		var err error
+		if w.repo, err = backup.Open(t.Context(), w.store); err != nil {
+			t.Fatal(err)
+		}
 		return w
 	}
 	t.Run("store", func(t *testing.T) {
@@ -482,16 +508,9 @@ func TestEveryCallFails(t *testing.T) {
 		for fault := range objectfault.Sweep() {
 			runs++
 			w := setting(t)
-			repo, err := backup.Open(t.Context(), w.store)
-			if err != nil {
-				t.Fatal(err)
-			}
-			w.repo = repo
-			faulty, err := backup.Open(t.Context(), objectfault.New(w.store, fault))
-			if err != nil {
-				w.repo = repo // the fault struck the opening itself
-			} else {
-				w.repo = faulty
+			// A fault that strikes the opening is none of the restore's.
+			if repo, err := backup.Open(t.Context(), objectfault.New(w.store, fault)); err == nil {
+				w.repo = repo
 			}
 			p := restore(w)
 			w.proved(p, vault.OK)
