@@ -166,7 +166,12 @@ func (c *call) describeTable() *engine.Error {
 	} else {
 		res.SseDetails = &otsprotocol.SSEDetails{Enable: proto.Bool(false)}
 	}
-	return c.send(res)
+	if err := c.send(res); err != nil {
+		return err
+	}
+	// creation_time, in microseconds: a field that the Go SDK's messages lack.
+	c.answer = appendVarint(c.answer, 9, uint64(d.Created))
+	return nil
 }
 
 func tableMeta(d *engine.Definition) *otsprotocol.TableMeta {
