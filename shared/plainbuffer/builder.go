@@ -3,6 +3,7 @@ package plainbuffer
 import (
 	"encoding/binary"
 	"math"
+	"slices"
 )
 
 // AppendHeader begins a block.
@@ -40,6 +41,10 @@ func (n *Name) Bytes() []byte { return n.wire[6:] }
 type Builder struct {
 	Buf []byte
 	crc byte // of the row so far
+	// tsCRC is the checksum of the timestamp ts. CRCs are linear: that of eight
+	// bytes after others is the sum of both alone, the first moved by eight bytes.
+	tsCRC byte
+	ts    int64
 }
 
 // Begin starts a row.
@@ -112,14 +117,17 @@ func (b *Builder) Cell(c *Cell) {
 // KeyInteger, KeyBytes and KeyBound append a key's cell: an integer, a string
 // or blob, or one of InfMin, InfMax and AutoIncrement.
 func (b *Builder) KeyInteger(n *Name, v int64) {
-	b.Buf = append(b.Buf, n.wire...)
-	b.endCell(b.fixed(n.crc, Integer, uint64(v)))
+	p := b.extend(n, 16)
+	p[0], p[1], p[2], p[3], p[4], p[5] = tagValue, 9, 0, 0, 0, byte(Integer)
+	binary.LittleEndian.PutUint64(p[6:], uint64(v))
+	b.seal(p[14:16], checksum8(checksum1(n.crc, byte(Integer)), uint64(v)))
 }
 
 // KeyBytes appends a key's cell of type String or Blob.
 func (b *Builder) KeyBytes(n *Name, t Type, v []byte) {
-	b.Buf = append(b.Buf, n.wire...)
-	b.endCell(b.bytes(n.crc, t, v))
+	p := b.extend(n, 12+len(v))
+	crc := putBytes(p, n.crc, t, v)
+	b.seal(p[10+len(v):], crc)
 }
 
 // KeyBound appends a key's cell without payload.
@@ -130,15 +138,16 @@ func (b *Builder) KeyBound(n *Name, t Type) {
 }
 
 // Integer appends an attribute's cell.
-func (b *Builder) Integer(n *Name, v int64, ts int64) {
-	b.Buf = append(b.Buf, n.wire...)
-	b.endCell(b.timestamp(b.fixed(n.crc, Integer, uint64(v)), ts))
-}
+func (b *Builder) Integer(n *Name, v int64, ts int64) { b.number(n, Integer, uint64(v), ts) }
 
 // Double appends an attribute's cell.
-func (b *Builder) Double(n *Name, v float64, ts int64) {
-	b.Buf = append(b.Buf, n.wire...)
-	b.endCell(b.timestamp(b.fixed(n.crc, Double, math.Float64bits(v)), ts))
+func (b *Builder) Double(n *Name, v float64, ts int64) { b.number(n, Double, math.Float64bits(v), ts) }
+
+func (b *Builder) number(n *Name, t Type, bits uint64, ts int64) {
+	p := b.extend(n, 25)
+	p[0], p[1], p[2], p[3], p[4], p[5] = tagValue, 9, 0, 0, 0, byte(t)
+	binary.LittleEndian.PutUint64(p[6:], bits)
+	b.stamp(p[14:25], checksum8(checksum1(n.crc, byte(t)), bits), ts)
 }
 
 // Boolean appends an attribute's cell.
@@ -147,15 +156,58 @@ func (b *Builder) Boolean(n *Name, v bool, ts int64) {
 	if v {
 		bit = 1
 	}
-	b.Buf = append(b.Buf, n.wire...)
-	b.Buf = append(b.Buf, tagValue, 2, 0, 0, 0, byte(Boolean), bit)
-	b.endCell(b.timestamp(checksum1(checksum1(n.crc, byte(Boolean)), bit), ts))
+	p := b.extend(n, 18)
+	p[0], p[1], p[2], p[3], p[4], p[5], p[6] = tagValue, 2, 0, 0, 0, byte(Boolean), bit
+	b.stamp(p[7:18], checksum1(checksum1(n.crc, byte(Boolean)), bit), ts)
 }
 
 // Bytes appends an attribute's cell of type String or Blob.
 func (b *Builder) Bytes(n *Name, t Type, v []byte, ts int64) {
-	b.Buf = append(b.Buf, n.wire...)
-	b.endCell(b.timestamp(b.bytes(n.crc, t, v), ts))
+	p := b.extend(n, 21+len(v))
+	crc := putBytes(p, n.crc, t, v)
+	b.stamp(p[10+len(v):], crc, ts)
+}
+
+// extend appends a cell's name and size bytes to be filled, which it returns.
+func (b *Builder) extend(n *Name, size int) []byte {
+	at := len(b.Buf)
+	need := len(n.wire) + size
+	if cap(b.Buf)-at < need {
+		b.Buf = slices.Grow(b.Buf, need)
+	}
+	b.Buf = b.Buf[:at+need]
+	p := b.Buf[at:]
+	copy(p, n.wire)
+	return p[len(n.wire):]
+}
+
+// putBytes writes the value of a string or blob and continues crc.
+func putBytes(p []byte, crc byte, t Type, v []byte) byte {
+	n := uint32(len(v))
+	_ = p[9]
+	p[0], p[5] = tagValue, byte(t)
+	binary.LittleEndian.PutUint32(p[1:], n+5)
+	binary.LittleEndian.PutUint32(p[6:], n)
+	copy(p[10:], v)
+	return Checksum(checksum4(checksum1(crc, byte(t)), n), v)
+}
+
+// stamp writes the end of a cell, 11 bytes, from its timestamp on. The cells of
+// a row often have one timestamp; what it adds to their checksums is kept.
+func (b *Builder) stamp(p []byte, crc byte, ts int64) {
+	if ts != b.ts {
+		b.ts, b.tsCRC = ts, checksum8(0, uint64(ts))
+	}
+	_ = p[10]
+	p[0] = tagTimestamp
+	binary.LittleEndian.PutUint64(p[1:], uint64(ts))
+	b.seal(p[9:], tables[7][crc]^b.tsCRC)
+}
+
+// seal writes a cell's checksum, 2 bytes.
+func (b *Builder) seal(p []byte, crc byte) {
+	p[0], p[1] = tagCellCRC, crc
+	b.crc = checksum1(b.crc, crc)
 }
 
 func (b *Builder) value(crc byte, t Type, data []byte) byte {

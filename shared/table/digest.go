@@ -103,10 +103,21 @@ func AppendFormColumn(b, name []byte, t plainbuffer.Type) []byte {
 // AppendFormCell appends such a cell: its column as AppendFormColumn makes it,
 // then timestamp, length and value.
 func AppendFormCell(b, column []byte, timestamp int64, value []byte) []byte {
-	b = append(b, column...)
-	b = binary.LittleEndian.AppendUint64(b, uint64(timestamp))
-	b = binary.LittleEndian.AppendUint32(b, uint32(len(value)))
-	return append(b, value...)
+	at := len(b)
+	need := len(column) + 12 + len(value)
+	if cap(b)-at < need {
+		b = slices.Grow(b, need)
+	}
+	b = b[:at+need]
+	p := b[at+copy(b[at:], column):]
+	binary.LittleEndian.PutUint64(p, uint64(timestamp))
+	binary.LittleEndian.PutUint32(p[8:], uint32(len(value)))
+	if len(value) == 8 {
+		binary.LittleEndian.PutUint64(p[12:], binary.LittleEndian.Uint64(value))
+	} else {
+		copy(p[12:], value)
+	}
+	return b
 }
 
 // Row returns the digest of one whole row.
