@@ -60,7 +60,6 @@ type decoder struct {
 	keys    []keyCursor
 	order   cursor
 	groups  []groupCursor
-	columns int // of all groups
 	mixed   mixedCursor
 	loose   values
 	builder plainbuffer.Builder
