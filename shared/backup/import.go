@@ -131,6 +131,7 @@ func (i *Importer) segment(ctx context.Context, run Run, p *vault.RestorePlan, r
 		}
 	}
 	l.gate.look = l.look
+	l.makeWriters()
 	if err := l.readLog(ctx, reply.Segment); err != nil {
 		return err
 	}
@@ -186,6 +187,9 @@ type loader struct {
 	parts    []vault.Slot // of the backup, those that hold rows
 	total    int64        // rows in all of them
 	gate     gate
+	memory   int64
+	writers  []*blockWriter
+	free     chan *shard.Rows // as many as there are writers, and one that is being read
 
 	// What the log says: how many slots it has, where to go on, and what was
 	// accepted and refused.
@@ -195,6 +199,26 @@ type loader struct {
 	block                 int64
 	accepted, quarantined int64
 	ended                 bool
+}
+
+func (l *loader) makeWriters() {
+	l.memory = l.importer.Memory
+	if l.memory == 0 {
+		l.memory = DefaultMemory
+	}
+	n := int(min(max(l.memory/(blockCopies*shard.BlockBytes), 1), writersInFlight))
+	l.free = make(chan *shard.Rows, n+1)
+	for range n {
+		l.writers = append(l.writers, &blockWriter{batch: l.importer.Tables.NewBatch()})
+	}
+}
+
+// release takes back the memory of a block.
+func (l *loader) release(rows *shard.Rows) {
+	if cap(rows.Buf) > 2*shard.BlockBytes {
+		rows = new(shard.Rows) // it held an uncommonly wide row
+	}
+	l.free <- rows
 }
 
 func (l *loader) readLog(ctx context.Context, s vault.SegmentID) error {
@@ -322,37 +346,25 @@ func (w *partLoad) load(ctx context.Context, part *vault.Part) (next int64, whol
 		return 0, false, err
 	}
 	defer stream.close()
-	memory := w.importer.Memory
-	if memory == 0 {
-		memory = DefaultMemory
-	}
 	// Blocks are read and decoded here, in their order, and written on the side.
 	// What is being written is bounded in bytes, whatever the size of a block;
 	// one more block is being read.
-	writers := int(min(max(memory/(blockCopies*shard.BlockBytes), 1), writersInFlight))
-	budget := semaphore.NewWeighted(memory)
-	cost := func(rows *shard.Rows) int64 { return min(blockCopies*int64(len(rows.Buf)), memory) }
-	free := make(chan *shard.Rows, writers+1)
-	for range writers + 1 {
-		free <- new(shard.Rows)
+	for len(w.free) < cap(w.free) {
+		w.free <- new(shard.Rows) // none so far, or the part before broke off
 	}
-	release := func(rows *shard.Rows) {
-		if cap(rows.Buf) > 2*shard.BlockBytes {
-			rows = new(shard.Rows) // it held an uncommonly wide row
-		}
-		free <- rows
-	}
+	budget := semaphore.NewWeighted(w.memory)
+	cost := func(rows *shard.Rows) int64 { return min(blockCopies*int64(len(rows.Buf)), w.memory) }
 	blocks := make(chan *shard.Rows)
 	group, ctx := errgroup.WithContext(ctx)
-	for range writers {
+	for _, writer := range w.writers {
 		group.Go(func() error {
-			b := blockWriter{partLoad: w, batch: w.importer.Tables.NewBatch()}
+			writer.begin(w)
 			for rows := range blocks {
 				held := cost(rows)
-				if err := b.block(ctx, rows); err != nil {
+				if err := writer.block(ctx, rows); err != nil {
 					return err
 				}
-				release(rows)
+				w.release(rows)
 				budget.Release(held)
 			}
 			return nil
@@ -366,12 +378,13 @@ func (w *partLoad) load(ctx context.Context, part *vault.Part) (next int64, whol
 			}
 			var rows *shard.Rows
 			select {
-			case rows = <-free:
+			case rows = <-w.free:
 			case <-ctx.Done():
 				return ctx.Err()
 			}
 			err := stream.next(rows)
 			if err == io.EOF {
+				w.release(rows)
 				whole = true
 				return nil
 			}
@@ -379,7 +392,7 @@ func (w *partLoad) load(ctx context.Context, part *vault.Part) (next int64, whol
 				return err
 			}
 			if next < w.block {
-				release(rows) // loaded before; read again for the hash
+				w.release(rows) // loaded before; read again for the hash
 				continue
 			}
 			if err := budget.Acquire(ctx, cost(rows)); err != nil {
@@ -403,7 +416,8 @@ func (w *partLoad) full() bool {
 	return w.size >= quarantineBytes
 }
 
-// blockWriter writes blocks, one batch after the other.
+// blockWriter writes blocks, one batch after the other. It keeps its memory
+// from part to part.
 type blockWriter struct {
 	*partLoad
 	batch   table.Batch
@@ -411,6 +425,8 @@ type blockWriter struct {
 	row     plainbuffer.Row
 	builder plainbuffer.Builder
 }
+
+func (w *blockWriter) begin(p *partLoad) { w.partLoad = p }
 
 type pendingRow struct {
 	raw []byte
