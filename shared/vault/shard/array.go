@@ -95,6 +95,18 @@ func (c *cursor) long() int64 {
 }
 
 func (c *cursor) longer() int64 {
+	if b := c.b[c.at:]; len(b) >= 3 {
+		switch {
+		case b[1]-1 < 0x7f: // 1 to 0x7f: the last of two
+			c.at += 2
+			v := uint64(b[0]&0x7f) | uint64(b[1])<<7
+			return int64(v>>1) ^ -int64(v&1)
+		case b[1] >= 0x80 && b[2]-1 < 0x7f:
+			c.at += 3
+			v := uint64(b[0]&0x7f) | uint64(b[1]&0x7f)<<7 | uint64(b[2])<<14
+			return int64(v>>1) ^ -int64(v&1)
+		}
+	}
 	v, n := binary.Uvarint(c.b[c.at:])
 	if n <= 0 || n > 1 && c.b[c.at+n-1] == 0 {
 		c.fail()

@@ -5,10 +5,17 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"math"
 	"math/rand/v2"
+	"reflect"
+	"runtime"
+	"slices"
+	"strings"
 	"testing"
 	"time"
+
+	"github.com/klauspost/compress/zstd"
 
 	"github.com/tablevault/tablevault/shared/plainbuffer"
 	"github.com/tablevault/tablevault/shared/table"
@@ -123,6 +130,17 @@ var shapes = map[string]shape{
 	},
 }
 
+// everything is rows of all shapes beside each other, the long ones left out.
+func everything(rng *rand.Rand, i int, w *plainbuffer.Builder) {
+	names := slices.Sorted(maps.Keys(shapes))
+	for {
+		if name := names[rng.IntN(len(names))]; name != "long values" {
+			shapes[name](rng, i, w)
+			return
+		}
+	}
+}
+
 func block(n int, rng *rand.Rand, s shape) []byte {
 	w := plainbuffer.Builder{Buf: plainbuffer.AppendHeader(nil)}
 	for i := range n {
@@ -213,7 +231,9 @@ func read(file []byte) (map[int][]byte, Summary, error) {
 func TestRoundTrip(t *testing.T) {
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
-	for name, s := range shapes {
+	all := maps.Clone(shapes)
+	all["everything"] = everything
+	for name, s := range all {
 		t.Run(name, func(t *testing.T) {
 			rng := rand.New(rand.NewPCG(seed, 1))
 			blocks := [][]byte{block(600, rng, s), block(0, rng, s), block(1, rng, s), block(100, rng, s)}
@@ -396,34 +416,239 @@ func TestPrefixes(t *testing.T) {
 	}
 }
 
-// TestFlips: whatever bit is turned, the rows either come back as they were or
-// the shard is corrupt by itself.
+// TestFlips: whatever bit is turned, the shard is corrupt by itself, or all
+// that it says is as it was: its header, its rows, its lanes.
 func TestFlips(t *testing.T) {
 	rng := rand.New(rand.NewPCG(4, 4))
-	file, _ := write(t, block(6, rng, shapes["versions"]), block(4, rng, shapes["ever-changing columns"]), block(4, rng, shapes["irregular"]))
-	want, _, err := read(file)
+	file, index := write(t, block(5, rng, everything), block(3, rng, shapes["versions"]))
+	wantRows, wantSum, err := read(file)
 	if err != nil {
 		t.Fatal(err)
 	}
 	harmless := 0
-	for i := range len(file) * 8 {
-		bad := bytes.Clone(file)
-		bad[i/8] ^= 1 << (i % 8)
-		got, _, err := read(bad)
+	flips(file, func(bit int, bad []byte) {
+		rows, sum, err := read(bad)
 		if err != nil {
 			if !errors.Is(err, ErrCorrupt) && !errors.Is(err, ErrVersion) {
-				t.Fatalf("bit %d: %v", i, err)
+				t.Fatalf("bit %d: %v", bit, err)
 			}
-			continue
+			return
 		}
 		harmless++
-		for lane := range want {
-			if !bytes.Equal(got[lane], want[lane]) {
-				t.Fatalf("bit %d of %d changes rows and is not seen", i, len(file)*8)
+		if r, err := NewReader(bytes.NewReader(bad)); err != nil || !reflect.DeepEqual(r.Header, testHeader) ||
+			!reflect.DeepEqual(rows, wantRows) || !reflect.DeepEqual(sum, wantSum) {
+			t.Fatalf("bit %d of %d changes what the shard says and is not seen", bit, len(file)*8)
+		}
+	})
+	// Bits of zstd's frames that no decoder looks at: the reserved and unused
+	// bits of the frame's descriptor, and the window's size where it suffices.
+	if harmless > 8*int(wantSum.Blocks+1) {
+		t.Errorf("%d of %d bits mean nothing", harmless, len(file)*8)
+	}
+	t.Logf("%d of %d bits of the shard mean nothing", harmless, len(file)*8)
+
+	_, want, err := ReadIndex(bytes.NewReader(index))
+	if err != nil {
+		t.Fatal(err)
+	}
+	flips(index, func(bit int, bad []byte) {
+		h, got, err := ReadIndex(bytes.NewReader(bad))
+		if err != nil && !errors.Is(err, ErrCorrupt) && !errors.Is(err, ErrVersion) {
+			t.Fatalf("bit %d of the index: %v", bit, err)
+		}
+		if err == nil && (!reflect.DeepEqual(h, testHeader) || !reflect.DeepEqual(got, want)) {
+			t.Fatalf("bit %d of %d changes what the index says and is not seen", bit, len(index)*8)
+		}
+	})
+}
+
+func flips(file []byte, try func(bit int, bad []byte)) {
+	bad := bytes.Clone(file)
+	for i := range len(file) * 8 {
+		bad[i/8] ^= 1 << (i % 8)
+		try(i, bad)
+		bad[i/8] ^= 1 << (i % 8)
+	}
+}
+
+// TestVersion: a file of a later version is no corrupt file.
+func TestVersion(t *testing.T) {
+	h := bytes.Replace(must(testHeader.encode()), []byte(`"format":1`), []byte(`"format":2`), 1)
+	for _, later := range []string{schema, `{"type":"record","name":"Other","fields":[]}`} {
+		file, _ := appendFileHeader(nil, later, pair{headerKey, h})
+		_, err := NewReader(bytes.NewReader(file))
+		if !errors.Is(err, ErrVersion) || errors.Is(err, ErrCorrupt) {
+			t.Fatalf("version 2: %v", err)
+		}
+		for _, part := range []string{"2", "1"} {
+			if !strings.Contains(err.Error(), part) {
+				t.Errorf("%q does not name version %s", err, part)
+			}
+		}
+		index, _ := appendFileHeader(nil, later, pair{headerKey, h}, pair{totalsKey, nil})
+		if _, _, err := ReadIndex(bytes.NewReader(index)); !errors.Is(err, ErrVersion) {
+			t.Errorf("an index of version 2: %v", err)
+		}
+	}
+}
+
+func must(b []byte, err error) []byte {
+	if err != nil {
+		panic(err)
+	}
+	return b
+}
+
+// TestBounds: a record that claims more than there is room for is refused
+// before the room is made.
+func TestBounds(t *testing.T) {
+	z := newCompressor(zstd.SpeedFastest)
+	defer z.Close()
+	record := func(rest ...[]byte) []byte {
+		b := []byte{kindRows, 0, 0, 2, 0} // one row
+		b = append(b, make([]byte, 16)...)
+		b = append(b, 2, 0) // its checksum
+		for _, r := range rest {
+			b = append(b, r...)
+		}
+		return b
+	}
+	many := func(n, size int) []byte {
+		return append(append(beginArray(nil, n, n*size), make([]byte, n*size)...), 0)
+	}
+	keys := append(beginArray(nil, 3, 9), make([]byte, 10)...)
+	column := 8 // name, type and six arrays, all empty
+	for name, data := range map[string][]byte{
+		"a bomb":                z.EncodeAll(make([]byte, 1<<28), nil),
+		"groups":                z.EncodeAll(record(keys, []byte{0}, many(1<<20, 3)), nil),
+		"columns":               z.EncodeAll(record(keys, []byte{0}, beginArray(nil, 1, 2+4+1<<20*column), []byte{2, 0}, many(1<<20, column)), nil),
+		"a dictionary":          z.EncodeAll(record(keys, []byte{0, 0}, many(1<<20, 1), many(1<<20, 1)), nil),
+		"more items than bytes": z.EncodeAll(record(beginArray(nil, 1<<30, 4), []byte{0, 0, 0, 0, 0}), nil),
+	} {
+		d := newDecoder(testSchema, 7)
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		err := d.decode(data, new(Rows))
+		runtime.ReadMemStats(&after)
+		if !errors.Is(err, ErrCorrupt) {
+			t.Errorf("%s: %v", name, err)
+		}
+		if got := after.TotalAlloc - before.TotalAlloc; got > 4*maxRecord {
+			t.Errorf("%s: %d MiB were allocated", name, got>>20)
+		}
+	}
+}
+
+// TestMemory: an encoder keeps some megabytes, and after a long row gives back
+// what that took.
+func TestMemory(t *testing.T) {
+	rng := rand.New(rand.NewPCG(5, 5))
+	e := NewEncoder(Options{Schema: testSchema, Seed: 7})
+	e.Reset(0)
+	encode := func(page []byte) {
+		t.Helper()
+		e.Reset(0)
+		s := plainbuffer.NewScanner(page)
+		var row plainbuffer.Row
+		for {
+			err := s.Next(&row)
+			full := err == io.EOF
+			if err == nil {
+				full, err = e.Add(&row)
+			}
+			if err != nil && err != io.EOF {
+				t.Fatal(err)
+			}
+			if full {
+				if _, err := e.Flush(); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if err == io.EOF {
+				return
 			}
 		}
 	}
-	t.Logf("%d of %d bits change nothing that is read", harmless, len(file)*8)
+	heap := func() int64 {
+		var m runtime.MemStats
+		runtime.GC()
+		runtime.GC()
+		runtime.ReadMemStats(&m)
+		return int64(m.HeapAlloc)
+	}
+	pages := [][]byte{block(8000, rng, everything), block(1000, rng, shapes["ever-changing columns"])}
+	long := block(1, rng, func(rng *rand.Rand, i int, w *plainbuffer.Builder) {
+		w.Attributes()
+		for c := range 3 {
+			n := plainbuffer.NewName(fmt.Appendf(nil, "c%d", c))
+			w.Bytes(&n, plainbuffer.Blob, make([]byte, 2<<20), 1)
+		}
+	})
+	before := heap()
+	f := NewEncoder(Options{Schema: testSchema, Seed: 7})
+	e = f
+	for range 3 {
+		for _, p := range pages {
+			encode(p)
+		}
+	}
+	ordinary := heap() - before
+	encode(long)
+	encode(pages[0])
+	after := heap() - before
+	t.Logf("an encoder keeps %d KiB, and %d KiB after a long row", ordinary>>10, after>>10)
+	if ordinary > 8<<20 || after > 10<<20 {
+		t.Errorf("an encoder keeps %d KiB, and %d KiB after a long row; want at most 8 and 10 MiB", ordinary>>10, after>>10)
+	}
+	runtime.KeepAlive(pages)
+	runtime.KeepAlive(long)
+	runtime.KeepAlive(e)
+}
+
+// TestAllocations: neither an encoder nor a reader allocates for each row.
+func TestAllocations(t *testing.T) {
+	rng := rand.New(rand.NewPCG(6, 6))
+	for _, name := range []string{"same columns", "versions", "types that change", "ever-changing columns"} {
+		const rows = 2000
+		page := block(rows, rng, shapes[name])
+		e := NewEncoder(Options{Schema: testSchema, Seed: 7})
+		var row plainbuffer.Row
+		s := plainbuffer.NewScanner(nil)
+		var data [][]byte
+		encode := func() {
+			e.Reset(0)
+			s.Reset(page)
+			data = data[:0]
+			for {
+				err := s.Next(&row)
+				full := err == io.EOF
+				if !full {
+					if full, _ = e.Add(&row); !full {
+						continue
+					}
+				}
+				if b, _ := e.Flush(); b != nil {
+					data = append(data, b.data)
+				}
+				if err == io.EOF {
+					return
+				}
+			}
+		}
+		if n := testing.AllocsPerRun(3, encode); n > rows/20 {
+			t.Errorf("%s: %.0f allocations to encode %d rows", name, n, rows)
+		}
+		last := bytes.Clone(data[len(data)-1])
+		d := newDecoder(testSchema, 7)
+		var out Rows
+		if n := testing.AllocsPerRun(3, func() {
+			if err := d.decode(last, &out); err != nil {
+				t.Fatal(err)
+			}
+		}); out.Len() < 100 || n > float64(out.Len())/20 {
+			t.Errorf("%s: %.0f allocations to decode %d rows", name, n, out.Len())
+		}
+	}
 }
 
 func FuzzReader(f *testing.F) {
