@@ -159,6 +159,44 @@ func TestTwoWorkersOnOneSegment(t *testing.T) {
 	w.same(sourceID.Table, targetID.Table)
 }
 
+// TestObeysTheWinner lets another execution win each slot that an import works
+// for, while its writers are at work: it goes on from what the slots say.
+func TestObeysTheWinner(t *testing.T) {
+	w := newWorld(t)
+	w.fill(definition(), 2000)
+	w.tables.PageRows = 50
+	m := w.backup(vault.Settings{SegmentBytes: 64 << 20, Lanes: 3, PartBytes: 40 << 10})
+	plan := w.begin(m)
+	work := backup.Work{Verb: backup.VerbImport, Restore: plan.Restore, Segment: plan.Segments[0].ID}
+	var inside atomic.Bool
+	var lost atomic.Int64
+	w.tables.Fault = func(c backuptest.Call) error {
+		if c.Name != "Write" || c.After || !inside.CompareAndSwap(false, true) {
+			return nil
+		}
+		run := w.run()
+		run.Stop = run.Now() // one entry, then stop
+		reply, err := w.importer().Import(t.Context(), run, work)
+		if err != nil || !reply.Continued && !reply.Done {
+			t.Errorf("the other execution: %+v, %v", reply, err)
+		}
+		lost.Add(1)
+		if lost.Load() < 3 {
+			inside.Store(false)
+		}
+		return nil
+	}
+	reply, err := w.importer().Import(t.Context(), w.run(), work)
+	if err != nil || !reply.Done {
+		t.Fatalf("%+v, %v", reply, err)
+	}
+	if lost.Load() < 3 {
+		t.Fatalf("%d slots were lost", lost.Load())
+	}
+	w.proved(w.finish(plan.Restore), vault.OK)
+	w.same(sourceID.Table, targetID.Table)
+}
+
 func TestQuarantine(t *testing.T) {
 	bad := func(share int64) func(string, *plainbuffer.Row, table.WriteOp) (string, string) {
 		return func(name string, row *plainbuffer.Row, op table.WriteOp) (string, string) {
