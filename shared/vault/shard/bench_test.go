@@ -162,6 +162,39 @@ func benchShapes() []benchShape {
 				}
 			}
 		}),
+		makeShape("sparse", 16000, 4000, func(w *plainbuffer.Builder, rng *rand.Rand, i int, name func(string) *plainbuffer.Name) {
+			t := ts(rng, i)
+			for c := range 200 {
+				if rng.IntN(12) != 0 {
+					continue
+				}
+				n := name(fmt.Sprintf("field_%03d", c))
+				switch c % 3 {
+				case 0:
+					w.Integer(n, rng.Int64N(1e6), t)
+				case 1:
+					w.Bytes(n, plainbuffer.String, words(buf[:0], rng, 12), t)
+				default:
+					w.Double(n, float64(rng.IntN(1000))/10, t)
+				}
+			}
+		}),
+		makeShape("kinds", 16000, 4000, func(w *plainbuffer.Builder, rng *rand.Rand, i int, name func(string) *plainbuffer.Name) {
+			t := ts(rng, i)
+			kind := rng.IntN(40)
+			w.Integer(name("a_common"), rng.Int64N(1e6), t)
+			for c := range 10 {
+				n := name(fmt.Sprintf("kind%d_%02d", kind, c))
+				switch (c + kind) % 3 {
+				case 0:
+					w.Integer(n, rng.Int64N(1e6), t)
+				case 1:
+					w.Bytes(n, plainbuffer.String, words(buf[:0], rng, 12), t)
+				default:
+					w.Double(n, float64(rng.IntN(1000))/10, t)
+				}
+			}
+		}),
 		makeShape("strangers", 16000, 4000, func(w *plainbuffer.Builder, rng *rand.Rand, i int, name func(string) *plainbuffer.Name) {
 			t := ts(rng, i)
 			at := rng.IntN(100)

@@ -18,9 +18,14 @@ import (
 const (
 	// maxGroups is how many groups a block has. Each costs some bytes a column.
 	maxGroups = 24
-	// maxThin is how many absent cells a group may note for each one it has: at
-	// a byte each, which compresses well, that is what the mixed arrays cost.
-	maxThin = 8
+	// fewGroups is how many a block has before rows join a group with which they
+	// have little in common: by then their columns look random.
+	fewGroups = 8
+	// patience is after how many rows that fit nowhere only some are tried.
+	patience = 16
+	// maxThin is how many absent cells a group may note for each one it has. Each
+	// is a byte before compression, and most are gone after it.
+	maxThin = 20
 )
 
 // group is rows that share columns.
@@ -259,13 +264,18 @@ func (e *Encoder) place(cells []plainbuffer.Cell) int {
 			return i
 		}
 	}
-	g := e.join(cells)
+	var g *group
+	if e.strangers < patience || e.strangers%patience == 0 {
+		g = e.join(cells)
+	}
 	if g == nil {
 		g = e.open(cells)
 	}
 	if g == nil {
+		e.strangers++
 		return inMixed
 	}
+	e.strangers = 0
 	e.lists[list] = g.index
 	e.recent = g
 	return g.index
@@ -342,7 +352,11 @@ func (e *Encoder) widen(g *group, cells []plainbuffer.Cell) bool {
 		}
 	}
 	absent := len(g.columns) - common + others*g.rows
-	if 3*common < common+others || !g.thin(absent, len(cells)) || e.columns+others > maxColumns {
+	likeness := 3
+	if e.used >= fewGroups {
+		likeness = 10
+	}
+	if likeness*common < common+others || !g.thin(absent, len(cells)) || e.columns+others > maxColumns {
 		return false
 	}
 	e.columns += others

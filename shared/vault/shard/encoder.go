@@ -51,6 +51,7 @@ type Encoder struct {
 	spare     []*column
 	lists     map[uint64]int // where rows with a list of columns stand
 	recent    *group
+	strangers int // rows since the last that found or made a group
 	mixed     mixed
 	loose     array  // raw rows
 	form      []byte // canonical form of the row at hand
@@ -147,7 +148,7 @@ func (e *Encoder) clear() {
 	e.order.reset()
 	e.loose.reset()
 	e.mixed.reset()
-	e.plain, e.used, e.columns, e.recent = true, 0, 0, nil
+	e.plain, e.used, e.columns, e.recent, e.strangers = true, 0, 0, nil, 0
 	clear(e.lists)
 	if kept > keptMemory {
 		clear(e.spare)
