@@ -19,7 +19,6 @@ import (
 // import.
 type sink struct {
 	backup.Tables
-	rows, bytes int
 }
 
 type sinkBatch struct {
