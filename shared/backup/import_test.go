@@ -197,6 +197,71 @@ func TestObeysTheWinner(t *testing.T) {
 	w.same(sourceID.Table, targetID.Table)
 }
 
+// TestImportKeepsWhatWasWritten breaks off in the middle of a part: the blocks
+// before the break are not written again.
+func TestImportKeepsWhatWasWritten(t *testing.T) {
+	setting := func(t *testing.T) (*world, *vault.RestorePlan, backup.Work) {
+		w := newWorld(t)
+		w.fill(definition(), 2000)
+		w.tables.PageRows = 100 // a block each
+		plan := w.begin(w.backup(vault.Settings{}))
+		return w, plan, backup.Work{Verb: backup.VerbImport, Restore: plan.Restore, Segment: plan.Segments[0].ID}
+	}
+	resume := func(t *testing.T, w *world, plan *vault.RestorePlan) {
+		t.Helper()
+		before := w.tables.Calls("Write")
+		w.proved(w.finish(plan.Restore), vault.OK)
+		w.same(sourceID.Table, targetID.Table)
+		if n := w.tables.Calls("Write") - before; n > 15 {
+			t.Errorf("%d batches were written after 10 of some 22 had been", n)
+		}
+	}
+	t.Run("an error", func(t *testing.T) {
+		w, plan, work := setting(t)
+		w.tables.Fault = func(c backuptest.Call) error {
+			if c.Name == "Write" && c.N >= 10 && !c.After {
+				return table.ErrUnavailable
+			}
+			return nil
+		}
+		i := w.importer()
+		i.Memory = 1 // one writer, so that the blocks are written in their order
+		reply, err := i.Import(t.Context(), w.run(), work)
+		if !errors.Is(err, table.ErrUnavailable) || reply.Rows == 0 {
+			t.Fatalf("%+v, %v", reply, err)
+		}
+		w.tables.Fault = nil
+		resume(t, w, plan)
+	})
+	t.Run("a batch that does not come back", func(t *testing.T) {
+		w, plan, work := setting(t)
+		i := w.importer()
+		i.Memory = 1
+		i.Tables = &hanging{Tables: w.tables, after: 10}
+		now := time.Now()
+		run := backup.Run{Request: "hangs", Stop: now.Add(300 * time.Millisecond), Until: now.Add(900 * time.Millisecond), Now: time.Now}
+		reply, err := i.Import(t.Context(), run, work)
+		if err != nil || !reply.Continued || reply.Rows == 0 {
+			t.Fatalf("%+v, %v", reply, err)
+		}
+		resume(t, w, plan)
+	})
+}
+
+// hanging takes some batches, and then keeps its caller waiting.
+type hanging struct {
+	backup.Tables
+	after int
+}
+
+func (h *hanging) Write(ctx context.Context, name string, b table.Batch) (table.WriteResult, error) {
+	if h.after--; h.after < 0 {
+		<-ctx.Done()
+		return table.WriteResult{}, ctx.Err()
+	}
+	return h.Tables.Write(ctx, name, b)
+}
+
 func TestQuarantine(t *testing.T) {
 	bad := func(share int64) func(string, *plainbuffer.Row, table.WriteOp) (string, string) {
 		return func(name string, row *plainbuffer.Row, op table.WriteOp) (string, string) {

@@ -264,7 +264,12 @@ func (v *Verifier) VerifySegment(ctx context.Context, run Run, w Work) (VerifyRe
 	if reply.Start, err = v.Repo.begin(ctx, r.Verify(), w.Segment, w.Start, run); err != nil {
 		return reply, fmt.Errorf("%s: %w", what, err)
 	}
-	if err := v.verifySegment(ctx, plan, r, &reply); err != nil {
+	comparing, cancel := run.inTime(ctx)
+	defer cancel()
+	if err := v.verifySegment(comparing, plan, r, &reply); err != nil {
+		if comparing.Err() != nil && ctx.Err() == nil {
+			err = fmt.Errorf("the segment can't be compared in the function's time; give verify a longer timeout: %w", err)
+		}
 		return reply, v.Repo.fail(ctx, r.Verify(), w.Segment, reply.Start, run, permanent(err), fmt.Errorf("%s: %w", what, err))
 	}
 	return reply, nil
