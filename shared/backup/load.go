@@ -1,0 +1,386 @@
+package backup
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sync/semaphore"
+
+	"github.com/tablevault/tablevault/shared/plainbuffer"
+	"github.com/tablevault/tablevault/shared/table"
+	"github.com/tablevault/tablevault/shared/vault"
+	"github.com/tablevault/tablevault/shared/vault/shard"
+)
+
+// partLoad is the making of one entry of a segment's log: some blocks of one
+// part, read in their order and written side by side.
+type partLoad struct {
+	*loader
+	mu sync.Mutex // guards what follows
+	// next is the first block that is not written, sum is about those before it
+	// that this entry wrote. Blocks after it wait in written: only what has no
+	// gap can stand in the log.
+	next    int64
+	sum     blockLoad
+	written map[int64]*blockLoad
+	// What the service took and refused so far, in whatever block.
+	took  int64           // rows and pieces of rows
+	size  int             // of the refused, in bytes
+	keys  map[string]bool // of the refused
+	codes map[string]int  // how often each was given
+}
+
+// blockLoad is what became of a block.
+type blockLoad struct {
+	rows    int64 // that end in it, refused ones among them
+	bytes   int64
+	units   int64
+	digest  table.Digest
+	refused []vault.Refused
+}
+
+// numbered is a block on its way to a writer.
+type numbered struct {
+	n    int64
+	rows *shard.Rows
+}
+
+// load writes the blocks of a part from where the log stands, and leaves in
+// next how far it came. whole says that nothing is left, and that the stored
+// bytes were the recorded ones.
+func (w *partLoad) load(ctx context.Context, part *vault.Part) (whole bool, err error) {
+	// A batch that does not get through must not take the time that is needed
+	// to save what did.
+	writing, cancel := w.run.inTime(ctx)
+	defer cancel()
+	err = w.blocks(writing, part, &whole)
+	if err != nil && w.next > w.block && writing.Err() != nil && ctx.Err() == nil {
+		return false, nil // time ran out, and there is something to save
+	}
+	return whole && err == nil, err
+}
+
+// blocks reads and decodes the blocks here, in their order; they are written on
+// the side. What is being written is bounded in bytes, whatever the size of a
+// block; one more block is being read.
+func (w *partLoad) blocks(ctx context.Context, part *vault.Part, whole *bool) error {
+	stream, err := w.importer.Repo.openShard(ctx, w.source, w.segment, part)
+	if err != nil {
+		return err
+	}
+	defer stream.close()
+	for len(w.free) < cap(w.free) {
+		w.free <- new(shard.Rows) // none so far, or the part before broke off
+	}
+	budget := semaphore.NewWeighted(w.memory)
+	cost := func(rows *shard.Rows) int64 { return min(blockCopies*int64(len(rows.Buf)), w.memory) }
+	blocks := make(chan numbered)
+	group, ctx := errgroup.WithContext(ctx)
+	for _, writer := range w.writers {
+		group.Go(func() error {
+			for b := range blocks {
+				held := cost(b.rows)
+				if err := writer.block(ctx, w, b); err != nil {
+					return err
+				}
+				w.release(b.rows)
+				budget.Release(held)
+			}
+			return nil
+		})
+	}
+	group.Go(func() error {
+		defer close(blocks)
+		for n := int64(0); ; n++ {
+			if n > w.block && (w.run.stopping() || w.full()) {
+				return nil
+			}
+			b := numbered{n: n}
+			select {
+			case b.rows = <-w.free:
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+			err := stream.next(b.rows)
+			if err == io.EOF {
+				w.release(b.rows)
+				*whole = true
+				return nil
+			}
+			if err != nil {
+				return err
+			}
+			if n < w.block {
+				w.release(b.rows) // loaded before; read again for the hash
+				continue
+			}
+			if err := budget.Acquire(ctx, cost(b.rows)); err != nil {
+				return err
+			}
+			select {
+			case blocks <- b:
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		}
+	})
+	return group.Wait()
+}
+
+// full says that the refused rows should be written down before more come.
+func (w *partLoad) full() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.size >= quarantineBytes
+}
+
+// blockWriter writes blocks, one batch after the other. It keeps its memory
+// from part to part.
+type blockWriter struct {
+	*partLoad
+	done    *blockLoad // the block at hand
+	batch   table.Batch
+	pending []pendingRow // what is in batch
+	row     plainbuffer.Row
+	builder plainbuffer.Builder
+}
+
+type pendingRow struct {
+	raw []byte
+	op  table.WriteOp
+}
+
+// block writes the rows of a block of p.
+func (w *blockWriter) block(ctx context.Context, p *partLoad, b numbered) error {
+	rows := b.rows
+	w.partLoad, w.done = p, &blockLoad{bytes: int64(len(rows.Buf)), digest: rows.Digest}
+	if !rows.Unfinished {
+		w.done.rows = int64(rows.Len())
+	}
+	// A row in pieces, and one that no request can hold, is written by updates
+	// alone: they add up to the same row in whatever order they arrive, and
+	// however often. All other rows are put, each in one request.
+	op := table.Put
+	if rows.Continues || rows.Unfinished {
+		op = table.Update
+	}
+	for k := range rows.Len() {
+		if err := w.add(ctx, rows.Row(k), op); err != nil {
+			return err
+		}
+	}
+	if err := w.flush(ctx); err != nil {
+		return err
+	}
+	p.finish(b.n, w.done)
+	return nil
+}
+
+// finish takes account of a block that is written.
+func (w *partLoad) finish(n int64, b *blockLoad) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.written[n] = b
+	for b := w.written[w.next]; b != nil; b = w.written[w.next] {
+		delete(w.written, w.next)
+		w.next++
+		w.sum.rows += b.rows
+		w.sum.bytes += b.bytes
+		w.sum.units += b.units
+		w.sum.digest.Add(b.digest)
+		w.sum.refused = append(w.sum.refused, b.refused...)
+	}
+}
+
+// add puts a row into the batch, writing what is in it if need be.
+func (w *blockWriter) add(ctx context.Context, raw []byte, op table.WriteOp) error {
+	if w.take(raw, op) {
+		return nil
+	}
+	if err := w.flush(ctx); err != nil {
+		return err
+	}
+	if w.take(raw, op) {
+		return nil
+	}
+	return w.pieces(ctx, raw)
+}
+
+func (w *blockWriter) take(raw []byte, op table.WriteOp) bool {
+	if !w.batch.Add(raw, op) {
+		return false
+	}
+	w.pending = append(w.pending, pendingRow{raw, op})
+	return true
+}
+
+// pieces writes a row that no request can hold, in as many as it takes. The
+// batch is empty.
+func (w *blockWriter) pieces(ctx context.Context, raw []byte) error {
+	if _, err := plainbuffer.Scan(raw, &w.row); err != nil {
+		return err
+	}
+	for cells := w.row.Cells; len(cells) > 0; {
+		n := min(len(cells), pieceCells)
+		size := 0
+		for k := range n {
+			size += len(cells[k].Name) + len(cells[k].Data) + 8
+			if size > pieceBytes && k > 0 {
+				n = k
+				break
+			}
+		}
+		w.builder.Buf = w.builder.Buf[:0]
+		w.builder.Begin()
+		for k := range w.row.Key {
+			w.builder.Cell(&w.row.Key[k])
+		}
+		w.builder.Attributes()
+		for k := range cells[:n] {
+			w.builder.Cell(&cells[k])
+		}
+		w.builder.End(false)
+		if !w.take(w.builder.Buf, table.Update) {
+			return fmt.Errorf("row %v: a request can't hold %d of its cells, %d bytes", table.KeyOf(w.row.Key), n, size)
+		}
+		if err := w.flush(ctx); err != nil {
+			return err
+		}
+		cells = cells[n:]
+	}
+	return nil
+}
+
+// What goes into one request of a row that needs several: well below the
+// service's 1,024 cells and 4 MiB, since a cell has up to 2 MiB.
+const (
+	pieceCells = 1000
+	pieceBytes = 1 << 20
+)
+
+// flush writes the batch and empties it.
+func (w *blockWriter) flush(ctx context.Context) error {
+	if len(w.pending) == 0 {
+		return nil
+	}
+	err := w.write(ctx, w.batch, w.pending)
+	w.batch.Reset()
+	w.pending = w.pending[:0]
+	return err
+}
+
+// write writes a batch that holds rows. Where the service refuses a request
+// whole, halves of it find the rows that it is about.
+func (w *blockWriter) write(ctx context.Context, batch table.Batch, rows []pendingRow) error {
+	if err := w.gate.pass(ctx); err != nil {
+		return err
+	}
+	result, err := w.importer.Tables.Write(ctx, w.plan.Target.Table, batch)
+	switch {
+	case err == nil:
+	case !errors.Is(err, table.ErrInvalid):
+		return fmt.Errorf("write to %s: %w", w.plan.Target, err)
+	case len(rows) == 1:
+		result.Refused = []table.Refusal{{Code: "OTSParameterInvalid", Message: err.Error()}}
+	default:
+		for _, half := range [][]pendingRow{rows[:len(rows)/2], rows[len(rows)/2:]} {
+			batch := w.importer.Tables.NewBatch()
+			for _, r := range half {
+				if !batch.Add(r.raw, r.op) {
+					return fmt.Errorf("half of a batch does not fit into a batch: %w", err)
+				}
+			}
+			if err := w.write(ctx, batch, half); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	return w.wrote(&result, rows)
+}
+
+// wrote takes account of a batch, and stops the restore if too much was
+// refused.
+func (w *blockWriter) wrote(result *table.WriteResult, rows []pendingRow) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.done.units += result.WriteUnits
+	w.took += int64(len(rows) - len(result.Refused))
+	for _, f := range result.Refused {
+		if f.Index < 0 || f.Index >= len(rows) {
+			return fmt.Errorf("the service refused row %d of a batch of %d", f.Index, len(rows))
+		}
+		var row plainbuffer.Row
+		raw := bytes.Clone(rows[f.Index].raw)
+		if _, err := plainbuffer.Scan(raw, &row); err != nil {
+			return err
+		}
+		key := table.KeyOf(row.Key)
+		w.done.refused = append(w.done.refused, vault.Refused{Key: key, Row: raw, Code: f.Code, Reason: f.Message})
+		w.size += len(raw) + len(f.Message)
+		w.keys[key.String()] = true
+		w.codes[f.Code]++
+	}
+	if len(result.Refused) == 0 {
+		return nil
+	}
+	last := w.done.refused[len(w.done.refused)-1]
+	count := w.quarantined + int64(len(w.keys))
+	if w.accepted+w.took == 0 && len(w.codes) == 1 && count >= firstRefusals {
+		return fmt.Errorf("the service refused the first %d rows and took none, for one reason: %s: %s (row %v): %w",
+			count, last.Code, last.Reason, last.Key, table.ErrInvalid)
+	}
+	if most := max(maxQuarantined, w.total/maxQuarantinedShare); count > most {
+		return fmt.Errorf("the service refused %d rows of this segment, more than %d; the last one %v for %s: %s: %w",
+			count, most, last.Key, last.Code, last.Reason, table.ErrInvalid)
+	}
+	return nil
+}
+
+// gate lets writers pass while the rows that they hold may be written. Each
+// passes on a look that began after it came: one look serves all that wait for
+// it, so that looking costs one answer's time per batch and, with many writers,
+// a fraction of a request.
+type gate struct {
+	look func(ctx context.Context) error
+	turn sync.Mutex // held while looking
+
+	mu   sync.Mutex
+	next *looking
+}
+
+type looking struct {
+	done chan struct{}
+	err  error
+}
+
+func (g *gate) pass(ctx context.Context) error {
+	g.mu.Lock()
+	l := g.next
+	if l != nil {
+		g.mu.Unlock()
+		select {
+		case <-l.done:
+			return l.err
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	l = &looking{done: make(chan struct{})}
+	g.next = l
+	g.mu.Unlock()
+
+	g.turn.Lock()
+	defer g.turn.Unlock()
+	g.mu.Lock()
+	g.next = nil // whoever comes from here on waits for the next look
+	g.mu.Unlock()
+	l.err = g.look(ctx)
+	close(l.done)
+	return l.err
+}
