@@ -553,6 +553,8 @@ func TestCaps(t *testing.T) {
 	if c.Started.Before(a.Started) {
 		t.Errorf("c started at %v, a at %v", c.Started, a.Started)
 	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
 	if p := h.pools["test-main"]; p.count > 2 || h.total > 3 {
 		t.Errorf("%d of the function, %d in all", p.count, h.total)
 	}
