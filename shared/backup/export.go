@@ -107,7 +107,7 @@ func (e *Exporter) Export(ctx context.Context, run Run, w Work) (ExportReply, er
 // permanent says whether a second try would fail the same way.
 func permanent(err error) bool {
 	for _, mark := range []error{
-		table.ErrNotExist, table.ErrPermission, table.ErrInvalid, fs.ErrPermission, vault.ErrVersion, vault.ErrCorrupt, errSchema, errHops,
+		table.ErrNotExist, table.ErrExist, table.ErrPermission, table.ErrInvalid, fs.ErrPermission, vault.ErrVersion, vault.ErrCorrupt, errSchema, errHops,
 	} {
 		if errors.Is(err, mark) {
 			return true

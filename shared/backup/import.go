@@ -332,9 +332,6 @@ func (l *loader) entry(ctx context.Context) (*vault.Loaded, error) {
 }
 
 func (l *loader) quarantine(ctx context.Context, rows []vault.Refused) (vault.Object, error) {
-	data, err := vault.Encode(&vault.Quarantine{Segment: l.segment, Rows: rows})
-	if err != nil {
-		return vault.Object{}, fmt.Errorf("quarantine: %w", err)
-	}
-	return l.importer.Repo.createData(ctx, l.restore.Quarantine(l.segment, randomName()), data)
+	name := l.restore.Quarantine(l.segment, randomName())
+	return l.importer.Repo.create(ctx, name, &vault.Quarantine{Segment: l.segment, Rows: rows})
 }

@@ -214,10 +214,7 @@ func (r *Repository) fail(ctx context.Context, log vault.Log, s vault.SegmentID,
 		Segment: s, Start: start, Request: run.Request, Began: run.Now().UTC(), Until: run.Until.UTC(),
 		Error: cause.Error(), Permanent: permanent,
 	}
-	data, err := vault.Encode(&n)
-	if err == nil {
-		_, err = r.createData(ctx, log.Failure(s, start), data)
-	}
+	_, err := r.create(ctx, log.Failure(s, start), &n)
 	if err != nil && !errors.Is(err, fs.ErrExist) {
 		return fmt.Errorf("%w; and noting it: %w", cause, err)
 	}

@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"reflect"
 	"time"
 
 	"github.com/tablevault/tablevault/shared/object"
@@ -24,14 +25,21 @@ const maxDocument = 256 << 20
 type Repository struct {
 	store  object.Store
 	Header vault.Header
+	// encryption is that of documents. A plan names its backup's own, for the
+	// shards: an identity serves a vault for a period, not one backup.
+	encryption vault.Encryption
 }
 
 // Store is the store that the vault is in.
 func (r *Repository) Store() object.Store { return r.store }
 
+func in(store object.Store) *Repository {
+	return &Repository{store: store, encryption: vault.Encryption{Mode: "none"}}
+}
+
 // Open opens the vault in a store.
 func Open(ctx context.Context, store object.Store) (*Repository, error) {
-	r := &Repository{store: store}
+	r := in(store)
 	_, err := r.read(ctx, vault.HeaderName, &r.Header)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("there is no vault here (%s is missing): the first backup makes one: %w", vault.HeaderName, err)
@@ -51,12 +59,13 @@ func Init(ctx context.Context, store object.Store, now time.Time) (*Repository, 
 	}
 	var b [24]byte
 	rand.Read(b[:])
-	r = &Repository{store: store, Header: vault.Header{
+	r = in(store)
+	r.Header = vault.Header{
 		ID:      hex.EncodeToString(b[:16]),
 		Created: now.UTC().Truncate(time.Second),
 		Seed:    vault.Seed(binary.BigEndian.Uint64(b[16:])),
 		Signers: []string{},
-	}}
+	}
 	if _, err := r.decide(ctx, vault.HeaderName, &r.Header); err != nil {
 		return nil, fmt.Errorf("make the vault: %w", err)
 	}
@@ -69,7 +78,7 @@ func (r *Repository) read(ctx context.Context, name string, d vault.Document) (v
 	if err != nil {
 		return vault.Object{}, fmt.Errorf("read %s: %w", name, err)
 	}
-	if err := vault.Decode(data, d); err != nil {
+	if err := r.encryption.Unmarshal(data, d); err != nil {
 		return vault.Object{}, fmt.Errorf("read %s: %w", name, err)
 	}
 	return objectOf(name, data), nil
@@ -95,7 +104,7 @@ func objectOf(name string, data []byte) vault.Object {
 // decide writes a document under a name that one writer wins, and reads into
 // it what stands there in the end. mine says whether it is what was given.
 func (r *Repository) decide(ctx context.Context, name string, d vault.Document) (mine bool, err error) {
-	data, err := vault.Encode(d)
+	data, err := r.encryption.Marshal(d)
 	if err != nil {
 		return false, fmt.Errorf("write %s: %w", name, err)
 	}
@@ -106,38 +115,13 @@ func (r *Repository) decide(ctx context.Context, name string, d vault.Document) 
 	if mine {
 		return true, nil
 	}
-	return false, vault.Decode(standing, empty(d))
+	return false, r.encryption.Unmarshal(standing, empty(d))
 }
 
 // empty empties a document in place, so that what is decoded into it does not
 // mix with what it held.
 func empty(d vault.Document) vault.Document {
-	switch d := d.(type) {
-	case *vault.Header:
-		*d = vault.Header{}
-	case *vault.Plan:
-		*d = vault.Plan{}
-	case *vault.Slot:
-		*d = vault.Slot{}
-	case *vault.Group:
-		*d = vault.Group{}
-	case *vault.Manifest:
-		*d = vault.Manifest{}
-	case *vault.Note:
-		*d = vault.Note{}
-	case *vault.RestorePlan:
-		*d = vault.RestorePlan{}
-	case *vault.Loaded:
-		*d = vault.Loaded{}
-	case *vault.Closed:
-		*d = vault.Closed{}
-	case *vault.Proof:
-		*d = vault.Proof{}
-	case *vault.SegmentCheck:
-		*d = vault.SegmentCheck{}
-	default:
-		panic(fmt.Sprintf("backup: a decided document of type %T", d))
-	}
+	reflect.ValueOf(d).Elem().SetZero()
 	return d
 }
 
@@ -158,8 +142,12 @@ func (r *Repository) exists(ctx context.Context, name string) (bool, error) {
 	return err == nil, err
 }
 
-// createData writes an object of a random name, which nobody else writes.
-func (r *Repository) createData(ctx context.Context, name string, data []byte) (vault.Object, error) {
+// create writes a document under a name that nobody else writes.
+func (r *Repository) create(ctx context.Context, name string, d vault.Document) (vault.Object, error) {
+	data, err := r.encryption.Marshal(d)
+	if err != nil {
+		return vault.Object{}, fmt.Errorf("write %s: %w", name, err)
+	}
 	info, err := r.store.Create(ctx, name, bytes.NewReader(data))
 	if err != nil {
 		return vault.Object{}, fmt.Errorf("write %s: %w", name, err)

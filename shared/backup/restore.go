@@ -15,7 +15,6 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
-	"github.com/tablevault/tablevault/shared/object"
 	"github.com/tablevault/tablevault/shared/table"
 	"github.com/tablevault/tablevault/shared/vault"
 )
@@ -241,11 +240,7 @@ func (i *Importer) claim(ctx context.Context, run Run, req RestoreRequest) (vaul
 			return "", err
 		}
 		c := vault.Claim{Restore: id, Backup: req.Backup.ID, At: run.Now().UTC()}
-		data, err := vault.Encode(&c)
-		if err != nil {
-			return "", err
-		}
-		_, mine, err := object.Decide(ctx, i.Repo.store, vault.ClaimName(req.Target, n), data, maxDocument)
+		mine, err := i.Repo.decide(ctx, vault.ClaimName(req.Target, n), &c)
 		if err != nil {
 			return "", err
 		}
@@ -375,6 +370,11 @@ func (i *Importer) plan(ctx context.Context, run Run, req RestoreRequest, id vau
 			c.AutoIncrement = false
 			p.Notes = append(p.Notes, fmt.Sprintf("key column %q was auto-increment and is a plain integer here, so that rows keep their keys", c.Name))
 		}
+	}
+	if t := p.Definition.Throughput; t != (table.Throughput{}) {
+		// It is paid by the hour from the moment that the table exists.
+		p.Definition.Throughput = table.Throughput{}
+		p.Notes = append(p.Notes, fmt.Sprintf("nothing is reserved here; the source had reserved %d read and %d write units", t.Read, t.Write))
 	}
 	if m.Fuzzy {
 		p.Notes = append(p.Notes, fmt.Sprintf("the backup was read row by row from %s to %s and is no single instant's image",

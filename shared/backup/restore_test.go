@@ -375,6 +375,7 @@ func TestRestoreGivesTheTableItsSettings(t *testing.T) {
 	def.Indexes = []table.Index{{Name: "by_name", Key: []string{"name", "user", "blob", "id"}, Columns: []string{"count"}, Type: "global", Ready: true}}
 	def.SearchIndexes = []table.SearchIndex{{Name: "search", Schema: []byte{1, 2, 3}}}
 	def.Stream = &table.Stream{ID: "s", ExpirationHours: 48}
+	def.Throughput = table.Throughput{Read: 100, Write: 20}
 	def.Options = table.Options{TTL: 86400 * 365, MaxVersions: 1, Deviation: 3600, AllowUpdate: false}
 	w := newWorld(t)
 	w.tables.Make(def)
@@ -400,8 +401,11 @@ func TestRestoreGivesTheTableItsSettings(t *testing.T) {
 	if !slices.Equal(got.DefinedColumns, def.DefinedColumns) || len(got.Indexes) != 1 || len(got.SearchIndexes) != 1 || got.Stream == nil || got.Stream.ExpirationHours != 48 {
 		t.Errorf("the copy is %+v", got)
 	}
+	if got.Throughput != (table.Throughput{}) {
+		t.Errorf("%+v is reserved for the copy, which costs by the hour", got.Throughput)
+	}
 	notes := strings.Join(p.Proof.Notes, "\n")
-	for _, want := range []string{`key column "id" was auto-increment`, `index "by_name" is "orders_copy_by_name" here`} {
+	for _, want := range []string{"had reserved 100 read and 20 write units", `key column "id" was auto-increment`, `index "by_name" is "orders_copy_by_name" here`} {
 		if !strings.Contains(notes, want) {
 			t.Errorf("the notes do not say %q:\n%s", want, notes)
 		}
@@ -417,6 +421,9 @@ func TestRestoreRefusesWhatIsNotItsOwn(t *testing.T) {
 		_, err := w.importer().Begin(t.Context(), w.run(), w.request(m))
 		if !errors.Is(err, want) {
 			t.Fatalf("%s: %v, want %v", what, err, want)
+		}
+		if want == table.ErrExist && !backup.Permanent(err) {
+			t.Errorf("%s: trying again is said to help", what)
 		}
 		for _, text := range texts {
 			if !strings.Contains(err.Error(), text) {

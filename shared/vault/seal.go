@@ -1,6 +1,7 @@
 package vault
 
 import (
+	"bytes"
 	"fmt"
 	"io"
 )
@@ -9,8 +10,8 @@ import (
 type Class int
 
 // The classes of objects. Plans, slots, roll-ups, manifests and notes are
-// Control; shards, indexes and quarantined rows are Data; vault.json, markers
-// and proofs are Public.
+// Control; shards, indexes and quarantined rows are Data; vault.json, marks and
+// proofs are Public.
 const (
 	Public Class = iota
 	Control
@@ -33,6 +34,49 @@ func (e Encryption) Open(_ Class, r io.Reader) (io.Reader, error) {
 		return nil, fmt.Errorf("open: %w", err)
 	}
 	return r, nil
+}
+
+// Marshal encodes a document and seals it for who may read it.
+func (e Encryption) Marshal(d Document) ([]byte, error) {
+	plain, err := Encode(d)
+	if err != nil {
+		return nil, err
+	}
+	var sealed bytes.Buffer
+	w, err := e.Seal(classOf(d), &sealed)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := w.Write(plain); err != nil {
+		return nil, fmt.Errorf("seal: %w", err)
+	}
+	if err := w.Close(); err != nil {
+		return nil, fmt.Errorf("seal: %w", err)
+	}
+	return sealed.Bytes(), nil
+}
+
+// Unmarshal undoes Marshal.
+func (e Encryption) Unmarshal(data []byte, d Document) error {
+	r, err := e.Open(classOf(d), bytes.NewReader(data))
+	if err != nil {
+		return err
+	}
+	plain, err := io.ReadAll(r)
+	if err != nil {
+		return fmt.Errorf("open: %w", err)
+	}
+	return Decode(plain, d)
+}
+
+func classOf(d Document) Class {
+	switch d.(type) {
+	case *Header, *Proof:
+		return Public
+	case *Quarantine:
+		return Data
+	}
+	return Control
 }
 
 type nopCloser struct{ io.Writer }
