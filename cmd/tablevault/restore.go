@@ -81,8 +81,8 @@ func runRestore(ctx context.Context, s *streams, o restoreOptions) (*restoreResu
 			fmt.Fprintf(s.err, "restoring what was there at %s, %s ago\n", at.UTC().Format(time.RFC3339), time.Since(at).Round(time.Second))
 		}
 	}
-	if err := cmd.Validate(); err != nil {
-		return nil, &exit{exitUsage, err}
+	if err := validate(cmd); err != nil {
+		return nil, err
 	}
 	site, err := openSite(o.stack)
 	if err != nil {

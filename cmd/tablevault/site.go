@@ -67,6 +67,21 @@ func openSite(dir string) (*site, error) {
 	return s, err
 }
 
+// validate holds a command of the operator's against what functions take.
+func validate(cmd function.Command) error {
+	err := cmd.Validate()
+	if err == nil && cmd.Backup != "" {
+		_, err = vault.ParseBackupID(cmd.Backup)
+	}
+	if err == nil && cmd.Restore != "" {
+		_, err = vault.ParseRestoreID(cmd.Restore)
+	}
+	if err != nil {
+		return &exit{exitUsage, err}
+	}
+	return nil
+}
+
 // call runs a command on its function and reads the reply.
 func (s *site) call(ctx context.Context, cmd function.Command, reply any) error {
 	name := s.env.Name(cmd.Kind.Function())

@@ -349,6 +349,8 @@ func TestBadInput(t *testing.T) {
 		{"before the first backup", []string{"restore", "--stack", dir, "--table", "local/orders", "--to", "local/x", "--at", "2001-01-01T00:00:00Z"}, 1, []string{"orders", "2001"}},
 		{"unknown backup", []string{"verify", "--stack", dir, "--backup", "20200101T000000Z-00000000"}, 1, []string{"20200101T000000Z-00000000", "tablevault list"}},
 		{"no backup id", []string{"show", "--stack", dir, "latest"}, 2, []string{"latest"}},
+		{"no backup id to verify", []string{"verify", "--stack", dir, "--backup", "2026"}, 2, []string{"2026", "tablevault list"}},
+		{"no backup id to restore", []string{"restore", "--stack", dir, "--backup", id[:20], "--to", "local/x"}, 2, []string{id[:20]}},
 		{"unknown depth", []string{"verify", "--stack", dir, "--backup", id, "--depth", "deep"}, 2, []string{"deep"}},
 		{"differences", []string{"verify", "--stack", dir, "--backup", id, "--against", "local/orders"}, 3, nil},
 	}

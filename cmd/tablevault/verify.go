@@ -67,8 +67,8 @@ func runVerify(ctx context.Context, o verifyOptions) (*verifyResult, error) {
 		return nil, usage("say what to verify: either --backup or --restore")
 	}
 	cmd := function.Command{Kind: function.KindVerify, Backup: o.backup, Restore: o.restore, Against: o.against, Depth: o.depth}
-	if err := cmd.Validate(); err != nil {
-		return nil, &exit{exitUsage, err}
+	if err := validate(cmd); err != nil {
+		return nil, err
 	}
 	site, err := openSite(o.stack)
 	if err != nil {
