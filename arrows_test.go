@@ -20,7 +20,7 @@ var layers = []string{
 var sdks = map[string][]string{
 	"github.com/aliyun/aliyun-tablestore-go-sdk": {"shared/tablestore", "local/ots", "cmd/tablevault", "local/stack"},
 	"github.com/aliyun/aliyun-oss-go-sdk":        {"shared/object"},
-	"github.com/aws/aws-sdk-go-v2":               {"shared/object"},
+	"github.com/aws/aws-sdk-go-v2":               {"shared/object", "local/s3"},
 	"github.com/aliyun/fc-runtime-go-sdk":        {"shared/function"},
 	"github.com/alibabacloud-go":                 {"shared/function"},
 }
