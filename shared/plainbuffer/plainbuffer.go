@@ -12,7 +12,9 @@
 //
 //	03 04 len32 name [05 len32 value] [06 operation] [07 timestamp64] 0A checksum
 //
-// and a value is a type byte and its payload. Both checksums are CRC-8.
+// and a value is a type byte and its payload. Both checksums are CRC-8; together
+// they cover names, values, timestamps, operations and the mark of a deletion,
+// but not a stream record's extension.
 //
 // [Scanner] reads the rows of a block, verifies every checksum and allocates
 // nothing per row: a [Row] is filled with slices of the block. [Builder]

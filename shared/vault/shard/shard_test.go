@@ -18,6 +18,7 @@ import (
 	"github.com/klauspost/compress/zstd"
 
 	"github.com/tablevault/tablevault/shared/plainbuffer"
+	"github.com/tablevault/tablevault/shared/plainbuffer/plainbuffertest"
 	"github.com/tablevault/tablevault/shared/table"
 )
 
@@ -38,34 +39,13 @@ func rowKey(w *plainbuffer.Builder, i int) {
 // shape builds the cells of a row.
 type shape func(rng *rand.Rand, i int, w *plainbuffer.Builder)
 
+// cell adds a random cell to a row.
 func cell(w *plainbuffer.Builder, rng *rand.Rand, name string, t plainbuffer.Type, ts int64) {
-	n := plainbuffer.NewName([]byte(name))
-	switch t {
-	case plainbuffer.Integer:
-		v := rng.Int64()
-		switch rng.IntN(4) {
-		case 0:
-			v = math.MinInt64
-		case 1:
-			v = math.MaxInt64
-		case 2:
-			v = rng.Int64N(100)
-		}
-		w.Integer(&n, v, ts)
-	case plainbuffer.Double:
-		w.Double(&n, []float64{0, math.Copysign(0, -1), 1.5, math.MaxFloat64, math.SmallestNonzeroFloat64}[rng.IntN(5)], ts)
-	case plainbuffer.Boolean:
-		w.Boolean(&n, rng.IntN(2) == 0, ts)
-	default:
-		b := make([]byte, rng.IntN(60))
-		for i := range b {
-			b[i] = byte(rng.Uint32())
-		}
-		w.Bytes(&n, t, b, ts)
-	}
+	c := plainbuffertest.Cell(rng, name, t, ts)
+	w.Cell(&c)
 }
 
-var types = []plainbuffer.Type{plainbuffer.Integer, plainbuffer.Double, plainbuffer.Boolean, plainbuffer.String, plainbuffer.Blob}
+var types = plainbuffertest.Types
 
 var shapes = map[string]shape{
 	"same columns": func(rng *rand.Rand, i int, w *plainbuffer.Builder) {
