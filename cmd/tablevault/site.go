@@ -101,7 +101,9 @@ func (s *site) call(ctx context.Context, cmd function.Command, reply any) error 
 
 // repository opens the vault, to read.
 func (s *site) repository(ctx context.Context) (*backup.Repository, error) {
-	store, err := address.Open(ctx, s.env.Vault)
+	store, err := address.Open(ctx, s.env.Vault, address.Config{
+		Credentials: func(context.Context) (address.Credentials, error) { return address.Credentials(s.env.Credentials), nil },
+	})
 	if err != nil {
 		return nil, err
 	}

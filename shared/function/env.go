@@ -15,8 +15,8 @@ import (
 // Env is what a function's environment says. It is read once, by [ReadEnv], and
 // what differs from run to run stands in the command instead.
 type Env struct {
-	// Vault is where backups are: file:///dir, oss://bucket/prefix or
-	// s3://bucket/prefix. TABLEVAULT_VAULT, required.
+	// Vault is where backups are: file:///dir, oss://bucket/prefix?region=… or
+	// s3://bucket/prefix?region=…. TABLEVAULT_VAULT, required.
 	Vault string
 
 	// TablestoreEndpoint is the address of an instance, with {instance} and
@@ -187,13 +187,13 @@ func checkVault(v string) error {
 	u, err := url.Parse(v)
 	switch {
 	case err != nil:
-	case u.RawQuery != "" || u.Fragment != "" || u.User != nil:
-	case u.Scheme == "file" && u.Host == "" && path.IsAbs(u.Path):
+	case u.Fragment != "" || u.User != nil:
+	case u.Scheme == "file" && u.Host == "" && u.RawQuery == "" && path.IsAbs(u.Path):
 		return nil
 	case (u.Scheme == "oss" || u.Scheme == "s3") && u.Host != "" && u.Port() == "":
 		return nil
 	}
-	return errors.New("want file:///dir, oss://bucket/prefix or s3://bucket/prefix")
+	return errors.New("want file:///dir, oss://bucket/prefix?region=… or s3://bucket/prefix?region=…")
 }
 
 func checkAddress(v string) error {

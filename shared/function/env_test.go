@@ -9,14 +9,14 @@ import (
 )
 
 func TestReadEnvDefaults(t *testing.T) {
-	env, err := ReadEnv([]string{"TABLEVAULT_VAULT=oss://bucket/prefix", "PATH=/bin", "FC_FUNCTION_MEMORY_SIZE=1024", "FC_REGION=cn-hangzhou",
+	env, err := ReadEnv([]string{"TABLEVAULT_VAULT=oss://bucket/prefix?region=cn-hangzhou", "PATH=/bin", "FC_FUNCTION_MEMORY_SIZE=1024", "FC_REGION=cn-hangzhou",
 		"FC_ACCOUNT_ID=1", "FC_FUNCTION_NAME=tablevault-plan", "ALIBABA_CLOUD_ACCESS_KEY_ID=id", "ALIBABA_CLOUD_ACCESS_KEY_SECRET=secret",
 		"ALIBABA_CLOUD_SECURITY_TOKEN=token", "TABLEVAULT_LANES="})
 	if err != nil {
 		t.Fatal(err)
 	}
 	want := Env{
-		Vault: "oss://bucket/prefix", TablestoreEndpoint: "https://{instance}.{region}.ots.aliyuncs.com", FunctionPrefix: "tablevault-",
+		Vault: "oss://bucket/prefix?region=cn-hangzhou", TablestoreEndpoint: "https://{instance}.{region}.ots.aliyuncs.com", FunctionPrefix: "tablevault-",
 		MemoryMB: 1024, Lanes: 8, Margin: 30 * time.Second, LogLevel: slog.LevelInfo,
 		Function: "tablevault-plan", Region: "cn-hangzhou", Account: "1",
 		Credentials: Credentials{ID: "id", Secret: "secret", Token: "token"},
@@ -58,7 +58,7 @@ func TestReadEnvRefuses(t *testing.T) {
 		"relative vault":   {[]string{"TABLEVAULT_VAULT=file://dir"}, `"file://dir"`},
 		"bare vault":       {[]string{"TABLEVAULT_VAULT=/dir"}, `"/dir"`},
 		"unknown scheme":   {[]string{"TABLEVAULT_VAULT=gs://b"}, `"gs://b"`},
-		"vault with query": {[]string{"TABLEVAULT_VAULT=oss://b/p?x=1"}, "x=1"},
+		"vault with query": {[]string{"TABLEVAULT_VAULT=file:///p?x=1"}, "x=1"},
 		"no bucket":        {[]string{"TABLEVAULT_VAULT=oss:///p"}, "oss:///p"},
 		"endpoint":         {[]string{vault, "TABLEVAULT_FC_ENDPOINT=127.0.0.1:9"}, "TABLEVAULT_FC_ENDPOINT"},
 		"tablestore":       {[]string{vault, "TABLEVAULT_TABLESTORE_ENDPOINT=private"}, `"private"`},

@@ -18,9 +18,11 @@ import (
 	"github.com/tablevault/tablevault/shared/vault"
 )
 
-// Store opens the store that the vault is in.
+// Store opens the store that the vault is in, with the invocation's credentials.
 func Store(ctx context.Context, inv *function.Invocation) (object.Store, error) {
-	return address.Open(ctx, inv.Env.Vault)
+	return address.Open(ctx, inv.Env.Vault, address.Config{
+		Credentials: func(context.Context) (address.Credentials, error) { return address.Credentials(inv.Credentials), nil },
+	})
 }
 
 // Repository opens the vault.

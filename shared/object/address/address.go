@@ -1,6 +1,6 @@
 // Package address opens the object store that an address names.
 //
-//	store, err := address.Open(ctx, "file:///srv/vault")
+//	store, err := address.Open(ctx, "file:///srv/vault", address.Config{})
 package address
 
 import (
@@ -15,12 +15,24 @@ import (
 	"github.com/tablevault/tablevault/shared/object/dir"
 )
 
+// Config is what opening a store needs beside its address.
+type Config struct {
+	// Credentials are asked for before each request to a bucket, so that they can change under way. A directory needs
+	// none.
+	Credentials func(context.Context) (Credentials, error)
+}
+
+// Credentials sign the requests to a bucket. Token is empty unless they are temporary.
+type Credentials struct {
+	ID, Secret, Token string
+}
+
 // Open opens the store at an address, of which the scheme says the kind:
 //
 //	file:///abs/path        a directory, see package dir
 //	oss://bucket/prefix     a bucket of Alibaba Cloud OSS, not built in yet
 //	s3://bucket/prefix      a bucket of S3, not built in yet
-func Open(ctx context.Context, address string) (object.Store, error) {
+func Open(ctx context.Context, address string, config Config) (object.Store, error) {
 	u, err := url.Parse(address)
 	if err != nil {
 		var cause *url.Error

@@ -19,7 +19,7 @@ func TestOpen(t *testing.T) {
 		if err := os.Mkdir(path, 0o700); err != nil {
 			t.Fatal(err)
 		}
-		s, err := Open(t.Context(), File(path))
+		s, err := Open(t.Context(), File(path), Config{})
 		if err != nil {
 			t.Error(err)
 			continue
@@ -33,7 +33,7 @@ func TestOpen(t *testing.T) {
 	}
 	path := t.TempDir()
 	for _, address := range []string{"file://" + path, "file://" + path + "/", "file://localhost" + path, "file:" + path} {
-		s, err := Open(t.Context(), address)
+		s, err := Open(t.Context(), address, Config{})
 		if err != nil {
 			t.Errorf("Open(%s): %v", address, err)
 		} else if _, err := object.Stat(t.Context(), s, "nothing"); !errors.Is(err, fs.ErrNotExist) {
@@ -64,7 +64,7 @@ func TestOpenRefuses(t *testing.T) {
 		"http://127.0.0.1:1/path": `unknown scheme "http"`,
 		"\x7f":                    "invalid control character",
 	} {
-		s, err := Open(t.Context(), address)
+		s, err := Open(t.Context(), address, Config{})
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("Open(%q): %v, want an error that says %q", address, err, want)
 		}
