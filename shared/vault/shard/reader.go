@@ -35,9 +35,12 @@ type readLane struct {
 	rows        int64
 }
 
+// readBuffer is the size of a Reader's buffer. A record is read past it.
+const readBuffer = 64 << 10
+
 // NewReader reads the header of a shard.
 func NewReader(src io.Reader) (*Reader, error) {
-	r := &Reader{src: bufio.NewReaderSize(src, 64<<10), lanes: map[int]*readLane{}}
+	r := &Reader{src: bufio.NewReaderSize(src, readBuffer), lanes: map[int]*readLane{}}
 	values, sync, err := readFileHeader(r.src, schema, headerKey)
 	if err != nil {
 		return nil, err
