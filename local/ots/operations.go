@@ -51,6 +51,10 @@ func (c *call) serve() *engine.Error {
 		return c.listStream()
 	case "DescribeStream":
 		return c.describeStream()
+	case "GetShardIterator":
+		return c.getShardIterator()
+	case "GetStreamRecord":
+		return c.getStreamRecord()
 	case "CreateSearchIndex":
 		return c.createSearchIndex()
 	case "ListSearchIndex":
@@ -80,7 +84,7 @@ func leftOut(op string) bool {
 		return true
 	}
 	switch op {
-	case "GetShardIterator", "GetStreamRecord", "StartLocalTransaction", "CommitTransaction", "AbortTransaction",
+	case "StartLocalTransaction", "CommitTransaction", "AbortTransaction",
 		"SQLQuery", "UpdateSearchIndex", "ComputeSplits", "ParallelScan", "BulkImport", "BulkExport", "LoadTable", "UnloadTable":
 		return true
 	}

@@ -80,6 +80,11 @@ type StreamSettings struct {
 	Hours      int32    // of retention
 	EnableTime int64    // microseconds
 	Columns    []string // kept with their former values
+
+	Number   int64   `json:",omitempty"` // of the stream, unlike any other's
+	ActiveAt int64   `json:",omitempty"` // microseconds: from then on it keeps records
+	Shards   []Shard `json:",omitempty"` // by number, also those that are closed
+	Open     []int   `json:",omitempty"` // the number of each partition's shard
 }
 
 // A Definition is all that is known of a table but its rows. It is never

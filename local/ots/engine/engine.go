@@ -71,8 +71,13 @@ type Behavior struct {
 	// ReadCapacity and WriteCapacity throttle every table at so many units per
 	// second; 0 is no limit.
 	ReadCapacity, WriteCapacity int
+	// KeepVersions lets a write keep what is beyond MaxVersions or has expired:
+	// hidden until [Engine.Evict], or until an option or the delete of a newer
+	// version brings it back. By default a write drops it from its row.
+	KeepVersions bool
 	// SplitSize is the size at which a partition splits by itself, 0 for never.
 	SplitSize int64
+	Stream    StreamBehavior
 }
 
 // Config is how an engine is set up.
@@ -92,9 +97,11 @@ type Engine struct {
 	mu        sync.RWMutex // of tables
 	tables    map[string]*Table
 	nextSpace int64
-	recent    []time.Time // operations on tables in the last second
-	builds    sync.WaitGroup
-	closing   atomic.Bool
+	// lastStream is the greatest number of a stream.
+	lastStream int64
+	recent     []time.Time // operations on tables in the last second
+	builds     sync.WaitGroup
+	closing    atomic.Bool
 }
 
 // A Table is a table or an index.
@@ -111,6 +118,9 @@ type Table struct {
 	// growth is the bytes written since partitions were last looked at.
 	growth    atomic.Int64
 	splitting atomic.Bool
+	// trimDue is when, in microseconds, the stream's expired records are next
+	// removed.
+	trimDue atomic.Int64
 }
 
 type formerOptions struct {
@@ -123,12 +133,15 @@ const (
 
 	prefixCounter = 'a'
 	prefixRow     = 'r'
+	prefixStream  = 's'
+	prefixTrimmed = 't'
 	prefixIndex   = 'x'
 )
 
 // metadata is what the store keeps of the engine itself.
 type metadata struct {
-	NextSpace int64
+	NextSpace  int64
+	LastStream int64
 }
 
 // Open returns the engine of a store, with the tables that it has.
@@ -144,7 +157,7 @@ func Open(store kv.Store, config Config) (*Engine, error) {
 			if string(key) == "engine" {
 				var m metadata
 				failed = json.Unmarshal(value, &m)
-				e.nextSpace = m.NextSpace
+				e.nextSpace, e.lastStream = m.NextSpace, m.LastStream
 			} else if name, ok := bytes.CutPrefix(key, []byte("table/")); ok {
 				d := new(Definition)
 				if failed = json.Unmarshal(value, d); failed == nil {
@@ -328,7 +341,7 @@ func (e *Engine) CreateTable(d *Definition) *Error {
 	d.Created = now.UnixMicro()
 	d.Throughput.LastIncrease = now.Unix()
 	if d.Stream.Enabled {
-		if err := d.Stream.enable(d, now); err != nil {
+		if err := e.enable(&d.Stream, d, now); err != nil {
 			return err
 		}
 	}
@@ -367,28 +380,12 @@ func (e *Engine) checkQuota(more int) *Error {
 // save stores the definitions of tables, which are new or changed, forgets the
 // removed, and shows both to other calls.
 func (e *Engine) save(changed []*Table, removed []*Table) *Error {
-	m, err := json.Marshal(metadata{NextSpace: e.nextSpace})
-	if err != nil {
-		return AsError(err)
-	}
-	documents := make([][]byte, len(changed))
+	definitions := make([]*Definition, len(changed))
 	for i, t := range changed {
-		if documents[i], err = json.Marshal(t.definition()); err != nil {
-			return AsError(err)
-		}
+		definitions[i] = t.definition()
 	}
-	err = e.store.Update(metaSpace, func(w kv.Writer) error {
-		w.Put([]byte("engine"), m)
-		for i, t := range changed {
-			w.Put([]byte("table/"+t.definition().Name), documents[i])
-		}
-		for _, t := range removed {
-			w.Delete([]byte("table/" + t.definition().Name))
-		}
-		return nil
-	})
-	if err != nil {
-		return AsError(err)
+	if err := e.keep(definitions, removed); err != nil {
+		return err
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -401,13 +398,48 @@ func (e *Engine) save(changed []*Table, removed []*Table) *Error {
 	return nil
 }
 
+// keep stores definitions and removes those of tables.
+func (e *Engine) keep(definitions []*Definition, removed []*Table) *Error {
+	m, err := json.Marshal(metadata{NextSpace: e.nextSpace, LastStream: e.lastStream})
+	if err != nil {
+		return AsError(err)
+	}
+	documents := make([][]byte, len(definitions))
+	for i, d := range definitions {
+		if documents[i], err = json.Marshal(d); err != nil {
+			return AsError(err)
+		}
+	}
+	return AsError(e.store.Update(metaSpace, func(w kv.Writer) error {
+		w.Put([]byte("engine"), m)
+		for i, d := range definitions {
+			w.Put([]byte("table/"+d.Name), documents[i])
+		}
+		for _, t := range removed {
+			w.Delete([]byte("table/" + t.definition().Name))
+		}
+		return nil
+	}))
+}
+
 // replace changes a table's definition and makes others known that came with
-// it.
+// it. No write obeys the definition before it is stored: what a write leaves in
+// a shard of a stream would be lost with the shard.
 func (e *Engine) replace(t *Table, d *Definition, with ...*Table) *Error {
-	former := t.swap(d)
-	if err := e.save(append([]*Table{t}, with...), nil); err != nil {
-		t.swap(former)
+	definitions := []*Definition{d}
+	for _, other := range with {
+		definitions = append(definitions, other.definition())
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if err := e.keep(definitions, nil); err != nil {
 		return err
+	}
+	t.current.Store(d)
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for _, other := range with {
+		e.tables[other.definition().Name] = other
 	}
 	return nil
 }
@@ -571,7 +603,7 @@ func (e *Engine) UpdateTable(name string, c *OptionsChange) (*Description, *Erro
 		}
 	}
 	if c.Stream != nil {
-		if err := d.updateStream(c.Stream, now); err != nil {
+		if err := e.updateStream(d, c.Stream, now); err != nil {
 			return nil, err
 		}
 	}
@@ -580,8 +612,19 @@ func (e *Engine) UpdateTable(name string, c *OptionsChange) (*Description, *Erro
 	} else {
 		t.former.Store(nil)
 	}
+	if !old.Stream.Enabled && d.Stream.Enabled {
+		// A former stream's records, if the engine ended while it removed them.
+		if err := t.forgetStreams(d.Space); err != nil {
+			return nil, err
+		}
+	}
 	if err := e.replace(t, d); err != nil {
 		return nil, err
+	}
+	if old.Stream.Enabled && !d.Stream.Enabled {
+		if err := t.forgetStreams(d.Space); err != nil {
+			return nil, err
+		}
 	}
 	for i := range d.Indexes {
 		shown := e.find(d.Indexes[i].Name)

@@ -129,6 +129,9 @@ func (e *Engine) addIndex(d *Definition, x Index, now time.Time) (*Table, *Error
 	if err := d.checkIndex(&x); err != nil {
 		return nil, err
 	}
+	if !x.Local && d.Stream.Enabled && e.behavior().Stream.NoGlobalIndexes {
+		return nil, invalid("Global index is not supported on table with stream.")
+	}
 	if x.Name == d.Name || e.find(x.Name) != nil || slices.ContainsFunc(d.Indexes, func(y Index) bool { return y.Name == x.Name }) {
 		return nil, refuse(CodeObjectAlreadyExist, "Requested table already exists.")
 	}

@@ -19,16 +19,17 @@ func (e *Engine) SplitPartition(table string, key []plainbuffer.Cell) *Error {
 				return refuse(CodeInvalidPK, "Validate PK type fail. Input: %s, Meta: %s.", wireType(key[i].Type), wireType(d.Key[i].Type))
 			}
 		}
-		return d.split(appendKey(slices.Clone(d.Prefix), key))
+		return e.split(d, appendKey(slices.Clone(d.Prefix), key))
 	})
 }
 
-func (d *Definition) split(at []byte) *Error {
+func (e *Engine) split(d *Definition, at []byte) *Error {
 	i, found := slices.BinarySearchFunc(d.Splits, at, bytes.Compare)
 	if found {
 		return invalid("A partition begins at that key already.")
 	}
 	d.Splits = slices.Insert(slices.Clone(d.Splits), i, at)
+	d.Stream.split(e, i, e.now())
 	return nil
 }
 
@@ -40,6 +41,7 @@ func (e *Engine) MergePartitions(table string, number int) *Error {
 			return invalid("There is no partition %d with one that follows.", number)
 		}
 		d.Splits = slices.Delete(slices.Clone(d.Splits), number, number+1)
+		d.Stream.merge(e, number, e.now())
 		return nil
 	})
 }
@@ -105,7 +107,7 @@ func (t *Table) splitLarge(limit int64) error {
 	next := t.definition().clone()
 	for _, cut := range cuts {
 		// One that was made meanwhile is as good.
-		_ = next.split(cut)
+		_ = t.engine.split(next, cut)
 	}
 	if err := t.engine.replace(t, next); err != nil {
 		return err

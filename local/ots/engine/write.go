@@ -66,6 +66,9 @@ type Change struct {
 	record []byte // of a put whose key is known
 	size   int    // in limits and capacity units
 	auto   bool   // the key is to be made
+	// given are the cells of a put of which some are not kept, evicted those
+	// that the change makes go, as a stream tells of them.
+	given, evicted []plainbuffer.Cell
 }
 
 // An Outcome is what became of one row of a request.
@@ -159,7 +162,7 @@ func (e *Engine) BatchWrite(groups []Group, atomic bool) *Error {
 
 // checkChange refuses what no table would take, and sizes the change.
 func (e *Engine) checkChange(c *Change) *Error {
-	c.Outcome = Outcome{}
+	c.Outcome, c.given, c.evicted = Outcome{}, nil, nil
 	key := c.Row.Key
 	if err := checkKeyValues(key, MaxKeyColumns, false); err != nil {
 		return err
@@ -299,6 +302,7 @@ type writer struct {
 	def     *Definition
 	options Options
 	hide    bool  // rows whose cells have all expired are not there
+	keep    bool  // cells that no read shows stay in their rows
 	now     int64 // milliseconds
 	expiry  int64
 	arena   []byte // keys and records, alive until the store has them
@@ -307,6 +311,7 @@ type writer struct {
 	added   []plainbuffer.Cell
 	merged  []plainbuffer.Cell
 	dead    []bool
+	log     changeLog
 }
 
 // writers keeps the memory of requests for later ones.
@@ -316,6 +321,7 @@ var writers = sync.Pool{New: func() any { return new(writer) }}
 const maxArena = 8 << 20
 
 func (w *writer) release() {
+	w.log.end()
 	if cap(w.arena) <= maxArena {
 		w.arena, w.def = w.arena[:0], nil
 		writers.Put(w)
@@ -341,6 +347,8 @@ func (t *Table) write(changes []*Change, atomic bool) *Error {
 	defer w.release()
 	w.def, w.options, w.now, w.hide = def, t.options(def, now), now.UnixMilli(), e.behavior().HideExpiredRows
 	w.expiry = w.options.expiry(w.now)
+	w.keep = e.behavior().KeepVersions
+	w.log.begin(t, def, now)
 
 	failed := 0
 	for _, c := range changes {
@@ -390,6 +398,7 @@ func (t *Table) write(changes []*Change, atomic bool) *Error {
 	}
 	t.spend(read, written)
 	t.grown(size)
+	t.expireStream(def, now)
 	return AsError(err)
 }
 
@@ -578,7 +587,10 @@ func (w *writer) buildPut(c *Change) []byte {
 		cells = lastOfEqual(cells)
 		s.versions = math.MaxInt
 	}
-	if s.versions > int(w.options.MaxVersions) {
+	if s.versions > int(w.options.MaxVersions) && !w.keep {
+		if w.log.on {
+			c.given, c.evicted = slices.Clone(cells), w.evictions(cells)
+		}
 		cells = w.trim(cells)
 		asIs = false
 	}
@@ -644,7 +656,7 @@ func (w *writer) apply(s kv.Writer, c *Change) {
 	conditional := c.Existence != Ignore || c.Filter != nil
 	specific := w.def.autoIncrement() >= 0 && c.Op != Delete
 	watched := w.def.watched()
-	if conditional || specific || watched || c.Op == Update {
+	if conditional || specific || watched || c.Op == Update || w.log.wantsOld(c) {
 		old = record(s.Get(c.key))
 	}
 	exists := old != nil && !(w.hide && old.gone(w.expiry))
@@ -664,9 +676,6 @@ func (w *writer) apply(s kv.Writer, c *Change) {
 		c.Outcome.Write = units(record(c.record).stored(&w.options))
 	case Delete:
 		c.Outcome.Write = units(c.size)
-		if watched && old == nil {
-			break
-		}
 		c.Outcome.Err = w.commit(s, c, old, nil)
 	case Update:
 		next, err := w.update(c, old, exists)
@@ -676,6 +685,10 @@ func (w *writer) apply(s kv.Writer, c *Change) {
 		}
 		c.Outcome.Write = units(c.size)
 		if next == nil {
+			if err := w.stage(s, c, nil, nil); err != nil {
+				c.Outcome.Err = AsError(err)
+			}
+			w.log.flush(s)
 			break
 		}
 		c.Outcome.Err = w.commit(s, c, old, next)
@@ -686,6 +699,14 @@ func (w *writer) apply(s kv.Writer, c *Change) {
 
 // commit writes the row's next state, nil for none, and what follows from it.
 func (w *writer) commit(s kv.Writer, c *Change, old, next record) *Error {
+	if err := w.stage(s, c, old, next); err != nil {
+		return AsError(err)
+	}
+	return w.follow(s, c, old, next)
+}
+
+// follow is commit where the stream's records are staged.
+func (w *writer) follow(s kv.Writer, c *Change, old, next record) *Error {
 	if w.def.watched() {
 		if err := w.def.changed(s, old, next); err != nil {
 			return AsError(err)
@@ -696,6 +717,7 @@ func (w *writer) commit(s kv.Writer, c *Change, old, next record) *Error {
 	} else {
 		s.Put(c.key, next)
 	}
+	w.log.flush(s)
 	return nil
 }
 
@@ -741,6 +763,9 @@ func (w *writer) update(c *Change, old record, exists bool) (record, *Error) {
 		if err := w.scanOld(old); err != nil {
 			return nil, AsError(err)
 		}
+	}
+	if w.keep && exists {
+		w.kept = append(w.kept[:0], w.old.Cells...)
 	}
 	w.dead = slices.Grow(w.dead[:0], len(w.kept))[:len(w.kept)]
 	clear(w.dead)
@@ -788,7 +813,13 @@ func (w *writer) update(c *Change, old record, exists bool) (record, *Error) {
 	w.added = lastOfEqual(w.added)
 	w.merge()
 	key := c.Row.Key
-	w.merged = w.trim(w.merged)
+	if !w.keep {
+		if exists {
+			c.evicted = w.evictions(w.old.Cells)
+		}
+		c.evicted = append(c.evicted, w.evictions(w.merged)...)
+		w.merged = w.trim(w.merged)
+	}
 	start := len(w.arena)
 	w.arena = appendRecord(w.arena, key, w.merged)
 	return record(w.arena[start:len(w.arena):len(w.arena)]), nil
@@ -805,7 +836,7 @@ func (w *writer) versions(name []byte) (lo, hi int) {
 // increment returns the sum of the column's newest version and c.
 func (w *writer) increment(c *plainbuffer.Cell) ([]byte, *Error) {
 	var base int64
-	if lo, hi := w.versions(c.Name); lo < hi {
+	if lo, hi := w.versions(c.Name); lo < hi && w.kept[lo].Timestamp >= w.expiry {
 		if w.kept[lo].Type != plainbuffer.Integer {
 			return nil, invalid("Increment of column '%s' whose type is %s.", c.Name, wireType(w.kept[lo].Type))
 		}
