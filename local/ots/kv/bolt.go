@@ -1,6 +1,7 @@
 package kv
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"os"
@@ -167,13 +168,23 @@ func (f *file) Close() error { return f.db.Close() }
 
 // A bucket is a space in a transaction.
 type bucket struct {
-	b   *bbolt.Bucket
-	err error // the first of a write
+	b       *bbolt.Bucket
+	err     error // the first of a write
+	written bool
 }
 
 func (b *bucket) Get(key []byte) []byte { return b.b.Get(key) }
 
 func (b *bucket) Put(key, value []byte) {
+	if !b.written {
+		b.written = true
+		// Pages that keys in order leave behind are not written to again, so
+		// they are left full; others have room for the keys between theirs.
+		b.b.FillPercent = bbolt.DefaultFillPercent
+		if last, _ := b.b.Cursor().Last(); bytes.Compare(key, last) > 0 {
+			b.b.FillPercent = 1
+		}
+	}
 	if err := b.b.Put(key, value); err != nil && b.err == nil {
 		b.err = fmt.Errorf("put a key of %d bytes: %w", len(key), err)
 	}
