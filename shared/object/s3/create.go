@@ -1,0 +1,261 @@
+package s3
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/base64"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"hash"
+	"hash/crc32"
+	"io"
+	"io/fs"
+	"sync"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/s3"
+	"github.com/aws/aws-sdk-go-v2/service/s3/types"
+
+	"github.com/tablevault/tablevault/shared/object"
+	"github.com/tablevault/tablevault/shared/object/multipart"
+)
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+// Create creates an object, in one request if it is short and in parts if it is long. The store refuses it if the name is
+// taken, and refuses every part that came in other than it was sent; the whole is compared with what the store says
+// about it afterwards.
+func (s *Store) Create(ctx context.Context, name string, r io.Reader) (object.Info, error) {
+	if err := object.ValidName(name); err != nil {
+		return object.Info{}, fmt.Errorf("create: %w", err)
+	}
+	if err := ctx.Err(); err != nil {
+		return object.Info{}, fmt.Errorf("create %s: %w", name, err)
+	}
+	var id [16]byte
+	rand.Read(id[:])
+	t := &target{s: s, name: name, writer: hex.EncodeToString(id[:]), sum: crc32.New(castagnoli), sums: map[int]*string{}}
+	size, err := s.uploads.Upload(ctx, io.TeeReader(r, t.sum), t)
+	if t.strays {
+		// An upload whose id was lost can only be found by its object's name.
+		sweep, cancel := context.WithTimeout(context.WithoutCancel(ctx), sweepTimeout)
+		defer cancel()
+		if serr := t.sweep(sweep); serr != nil {
+			err = errors.Join(err, fmt.Errorf("look for an upload whose id was lost: %w", serr))
+		}
+	}
+	if err != nil {
+		return object.Info{}, fmt.Errorf("create %s: %w", name, err)
+	}
+	info, _, err := s.head(ctx, name)
+	switch streamed := "crc32c:" + hex.EncodeToString(t.sum.Sum(nil)); {
+	case errors.Is(err, fs.ErrNotExist):
+		return object.Info{}, fmt.Errorf("create %s: the store took it, and does not have it", name)
+	case err != nil:
+		return object.Info{}, fmt.Errorf("create %s: the store took it; ask what it has: %w", name, err)
+	case info.Size != size || info.Checksum != streamed:
+		return object.Info{}, fmt.Errorf("create %s: the store has %d bytes with the checksum %q, streamed were %d with %s",
+			name, info.Size, info.Checksum, size, streamed)
+	}
+	return info, nil
+}
+
+// sweepTimeout is the time for finding an upload whose id was lost.
+const sweepTimeout = 10 * time.Second
+
+// target is one object that is being created.
+type target struct {
+	s      *Store
+	name   string
+	writer string    // random, and kept with the object, so that it is known whose it is
+	sum    hash.Hash // of what was read so far
+	strays bool      // there may be an upload of which the id is not known
+
+	mu   sync.Mutex
+	sums map[int]*string // of the parts by their numbers
+}
+
+var _ multipart.Target = (*target)(nil)
+
+// encode is a CRC-32C as S3 writes it.
+func encode(sum hash.Hash) *string {
+	return aws.String(base64.StdEncoding.EncodeToString(sum.Sum(nil)))
+}
+
+// Put stores the object in one request.
+func (t *target) Put(ctx context.Context, body *multipart.Body) error {
+	s := t.s
+	input := &s3.PutObjectInput{
+		Bucket: &s.config.Bucket, Key: s.key(t.name), IfNoneMatch: aws.String("*"),
+		ContentLength: aws.Int64(body.Size()), ChecksumCRC32C: encode(t.sum),
+		Metadata: map[string]string{writerKey: t.writer},
+	}
+	input.ServerSideEncryption, input.SSEKMSKeyId = s.config.encryption()
+	input.StorageClass = s.config.class(t.name)
+	input.ObjectLockMode, input.ObjectLockRetainUntilDate = s.config.retention()
+	doubt, err := s.do(ctx, t.name, func(ctx context.Context) error {
+		input.Body = body.Reader()
+		_, err := s.client.PutObject(ctx, input)
+		return err
+	})
+	return t.settle(ctx, doubt, err)
+}
+
+// Begin begins an upload.
+func (t *target) Begin(ctx context.Context) (string, error) {
+	s := t.s
+	input := &s3.CreateMultipartUploadInput{
+		Bucket: &s.config.Bucket, Key: s.key(t.name),
+		ChecksumAlgorithm: types.ChecksumAlgorithmCrc32c, ChecksumType: types.ChecksumTypeFullObject,
+		Metadata: map[string]string{writerKey: t.writer},
+	}
+	input.ServerSideEncryption, input.SSEKMSKeyId = s.config.encryption()
+	input.StorageClass = s.config.class(t.name)
+	input.ObjectLockMode, input.ObjectLockRetainUntilDate = s.config.retention()
+	var out *s3.CreateMultipartUploadOutput
+	doubt, err := s.do(ctx, "", func(ctx context.Context) (err error) {
+		out, err = s.client.CreateMultipartUpload(ctx, input)
+		return err
+	})
+	t.strays = doubt
+	if err != nil {
+		return "", fmt.Errorf("begin an upload: %w", err)
+	}
+	return aws.ToString(out.UploadId), nil
+}
+
+// Part stores a part. A part that is stored twice, since an answer was lost, is the same part.
+func (t *target) Part(ctx context.Context, upload string, number int, body *multipart.Body) (string, error) {
+	s := t.s
+	sum := crc32.New(castagnoli)
+	if _, err := body.WriteTo(sum); err != nil {
+		return "", err
+	}
+	var out *s3.UploadPartOutput
+	_, err := s.do(ctx, "", func(ctx context.Context) (err error) {
+		out, err = s.client.UploadPart(ctx, &s3.UploadPartInput{
+			Bucket: &s.config.Bucket, Key: s.key(t.name), UploadId: &upload, PartNumber: aws.Int32(int32(number)),
+			ContentLength: aws.Int64(body.Size()), ChecksumCRC32C: encode(sum), Body: body.Reader(),
+		})
+		return err
+	})
+	if err != nil {
+		return "", fmt.Errorf("part %d: %w", number, err)
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.sums[number] = encode(sum)
+	return aws.ToString(out.ETag), nil
+}
+
+// Complete makes the parts the object.
+func (t *target) Complete(ctx context.Context, upload string, parts []multipart.Part) error {
+	s := t.s
+	var size int64
+	completed := make([]types.CompletedPart, len(parts))
+	for i, p := range parts {
+		size += p.Size
+		completed[i] = types.CompletedPart{PartNumber: aws.Int32(int32(p.Number)), ETag: &p.Tag, ChecksumCRC32C: t.sums[p.Number]}
+	}
+	doubt, err := s.do(ctx, "", func(ctx context.Context) error {
+		_, err := s.client.CompleteMultipartUpload(ctx, &s3.CompleteMultipartUploadInput{
+			Bucket: &s.config.Bucket, Key: s.key(t.name), UploadId: &upload, IfNoneMatch: aws.String("*"),
+			ChecksumCRC32C: encode(t.sum), ChecksumType: types.ChecksumTypeFullObject, MpuObjectSize: &size,
+			MultipartUpload: &types.CompletedMultipartUpload{Parts: completed},
+		})
+		return err
+	})
+	if errors.Is(err, errNoUpload) {
+		// Either an earlier attempt completed it, or another's object came first and the store dropped the upload.
+		doubt = true
+	}
+	return t.settle(ctx, doubt, err)
+}
+
+// settle finds out who has the name, if the answers leave open whether this call has it.
+func (t *target) settle(ctx context.Context, doubt bool, err error) error {
+	if err == nil || !doubt || ctx.Err() != nil {
+		return err
+	}
+	_, writer, herr := t.s.head(ctx, t.name)
+	switch {
+	case herr != nil:
+		return err // it may come to exist yet, and so nothing is known
+	case writer == t.writer:
+		return nil
+	case errors.Is(err, fs.ErrExist):
+		return err
+	}
+	return fmt.Errorf("%w: %w", fs.ErrExist, err)
+}
+
+// Abort gives an upload up, and makes sure that no part which was on its way outlives it.
+func (t *target) Abort(ctx context.Context, upload string) error {
+	return t.s.abort(ctx, t.name, upload)
+}
+
+// sweep gives up whatever uploads of the object there are. One of another writer of the same name loses its parts too, and
+// is told so: it would have lost the name, or both fail and try again.
+func (t *target) sweep(ctx context.Context) error {
+	for upload, err := range t.s.unfinished(ctx, *t.s.key(t.name)) {
+		if err != nil {
+			return err
+		}
+		if upload.Name != t.name {
+			continue
+		}
+		if err := t.s.abort(ctx, upload.Name, upload.ID); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// abort gives an upload up with all its parts. That there is none is no error.
+func (s *Store) abort(ctx context.Context, name, upload string) error {
+	for {
+		_, err := s.do(ctx, "", func(ctx context.Context) error {
+			_, err := s.client.AbortMultipartUpload(ctx, &s3.AbortMultipartUploadInput{
+				Bucket: &s.config.Bucket, Key: s.key(name), UploadId: &upload,
+			})
+			return err
+		})
+		if err != nil && !errors.Is(err, errNoUpload) {
+			return fmt.Errorf("abort the upload of %s: %w", name, err)
+		}
+		// A part that was on its way while the upload was aborted can outlive it.
+		_, err = s.do(ctx, "", func(ctx context.Context) error {
+			_, err := s.client.ListParts(ctx, &s3.ListPartsInput{Bucket: &s.config.Bucket, Key: s.key(name), UploadId: &upload, MaxParts: aws.Int32(1)})
+			return err
+		})
+		if errors.Is(err, errNoUpload) || errors.Is(err, fs.ErrPermission) {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("ask for the parts of %s: %w", name, err)
+		}
+	}
+}
+
+func (c Config) encryption() (types.ServerSideEncryption, *string) {
+	if c.KMSKey == "" {
+		return "", nil
+	}
+	return types.ServerSideEncryptionAwsKms, &c.KMSKey
+}
+
+func (c Config) class(name string) types.StorageClass {
+	if c.Cold == nil || !c.Cold(name) {
+		return ""
+	}
+	return types.StorageClass(c.StorageClass)
+}
+
+func (c Config) retention() (types.ObjectLockMode, *time.Time) {
+	if c.Lock == "" {
+		return "", nil
+	}
+	return types.ObjectLockMode(c.Lock), aws.Time(time.Now().Add(c.Retain).UTC().Truncate(time.Second))
+}
