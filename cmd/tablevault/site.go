@@ -103,6 +103,7 @@ func (s *site) call(ctx context.Context, cmd function.Command, reply any) error 
 func (s *site) repository(ctx context.Context) (*backup.Repository, error) {
 	store, err := address.Open(ctx, s.env.Vault, address.Config{
 		Credentials: func(context.Context) (address.Credentials, error) { return address.Credentials(s.env.Credentials), nil },
+		S3:          func(context.Context) (address.Credentials, error) { return address.Credentials(s.env.S3), nil },
 	})
 	if err != nil {
 		return nil, err

@@ -58,6 +58,11 @@ type Env struct {
 	// (ALIBABA_CLOUD_ACCESS_KEY_ID, _SECRET, ALIBABA_CLOUD_SECURITY_TOKEN). Those
 	// of the invocation are preferred.
 	Credentials Credentials
+
+	// S3 are the credentials for s3:// vaults (AWS_ACCESS_KEY_ID,
+	// AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN), of which the platform knows
+	// nothing: they are set as the function's environment.
+	S3 Credentials
 }
 
 // ReadEnv reads environ, in the form of os.Environ, and validates it as a whole:
@@ -85,6 +90,11 @@ func ReadEnv(environ []string) (Env, error) {
 		ID:     values["ALIBABA_CLOUD_ACCESS_KEY_ID"],
 		Secret: values["ALIBABA_CLOUD_ACCESS_KEY_SECRET"],
 		Token:  values["ALIBABA_CLOUD_SECURITY_TOKEN"],
+	}
+	env.S3 = Credentials{
+		ID:     values["AWS_ACCESS_KEY_ID"],
+		Secret: values["AWS_SECRET_ACCESS_KEY"],
+		Token:  values["AWS_SESSION_TOKEN"],
 	}
 	if mb, err := strconv.Atoi(values["FC_FUNCTION_MEMORY_SIZE"]); err == nil && mb > 0 {
 		env.MemoryMB = mb

@@ -18,10 +18,12 @@ import (
 	"github.com/tablevault/tablevault/shared/vault"
 )
 
-// Store opens the store that the vault is in, with the invocation's credentials.
+// Store opens the store that the vault is in, with the invocation's credentials if it is a bucket of OSS, and with those
+// of the environment if it is one of S3, which the platform knows nothing of.
 func Store(ctx context.Context, inv *function.Invocation) (object.Store, error) {
 	return address.Open(ctx, inv.Env.Vault, address.Config{
 		Credentials: func(context.Context) (address.Credentials, error) { return address.Credentials(inv.Credentials), nil },
+		S3:          func(context.Context) (address.Credentials, error) { return address.Credentials(inv.Env.S3), nil },
 	})
 }
 

@@ -13,13 +13,14 @@ import (
 
 	"github.com/tablevault/tablevault/shared/object"
 	"github.com/tablevault/tablevault/shared/object/dir"
+	"github.com/tablevault/tablevault/shared/object/s3"
 )
 
 // Config is what opening a store needs beside its address.
 type Config struct {
-	// Credentials are asked for before each request to a bucket, so that they can change under way. A directory needs
-	// none.
-	Credentials func(context.Context) (Credentials, error)
+	// Credentials are asked for before each request to a bucket of OSS, and S3 before each to one of S3, so that they can
+	// change under way. What the address does not need may be nil.
+	Credentials, S3 func(context.Context) (Credentials, error)
 }
 
 // Credentials sign the requests to a bucket. Token is empty unless they are temporary.
@@ -31,7 +32,7 @@ type Credentials struct {
 //
 //	file:///abs/path        a directory, see package dir
 //	oss://bucket/prefix     a bucket of Alibaba Cloud OSS, not built in yet
-//	s3://bucket/prefix      a bucket of S3, not built in yet
+//	s3://bucket/prefix      a bucket of S3, see s3.Parse for its parameters
 func Open(ctx context.Context, address string, config Config) (object.Store, error) {
 	u, err := url.Parse(address)
 	if err != nil {
@@ -52,7 +53,25 @@ func Open(ctx context.Context, address string, config Config) (object.Store, err
 			return nil, err
 		}
 		return store, nil
-	case "oss", "s3":
+	case "s3":
+		c, err := s3.Parse(address)
+		if err != nil {
+			return nil, err
+		}
+		if config.S3 == nil {
+			return nil, fmt.Errorf("address of an object store %q: no keys for S3 were given", address)
+		}
+		c.Cold = data
+		c.Credentials = func(ctx context.Context) (s3.Credentials, error) {
+			now, err := config.S3(ctx)
+			return s3.Credentials(now), err
+		}
+		store, err := s3.Open(ctx, c)
+		if err != nil {
+			return nil, err
+		}
+		return store, nil
+	case "oss":
 		return nil, fmt.Errorf("%s stores are not built into this version yet: %s; use file:///path", u.Scheme, address)
 	case "":
 		return nil, fmt.Errorf("address of an object store %q: no scheme; a directory is written file:///path", address)
@@ -60,6 +79,10 @@ func Open(ctx context.Context, address string, config Config) (object.Store, err
 		return nil, fmt.Errorf("address of an object store %q: unknown scheme %q; known are file, oss and s3", address, u.Scheme)
 	}
 }
+
+// data reports whether an object of a vault is rows, which are most of its bytes and read in a restore only, and not one
+// of the small documents that every run reads. A storage class with a price on reading is for them alone.
+func data(name string) bool { return strings.Contains(name, "/shards/") }
 
 // File returns the address of the directory with an absolute path.
 func File(path string) string {
