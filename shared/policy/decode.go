@@ -1,0 +1,527 @@
+package policy
+
+import (
+	"cmp"
+	"fmt"
+	"net/url"
+	"path"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/goccy/go-yaml/ast"
+	"github.com/goccy/go-yaml/parser"
+
+	"github.com/tablevault/tablevault/shared/vault"
+)
+
+// Problem is one thing that is wrong in a policy.
+type Problem struct {
+	File string `json:"file"`
+	Line int    `json:"line"`
+	Text string `json:"text"`
+}
+
+func (p *Problem) Error() string { return fmt.Sprintf("%s:%d: %s", p.File, p.Line, p.Text) }
+
+// Problems are all that is wrong in a policy, by line.
+type Problems []*Problem
+
+// Error has a line for each problem.
+func (p Problems) Error() string {
+	lines := make([]string, len(p))
+	for i, problem := range p {
+		lines[i] = problem.Error()
+	}
+	return strings.Join(lines, "\n")
+}
+
+// Permanent says that reading the same file again will not help.
+func (p Problems) Permanent() bool { return true }
+
+// The bounds of what is read.
+const (
+	maxFile  = 256 << 10
+	maxRules = 1000
+	maxList  = 1000
+)
+
+// Decode reads a policy. file is its name in errors, which are Problems.
+func Decode(file string, data []byte) (*Policy, error) {
+	d := &decoder{file: file}
+	p := d.policy(data)
+	if len(d.problems) > 0 {
+		slices.SortStableFunc(d.problems, func(a, b *Problem) int { return cmp.Compare(a.Line, b.Line) })
+		return nil, d.problems
+	}
+	return p, nil
+}
+
+type decoder struct {
+	file     string
+	problems Problems
+}
+
+func (d *decoder) problem(n ast.Node, format string, args ...any) {
+	d.at(line(n), format, args...)
+}
+
+func (d *decoder) at(line int, format string, args ...any) {
+	d.problems = append(d.problems, &Problem{File: d.file, Line: line, Text: fmt.Sprintf(format, args...)})
+}
+
+func line(n ast.Node) int {
+	if n != nil {
+		if t := n.GetToken(); t != nil && t.Position != nil {
+			return t.Position.Line
+		}
+	}
+	return 1
+}
+
+// The keys of the file's mappings. Those of a rule may stand at the top as
+// well, where they hold for every rule that does not say otherwise.
+var (
+	topKeys   = []string{"version", "vault", "account_instances", "workers", "rules"}
+	ruleKeys  = []string{"tables", "kind", "every", "keep", "segment_size", "part_size", "lanes", "read_units", "destinations", "drill"}
+	keepKeys  = []string{"for", "at_least"}
+	drillKeys = []string{"every", "to"}
+)
+
+func (d *decoder) policy(data []byte) *Policy {
+	if len(data) > maxFile {
+		d.at(1, "%d bytes: want at most %d", len(data), maxFile)
+		return nil
+	}
+	tree, err := parser.ParseBytes(data, 0)
+	if err != nil {
+		line, text := yamlError(err)
+		d.at(line, "no YAML: %s", text)
+		return nil
+	}
+	var bodies []ast.Node
+	for _, doc := range tree.Docs {
+		if doc != nil && doc.Body != nil && doc.Body.Type() != ast.CommentType {
+			bodies = append(bodies, doc.Body)
+		}
+	}
+	if len(bodies) != 1 {
+		d.at(1, "%d YAML documents: want one; `tablevault init` writes a first policy", len(bodies))
+		return nil
+	}
+	top := d.mapping(bodies[0], "the policy", append(slices.Clone(topKeys), ruleKeys...))
+	if top == nil {
+		return nil
+	}
+	p := Default()
+	if v := top.get("version"); v != nil {
+		if n, ok := d.integer(v, "version", 1, 1<<30); ok && n != 1 {
+			d.problem(v, "version %d: this tablevault reads version 1; use a newer one", n)
+		}
+	}
+	if v := top.get("vault"); v != nil {
+		p.Vault = d.address(v, "vault")
+	}
+	d.workers(top, &p.Workers)
+	list := top.get("rules")
+	if list == nil {
+		r := d.rule(&mapping{line: top.line}, top, "default")
+		p.Rules = []Rule{r}
+		return p
+	}
+	items, ok := list.(*ast.SequenceNode)
+	if !ok || len(items.Values) == 0 || len(items.Values) > maxRules {
+		d.problem(list, "rules: want a list of 1 to %d rules, each with a name", maxRules)
+		return nil
+	}
+	for _, item := range items.Values {
+		m := d.mapping(item, "a rule", append([]string{"name"}, ruleKeys...))
+		if m == nil {
+			continue
+		}
+		name := ""
+		if v := m.get("name"); v == nil {
+			d.at(m.line, "a rule without a name: ids of backups derive from it")
+		} else if name = d.text(v, "name"); !nameForm.MatchString(name) {
+			d.problem(v, "name %q: want letters, digits, - and _, at most 64", name)
+		} else if i := slices.IndexFunc(p.Rules, func(r Rule) bool { return r.Name == name }); i >= 0 {
+			d.problem(v, "name %q stands twice: ids of backups derive from it", name)
+		}
+		p.Rules = append(p.Rules, d.rule(m, top, name))
+	}
+	return p
+}
+
+var nameForm = regexp.MustCompile(`^[A-Za-z0-9_-]{1,64}$`)
+
+func (d *decoder) workers(top *mapping, w *Workers) {
+	if v := top.get("account_instances"); v != nil {
+		if n, ok := d.integer(v, "account_instances", 1, 100_000); ok {
+			w.Account = n
+		}
+	}
+	w.Most = max(1, w.Account*DefaultShare/100)
+	v := top.get("workers")
+	if v == nil {
+		return
+	}
+	text := d.scalar(v)
+	share, percent := strings.CutSuffix(text, "%")
+	n, err := strconv.Atoi(strings.TrimSpace(share))
+	switch {
+	case err != nil || n < 1 || percent && n > 100:
+		d.problem(v, "workers %q: want a number of instances, or a share of the account's such as 60%%", text)
+	case percent:
+		w.Most = max(1, w.Account*n/100)
+	case n > w.Account:
+		d.problem(v, "workers %d: the account has %d instances; say account_instances if it has more", n, w.Account)
+	default:
+		w.Most = n
+	}
+}
+
+// rule reads a rule, with what stands at the top for what it does not say.
+func (d *decoder) rule(m, top *mapping, name string) Rule {
+	r := Rule{Name: name, Kind: vault.Full}
+	get := func(key string) ast.Node {
+		if v := m.get(key); v != nil {
+			return v
+		}
+		return top.get(key)
+	}
+	if v := get("tables"); v == nil {
+		d.at(m.line, "rule %q names no tables: say tables: instance/pattern, such as prod/*", name)
+	} else {
+		r.Tables = d.patterns(v)
+	}
+	if v := get("kind"); v != nil {
+		switch kind := d.text(v, "kind"); kind {
+		case "full":
+		case "incremental":
+			d.problem(v, "kind incremental is not built into this version, which reads no change stream: say full")
+		default:
+			d.problem(v, "kind %q: want full%s", kind, suggest(kind, []string{"full", "incremental"}))
+		}
+	}
+	if v := get("every"); v == nil {
+		d.at(m.line, "rule %q does not say how often: say every: hourly", name)
+	} else {
+		r.Every = d.schedule(v, "every")
+	}
+	if v := get("keep"); v != nil {
+		r.Keep = d.keep(v)
+	}
+	if v := get("segment_size"); v != nil {
+		r.Settings.SegmentBytes = d.size(v, "segment_size", 1<<20)
+	}
+	if v := get("part_size"); v != nil {
+		r.Settings.PartBytes = d.size(v, "part_size", 1<<20)
+	}
+	if v := get("lanes"); v != nil {
+		r.Settings.Lanes, _ = d.integer(v, "lanes", 1, vault.MaxLanes)
+	}
+	if v := get("read_units"); v != nil {
+		n, _ := d.integer(v, "read_units", 1, 1<<30)
+		r.Settings.ReadUnits = float64(n)
+	}
+	if v := get("destinations"); v != nil {
+		for _, item := range d.list(v, "destinations") {
+			if a := d.address(item, "destinations"); slices.Contains(r.Destinations, a) {
+				d.problem(item, "destination %s stands twice", a)
+			} else {
+				r.Destinations = append(r.Destinations, a)
+			}
+		}
+	}
+	if v := get("drill"); v != nil {
+		r.Drill = d.drill(v)
+	}
+	return r
+}
+
+func (d *decoder) patterns(v ast.Node) []Pattern {
+	var patterns []Pattern
+	for _, item := range d.list(v, "tables") {
+		text := d.text(item, "tables")
+		p := Pattern{}
+		rest, not := strings.CutPrefix(text, "!")
+		p.Not = not
+		p.Instance, p.Table, _ = strings.Cut(rest, "/")
+		if !instanceForm.MatchString(p.Instance) || !tableForm.MatchString(p.Table) {
+			d.problem(item, "tables %q: want instance/table, with * and ? in the table's name only, such as prod/orders_*; ! in front leaves tables out", text)
+			continue
+		}
+		patterns = append(patterns, p)
+	}
+	if len(patterns) > 0 && !slices.ContainsFunc(patterns, func(p Pattern) bool { return !p.Not }) {
+		d.problem(v, "tables: every pattern leaves tables out, none names any")
+	}
+	return patterns
+}
+
+var (
+	instanceForm = regexp.MustCompile(`^[A-Za-z0-9-]{1,64}$`)
+	tableForm    = regexp.MustCompile(`^[A-Za-z0-9_*?]{1,255}$`)
+)
+
+func (d *decoder) schedule(v ast.Node, key string) Schedule {
+	s, err := ParseSchedule(d.text(v, key))
+	if err != nil {
+		d.problem(v, "%s: %v", key, err)
+	}
+	return s
+}
+
+func (d *decoder) keep(v ast.Node) Keep {
+	var k Keep
+	if _, isText := v.(*ast.StringNode); isText {
+		k.For = d.duration(v, "keep")
+		return k
+	}
+	m := d.mapping(v, "keep", keepKeys)
+	if m == nil {
+		return k
+	}
+	if v := m.get("for"); v != nil {
+		k.For = d.duration(v, "keep.for")
+	} else {
+		d.at(m.line, "keep says no time: want for: 72 hours")
+	}
+	if v := m.get("at_least"); v != nil {
+		k.AtLeast, _ = d.integer(v, "keep.at_least", 1, 1_000_000)
+	}
+	return k
+}
+
+func (d *decoder) duration(v ast.Node, key string) time.Duration {
+	n, err := ParseDuration(d.text(v, key))
+	if err != nil {
+		d.problem(v, "%s: %v", key, err)
+	}
+	return n
+}
+
+func (d *decoder) drill(v ast.Node) *Drill {
+	m := d.mapping(v, "drill", drillKeys)
+	if m == nil {
+		return nil
+	}
+	drill := &Drill{}
+	if v := m.get("every"); v == nil {
+		d.at(m.line, "drill does not say how often: say every: weekly")
+	} else {
+		drill.Every = d.schedule(v, "drill.every")
+	}
+	if v := m.get("to"); v == nil {
+		d.at(m.line, "drill names no table to restore into: say to: instance/table")
+	} else {
+		drill.To = d.text(v, "drill.to")
+		instance, table, _ := strings.Cut(drill.To, "/")
+		if !instanceForm.MatchString(instance) || !tableForm.MatchString(table) || strings.ContainsAny(table, "*?") {
+			d.problem(v, "drill.to %q: want instance/table", drill.To)
+		}
+	}
+	return drill
+}
+
+var sizeForm = regexp.MustCompile(`^([0-9]{1,12}) ?(B|kB|MB|GB|TB|KiB|MiB|GiB|TiB)?$`)
+
+func (d *decoder) size(v ast.Node, key string, least int64) int64 {
+	text := d.scalar(v)
+	m := sizeForm.FindStringSubmatch(text)
+	if m == nil {
+		d.problem(v, "%s %q: want a size such as 512 MiB", key, text)
+		return 0
+	}
+	n, err := strconv.ParseInt(m[1], 10, 64)
+	unit := map[string]int64{"": 1, "B": 1, "kB": 1e3, "MB": 1e6, "GB": 1e9, "TB": 1e12, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}[m[2]]
+	if err != nil || n > maxSize/unit || n*unit < least {
+		d.problem(v, "%s %q: want at least %d MiB", key, text, least>>20)
+		return 0
+	}
+	return n * unit
+}
+
+func (d *decoder) address(v ast.Node, key string) string {
+	text := d.text(v, key)
+	u, err := url.Parse(text)
+	switch {
+	case err != nil || u.RawQuery != "" || u.Fragment != "" || u.User != nil:
+	case u.Scheme == "file" && u.Host == "" && path.IsAbs(u.Path):
+		return text
+	case (u.Scheme == "oss" || u.Scheme == "s3") && u.Host != "" && u.Port() == "":
+		return text
+	}
+	hint := ""
+	if !strings.Contains(text, "://") {
+		hint = fmt.Sprintf(": is it oss://%s?", text)
+	}
+	d.problem(v, "%s %q: want oss://bucket/prefix, s3://bucket/prefix or file:///folder%s", key, text, hint)
+	return ""
+}
+
+// integer reads a whole number within bounds.
+func (d *decoder) integer(v ast.Node, key string, least, most int) (int, bool) {
+	text := d.scalar(v)
+	n, err := strconv.Atoi(text)
+	if _, quoted := v.(*ast.StringNode); quoted || err != nil || n < least || n > most {
+		d.problem(v, "%s %q: want a number from %d to %d", key, text, least, most)
+		return 0, false
+	}
+	return n, true
+}
+
+// text reads a string.
+func (d *decoder) text(v ast.Node, key string) string {
+	if s, ok := v.(*ast.StringNode); ok && s.Value != "" {
+		return s.Value
+	}
+	d.problem(v, "%s: want text, not %s", key, kind(v))
+	return ""
+}
+
+// scalar is a scalar as it was written, and empty for anything else.
+func (d *decoder) scalar(v ast.Node) string {
+	switch v := v.(type) {
+	case *ast.StringNode:
+		return v.Value
+	case *ast.IntegerNode, *ast.FloatNode:
+		return v.GetToken().Value
+	}
+	return kind(v)
+}
+
+// list reads a list, or one value as a list of it.
+func (d *decoder) list(v ast.Node, key string) []ast.Node {
+	items, ok := v.(*ast.SequenceNode)
+	if !ok {
+		return []ast.Node{v}
+	}
+	if len(items.Values) == 0 || len(items.Values) > maxList {
+		d.problem(v, "%s: want 1 to %d entries", key, maxList)
+		return nil
+	}
+	return items.Values
+}
+
+func kind(v ast.Node) string {
+	switch v := v.(type) {
+	case nil, *ast.NullNode:
+		return "nothing"
+	case *ast.StringNode:
+		return strconv.Quote(v.Value)
+	case *ast.IntegerNode, *ast.FloatNode, *ast.BoolNode:
+		return "the " + strings.ToLower(v.Type().String()) + " " + v.GetToken().Value
+	case *ast.SequenceNode:
+		return "a list"
+	case *ast.MappingNode, *ast.MappingValueNode:
+		return "a mapping"
+	case *ast.AnchorNode, *ast.AliasNode, *ast.MergeKeyNode:
+		return "an anchor or alias"
+	}
+	return "YAML of type " + v.Type().String()
+}
+
+// mapping is a mapping's values by key.
+type mapping struct {
+	line   int
+	values map[string]ast.Node
+}
+
+func (m *mapping) get(key string) ast.Node { return m.values[key] }
+
+// mapping reads a mapping of known keys, each at most once and with a value.
+func (d *decoder) mapping(v ast.Node, what string, keys []string) *mapping {
+	var entries []*ast.MappingValueNode
+	switch v := v.(type) {
+	case *ast.MappingNode:
+		entries = v.Values
+	case *ast.MappingValueNode:
+		entries = []*ast.MappingValueNode{v}
+	default:
+		d.problem(v, "%s: want a mapping with the keys %s, not %s", what, strings.Join(keys, ", "), kind(v))
+		return nil
+	}
+	m := &mapping{line: line(v), values: map[string]ast.Node{}}
+	if len(entries) > 0 {
+		m.line = line(entries[0].Key)
+	}
+	for _, e := range entries {
+		key, ok := e.Key.(*ast.StringNode)
+		switch {
+		case !ok:
+			d.problem(e.Key, "key %s: want one of %s", kind(e.Key), strings.Join(keys, ", "))
+		case !slices.Contains(keys, key.Value):
+			d.problem(key, "unknown key %q in %s%s", key.Value, what, suggest(key.Value, keys))
+		case m.values[key.Value] != nil:
+			d.problem(key, "key %q stands twice", key.Value)
+		case e.Value == nil || e.Value.Type() == ast.NullType:
+			d.problem(key, "%s has no value", key.Value)
+		default:
+			m.values[key.Value] = e.Value
+		}
+	}
+	return m
+}
+
+// suggest names the known word that is most like a wrong one, if one is alike;
+// else all of them.
+func suggest(word string, known []string) string {
+	best, least := "", 3
+	for _, k := range known {
+		if n := distance(strings.ToLower(word), k); n < least {
+			best, least = k, n
+		}
+	}
+	switch {
+	case best != "":
+		return fmt.Sprintf(": did you mean %q?", best)
+	case len(known) > 3:
+		return "; those known are " + strings.Join(known, ", ")
+	}
+	return ""
+}
+
+// distance is how many letters are to be added, dropped, changed or swapped
+// with their neighbours to make one word of the other.
+func distance(a, b string) int {
+	if len(a) > 64 {
+		return len(a)
+	}
+	rows := make([][]int, len(a)+1)
+	for i := range rows {
+		rows[i] = make([]int, len(b)+1)
+		rows[i][0] = i
+	}
+	for j := range rows[0] {
+		rows[0][j] = j
+	}
+	for i := 1; i <= len(a); i++ {
+		for j := 1; j <= len(b); j++ {
+			change := 1
+			if a[i-1] == b[j-1] {
+				change = 0
+			}
+			rows[i][j] = min(rows[i-1][j]+1, rows[i][j-1]+1, rows[i-1][j-1]+change)
+			if i > 1 && j > 1 && a[i-1] == b[j-2] && a[i-2] == b[j-1] {
+				rows[i][j] = min(rows[i][j], rows[i-2][j-2]+1)
+			}
+		}
+	}
+	return rows[len(a)][len(b)]
+}
+
+var yamlPlace = regexp.MustCompile(`^\[(\d+):\d+\] ([^\n]*)`)
+
+// yamlError takes an error of the YAML parser apart: its line and its text
+// without the excerpt that follows.
+func yamlError(err error) (line int, text string) {
+	m := yamlPlace.FindStringSubmatch(err.Error())
+	if m == nil {
+		return 1, err.Error()
+	}
+	line, _ = strconv.Atoi(m[1])
+	return max(line, 1), m[2]
+}

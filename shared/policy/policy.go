@@ -1,0 +1,202 @@
+// Package policy is what an operator wants backed up, how often, how fast and
+// for how long: the file tablevault.yaml.
+//
+// The shortest policy names a vault, tables, an interval and a retention:
+//
+//	vault: oss://acme-backups/tablevault
+//	tables: prod/*
+//	every: hourly
+//	keep: 72 hours
+//
+// What stands at the top holds for every rule; a file without rules is one rule
+// called "default". Decoding is strict: a key that is not known, a value that
+// cannot be meant and a setting that this version does not carry out are
+// problems with their line, all of them at once.
+//
+// The package is pure: it reads bytes, and is given the time.
+package policy
+
+import (
+	_ "embed"
+	"fmt"
+	"math"
+	"path"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/tablevault/tablevault/shared/vault"
+)
+
+// FileName is the name under which commands look for a policy.
+const FileName = "tablevault.yaml"
+
+// Schema is the JSON schema of the file, for editors.
+//
+//go:embed schema.json
+var Schema []byte
+
+// Template is the policy that `tablevault init` writes: the shortest one, with
+// the other settings as comments.
+//
+//go:embed template.yaml
+var Template string
+
+// Policy is a decoded tablevault.yaml.
+type Policy struct {
+	// Vault is the address of the vault; empty leaves it to the functions'
+	// environment.
+	Vault   string  `json:"vault,omitempty"`
+	Workers Workers `json:"workers"`
+	Rules   []Rule  `json:"rules"`
+}
+
+// Workers is how many function instances tablevault uses at a time.
+type Workers struct {
+	// Account is how many instances the account may run in the region.
+	Account int `json:"account_instances"`
+	// Most is tablevault's share of them, at least one.
+	Most int `json:"most"`
+}
+
+// The defaults of Workers: a new account has a hundred instances, and what
+// else runs there keeps the greater part of the rest.
+const (
+	DefaultAccount = 100
+	DefaultShare   = 60 // per cent
+)
+
+// Default is what holds without a policy: nothing is due, and the default share
+// of instances may work on what was asked for.
+func Default() *Policy {
+	return &Policy{Workers: Workers{Account: DefaultAccount, Most: DefaultAccount * DefaultShare / 100}}
+}
+
+// Rule says what is to be done with some tables.
+type Rule struct {
+	// Name is unique in the policy. Ids of backups derive from it: a rule with
+	// another name starts anew.
+	Name   string     `json:"name"`
+	Tables []Pattern  `json:"tables"`
+	Kind   vault.Kind `json:"kind"`
+	Every  Schedule   `json:"every"`
+	Keep   Keep       `json:"keep"`
+	// Settings are those of the rule's plans; what is zero has a default.
+	Settings vault.Settings `json:"settings"`
+	// Destinations are the addresses of further vaults that sealed backups are
+	// copied to.
+	Destinations []string `json:"destinations,omitempty"`
+	Drill        *Drill   `json:"drill,omitempty"`
+}
+
+// Trigger names the rule in plans and in the ids of backups.
+func (r *Rule) Trigger() string { return "policy/" + r.Name }
+
+// Backup is the backup of a table that the rule makes for one of its instants.
+// All ticks that find the instant due agree on it.
+func (r *Rule) Backup(t vault.TableID, due time.Time) vault.Backup {
+	return vault.Backup{Table: t, ID: vault.NewBackupID(due, r.Trigger(), t.Path(), string(r.Kind))}
+}
+
+// Instances are the instances that the rule's patterns name, in their order.
+func (r *Rule) Instances() []string {
+	var names []string
+	for _, p := range r.Tables {
+		if !p.Not && !slices.Contains(names, p.Instance) {
+			names = append(names, p.Instance)
+		}
+	}
+	return names
+}
+
+// Match says whether the rule is about a table: the last pattern that matches
+// decides, and one that begins with an exclamation mark says no.
+func (r *Rule) Match(instance, table string) bool {
+	for _, p := range slices.Backward(r.Tables) {
+		if p.match(instance, table) {
+			return !p.Not
+		}
+	}
+	return false
+}
+
+// Pattern names tables: instance/table, where * and ? in the table's name stand
+// for any characters and for one.
+type Pattern struct {
+	Not             bool
+	Instance, Table string
+}
+
+func (p Pattern) match(instance, table string) bool {
+	ok, err := path.Match(p.Table, table)
+	return p.Instance == instance && err == nil && ok
+}
+
+// Literal says whether the pattern names one table.
+func (p Pattern) Literal() bool { return !strings.ContainsAny(p.Table, "*?") }
+
+// String is the pattern as a policy has it.
+func (p Pattern) String() string {
+	s := p.Instance + "/" + p.Table
+	if p.Not {
+		s = "!" + s
+	}
+	return s
+}
+
+// MarshalText writes String's form.
+func (p Pattern) MarshalText() ([]byte, error) { return []byte(p.String()), nil }
+
+// Keep is a retention. This version shows it and removes nothing.
+type Keep struct {
+	// For is the age up to which backups are kept; zero keeps all.
+	For time.Duration
+	// AtLeast is how many sealed backups of a table stay whatever their age.
+	AtLeast int
+}
+
+// String is the retention as people say it.
+func (k Keep) String() string {
+	s := "for ever"
+	if k.For > 0 {
+		s = spell(k.For)
+	}
+	if k.AtLeast > 0 {
+		s += fmt.Sprintf(", and the newest %d in any case", k.AtLeast)
+	}
+	return s
+}
+
+// MarshalText writes String's form.
+func (k Keep) MarshalText() ([]byte, error) { return []byte(k.String()), nil }
+
+// Drill is how often a restore is rehearsed, and where. This version shows it
+// and rehearses nothing.
+type Drill struct {
+	Every Schedule `json:"every"`
+	// To is the table to restore into, instance/table.
+	To string `json:"to"`
+}
+
+// spell writes a duration in its greatest whole unit: "72 hours", "30 days".
+func spell(d time.Duration) string {
+	for _, u := range []struct {
+		name string
+		size time.Duration
+	}{{"week", 7 * 24 * time.Hour}, {"day", 24 * time.Hour}, {"hour", time.Hour}, {"minute", time.Minute}} {
+		// Three days are said as 72 hours, as backups are counted in hours.
+		if n := d / u.size; d%u.size == 0 && n > 0 && (u.size <= time.Hour || n > 3) {
+			if n == 1 {
+				return "1 " + u.name
+			}
+			return fmt.Sprintf("%d %ss", n, u.name)
+		}
+	}
+	return d.String()
+}
+
+// maxDuration bounds durations: a hundred years.
+const maxDuration = 100 * 365 * 24 * time.Hour
+
+// maxSize bounds sizes in bytes.
+const maxSize = math.MaxInt64 >> 8
