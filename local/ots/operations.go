@@ -55,6 +55,12 @@ func (c *call) serve() *engine.Error {
 		return c.getShardIterator()
 	case "GetStreamRecord":
 		return c.getStreamRecord()
+	case "StartLocalTransaction":
+		return c.startTransaction()
+	case "CommitTransaction":
+		return c.commitTransaction()
+	case "AbortTransaction":
+		return c.abortTransaction()
 	case "CreateSearchIndex":
 		return c.createSearchIndex()
 	case "ListSearchIndex":
@@ -84,8 +90,7 @@ func leftOut(op string) bool {
 		return true
 	}
 	switch op {
-	case "StartLocalTransaction", "CommitTransaction", "AbortTransaction",
-		"SQLQuery", "UpdateSearchIndex", "ComputeSplits", "ParallelScan", "BulkImport", "BulkExport", "LoadTable", "UnloadTable":
+	case "SQLQuery", "UpdateSearchIndex", "ComputeSplits", "ParallelScan", "BulkImport", "BulkExport", "LoadTable", "UnloadTable":
 		return true
 	}
 	return false

@@ -69,7 +69,7 @@ func (c *call) putRow() *engine.Error {
 	if err := c.decode(&req); err != nil {
 		return err
 	}
-	return c.write(req.GetTableName(), req.TransactionId, engine.Put, req.Row, req.Condition, req.ReturnContent)
+	return c.write(req.GetTableName(), req.GetTransactionId(), engine.Put, req.Row, req.Condition, req.ReturnContent)
 }
 
 func (c *call) updateRow() *engine.Error {
@@ -77,7 +77,7 @@ func (c *call) updateRow() *engine.Error {
 	if err := c.decode(&req); err != nil {
 		return err
 	}
-	return c.write(req.GetTableName(), req.TransactionId, engine.Update, req.RowChange, req.Condition, req.ReturnContent)
+	return c.write(req.GetTableName(), req.GetTransactionId(), engine.Update, req.RowChange, req.Condition, req.ReturnContent)
 }
 
 func (c *call) deleteRow() *engine.Error {
@@ -85,22 +85,11 @@ func (c *call) deleteRow() *engine.Error {
 	if err := c.decode(&req); err != nil {
 		return err
 	}
-	return c.write(req.GetTableName(), req.TransactionId, engine.Delete, req.PrimaryKey, req.Condition, req.ReturnContent)
+	return c.write(req.GetTableName(), req.GetTransactionId(), engine.Delete, req.PrimaryKey, req.Condition, req.ReturnContent)
 }
 
-// noTransaction refuses requests inside of a local transaction.
-func noTransaction(id *string) *engine.Error {
-	if id != nil && *id != "" {
-		return &engine.Error{Code: engine.CodeSessionNotExist, Message: "Session not exist or may be timeout."}
-	}
-	return nil
-}
-
-func (c *call) write(table string, transaction *string, op engine.Op, block []byte, condition *otsprotocol.Condition, content *otsprotocol.ReturnContent) *engine.Error {
+func (c *call) write(table, transaction string, op engine.Op, block []byte, condition *otsprotocol.Condition, content *otsprotocol.ReturnContent) *engine.Error {
 	if err := c.enter(table); err != nil {
-		return err
-	}
-	if err := noTransaction(transaction); err != nil {
 		return err
 	}
 	change := &c.changes(1)[0]
@@ -115,7 +104,7 @@ func (c *call) write(table string, transaction *string, op engine.Op, block []by
 	if err != nil {
 		return err
 	}
-	if err := c.server.engine.Write(table, change); err != nil {
+	if err := c.server.engine.WriteIn(transaction, table, change); err != nil {
 		return err
 	}
 	// PutRow, UpdateRow and DeleteRow have the same answer.
@@ -143,9 +132,6 @@ func (c *call) batchWriteRow() *engine.Error {
 		names[i] = req.tables[i].name
 	}
 	if err := c.enter(names...); err != nil {
-		return err
-	}
-	if err := noTransaction(&req.transaction); err != nil {
 		return err
 	}
 	n := len(req.rows)
@@ -176,7 +162,7 @@ func (c *call) batchWriteRow() *engine.Error {
 	}
 	c.frame.groups = groups
 	if len(groups) > 0 || n == 0 {
-		if err := c.server.engine.BatchWrite(groups, req.atomic); err != nil {
+		if err := c.server.engine.BatchWriteIn(req.transaction, groups, req.atomic); err != nil {
 			return err
 		}
 	}
@@ -314,9 +300,6 @@ func (c *call) getRow() *engine.Error {
 	if err := c.enter(req.GetTableName()); err != nil {
 		return err
 	}
-	if err := noTransaction(req.TransactionId); err != nil {
-		return err
-	}
 	var row plainbuffer.Row
 	if err := c.scanKey(req.PrimaryKey, &row); err != nil {
 		return err
@@ -325,6 +308,7 @@ func (c *call) getRow() *engine.Error {
 	if err != nil {
 		return err
 	}
+	q.Transaction = req.GetTransactionId()
 	c.beginBlock()
 	var page engine.Page
 	if c.answer, page, err = c.server.engine.Get(req.GetTableName(), row.Key, &q, c.answer); err != nil {
@@ -346,9 +330,6 @@ func (c *call) getRange() *engine.Error {
 	if err := c.enter(req.GetTableName()); err != nil {
 		return err
 	}
-	if err := noTransaction(req.TransactionId); err != nil {
-		return err
-	}
 	var start, end plainbuffer.Row
 	if err := c.scanKey(req.InclusiveStartPrimaryKey, &start); err != nil {
 		return err
@@ -367,6 +348,7 @@ func (c *call) getRange() *engine.Error {
 	if q.Query, err = query(req.ColumnsToGet, req.TimeRange, req.MaxVersions, req.Filter, req.StartColumn, req.EndColumn, req.Token); err != nil {
 		return err
 	}
+	q.Transaction = req.GetTransactionId()
 	if req.GetDataBlockTypeHint() == otsprotocol.DataBlockType_DBT_SIMPLE_ROW_MATRIX && len(req.ColumnsToGet) == 0 {
 		return invalid("DBT_SIMPLE_ROW_MATRIX need at least one column to get.")
 	}

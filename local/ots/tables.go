@@ -24,6 +24,9 @@ func (c *call) createTable() *engine.Error {
 	if err != nil {
 		return err
 	}
+	if req.EnableLocalTxn == nil {
+		d.LocalTxn = c.server.engine.Behavior().TransactionsByDefault
+	}
 	return c.server.engine.CreateTable(d)
 }
 

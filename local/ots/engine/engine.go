@@ -65,6 +65,14 @@ type Behavior struct {
 	ListIndexTables bool
 	// MaxTables is the quota of tables, 64 if 0.
 	MaxTables int
+	// IndexedTimestamps lets writes to a table with indexes give timestamps, and
+	// a batch repeat a row of it. By default both are refused.
+	IndexedTimestamps bool
+	// TransactionsByDefault lets every new table have local transactions that is
+	// not told otherwise. By default only a table has them that asks.
+	TransactionsByDefault bool
+	// TransactionLife is how long a local transaction may be open, a minute if 0.
+	TransactionLife time.Duration
 	// TableOperations is how many operations on tables are allowed per second,
 	// 0 for any number.
 	TableOperations int
@@ -101,6 +109,7 @@ type Engine struct {
 	lastStream int64
 	recent     []time.Time // operations on tables in the last second
 	builds     sync.WaitGroup
+	sessions   sessions
 	closing    atomic.Bool
 }
 
@@ -176,16 +185,22 @@ func Open(store kv.Store, config Config) (*Engine, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open the tables: %w", err)
 	}
-	unfinished := map[string]*Table{}
+	var unfinished []func()
 	for _, t := range e.tables {
+		if t.definition().Base != "" {
+			continue
+		}
+		if err := e.sweep(t); err != nil {
+			return nil, fmt.Errorf("open table %s: %w", t.definition().Name, err)
+		}
 		for _, x := range t.definition().Indexes {
 			if x.Building {
-				unfinished[x.Name] = t
+				unfinished = append(unfinished, func() { e.startBuild(t, x.Prefix) })
 			}
 		}
 	}
-	for name, t := range unfinished {
-		e.startBuild(t, name)
+	for _, start := range unfinished {
+		start()
 	}
 	return e, nil
 }
@@ -475,6 +490,7 @@ func (e *Engine) DeleteTable(name string) *Error {
 		t.mark(false)
 		return err
 	}
+	e.forget(t)
 	return AsError(e.store.Drop(d.Space))
 }
 
@@ -630,6 +646,7 @@ func (e *Engine) UpdateTable(name string, c *OptionsChange) (*Description, *Erro
 		shown := e.find(d.Indexes[i].Name)
 		follow := shown.definition().clone()
 		follow.Options = d.Options
+		shown.former.Store(t.former.Load())
 		if err := e.replace(shown, follow); err != nil {
 			return nil, err
 		}
@@ -728,8 +745,11 @@ func (e *Engine) Rows(table string, fn func(row []byte) bool) *Error {
 
 // display shows a key's value in messages.
 func display(c *plainbuffer.Cell) string {
-	if c.Type == plainbuffer.Integer {
+	switch c.Type {
+	case plainbuffer.Integer:
 		return fmt.Sprint(c.Int())
+	case plainbuffer.InfMin, plainbuffer.InfMax:
+		return wireType(c.Type)
 	}
 	return strings.ToValidUTF8(string(c.Data), "?")
 }

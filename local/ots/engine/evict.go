@@ -37,11 +37,9 @@ func (t *Table) evict(from []byte) (next []byte, _ *Error) {
 	}
 	e := t.engine
 	now := e.now()
-	w := writers.Get().(*writer)
+	w := t.writer(def, now)
 	defer w.release()
-	w.def, w.options, w.now, w.hide = def, t.options(def, now), now.UnixMilli(), e.behavior().HideExpiredRows
-	w.expiry = w.options.expiry(w.now)
-	w.log.begin(t, def, now)
+	w.keep = false
 	err := e.store.Update(def.Space, func(s kv.Writer) error {
 		var found []*Change
 		var rows []record

@@ -3,7 +3,8 @@ package engine
 import (
 	"bytes"
 	"encoding/binary"
-	"fmt"
+	"errors"
+	"math"
 	"slices"
 	"time"
 
@@ -30,7 +31,7 @@ type Index struct {
 	Local    bool
 	Sync     bool
 	Building bool  // base data is not all in it
-	ReadyAt  int64 // microseconds: until then it is shown as being built
+	ReadyAt  int64 // microseconds: until then it is shown as being built, if base data goes into it
 	Prefix   []byte
 }
 
@@ -40,6 +41,9 @@ func (x *Index) phase(now time.Time) Phase {
 	}
 	return PhaseIncr
 }
+
+// indexPrefixSize is the bytes of every index's prefix.
+const indexPrefixSize = 5
 
 // check refuses an index that no table can have.
 func (x *Index) check() *Error {
@@ -123,6 +127,13 @@ func (d *Definition) keyColumn(name string) (KeyColumn, bool) {
 	return KeyColumn{Name: c.Name, Type: c.Type}, ok
 }
 
+// indexes says whether the attribute stands in the key of an index.
+func (d *Definition) indexes(name []byte) bool {
+	return slices.ContainsFunc(d.Indexes, func(x Index) bool {
+		return slices.ContainsFunc(x.Key, func(k string) bool { return k == string(name) })
+	})
+}
+
 // addIndex puts an index into d, the next definition of its table, and returns
 // the table under which it is read.
 func (e *Engine) addIndex(d *Definition, x Index, now time.Time) (*Table, *Error) {
@@ -136,8 +147,8 @@ func (e *Engine) addIndex(d *Definition, x Index, now time.Time) (*Table, *Error
 		return nil, refuse(CodeObjectAlreadyExist, "Requested table already exists.")
 	}
 	e.nextSpace++
-	x.Prefix = binary.BigEndian.AppendUint32([]byte{prefixIndex}, uint32(e.nextSpace))
-	if delay := e.behavior().IndexDelay; delay > 0 {
+	x.Prefix = binary.BigEndian.AppendUint32([]byte{prefixIndex}, uint32(e.nextSpace)) // of indexPrefixSize
+	if delay := e.behavior().IndexDelay; delay > 0 && x.Building {
 		x.ReadyAt = now.Add(delay).UnixMicro()
 	}
 	shown := &Definition{
@@ -192,7 +203,7 @@ func (e *Engine) CreateIndex(table string, x Index, base bool) *Error {
 		return err
 	}
 	if base {
-		e.startBuild(t, x.Name)
+		e.startBuild(t, d.Indexes[len(d.Indexes)-1].Prefix)
 	}
 	return nil
 }
@@ -249,10 +260,43 @@ func (t *Table) purge(space string, prefix []byte) error {
 	}
 }
 
+// sweep removes what was left of indexes whose drop was cut short.
+func (e *Engine) sweep(t *Table) error {
+	d := t.definition()
+	from := []byte{prefixIndex}
+	for {
+		var prefix []byte
+		err := e.store.View(d.Space, func(r kv.Reader) error {
+			r.Ascend(from, func(key, _ []byte) bool {
+				if key[0] == prefixIndex && len(key) >= indexPrefixSize {
+					prefix = bytes.Clone(key[:indexPrefixSize])
+				}
+				return false
+			})
+			return nil
+		})
+		if err != nil || prefix == nil {
+			return err
+		}
+		if d.indexOf(prefix) < 0 {
+			if err := t.purge(d.Space, prefix); err != nil {
+				return err
+			}
+		}
+		from = append(prefix, markMax)
+	}
+}
+
+// indexOf is the place of the index of the prefix, or -1. Unlike its name, an
+// index's prefix is never another's later.
+func (d *Definition) indexOf(prefix []byte) int {
+	return slices.IndexFunc(d.Indexes, func(x Index) bool { return bytes.Equal(x.Prefix, prefix) })
+}
+
 // startBuild fills an index with the rows that are there, in the background.
-func (e *Engine) startBuild(t *Table, name string) {
+func (e *Engine) startBuild(t *Table, prefix []byte) {
 	e.builds.Go(func() {
-		if err := e.build(t, name); err != nil {
+		if err := e.build(t, prefix); err != nil {
 			// The store is broken or closed; the index stays in its phase and
 			// is built again when the engine is next opened.
 			return
@@ -263,12 +307,10 @@ func (e *Engine) startBuild(t *Table, name string) {
 			return
 		}
 		d := t.definition().clone()
-		d.Indexes = slices.Clone(d.Indexes)
-		for i := range d.Indexes {
-			if d.Indexes[i].Name == name {
-				d.Indexes[i].Building = false
-				_ = e.replace(t, d)
-			}
+		if at := d.indexOf(prefix); at >= 0 {
+			d.Indexes = slices.Clone(d.Indexes)
+			d.Indexes[at].Building = false
+			_ = e.replace(t, d)
 		}
 	})
 }
@@ -277,22 +319,22 @@ func (e *Engine) startBuild(t *Table, name string) {
 // turn.
 const buildStep = 500
 
-func (e *Engine) build(t *Table, name string) error {
+func (e *Engine) build(t *Table, prefix []byte) error {
 	space := t.definition().Space
 	from := []byte{prefixRow}
 	for from != nil {
 		if e.closing.Load() {
-			return fmt.Errorf("build of index %s: the engine is closed", name)
+			return errors.New("build of an index: the engine is closed")
 		}
 		err := e.store.Update(space, func(s kv.Writer) error {
 			d := t.definition()
-			at := slices.IndexFunc(d.Indexes, func(x Index) bool { return x.Name == name })
+			at := d.indexOf(prefix)
 			if at < 0 || t.gone.Load() {
 				from = nil
 				return nil
 			}
 			x := &d.Indexes[at]
-			var b entries
+			b := entries{base: d}
 			n := 0
 			var last []byte
 			var failed error
@@ -323,6 +365,7 @@ func (e *Engine) build(t *Table, name string) error {
 // entries collects rows of indexes that are to be written or removed. They are
 // written at the end, since a write may move what the store handed out.
 type entries struct {
+	base  *Definition // of the table
 	row   plainbuffer.Row
 	cells []plainbuffer.Cell
 	key   []plainbuffer.Cell
@@ -331,18 +374,25 @@ type entries struct {
 }
 
 // entry is the row of an index for a row of its table: none if the row lacks an
-// indexed column.
+// indexed column, or has in it what no key can hold. Where columns of an
+// entry's key are attributes of the row, the entry is gone when the first of
+// them has expired: as its newest timestamp, the record has that one's.
 func (b *entries) entry(x *Index, rec record) (key, value []byte, err error) {
 	if _, err := plainbuffer.Scan(rec.row(), &b.row); err != nil {
 		return nil, nil, err
 	}
 	b.key = b.key[:0]
+	until := int64(math.MaxInt64)
 	for _, name := range x.Key {
 		c, ok := findCell(b.row.Key, name)
 		if !ok {
 			if c, ok = findCell(b.row.Cells, name); !ok {
 				return nil, nil, nil
 			}
+			if d, _ := b.base.defined(name); c.Type != d.Type || len(c.Data) > MaxKeyLength {
+				return nil, nil, nil
+			}
+			until = min(until, c.Timestamp)
 			c.HasTimestamp, c.Timestamp = false, 0
 		}
 		b.key = append(b.key, c)
@@ -355,7 +405,9 @@ func (b *entries) entry(x *Index, rec record) (key, value []byte, err error) {
 	}
 	slices.SortFunc(b.cells, func(a, b plainbuffer.Cell) int { return compareCells(&a, &b) })
 	key = appendKey(slices.Clone(x.Prefix), b.key)
-	return key, appendRecord(nil, b.key, b.cells), nil
+	value = appendRecord(nil, b.key, b.cells)
+	binary.LittleEndian.PutUint64(value[8:], uint64(until))
+	return key, value, nil
 }
 
 // findCell is the newest version of a column.
@@ -413,7 +465,7 @@ func (d *Definition) watched() bool { return len(d.Indexes) > 0 }
 
 // changed makes the indexes follow a change of a row.
 func (d *Definition) changed(s kv.Writer, old, next record) error {
-	var b entries
+	b := entries{base: d}
 	for i := range d.Indexes {
 		if err := b.change(&d.Indexes[i], old, next); err != nil {
 			return err

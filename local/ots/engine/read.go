@@ -23,6 +23,7 @@ type Query struct {
 	StartColumn, EndColumn []byte
 	Token                  []byte // where inside the first row to go on
 	Batch                  bool   // one of several in a request, which has words of its own
+	Transaction            string // the id of the local transaction that reads, if one does
 }
 
 // A Page is part of a range.
@@ -46,6 +47,7 @@ type reader struct {
 	query    *Query
 	options  Options
 	hide     bool
+	entries  bool // the rows are an index's, which are gone with what they index
 	now      int64
 	expiry   int64
 	limit    int32 // versions of a column that the query asks for
@@ -93,7 +95,7 @@ func (q *Query) Check() *Error {
 func (t *Table) reader(def *Definition, q *Query) *reader {
 	now := t.engine.now()
 	behavior := t.engine.behavior()
-	r := &reader{query: q, options: t.options(def, now), now: now.UnixMilli(), hide: behavior.HideExpiredRows, budget: math.MaxInt}
+	r := &reader{query: q, options: t.options(def, now), now: now.UnixMilli(), hide: behavior.HideExpiredRows, entries: def.Base != "", budget: math.MaxInt}
 	if behavior.Tokens != TokensOff {
 		r.budget = t.engine.pageSize()
 	}
@@ -119,7 +121,7 @@ func (t *Table) reader(def *Definition, q *Query) *reader {
 // is in the answer, the bytes that reading it counts, and, where the row was
 // cut, the token that goes on.
 func (r *reader) serve(b []byte, rec record, token []byte) (_ []byte, present bool, size int, cut []byte, err error) {
-	if r.hide && rec.gone(r.expiry) {
+	if r.hide && rec.gone(r.expiry) || r.entries && rec.newest() < r.expiry {
 		return b, false, rec.key(), nil, nil
 	}
 	if r.all && token == nil && rec.size() <= r.budget && rec.whole(r.versions, r.expiry) {
@@ -295,13 +297,21 @@ func (e *Engine) Get(table string, key []plainbuffer.Cell, q *Query, b []byte) (
 	if err := def.checkKey(key, false); err != nil {
 		return b, page, err
 	}
+	tx, err := e.use(q.Transaction)
+	if err != nil {
+		return b, page, err
+	}
+	defer tx.release()
+	if err := tx.on(t, key); err != nil {
+		return b, page, err
+	}
 	if err := t.allowRead(e.now()); err != nil {
 		return b, page, err
 	}
 	r := t.reader(def, q)
 	stored := appendKey(slices.Clone(def.Prefix), key)
 	failed := e.store.View(def.Space, func(s kv.Reader) error {
-		rec := record(s.Get(stored))
+		rec := record(tx.see(s).Get(stored))
 		if rec == nil {
 			page.Read = 1
 			return nil
@@ -350,6 +360,14 @@ func (e *Engine) Range(table string, q *RangeQuery, b []byte) (_ []byte, page Pa
 		return b, page, err
 	}
 	if err := def.checkKey(q.End, false); err != nil {
+		return b, page, err
+	}
+	tx, err := e.use(q.Transaction)
+	if err != nil {
+		return b, page, err
+	}
+	defer tx.release()
+	if err := tx.on(t, q.Start, q.End); err != nil {
 		return b, page, err
 	}
 	r := t.reader(def, &q.Query)
@@ -410,6 +428,7 @@ func (e *Engine) Range(table string, q *RangeQuery, b []byte) (_ []byte, page Pa
 		return true
 	}
 	viewed := e.store.View(def.Space, func(s kv.Reader) error {
+		s = tx.see(s)
 		if q.Backward {
 			s.Descend(append(start, 0), visit)
 		} else {

@@ -6,6 +6,7 @@ import (
 	"math"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/tablevault/tablevault/local/ots/kv"
 	"github.com/tablevault/tablevault/shared/plainbuffer"
@@ -85,7 +86,10 @@ type Group struct {
 }
 
 // Write makes one change.
-func (e *Engine) Write(table string, c *Change) *Error {
+func (e *Engine) Write(table string, c *Change) *Error { return e.WriteIn("", table, c) }
+
+// WriteIn is Write in the local transaction of an id, unless that is "".
+func (e *Engine) WriteIn(transaction, table string, c *Change) *Error {
 	if err := CheckTableName(table); err != nil {
 		return err
 	}
@@ -96,8 +100,13 @@ func (e *Engine) Write(table string, c *Change) *Error {
 	if err != nil {
 		return err
 	}
+	tx, err := e.use(transaction)
+	if err != nil {
+		return err
+	}
+	defer tx.release()
 	group := []*Change{c}
-	if err := t.write(group, false); err != nil {
+	if err := t.write(group, false, tx); err != nil {
 		return err
 	}
 	return c.Outcome.Err
@@ -106,6 +115,12 @@ func (e *Engine) Write(table string, c *Change) *Error {
 // BatchWrite makes the changes of several tables. An error refuses all of them;
 // what became of each stands in its outcome otherwise.
 func (e *Engine) BatchWrite(groups []Group, atomic bool) *Error {
+	return e.BatchWriteIn("", groups, atomic)
+}
+
+// BatchWriteIn is BatchWrite in the local transaction of an id, unless that is
+// "". Rows of other tables than the transaction's are refused.
+func (e *Engine) BatchWriteIn(transaction string, groups []Group, atomic bool) *Error {
 	rows := 0
 	for i := range groups {
 		g := &groups[i]
@@ -141,6 +156,11 @@ func (e *Engine) BatchWrite(groups []Group, atomic bool) *Error {
 	if size > MaxBatchSize {
 		return invalid("The total data size of BatchWriteRow request exceeds the limit, limit size: %d, data size: %d.", MaxBatchSize, size)
 	}
+	tx, err := e.use(transaction)
+	if err != nil {
+		return err
+	}
+	defer tx.release()
 	for i := range groups {
 		g := &groups[i]
 		changes := make([]*Change, len(g.Changes))
@@ -149,7 +169,7 @@ func (e *Engine) BatchWrite(groups []Group, atomic bool) *Error {
 		}
 		t, err := e.ready(g.Table)
 		if err == nil {
-			err = t.write(changes, atomic)
+			err = t.write(changes, atomic, tx)
 		}
 		if err != nil {
 			for _, c := range changes {
@@ -302,6 +322,7 @@ type writer struct {
 	def     *Definition
 	options Options
 	hide    bool  // rows whose cells have all expired are not there
+	lenient bool  // a table with indexes takes timestamps and repeated rows
 	keep    bool  // cells that no read shows stay in their rows
 	now     int64 // milliseconds
 	expiry  int64
@@ -312,6 +333,7 @@ type writer struct {
 	merged  []plainbuffer.Cell
 	dead    []bool
 	log     changeLog
+	tx      *transaction // that the changes are of, or nil
 }
 
 // writers keeps the memory of requests for later ones.
@@ -323,13 +345,25 @@ const maxArena = 8 << 20
 func (w *writer) release() {
 	w.log.end()
 	if cap(w.arena) <= maxArena {
-		w.arena, w.def = w.arena[:0], nil
+		w.arena, w.def, w.tx = w.arena[:0], nil, nil
 		writers.Put(w)
 	}
 }
 
-// write makes changes whose form is right. An error is the store's.
-func (t *Table) write(changes []*Change, atomic bool) *Error {
+// writer returns a writer for changes at a time. The caller releases it.
+func (t *Table) writer(def *Definition, now time.Time) *writer {
+	b := t.engine.behavior()
+	w := writers.Get().(*writer)
+	w.def, w.options, w.now = def, t.options(def, now), now.UnixMilli()
+	w.hide, w.keep, w.lenient = b.HideExpiredRows, b.KeepVersions, b.IndexedTimestamps
+	w.expiry = w.options.expiry(w.now)
+	w.log.begin(t, def, now)
+	return w
+}
+
+// write makes changes whose form is right, in the table or in a transaction. An
+// error refuses all of them, or is the store's.
+func (t *Table) write(changes []*Change, atomic bool, tx *transaction) *Error {
 	e := t.engine
 	// The definition stays in force until the changes are stored.
 	t.mu.RLock()
@@ -343,12 +377,9 @@ func (t *Table) write(changes []*Change, atomic bool) *Error {
 		failAll(changes, err)
 		return nil
 	}
-	w := writers.Get().(*writer)
+	w := t.writer(def, now)
 	defer w.release()
-	w.def, w.options, w.now, w.hide = def, t.options(def, now), now.UnixMilli(), e.behavior().HideExpiredRows
-	w.expiry = w.options.expiry(w.now)
-	w.keep = e.behavior().KeepVersions
-	w.log.begin(t, def, now)
+	w.tx = tx
 
 	failed := 0
 	for _, c := range changes {
@@ -358,6 +389,7 @@ func (t *Table) write(changes []*Change, atomic bool) *Error {
 		}
 	}
 	failed += w.checkRepeated(changes, atomic)
+	failed += t.checkSessions(changes, tx)
 	if atomic {
 		if err := samePartition(changes); err != nil {
 			failAll(changes, err)
@@ -371,25 +403,22 @@ func (t *Table) write(changes []*Change, atomic bool) *Error {
 	if failed == len(changes) {
 		return nil
 	}
-	err := e.store.Update(def.Space, func(s kv.Writer) error {
-		if atomic {
-			o := &overlay{Writer: s}
-			for _, c := range changes {
-				if w.apply(o, c); c.Outcome.Err != nil {
-					failAll(changes, c.Outcome.Err)
-					return nil
-				}
-			}
-			o.commit()
+	var err error
+	if tx == nil {
+		err = e.store.Update(def.Space, func(s kv.Writer) error {
+			w.applyAll(s, changes, atomic)
 			return nil
+		})
+	} else {
+		if err := tx.admit(changes); err != nil {
+			return err
 		}
-		for _, c := range changes {
-			if c.Outcome.Err == nil {
-				w.apply(s, c)
-			}
-		}
-		return nil
-	})
+		err = e.store.View(def.Space, func(s kv.Reader) error {
+			w.applyAll(layer{below: s, draft: &tx.draft}, changes, atomic)
+			return nil
+		})
+		tx.count(changes)
+	}
 	read, written, size := 0, 0, 0
 	for _, c := range changes {
 		read += c.Outcome.Read
@@ -436,7 +465,7 @@ func (w *writer) checkRepeated(changes []*Change, atomic bool) int {
 	if len(changes) < 2 {
 		return 0
 	}
-	indexed := len(w.def.Indexes) > 0
+	indexed := len(w.def.Indexes) > 0 && !w.lenient
 	picky := indexed
 	for _, c := range changes {
 		picky = picky || c.Existence != Ignore || c.Filter != nil
@@ -514,11 +543,14 @@ func (w *writer) stamp(c *Change) *Error {
 		if cell.Op == plainbuffer.DeleteAll || cell.Op == plainbuffer.DeleteOne {
 			continue
 		}
+		if len(cell.Data) > MaxKeyLength && w.def.indexes(cell.Name) {
+			return invalid("The length of primary key column: '%s' exceeds the MaxLength:%d with CurrentLength:%d.", cell.Name, MaxKeyLength, len(cell.Data))
+		}
 		if !cell.HasTimestamp {
 			cell.Timestamp = w.now
 			continue
 		}
-		if len(w.def.Indexes) > 0 {
+		if len(w.def.Indexes) > 0 && !w.lenient {
 			return invalid("Timestamp is not allowed on a table with index. Cell:%s. Timestamp:%d.", cell.Name, cell.Timestamp)
 		}
 		if cell.Timestamp < low || cell.Timestamp >= high {
@@ -646,6 +678,28 @@ func (w *writer) trim(cells []plainbuffer.Cell) []plainbuffer.Cell {
 	return cells[:n]
 }
 
+// applyAll makes the changes that are not refused yet; if atomic, all or none.
+func (w *writer) applyAll(s kv.Writer, changes []*Change, atomic bool) {
+	if !atomic {
+		for _, c := range changes {
+			if c.Outcome.Err == nil {
+				w.apply(s, c)
+			}
+		}
+		return
+	}
+	var held draft
+	steps := w.tx.done()
+	for _, c := range changes {
+		if w.apply(layer{below: s, draft: &held}, c); c.Outcome.Err != nil {
+			failAll(changes, c.Outcome.Err)
+			w.tx.undo(steps)
+			return
+		}
+	}
+	held.write(s)
+}
+
 // apply makes one change in the store and fills in its outcome.
 func (w *writer) apply(s kv.Writer, c *Change) {
 	if c.auto {
@@ -685,10 +739,7 @@ func (w *writer) apply(s kv.Writer, c *Change) {
 		}
 		c.Outcome.Write = units(c.size)
 		if next == nil {
-			if err := w.stage(s, c, nil, nil); err != nil {
-				c.Outcome.Err = AsError(err)
-			}
-			w.log.flush(s)
+			c.Outcome.Err = w.nothing(s, c)
 			break
 		}
 		c.Outcome.Err = w.commit(s, c, old, next)
@@ -697,8 +748,29 @@ func (w *writer) apply(s kv.Writer, c *Change) {
 	w.answer(c)
 }
 
-// commit writes the row's next state, nil for none, and what follows from it.
+// nothing is commit where a change leaves no row.
+func (w *writer) nothing(s kv.Writer, c *Change) *Error {
+	if w.tx != nil {
+		w.tx.note(w, c, nil)
+		return nil
+	}
+	err := w.stage(s, c, nil, nil)
+	w.log.flush(s)
+	return AsError(err)
+}
+
+// commit writes the row's next state, nil for none, and what follows from it. In
+// a transaction, that is what the transaction's end brings.
 func (w *writer) commit(s kv.Writer, c *Change, old, next record) *Error {
+	if w.tx != nil {
+		next = w.tx.note(w, c, next)
+		if next == nil {
+			s.Delete(c.key)
+		} else {
+			s.Put(c.key, next)
+		}
+		return nil
+	}
 	if err := w.stage(s, c, old, next); err != nil {
 		return AsError(err)
 	}
@@ -953,41 +1025,3 @@ func (w *writer) applyAuto(s kv.Writer, c *Change) {
 
 // units is the capacity that bytes cost.
 func units(n int) int { return max(1, (n+4095)/4096) }
-
-// An overlay keeps writes back until commit.
-type overlay struct {
-	kv.Writer
-	pending map[string][]byte
-	order   []string
-}
-
-func (o *overlay) Get(key []byte) []byte {
-	if v, ok := o.pending[string(key)]; ok {
-		return v
-	}
-	return o.Writer.Get(key)
-}
-
-func (o *overlay) set(key, value []byte) {
-	if o.pending == nil {
-		o.pending = map[string][]byte{}
-	}
-	k := string(key)
-	if _, ok := o.pending[k]; !ok {
-		o.order = append(o.order, k)
-	}
-	o.pending[k] = value
-}
-
-func (o *overlay) Put(key, value []byte) { o.set(key, value) }
-func (o *overlay) Delete(key []byte)     { o.set(key, nil) }
-
-func (o *overlay) commit() {
-	for _, k := range o.order {
-		if v := o.pending[k]; v != nil {
-			o.Writer.Put([]byte(k), v)
-		} else {
-			o.Writer.Delete([]byte(k))
-		}
-	}
-}
