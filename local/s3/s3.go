@@ -218,11 +218,15 @@ func (s *Server) Uploads(ctx context.Context, bucket string) (int, error) {
 	return count, nil
 }
 
+// Required reports whether the environment has TABLEVAULT_S3_SERVER=required: then no test may be skipped, and those that
+// take long are run in full.
+func Required() bool { return os.Getenv("TABLEVAULT_S3_SERVER") == "required" }
+
 // RunT starts a server that ends with the test, or skips the test if there can be none.
 func RunT(t testing.TB) *Server {
 	t.Helper()
 	unavailable := t.Skipf
-	if os.Getenv("TABLEVAULT_S3_SERVER") == "required" {
+	if Required() {
 		unavailable = t.Fatalf
 	}
 	binary, err := Binary(t.Context())

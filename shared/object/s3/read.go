@@ -243,6 +243,9 @@ func (s *Store) head(ctx context.Context, name string) (info object.Info, writer
 		out, err = s.client.HeadObject(ctx, &s3.HeadObjectInput{
 			Bucket: &s.config.Bucket, Key: s.key(name), ChecksumMode: types.ChecksumModeEnabled,
 		})
+		if _, status := codeOf(err); status == http.StatusBadRequest || status == http.StatusForbidden {
+			err = s.reason(ctx, name, err)
+		}
 		return err
 	})
 	if err != nil {
@@ -255,6 +258,22 @@ func (s *Store) head(ctx context.Context, name string) (info object.Info, writer
 		}
 	}
 	return info, out.Metadata[writerKey], nil
+}
+
+// reason asks for the first byte of an object whose records were refused: the answer to HEAD has no body, and so does not
+// say whether it was the token, the clock or the right to read.
+func (s *Store) reason(ctx context.Context, name string, refused error) error {
+	out, err := s.client.GetObject(ctx, &s3.GetObjectInput{Bucket: &s.config.Bucket, Key: s.key(name), Range: aws.String("bytes=0-0")})
+	if err == nil {
+		out.Body.Close()
+	}
+	if _, status := codeOf(err); err == nil || status == http.StatusRequestedRangeNotSatisfiable {
+		return errors.New("the store refused an object's records and then sent the object")
+	}
+	if code, _ := codeOf(err); code == "" {
+		return refused
+	}
+	return err
 }
 
 // checksum turns what the store calls a CRC-32C into what the port does.

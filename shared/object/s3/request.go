@@ -23,11 +23,17 @@ type retryPolicy struct {
 
 var defaultRetry = retryPolicy{attempts: 8, first: 50 * time.Millisecond, most: 5 * time.Second, limit: 3 * time.Minute}
 
+// ErrExpired is matched by the error of a request whose session token has expired, and whose credentials were not renewed
+// by the time it was tried again. Whoever has new ones can go on.
+var ErrExpired = errors.New("the session token has expired")
+
+// renewals is how often a request with an expired token is tried, in case its credentials are just being renewed.
+const renewals = 3
+
 // Conditions of a bucket that are no conditions of the port.
 var (
 	errNoKeys   = errors.New("there are no keys for S3; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, and AWS_SESSION_TOKEN if they are temporary")
 	errNoUpload = errors.New("the upload is not there any more")
-	errExpired  = errors.New("the session token has expired")
 )
 
 // do makes a request, again as long as that may help, up to the policy's attempts and the end of ctx. The error matches
@@ -50,6 +56,9 @@ func (s *Store) do(ctx context.Context, name string, request func(context.Contex
 		}
 		again, reached := judge(err)
 		doubt = doubt || reached
+		if code, _ := codeOf(err); expired(code) && attempt >= renewals {
+			again = false
+		}
 		if !again || attempt >= s.retry.attempts {
 			return doubt, s.explain(name, err, attempt)
 		}
@@ -70,6 +79,9 @@ func (s *Store) try(ctx context.Context, request func(context.Context) error) er
 	defer cancel()
 	return request(ctx)
 }
+
+// expired reports whether a code says that the session token is too old.
+func expired(code string) bool { return code == "ExpiredToken" || code == "ExpiredTokenException" }
 
 // judge says whether a request that failed may be tried again, and whether it may have taken effect.
 func judge(err error) (again, reached bool) {
@@ -132,7 +144,7 @@ func (s *Store) explain(name string, err error, attempts int) error {
 	case "NoSuchBucket":
 		return fmt.Errorf("there is no bucket %s at %s", s.config.Bucket, s.where())
 	case "ExpiredToken", "ExpiredTokenException":
-		return fmt.Errorf("%w: %w", errExpired, short)
+		return fmt.Errorf("%w: %w", ErrExpired, short)
 	case "InvalidAccessKeyId", "InvalidToken", "InvalidClientTokenId", "UnrecognizedClientException":
 		return fmt.Errorf("%w: the store does not know the access key: %w", fs.ErrPermission, short)
 	case "SignatureDoesNotMatch":

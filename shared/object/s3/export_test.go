@@ -1,0 +1,9 @@
+package s3
+
+import "time"
+
+// Hurry makes a store try again soon, and not often.
+func (s *Store) Hurry() *Store {
+	s.retry = retryPolicy{attempts: 4, first: time.Millisecond, most: 4 * time.Millisecond, limit: 10 * time.Second}
+	return s
+}
