@@ -8,6 +8,7 @@ import (
 	"iter"
 	"time"
 
+	"github.com/tablevault/tablevault/shared/object"
 	"github.com/tablevault/tablevault/shared/vault"
 )
 
@@ -112,30 +113,73 @@ func (r *Repository) Latest(ctx context.Context, t vault.TableID, at time.Time) 
 	return newest, nil
 }
 
-// Open yields the backups of a table, or of all tables if t is nil, that were
-// begun and are neither sealed nor given up.
-func (r *Repository) Open(ctx context.Context, t *vault.TableID) iter.Seq2[vault.Backup, error] {
-	prefix := vault.OpenedPrefix
+// Begun is a backup that was begun, and whether a list shows it as ended:
+// sealed or given up. A list may be late, so that what is not shown as ended
+// may have ended all the same.
+type Begun struct {
+	vault.Backup
+	Ended bool
+}
+
+// Begun yields the backups of a table, or of all tables if t is nil, that were
+// ever begun, in the order of their names: table by table, oldest first. It
+// costs two lists side by side, a request for every thousand backups each, and
+// no look at any of them.
+func (r *Repository) Begun(ctx context.Context, t *vault.TableID) iter.Seq2[Begun, error] {
+	opened, manifests := vault.OpenedPrefix, vault.ManifestPrefix
 	if t != nil {
-		prefix = vault.OpenedOf(*t)
+		opened, manifests = vault.OpenedOf(*t), vault.ManifestsOf(*t)
 	}
-	return func(yield func(vault.Backup, error) bool) {
-		for info, err := range r.store.List(ctx, prefix, "") {
+	return func(yield func(Begun, error) bool) {
+		next, stop := iter.Pull2(r.store.List(ctx, manifests, ""))
+		defer stop()
+		ended, more := "", true
+		advance := func() error {
+			for more {
+				var info object.Info
+				var err error
+				if info, err, more = next(); err != nil {
+					return fmt.Errorf("list %s: %w", manifests, err)
+				}
+				if id, b, ok := vault.ParseManifestName(info.Name); more && ok {
+					ended = vault.Opened(id, b)
+					return nil
+				}
+			}
+			return nil
+		}
+		if err := advance(); err != nil {
+			yield(Begun{}, err)
+			return
+		}
+		for info, err := range r.store.List(ctx, opened, "") {
 			if err != nil {
-				yield(vault.Backup{}, fmt.Errorf("list %s: %w", prefix, err))
+				yield(Begun{}, fmt.Errorf("list %s: %w", opened, err))
 				return
 			}
 			id, b, ok := vault.ParseOpened(info.Name)
 			if !ok {
 				continue
 			}
-			backup := vault.Backup{Table: id, ID: b}
-			ended, err := r.exists(ctx, backup.Manifest())
-			if err != nil {
-				yield(backup, err)
+			for more && ended < info.Name {
+				if err := advance(); err != nil {
+					yield(Begun{}, err)
+					return
+				}
+			}
+			if !yield(Begun{vault.Backup{Table: id, ID: b}, more && ended == info.Name}, nil) {
 				return
 			}
-			if !ended && !yield(backup, nil) {
+		}
+	}
+}
+
+// Open yields the backups of a table, or of all tables if t is nil, that were
+// begun and that no list shows as ended.
+func (r *Repository) Open(ctx context.Context, t *vault.TableID) iter.Seq2[vault.Backup, error] {
+	return func(yield func(vault.Backup, error) bool) {
+		for b, err := range r.Begun(ctx, t) {
+			if (err != nil || !b.Ended) && !yield(b.Backup, err) || err != nil {
 				return
 			}
 		}

@@ -6,6 +6,10 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"math"
+	"path"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/tablevault/tablevault/shared/table"
@@ -25,6 +29,8 @@ type Planner struct {
 	// though the platform might let it run on; zero leaves it to the platform's
 	// time limit. Work that is done twice is done once in effect.
 	Stale time.Duration
+	// Workers is how many segments may be worked on at a time, 0 for any number.
+	Workers int
 }
 
 // The defaults of a plan's settings.
@@ -130,10 +136,14 @@ func (p *Planner) open(ctx context.Context, req PlanRequest, settings vault.Sett
 		if errors.Is(err, fs.ErrNotExist) {
 			continue // whoever marked it died before it planned
 		}
+		over := false
+		if err == nil {
+			over, err = p.Repo.exists(ctx, b.Manifest()) // the list may be late
+		}
 		if err != nil {
 			return nil, fmt.Errorf("look for an open backup of %s: %w", req.Table, err)
 		}
-		if plan.Kind == req.Kind && plan.Settings == settings {
+		if !over && plan.Kind == req.Kind && plan.Settings == settings {
 			newest = plan
 		}
 	}
@@ -185,8 +195,10 @@ type Progress struct {
 	State    string       `json:"state"`
 	Segments int          `json:"segments"`
 	Done     int          `json:"done"`
-	Totals   vault.Totals `json:"totals"` // of what is rolled up, or was found on the way
-	// Dispatched counts the segments that this tick started.
+	Totals   vault.Totals `json:"totals"` // of an ended backup; Watch adds up those that run
+	// Live counts the segments that are being worked on, Dispatched those that
+	// this tick started.
+	Live       int             `json:"live"`
 	Dispatched int             `json:"dispatched"`
 	Manifest   *vault.Manifest `json:"manifest,omitempty"`
 	LastError  string          `json:"last_error,omitempty"`
@@ -204,125 +216,182 @@ const (
 // nobody works on, rolls up the groups that are complete, and seals. It may
 // run at any time, twice, and beside itself.
 func (p *Planner) Tick(ctx context.Context, run Run, b vault.Backup) (Progress, error) {
+	s, err := p.survey(ctx, run, b)
+	if err != nil {
+		return s.progress, err
+	}
+	return p.start(ctx, s, p.room(s.live))
+}
+
+// room is how many workers may be started beside those that live.
+func (p *Planner) room(live int) int {
+	if p.Workers == 0 {
+		return math.MaxInt
+	}
+	return max(0, p.Workers-live)
+}
+
+// survey is what a look at a backup found.
+type survey struct {
+	backup   vault.Backup
+	progress Progress
+	dispatch
+}
+
+// survey looks at a backup, rolls up what is complete and seals; it starts
+// nothing. Its cost is a list of the roll-ups, and for each group that is not
+// rolled up three lists and a read for each segment at work.
+func (p *Planner) survey(ctx context.Context, run Run, b vault.Backup) (*survey, error) {
+	s := &survey{backup: b, dispatch: dispatch{Repo: p.Repo, Log: b.Log(), Stale: p.Stale, Most: p.Workers}}
+	what := func(err error) error { return fmt.Errorf("backup %s of %s: %w", b.ID, b.Table, err) }
 	m, _, err := p.Repo.Manifest(ctx, b)
 	if err == nil {
-		return ended(m), nil
+		s.progress = ended(m)
+		return s, nil
 	}
 	if !errors.Is(err, fs.ErrNotExist) {
-		return Progress{}, fmt.Errorf("backup %s of %s: %w", b.ID, b.Table, err)
+		return s, what(err)
 	}
 	plan, planObject, err := p.Repo.Plan(ctx, b)
 	if err != nil {
-		return Progress{}, err
+		return s, err
 	}
-	progress := Progress{State: StateRunning, Segments: len(plan.Segments)}
-	var groups []vault.Object
+	s.progress = Progress{State: StateRunning, Segments: len(plan.Segments)}
+	s.failed = func(failure string, permanent bool) {
+		s.progress.LastError = failure
+		if permanent {
+			s.progress.State = StateFailed
+		}
+	}
+	rolled, err := p.rolledUp(ctx, b)
+	if err != nil {
+		return s, what(err)
+	}
+	complete := 0
 	for g := range plan.Groups() {
-		o, err := p.group(ctx, run, b, plan, g, &progress)
-		if err != nil {
-			return progress, fmt.Errorf("backup %s of %s: %w", b.ID, b.Table, err)
+		roots := plan.Segments[g*vault.GroupSize : min((g+1)*vault.GroupSize, len(plan.Segments))]
+		over := rolled[g]
+		if !over {
+			if over, err = p.group(ctx, run, roots, g, s); err != nil {
+				return s, what(err)
+			}
 		}
-		if o != nil {
-			groups = append(groups, *o)
+		if over {
+			complete++
+			s.progress.Done += len(roots)
 		}
 	}
-	if len(groups) < plan.Groups() {
-		return progress, nil
+	s.progress.Live = s.live
+	if complete < plan.Groups() {
+		return s, nil
 	}
-	if m, err = p.Repo.seal(ctx, b, plan, planObject, groups, p.Now()); err != nil {
-		return progress, fmt.Errorf("seal backup %s of %s: %w", b.ID, b.Table, err)
+	if m, err = p.Repo.seal(ctx, b, plan, planObject, p.Now()); err != nil {
+		return s, fmt.Errorf("seal backup %s of %s: %w", b.ID, b.Table, err)
 	}
 	p.Log.Info("sealed", "backup", b.ID, "table", b.Table.String(), "rows", m.Totals.Rows, "stored_bytes", m.Totals.StoredBytes)
-	return ended(m), nil
+	s.progress = ended(m)
+	return s, nil
+}
+
+// start dispatches at most n of the segments that nobody works on.
+func (p *Planner) start(ctx context.Context, s *survey, n int) (Progress, error) {
+	err := s.submit(ctx, p.Work, n, func(id vault.SegmentID, start int) Work {
+		return Work{Verb: VerbExport, Table: s.backup.Table, Backup: s.backup.ID, Segment: id, Start: start}
+	})
+	s.progress.Dispatched = s.submitted
+	if err != nil {
+		err = fmt.Errorf("backup %s of %s: %w", s.backup.ID, s.backup.Table, err)
+	}
+	return s.progress, err
 }
 
 func ended(m *vault.Manifest) Progress {
 	return Progress{State: string(m.State), Segments: m.Segments, Done: m.Segments, Totals: m.Totals, Manifest: m, LastError: m.Reason}
 }
 
-// group looks at one group: it returns its roll-up, made now if the group is
-// complete, or dispatches what nobody works on and returns nil.
-func (p *Planner) group(ctx context.Context, run Run, b vault.Backup, plan *vault.Plan, g int, progress *Progress) (*vault.Object, error) {
-	first := g * vault.GroupSize
-	roots := plan.Segments[first:min(first+vault.GroupSize, len(plan.Segments))]
-
-	var rolled vault.Group
-	o, err := p.Repo.read(ctx, b.Group(g), &rolled)
-	switch {
-	case err == nil:
-		progress.Done += len(roots)
-		progress.Totals.Add(rolled.Totals)
-		return &o, nil
-	case !errors.Is(err, fs.ErrNotExist):
-		return nil, err
-	}
-
-	done := map[vault.SegmentID]bool{}
-	for info, err := range p.Repo.store.List(ctx, b.Log().DoneIn(g), "") {
+// rolledUp are the groups that a list shows as rolled up.
+func (p *Planner) rolledUp(ctx context.Context, b vault.Backup) (map[int]bool, error) {
+	rolled := map[int]bool{}
+	for info, err := range p.Repo.store.List(ctx, b.Groups(), "") {
 		if err != nil {
-			return nil, fmt.Errorf("list the ended segments of group %d: %w", g, err)
+			return nil, fmt.Errorf("list %s: %w", b.Groups(), err)
 		}
-		done[vault.SegmentID(info.Name[len(b.Log().DoneIn(g)):])] = true
+		if g, err := strconv.Atoi(strings.TrimSuffix(path.Base(info.Name), ".json")); err == nil {
+			rolled[g] = true
+		}
+	}
+	return rolled, nil
+}
+
+// group looks at one group. It says whether the group is rolled up, which it is
+// now if it is complete; if not, what is open goes into the survey.
+func (p *Planner) group(ctx context.Context, run Run, roots []vault.Segment, g int, s *survey) (bool, error) {
+	log := s.backup.Log()
+	done := map[vault.SegmentID]bool{}
+	for info, err := range p.Repo.store.List(ctx, log.DoneIn(g), "") {
+		if err != nil {
+			return false, fmt.Errorf("list the ended segments of group %d: %w", g, err)
+		}
+		done[vault.SegmentID(info.Name[len(log.DoneIn(g)):])] = true
 	}
 	var open []vault.Segment
-	for _, s := range roots {
-		if done[s.ID] {
-			progress.Done++
-		} else {
-			open = append(open, s)
+	for _, root := range roots {
+		if !done[root.ID] {
+			open = append(open, root)
 		}
 	}
 	if len(open) == 0 {
-		// Only what was split off can still be open: the logs tell.
-		group, unfinished, err := p.Repo.rollUp(ctx, b, roots, g)
+		// The list of roll-ups may have been late, and a roll-up costs a read per
+		// record. Else only what was split off can still be open: the logs tell.
+		if over, err := p.Repo.exists(ctx, s.backup.Group(g)); err != nil || over {
+			return over, err
+		}
+		group, unfinished, err := p.Repo.rollUp(ctx, s.backup, roots, g)
 		if err != nil {
-			return nil, err
+			return false, err
 		}
 		if len(unfinished) == 0 {
-			if _, err := p.Repo.decide(ctx, b.Group(g), group); err != nil {
-				return nil, err
-			}
-			progress.Totals.Add(group.Totals)
-			o, err := p.Repo.read(ctx, b.Group(g), group)
-			return &o, err
+			_, err := p.Repo.decide(ctx, s.backup.Group(g), group)
+			return err == nil, err
 		}
-		progress.Segments += len(unfinished)
+		s.progress.Segments += len(unfinished)
 		open = unfinished
 	}
-	return nil, p.dispatch(ctx, run, b, g, open, progress)
-}
-
-// dispatch starts the segments that nobody works on.
-func (p *Planner) dispatch(ctx context.Context, run Run, b vault.Backup, g int, open []vault.Segment, progress *Progress) error {
-	d := dispatch{Repo: p.Repo, Work: p.Work, Log: b.Log(), Stale: p.Stale}
-	return d.do(ctx, run, g, open, func(s vault.SegmentID, start int) Work {
-		return Work{Verb: VerbExport, Table: b.Table, Backup: b.ID, Segment: s, Start: start}
-	}, func(failure string, permanent bool) {
-		progress.LastError = failure
-		if permanent {
-			progress.State = StateFailed
-		}
-	}, &progress.Dispatched)
+	s.progress.Done += len(roots) - min(len(roots), len(open))
+	return false, s.look(ctx, run, g, open)
 }
 
 // maxFailures is how often a segment may fail before only a person's command
 // starts it again.
 const maxFailures = 10
 
-// dispatch starts segments of a backup or of a restore.
+// dispatch finds out which segments of a backup or of a restore are to be
+// started, and starts them.
 type dispatch struct {
 	Repo  *Repository
-	Work  Dispatcher
 	Log   vault.Log
 	Stale time.Duration
+	// Most is how many segments are kept ready, 0 for all.
+	Most int
+	// failed is told what went wrong in a segment, and whether that is for good.
+	failed func(reason string, permanent bool)
+
+	live      int // segments with a live start
+	ready     []ready
+	submitted int
 }
 
-// do submits the segments of a group that have no live start. A start is live
-// until the platform ends it, unless a failure says that it is over. A segment
-// whose newest start failed for good is reported and, unless starts have gone
-// stale by order of the caller, left alone.
-func (d dispatch) do(ctx context.Context, run Run, group int, open []vault.Segment, work func(vault.SegmentID, int) Work,
-	failed func(reason string, permanent bool), count *int) error {
+// ready is a segment to be started, with the number of the start.
+type ready struct {
+	segment vault.SegmentID
+	start   int
+}
+
+// look sorts the open segments of a group. A start is live until the platform
+// ends it, unless a failure says that it is over. A segment whose newest start
+// failed for good is reported and, unless starts have gone stale by order of
+// the caller, left alone. All others are ready.
+func (d *dispatch) look(ctx context.Context, run Run, group int, open []vault.Segment) error {
 	starts, err := d.Repo.notes(ctx, string(d.Log)+"starts/", group)
 	if err != nil {
 		return err
@@ -342,7 +411,7 @@ func (d dispatch) do(ctx context.Context, run Run, group int, open []vault.Segme
 					return err
 				}
 				over := (note.Permanent || f.count >= maxFailures) && d.Stale == 0
-				failed(note.Error, over)
+				d.failed(note.Error, over)
 				if over {
 					continue
 				}
@@ -354,14 +423,28 @@ func (d dispatch) do(ctx context.Context, run Run, group int, open []vault.Segme
 				over := !note.Until.IsZero() && run.Now().After(note.Until)
 				stale := d.Stale > 0 && run.Now().Sub(note.Began) > d.Stale
 				if !over && !stale {
+					d.live++
 					continue
 				}
 			}
 		}
-		if err := d.Work.Submit(ctx, work(s.ID, next)); err != nil {
-			return fmt.Errorf("dispatch segment %s: %w", s.ID, err)
+		if d.Most == 0 || len(d.ready) < d.Most {
+			d.ready = append(d.ready, ready{s.ID, next})
 		}
-		*count++
+	}
+	return nil
+}
+
+// submit starts at most n of the segments that are ready.
+func (d *dispatch) submit(ctx context.Context, to Dispatcher, n int, work func(vault.SegmentID, int) Work) error {
+	for len(d.ready) > 0 && n > 0 {
+		r := d.ready[0]
+		if err := to.Submit(ctx, work(r.segment, r.start)); err != nil {
+			return fmt.Errorf("dispatch segment %s: %w", r.segment, err)
+		}
+		d.ready = d.ready[1:]
+		d.submitted++
+		n--
 	}
 	return nil
 }

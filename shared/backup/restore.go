@@ -7,6 +7,7 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
+	"math"
 	"path"
 	"slices"
 	"strconv"
@@ -33,6 +34,8 @@ type Importer struct {
 	// though the platform might let it run on; zero leaves it to the platform's
 	// time limit.
 	Stale time.Duration
+	// Workers is how many segments may be worked on at a time, 0 for any number.
+	Workers int
 }
 
 // RestoreRequest says what is to be restored, and where.
@@ -68,7 +71,9 @@ type RestoreProgress struct {
 	// segments that are loaded.
 	Rows       int64 `json:"rows"`
 	LoadedRows int64 `json:"loaded_rows"`
-	// Dispatched counts the segments that this tick started.
+	// Live counts the segments that are being worked on, Dispatched those that
+	// this tick started.
+	Live       int `json:"live"`
 	Dispatched int `json:"dispatched"`
 	// Waiting says what the restore waits for, if it is not its segments.
 	Waiting   string       `json:"waiting,omitempty"`
@@ -716,19 +721,24 @@ func byGroup(p *vault.RestorePlan, open func(vault.RestoreSegment) bool) [][]vau
 
 func (i *Importer) dispatch(ctx context.Context, run Run, log vault.Log, open [][]vault.Segment,
 	work func(vault.SegmentID, int) Work, progress *RestoreProgress) error {
-	d := dispatch{Repo: i.Repo, Work: i.Work, Log: log, Stale: i.Stale}
+	d := dispatch{Repo: i.Repo, Log: log, Stale: i.Stale, Most: i.Workers, failed: func(reason string, permanent bool) {
+		progress.LastError = reason
+		if permanent {
+			progress.State = StateFailed
+		}
+	}}
 	for _, segments := range open {
-		err := d.do(ctx, run, segments[0].ID.Group(), segments, work, func(reason string, permanent bool) {
-			progress.LastError = reason
-			if permanent {
-				progress.State = StateFailed
-			}
-		}, &progress.Dispatched)
-		if err != nil {
+		if err := d.look(ctx, run, segments[0].ID.Group(), segments); err != nil {
 			return err
 		}
 	}
-	return nil
+	room := math.MaxInt
+	if i.Workers > 0 {
+		room = max(0, i.Workers-d.live)
+	}
+	err := d.submit(ctx, i.Work, room, work)
+	progress.Live, progress.Dispatched = d.live, d.submitted
+	return err
 }
 
 // finish gives the loaded table what it had at the source: defined columns,

@@ -185,11 +185,13 @@ func sameBounds(a, b vault.Segment) bool {
 }
 
 // seal writes the manifest of a backup whose groups are all rolled up.
-func (r *Repository) seal(ctx context.Context, b vault.Backup, plan *vault.Plan, planObject vault.Object, objects []vault.Object, now time.Time) (*vault.Manifest, error) {
-	groups := make([]*vault.Group, len(objects))
-	for i, o := range objects {
-		groups[i] = new(vault.Group)
-		if err := r.readExact(ctx, o, groups[i]); err != nil {
+func (r *Repository) seal(ctx context.Context, b vault.Backup, plan *vault.Plan, planObject vault.Object, now time.Time) (*vault.Manifest, error) {
+	objects := make([]vault.Object, plan.Groups())
+	groups := make([]*vault.Group, plan.Groups())
+	for g := range groups {
+		groups[g] = new(vault.Group)
+		var err error
+		if objects[g], err = r.read(ctx, b.Group(g), groups[g]); err != nil {
 			return nil, err
 		}
 	}

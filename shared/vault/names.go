@@ -64,6 +64,19 @@ func newID(at time.Time, parts []string) string {
 	return at.UTC().Format(idTime) + "-" + hex.EncodeToString(sum[:4])
 }
 
+// Time is the instant of what triggered the backup, to the second; zero if the
+// id is not one.
+func (b BackupID) Time() time.Time {
+	if !idForm.MatchString(string(b)) {
+		return time.Time{}
+	}
+	at, err := time.Parse(idTime, string(b[:len(idTime)]))
+	if err != nil {
+		return time.Time{}
+	}
+	return at
+}
+
 // ParseBackupID checks an id that was given from outside.
 func ParseBackupID(s string) (BackupID, error) {
 	if !idForm.MatchString(s) {
@@ -161,7 +174,10 @@ func (b Backup) Shard(s SegmentID, random string) string {
 func Index(shard string) string { return strings.TrimSuffix(shard, ".shard") + ".index" }
 
 // Group is the name of a group's roll-up.
-func (b Backup) Group(g int) string { return fmt.Sprintf("%sgroups/%06d.json", b.Dir(), g) }
+func (b Backup) Group(g int) string { return fmt.Sprintf("%s%06d.json", b.Groups(), g) }
+
+// Groups begins the names of the backup's roll-ups.
+func (b Backup) Groups() string { return b.Dir() + "groups/" }
 
 // Log names the objects of the backup's segments.
 func (b Backup) Log() Log { return Log(b.Dir()) }
