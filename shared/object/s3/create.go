@@ -95,7 +95,7 @@ func (t *target) Put(ctx context.Context, body *multipart.Body) error {
 	input.ServerSideEncryption, input.SSEKMSKeyId = s.config.encryption()
 	input.StorageClass = s.config.class(t.name)
 	input.ObjectLockMode, input.ObjectLockRetainUntilDate = s.config.retention()
-	doubt, err := s.do(ctx, t.name, func(ctx context.Context) error {
+	doubt, err := s.do(ctx, func(ctx context.Context) error {
 		input.Body = body.Reader()
 		_, err := s.client.PutObject(ctx, input)
 		return err
@@ -115,7 +115,7 @@ func (t *target) Begin(ctx context.Context) (string, error) {
 	input.StorageClass = s.config.class(t.name)
 	input.ObjectLockMode, input.ObjectLockRetainUntilDate = s.config.retention()
 	var out *s3.CreateMultipartUploadOutput
-	doubt, err := s.do(ctx, "", func(ctx context.Context) (err error) {
+	doubt, err := s.do(ctx, func(ctx context.Context) (err error) {
 		out, err = s.client.CreateMultipartUpload(ctx, input)
 		return err
 	})
@@ -134,7 +134,7 @@ func (t *target) Part(ctx context.Context, upload string, number int, body *mult
 		return "", err
 	}
 	var out *s3.UploadPartOutput
-	_, err := s.do(ctx, "", func(ctx context.Context) (err error) {
+	_, err := s.do(ctx, func(ctx context.Context) (err error) {
 		out, err = s.client.UploadPart(ctx, &s3.UploadPartInput{
 			Bucket: &s.config.Bucket, Key: s.key(t.name), UploadId: &upload, PartNumber: aws.Int32(int32(number)),
 			ContentLength: aws.Int64(body.Size()), ChecksumCRC32C: encode(sum), Body: body.Reader(),
@@ -159,7 +159,7 @@ func (t *target) Complete(ctx context.Context, upload string, parts []multipart.
 		size += p.Size
 		completed[i] = types.CompletedPart{PartNumber: aws.Int32(int32(p.Number)), ETag: &p.Tag, ChecksumCRC32C: t.sums[p.Number]}
 	}
-	doubt, err := s.do(ctx, "", func(ctx context.Context) error {
+	doubt, err := s.do(ctx, func(ctx context.Context) error {
 		_, err := s.client.CompleteMultipartUpload(ctx, &s3.CompleteMultipartUploadInput{
 			Bucket: &s.config.Bucket, Key: s.key(t.name), UploadId: &upload, IfNoneMatch: aws.String("*"),
 			ChecksumCRC32C: encode(t.sum), ChecksumType: types.ChecksumTypeFullObject, MpuObjectSize: &size,
@@ -216,7 +216,7 @@ func (t *target) sweep(ctx context.Context) error {
 // abort gives an upload up with all its parts. That there is none is no error.
 func (s *Store) abort(ctx context.Context, name, upload string) error {
 	for {
-		_, err := s.do(ctx, "", func(ctx context.Context) error {
+		_, err := s.do(ctx, func(ctx context.Context) error {
 			_, err := s.client.AbortMultipartUpload(ctx, &s3.AbortMultipartUploadInput{
 				Bucket: &s.config.Bucket, Key: s.key(name), UploadId: &upload,
 			})
@@ -226,7 +226,7 @@ func (s *Store) abort(ctx context.Context, name, upload string) error {
 			return fmt.Errorf("abort the upload of %s: %w", name, err)
 		}
 		// A part that was on its way while the upload was aborted can outlive it.
-		_, err = s.do(ctx, "", func(ctx context.Context) error {
+		_, err = s.do(ctx, func(ctx context.Context) error {
 			_, err := s.client.ListParts(ctx, &s3.ListPartsInput{Bucket: &s.config.Bucket, Key: s.key(name), UploadId: &upload, MaxParts: aws.Int32(1)})
 			return err
 		})

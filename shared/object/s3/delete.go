@@ -50,7 +50,7 @@ func (s *Store) hasVersions(ctx context.Context) (bool, error) {
 		return *known, nil
 	}
 	var out *s3.GetBucketVersioningOutput
-	_, err := s.do(ctx, "", func(ctx context.Context) (err error) {
+	_, err := s.do(ctx, func(ctx context.Context) (err error) {
 		out, err = s.client.GetBucketVersioning(ctx, &s3.GetBucketVersioningInput{Bucket: &s.config.Bucket})
 		return err
 	})
@@ -71,7 +71,7 @@ func (s *Store) hasVersions(ctx context.Context) (bool, error) {
 
 // deleteVersion deletes one version, or in a bucket without any the object.
 func (s *Store) deleteVersion(ctx context.Context, name string, version *string) error {
-	_, err := s.do(ctx, name, func(ctx context.Context) error {
+	_, err := s.do(ctx, func(ctx context.Context) error {
 		_, err := s.client.DeleteObject(ctx, &s3.DeleteObjectInput{Bucket: &s.config.Bucket, Key: s.key(name), VersionId: version})
 		return err
 	})
@@ -89,7 +89,7 @@ func (s *Store) deleteVersions(ctx context.Context, name string) error {
 	var versions []*string
 	for more := true; more; {
 		var page *s3.ListObjectVersionsOutput
-		_, err := s.do(ctx, "", func(ctx context.Context) (err error) {
+		_, err := s.do(ctx, func(ctx context.Context) (err error) {
 			page, err = s.client.ListObjectVersions(ctx, input)
 			return err
 		})
@@ -164,7 +164,7 @@ func (s *Store) unfinished(ctx context.Context, prefix string) iter.Seq2[Upload,
 		input := &s3.ListMultipartUploadsInput{Bucket: &s.config.Bucket, Prefix: &prefix}
 		for {
 			var page *s3.ListMultipartUploadsOutput
-			_, err := s.do(ctx, "", func(ctx context.Context) (err error) {
+			_, err := s.do(ctx, func(ctx context.Context) (err error) {
 				page, err = s.client.ListMultipartUploads(ctx, input)
 				return err
 			})

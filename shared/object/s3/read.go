@@ -96,7 +96,7 @@ func (s *Store) get(ctx context.Context, name string, off, n int64, tag string) 
 	// The answer's context lives as long as its body is read.
 	bodyCtx, cancel := context.WithCancel(ctx)
 	var out *s3.GetObjectOutput
-	_, err := s.do(ctx, name, func(attempt context.Context) error {
+	_, err := s.do(ctx, func(attempt context.Context) error {
 		stop := context.AfterFunc(attempt, cancel)
 		defer stop()
 		var err error
@@ -239,7 +239,7 @@ const writerKey = "tablevault-writer"
 // head asks the store for an object's records, and returns who wrote it, too.
 func (s *Store) head(ctx context.Context, name string) (info object.Info, writer string, err error) {
 	var out *s3.HeadObjectOutput
-	_, err = s.do(ctx, name, func(ctx context.Context) (err error) {
+	_, err = s.do(ctx, func(ctx context.Context) (err error) {
 		out, err = s.client.HeadObject(ctx, &s3.HeadObjectInput{
 			Bucket: &s.config.Bucket, Key: s.key(name), ChecksumMode: types.ChecksumModeEnabled,
 		})
@@ -306,7 +306,7 @@ func (s *Store) List(ctx context.Context, prefix, after string) iter.Seq2[object
 		}
 		for {
 			var page *s3.ListObjectsV2Output
-			_, err := s.do(ctx, "", func(ctx context.Context) (err error) {
+			_, err := s.do(ctx, func(ctx context.Context) (err error) {
 				page, err = s.client.ListObjectsV2(ctx, input)
 				return err
 			})

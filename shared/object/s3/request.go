@@ -41,7 +41,7 @@ var (
 //
 // doubt says that an attempt may have taken effect at the store although its answer did not say so. After an error the
 // request may then have been done all the same, and after none it may have been done more than once.
-func (s *Store) do(ctx context.Context, name string, request func(context.Context) error) (doubt bool, err error) {
+func (s *Store) do(ctx context.Context, request func(context.Context) error) (doubt bool, err error) {
 	pause := s.retry.first
 	for attempt := 1; ; attempt++ {
 		if err := ctx.Err(); err != nil {
@@ -60,7 +60,7 @@ func (s *Store) do(ctx context.Context, name string, request func(context.Contex
 			again = false
 		}
 		if !again || attempt >= s.retry.attempts {
-			return doubt, s.explain(name, err, attempt)
+			return doubt, s.explain(err, attempt)
 		}
 		timer := time.NewTimer(pause/2 + rand.N(pause/2+1))
 		select {
@@ -131,7 +131,7 @@ func codeOf(err error) (code string, status int) {
 }
 
 // explain turns the last error of a request into what the port calls it, or into what to do about it.
-func (s *Store) explain(name string, err error, attempts int) error {
+func (s *Store) explain(err error, attempts int) error {
 	code, status := codeOf(err)
 	short := brief(err)
 	switch code {
@@ -145,7 +145,8 @@ func (s *Store) explain(name string, err error, attempts int) error {
 		return fmt.Errorf("there is no bucket %s at %s", s.config.Bucket, s.where())
 	case "ExpiredToken", "ExpiredTokenException":
 		return fmt.Errorf("%w: %w", ErrExpired, short)
-	case "InvalidAccessKeyId", "InvalidToken", "InvalidClientTokenId", "UnrecognizedClientException":
+	case "InvalidAccessKeyId", "InvalidToken", "InvalidClientTokenId", "UnrecognizedClientException",
+		"XAdminUserNotFound": // versitygw's
 		return fmt.Errorf("%w: the store does not know the access key: %w", fs.ErrPermission, short)
 	case "SignatureDoesNotMatch":
 		return fmt.Errorf("%w: the secret does not belong to the access key: %w", fs.ErrPermission, short)
@@ -167,8 +168,6 @@ func (s *Store) explain(name string, err error, attempts int) error {
 	switch {
 	case status == http.StatusPreconditionFailed:
 		return fs.ErrExist
-	case status == http.StatusNotFound && name != "":
-		return fs.ErrNotExist
 	case status == http.StatusForbidden:
 		return fmt.Errorf("%w: %w", fs.ErrPermission, short)
 	case status >= 300 && status < 400:

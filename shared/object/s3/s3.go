@@ -247,7 +247,7 @@ func Open(ctx context.Context, c Config) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	_, err = s.do(ctx, "", func(ctx context.Context) error {
+	_, err = s.do(ctx, func(ctx context.Context) error {
 		_, err := s.client.ListObjectsV2(ctx, &s3.ListObjectsV2Input{Bucket: &s.config.Bucket, Prefix: &s.prefix, MaxKeys: aws.Int32(1)})
 		return err
 	})
