@@ -53,7 +53,7 @@ func (v *verifier) verify(r *http.Request, body []byte, now time.Time) (string, 
 	id := fields["Credential"]
 	secret, ok := v.secret(id, r.Header.Get("x-acs-security-token"))
 	if !ok {
-		return "", fmt.Errorf("the access key %q is unknown here, or its token is wrong", id)
+		return "", fmt.Errorf("the access key %q is unknown here, has expired, or its token is wrong", id)
 	}
 	names := strings.Split(fields["SignedHeaders"], ";")
 	for _, name := range signedHeaders() {

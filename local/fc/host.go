@@ -24,13 +24,14 @@
 //	…
 //	defer host.Close()
 //
-// Tests hold it by the hand: [Host.Instances], [Host.Kill], [Host.Fire] and
-// [Config.Fault] kill, repeat, drop and delay. Object triggers are fired by
-// whoever keeps the objects, through [Host.ObjectCreated].
+// Tests hold it by the hand: [Host.Instances], [Host.Kill], [Host.Fire],
+// [Config.Fault] and [Config.CallFault] kill, freeze, repeat, drop and delay, and
+// [Chaos] does all that at random. Object triggers are fired by whoever keeps the
+// objects, through [Host.ObjectCreated], or by the host itself, which watches the
+// folders of [Config.Buckets]; events of a bus by [Host.Publish].
 //
-// Not here: HTTP and EventBridge triggers, lifecycle hooks, versions and aliases,
-// destinations other than functions, stopping a task, provisioned instances, and
-// limits on memory and CPU.
+// Not here: HTTP triggers, lifecycle hooks, versions and aliases, stopping a task,
+// provisioned instances, and limits on memory and CPU.
 package fc
 
 import (
@@ -51,6 +52,7 @@ import (
 	"time"
 
 	"github.com/tablevault/tablevault/local/fc/deployment"
+	"github.com/tablevault/tablevault/local/ram"
 )
 
 // Limits of the service that the host keeps.
@@ -62,17 +64,7 @@ const (
 )
 
 // Key is an access key, with a token if it is a temporary one.
-type Key struct {
-	ID     string
-	Secret string
-	Token  string
-}
-
-// String hides the secret.
-func (k Key) String() string { return "key " + k.ID }
-
-// GoString hides the secret.
-func (k Key) GoString() string { return k.String() }
+type Key = ram.Key
 
 // Config says what is run and how. Functions and BinDir are required.
 type Config struct {
@@ -93,9 +85,15 @@ type Config struct {
 	// one it is generated; see [Host.Key].
 	Key Key
 
-	// TemporaryKeys gives each instance a key of its own with a token, valid as
-	// long as the instance lives, instead of Key. [Host.LookupKey] knows them.
+	// Authority knows keys and permissions; default one that knows Key, its owner,
+	// and lets everybody do everything. If it is given, its owner must be Key.
+	Authority *ram.Authority
+
+	// TemporaryKeys gives each instance, in its environment, and each invocation,
+	// in its headers, a key of its own instead of Key: one of the function's role,
+	// valid for KeyLife; default 36 hours, as the service's.
 	TemporaryKeys bool
+	KeyLife       time.Duration
 
 	// Env is set in every instance, over what the s.yaml says.
 	Env map[string]string
@@ -129,12 +127,25 @@ type Config struct {
 	// invocation; default 100 ms, doubling up to 10 s.
 	Backoff func(n int) time.Duration
 
-	// Tasks keeps asynchronous invocations; default [NewMemoryTasks].
+	// Tasks keeps asynchronous invocations; default [NewMemoryTasks]. One of
+	// [OpenTasks] survives the host.
 	Tasks Tasks
 
-	// Fault is asked before each delivery of an asynchronous invocation what goes
-	// wrong with it; nil means nothing does.
-	Fault func(Delivery) Fault
+	// Buckets are folders by the name of the bucket that they stand for, whose new
+	// files fire object triggers as new objects would; they are looked through
+	// every WatchEvery, default half a second.
+	Buckets    map[string]string
+	WatchEvery time.Duration
+
+	// Tell sends the envelope of an ended invocation to a destination that is no
+	// function, by its ARN; nil means that the log says so and no more.
+	Tell func(arn string, envelope []byte) error
+
+	// Fault is asked before each delivery what goes wrong with it; nil means
+	// nothing does. CallFault is asked before each invocation through the API, and
+	// before it is known whether there will be a delivery.
+	Fault     func(Delivery) Fault
+	CallFault func(function string) CallFault
 
 	// TempDir is where the instances' temporary folders are made; default the
 	// system's. [Host.Close] leaves nothing there, a killed host does.
@@ -145,23 +156,6 @@ type Config struct {
 	Log io.Writer
 }
 
-// Delivery is one delivery of an asynchronous invocation.
-type Delivery struct {
-	Function  string
-	TaskID    string
-	RequestID string
-	Payload   []byte
-	Retry     int // 0 for the first
-}
-
-// Fault is what goes wrong with a delivery.
-type Fault struct {
-	Drop      bool          // never deliver it, and forget it
-	Twice     bool          // deliver it once more, at the same time
-	Delay     time.Duration // deliver it that much later
-	KillAfter time.Duration // kill the instance that long after it got the event; zero does not
-}
-
 // Host runs functions. Its methods may be called from several goroutines.
 type Host struct {
 	config   Config
@@ -170,6 +164,7 @@ type Host struct {
 	server   *http.Server
 	verifier *verifier
 	log      *lineLog
+	slices   *logSlices
 	spawn    func(func() error) error // runs a start where the parent-death signal is safe
 
 	ctx    context.Context // ends when the host closes
@@ -213,6 +208,7 @@ func Start(ctx context.Context, config Config) (*Host, error) {
 	h := &Host{
 		config: config, url: "http://" + listener.Addr().String(), dir: dir,
 		log:       &lineLog{to: config.Log},
+		slices:    newLogSlices(),
 		pools:     make(map[string]*pool),
 		instances: make(map[string]*instance),
 		changed:   make(chan struct{}),
@@ -256,6 +252,9 @@ func Start(ctx context.Context, config Config) (*Host, error) {
 		}
 	}
 	h.work.Go(h.reapIdle)
+	for bucket, folder := range config.Buckets {
+		h.work.Go(func() { h.watch(bucket, folder) })
+	}
 	context.AfterFunc(ctx, func() { _ = h.Close() })
 	return h, nil
 }
@@ -278,6 +277,8 @@ func withDefaults(c Config) Config {
 	duration(&c.Idle, 3*time.Minute)
 	duration(&c.InitTimeout, 20*time.Second)
 	duration(&c.Grace, 200*time.Millisecond)
+	duration(&c.KeyLife, 36*time.Hour)
+	duration(&c.WatchEvery, 500*time.Millisecond)
 	if c.MaxInstances == 0 {
 		c.MaxInstances = 4
 	}
@@ -292,6 +293,9 @@ func withDefaults(c Config) Config {
 	}
 	if c.Tasks == nil {
 		c.Tasks = NewMemoryTasks()
+	}
+	if c.Authority == nil {
+		c.Authority = ram.New(ram.Config{Owner: c.Key})
 	}
 	if c.Log == nil {
 		c.Log = io.Discard
@@ -312,6 +316,9 @@ func check(c Config) error {
 	}
 	if c.Key.ID == "" || c.Key.Secret == "" {
 		return errors.New("the key needs an id and a secret")
+	}
+	if k, ok := c.Authority.Lookup(c.Key.ID); !ok || k != c.Key {
+		return errors.New("the authority does not know the host's key")
 	}
 	names := make(map[string]bool)
 	for _, f := range c.Functions {
@@ -343,28 +350,23 @@ func (h *Host) URL() string { return h.url }
 // Key returns the key that signs for callers.
 func (h *Host) Key() Key { return h.config.Key }
 
-// LookupKey returns the key of an id: the host's own, or that of a living
-// instance.
-func (h *Host) LookupKey(id string) (Key, bool) {
-	if id == h.config.Key.ID {
-		return h.config.Key, true
-	}
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	for _, i := range h.instances {
-		if i.key.ID == id {
-			return i.key, true
-		}
-	}
-	return Key{}, false
-}
+// LookupKey returns the key of an id: the host's own, or a temporary one.
+func (h *Host) LookupKey(id string) (Key, bool) { return h.config.Authority.Lookup(id) }
 
 func (h *Host) secret(id, token string) (string, bool) {
 	k, ok := h.LookupKey(id)
-	if !ok || k.Token != token {
+	if !ok || k.Token != token || !k.Expires.IsZero() && !time.Now().Before(k.Expires) {
 		return "", false
 	}
 	return k.Secret, true
+}
+
+// keyFor returns the key that a function is handed now.
+func (h *Host) keyFor(p *pool) Key {
+	if !h.config.TemporaryKeys {
+		return h.config.Key
+	}
+	return h.config.Authority.Assume(p.function.RoleName(), h.config.KeyLife)
 }
 
 // Close stops the work, kills the instances, waits until their processes are

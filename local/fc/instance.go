@@ -27,7 +27,8 @@ type call struct {
 	id       string // request id
 	payload  []byte
 	retry    int
-	deadline time.Time
+	deadline time.Time // as the function is told
+	key      Key
 	tail     *tail
 
 	once   sync.Once
@@ -73,7 +74,7 @@ type instance struct {
 	number int
 	id     string
 	token  string // the prefix of its runtime API, which nobody else knows
-	key    Key
+	key    Key    // in its environment, as old as the instance
 	dir    string
 
 	work   chan *call    // handed to the next poll
@@ -96,11 +97,8 @@ func (h *Host) start(p *pool) (*instance, error) {
 	h.mu.Lock()
 	h.started++
 	i := &instance{
-		host: h, pool: p, number: h.started, id: fmt.Sprintf("c-%d", h.started), token: token(16), key: h.config.Key,
+		host: h, pool: p, number: h.started, id: fmt.Sprintf("c-%d", h.started), token: token(16), key: h.keyFor(p),
 		work: make(chan *call), ready: make(chan struct{}), gone: make(chan struct{}), logged: make(chan struct{}),
-	}
-	if h.config.TemporaryKeys {
-		i.key = Key{ID: "STS." + token(8), Secret: token(16), Token: token(32)}
 	}
 	i.dir = filepath.Join(h.dir, i.id)
 	// Known before the process runs, so that its first poll is answered; Close
@@ -272,10 +270,12 @@ func (i *instance) inFlight(id string) *call {
 
 // serve has the instance carry out a call, and reports whether it may serve
 // another. The caller has it to itself.
-func (i *instance) serve(c *call) (healthy bool) {
+func (i *instance) serve(c *call, fault Fault) (healthy bool) {
 	timeout := i.pool.function.Timeout
 	begin := time.Now()
-	c.deadline = begin.Add(timeout)
+	c.deadline = begin.Add(timeout + fault.Skew)
+	c.key = i.host.keyFor(i.pool)
+	defer i.strike(fault)()
 	i.mu.Lock()
 	i.current = c
 	i.served++
@@ -323,6 +323,7 @@ func (i *instance) serve(c *call) (healthy bool) {
 	pid := i.pid
 	i.mu.Unlock()
 	c.result.log, c.result.duration, c.result.instance = c.tail.bytes(), took, i.id
+	i.host.slices.add(c.id, c.result.log)
 	if healthy {
 		c.result.peakMemory = peakMemory(pid)
 	}
@@ -365,9 +366,9 @@ func (i *instance) next(w http.ResponseWriter, r *http.Request) {
 			"x-fc-function-name":     f.Name,
 			"x-fc-function-handler":  f.Handler,
 			"x-fc-function-memory":   strconv.Itoa(f.MemoryMB),
-			"x-fc-access-key-id":     i.key.ID,
-			"x-fc-access-key-secret": i.key.Secret,
-			"x-fc-security-token":    i.key.Token,
+			"x-fc-access-key-id":     c.key.ID,
+			"x-fc-access-key-secret": c.key.Secret,
+			"x-fc-security-token":    c.key.Token,
 			"x-fc-region":            config.Region,
 			"x-fc-account-id":        config.Account,
 			"x-fc-qualifier":         "LATEST",

@@ -37,7 +37,7 @@ func (h *Host) handler() http.Handler {
 	mux.Handle("POST "+functions+"invocations", h.api(maxSyncPayload, h.invoke))
 	mux.Handle("GET "+functions+"async-tasks", h.api(0, h.listTasks))
 	mux.Handle("GET "+functions+"async-tasks/{task}", h.api(0, h.getTask))
-	mux.Handle("/", h.api(maxSyncPayload, func(_ http.ResponseWriter, r *http.Request, _ string, _ []byte) error {
+	mux.Handle("/", h.api(maxSyncPayload, func(_ http.ResponseWriter, r *http.Request, _, _ string, _ []byte) error {
 		return refuse(http.StatusNotImplemented, "NotImplemented", "%s %s: the local host invokes functions and tells about tasks, no more", r.Method, r.URL.Path)
 	}))
 	return mux
@@ -45,7 +45,7 @@ func (h *Host) handler() http.Handler {
 
 // api wraps a call of the API: it reads the body, verifies the signature, and
 // turns an error into the JSON that the service's client expects.
-func (h *Host) api(limit int64, serve func(w http.ResponseWriter, r *http.Request, requestID string, body []byte) error) http.Handler {
+func (h *Host) api(limit int64, serve func(w http.ResponseWriter, r *http.Request, caller, requestID string, body []byte) error) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		id := newRequestID()
 		w.Header().Set("X-Fc-Request-Id", id)
@@ -57,10 +57,11 @@ func (h *Host) api(limit int64, serve func(w http.ResponseWriter, r *http.Reques
 			if int64(len(body)) > limit {
 				return refuse(http.StatusBadRequest, "EntityTooLarge", "a body of more than %d bytes", limit)
 			}
-			if _, err := h.verifier.verify(r, body, time.Now()); err != nil {
+			caller, err := h.verifier.verify(r, body, time.Now())
+			if err != nil {
 				return refuse(http.StatusForbidden, "SignatureNotMatch", "%v", err)
 			}
-			return serve(w, r, id, body)
+			return serve(w, r, caller, id, body)
 		}()
 		if err == nil {
 			return
@@ -79,9 +80,13 @@ func writeJSON(w http.ResponseWriter, status int, value any) {
 	_ = json.NewEncoder(w).Encode(value) // an error means that the caller is gone
 }
 
-// find returns the function that a request names.
-func (h *Host) find(r *http.Request) (*pool, error) {
+// find returns the function that a request names, if the caller may carry out the
+// action on it.
+func (h *Host) find(r *http.Request, caller, action string) (*pool, error) {
 	name := r.PathValue("function")
+	if err := h.config.Authority.Authorize(caller, action, h.arn(name), nil); err != nil {
+		return nil, refuse(http.StatusForbidden, "AccessDenied", "%v", err)
+	}
 	if q := r.URL.Query().Get("qualifier"); q != "" && q != "LATEST" {
 		return nil, refuse(http.StatusNotFound, "VersionNotFound", "version or alias %q: the local host has LATEST only", q)
 	}
@@ -99,10 +104,19 @@ func (h *Host) find(r *http.Request) (*pool, error) {
 }
 
 // invoke serves InvokeFunction.
-func (h *Host) invoke(w http.ResponseWriter, r *http.Request, id string, body []byte) error {
-	p, err := h.find(r)
+func (h *Host) invoke(w http.ResponseWriter, r *http.Request, caller, id string, body []byte) error {
+	p, err := h.find(r, caller, "fc:InvokeFunction")
 	if err != nil {
 		return err
+	}
+	if h.config.CallFault != nil {
+		fault := h.config.CallFault(p.function.Name)
+		if fault.Status != 0 {
+			return refuse(fault.Status, "Fault", "the test's hand refuses the call")
+		}
+		if fault.Cut {
+			defer panic(http.ErrAbortHandler) // when all has been done
+		}
 	}
 	switch kind := r.Header.Get("X-Fc-Invocation-Type"); kind {
 	case "", "Sync":
@@ -146,12 +160,16 @@ func (h *Host) invokeAsync(w http.ResponseWriter, r *http.Request, p *pool, body
 }
 
 func (h *Host) invokeSync(w http.ResponseWriter, r *http.Request, p *pool, id string, body []byte) error {
+	var fault Fault
+	if h.config.Fault != nil {
+		fault = h.config.Fault(Delivery{Function: p.function.Name, RequestID: id, Payload: body, Sync: true})
+	}
 	i, err := h.acquire(r.Context(), p, false)
 	c := newCall(id, body, 0)
 	switch {
 	case err == nil:
 		// To its end, also if the caller leaves.
-		h.release(i, i.serve(c))
+		h.release(i, i.serve(c, fault))
 	case errors.Is(err, errBusy):
 		return refuse(http.StatusTooManyRequests, "ResourceExhausted", "all %d instances of %s, or all %d of the host, are busy", p.limit, p.function.Name, h.config.MaxTotal)
 	case errors.Is(err, errClosing):
@@ -205,8 +223,8 @@ func (h *Host) viewTask(t Task) taskView {
 	return v
 }
 
-func (h *Host) getTask(w http.ResponseWriter, r *http.Request, _ string, _ []byte) error {
-	p, err := h.find(r)
+func (h *Host) getTask(w http.ResponseWriter, r *http.Request, caller, _ string, _ []byte) error {
+	p, err := h.find(r, caller, "fc:GetAsyncTask")
 	if err != nil {
 		return err
 	}
@@ -221,8 +239,8 @@ func (h *Host) getTask(w http.ResponseWriter, r *http.Request, _ string, _ []byt
 	return nil
 }
 
-func (h *Host) listTasks(w http.ResponseWriter, r *http.Request, _ string, _ []byte) error {
-	p, err := h.find(r)
+func (h *Host) listTasks(w http.ResponseWriter, r *http.Request, caller, _ string, _ []byte) error {
+	p, err := h.find(r, caller, "fc:ListAsyncTasks")
 	if err != nil {
 		return err
 	}

@@ -101,3 +101,37 @@ func (t *tail) bytes() []byte {
 	defer t.mu.Unlock()
 	return append([]byte(nil), t.text...)
 }
+
+// keptSlices is the number of invocations whose output is kept.
+const keptSlices = 1024
+
+// logSlices keeps the last of what each of the latest invocations printed.
+type logSlices struct {
+	mu   sync.Mutex
+	text map[string][]byte // by request id: of its last delivery
+	ring []string          // request ids, from the oldest on
+}
+
+func newLogSlices() *logSlices { return &logSlices{text: make(map[string][]byte)} }
+
+func (l *logSlices) add(request string, text []byte) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if _, known := l.text[request]; !known {
+		if len(l.ring) == keptSlices {
+			delete(l.text, l.ring[0])
+			l.ring = l.ring[1:]
+		}
+		l.ring = append(l.ring, request)
+	}
+	l.text[request] = text
+}
+
+// RequestLog returns the last of what the latest delivery of a request printed,
+// from its start line to its end line; empty if it has not ended, or too many
+// have since.
+func (h *Host) RequestLog(request string) string {
+	h.slices.mu.Lock()
+	defer h.slices.mu.Unlock()
+	return string(h.slices.text[request])
+}

@@ -19,6 +19,10 @@ func ownGroup(cmd *exec.Cmd) {
 
 func killGroup(pid int) { _ = syscall.Kill(-pid, syscall.SIGKILL) }
 
+// freezeGroup stops a process and its children, thawGroup lets them go on.
+func freezeGroup(pid int) { _ = syscall.Kill(-pid, syscall.SIGSTOP) }
+func thawGroup(pid int)   { _ = syscall.Kill(-pid, syscall.SIGCONT) }
+
 // spawner returns a function that runs starts on one thread which lives as long
 // as ctx: the kernel sends the parent-death signal when the thread that started
 // the process ends, not when its process does.

@@ -14,6 +14,10 @@ func ownGroup(cmd *exec.Cmd) { cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: t
 
 func killGroup(pid int) { _ = syscall.Kill(-pid, syscall.SIGKILL) }
 
+// freezeGroup stops a process and its children, thawGroup lets them go on.
+func freezeGroup(pid int) { _ = syscall.Kill(-pid, syscall.SIGSTOP) }
+func thawGroup(pid int)   { _ = syscall.Kill(-pid, syscall.SIGCONT) }
+
 func spawner(context.Context) func(func() error) error {
 	return func(start func() error) error { return start() }
 }

@@ -30,18 +30,18 @@ func (s Status) Ended() bool { return s == Succeeded || s == Failed || s == Expi
 
 // Task is one asynchronous invocation.
 type Task struct {
-	ID        string // unique within its function
-	Function  string
-	RequestID string
-	Payload   []byte
-	Status    Status
-	Enqueued  time.Time
-	Due       time.Time // when it is to be delivered next
-	Started   time.Time // last delivery
-	Ended     time.Time
-	Retries   int    // deliveries after the first
-	Instance  string // of the last delivery
-	Error     string // of the last delivery that failed
+	ID        string    `json:"id"` // unique within its function
+	Function  string    `json:"function"`
+	RequestID string    `json:"request"`
+	Payload   []byte    `json:"payload,omitempty"`
+	Status    Status    `json:"status"`
+	Enqueued  time.Time `json:"enqueued"`
+	Due       time.Time `json:"due"`              // when it is to be delivered next
+	Started   time.Time `json:"started,omitzero"` // last delivery
+	Ended     time.Time `json:"ended,omitzero"`
+	Retries   int       `json:"retries,omitempty"`  // deliveries after the first
+	Instance  string    `json:"instance,omitempty"` // of the last delivery
+	Error     string    `json:"error,omitempty"`    // of the last delivery that failed
 }
 
 // Tasks keeps asynchronous invocations. A host asks it what is unfinished when it
@@ -127,9 +127,9 @@ type queue struct {
 
 type queued struct {
 	task   Task
-	copied bool          // a second delivery of the same event, whose outcome is not recorded
-	kill   time.Duration // when to kill the instance; zero does not
-	faulty bool          // the fault was decided
+	copied bool  // a second delivery of the same event, whose outcome is not recorded
+	fault  Fault // what goes wrong with this delivery
+	faulty bool  // the fault was decided
 	order  int
 }
 
@@ -244,19 +244,19 @@ func (h *Host) dispatch(p *pool) {
 		}
 		if h.config.Fault != nil && !item.faulty {
 			item.faulty = true
-			fault := h.config.Fault(Delivery{
+			item.fault = h.config.Fault(Delivery{
 				Function: item.task.Function, TaskID: item.task.ID, RequestID: item.task.RequestID, Payload: item.task.Payload, Retry: item.task.Retries})
-			if fault.Drop {
+			if item.fault.Drop {
 				continue
 			}
-			item.kill = fault.KillAfter
-			if fault.Twice {
+			if item.fault.Twice {
 				again := item
 				again.copied = true
+				again.task.Due = time.Now().Add(item.fault.TwiceAfter)
 				p.queue.push(again)
 			}
-			if fault.Delay > 0 {
-				item.task.Due = time.Now().Add(fault.Delay)
+			if item.fault.Delay > 0 {
+				item.task.Due = time.Now().Add(item.fault.Delay)
 				p.queue.push(item)
 				continue
 			}
@@ -295,11 +295,7 @@ func (h *Host) deliver(p *pool, item queued, i *instance, startError error) {
 		if !item.copied {
 			h.update(t)
 		}
-		if item.kill > 0 {
-			timer := time.AfterFunc(item.kill, i.kill)
-			defer timer.Stop()
-		}
-		h.release(i, i.serve(c))
+		h.release(i, i.serve(c, item.fault))
 	}
 	if item.copied {
 		return

@@ -4,7 +4,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"path"
+	"slices"
 	"strings"
 	"time"
 
@@ -61,12 +63,19 @@ func (h *Host) fire(function string, t deployment.Timer, at time.Time) error {
 	}{at.UTC().Format(time.RFC3339), t.Name, t.Payload})
 }
 
-func (h *Host) send(function string, event any) error {
+func (h *Host) send(function string, event any) error { return h.sendAs(function, "", event) }
+
+// sendAs sends an event under a task id, if it has one: an event that was sent
+// under it before is not sent again.
+func (h *Host) sendAs(function, task string, event any) error {
 	data, err := json.Marshal(event)
 	if err != nil {
 		return fmt.Errorf("event for %s: %w", function, err)
 	}
-	_, err = h.Submit(function, "", data, 0)
+	_, err = h.Submit(function, task, data, 0)
+	if task != "" && errors.Is(err, fs.ErrExist) {
+		return nil
+	}
 	return err
 }
 
@@ -82,25 +91,24 @@ type Object struct {
 
 // ObjectCreated fires every object trigger that o matches. Whoever keeps the
 // objects calls it.
-func (h *Host) ObjectCreated(o Object) error {
+func (h *Host) ObjectCreated(o Object) error { return h.objectCreated(o, "") }
+
+// objectCreated fires the triggers under task ids that begin so.
+func (h *Host) objectCreated(o Object, task string) error {
 	var errs []error
 	for _, f := range h.config.Functions {
 		for _, t := range f.Objects {
-			if t.Bucket == o.Bucket && strings.HasPrefix(o.Key, t.Prefix) && strings.HasSuffix(o.Key, t.Suffix) && hasEvent(t, o.Event) {
-				errs = append(errs, h.send(f.Name, o.notice(h.config)))
+			if t.Bucket != o.Bucket || !t.Matches(o.Key) || !slices.Contains(t.Events, o.Event) {
+				continue
 			}
+			id := task
+			if id != "" {
+				id += "_" + t.Name
+			}
+			errs = append(errs, h.sendAs(f.Name, id[:min(len(id), 128)], o.notice(h.config)))
 		}
 	}
 	return errors.Join(errs...)
-}
-
-func hasEvent(t deployment.ObjectTrigger, event string) bool {
-	for _, e := range t.Events {
-		if e == event {
-			return true
-		}
-	}
-	return false
 }
 
 // notice is the event in the service's form, which leaves the oss: of the
@@ -122,35 +130,83 @@ func (o Object) notice(c Config) any {
 }
 
 // report sends the outcome of a task that has ended to the destination that its
-// function has for it. Only functions can be reached from here; what goes to a
-// queue or a topic is logged.
+// function has for it.
 func (h *Host) report(p *pool, t Task, out outcome) {
 	to, condition := p.function.Async.OnFailure, out.errorType
+	count := t.Retries + 1
 	if t.Status == Succeeded {
 		to, condition = p.function.Async.OnSuccess, "Success"
 	} else if t.Status == Expired {
-		condition = "EventAgeExceeded"
+		condition, count = "EventAgeExceeded", t.Retries
 	}
 	if to == "" {
 		return
 	}
-	if !strings.Contains(to, ":functions/") {
-		h.log.print(t.Function+" "+t.RequestID, fmt.Sprintf("task %s: %s is not told: the local host reaches functions only", t.ID, to))
-		return
-	}
 	type m map[string]any
-	err := h.send(path.Base(to), m{
+	envelope := m{
 		"timestamp": time.Now().UnixMilli(),
 		"requestContext": m{
-			"requestId": t.RequestID, "functionArn": h.arn(t.Function), "condition": condition, "approximateInvokeCount": t.Retries + 1,
+			"requestId": t.RequestID, "functionArn": h.arn(t.Function), "condition": condition, "approximateInvokeCount": count,
 		},
 		"requestPayload":  string(t.Payload),
 		"responseContext": m{"statusCode": 200, "functionError": out.errorType},
 		"responsePayload": string(out.body),
-	})
-	if err != nil {
-		h.log.print(t.Function+" "+t.RequestID, fmt.Sprintf("task %s: tell %s: %v", t.ID, to, err))
 	}
+	if err := h.tell(to, envelope); err != nil {
+		h.log.print(t.Function+" "+t.RequestID, fmt.Sprintf("task %s: %s is not told: %v", t.ID, to, err))
+	}
+}
+
+func (h *Host) tell(to string, envelope any) error {
+	if strings.Contains(to, ":functions/") {
+		return h.send(path.Base(to), envelope)
+	}
+	if h.config.Tell == nil {
+		return errors.New("the local host reaches functions only")
+	}
+	data, err := json.Marshal(envelope)
+	if err != nil {
+		return err
+	}
+	return h.config.Tell(to, data)
+}
+
+// CloudEvent is an event of a bus.
+type CloudEvent struct {
+	ID      string // default a unique one
+	Source  string
+	Type    string
+	Subject string
+	Time    time.Time
+	Data    any // marshalled as JSON
+}
+
+// Publish puts an event on the account's default bus: every function with an
+// EventBridge trigger that is enabled and whose pattern the event fits gets it.
+func (h *Host) Publish(e CloudEvent) error {
+	if e.Source == "" || e.Type == "" {
+		return errors.New("publish: an event needs a source and a type")
+	}
+	if e.ID == "" {
+		e.ID = newRequestID()
+	}
+	at := e.Time.UTC().Format("2006-01-02T15:04:05.000Z")
+	event := map[string]any{
+		"id": e.ID, "source": e.Source, "specversion": "1.0", "type": e.Type, "subject": e.Subject, "time": at,
+		"datacontenttype": "application/json; charset=utf-8",
+		"aliyunaccountid": h.config.Account, "aliyunpublishtime": at, "aliyuneventbusname": "default", "aliyunregionid": h.config.Region,
+		"data": e.Data,
+	}
+	facts := map[string]string{"source": e.Source, "type": e.Type, "subject": e.Subject}
+	var errs []error
+	for _, f := range h.config.Functions {
+		for _, t := range f.Events {
+			if t.Enabled && t.Pattern.Fits(facts) {
+				errs = append(errs, h.send(f.Name, event))
+			}
+		}
+	}
+	return errors.Join(errs...)
 }
 
 func (h *Host) arn(function string) string {

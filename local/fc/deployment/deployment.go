@@ -17,6 +17,7 @@ package deployment
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 )
 
@@ -48,7 +49,11 @@ type Function struct {
 
 	Timers  []Timer
 	Objects []ObjectTrigger
+	Events  []EventTrigger
 }
+
+// RoleName returns the name of the role, without the rest of its ARN.
+func (f Function) RoleName() string { return f.Role[strings.LastIndexByte(f.Role, '/')+1:] }
 
 // Async says how asynchronous invocations are treated.
 type Async struct {
@@ -80,6 +85,18 @@ type ObjectTrigger struct {
 	Events []string // such as oss:ObjectCreated:PutObject
 	Prefix string   // of the object's name
 	Suffix string
+}
+
+// Matches reports whether the trigger is for objects of that name.
+func (t ObjectTrigger) Matches(key string) bool {
+	return strings.HasPrefix(key, t.Prefix) && strings.HasSuffix(key, t.Suffix) && len(key) >= len(t.Prefix)+len(t.Suffix)
+}
+
+// EventTrigger fires when an event of the account's default bus fits a pattern.
+type EventTrigger struct {
+	Name    string
+	Enabled bool
+	Pattern Pattern
 }
 
 // Problem is one thing wrong with an s.yaml.

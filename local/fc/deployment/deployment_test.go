@@ -124,6 +124,23 @@ func TestMinimal(t *testing.T) {
 func TestParseRefuses(t *testing.T) {
 	for name, test := range map[string]struct{ old, new, want string }{
 		"misspelt property":      {"memorySize: 512", "memroySize: 512", "resources.worker.props.memroySize: unknown key"},
+		"suggestion":             {"memorySize: 512", "memroySize: 512", "did you mean memorySize?"},
+		"no suggestion":          {"memorySize: 512", "zzz: 512", "zzz: unknown key; known here"},
+		"log project":            {"logConfig: auto", "logConfig: {project: A, logstore: functions}", "logConfig.project"},
+		"log rule":               {"logConfig: auto", "logConfig: {project: abc, logstore: abc, logBeginRule: Any}", "DefaultRegex or None"},
+		"vpc without switches":   {"cpu: 0.5", "cpu: 0.5\n      vpcConfig: {vpcId: vpc-a, securityGroupId: sg-a}", "vSwitchIds: there are none"},
+		"vpc's switch":           {"cpu: 0.5", "cpu: 0.5\n      vpcConfig: {vpcId: vpc-a, securityGroupId: sg-a, vSwitchIds: [x]}", "vSwitchIds[0]"},
+		"vpc's id":               {"cpu: 0.5", "cpu: 0.5\n      vpcConfig: {vpcId: a, securityGroupId: sg-a, vSwitchIds: [vsw-a]}", "vpcConfig.vpcId"},
+		"tag twice":              {"cpu: 0.5", "cpu: 0.5\n      tags: [{key: a, value: b}, {key: a, value: c}]", "tags[1].key"},
+		"unused template":        {"resources:\n", "  other: {cpu: 1}\nresources:\n", "template.other: no resource extends it"},
+		"bucket elsewhere":       {"acs:oss:cn-hangzhou:1", "acs:oss:cn-beijing:1", "another region"},
+		"destination elsewhere":  {"asyncTask: true,", "asyncTask: true, destinationConfig: {onFailure: {destination: \"acs:mns:cn-beijing:1:/queues/q/messages\"}},", "another region"},
+		"tells itself":           {"asyncTask: true,", "asyncTask: true, destinationConfig: {onFailure: {destination: \"acs:fc:cn-hangzhou::functions/work-er\"}},", "for ever"},
+		"same objects":           {minimal[strings.Index(minimal, "        - triggerName: o"):], minimal[strings.Index(minimal, "        - triggerName: o"):] + strings.Replace(minimal[strings.Index(minimal, "        - triggerName: o"):], "triggerName: o", "triggerName: p", 1), "want the same objects"},
+		"timer's source":         {"triggerType: timer", "triggerType: timer\n          sourceArn: acs:oss:cn-hangzhou:1:bucket", "a timer has no source"},
+		"event's pattern":        {"triggerType: timer\n          triggerConfig: {cronExpression: \"@every 5m\", enable: false}", "triggerType: eventbridge\n          triggerConfig: {triggerEnable: true, eventRuleFilterPattern: \"{}\", eventSourceConfig: {eventSourceType: Default}}", "an empty pattern"},
+		"event's source":         {"triggerType: timer\n          triggerConfig: {cronExpression: \"@every 5m\", enable: false}", "triggerType: eventbridge\n          triggerConfig: {triggerEnable: true, eventRuleFilterPattern: '{\"source\":[\"a\"]}', eventSourceConfig: {eventSourceType: Kafka}}", "only Default"},
+		"event not last":         {"triggerType: timer\n          triggerConfig: {cronExpression: \"@every 5m\", enable: false}", "triggerType: eventbridge\n          triggerConfig: {triggerEnable: true, eventRuleFilterPattern: '{\"source\":[\"a\"]}', eventSourceConfig: {eventSourceType: Default}}", "put t last"},
 		"unknown trigger config": {"enable: false", "enabled: false", "triggerConfig.enabled: unknown key"},
 		"unknown top key":        {"name: x", "nmae: x", "nmae: unknown key"},
 		"edition":                {"edition: 3.0.0", "edition: 1.0.0", "1.0.0"},
@@ -335,5 +352,43 @@ func TestProductHasItsFunctions(t *testing.T) {
 	}
 	for name := range handlers {
 		t.Errorf("the s.yaml has %s, and there is no functions/%s", name, name)
+	}
+}
+
+// TestPattern: an event fits when each field that the pattern names fits.
+func TestPattern(t *testing.T) {
+	p, err := ParsePattern(`{"source":["acme.jobs","acme.other"],"type":[{"prefix":"backup:"},{"suffix":":now"}]}`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, test := range map[string]struct {
+		source, kind string
+		want         bool
+	}{
+		"both":           {"acme.jobs", "backup:full", true},
+		"other choices":  {"acme.other", "restore:now", true},
+		"source":         {"acme", "backup:full", false},
+		"type":           {"acme.jobs", "restore:later", false},
+		"not the prefix": {"acme.jobs", "a backup:", false},
+	} {
+		if got := p.Fits(map[string]string{"source": test.source, "type": test.kind, "subject": "any"}); got != test.want {
+			t.Errorf("%s: %v", name, got)
+		}
+	}
+	for text, want := range map[string]string{
+		`{"data":["x"]}`: "data", `{"source":[]}`: "no test", `{"source":"x"}`: "lists", `{"source":[{"anything-but":"x"}]}`: "anything-but", `{"source":[7]}`: "7", `x`: "JSON", `{}`: "every event",
+	} {
+		if _, err := ParsePattern(text); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: error %v does not mention %q", text, err, want)
+		}
+	}
+}
+
+func TestMatches(t *testing.T) {
+	trigger := ObjectTrigger{Prefix: "requests/", Suffix: "/.json"}
+	for key, want := range map[string]bool{"requests/a/.json": true, "requests//.json": true, "requests/.json": false, "requests/a.json": false} {
+		if got := trigger.Matches(key); got != want {
+			t.Errorf("%s: %v", key, got)
+		}
 	}
 }

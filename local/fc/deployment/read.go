@@ -44,10 +44,49 @@ func (r *reader) mapping(n *node, path string, known ...string) object {
 	}
 	for _, key := range m.keys {
 		if !slices.Contains(known, key) {
-			r.problem(m.values[key], join(path, key), "unknown key; known here: %s", strings.Join(known, ", "))
+			r.problem(m.values[key], join(path, key), "unknown key%s; known here: %s", suggest(key, known), strings.Join(known, ", "))
 		}
 	}
 	return object{n, m}
+}
+
+// suggest names the known word that a misspelt one is likely to mean.
+func suggest(word string, known []string) string {
+	best, least := "", len(word)/2
+	for _, k := range known {
+		if d := distance(strings.ToLower(word), strings.ToLower(k)); d <= least && (best == "" || d < least) {
+			best, least = k, d
+		}
+	}
+	if best == "" {
+		return ""
+	}
+	return fmt.Sprintf(", did you mean %s?", best)
+}
+
+// distance is how many letters must be put in, left out, replaced, or swapped with
+// their neighbour to turn a into b.
+func distance(a, b string) int {
+	before, last := make([]int, len(b)+1), make([]int, len(b)+1)
+	for j := range last {
+		last[j] = j
+	}
+	for i := 1; i <= len(a); i++ {
+		row := make([]int, len(b)+1)
+		row[0] = i
+		for j := 1; j <= len(b); j++ {
+			same := 1
+			if a[i-1] == b[j-1] {
+				same = 0
+			}
+			row[j] = min(last[j]+1, row[j-1]+1, last[j-1]+same)
+			if i > 1 && j > 1 && a[i-1] == b[j-2] && a[i-2] == b[j-1] {
+				row[j] = min(row[j], before[j-2]+1)
+			}
+		}
+		before, last = last, row
+	}
+	return last[len(b)]
 }
 
 // text reads a string; without it, it is empty.
@@ -136,8 +175,13 @@ var (
 	triggerName  = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_-]{0,127}$`)
 	roleName     = regexp.MustCompile(`^(acs:ram::[0-9]+:role/)?[A-Za-z0-9.-]{1,64}$`)
 	variableName = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9_]*$`)
-	destination  = regexp.MustCompile(`^acs:(fc:[a-z0-9-]+:[0-9]*:functions/[A-Za-z0-9_-]+|mns:[a-z0-9-]+:[0-9]*:/(queues|topics)/[A-Za-z0-9-]+/messages)$`)
-	bucketARN    = regexp.MustCompile(`^acs:oss:[a-z0-9-]+:[0-9]+:([a-z0-9][a-z0-9-]{1,61}[a-z0-9])$`)
+	destination  = regexp.MustCompile(`^acs:(?:fc:([a-z0-9-]+):[0-9]*:functions/([A-Za-z0-9_-]+)|mns:([a-z0-9-]+):[0-9]*:/(?:queues|topics)/[A-Za-z0-9-]+/messages)$`)
+	bucketARN    = regexp.MustCompile(`^acs:oss:([a-z0-9-]+):[0-9]+:([a-z0-9][a-z0-9-]{1,61}[a-z0-9])$`)
+	tagKey       = regexp.MustCompile(`^[^\s].{0,127}$`)
+	vpcID        = regexp.MustCompile(`^vpc-[a-z0-9]+$`)
+	vSwitchID    = regexp.MustCompile(`^vsw-[a-z0-9]+$`)
+	groupID      = regexp.MustCompile(`^sg-[a-z0-9]+$`)
+	logName      = regexp.MustCompile(`^[a-z0-9][a-z0-9_-]{1,61}[a-z0-9]$`)
 )
 
 // The words that the deploying tool's command line takes for its own: a resource
@@ -160,6 +204,7 @@ func (r *reader) deployment(root *node) *Deployment {
 	if edition := r.text(top, "", "edition", true); edition != "" && edition != "3.0.0" {
 		r.problem(top.values["edition"], "edition", "%q: want 3.0.0", edition)
 	}
+	r.templates(top)
 	d := &Deployment{Name: r.pattern(top, "", "name", true, projectName, "letters, digits, _ and -")}
 	r.text(top, "", "access", false)
 	r.actions(top, "")
@@ -193,7 +238,89 @@ func (r *reader) deployment(root *node) *Deployment {
 		names[f.Name] = key
 		d.Functions = append(d.Functions, f)
 	}
+	r.loops(d, resources)
+	r.overlaps(d, resources)
 	return d
+}
+
+// templates checks that each template is used: one that is not was meant for some
+// resource.
+func (r *reader) templates(top object) {
+	used := make(map[string]bool)
+	for _, key := range keysOf(top.values["resources"]) {
+		resource := top.values["resources"].mapping().values[key].mapping()
+		if resource == nil {
+			continue
+		}
+		if extend := resource.values["extend"].mapping(); extend != nil && extend.values["name"] != nil {
+			name, _ := extend.values["name"].value.(string)
+			used[name] = true
+		}
+	}
+	for _, name := range keysOf(top.values["template"]) {
+		if !used[name] {
+			r.problem(top.values["template"].mapping().values[name], "template."+name, "no resource extends it")
+		}
+	}
+}
+
+// loops checks destinations: a function of this file that tells itself, or one
+// that in turn tells it, goes on for ever.
+func (r *reader) loops(d *Deployment, resources object) {
+	next := make(map[string][]string)
+	for _, f := range d.Functions {
+		for _, arn := range []string{f.Async.OnSuccess, f.Async.OnFailure} {
+			m := destination.FindStringSubmatch(arn)
+			if m == nil {
+				continue
+			}
+			if region := m[1] + m[3]; f.Region != "" && region != f.Region {
+				r.problem(resources.values[f.Resource], "resources."+f.Resource+".props.asyncInvokeConfig.destinationConfig", "%q is in another region than the function, %s", arn, f.Region)
+			}
+			if m[2] != "" {
+				next[f.Name] = append(next[f.Name], m[2])
+			}
+		}
+	}
+	for _, f := range d.Functions {
+		reached := map[string]bool{}
+		todo := slices.Clone(next[f.Name])
+		for len(todo) > 0 {
+			name := todo[0]
+			todo = todo[1:]
+			if !reached[name] {
+				reached[name] = true
+				todo = append(todo, next[name]...)
+			}
+		}
+		if reached[f.Name] {
+			r.problem(resources.values[f.Resource], "resources."+f.Resource+".props.asyncInvokeConfig.destinationConfig", "what %s tells comes back to it: an outcome would be told for ever", f.Name)
+		}
+	}
+}
+
+// overlaps checks that no two object triggers want the same object: the service
+// refuses the second.
+func (r *reader) overlaps(d *Deployment, resources object) {
+	type owned struct {
+		resource string
+		ObjectTrigger
+	}
+	var all []owned
+	for _, f := range d.Functions {
+		for _, t := range f.Objects {
+			for _, other := range all {
+				events := slices.ContainsFunc(t.Events, func(e string) bool { return slices.Contains(other.Events, e) })
+				prefixes := strings.HasPrefix(t.Prefix, other.Prefix) || strings.HasPrefix(other.Prefix, t.Prefix)
+				suffixes := strings.HasSuffix(t.Suffix, other.Suffix) || strings.HasSuffix(other.Suffix, t.Suffix)
+				if t.Bucket != "" && t.Bucket == other.Bucket && events && prefixes && suffixes {
+					r.problem(resources.values[f.Resource], "resources."+f.Resource+".props.triggers", "%s and %s of %s want the same objects of bucket %s, which the service refuses",
+						t.Name, other.Name, other.resource, t.Bucket)
+				}
+			}
+			all = append(all, owned{f.Resource, t})
+		}
+	}
 }
 
 func keysOf(n *node) []string {
@@ -250,14 +377,36 @@ func (r *reader) function(n *node, at string) Function {
 	if o.values["logConfig"] == nil {
 		r.problem(n, at+".logConfig", "is missing: without it nothing is logged")
 	}
-	r.autoOr(o, at, "logConfig", "project", "logstore", "enableRequestMetrics", "enableInstanceMetrics", "logBeginRule")
-	r.autoOr(o, at, "vpcConfig", "vpcId", "vSwitchIds", "securityGroupId")
+	if l, p, ok := r.autoOr(o, at, "logConfig", "project", "logstore", "enableRequestMetrics", "enableInstanceMetrics", "logBeginRule"); ok {
+		r.pattern(l, p, "project", true, logName, "3 to 63 lower-case letters, digits, _ and -")
+		r.pattern(l, p, "logstore", true, logName, "3 to 63 lower-case letters, digits, _ and -")
+		r.boolean(l, p, "enableRequestMetrics", false)
+		r.boolean(l, p, "enableInstanceMetrics", false)
+		r.oneOf(l, p, "logBeginRule", "DefaultRegex", "None")
+	}
+	if v, p, ok := r.autoOr(o, at, "vpcConfig", "vpcId", "vSwitchIds", "securityGroupId"); ok {
+		r.pattern(v, p, "vpcId", true, vpcID, "a VPC such as vpc-abc")
+		r.pattern(v, p, "securityGroupId", true, groupID, "a security group such as sg-abc")
+		if len(r.list(v, p, "vSwitchIds")) == 0 {
+			r.problem(v.at, p+".vSwitchIds", "there are none")
+		}
+		for i, n := range r.list(v, p, "vSwitchIds") {
+			if id, ok := n.value.(string); !ok || !vSwitchID.MatchString(id) {
+				r.problem(n, fmt.Sprintf("%s.vSwitchIds[%d]", p, i), "%v: want a switch such as vsw-abc", n.value)
+			}
+		}
+	}
 	r.boolean(o, at, "internetAccess", false)
 	r.text(o, at, "resourceGroupId", false)
+	tags := make(map[string]bool)
 	for i, item := range r.list(o, at, "tags") {
 		p := fmt.Sprintf("%s.tags[%d]", at, i)
 		tag := r.mapping(item, p, "key", "value")
-		r.text(tag, p, "key", true)
+		key := r.pattern(tag, p, "key", true, tagKey, "at most 128 characters")
+		if tags[key] {
+			r.problem(item, p+".key", "%q stands twice", key)
+		}
+		tags[key] = true
 		r.text(tag, p, "value", false)
 	}
 	if n := o.values["concurrencyConfig"]; n != nil {
@@ -297,17 +446,27 @@ func (r *reader) cpu(o object, at string, memoryMB int) float64 {
 	return cpu
 }
 
-// autoOr checks a setting that is the word auto or a mapping.
-func (r *reader) autoOr(o object, at, key string, known ...string) {
+// autoOr opens a setting that is a mapping, and reports false where it is missing
+// or the word auto.
+func (r *reader) autoOr(o object, at, key string, known ...string) (object, string, bool) {
 	n := o.values[key]
 	if n == nil || n.value == "auto" {
-		return
+		return object{}, "", false
 	}
 	if n.mapping() == nil {
 		r.problem(n, join(at, key), "want auto or a mapping, this is %s", n.kind())
-		return
+		return object{}, "", false
 	}
-	r.mapping(n, join(at, key), known...)
+	return r.mapping(n, join(at, key), known...), join(at, key), true
+}
+
+// oneOf reads a string that is one of some words; without it, it is empty.
+func (r *reader) oneOf(o object, at, key string, words ...string) string {
+	text := r.text(o, at, key, false)
+	if text != "" && !slices.Contains(words, text) {
+		r.problem(o.values[key], join(at, key), "%q: want %s", text, strings.Join(words, " or "))
+	}
+	return text
 }
 
 func (r *reader) environment(o object, at string) map[string]string {
@@ -382,19 +541,27 @@ func (r *reader) triggers(o object, at string, f *Function) {
 			r.problem(n, p+".triggerConfig", "is missing")
 			continue
 		}
+		if len(f.Events) > 0 {
+			r.problem(n, p, "it stands behind an EventBridge trigger: the deploying tool leaves such a one out if the other has not changed; put %s last", f.Events[0].Name)
+		}
 		switch kind := r.text(t, p, "triggerType", true); kind {
 		case "timer":
 			f.Timers = append(f.Timers, r.timer(t, p, name))
 		case "oss":
-			f.Objects = append(f.Objects, r.objectTrigger(t, p, name))
+			f.Objects = append(f.Objects, r.objectTrigger(t, p, name, f.Region))
+		case "eventbridge":
+			f.Events = append(f.Events, r.eventTrigger(t, p, name))
 		case "":
 		default:
-			r.problem(t.values["triggerType"], p+".triggerType", "%q: timer and oss are read here", kind)
+			r.problem(t.values["triggerType"], p+".triggerType", "%q: timer, oss and eventbridge are read here", kind)
 		}
 	}
 }
 
 func (r *reader) timer(t object, at, name string) Timer {
+	if t.values["sourceArn"] != nil {
+		r.problem(t.values["sourceArn"], at+".sourceArn", "a timer has no source")
+	}
 	at += ".triggerConfig"
 	c := r.mapping(t.values["triggerConfig"], at, "cronExpression", "enable", "payload")
 	timer := Timer{
@@ -412,11 +579,14 @@ func (r *reader) timer(t object, at, name string) Timer {
 	return timer
 }
 
-func (r *reader) objectTrigger(t object, at, name string) ObjectTrigger {
+func (r *reader) objectTrigger(t object, at, name, region string) ObjectTrigger {
 	out := ObjectTrigger{Name: name}
 	arn := r.pattern(t, at, "sourceArn", true, bucketARN, "acs:oss:<region>:<account>:<bucket>")
 	if m := bucketARN.FindStringSubmatch(arn); m != nil {
-		out.Bucket = m[1]
+		out.Bucket = m[2]
+		if region != "" && m[1] != region {
+			r.problem(t.values["sourceArn"], at+".sourceArn", "%q: the bucket is in another region than the function, %s", arn, region)
+		}
 	}
 	at += ".triggerConfig"
 	c := r.mapping(t.values["triggerConfig"], at, "events", "filter")
