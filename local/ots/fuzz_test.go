@@ -40,7 +40,13 @@ func seedRequests() map[string]proto.Message {
 		"AddDefinedColumn":  &otsprotocol.AddDefinedColumnRequest{TableName: proto.String("t"), Columns: []*otsprotocol.DefinedColumnSchema{{Name: proto.String("d"), Type: otsprotocol.DefinedColumnType_DCT_BLOB.Enum()}}},
 		"CreateSearchIndex": &otsprotocol.CreateSearchIndexRequest{TableName: proto.String("t"), IndexName: proto.String("s"), Schema: &otsprotocol.IndexSchema{}},
 		"Search":            &otsprotocol.SearchRequest{TableName: proto.String("t"), IndexName: proto.String("s"), SearchQuery: []byte{}},
-		"DescribeStream":    &otsprotocol.DescribeStreamRequest{StreamId: proto.String("s")},
+		"UpdateSearchIndex": &otsprotocol.UpdateSearchIndexRequest{TableName: proto.String("t"), IndexName: proto.String("s"), TimeToLive: proto.Int32(-1),
+			QueryFlowWeight: []*otsprotocol.QueryFlowWeight{{IndexName: proto.String("s"), Weight: proto.Int32(100)}}},
+		"DropIndex":             &otsprotocol.DropIndexRequest{MainTableName: proto.String("t"), IndexName: proto.String("i")},
+		"StartLocalTransaction": &otsprotocol.StartLocalTransactionRequest{TableName: proto.String("t"), Key: key("a").Build(false)},
+		"CommitTransaction":     &otsprotocol.CommitTransactionRequest{TransactionId: proto.String("0123456789abcdef0123456789abcdef")},
+		"AbortTransaction":      &otsprotocol.AbortTransactionRequest{TransactionId: proto.String("0123456789abcdef0123456789abcdef")},
+		"DescribeStream":        &otsprotocol.DescribeStreamRequest{StreamId: proto.String("s")},
 	}
 }
 
