@@ -299,14 +299,20 @@ func indexMeta(schema table.Schema, x table.Index) (*otsprotocol.IndexMeta, erro
 // shortest start of key from which that makes key again.
 func indexedColumns(schema table.Schema, key []string) []string {
 	for n := 1; n < len(key); n++ {
-		full := slices.Clone(key[:n])
-		for _, k := range schema {
-			if !slices.Contains(key[:n], k.Name) {
-				full = append(full, k.Name)
-			}
-		}
-		if slices.Equal(full, key) {
+		if slices.Equal(wholeKey(schema, key[:n]), key) {
 			return key[:n]
+		}
+	}
+	return key
+}
+
+// wholeKey is the key of an index on some columns: the columns of the table's
+// key that are not among them follow, so that each of its rows has one key.
+func wholeKey(schema table.Schema, indexed []string) []string {
+	key := slices.Clone(indexed)
+	for _, k := range schema {
+		if !slices.Contains(indexed, k.Name) {
+			key = append(key, k.Name)
 		}
 	}
 	return key

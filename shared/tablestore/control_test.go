@@ -36,9 +36,16 @@ func full() table.Definition {
 	}
 }
 
-// TestDescribe makes a table with everything and reads it back.
+// TestDescribe makes a table with everything and reads it back, in both forms in
+// which a service may tell the keys of indexes.
 func TestDescribe(t *testing.T) {
-	s := start(t, ots.Config{})
+	for name, behavior := range map[string]engine.Behavior{"indexes as asked for": {}, "indexes with whole keys": {FullIndexKeys: true}} {
+		t.Run(name, func(t *testing.T) { describeEverything(t, behavior) })
+	}
+}
+
+func describeEverything(t *testing.T, behavior engine.Behavior) {
+	s := start(t, ots.Config{Behavior: behavior})
 	c := connect(t, s)
 	want := full()
 	create(t, c, want)

@@ -51,7 +51,7 @@ func (c *Client) describeWith(ctx context.Context, t *tries, name string) (table
 	}
 	d, err := definitionOf(&said)
 	if err == nil {
-		d.Indexes, err = indexesOf(raw)
+		d.Indexes, err = indexesOf(raw, d.Schema)
 	}
 	if err != nil {
 		return table.Definition{}, false, fmt.Errorf("description of table %q: %w", name, err)
@@ -120,8 +120,10 @@ func optionsOf(o *otsprotocol.TableOptions) table.Options {
 // defaultDeviation is the deviation of tables that were given none, in seconds.
 const defaultDeviation = 86400
 
-// indexesOf reads the secondary indexes of DescribeTableResponse.
-func indexesOf(response []byte) ([]table.Index, error) {
+// indexesOf reads the secondary indexes of DescribeTableResponse. The service
+// tells an index's key as it was asked for or with the rest of the table's key
+// behind it; read, it is always whole.
+func indexesOf(response []byte, schema table.Schema) ([]table.Index, error) {
 	const indexMetas = 8
 	raws, err := rawFields(response, indexMetas)
 	if err != nil {
@@ -134,7 +136,7 @@ func indexesOf(response []byte) ([]table.Index, error) {
 			return nil, fmt.Errorf("index: %w", err)
 		}
 		x := table.Index{
-			Name: m.GetName(), Key: m.PrimaryKey, Columns: m.DefinedColumn, Type: "global",
+			Name: m.GetName(), Key: wholeKey(schema, m.PrimaryKey), Columns: m.DefinedColumn, Type: "global",
 			Sync:  m.GetIndexUpdateMode() == otsprotocol.IndexUpdateMode_IUM_SYNC_INDEX,
 			Ready: m.IndexSyncPhase == nil || m.GetIndexSyncPhase() == otsprotocol.IndexSyncPhase_ISP_INCR,
 			Raw:   bytes.Clone(raw),
