@@ -32,7 +32,7 @@ var Types = []plainbuffer.Type{
 func Data(rng *rand.Rand, t plainbuffer.Type) []byte {
 	switch t {
 	case plainbuffer.Integer:
-		v := rng.Int64() - rng.Int64()
+		v := int64(rng.Uint64())
 		switch rng.IntN(4) {
 		case 0:
 			v = math.MinInt64
