@@ -143,7 +143,7 @@ func invalid(format string, args ...any) *engine.Error {
 // authenticate finds out whose request it is.
 func (c *call) authenticate() *engine.Error {
 	s := c.server
-	key, ok := (*s.keys.Load())[c.header.Get(headerKeyID)]
+	key, ok := s.key(c.header.Get(headerKeyID))
 	if !ok {
 		return denied("The AccessKeyID does not exist.")
 	}
@@ -235,6 +235,9 @@ func (c *call) enter(tables ...string) *engine.Error {
 				return forbidden(c.op, t)
 			}
 		}
+	}
+	if err := c.authorize(tables); err != nil {
+		return err
 	}
 	n := c.server.count(c.op)
 	f := *c.server.fault.Load()

@@ -22,6 +22,7 @@ import (
 
 	"github.com/tablevault/tablevault/local/ots/engine"
 	"github.com/tablevault/tablevault/local/ots/kv"
+	"github.com/tablevault/tablevault/local/ram"
 )
 
 // The key pair of a server that is given none.
@@ -40,6 +41,12 @@ type Config struct {
 	Instances []string
 	// Keys may sign requests; the default pair if there are none.
 	Keys []Key
+
+	// Authority, if given, knows more keys, and says what each may do.
+	Authority *ram.Authority
+	// Region and Account stand in the names of resources that it is asked about;
+	// "local" and "0" if empty.
+	Region, Account string
 
 	// Now is the server's clock: of timestamps, TTL, windows, and of the date
 	// in each answer. The system's if nil.
