@@ -36,6 +36,9 @@ const (
 	Expired Kind = "expired token"
 	Skewed  Kind = "clock skew"
 
+	// The server says that others are just creating the same name.
+	Conflict Kind = "conflict"
+
 	// The answer has another checksum than the server gave.
 	WrongChecksum Kind = "wrong checksum"
 )
@@ -174,6 +177,10 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case Expired:
 		fault.strike()
 		answer(w, r, http.StatusBadRequest, "ExpiredToken", "The provided token has expired.")
+		return
+	case Conflict:
+		fault.strike()
+		answer(w, r, http.StatusConflict, "ConditionalRequestConflict", "A conflicting conditional operation is in progress against this resource.")
 		return
 	case Skewed:
 		fault.strike()
