@@ -2,7 +2,9 @@ package ots
 
 import (
 	"bytes"
+	"cmp"
 	"compress/zlib"
+	"context"
 	"crypto/md5"
 	"crypto/rand"
 	"encoding/base64"
@@ -25,6 +27,7 @@ const maxBody = 5 << 20
 // A call is one request on its way.
 type call struct {
 	server *Server
+	ctx    context.Context // the request's
 	op     string
 	path   string
 	header http.Header
@@ -58,7 +61,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	s.working.Add(1)
 	defer s.working.Done()
 	f := frames.Get().(*frame)
-	c := &call{server: s, path: r.URL.Path, op: strings.TrimPrefix(r.URL.Path, "/"), header: r.Header, frame: f}
+	c := &call{server: s, ctx: r.Context(), path: r.URL.Path, op: strings.TrimPrefix(r.URL.Path, "/"), header: r.Header, frame: f}
 	err := c.read(r)
 	if err == nil {
 		err = c.serve()
@@ -73,7 +76,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // operation.
 func (c *call) read(r *http.Request) *engine.Error {
 	if r.Method != http.MethodPost {
-		return &engine.Error{Code: engine.CodeMethodNotAllowed, Message: "The method " + r.Method + " is not allowed, only POST is supported."}
+		return refusal(engine.CodeMethodNotAllowed)
 	}
 	for _, name := range []string{headerDate, headerVersion, headerKeyID, headerInstance, headerMD5} {
 		if c.header.Get(name) == "" {
@@ -87,7 +90,7 @@ func (c *call) read(r *http.Request) *engine.Error {
 		return invalid("Unsupported api version: '%s'.", v)
 	}
 	if r.ContentLength > maxBody {
-		return tooLarge()
+		return refusal(engine.CodeRequestTooLarge)
 	}
 	if err := c.readBody(r); err != nil {
 		return err
@@ -97,13 +100,14 @@ func (c *call) read(r *http.Request) *engine.Error {
 	}
 	sum := md5.Sum(c.body)
 	if got := base64.StdEncoding.EncodeToString(sum[:]); got != c.header.Get(headerMD5) {
-		return &engine.Error{Code: engine.CodeAuthFailed, Message: "The content md5 of the request is mismatch."}
+		return denied("Mismatch between MD5 value of request body and x-ots-contentmd5 in header.")
 	}
 	return c.inflate()
 }
 
-func tooLarge() *engine.Error {
-	return &engine.Error{Code: engine.CodeRequestTooLarge, Message: fmt.Sprintf("The size of POST data is too large: the limit is %d bytes.", maxBody)}
+// refusal is an error of the code with the service's text.
+func refusal(code string) *engine.Error {
+	return &engine.Error{Code: code, Message: engine.Text(code)}
 }
 
 func (c *call) readBody(r *http.Request) *engine.Error {
@@ -119,13 +123,13 @@ func (c *call) readBody(r *http.Request) *engine.Error {
 		n, err := r.Body.Read(buf[len(buf):cap(buf)])
 		buf = buf[:len(buf)+n]
 		if len(buf) > maxBody {
-			return tooLarge()
+			return refusal(engine.CodeRequestTooLarge)
 		}
 		if errors.Is(err, io.EOF) {
 			break
 		}
 		if err != nil {
-			return &engine.Error{Code: engine.CodeRequestTimeout, Message: "The request body ended early."}
+			return refusal(engine.CodeRequestTimeout)
 		}
 	}
 	c.frame.body, c.body, c.whole = buf, buf, true
@@ -183,7 +187,7 @@ func (c *call) authenticate() *engine.Error {
 		}
 	}
 	if len(s.config.Instances) > 0 {
-		return denied("The instance '%s' does not exist.", instance)
+		return denied("The instance is not found.")
 	}
 	return nil
 }
@@ -202,7 +206,7 @@ func (c *call) inflate() *engine.Error {
 		return invalid("Invalid header: '%s'.", headerZipSize)
 	}
 	if size > maxBody {
-		return tooLarge()
+		return refusal(engine.CodeRequestTooLarge)
 	}
 	z, err := zlib.NewReader(bytes.NewReader(c.body))
 	if err != nil {
@@ -228,11 +232,11 @@ func (c *call) enter(tables ...string) *engine.Error {
 	}
 	for _, rule := range c.key.Deny {
 		if len(tables) == 0 && rule.matches(c.op, "") {
-			return forbidden(c.op, "")
+			return refusal(engine.CodeNoPermission)
 		}
 		for _, t := range tables {
 			if rule.matches(c.op, t) {
-				return forbidden(c.op, t)
+				return refusal(engine.CodeNoPermission)
 			}
 		}
 	}
@@ -248,16 +252,19 @@ func (c *call) enter(tables ...string) *engine.Error {
 		return nil
 	}
 	if c.fault.Delay > 0 {
-		time.Sleep(c.fault.Delay)
+		wait := time.NewTimer(c.fault.Delay)
+		defer wait.Stop()
+		select {
+		case <-wait.C:
+		case <-c.ctx.Done():
+			// Nobody waits for the answer any more.
+			return refusal(engine.CodeRequestTimeout)
+		}
 	}
 	if !c.fault.After && c.fault.Cut != CutMiddle && (c.fault.Err != nil || c.fault.Cut != CutNone) {
 		return c.faultError()
 	}
 	return nil
-}
-
-func forbidden(op, table string) *engine.Error {
-	return &engine.Error{Code: engine.CodeNoPermission, Message: fmt.Sprintf("You have no permission to access the requested resource, operation: %s, table: '%s', please contact the resource owner.", op, table)}
 }
 
 func (c *call) faultError() *engine.Error {
@@ -274,7 +281,7 @@ func (c *call) reply(w http.ResponseWriter, r *http.Request, err *engine.Error) 
 		err = c.fault.Err
 	}
 	if err != nil {
-		status = statusOf(err)
+		status = cmp.Or(c.server.config.Statuses[err.Code], statusOf(err))
 		body = appendError(nil, err)
 	}
 	if f := c.fault; f != nil {
@@ -297,7 +304,7 @@ func (c *call) reply(w http.ResponseWriter, r *http.Request, err *engine.Error) 
 	}
 	h := w.Header()
 	h.Set(headerRequestID, requestID())
-	h.Set(headerContentType, "protocol buffer")
+	h.Set(headerContentType, cmp.Or(c.server.config.ContentType, "protocol buffer"))
 	h.Set(headerDate, c.server.now().UTC().Format("2006-01-02T15:04:05.000000Z"))
 	h.Set("Content-Type", "application/x-protobuf")
 	if c.sums(len(body)) {
@@ -305,7 +312,7 @@ func (c *call) reply(w http.ResponseWriter, r *http.Request, err *engine.Error) 
 		h.Set(headerMD5, base64.StdEncoding.EncodeToString(sum[:]))
 	}
 	if c.key != nil {
-		h.Set("Authorization", "OTS "+c.key.ID+":"+answerSignature(c.path, h, c.key.Secret))
+		h.Set("Authorization", "OTS "+c.key.ID+":"+c.signature(h))
 	}
 	h.Set("Content-Length", strconv.Itoa(len(body)))
 	if !c.whole {
@@ -321,6 +328,14 @@ func (c *call) reply(w http.ResponseWriter, r *http.Request, err *engine.Error) 
 		panic(http.ErrAbortHandler)
 	}
 	_, _ = w.Write(body)
+}
+
+// signature signs an answer, whose headers are complete.
+func (c *call) signature(h http.Header) string {
+	if c.server.config.SignV4Answers && c.header.Get(headerSignatureV4) != "" {
+		return answerSignatureV4(c.path, h, signingKey(c.key.Secret, c.header.Get(headerSignDate), c.header.Get(headerRegion)))
+	}
+	return answerSignature(c.path, h, c.key.Secret)
 }
 
 // smallAnswer is the size up to which the checksum costs nothing worth saving.

@@ -15,7 +15,8 @@ type FaultFunc func(op, table string, n int) *Fault
 
 // A Fault is what goes wrong in one request.
 type Fault struct {
-	// Delay comes before the work.
+	// Delay comes before the work. It ends early, with nothing done, when the
+	// client goes away.
 	Delay time.Duration
 	// Err, if given, is the answer.
 	Err *engine.Error
@@ -42,8 +43,12 @@ const (
 	CutMiddle     // in the middle of the answer's body; the work is done
 )
 
-// Refuse is a fault that answers with an error of the code instead of working.
+// Refuse is a fault that answers with an error of the code instead of working,
+// in the service's words if there is no message.
 func Refuse(code, message string) *Fault {
+	if message == "" {
+		message = engine.Text(code)
+	}
 	return &Fault{Err: &engine.Error{Code: code, Message: message}}
 }
 

@@ -22,7 +22,7 @@ func parseFilter(b []byte) (*engine.Filter, *engine.Error) {
 	}
 	var m otsprotocol.Filter
 	if err := proto.Unmarshal(b, &m); err != nil {
-		return nil, invalid("Failed to parse the filter: %v.", err)
+		return nil, invalid("Deserialize filter failed.")
 	}
 	f, err := filterOf(&m, 0)
 	if err != nil {
@@ -39,7 +39,7 @@ func filterOf(m *otsprotocol.Filter, depth int) (*engine.Filter, *engine.Error) 
 	case otsprotocol.FilterType_FT_SINGLE_COLUMN_VALUE:
 		var s otsprotocol.SingleColumnValueFilter
 		if err := proto.Unmarshal(m.Filter, &s); err != nil {
-			return nil, invalid("Failed to parse the column value filter: %v.", err)
+			return nil, invalid("Deserialize relation filter failed.")
 		}
 		f := &engine.Filter{
 			Compare:     engine.Comparison(s.GetComparator()),
@@ -65,7 +65,7 @@ func filterOf(m *otsprotocol.Filter, depth int) (*engine.Filter, *engine.Error) 
 	case otsprotocol.FilterType_FT_COMPOSITE_COLUMN_VALUE:
 		var s otsprotocol.CompositeColumnValueFilter
 		if err := proto.Unmarshal(m.Filter, &s); err != nil {
-			return nil, invalid("Failed to parse the composite filter: %v.", err)
+			return nil, invalid("Deserialize composite filter failed.")
 		}
 		f := &engine.Filter{Logic: engine.Logic(s.GetCombinator())}
 		for _, sub := range s.SubFilters {
@@ -79,11 +79,11 @@ func filterOf(m *otsprotocol.Filter, depth int) (*engine.Filter, *engine.Error) 
 	case otsprotocol.FilterType_FT_COLUMN_PAGINATION:
 		var s otsprotocol.ColumnPaginationFilter
 		if err := proto.Unmarshal(m.Filter, &s); err != nil {
-			return nil, invalid("Failed to parse the column pagination filter: %v.", err)
+			return nil, invalid("Deserialize column pagination filter failed.")
 		}
 		return &engine.Filter{Page: true, Offset: int(s.GetOffset()), Limit: int(s.GetLimit())}, nil
 	}
-	return nil, invalid("Invalid filter type: %d.", m.GetType())
+	return nil, invalid("Invalid type of filter: %d.", m.GetType())
 }
 
 // parseVariant reads a value as filters carry it: a cell's without its outer

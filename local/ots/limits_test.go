@@ -47,7 +47,7 @@ func TestLimitsOfRows(t *testing.T) {
 		{"number sign", "a", []cell{{"#abc", "v", 1}}, "Invalid column name: '#abc'."},
 		{"unusual names", "a", []cell{{"\n", "v", 1}, {".abc", "v", 1}, {"公司", "v", 1}}, ""},
 		{"key's name", "a", []cell{{"pk1", "v", 1}}, "Duplicated attribute column name with primary key column: 'pk1' while OP row."},
-		{"not a number", "a", []cell{{"c", math.NaN(), 1}}, "The value of attribute column: 'c' is not a finite double."},
+		{"not a number", "a", []cell{{"c", math.NaN(), 1}}, "NaN can't be set to double value."},
 		{"latest time", "a", []cell{{"c", "v", math.MaxInt64/1000 - 1}}, ""},
 		{"later time", "a", []cell{{"c", "v", math.MaxInt64 / 1000}}, "Timestamp must be in range [0, INT64_MAX/1000)."},
 	} {

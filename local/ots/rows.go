@@ -3,7 +3,6 @@ package ots
 import (
 	"encoding/binary"
 	"errors"
-
 	"io"
 	"slices"
 
@@ -42,7 +41,10 @@ func (c *call) scanKey(block []byte, row *plainbuffer.Row) *engine.Error {
 		return err
 	}
 	if len(row.Cells) > 0 {
-		return invalid("Cell data broken, a key has no attributes.")
+		return invalid("Attribute column cannot be given while reading data.")
+	}
+	if row.Delete {
+		return invalid("Delete marker cannot be given.")
 	}
 	return nil
 }
@@ -53,6 +55,15 @@ func (c *call) fill(change *engine.Change, r *batchRow) *engine.Error {
 	change.Return, change.ReturnColumns = r.returns, r.columns
 	if err := c.scanRow(r.block, &change.Row); err != nil {
 		return err
+	}
+	if deletes := r.op == engine.Delete; deletes != change.Row.Delete {
+		if deletes {
+			return invalid("Invalid request of delete row: missing RowDeleteMarker in request.")
+		}
+		return invalid("Invalid request of put/update row: unexpected RowDeleteMarker in request.")
+	}
+	if r.op == engine.Delete && len(change.Row.Cells) > 0 {
+		return invalid("Invalid delete row request: unexpected cells in request.")
 	}
 	var err *engine.Error
 	if change.Filter, err = parseFilter(r.filter); err != nil {
@@ -230,21 +241,25 @@ func query(columns []string, t *otsprotocol.TimeRange, versions *int32, filter [
 	q := engine.Query{Columns: columns}
 	if versions != nil {
 		if *versions <= 0 {
-			return q, invalid("The max versions must be greater than 0.")
+			return q, invalid("Invalid max versions: %d. Reason: Max versions must be positive.", *versions)
 		}
 		q.MaxVersions = *versions
 	}
 	if t != nil {
 		q.HasTime = true
 		switch {
+		case t.SpecificTime != nil && (t.StartTime != nil || t.EndTime != nil) && versions != nil:
+			return q, invalid("Specific timestamp, time range and max versions cannot be given at the same time.")
 		case t.SpecificTime != nil && (t.StartTime != nil || t.EndTime != nil):
-			return q, invalid("Invalid time range: specific time can't stand with start time or end time.")
+			return q, invalid("Specific tiemstamp and time range cannot be given at the same time.")
 		case t.SpecificTime != nil && versions != nil:
-			return q, invalid("Invalid time range: specific time can't stand with max versions.")
+			return q, invalid("Specific tiemstamp and max versions cannot be given at the same time.")
+		case t.GetSpecificTime() < 0:
+			return q, invalid("Specific timestamp cannot be less than 0.")
 		case t.SpecificTime != nil:
 			q.From, q.To = t.GetSpecificTime(), t.GetSpecificTime()+1
 		case t.StartTime == nil || t.EndTime == nil:
-			return q, invalid("Invalid time range: start time and end time must both be given.")
+			return q, invalid("Start and end time must be given at the same time.")
 		default:
 			q.From, q.To = t.GetStartTime(), t.GetEndTime()
 		}
@@ -414,7 +429,7 @@ func (c *call) batchGetRow() *engine.Error {
 			return err
 		}
 		q.Batch = true
-		if err := q.Check(); err != nil {
+		if err := c.server.engine.CheckQuery(&q); err != nil {
 			return err
 		}
 		table = appendString(table[:0], 1, t.GetTableName())

@@ -58,6 +58,14 @@ type Config struct {
 
 	// Behavior is what the service is free to do.
 	Behavior engine.Behavior
+	// Statuses are the HTTP statuses of errors by their codes, where they shall
+	// be others than the service's, as far as those are known.
+	Statuses map[string]int
+	// ContentType is the answers' x-ots-contenttype, "protocol buffer" if empty.
+	ContentType string
+	// SignV4Answers signs answers to requests with a signature of version 4 in
+	// its way. By default they are signed as those to version 1 are.
+	SignV4Answers bool
 	// AnswerMD5 says which answers carry their checksum.
 	AnswerMD5 AnswerMD5
 	// Fault is called for each request that is about to be served. See

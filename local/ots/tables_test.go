@@ -142,7 +142,7 @@ func TestRefusedTables(t *testing.T) {
 		}, "Duplicated primary key name: 'pk'."},
 		{"first column made by the service", func(r *otsprotocol.CreateTableRequest) {
 			r.TableMeta.PrimaryKey[0].Type, r.TableMeta.PrimaryKey[0].Option = otsprotocol.PrimaryKeyType_INTEGER.Enum(), &auto
-		}, "The first primary key can't be AUTO_INCREMENT."},
+		}, "First primary key can't be auto increment, table: t."},
 		{"no TTL", func(r *otsprotocol.CreateTableRequest) { r.TableOptions.TimeToLive = nil }, "Time-to-live is missing while creating table."},
 		{"no MaxVersions", func(r *otsprotocol.CreateTableRequest) { r.TableOptions.MaxVersions = nil }, "MaxVersions is missing while creating table."},
 		{"TTL 0", func(r *otsprotocol.CreateTableRequest) { r.TableOptions.TimeToLive = proto.Int32(0) }, "TimeToLive cannot be 0 or less than -1."},
@@ -199,7 +199,7 @@ func TestReadiness(t *testing.T) {
 	s := start(t, ots.Config{Now: now.now, Behavior: engine.Behavior{ReadyDelay: time.Minute}})
 	c := connect(s)
 	create(t, c, tablestore.TableOption{}, text)
-	want(t, put(c, key("a")), 404, "OTSTableNotReady", "Table is not ready.")
+	want(t, put(c, key("a")), 404, "OTSTableNotReady", "The table is not ready.")
 	var d otsprotocol.DescribeTableResponse
 	if err := send(t, s, "DescribeTable", &otsprotocol.DescribeTableRequest{TableName: proto.String("t")}, &d); err != nil || d.GetTableStatus() != otsprotocol.TableStatus_LOADING {
 		t.Errorf("status %v, %v", d.TableStatus, err)

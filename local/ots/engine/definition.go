@@ -31,6 +31,9 @@ const (
 	maxIndexKey       = 2 * MaxKeyColumns // an index has the table's key too
 	maxTimestamp      = math.MaxInt64 / 1000
 	maxDeviation      = math.MaxInt64 / 1000000
+
+	documentedReadColumns = 128
+	documentedFilters     = 10
 )
 
 // A KeyColumn is one column of a primary key.
@@ -194,15 +197,15 @@ func (d *Definition) check() *Error {
 		if c.AutoIncrement {
 			auto++
 			if c.Type != plainbuffer.Integer {
-				return invalid("Only INTEGER primary key column can be AUTO_INCREMENT.")
+				return invalid("AUTO_INCREMENT primary key must be integer.")
 			}
 			if i == 0 {
-				return invalid("The first primary key can't be AUTO_INCREMENT.")
+				return invalid("First primary key can't be auto increment, table: %s.", d.Name)
 			}
 		}
 	}
 	if auto > 1 {
-		return invalid("Too many AUTO_INCREMENT primary keys: %d.", auto)
+		return invalid("AUTO_INCREMENT primary key count must <= 1.")
 	}
 	if err := checkDefined(d.Defined, d.Key); err != nil {
 		return err
@@ -236,7 +239,7 @@ func checkDefined(columns []DefinedColumn, key []KeyColumn) *Error {
 func (o *Options) check() *Error {
 	switch {
 	case o.MaxVersions < 1:
-		return invalid("MaxVersions must be in range: [1, INT32_MAX].")
+		return invalid("The maximum versions cannot be less than or equal to 0.")
 	case o.TTL == 0 || o.TTL < -1:
 		return invalid("TimeToLive cannot be 0 or less than -1.")
 	case o.Deviation < 0 || o.Deviation > maxDeviation:
@@ -246,14 +249,20 @@ func (o *Options) check() *Error {
 }
 
 func (t *Throughput) check() *Error {
-	if t.Read < 0 || t.Read > MaxReserved {
+	if least := min(t.Read, t.Write); least < 0 {
+		return invalid("Invalid Capacity Unit:%d. Capacity Unit must be nonnegative.", least)
+	}
+	if t.Read > MaxReserved {
 		return invalid("Read capacity unit must be in range: [0, %d].", MaxReserved)
 	}
-	if t.Write < 0 || t.Write > MaxReserved {
+	if t.Write > MaxReserved {
 		return invalid("Write capacity unit must be in range: [0, %d].", MaxReserved)
 	}
 	return nil
 }
+
+// keepsVersions says whether a version's timestamp counts in the size of rows.
+func (o *Options) keepsVersions() bool { return o.MaxVersions > 1 || o.TTL >= 0 }
 
 // expiry is the least timestamp that is still alive at the time.
 func (o *Options) expiry(now int64) int64 {
@@ -263,8 +272,12 @@ func (o *Options) expiry(now int64) int64 {
 	return (now/1000 - int64(o.TTL)) * 1000
 }
 
-// window is the range [low, high) of timestamps that a write may give.
-func (o *Options) window(now int64) (low, high int64) {
+// window is the range [low, high) of timestamps that a write may give, in whole
+// seconds if told so.
+func (o *Options) window(now int64, seconds bool) (low, high int64) {
+	if seconds {
+		now -= now % 1000
+	}
 	low, high = now-o.Deviation*1000, now+o.Deviation*1000
 	if o.TTL >= 0 {
 		low = max(low, now-int64(o.TTL)*1000)

@@ -14,6 +14,7 @@ package engine
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"slices"
@@ -26,67 +27,6 @@ import (
 	"github.com/tablevault/tablevault/local/ots/kv"
 	"github.com/tablevault/tablevault/shared/plainbuffer"
 )
-
-// Tokens says when a page ends inside of a row.
-type Tokens int8
-
-// The choices.
-const (
-	TokensOff      Tokens = iota // never: a row is sent whole, however large
-	TokensWide                   // in a row that is larger than a page by itself
-	TokensAnywhere               // in any row in which the page is full
-)
-
-// Behavior is what the service is free to do, or what is not known of it. The
-// zero value is the default.
-type Behavior struct {
-	// RefuseEmptyPut makes a PutRow without attributes an error. By default it
-	// writes a row that has only its key.
-	RefuseEmptyPut bool
-	// HideExpiredRows makes a row whose cells have all expired invisible. By
-	// default it is an empty row.
-	HideExpiredRows bool
-	Tokens          Tokens
-	// PageRows and PageSize make pages shorter than 5000 rows and 4 MiB, as the
-	// service may at any time.
-	PageRows, PageSize int
-	// ReadyDelay is how long a new table refuses reads and writes.
-	ReadyDelay time.Duration
-	// OptionsDelay is how long an UpdateTable takes to act.
-	OptionsDelay time.Duration
-	// IndexDelay is how long the build of an index takes.
-	IndexDelay time.Duration
-	// FullIndexKeys makes DescribeTable show the key of an index with the rest
-	// of the table's key behind the columns that were asked for. By default it
-	// shows those alone, as the Python SDK's tests expect.
-	FullIndexKeys bool
-	// ListIndexTables puts indexes among the tables of ListTables. By default
-	// they are not: the Java SDK's tests could not clean up otherwise.
-	ListIndexTables bool
-	// MaxTables is the quota of tables, 64 if 0.
-	MaxTables int
-	// IndexedTimestamps lets writes to a table with indexes give timestamps, and
-	// a batch repeat a row of it. By default both are refused.
-	IndexedTimestamps bool
-	// TransactionsByDefault lets every new table have local transactions that is
-	// not told otherwise. By default only a table has them that asks.
-	TransactionsByDefault bool
-	// TransactionLife is how long a local transaction may be open, a minute if 0.
-	TransactionLife time.Duration
-	// TableOperations is how many operations on tables are allowed per second,
-	// 0 for any number.
-	TableOperations int
-	// ReadCapacity and WriteCapacity throttle every table at so many units per
-	// second; 0 is no limit.
-	ReadCapacity, WriteCapacity int
-	// KeepVersions lets a write keep what is beyond MaxVersions or has expired:
-	// hidden until [Engine.Evict], or until an option or the delete of a newer
-	// version brings it back. By default a write drops it from its row.
-	KeepVersions bool
-	// SplitSize is the size at which a partition splits by itself, 0 for never.
-	SplitSize int64
-	Stream    StreamBehavior
-}
 
 // Config is how an engine is set up.
 type Config struct {
@@ -252,7 +192,7 @@ func (e *Engine) ready(name string) (*Table, *Error) {
 		return nil, errNoTable
 	}
 	if at := t.readyAt.Load(); at != 0 && e.now().UnixMicro() < at {
-		return nil, refuse(CodeTableNotReady, "Table is not ready.")
+		return nil, refusal(cmp.Or(e.behavior().ReadyCode, CodeTableNotReady))
 	}
 	return t, nil
 }
@@ -344,6 +284,12 @@ func (e *Engine) CreateTable(d *Definition) *Error {
 	if err := d.check(); err != nil {
 		return err
 	}
+	if err := e.checkReserve(nil, d); err != nil {
+		return err
+	}
+	if err := e.checkTTL(&d.Options); err != nil {
+		return err
+	}
 	if e.find(d.Name) != nil {
 		return refuse(CodeObjectAlreadyExist, "Requested table already exists.")
 	}
@@ -377,6 +323,36 @@ func (e *Engine) CreateTable(d *Definition) *Error {
 	}
 	t.current.Store(d)
 	return e.save(made, nil)
+}
+
+// checkReserve refuses capacity that the instance does not reserve, of a new
+// table or of one that was old before.
+func (e *Engine) checkReserve(old, d *Definition) *Error {
+	b := e.behavior()
+	if b.Reserve != ReserveGranted && (d.Throughput.Read > 0 || d.Throughput.Write > 0) {
+		switch {
+		case old != nil || b.Reserve == ReserveForbidden:
+			return refusal(CodeForbiddenCapacity)
+		case d.Throughput.Read > 0:
+			return invalid("Can not reserve read capacity unit on capacity cluster.")
+		}
+		return invalid("Can not reserve write capacity unit on capacity cluster.")
+	}
+	if old == nil || b.ReserveInterval <= 0 || old.Throughput.Read == d.Throughput.Read && old.Throughput.Write == d.Throughput.Write {
+		return nil
+	}
+	last := time.Unix(max(old.Throughput.LastIncrease, old.Throughput.LastDecrease), 0)
+	if e.now().Sub(last) < b.ReserveInterval {
+		return refusal(CodeThroughputTooOften)
+	}
+	return nil
+}
+
+func (e *Engine) checkTTL(o *Options) *Error {
+	if least := e.behavior().MinTTL; o.TTL > 0 && o.TTL < least {
+		return invalid("TimeToLive must be -1 or not less than %d.", least)
+	}
+	return nil
 }
 
 func (e *Engine) checkQuota(more int) *Error {
@@ -592,6 +568,11 @@ func (e *Engine) UpdateTable(name string, c *OptionsChange) (*Description, *Erro
 	if err := o.check(); err != nil {
 		return nil, err
 	}
+	if c.TTL != nil {
+		if err := e.checkTTL(o); err != nil {
+			return nil, err
+		}
+	}
 	if len(d.Indexes) > 0 {
 		if o.MaxVersions != 1 {
 			return nil, invalid("MaxVersions must be 1 on a table with index.")
@@ -609,6 +590,9 @@ func (e *Engine) UpdateTable(name string, c *OptionsChange) (*Description, *Erro
 		set(&d.Throughput.Read, c.Read)
 		set(&d.Throughput.Write, c.Write)
 		if err := d.Throughput.check(); err != nil {
+			return nil, err
+		}
+		if err := e.checkReserve(old, d); err != nil {
 			return nil, err
 		}
 		if d.Throughput.Read > old.Throughput.Read || d.Throughput.Write > old.Throughput.Write {

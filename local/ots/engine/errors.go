@@ -71,6 +71,65 @@ func invalid(format string, args ...any) *Error {
 	return refuse(CodeParameterInvalid, format, args...)
 }
 
+// Text is what the service says with an error of the code where there is no
+// more to say, or the code itself.
+func Text(code string) string {
+	switch code {
+	case CodeObjectNotExist:
+		return "Requested table does not exist."
+	case CodeObjectAlreadyExist:
+		return "Requested table already exists."
+	case CodeConditionCheckFail:
+		return "Condition check failed."
+	case CodeTableNotReady:
+		return "The table is not ready."
+	case CodePartitionNotReady:
+		return "The partition is not available."
+	case CodeRowConflict:
+		return "Data is being modified by the other request."
+	case CodeRequestTooLarge:
+		return "The size of POST data is too large."
+	case CodeRequestTimeout:
+		return "Request timeout."
+	case CodeMethodNotAllowed:
+		return "Only POST method for requests is supported."
+	case CodeOutOfRowSize:
+		return "The total data size of columns in one row exceeded the limit."
+	case CodeOutOfColumnCount:
+		return "The number of columns in one row exceeded the limit."
+	case CodeNotEnoughCapacity:
+		return "Remaining capacity unit is not enough."
+	case CodeCapacityExhausted:
+		return "Capacity unit is not enough."
+	case CodeFlowControl, CodeOperationThrottled:
+		return "The requests have been throttled."
+	case CodeQuotaExhausted:
+		return "Too frequent table operations."
+	case CodeThroughputTooOften:
+		return "Capacity unit adjustment is too frequent."
+	case CodeForbiddenCapacity:
+		return "Your instance is forbidden to update capacity unit."
+	case CodeNoPermission:
+		return "You have no permission to access the requested resource, please contact the resource owner."
+	case CodeInternal:
+		return "Internal server error."
+	case CodeServerBusy, CodeStorageServerBusy:
+		return "Server is busy."
+	case CodeTimeout:
+		return "Operation timeout."
+	case CodeServerUnavailable:
+		return "Server is not available."
+	case CodeTrimmedData:
+		return "Requested stream data is already trimmed or does not exist."
+	case CodeSessionNotExist:
+		return "Session not exist or may be timeout."
+	}
+	return code
+}
+
+// refusal is an error of the code with the service's text.
+func refusal(code string) *Error { return &Error{code, Text(code)} }
+
 var (
 	errNoTable   = &Error{CodeObjectNotExist, "Requested table does not exist."}
 	errCondition = &Error{CodeConditionCheckFail, "Condition check failed."}

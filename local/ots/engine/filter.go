@@ -67,42 +67,48 @@ func (f *Filter) Count() int {
 }
 
 // Check refuses a filter that cannot be.
-func (f *Filter) Check() *Error {
-	if n := f.Count(); n > MaxFilters {
-		return invalid("The count of filter exceeds the max: %d.", MaxFilters)
+func (f *Filter) Check() *Error { return f.check(MaxFilters) }
+
+// check is Check with another limit.
+func (f *Filter) check(most int) *Error {
+	if f.Count() > most {
+		return invalid("The count of filter exceeds the max: %d.", most)
 	}
-	return f.check(true)
+	return f.checkPart(true)
 }
 
-func (f *Filter) check(top bool) *Error {
+func (f *Filter) checkPart(top bool) *Error {
 	if f.Page {
 		if !top {
 			return invalid("ColumnPaginationFilter can't be nested in an OR or NOT filter.")
 		}
-		if f.Offset < 0 || f.Limit <= 0 {
-			return invalid("Invalid column pagination filter: offset %d, limit %d.", f.Offset, f.Limit)
+		if f.Offset < 0 {
+			return invalid("Offset in ColumnPaginationFilter must be greater than or equal to 0.")
+		}
+		if f.Limit <= 0 {
+			return invalid("Limit in ColumnPaginationFilter must be greater than 0.")
 		}
 		return nil
 	}
 	switch f.Logic {
 	case 0:
 		if f.Compare < Equal || f.Compare > LessOrEqual {
-			return invalid("Invalid comparator of filter: %d.", f.Compare)
+			return invalid("Invalid relation operator: %d.", f.Compare)
 		}
 		return checkColumnName([]byte(f.Column))
 	case Not:
 		if len(f.Parts) != 1 {
-			return invalid("NOT filter must have exactly one sub filter, got %d.", len(f.Parts))
+			return invalid("Invalid NOT operator: the number of sub-filters must be 1.")
 		}
 	case And, Or:
 		if len(f.Parts) < 2 {
-			return invalid("AND and OR filters must have at least two sub filters, got %d.", len(f.Parts))
+			return invalid("Invalid AND/OR operator: the number of sub-filters must be 2.")
 		}
 	default:
 		return invalid("Invalid logical operator of filter: %d.", f.Logic)
 	}
 	for _, p := range f.Parts {
-		if err := p.check(top && f.Logic == And); err != nil {
+		if err := p.checkPart(top && f.Logic == And); err != nil {
 			return err
 		}
 	}

@@ -86,8 +86,13 @@ func checkKeyValues(cells []plainbuffer.Cell, columns int, infinities bool) *Err
 	}
 	for i := range cells {
 		c := &cells[i]
-		if !c.HasValue || c.HasTimestamp || c.Op != plainbuffer.NoOp {
-			return invalid("The primary key column: '%s' must have a value and nothing else.", c.Name)
+		switch {
+		case !c.HasValue:
+			return invalid("No value is given for primary key name:%s.", c.Name)
+		case c.HasTimestamp:
+			return invalid("Timestamp cannot be given for primary key name:%s.", c.Name)
+		case c.Op != plainbuffer.NoOp:
+			return invalid("OpType cannot be given for primary key name :%s.", c.Name)
 		}
 		switch c.Type {
 		case plainbuffer.Integer, plainbuffer.AutoIncrement:

@@ -56,7 +56,7 @@ func TestWindow(t *testing.T) {
 		{"a TTL that is longer", Options{TTL: 100_000, Deviation: 86400}, now - 86_400_000, now + 86_400_000},
 		{"the greatest", Options{TTL: -1, Deviation: maxDeviation}, now - maxDeviation*1000, now + maxDeviation*1000},
 	} {
-		if low, high := test.o.window(now); low != test.low || high != test.high {
+		if low, high := test.o.window(now, false); low != test.low || high != test.high {
 			t.Errorf("%s: [%d, %d), want [%d, %d)", test.name, low, high, test.low, test.high)
 		}
 	}

@@ -1,6 +1,8 @@
 package engine
 
 import (
+	"cmp"
+	"math"
 	"sync"
 	"time"
 )
@@ -27,7 +29,9 @@ func (b *bucket) open(rate int, now time.Time) bool {
 	return b.units > 0
 }
 
-var errThrottled = &Error{CodeNotEnoughCapacity, "Remaining capacity unit is not enough."}
+func (e *Engine) throttled() *Error {
+	return refusal(cmp.Or(e.behavior().ThrottleCode, CodeNotEnoughCapacity))
+}
 
 // allowRead and allowWrite refuse work while the table's units are used up.
 func (t *Table) allowRead(now time.Time) *Error {
@@ -38,7 +42,7 @@ func (t *Table) allowRead(now time.Time) *Error {
 	t.meter.mu.Lock()
 	defer t.meter.mu.Unlock()
 	if !t.meter.read.open(rate, now) {
-		return errThrottled
+		return t.engine.throttled()
 	}
 	return nil
 }
@@ -51,9 +55,20 @@ func (t *Table) allowWrite(now time.Time) *Error {
 	t.meter.mu.Lock()
 	defer t.meter.mu.Unlock()
 	if !t.meter.write.open(rate, now) {
-		return errThrottled
+		return t.engine.throttled()
 	}
 	return nil
+}
+
+// readLeft is how many units a read that was allowed may still cost, at least
+// one.
+func (t *Table) readLeft() int {
+	if t.engine.behavior().ReadCapacity <= 0 {
+		return math.MaxInt
+	}
+	t.meter.mu.Lock()
+	defer t.meter.mu.Unlock()
+	return max(1, int(math.Ceil(t.meter.read.units)))
 }
 
 // spend takes what work has cost.

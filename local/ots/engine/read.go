@@ -62,10 +62,17 @@ type reader struct {
 	budget   int // bytes of cells that one row may give before it is cut
 }
 
-// Check refuses a query that no table would answer.
-func (q *Query) Check() *Error {
-	if len(q.Columns) > MaxReadColumns {
-		return invalid("The number of columns from the request exceeds the limit, limit count: %d, column count: %d.", MaxReadColumns, len(q.Columns))
+// CheckQuery refuses a query that no table would answer.
+func (e *Engine) CheckQuery(q *Query) *Error {
+	if e.behavior().DocumentedLimits {
+		return q.check(documentedReadColumns, documentedFilters)
+	}
+	return q.check(MaxReadColumns, MaxFilters)
+}
+
+func (q *Query) check(columns, filters int) *Error {
+	if len(q.Columns) > columns {
+		return invalid("The number of columns from the request exceeds the limit, limit count: %d, column count: %d.", columns, len(q.Columns))
 	}
 	for _, c := range q.Columns {
 		if err := checkColumnName([]byte(c)); err != nil {
@@ -79,13 +86,13 @@ func (q *Query) Check() *Error {
 		return invalid("No version condition is specified.")
 	}
 	if q.MaxVersions < 0 {
-		return invalid("Invalid max versions: %d.", q.MaxVersions)
+		return invalid("Invalid max versions: %d. Reason: Max versions must be positive.", q.MaxVersions)
 	}
 	if q.HasTime && (q.From < 0 || q.To < q.From) {
 		return invalid("Invalid time range: [%d, %d).", q.From, q.To)
 	}
 	if q.Filter != nil {
-		if err := q.Filter.Check(); err != nil {
+		if err := q.Filter.check(filters); err != nil {
 			return err
 		}
 	}
@@ -283,7 +290,7 @@ func (e *Engine) Get(table string, key []plainbuffer.Cell, q *Query, b []byte) (
 	if err := e.CheckKey(table, key); err != nil {
 		return b, page, err
 	}
-	if err := q.Check(); err != nil {
+	if err := e.CheckQuery(q); err != nil {
 		return b, page, err
 	}
 	t, err := e.ready(table)
@@ -345,7 +352,7 @@ func (e *Engine) Range(table string, q *RangeQuery, b []byte) (_ []byte, page Pa
 	if q.Limit < 0 {
 		return b, page, invalid("The limit must be greater than 0.")
 	}
-	if err := q.Query.Check(); err != nil {
+	if err := e.CheckQuery(&q.Query); err != nil {
 		return b, page, err
 	}
 	t, err := e.ready(table)
@@ -383,6 +390,9 @@ func (e *Engine) Range(table string, q *RangeQuery, b []byte) (_ []byte, page Pa
 		return b, page, err
 	}
 	maxRows, maxSize := e.pageRows(), e.pageSize()
+	if left := t.readLeft(); left < maxSize/4096 {
+		maxSize = left * 4096
+	}
 	inRow := e.behavior().Tokens == TokensAnywhere
 	scanned, size := 0, 0
 	var failed error

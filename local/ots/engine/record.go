@@ -38,7 +38,7 @@ func (r record) size() int { return r.key() + r.data() }
 // table has several or lets them expire.
 func (r record) stored(o *Options) int {
 	n := r.size()
-	if o.MaxVersions > 1 || o.TTL >= 0 {
+	if o.keepsVersions() {
 		n += 8 * r.cells()
 	}
 	return n

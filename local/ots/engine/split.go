@@ -3,6 +3,7 @@ package engine
 import (
 	"bytes"
 	"encoding/binary"
+	"math"
 	"slices"
 
 	"github.com/tablevault/tablevault/local/ots/kv"
@@ -53,7 +54,9 @@ func (e *Engine) ComputeSplits(table string, size, unit int64, limit int) (*Spli
 	out := &Splits{Key: d.Key, Partitions: []int{0}, Read: 1 + len(d.Splits)}
 	target := size * unit
 	options := t.options(d, e.now())
-	var row plainbuffer.Row
+	var row, last plainbuffer.Row
+	var lastRow []byte // of the row before, if it is needed
+	between := t.engine.behavior().SplitPoints
 	var sum int64
 	failed := t.walk(d, func(key []byte, rec record) error {
 		if limit > 0 && len(out.Points) == limit {
@@ -64,7 +67,14 @@ func (e *Engine) ComputeSplits(table string, size, unit int64, limit int) (*Spli
 			if _, err := plainbuffer.Scan(rec.row(), &row); err != nil {
 				return err
 			}
-			out.Points = append(out.Points, keyBlock(row.Key))
+			point := row.Key
+			if between != SplitAtRows {
+				if _, err := plainbuffer.Scan(lastRow, &last); err != nil {
+					return err
+				}
+				point = splitPoint(between, last.Key, row.Key)
+			}
+			out.Points = append(out.Points, keyBlock(point))
 			at, found := slices.BinarySearchFunc(d.Splits, key, bytes.Compare)
 			if found {
 				at++
@@ -73,9 +83,34 @@ func (e *Engine) ComputeSplits(table string, size, unit int64, limit int) (*Spli
 			sum = 0
 		}
 		sum += n
+		if between != SplitAtRows {
+			lastRow = append(lastRow[:0], rec.row()...)
+		}
 		return nil
 	})
 	return out, AsError(failed)
+}
+
+// splitPoint is a key above last and not above next that is not simply next.
+func splitPoint(kind SplitPoints, last, next []plainbuffer.Cell) []plainbuffer.Cell {
+	if kind == SplitAtParts {
+		for i := range next {
+			if plainbuffer.CompareKeys(last[:i+1], next[:i+1]) != 0 {
+				return next[:i+1]
+			}
+		}
+		return next
+	}
+	c := last[len(last)-1]
+	switch {
+	case c.Type == plainbuffer.Integer && c.Int() < math.MaxInt64:
+		c.Data = binary.LittleEndian.AppendUint64(nil, uint64(c.Int()+1))
+	case c.Type != plainbuffer.Integer && len(c.Data) < MaxKeyLength:
+		c.Data = append(slices.Clip(c.Data), 0)
+	default:
+		return next
+	}
+	return append(slices.Clone(last[:len(last)-1]), c)
 }
 
 // walkStep is the number of rows between which a walk lets writers in.

@@ -12,79 +12,6 @@ import (
 	"github.com/tablevault/tablevault/shared/plainbuffer"
 )
 
-// Op is what a change does to its row.
-type Op int8
-
-// The operations on rows.
-const (
-	Put    Op = 1 // the row becomes what the change says
-	Update Op = 2 // cells are set, deleted and incremented
-	Delete Op = 3
-)
-
-// Existence is what a change expects of its row.
-type Existence int8
-
-// The expectations.
-const (
-	Ignore         Existence = 0
-	ExpectExist    Existence = 1
-	ExpectNotExist Existence = 2
-)
-
-func (e Existence) String() string {
-	switch e {
-	case ExpectExist:
-		return "EXPECT_EXIST"
-	case ExpectNotExist:
-		return "EXPECT_NOT_EXIST"
-	}
-	return "IGNORE"
-}
-
-// Return is what a change wants to hear of its row.
-type Return int8
-
-// What a change can ask for.
-const (
-	ReturnNone  Return = 0
-	ReturnKey   Return = 1
-	ReturnAfter Return = 2 // the newest versions of ReturnColumns
-)
-
-// A Change is one write of one row, and what became of it.
-type Change struct {
-	Op            Op
-	Row           plainbuffer.Row
-	Existence     Existence
-	Filter        *Filter // nil for none
-	Return        Return
-	ReturnColumns []string
-
-	Outcome Outcome
-
-	key    []byte // as stored
-	record []byte // of a put whose key is known
-	size   int    // in limits and capacity units
-	auto   bool   // the key is to be made
-	// given are the cells of a put of which some are not kept, evicted those
-	// that the change makes go, as a stream tells of them.
-	given, evicted []plainbuffer.Cell
-}
-
-// An Outcome is what became of one row of a request.
-type Outcome struct {
-	Err         *Error
-	Read, Write int    // capacity units
-	Row         []byte // a PlainBuffer block, if one was asked for
-}
-
-// A Group is the changes of one table in a batch.
-type Group struct {
-	Table   string
-	Changes []Change
-}
-
 // Write makes one change.
 func (e *Engine) Write(table string, c *Change) *Error { return e.WriteIn("", table, c) }
 
@@ -180,149 +107,13 @@ func (e *Engine) BatchWriteIn(transaction string, groups []Group, atomic bool) *
 	return nil
 }
 
-// checkChange refuses what no table would take, and sizes the change.
-func (e *Engine) checkChange(c *Change) *Error {
-	c.Outcome, c.given, c.evicted = Outcome{}, nil, nil
-	key := c.Row.Key
-	if err := checkKeyValues(key, MaxKeyColumns, false); err != nil {
-		return err
-	}
-	c.size = keySize(key)
-	if err := c.checkReturn(); err != nil {
-		return err
-	}
-	if c.Op == Delete {
-		return nil
-	}
-	cells := c.Row.Cells
-	if len(cells) == 0 {
-		if c.Op == Update {
-			return invalid("Invalid update row request: missing cells in request.")
-		}
-		if e.behavior().RefuseEmptyPut {
-			return errNoColumns
-		}
-	}
-	if len(cells) > MaxWriteColumns {
-		return invalid("The number of attribute columns exceeds the limit, limit count: %d, column count: %d.", MaxWriteColumns, len(cells))
-	}
-	for i := range cells {
-		cell := &cells[i]
-		// Rows mostly carry the same few names; a name is checked again only
-		// where it differs from its neighbour's.
-		if i == 0 || !bytes.Equal(cell.Name, cells[i-1].Name) {
-			if err := checkColumnName(cell.Name); err != nil {
-				return err
-			}
-			for k := range key {
-				if bytes.Equal(key[k].Name, cell.Name) {
-					return invalid("Duplicated attribute column name with primary key column: '%s' while %s row.", cell.Name, c.Op.doing())
-				}
-			}
-		}
-		if err := checkCell(c.Op, cell); err != nil {
-			return err
-		}
-		c.size += len(cell.Name) + len(cell.Data)
-		if cell.HasTimestamp {
-			c.size += 8
-		}
-	}
-	if c.size > MaxRowWrite {
-		return invalid("The total data size of %s request exceeds the limit, limit size: %d, data size: %d.", c.Op.request(), MaxRowWrite, c.size)
-	}
-	return nil
-}
-
-// checkReturn refuses a wish for columns that the change does not increment.
-func (c *Change) checkReturn() *Error {
-	if c.Return != ReturnAfter {
-		if len(c.ReturnColumns) > 0 {
-			return invalid("Return columns can only be set with RT_AFTER_MODIFY.")
-		}
-		return nil
-	}
-	for _, name := range c.ReturnColumns {
-		incremented := slices.ContainsFunc(c.Row.Cells, func(cell plainbuffer.Cell) bool {
-			return cell.Op == plainbuffer.Increment && string(cell.Name) == name
-		})
-		if !incremented {
-			return invalid("Return column: '%s' is not incremented by the request.", name)
-		}
-	}
-	return nil
-}
-
-func (o Op) doing() string {
-	if o == Put {
-		return "putting"
-	}
-	return "updating"
-}
-
-func (o Op) request() string {
-	switch o {
-	case Put:
-		return "PutRow"
-	case Update:
-		return "UpdateRow"
-	}
-	return "DeleteRow"
-}
-
-func checkCell(op Op, c *plainbuffer.Cell) *Error {
-	if c.HasTimestamp && (c.Timestamp < 0 || c.Timestamp >= maxTimestamp) {
-		return invalid("Timestamp must be in range [0, INT64_MAX/1000).")
-	}
-	switch c.Op {
-	case plainbuffer.DeleteAll, plainbuffer.DeleteOne:
-		if op != Update {
-			return invalid("Invalid cell of column '%s': PutRow can't delete.", c.Name)
-		}
-		if c.HasValue {
-			return invalid("Invalid cell of column '%s': a delete has no value.", c.Name)
-		}
-		if c.Op == plainbuffer.DeleteOne && !c.HasTimestamp {
-			return invalid("Timestamp is missing while deleting a version of column: '%s'.", c.Name)
-		}
-		if c.Op == plainbuffer.DeleteAll && c.HasTimestamp {
-			return invalid("Timestamp is not allowed while deleting all versions of column: '%s'.", c.Name)
-		}
-		return nil
-	case plainbuffer.Increment:
-		if op != Update {
-			return invalid("Invalid cell of column '%s': PutRow can't increment.", c.Name)
-		}
-		if !c.HasValue || c.Type != plainbuffer.Integer {
-			return invalid("Increment of column '%s' must be VT_INTEGER.", c.Name)
-		}
-		return nil
-	}
-	if !c.HasValue {
-		return invalid("The value of attribute column: '%s' is missing.", c.Name)
-	}
-	switch c.Type {
-	case plainbuffer.String, plainbuffer.Blob:
-		if len(c.Data) > MaxValueLength {
-			return invalid("The length of attribute column: '%s' exceeds the MaxLength:%d with CurrentLength:%d.", c.Name, MaxValueLength, len(c.Data))
-		}
-	case plainbuffer.Double:
-		if v := c.Double(); math.IsNaN(v) || math.IsInf(v, 0) {
-			return invalid("The value of attribute column: '%s' is not a finite double.", c.Name)
-		}
-	case plainbuffer.Integer, plainbuffer.Boolean:
-	default:
-		return invalid("%s is an invalid type for the attribute column.", wireType(c.Type))
-	}
-	return nil
-}
-
 // A writer holds what one request's changes of one table need.
 type writer struct {
 	def     *Definition
 	options Options
 	hide    bool  // rows whose cells have all expired are not there
 	lenient bool  // a table with indexes takes timestamps and repeated rows
+	seconds bool  // windows are of whole seconds
 	keep    bool  // cells that no read shows stay in their rows
 	now     int64 // milliseconds
 	expiry  int64
@@ -355,7 +146,7 @@ func (t *Table) writer(def *Definition, now time.Time) *writer {
 	b := t.engine.behavior()
 	w := writers.Get().(*writer)
 	w.def, w.options, w.now = def, t.options(def, now), now.UnixMilli()
-	w.hide, w.keep, w.lenient = b.HideExpiredRows, b.KeepVersions, b.IndexedTimestamps
+	w.hide, w.keep, w.lenient, w.seconds = b.HideExpiredRows, b.KeepVersions, b.IndexedTimestamps, b.SecondsWindow
 	w.expiry = w.options.expiry(w.now)
 	w.log.begin(t, def, now)
 	return w
@@ -423,6 +214,10 @@ func (t *Table) write(changes []*Change, atomic bool, tx *transaction) *Error {
 	for _, c := range changes {
 		read += c.Outcome.Read
 		written += c.Outcome.Write
+		if c.Outcome.Err != nil {
+			// What is refused costs a unit.
+			written++
+		}
 		size += c.size
 	}
 	t.spend(read, written)
@@ -474,14 +269,17 @@ func (w *writer) checkRepeated(changes []*Change, atomic bool) int {
 		return 0
 	}
 	count := make(map[string]int, len(changes))
-	condition := make(map[string]bool, len(changes))
+	condition := make(map[string]*Error, len(changes))
 	for _, c := range changes {
 		if c.auto || c.Outcome.Err != nil {
 			continue
 		}
 		count[string(c.key)]++
-		if c.Existence != Ignore || c.Filter != nil {
-			condition[string(c.key)] = true
+		switch {
+		case c.Existence != Ignore:
+			condition[string(c.key)] = invalid("Repeated rows do not support row exist expectation check in BatchModify.")
+		case c.Filter != nil && condition[string(c.key)] == nil:
+			condition[string(c.key)] = invalid("Repeated rows do not support row condition check in BatchModify.")
 		}
 	}
 	failed := 0
@@ -492,8 +290,8 @@ func (w *writer) checkRepeated(changes []*Change, atomic bool) int {
 		if indexed {
 			c.Outcome = Outcome{Err: invalid("Repeated rows are not supported in BatchModify on a table with index.")}
 			failed++
-		} else if condition[string(c.key)] {
-			c.Outcome = Outcome{Err: invalid("Repeated rows do not support row exist expectation check in BatchModify.")}
+		} else if err := condition[string(c.key)]; err != nil {
+			c.Outcome = Outcome{Err: err}
 			failed++
 		}
 	}
@@ -534,7 +332,7 @@ func (w *writer) prepare(c *Change) *Error {
 
 // stamp gives each cell its timestamp and holds given ones against the window.
 func (w *writer) stamp(c *Change) *Error {
-	low, high := w.options.window(w.now)
+	low, high := w.options.window(w.now, w.seconds)
 	for i := range c.Row.Cells {
 		cell := &c.Row.Cells[i]
 		if d, ok := w.definedType(cell.Name); ok && cell.HasValue && cell.Type != d {
@@ -737,7 +535,7 @@ func (w *writer) apply(s kv.Writer, c *Change) {
 			c.Outcome.Err = err
 			return
 		}
-		c.Outcome.Write = units(c.size)
+		c.Outcome.Write = units(c.stored(&w.options))
 		if next == nil {
 			c.Outcome.Err = w.nothing(s, c)
 			break

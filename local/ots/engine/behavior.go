@@ -1,0 +1,134 @@
+package engine
+
+import "time"
+
+// Behavior is what the service is free to do, what differs between its
+// instances, or what is not known of it: one answer is the default, the zero
+// value, and a switch gives the other.
+type Behavior struct {
+	// What is not known of writes.
+
+	// RefuseEmptyPut makes a PutRow without attributes an error. By default it
+	// writes a row that has only its key.
+	RefuseEmptyPut bool
+	// RefusePutVersions makes a PutRow with several versions of one column an
+	// error. By default it writes them all.
+	RefusePutVersions bool
+	// CountColumns holds the columns of a write against the limit of 1024. By
+	// default each version counts.
+	CountColumns bool
+	// RequireUTF8 makes a string that is no UTF-8 an error. By default it is
+	// taken as it is.
+	RequireUTF8 bool
+	// SecondsWindow compares given timestamps with the window in whole seconds.
+	// By default it is done in milliseconds.
+	SecondsWindow bool
+	// IndexedTimestamps lets writes to a table with indexes give timestamps, and
+	// a batch repeat a row of it. By default both are refused.
+	IndexedTimestamps bool
+	// KeepVersions lets a write keep what is beyond MaxVersions or has expired:
+	// hidden until [Engine.Evict], or until an option or the delete of a newer
+	// version brings it back. By default a write drops it from its row.
+	KeepVersions bool
+
+	// What is not known of reads.
+
+	// HideExpiredRows makes a row whose cells have all expired invisible. By
+	// default it is an empty row.
+	HideExpiredRows bool
+	// Tokens says when a page ends inside of a row. By default it is never.
+	Tokens Tokens
+	// DocumentedLimits allows 10 filters and 128 columns in a read, as the
+	// documentation says. By default they are 32 and 1024, as the Java SDK's
+	// tests expect.
+	DocumentedLimits bool
+	// SplitPoints says which keys ComputeSplits proposes.
+	SplitPoints SplitPoints
+
+	// What is not known of tables.
+
+	// FullIndexKeys makes DescribeTable show the key of an index with the rest
+	// of the table's key behind the columns that were asked for. By default it
+	// shows those alone, as the Python SDK's tests expect.
+	FullIndexKeys bool
+	// ListIndexTables puts indexes among the tables of ListTables. By default
+	// they are not: the Java SDK's tests could not clean up otherwise.
+	ListIndexTables bool
+	// Reserve says what becomes of a wish to reserve capacity. By default it is
+	// granted.
+	Reserve Reserve
+	// MinTTL is the least TTL in seconds. By default any is taken that is not 0,
+	// as the SDKs' tests need, though the documentation says 86400.
+	MinTTL int32
+
+	// TransactionsByDefault lets every new table have local transactions that is
+	// not told otherwise. By default only a table has them that asks.
+	TransactionsByDefault bool
+
+	// What the service takes its time for.
+
+	// ReadyDelay is how long a new table refuses reads and writes, with the
+	// error ReadyCode, CodeTableNotReady if it is empty.
+	ReadyDelay time.Duration
+	ReadyCode  string
+	// OptionsDelay is how long an UpdateTable takes to act.
+	OptionsDelay time.Duration
+	// IndexDelay is how long the build of an index takes.
+	IndexDelay time.Duration
+
+	// TransactionLife is how long a local transaction may be open, a minute if 0.
+	TransactionLife time.Duration
+
+	// What it does not give at once, or at all.
+
+	// PageRows and PageSize make pages shorter than 5000 rows and 4 MiB, as the
+	// service may at any time.
+	PageRows, PageSize int
+	// ReadCapacity and WriteCapacity throttle every table at so many units per
+	// second; 0 is no limit. Work beyond is refused with the error ThrottleCode,
+	// CodeNotEnoughCapacity if it is empty; a range ends its page early.
+	ReadCapacity, WriteCapacity int
+	ThrottleCode                string
+	// MaxTables is the quota of tables, 64 if 0.
+	MaxTables int
+	// TableOperations is how many operations on tables are allowed per second,
+	// 0 for any number; the service allows 10.
+	TableOperations int
+	// ReserveInterval is the least time between two changes of a table's
+	// reserved capacity; the service's is two minutes.
+	ReserveInterval time.Duration
+	// SplitSize is the size at which a partition splits by itself, 0 for never.
+	SplitSize int64
+
+	Stream StreamBehavior
+}
+
+// Tokens says when a page ends inside of a row.
+type Tokens int8
+
+// The choices.
+const (
+	TokensOff      Tokens = iota // never: a row is sent whole, however large
+	TokensWide                   // in a row that is larger than a page by itself
+	TokensAnywhere               // in any row in which the page is full
+)
+
+// SplitPoints says which keys ComputeSplits proposes.
+type SplitPoints int8
+
+// The choices.
+const (
+	SplitAtRows  SplitPoints = iota // the key of the row that begins a range
+	SplitAtParts                    // the fewest columns of it that tell the ranges apart
+	SplitBetween                    // the key right after the last row of a range, which no row may have
+)
+
+// Reserve says what becomes of a wish to reserve capacity.
+type Reserve int8
+
+// The choices.
+const (
+	ReserveGranted   Reserve = iota
+	ReserveInvalid           // as in capacity instances: an invalid parameter of CreateTable, a forbidden UpdateTable
+	ReserveForbidden         // both are forbidden
+)
