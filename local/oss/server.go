@@ -1,0 +1,332 @@
+// Package oss is an object store of Alibaba Cloud OSS on this machine: the service's wire protocol over HTTP in front of
+// a folder.
+//
+//	server, err := oss.Start(oss.Config{Dir: dir})
+//	…
+//	defer server.Close()
+//	server.CreateBucket("vault", oss.BucketConfig{})
+//
+// It verifies what the service verifies (signatures of versions 1 and 4 in the Authorization header, security tokens,
+// dates), keeps what the service keeps (checksums, metadata, encryption and storage class as they were asked for, versions,
+// retention), and answers in the service's words. A test has the clock, the keys and the faults in its hand. A request
+// that it does not know is refused by name: signed URLs, forms, appending, copying, tagging, and the settings of a bucket
+// other than its versions and its retention are not there. Encryption and storage classes are names only.
+//
+// Content lies in files of the folder, what is known of it in one file that is written with transactions: what was
+// answered survives the end of the process and of the machine.
+package oss
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// The key pair of a server that is given none, and the region of one that is given none.
+const (
+	DefaultKeyID     = "local"
+	DefaultKeySecret = "local-secret"
+	DefaultRegion    = "local"
+)
+
+// Config is how a server is set up. The zero value is a server on a free port that forgets everything at its Close.
+type Config struct {
+	Addr string // host:port to listen on, 127.0.0.1:0 if empty
+	Dir  string // where all is kept; a temporary folder, and nothing made durable, if empty
+
+	// Region is where the server is, and what signatures of version 4 are for.
+	Region string
+	// Domain is the name under which buckets are addressed as bucket.Domain, beside the server's address with the
+	// bucket in the path; none if empty.
+	Domain string
+	// Keys may sign requests; the default pair if there are none.
+	Keys []Key
+	// Now is the server's clock, the system's if nil.
+	Now func() time.Time
+	// Fault is called for each request. See [Server.SetFault].
+	Fault FaultFunc
+}
+
+// A Key is a pair that signs requests.
+type Key struct {
+	ID, Secret string
+	// Token, if given, must come with each request: a temporary credential.
+	Token string
+	// Expires, if given, is when the key stops being taken.
+	Expires time.Time
+	// Deny lists the operations, such as PutObject, that the key may not do.
+	Deny []string
+}
+
+// Server is a running object store.
+type Server struct {
+	config   Config
+	store    *store
+	listener net.Listener
+	http     *http.Server
+	served   chan struct{}
+	working  sync.WaitGroup // requests
+	keys     atomic.Pointer[map[string]Key]
+	fault    atomic.Pointer[FaultFunc]
+	started  string
+	requests atomic.Int64
+
+	mu    sync.Mutex
+	calls map[string]int
+}
+
+// Start opens the folder and begins to serve.
+func Start(config Config) (*Server, error) {
+	if config.Region == "" {
+		config.Region = DefaultRegion
+	}
+	if config.Now == nil {
+		config.Now = time.Now
+	}
+	if config.Addr == "" {
+		config.Addr = "127.0.0.1:0"
+	}
+	if len(config.Keys) == 0 {
+		config.Keys = []Key{{ID: DefaultKeyID, Secret: DefaultKeySecret}}
+	}
+	s := &Server{config: config, calls: make(map[string]int), started: fmt.Sprintf("%08X", config.Now().Unix())}
+	s.SetKeys(config.Keys...)
+	s.SetFault(config.Fault)
+	var err error
+	if s.store, err = openStore(config.Dir); err != nil {
+		return nil, fmt.Errorf("open the objects of %s: %w", config.Dir, err)
+	}
+	if s.listener, err = net.Listen("tcp", config.Addr); err != nil {
+		return nil, errors.Join(fmt.Errorf("serve objects: %w", err), s.store.close())
+	}
+	s.http = &http.Server{Handler: s, ReadHeaderTimeout: time.Minute}
+	s.served = make(chan struct{})
+	go func() {
+		defer close(s.served)
+		// It ends with Close, or with a listener that broke, which the next request shows.
+		_ = s.http.Serve(s.listener)
+	}()
+	return s, nil
+}
+
+// URL is the server's address, http://127.0.0.1:PORT.
+func (s *Server) URL() string { return "http://" + s.listener.Addr().String() }
+
+// Address is the vault address of a bucket of this server, with a prefix or none.
+func (s *Server) Address(bucket, prefix string) string {
+	u := url.URL{Scheme: "oss", Host: bucket, RawQuery: url.Values{"region": {s.config.Region}, "endpoint": {s.URL()}}.Encode()}
+	if prefix != "" {
+		u.Path = "/" + prefix
+	}
+	return u.String()
+}
+
+// SetKeys replaces the keys that may sign.
+func (s *Server) SetKeys(keys ...Key) {
+	byID := make(map[string]Key, len(keys))
+	for _, k := range keys {
+		byID[k.ID] = k
+	}
+	s.keys.Store(&byID)
+}
+
+// Close ends the connections, waits for the requests under way, and closes the folder.
+func (s *Server) Close() error {
+	err := s.http.Close()
+	<-s.served
+	s.working.Wait()
+	return errors.Join(err, s.store.close())
+}
+
+// call is one request.
+type call struct {
+	s         *Server
+	w         http.ResponseWriter
+	r         *http.Request
+	id        string
+	operation string
+	bucket    string
+	object    string
+	query     url.Values
+	key       Key
+	now       time.Time
+	fault     *Fault
+}
+
+// ServeHTTP serves one request.
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	s.working.Add(1)
+	defer s.working.Done()
+	c := &call{s: s, w: w, r: r, id: fmt.Sprintf("%s%016X", s.started, s.requests.Add(1)), now: s.config.Now().UTC()}
+	w.Header().Set("Server", "AliyunOSS")
+	w.Header().Set("Date", c.now.Format(http.TimeFormat))
+	w.Header().Set("X-Oss-Request-Id", c.id)
+	w.Header().Set("X-Oss-Server-Time", "0")
+	if err := c.serve(); err != nil {
+		c.refuse(err)
+	}
+}
+
+// serve does what is asked, or returns why not.
+func (c *call) serve() error {
+	if err := c.parse(); err != nil {
+		return err
+	}
+	operation, work := c.route()
+	c.operation = operation
+	if c.fault = c.s.strike(c); c.fault != nil {
+		return c.misbehave(work)
+	}
+	return c.work(work)
+}
+
+func (c *call) work(work func(*call) error) error {
+	if err := c.authenticate(); err != nil {
+		return err
+	}
+	if work == nil {
+		return &Error{http.StatusNotImplemented, "NotImplemented", "A header or query that you provided implies functionality that is not implemented: " + c.operation + ".", nil}
+	}
+	if c.bucket != "" {
+		if err := c.located(); err != nil {
+			return err
+		}
+	}
+	return work(c)
+}
+
+// parse takes the bucket and the object out of the host and the path, in which a slash of the object's name may be escaped.
+func (c *call) parse() error {
+	path := c.r.URL.EscapedPath()
+	if !strings.HasPrefix(path, "/") {
+		return invalidArgument("The path is not absolute.")
+	}
+	path = path[1:]
+	if bucket, ok := strings.CutSuffix(c.r.Host, "."+c.s.config.Domain); ok && c.s.config.Domain != "" {
+		c.bucket = bucket
+	} else {
+		c.bucket, path, _ = strings.Cut(path, "/")
+	}
+	var err error
+	if c.object, err = url.PathUnescape(path); err != nil {
+		return invalidArgument("The path can't be decoded.")
+	}
+	if c.query, err = url.ParseQuery(c.r.URL.RawQuery); err != nil {
+		return invalidArgument("The query can't be decoded.")
+	}
+	if c.bucket != "" && !validBucket(c.bucket) {
+		return &Error{http.StatusBadRequest, "InvalidBucketName", "The specified bucket is not valid.", map[string]string{"BucketName": c.bucket}}
+	}
+	if c.object != "" && !validKey(c.object) {
+		return &Error{http.StatusBadRequest, "InvalidObjectName", "The specified object is not valid.", nil}
+	}
+	return nil
+}
+
+// route names what is asked for, and returns what does it.
+func (c *call) route() (operation string, work func(*call) error) {
+	has := func(parameter string) bool { return c.query.Has(parameter) }
+	switch method := c.r.Method; {
+	case c.bucket == "":
+		return "ListBuckets", nil
+	case c.object == "":
+		switch {
+		case method == "GET" && has("bucketInfo"):
+			return "GetBucketInfo", (*call).getBucketInfo
+		case method == "GET" && has("location"):
+			return "GetBucketLocation", (*call).getBucketLocation
+		case method == "GET" && has("versioning"):
+			return "GetBucketVersioning", (*call).getBucketVersioning
+		case method == "PUT" && has("versioning"):
+			return "PutBucketVersioning", (*call).putBucketVersioning
+		case method == "GET" && has("worm"):
+			return "GetBucketWorm", (*call).getBucketWorm
+		case method == "POST" && has("worm"):
+			return "InitiateBucketWorm", (*call).initiateBucketWorm
+		case method == "DELETE" && has("worm"):
+			return "AbortBucketWorm", (*call).abortBucketWorm
+		case method == "POST" && has("wormExtend"):
+			return "ExtendBucketWorm", (*call).extendBucketWorm
+		case method == "POST" && has("wormId"):
+			return "CompleteBucketWorm", (*call).completeBucketWorm
+		case method == "GET" && has("uploads"):
+			return "ListMultipartUploads", (*call).listMultipartUploads
+		case method == "GET" && c.query.Get("list-type") == "2":
+			return "ListObjectsV2", (*call).listObjects
+		case method == "PUT" && len(c.query) == 0:
+			return "PutBucket", (*call).putBucket
+		}
+		return method + " of a bucket with " + parameters(c.query), nil
+	}
+	switch method := c.r.Method; {
+	case method == "POST" && has("uploads"):
+		return "InitiateMultipartUpload", (*call).initiateMultipartUpload
+	case method == "PUT" && has("uploadId") && has("partNumber") && c.r.Header.Get("X-Oss-Copy-Source") == "":
+		return "UploadPart", (*call).uploadPart
+	case method == "POST" && has("uploadId"):
+		return "CompleteMultipartUpload", (*call).completeMultipartUpload
+	case method == "DELETE" && has("uploadId"):
+		return "AbortMultipartUpload", (*call).abortMultipartUpload
+	case method == "GET" && has("uploadId"):
+		return "ListParts", (*call).listParts
+	case only(c.query, "versionId"):
+		switch {
+		case method == "PUT" && len(c.query) == 0 && c.r.Header.Get("X-Oss-Copy-Source") == "":
+			return "PutObject", (*call).putObject
+		case method == "GET":
+			return "GetObject", (*call).getObject
+		case method == "HEAD":
+			return "HeadObject", (*call).getObject
+		case method == "DELETE":
+			return "DeleteObject", (*call).deleteObject
+		}
+	case method == "HEAD" && only(c.query, "versionId", "objectMeta"):
+		return "GetObjectMeta", (*call).getObject
+	}
+	return c.r.Method + " of an object with " + parameters(c.query), nil
+}
+
+// only reports whether a query has no other parameters than these.
+func only(query url.Values, names ...string) bool {
+	known := 0
+	for _, name := range names {
+		if query.Has(name) {
+			known++
+		}
+	}
+	return known == len(query)
+}
+
+func parameters(query url.Values) string {
+	if len(query) == 0 {
+		return "no parameters"
+	}
+	names := make([]string, 0, len(query))
+	for name := range query {
+		names = append(names, name)
+	}
+	return strings.Join(sorted(names), ", ")
+}
+
+// validBucket reports whether a name is one that a bucket can have.
+func validBucket(name string) bool {
+	if len(name) < 3 || len(name) > 63 || name[0] == '-' || name[len(name)-1] == '-' {
+		return false
+	}
+	for _, c := range []byte(name) {
+		if (c < 'a' || c > 'z') && (c < '0' || c > '9') && c != '-' {
+			return false
+		}
+	}
+	return true
+}
+
+// temporary makes the folder of a server that keeps nothing.
+func temporary() (string, error) { return os.MkdirTemp("", "tablevault-oss-") }

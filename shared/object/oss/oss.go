@@ -1,0 +1,389 @@
+// Package oss keeps immutable objects in a bucket of Alibaba Cloud OSS.
+//
+// A name is decided by the store: objects are put, and uploads completed, with x-oss-forbid-overwrite. What was stored is
+// compared with what was streamed by asking the store for the object's size and its CRC-64, which OSS keeps of the whole
+// object however many parts it came in.
+//
+//	config, err := oss.Parse("oss://bucket/prefix?region=cn-hangzhou")
+//	config.Credentials = credentials
+//	store, err := oss.Open(ctx, config)
+//
+// In a bucket with versions, also where they are suspended, OSS ignores x-oss-forbid-overwrite. So such a bucket is opened
+// for reading only: Create and Delete return an error that matches [ErrVersions]. It is seen when the bucket is opened, and
+// again in each answer about an object that was written.
+//
+// The role needs oss:GetBucketVersioning and oss:ListObjects on the bucket, oss:GetObject, oss:PutObject and
+// oss:AbortMultipartUpload on the objects, and whoever deletes oss:DeleteObject. With oss:ListMultipartUploads on the bucket
+// Create also finds an upload of its own of which the id was lost with an answer.
+//
+// An upload whose process is killed leaves its parts, for which the bucket's owner pays: [Store.Unfinished] finds them, and
+// a lifecycle rule of the bucket (AbortMultipartUpload) removes them by itself.
+package oss
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/url"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/aliyun/aliyun-oss-go-sdk/oss"
+
+	"github.com/tablevault/tablevault/shared/object"
+	"github.com/tablevault/tablevault/shared/object/multipart"
+)
+
+// Credentials is an access key, with a security token if it is a temporary one.
+type Credentials struct {
+	ID, Secret, Token string
+}
+
+// Config says which bucket, and how to keep objects there.
+type Config struct {
+	// Bucket is the bucket's name, and Prefix what stands before every object's name, with no slash at either end. It
+	// may be empty.
+	Bucket, Prefix string
+	// Region is the bucket's region, such as cn-hangzhou. It is part of what is signed.
+	Region string
+	// Endpoint is the address of the store with its scheme; empty means the region's public one, over https.
+	Endpoint string
+	// PathStyle puts the bucket's name into the path and not before the endpoint's name. With an IP address it always
+	// stands in the path.
+	PathStyle bool
+
+	// Encryption is how new objects are encrypted by the store, AES256, KMS or SM4; empty means the bucket's default.
+	// KMSKey is the id of the key for KMS; empty means the service's.
+	Encryption, KMSKey string
+	// StorageClass is that of new objects for which Cold is true; empty means the bucket's default.
+	StorageClass string
+	// Cold says which objects are big and rarely read. None if it is nil.
+	Cold func(name string) bool
+	// RetentionDays is for how many days at least the bucket's retention policy, locked, must keep objects from being
+	// deleted; otherwise the bucket is opened for reading only. Zero means that it need have no policy.
+	RetentionDays int
+
+	// PartSize is the length in bytes of the parts in which objects are sent, and Parallel how many are sent at once; zero
+	// means what package multipart does by default. An object has at most ten thousand parts.
+	PartSize int64
+	Parallel int
+
+	// Credentials are asked for before every request, so they may change at any time.
+	Credentials func(context.Context) (Credentials, error)
+	// Transport carries the requests; nil means one of the store's own.
+	Transport http.RoundTripper
+}
+
+// The values that Config takes. Objects of the archive classes can't be read before they are thawed.
+var (
+	storageClasses = []string{"Standard", "IA"}
+	encryptions    = []string{"AES256", "KMS", "SM4"}
+)
+
+// bucketName is what OSS allows as the name of a bucket.
+var bucketName = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{1,61}[a-z0-9]$`)
+
+// Parse reads an address, oss://bucket/prefix with these parameters:
+//
+//	region          the bucket's region, such as cn-hangzhou, required
+//	endpoint        the store, if it is not the region's public one: a host such as oss-cn-hangzhou-internal.aliyuncs.com,
+//	                host:port, or with http:// before it, which is not encrypted
+//	path_style      true or false; the default is false but for an endpoint that is an IP address or localhost
+//	encryption      of new objects by the store: AES256, KMS or SM4
+//	kms_key         id of the key for encryption=KMS, which it implies
+//	storage_class   of the data objects: Standard or IA
+//	retention       for how long, such as 30d, the bucket's locked retention policy must at least keep objects
+//	part_size       of the parts in which objects are sent, in MiB: 16
+//	parallel        parts that are sent at once: 4
+//
+// What else a Config has is left for the caller.
+func Parse(address string) (Config, error) {
+	u, err := url.Parse(address)
+	if err != nil {
+		var cause *url.Error
+		if errors.As(err, &cause) {
+			err = cause.Err
+		}
+		return Config{}, fmt.Errorf("address of a bucket %q: %w", address, err)
+	}
+	c, err := parse(u)
+	if err != nil {
+		return Config{}, fmt.Errorf("address of a bucket %q: %w", address, err)
+	}
+	return c, nil
+}
+
+func parse(u *url.URL) (Config, error) {
+	c := Config{Bucket: u.Host, Prefix: strings.Trim(u.Path, "/")}
+	switch {
+	case u.Scheme != "oss":
+		return c, fmt.Errorf("the scheme is %q, want oss://bucket/prefix?region=…", u.Scheme)
+	case u.User != nil:
+		return c, errors.New("keys do not belong in an address; set ALIBABA_CLOUD_ACCESS_KEY_ID and ALIBABA_CLOUD_ACCESS_KEY_SECRET")
+	case u.Fragment != "":
+		return c, errors.New(`it has a fragment; a "#" in the prefix is written %23`)
+	case u.Opaque != "" || c.Bucket == "":
+		return c, errors.New("it names no bucket, want oss://bucket/prefix?region=…")
+	}
+	query, err := url.ParseQuery(u.RawQuery)
+	if err != nil {
+		return c, fmt.Errorf("its parameters: %w", err)
+	}
+	pathStyle := ""
+	known := map[string]func(string) error{
+		"region":        func(v string) error { c.Region = v; return nil },
+		"endpoint":      func(v string) (err error) { c.Endpoint, err = endpoint(v); return err },
+		"path_style":    func(v string) error { pathStyle = v; return nil },
+		"encryption":    func(v string) error { c.Encryption = v; return nil },
+		"kms_key":       func(v string) error { c.KMSKey = v; return nil },
+		"storage_class": func(v string) error { c.StorageClass = v; return nil },
+		"retention":     func(v string) (err error) { c.RetentionDays, err = days(v); return err },
+		"part_size": func(v string) error {
+			mib, err := number(v, 1, 1024)
+			c.PartSize = int64(mib) << 20
+			return err
+		},
+		"parallel": func(v string) (err error) { c.Parallel, err = number(v, 1, 64); return err },
+	}
+	for name, values := range query {
+		set := known[name]
+		switch {
+		case set == nil:
+			return c, fmt.Errorf("unknown parameter %q; known are encryption, endpoint, kms_key, parallel, part_size, path_style, region, retention and storage_class", name)
+		case len(values) > 1:
+			return c, fmt.Errorf("the parameter %s stands there %d times", name, len(values))
+		case values[0] == "":
+			return c, fmt.Errorf("the parameter %s is empty", name)
+		}
+		if err := set(values[0]); err != nil {
+			return c, fmt.Errorf("%s=%s: %w", name, values[0], err)
+		}
+	}
+	switch pathStyle {
+	case "":
+		c.PathStyle = local(c.Endpoint)
+	case "true", "false":
+		c.PathStyle = pathStyle == "true"
+	default:
+		return c, fmt.Errorf("path_style=%s: want true or false", pathStyle)
+	}
+	if c.KMSKey != "" && c.Encryption == "" {
+		c.Encryption = "KMS"
+	}
+	return c, c.check()
+}
+
+// check finds what is wrong with a configuration by itself.
+func (c Config) check() error {
+	const longest = maxKey - object.MaxName - 1
+	switch {
+	case !bucketName.MatchString(c.Bucket):
+		return fmt.Errorf("%q can't be the name of a bucket: 3 to 63 lower case letters, digits and hyphens", c.Bucket)
+	case c.Region == "":
+		return errors.New("the region is missing; add ?region=, such as region=cn-hangzhou")
+	case strings.ContainsAny(c.Region, "/ .:@?#,"):
+		return fmt.Errorf("region=%s: want a region's name such as cn-hangzhou", c.Region)
+	case strings.HasPrefix(c.Region, "oss-"):
+		return fmt.Errorf("region=%s: want the region without oss-, %s", c.Region, strings.TrimPrefix(c.Region, "oss-"))
+	case len(c.Prefix) > longest:
+		return fmt.Errorf("the prefix has %d bytes, at most %d are allowed", len(c.Prefix), longest)
+	case c.StorageClass != "" && !slices.Contains(storageClasses, c.StorageClass):
+		return fmt.Errorf("storage_class=%s: want one that can be read at once, Standard or IA", c.StorageClass)
+	case c.Encryption != "" && !slices.Contains(encryptions, c.Encryption):
+		return fmt.Errorf("encryption=%s: want AES256, KMS or SM4", c.Encryption)
+	case c.KMSKey != "" && c.Encryption != "KMS":
+		return fmt.Errorf("kms_key goes with encryption=KMS, not with encryption=%s", c.Encryption)
+	}
+	if c.Prefix != "" {
+		if err := object.ValidName(c.Prefix); err != nil {
+			return fmt.Errorf("the prefix: %w", err)
+		}
+	}
+	return nil
+}
+
+// maxKey is the length of the longest key of an object in bytes.
+const maxKey = 1023
+
+// endpoint completes and checks the address of a store.
+func endpoint(v string) (string, error) {
+	if !strings.Contains(v, "://") {
+		v = "https://" + v
+	}
+	u, err := url.Parse(v)
+	if err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Hostname() == "" || strings.Trim(u.Path, "/") != "" ||
+		u.RawQuery != "" || u.Fragment != "" || u.User != nil {
+		return "", errors.New("want a host, a host:port, or with http:// before it")
+	}
+	return u.Scheme + "://" + u.Host, nil
+}
+
+// local reports whether an endpoint's name can't have a bucket's name before it.
+func local(endpoint string) bool {
+	u, err := url.Parse(endpoint)
+	return err == nil && (net.ParseIP(u.Hostname()) != nil || u.Hostname() == "localhost")
+}
+
+// days reads a number of days such as 30d.
+func days(v string) (int, error) {
+	text, ok := strings.CutSuffix(v, "d")
+	n, err := strconv.Atoi(text)
+	if !ok || err != nil || n < 1 || n > 25550 {
+		return 0, errors.New("want a number of days from 1d to 25550d")
+	}
+	return n, nil
+}
+
+func number(v string, least, most int) (int, error) {
+	n, err := strconv.Atoi(v)
+	if err != nil || n < least || n > most {
+		return 0, fmt.Errorf("want a number from %d to %d", least, most)
+	}
+	return n, nil
+}
+
+// Store is a bucket.
+type Store struct {
+	config   Config
+	prefix   string // of keys, ending with a slash unless it is empty
+	endpoint string
+	http     *http.Client
+	retry    retryPolicy
+	uploads  *multipart.Uploads
+
+	readOnly error // what is in the way of Create and Delete, or nil
+}
+
+var _ object.Store = (*Store)(nil)
+
+// ErrVersions is matched by the error about a bucket that keeps versions, in which OSS does not refuse to overwrite.
+var ErrVersions = errors.New("the bucket has versions, enabled or suspended, and OSS does not refuse to overwrite in it; use a bucket in which versions were never enabled")
+
+// Open opens a bucket, and asks it whether it keeps versions and, if the Config wants a retention policy, for that, so
+// that whatever is wrong with bucket, region, endpoint or credentials is told at once. A bucket in which names can't be
+// decided, or objects not kept, as they must be is opened all the same, since a vault is mostly needed for reading;
+// Create and Delete then return what is in the way.
+func Open(ctx context.Context, c Config) (*Store, error) {
+	s, err := New(c)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.probe(ctx); err != nil {
+		return nil, fmt.Errorf("open %s: %w", s, err)
+	}
+	return s, nil
+}
+
+// New returns the store of a bucket, without asking it anything.
+func New(c Config) (*Store, error) {
+	if err := c.check(); err != nil {
+		return nil, fmt.Errorf("bucket %s: %w", c.Bucket, err)
+	}
+	if c.Credentials == nil {
+		return nil, fmt.Errorf("bucket %s: no credentials", c.Bucket)
+	}
+	s := &Store{config: c, endpoint: c.Endpoint, retry: defaultRetry,
+		uploads: multipart.New(multipart.Config{PartSize: c.PartSize, Parallel: c.Parallel})}
+	if s.endpoint == "" {
+		s.endpoint = "https://oss-" + c.Region + ".aliyuncs.com"
+	}
+	if c.Prefix != "" {
+		s.prefix = c.Prefix + "/"
+	}
+	transport := c.Transport
+	if transport == nil {
+		transport = &http.Transport{
+			Proxy:                 http.ProxyFromEnvironment,
+			DialContext:           (&net.Dialer{Timeout: 10 * time.Second, KeepAlive: 15 * time.Second}).DialContext,
+			TLSHandshakeTimeout:   10 * time.Second,
+			ResponseHeaderTimeout: time.Minute,
+			MaxIdleConnsPerHost:   64,
+			IdleConnTimeout:       30 * time.Second,
+			// What is stored is compressed already, and a decoded answer would not have the length it announced.
+			DisableCompression: true,
+			WriteBufferSize:    64 << 10,
+			ReadBufferSize:     64 << 10,
+		}
+	}
+	s.http = &http.Client{Transport: transport, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	return s, nil
+}
+
+// probe finds out what the bucket is like.
+func (s *Store) probe(ctx context.Context) error {
+	_, err := s.do(ctx, "", func(ctx context.Context, b *oss.Bucket) error {
+		v, err := b.Client.GetBucketVersioning(s.config.Bucket, oss.WithContext(ctx))
+		if err == nil && v.Status != "" {
+			s.readOnly = fmt.Errorf("%w (versioning: %s)", ErrVersions, v.Status)
+		}
+		return err
+	})
+	var denied *deniedError
+	if errors.As(err, &denied) {
+		// Versions are seen in the answers to what is written, too. What else is denied will be told where it is needed.
+		err = nil
+	}
+	if err != nil || s.config.RetentionDays == 0 || s.readOnly != nil {
+		return err
+	}
+	var policy oss.WormConfiguration
+	_, err = s.do(ctx, "", func(ctx context.Context, b *oss.Bucket) (err error) {
+		policy, err = b.Client.GetBucketWorm(s.config.Bucket, oss.WithContext(ctx))
+		return err
+	})
+	const remedy = "lock one with `ossutil worm init` and `worm complete`, or take retention out of the address"
+	switch code, _ := codeOf(err); {
+	case code == "NoSuchWORMConfiguration":
+		s.readOnly = fmt.Errorf("objects are to be kept for %d days, and the bucket has no retention policy; %s", s.config.RetentionDays, remedy)
+	case err != nil:
+		return fmt.Errorf("ask for its retention policy: %w", err)
+	case policy.State != "Locked" || policy.RetentionPeriodInDays < s.config.RetentionDays:
+		s.readOnly = fmt.Errorf("objects are to be kept for %d days, and the bucket's retention policy is for %d days and %s; %s",
+			s.config.RetentionDays, policy.RetentionPeriodInDays, policy.State, remedy)
+	}
+	return nil
+}
+
+// String is the bucket and prefix.
+func (s *Store) String() string {
+	return "oss://" + strings.TrimSuffix(s.config.Bucket+"/"+s.prefix, "/")
+}
+
+// bucket is the SDK's handle for one request, with the credentials of the moment. The SDK asks for credentials without a
+// context, so it is given them.
+func (s *Store) bucket(ctx context.Context) (*oss.Bucket, Credentials, error) {
+	now, err := s.config.Credentials(ctx)
+	if err != nil {
+		return nil, now, &credentialsError{err}
+	}
+	if now.ID == "" || now.Secret == "" {
+		return nil, now, errNoKeys
+	}
+	client, err := oss.New(s.endpoint, now.ID, now.Secret, oss.SecurityToken(now.Token), oss.HTTPClient(s.http),
+		oss.AuthVersion(oss.AuthV4), oss.Region(s.config.Region), oss.ForcePathStyle(s.config.PathStyle), oss.UserAgent("tablevault"),
+		// Checksums are compared here, for the whole object, too.
+		oss.EnableCRC(false), oss.EnableMD5(false))
+	if err != nil {
+		return nil, now, err
+	}
+	return &oss.Bucket{Client: *client, BucketName: s.config.Bucket}, now, nil
+}
+
+// key is the bucket's name of an object.
+func (s *Store) key(name string) string { return s.prefix + name }
+
+// check is what each call does first.
+func (s *Store) check(ctx context.Context, doing, name string) error {
+	if err := object.ValidName(name); err != nil {
+		return fmt.Errorf("%s: %w", doing, err)
+	}
+	if err := ctx.Err(); err != nil {
+		return fmt.Errorf("%s %s in %s: %w", doing, name, s, err)
+	}
+	return nil
+}
