@@ -13,6 +13,7 @@ import (
 
 	"github.com/tablevault/tablevault/shared/object"
 	"github.com/tablevault/tablevault/shared/object/dir"
+	"github.com/tablevault/tablevault/shared/object/oss"
 	"github.com/tablevault/tablevault/shared/object/s3"
 )
 
@@ -31,7 +32,7 @@ type Credentials struct {
 // Open opens the store at an address, of which the scheme says the kind:
 //
 //	file:///abs/path        a directory, see package dir
-//	oss://bucket/prefix     a bucket of Alibaba Cloud OSS, not built in yet
+//	oss://bucket/prefix     a bucket of Alibaba Cloud OSS, see oss.Parse for its parameters
 //	s3://bucket/prefix      a bucket of S3, see s3.Parse for its parameters
 func Open(ctx context.Context, address string, config Config) (object.Store, error) {
 	u, err := url.Parse(address)
@@ -72,7 +73,23 @@ func Open(ctx context.Context, address string, config Config) (object.Store, err
 		}
 		return store, nil
 	case "oss":
-		return nil, fmt.Errorf("%s stores are not built into this version yet: %s; use file:///path", u.Scheme, address)
+		c, err := oss.Parse(address)
+		if err != nil {
+			return nil, err
+		}
+		if config.Credentials == nil {
+			return nil, fmt.Errorf("address of an object store %q: no keys for OSS were given", address)
+		}
+		c.Cold = data
+		c.Credentials = func(ctx context.Context) (oss.Credentials, error) {
+			now, err := config.Credentials(ctx)
+			return oss.Credentials(now), err
+		}
+		store, err := oss.Open(ctx, c)
+		if err != nil {
+			return nil, err
+		}
+		return store, nil
 	case "":
 		return nil, fmt.Errorf("address of an object store %q: no scheme; a directory is written file:///path", address)
 	default:
