@@ -570,20 +570,25 @@ func (u *upload) abort(cause error) error {
 	return nil
 }
 
-// pool keeps buffers of one size. A sync.Pool would free them at each garbage
-// collection, and these are most of the memory.
+// pool keeps the buffers of pages. A sync.Pool would free them at each garbage
+// collection, and new ones would have to be cleared.
 type pool struct {
 	mu   sync.Mutex
 	free [][]byte
 }
 
+// get returns a buffer of at most size bytes, and at least minPage: the memory
+// for pages is shared anew by those who read at a time, and what they had before
+// serves as well as long as it does not exceed a share. Buffers that do are
+// dropped.
 func (p *pool) get(size int) []byte {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for i := len(p.free) - 1; i >= 0; i-- {
-		b := p.free[i]
-		p.free = append(p.free[:i], p.free[i+1:]...)
-		if cap(b) == size {
+	for len(p.free) > 0 {
+		last := len(p.free) - 1
+		b := p.free[last]
+		p.free[last], p.free = nil, p.free[:last]
+		if cap(b) <= size {
 			return b
 		}
 	}

@@ -458,6 +458,7 @@ func (m *mixed) arrays() [9]*array {
 func (m *mixed) reset() {
 	if len(m.dictionary) > 0 {
 		clear(m.slots)
+		clear(m.dictionary) // its names would keep a page from being freed
 	}
 	m.dictionary, m.lastTime = m.dictionary[:0], 0
 	for _, a := range m.arrays() {

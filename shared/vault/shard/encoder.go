@@ -141,6 +141,7 @@ func (e *Encoder) clear() {
 	}
 	for _, c := range e.spare {
 		kept += c.memory()
+		c.name = nil // it would keep a page from being freed
 	}
 	for _, a := range e.mixed.arrays() {
 		kept += cap(a.items)
