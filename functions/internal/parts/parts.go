@@ -143,6 +143,6 @@ const Resumed = 5 * time.Second
 // BoundMemory makes the garbage collector hold a worker to little more than
 // what its buffers take.
 func BoundMemory() {
-	debug.SetGCPercent(50)
+	debug.SetGCPercent(20)
 	debug.SetMemoryLimit(56 << 20)
 }
