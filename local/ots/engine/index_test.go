@@ -1,0 +1,71 @@
+package engine
+
+import (
+	"testing"
+
+	"github.com/tablevault/tablevault/local/ots/kv"
+	"github.com/tablevault/tablevault/shared/plainbuffer"
+)
+
+// TestSweep opens a store in which the drop of an index was cut short between
+// the definition and the rows.
+func TestSweep(t *testing.T) {
+	store := kv.Memory()
+	open := func() *Engine {
+		t.Helper()
+		e, err := Open(store, Config{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return e
+	}
+	e := open()
+	if err := e.CreateTable(&Definition{
+		Name: "t", Key: []KeyColumn{{Name: "k", Type: plainbuffer.Integer}}, Defined: []DefinedColumn{{Name: "d", Type: plainbuffer.Integer}},
+		Options: Options{TTL: -1, MaxVersions: 1, AllowUpdate: true},
+		Indexes: []Index{{Name: "a", Key: []string{"d"}}, {Name: "b", Key: []string{"d"}}, {Name: "c", Key: []string{"d"}}},
+	}); err != nil {
+		t.Fatal(err)
+	}
+	number := func(name string, n byte) plainbuffer.Cell {
+		return plainbuffer.Cell{Name: []byte(name), Type: plainbuffer.Integer, Data: []byte{n, 0, 0, 0, 0, 0, 0, 0}, HasValue: true}
+	}
+	for n := range byte(20) {
+		c := &Change{Op: Put, Row: plainbuffer.Row{Key: []plainbuffer.Cell{number("k", n)}, Cells: []plainbuffer.Cell{number("d", n)}}}
+		if err := e.Write("t", c); err != nil {
+			t.Fatal(err)
+		}
+	}
+	table := e.find("t")
+	space := table.definition().Space
+	count := func() map[byte]int {
+		t.Helper()
+		n := map[byte]int{}
+		if err := store.View(space, func(r kv.Reader) error {
+			r.Ascend([]byte{prefixIndex}, func(key, _ []byte) bool { n[key[indexPrefixSize-1]]++; return true })
+			return nil
+		}); err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	if n := count(); len(n) != 3 {
+		t.Fatalf("indexes hold %v", n)
+	}
+	// What DropIndex does first, and no more, to the first and the last.
+	next := table.definition().clone()
+	gone := []*Table{e.find("a"), e.find("c")}
+	next.Indexes = next.Indexes[1:2]
+	table.swap(next)
+	if err := e.save([]*Table{table}, gone); err != nil {
+		t.Fatal(err)
+	}
+	e = open()
+	kept := e.find("t").definition().Indexes[0].Prefix[indexPrefixSize-1]
+	if n := count(); len(n) != 1 || n[kept] != 20 {
+		t.Errorf("after opening indexes hold %v", n)
+	}
+	if e.find("a") != nil || e.find("b") == nil {
+		t.Error("an index that was dropped is a table")
+	}
+}

@@ -1,0 +1,761 @@
+package ots_test
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/aliyun/aliyun-tablestore-go-sdk/tablestore"
+
+	"github.com/tablevault/tablevault/local/ots"
+	"github.com/tablevault/tablevault/local/ots/engine"
+)
+
+// The table of these tests has the key pk1, pk2 and defined columns of every
+// type, named by it.
+var defined = map[string]tablestore.DefinedColumnType{
+	"str": tablestore.DefinedColumn_STRING, "int": tablestore.DefinedColumn_INTEGER, "bin": tablestore.DefinedColumn_BINARY,
+	"dbl": tablestore.DefinedColumn_DOUBLE, "bool": tablestore.DefinedColumn_BOOLEAN,
+}
+
+func createDefined(t testing.TB, c *tablestore.TableStoreClient, with func(*tablestore.CreateTableRequest)) {
+	t.Helper()
+	createWith(t, c, "t", func(r *tablestore.CreateTableRequest) {
+		for _, name := range slices.Sorted(maps.Keys(defined)) {
+			r.TableMeta.AddDefinedColumn(name, defined[name])
+		}
+		if with != nil {
+			with(r)
+		}
+	}, integer, integer)
+}
+
+func createIndex(c *tablestore.TableStoreClient, meta *tablestore.IndexMeta, base bool) error {
+	_, err := c.CreateIndex(&tablestore.CreateIndexRequest{MainTableName: "t", IndexMeta: meta, IncludeBaseData: base})
+	return err
+}
+
+func dropIndex(c *tablestore.TableStoreClient, name string) error {
+	_, err := c.DeleteIndex(&tablestore.DeleteIndexRequest{MainTableName: "t", IndexName: name})
+	return err
+}
+
+func indexMeta(name string, local bool, key, columns []string) *tablestore.IndexMeta {
+	m := &tablestore.IndexMeta{IndexName: name, Primarykey: key, DefinedColumns: columns, IndexType: tablestore.IT_GLOBAL_INDEX}
+	if local {
+		m.SetAsLocalIndex()
+	}
+	return m
+}
+
+// fullKey is the key of an index's rows: its own columns and then the rest of
+// the table's.
+func fullKey(m *tablestore.IndexMeta) []string {
+	out := slices.Clone(m.Primarykey)
+	for _, k := range []string{"pk1", "pk2"} {
+		if !slices.Contains(out, k) {
+			out = append(out, k)
+		}
+	}
+	return out
+}
+
+// scanAll reads every row of a table or an index over the wire, in small pages.
+func scanAll(c *tablestore.TableStoreClient, name string, key []string) ([]*tablestore.Row, error) {
+	var all []*tablestore.Row
+	from, to := bounds(lowest, key...), bounds(highest, key...)
+	for from != nil {
+		p, err := tryPage(c, from, to, func(q *tablestore.RangeRowQueryCriteria) { q.TableName, q.MaxVersion, q.Limit = name, 1, 37 })
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, p.Rows...)
+		from = p.NextStartPrimaryKey
+	}
+	return all, nil
+}
+
+// entries is what an index is to hold of the rows of its table.
+func entries(m *tablestore.IndexMeta, rows []*tablestore.Row, member func(pk string) bool) []string {
+	var out []string
+	for _, r := range rows {
+		if !member(keyText(r.PrimaryKey)) {
+			continue
+		}
+		values := map[string]any{}
+		for _, k := range r.PrimaryKey.PrimaryKeys {
+			values[k.ColumnName] = k.Value
+		}
+		for _, c := range r.Columns {
+			values[c.ColumnName] = c.Value
+		}
+		pk := &tablestore.PrimaryKey{}
+		whole := true
+		for _, k := range fullKey(m) {
+			v, ok := values[k]
+			whole = whole && ok
+			if ok {
+				pk.AddPrimaryKeyColumn(k, v)
+			}
+		}
+		if !whole {
+			continue
+		}
+		var carried []cell
+		for _, c := range cellsOf(r.Columns) {
+			if slices.Contains(m.DefinedColumns, c.Name) {
+				carried = append(carried, c)
+			}
+		}
+		out = append(out, fmt.Sprint(keyText(pk), carried))
+	}
+	slices.Sort(out)
+	return out
+}
+
+// compareIndexes holds each index against the rows of the table, and returns
+// the number of entries compared.
+func compareIndexes(t testing.TB, c *tablestore.TableStoreClient, metas []*tablestore.IndexMeta, member func(index, pk string) bool) int {
+	t.Helper()
+	rows, err := scanAll(c, "t", []string{"pk1", "pk2"})
+	ok(t, err)
+	compared := 0
+	for _, m := range metas {
+		want := entries(m, rows, func(pk string) bool { return member(m.IndexName, pk) })
+		found, err := scanAll(c, m.IndexName, fullKey(m))
+		ok(t, err)
+		var got []string
+		for i, r := range found {
+			got = append(got, fmt.Sprint(keyText(r.PrimaryKey), cellsOf(r.Columns)))
+			if i > 0 && compareKeys(found[i-1].PrimaryKey, r.PrimaryKey) >= 0 {
+				t.Errorf("index %s: key %s before %s", m.IndexName, keyText(found[i-1].PrimaryKey), keyText(r.PrimaryKey))
+			}
+		}
+		slices.Sort(got)
+		if !slices.Equal(got, want) {
+			t.Errorf("index %s on %v has %d rows, the table makes %d:\n%s\nwant\n%s", m.IndexName, m.Primarykey, len(got), len(want), strings.Join(got, "\n"), strings.Join(want, "\n"))
+		}
+		compared += len(want)
+	}
+	return compared
+}
+
+func compareKeys(a, b *tablestore.PrimaryKey) int {
+	for i := range a.PrimaryKeys {
+		c := 0
+		switch v := a.PrimaryKeys[i].Value.(type) {
+		case int64:
+			w := b.PrimaryKeys[i].Value.(int64)
+			c = map[bool]int{v < w: -1, v > w: 1}[true]
+		case string:
+			c = strings.Compare(v, b.PrimaryKeys[i].Value.(string))
+		case []byte:
+			c = strings.Compare(string(v), string(b.PrimaryKeys[i].Value.([]byte)))
+		}
+		if c != 0 {
+			return c
+		}
+	}
+	return 0
+}
+
+// awaitIndexes waits until all indexes of the table are built.
+func awaitIndexes(t testing.TB, s *ots.Server) {
+	t.Helper()
+	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+		d, err := s.Engine().DescribeTable("t")
+		ok(t, engineError(err))
+		if !slices.Contains(d.IndexPhases, engine.PhaseFull) {
+			return
+		}
+	}
+	t.Fatal("an index is not built after 20 seconds")
+}
+
+// An indexer writes random rows of its own partition key.
+type indexer struct {
+	c         *tablestore.TableStoreClient
+	id        int
+	rng       *rand.Rand
+	updates   bool // the table takes updates
+	written   map[string]bool
+	conflicts int
+}
+
+func (w *indexer) cells(update bool) []cell {
+	var out []cell
+	for _, name := range slices.Sorted(maps.Keys(defined)) {
+		if w.rng.IntN(3) == 0 {
+			continue
+		}
+		if update && w.rng.IntN(4) == 0 {
+			out = append(out, cell{name, deleteAll, 0})
+			continue
+		}
+		var v any
+		switch n := w.rng.IntN(4); name {
+		case "str":
+			v = strings.Repeat("s\x00", n)
+		case "int":
+			v = int64(n - 2)
+		case "bin":
+			v = []byte("\x00\xFF\x01b")[:n]
+		case "dbl":
+			v = float64(n) / 2
+		default:
+			v = n == 0
+		}
+		out = append(out, cell{name, v, -1})
+	}
+	if w.rng.IntN(4) == 0 {
+		out = append(out, cell{"free", int64(w.rng.IntN(9)), -1})
+	}
+	return out
+}
+
+// step does one thing. It remembers which rows it may have written.
+func (w *indexer) step() error {
+	pk := func() *tablestore.PrimaryKey {
+		k := key(w.id, w.rng.IntN(40))
+		w.written[keyText(k)] = true
+		return k
+	}
+	switch n := w.rng.IntN(10); {
+	case n < 3:
+		return put(w.c, pk(), w.cells(false)...)
+	case n < 5 && w.updates:
+		if cells := w.cells(true); len(cells) > 0 {
+			// Only what sets a cell makes a row, and so an entry.
+			k := key(w.id, w.rng.IntN(40))
+			if slices.ContainsFunc(cells, func(c cell) bool { return c.Value != deleteAll }) {
+				w.written[keyText(k)] = true
+			} else {
+				k = pk()
+			}
+			return update(w.c, k, cells...)
+		}
+		return nil
+	case n < 6 && w.updates:
+		change := updateChange(pk())
+		change.IncrementColumn("int", 1)
+		_, err := w.c.UpdateRow(&tablestore.UpdateRowRequest{UpdateRowChange: change})
+		return err
+	case n < 7:
+		return remove(w.c, pk())
+	case n < 9:
+		batch := &tablestore.BatchWriteRowRequest{IsAtomic: w.rng.IntN(2) == 0}
+		for _, row := range w.rng.Perm(40)[:1+w.rng.IntN(6)] {
+			k := key(w.id, row)
+			w.written[keyText(k)] = true
+			if w.rng.IntN(3) == 0 {
+				batch.AddRowChange(deleteChange(k))
+			} else {
+				batch.AddRowChange(putChange(k, w.cells(false)...))
+			}
+		}
+		res, err := w.c.BatchWriteRow(batch)
+		if err != nil {
+			return err
+		}
+		for _, r := range res.TableToRowsResult["t"] {
+			if !r.IsSucceed {
+				return fmt.Errorf("row of a batch: %s", r.Error.Message)
+			}
+		}
+		return nil
+	default:
+		res, err := w.c.StartLocalTransaction(&tablestore.StartLocalTransactionRequest{TableName: "t", PrimaryKey: key(w.id)})
+		if err != nil {
+			return err
+		}
+		for range w.rng.IntN(4) {
+			if w.rng.IntN(3) == 0 {
+				err = errors.Join(err, removeIn(w.c, *res.TransactionId, pk()))
+			} else {
+				err = errors.Join(err, putIn(w.c, *res.TransactionId, pk(), w.cells(false)...))
+			}
+		}
+		return errors.Join(err, commit(w.c, *res.TransactionId))
+	}
+}
+
+// TestIndexModel writes at random, by every operation and from several clients,
+// while indexes of both kinds are made and dropped, with the rows that are there
+// and without. After each round every index has exactly what a scan of the table
+// says: of those made without, for the rows written since. The servers in files
+// are opened anew between rounds, at times in the middle of a build.
+func TestIndexModel(t *testing.T) {
+	for _, test := range []struct {
+		name   string
+		file   bool
+		ttl    int
+		rounds int
+	}{{"memory", false, -1, 25}, {"file", true, -1, 5}, {"expiring", false, 100, 25}, {"expiring file", true, 100, 4}} {
+		t.Run(test.name, func(t *testing.T) {
+			seed := uint64(time.Now().UnixNano())
+			t.Logf("seed %d", seed)
+			rng := rand.New(rand.NewPCG(seed, 0))
+			now := newClock(time.UnixMilli(1_700_000_000_000))
+			config := ots.Config{Now: now.now}
+			if test.file {
+				config.Dir = t.TempDir()
+			}
+			s, err := ots.New(config)
+			ok(t, err)
+			defer func() { ok(t, s.Close()) }()
+			shapes := []*tablestore.IndexMeta{
+				indexMeta("", false, []string{"str"}, []string{"int"}),
+				indexMeta("", false, []string{"int", "bin"}, nil),
+				indexMeta("", false, []string{"pk2"}, []string{"dbl", "bool"}),
+				indexMeta("", false, []string{"bin", "pk1", "pk2"}, []string{"str", "int", "dbl", "bool"}),
+				indexMeta("", true, []string{"pk1", "int"}, []string{"str"}),
+				indexMeta("", true, []string{"pk1", "pk2", "str"}, []string{"bool"}),
+				indexMeta("", true, []string{"pk1", "bin", "str", "int"}, nil),
+			}
+			made := 0
+			shape := func() *tablestore.IndexMeta {
+				m := *shapes[rng.IntN(len(shapes))]
+				// Names come back.
+				m.IndexName = fmt.Sprint("i", made%6)
+				made++
+				return &m
+			}
+			first := shape()
+			createDefined(t, inProcess(s), func(r *tablestore.CreateTableRequest) {
+				r.TableOption.TimeToAlive, r.TableOption.AllowUpdate = test.ttl, new(bool)
+				*r.TableOption.AllowUpdate = test.ttl < 0
+				r.IndexMetas = []*tablestore.IndexMeta{first}
+			})
+			metas := []*tablestore.IndexMeta{first}
+			members := map[string]map[string]bool{} // of indexes made without base data
+			compared, partial := 0, 0
+			for round := range test.rounds {
+				var wg sync.WaitGroup
+				workers := make([]*indexer, 3)
+				for i := range workers {
+					w := &indexer{c: inProcess(s), id: i, rng: rand.New(rand.NewPCG(seed, uint64(round*10+i+1))), updates: test.ttl < 0, written: map[string]bool{}}
+					workers[i] = w
+					wg.Go(func() {
+						for range 40 {
+							if err := w.step(); err != nil {
+								t.Errorf("client %d: %v", w.id, err)
+							}
+						}
+					})
+				}
+				// An index is made beside the writers, another without the rows
+				// that are there when nobody writes.
+				if m := shape(); len(metas) < 5 && !slices.ContainsFunc(metas, func(x *tablestore.IndexMeta) bool { return x.IndexName == m.IndexName }) {
+					ok(t, createIndex(inProcess(s), m, true))
+					metas = append(metas, m)
+				}
+				wg.Wait()
+				if t.Failed() {
+					return
+				}
+				for _, w := range workers {
+					for _, m := range members {
+						maps.Copy(m, w.written)
+					}
+				}
+				if test.file && round%2 == 0 {
+					ok(t, s.Close())
+					s, err = ots.New(config)
+					ok(t, err)
+				}
+				awaitIndexes(t, s)
+				compared += compareIndexes(t, inProcess(s), metas, func(index, pk string) bool {
+					return members[index] == nil || members[index][pk]
+				})
+				for _, m := range members {
+					partial += len(m)
+				}
+				if t.Failed() {
+					return
+				}
+				now.advance(time.Duration(rng.IntN(60_000)) * time.Millisecond)
+				if len(metas) == 5 || rng.IntN(3) == 0 {
+					at := rng.IntN(len(metas))
+					ok(t, dropIndex(inProcess(s), metas[at].IndexName))
+					delete(members, metas[at].IndexName)
+					metas = slices.Delete(metas, at, at+1)
+				}
+				if m := shape(); len(metas) < 5 && !slices.ContainsFunc(metas, func(x *tablestore.IndexMeta) bool { return x.IndexName == m.IndexName }) {
+					ok(t, createIndex(inProcess(s), m, false))
+					metas = append(metas, m)
+					members[m.IndexName] = map[string]bool{}
+				}
+			}
+			t.Logf("%d entries compared, %d indexes made", compared, made)
+			if compared < 50*test.rounds || partial == 0 {
+				t.Errorf("too little was compared: %d entries, %d rows of indexes without base data", compared, partial)
+			}
+		})
+	}
+}
+
+// TestKillIndexes kills a server while rows are written and indexes are made and
+// dropped. When it is opened again, each index has what the table has.
+func TestKillIndexes(t *testing.T) {
+	dir := t.TempDir()
+	seed := uint64(time.Now().UnixNano())
+	t.Logf("seed %d", seed)
+	compared := 0
+	for round := range 4 {
+		cmd := exec.Command(os.Args[0])
+		cmd.Env = append(os.Environ(), crashDir+"="+dir)
+		cmd.Stderr = os.Stderr
+		out, err := cmd.StdoutPipe()
+		ok(t, err)
+		ok(t, cmd.Start())
+		url, err := bufio.NewReader(out).ReadString('\n')
+		ok(t, err)
+		config := tablestore.NewDefaultTableStoreConfig()
+		config.RetryTimes = 0
+		c := tablestore.NewClientWithConfig(strings.TrimSpace(url), "local", ots.DefaultKeyID, ots.DefaultKeySecret, "", config)
+		if round == 0 {
+			createDefined(t, c, func(r *tablestore.CreateTableRequest) {
+				r.IndexMetas = []*tablestore.IndexMeta{indexMeta("g", false, []string{"str"}, []string{"int"}), indexMeta("l", true, []string{"pk1", "int"}, []string{"str"})}
+			})
+		}
+		var wg sync.WaitGroup
+		for i := range 4 {
+			w := &indexer{c: c, id: i, rng: rand.New(rand.NewPCG(seed, uint64(round*10+i))), updates: true, written: map[string]bool{}}
+			wg.Go(func() {
+				for w.step() == nil {
+				}
+			})
+		}
+		wg.Go(func() {
+			for {
+				// The first fails where the former round was killed in between.
+				_ = dropIndex(c, "made")
+				if createIndex(c, indexMeta("made", round%2 == 0, []string{"pk1", "bin"}, []string{"dbl"}), true) != nil {
+					return
+				}
+				time.Sleep(5 * time.Millisecond)
+			}
+		})
+		time.Sleep(time.Duration(150+50*round) * time.Millisecond)
+		ok(t, cmd.Process.Kill())
+		_ = cmd.Wait()
+		wg.Wait()
+
+		s, err := ots.New(ots.Config{Dir: dir})
+		ok(t, err)
+		awaitIndexes(t, s)
+		d := describe(t, inProcess(s), "t")
+		compared += compareIndexes(t, inProcess(s), d.IndexMetas, func(string, string) bool { return true })
+		ok(t, s.Close())
+	}
+	t.Logf("%d entries compared", compared)
+	if compared < 50 {
+		t.Errorf("%d entries compared", compared)
+	}
+}
+
+// TestIndexDefinitions holds an index against what a table can have.
+func TestIndexDefinitions(t *testing.T) {
+	c := connect(start(t, ots.Config{}))
+	createDefined(t, c, func(r *tablestore.CreateTableRequest) {
+		r.TableMeta.SchemaEntry = nil
+		r.TableMeta.AddPrimaryKeyColumn("pk1", integer)
+		r.TableMeta.AddPrimaryKeyColumnOption("pk2", integer, tablestore.AUTO_INCREMENT)
+	})
+	const count = "The number of primary key columns must be in range: [1, 4] in index."
+	many := make([]string, 33)
+	for i := range many {
+		many[i] = fmt.Sprint("d", i)
+	}
+	async := indexMeta("i", true, []string{"pk1", "int"}, nil)
+	for _, test := range []struct {
+		name string
+		meta *tablestore.IndexMeta
+		text string
+	}{
+		{"no key", indexMeta("i", false, nil, []string{"int"}), count},
+		{"a long key", indexMeta("i", false, []string{"int", "str", "bin", "pk1", "pk2"}, nil), count},
+		{"many columns", indexMeta("i", false, []string{"pk1"}, many), "The number of attribute columns must be in range: [0, 32] in index."},
+		{"a name that is none", indexMeta("1i", false, []string{"int"}, nil), "Invalid index name: '1i'."},
+		{"no name", indexMeta("", false, []string{"int"}, nil), "Invalid index name: ''."},
+		{"a column twice", indexMeta("i", false, []string{"int", "int"}, nil), "Duplicated primary key name: 'int' of index: 'i'."},
+		{"a column in both", indexMeta("i", false, []string{"int"}, []string{"int"}), "Duplicated column name: 'int' of index: 'i'."},
+		{"a column that is not defined", indexMeta("i", false, []string{"none"}, nil), "Primary key: 'none' of index: 'i' is neither primary key nor defined column."},
+		{"a type that no key has", indexMeta("i", false, []string{"dbl"}, nil), "Primary key: 'dbl' of index: 'i' is neither primary key nor defined column."},
+		{"carries what is not defined", indexMeta("i", false, []string{"int"}, []string{"none"}), "Attribute column: 'none' of index: 'i' is not a defined column."},
+		{"made keys first", indexMeta("i", false, []string{"pk2"}, nil), "The auto increment primary key: 'pk2' can't be the first primary key of index."},
+		{"local of another partition", indexMeta("i", true, []string{"int", "pk1"}, nil), "The first primary key of local index must be the first primary key of the table."},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			want(t, createIndex(c, test.meta, false), 400, badParameter, test.text)
+			want(t, createIndex(c, test.meta, true), 400, badParameter, test.text)
+		})
+	}
+	ok(t, createIndex(c, async, true))
+	want(t, createIndex(c, async, true), 409, "OTSObjectAlreadyExist", "Requested table already exists.")
+	want(t, createIndex(c, indexMeta("t", false, []string{"int"}, nil), true), 409, "OTSObjectAlreadyExist", "Requested table already exists.")
+	_, err := c.CreateIndex(&tablestore.CreateIndexRequest{MainTableName: "none", IndexMeta: indexMeta("j", false, []string{"int"}, nil)})
+	want(t, err, 404, "OTSObjectNotExist", "Requested table does not exist.")
+	_, err = c.CreateIndex(&tablestore.CreateIndexRequest{MainTableName: "i", IndexMeta: indexMeta("j", false, []string{"pk1"}, nil)})
+	want(t, err, 400, badParameter, "Can't create index on index table.")
+	want(t, dropIndex(c, "none"), 404, "OTSObjectNotExist", "Requested index does not exist.")
+	for what, change := range map[string]func() error{
+		"Can't delete index table directly.": func() error {
+			_, err := c.DeleteTable(&tablestore.DeleteTableRequest{TableName: "i"})
+			return err
+		},
+		"Can't update index table directly.": func() error {
+			_, err := c.UpdateTable(&tablestore.UpdateTableRequest{TableName: "i", TableOption: &tablestore.TableOption{TimeToAlive: -1, MaxVersion: 1}})
+			return err
+		},
+		"Defined column: 'int' is used by index: 'i'.": func() error {
+			_, err := c.DeleteDefinedColumn(&tablestore.DeleteDefinedColumnRequest{TableName: "t", DefinedColumns: []string{"int"}})
+			return err
+		},
+		"MaxVersions must be 1 on a table with index.": func() error {
+			_, err := c.UpdateTable(&tablestore.UpdateTableRequest{TableName: "t", TableOption: &tablestore.TableOption{TimeToAlive: -1, MaxVersion: 2}})
+			return err
+		},
+		"Don't support allow update operation on table with index and ttl": func() error {
+			_, err := c.UpdateTable(&tablestore.UpdateTableRequest{TableName: "t", TableOption: &tablestore.TableOption{TimeToAlive: 86400, MaxVersion: 1}})
+			return err
+		},
+	} {
+		want(t, change(), 400, badParameter, what)
+	}
+	// Tables that can't have an index, and too many in the request that makes
+	// the table.
+	for what, with := range map[string]func(*tablestore.CreateTableRequest){
+		"MaxVersions must be 1 on a table with index.":                     func(r *tablestore.CreateTableRequest) { r.TableOption.MaxVersion = 2 },
+		"Don't support allow update operation on table with index and ttl": func(r *tablestore.CreateTableRequest) { r.TableOption.TimeToAlive = 86400 },
+		"Number of index per table exceeds the quota:5.": func(r *tablestore.CreateTableRequest) {
+			for i := range 6 {
+				r.IndexMetas = append(r.IndexMetas, indexMeta(fmt.Sprint("u", i), false, []string{"int"}, nil))
+			}
+		},
+	} {
+		r := &tablestore.CreateTableRequest{TableMeta: &tablestore.TableMeta{TableName: "u"}, TableOption: &tablestore.TableOption{TimeToAlive: -1, MaxVersion: 1}, ReservedThroughput: &tablestore.ReservedThroughput{},
+			IndexMetas: []*tablestore.IndexMeta{indexMeta("ui", false, []string{"int"}, nil)}}
+		r.TableMeta.AddPrimaryKeyColumn("pk1", integer)
+		r.TableMeta.AddDefinedColumn("int", tablestore.DefinedColumn_INTEGER)
+		with(r)
+		_, err := c.CreateTable(r)
+		want(t, err, 400, badParameter, what)
+	}
+	names, err := c.ListTable()
+	ok(t, err)
+	equal(t, "tables", names.TableNames, []string{"t"})
+}
+
+// TestIndexQuota counts indexes among an instance's tables.
+func TestIndexQuota(t *testing.T) {
+	c := connect(start(t, ots.Config{Behavior: engine.Behavior{MaxTables: 2}}))
+	createDefined(t, c, nil)
+	ok(t, createIndex(c, indexMeta("i", false, []string{"int"}, nil), false))
+	want(t, createIndex(c, indexMeta("j", false, []string{"int"}, nil), false), 403, "OTSQuotaExhausted", "Number of tables exceeds the quota:2.")
+}
+
+// TestIndexPhases follows an index from FULL to INCR; one without base data has
+// nothing to build.
+func TestIndexPhases(t *testing.T) {
+	now := newClock(time.UnixMilli(1_700_000_000_000))
+	s := start(t, ots.Config{Now: now.now, Behavior: engine.Behavior{IndexDelay: time.Minute}})
+	c := connect(s)
+	createDefined(t, c, func(r *tablestore.CreateTableRequest) {
+		r.IndexMetas = []*tablestore.IndexMeta{indexMeta("at-once", false, []string{"str"}, nil)}
+	})
+	ok(t, put(c, key(1, 1), cell{"str", "x", -1}, cell{"int", int64(1), -1}))
+	ok(t, createIndex(c, indexMeta("with", false, []string{"int"}, nil), true))
+	ok(t, createIndex(c, indexMeta("without", false, []string{"int"}, nil), false))
+	phases := func() (out []string) {
+		for _, m := range describeRaw(t, s, "t").IndexMetas {
+			out = append(out, m.GetName()+" "+m.GetIndexSyncPhase().String())
+		}
+		return out
+	}
+	const full, incr = " ISP_FULL", " ISP_INCR"
+	equal(t, "phases", phases(), []string{"at-once" + incr, "with" + full, "without" + incr})
+	for index, rows := range map[string]int{"at-once": 1, "without": 0} {
+		if found, err := scanAll(c, index, []string{map[string]string{"at-once": "str", "without": "int"}[index], "pk1", "pk2"}); err != nil || len(found) != rows {
+			t.Errorf("index %s has %d rows, %v, want %d", index, len(found), err, rows)
+		}
+	}
+	_, err := scanAll(c, "with", []string{"int", "pk1", "pk2"})
+	want(t, err, 400, badParameter, "Disallow read index table in building base state")
+	_, err = c.GetRow(&tablestore.GetRowRequest{SingleRowQueryCriteria: &tablestore.SingleRowQueryCriteria{TableName: "with", MaxVersion: 1, PrimaryKey: &tablestore.PrimaryKey{PrimaryKeys: []*tablestore.PrimaryKeyColumn{
+		{ColumnName: "int", Value: int64(1)}, {ColumnName: "pk1", Value: int64(1)}, {ColumnName: "pk2", Value: int64(1)}}}}})
+	want(t, err, 400, badParameter, "Disallow read index table in building base state")
+	now.advance(time.Minute)
+	awaitIndexes(t, s)
+	equal(t, "phases", phases(), []string{"at-once" + incr, "with" + incr, "without" + incr})
+	rows, err := scanAll(c, "with", []string{"int", "pk1", "pk2"})
+	ok(t, err)
+	if keysOf(rows) != "1,1,1" {
+		t.Errorf("the index has %s", keysOf(rows))
+	}
+	// An update of a row that is older than the index makes its entry.
+	ok(t, update(c, key(1, 1), cell{"free", "x", -1}))
+	rows, err = scanAll(c, "without", []string{"int", "pk1", "pk2"})
+	ok(t, err)
+	if keysOf(rows) != "1,1,1" {
+		t.Errorf("the index without base data has %s", keysOf(rows))
+	}
+}
+
+// TestIndexDroppedInBuild drops an index while it is built and makes another of
+// its name, again and again: what is left has the table's rows and no others.
+func TestIndexDroppedInBuild(t *testing.T) {
+	s := start(t, ots.Config{})
+	c := inProcess(s)
+	createDefined(t, c, nil)
+	for i := 0; i < 3000; i += 200 {
+		batch := &tablestore.BatchWriteRowRequest{}
+		for j := range 200 {
+			batch.AddRowChange(putChange(key(i+j, 0), cell{"int", int64(j % 7), -1}, cell{"str", fmt.Sprint(j % 3), -1}))
+		}
+		_, err := c.BatchWriteRow(batch)
+		ok(t, err)
+	}
+	last := indexMeta("i", false, []string{"int"}, nil)
+	for round := range 20 {
+		last = indexMeta("i", false, []string{[]string{"int", "str"}[round%2]}, nil)
+		ok(t, createIndex(c, last, true))
+		if round < 19 {
+			ok(t, dropIndex(c, "i"))
+		}
+	}
+	awaitIndexes(t, s)
+	if n := compareIndexes(t, c, []*tablestore.IndexMeta{last}, func(string, string) bool { return true }); n != 3000 {
+		t.Errorf("%d entries", n)
+	}
+}
+
+// TestIndexedValues shows what of a row's values can't be indexed: too long ones
+// and those of other types, which come from before their column was defined.
+func TestIndexedValues(t *testing.T) {
+	s := start(t, ots.Config{})
+	c := connect(s)
+	create(t, c, tablestore.TableOption{DeviationCellVersionInSec: anyTime}, integer, integer)
+	long := strings.Repeat("x", 1025)
+	for i, v := range []any{"fits", long[:1024], long, int64(1), []byte("b"), true} {
+		ok(t, put(c, key(i, 0), cell{"str", v, 5}))
+	}
+	_, err := c.AddDefinedColumn(&tablestore.AddDefinedColumnRequest{TableName: "t", DefinedColumns: []*tablestore.DefinedColumnSchema{{Name: "str", ColumnType: tablestore.DefinedColumn_STRING}}})
+	ok(t, err)
+	ok(t, createIndex(c, indexMeta("i", false, []string{"str"}, nil), true))
+	awaitIndexes(t, s)
+	rows, err := scanAll(c, "i", []string{"str", "pk1", "pk2"})
+	ok(t, err)
+	if got, want := keysOf(rows), "fits,0,0 "+long[:1024]+",1,0"; got != want {
+		t.Errorf("the index has %.200s", got)
+	}
+	const tooLong = "The length of primary key column: 'str' exceeds the MaxLength:1024 with CurrentLength:1025."
+	want(t, put(c, key(9, 0), cell{"str", long, -1}), 400, badParameter, tooLong)
+	want(t, update(c, key(9, 0), cell{"str", long, -1}), 400, badParameter, tooLong)
+	want(t, put(c, key(9, 0), cell{"str", int64(1), -1}), 400, badParameter, "Invalid column type for column str expect VT_STRING actual VT_INTEGER")
+	ok(t, put(c, key(9, 0), cell{"free", long, -1}))
+	// What is not indexed can be changed to what is, and removed.
+	ok(t, put(c, key(2, 0), cell{"str", "now", -1}))
+	for i := range 6 {
+		if i != 2 {
+			ok(t, remove(c, key(i, 0)))
+		}
+	}
+	rows, err = scanAll(c, "i", []string{"str", "pk1", "pk2"})
+	ok(t, err)
+	if got := keysOf(rows); got != "now,2,0" {
+		t.Errorf("the index has %s", got)
+	}
+}
+
+// TestIndexReads reads an index in the ways that tables are read.
+func TestIndexReads(t *testing.T) {
+	s := start(t, ots.Config{})
+	c := connect(s)
+	createDefined(t, c, func(r *tablestore.CreateTableRequest) {
+		r.IndexMetas = []*tablestore.IndexMeta{indexMeta("i", false, []string{"str", "int"}, []string{"dbl", "bool"})}
+	})
+	for i := range 20 {
+		ok(t, put(c, key(i, 0), cell{"str", fmt.Sprint("s", i%3), -1}, cell{"int", int64(i), -1}, cell{"dbl", float64(i), -1}, cell{"bool", i%2 == 0, -1}, cell{"free", "x", -1}))
+	}
+	pk := func(str string, n int64) *tablestore.PrimaryKey {
+		p := &tablestore.PrimaryKey{}
+		p.AddPrimaryKeyColumn("str", str)
+		p.AddPrimaryKeyColumn("int", n)
+		p.AddPrimaryKeyColumn("pk1", n)
+		p.AddPrimaryKeyColumn("pk2", int64(0))
+		return p
+	}
+	res, err := c.GetRow(&tablestore.GetRowRequest{SingleRowQueryCriteria: &tablestore.SingleRowQueryCriteria{TableName: "i", PrimaryKey: pk("s1", 4), MaxVersion: 1}})
+	ok(t, err)
+	if got := fmt.Sprint(keyText(&res.PrimaryKey), cellValues(res.Columns)); got != "s1,4,4,0[true 4]" {
+		t.Errorf("the row is %s", got)
+	}
+	p, err := tryPage(c, pk("s2", 5), pk("s1", 5), func(q *tablestore.RangeRowQueryCriteria) {
+		q.TableName, q.Direction, q.ColumnsToGet, q.Limit = "i", tablestore.BACKWARD, []string{"bool"}, 3
+		q.Filter = tablestore.NewSingleColumnCondition("bool", tablestore.CT_EQUAL, true)
+	})
+	ok(t, err)
+	if got := keysOf(p.Rows); got != "s2,2,2,0 s1,16,16,0 s1,10,10,0" || len(p.Rows[0].Columns) != 1 {
+		t.Errorf("backward it has %s", got)
+	}
+	split, err := c.ComputeSplitPointsBySize(&tablestore.ComputeSplitPointsBySizeRequest{TableName: "i", SplitSize: 1})
+	ok(t, err)
+	if len(split.Splits) != 1 || len(split.Splits[0].LowerBound.PrimaryKeys) != 4 {
+		t.Errorf("splits %+v", split)
+	}
+	meta := describeRaw(t, s, "i").TableMeta
+	var names []string
+	for _, k := range meta.PrimaryKey {
+		names = append(names, k.GetName())
+	}
+	equal(t, "key of the index", names, []string{"str", "int", "pk1", "pk2"})
+	batch := &tablestore.MultiRowQueryCriteria{TableName: "i", MaxVersion: 1}
+	batch.AddRow(pk("s0", 0))
+	batch.AddRow(pk("s0", 1))
+	several, err := c.BatchGetRow(&tablestore.BatchGetRowRequest{MultiRowQueryCriteria: []*tablestore.MultiRowQueryCriteria{batch}})
+	ok(t, err)
+	if r := several.TableToRowsResult["i"]; len(r[0].Columns) != 2 || len(r[1].Columns) != 0 {
+		t.Errorf("a batch reads %+v", r)
+	}
+}
+
+// TestIndexedTimestamps turns on what a newer service may allow.
+func TestIndexedTimestamps(t *testing.T) {
+	s := start(t, ots.Config{Behavior: engine.Behavior{IndexedTimestamps: true}})
+	c := connect(s)
+	createDefined(t, c, func(r *tablestore.CreateTableRequest) {
+		r.IndexMetas = []*tablestore.IndexMeta{indexMeta("i", false, []string{"int"}, []string{"str"})}
+	})
+	at := time.Now().UnixMilli()
+	batch := &tablestore.BatchWriteRowRequest{}
+	for i := range 3 {
+		batch.AddRowChange(putChange(key(1, 1), cell{"int", int64(i), at + int64(i)}, cell{"str", fmt.Sprint(i), at}))
+	}
+	res, err := c.BatchWriteRow(batch)
+	ok(t, err)
+	for _, r := range res.TableToRowsResult["t"] {
+		if !r.IsSucceed {
+			t.Errorf("row %d: %s", r.Index, r.Error.Message)
+		}
+	}
+	// An older version does not change what is indexed.
+	ok(t, update(c, key(1, 1), cell{"int", int64(9), at}))
+	if n := compareIndexes(t, c, []*tablestore.IndexMeta{indexMeta("i", false, []string{"int"}, []string{"str"})}, func(string, string) bool { return true }); n != 1 {
+		t.Errorf("%d entries", n)
+	}
+	rows, err := scanAll(c, "i", []string{"int", "pk1", "pk2"})
+	ok(t, err)
+	if keysOf(rows) != "2,1,1" {
+		t.Errorf("the index has %s", keysOf(rows))
+	}
+}
