@@ -540,9 +540,11 @@ type scribbler struct {
 	plain bool
 	// automatic tables make the second column of the key.
 	automatic bool
-	part      int // of the key's first column, so that several never meet
-	made      []int64
-	refused   int
+	// transactions are made, too.
+	transactions bool
+	part         int // of the key's first column, so that several never meet
+	made         []int64
+	refused      int
 }
 
 const scribbleKeys = 12
@@ -586,8 +588,52 @@ func (s *scribbler) cells(update bool) []cell {
 	return out
 }
 
-// step makes one request.
+// transact makes changes of one partition key in a transaction, and others
+// beside it.
+func (s *scribbler) transact() error {
+	first := s.first()
+	start := &tablestore.PrimaryKey{}
+	start.AddPrimaryKeyColumn("pk1", int64(first))
+	tx, err := s.c.StartLocalTransaction(&tablestore.StartLocalTransactionRequest{TableName: "t", PrimaryKey: start})
+	if err != nil {
+		return err
+	}
+	for range 1 + s.rng.IntN(5) {
+		pk := key(first, s.rng.IntN(scribbleKeys))
+		switch s.rng.IntN(4) {
+		case 0:
+			c := putChange(pk, s.cells(false)...)
+			c.TransactionId = tx.TransactionId
+			_, err = s.c.PutRow(&tablestore.PutRowRequest{PutRowChange: c})
+		case 1:
+			c := updateChange(pk, s.cells(true)...)
+			c.IncrementColumn("n", 1)
+			c.TransactionId = tx.TransactionId
+			_, err = s.c.UpdateRow(&tablestore.UpdateRowRequest{UpdateRowChange: c})
+		case 2:
+			c := deleteChange(pk)
+			c.TransactionId = tx.TransactionId
+			_, err = s.c.DeleteRow(&tablestore.DeleteRowRequest{DeleteRowChange: c})
+		default:
+			err = put(s.c, key(first+5, 0), s.cells(false)...)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	if s.rng.IntN(4) == 0 {
+		_, err = s.c.AbortTransaction(&tablestore.AbortTransactionRequest{TransactionId: tx.TransactionId})
+	} else {
+		_, err = s.c.CommitTransaction(&tablestore.CommitTransactionRequest{TransactionId: tx.TransactionId})
+	}
+	return err
+}
+
+// step makes one request, or a transaction.
 func (s *scribbler) step() error {
+	if s.transactions && s.rng.IntN(4) == 0 {
+		return s.transact()
+	}
 	switch s.rng.IntN(12) {
 	case 0, 1, 2:
 		c := putChange(s.key(), s.cells(false)...)
@@ -687,6 +733,7 @@ func TestStreamReplay(t *testing.T) {
 		file     bool
 		index    bool
 		auto     bool
+		tx       bool
 		evict    bool
 		versions int32 // 2 if 0
 		ttl      int   // seconds, none if 0
@@ -715,6 +762,9 @@ func TestStreamReplay(t *testing.T) {
 		"one version":          {versions: 1},
 		"index":                {index: true, versions: 1, columns: []string{"c0"}},
 		"automatic keys":       {auto: true},
+		"transactions":         {tx: true, columns: []string{"c0", "n"}},
+		"transactions, told":   {tx: true, stream: engine.StreamBehavior{Evictions: true, Increments: true}, ttl: 3},
+		"transactions, file":   {tx: true, file: true, stream: engine.StreamBehavior{SkipNoops: true}},
 	}
 	for name, v := range variants {
 		t.Run(name, func(t *testing.T) {
@@ -744,7 +794,7 @@ func TestStreamReplay(t *testing.T) {
 			r.lazy, r.hide, r.origins = v.behavior.KeepVersions, v.behavior.HideExpiredRows, v.columns
 			f := follow(w, id, r)
 			f.limit = v.limit
-			hand := &scribbler{t: t, c: inProcess(s), rng: rng, now: now.millis, plain: v.index, automatic: v.auto}
+			hand := &scribbler{t: t, c: inProcess(s), rng: rng, now: now.millis, plain: v.index, automatic: v.auto, transactions: v.tx}
 			type snapshot struct {
 				at   int64 // microseconds
 				dump string
@@ -848,6 +898,7 @@ func createStreamed(t testing.TB, c *tablestore.TableStoreClient, versions, ttl 
 		TableMeta:          meta,
 		TableOption:        &tablestore.TableOption{TimeToAlive: ttl, MaxVersion: versions, DeviationCellVersionInSec: anyTime},
 		ReservedThroughput: &tablestore.ReservedThroughput{},
+		EnableLocalTxn:     proto.Bool(true),
 		StreamSpec:         &tablestore.StreamSpecification{EnableStream: true, ExpirationTime: 24, OriginColumnsToGet: columns},
 	}
 	if index {

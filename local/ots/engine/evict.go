@@ -35,12 +35,9 @@ func (t *Table) evict(from []byte) (next []byte, _ *Error) {
 	if t.gone.Load() || def.Base != "" {
 		return nil, errNoTable
 	}
-	e := t.engine
-	now := e.now()
-	w := t.writer(def, now)
+	w := t.writer(def, t.engine.now())
 	defer w.release()
-	w.keep = false
-	err := e.store.Update(def.Space, func(s kv.Writer) error {
+	err := t.engine.store.Update(def.Space, func(s kv.Writer) error {
 		var found []*Change
 		var rows []record
 		n := 0
