@@ -189,6 +189,8 @@ func (h *Hasher) appendCells(b []byte, cells []plainbuffer.Cell) []byte {
 		b = binary.LittleEndian.AppendUint32(b, uint32(len(c.Data)))
 		b = append(b, c.Data...)
 	}
+	clear(h.order) // its slices would keep a page from being freed
+	h.order = h.order[:0]
 	return b
 }
 

@@ -695,3 +695,44 @@ func FuzzRecord(f *testing.F) {
 		}
 	})
 }
+
+// TestPagesAreFreed: between blocks an encoder holds on to nothing of the pages
+// whose rows it had.
+func TestPagesAreFreed(t *testing.T) {
+	e := NewEncoder(Options{Schema: testSchema, Seed: 7})
+	freed := make(chan string, 2*len(shapes))
+	encode := func(name string, page []byte) {
+		runtime.AddCleanup(&page[0], func(name string) { freed <- name }, name)
+		e.Reset(0)
+		s := plainbuffer.NewScanner(page)
+		var row plainbuffer.Row
+		for s.Next(&row) == nil {
+			if _, err := e.Add(&row); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if _, err := e.Flush(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	rng := plainbuffertest.Rand(t)
+	want := 0
+	for name, s := range shapes {
+		if name != "long values" { // they fill a block before the page ends
+			encode(name, block(100, rng, s))
+			want++
+		}
+	}
+	for deadline := time.Now().Add(5 * time.Second); want > 0; {
+		runtime.GC()
+		select {
+		case <-freed:
+			want--
+		case <-time.After(10 * time.Millisecond):
+			if time.Now().After(deadline) {
+				t.Fatalf("%d pages are kept", want)
+			}
+		}
+	}
+	runtime.KeepAlive(e)
+}
