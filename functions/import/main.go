@@ -30,19 +30,23 @@ func importer(inv *function.Invocation, repo *backup.Repository, instance string
 	if err != nil {
 		return nil, err
 	}
-	return &backup.Importer{Repo: repo, Tables: tables, Endpoint: parts.Endpoint(inv, instance), Work: work, Log: inv.Log}, nil
+	wanted, err := parts.Policy(inv)
+	if err != nil {
+		inv.Log.Warn("without the policy", function.KeyError, err)
+	}
+	return &backup.Importer{Repo: repo, Tables: tables, Endpoint: parts.Endpoint(inv, instance), Work: work, Log: inv.Log, Workers: wanted.Workers.Most}, nil
 }
 
 // restore begins a restore, or goes on with one, and does what is due.
 func restore(ctx context.Context, inv *function.Invocation, cmd function.Command) (any, error) {
-	if cmd.Request != "" {
-		return nil, function.Permanent(errors.New("restore: requests in a bucket are not built into this version: send the command itself"))
-	}
 	repo, err := parts.Repository(ctx, inv)
 	if err != nil {
 		return parts.Fail(backup.RestoreProgress{}, err)
 	}
 	run := parts.Run(inv)
+	if cmd.Request != "" {
+		return request(ctx, inv, repo, run, cmd.Request)
+	}
 	if cmd.Restore != "" {
 		id, err := vault.ParseRestoreID(cmd.Restore)
 		if err != nil {
@@ -79,6 +83,42 @@ func restore(ctx context.Context, inv *function.Invocation, cmd function.Command
 	}
 	progress, err := i.Tick(ctx, run, plan.Restore)
 	return parts.Fail(progress, err)
+}
+
+// request looks at a request that lies in the vault.
+func request(ctx context.Context, inv *function.Invocation, repo *backup.Repository, run backup.Run, name string) (any, error) {
+	name, err := backup.RequestName(inv.Env.Vault, name)
+	if err != nil {
+		return nil, function.Permanent(err)
+	}
+	q := &backup.Requests{
+		Repo: repo, Log: inv.Log,
+		Parse:    func(content []byte) (backup.Ask, error) { return ask(inv, content) },
+		Importer: func(instance string) (*backup.Importer, error) { return importer(inv, repo, instance) },
+	}
+	progress, err := q.Serve(ctx, run, name)
+	return parts.Fail(progress, err)
+}
+
+// ask reads a request: the command that a person would give.
+func ask(inv *function.Invocation, content []byte) (backup.Ask, error) {
+	cmd, err := function.ParseCommand(content)
+	if err != nil {
+		return backup.Ask{}, err
+	}
+	if cmd.Kind != function.KindRestore || cmd.Restore != "" || cmd.Request != "" || cmd.New {
+		return backup.Ask{}, errors.New(`a request asks for a new restore, such as {"kind":"restore","table":"prod/orders","at":"2026-11-20T10:14:00+08:00","to":"prod/orders_copy"}`)
+	}
+	a := backup.Ask{At: cmd.At}
+	if a.Target, err = parts.Table(inv, cmd.To); err != nil {
+		return a, err
+	}
+	if cmd.Backup != "" {
+		a.Backup, err = vault.ParseBackupID(cmd.Backup)
+		return a, err
+	}
+	a.Table, err = parts.Table(inv, cmd.Table)
+	return a, err
 }
 
 // source finds the backup that a restore is to bring back.

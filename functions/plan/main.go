@@ -4,7 +4,9 @@ package main
 
 import (
 	"context"
+	"errors"
 	"time"
+	_ "time/tzdata" // schedules name zones, and the platform may know none
 
 	"github.com/tablevault/tablevault/functions/internal/parts"
 	"github.com/tablevault/tablevault/shared/backup"
@@ -37,8 +39,12 @@ func planner(inv *function.Invocation, repo *backup.Repository, instance string)
 	if err != nil {
 		return nil, err
 	}
+	wanted, err := parts.Policy(inv)
+	if err != nil {
+		inv.Log.Warn("without the policy", function.KeyError, err)
+	}
 	return &backup.Planner{
-		Repo: repo, Tables: tables, Endpoint: parts.Endpoint(inv, instance), Work: work, Log: inv.Log, Now: time.Now,
+		Repo: repo, Tables: tables, Endpoint: parts.Endpoint(inv, instance), Work: work, Log: inv.Log, Now: time.Now, Workers: wanted.Workers.Most,
 	}, nil
 }
 
@@ -86,42 +92,53 @@ func begin(ctx context.Context, inv *function.Invocation, cmd function.Command) 
 	return parts.Fail(reply{plan.Backup, id.String(), progress}, err)
 }
 
-// tick looks at one backup, or at all that are open.
+// tick looks at one backup, or at everything: what is open goes on, what is due
+// by the policy begins.
 func tick(ctx context.Context, inv *function.Invocation, cmd function.Command) (any, error) {
-	repo, err := parts.Repository(ctx, inv)
-	if err != nil {
-		return parts.Fail(reply{}, err)
-	}
-	one := func(b vault.Backup) (reply, error) {
-		p, err := planner(inv, repo, b.Table.Instance)
-		if err != nil {
-			return reply{}, err
-		}
-		progress, err := p.Tick(ctx, parts.Run(inv), b)
-		return reply{b.ID, b.Table.String(), progress}, err
-	}
 	if cmd.Backup != "" {
+		repo, err := parts.Repository(ctx, inv)
+		if err != nil {
+			return parts.Fail(reply{}, err)
+		}
 		b, err := find(ctx, repo, cmd)
 		if err != nil {
 			return parts.Fail(reply{}, err)
 		}
-		r, err := one(b)
-		return parts.Fail(r, err)
-	}
-	var replies []reply
-	for b, err := range repo.Open(ctx, nil) {
+		p, err := planner(inv, repo, b.Table.Instance)
 		if err != nil {
-			return parts.Fail(replies, err)
+			return parts.Fail(reply{}, err)
 		}
-		r, err := one(b)
-		if err != nil {
-			// One backup that can't go on must not keep the others from it.
-			inv.Log.Error("tick", function.KeyBackup, b.ID, function.KeyError, err)
-			r = reply{b.ID, b.Table.String(), backup.Progress{State: backup.StateFailed, LastError: err.Error()}}
-		}
-		replies = append(replies, r)
+		progress, err := p.Tick(ctx, parts.Run(inv), b)
+		return parts.Fail(reply{b.ID, b.Table.String(), progress}, err)
 	}
-	return replies, nil
+	store, err := parts.Store(ctx, inv)
+	if err != nil {
+		return parts.Fail(backup.Sweep{}, err)
+	}
+	repo, err := backup.Init(ctx, store, time.Now())
+	if err != nil {
+		return parts.Fail(backup.Sweep{}, err)
+	}
+	work, err := parts.Work(inv)
+	if err != nil {
+		return nil, err
+	}
+	// A policy that can't be read keeps nothing from going on that has begun;
+	// then the tick fails, so that someone hears of it.
+	wanted, policyErr := parts.Policy(inv)
+	r := &backup.Reconciler{
+		Repo: repo, Policy: wanted, Region: parts.Region(inv), Work: work, Log: inv.Log,
+		Open: func(instance string) (backup.Instance, string, error) {
+			tables, err := parts.Tables(inv, instance)
+			return tables, parts.Endpoint(inv, instance), err
+		},
+	}
+	at := time.Now()
+	if !inv.Origin.Time.IsZero() {
+		at = inv.Origin.Time
+	}
+	sweep, err := r.Tick(ctx, parts.Run(inv), at)
+	return parts.Fail(sweep, errors.Join(err, policyErr))
 }
 
 func find(ctx context.Context, repo *backup.Repository, cmd function.Command) (vault.Backup, error) {

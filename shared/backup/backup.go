@@ -46,13 +46,15 @@ type Tables interface {
 }
 
 // Work is one thing for a function to do: a segment of a backup or of a
-// restore.
+// restore, or a look at a restore or at a request.
 type Work struct {
 	Verb    Verb
 	Table   vault.TableID
 	Backup  vault.BackupID
 	Restore vault.RestoreID
 	Segment vault.SegmentID
+	// Request is the name of the request to be looked at.
+	Request string
 	// Start is the number of the start that this work will be; with the rest it
 	// makes the id of the task, so that a second dispatch of one start is one
 	// task.
@@ -64,9 +66,10 @@ type Verb string
 
 // The verbs that work is dispatched for.
 const (
-	VerbExport Verb = "export"
-	VerbImport Verb = "import"
-	VerbVerify Verb = "verify"
+	VerbExport  Verb = "export"
+	VerbImport  Verb = "import"
+	VerbVerify  Verb = "verify"
+	VerbRestore Verb = "restore"
 )
 
 // Dispatcher hands work to the functions. Submit returns when the work is

@@ -49,6 +49,8 @@ type RestoreRequest struct {
 	// New begins a restore even if one of the same backup into the same table
 	// is open, whose table must be gone.
 	New bool
+	// Own refuses to go on with a restore that something else asked for.
+	Own bool
 }
 
 // The states of a restore, besides StateFailed.
@@ -79,6 +81,8 @@ type RestoreProgress struct {
 	Waiting   string       `json:"waiting,omitempty"`
 	Proof     *vault.Proof `json:"proof,omitempty"`
 	LastError string       `json:"last_error,omitempty"`
+	// over says that nothing comes after this, whatever is mended.
+	over bool
 }
 
 // RestorePlan reads the plan of a restore.
@@ -220,6 +224,10 @@ func (i *Importer) begin(ctx context.Context, run Run, req RestoreRequest) (*vau
 	if over != nil {
 		return plan, nil // Tick goes on, or says how it ended
 	}
+	// The planner finds it by this mark, and has it gone on with.
+	if err := i.Repo.mark(ctx, vault.Restore{ID: id}.Restoring()); err != nil {
+		return nil, err
+	}
 	return plan, i.make(ctx, plan)
 }
 
@@ -302,7 +310,7 @@ func (i *Importer) after(ctx context.Context, run Run, req RestoreRequest, last 
 	switch {
 	case proved, closed != nil && closed.Reason != "":
 		// It has ended; its late starts obey its closing record.
-	case !req.New && last.Backup == req.Backup.ID:
+	case !req.New && !req.Own && last.Backup == req.Backup.ID:
 		return true, nil
 	case !req.New:
 		return false, fmt.Errorf("restore %s is loading backup %s into that table: wait for it, or name another table", last.Restore, last.Backup)
@@ -525,6 +533,9 @@ func (i *Importer) workingOn(ctx context.Context, run Run, log vault.Log, s vaul
 // may run at any time, twice, and beside itself.
 func (i *Importer) Tick(ctx context.Context, run Run, id vault.RestoreID) (RestoreProgress, error) {
 	progress, err := i.tick(ctx, run, id)
+	if err == nil && progress.over {
+		err = i.Repo.mark(ctx, vault.Restore{ID: id}.Restored())
+	}
 	if err != nil {
 		return progress, fmt.Errorf("restore %s: %w", id, err)
 	}
@@ -554,7 +565,7 @@ func (i *Importer) tick(ctx context.Context, run Run, id vault.RestoreID) (Resto
 		return progress, err
 	}
 	if closed != nil && closed.Reason != "" {
-		progress.State, progress.LastError = StateFailed, closed.Reason
+		progress.State, progress.LastError, progress.over = StateFailed, closed.Reason, true
 		return progress, nil
 	}
 	var check vault.Check
@@ -590,7 +601,7 @@ func (i *Importer) tick(ctx context.Context, run Run, id vault.RestoreID) (Resto
 			return progress, err
 		}
 		if closed.Reason != "" {
-			progress.State, progress.LastError = StateFailed, closed.Reason
+			progress.State, progress.LastError, progress.over = StateFailed, closed.Reason, true
 			return progress, nil
 		}
 	}
@@ -610,7 +621,7 @@ func (i *Importer) tick(ctx context.Context, run Run, id vault.RestoreID) (Resto
 }
 
 func (p RestoreProgress) ended(proof *vault.Proof) RestoreProgress {
-	p.Proof, p.Loaded, p.LoadedRows, p.Checked, p.State = proof, p.Segments, p.Rows, p.Segments, StateDone
+	p.Proof, p.Loaded, p.LoadedRows, p.Checked, p.State, p.over = proof, p.Segments, p.Rows, p.Segments, StateDone, true
 	if proof.Verdict != vault.OK && proof.Verdict != vault.Quarantined {
 		p.State = StateFailed
 		p.LastError = fmt.Sprintf("verdict %s: %d missing, %d extra, %d changed, %d corrupt; drop the table and restore again, or another backup",

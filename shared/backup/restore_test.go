@@ -154,6 +154,12 @@ func (w *world) work() {
 			_, err = w.importer().Import(w.t.Context(), w.run(), work)
 		case backup.VerbVerify:
 			_, err = w.verifier().VerifySegment(w.t.Context(), w.run(), work)
+		case backup.VerbRestore:
+			if work.Request != "" {
+				_, err = w.requests().Serve(w.t.Context(), w.run(), work.Request)
+			} else {
+				_, err = w.importer().Tick(w.t.Context(), w.run(), work.Restore)
+			}
 		}
 		if err != nil {
 			if !w.quiet {

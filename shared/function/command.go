@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/tablevault/tablevault/shared/vault"
 )
 
 const (
@@ -41,9 +43,9 @@ type Command struct {
 	Against string    `json:"against,omitempty"` // instance/table to compare rows with
 	New     bool      `json:"new,omitempty"`     // begin anew instead of resuming an unsealed plan
 
-	// Request is oss://bucket/key of an object that holds the command to run: an
-	// object that landed in a bucket. The verb reads it and decodes it with
-	// [ParseCommand].
+	// Request is an object that holds the command to run: oss://bucket/key of an
+	// object that landed in a bucket, or its name in the vault, requests/….json.
+	// The verb reads it and decodes it with [ParseCommand].
 	Request string `json:"request,omitempty"`
 
 	// Settings is a JSON object that the verb reads.
@@ -214,7 +216,11 @@ func (c Command) Validate() error {
 		return fmt.Errorf("command of kind %s: slot %d and start %d must not be negative", c.Kind, c.Slot, c.Start)
 	}
 	if c.Request != "" {
-		if _, _, err := splitRequest(c.Request); err != nil {
+		err := vault.ParseRequestName(c.Request)
+		if !strings.HasPrefix(c.Request, vault.RequestPrefix) {
+			_, _, err = splitRequest(c.Request)
+		}
+		if err != nil {
 			return fmt.Errorf("command key %q: %w", "request", err)
 		}
 	}

@@ -10,6 +10,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/tablevault/tablevault/shared/policy"
 )
 
 // Env is what a function's environment says. It is read once, by [ReadEnv], and
@@ -44,6 +46,15 @@ type Env struct {
 	// third of the timeout. TABLEVAULT_MARGIN, a duration, default 30s.
 	Margin time.Duration
 
+	// Policy is the file that says what is to be backed up. TABLEVAULT_POLICY, a
+	// path, beginning at the deployed code if it is not absolute; default
+	// tablevault.yaml there, which need not exist.
+	Policy string
+
+	// PolicyNamed says that TABLEVAULT_POLICY was set, so that the file must be
+	// there.
+	PolicyNamed bool
+
 	// LogLevel is the least level logged. TABLEVAULT_LOG_LEVEL: debug, info, warn
 	// or error, default info.
 	LogLevel slog.Level
@@ -76,6 +87,7 @@ func ReadEnv(environ []string) (Env, error) {
 		MemoryMB:           512,
 		Lanes:              8,
 		Margin:             30 * time.Second,
+		Policy:             policy.FileName,
 	}
 	values := make(map[string]string)
 	for _, entry := range environ {
@@ -145,6 +157,13 @@ func ReadEnv(environ []string) (Env, error) {
 		env.Margin = d
 		return nil
 	})
+	read("TABLEVAULT_POLICY", false, func(v string) error {
+		env.Policy, env.PolicyNamed = v, true
+		return nil
+	})
+	if code := values["FC_FUNC_CODE_PATH"]; code != "" && !path.IsAbs(env.Policy) {
+		env.Policy = path.Join(code, env.Policy)
+	}
 	read("TABLEVAULT_LOG_LEVEL", false, func(v string) error {
 		if !slices.Contains([]string{"debug", "info", "warn", "error"}, v) {
 			return errors.New("want debug, info, warn or error")

@@ -11,13 +11,13 @@ import (
 func TestReadEnvDefaults(t *testing.T) {
 	env, err := ReadEnv([]string{"TABLEVAULT_VAULT=oss://bucket/prefix?region=cn-hangzhou", "PATH=/bin", "FC_FUNCTION_MEMORY_SIZE=1024", "FC_REGION=cn-hangzhou",
 		"FC_ACCOUNT_ID=1", "FC_FUNCTION_NAME=tablevault-plan", "ALIBABA_CLOUD_ACCESS_KEY_ID=id", "ALIBABA_CLOUD_ACCESS_KEY_SECRET=secret",
-		"ALIBABA_CLOUD_SECURITY_TOKEN=token", "TABLEVAULT_LANES="})
+		"ALIBABA_CLOUD_SECURITY_TOKEN=token", "TABLEVAULT_LANES=", "TABLEVAULT_POLICY=", "FC_FUNC_CODE_PATH=/code"})
 	if err != nil {
 		t.Fatal(err)
 	}
 	want := Env{
 		Vault: "oss://bucket/prefix?region=cn-hangzhou", TablestoreEndpoint: "https://{instance}.{region}.ots.aliyuncs.com", FunctionPrefix: "tablevault-",
-		MemoryMB: 1024, Lanes: 8, Margin: 30 * time.Second, LogLevel: slog.LevelInfo,
+		MemoryMB: 1024, Lanes: 8, Margin: 30 * time.Second, Policy: "/code/tablevault.yaml", LogLevel: slog.LevelInfo,
 		Function: "tablevault-plan", Region: "cn-hangzhou", Account: "1",
 		Credentials: Credentials{ID: "id", Secret: "secret", Token: "token"},
 	}

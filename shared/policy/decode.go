@@ -348,8 +348,8 @@ func (d *decoder) address(v ast.Node, key string) string {
 	text := d.text(v, key)
 	u, err := url.Parse(text)
 	switch {
-	case err != nil || u.RawQuery != "" || u.Fragment != "" || u.User != nil:
-	case u.Scheme == "file" && u.Host == "" && path.IsAbs(u.Path):
+	case err != nil || u.Fragment != "" || u.User != nil:
+	case u.Scheme == "file" && u.Host == "" && path.IsAbs(u.Path) && u.RawQuery == "":
 		return text
 	case (u.Scheme == "oss" || u.Scheme == "s3") && u.Host != "" && u.Port() == "":
 		return text

@@ -51,6 +51,17 @@ type Policy struct {
 	Rules   []Rule  `json:"rules"`
 }
 
+// SameVault says whether two addresses name the same bucket and prefix; what
+// follows a question mark only says how to reach them.
+func SameVault(a, b string) bool { return Place(a) == Place(b) }
+
+// Place is an address without what says how to reach it, and without a slash at
+// its end.
+func Place(address string) string {
+	place, _, _ := strings.Cut(address, "?")
+	return strings.TrimRight(place, "/")
+}
+
 // Workers is how many function instances tablevault uses at a time.
 type Workers struct {
 	// Account is how many instances the account may run in the region.

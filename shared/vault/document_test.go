@@ -82,7 +82,11 @@ func examples() map[string]Document {
 		"claim":      &Claim{Restore: NewRestoreID(day, "x"), Backup: p.Backup, At: day},
 		"proof": &Proof{Backup: p.Backup, Table: p.Table, Depth: "rows", At: day, Verdict: Differs, Manifest: o,
 			Check: Check{Rows: 2, Missing: 1, Differences: []Difference{{Kind: "missing", Key: p.Segments[0].Bounds[1]}}}},
-		"check": &SegmentCheck{Segment: "000001", Check: Check{Rows: 2}},
+		"accepted": &Accepted{Request: "requests/a.json", Restore: NewRestoreID(day, "x"), Backup: p.Backup, Table: p.Table, Target: p.Table, At: day},
+		"answer": &Answer{Request: "requests/a.json", At: day, OK: true, Restore: NewRestoreID(day, "x"), Backup: p.Backup, Table: "prod/orders",
+			Target: "prod/copy", Rows: 2, Verdict: OK, Proof: "x", Notes: []string{"n"}},
+		"refused": &Answer{Request: "requests/a.json", At: day, Error: "e"},
+		"check":   &SegmentCheck{Segment: "000001", Check: Check{Rows: 2}},
 	}
 }
 
@@ -223,7 +227,7 @@ func TestNames(t *testing.T) {
 // TestSealing holds that every document goes through Seal and Open, for the
 // readers that it has, and that a mode which is not built in writes nothing.
 func TestSealing(t *testing.T) {
-	classes := map[string]Class{"vault": Public, "proof": Public, "quarantine": Data}
+	classes := map[string]Class{"vault": Public, "proof": Public, "answer": Public, "refused": Public, "quarantine": Data}
 	for name, d := range examples() {
 		t.Run(name, func(t *testing.T) {
 			want, special := classes[name]

@@ -5,7 +5,11 @@ package parts
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
 	"runtime/debug"
 	"strings"
 	"time"
@@ -14,6 +18,7 @@ import (
 	"github.com/tablevault/tablevault/shared/function"
 	"github.com/tablevault/tablevault/shared/object"
 	"github.com/tablevault/tablevault/shared/object/address"
+	"github.com/tablevault/tablevault/shared/policy"
 	"github.com/tablevault/tablevault/shared/tablestore"
 	"github.com/tablevault/tablevault/shared/vault"
 )
@@ -57,6 +62,28 @@ func Region(inv *function.Invocation) string {
 // Endpoint is the address of an instance.
 func Endpoint(inv *function.Invocation, instance string) string {
 	return inv.Env.Tablestore(instance, Region(inv))
+}
+
+// Policy reads the policy that is deployed beside the functions. Without one,
+// nothing is due by itself. A policy that can't be read is an error, and the
+// default is returned beside it: what is under way goes on.
+func Policy(inv *function.Invocation) (*policy.Policy, error) {
+	data, err := os.ReadFile(inv.Env.Policy)
+	if errors.Is(err, fs.ErrNotExist) && !inv.Env.PolicyNamed {
+		return policy.Default(), nil
+	}
+	if err != nil {
+		return policy.Default(), function.Permanent(fmt.Errorf("read the policy: %w", err))
+	}
+	p, err := policy.Decode(filepath.Base(inv.Env.Policy), data)
+	if err != nil {
+		return policy.Default(), fmt.Errorf("the policy: %w", err)
+	}
+	// On one machine the vault is the stack's own, and a policy can be tried.
+	if p.Vault != "" && Region(inv) != "local" && !policy.SameVault(p.Vault, inv.Env.Vault) {
+		return policy.Default(), function.Permanent(fmt.Errorf("the policy is for the vault %s, these functions write to %s (TABLEVAULT_VAULT): deploy them with one of the two", p.Vault, inv.Env.Vault))
+	}
+	return p, nil
 }
 
 // Tables is an instance, reached with the invocation's credentials.
@@ -104,10 +131,13 @@ func (d dispatcher) Submit(ctx context.Context, w backup.Work) error {
 		c.Kind, c.Table = function.KindImport, ""
 	case backup.VerbVerify:
 		c.Kind, c.Table = function.KindVerify, ""
+	case backup.VerbRestore:
+		// Its number only tells one tick's task from another's.
+		c = function.Command{Kind: function.KindRestore, Restore: string(w.Restore), Request: w.Request}
 	default:
 		return fmt.Errorf("no function does %q", w.Verb)
 	}
-	id := function.TaskID(string(w.Verb), w.Table.Path(), string(w.Backup), string(w.Restore), string(w.Segment), fmt.Sprint(w.Start))
+	id := function.TaskID(string(w.Verb), w.Table.Path(), string(w.Backup), string(w.Restore), string(w.Segment), w.Request, fmt.Sprint(w.Start))
 	return d.invoker.Submit(ctx, d.inv.Env.Name(c.Kind.Function()), id, c)
 }
 

@@ -21,6 +21,7 @@ import (
 	"context"
 	"encoding/binary"
 	"fmt"
+	"maps"
 	"math"
 	"slices"
 	"sync"
@@ -250,6 +251,15 @@ func (t *Tables) on(ctx context.Context, method, name string, f func(c *content)
 		}
 		return f(c)
 	})
+}
+
+// Tables lists the tables.
+func (t *Tables) Tables(ctx context.Context) (names []string, err error) {
+	err = t.call(ctx, "Tables", "", func() error {
+		names = slices.Sorted(maps.Keys(t.tables))
+		return nil
+	})
+	return names, err
 }
 
 // Describe returns a table's definition.

@@ -1,0 +1,431 @@
+package backup
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/tablevault/tablevault/shared/policy"
+	"github.com/tablevault/tablevault/shared/vault"
+)
+
+// Reconciler compares what the policy wants with what the vault holds, and does
+// what is due. It remembers nothing: which backups a rule has made, their names
+// tell, since their ids derive from the rule and from the instant that was due.
+// So a tick that never came, came twice, late, or beside another is made up for
+// by the next.
+type Reconciler struct {
+	Repo *Repository
+	// Policy is what is wanted, policy.Default for nothing.
+	Policy *policy.Policy
+	// Region is where the instances are.
+	Region string
+	// Open reaches an instance and tells its address.
+	Open func(instance string) (Instance, string, error)
+	Work Dispatcher
+	Log  *slog.Logger
+}
+
+// Instance is one Tablestore instance as a tick needs it.
+type Instance interface {
+	Tables
+	// Tables are the names of the instance's tables.
+	Tables(ctx context.Context) ([]string, error)
+}
+
+// Sweep is what one tick came to.
+type Sweep struct {
+	// At is the instant for which the tick looked at what is due.
+	At time.Time `json:"at"`
+	// Backups are those that were open, or that were begun by the tick.
+	Backups []SweptBackup `json:"backups"`
+	// Restores counts those that are under way, Requests those that are not
+	// answered yet; each was handed to its function.
+	Restores int `json:"restores"`
+	Requests int `json:"requests"`
+	// Live and Dispatched count workers of backups: those at work before the
+	// tick, and those that it started, at most Most together.
+	Live       int `json:"live"`
+	Dispatched int `json:"dispatched"`
+	Most       int `json:"most"`
+	// Reports say what a person should know.
+	Reports []Report `json:"reports,omitempty"`
+}
+
+// SweptBackup is a backup as a tick left it.
+type SweptBackup struct {
+	Backup vault.BackupID `json:"backup"`
+	Table  string         `json:"table"`
+	Rule   string         `json:"rule,omitempty"`
+	// Begun says that this tick began it.
+	Begun bool `json:"begun,omitempty"`
+	Progress
+}
+
+// Report is something that a person should know about a table or a rule.
+type Report struct {
+	Rule  string `json:"rule,omitempty"`
+	Table string `json:"table,omitempty"`
+	Text  string `json:"text"`
+}
+
+// sweep is a tick under way.
+type sweep struct {
+	*Reconciler
+	run       Run
+	reply     *Sweep
+	surveys   []*survey
+	instances map[string]*swept // by name
+	// last is the newest instant for which a rule has begun a backup of a table.
+	last map[position]time.Time
+	// failed and running are the open backups by rule and table.
+	failed, running map[position]*survey
+	// known are the tables that the vault has backups of.
+	known []vault.TableID
+}
+
+type position struct {
+	rule  string
+	table vault.TableID
+}
+
+// swept is an instance in a tick.
+type swept struct {
+	planner *Planner
+	tables  []string
+	err     error
+}
+
+// Tick looks at everything at once: it goes on with each open backup, begins
+// those that are due at the instant at, hands restores and their requests to
+// import, and spreads the workers that the policy allows over the backups. What
+// goes wrong with one table or backup is reported and keeps no other from going
+// on; the error is about what stopped the tick itself.
+func (r *Reconciler) Tick(ctx context.Context, run Run, at time.Time) (*Sweep, error) {
+	s := &sweep{
+		Reconciler: r, run: run, reply: &Sweep{At: at.UTC(), Backups: []SweptBackup{}, Most: r.Policy.Workers.Most},
+		instances: map[string]*swept{}, last: map[position]time.Time{},
+		failed: map[position]*survey{}, running: map[position]*survey{},
+	}
+	// What is there comes before what is new: a tick that runs out of time has
+	// then lost nothing that is under way.
+	if err := s.open(ctx); err != nil {
+		return s.reply, err
+	}
+	if err := s.restores(ctx); err != nil {
+		return s.reply, err
+	}
+	for i := range r.Policy.Rules {
+		if err := s.rule(ctx, &r.Policy.Rules[i], at); err != nil {
+			return s.reply, err
+		}
+	}
+	return s.reply, s.start(ctx)
+}
+
+func (s *sweep) report(rule, table, format string, args ...any) {
+	report := Report{Rule: rule, Table: table, Text: fmt.Sprintf(format, args...)}
+	s.Log.Warn(report.Text, "rule", rule, "table", table)
+	s.reply.Reports = append(s.reply.Reports, report)
+}
+
+// instance reaches an instance, once per tick.
+func (s *sweep) instance(name string) (*Planner, error) {
+	in := s.instances[name]
+	if in == nil {
+		in = &swept{}
+		s.instances[name] = in
+		tables, endpoint, err := s.Open(name)
+		if err != nil {
+			in.err = err
+		} else {
+			in.planner = &Planner{
+				Repo: s.Repo, Tables: tables, Endpoint: endpoint, Work: s.Work, Log: s.Log, Now: s.run.Now, Workers: s.Policy.Workers.Most,
+			}
+		}
+	}
+	return in.planner, in.err
+}
+
+// list lists an instance's tables, once per tick.
+func (s *sweep) list(ctx context.Context, name string) ([]string, error) {
+	p, err := s.instance(name)
+	in := s.instances[name]
+	if err == nil && in.tables == nil {
+		in.tables, in.err = p.Tables.(Instance).Tables(ctx)
+		if in.tables == nil {
+			in.tables = []string{}
+		}
+	}
+	return in.tables, in.err
+}
+
+// open reads from the names of all backups how far the rules have come, and
+// looks at those that have not ended.
+func (s *sweep) open(ctx context.Context) error {
+	for b, err := range s.Repo.Begun(ctx, nil) {
+		if err != nil {
+			return err
+		}
+		if n := len(s.known); n == 0 || s.known[n-1] != b.Table {
+			s.known = append(s.known, b.Table)
+		}
+		var of *policy.Rule
+		for i := range s.Policy.Rules {
+			if r := &s.Policy.Rules[i]; b.Table.Region == s.Region && r.Match(b.Table.Instance, b.Table.Table) && r.Backup(b.Table, b.ID.Time()) == b.Backup {
+				of = r
+				// In the order of their names the last is the newest.
+				s.last[position{r.Name, b.Table}] = b.ID.Time()
+			}
+		}
+		if !b.Ended {
+			s.look(ctx, b.Backup, of, false)
+		}
+	}
+	return nil
+}
+
+// look surveys a backup and remembers what it found.
+func (s *sweep) look(ctx context.Context, b vault.Backup, of *policy.Rule, begun bool) {
+	p, err := s.instance(b.Table.Instance)
+	found := &survey{backup: b}
+	if err == nil {
+		found, err = p.survey(ctx, s.run, b)
+	}
+	swept := SweptBackup{Backup: b.ID, Table: b.Table.String(), Begun: begun, Progress: found.progress}
+	if of != nil {
+		swept.Rule = of.Name
+	}
+	switch {
+	case errors.Is(err, fs.ErrNotExist) && !begun:
+		// Whoever marked it died before it planned. Its rule plans it anew, under
+		// the same name, as long as it is the newest.
+		if of != nil && !s.last[position{of.Name, b.Table}].After(b.ID.Time()) {
+			delete(s.last, position{of.Name, b.Table})
+		}
+		return
+	case err != nil:
+		// One backup that can't go on must not keep the others from it.
+		s.Log.Error("look at a backup", "backup", b.ID, "table", b.Table.String(), "error", err)
+		swept.State, swept.LastError = StateFailed, err.Error()
+	}
+	s.reply.Live += found.live
+	s.reply.Backups = append(s.reply.Backups, swept)
+	found.progress = swept.Progress
+	s.surveys = append(s.surveys, found)
+	if of != nil {
+		switch at := (position{of.Name, b.Table}); swept.State {
+		case StateFailed:
+			s.failed[at] = found
+		case StateRunning:
+			s.running[at] = found
+		}
+	}
+}
+
+// rule begins what is due under a rule.
+func (s *sweep) rule(ctx context.Context, r *policy.Rule, at time.Time) error {
+	due := r.Every.Due(at)
+	if due.IsZero() {
+		return nil
+	}
+	for _, instance := range r.Instances() {
+		names, err := s.list(ctx, instance)
+		if err != nil {
+			if ctx.Err() != nil {
+				return err
+			}
+			s.report(r.Name, instance, "the tables of instance %s can't be listed: %v", instance, err)
+			continue
+		}
+		for _, name := range names {
+			if !r.Match(instance, name) {
+				continue
+			}
+			if s.run.stopping() {
+				s.report(r.Name, "", "time is up: the next tick begins what is left")
+				return nil
+			}
+			if err := s.table(ctx, r, vault.TableID{Region: s.Region, Instance: instance, Table: name}, due); err != nil {
+				return err
+			}
+		}
+		s.gone(ctx, r, instance, names)
+	}
+	return nil
+}
+
+// table begins the backup of a table that is due, unless it, or a later one,
+// has been begun, or one before it still runs.
+func (s *sweep) table(ctx context.Context, r *policy.Rule, t vault.TableID, due time.Time) error {
+	at := position{r.Name, t}
+	last, any := s.last[at]
+	if any && !last.Before(due) {
+		return nil
+	}
+	if running := s.running[at]; running != nil {
+		s.report(r.Name, t.String(), "the backup of %s is due, and %s, begun for %s, still runs: it is made after that; a longer interval or more workers help",
+			due.Format(time.RFC3339), running.backup.ID, last.Format(time.RFC3339))
+		return nil
+	}
+	if missed := s.missed(r, last, due); any && missed > 0 {
+		s.report(r.Name, t.String(), "%d backups were due since %s and not begun: the one of %s makes up for them", missed, last.Format(time.RFC3339), due.Format(time.RFC3339))
+	}
+	p, err := s.instance(t.Instance)
+	if err != nil {
+		return err
+	}
+	plan, err := p.Plan(ctx, PlanRequest{Table: t, Kind: r.Kind, At: due, Trigger: r.Trigger(), New: true, Settings: r.Settings})
+	if err != nil {
+		if ctx.Err() != nil {
+			return err
+		}
+		s.report(r.Name, t.String(), "the backup of %s can't be planned: %v", due.Format(time.RFC3339), err)
+		return nil
+	}
+	if failed := s.failed[at]; failed != nil {
+		s.void(ctx, failed, fmt.Sprintf("it could not go on (%s), and backup %s has been begun since", failed.progress.LastError, plan.Backup))
+	}
+	s.look(ctx, vault.Backup{Table: t, ID: plan.Backup}, r, true)
+	return nil
+}
+
+// missed counts the instants of a rule between two.
+func (s *sweep) missed(r *policy.Rule, last, due time.Time) int {
+	n := 0
+	for at := r.Every.Next(last); at.Before(due) && n < 1000; at = r.Every.Next(at) {
+		n++
+	}
+	return n
+}
+
+// gone reports the tables that a rule has backups of, and that are not there
+// any more, as well as those that the rule names and that never were.
+func (s *sweep) gone(ctx context.Context, r *policy.Rule, instance string, names []string) {
+	for _, t := range s.known {
+		at := position{r.Name, t}
+		last, any := s.last[at]
+		if !any || t.Instance != instance || slices.Contains(names, t.Table) {
+			continue
+		}
+		s.report(r.Name, t.String(), "the table is gone; its backups stay, the newest is of %s", last.Format(time.RFC3339))
+		if failed := s.failed[at]; failed != nil {
+			s.void(ctx, failed, fmt.Sprintf("the table is gone, and it could not go on (%s)", failed.progress.LastError))
+		}
+	}
+	for _, p := range r.Tables {
+		if p.Literal() && !p.Not && p.Instance == instance && !slices.Contains(names, p.Table) {
+			if _, any := s.last[position{r.Name, vault.TableID{Region: s.Region, Instance: instance, Table: p.Table}}]; !any {
+				s.report(r.Name, p.String(), "there is no such table")
+			}
+		}
+	}
+}
+
+// void gives up a backup that a rule has begun and that can't go on.
+func (s *sweep) void(ctx context.Context, failed *survey, reason string) {
+	p, err := s.instance(failed.backup.Table.Instance)
+	if err == nil {
+		_, err = p.Void(ctx, failed.backup, reason)
+	}
+	if err != nil {
+		s.report("", failed.backup.Table.String(), "backup %s can't be given up: %v", failed.backup.ID, err)
+		return
+	}
+	failed.ready = nil
+	s.report("", failed.backup.Table.String(), "backup %s is given up: %s", failed.backup.ID, reason)
+}
+
+// start spreads the workers that may be started over the backups: each gets an
+// equal share, and what one does not need goes on to those after it.
+func (s *sweep) start(ctx context.Context) error {
+	room := max(0, s.reply.Most-s.reply.Live)
+	for i, found := range s.surveys {
+		left := len(s.surveys) - i
+		p, err := s.instance(found.backup.Table.Instance)
+		if err != nil || len(found.ready) == 0 {
+			continue
+		}
+		progress, err := p.start(ctx, found, (room+left-1)/left)
+		room -= found.submitted
+		s.reply.Dispatched += found.submitted
+		swept := &s.reply.Backups[i]
+		swept.Progress = progress
+		if err != nil {
+			if ctx.Err() != nil {
+				return err
+			}
+			// What was not dispatched is, by the next tick.
+			s.Log.Error("dispatch", "backup", swept.Backup, "table", swept.Table, "error", err)
+			swept.LastError = err.Error()
+		}
+	}
+	return nil
+}
+
+// restores hands the requests that are not answered, and the restores that have
+// not ended, to the function that restores.
+func (s *sweep) restores(ctx context.Context) error {
+	// Two deliveries of one tick make one task, two ticks make two.
+	number := int(s.reply.At.Unix())
+	driven := map[vault.RestoreID]bool{}
+	for request, err := range s.Repo.Requests(ctx) {
+		if err != nil {
+			return err
+		}
+		s.reply.Requests++
+		if request.Restore != "" {
+			driven[request.Restore] = true
+		}
+		if err := s.Work.Submit(ctx, Work{Verb: VerbRestore, Request: request.Name, Start: number}); err != nil {
+			return fmt.Errorf("hand on the request %s: %w", request.Name, err)
+		}
+	}
+	for id, err := range s.Repo.Restoring(ctx) {
+		if err != nil {
+			return err
+		}
+		s.reply.Restores++
+		if driven[id] {
+			continue
+		}
+		if err := s.Work.Submit(ctx, Work{Verb: VerbRestore, Restore: id, Start: number}); err != nil {
+			return fmt.Errorf("hand on restore %s: %w", id, err)
+		}
+	}
+	return nil
+}
+
+// Restoring yields the restores that were begun and that no list shows as
+// ended, in the order of their ids.
+func (r *Repository) Restoring(ctx context.Context) func(yield func(vault.RestoreID, error) bool) {
+	return func(yield func(vault.RestoreID, error) bool) {
+		ended := map[string]bool{}
+		for info, err := range r.store.List(ctx, vault.RestoredPrefix, "") {
+			if err != nil {
+				yield("", fmt.Errorf("list %s: %w", vault.RestoredPrefix, err))
+				return
+			}
+			ended[strings.TrimPrefix(info.Name, vault.RestoredPrefix)] = true
+		}
+		for info, err := range r.store.List(ctx, vault.RestoringPrefix, "") {
+			if err != nil {
+				yield("", fmt.Errorf("list %s: %w", vault.RestoringPrefix, err))
+				return
+			}
+			name := strings.TrimPrefix(info.Name, vault.RestoringPrefix)
+			id, err := vault.ParseRestoreID(name)
+			if err != nil || ended[name] {
+				continue
+			}
+			if !yield(id, nil) {
+				return
+			}
+		}
+	}
+}

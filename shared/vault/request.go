@@ -1,0 +1,108 @@
+package vault
+
+import (
+	"errors"
+	"fmt"
+	"regexp"
+	"strings"
+	"time"
+)
+
+// RequestPrefix begins the names of requests: objects that someone else puts
+// into the vault, each a command to restore. Beside a request stand the note
+// that it was accepted and, when it has come to its end, its answer.
+const RequestPrefix = "requests/"
+
+var requestForm = regexp.MustCompile(`^requests/[A-Za-z0-9._/-]{1,200}\.json$`)
+
+const (
+	acceptedSuffix = ".accepted.json"
+	answerSuffix   = ".answer.json"
+)
+
+// ParseRequestName checks that name is a request's: letters, digits and . _ - /
+// after requests/, and .json at the end. The names of notes and answers are not
+// requests'.
+func ParseRequestName(name string) error {
+	switch {
+	case strings.HasSuffix(name, acceptedSuffix), strings.HasSuffix(name, answerSuffix):
+		return fmt.Errorf("%q is not a request, but what is written beside one", name)
+	case !requestForm.MatchString(name), strings.Contains(name, "//"), strings.Contains(name, "/."):
+		return fmt.Errorf("%.200q is no name of a request: want requests/<name>.json, of letters, digits and . _ - /", name)
+	}
+	return nil
+}
+
+// AcceptedName is the name of the note beside a request that it was accepted.
+func AcceptedName(request string) string {
+	return strings.TrimSuffix(request, ".json") + acceptedSuffix
+}
+
+// AnswerName is the name of a request's answer.
+func AnswerName(request string) string { return strings.TrimSuffix(request, ".json") + answerSuffix }
+
+// Accepted fixes what a request asks for, so that every later look at it means
+// the same backup.
+type Accepted struct {
+	Request string    `json:"request"`
+	Restore RestoreID `json:"restore"`
+	Backup  BackupID  `json:"backup"`
+	Table   TableID   `json:"table"`
+	Target  TableID   `json:"target"`
+	// At is when the request was put into the vault, by the store's clock.
+	At time.Time `json:"at"`
+}
+
+func (*Accepted) doc() string { return "accepted" }
+
+func (a *Accepted) validate() error {
+	if _, err := ParseRestoreID(string(a.Restore)); err != nil {
+		return err
+	}
+	_, err := ParseBackupID(string(a.Backup))
+	return err
+}
+
+// Answer is what became of a request. It is for whoever asked, and is never
+// encrypted.
+type Answer struct {
+	Request string    `json:"request"`
+	At      time.Time `json:"at"`
+	// OK says that the table is restored and proved; Error, if it is not, why,
+	// and what to do.
+	OK    bool   `json:"ok"`
+	Error string `json:"error,omitempty"`
+	// What follows is empty as far as the request did not come.
+	Restore     RestoreID `json:"restore,omitempty"`
+	Backup      BackupID  `json:"backup,omitempty"`
+	Table       string    `json:"table,omitempty"`  // instance/table that was backed up
+	Target      string    `json:"target,omitempty"` // instance/table restored
+	Rows        int64     `json:"rows"`
+	Quarantined int64     `json:"quarantined"`
+	Verdict     Verdict   `json:"verdict,omitempty"`
+	Proof       string    `json:"proof,omitempty"` // name of the proof
+	Notes       []string  `json:"notes,omitempty"`
+}
+
+func (*Answer) doc() string { return "answer" }
+
+func (a *Answer) validate() error {
+	if a.OK == (a.Error != "") {
+		return errors.New("an answer is ok, or says what went wrong")
+	}
+	return ParseRequestName(a.Request)
+}
+
+// RestoringPrefix begins the names of the marks of all restores that were
+// begun, RestoredPrefix of those that have ended. They stand apart from the
+// restores, so that one list page finds a thousand of them.
+const (
+	RestoringPrefix = "restoring/"
+	RestoredPrefix  = "restored/"
+)
+
+// Restoring is the mark that the restore was begun.
+func (r Restore) Restoring() string { return RestoringPrefix + string(r.ID) }
+
+// Restored is the mark that the restore has ended, well or not.
+func (r Restore) Restored() string { return RestoredPrefix + string(r.ID) }
