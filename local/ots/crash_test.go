@@ -26,9 +26,32 @@ func TestMain(m *testing.M) {
 			os.Exit(1)
 		}
 		fmt.Println(s.URL())
+		if os.Getenv(crashChurn) != "" {
+			churn(s)
+		}
 		select {}
 	}
 	os.Exit(m.Run())
+}
+
+// startProcess runs a durable server as a process of its own.
+func startProcess(t *testing.T, dir string, env ...string) (cmd *exec.Cmd, url string) {
+	t.Helper()
+	cmd = exec.Command(os.Args[0])
+	cmd.Env = append(append(os.Environ(), crashDir+"="+dir), env...)
+	cmd.Stderr = os.Stderr
+	out, err := cmd.StdoutPipe()
+	ok(t, err)
+	ok(t, cmd.Start())
+	url, err = bufio.NewReader(out).ReadString('\n')
+	ok(t, err)
+	return cmd, strings.TrimSpace(url)
+}
+
+func connectTo(url string) *tablestore.TableStoreClient {
+	config := tablestore.NewDefaultTableStoreConfig()
+	config.RetryTimes = 0
+	return tablestore.NewClientWithConfig(url, "local", ots.DefaultKeyID, ots.DefaultKeySecret, "", config)
 }
 
 // TestKill kills a durable server while ten clients write, again and again, and
@@ -42,17 +65,8 @@ func TestKill(t *testing.T) {
 	var w written
 	acknowledged := 0
 	for round := range 4 {
-		cmd := exec.Command(os.Args[0])
-		cmd.Env = append(os.Environ(), crashDir+"="+dir)
-		cmd.Stderr = os.Stderr
-		out, err := cmd.StdoutPipe()
-		ok(t, err)
-		ok(t, cmd.Start())
-		url, err := bufio.NewReader(out).ReadString('\n')
-		ok(t, err)
-		config := tablestore.NewDefaultTableStoreConfig()
-		config.RetryTimes = 0
-		c := tablestore.NewClientWithConfig(strings.TrimSpace(url), "local", ots.DefaultKeyID, ots.DefaultKeySecret, "", config)
+		cmd, url := startProcess(t, dir)
+		c := connectTo(url)
 		if round == 0 {
 			create(t, c, tablestore.TableOption{}, integer, integer)
 		}
