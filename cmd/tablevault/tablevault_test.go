@@ -15,7 +15,7 @@ import (
 	"github.com/aliyun/aliyun-tablestore-go-sdk/tablestore"
 
 	"github.com/tablevault/tablevault"
-	"github.com/tablevault/tablevault/local/ots"
+	"github.com/tablevault/tablevault/local/ram"
 	"github.com/tablevault/tablevault/local/stack"
 )
 
@@ -276,12 +276,14 @@ func everything(t *testing.T, c *tablestore.TableStoreClient, name string) map[s
 
 // TestBadInput: each error names the thing, and the exit code tells its kind.
 func TestBadInput(t *testing.T) {
-	s, dir, client := begin(t, func(c *stack.Config) {
-		c.Memory = true
-		c.Tablestore = func(o *ots.Config) {
-			o.Keys[0].Deny = []ots.Rule{{Operation: "GetRange", Table: "secret"}}
-		}
-	})
+	s, dir, client := begin(t, func(c *stack.Config) { c.Memory = true })
+	policy, err := ram.ParsePolicy([]byte(`{"Version":"1","Statement":[
+		{"Effect":"Allow","Action":"*","Resource":"*"},
+		{"Effect":"Deny","Action":"ots:GetRange","Resource":"acs:ots:*:*:instance/local/table/secret"}]}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Authority.SetPolicies("tablevault-export", policy)
 	makeTable(t, client, "orders")
 	putRow(t, client, "orders", "a", 1, nil, 5)
 	makeTable(t, client, "secret")

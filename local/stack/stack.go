@@ -17,6 +17,7 @@ import (
 	"github.com/tablevault/tablevault/local/fc"
 	"github.com/tablevault/tablevault/local/fc/deployment"
 	"github.com/tablevault/tablevault/local/ots"
+	"github.com/tablevault/tablevault/local/ram"
 	"github.com/tablevault/tablevault/shared/object/address"
 )
 
@@ -46,7 +47,8 @@ type Config struct {
 	BinDir string
 	// Deployment is an s.yaml.
 	Deployment []byte
-	// Memory keeps the tables in memory: faster, and gone afterwards.
+	// Memory keeps the tables and the queues in memory: faster, and gone
+	// afterwards.
 	Memory bool
 	// Timers switches the timers of the s.yaml on.
 	Timers bool
@@ -63,7 +65,11 @@ type Stack struct {
 	Info
 	Host       *fc.Host
 	Tablestore *ots.Server
-	dir        string
+	// Authority knows the functions' temporary keys, and enforces the policies of
+	// their roles where it is given any.
+	Authority *ram.Authority
+	tasks     *fc.TaskFile
+	dir       string
 }
 
 // Start starts a stack and writes its local.json. It runs until Close.
@@ -85,7 +91,9 @@ func Start(ctx context.Context, c Config) (s *Stack, err error) {
 	if s.AccessKeyID, s.AccessKeySecret, err = key(dir); err != nil {
 		return nil, fmt.Errorf("start the local stack: %w", err)
 	}
-	tables := ots.Config{Instances: []string{Instance}, Keys: []ots.Key{{ID: s.AccessKeyID, Secret: s.AccessKeySecret}}}
+	owner := fc.Key{ID: s.AccessKeyID, Secret: s.AccessKeySecret}
+	s.Authority = ram.New(ram.Config{Owner: owner})
+	tables := ots.Config{Instances: []string{Instance}, Keys: []ots.Key{{ID: owner.ID, Secret: owner.Secret}}, Authority: s.Authority}
 	if !c.Memory {
 		tables.Dir = filepath.Join(dir, "tablestore")
 	}
@@ -105,7 +113,19 @@ func Start(ctx context.Context, c Config) (s *Stack, err error) {
 	}
 	host := fc.Config{
 		Functions: d.Functions, BinDir: c.BinDir, Timers: c.Timers, Log: c.Log, Region: "local",
-		Key: fc.Key{ID: s.AccessKeyID, Secret: s.AccessKeySecret}, TempDir: dir,
+		Key: owner, Authority: s.Authority, TemporaryKeys: true, TempDir: dir, Buckets: map[string]string{},
+	}
+	// The vault's folder stands for every bucket that a trigger watches.
+	for _, f := range d.Functions {
+		for _, t := range f.Objects {
+			host.Buckets[t.Bucket] = vaultDir
+		}
+	}
+	if !c.Memory {
+		if s.tasks, err = fc.OpenTasks(filepath.Join(dir, "tasks")); err != nil {
+			return nil, fmt.Errorf("start the function host: %w", err)
+		}
+		host.Tasks = s.tasks
 	}
 	if c.Host != nil {
 		c.Host(&host)
@@ -135,6 +155,9 @@ func (s *Stack) Close() error {
 	var errs []error
 	if s.Host != nil {
 		errs = append(errs, s.Host.Close())
+	}
+	if s.tasks != nil {
+		errs = append(errs, s.tasks.Close())
 	}
 	if s.Tablestore != nil {
 		errs = append(errs, s.Tablestore.Close())
