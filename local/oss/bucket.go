@@ -282,10 +282,15 @@ func (c *call) changeWorm(change func(b *bucket) error) error {
 		}
 		return change(b)
 	})
-	if err == nil {
-		c.w.WriteHeader(http.StatusOK)
+	if err != nil {
+		return err
 	}
-	return err
+	status := http.StatusOK
+	if c.r.Method == http.MethodDelete {
+		status = http.StatusNoContent
+	}
+	c.w.WriteHeader(status)
+	return nil
 }
 
 func (c *call) completeBucketWorm() error {

@@ -27,6 +27,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/tablevault/tablevault/local/ram"
 )
 
 // The key pair of a server that is given none, and the region of one that is given none.
@@ -46,8 +48,12 @@ type Config struct {
 	// Domain is the name under which buckets are addressed as bucket.Domain, beside the server's address with the
 	// bucket in the path; none if empty.
 	Domain string
-	// Keys may sign requests; the default pair if there are none.
+	// Keys may sign requests; the default pair if there are neither keys nor an authority.
 	Keys []Key
+	// Authority, if given, knows more keys, and says what each may do.
+	Authority *ram.Authority
+	// Account is the owner of the buckets in the names of resources, 0 if empty.
+	Account string
 	// Now is the server's clock, the system's if nil.
 	Now func() time.Time
 	// Fault is called for each request. See [Server.SetFault].
@@ -93,7 +99,7 @@ func Start(config Config) (*Server, error) {
 	if config.Addr == "" {
 		config.Addr = "127.0.0.1:0"
 	}
-	if len(config.Keys) == 0 {
+	if len(config.Keys) == 0 && config.Authority == nil {
 		config.Keys = []Key{{ID: DefaultKeyID, Secret: DefaultKeySecret}}
 	}
 	s := &Server{config: config, calls: make(map[string]int), started: fmt.Sprintf("%08X", config.Now().Unix())}

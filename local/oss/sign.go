@@ -1,6 +1,7 @@
 package oss
 
 import (
+	"cmp"
 	"crypto/hmac"
 	"crypto/sha1"
 	"crypto/sha256"
@@ -36,7 +37,7 @@ func (c *call) authenticate() error {
 	if err != nil {
 		return err
 	}
-	key, known := (*c.s.keys.Load())[a.keyID]
+	key, known := c.s.key(a.keyID)
 	token := c.r.Header.Get("X-Oss-Security-Token")
 	if !known || key.Token != "" && token == "" {
 		return &Error{http.StatusForbidden, "InvalidAccessKeyId", "The OSS Access Key Id you provided does not exist in our records.",
@@ -61,10 +62,44 @@ func (c *call) authenticate() error {
 		return &Error{http.StatusForbidden, "InvalidSecurityToken", "The security token you provided is invalid.", nil}
 	case !key.Expires.IsZero() && !c.now.Before(key.Expires):
 		return &Error{http.StatusForbidden, "SecurityTokenExpired", "The security token you provided has expired.", nil}
-	case slices.Contains(key.Deny, c.operation):
-		return &Error{http.StatusForbidden, "AccessDenied", "You have no right to access this object because of bucket acl.", nil}
 	}
 	c.key = key
+	return c.authorize()
+}
+
+// key is the key of an id: one of the server's own, or of the authority's.
+func (s *Server) key(id string) (Key, bool) {
+	if key, ok := (*s.keys.Load())[id]; ok || s.config.Authority == nil {
+		return key, ok
+	}
+	k, ok := s.config.Authority.Lookup(id)
+	return Key{ID: k.ID, Secret: k.Secret, Token: k.Token, Expires: k.Expires}, ok
+}
+
+// actions are the names that policies have for operations, where these are not the operations' own.
+var actions = map[string]string{
+	"InitiateMultipartUpload": "PutObject", "UploadPart": "PutObject", "CompleteMultipartUpload": "PutObject",
+	"HeadObject": "GetObject", "GetObjectMeta": "GetObject", "ListObjectsV2": "ListObjects",
+}
+
+// authorize asks the authority whether the key may do what is asked. The server's own keys may do everything but what
+// they are denied.
+func (c *call) authorize() error {
+	denied := &Error{http.StatusForbidden, "AccessDenied", "You have no right to access this object because of bucket acl.", nil}
+	if _, own := (*c.s.keys.Load())[c.key.ID]; own || c.s.config.Authority == nil {
+		if slices.Contains(c.key.Deny, c.operation) {
+			return denied
+		}
+		return nil
+	}
+	action := "oss:" + cmp.Or(actions[c.operation], c.operation)
+	resource := "acs:oss:" + c.s.config.Region + ":" + cmp.Or(c.s.config.Account, "0") + ":" + c.bucket
+	if c.object != "" {
+		resource += "/" + c.object
+	}
+	if err := c.s.config.Authority.Authorize(c.key.ID, action, resource, map[string]string{"oss:Prefix": c.query.Get("prefix")}); err != nil {
+		return denied
+	}
 	return nil
 }
 

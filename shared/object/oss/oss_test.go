@@ -30,7 +30,9 @@ func serve(t testing.TB, c local.Config, b local.BucketConfig) *local.Server {
 
 // keys hands out a pair of the server's.
 func keys(id, secret, token string) func(context.Context) (oss.Credentials, error) {
-	return func(context.Context) (oss.Credentials, error) { return oss.Credentials{ID: id, Secret: secret, Token: token}, nil }
+	return func(context.Context) (oss.Credentials, error) {
+		return oss.Credentials{ID: id, Secret: secret, Token: token}, nil
+	}
 }
 
 // configure is how a prefix in the server's bucket is reached, changed by what stands in an address.
