@@ -55,6 +55,12 @@ type Env struct {
 	// there.
 	PolicyNamed bool
 
+	// Redispatch is how long a worker's start keeps its task id: one that nobody
+	// has noted is submitted again as long as it is needed, and by then the
+	// platform may know the id of a task that it dropped. TABLEVAULT_REDISPATCH, a
+	// duration, default 15m.
+	Redispatch time.Duration
+
 	// LogLevel is the least level logged. TABLEVAULT_LOG_LEVEL: debug, info, warn
 	// or error, default info.
 	LogLevel slog.Level
@@ -87,6 +93,7 @@ func ReadEnv(environ []string) (Env, error) {
 		MemoryMB:           512,
 		Lanes:              8,
 		Margin:             30 * time.Second,
+		Redispatch:         15 * time.Minute,
 		Policy:             policy.FileName,
 	}
 	values := make(map[string]string)
@@ -155,6 +162,14 @@ func ReadEnv(environ []string) (Env, error) {
 			return errors.New("want a duration such as 30s")
 		}
 		env.Margin = d
+		return nil
+	})
+	read("TABLEVAULT_REDISPATCH", false, func(v string) error {
+		d, err := time.ParseDuration(v)
+		if err != nil || d < time.Second {
+			return errors.New("want a duration of a second or more, such as 15m")
+		}
+		env.Redispatch = d
 		return nil
 	})
 	read("TABLEVAULT_POLICY", false, func(v string) error {
