@@ -124,7 +124,8 @@ func (c *Chaos) Fault(d Delivery) Fault {
 		f.Stall, f.StallAfter = some(), some()/4
 	}
 	if hit("kill", c.Kill) {
-		f.KillAfter = some() / 2
+		// Any moment of a short life is as likely as any of a long one.
+		f.KillAfter = max(some()>>random.IntN(10), 1)
 	}
 	if hit("skew", c.Skew) {
 		f.Skew = some() - c.Longest/2

@@ -207,6 +207,9 @@ func (h *Host) resume() error {
 	return nil
 }
 
+// Task returns an asynchronous invocation, or an error matching fs.ErrNotExist.
+func (h *Host) Task(function, id string) (Task, error) { return h.config.Tasks.Get(function, id) }
+
 // Submit invokes a function asynchronously, for the machine's own triggers: no
 // signature is asked for. An empty task id is replaced by a unique one. It
 // returns the request id; the error matches fs.ErrExist if the task id is taken.
