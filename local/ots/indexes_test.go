@@ -183,12 +183,11 @@ func awaitIndexes(t testing.TB, s *ots.Server) {
 
 // An indexer writes random rows of its own partition key.
 type indexer struct {
-	c         *tablestore.TableStoreClient
-	id        int
-	rng       *rand.Rand
-	updates   bool // the table takes updates
-	written   map[string]bool
-	conflicts int
+	c       *tablestore.TableStoreClient
+	id      int
+	rng     *rand.Rand
+	updates bool // the table takes updates
+	written map[string]bool
 }
 
 func (w *indexer) cells(update bool) []cell {

@@ -69,8 +69,14 @@ func (c *call) serve() *engine.Error {
 		return c.describeSearchIndex()
 	case "DeleteSearchIndex":
 		return c.deleteSearchIndex()
+	case "UpdateSearchIndex":
+		return c.updateSearchIndex()
 	case "Search":
 		return c.search()
+	case "ComputeSplits":
+		return c.computeSearchSplits()
+	case "ParallelScan":
+		return c.parallelScan()
 	case "ListTimeseriesTable":
 		// There are none, which no bytes say.
 		return c.enter()
@@ -90,7 +96,7 @@ func leftOut(op string) bool {
 		return true
 	}
 	switch op {
-	case "SQLQuery", "UpdateSearchIndex", "ComputeSplits", "ParallelScan", "BulkImport", "BulkExport", "LoadTable", "UnloadTable":
+	case "SQLQuery", "BulkImport", "BulkExport", "LoadTable", "UnloadTable":
 		return true
 	}
 	return false

@@ -1,15 +1,10 @@
 package ots
 
 import (
-	"bytes"
-	"encoding/binary"
-	"math"
-
 	"github.com/aliyun/aliyun-tablestore-go-sdk/tablestore/otsprotocol"
 	"github.com/golang/protobuf/proto"
 
 	"github.com/tablevault/tablevault/local/ots/engine"
-	"github.com/tablevault/tablevault/shared/plainbuffer"
 )
 
 func (c *call) createSearchIndex() *engine.Error {
@@ -25,49 +20,34 @@ func (c *call) createSearchIndex() *engine.Error {
 		x.TTL = req.GetTimeToLive()
 	}
 	// The schema is kept as the bytes that came: fields that this protocol
-	// version does not know stay in it. They outlive the request.
-	schema, _ := rawField(c.body, 3)
-	x.Schema = bytes.Clone(schema)
-	if req.Schema == nil && x.Source == "" {
+	// version does not know stay in it.
+	x.Schema = messageField(c.body, 3)
+	if x.Schema == nil && x.Source == "" {
 		return invalid("The schema of search index: '%s' is missing.", x.Name)
 	}
 	return c.server.engine.CreateSearchIndex(req.GetTableName(), x)
 }
 
-// rawField returns the bytes of the last field of the number, of a message that
-// was decoded before and is therefore well formed.
-func rawField(b []byte, field uint64) (value []byte, ok bool) {
+// messageField returns a copy of the bytes of a message that is a field of
+// another, which was decoded before and is therefore well formed: nil if there
+// is none. Where the field comes more than once, which makes one message of
+// all, so do their bytes.
+func messageField(b []byte, number uint64) []byte {
+	var out []byte
 	for len(b) > 0 {
-		tag, n := binary.Uvarint(b)
-		if n <= 0 {
-			return value, ok
+		n, kind, _, data, rest, err := field(b)
+		if err != nil {
+			return out
 		}
-		b = b[n:]
-		switch tag & 7 {
-		case 0:
-			_, n := binary.Uvarint(b)
-			if n <= 0 {
-				return value, ok
+		if n == number && kind == wireBytes {
+			out = append(out, data...)
+			if out == nil {
+				out = []byte{}
 			}
-			b = b[n:]
-		case 1:
-			b = b[min(8, len(b)):]
-		case 5:
-			b = b[min(4, len(b)):]
-		case 2:
-			size, n := binary.Uvarint(b)
-			if n <= 0 || size > uint64(len(b)-n) {
-				return value, ok
-			}
-			if tag>>3 == field {
-				value, ok = b[n:n+int(size)], true
-			}
-			b = b[n+int(size):]
-		default:
-			return value, ok
 		}
+		b = rest
 	}
-	return value, ok
+	return out
 }
 
 func (c *call) listSearchIndex() *engine.Error {
@@ -128,6 +108,12 @@ func (c *call) describeSearchIndex() *engine.Error {
 		CreateTime: proto.Int64(x.Created),
 		TimeToLive: proto.Int32(x.TTL),
 	}
+	if brother := e.SearchBrother(x); brother != "" {
+		res.BrotherIndexName = proto.String(brother)
+	}
+	for _, w := range x.Weights {
+		res.QueryFlowWeight = append(res.QueryFlowWeight, &otsprotocol.QueryFlowWeight{IndexName: proto.String(w.Index), Weight: proto.Int32(w.Weight)})
+	}
 	if req.GetIncludeSyncStat() {
 		res.SyncStat = &otsprotocol.SyncStat{SyncPhase: phase.Enum(), CurrentSyncTimestamp: proto.Int64(now.UnixMilli())}
 	}
@@ -145,12 +131,34 @@ func (c *call) deleteSearchIndex() *engine.Error {
 	return c.server.engine.DeleteSearchIndex(req.GetTableName(), req.GetIndexName())
 }
 
-// The most rows that a search returns, and those that one asks for without
-// saying how many.
+func (c *call) updateSearchIndex() *engine.Error {
+	var req otsprotocol.UpdateSearchIndexRequest
+	if err := c.decode(&req); err != nil {
+		return err
+	}
+	if err := c.enter(req.GetTableName()); err != nil {
+		return err
+	}
+	change := &engine.SearchChange{TTL: req.TimeToLive, Switch: req.GetSwitchIndexName()}
+	for _, w := range req.QueryFlowWeight {
+		change.Weights = append(change.Weights, engine.SearchWeight{Index: w.GetIndexName(), Weight: w.GetWeight()})
+	}
+	return c.server.engine.UpdateSearchIndex(req.GetTableName(), req.GetIndexName(), change)
+}
+
+// The most rows that a search or a scan returns, those that one asks for without
+// saying how many, and the greatest offset and limit together.
 const (
 	maxSearchRows     = 100
 	defaultSearchRows = 10
+	maxScanRows       = 2000
+	maxSearchReach    = 100000
 )
+
+// notMatchAll refuses queries that are left out.
+func notMatchAll(what string) *engine.Error {
+	return &engine.Error{Code: engine.CodeUnsupported, Message: "Unsupported operation: " + what + " is left out of the local server, which answers a plain MatchAllQuery."}
+}
 
 // search answers queries for all rows: their number, and a page of them in the
 // order of their keys. Any other query is left out.
@@ -171,88 +179,178 @@ func (c *call) search() *engine.Error {
 	if err != nil {
 		return err
 	}
-	if x.Building(c.server.now()) {
-		return invalid("The search index is being built.")
+	switch {
+	case q.Query == nil || q.Query.GetType() != otsprotocol.QueryType_MATCH_ALL_QUERY:
+		return notMatchAll("a Search with a " + q.Query.GetType().String())
+	case q.Collapse != nil:
+		return notMatchAll("a Search that collapses")
+	case q.Aggs != nil || q.GroupBys != nil:
+		return notMatchAll("a Search that aggregates")
+	case q.Highlight != nil || q.Filter != nil:
+		return notMatchAll("a Search that highlights or filters")
 	}
-	if q.Query == nil || q.Query.GetType() != otsprotocol.QueryType_MATCH_ALL_QUERY || q.Sort != nil || q.Collapse != nil ||
-		q.Aggs != nil || q.GroupBys != nil || q.Highlight != nil || q.Filter != nil || len(q.Token) > 0 {
-		return &engine.Error{Code: engine.CodeUnsupported, Message: "Unsupported operation: a Search that is not a plain MatchAllQuery is left out of the local server."}
-	}
-	limit := defaultSearchRows
+	sq := &engine.SearchQuery{Limit: defaultSearchRows, Offset: int(q.GetOffset()), Count: q.GetGetTotalCount()}
 	if q.Limit != nil {
-		limit = int(q.GetLimit())
+		sq.Limit = int(q.GetLimit())
 	}
-	if limit < 0 || limit > maxSearchRows || q.GetOffset() < 0 {
-		return invalid("Invalid offset or limit of search: %d, %d.", q.GetOffset(), limit)
+	if sq.Limit < 0 || sq.Limit > maxSearchRows {
+		return invalid("The limit of search must be in range: [0, %d].", maxSearchRows)
 	}
-	rows, _, err := e.Count(req.GetTableName())
+	if sq.Offset < 0 || sq.Offset+sq.Limit > maxSearchReach {
+		return invalid("The offset plus limit of search must be in range: [0, %d].", maxSearchReach)
+	}
+	var schema otsprotocol.IndexSchema
+	if err := proto.Unmarshal(x.Schema, &schema); err != nil {
+		return invalid("Failed to parse the schema of search index: '%s': %v.", x.Name, err)
+	}
+	if len(q.Token) > 0 {
+		// It goes on with the order of the search that it is from.
+		if sq.Offset > 0 {
+			return invalid("The offset of search can't be given with a token.")
+		}
+		if sq.Backward, sq.After, err = parseSearchToken(q.Token); err != nil {
+			return err
+		}
+	} else if sq.Backward, err = searchOrder(q.Sort, &schema); err != nil {
+		return err
+	}
+	searchColumns(sq, req.ColumnsToGet, &schema)
+	page, err := e.Search(req.GetTableName(), req.GetIndexName(), sq)
 	if err != nil {
 		return err
 	}
-	res := &otsprotocol.SearchResponse{IsAllSucceeded: proto.Bool(true), TotalHits: proto.Int64(-1), Consumed: consumed(1, 0)}
-	if q.GetGetTotalCount() {
-		res.TotalHits = proto.Int64(rows)
-	}
-	want := map[string]bool{}
-	for _, name := range req.ColumnsToGet.GetColumnNames() {
-		want[name] = true
-	}
-	kind := req.ColumnsToGet.GetReturnType()
-	all := kind == otsprotocol.ColumnReturnType_RETURN_ALL || kind == otsprotocol.ColumnReturnType_RETURN_ALL_FROM_INDEX
-	skip := int(q.GetOffset())
-	var failed error
-	if limit > 0 {
-		err = e.Rows(req.GetTableName(), func(raw []byte) bool {
-			if skip > 0 {
-				skip--
-				return true
-			}
-			var row []byte
-			if row, failed = searchRow(raw, all, want); failed != nil {
-				return false
-			}
-			res.Rows = append(res.Rows, row)
-			return len(res.Rows) < limit
-		})
-	}
-	if err != nil {
-		return err
-	}
-	if failed != nil {
-		return engine.AsError(failed)
-	}
-	return c.send(res)
+	return c.send(&otsprotocol.SearchResponse{
+		IsAllSucceeded: proto.Bool(true), TotalHits: proto.Int64(page.Total), Rows: page.Rows,
+		NextToken: searchToken(sq.Backward, page.Next), Consumed: consumed(page.Read, 0),
+	})
 }
 
-// searchRow is a stored row's key and the newest versions of its columns.
-func searchRow(raw []byte, all bool, want map[string]bool) ([]byte, error) {
-	var row plainbuffer.Row
-	if _, err := plainbuffer.Scan(raw, &row); err != nil {
-		return nil, err
-	}
-	b := plainbuffer.Builder{Buf: plainbuffer.AppendHeader(nil)}
-	b.Begin()
-	for i := range row.Key {
-		b.Cell(&row.Key[i])
-	}
-	marked := false
-	last := ""
-	for i := range row.Cells {
-		cell := &row.Cells[i]
-		name := string(cell.Name)
-		if !all && !want[name] || marked && name == last {
-			continue
+// searchOrder says whether rows come from the last key on: as the search asks,
+// or else as its index is sorted.
+func searchOrder(sort *otsprotocol.Sort, schema *otsprotocol.IndexSchema) (backward bool, _ *engine.Error) {
+	given := sort.GetSorter()
+	if len(given) == 0 {
+		if given = schema.GetIndexSort().GetSorter(); len(given) == 0 || given[0].PkSort == nil {
+			return false, nil
 		}
-		if !marked {
-			b.Attributes()
-			marked = true
+	}
+	if len(given) > 1 || given[0].PkSort == nil {
+		return false, notMatchAll("a Search that sorts by more than the primary key")
+	}
+	return given[0].PkSort.GetOrder() == otsprotocol.SortOrder_SORT_ORDER_DESC, nil
+}
+
+// searchColumns are what the rows of a search have beside their keys.
+func searchColumns(q *engine.SearchQuery, wanted *otsprotocol.ColumnsToGet, schema *otsprotocol.IndexSchema) {
+	switch wanted.GetReturnType() {
+	case otsprotocol.ColumnReturnType_RETURN_ALL:
+		// The default of the message, but not of a request without it.
+		q.All = wanted != nil && wanted.ReturnType != nil
+	case otsprotocol.ColumnReturnType_RETURN_SPECIFIED:
+		q.Columns = wanted.GetColumnNames()
+	case otsprotocol.ColumnReturnType_RETURN_ALL_FROM_INDEX:
+		for _, f := range schema.GetFieldSchemas() {
+			q.Columns = append(q.Columns, f.GetFieldName())
 		}
-		last = name
-		b.Cell(cell)
 	}
-	b.End(false)
-	if len(b.Buf) > math.MaxInt32 {
-		return nil, invalid("The row is too large.")
+}
+
+// A token is its order, 1 for backward, and the stored key of the last row.
+func searchToken(backward bool, last []byte) []byte {
+	if last == nil {
+		return nil
 	}
-	return b.Buf, nil
+	token := make([]byte, 1, 1+len(last))
+	if backward {
+		token[0] = 1
+	}
+	return append(token, last...)
+}
+
+func parseSearchToken(token []byte) (backward bool, last []byte, _ *engine.Error) {
+	if len(token) < 2 || token[0] > 1 {
+		return false, nil, invalid("The token of search is invalid.")
+	}
+	return token[0] == 1, token[1:], nil
+}
+
+// computeSearchSplits begins a scan of a search index, which has one part: the
+// table is one.
+func (c *call) computeSearchSplits() *engine.Error {
+	var req otsprotocol.ComputeSplitsRequest
+	if err := c.decode(&req); err != nil {
+		return err
+	}
+	if err := c.enter(req.GetTableName()); err != nil {
+		return err
+	}
+	index := req.GetSearchIndexSplitsOptions().GetIndexName()
+	if _, err := c.scanned(req.GetTableName(), index); err != nil {
+		return err
+	}
+	session := requestID()
+	return c.send(&otsprotocol.ComputeSplitsResponse{SessionId: []byte(session), SplitsSize: proto.Int32(1)})
+}
+
+// scanned is the search index of a scan, whose errors have codes of their own.
+func (c *call) scanned(table, index string) (*engine.SearchIndex, *engine.Error) {
+	e := c.server.engine
+	if _, err := e.Definition(table); err != nil {
+		return nil, invalid("table [%s] does not exist.", table)
+	}
+	x, err := e.SearchIndex(table, index)
+	if err != nil {
+		return nil, &engine.Error{Code: engine.CodeMetaNotMatch, Message: "index [" + index + "] of table [" + table + "] does not exist."}
+	}
+	return x, nil
+}
+
+// parallelScan answers scans of all rows, in the order of their keys.
+func (c *call) parallelScan() *engine.Error {
+	var req otsprotocol.ParallelScanRequest
+	if err := c.decode(&req); err != nil {
+		return err
+	}
+	if err := c.enter(req.GetTableName()); err != nil {
+		return err
+	}
+	var q otsprotocol.ScanQuery
+	if err := proto.Unmarshal(req.ScanQuery, &q); err != nil {
+		return invalid("Failed to parse the scan query: %v.", err)
+	}
+	x, err := c.scanned(req.GetTableName(), req.GetIndexName())
+	if err != nil {
+		return err
+	}
+	if q.Query == nil || q.Query.GetType() != otsprotocol.QueryType_MATCH_ALL_QUERY {
+		return notMatchAll("a ParallelScan with a " + q.Query.GetType().String())
+	}
+	if q.GetMaxParallel() > 1 || q.GetCurrentParallelId() > 0 {
+		return invalid("The scan of search index: '%s' has one part, not number %d of %d.", x.Name, q.GetCurrentParallelId(), q.GetMaxParallel())
+	}
+	sq := &engine.SearchQuery{Limit: maxScanRows}
+	if q.Limit != nil {
+		sq.Limit = int(q.GetLimit())
+	}
+	if sq.Limit < 1 || sq.Limit > maxScanRows {
+		return invalid("The limit of scan must be in range: [1, %d].", maxScanRows)
+	}
+	if len(q.Token) > 0 {
+		if sq.Backward, sq.After, err = parseSearchToken(q.Token); err != nil {
+			return err
+		}
+	}
+	var schema otsprotocol.IndexSchema
+	if err := proto.Unmarshal(x.Schema, &schema); err != nil {
+		return invalid("Failed to parse the schema of search index: '%s': %v.", x.Name, err)
+	}
+	if req.ColumnsToGet.GetReturnType() == otsprotocol.ColumnReturnType_RETURN_ALL && req.ColumnsToGet != nil && req.ColumnsToGet.ReturnType != nil {
+		return invalid("RETURN_ALL is not allowed for parallel scan.")
+	}
+	searchColumns(sq, req.ColumnsToGet, &schema)
+	page, err := c.server.engine.Search(req.GetTableName(), req.GetIndexName(), sq)
+	if err != nil {
+		return err
+	}
+	return c.send(&otsprotocol.ParallelScanResponse{Rows: page.Rows, NextToken: searchToken(sq.Backward, page.Next)})
 }

@@ -54,6 +54,9 @@ type Behavior struct {
 	// ListIndexTables puts indexes among the tables of ListTables. By default
 	// they are not: the Java SDK's tests could not clean up otherwise.
 	ListIndexTables bool
+	// SearchTTLWithUpdates lets a search index have a TTL on a table that allows
+	// updates. By default such an index is refused.
+	SearchTTLWithUpdates bool
 	// Reserve says what becomes of a wish to reserve capacity. By default it is
 	// granted.
 	Reserve Reserve

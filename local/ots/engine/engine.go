@@ -582,8 +582,8 @@ func (e *Engine) UpdateTable(name string, c *OptionsChange) (*Description, *Erro
 		}
 	}
 	for i := range d.Searches {
-		if ttl := d.Searches[i].TTL; o.TTL >= 0 && (ttl < 0 || ttl > o.TTL) {
-			return nil, invalid("Table TTL must not be less than the TTL of its search index: %s.", d.Searches[i].Name)
+		if err := e.checkSearch(&d.Searches[i], o); err != nil {
+			return nil, err
 		}
 	}
 	if c.Read != nil || c.Write != nil {

@@ -40,6 +40,7 @@ const (
 	CodeTimeout             = "OTSTimeout"
 	CodeSessionBusy         = "OTSSessionBusy"
 	CodeTransactionTooLarge = "OTSOutOfTransactionDataSizeLimit"
+	CodeMetaNotMatch        = "OTSMetaNotMatch"
 )
 
 // An Error is a refusal in the service's words.
