@@ -17,6 +17,7 @@ import (
 type restoreOptions struct {
 	stack, table, at, backup, to string
 	new                          bool
+	also                         []string
 }
 
 // restoreResult is the JSON of `tablevault restore`.
@@ -57,6 +58,7 @@ func restoreCommand(s *streams) *cobra.Command {
 	c.Flags().StringVar(&o.at, "at", "", "an instant with its offset, such as 2026-11-20T10:14:00+08:00")
 	c.Flags().StringVar(&o.backup, "backup", "", "the backup to restore, by its id")
 	c.Flags().StringVar(&o.to, "to", "", "the table to make, instance/table; it must not exist")
+	c.Flags().StringArrayVar(&o.also, "also", nil, "address of a further vault with a copy of the backup, from which damaged or missing objects are read; may be given several times")
 	c.Flags().BoolVar(&o.new, "new", false, "begin anew instead of resuming a restore that has not ended")
 	return c
 }
@@ -70,7 +72,7 @@ func runRestore(ctx context.Context, s *streams, o restoreOptions) (*restoreResu
 	case o.at != "" && o.table == "":
 		return nil, usage("--at goes with --table")
 	}
-	cmd := function.Command{Kind: function.KindRestore, Table: o.table, Backup: o.backup, To: o.to, New: o.new}
+	cmd := function.Command{Kind: function.KindRestore, Table: o.table, Backup: o.backup, To: o.to, New: o.new, Also: o.also}
 	if o.at != "" {
 		at, err := function.ParseInstant(o.at)
 		if err != nil {

@@ -56,6 +56,7 @@ func restore(ctx context.Context, inv *function.Invocation, cmd function.Command
 		if err != nil {
 			return parts.Fail(backup.RestoreProgress{}, err)
 		}
+		further(ctx, inv, repo, plan)
 		i, err := importer(inv, repo, plan.Target.Instance)
 		if err != nil {
 			return parts.Fail(backup.RestoreProgress{}, err)
@@ -63,7 +64,10 @@ func restore(ctx context.Context, inv *function.Invocation, cmd function.Command
 		progress, err := i.Tick(ctx, run, id)
 		return parts.Fail(progress, err)
 	}
-	req := backup.RestoreRequest{At: time.Now(), New: cmd.New}
+	if err := parts.Also(ctx, inv, repo, cmd.Also); err != nil {
+		return parts.Fail(backup.RestoreProgress{}, err)
+	}
+	req := backup.RestoreRequest{At: time.Now(), New: cmd.New, Also: cmd.Also}
 	if inv.Origin.Key() != "" {
 		req.At = inv.Origin.Time
 	}
@@ -83,6 +87,14 @@ func restore(ctx context.Context, inv *function.Invocation, cmd function.Command
 	}
 	progress, err := i.Tick(ctx, run, plan.Restore)
 	return parts.Fail(progress, err)
+}
+
+// further opens the vaults that a restore was begun with besides this one. One
+// that can't be reached now is missed only where something is damaged here.
+func further(ctx context.Context, inv *function.Invocation, repo *backup.Repository, plan *vault.RestorePlan) {
+	if err := parts.Also(ctx, inv, repo, plan.Also); err != nil {
+		inv.Log.Warn("without the further vaults", function.KeyError, err)
+	}
 }
 
 // request looks at a request that lies in the vault.
@@ -151,6 +163,7 @@ func load(ctx context.Context, inv *function.Invocation, cmd function.Command) (
 	if err != nil {
 		return parts.Fail(backup.ImportReply{}, err)
 	}
+	further(ctx, inv, repo, plan)
 	i, err := importer(inv, repo, plan.Target.Instance)
 	if err != nil {
 		return parts.Fail(backup.ImportReply{}, err)

@@ -34,6 +34,10 @@ func verify(ctx context.Context, inv *function.Invocation, cmd function.Command)
 		if err != nil {
 			return parts.Fail(vault.Proof{}, err)
 		}
+		if err := parts.Also(ctx, inv, repo, plan.Also); err != nil {
+			// It is missed only where something is damaged here.
+			inv.Log.Warn("without the further vaults", function.KeyError, err)
+		}
 		req.Restore, instance = plan.Restore, plan.Target.Instance
 		req.Backup = vault.Backup{Table: plan.Source, ID: plan.Backup}
 		if cmd.Depth == "" {

@@ -42,7 +42,12 @@ func (r *Repository) Manifests(ctx context.Context, t *vault.TableID) iter.Seq2[
 // the backup is not sealed, nor given up.
 func (r *Repository) Manifest(ctx context.Context, b vault.Backup) (*vault.Manifest, vault.Object, error) {
 	var m vault.Manifest
+	since := r.turns()
 	o, err := r.read(ctx, b.Manifest(), &m)
+	for corrupt(err) && r.turn(b.Manifest(), since, err) {
+		since, m = r.turns(), vault.Manifest{}
+		o, err = r.read(ctx, b.Manifest(), &m)
+	}
 	if err != nil {
 		return nil, o, err
 	}

@@ -27,6 +27,9 @@ type ImportReply struct {
 	Continued  bool `json:"continued,omitempty"`
 	Superseded bool `json:"superseded,omitempty"`
 	Closed     bool `json:"closed,omitempty"`
+	// Replaced are the objects that were damaged or gone in the vault, and were
+	// read from another one.
+	Replaced []vault.Finding `json:"replaced,omitempty"`
 }
 
 // writersInFlight is how many batches of a segment are on their way at a time,
@@ -72,6 +75,10 @@ func (i *Importer) Import(ctx context.Context, run Run, w Work) (ImportReply, er
 		return reply, fmt.Errorf("%s: %w", what, err)
 	}
 	err = i.segment(ctx, run, plan, &reply)
+	reply.Replaced = i.Repo.replaced()
+	for _, f := range reply.Replaced {
+		i.Log.Warn("damaged in the vault", "object", f.Object, "reason", f.Reason)
+	}
 	if errors.Is(err, errClosed) {
 		reply.Closed, err = true, nil
 	}
@@ -294,10 +301,22 @@ func (l *loader) look(ctx context.Context) error {
 // error if writing broke off after some blocks.
 func (l *loader) entry(ctx context.Context) (*vault.Loaded, error) {
 	part := l.parts[l.part]
-	w := &partLoad{
-		loader: l, next: l.block, written: map[int64]*blockLoad{}, keys: map[string]bool{}, codes: map[string]int{},
+	var w *partLoad
+	var whole bool
+	var broken error
+	for {
+		w = &partLoad{
+			loader: l, next: l.block, written: map[int64]*blockLoad{}, keys: map[string]bool{}, codes: map[string]int{},
+		}
+		since := l.importer.Repo.turns()
+		whole, broken = w.load(ctx, part.Part)
+		// What was written before the damage is written again from the twin, to
+		// the same effect.
+		var bad *badObject
+		if !errors.As(broken, &bad) || !l.importer.Repo.turn(bad.name, since, bad.err) {
+			break
+		}
 	}
-	whole, broken := w.load(ctx, part.Part)
 	if broken != nil {
 		broken = fmt.Errorf("part %d, %s: %w", part.Slot, part.Part.Shard.Name, broken)
 		if w.next == l.block || ctx.Err() != nil || permanent(broken) || errors.Is(broken, errClosed) || errors.Is(broken, errObey) {

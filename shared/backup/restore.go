@@ -51,6 +51,8 @@ type RestoreRequest struct {
 	New bool
 	// Own refuses to go on with a restore that something else asked for.
 	Own bool
+	// Also are the addresses of further vaults that hold copies of the backup.
+	Also []string
 }
 
 // The states of a restore, besides StateFailed.
@@ -372,6 +374,7 @@ func (i *Importer) plan(ctx context.Context, run Run, req RestoreRequest, id vau
 	p := &vault.RestorePlan{
 		Restore: id, Created: run.Now().UTC(), Command: Version, Backup: m.Backup, Manifest: manifest,
 		Source: m.Table, Target: req.Target, Endpoint: i.Endpoint, Definition: source.Definition,
+		Also: req.Also,
 	}
 	p.Definition.Name = req.Target.Table
 	p.Definition.Raw = nil
@@ -631,6 +634,7 @@ func (p RestoreProgress) ended(proof *vault.Proof) RestoreProgress {
 }
 
 func (i *Importer) prove(ctx context.Context, run Run, r vault.Restore, p *vault.RestorePlan, check vault.Check, notes []string) (*vault.Proof, error) {
+	notes = append(slices.Clip(notes), replacedNotes(check.Replaced, i.Repo.replaced())...)
 	proof := &vault.Proof{
 		Backup: p.Backup, Table: p.Source, Restore: p.Restore, Target: p.Target.String(), Depth: DepthRows,
 		At: run.Now().UTC(), Verdict: check.Verdict(), Manifest: p.Manifest, Check: check, Notes: notes,

@@ -85,18 +85,40 @@ func (r *Repository) tree(ctx context.Context, log vault.Log, s vault.Segment) (
 
 // present asks the store whether it holds an object as it was written.
 func (r *Repository) present(ctx context.Context, o vault.Object) error {
-	info, err := object.Stat(ctx, r.store, o.Name)
+	sizeOnly, err := r.standing(ctx, r.store, o)
+	if err == nil && sizeOnly {
+		err = fmt.Errorf("%w: the checksum of %s was recorded as %q, which is not of this store", vault.ErrCorrupt, o.Name, o.Checksum)
+	}
+	return err
+}
+
+// standing asks a store whether it holds an object as it was written: its size,
+// and its checksum. Where checksums of the store are of another kind than the
+// recorded one, it has to be the one that the object was copied with; sizeOnly
+// says that there is no record of that either.
+func (r *Repository) standing(ctx context.Context, store object.Store, o vault.Object) (sizeOnly bool, err error) {
+	info, err := object.Stat(ctx, store, o.Name)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return fmt.Errorf("%w: %s is gone", vault.ErrCorrupt, o.Name)
+		return false, fmt.Errorf("%w: %s is gone", vault.ErrCorrupt, o.Name)
 	case err != nil:
-		return fmt.Errorf("ask for %s: %w", o.Name, err)
+		return false, fmt.Errorf("ask for %s: %w", o.Name, err)
 	case info.Size != o.Bytes:
-		return fmt.Errorf("%w: %s has %d bytes in the store, %d were written", vault.ErrCorrupt, o.Name, info.Size, o.Bytes)
-	case info.Checksum != o.Checksum:
-		return fmt.Errorf("%w: %s has the checksum %s in the store, it was written with %s", vault.ErrCorrupt, o.Name, info.Checksum, o.Checksum)
+		return false, fmt.Errorf("%w: %s has %d bytes in the store, %d were written", vault.ErrCorrupt, o.Name, info.Size, o.Bytes)
+	case sameKind(info.Checksum, o.Checksum):
+		if info.Checksum != o.Checksum {
+			return false, fmt.Errorf("%w: %s has the checksum %s in the store, it was written with %s", vault.ErrCorrupt, o.Name, info.Checksum, o.Checksum)
+		}
+		return false, nil
 	}
-	return nil
+	copied, err := r.copiedChecksum(ctx, store, o)
+	if err != nil {
+		return false, fmt.Errorf("ask how %s was copied: %w", o.Name, err)
+	}
+	if copied != "" && copied != info.Checksum {
+		return false, fmt.Errorf("%w: %s has the checksum %s in the store, it was copied with %s", vault.ErrCorrupt, o.Name, info.Checksum, copied)
+	}
+	return copied == "", nil
 }
 
 // Prove proves that the groups of a plan hold the whole table: that the tree of

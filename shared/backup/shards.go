@@ -57,7 +57,7 @@ type download struct {
 }
 
 func (r *Repository) open(ctx context.Context, o vault.Object) (*download, error) {
-	body, _, err := r.store.Open(ctx, o.Name, 0, -1)
+	body, _, err := r.from(o.Name).Open(ctx, o.Name, 0, -1)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, &badObject{o.Name, fmt.Errorf("it is gone: %w", err)}
 	}
@@ -334,7 +334,7 @@ func (r *Repository) laneBlocks(source *restoreSource, log *segmentLog, lane int
 		}
 		e := entries[0]
 		entries = entries[1:]
-		body, _, err := r.store.Open(ctx, part.Shard.Name, e.Offset, e.FrameSize())
+		body, _, err := r.from(part.Shard.Name).Open(ctx, part.Shard.Name, e.Offset, e.FrameSize())
 		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, object.ErrRange) {
 			return nil, &badObject{part.Shard.Name, err}
 		}

@@ -42,6 +42,7 @@ type Command struct {
 	Depth   string    `json:"depth,omitempty"`   // objects, read or rows
 	Against string    `json:"against,omitempty"` // instance/table to compare rows with
 	New     bool      `json:"new,omitempty"`     // begin anew instead of resuming an unsealed plan
+	Also    []string  `json:"also,omitempty"`    // addresses of further vaults with copies of the backup to restore
 
 	// Request is an object that holds the command to run: oss://bucket/key of an
 	// object that landed in a bucket, or its name in the vault, requests/….json.
@@ -214,6 +215,11 @@ func (c Command) Validate() error {
 	}
 	if c.Slot < 0 || c.Start < 0 {
 		return fmt.Errorf("command of kind %s: slot %d and start %d must not be negative", c.Kind, c.Slot, c.Start)
+	}
+	for _, address := range c.Also {
+		if err := checkVault(address); err != nil {
+			return fmt.Errorf("command key %q: %q: %w", "also", address, err)
+		}
 	}
 	if c.Request != "" {
 		err := vault.ParseRequestName(c.Request)

@@ -26,6 +26,9 @@ type RestorePlan struct {
 	Segments []RestoreSegment `json:"segments"`
 	// Notes say where the restored table is not to be as the source was.
 	Notes []string `json:"notes,omitempty"`
+	// Also are the addresses of further vaults with copies of the backup, from
+	// which an object is read that is damaged or gone here.
+	Also []string `json:"also,omitempty"`
 }
 
 // RestoreSegment is a segment of the backup with what a worker needs to
@@ -184,6 +187,12 @@ type Check struct {
 	Findings    []Finding    `json:"findings,omitempty"`
 	// Corrupted counts all findings.
 	Corrupted int64 `json:"corrupted"`
+	// Replaced lists the first objects that were not as they were written, and
+	// were read from another vault in which they are.
+	Replaced []Finding `json:"replaced,omitempty"`
+	// SizeOnly counts the objects of which only the size was compared, since the
+	// store's checksums are of another kind than the recorded ones.
+	SizeOnly int64 `json:"size_only,omitempty"`
 }
 
 // MaxListed is how many differences, and how many findings, a check lists.
@@ -205,6 +214,8 @@ func (c *Check) Add(o Check) {
 	c.TargetDigest.Add(o.TargetDigest)
 	c.Differences = append(c.Differences, o.Differences[:min(len(o.Differences), MaxListed-len(c.Differences))]...)
 	c.Findings = append(c.Findings, o.Findings[:min(len(o.Findings), MaxListed-len(c.Findings))]...)
+	c.Replaced = append(c.Replaced, o.Replaced[:min(len(o.Replaced), MaxListed-len(c.Replaced))]...)
+	c.SizeOnly += o.SizeOnly
 }
 
 // Find adds a finding.

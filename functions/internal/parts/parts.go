@@ -26,7 +26,11 @@ import (
 // Store opens the store that the vault is in, with the invocation's credentials if it is a bucket of OSS, and with those
 // of the environment if it is one of S3, which the platform knows nothing of.
 func Store(ctx context.Context, inv *function.Invocation) (object.Store, error) {
-	return address.Open(ctx, inv.Env.Vault, address.Config{
+	return open(ctx, inv, inv.Env.Vault)
+}
+
+func open(ctx context.Context, inv *function.Invocation, vault string) (object.Store, error) {
+	return address.Open(ctx, vault, address.Config{
 		Credentials: func(context.Context) (address.Credentials, error) { return address.Credentials(inv.Credentials), nil },
 		S3:          func(context.Context) (address.Credentials, error) { return address.Credentials(inv.Env.S3), nil },
 	})
@@ -39,6 +43,20 @@ func Repository(ctx context.Context, inv *function.Invocation) (*backup.Reposito
 		return nil, err
 	}
 	return backup.Open(ctx, store)
+}
+
+// Also has a repository read from further vaults what is damaged in its own.
+func Also(ctx context.Context, inv *function.Invocation, repo *backup.Repository, addresses []string) error {
+	twins := make([]backup.Twin, len(addresses))
+	for i, a := range addresses {
+		store, err := open(ctx, inv, a)
+		if err != nil {
+			return fmt.Errorf("a further vault: %w", err)
+		}
+		twins[i] = backup.Twin{Name: a, Store: store}
+	}
+	repo.Also(twins...)
+	return nil
 }
 
 // Table is a table that a command names as instance/table, in the invocation's
@@ -118,7 +136,9 @@ type dispatcher struct {
 }
 
 // Submit queues work under a task id made of all that it is, so that one start
-// that is dispatched twice is one task.
+// that is dispatched twice is one task. The id also has the time in it, in steps
+// of [function.Env.Redispatch]: the platform keeps the id of a task that it has
+// dropped for days, and a start that was never made is to be made after all.
 func (d dispatcher) Submit(ctx context.Context, w backup.Work) error {
 	c := function.Command{
 		Table: w.Table.String(), Backup: string(w.Backup), Restore: string(w.Restore),
@@ -137,7 +157,8 @@ func (d dispatcher) Submit(ctx context.Context, w backup.Work) error {
 	default:
 		return fmt.Errorf("no function does %q", w.Verb)
 	}
-	id := function.TaskID(string(w.Verb), w.Table.Path(), string(w.Backup), string(w.Restore), string(w.Segment), w.Request, fmt.Sprint(w.Start))
+	id := function.TaskID(string(w.Verb), w.Table.Path(), string(w.Backup), string(w.Restore), string(w.Segment), w.Request, fmt.Sprint(w.Start),
+		time.Now().Unix()/max(1, int64(d.inv.Env.Redispatch/time.Second)))
 	return d.invoker.Submit(ctx, d.inv.Env.Name(c.Kind.Function()), id, c)
 }
 
