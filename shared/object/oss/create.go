@@ -259,8 +259,11 @@ func (t *target) sweep(ctx context.Context, decided bool) error {
 		}
 		if !decided {
 			empty, err := t.s.empty(ctx, upload)
-			if err != nil || !empty {
+			if err != nil {
 				return err
+			}
+			if !empty {
+				continue
 			}
 		}
 		if err := t.s.abort(ctx, upload.Name, upload.ID); err != nil {
