@@ -13,11 +13,13 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/tablevault/tablevault"
+	"github.com/tablevault/tablevault/local/fc"
 	"github.com/tablevault/tablevault/local/stack"
+	"github.com/tablevault/tablevault/shared/policy"
 )
 
 func localCommand(s *streams) *cobra.Command {
-	var dir string
+	var dir, policyFile string
 	var timers bool
 	c := &cobra.Command{
 		Use:   "local --dir DIR",
@@ -28,21 +30,33 @@ func localCommand(s *streams) *cobra.Command {
 			if dir == "" {
 				return usage("--dir is missing: name a directory for the stack's state")
 			}
-			return runLocal(cmd.Context(), s, dir, timers)
+			return runLocal(cmd.Context(), s, dir, policyFile, timers)
 		},
 	}
 	c.Flags().StringVar(&dir, "dir", "", "directory that keeps the stack's state")
+	c.Flags().StringVar(&policyFile, "policy", "", "the policy to go by, a tablevault.yaml; it also fires the timers")
 	c.Flags().BoolVar(&timers, "timers", false, "fire the timers of s.yaml")
 	return c
 }
 
-func runLocal(ctx context.Context, s *streams, dir string, timers bool) error {
+func runLocal(ctx context.Context, s *streams, dir, policyFile string, timers bool) error {
+	var host func(*fc.Config)
+	if policyFile != "" {
+		file, err := filepath.Abs(policyFile)
+		if err != nil {
+			return err
+		}
+		if _, err := readPolicy(file); err != nil {
+			return err
+		}
+		timers, host = true, func(c *fc.Config) { setPolicy(c, file) }
+	}
 	bin, clean, err := binaries(ctx)
 	if err != nil {
 		return err
 	}
 	defer clean()
-	st, err := stack.Start(ctx, stack.Config{Dir: dir, BinDir: bin, Deployment: tablevault.Deployment, Timers: timers, Log: s.err})
+	st, err := stack.Start(ctx, stack.Config{Dir: dir, BinDir: bin, Deployment: tablevault.Deployment, Timers: timers, Log: s.err, Host: host})
 	if err != nil {
 		return err
 	}
@@ -51,6 +65,26 @@ func runLocal(ctx context.Context, s *streams, dir string, timers bool) error {
 	}
 	<-ctx.Done()
 	return st.Close()
+}
+
+// setPolicy makes the functions go by a policy.
+func setPolicy(c *fc.Config, file string) {
+	for i := range c.Functions {
+		c.Functions[i].Environment["TABLEVAULT_POLICY"] = file
+	}
+}
+
+// readPolicy reads a policy that a person names.
+func readPolicy(file string) (*policy.Policy, error) {
+	data, err := os.ReadFile(file)
+	if err != nil {
+		return nil, fmt.Errorf("read the policy: %w; `tablevault init` writes a first one", err)
+	}
+	p, err := policy.Decode(file, data)
+	if err != nil {
+		return nil, &exit{exitUsage, err}
+	}
+	return p, nil
 }
 
 // functions are the binaries that the host runs.

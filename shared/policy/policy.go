@@ -36,11 +36,18 @@ const FileName = "tablevault.yaml"
 //go:embed schema.json
 var Schema []byte
 
-// Template is the policy that `tablevault init` writes: the shortest one, with
-// the other settings as comments.
-//
 //go:embed template.yaml
-var Template string
+var template string
+
+// First is the policy that `tablevault init` writes: the shortest one, with the
+// other settings as comments. An empty vault stays a comment.
+func First(vault, tables string) string {
+	line := "vault: " + vault
+	if vault == "" {
+		line = "# vault: oss://bucket/prefix    # else TABLEVAULT_VAULT of the functions"
+	}
+	return strings.NewReplacer("vault: {{vault}}", line, "{{tables}}", tables).Replace(template)
+}
 
 // Policy is a decoded tablevault.yaml.
 type Policy struct {

@@ -379,8 +379,11 @@ func check(root, schema map[string]any, value any) error {
 // TestTemplate decodes what init writes, and each setting that it shows in a
 // comment.
 func TestTemplate(t *testing.T) {
-	text := strings.NewReplacer("{{vault}}", "oss://b/v", "{{tables}}", "prod/*").Replace(policy.Template)
-	decode(t, text)
+	decode(t, policy.First("", "prod/*"))
+	text := policy.First("oss://b/v", "prod/*")
+	if p := decode(t, text); p.Vault != "oss://b/v" || p.Rules[0].Tables[0].String() != "prod/*" {
+		t.Errorf("%+v", p)
+	}
 	var all []string
 	for _, l := range strings.Split(text, "\n")[2:] {
 		if rest, ok := strings.CutPrefix(l, "# "); ok && (strings.Contains(rest, ": ") || strings.HasPrefix(rest, "rules:")) && !strings.HasPrefix(rest, "Several") {

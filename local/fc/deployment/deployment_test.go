@@ -53,7 +53,7 @@ func TestProduct(t *testing.T) {
 		t.Errorf("%+v, next %v", tick, tick.Schedule.Next(at))
 	}
 	importer, _ := d.Function("tablevault-import")
-	if len(importer.Objects) != 1 || importer.Objects[0].Bucket != "tablevault" || importer.Objects[0].Prefix != "requests/" || importer.Objects[0].Suffix != ".restore.json" {
+	if len(importer.Objects) != 1 || importer.Objects[0].Bucket != "tablevault" || importer.Objects[0].Prefix != "vault/requests/" || importer.Objects[0].Suffix != ".restore.json" {
 		t.Errorf("%+v", importer.Objects)
 	}
 }

@@ -1,0 +1,117 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/tablevault/tablevault/local/fc"
+	"github.com/tablevault/tablevault/local/stack"
+	"github.com/tablevault/tablevault/shared/object"
+	"github.com/tablevault/tablevault/shared/object/dir"
+	"github.com/tablevault/tablevault/shared/vault"
+)
+
+func TestInit(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "tablevault.yaml")
+	code, out, errs := tablevaultRun(t, "init", "--file", file, "--table", "local/*", "--vault", "")
+	if code != 0 || !strings.Contains(out, "local/*") {
+		t.Fatalf("exit %d: %s%s", code, out, errs)
+	}
+	if p, err := readPolicy(file); err != nil || p.Rules[0].Keep.For != 72*time.Hour {
+		t.Fatalf("%+v: %v", p, err)
+	}
+	before, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if code, _, errs = tablevaultRun(t, "init", "--file", file, "--table", "local/x"); code != exitFailed || !strings.Contains(errs, "not overwritten") {
+		t.Fatalf("exit %d: %s", code, errs)
+	}
+	if after, err := os.ReadFile(file); err != nil || string(after) != string(before) {
+		t.Errorf("the file was changed: %v\n%s", err, after)
+	}
+	for _, args := range [][]string{{"init"}, {"init", "--file", file + "2", "--table", "local"}, {"init", "--file", file + "2", "--table", "a/b", "--vault", "bucket"}} {
+		if code, _, errs = tablevaultRun(t, args...); code != exitUsage {
+			t.Errorf("%v: exit %d: %s", args, code, errs)
+		}
+	}
+	if code, out, _ = tablevaultRun(t, "init", "--schema"); code != 0 || !strings.Contains(out, `"title": "tablevault.yaml"`) {
+		t.Errorf("exit %d: %s", code, out)
+	}
+}
+
+// TestPolicyOnTheStack fires the planner's timer on the local stack: what the
+// policy wants is backed up, once per hour whatever ticks come, and a request
+// in the vault restores it.
+func TestPolicyOnTheStack(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "tablevault.yaml")
+	if code, _, errs := tablevaultRun(t, "init", "--file", file, "--table", "local/ord*", "--vault", "oss://not/here"); code != 0 {
+		t.Fatal(errs)
+	}
+	st, folder, client := begin(t, func(c *stack.Config) { c.Host = func(h *fc.Config) { setPolicy(h, file) } })
+	makeTable(t, client, "orders")
+	makeTable(t, client, "others")
+	for i := range int64(20) {
+		putRow(t, client, "orders", "k", i, nil, 1)
+	}
+	var backups struct{ Backups []backupResult }
+	hour := time.Now().Truncate(time.Hour)
+	tick := func(at time.Time) {
+		t.Helper()
+		if err := st.Host.Fire("tablevault-plan", "tick", at); err != nil {
+			t.Fatal(err)
+		}
+	}
+	list := func() int {
+		backups.Backups = nil
+		if _, err := os.Stat(filepath.Join(folder, "vault", "vault.json")); err != nil {
+			return 0
+		}
+		must(t, &backups, "list", "--stack", folder)
+		return len(backups.Backups)
+	}
+	passed := time.Duration(0)
+	until := func(what string, done func() bool) {
+		t.Helper()
+		for end := time.Now().Add(30 * time.Second); !done(); {
+			if time.Now().After(end) {
+				t.Fatalf("%s does not happen; the vault has %+v", what, backups.Backups)
+			}
+			// Each at its own instant, as timers are: one that is delivered twice
+			// hands a restore on once.
+			passed += time.Second
+			tick(hour.Add(passed))
+			time.Sleep(100 * time.Millisecond)
+		}
+	}
+	until("the first backup", func() bool { return list() == 1 })
+	tick(hour)
+	tick(hour.Add(5 * time.Minute))
+	hour = hour.Add(3 * time.Hour)
+	until("the second backup", func() bool { return list() == 2 })
+	for _, b := range backups.Backups {
+		if b.Table != "local/orders" || b.Rows != 20 || b.State != vault.Sealed {
+			t.Errorf("%+v", b)
+		}
+	}
+
+	store, err := dir.Open(t.Context(), filepath.Join(folder, "vault"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	request := `{"kind":"restore","table":"local/orders","to":"local/copy"}`
+	if _, err := store.Create(t.Context(), "requests/copy.json", strings.NewReader(request)); err != nil {
+		t.Fatal(err)
+	}
+	answer := new(vault.Answer)
+	until("the answer", func() bool {
+		data, err := object.ReadAll(t.Context(), store, "requests/copy.answer.json", 1<<20)
+		return err == nil && vault.Decode(data, answer) == nil
+	})
+	if !answer.OK || answer.Rows != 20 || answer.Target != "local/copy" {
+		t.Errorf("%+v", answer)
+	}
+}
