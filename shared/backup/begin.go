@@ -1,0 +1,312 @@
+package backup
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"path"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/tablevault/tablevault/shared/table"
+	"github.com/tablevault/tablevault/shared/vault"
+)
+
+// Begin makes a restore's plan and its target table, or finds those of the
+// open restore of the same backup into the same table. It dispatches nothing.
+// A target that exists and is not this restore's own is refused.
+func (i *Importer) Begin(ctx context.Context, run Run, req RestoreRequest) (*vault.RestorePlan, error) {
+	plan, err := i.begin(ctx, run, req)
+	if err != nil {
+		return nil, fmt.Errorf("restore backup %s of %s to %s: %w", req.Backup.ID, req.Backup.Table, req.Target, err)
+	}
+	return plan, nil
+}
+
+func (i *Importer) begin(ctx context.Context, run Run, req RestoreRequest) (*vault.RestorePlan, error) {
+	manifest, object, err := i.Repo.Manifest(ctx, req.Backup)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("the backup is not sealed, or not in this vault: `tablevault list` shows those that are: %w", err)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if manifest.State != vault.Sealed {
+		return nil, fmt.Errorf("the backup was given up (%s): `tablevault list` shows those that can be restored", manifest.Reason)
+	}
+	id, err := i.claim(ctx, run, req)
+	if err != nil {
+		return nil, err
+	}
+	plan, err := i.Repo.RestorePlan(ctx, id)
+	if errors.Is(err, fs.ErrNotExist) {
+		if plan, err = i.plan(ctx, run, req, id, manifest, object); err != nil {
+			return nil, err
+		}
+		mine, err := i.Repo.decide(ctx, vault.Restore{ID: id}.Plan(), plan)
+		if err != nil {
+			return nil, err
+		}
+		if mine {
+			i.Log.Info("restore planned", "restore", id, "backup", plan.Backup, "target", plan.Target.String(), "segments", len(plan.Segments))
+		}
+	} else if err != nil {
+		return nil, err
+	}
+	if plan.Backup != req.Backup.ID || plan.Target != req.Target {
+		return nil, fmt.Errorf("restore %s is of backup %s to %s: ask again, for a new id", id, plan.Backup, plan.Target)
+	}
+	over, err := i.Repo.closed(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	if over != nil {
+		return plan, nil // Tick goes on, or says how it ended
+	}
+	// The planner finds it by this mark, and has it gone on with.
+	if err := i.Repo.mark(ctx, vault.Restore{ID: id}.Restoring()); err != nil {
+		return nil, err
+	}
+	return plan, i.make(ctx, plan)
+}
+
+// claim wins the target's name for a restore, or finds the restore that is to
+// be gone on with, and returns its id.
+func (i *Importer) claim(ctx context.Context, run Run, req RestoreRequest) (vault.RestoreID, error) {
+	id := vault.NewRestoreID(req.At, string(req.Backup.ID), req.Target.Path())
+	for {
+		n, last, err := i.lastClaim(ctx, req.Target)
+		if err != nil {
+			return "", err
+		}
+		if last != nil {
+			if last.Restore == id {
+				return id, nil
+			}
+			goOn, err := i.after(ctx, run, req, last)
+			if err != nil || goOn {
+				return last.Restore, err
+			}
+		}
+		if err := i.absent(ctx, req.Target); err != nil {
+			return "", err
+		}
+		c := vault.Claim{Restore: id, Backup: req.Backup.ID, At: run.Now().UTC()}
+		mine, err := i.Repo.decide(ctx, vault.ClaimName(req.Target, n), &c)
+		if err != nil {
+			return "", err
+		}
+		if mine {
+			return id, nil
+		}
+		// Someone else was faster: look again whose it is.
+	}
+}
+
+// lastClaim returns the newest claim on a target, nil if there is none, and
+// the number of the next.
+func (i *Importer) lastClaim(ctx context.Context, t vault.TableID) (next int, last *vault.Claim, err error) {
+	prefix := vault.ClaimsOn(t)
+	for info, err := range i.Repo.store.List(ctx, prefix, "") {
+		if err != nil {
+			return 0, nil, fmt.Errorf("list %s: %w", prefix, err)
+		}
+		if n, err := strconv.Atoi(strings.TrimSuffix(path.Base(info.Name), ".json")); err == nil {
+			next = max(next, n+1)
+		}
+	}
+	for { // a list may be stale, a read by name is not
+		var c vault.Claim
+		_, err := i.Repo.read(ctx, vault.ClaimName(t, next), &c)
+		if errors.Is(err, fs.ErrNotExist) {
+			break
+		}
+		if err != nil {
+			return 0, nil, err
+		}
+		next++
+	}
+	if next == 0 {
+		return 0, nil, nil
+	}
+	last = new(vault.Claim)
+	_, err = i.Repo.read(ctx, vault.ClaimName(t, next-1), last)
+	return next, last, err
+}
+
+// after says what becomes of a request when the target has a claim already:
+// true goes on with the claim's restore, false lets a new claim follow.
+func (i *Importer) after(ctx context.Context, run Run, req RestoreRequest, last *vault.Claim) (goOn bool, err error) {
+	_, err = i.Repo.RestoreProof(ctx, last.Restore)
+	proved := err == nil
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return false, err
+	}
+	closed, err := i.Repo.closed(ctx, last.Restore)
+	if err != nil {
+		return false, err
+	}
+	switch {
+	case proved, closed != nil && closed.Reason != "":
+		// It has ended; its late starts obey its closing record.
+	case !req.New && !req.Own && last.Backup == req.Backup.ID:
+		return true, nil
+	case !req.New:
+		return false, fmt.Errorf("restore %s is loading backup %s into that table: wait for it, or name another table", last.Restore, last.Backup)
+	default:
+		// Only a restore whose table is gone is given up for a new one.
+		if err := i.absent(ctx, req.Target); err != nil {
+			return false, err
+		}
+		if closed == nil {
+			if _, err := i.GiveUp(ctx, run, last.Restore, "a new restore into "+req.Target.String()+" was asked for"); err != nil {
+				return false, err
+			}
+		}
+	}
+	plan, err := i.Repo.RestorePlan(ctx, last.Restore)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	if waiting, err := i.working(ctx, run, plan); err != nil || waiting != "" {
+		if err == nil {
+			err = fmt.Errorf("restore %s into that table has ended, and still %s: try again after that", last.Restore, waiting)
+		}
+		return false, err
+	}
+	return false, nil
+}
+
+// GiveUp ends a restore: after it, none of its workers writes a row. It
+// returns the closing record that stands, which may be that of a restore that
+// was completed.
+func (i *Importer) GiveUp(ctx context.Context, run Run, id vault.RestoreID, reason string) (*vault.Closed, error) {
+	c := &vault.Closed{Restore: id, At: run.Now().UTC(), Reason: reason}
+	if _, err := i.Repo.decide(ctx, vault.Restore{ID: id}.Closed(), c); err != nil {
+		return nil, fmt.Errorf("give up restore %s: %w", id, err)
+	}
+	return c, nil
+}
+
+func (i *Importer) absent(ctx context.Context, t vault.TableID) error {
+	_, err := i.Tables.Describe(ctx, t.Table)
+	switch {
+	case err == nil:
+		return fmt.Errorf("%w: %s; restore to another name, or drop it first", table.ErrExist, t)
+	case errors.Is(err, table.ErrNotExist):
+		return nil
+	}
+	return fmt.Errorf("look for %s: %w", t, err)
+}
+
+// plan makes a restore's plan.
+func (i *Importer) plan(ctx context.Context, run Run, req RestoreRequest, id vault.RestoreID, m *vault.Manifest, manifest vault.Object) (*vault.RestorePlan, error) {
+	source, err := i.Repo.PlanOf(ctx, m)
+	if err != nil {
+		return nil, err
+	}
+	p := &vault.RestorePlan{
+		Restore: id, Created: run.Now().UTC(), Command: Version, Backup: m.Backup, Manifest: manifest,
+		Source: m.Table, Target: req.Target, Endpoint: i.Endpoint, Definition: source.Definition,
+		Also: req.Also,
+	}
+	p.Definition.Name = req.Target.Table
+	p.Definition.Raw = nil
+	p.Definition.Schema = slices.Clone(p.Definition.Schema)
+	for k := range p.Definition.Schema {
+		if c := &p.Definition.Schema[k]; c.AutoIncrement {
+			// The service makes the values of such a column and takes none, so
+			// rows would change their identity.
+			c.AutoIncrement = false
+			p.Notes = append(p.Notes, fmt.Sprintf("key column %q was auto-increment and is a plain integer here, so that rows keep their keys", c.Name))
+		}
+	}
+	if t := p.Definition.Throughput; t != (table.Throughput{}) {
+		// It is paid by the hour from the moment that the table exists.
+		p.Definition.Throughput = table.Throughput{}
+		p.Notes = append(p.Notes, fmt.Sprintf("nothing is reserved here; the source had reserved %d read and %d write units", t.Read, t.Write))
+	}
+	if m.Fuzzy {
+		p.Notes = append(p.Notes, fmt.Sprintf("the backup was read row by row from %s to %s and is no single instant's image",
+			m.Totals.First.UTC().Format(time.RFC3339), m.Totals.Latest.UTC().Format(time.RFC3339)))
+	}
+	for g, err := range i.Repo.Groups(ctx, m) {
+		if err != nil {
+			return nil, err
+		}
+		for s := range g.Segments {
+			log := &g.Segments[s]
+			rows := int64(0)
+			for _, slot := range log.Slots {
+				if slot.Part != nil {
+					rows += slot.Part.Rows
+				}
+			}
+			p.Segments = append(p.Segments, vault.RestoreSegment{ID: log.Segment.ID, Group: g.Group, Rows: rows})
+		}
+	}
+	return p, nil
+}
+
+// loading is the table as it is while rows are written: it takes every
+// timestamp, expires nothing, takes updates, and has no index beside which
+// timestamps would be refused.
+func loading(def table.Definition) table.Definition {
+	def.DefinedColumns, def.Indexes, def.SearchIndexes, def.Stream = nil, nil, nil, nil
+	def.Options.TTL = table.NoTTL
+	def.Options.Deviation = table.WidestDeviation
+	def.Options.AllowUpdate = true
+	return def
+}
+
+// make makes the target, unless this restore has made it.
+func (i *Importer) make(ctx context.Context, p *vault.RestorePlan) error {
+	mark := vault.Restore{ID: p.Restore}.Created()
+	if made, err := i.Repo.exists(ctx, mark); err != nil || made {
+		return err
+	}
+	want := loading(p.Definition)
+	err := i.Tables.Create(ctx, want)
+	if errors.Is(err, table.ErrExist) {
+		// Its answer may have been lost: then the table is as it was asked for,
+		// and nothing has been written. A table of anyone else is refused.
+		err = i.adopt(ctx, p.Target, want)
+	}
+	if err != nil {
+		return fmt.Errorf("create %s: %w", p.Target, err)
+	}
+	return i.Repo.mark(ctx, mark)
+}
+
+func (i *Importer) adopt(ctx context.Context, t vault.TableID, want table.Definition) error {
+	got, err := i.Tables.Describe(ctx, t.Table)
+	if err != nil {
+		return err
+	}
+	refuse := fmt.Errorf("%w: %s, and not by this restore; restore to another name, or drop it first", table.ErrExist, t)
+	if !slices.Equal(got.Schema, want.Schema) || got.Options != want.Options ||
+		len(got.DefinedColumns)+len(got.Indexes)+len(got.SearchIndexes) > 0 || got.Stream != nil {
+		return refuse
+	}
+	scan := i.Tables.Scan(t.Table, want.Schema, want.Schema.Whole())
+	buf := make([]byte, minPage)
+	for {
+		page, err := scan.Next(ctx, buf)
+		if err == io.EOF {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if len(page.Block) > 0 {
+			return refuse
+		}
+	}
+}
