@@ -20,14 +20,17 @@ type BucketConfig struct {
 	Versioning string
 	// RetentionDays, if given, is how long objects are kept from deletion and overwriting by a locked policy.
 	RetentionDays int
+	// Overwrite are the rules that forbid to overwrite objects.
+	Overwrite []OverwriteRule
 }
 
 // bucket is the record of one.
 type bucket struct {
 	Region     string
 	Created    time.Time
-	Versioning string `json:",omitempty"`
-	Worm       *worm  `json:",omitempty"`
+	Versioning string          `json:",omitempty"`
+	Worm       *worm           `json:",omitempty"`
+	Overwrite  []OverwriteRule `json:",omitempty"`
 }
 
 // worm is a retention policy: it takes effect at once, and ends after a day unless it is locked by then.
@@ -56,7 +59,7 @@ func (s *Server) CreateBucket(name string, c BucketConfig) error {
 		return fmt.Errorf("create bucket %q: not a bucket's name", name)
 	}
 	now := s.config.Now().UTC()
-	b := bucket{Region: c.Region, Versioning: c.Versioning, Created: now}
+	b := bucket{Region: c.Region, Versioning: c.Versioning, Created: now, Overwrite: c.Overwrite}
 	if b.Region == "" {
 		b.Region = s.config.Region
 	}

@@ -34,7 +34,7 @@ func (c *call) initiateMultipartUpload() error {
 		if _, err := get(w, objectKey(c.object), &before); err != nil {
 			return err
 		}
-		if _, exists := before.newest(); exists && u.Forbid && b.Versioning == "" {
+		if _, exists := before.newest(); exists && (u.Forbid || b.forbids(c.object)) && b.Versioning == "" {
 			return errExists
 		}
 		return put(w, uploadKey(u.Key, u.ID), u)

@@ -18,7 +18,7 @@ import (
 
 // validKey reports whether a name is one that an object can have.
 func validKey(key string) bool {
-	return len(key) <= 1023 && utf8.ValidString(key) && key[0] != '/' && key[0] != '\\'
+	return len(key) <= maxKey && utf8.ValidString(key) && key[0] != '/' && key[0] != '\\'
 }
 
 // storageClasses are those that can be asked for.
@@ -90,7 +90,7 @@ func (c *call) place(w kv.Writer, b bucket, v version, forbid bool) (old []file,
 	}
 	newest, exists := before.newest()
 	switch {
-	case b.Versioning == "" && exists && forbid:
+	case b.Versioning == "" && exists && (forbid || b.forbids(c.object)):
 		return nil, "", errExists
 	case b.Versioning == "" && exists && b.protects(newest.Modified, c.now):
 		return nil, "", errImmutable

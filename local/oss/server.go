@@ -10,7 +10,7 @@
 // dates), keeps what the service keeps (checksums, metadata, encryption and storage class as they were asked for, versions,
 // retention), and answers in the service's words. A test has the clock, the keys and the faults in its hand. A request
 // that it does not know is refused by name: signed URLs, forms, appending, copying, tagging, and the settings of a bucket
-// other than its versions and its retention are not there. Encryption and storage classes are names only.
+// other than its versions, its retention and its rules against overwriting are not there. Encryption and storage classes are names only.
 //
 // Content lies in files of the folder, what is known of it in one file that is written with transactions: what was
 // answered survives the end of the process and of the machine.
@@ -262,6 +262,12 @@ func (c *call) route() (operation string, work func(*call) error) {
 			return "ExtendBucketWorm", (*call).extendBucketWorm
 		case method == "POST" && has("wormId"):
 			return "CompleteBucketWorm", (*call).completeBucketWorm
+		case method == "GET" && has("overwriteConfig"):
+			return "GetBucketOverwriteConfig", (*call).getBucketOverwriteConfig
+		case method == "PUT" && has("overwriteConfig"):
+			return "PutBucketOverwriteConfig", (*call).putBucketOverwriteConfig
+		case method == "DELETE" && has("overwriteConfig"):
+			return "DeleteBucketOverwriteConfig", (*call).deleteBucketOverwriteConfig
 		case method == "GET" && has("uploads"):
 			return "ListMultipartUploads", (*call).listMultipartUploads
 		case method == "GET" && c.query.Get("list-type") == "2":

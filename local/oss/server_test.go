@@ -321,6 +321,64 @@ func TestRetention(t *testing.T) {
 	wantCode(t, "delete after the end", b.DeleteObject("a"), "<nil>")
 }
 
+// A bucket's rules keep writers from overwriting that do not care themselves; deleting is another matter.
+func TestOverwriteRules(t *testing.T) {
+	s := start(t, Config{}, BucketConfig{})
+	b := vault(t, s, oss.AuthVersion(oss.AuthV4), oss.Region(DefaultRegion))
+	rules := func(method, document string) (string, error) {
+		r, err := b.Client.Conn.Do(method, "vault", "", map[string]any{"overwriteConfig": nil}, nil, strings.NewReader(document), 0, nil)
+		if err != nil {
+			return "", err
+		}
+		defer r.Close()
+		body, err := io.ReadAll(r)
+		return string(body), err
+	}
+	const document = "<OverwriteConfiguration><Rule><ID>kept</ID><Action>forbid</Action><Prefix>kept/</Prefix><Suffix>.json</Suffix></Rule>" +
+		"<Rule><Action>forbid</Action><Prefix>others/</Prefix><Principals><Principal>277</Principal></Principals></Rule></OverwriteConfiguration>"
+	if _, err := rules("GET", ""); code(err) != "NoSuchOverwriteConfiguration" {
+		t.Errorf("no rules: %v", err)
+	}
+	for name, wrong := range map[string]string{
+		"no rules": "<OverwriteConfiguration></OverwriteConfiguration>", "action": strings.Replace(document, "forbid", "allow", 1),
+		"twice": strings.ReplaceAll(document, "<Rule><Action>", "<Rule><ID>kept</ID><Action>"), "long": strings.Replace(document, "kept/", strings.Repeat("k", 1024), 1),
+	} {
+		if _, err := rules("PUT", wrong); code(err) != "MalformedXML" {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if _, err := rules("PUT", document); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := rules("GET", ""); err != nil || !strings.Contains(got, "<ID>kept</ID><Action>forbid</Action><Prefix>kept/</Prefix><Suffix>.json</Suffix></Rule>") ||
+		!strings.Contains(got, "<Principal>277</Principal>") {
+		t.Errorf("%s, %v", got, err)
+	}
+	for key, want := range map[string]string{"kept/a.json": "FileAlreadyExists", "kept/a.txt": "<nil>", "beside/a.json": "<nil>", "others/a.json": "<nil>"} {
+		wantCode(t, "create "+key, b.PutObject(key, strings.NewReader("1")), "<nil>")
+		wantCode(t, "overwrite "+key, b.PutObject(key, strings.NewReader("2")), want)
+		_, err := b.InitiateMultipartUpload(key)
+		wantCode(t, "begin an upload of "+key, err, want)
+	}
+	// An upload that was begun before the object was there does not end after it.
+	u, err := b.InitiateMultipartUpload("kept/b.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := b.UploadPart(u, strings.NewReader("3"), 1, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	wantCode(t, "create", b.PutObject("kept/b.json", strings.NewReader("1")), "<nil>")
+	_, err = b.CompleteMultipartUpload(u, []oss.UploadPart{p})
+	wantCode(t, "complete", err, "FileAlreadyExists")
+	wantCode(t, "delete", b.DeleteObject("kept/a.json"), "<nil>")
+	if _, err := rules("DELETE", ""); err != nil {
+		t.Error(err)
+	}
+	wantCode(t, "overwrite without rules", b.PutObject("kept/b.json", strings.NewReader("2")), "<nil>")
+}
+
 // dated gives requests the date of another clock, and signs them anew.
 type dated func() time.Time
 
