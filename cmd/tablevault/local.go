@@ -19,7 +19,7 @@ import (
 )
 
 func localCommand(s *streams) *cobra.Command {
-	var dir, policyFile string
+	var dir, policyFile, keeper string
 	var timers bool
 	c := &cobra.Command{
 		Use:   "local --dir DIR",
@@ -30,17 +30,22 @@ func localCommand(s *streams) *cobra.Command {
 			if dir == "" {
 				return usage("--dir is missing: name a directory for the stack's state")
 			}
-			return runLocal(cmd.Context(), s, dir, policyFile, timers)
+			switch keeper {
+			case "", string(stack.Directory), string(stack.Bucket):
+			default:
+				return usage("--vault %s: want dir or oss", keeper)
+			}
+			return runLocal(cmd.Context(), s, stack.Config{Dir: dir, Vault: stack.Keeper(keeper), Timers: timers}, policyFile)
 		},
 	}
 	c.Flags().StringVar(&dir, "dir", "", "directory that keeps the stack's state")
+	c.Flags().StringVar(&keeper, "vault", "", "what keeps the vault: dir, a directory, or oss, a bucket of a local OSS; default what kept it before, or dir")
 	c.Flags().StringVar(&policyFile, "policy", "", "the policy to go by, a tablevault.yaml; it also fires the timers")
 	c.Flags().BoolVar(&timers, "timers", false, "fire the timers of s.yaml")
 	return c
 }
 
-func runLocal(ctx context.Context, s *streams, dir, policyFile string, timers bool) error {
-	var host func(*fc.Config)
+func runLocal(ctx context.Context, s *streams, c stack.Config, policyFile string) error {
 	if policyFile != "" {
 		file, err := filepath.Abs(policyFile)
 		if err != nil {
@@ -49,14 +54,15 @@ func runLocal(ctx context.Context, s *streams, dir, policyFile string, timers bo
 		if _, err := readPolicy(file); err != nil {
 			return err
 		}
-		timers, host = true, func(c *fc.Config) { setPolicy(c, file) }
+		c.Timers, c.Host = true, func(c *fc.Config) { setPolicy(c, file) }
 	}
 	bin, clean, err := binaries(ctx)
 	if err != nil {
 		return err
 	}
 	defer clean()
-	st, err := stack.Start(ctx, stack.Config{Dir: dir, BinDir: bin, Deployment: tablevault.Deployment, Timers: timers, Log: s.err, Host: host})
+	c.BinDir, c.Deployment, c.Log = bin, tablevault.Deployment, s.err
+	st, err := stack.Start(ctx, c)
 	if err != nil {
 		return err
 	}

@@ -181,6 +181,7 @@ func (c *call) completeMultipartUpload() error {
 		return err
 	}
 	c.s.store.remove(old...)
+	c.created(v)
 	c.setCRC(v.CRC)
 	setVersion(c.w.Header(), id)
 	return c.answer(struct {

@@ -150,6 +150,7 @@ func (c *call) putObject() error {
 		return err
 	}
 	c.s.store.remove(old...)
+	c.created(v)
 	h := c.w.Header()
 	h.Set("ETag", v.ETag)
 	c.setCRC(v.CRC)
@@ -157,6 +158,13 @@ func (c *call) putObject() error {
 	h.Set("Content-Length", "0")
 	c.w.WriteHeader(http.StatusOK)
 	return nil
+}
+
+// created tells who listens of a new object.
+func (c *call) created(v version) {
+	if tell := c.s.config.Created; tell != nil {
+		tell(Created{Event: "oss:ObjectCreated:" + c.operation, Bucket: c.bucket, Object: c.object, ETag: strings.Trim(v.ETag, `"`), Size: v.Size, At: v.Modified})
+	}
 }
 
 func setVersion(h http.Header, id string) {

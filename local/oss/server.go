@@ -58,6 +58,19 @@ type Config struct {
 	Now func() time.Time
 	// Fault is called for each request. See [Server.SetFault].
 	Fault FaultFunc
+	// Created, if given, is told of each object that was created, before who created it is: what a trigger goes by. It is
+	// called from several requests at a time.
+	Created func(Created)
+}
+
+// Created is an object that was just created.
+type Created struct {
+	Event  string // as triggers have it, such as oss:ObjectCreated:PutObject
+	Bucket string
+	Object string
+	ETag   string // without quotes
+	Size   int64
+	At     time.Time
 }
 
 // A Key is a pair that signs requests.

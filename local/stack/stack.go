@@ -1,5 +1,5 @@
-// Package stack is the local stack: a Tablestore server, a vault in a
-// directory, and a host for the functions, on this machine.
+// Package stack is the local stack: a Tablestore server, a vault in a directory
+// or in a bucket of a local OSS, and a host for the functions, on this machine.
 package stack
 
 import (
@@ -11,11 +11,14 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"net/url"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 
 	"github.com/tablevault/tablevault/local/fc"
 	"github.com/tablevault/tablevault/local/fc/deployment"
+	"github.com/tablevault/tablevault/local/oss"
 	"github.com/tablevault/tablevault/local/ots"
 	"github.com/tablevault/tablevault/local/ram"
 	"github.com/tablevault/tablevault/shared/object/address"
@@ -29,6 +32,7 @@ type Info struct {
 	AccessKeySecret string `json:"access_key_secret"`
 	Functions       string `json:"functions"`
 	Vault           string `json:"vault"`
+	OSSEndpoint     string `json:"oss_endpoint,omitempty"`
 	PID             int    `json:"pid"`
 }
 
@@ -38,11 +42,23 @@ const Instance = "local"
 // infoName is the file in a stack's directory that says how to reach it.
 const infoName = "local.json"
 
+// Keeper is what keeps the vault.
+type Keeper string
+
+// The keepers. A bucket is reached as the service's are, through its SDK.
+const (
+	Directory Keeper = "dir"
+	Bucket    Keeper = "oss"
+)
+
 // Config says what to start.
 type Config struct {
 	// Dir keeps the tables, the vault and local.json. What is in it from an
 	// earlier stack goes on.
 	Dir string
+	// Vault says what keeps the vault; if it is empty, what kept it in an earlier
+	// stack, or else a directory.
+	Vault Keeper
 	// BinDir holds the functions' binaries.
 	BinDir string
 	// Deployment is an s.yaml.
@@ -58,6 +74,18 @@ type Config struct {
 	Host func(*fc.Config)
 	// Tablestore, if given, changes the server's.
 	Tablestore func(*ots.Config)
+	// OSS, if given, changes how the object store is set up, where the vault is in
+	// a bucket.
+	OSS func(*OSS)
+}
+
+// OSS is how the object store of a stack is set up.
+type OSS struct {
+	Server oss.Config
+	// Bucket is how the vault's bucket is made, if there is none yet.
+	Bucket oss.BucketConfig
+	// Parameters are added to the vault's address.
+	Parameters url.Values
 }
 
 // Stack is a running local stack.
@@ -65,11 +93,13 @@ type Stack struct {
 	Info
 	Host       *fc.Host
 	Tablestore *ots.Server
+	OSS        *oss.Server // nil if the vault is in a directory
 	// Authority knows the functions' temporary keys, and enforces the policies of
 	// their roles where it is given any.
 	Authority *ram.Authority
 	tasks     *fc.TaskFile
 	dir       string
+	host      atomic.Pointer[fc.Host] // Host, for the object store's goroutines
 }
 
 // Start starts a stack and writes its local.json. It runs until Close.
@@ -78,11 +108,10 @@ func Start(ctx context.Context, c Config) (s *Stack, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("start the local stack: %w", err)
 	}
-	vaultDir := filepath.Join(dir, "vault")
-	if err := os.MkdirAll(vaultDir, 0o700); err != nil {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("start the local stack: %w", err)
 	}
-	s = &Stack{dir: dir, Info: Info{Instance: Instance, Vault: address.File(vaultDir), PID: os.Getpid()}}
+	s = &Stack{dir: dir, Info: Info{Instance: Instance, PID: os.Getpid()}}
 	defer func() {
 		if err != nil {
 			s.Close()
@@ -93,6 +122,9 @@ func Start(ctx context.Context, c Config) (s *Stack, err error) {
 	}
 	owner := fc.Key{ID: s.AccessKeyID, Secret: s.AccessKeySecret}
 	s.Authority = ram.New(ram.Config{Owner: owner})
+	if err := s.keep(c); err != nil {
+		return nil, fmt.Errorf("start the local vault: %w", err)
+	}
 	tables := ots.Config{Instances: []string{Instance}, Keys: []ots.Key{{ID: owner.ID, Secret: owner.Secret}}, Authority: s.Authority}
 	if !c.Memory {
 		tables.Dir = filepath.Join(dir, "tablestore")
@@ -115,10 +147,12 @@ func Start(ctx context.Context, c Config) (s *Stack, err error) {
 		Functions: d.Functions, BinDir: c.BinDir, Timers: c.Timers, Log: c.Log, Region: "local",
 		Key: owner, Authority: s.Authority, TemporaryKeys: true, TempDir: dir, Buckets: map[string]string{},
 	}
-	// The vault's folder stands for every bucket that a trigger watches.
-	for _, f := range d.Functions {
-		for _, t := range f.Objects {
-			host.Buckets[t.Bucket] = vaultDir
+	if s.OSS == nil {
+		// The vault's folder stands for every bucket that a trigger watches.
+		for _, f := range d.Functions {
+			for _, t := range f.Objects {
+				host.Buckets[t.Bucket] = filepath.Join(dir, vaultFolder)
+			}
 		}
 	}
 	if !c.Memory {
@@ -134,7 +168,67 @@ func Start(ctx context.Context, c Config) (s *Stack, err error) {
 		return nil, fmt.Errorf("start the function host: %w", err)
 	}
 	s.Functions = s.Host.URL()
+	s.host.Store(s.Host)
 	return s, s.write()
+}
+
+// vaultFolder is the vault in a stack's directory, where a directory keeps it.
+const vaultFolder = "vault"
+
+// The bucket and the prefix of a vault in a bucket: those of the s.yaml as it
+// stands, whose triggers watch them.
+const bucket, prefix = "tablevault", "vault"
+
+// keep makes ready what keeps the vault.
+func (s *Stack) keep(c Config) error {
+	keeper := c.Vault
+	if keeper == "" {
+		keeper = Directory
+		if before, err := Find(s.dir); err == nil && before.OSSEndpoint != "" {
+			keeper = Bucket
+		}
+	}
+	switch keeper {
+	case Directory:
+		s.Vault = address.File(filepath.Join(s.dir, vaultFolder))
+		return os.MkdirAll(filepath.Join(s.dir, vaultFolder), 0o700)
+	case Bucket:
+		return s.serveBucket(c)
+	}
+	return fmt.Errorf("a vault is kept in %q or in %q, not in %q", Directory, Bucket, keeper)
+}
+
+// serveBucket starts an object store, for the owner's key and the functions',
+// and makes the vault's bucket if it is new.
+func (s *Stack) serveBucket(c Config) (err error) {
+	config := OSS{Server: oss.Config{Authority: s.Authority, Created: s.created}, Parameters: url.Values{}}
+	if !c.Memory {
+		config.Server.Dir = filepath.Join(s.dir, "oss")
+	}
+	if c.OSS != nil {
+		c.OSS(&config)
+	}
+	if s.OSS, err = oss.Start(config.Server); err != nil {
+		return err
+	}
+	s.OSSEndpoint, s.Vault = s.OSS.URL(), s.OSS.Address(bucket, prefix)
+	if len(config.Parameters) > 0 {
+		s.Vault += "&" + config.Parameters.Encode()
+	}
+	if found, err := s.OSS.HasBucket(bucket); err != nil || found {
+		return err
+	}
+	return s.OSS.CreateBucket(bucket, config.Bucket)
+}
+
+// created fires the triggers of a new object.
+func (s *Stack) created(o oss.Created) {
+	host := s.host.Load()
+	if host == nil {
+		return // it is just starting
+	}
+	// An event that is lost is made up for: the planner looks for requests, too.
+	_ = host.ObjectCreated(fc.Object{Event: o.Event, Bucket: o.Bucket, Key: o.Object, ETag: o.ETag, Size: o.Size, Created: o.At})
 }
 
 // write replaces local.json, whole or not at all.
@@ -150,7 +244,7 @@ func (s *Stack) write() error {
 	return os.Rename(name+".new", name)
 }
 
-// Close stops the functions, then the server. The directory stays.
+// Close stops the functions, then the servers. The directory stays.
 func (s *Stack) Close() error {
 	var errs []error
 	if s.Host != nil {
@@ -161,6 +255,9 @@ func (s *Stack) Close() error {
 	}
 	if s.Tablestore != nil {
 		errs = append(errs, s.Tablestore.Close())
+	}
+	if s.OSS != nil {
+		errs = append(errs, s.OSS.Close())
 	}
 	return errors.Join(errs...)
 }

@@ -1,0 +1,237 @@
+package main
+
+import (
+	"errors"
+	"io/fs"
+	"maps"
+	"net/http"
+	"net/url"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/aliyun/aliyun-oss-go-sdk/oss"
+	"github.com/aliyun/aliyun-tablestore-go-sdk/tablestore"
+
+	local "github.com/tablevault/tablevault/local/oss"
+	"github.com/tablevault/tablevault/local/ram"
+	"github.com/tablevault/tablevault/local/stack"
+	"github.com/tablevault/tablevault/shared/object"
+	"github.com/tablevault/tablevault/shared/vault"
+)
+
+// beginOSS starts a stack whose vault is in a bucket, and in which the
+// functions' roles may do no more than docs/object-stores.md gives them.
+func beginOSS(t *testing.T, bucket local.BucketConfig, parameters url.Values) (*stack.Stack, string, *tablestore.TableStoreClient) {
+	t.Helper()
+	s, dir, client := begin(t, func(c *stack.Config) {
+		c.Memory, c.Vault = true, stack.Bucket
+		c.OSS = func(o *stack.OSS) { o.Bucket, o.Parameters = bucket, parameters }
+	})
+	page, err := os.ReadFile("../../docs/object-stores.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, text, _ := strings.Cut(string(page), "<!-- policy of the functions -->")
+	_, text, _ = strings.Cut(text, "```json\n")
+	text, _, ok := strings.Cut(text, "```")
+	if !ok {
+		t.Fatal("the document has no policy of the functions")
+	}
+	store, err := ram.ParsePolicy([]byte(strings.NewReplacer("BUCKET", "tablevault", "PREFIX", "vault").Replace(text)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	rest, err := ram.ParsePolicy([]byte(`{"Version":"1","Statement":[{"Effect":"Allow","Action":["ots:*","fc:*"],"Resource":["*"]}]}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, role := range roles {
+		s.Authority.SetPolicies(role, store, rest)
+	}
+	return s, dir, client
+}
+
+var roles = []string{"tablevault-plan", "tablevault-export", "tablevault-import", "tablevault-verify"}
+
+// TestOSSJob runs the whole job with its vault in a bucket of the local OSS, over
+// the wire and through the SDK: a plain bucket, and one with a locked retention
+// policy, in which no object can be changed or deleted by anyone, whose objects
+// are encrypted with a key and whose rows are in a colder class.
+func TestOSSJob(t *testing.T) {
+	for _, c := range []struct {
+		name       string
+		bucket     local.BucketConfig
+		parameters url.Values
+	}{
+		{"plain", local.BucketConfig{}, nil},
+		{"locked", local.BucketConfig{RetentionDays: 30}, url.Values{"retention": {"30d"}, "kms_key": {"key-1"}, "storage_class": {"IA"}}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			s, dir, client := beginOSS(t, c.bucket, c.parameters)
+			extremes(t, client, "orders")
+			putLarge(t, client, "orders")
+			want := everything(t, client, "orders")
+			var backups struct{ Backups []backupResult }
+			must(t, &backups, "backup", "--stack", dir, "--table", "local/orders")
+			if len(backups.Backups) != 1 || backups.Backups[0].Rows != int64(len(want)) || backups.Backups[0].Bytes < 6<<20 {
+				t.Fatalf("%d rows in the table: %+v", len(want), backups)
+			}
+			id := string(backups.Backups[0].ID)
+			must(t, &backups, "list", "--stack", dir)
+			if len(backups.Backups) != 1 || string(backups.Backups[0].ID) != id {
+				t.Errorf("list: %+v", backups)
+			}
+			var shown shown
+			must(t, &shown, "show", "--stack", dir, id)
+			if shown.State != vault.Sealed || shown.Rows != int64(len(want)) {
+				t.Errorf("show: %+v", shown)
+			}
+			for _, depth := range []string{"objects", "read"} {
+				var verified verifyResult
+				must(t, &verified, "verify", "--stack", dir, "--backup", id, "--depth", depth)
+				if verified.Verdict != "ok" {
+					t.Errorf("verify to the depth of %s: %+v", depth, verified)
+				}
+			}
+			var restored restoreResult
+			must(t, &restored, "restore", "--stack", dir, "--table", "local/orders", "--to", "local/orders_copy")
+			if restored.Verdict != "ok" || restored.Rows != int64(len(want)) {
+				t.Fatalf("restore: %+v", restored)
+			}
+			if got := everything(t, client, "orders_copy"); !maps.Equal(got, want) {
+				t.Errorf("%d rows come back, or others, of %d", len(got), len(want))
+			}
+			wantSignedByRoles(t, s)
+			wantKept(t, s, c.bucket, c.parameters)
+			if n, err := s.OSS.Uploads("tablevault"); err != nil || n != 0 {
+				t.Errorf("%d uploads are left behind, %v", n, err)
+			}
+		})
+	}
+}
+
+// wantSignedByRoles fails unless each function asked the store for something, with a key of its own role, and was allowed,
+// and the command, which has the owner's, read at most.
+func wantSignedByRoles(t *testing.T, s *stack.Stack) {
+	t.Helper()
+	calls, _ := s.Authority.Calls()
+	asked := map[string]bool{}
+	for _, c := range calls {
+		if !strings.HasPrefix(c.Action, "oss:") {
+			continue
+		}
+		asked[c.Role] = true
+		if !c.Allowed {
+			t.Errorf("%s was refused %s on %s", c.Role, c.Action, c.Resource)
+		}
+		if c.Role == "" && !slices.Contains([]string{"oss:GetBucketVersioning", "oss:GetBucketWorm", "oss:GetObject", "oss:ListObjects"}, c.Action) {
+			t.Errorf("the command does %s on %s with the owner's key", c.Action, c.Resource)
+		}
+	}
+	for _, role := range roles {
+		if !asked[role] {
+			t.Errorf("%s asked the store for nothing", role)
+		}
+	}
+}
+
+// wantKept fails unless every object in the bucket is kept as the address and the bucket say.
+func wantKept(t *testing.T, s *stack.Stack, config local.BucketConfig, parameters url.Values) {
+	t.Helper()
+	client, err := oss.New(s.OSSEndpoint, s.AccessKeyID, s.AccessKeySecret, oss.AuthVersion(oss.AuthV4), oss.Region(local.DefaultRegion), oss.ForcePathStyle(true))
+	if err != nil {
+		t.Fatal(err)
+	}
+	bucket, err := client.Bucket("tablevault")
+	if err != nil {
+		t.Fatal(err)
+	}
+	page, err := bucket.ListObjectsV2(oss.MaxKeys(1000))
+	if err != nil || len(page.Objects) < 10 || page.IsTruncated {
+		t.Fatalf("%d objects, %v", len(page.Objects), err)
+	}
+	shards := 0
+	for _, o := range page.Objects {
+		if !strings.HasPrefix(o.Key, "vault/") {
+			t.Errorf("%s is outside of the prefix", o.Key)
+		}
+		answer, err := bucket.GetObjectDetailedMeta(o.Key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		class := ""
+		if strings.Contains(o.Key, "/shards/") {
+			shards++
+			class = parameters.Get("storage_class")
+		}
+		key := parameters.Get("kms_key")
+		if answer.Get(oss.HTTPHeaderOssServerSideEncryptionKeyID) != key || key != "" && answer.Get(oss.HTTPHeaderOssServerSideEncryption) != "KMS" {
+			t.Errorf("%s is encrypted with %q", o.Key, answer.Get(oss.HTTPHeaderOssServerSideEncryptionKeyID))
+		}
+		if got := answer.Get(oss.HTTPHeaderOssStorageClass); got != class && class+got != "Standard" {
+			t.Errorf("%s is in class %q, want %q", o.Key, got, class)
+		}
+		if config.RetentionDays > 0 {
+			var refused oss.ServiceError
+			if err := bucket.DeleteObject(o.Key); !errors.As(err, &refused) || refused.Code != "FileImmutable" || refused.StatusCode != http.StatusConflict {
+				t.Errorf("delete %s: %v, want FileImmutable", o.Key, err)
+			}
+		}
+	}
+	if shards < 1 {
+		t.Error("there is no shard")
+	}
+}
+
+// TestRequestInABucket puts a request into the vault, whose creation wakes the
+// function that plans the restore; the planner's ticks bring it to its end.
+func TestRequestInABucket(t *testing.T) {
+	s, dir, client := beginOSS(t, local.BucketConfig{}, nil)
+	makeTable(t, client, "orders")
+	for i := range int64(20) {
+		putRow(t, client, "orders", "k", i, nil, 1)
+	}
+	var backups struct{ Backups []backupResult }
+	must(t, &backups, "backup", "--stack", dir, "--table", "local/orders")
+	site, err := openSite(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	repo, err := site.repository(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	request := strings.NewReader(`{"kind":"restore","table":"local/orders","to":"local/copy"}`)
+	if _, err := repo.Store().Create(t.Context(), "requests/copy.restore.json", request); err != nil {
+		t.Fatal(err)
+	}
+	for begun, end := false, time.Now().Add(time.Minute); ; time.Sleep(100 * time.Millisecond) {
+		if !begun {
+			for _, err := range repo.Store().List(t.Context(), "restores/", "") {
+				begun = err == nil
+				break
+			}
+			if !begun && time.Now().Before(end) {
+				continue
+			}
+		}
+		if err := s.Host.Fire("tablevault-plan", "tick", time.Now()); err != nil {
+			t.Fatal(err)
+		}
+		data, err := object.ReadAll(t.Context(), repo.Store(), "requests/copy.restore.answer.json", 1<<20)
+		if errors.Is(err, fs.ErrNotExist) && time.Now().Before(end) {
+			continue
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		answer := new(vault.Answer)
+		if err := vault.Decode(data, answer); err != nil || !answer.OK || answer.Rows != 20 {
+			t.Errorf("%+v, %v", answer, err)
+		}
+		return
+	}
+}
