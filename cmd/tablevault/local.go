@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -14,18 +15,20 @@ import (
 
 	"github.com/tablevault/tablevault"
 	"github.com/tablevault/tablevault/local/fc"
+	"github.com/tablevault/tablevault/local/ots"
 	"github.com/tablevault/tablevault/local/stack"
 	"github.com/tablevault/tablevault/shared/policy"
 )
 
 func localCommand(s *streams) *cobra.Command {
-	var dir, policyFile, keeper string
+	var dir, policyFile, keeper, addr string
 	var timers bool
 	c := &cobra.Command{
 		Use:   "local --dir DIR",
 		Short: "Run the local stack in the foreground: Tablestore, vault and function host",
 		Long: "Run the local stack until it is interrupted. When it is ready it prints one line of JSON that says how to reach\n" +
-			"it, and writes the same to DIR/local.json. Its state survives a restart.",
+			"it, and writes the same to DIR/local.json; for a person it tells how to connect on the error stream. Its state\n" +
+			"survives a restart.",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if dir == "" {
 				return usage("--dir is missing: name a directory for the stack's state")
@@ -35,11 +38,15 @@ func localCommand(s *streams) *cobra.Command {
 			default:
 				return usage("--vault %s: want dir or oss", keeper)
 			}
-			return runLocal(cmd.Context(), s, stack.Config{Dir: dir, Vault: stack.Keeper(keeper), Timers: timers}, policyFile)
+			return runLocal(cmd.Context(), s, stack.Config{
+				Dir: dir, Vault: stack.Keeper(keeper), Timers: timers,
+				Tablestore: func(c *ots.Config) { c.Addr = addr },
+			}, policyFile)
 		},
 	}
 	c.Flags().StringVar(&dir, "dir", "", "directory that keeps the stack's state")
 	c.Flags().StringVar(&keeper, "vault", "", "what keeps the vault: dir, a directory, or oss, a bucket of a local OSS; default what kept it before, or dir")
+	c.Flags().StringVar(&addr, "tablestore", "", "HOST:PORT that the Tablestore listens on; a free port of this machine if not given")
 	c.Flags().StringVar(&policyFile, "policy", "", "the policy to go by, a tablevault.yaml; it also fires the timers")
 	c.Flags().BoolVar(&timers, "timers", false, "fire the timers of s.yaml")
 	return c
@@ -66,11 +73,29 @@ func runLocal(ctx context.Context, s *streams, c stack.Config, policyFile string
 	if err != nil {
 		return err
 	}
+	connectHelp(s.err, &st.Info)
 	if err := json.NewEncoder(s.out).Encode(st.Info); err != nil {
 		return errors.Join(err, st.Close())
 	}
 	<-ctx.Done()
 	return st.Close()
+}
+
+// connectHelp tells a person how to reach the Tablestore from the SDKs.
+func connectHelp(w io.Writer, i *stack.Info) {
+	fmt.Fprintf(w, "Tablestore is at %s, instance %q. For programs that read their environment:\n\n", i.Tablestore, i.Instance)
+	fmt.Fprintf(w, "  export TABLESTORE_ENDPOINT=%s TABLESTORE_INSTANCE=%s\n", i.Tablestore, i.Instance)
+	fmt.Fprintf(w, "  export TABLESTORE_ACCESS_KEY_ID=%s TABLESTORE_ACCESS_KEY_SECRET=%s\n\n", i.AccessKeyID, i.AccessKeySecret)
+	for _, sdk := range []struct{ language, format string }{
+		{"Go", "tablestore.NewClient(%[1]q, %[2]q, %[3]q, %[4]q)"},
+		{"Node", "new TableStore.Client({endpoint: %[1]q, instancename: %[2]q, accessKeyId: %[3]q, secretAccessKey: %[4]q})"},
+		{"Python", "tablestore.OTSClient(%[1]q, %[3]q, %[4]q, %[2]q)"},
+		{"Java", "new SyncClient(%[1]q, %[3]q, %[4]q, %[2]q)"},
+	} {
+		fmt.Fprintf(w, "  %-7s ", sdk.language)
+		fmt.Fprintf(w, sdk.format+"\n", i.Tablestore, i.Instance, i.AccessKeyID, i.AccessKeySecret)
+	}
+	fmt.Fprintln(w, "\nA first program for each is in docs/local-tablestore.md.")
 }
 
 // setPolicy makes the functions go by a policy.
