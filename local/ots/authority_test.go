@@ -14,6 +14,7 @@ import (
 // and nothing once it has expired; a batch is allowed as a whole or not at all.
 func TestAuthority(t *testing.T) {
 	authority := ram.New(ram.Config{Owner: ram.Key{ID: "owner", Secret: "s"}})
+	authority.Record()
 	policy, err := ram.ParsePolicy([]byte(`{"Version":"1","Statement":[
 		{"Effect":"Allow","Action":["ots:GetRange","ots:BatchWriteRow"],"Resource":"acs:ots:*:*:instance/local/table/t"},
 		{"Effect":"Allow","Action":"ots:ListTable","Resource":"acs:ots:*:*:instance/local/table/*"}]}`))

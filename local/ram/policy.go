@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"slices"
 	"strings"
 )
@@ -50,19 +51,125 @@ func (t *texts) UnmarshalJSON(data []byte) error {
 	return json.Unmarshal(data, (*[]string)(t))
 }
 
+// document is a policy as it is written.
+type document struct {
+	Version   string
+	Statement []written
+}
+
+type written struct {
+	Effect    string
+	Action    texts
+	Resource  texts
+	Condition map[string]map[string]texts `json:",omitempty"`
+}
+
+// Fill puts values in the places of a policy document that are left open: text
+// in angle brackets, such as <bucket>. A resource or the value of a condition
+// that has such a place stands there once for each of its values. An empty value
+// takes a slash behind its place with it.
+func Fill(policy []byte, values map[string][]string) ([]byte, error) {
+	var d document
+	if err := json.Unmarshal(policy, &d); err != nil {
+		return nil, fmt.Errorf("policy: %w", err)
+	}
+	fill := func(in texts) (texts, error) {
+		for _, name := range slices.Sorted(maps.Keys(values)) {
+			place, with := "<"+name+">", values[name]
+			var out texts
+			for _, t := range in {
+				if !strings.Contains(t, place) {
+					out = append(out, t)
+					continue
+				}
+				for _, v := range with {
+					if v == "" {
+						t = strings.ReplaceAll(t, place+"/", "")
+					}
+					out = append(out, strings.ReplaceAll(t, place, v))
+				}
+			}
+			in = out
+		}
+		for _, t := range in {
+			if strings.ContainsAny(t, "<>") {
+				return nil, fmt.Errorf("policy: nothing is given for %s", t)
+			}
+		}
+		return in, nil
+	}
+	for i := range d.Statement {
+		s := &d.Statement[i]
+		var err error
+		if s.Resource, err = fill(s.Resource); err != nil {
+			return nil, err
+		}
+		for _, keys := range s.Condition {
+			for key := range keys {
+				if keys[key], err = fill(keys[key]); err != nil {
+					return nil, err
+				}
+			}
+		}
+	}
+	var out bytes.Buffer
+	e := json.NewEncoder(&out)
+	e.SetEscapeHTML(false)
+	e.SetIndent("", "  ")
+	err := e.Encode(d)
+	return out.Bytes(), err
+}
+
+// Grant is one thing that a policy allows: an action on a resource, as they are
+// written in one of its statements.
+type Grant struct {
+	Statement        int
+	Action, Resource string
+}
+
+// Grants returns all that the policy allows, each by itself.
+func (p *Policy) Grants() []Grant {
+	var out []Grant
+	for i, s := range p.statements {
+		if s.deny {
+			continue
+		}
+		for _, a := range s.actions {
+			for _, r := range s.resources {
+				out = append(out, Grant{i, a, r})
+			}
+		}
+	}
+	return out
+}
+
+// Covers reports whether a grant is about a call.
+func (g Grant) Covers(c Call) bool {
+	return fits(strings.ToLower(g.Action), strings.ToLower(c.Action)) && fits(g.Resource, c.Resource)
+}
+
+// Without returns the policy less one grant.
+func (p *Policy) Without(g Grant) *Policy {
+	out := &Policy{}
+	for i, s := range p.statements {
+		if i != g.Statement {
+			out.statements = append(out.statements, s)
+			continue
+		}
+		others, rest := s, s
+		others.actions = slices.DeleteFunc(slices.Clone(s.actions), func(a string) bool { return a == g.Action })
+		rest.actions = []string{g.Action}
+		rest.resources = slices.DeleteFunc(slices.Clone(s.resources), func(r string) bool { return r == g.Resource })
+		out.statements = append(out.statements, others, rest)
+	}
+	return out
+}
+
 // ParsePolicy reads a policy document of version 1. It is strict: what it does
 // not know it refuses, since a statement that is half understood allows too much
 // or too little. Of conditions it knows StringEquals, StringLike and Bool.
 func ParsePolicy(data []byte) (*Policy, error) {
-	var document struct {
-		Version   string
-		Statement []struct {
-			Effect    string
-			Action    texts
-			Resource  texts
-			Condition map[string]map[string]texts
-		}
-	}
+	var document document
 	d := json.NewDecoder(bytes.NewReader(data))
 	d.DisallowUnknownFields()
 	if err := d.Decode(&document); err != nil {

@@ -11,8 +11,8 @@
 //	…
 //	err = authority.Authorize(key.ID, "ots:GetRange", "acs:ots:…", nil)
 //
-// It records who asked for what, so that a test can hold a policy against the
-// calls that were made.
+// After [Authority.Record] it keeps who asked for what, so that a test can hold a
+// policy against the calls that were made.
 package ram
 
 import (
@@ -46,18 +46,22 @@ type Config struct {
 	Owner Key
 	// Now is the clock, the system's if nil.
 	Now func() time.Time
+	// Refused, if given, is told of each call that is not allowed, before its
+	// caller is. It is called from several goroutines.
+	Refused func(*Denied)
 }
 
 // Authority knows keys and permissions. It is safe for use by several
 // goroutines.
 type Authority struct {
-	owner Key
-	now   func() time.Time
+	owner   Key
+	now     func() time.Time
+	refused func(*Denied)
 
 	mu    sync.Mutex
 	keys  map[string]holder // temporary ones, by id
 	roles map[string][]*Policy
-	calls map[Call]int
+	calls map[Call]int // nil: they are not recorded
 	swept time.Time
 }
 
@@ -93,7 +97,7 @@ func New(c Config) *Authority {
 	if c.Now == nil {
 		c.Now = time.Now
 	}
-	return &Authority{owner: c.Owner, now: c.Now, keys: map[string]holder{}, roles: map[string][]*Policy{}, calls: map[Call]int{}}
+	return &Authority{owner: c.Owner, now: c.Now, refused: c.Refused, keys: map[string]holder{}, roles: map[string][]*Policy{}}
 }
 
 // SetPolicies says what a role may do, in place of what was said before. A role
@@ -153,31 +157,70 @@ func (a *Authority) Expire(role string) {
 // ask about, such as oss:Prefix.
 func (a *Authority) Authorize(id, action, resource string, facts map[string]string) error {
 	a.mu.Lock()
-	defer a.mu.Unlock()
-	if id == a.owner.ID {
-		a.calls[Call{"", action, resource, true}]++
+	role := ""
+	if id != a.owner.ID {
+		h, ok := a.keys[id]
+		if !ok || !a.now().Before(h.key.Expires) {
+			a.mu.Unlock()
+			return errUnknown
+		}
+		role = h.role
+	}
+	allowed := id == a.owner.ID || a.allows(role, action, resource, facts)
+	a.record(Call{role, action, resource, allowed})
+	a.mu.Unlock()
+	return a.answer(role, action, resource, allowed)
+}
+
+// AuthorizeRole is Authorize for what a service does in a role's name.
+func (a *Authority) AuthorizeRole(role, action, resource string, facts map[string]string) error {
+	a.mu.Lock()
+	allowed := a.allows(role, action, resource, facts)
+	a.record(Call{role, action, resource, allowed})
+	a.mu.Unlock()
+	return a.answer(role, action, resource, allowed)
+}
+
+func (a *Authority) answer(role, action, resource string, allowed bool) error {
+	if allowed {
 		return nil
 	}
-	h, ok := a.keys[id]
-	if !ok || !a.now().Before(h.key.Expires) {
-		return errUnknown
+	d := &Denied{role, action, resource}
+	if a.refused != nil {
+		a.refused(d)
 	}
-	policies, given := a.roles[h.role]
+	return d
+}
+
+// allows asks a role's policies. a.mu is held.
+func (a *Authority) allows(role, action, resource string, facts map[string]string) bool {
+	policies, given := a.roles[role]
 	verdict := silent
 	for _, p := range policies {
 		if d := p.decide(action, resource, facts); d > verdict {
 			verdict = d
 		}
 	}
-	ok = !given || verdict == allowed
-	a.calls[Call{h.role, action, resource, ok}]++
-	if !ok {
-		return &Denied{h.role, action, resource}
-	}
-	return nil
+	return !given || verdict == allowed
 }
 
-// Calls returns what was asked for, each once, in order, and how often.
+// record counts a call. a.mu is held.
+func (a *Authority) record(c Call) {
+	if a.calls != nil {
+		a.calls[c]++
+	}
+}
+
+// Record makes the authority keep what is asked for from now on, and forget what
+// was before.
+func (a *Authority) Record() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.calls = map[Call]int{}
+}
+
+// Calls returns what was asked for since [Authority.Record], each once, in order,
+// and how often.
 func (a *Authority) Calls() ([]Call, map[Call]int) {
 	a.mu.Lock()
 	defer a.mu.Unlock()

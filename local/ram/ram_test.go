@@ -26,6 +26,7 @@ const reader = `{"Version":"1","Statement":[
 func TestAuthorize(t *testing.T) {
 	a := New(Config{Owner: Key{ID: "owner", Secret: "s"}})
 	a.SetPolicies("reader", parse(t, reader))
+	a.Record()
 	key := a.Assume("reader", time.Hour).ID
 	free := a.Assume("free", time.Hour).ID
 	for name, test := range map[string]struct {
@@ -134,4 +135,83 @@ func FuzzFits(f *testing.F) {
 			t.Errorf("a star does not fit %q", text)
 		}
 	})
+}
+
+// TestFill: what is left open is filled in, as often as there are values, and
+// nothing stays open.
+func TestFill(t *testing.T) {
+	const open = `{"Version":"1","Statement":[{"Effect":"Allow","Action":"oss:ListObjects","Resource":["acs:oss:*:*:<bucket>/<prefix>/a/*","acs:ots:*:*:instance/<instance>"],
+		"Condition":{"StringLike":{"oss:Prefix":"<prefix>/a/*"}}}]}`
+	for name, test := range map[string]struct {
+		values map[string][]string
+		want   []string
+	}{
+		"one": {map[string][]string{"bucket": {"b"}, "prefix": {"p/q"}, "instance": {"i"}},
+			[]string{`"acs:oss:*:*:b/p/q/a/*"`, `"acs:ots:*:*:instance/i"`, `"oss:Prefix": [`, `"p/q/a/*"`}},
+		"no prefix":     {map[string][]string{"bucket": {"b"}, "prefix": {""}, "instance": {"i"}}, []string{`"acs:oss:*:*:b/a/*"`, `"a/*"`}},
+		"two instances": {map[string][]string{"bucket": {"b"}, "prefix": {"p"}, "instance": {"i", "j"}}, []string{`"acs:ots:*:*:instance/i"`, `"acs:ots:*:*:instance/j"`}},
+		"left open":     {map[string][]string{"bucket": {"b"}, "prefix": {"p"}}, nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			got, err := Fill([]byte(open), test.values)
+			if test.want == nil {
+				if err == nil || !strings.Contains(err.Error(), "<instance>") {
+					t.Errorf("%s, %v", got, err)
+				}
+				return
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, w := range test.want {
+				if !strings.Contains(string(got), w) {
+					t.Errorf("it has no %s:\n%s", w, got)
+				}
+			}
+			parse(t, string(got))
+		})
+	}
+}
+
+// TestGrants: a policy less one of its grants refuses what that alone allowed,
+// and nothing else.
+func TestGrants(t *testing.T) {
+	p := parse(t, `{"Version":"1","Statement":[{"Effect":"Allow","Action":["x:A","x:B"],"Resource":["acs:x:::1","acs:x:::2"]},
+		{"Effect":"Deny","Action":"x:C","Resource":"*"}]}`)
+	grants := p.Grants()
+	if len(grants) != 4 {
+		t.Fatalf("%v", grants)
+	}
+	for _, gone := range grants {
+		less := p.Without(gone)
+		for _, g := range grants {
+			c := Call{Action: g.Action, Resource: g.Resource}
+			if gone.Covers(c) != (g == gone) {
+				t.Errorf("%v covers %v", gone, c)
+			}
+			if want := g != gone; (less.decide(c.Action, c.Resource, nil) == allowed) != want {
+				t.Errorf("without %v, %v is allowed: %t", gone, g, !want)
+			}
+		}
+	}
+}
+
+// TestRefused: whoever asked to be told of refusals is, also about roles that
+// act without a key.
+func TestRefused(t *testing.T) {
+	var told []string
+	a := New(Config{Owner: Key{ID: "owner"}, Refused: func(d *Denied) { told = append(told, d.Error()) }})
+	a.SetPolicies("reader", parse(t, reader))
+	if err := a.AuthorizeRole("reader", "ots:GetRange", "acs:ots:cn:1:instance/i/table/t", nil); err != nil {
+		t.Error(err)
+	}
+	if err := a.AuthorizeRole("reader", "ots:PutRow", "acs:ots:cn:1:instance/i/table/t", nil); err == nil {
+		t.Error("it may put rows")
+	}
+	if want := "the role reader may not ots:PutRow on acs:ots:cn:1:instance/i/table/t"; len(told) != 1 || told[0] != want {
+		t.Errorf("%q", told)
+	}
+	if calls, _ := a.Calls(); len(calls) != 0 {
+		t.Errorf("recorded unasked: %v", calls)
+	}
 }
