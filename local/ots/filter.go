@@ -5,7 +5,6 @@ import (
 	"regexp"
 
 	"github.com/aliyun/aliyun-tablestore-go-sdk/tablestore/otsprotocol"
-	"github.com/golang/protobuf/proto"
 
 	"github.com/tablevault/tablevault/local/ots/engine"
 	"github.com/tablevault/tablevault/shared/plainbuffer"
@@ -21,7 +20,7 @@ func parseFilter(b []byte) (*engine.Filter, *engine.Error) {
 		return nil, nil
 	}
 	var m otsprotocol.Filter
-	if err := proto.Unmarshal(b, &m); err != nil {
+	if err := unmarshal(b, &m); err != nil {
 		return nil, invalid("Deserialize filter failed.")
 	}
 	f, err := filterOf(&m, 0)
@@ -38,7 +37,7 @@ func filterOf(m *otsprotocol.Filter, depth int) (*engine.Filter, *engine.Error) 
 	switch m.GetType() {
 	case otsprotocol.FilterType_FT_SINGLE_COLUMN_VALUE:
 		var s otsprotocol.SingleColumnValueFilter
-		if err := proto.Unmarshal(m.Filter, &s); err != nil {
+		if err := unmarshal(m.Filter, &s); err != nil {
 			return nil, invalid("Deserialize relation filter failed.")
 		}
 		f := &engine.Filter{
@@ -64,7 +63,7 @@ func filterOf(m *otsprotocol.Filter, depth int) (*engine.Filter, *engine.Error) 
 		return f, nil
 	case otsprotocol.FilterType_FT_COMPOSITE_COLUMN_VALUE:
 		var s otsprotocol.CompositeColumnValueFilter
-		if err := proto.Unmarshal(m.Filter, &s); err != nil {
+		if err := unmarshal(m.Filter, &s); err != nil {
 			return nil, invalid("Deserialize composite filter failed.")
 		}
 		f := &engine.Filter{Logic: engine.Logic(s.GetCombinator())}
@@ -78,7 +77,7 @@ func filterOf(m *otsprotocol.Filter, depth int) (*engine.Filter, *engine.Error) 
 		return f, nil
 	case otsprotocol.FilterType_FT_COLUMN_PAGINATION:
 		var s otsprotocol.ColumnPaginationFilter
-		if err := proto.Unmarshal(m.Filter, &s); err != nil {
+		if err := unmarshal(m.Filter, &s); err != nil {
 			return nil, invalid("Deserialize column pagination filter failed.")
 		}
 		return &engine.Filter{Page: true, Offset: int(s.GetOffset()), Limit: int(s.GetLimit())}, nil

@@ -1,8 +1,12 @@
 package ots_test
 
 import (
+	"bytes"
 	"io"
 	"math/rand/v2"
+	"runtime"
+	"slices"
+	"strings"
 	"testing"
 
 	"github.com/aliyun/aliyun-tablestore-go-sdk/tablestore"
@@ -147,5 +151,68 @@ func TestMutatedRequests(t *testing.T) {
 	}
 	if good == 0 || bad == 0 {
 		t.Errorf("%d good answers, %d refusals", good, bad)
+	}
+}
+
+// TestMessageBounds sends messages that a decoder without bounds dies of, or
+// takes a hundred times their memory for.
+func TestMessageBounds(t *testing.T) {
+	s, err := ots.New(ots.Config{})
+	ok(t, err)
+	defer func() { ok(t, s.Close()) }()
+	create(t, inProcess(s), tablestore.TableOption{}, text)
+	// nested is n fields of a number in one another, within those of path.
+	nested := func(n int, number byte, path ...byte) []byte {
+		var heads [][]byte
+		size := 0
+		for i := range n + len(path) {
+			tag := number
+			if i >= n {
+				tag = path[len(path)-1-(i-n)]
+			}
+			head := append([]byte{tag<<3 | 2}, varint(size)...)
+			heads, size = append(heads, head), size+len(head)
+		}
+		slices.Reverse(heads)
+		return slices.Concat(heads...)
+	}
+	named := func(numbers ...byte) (b []byte) {
+		for _, n := range numbers {
+			b = append(b, n<<3|2, 1, 't')
+		}
+		return b
+	}
+	const levels, many = "more than 100 messages in one another", "more than 100000 fields"
+	for name, test := range map[string]struct {
+		op   string
+		body []byte
+		text string
+	}{
+		"fields of fields":   {"CreateSearchIndex", append(named(1, 2), nested(1_000_000, 8, 3, 1)...), levels},
+		"many fields":        {"CreateSearchIndex", append(append(named(1, 2), 3<<3|2, 0x80, 0x88, 0x7A), bytes.Repeat([]byte{1<<3 | 2, 0}, 1_000_000)...), many},
+		"many columns":       {"GetRow", append(named(1), bytes.Repeat([]byte{3<<3 | 2, 0}, 2_000_000)...), many},
+		"groups":             {"DescribeTable", append(named(1), bytes.Repeat([]byte{15<<3 | 3}, 5_000_000)...), "a field is of an unknown kind"},
+		"a query of queries": {"Search", append(append(named(1, 2), 4<<3|2, 0x80, 0x88, 0x7A), bytes.Repeat([]byte{11<<3 | 2, 0}, 1_000_000)...), many},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if test.op == "Search" {
+				ok(t, createSearch(inProcess(s), "t", fields("c")))
+			}
+			var before, after runtime.MemStats
+			runtime.ReadMemStats(&before)
+			res, err := s.RoundTrip(requestBytes(t, "http://in-process", test.op, test.body))
+			runtime.ReadMemStats(&after)
+			ok(t, err)
+			var refusal otsprotocol.Error
+			answer, err := io.ReadAll(res.Body)
+			ok(t, err)
+			ok(t, proto.Unmarshal(answer, &refusal))
+			if res.StatusCode != 400 || refusal.GetCode() != badParameter || !strings.Contains(refusal.GetMessage(), test.text) {
+				t.Errorf("answered %d, %v", res.StatusCode, &refusal)
+			}
+			if took := after.TotalAlloc - before.TotalAlloc; took > 64<<20 {
+				t.Errorf("%d bytes take %d MiB", len(test.body), took>>20)
+			}
+		})
 	}
 }

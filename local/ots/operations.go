@@ -104,7 +104,7 @@ func leftOut(op string) bool {
 
 // decode reads the request's message.
 func (c *call) decode(m proto.Message) *engine.Error {
-	if err := proto.Unmarshal(c.body, m); err != nil {
+	if err := unmarshal(c.body, m); err != nil {
 		return invalid("Failed to parse the protobuf of the request: %v.", err)
 	}
 	return nil

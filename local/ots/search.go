@@ -171,7 +171,7 @@ func (c *call) search() *engine.Error {
 		return err
 	}
 	var q otsprotocol.SearchQuery
-	if err := proto.Unmarshal(req.SearchQuery, &q); err != nil {
+	if err := unmarshal(req.SearchQuery, &q); err != nil {
 		return invalid("Failed to parse the search query: %v.", err)
 	}
 	e := c.server.engine
@@ -200,7 +200,7 @@ func (c *call) search() *engine.Error {
 		return invalid("The offset plus limit of search must be in range: [0, %d].", maxSearchReach)
 	}
 	var schema otsprotocol.IndexSchema
-	if err := proto.Unmarshal(x.Schema, &schema); err != nil {
+	if err := unmarshal(x.Schema, &schema); err != nil {
 		return invalid("Failed to parse the schema of search index: '%s': %v.", x.Name, err)
 	}
 	if len(q.Token) > 0 {
@@ -315,7 +315,7 @@ func (c *call) parallelScan() *engine.Error {
 		return err
 	}
 	var q otsprotocol.ScanQuery
-	if err := proto.Unmarshal(req.ScanQuery, &q); err != nil {
+	if err := unmarshal(req.ScanQuery, &q); err != nil {
 		return invalid("Failed to parse the scan query: %v.", err)
 	}
 	x, err := c.scanned(req.GetTableName(), req.GetIndexName())
@@ -341,7 +341,7 @@ func (c *call) parallelScan() *engine.Error {
 		}
 	}
 	var schema otsprotocol.IndexSchema
-	if err := proto.Unmarshal(x.Schema, &schema); err != nil {
+	if err := unmarshal(x.Schema, &schema); err != nil {
 		return invalid("Failed to parse the schema of search index: '%s': %v.", x.Name, err)
 	}
 	if req.ColumnsToGet.GetReturnType() == otsprotocol.ColumnReturnType_RETURN_ALL && req.ColumnsToGet != nil && req.ColumnsToGet.ReturnType != nil {

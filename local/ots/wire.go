@@ -3,10 +3,55 @@ package ots
 import (
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"math"
+
+	"github.com/golang/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
 
 	"github.com/tablevault/tablevault/local/ots/engine"
 )
+
+// What a message from the network may have. Its decoder calls itself for each
+// level, which for a request full of them is more stack than a process may have,
+// and takes a hundred times the bytes of a field that is an empty message.
+const (
+	maxLevels = 100
+	maxFields = 100_000
+	// smallMessage is the size of those that can't do harm whatever they have.
+	smallMessage = 64 << 10
+)
+
+// unmarshal decodes a message from the network.
+func unmarshal(b []byte, m proto.Message) error {
+	if len(b) > smallMessage {
+		fields := 0
+		if err := tame(b, proto.MessageReflect(m).Descriptor(), 1, &fields); err != nil {
+			return err
+		}
+	}
+	return proto.Unmarshal(b, m)
+}
+
+// tame fails if a message, which is on a level of another or on the first, has
+// more levels or fields than it may.
+func tame(b []byte, kind protoreflect.MessageDescriptor, level int, fields *int) error {
+	if level > maxLevels {
+		return fmt.Errorf("more than %d messages in one another", maxLevels)
+	}
+	return each(b, func(number uint64, wire int, _ uint64, data []byte) error {
+		if *fields++; *fields > maxFields {
+			return fmt.Errorf("more than %d fields", maxFields)
+		}
+		if wire != wireBytes {
+			return nil
+		}
+		if f := kind.Fields().ByNumber(protoreflect.FieldNumber(number)); f != nil && f.Message() != nil {
+			return tame(data, f.Message(), level+1, fields)
+		}
+		return nil
+	})
+}
 
 // A batch of writes is the one request that is decoded by hand: its rows stay
 // slices of the body.
