@@ -37,7 +37,9 @@ func beginS3(t *testing.T, locking s3.Locking, parameters string) (*s3.Server, *
 		}
 	})
 	maps.Copy(keys, map[string]string{
-		"TABLEVAULT_TABLESTORE_ENDPOINT": stack.Info.Tablestore, "TABLEVAULT_FC_ENDPOINT": stack.Functions, "FC_REGION": "local",
+		"TABLEVAULT_TABLESTORE_ENDPOINT": stack.Info.Tablestore, "TABLEVAULT_FC_ENDPOINT": stack.Functions,
+		// The rest is what s.yaml reads, in the shell of whoever deploys.
+		"TABLEVAULT_REGION": "local", "TABLEVAULT_ACCOUNT": "1", "TABLEVAULT_EXPORT_ROLE": "role",
 		"ALIBABA_CLOUD_ACCESS_KEY_ID": stack.AccessKeyID, "ALIBABA_CLOUD_ACCESS_KEY_SECRET": stack.AccessKeySecret,
 	})
 	for name, value := range keys {

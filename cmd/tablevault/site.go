@@ -8,11 +8,13 @@ import (
 	"net/url"
 	"os"
 	"path"
+	"regexp"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/tablevault/tablevault"
 	"github.com/tablevault/tablevault/local/stack"
 	"github.com/tablevault/tablevault/shared/backup"
 	"github.com/tablevault/tablevault/shared/function"
@@ -36,7 +38,7 @@ func siteFlags(c *cobra.Command, dir *string) {
 
 // openSite finds the site.
 func openSite(dir string) (*site, error) {
-	environ := os.Environ()
+	environ := operator(os.Environ())
 	region := ""
 	if dir != "" {
 		info, err := stack.Find(dir)
@@ -53,7 +55,7 @@ func openSite(dir string) (*site, error) {
 			"FC_REGION=local",
 		}
 	}
-	env, err := function.ReadEnv(environ)
+	env, err := function.ReadEnv(environ, deployed()...)
 	if err != nil {
 		return nil, fmt.Errorf("%w; or name a local stack with --stack DIR", err)
 	}
@@ -65,6 +67,31 @@ func openSite(dir string) (*site, error) {
 		Endpoint: env.FCEndpoint, Account: env.Account, Region: env.Region, Credentials: env.Credentials.Provider(),
 	})
 	return s, err
+}
+
+var setting = regexp.MustCompile(`env\('(TABLEVAULT_[A-Z0-9_]+)'`)
+
+// deployed are the names of the settings that s.yaml reads. Whoever deploys
+// has them in the same environment, for other commands than this one.
+func deployed() (names []string) {
+	for _, m := range setting.FindAllSubmatch(tablevault.Deployment, -1) {
+		names = append(names, string(m[1]))
+	}
+	return names
+}
+
+// operator is the environment of a person, in whose shell s.yaml's names say
+// what the platform tells a function by names of its own.
+func operator(environ []string) []string {
+	var more []string
+	for _, entry := range environ {
+		if v, ok := strings.CutPrefix(entry, "TABLEVAULT_REGION="); ok {
+			more = append(more, "FC_REGION="+v)
+		} else if v, ok := strings.CutPrefix(entry, "TABLEVAULT_ACCOUNT="); ok {
+			more = append(more, "FC_ACCOUNT_ID="+v)
+		}
+	}
+	return append(environ, more...)
 }
 
 // validate holds a command of the operator's against what functions take.

@@ -5,7 +5,7 @@
 //	server := s3.RunT(t)
 //	server.CreateBucket(ctx, "vault", s3.Locked)
 //
-// A test that can't have the server is skipped, and says why; where the environment has TABLEVAULT_S3_SERVER=required,
+// A test that can't have the server is skipped, and says why; where the environment has TEST_S3_SERVER=required,
 // it fails.
 package s3
 
@@ -218,9 +218,9 @@ func (s *Server) Uploads(ctx context.Context, bucket string) (int, error) {
 	return count, nil
 }
 
-// Required reports whether the environment has TABLEVAULT_S3_SERVER=required: then no test may be skipped, and those that
+// Required reports whether the environment has TEST_S3_SERVER=required: then no test may be skipped, and those that
 // take long are run in full.
-func Required() bool { return os.Getenv("TABLEVAULT_S3_SERVER") == "required" }
+func Required() bool { return os.Getenv("TEST_S3_SERVER") == "required" }
 
 // RunT starts a server that ends with the test, or skips the test if there can be none.
 func RunT(t testing.TB) *Server {

@@ -84,9 +84,9 @@ type Env struct {
 
 // ReadEnv reads environ, in the form of os.Environ, and validates it as a whole:
 // the error names every variable that is wrong, with its value. A variable that
-// begins with TABLEVAULT_ and is none of the above is an error, since it is a
-// setting that someone believes to be in force.
-func ReadEnv(environ []string) (Env, error) {
+// begins with TABLEVAULT_ and is neither one of the above nor one of the others is
+// an error, since it is a setting that someone believes to be in force.
+func ReadEnv(environ []string, others ...string) (Env, error) {
 	env := Env{
 		TablestoreEndpoint: publicEndpoint,
 		FunctionPrefix:     "tablevault-",
@@ -188,7 +188,7 @@ func ReadEnv(environ []string) (Env, error) {
 
 	var unknown []string
 	for name := range values {
-		if strings.HasPrefix(name, "TABLEVAULT_") {
+		if strings.HasPrefix(name, "TABLEVAULT_") && !slices.Contains(others, name) {
 			unknown = append(unknown, name)
 		}
 	}

@@ -121,7 +121,7 @@ func TestOneFault(t *testing.T) {
 	stride := 1
 	if !local.Required() {
 		stride = 3
-		t.Logf("every third request is struck; all are with TABLEVAULT_S3_SERVER=required")
+		t.Logf("every third request is struck; all are with TEST_S3_SERVER=required")
 	}
 	t.Logf("%d requests", len(requests))
 	if len(requests) < 15 {

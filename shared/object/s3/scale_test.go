@@ -25,7 +25,7 @@ func TestTwoWriters(t *testing.T) {
 	rounds, long := 1000, 10
 	if !local.Required() {
 		rounds, long = 100, 2
-		t.Logf("%d rounds; 1000 with TABLEVAULT_S3_SERVER=required", rounds)
+		t.Logf("%d rounds; 1000 with TEST_S3_SERVER=required", rounds)
 	}
 	server, config := bucket(t, local.Plain)
 	writers := [2]*s3.Store{open(t, config), open(t, config)}
@@ -96,7 +96,7 @@ func TestMemory(t *testing.T) {
 	size, most := int64(2<<30), uint64(64<<20)
 	if !local.Required() {
 		size = 200 << 20
-		t.Log("200 MB are streamed; 2 GB with TABLEVAULT_S3_SERVER=required")
+		t.Log("200 MB are streamed; 2 GB with TEST_S3_SERVER=required")
 	}
 	_, config := bucket(t, local.Plain)
 	store := open(t, config)

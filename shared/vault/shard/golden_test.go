@@ -226,15 +226,15 @@ func TestGolden(t *testing.T) {
 // TestPython: a reader in another language, over a stock Avro library, finds
 // the same rows in every golden shard.
 func TestPython(t *testing.T) {
-	python := os.Getenv("TABLEVAULT_PYTHON")
+	python := os.Getenv("TEST_PYTHON")
 	if python == "" {
 		python = "python3"
 	}
 	if out, err := exec.CommandContext(t.Context(), python, "-c", "import fastavro, zstandard").CombinedOutput(); err != nil {
-		if os.Getenv("TABLEVAULT_PYTHON") != "" {
-			t.Fatalf("TABLEVAULT_PYTHON=%s: %v: %s", python, err, out)
+		if os.Getenv("TEST_PYTHON") != "" {
+			t.Fatalf("TEST_PYTHON=%s: %v: %s", python, err, out)
 		}
-		t.Skipf("no %s with the modules of readers/python/requirements.txt: set TABLEVAULT_PYTHON to one", python)
+		t.Skipf("no %s with the modules of readers/python/requirements.txt: set TEST_PYTHON to one", python)
 	}
 	files := goldenShards(t)
 	for _, name := range slices.Sorted(maps.Keys(files)) {
