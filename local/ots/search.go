@@ -1,6 +1,9 @@
 package ots
 
 import (
+	"maps"
+	"slices"
+
 	"github.com/aliyun/aliyun-tablestore-go-sdk/tablestore/otsprotocol"
 	"github.com/golang/protobuf/proto"
 
@@ -24,6 +27,9 @@ func (c *call) createSearchIndex() *engine.Error {
 	x.Schema = messageField(c.body, 3)
 	if x.Schema == nil && x.Source == "" {
 		return invalid("The schema of search index: '%s' is missing.", x.Name)
+	}
+	if err := checkFields(x.Name, req.Schema.GetFieldSchemas()); err != nil {
+		return err
 	}
 	return c.server.engine.CreateSearchIndex(req.GetTableName(), x)
 }
@@ -146,18 +152,64 @@ func (c *call) updateSearchIndex() *engine.Error {
 	return c.server.engine.UpdateSearchIndex(req.GetTableName(), req.GetIndexName(), change)
 }
 
-// The most rows that a search or a scan returns, those that one asks for without
-// saying how many, and the greatest offset and limit together.
+// The service's limits: the fields of an index and how deep they are nested; the
+// rows of an answer, of one that has nothing but fields of the index, of one that
+// says not how many, and of a scan; the greatest offset and limit together.
 const (
+	maxSearchFields   = 1000
+	maxNestedFields   = 5
 	maxSearchRows     = 100
+	maxIndexedRows    = 1000
 	defaultSearchRows = 10
 	maxScanRows       = 2000
 	maxSearchReach    = 100000
 )
 
+// checkFields refuses more fields than an index can have.
+func checkFields(index string, fields []*otsprotocol.FieldSchema) *engine.Error {
+	left := maxSearchFields
+	var check func([]*otsprotocol.FieldSchema, int) *engine.Error
+	check = func(fields []*otsprotocol.FieldSchema, level int) *engine.Error {
+		if level > maxNestedFields && len(fields) > 0 {
+			return invalid("The fields of search index: '%s' are nested in more than %d levels.", index, maxNestedFields)
+		}
+		for _, f := range fields {
+			if left--; left < 0 {
+				return invalid("The number of fields of search index: '%s' exceeds the limit: %d.", index, maxSearchFields)
+			}
+			if err := check(f.FieldSchemas, level+1); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	return check(fields, 0)
+}
+
 // notMatchAll refuses queries that are left out.
 func notMatchAll(what string) *engine.Error {
 	return &engine.Error{Code: engine.CodeUnsupported, Message: "Unsupported operation: " + what + " is left out of the local server, which answers a plain MatchAllQuery."}
+}
+
+// checkQuery refuses queries for anything but all rows.
+func checkQuery(operation string, q *otsprotocol.Query) *engine.Error {
+	if q == nil {
+		return notMatchAll(operation + " without a query")
+	}
+	if kind := q.GetType(); kind != otsprotocol.QueryType_MATCH_ALL_QUERY {
+		return notMatchAll(operation + " with a " + kind.String())
+	}
+	return nil
+}
+
+// schemaOf is the decoded schema of an index, which was given by a client and
+// kept as it was.
+func schemaOf(x *engine.SearchIndex) (*otsprotocol.IndexSchema, *engine.Error) {
+	m := new(otsprotocol.IndexSchema)
+	if err := unmarshal(x.Schema, m); err != nil {
+		return nil, invalid("Failed to parse the schema of search index: '%s': %v.", x.Name, err)
+	}
+	return m, nil
 }
 
 // search answers queries for all rows: their number, and a page of them in the
@@ -179,42 +231,49 @@ func (c *call) search() *engine.Error {
 	if err != nil {
 		return err
 	}
+	if err := checkQuery("a Search", q.Query); err != nil {
+		return err
+	}
 	switch {
-	case q.Query == nil || q.Query.GetType() != otsprotocol.QueryType_MATCH_ALL_QUERY:
-		return notMatchAll("a Search with a " + q.Query.GetType().String())
 	case q.Collapse != nil:
 		return notMatchAll("a Search that collapses")
 	case q.Aggs != nil || q.GroupBys != nil:
 		return notMatchAll("a Search that aggregates")
 	case q.Highlight != nil || q.Filter != nil:
 		return notMatchAll("a Search that highlights or filters")
+	case len(req.RoutingValues) > 0:
+		return notMatchAll("a Search of some routing values")
+	}
+	schema, err := schemaOf(x)
+	if err != nil {
+		return err
 	}
 	sq := &engine.SearchQuery{Limit: defaultSearchRows, Offset: int(q.GetOffset()), Count: q.GetGetTotalCount()}
 	if q.Limit != nil {
 		sq.Limit = int(q.GetLimit())
 	}
-	if sq.Limit < 0 || sq.Limit > maxSearchRows {
-		return invalid("The limit of search must be in range: [0, %d].", maxSearchRows)
+	most := maxSearchRows
+	if searchColumns(sq, req.ColumnsToGet, schema) {
+		most = maxIndexedRows
+	}
+	if sq.Limit < 0 || sq.Limit > most {
+		return invalid("The limit of search must be in range: [0, %d].", most)
 	}
 	if sq.Offset < 0 || sq.Offset+sq.Limit > maxSearchReach {
 		return invalid("The offset plus limit of search must be in range: [0, %d].", maxSearchReach)
-	}
-	var schema otsprotocol.IndexSchema
-	if err := unmarshal(x.Schema, &schema); err != nil {
-		return invalid("Failed to parse the schema of search index: '%s': %v.", x.Name, err)
 	}
 	if len(q.Token) > 0 {
 		// It goes on with the order of the search that it is from.
 		if sq.Offset > 0 {
 			return invalid("The offset of search can't be given with a token.")
 		}
-		if sq.Backward, sq.After, err = parseSearchToken(q.Token); err != nil {
-			return err
-		}
-	} else if sq.Backward, err = searchOrder(q.Sort, &schema); err != nil {
+		sq.Backward, sq.After, err = parseSearchToken(q.Token)
+	} else {
+		sq.Backward, err = searchOrder(q.Sort, schema)
+	}
+	if err != nil {
 		return err
 	}
-	searchColumns(sq, req.ColumnsToGet, &schema)
 	page, err := e.Search(req.GetTableName(), req.GetIndexName(), sq)
 	if err != nil {
 		return err
@@ -240,19 +299,28 @@ func searchOrder(sort *otsprotocol.Sort, schema *otsprotocol.IndexSchema) (backw
 	return given[0].PkSort.GetOrder() == otsprotocol.SortOrder_SORT_ORDER_DESC, nil
 }
 
-// searchColumns are what the rows of a search have beside their keys.
-func searchColumns(q *engine.SearchQuery, wanted *otsprotocol.ColumnsToGet, schema *otsprotocol.IndexSchema) {
+// searchColumns makes q ask for what the rows of a search shall have beside
+// their keys, and says whether the index has all of it.
+func searchColumns(q *engine.SearchQuery, wanted *otsprotocol.ColumnsToGet, schema *otsprotocol.IndexSchema) (indexed bool) {
+	if wanted == nil || wanted.ReturnType == nil {
+		return true // not the message's default, but no columns
+	}
+	fields := map[string]bool{}
+	for _, f := range schema.GetFieldSchemas() {
+		fields[f.GetFieldName()] = true
+	}
+	indexed = true
 	switch wanted.GetReturnType() {
 	case otsprotocol.ColumnReturnType_RETURN_ALL:
-		// The default of the message, but not of a request without it.
-		q.All = wanted != nil && wanted.ReturnType != nil
+		q.All, indexed = true, false
 	case otsprotocol.ColumnReturnType_RETURN_SPECIFIED:
-		q.Columns = wanted.GetColumnNames()
-	case otsprotocol.ColumnReturnType_RETURN_ALL_FROM_INDEX:
-		for _, f := range schema.GetFieldSchemas() {
-			q.Columns = append(q.Columns, f.GetFieldName())
+		for _, name := range wanted.GetColumnNames() {
+			q.Columns, indexed = append(q.Columns, name), indexed && fields[name]
 		}
+	case otsprotocol.ColumnReturnType_RETURN_ALL_FROM_INDEX:
+		q.Columns = slices.Collect(maps.Keys(fields))
 	}
+	return indexed
 }
 
 // A token is its order, 1 for backward, and the stored key of the last row.
@@ -322,8 +390,8 @@ func (c *call) parallelScan() *engine.Error {
 	if err != nil {
 		return err
 	}
-	if q.Query == nil || q.Query.GetType() != otsprotocol.QueryType_MATCH_ALL_QUERY {
-		return notMatchAll("a ParallelScan with a " + q.Query.GetType().String())
+	if err := checkQuery("a ParallelScan", q.Query); err != nil {
+		return err
 	}
 	if q.GetMaxParallel() > 1 || q.GetCurrentParallelId() > 0 {
 		return invalid("The scan of search index: '%s' has one part, not number %d of %d.", x.Name, q.GetCurrentParallelId(), q.GetMaxParallel())
@@ -340,14 +408,13 @@ func (c *call) parallelScan() *engine.Error {
 			return err
 		}
 	}
-	var schema otsprotocol.IndexSchema
-	if err := unmarshal(x.Schema, &schema); err != nil {
-		return invalid("Failed to parse the schema of search index: '%s': %v.", x.Name, err)
+	schema, err := schemaOf(x)
+	if err != nil {
+		return err
 	}
-	if req.ColumnsToGet.GetReturnType() == otsprotocol.ColumnReturnType_RETURN_ALL && req.ColumnsToGet != nil && req.ColumnsToGet.ReturnType != nil {
+	if searchColumns(sq, req.ColumnsToGet, schema); sq.All {
 		return invalid("RETURN_ALL is not allowed for parallel scan.")
 	}
-	searchColumns(sq, req.ColumnsToGet, &schema)
 	page, err := c.server.engine.Search(req.GetTableName(), req.GetIndexName(), sq)
 	if err != nil {
 		return err

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"github.com/aliyun/aliyun-tablestore-go-sdk/tablestore"
 	"github.com/aliyun/aliyun-tablestore-go-sdk/tablestore/otsprotocol"
@@ -235,6 +236,108 @@ func TestSearchPages(t *testing.T) {
 	equal(t, "scanned rows", got, keys)
 }
 
+// TestSearchPageSizes ends pages before they have too many bytes.
+func TestSearchPageSizes(t *testing.T) {
+	s := start(t, ots.Config{})
+	c := inProcess(s)
+	create(t, c, tablestore.TableOption{}, integer)
+	ok(t, createSearch(c, "s", fields("c")))
+	for i := range 5 {
+		ok(t, put(c, key(i), cell{"c", strings.Repeat("x", 1500<<10), -1}, cell{"d", strings.Repeat("x", 1500<<10), -1}))
+	}
+	for _, test := range []struct {
+		name    string
+		columns *tablestore.ColumnsToGet
+		pages   []int
+	}{
+		{"keys", nil, []int{5}},
+		{"two to a page", &tablestore.ColumnsToGet{ReturnAllFromIndex: true}, []int{2, 2, 1}},
+		{"one to a page", &tablestore.ColumnsToGet{ReturnAll: true}, []int{1, 1, 1, 1, 1}},
+	} {
+		var got []int
+		rows := ""
+		var token []byte
+		for len(got) == 0 || token != nil {
+			res, err := matchAll(c, "s", wish{columns: test.columns, token: token})
+			ok(t, err)
+			got, token = append(got, len(res.Rows)), res.NextToken
+			for _, r := range res.Rows {
+				rows += keyText(r.PrimaryKey)
+			}
+		}
+		equal(t, test.name, got, test.pages)
+		if rows != "01234" {
+			t.Errorf("%s: the rows are %s", test.name, rows)
+		}
+	}
+}
+
+// FuzzSearch sends queries: the answer is a page of the table's rows or one of
+// the service's errors, and a token that was answered leads on.
+func FuzzSearch(f *testing.F) {
+	s, err := ots.New(ots.Config{})
+	ok(f, err)
+	f.Cleanup(func() { ok(f, s.Close()) })
+	c := inProcess(s)
+	create(f, c, tablestore.TableOption{}, text)
+	ok(f, createSearch(c, "s", fields("c")))
+	for _, k := range []string{"a", "b", "c"} {
+		ok(f, put(c, key(k), cell{"c", "v", -1}))
+	}
+	all := &otsprotocol.Query{Type: otsprotocol.QueryType_MATCH_ALL_QUERY.Enum(), Query: []byte{}}
+	for _, m := range []proto.Message{
+		&otsprotocol.SearchQuery{Query: all, Limit: proto.Int32(2), GetTotalCount: proto.Bool(true)},
+		&otsprotocol.SearchQuery{Query: all, Offset: proto.Int32(2), Sort: &otsprotocol.Sort{Sorter: []*otsprotocol.Sorter{{PkSort: &otsprotocol.PrimaryKeySort{Order: otsprotocol.SortOrder_SORT_ORDER_DESC.Enum()}}}}},
+		&otsprotocol.SearchQuery{Query: all, Token: []byte{1, 3, 'b'}},
+		&otsprotocol.SearchQuery{Query: &otsprotocol.Query{Type: otsprotocol.QueryType_TERM_QUERY.Enum()}},
+		&otsprotocol.SearchQuery{Query: all, Aggs: &otsprotocol.Aggregations{Aggs: []*otsprotocol.Aggregation{{Name: proto.String("a")}}}},
+		&otsprotocol.ScanQuery{Query: all, Limit: proto.Int32(2), MaxParallel: proto.Int32(1)},
+	} {
+		b, err := proto.Marshal(m)
+		ok(f, err)
+		_, scan := m.(*otsprotocol.ScanQuery)
+		f.Add(scan, b, int32(otsprotocol.ColumnReturnType_RETURN_ALL_FROM_INDEX), "c")
+	}
+	f.Fuzz(func(t *testing.T, scan bool, query []byte, kind int32, column string) {
+		if !utf8.ValidString(column) {
+			return
+		}
+		w := wireTo(t, s)
+		columns := &otsprotocol.ColumnsToGet{ReturnType: otsprotocol.ColumnReturnType(kind).Enum(), ColumnNames: []string{column}}
+		for range 5 {
+			var token []byte
+			var rows int
+			if scan {
+				var res otsprotocol.ParallelScanResponse
+				if err := w.ask("ParallelScan", &otsprotocol.ParallelScanRequest{TableName: proto.String("t"), IndexName: proto.String("s"), ColumnsToGet: columns, ScanQuery: query}, &res); err != nil {
+					return
+				}
+				token, rows = res.NextToken, len(res.Rows)
+			} else {
+				var res otsprotocol.SearchResponse
+				if err := w.ask("Search", &otsprotocol.SearchRequest{TableName: proto.String("t"), IndexName: proto.String("s"), ColumnsToGet: columns, SearchQuery: query}, &res); err != nil {
+					return
+				}
+				token, rows = res.NextToken, len(res.Rows)
+			}
+			if rows > 3 {
+				t.Fatalf("a page of %d rows", rows)
+			}
+			if token == nil {
+				return
+			}
+			var rest proto.Message = &otsprotocol.SearchQuery{Query: all, Token: token, Limit: proto.Int32(1)}
+			if scan {
+				rest = &otsprotocol.ScanQuery{Query: all, Token: token, Limit: proto.Int32(1)}
+			}
+			var err error
+			query, err = proto.Marshal(rest)
+			ok(t, err)
+		}
+		t.Fatal("the pages do not end")
+	})
+}
+
 // TestSearchPhases follows an index while it is built and while its rows expire.
 func TestSearchPhases(t *testing.T) {
 	now := newClock(time.UnixMilli(1_700_000_000_000))
@@ -350,6 +453,19 @@ func TestRefusedSearches(t *testing.T) {
 	_, err = c.DeleteTable(&tablestore.DeleteTableRequest{TableName: "t"})
 	want(t, err, 400, badParameter, "Table has search index, please delete search index first.")
 
+	many := make([]string, 1001)
+	for i := range many {
+		many[i] = fmt.Sprint("f", i)
+	}
+	want(t, createSearch(c, "y", fields(many...)), 400, badParameter, "The number of fields of search index: 'y' exceeds the limit: 1000.")
+	deep := fields("f")
+	for range 5 {
+		deep.FieldSchemas = []*tablestore.FieldSchema{{FieldName: proto.String("n"), FieldType: tablestore.FieldType_NESTED, FieldSchemas: deep.FieldSchemas}}
+	}
+	ok(t, createSearch(c, "y", deep))
+	deep.FieldSchemas = []*tablestore.FieldSchema{{FieldName: proto.String("n"), FieldType: tablestore.FieldType_NESTED, FieldSchemas: deep.FieldSchemas}}
+	want(t, createSearch(c, "z", deep), 400, badParameter, "The fields of search index: 'z' are nested in more than 5 levels.")
+
 	for name, w := range map[string]wish{
 		"TERM_QUERY":      {query: &search.TermQuery{FieldName: "c", Term: "v"}},
 		"that sorts by":   {sort: &search.FieldSort{FieldName: "c"}},
@@ -362,13 +478,34 @@ func TestRefusedSearches(t *testing.T) {
 		}
 	}
 	for what, w := range map[string]wish{
-		"The limit of search must be in range: [0, 100].":                {limit: 101},
-		"The offset plus limit of search must be in range: [0, 100000].": {offset: 99991},
-		"The token of search is invalid.":                                {token: []byte{2, 3}},
-		"The offset of search can't be given with a token.":              {token: []byte{0, 3}, offset: 1},
+		"The limit of search must be in range: [0, 1000].":                                                 {limit: 1001},
+		"The limit of search must be in range: [0, 100].":                                                  {limit: 101, columns: &tablestore.ColumnsToGet{Columns: []string{"none"}}},
+		"The offset plus limit of search must be in range: [0, 100000].":                                   {offset: 99991},
+		"The token of search is invalid.":                                                                  {token: []byte{2, 3}},
+		"The offset of search can't be given with a token.":                                                {token: []byte{0, 3}, offset: 1},
+		"The number of columns from the request exceeds the limit, limit count: 1024, column count: 1025.": {columns: &tablestore.ColumnsToGet{Columns: make([]string, 1025)}},
 	} {
 		_, err := matchAll(c, "s", w)
 		want(t, err, 400, badParameter, what)
+	}
+	for _, w := range []wish{
+		{limit: 1000}, {limit: 1000, columns: &tablestore.ColumnsToGet{ReturnAllFromIndex: true}},
+		{limit: 1000, columns: &tablestore.ColumnsToGet{Columns: []string{"c"}}}, {limit: 100, columns: &tablestore.ColumnsToGet{ReturnAll: true}},
+	} {
+		_, err := matchAll(c, "s", w)
+		ok(t, err)
+	}
+	// What the SDK can't say.
+	all, err := proto.Marshal(&otsprotocol.SearchQuery{Query: &otsprotocol.Query{Type: otsprotocol.QueryType_MATCH_ALL_QUERY.Enum()}})
+	ok(t, err)
+	for message, r := range map[string]*otsprotocol.SearchRequest{
+		"a Search of some routing values": {SearchQuery: all, RoutingValues: [][]byte{{1}}},
+		"a Search without a query":        {},
+	} {
+		r.TableName, r.IndexName = proto.String("t"), proto.String("s")
+		if err := send(t, s, "Search", r, nil); err.GetCode() != engine.CodeUnsupported || !strings.Contains(err.GetMessage(), message) {
+			t.Errorf("%s is answered %v", message, err)
+		}
 	}
 	_, err = matchAll(c, "none", wish{})
 	want(t, err, 404, "OTSObjectNotExist", "Requested search index does not exist.")

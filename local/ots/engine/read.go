@@ -70,9 +70,13 @@ func (e *Engine) CheckQuery(q *Query) *Error {
 	return q.check(MaxReadColumns, MaxFilters)
 }
 
+func tooManyColumns(limit, n int) *Error {
+	return invalid("The number of columns from the request exceeds the limit, limit count: %d, column count: %d.", limit, n)
+}
+
 func (q *Query) check(columns, filters int) *Error {
 	if len(q.Columns) > columns {
-		return invalid("The number of columns from the request exceeds the limit, limit count: %d, column count: %d.", columns, len(q.Columns))
+		return tooManyColumns(columns, len(q.Columns))
 	}
 	for _, c := range q.Columns {
 		if err := checkColumnName([]byte(c)); err != nil {

@@ -232,7 +232,8 @@ func (e *Engine) Count(table string) (rows, size int64, _ *Error) {
 }
 
 // A SearchQuery asks for all rows of a search index, a page at a time, in the
-// order of their keys.
+// order of their keys. A page ends at its limit or, as those of a range do, with
+// the row before it has too many bytes.
 type SearchQuery struct {
 	All      bool     // every column of the row
 	Columns  []string // or these
@@ -256,6 +257,9 @@ type SearchPage struct {
 // Search returns a page of rows: the newest version of each column, as the table
 // has them. An index that is being built has none yet.
 func (e *Engine) Search(table, index string, q *SearchQuery) (*SearchPage, *Error) {
+	if n := len(q.Columns); n > MaxReadColumns {
+		return nil, tooManyColumns(MaxReadColumns, n)
+	}
 	x, err := e.SearchIndex(table, index)
 	if err != nil {
 		return nil, err
@@ -295,7 +299,7 @@ func (e *Engine) Search(table, index string, q *SearchQuery) (*SearchPage, *Erro
 			return nil, AsError(err)
 		}
 	}
-	skip, size := q.Offset, 0
+	skip, size, most := q.Offset, 0, e.pageSize()
 	var failed error
 	var last []byte
 	visit := func(key, value []byte) bool {
@@ -316,11 +320,17 @@ func (e *Engine) Search(table, index string, q *SearchQuery) (*SearchPage, *Erro
 		}
 		var row []byte
 		var n int
-		row, _, n, _, failed = r.serve(plainbuffer.AppendHeader(nil), rec, nil)
+		if row, _, n, _, failed = r.serve(plainbuffer.AppendHeader(nil), rec, nil); failed != nil {
+			return false
+		}
+		if size+n > most && len(page.Rows) > 0 {
+			page.Next = last
+			return false
+		}
 		page.Rows = append(page.Rows, row)
 		size += n
 		last = append(last[:0], key[len(d.Prefix):]...)
-		return failed == nil
+		return true
 	}
 	if q.Limit > 0 {
 		failed = e.store.View(d.Space, func(s kv.Reader) error {
