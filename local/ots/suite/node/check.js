@@ -3,17 +3,17 @@
 // Go SDK's, and verifies both checksums of every row, the answer's checksum and
 // its signature.
 //
-//	OTS_ENDPOINT=http://127.0.0.1:1234 OTS_ACCESS_KEY_ID=… OTS_ACCESS_KEY_SECRET=… node check.js
+//	TABLESTORE_ENDPOINT=http://127.0.0.1:1234 TABLESTORE_INSTANCE=local TABLESTORE_ACCESS_KEY_ID=… TABLESTORE_ACCESS_KEY_SECRET=… node check.js
 'use strict';
 const assert = require('assert');
 const TableStore = require('tablestore');
 const { Long, INF_MIN, INF_MAX } = TableStore;
 
 const client = new TableStore.Client({
-  endpoint: process.env.OTS_ENDPOINT,
-  instancename: 'local',
-  accessKeyId: process.env.OTS_ACCESS_KEY_ID,
-  secretAccessKey: process.env.OTS_ACCESS_KEY_SECRET,
+  endpoint: process.env.TABLESTORE_ENDPOINT,
+  instancename: process.env.TABLESTORE_INSTANCE,
+  accessKeyId: process.env.TABLESTORE_ACCESS_KEY_ID,
+  secretAccessKey: process.env.TABLESTORE_ACCESS_KEY_SECRET,
 });
 const call = (name, params) => client[name](params);
 const ignore = () => new TableStore.Condition(TableStore.RowExistenceExpectation.IGNORE, null);
