@@ -20,6 +20,10 @@ func export(ctx context.Context, inv *function.Invocation, cmd function.Command)
 	if err != nil {
 		return nil, err
 	}
+	var share parts.Share
+	if err := parts.Settings(cmd, &share); err != nil {
+		return nil, err
+	}
 	repo, err := parts.Repository(ctx, inv)
 	if err != nil {
 		return parts.Fail(backup.ExportReply{}, err)
@@ -35,6 +39,7 @@ func export(ctx context.Context, inv *function.Invocation, cmd function.Command)
 	e := &backup.Exporter{Repo: repo, Tables: tables, Work: work, Log: inv.Log}
 	reply, err := e.Export(ctx, parts.Run(inv), backup.Work{
 		Verb: backup.VerbExport, Table: id, Backup: vault.BackupID(cmd.Backup), Segment: vault.SegmentID(cmd.Segment), Start: cmd.Start,
+		ReadUnits: share.ReadUnits,
 	})
 	return parts.Fail(reply, err)
 }

@@ -45,6 +45,7 @@ func planner(inv *function.Invocation, repo *backup.Repository, instance string)
 	}
 	return &backup.Planner{
 		Repo: repo, Tables: tables, Endpoint: parts.Endpoint(inv, instance), Work: work, Log: inv.Log, Now: time.Now, Workers: wanted.Workers.Most,
+		Slow: inv.Env.SplitAfter,
 	}, nil
 }
 
@@ -127,7 +128,7 @@ func tick(ctx context.Context, inv *function.Invocation, cmd function.Command) (
 	// then the tick fails, so that someone hears of it.
 	wanted, policyErr := parts.Policy(inv)
 	r := &backup.Reconciler{
-		Repo: repo, Policy: wanted, Region: parts.Region(inv), Work: work, Log: inv.Log,
+		Repo: repo, Policy: wanted, Region: parts.Region(inv), Work: work, Log: inv.Log, Slow: inv.Env.SplitAfter,
 		Open: func(instance string) (backup.Instance, string, error) {
 			tables, err := parts.Tables(inv, instance)
 			return tables, parts.Endpoint(inv, instance), err

@@ -55,6 +55,9 @@ type Work struct {
 	Segment vault.SegmentID
 	// Request is the name of the request to be looked at.
 	Request string
+	// ReadUnits is what the worker may read per second, in read units; 0 for as
+	// much as there is.
+	ReadUnits float64
 	// Start is the number of the start that this work will be; with the rest it
 	// makes the id of the task, so that a second dispatch of one start is one
 	// task.
@@ -85,6 +88,8 @@ type Run struct {
 	// Stop is when to stop at a page boundary, save and hand over; Until is
 	// when the platform ends the invocation. Zero means never.
 	Stop, Until time.Time
+	// Retry counts the deliveries of the event before this one that failed.
+	Retry int
 	// Now is the clock. It stamps notes and measures time left, and decides
 	// nothing about coverage.
 	Now func() time.Time

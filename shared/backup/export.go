@@ -34,6 +34,8 @@ type Exporter struct {
 	// Encoders is how many pages are encoded at a time, 0 for one per
 	// processor.
 	Encoders int
+	// MaxStarts bounds the starts of a segment, 0 for MaxStarts.
+	MaxStarts int
 	// pages are the buffers of lanes, kept from one part to the next.
 	pages pool
 }
@@ -51,22 +53,35 @@ const (
 	maxPage = 4 << 20
 )
 
-// maxStarts bounds the hops of a segment: an export that needs more commits
-// too little in each.
-const maxStarts = 10_000
+// MaxStarts bounds the starts of a segment: work that needs more commits too
+// little in each. Progress shows how many there were.
+const MaxStarts = 10_000
+
+// maxIdle is how many starts in a row may come to nothing, without a word, before
+// a segment counts as failed.
+const maxIdle = 20
 
 // ExportReply is what one invocation came to.
 type ExportReply struct {
+	// Segment is the one that was worked on last, Start the number of its start.
 	Segment vault.SegmentID `json:"segment"`
 	Start   int             `json:"start"`
-	Parts   int             `json:"parts"`
-	Rows    int64           `json:"rows"`
+	// Ended counts the segments that the invocation brought to their ends, Split
+	// those that it split.
+	Ended int   `json:"ended"`
+	Split int   `json:"split,omitempty"`
+	Parts int   `json:"parts"`
+	Rows  int64 `json:"rows"`
 	// RawBytes is the size of the rows as PlainBuffer, StoredBytes of the
 	// shards.
 	RawBytes    int64 `json:"raw_bytes"`
 	StoredBytes int64 `json:"stored_bytes"`
-	// Done says that the segment has ended, Continued that another invocation
-	// goes on, Superseded that another one already does.
+	// MarginMS is what was kept for closing in the end, in milliseconds.
+	MarginMS int64 `json:"margin_ms,omitempty"`
+	// Pace is what held the last part back.
+	Pace *vault.Pace `json:"pace,omitempty"`
+	// Done says that the last segment has ended, Continued that another
+	// invocation goes on, Superseded that another one already does.
 	Done       bool `json:"done"`
 	Continued  bool `json:"continued,omitempty"`
 	Superseded bool `json:"superseded,omitempty"`
@@ -76,38 +91,103 @@ type ExportReply struct {
 // ends, or until run says stop; then it hands over to the next start. A part
 // exists when its slot does. If another execution wins a slot, this one's shard
 // is an orphan and the other goes on.
+//
+// A worker that is done with its segment goes on with others of its group, and of
+// the groups after it, that nobody has begun, for as long as there is time: so as
+// many work as were dispatched, until nothing is left.
 func (e *Exporter) Export(ctx context.Context, run Run, w Work) (ExportReply, error) {
-	reply := ExportReply{Segment: w.Segment, Start: w.Start}
 	b := vault.Backup{Table: w.Table, ID: w.Backup}
-	what := fmt.Sprintf("export segment %s of backup %s of %s", w.Segment, b.ID, b.Table)
-	if over, err := e.Repo.exists(ctx, b.Manifest()); err != nil {
-		return reply, fmt.Errorf("%s: %w", what, err)
-	} else if over {
-		reply.Superseded = true
-		return reply, nil
+	x := &export{Exporter: e, run: run, backup: b, work: w, margin: newMargin(run), pace: &pacer{budget: w.ReadUnits}}
+	x.reply = ExportReply{Segment: w.Segment, Start: w.Start}
+	err := x.all(ctx)
+	if !x.run.Stop.IsZero() {
+		x.reply.MarginMS = x.run.Until.Sub(x.run.Stop).Milliseconds()
 	}
-	plan, _, err := e.Repo.Plan(ctx, b)
+	return x.reply, err
+}
+
+// export is an invocation of an exporter.
+type export struct {
+	*Exporter
+	run      Run
+	backup   vault.Backup
+	work     Work
+	plan     *vault.Plan
+	encoders chan *shard.Encoder
+	margin   margin
+	pace     *pacer
+	ask      asking
+	picker   picker
+	reply    ExportReply
+}
+
+func (x *export) what(s vault.SegmentID) string {
+	return fmt.Sprintf("export segment %s of backup %s of %s", s, x.backup.ID, x.backup.Table)
+}
+
+// all works on the segment of the command, and on what it finds after it.
+func (x *export) all(ctx context.Context) error {
+	what, log := x.what(x.work.Segment), x.backup.Log()
+	over, err := x.Repo.exists(ctx, x.backup.Manifest())
 	if err != nil {
-		return reply, fmt.Errorf("%s: %w", what, err)
+		return fmt.Errorf("%s: %w", what, err)
 	}
-	s, err := e.Repo.findSegment(ctx, plan, b.Log(), w.Segment)
+	if over {
+		x.reply.Superseded = true
+		return nil
+	}
+	if x.plan, _, err = x.Repo.Plan(ctx, x.backup); err != nil {
+		return fmt.Errorf("%s: %w", what, err)
+	}
+	x.encoders = x.newEncoders(x.plan)
+	s, err := x.Repo.findSegment(ctx, x.plan, log, x.work.Segment)
 	if err != nil {
-		return reply, fmt.Errorf("%s: %w", what, err)
+		return fmt.Errorf("%s: %w", what, err)
 	}
-	if reply.Start, err = e.Repo.begin(ctx, b.Log(), s.ID, w.Start, run); err != nil {
-		return reply, fmt.Errorf("%s: %w", what, err)
+	if x.run.Retry == 0 {
+		// A second delivery, or one that was late: the start is at work, perhaps
+		// under another worker that was free before.
+		if x.reply.Superseded, err = x.Repo.atWork(ctx, log, s.ID, x.work.Start, x.run); err != nil {
+			return fmt.Errorf("%s: %w", what, err)
+		}
 	}
-	err = e.segment(ctx, run, b, plan, s, &reply)
+	if !x.reply.Superseded {
+		if err := x.one(ctx, s, x.work.Start, false); err != nil {
+			return err
+		}
+	}
+	for {
+		next, err := x.pick(ctx, s)
+		if err != nil {
+			return fmt.Errorf("%s: find another segment: %w", x.what(s.ID), err)
+		}
+		if next == nil {
+			return nil
+		}
+		s = *next
+		if err := x.one(ctx, s, 0, true); err != nil {
+			return err
+		}
+	}
+}
+
+// one works on a segment, whose start may be claimed already, and notes what goes
+// wrong.
+func (x *export) one(ctx context.Context, s vault.Segment, start int, claimed bool) error {
+	x.reply.Segment, x.reply.Start = s.ID, start
+	x.reply.Done, x.reply.Superseded = false, false
+	err := x.segment(ctx, s, start, claimed)
 	if err != nil {
-		err = e.Repo.fail(ctx, b.Log(), s.ID, reply.Start, run, permanent(err), fmt.Errorf("%s: %w", what, err))
+		err = x.Repo.fail(ctx, x.backup.Log(), s.ID, x.reply.Start, x.run, permanent(err), fmt.Errorf("%s: %w", x.what(s.ID), err))
 	}
-	return reply, err
+	return err
 }
 
 // permanent says whether a second try would fail the same way.
 func permanent(err error) bool {
 	for _, mark := range []error{
-		table.ErrNotExist, table.ErrExist, table.ErrPermission, table.ErrInvalid, fs.ErrPermission, vault.ErrVersion, vault.ErrCorrupt, errSchema, errHops,
+		table.ErrNotExist, table.ErrExist, table.ErrPermission, table.ErrInvalid, fs.ErrPermission, vault.ErrVersion, vault.ErrCorrupt,
+		errSchema, errStarts, errIdle,
 	} {
 		if errors.Is(err, mark) {
 			return true
@@ -122,56 +202,134 @@ func Permanent(err error) bool { return permanent(err) }
 
 var (
 	errSchema = errors.New("the table's schema is not the planned one")
-	errHops   = errors.New("too many starts")
+	errStarts = errors.New("too many starts")
+	errIdle   = errors.New("no start comes further")
 )
 
-func (e *Exporter) segment(ctx context.Context, run Run, b vault.Backup, plan *vault.Plan, s vault.Segment, reply *ExportReply) error {
-	log, err := e.Repo.readLog(ctx, b.Log(), s)
+func (x *export) segment(ctx context.Context, s vault.Segment, start int, claimed bool) error {
+	names := x.backup.Log()
+	log, err := x.Repo.readLog(ctx, names, s)
 	if err != nil {
 		return err
 	}
-	encoders := e.encoders(plan)
-	for !log.ended {
-		if reply.Parts > 0 && run.stopping() {
-			if reply.Start+1 >= maxStarts {
-				return fmt.Errorf("%w: %d, and the segment has not ended; give the function more time or plan smaller segments", errHops, maxStarts)
-			}
-			next := Work{Verb: VerbExport, Table: b.Table, Backup: b.ID, Segment: s.ID, Start: reply.Start + 1}
-			if err := e.Work.Submit(ctx, next); err != nil {
-				return fmt.Errorf("continue: %w", err)
-			}
-			reply.Continued = true
-			return nil
+	if log.ended {
+		x.reply.Done = true
+		return x.end(ctx, log)
+	}
+	idle := 0
+	if !claimed {
+		if idle, err = x.begin(ctx, log, start); err != nil {
+			return err
 		}
-		part, readErr := e.part(ctx, run, b, plan, log, encoders)
+	}
+	x.margin.resume(log, idle)
+	x.ask.reset(x.reply.Start > 0)
+	for parts := 0; !log.ended; parts++ {
+		x.run.Stop = x.margin.stop()
+		if parts > 0 && x.run.stopping() {
+			return x.handOver(ctx, s.ID)
+		}
+		if asked, err := x.asked(ctx, s.ID); err != nil {
+			return err
+		} else if asked {
+			split, err := x.split(ctx, log)
+			if err != nil || split {
+				return err
+			}
+		}
+		part, readErr := x.part(ctx, log)
 		if part == nil {
 			return readErr
 		}
 		// What was read before an error is as good as any: keep it, then report.
-		slot := &vault.Slot{Segment: s.ID, Slot: len(log.slots), Start: reply.Start, Part: part}
-		mine, err := e.Repo.decide(ctx, b.Log().Slot(s.ID, slot.Slot), slot)
+		slot := &vault.Slot{Segment: s.ID, Slot: len(log.slots), Start: x.reply.Start, Part: part}
+		mine, err := x.Repo.decide(ctx, names.Slot(s.ID, slot.Slot), slot)
 		if err != nil {
 			return errors.Join(err, readErr)
 		}
 		if !mine {
-			reply.Superseded = true
+			x.reply.Superseded = true
 			return nil
 		}
 		if err := log.add(slot); err != nil {
 			return err
 		}
-		reply.Parts++
-		reply.Rows += part.Rows
-		reply.RawBytes += part.RawBytes
-		reply.StoredBytes += part.Shard.Bytes
+		x.margin.closed(time.Duration(part.ClosingMS) * time.Millisecond)
+		x.reply.Parts++
+		x.reply.Rows += part.Rows
+		x.reply.RawBytes += part.RawBytes
+		x.reply.StoredBytes += part.Shard.Bytes
+		x.reply.Pace = part.Pace
 		if readErr != nil {
 			return readErr
 		}
 	}
-	if err := e.Repo.mark(ctx, b.Log().Done(s.ID)); err != nil {
+	x.reply.Done = true
+	x.reply.Ended++
+	return x.end(ctx, log)
+}
+
+// begin notes the start of a segment. It returns how many starts before it came to
+// nothing, and refuses after too many.
+func (x *export) begin(ctx context.Context, log *segmentLog, start int) (idle int, err error) {
+	names, s := x.backup.Log(), log.segment.ID
+	if idle, err = x.Repo.idle(ctx, names, s, start, len(log.slots)); err != nil {
+		return 0, err
+	}
+	n := vault.Note{Segment: s, Start: start, Slot: len(log.slots), Idle: idle}
+	if idle >= maxIdle {
+		n.Idle = 0 // whoever has it started nevertheless gives it as many tries
+	}
+	if x.reply.Start, err = x.Repo.begin(ctx, names, n, x.run); err != nil {
+		return 0, err
+	}
+	if idle >= maxIdle {
+		return 0, fmt.Errorf("%w: %d in a row have died with %d parts stored, the last as start %d; look at the function's log for its end, and give it more memory or time",
+			errIdle, idle, len(log.slots), start-1)
+	}
+	return idle, nil
+}
+
+// handOver lets another invocation go on with the segment.
+func (x *export) handOver(ctx context.Context, s vault.SegmentID) error {
+	most := cmp.Or(x.MaxStarts, MaxStarts)
+	if x.reply.Start+1 >= most {
+		return fmt.Errorf("%w: %d, and the segment has not ended; give the function more time or plan smaller segments", errStarts, most)
+	}
+	if err := x.submit(ctx, s, x.reply.Start+1); err != nil {
+		return fmt.Errorf("continue: %w", err)
+	}
+	x.reply.Continued = true
+	return nil
+}
+
+func (x *export) submit(ctx context.Context, s vault.SegmentID, start int) error {
+	next := x.work
+	next.Segment, next.Start = s, start
+	return x.Work.Submit(ctx, next)
+}
+
+// end marks a segment as ended, and has what it was split into worked on.
+func (x *export) end(ctx context.Context, log *segmentLog) error {
+	if log.split == nil {
+		return x.Repo.mark(ctx, x.backup.Log().Done(log.segment.ID))
+	}
+	children := log.split.Children
+	if err := x.Repo.mark(ctx, x.backup.Log().Split(log.segment.ID, len(children))); err != nil {
 		return err
 	}
-	reply.Done = true
+	// This worker goes on with one of them. Those for which no worker is planned
+	// wait for one that is done, or for the planner.
+	x.picker.prefer(children)
+	var a vault.Ask
+	if _, err := x.Repo.read(ctx, x.backup.Log().Ask(log.segment.ID), &a); err != nil {
+		return err
+	}
+	for _, c := range children[1:min(len(children), a.Children)] {
+		if err := x.submit(ctx, c.ID, 0); err != nil {
+			return fmt.Errorf("dispatch segment %s: %w", c.ID, err)
+		}
+	}
 	return nil
 }
 
@@ -179,8 +337,8 @@ func (e *Exporter) segment(ctx context.Context, run Run, b vault.Backup, plan *v
 // shard is large enough, run says stop, or the lanes have ended. It returns
 // nil and an error if nothing could be kept; a part and an error if reading
 // broke off and what was read before can be kept.
-func (e *Exporter) part(ctx context.Context, run Run, b vault.Backup, plan *vault.Plan, log *segmentLog,
-	encoders chan *shard.Encoder) (*vault.Part, error) {
+func (x *export) part(ctx context.Context, log *segmentLog) (*vault.Part, error) {
+	e, b, plan := x.Exporter, x.backup, x.plan
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	name := b.Shard(log.segment.ID, randomName())
@@ -192,12 +350,15 @@ func (e *Exporter) part(ctx context.Context, run Run, b vault.Backup, plan *vaul
 	if err != nil {
 		return nil, errors.Join(err, up.abort(err))
 	}
-	p := &partRun{exporter: e, run: run, plan: plan, writer: w, encoders: encoders, limit: plan.Settings.PartBytes}
+	p := &partRun{export: x, writer: w, limit: plan.Settings.PartBytes}
 	p.lanes = make([]laneRun, len(log.next))
 	for i, lane := range log.segment.Lanes() {
 		p.lanes[i] = laneRun{at: i, from: log.next[i], next: log.next[i], end: lane.End}
 	}
+	watched := x.watchAsk(ctx, log.segment.ID, p.stop)
 	readErr := p.read(ctx)
+	read := time.Now()
+	watched()
 	if p.broken != nil || readErr != nil && (p.pages == 0 || ctx.Err() != nil) {
 		err := cmp.Or(p.broken, readErr)
 		return nil, errors.Join(err, up.abort(err))
@@ -218,18 +379,15 @@ func (e *Exporter) part(ctx context.Context, run Run, b vault.Backup, plan *vaul
 	if part.Index, err = index.finish(); err != nil {
 		return nil, fmt.Errorf("write %s: %w", vault.Index(name), err)
 	}
+	part.ClosingMS, part.Pace = time.Since(read).Milliseconds(), x.pace.take()
 	return part, readErr
 }
 
 // partRun is one shard in the making.
 type partRun struct {
-	exporter *Exporter
-	run      Run
-	plan     *vault.Plan
-	limit    int64
-
-	lanes    []laneRun
-	encoders chan *shard.Encoder
+	*export
+	limit int64
+	lanes []laneRun
 
 	mu      sync.Mutex // guards what follows
 	writer  *shard.Writer
@@ -259,8 +417,8 @@ func (p *partRun) release(l *laneRun) {
 	}
 }
 
-// encoders makes what turns pages into blocks: as many as work at a time.
-func (e *Exporter) encoders(plan *vault.Plan) chan *shard.Encoder {
+// newEncoders makes what turns pages into blocks: as many as work at a time.
+func (e *Exporter) newEncoders(plan *vault.Plan) chan *shard.Encoder {
 	n := e.Encoders
 	if n == 0 {
 		n = runtime.GOMAXPROCS(0)
@@ -275,7 +433,7 @@ func (e *Exporter) encoders(plan *vault.Plan) chan *shard.Encoder {
 // read runs the lanes side by side. The error is the first that a lane met; all
 // other lanes stop at their next page.
 func (p *partRun) read(ctx context.Context) error {
-	e := p.exporter
+	e := p.Exporter
 	// A page that does not come must not take the time that is needed to save
 	// those that came.
 	pages := ctx
@@ -337,12 +495,28 @@ func (p *partRun) stopping() bool {
 
 func (p *partRun) lane(ctx context.Context, l *laneRun, buf []byte) error {
 	schema := p.plan.Definition.Schema
-	scan := p.exporter.Tables.Scan(p.plan.Definition.Name, schema, table.Range{Start: l.next, End: l.end})
+	scan := p.Tables.Scan(p.plan.Definition.Name, schema, table.Range{Start: l.next, End: l.end})
 	scanner := plainbuffer.NewScanner(nil)
 	var row plainbuffer.Row
 	inRow := false
 	defer p.release(l)
 	for {
+		// Inside of a row there is no end but the row's.
+		until := p.run.Stop
+		if inRow {
+			until = time.Time{}
+		}
+		if err := p.pace.wait(ctx, until); err != nil {
+			err = fmt.Errorf("wait to read from %v: %w", l.next, err)
+			if inRow {
+				return p.breakOff(err)
+			}
+			return err
+		}
+		if !inRow && l.next.Compare(l.from) > 0 && p.stopping() {
+			return nil
+		}
+		asked := time.Now()
 		page, err := scan.Next(ctx, buf)
 		if err == io.EOF {
 			return fmt.Errorf("read %v: the scan ended without saying that the range is done", table.Range{Start: l.next, End: l.end})
@@ -358,6 +532,7 @@ func (p *partRun) lane(ctx context.Context, l *laneRun, buf []byte) error {
 		if next == nil {
 			next = l.end
 		}
+		p.pace.took(page.ReadUnits, time.Since(asked), page.Throttled)
 		if !page.Piece && next.Compare(l.next) <= 0 || next.Compare(l.end) > 0 {
 			return fmt.Errorf("read from %v to %v: the service says that %v is next", l.next, l.end, next)
 		}

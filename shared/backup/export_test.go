@@ -85,7 +85,7 @@ func (r *runner) run() backup.Run {
 	run := backup.Run{Request: "test", Now: r.clock}
 	if r.hop > 0 {
 		run.Stop = r.clock().Add(r.hop)
-		run.Until = run.Stop.Add(time.Hour)
+		run.Until = run.Stop.Add(time.Second)
 	}
 	return run
 }

@@ -71,7 +71,7 @@ func (i *Importer) Import(ctx context.Context, run Run, w Work) (ImportReply, er
 	// The start is noted before anything is looked at: whoever closes the
 	// restore either sees the note, and waits, or has closed it before, and is
 	// seen.
-	if reply.Start, err = i.Repo.begin(ctx, r.Log(), w.Segment, w.Start, run); err != nil {
+	if reply.Start, err = i.Repo.begin(ctx, r.Log(), vault.Note{Segment: w.Segment, Start: w.Start}, run); err != nil {
 		return reply, fmt.Errorf("%s: %w", what, err)
 	}
 	err = i.segment(ctx, run, plan, &reply)
@@ -146,8 +146,8 @@ func (i *Importer) segment(ctx context.Context, run Run, p *vault.RestorePlan, r
 	}
 	for entries := 0; !l.ended; entries++ {
 		if entries > 0 && run.stopping() {
-			if reply.Start+1 >= maxStarts {
-				return fmt.Errorf("%w: %d, and the segment is not loaded; give the function more time", errHops, maxStarts)
+			if reply.Start+1 >= MaxStarts {
+				return fmt.Errorf("%w: %d, and the segment is not loaded; give the function more time", errStarts, MaxStarts)
 			}
 			reply.Continued = !reply.Superseded
 			return nil

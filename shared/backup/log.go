@@ -8,6 +8,7 @@ import (
 	"path"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/tablevault/tablevault/shared/table"
 	"github.com/tablevault/tablevault/shared/vault"
@@ -193,18 +194,54 @@ func cutLast(id string) (before, after string, found bool) {
 // begin notes the start of a segment and returns its number: the one that was
 // asked for, or the first free one after it. A second delivery of one start has
 // a number of its own; both may run.
-func (r *Repository) begin(ctx context.Context, log vault.Log, s vault.SegmentID, start int, run Run) (int, error) {
+func (r *Repository) begin(ctx context.Context, log vault.Log, n vault.Note, run Run) (int, error) {
 	for {
-		n := vault.Note{Segment: s, Start: start, Request: run.Request, Began: run.Now().UTC(), Until: run.Until.UTC()}
-		mine, err := r.decide(ctx, log.Start(s, start), &n)
-		if err != nil {
-			return 0, fmt.Errorf("note the start of segment %s: %w", s, err)
+		mine, err := r.claim(ctx, log, n, run)
+		if err != nil || mine {
+			return n.Start, err
 		}
-		if mine {
-			return start, nil
-		}
-		start++
+		n.Start++
 	}
+}
+
+// claim notes the start of a segment under its number, if that is free.
+func (r *Repository) claim(ctx context.Context, log vault.Log, n vault.Note, run Run) (mine bool, err error) {
+	n.Request, n.Began, n.Until = run.Request, run.Now().UTC(), run.Until.UTC()
+	if mine, err = r.decide(ctx, log.Start(n.Segment, n.Start), &n); err != nil {
+		err = fmt.Errorf("note the start of segment %s: %w", n.Segment, err)
+	}
+	return mine, err
+}
+
+// atWork says whether a start has been noted and may still be at work.
+func (r *Repository) atWork(ctx context.Context, log vault.Log, s vault.SegmentID, start int, run Run) (bool, error) {
+	var n vault.Note
+	_, err := r.read(ctx, log.Start(s, start), &n)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	if !n.Until.IsZero() && run.Now().After(n.Until) {
+		return false, nil
+	}
+	failed, err := r.exists(ctx, log.Failure(s, start))
+	return !failed, err
+}
+
+// idle counts the starts in a row, up to the one before start, that found the log
+// with as many slots as there are now.
+func (r *Repository) idle(ctx context.Context, log vault.Log, s vault.SegmentID, start, slots int) (int, error) {
+	if start == 0 {
+		return 0, nil
+	}
+	var n vault.Note
+	_, err := r.read(ctx, log.Start(s, start-1), &n)
+	if errors.Is(err, fs.ErrNotExist) || err == nil && n.Slot != slots {
+		return 0, nil
+	}
+	return n.Idle + 1, err
 }
 
 // fail notes what went wrong in a start. It returns cause in any case: a note
@@ -221,9 +258,13 @@ func (r *Repository) fail(ctx context.Context, log vault.Log, s vault.SegmentID,
 	return cause
 }
 
-// notes are a segment's starts, or failures, as a list tells them: how many, and
-// the greatest number.
-type notes struct{ count, last int }
+// notes are a segment's starts, failures or slots, as a list tells them: how
+// many, the greatest number, and the store's date of the one that is listed
+// first.
+type notes struct {
+	count, last int
+	first       time.Time
+}
 
 // notes counts the notes of each segment of a group, in one list over prefix,
 // which is a folder of segments' folders.
@@ -243,7 +284,12 @@ func (r *Repository) notes(ctx context.Context, prefix string, group int) (map[v
 		if id.Group() > group {
 			break
 		}
-		numbers[id] = notes{numbers[id].count + 1, max(n, numbers[id].last)}
+		of := numbers[id]
+		if of.count == 0 {
+			of.first = info.Modified
+		}
+		of.count, of.last = of.count+1, max(n, of.last)
+		numbers[id] = of
 	}
 	return numbers, nil
 }

@@ -1,6 +1,7 @@
 package backup
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -8,9 +9,13 @@ import (
 	"log/slog"
 	"math"
 	"path"
+	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	"github.com/tablevault/tablevault/shared/table"
 	"github.com/tablevault/tablevault/shared/vault"
@@ -31,6 +36,8 @@ type Planner struct {
 	Stale time.Duration
 	// Workers is how many segments may be worked on at a time, 0 for any number.
 	Workers int
+	// Slow is the age below which no segment is asked to split, 0 for DefaultSlow.
+	Slow time.Duration
 }
 
 // The defaults of a plan's settings.
@@ -113,6 +120,11 @@ func (p *Planner) Plan(ctx context.Context, req PlanRequest) (*vault.Plan, error
 		Endpoint: p.Endpoint, Definition: def, Settings: settings,
 		Encryption: vault.Encryption{Mode: "none"}, Segments: segments,
 	}
+	if settings.ReadUnits > 0 {
+		if plan.Workers = len(segments); p.Workers > 0 {
+			plan.Workers = min(plan.Workers, p.Workers)
+		}
+	}
 	if err := p.Repo.mark(ctx, vault.Opened(b.Table, b.ID)); err != nil {
 		return nil, fmt.Errorf("plan %s: %w", req.Table, err)
 	}
@@ -193,15 +205,46 @@ func (p *Planner) segments(ctx context.Context, def table.Definition, s vault.Se
 type Progress struct {
 	// State is "running", "sealed", "void" or "failed".
 	State    string       `json:"state"`
-	Segments int          `json:"segments"`
+	Segments int          `json:"segments"` // those from splits included
 	Done     int          `json:"done"`
-	Totals   vault.Totals `json:"totals"` // of an ended backup; Watch adds up those that run
+	Totals   vault.Totals `json:"totals"` // of an ended backup
 	// Live counts the segments that are being worked on, Dispatched those that
-	// this tick started.
-	Live       int             `json:"live"`
-	Dispatched int             `json:"dispatched"`
-	Manifest   *vault.Manifest `json:"manifest,omitempty"`
-	LastError  string          `json:"last_error,omitempty"`
+	// this tick started, Asked those whose workers are asked to split them.
+	Live       int `json:"live"`
+	Dispatched int `json:"dispatched"`
+	Asked      int `json:"asked,omitempty"`
+	// Starts is the greatest number of starts that an open segment has had, of
+	// at most MaxStarts: one for each continuation, and for each that died.
+	Starts int `json:"starts,omitempty"`
+	// Pace says what holds the live workers back, nil if nothing does.
+	Pace      *Pace           `json:"pace,omitempty"`
+	Manifest  *vault.Manifest `json:"manifest,omitempty"`
+	LastError string          `json:"last_error,omitempty"`
+}
+
+// Pace says what holds workers back.
+type Pace struct {
+	// Reason is one of the Paced constants of package vault; where workers have
+	// several, the one that is least of their own making.
+	Reason string `json:"reason"`
+	// Workers is how many are held back, ReadUnits the rate that they are held
+	// to together, in read units per second.
+	Workers   int     `json:"workers"`
+	ReadUnits float64 `json:"read_units_per_second"`
+	// Throttled counts the pages of their newest parts that the service made
+	// them wait for.
+	Throttled int64 `json:"throttled,omitempty"`
+}
+
+// String is the pace for people.
+func (p *Pace) String() string {
+	if p == nil {
+		return ""
+	}
+	why := map[string]string{
+		vault.PacedByBudget: "the budget of read units", vault.PacedByService: "the service's throttling", vault.PacedByLatency: "slow answers",
+	}[p.Reason]
+	return fmt.Sprintf("%d workers are held to %.0f read units/s by %s", p.Workers, p.ReadUnits, cmp.Or(why, p.Reason))
 }
 
 // The states of a backup's progress.
@@ -220,29 +263,51 @@ func (p *Planner) Tick(ctx context.Context, run Run, b vault.Backup) (Progress, 
 	if err != nil {
 		return s.progress, err
 	}
-	return p.start(ctx, s, p.room(s.live))
-}
-
-// room is how many workers may be started beside those that live.
-func (p *Planner) room(live int) int {
-	if p.Workers == 0 {
-		return math.MaxInt
+	room := math.MaxInt
+	if p.Workers > 0 {
+		room = max(0, p.Workers-s.live)
 	}
-	return max(0, p.Workers-live)
+	progress, err := p.start(ctx, s, room)
+	if err != nil {
+		return progress, err
+	}
+	_, err = p.ask(ctx, run, s, room-s.submitted)
+	return s.progress, err
 }
 
 // survey is what a look at a backup found.
 type survey struct {
 	backup   vault.Backup
+	plan     *vault.Plan // nil if the backup has ended
 	progress Progress
 	dispatch
+	// lagging are the live segments that are far behind their siblings, the
+	// slowest first.
+	lagging []lagging
 }
 
+type lagging struct {
+	segment vault.SegmentID
+	age     time.Duration
+}
+
+// room is how many of n workers the backup may still be given: where there is a
+// budget of read units, no more than it was divided over.
+func (s *survey) room(n int) int {
+	if s.plan != nil && s.plan.Workers > 0 {
+		n = min(n, s.plan.Workers-s.live-s.submitted)
+	}
+	return max(0, n)
+}
+
+// looksInFlight is how many groups are looked at at a time.
+const looksInFlight = 8
+
 // survey looks at a backup, rolls up what is complete and seals; it starts
-// nothing. Its cost is a list of the roll-ups, and for each group that is not
-// rolled up three lists and a read for each segment at work.
+// nothing. Its cost is a list of the roll-ups; for each group that is not rolled
+// up three lists, four if it has live segments, and two reads for each of these.
 func (p *Planner) survey(ctx context.Context, run Run, b vault.Backup) (*survey, error) {
-	s := &survey{backup: b, dispatch: dispatch{Repo: p.Repo, Log: b.Log(), Stale: p.Stale, Most: p.Workers}}
+	s := &survey{backup: b, dispatch: p.dispatch(b)}
 	what := func(err error) error { return fmt.Errorf("backup %s of %s: %w", b.ID, b.Table, err) }
 	m, _, err := p.Repo.Manifest(ctx, b)
 	if err == nil {
@@ -256,33 +321,42 @@ func (p *Planner) survey(ctx context.Context, run Run, b vault.Backup) (*survey,
 	if err != nil {
 		return s, err
 	}
-	s.progress = Progress{State: StateRunning, Segments: len(plan.Segments)}
-	s.failed = func(failure string, permanent bool) {
-		s.progress.LastError = failure
-		if permanent {
-			s.progress.State = StateFailed
-		}
-	}
+	s.plan, s.progress = plan, Progress{State: StateRunning}
 	rolled, err := p.rolledUp(ctx, b)
 	if err != nil {
 		return s, what(err)
 	}
-	complete := 0
-	for g := range plan.Groups() {
-		roots := plan.Segments[g*vault.GroupSize : min((g+1)*vault.GroupSize, len(plan.Segments))]
-		over := rolled[g]
-		if !over {
-			if over, err = p.group(ctx, run, roots, g, s); err != nil {
-				return s, what(err)
-			}
+	groups := make([]*groupLook, plan.Groups())
+	looks, lctx := errgroup.WithContext(ctx)
+	looks.SetLimit(looksInFlight)
+	var rollUps sync.Mutex // each reads many logs at a time
+	for g := range groups {
+		look := &groupLook{dispatch: p.dispatch(b), number: g, slow: cmp.Or(p.Slow, DefaultSlow)}
+		look.roots = plan.Segments[g*vault.GroupSize : min((g+1)*vault.GroupSize, len(plan.Segments))]
+		groups[g] = look
+		if rolled[g] {
+			look.over, look.segments, look.done = true, len(look.roots), len(look.roots)
+			continue
 		}
-		if over {
-			complete++
-			s.progress.Done += len(roots)
-		}
+		looks.Go(func() error { return p.group(lctx, run, look, b, &rollUps) })
 	}
-	s.progress.Live = s.live
-	if complete < plan.Groups() {
+	if err := looks.Wait(); err != nil {
+		return s, what(err)
+	}
+	complete := true
+	for _, look := range groups {
+		complete = complete && look.over
+		s.progress.Segments += look.segments
+		s.progress.Done += look.done
+		s.lagging = append(s.lagging, look.lagging...)
+		s.dispatch.add(&look.dispatch)
+	}
+	slices.SortStableFunc(s.lagging, func(a, b lagging) int { return cmp.Compare(b.age, a.age) })
+	s.progress.Live, s.progress.Starts, s.progress.Pace = s.live, s.starts, s.pace
+	if s.progress.LastError = s.failure; s.over {
+		s.progress.State = StateFailed
+	}
+	if !complete {
 		return s, nil
 	}
 	if m, err = p.Repo.seal(ctx, b, plan, planObject, p.Now()); err != nil {
@@ -293,16 +367,48 @@ func (p *Planner) survey(ctx context.Context, run Run, b vault.Backup) (*survey,
 	return s, nil
 }
 
+func (p *Planner) dispatch(b vault.Backup) dispatch {
+	return dispatch{Repo: p.Repo, Log: b.Log(), Stale: p.Stale, Most: p.Workers}
+}
+
 // start dispatches at most n of the segments that nobody works on.
 func (p *Planner) start(ctx context.Context, s *survey, n int) (Progress, error) {
-	err := s.submit(ctx, p.Work, n, func(id vault.SegmentID, start int) Work {
-		return Work{Verb: VerbExport, Table: s.backup.Table, Backup: s.backup.ID, Segment: id, Start: start}
+	err := s.submit(ctx, p.Work, s.room(n), func(id vault.SegmentID, start int) Work {
+		return Work{Verb: VerbExport, Table: s.backup.Table, Backup: s.backup.ID, Segment: id, Start: start, ReadUnits: s.plan.Share()}
 	})
 	s.progress.Dispatched = s.submitted
 	if err != nil {
 		err = fmt.Errorf("backup %s of %s: %w", s.backup.ID, s.backup.Table, err)
 	}
 	return s.progress, err
+}
+
+// ask asks the workers of segments that lag behind to split them, if everything
+// else has a worker and n could be started beside those that live. It returns for
+// how many of them it found work.
+func (p *Planner) ask(ctx context.Context, run Run, s *survey, n int) (used int, err error) {
+	n = s.room(n)
+	if len(s.ready) > 0 {
+		return 0, nil
+	}
+	for i, lag := range s.lagging {
+		left := n - used
+		if left == 0 {
+			break
+		}
+		share := max(1, left/(len(s.lagging)-i))
+		a := vault.Ask{Segment: lag.segment, Children: min(share, maxSplit-1) + 1, At: run.Now().UTC()}
+		mine, err := p.Repo.decide(ctx, s.Log.Ask(lag.segment), &a)
+		if err != nil {
+			return used, fmt.Errorf("backup %s of %s: ask for a split of segment %s: %w", s.backup.ID, s.backup.Table, lag.segment, err)
+		}
+		if mine {
+			p.Log.Info("asked to split", "backup", s.backup.ID, "segment", lag.segment, "age", lag.age, "children", a.Children)
+			s.progress.Asked++
+			used += a.Children - 1
+		}
+	}
+	return used, nil
 }
 
 func ended(m *vault.Manifest) Progress {
@@ -323,42 +429,160 @@ func (p *Planner) rolledUp(ctx context.Context, b vault.Backup) (map[int]bool, e
 	return rolled, nil
 }
 
-// group looks at one group. It says whether the group is rolled up, which it is
-// now if it is complete; if not, what is open goes into the survey.
-func (p *Planner) group(ctx context.Context, run Run, roots []vault.Segment, g int, s *survey) (bool, error) {
-	log := s.backup.Log()
-	done := map[vault.SegmentID]bool{}
-	for info, err := range p.Repo.store.List(ctx, log.DoneIn(g), "") {
+// groupLook is what a look at one group found.
+type groupLook struct {
+	dispatch
+	number         int
+	roots          []vault.Segment
+	slow           time.Duration
+	over           bool // rolled up
+	segments, done int
+	lagging        []lagging
+}
+
+// endMark says that a segment has ended: when, by the store's clock, and into
+// how many it was split, 0 if its lanes have come to their ends.
+type endMark struct {
+	at       time.Time
+	children int
+}
+
+// group looks at one group, and rolls it up if it is complete.
+func (p *Planner) group(ctx context.Context, run Run, look *groupLook, b vault.Backup, rollUps *sync.Mutex) error {
+	prefix := b.Log().DoneIn(look.number)
+	ends := map[vault.SegmentID]endMark{}
+	for info, err := range p.Repo.store.List(ctx, prefix, "") {
 		if err != nil {
-			return false, fmt.Errorf("list the ended segments of group %d: %w", g, err)
+			return fmt.Errorf("list the ended segments of group %d: %w", look.number, err)
 		}
-		done[vault.SegmentID(info.Name[len(log.DoneIn(g)):])] = true
+		if id, children, ok := vault.ParseDone(info.Name[len(prefix):]); ok {
+			ends[id] = endMark{info.Modified, children}
+		}
 	}
-	var open []vault.Segment
-	for _, root := range roots {
-		if !done[root.ID] {
-			open = append(open, root)
+	var open []vault.SegmentID
+	var walk func(vault.SegmentID)
+	walk = func(id vault.SegmentID) {
+		look.segments++
+		end, ended := ends[id]
+		if !ended {
+			open = append(open, id)
+			return
 		}
+		look.done++
+		for i := range end.children {
+			walk(id.Child(i))
+		}
+	}
+	for _, root := range look.roots {
+		walk(root.ID)
+	}
+	if len(open) == 0 && run.stopping() {
+		return nil // the next tick rolls it up
 	}
 	if len(open) == 0 {
 		// The list of roll-ups may have been late, and a roll-up costs a read per
-		// record. Else only what was split off can still be open: the logs tell.
-		if over, err := p.Repo.exists(ctx, s.backup.Group(g)); err != nil || over {
-			return over, err
+		// record.
+		over, err := p.Repo.exists(ctx, b.Group(look.number))
+		if err != nil || over {
+			look.over = over
+			return err
 		}
-		group, unfinished, err := p.Repo.rollUp(ctx, s.backup, roots, g)
+		rollUps.Lock()
+		defer rollUps.Unlock()
+		group, unfinished, err := p.Repo.rollUp(ctx, b, look.roots, look.number)
 		if err != nil {
-			return false, err
+			return err
 		}
-		if len(unfinished) == 0 {
-			_, err := p.Repo.decide(ctx, s.backup.Group(g), group)
-			return err == nil, err
+		if len(unfinished) > 0 {
+			return fmt.Errorf("%w: segment %s is marked as ended, and its log has not", vault.ErrCorrupt, unfinished[0].ID)
 		}
-		s.progress.Segments += len(unfinished)
-		open = unfinished
+		_, err = p.Repo.decide(ctx, b.Group(look.number), group)
+		look.over = err == nil
+		return err
 	}
-	s.progress.Done += len(roots) - min(len(roots), len(open))
-	return false, s.look(ctx, run, g, open)
+	if err := look.look(ctx, run, look.number, open); err != nil {
+		return err
+	}
+	look.lag(run, ends)
+	return look.paces(ctx)
+}
+
+// The planner's idea of a segment that lags behind.
+const (
+	// DefaultSlow is the least age of a segment that is asked to split: below it,
+	// splitting costs more than it brings.
+	DefaultSlow = time.Minute
+	// lagFactor is how many times as long as the median of its ended siblings it
+	// has been at work.
+	lagFactor = 2
+	// maxSplit is how many segments one is split into, maxGenerations how often
+	// what came from a split is split again.
+	maxSplit       = 16
+	maxGenerations = 8
+)
+
+// lag finds the live segments that are far slower than their siblings were, once
+// half of the group has ended. Ages are by the store's dates as far as they go.
+func (l *groupLook) lag(run Run, ends map[vault.SegmentID]endMark) {
+	if 2*l.done < l.segments && l.segments > 1 {
+		return
+	}
+	var took []time.Duration
+	for id, end := range ends {
+		if first, ok := l.begun[id]; ok {
+			took = append(took, end.at.Sub(first))
+		}
+	}
+	limit := l.slow
+	if len(took) > 0 {
+		slices.Sort(took)
+		limit = max(limit, lagFactor*took[len(took)/2])
+	}
+	for _, at := range l.working {
+		if age := run.Now().Sub(l.begun[at.segment]); age >= limit && at.segment.Generation() < maxGenerations {
+			l.lagging = append(l.lagging, lagging{at.segment, age})
+		}
+	}
+}
+
+// paces reads from the newest parts of the live segments what holds their workers
+// back.
+func (l *groupLook) paces(ctx context.Context) error {
+	if len(l.working) == 0 {
+		return nil
+	}
+	slots, err := l.Repo.notes(ctx, string(l.Log)+"slots/", l.number)
+	if err != nil {
+		return err
+	}
+	for _, at := range l.working {
+		if slots[at.segment].count == 0 {
+			continue
+		}
+		var slot vault.Slot
+		if _, err := l.Repo.read(ctx, l.Log.Slot(at.segment, slots[at.segment].last), &slot); err != nil {
+			return err
+		}
+		if slot.Part == nil || slot.Part.Pace == nil {
+			continue
+		}
+		of := slot.Part.Pace
+		l.pace = l.pace.add(&Pace{Reason: of.Reason, Workers: 1, ReadUnits: of.ReadUnits, Throttled: of.Throttled})
+	}
+	return nil
+}
+
+// add adds another pace; either may be nil.
+func (p *Pace) add(o *Pace) *Pace {
+	if p == nil || o == nil {
+		return cmp.Or(p, o)
+	}
+	order := []string{vault.PacedByBudget, vault.PacedByLatency, vault.PacedByService}
+	sum := &Pace{Reason: p.Reason, Workers: p.Workers + o.Workers, ReadUnits: p.ReadUnits + o.ReadUnits, Throttled: p.Throttled + o.Throttled}
+	if slices.Index(order, o.Reason) > slices.Index(order, p.Reason) {
+		sum.Reason = o.Reason
+	}
+	return sum
 }
 
 // maxFailures is how often a segment may fail before only a person's command
@@ -373,25 +597,57 @@ type dispatch struct {
 	Stale time.Duration
 	// Most is how many segments are kept ready, 0 for all.
 	Most int
-	// failed is told what went wrong in a segment, and whether that is for good.
-	failed func(reason string, permanent bool)
 
-	live      int // segments with a live start
-	ready     []ready
+	live      int     // segments with a live start
+	working   []ready // those of the last look, with the number of the start
+	ready     []ready // segments to be started, with the number of the start
 	submitted int
+	starts    int // the most starts of an open segment
+	pace      *Pace
+	failure   string                        // what went wrong last in a segment that is open
+	over      bool                          // it is for good
+	begun     map[vault.SegmentID]time.Time // first starts, by the store's clock
 }
 
-// ready is a segment to be started, with the number of the start.
+// ready is a segment with the number of a start.
 type ready struct {
 	segment vault.SegmentID
 	start   int
+}
+
+// add takes over what another look has found.
+func (d *dispatch) add(o *dispatch) {
+	d.live += o.live
+	d.starts = max(d.starts, o.starts)
+	d.pace = d.pace.add(o.pace)
+	if o.failure != "" && (o.over || !d.over) {
+		d.failure = o.failure
+	}
+	d.over = d.over || o.over
+	for _, r := range o.ready {
+		d.keep(r)
+	}
+}
+
+func (d *dispatch) keep(r ready) {
+	if d.Most == 0 || len(d.ready) < d.Most {
+		d.ready = append(d.ready, r)
+	}
+}
+
+// failed notes what went wrong in a segment, and whether that is for good.
+func (d *dispatch) failed(reason string, over bool) {
+	if over || !d.over {
+		d.failure = reason
+	}
+	d.over = d.over || over
 }
 
 // look sorts the open segments of a group. A start is live until the platform
 // ends it, unless a failure says that it is over. A segment whose newest start
 // failed for good is reported and, unless starts have gone stale by order of
 // the caller, left alone. All others are ready.
-func (d *dispatch) look(ctx context.Context, run Run, group int, open []vault.Segment) error {
+func (d *dispatch) look(ctx context.Context, run Run, group int, open []vault.SegmentID) error {
 	starts, err := d.Repo.notes(ctx, string(d.Log)+"starts/", group)
 	if err != nil {
 		return err
@@ -400,37 +656,44 @@ func (d *dispatch) look(ctx context.Context, run Run, group int, open []vault.Se
 	if err != nil {
 		return err
 	}
-	for _, s := range open {
-		start, started := starts[s.ID]
+	d.working, d.begun = nil, make(map[vault.SegmentID]time.Time, len(starts))
+	for id, s := range starts {
+		d.begun[id] = s.first
+	}
+	for _, id := range open {
+		start, started := starts[id]
 		next := 0
 		if started {
 			next = start.last + 1
-			if f := failures[s.ID]; f.count > 0 && f.last >= start.last {
+			d.starts = max(d.starts, next)
+			if f := failures[id]; f.count > 0 && f.last >= start.last {
 				var note vault.Note
-				if _, err := d.Repo.read(ctx, d.Log.Failure(s.ID, f.last), &note); err != nil {
+				if _, err := d.Repo.read(ctx, d.Log.Failure(id, f.last), &note); err != nil {
 					return err
 				}
 				over := (note.Permanent || f.count >= maxFailures) && d.Stale == 0
-				d.failed(note.Error, over)
-				if over {
+				if d.failed(note.Error, over); over {
 					continue
 				}
 			} else {
 				var note vault.Note
-				if _, err := d.Repo.read(ctx, d.Log.Start(s.ID, start.last), &note); err != nil {
+				if _, err := d.Repo.read(ctx, d.Log.Start(id, start.last), &note); err != nil {
 					return err
 				}
 				over := !note.Until.IsZero() && run.Now().After(note.Until)
 				stale := d.Stale > 0 && run.Now().Sub(note.Began) > d.Stale
 				if !over && !stale {
 					d.live++
+					d.working = append(d.working, ready{id, start.last})
 					continue
+				}
+				if over {
+					d.failed(fmt.Sprintf("start %d of segment %s (request %s) had until %s and left no word: it was killed, ran out of memory or of time; it is started again",
+						start.last, id, note.Request, note.Until.UTC().Format(time.RFC3339)), false)
 				}
 			}
 		}
-		if d.Most == 0 || len(d.ready) < d.Most {
-			d.ready = append(d.ready, ready{s.ID, next})
-		}
+		d.keep(ready{id, next})
 	}
 	return nil
 }

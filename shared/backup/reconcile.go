@@ -29,6 +29,8 @@ type Reconciler struct {
 	Open func(instance string) (Instance, string, error)
 	Work Dispatcher
 	Log  *slog.Logger
+	// Slow is the planners' of that name.
+	Slow time.Duration
 }
 
 // Instance is one Tablestore instance as a tick needs it.
@@ -146,6 +148,7 @@ func (s *sweep) instance(name string) (*Planner, error) {
 		} else {
 			in.planner = &Planner{
 				Repo: s.Repo, Tables: tables, Endpoint: endpoint, Work: s.Work, Log: s.Log, Now: s.run.Now, Workers: s.Policy.Workers.Most,
+				Slow: s.Slow,
 			}
 		}
 	}
@@ -364,6 +367,22 @@ func (s *sweep) start(ctx context.Context) error {
 			s.Log.Error("dispatch", "backup", swept.Backup, "table", swept.Table, "error", err)
 			swept.LastError = err.Error()
 		}
+	}
+	// Workers that nothing waits for could help those that lag behind.
+	for i, found := range s.surveys {
+		p, err := s.instance(found.backup.Table.Instance)
+		if err != nil || room == 0 {
+			continue
+		}
+		asked, err := p.ask(ctx, s.run, found, room)
+		if err != nil {
+			if ctx.Err() != nil {
+				return err
+			}
+			s.Log.Error("ask for splits", "backup", found.backup.ID, "error", err)
+		}
+		room -= asked
+		s.reply.Backups[i].Asked = found.progress.Asked
 	}
 	return nil
 }

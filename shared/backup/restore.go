@@ -421,8 +421,8 @@ func (i *Importer) reported(ctx context.Context, prefix string) (map[vault.Segme
 
 // byGroup are the plan's segments for which open says yes, those of one group
 // together, in order.
-func byGroup(p *vault.RestorePlan, open func(vault.RestoreSegment) bool) [][]vault.Segment {
-	var groups [][]vault.Segment
+func byGroup(p *vault.RestorePlan, open func(vault.RestoreSegment) bool) [][]vault.SegmentID {
+	var groups [][]vault.SegmentID
 	last := -1
 	for _, s := range p.Segments {
 		if !open(s) {
@@ -431,23 +431,21 @@ func byGroup(p *vault.RestorePlan, open func(vault.RestoreSegment) bool) [][]vau
 		if s.Group != last {
 			groups, last = append(groups, nil), s.Group
 		}
-		groups[len(groups)-1] = append(groups[len(groups)-1], vault.Segment{ID: s.ID})
+		groups[len(groups)-1] = append(groups[len(groups)-1], s.ID)
 	}
 	return groups
 }
 
-func (i *Importer) dispatch(ctx context.Context, run Run, log vault.Log, open [][]vault.Segment,
+func (i *Importer) dispatch(ctx context.Context, run Run, log vault.Log, open [][]vault.SegmentID,
 	work func(vault.SegmentID, int) Work, progress *RestoreProgress) error {
-	d := dispatch{Repo: i.Repo, Log: log, Stale: i.Stale, Most: i.Workers, failed: func(reason string, permanent bool) {
-		progress.LastError = reason
-		if permanent {
-			progress.State = StateFailed
-		}
-	}}
+	d := dispatch{Repo: i.Repo, Log: log, Stale: i.Stale, Most: i.Workers}
 	for _, segments := range open {
-		if err := d.look(ctx, run, segments[0].ID.Group(), segments); err != nil {
+		if err := d.look(ctx, run, segments[0].Group(), segments); err != nil {
 			return err
 		}
+	}
+	if progress.LastError = d.failure; d.over {
+		progress.State = StateFailed
 	}
 	room := math.MaxInt
 	if i.Workers > 0 {

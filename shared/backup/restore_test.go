@@ -104,7 +104,7 @@ func (w *world) run() backup.Run {
 	if w.hop > 0 {
 		looks := 0
 		var mu sync.Mutex
-		run.Stop = begin.Add(9 * time.Minute)
+		run.Stop, run.Until = begin.Add(9*time.Minute), begin.Add(9*time.Minute+time.Second)
 		run.Now = func() time.Time {
 			mu.Lock()
 			defer mu.Unlock()

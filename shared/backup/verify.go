@@ -265,7 +265,7 @@ func (v *Verifier) VerifySegment(ctx context.Context, run Run, w Work) (VerifyRe
 	if err != nil {
 		return reply, fmt.Errorf("%s: %w", what, err)
 	}
-	if reply.Start, err = v.Repo.begin(ctx, r.Verify(), w.Segment, w.Start, run); err != nil {
+	if reply.Start, err = v.Repo.begin(ctx, r.Verify(), vault.Note{Segment: w.Segment, Start: w.Start}, run); err != nil {
 		return reply, fmt.Errorf("%s: %w", what, err)
 	}
 	comparing, cancel := run.inTime(ctx)

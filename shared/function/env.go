@@ -42,8 +42,9 @@ type Env struct {
 	// 16. TABLEVAULT_LANES, default 8.
 	Lanes int
 
-	// Margin is the time kept for closing before the deadline, never more than a
-	// third of the timeout. TABLEVAULT_MARGIN, a duration, default 30s.
+	// Margin is the time kept for closing before the deadline, until a worker has
+	// measured how long that takes; never more than a third of the timeout.
+	// TABLEVAULT_MARGIN, a duration, default 30s.
 	Margin time.Duration
 
 	// Policy is the file that says what is to be backed up. TABLEVAULT_POLICY, a
@@ -60,6 +61,10 @@ type Env struct {
 	// platform may know the id of a task that it dropped. TABLEVAULT_REDISPATCH, a
 	// duration, default 15m.
 	Redispatch time.Duration
+
+	// SplitAfter is the age below which no segment of a backup is split, however
+	// slow it is. TABLEVAULT_SPLIT_AFTER, a duration, default 1m.
+	SplitAfter time.Duration
 
 	// LogLevel is the least level logged. TABLEVAULT_LOG_LEVEL: debug, info, warn
 	// or error, default info.
@@ -94,6 +99,7 @@ func ReadEnv(environ []string, others ...string) (Env, error) {
 		Lanes:              8,
 		Margin:             30 * time.Second,
 		Redispatch:         15 * time.Minute,
+		SplitAfter:         time.Minute,
 		Policy:             policy.FileName,
 	}
 	values := make(map[string]string)
@@ -170,6 +176,14 @@ func ReadEnv(environ []string, others ...string) (Env, error) {
 			return errors.New("want a duration of a second or more, such as 15m")
 		}
 		env.Redispatch = d
+		return nil
+	})
+	read("TABLEVAULT_SPLIT_AFTER", false, func(v string) error {
+		d, err := time.ParseDuration(v)
+		if err != nil || d <= 0 {
+			return errors.New("want a duration such as 1m")
+		}
+		env.SplitAfter = d
 		return nil
 	})
 	read("TABLEVAULT_POLICY", false, func(v string) error {

@@ -17,7 +17,7 @@ func TestReadEnvDefaults(t *testing.T) {
 	}
 	want := Env{
 		Vault: "oss://bucket/prefix?region=cn-hangzhou", TablestoreEndpoint: "https://{instance}.{region}.ots.aliyuncs.com", FunctionPrefix: "tablevault-",
-		MemoryMB: 1024, Lanes: 8, Margin: 30 * time.Second, Redispatch: 15 * time.Minute, Policy: "/code/tablevault.yaml", LogLevel: slog.LevelInfo,
+		MemoryMB: 1024, Lanes: 8, Margin: 30 * time.Second, Redispatch: 15 * time.Minute, SplitAfter: time.Minute, Policy: "/code/tablevault.yaml", LogLevel: slog.LevelInfo,
 		Function: "tablevault-plan", Region: "cn-hangzhou", Account: "1",
 		Credentials: Credentials{ID: "id", Secret: "secret", Token: "token"},
 	}
@@ -37,12 +37,12 @@ func TestReadEnvDefaults(t *testing.T) {
 
 func TestReadEnvSettings(t *testing.T) {
 	env, err := ReadEnv([]string{"TABLEVAULT_VAULT=file:///var/vault", "TABLEVAULT_TABLESTORE_ENDPOINT=vpc", "TABLEVAULT_FC_ENDPOINT=http://127.0.0.1:9",
-		"TABLEVAULT_FUNCTION_PREFIX=dr-", "TABLEVAULT_MEMORY_MB=64", "TABLEVAULT_LANES=16", "TABLEVAULT_MARGIN=1m30s", "TABLEVAULT_REDISPATCH=2m", "TABLEVAULT_LOG_LEVEL=debug",
+		"TABLEVAULT_FUNCTION_PREFIX=dr-", "TABLEVAULT_MEMORY_MB=64", "TABLEVAULT_LANES=16", "TABLEVAULT_MARGIN=1m30s", "TABLEVAULT_REDISPATCH=2m", "TABLEVAULT_SPLIT_AFTER=5s", "TABLEVAULT_LOG_LEVEL=debug",
 		"FC_REGION=r", "FC_FUNCTION_MEMORY_SIZE=512"})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if env.MemoryMB != 64 || env.Lanes != 16 || env.Margin != 90*time.Second || env.Redispatch != 2*time.Minute || env.LogLevel != slog.LevelDebug ||
+	if env.MemoryMB != 64 || env.Lanes != 16 || env.Margin != 90*time.Second || env.Redispatch != 2*time.Minute || env.SplitAfter != 5*time.Second || env.LogLevel != slog.LevelDebug ||
 		env.Name(Plan) != "dr-plan" || env.FCEndpoint != "http://127.0.0.1:9" || env.Tablestore("i", "") != "https://i.r.vpc.ots.aliyuncs.com" {
 		t.Errorf("%+v", env)
 	}
@@ -54,6 +54,7 @@ func TestReadEnvRefuses(t *testing.T) {
 		environ []string
 		want    string
 	}{
+		"split after":      {[]string{vault, "TABLEVAULT_SPLIT_AFTER=-1s"}, `"-1s"`},
 		"redispatch":       {[]string{vault, "TABLEVAULT_REDISPATCH=0s"}, `"0s"`},
 		"no vault":         {nil, "TABLEVAULT_VAULT is not set"},
 		"relative vault":   {[]string{"TABLEVAULT_VAULT=file://dir"}, `"file://dir"`},

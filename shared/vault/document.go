@@ -161,8 +161,8 @@ type Settings struct {
 	Lanes int `json:"lanes"`
 	// PartBytes is the size of a shard object at which its part ends.
 	PartBytes int64 `json:"part_bytes"`
-	// ReadUnits is the budget of each worker in read units per second, 0 for
-	// none.
+	// ReadUnits is the budget of the table in read units per second, for all
+	// workers of the backup together, 0 for none.
 	ReadUnits float64 `json:"read_units_per_second,omitempty"`
 }
 
@@ -181,8 +181,14 @@ type Plan struct {
 	Settings   Settings         `json:"settings"`
 	Encryption Encryption       `json:"encryption"`
 	Parent     *Parent          `json:"parent,omitempty"`
-	Segments   []Segment        `json:"segments"`
+	// Workers is how many workers the budget of read units is divided over, and
+	// so the most that work at a time; 0 where there is no budget.
+	Workers  int       `json:"workers,omitempty"`
+	Segments []Segment `json:"segments"`
 }
+
+// Share is the budget of each worker in read units per second, 0 for none.
+func (p *Plan) Share() float64 { return p.Settings.ReadUnits / float64(max(p.Workers, 1)) }
 
 // Parent names the manifest that a backup continues.
 type Parent struct {
@@ -310,7 +316,31 @@ type Part struct {
 	Latest time.Time `json:"latest"`
 	// Last says that each lane has come to its end.
 	Last bool `json:"last,omitempty"`
+	// ClosingMS is how long it took to store the part once its last page was
+	// read, in milliseconds.
+	ClosingMS int64 `json:"closing_ms,omitempty"`
+	// Pace is what the worker was held back by, nil if by nothing.
+	Pace *Pace `json:"pace,omitempty"`
 }
+
+// Pace says why a worker read more slowly than it could.
+type Pace struct {
+	// Reason is what held it back in the end: one of the Paced constants.
+	Reason string `json:"reason"`
+	// ReadUnits is the rate in read units per second that it was held to.
+	ReadUnits float64 `json:"read_units_per_second"`
+	// WaitedMS is for how long its lanes waited, summed up, in milliseconds.
+	WaitedMS int64 `json:"waited_ms"`
+	// Throttled counts the pages that the service made it wait for.
+	Throttled int64 `json:"throttled,omitempty"`
+}
+
+// The reasons of a Pace.
+const (
+	PacedByBudget  = "budget"    // the table's budget of read units
+	PacedByService = "throttled" // the service wanted fewer requests
+	PacedByLatency = "latency"   // answers took several times as long as before
+)
 
 // Lane says how far a part went in one lane: it holds the rows from From,
 // inclusive, to Next, exclusive.
@@ -339,6 +369,9 @@ func (s *Slot) validate() error {
 	if p := s.Part; p != nil && (len(p.Lanes) == 0 || len(p.Lanes) > MaxLanes || p.Shard.Name == "" || len(p.Shard.SHA256) != 64) {
 		return fmt.Errorf("slot %d of segment %s: an incomplete part", s.Slot, s.Segment)
 	}
+	if s.Split != nil && len(s.Split.Children) > MaxChildren {
+		return fmt.Errorf("slot %d of segment %s: a split into %d: want at most %d", s.Slot, s.Segment, len(s.Split.Children), MaxChildren)
+	}
 	return nil
 }
 
@@ -350,6 +383,10 @@ type Note struct {
 	Began   time.Time `json:"began"`
 	// Until is when the platform ends the invocation.
 	Until time.Time `json:"until"`
+	// Slot is the number of slots that the segment's log had, and Idle how many
+	// starts in a row before this one found it so and added nothing.
+	Slot int `json:"slot,omitempty"`
+	Idle int `json:"idle,omitempty"`
 	// Error and Permanent stand in failures only.
 	Error     string `json:"error,omitempty"`
 	Permanent bool   `json:"permanent,omitempty"`
@@ -358,6 +395,25 @@ type Note struct {
 func (*Note) doc() string { return "note" }
 
 func (n *Note) validate() error { return nil }
+
+// Ask is the planner's request to a segment's worker to split what is left of
+// it, since workers are free and this one lags behind its siblings.
+type Ask struct {
+	Segment SegmentID `json:"segment"`
+	// Children is how many workers could go on side by side.
+	Children int       `json:"children"`
+	At       time.Time `json:"at"`
+}
+
+func (*Ask) doc() string { return "ask" }
+
+func (a *Ask) validate() error {
+	if a.Children < 2 || a.Children > MaxChildren {
+		return fmt.Errorf("a split of segment %s into %d: want 2 to %d", a.Segment, a.Children, MaxChildren)
+	}
+	_, err := ParseSegmentID(string(a.Segment))
+	return err
+}
 
 // Totals are sums over parts.
 type Totals struct {

@@ -86,6 +86,7 @@ func examples() map[string]Document {
 		"answer": &Answer{Request: "requests/a.json", At: day, OK: true, Restore: NewRestoreID(day, "x"), Backup: p.Backup, Table: "prod/orders",
 			Target: "prod/copy", Rows: 2, Verdict: OK, Proof: "x", Notes: []string{"n"}},
 		"refused": &Answer{Request: "requests/a.json", At: day, Error: "e"},
+		"ask":     &Ask{Segment: "000001.02", Children: 8, At: day},
 		"check":   &SegmentCheck{Segment: "000001", Check: Check{Rows: 2}},
 	}
 }

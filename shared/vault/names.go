@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"regexp"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -110,6 +111,12 @@ func (s SegmentID) Child(i int) SegmentID { return SegmentID(fmt.Sprintf("%s.%02
 // GroupSize is how many of a plan's segments make a group. A finished segment
 // costs at most one list over its group, whatever the size of the backup.
 const GroupSize = 256
+
+// MaxChildren is the greatest number of segments that one is split into.
+const MaxChildren = 99
+
+// Generation is how many splits a segment comes from.
+func (s SegmentID) Generation() int { return strings.Count(string(s), ".") }
 
 // Group is the group of a segment and of all that it was split into.
 func (s SegmentID) Group() int {
@@ -225,6 +232,28 @@ func (l Log) Slots(s SegmentID) string { return string(l) + "slots/" + string(s)
 
 // Done is the name of the mark that a segment has ended, under its group.
 func (l Log) Done(s SegmentID) string { return l.DoneIn(s.Group()) + string(s) }
+
+// Split is the name of the mark that a segment has ended by a split into so many
+// children, under its group.
+func (l Log) Split(s SegmentID, children int) string {
+	return fmt.Sprintf("%s-%02d", l.Done(s), children)
+}
+
+// ParseDone reads the last part of a name that Done or Split has made. Children
+// is 0 for a segment whose lanes have come to their ends.
+func ParseDone(base string) (s SegmentID, children int, ok bool) {
+	id, n, split := strings.Cut(base, "-")
+	if split {
+		var err error
+		if children, err = strconv.Atoi(n); err != nil || children < 1 || children > MaxChildren || len(n) != 2 {
+			return "", 0, false
+		}
+	}
+	return SegmentID(id), children, segmentForm.MatchString(id)
+}
+
+// Ask is the name of the planner's request to split a segment.
+func (l Log) Ask(s SegmentID) string { return string(l) + "asks/" + string(s) + ".json" }
 
 // DoneIn begins the names of the marks of a group.
 func (l Log) DoneIn(group int) string { return fmt.Sprintf("%sdone/%06d/", string(l), group) }

@@ -118,7 +118,7 @@ func Tables(inv *function.Invocation, instance string) (*tablestore.Client, erro
 
 // Run is what the verbs know of the invocation.
 func Run(inv *function.Invocation) backup.Run {
-	return backup.Run{Request: inv.RequestID, Stop: inv.Budget.WorkEnds(), Until: inv.Budget.Deadline, Now: time.Now}
+	return backup.Run{Request: inv.RequestID, Stop: inv.Budget.WorkEnds(), Until: inv.Budget.Deadline, Retry: inv.Retry, Now: time.Now}
 }
 
 // Work hands work to the functions beside this one.
@@ -147,6 +147,13 @@ func (d dispatcher) Submit(ctx context.Context, w backup.Work) error {
 	switch w.Verb {
 	case backup.VerbExport:
 		c.Kind = function.KindExport
+		if w.ReadUnits > 0 {
+			settings, err := json.Marshal(Share{w.ReadUnits})
+			if err != nil {
+				return err
+			}
+			c.Settings = settings
+		}
 	case backup.VerbImport:
 		c.Kind, c.Table = function.KindImport, ""
 	case backup.VerbVerify:
@@ -160,6 +167,13 @@ func (d dispatcher) Submit(ctx context.Context, w backup.Work) error {
 	id := function.TaskID(string(w.Verb), w.Table.Path(), string(w.Backup), string(w.Restore), string(w.Segment), w.Request, fmt.Sprint(w.Start),
 		time.Now().Unix()/max(1, int64(d.inv.Env.Redispatch/time.Second)))
 	return d.invoker.Submit(ctx, d.inv.Env.Name(c.Kind.Function()), id, c)
+}
+
+// Share is the settings of a command to export: the worker's share of the table's
+// budget.
+type Share struct {
+	// ReadUnits is in read units per second, 0 for no bound.
+	ReadUnits float64 `json:"read_units"`
 }
 
 // Settings reads a command's settings strictly.

@@ -1,0 +1,261 @@
+package backup
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"github.com/tablevault/tablevault/shared/plainbuffer"
+	"github.com/tablevault/tablevault/shared/table"
+	"github.com/tablevault/tablevault/shared/vault"
+)
+
+// asking is a worker's look out for the planner's request to split its segment.
+type asking struct {
+	tried bool        // to split; it was done, or could not be
+	found atomic.Bool // the request
+	next  time.Time   // when to look again
+	pause time.Duration
+}
+
+// A worker looks out after a second, and then at growing intervals: a short
+// segment costs nothing, a long one little.
+const (
+	askFirst = time.Second
+	askMost  = 15 * time.Second
+)
+
+// reset begins with another segment, or another start of it; now looks at once.
+func (a *asking) reset(now bool) {
+	a.tried = false
+	a.found.Store(false)
+	a.pause, a.next = askFirst, time.Now()
+	if !now {
+		a.next = a.next.Add(askFirst)
+	}
+}
+
+// asked says whether the segment is to be split, and was not tried to be.
+func (x *export) asked(ctx context.Context, s vault.SegmentID) (bool, error) {
+	a := &x.ask
+	if a.tried {
+		return false, nil
+	}
+	if !a.found.Load() && !time.Now().Before(a.next) {
+		if err := x.lookForAsk(ctx, s); err != nil {
+			return false, err
+		}
+	}
+	return a.found.Load(), nil
+}
+
+func (x *export) lookForAsk(ctx context.Context, s vault.SegmentID) error {
+	a := &x.ask
+	a.pause, a.next = min(2*a.pause, askMost), time.Now().Add(a.pause)
+	found, err := x.Repo.exists(ctx, x.backup.Log().Ask(s))
+	if err != nil {
+		return fmt.Errorf("look for a request to split: %w", err)
+	}
+	a.found.Store(found)
+	return nil
+}
+
+// watchAsk looks out for the request while a part is read, and calls stop when it
+// is there. The function that it returns ends the watch.
+func (x *export) watchAsk(ctx context.Context, s vault.SegmentID, stop func()) (end func()) {
+	if x.ask.tried {
+		return func() {}
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	over := make(chan struct{})
+	go func() {
+		defer close(over)
+		for !x.ask.found.Load() {
+			timer := time.NewTimer(time.Until(x.ask.next))
+			select {
+			case <-ctx.Done():
+				timer.Stop()
+				return
+			case <-timer.C:
+			}
+			// What can't be looked at now is looked at later; reading goes on.
+			_ = x.lookForAsk(ctx, s)
+		}
+		stop()
+	}()
+	return func() { cancel(); <-over }
+}
+
+// split ends the segment's log where it stands and hands what is left to
+// children, if that can be cut. It says whether the log has ended so.
+func (x *export) split(ctx context.Context, log *segmentLog) (bool, error) {
+	x.ask.tried = true
+	var a vault.Ask
+	if _, err := x.Repo.read(ctx, x.backup.Log().Ask(log.segment.ID), &a); err != nil {
+		return false, err
+	}
+	children, err := x.cut(ctx, log, a.Children)
+	if err != nil {
+		return false, fmt.Errorf("split: %w", err)
+	}
+	if len(children) < 2 {
+		x.Log.Info("what is left can't be split", "backup", x.backup.ID, "segment", log.segment.ID)
+		return false, nil
+	}
+	slot := &vault.Slot{
+		Segment: log.segment.ID, Slot: len(log.slots), Start: x.reply.Start, Split: &vault.Split{Closed: log.next, Children: children},
+	}
+	mine, err := x.Repo.decide(ctx, x.backup.Log().Slot(log.segment.ID, slot.Slot), slot)
+	if err != nil {
+		return false, err
+	}
+	if !mine {
+		x.reply.Superseded = true
+		return true, nil
+	}
+	if err := log.add(slot); err != nil {
+		return false, err
+	}
+	x.Log.Info("split", "backup", x.backup.ID, "segment", log.segment.ID, "children", len(children), "parts", len(log.slots)-1)
+	x.reply.Split++
+	x.reply.Done = true
+	return true, x.end(ctx, log)
+}
+
+// cut divides what is left of the segment's lanes into about n segments of as
+// many lanes as the plan allows. A segment holds what is left of one lane, or a
+// part of that, since its own lanes must adjoin.
+func (x *export) cut(ctx context.Context, log *segmentLog, n int) ([]vault.Segment, error) {
+	var open []table.Range
+	for i, lane := range log.segment.Lanes() {
+		if lane.Start = log.next[i]; !lane.Empty() {
+			open = append(open, lane)
+		}
+	}
+	lanes := max(x.plan.Settings.Lanes, 1)
+	var children []vault.Segment
+	for i, lane := range open {
+		// As many segments for each lane, and at least one.
+		parts := max(1, (n-len(children))/(len(open)-i))
+		points, err := x.points(ctx, lane, parts*lanes)
+		if err != nil {
+			return nil, err
+		}
+		bounds := append(append([]table.Key{lane.Start}, points...), lane.End)
+		ranges := len(bounds) - 1
+		parts = min(ranges, max(parts, (ranges+lanes-1)/lanes))
+		for k := range parts {
+			from, to := k*ranges/parts, (k+1)*ranges/parts
+			children = append(children, vault.Segment{ID: log.segment.ID.Child(len(children)), Bounds: bounds[from : to+1]})
+		}
+	}
+	return children, nil
+}
+
+// points are at most n-1 keys that cut a range of the table into ranges with
+// about as many rows, as far as values that lie evenly tell. Nothing is known of
+// the rows but what a few looks bring: the first row that is left, and for each
+// column of the key how far the rows go that agree with it in the columns before.
+// Most cuts go where reading stands, among the rows that share the most with the
+// first, since that is what takes so long.
+func (x *export) points(ctx context.Context, r table.Range, n int) ([]table.Key, error) {
+	schema := x.plan.Definition.Schema
+	first, err := x.rowFrom(ctx, r)
+	if err != nil || first == nil || n < 2 {
+		return nil, err
+	}
+	var levels [][]table.Key
+	for column := len(schema) - 1; column >= 0; column-- {
+		at := schema.Pad(first[:column+1])
+		within := table.Range{Start: at, End: r.End}
+		if column > 0 {
+			if last := schema.Pad(append(slices.Clone(first[:column]), table.Max())); last.Compare(r.End) < 0 {
+				within.End = last
+			}
+		}
+		of := n
+		if len(levels) > 0 {
+			of = n / 4
+		}
+		keys, err := x.spread(ctx, schema, within, first, column, max(2, of))
+		if err != nil {
+			return nil, err
+		}
+		if len(keys) > 0 {
+			levels = append(levels, keys)
+		}
+	}
+	var points []table.Key
+	for _, keys := range levels {
+		for _, k := range keys {
+			last := r.Start
+			if len(points) > 0 {
+				last = points[len(points)-1]
+			}
+			if k.Compare(last) > 0 && k.Compare(r.End) < 0 {
+				points = append(points, k)
+			}
+		}
+	}
+	return points, nil
+}
+
+// spread returns keys that cut the rows of a range evenly by the values of one
+// column, all columns before which are as in first.
+func (x *export) spread(ctx context.Context, schema table.Schema, within table.Range, first table.Key, column, n int) ([]table.Key, error) {
+	search := &search{
+		scale: scale{kind: schema[column].Type}, from: first[column], n: n,
+		key: func(v table.Value) table.Key { return schema.Pad(append(slices.Clone(first[:column]), v)) },
+		row: func(ctx context.Context, from table.Key) (*table.Value, error) {
+			r := table.Range{Start: from, End: within.End}
+			if r.Empty() {
+				return nil, nil
+			}
+			row, err := x.rowFrom(ctx, r)
+			if err != nil || row == nil || !slices.EqualFunc(row[:column], first[:column], func(a, b table.Value) bool { return a.Compare(b) == 0 }) {
+				return nil, err
+			}
+			return &row[column], nil
+		},
+	}
+	for {
+		if err := search.greatest(ctx); err != nil {
+			return nil, err
+		}
+		if !search.refine() {
+			return search.cuts(), nil
+		}
+	}
+}
+
+// rowFrom is the key of the first row of a range, nil if there is none.
+func (x *export) rowFrom(ctx context.Context, r table.Range) (table.Key, error) {
+	buf := make([]byte, lookBuffer)
+	scan := x.Tables.Scan(x.plan.Definition.Name, x.plan.Definition.Schema, r)
+	for {
+		page, err := scan.Next(ctx, buf)
+		if errors.Is(err, io.EOF) {
+			return nil, nil
+		}
+		if err != nil {
+			return nil, fmt.Errorf("look for a row from %v: %w", r.Start, err)
+		}
+		var row plainbuffer.Row
+		switch err := plainbuffer.NewScanner(page.Block).Next(&row); {
+		case err == nil:
+			return table.KeyOf(row.Key), nil
+		case err != io.EOF:
+			return nil, fmt.Errorf("look for a row from %v: %w", r.Start, err)
+		}
+		if page.Next == nil {
+			return nil, nil
+		}
+	}
+}
+
+// lookBuffer is the room for a page of which only the first row is of interest.
+const lookBuffer = 128 << 10
