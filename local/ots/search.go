@@ -99,9 +99,9 @@ func (c *call) describeSearchIndex() *engine.Error {
 		return err
 	}
 	now := c.server.now()
-	phase := otsprotocol.SyncPhase_INCR
+	phase, status := otsprotocol.SyncPhase_INCR, statusRunning
 	if x.Building(now) {
-		phase = otsprotocol.SyncPhase_FULL
+		phase, status = otsprotocol.SyncPhase_FULL, statusPending
 	}
 	c.answer = appendBytes(c.answer, 1, x.Schema)
 	res := &otsprotocol.DescribeSearchIndexResponse{
@@ -120,11 +120,24 @@ func (c *call) describeSearchIndex() *engine.Error {
 	for _, w := range x.Weights {
 		res.QueryFlowWeight = append(res.QueryFlowWeight, &otsprotocol.QueryFlowWeight{IndexName: proto.String(w.Index), Weight: proto.Int32(w.Weight)})
 	}
-	if req.GetIncludeSyncStat() {
+	// Clients that are older than the wish get it, too.
+	if req.IncludeSyncStat == nil || req.GetIncludeSyncStat() {
 		res.SyncStat = &otsprotocol.SyncStat{SyncPhase: phase.Enum(), CurrentSyncTimestamp: proto.Int64(now.UnixMilli())}
 	}
-	return c.send(res)
+	if err := c.send(res); err != nil {
+		return err
+	}
+	c.answer = appendBytes(c.answer, indexStatus, appendVarint(nil, 1, uint64(status)))
+	return nil
 }
+
+// The Node and Java SDKs' messages have the status of an index, which the first
+// relies on, in a field that the Go SDK's do not know.
+const (
+	indexStatus   = 8
+	statusPending = 1
+	statusRunning = 3
+)
 
 func (c *call) deleteSearchIndex() *engine.Error {
 	var req otsprotocol.DeleteSearchIndexRequest

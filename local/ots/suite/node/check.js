@@ -145,6 +145,151 @@ const checks = {
     assert.deepStrictEqual(tables[0].map((r) => r.attributes && r.attributes[0].columnValue), ['value 0', null, 'value -1']);
   },
 
+  // The SDK turns a stream on and sees that it is; it has no way to read one.
+  async streams() {
+    await call('createTable', {
+      tableMeta: { tableName: 'node_stream', primaryKey: [{ name: 's', type: 'STRING' }] },
+      reservedThroughput: { capacityUnit: { read: 0, write: 0 } },
+      tableOptions: { timeToLive: -1, maxVersions: 1 },
+      streamSpecification: { enableStream: true, expirationTime: 24 },
+    });
+    const { streamDetails } = await call('describeTable', { tableName: 'node_stream' });
+    assert.ok(streamDetails.enableStream && streamDetails.streamId);
+    assert.strictEqual(streamDetails.expirationTime, 24);
+    await call('deleteTable', { tableName: 'node_stream' });
+  },
+
+  // Indexes made with the table and later, with and without the rows that were
+  // there, of both kinds; each is read as a table in both directions.
+  async secondaryIndexes() {
+    const tableName = 'node_indexed';
+    await call('createTable', {
+      tableMeta: {
+        tableName,
+        primaryKey: [{ name: 's', type: 'STRING' }, { name: 'n', type: 'INTEGER' }],
+        definedColumn: [{ name: 'city', type: TableStore.DefinedColumnType.DCT_STRING }, { name: 'age', type: TableStore.DefinedColumnType.DCT_INTEGER }],
+      },
+      reservedThroughput: { capacityUnit: { read: 0, write: 0 } },
+      tableOptions: { timeToLive: -1, maxVersions: 1 },
+      indexMetas: [{ name: 'node_by_city', primaryKey: ['city'], definedColumn: ['age'] }],
+    });
+    const cities = ['rome', 'bern', 'oslo'];
+    const put = (n) => call('putRow', {
+      tableName,
+      condition: ignore(),
+      primaryKey: key(`p${n % 2}`, n),
+      attributeColumns: [{ city: cities[n % 3] }, { age: Long.fromNumber(100 - n) }, { other: 'x' }],
+    });
+    for (let n = 0; n < 10; n++) {
+      await put(n);
+    }
+    const create = (name, primaryKey, more) => call('createIndex', { mainTableName: tableName, indexMeta: { name, primaryKey, definedColumn: [], ...more }, includeBaseData: more.includeBaseData });
+    await create('node_by_age', ['age'], { includeBaseData: true, definedColumn: ['city'] });
+    await create('node_late', ['city', 'age'], { includeBaseData: false });
+    await create('node_local', ['s', 'age'], { includeBaseData: true, indexType: TableStore.IndexType.IT_LOCAL_INDEX, indexUpdateMode: TableStore.IndexUpdateMode.IUM_SYNC_INDEX });
+    let metas = [];
+    do {
+      ({ indexMetas: metas } = await call('describeTable', { tableName }));
+    } while (metas.some((m) => m.indexSyncPhase !== TableStore.SyncPhase.INCR));
+    assert.deepStrictEqual(metas.map((m) => [m.name, m.primaryKey[0], m.indexType, m.indexUpdateMode]),
+      [['node_by_city', 'city', 0, 0], ['node_by_age', 'age', 0, 0], ['node_late', 'city', 0, 0], ['node_local', 's', 1, 1]]);
+    await put(10);
+
+    const scan = async (index, columns, direction) => {
+      const forward = direction === TableStore.Direction.FORWARD;
+      const bound = (value) => columns.map((name) => ({ [name]: value }));
+      const rows = [];
+      let start = bound(forward ? INF_MIN : INF_MAX);
+      while (start) {
+        const data = await call('getRange', { tableName: index, direction, maxVersions: 1, inclusiveStartPrimaryKey: start, exclusiveEndPrimaryKey: bound(forward ? INF_MAX : INF_MIN), limit: 4 });
+        rows.push(...data.rows.map((row) => [row.primaryKey, row.attributes].map((cells) => cells.map((c) => String(c.value ?? c.columnValue)).join(' ')).join(': ')));
+        const next = data.nextStartPrimaryKey;
+        start = next && next.length ? next.map((c) => ({ [c.name]: c.value })) : null;
+      }
+      return rows;
+    };
+    const all = [...Array(11).keys()].map((n) => ({ n, s: `p${n % 2}`, city: cities[n % 3], age: 100 - n }));
+    const by = (...columns) => (a, b) => columns.map((c) => (a[c] < b[c] ? -1 : a[c] > b[c] ? 1 : 0)).find((d) => d) || 0;
+    for (const [index, columns, text, rows] of [
+      ['node_by_city', ['city', 's', 'n'], (r) => `${r.city} ${r.s} ${r.n}: ${r.age}`, all],
+      ['node_by_age', ['age', 's', 'n'], (r) => `${r.age} ${r.s} ${r.n}: ${r.city}`, all],
+      ['node_late', ['city', 'age', 's', 'n'], (r) => `${r.city} ${r.age} ${r.s} ${r.n}: `, all.slice(10)],
+      ['node_local', ['s', 'age', 'n'], (r) => `${r.s} ${r.age} ${r.n}: `, all],
+    ]) {
+      const wanted = rows.slice().sort(by(...columns)).map(text);
+      assert.deepStrictEqual(await scan(index, columns, TableStore.Direction.FORWARD), wanted, index);
+      assert.deepStrictEqual(await scan(index, columns, TableStore.Direction.BACKWARD), wanted.reverse(), index);
+    }
+    const { row } = await call('getRow', { tableName: 'node_by_city', primaryKey: [{ city: 'bern' }, { s: 'p1' }, { n: Long.fromNumber(7) }], maxVersions: 1 });
+    assert.strictEqual(String(row.attributes[0].columnValue), '93');
+    await refused(call('putRow', { tableName: 'node_by_city', condition: ignore(), primaryKey: [{ city: 'x' }, { s: 'x' }, { n: Long.fromNumber(1) }], attributeColumns: [] }), 400);
+    for (const m of metas) {
+      await call('dropIndex', { mainTableName: tableName, indexName: m.name });
+    }
+    assert.strictEqual((await call('describeTable', { tableName })).indexMetas.length, 0);
+    await call('deleteTable', { tableName });
+  },
+
+  async searchIndexes() {
+    const [tableName, indexName] = ['node_searched', 'node_search'];
+    await call('createTable', {
+      tableMeta: { tableName, primaryKey: [{ name: 's', type: 'STRING' }] },
+      reservedThroughput: { capacityUnit: { read: 0, write: 0 } },
+      tableOptions: { timeToLive: -1, maxVersions: 1 },
+    });
+    const field = (fieldName, fieldType, more) => ({ fieldName, fieldType, index: true, ...more });
+    await call('createSearchIndex', {
+      tableName,
+      indexName,
+      schema: {
+        fieldSchemas: [
+          field('a', TableStore.FieldType.KEYWORD),
+          field('text', TableStore.FieldType.TEXT, { analyzer: 'split', analyzerParameter: { delimiter: ',' } }),
+          field('list', TableStore.FieldType.NESTED, { fieldSchemas: [field('n', TableStore.FieldType.LONG)] }),
+        ],
+      },
+    });
+    for (let i = 0; i < 25; i++) {
+      await call('putRow', { tableName, condition: ignore(), primaryKey: [{ s: `k${i + 10}` }], attributeColumns: [{ a: `v${i}` }, { other: 'x' }] });
+    }
+    const { indices } = await call('listSearchIndex', { tableName });
+    assert.deepStrictEqual(indices.map((i) => i.indexName), [indexName]);
+    const described = await call('describeSearchIndex', { tableName, indexName });
+    assert.deepStrictEqual(described.schema.fieldSchemas.map((f) => f.fieldName), ['a', 'text', 'list']);
+    assert.strictEqual(described.schema.fieldSchemas[1].analyzerParameter.delimiter, ',');
+    assert.strictEqual(described.schema.fieldSchemas[2].fieldSchemas[0].fieldName, 'n');
+    assert.strictEqual(described.indexStatus.status, TableStore.IndexStatus.RUNNING);
+    assert.strictEqual(Number(described.meteringInfo.rowCount), 25);
+    const columnToGet = { returnType: TableStore.ColumnReturnType.RETURN_ALL_FROM_INDEX };
+    const wanted = [...Array(25).keys()].map((i) => [`k${i + 10}`, `a=v${i}`]);
+    const plainRow = (row) => [row.primaryKey[0].value, row.attributes.map((a) => `${a.columnName}=${a.columnValue}`).join()];
+
+    const found = [];
+    let token = null;
+    do {
+      const data = await call('search', { tableName, indexName, columnToGet, searchQuery: { limit: 10, token, query: { queryType: TableStore.QueryType.MATCH_ALL_QUERY }, getTotalCount: true } });
+      assert.strictEqual(Number(data.totalCounts), 25);
+      found.push(...data.rows.map(plainRow));
+      token = data.nextToken;
+    } while (token && token.length);
+    assert.deepStrictEqual(found, wanted);
+
+    const { sessionId, splitsSize } = await call('computeSplits', { tableName, searchIndexSplitsOptions: { indexName } });
+    assert.strictEqual(splitsSize, 1);
+    const scanned = [];
+    const scanQuery = { query: { queryType: TableStore.QueryType.MATCH_ALL_QUERY }, limit: 10, aliveTime: 30, currentParallelId: 0, maxParallel: splitsSize };
+    do {
+      const data = await call('parallelScan', { tableName, indexName, columnToGet, sessionId, scanQuery });
+      scanned.push(...data.rows.map(plainRow));
+      scanQuery.token = data.nextToken;
+    } while (scanQuery.token && scanQuery.token.length);
+    assert.deepStrictEqual(scanned, wanted);
+
+    await refused(call('deleteTable', { tableName }), 400);
+    await call('deleteSearchIndex', { tableName, indexName });
+    await call('deleteTable', { tableName });
+  },
+
   async cleanUp() {
     await call('deleteTable', { tableName: table });
     await refused(call('deleteTable', { tableName: table }), 404);
