@@ -72,7 +72,7 @@ func runDemo(ctx context.Context, s *streams, data demoData) (err error) {
 			s.err.Write(log.last)
 		}
 	}()
-	d.stack, err = stack.Start(ctx, stack.Config{Dir: d.dir, BinDir: bin, Deployment: tablevault.Deployment, Memory: true, Log: &log})
+	d.stack, err = stack.Start(ctx, stack.Config{Dir: d.dir, BinDir: bin, Deployment: tablevault.Deployment, Policies: tablevault.Policies(), Memory: true, Log: &log})
 	if err != nil {
 		return err
 	}

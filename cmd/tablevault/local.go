@@ -68,7 +68,7 @@ func runLocal(ctx context.Context, s *streams, c stack.Config, policyFile string
 		return err
 	}
 	defer clean()
-	c.BinDir, c.Deployment, c.Log = bin, tablevault.Deployment, s.err
+	c.BinDir, c.Deployment, c.Policies, c.Log = bin, tablevault.Deployment, tablevault.Policies(), s.err
 	st, err := stack.Start(ctx, c)
 	if err != nil {
 		return err

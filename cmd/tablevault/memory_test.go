@@ -61,7 +61,7 @@ func measureMemory(b *testing.B, shape string, size, wide int) map[string]int64 
 	b.StopTimer()
 	dir := b.TempDir()
 	var log tail
-	s, err := stack.Start(b.Context(), stack.Config{Dir: dir, BinDir: binDir, Deployment: tablevault.Deployment, Memory: true, Log: &log})
+	s, err := stack.Start(b.Context(), stack.Config{Dir: dir, BinDir: binDir, Deployment: tablevault.Deployment, Policies: tablevault.Policies(), Memory: true, Log: &log})
 	if err != nil {
 		b.Fatal(err)
 	}

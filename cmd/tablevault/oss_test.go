@@ -6,7 +6,6 @@ import (
 	"maps"
 	"net/http"
 	"net/url"
-	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -16,41 +15,20 @@ import (
 	"github.com/aliyun/aliyun-tablestore-go-sdk/tablestore"
 
 	local "github.com/tablevault/tablevault/local/oss"
-	"github.com/tablevault/tablevault/local/ram"
 	"github.com/tablevault/tablevault/local/stack"
 	"github.com/tablevault/tablevault/shared/object"
 	"github.com/tablevault/tablevault/shared/vault"
 )
 
 // beginOSS starts a stack whose vault is in a bucket, and in which the
-// functions' roles may do no more than docs/object-stores.md gives them.
+// functions' roles may do no more than docs/ram gives them.
 func beginOSS(t *testing.T, bucket local.BucketConfig, parameters url.Values) (*stack.Stack, string, *tablestore.TableStoreClient) {
 	t.Helper()
 	s, dir, client := begin(t, func(c *stack.Config) {
 		c.Memory, c.Vault = true, stack.Bucket
 		c.OSS = func(o *stack.OSS) { o.Bucket, o.Parameters = bucket, parameters }
 	})
-	page, err := os.ReadFile("../../docs/object-stores.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, text, _ := strings.Cut(string(page), "<!-- policy of the functions -->")
-	_, text, _ = strings.Cut(text, "```json\n")
-	text, _, ok := strings.Cut(text, "```")
-	if !ok {
-		t.Fatal("the document has no policy of the functions")
-	}
-	store, err := ram.ParsePolicy([]byte(strings.NewReplacer("BUCKET", "tablevault", "PREFIX", "vault").Replace(text)))
-	if err != nil {
-		t.Fatal(err)
-	}
-	rest, err := ram.ParsePolicy([]byte(`{"Version":"1","Statement":[{"Effect":"Allow","Action":["ots:*","fc:*"],"Resource":["*"]}]}`))
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, role := range roles {
-		s.Authority.SetPolicies(role, store, rest)
-	}
+	s.Authority.Record()
 	return s, dir, client
 }
 

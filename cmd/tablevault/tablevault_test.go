@@ -40,7 +40,7 @@ func begin(t *testing.T, change func(*stack.Config)) (*stack.Stack, string, *tab
 	t.Helper()
 	dir := t.TempDir()
 	var log tail
-	c := stack.Config{Dir: dir, BinDir: binDir, Deployment: tablevault.Deployment, Log: &log}
+	c := stack.Config{Dir: dir, BinDir: binDir, Deployment: tablevault.Deployment, Policies: tablevault.Policies(), Log: &log}
 	if change != nil {
 		change(&c)
 	}

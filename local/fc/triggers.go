@@ -101,6 +101,12 @@ func (h *Host) objectCreated(o Object, task string) error {
 			if t.Bucket != o.Bucket || !t.Matches(o.Key) || !slices.Contains(t.Events, o.Event) {
 				continue
 			}
+			if t.Role != "" {
+				if err := h.config.Authority.AuthorizeRole(t.RoleName(), "fc:InvokeFunction", h.arn(f.Name), nil); err != nil {
+					errs = append(errs, fmt.Errorf("trigger %s: %w", t.Name, err))
+					continue
+				}
+			}
 			id := task
 			if id != "" {
 				id += "_" + t.Name

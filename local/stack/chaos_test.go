@@ -88,7 +88,7 @@ func begin(t *testing.T, timeout int, host func(*fc.Config)) (*stack.Stack, stri
 	if err != nil {
 		t.Fatal(err)
 	}
-	s, err := stack.Start(t.Context(), stack.Config{Dir: dir, BinDir: bin, Deployment: deployment, Memory: true, Log: log, Host: host})
+	s, err := stack.Start(t.Context(), stack.Config{Dir: dir, BinDir: bin, Deployment: deployment, Policies: tablevault.Policies(), Memory: true, Log: log, Host: host})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -3,6 +3,7 @@
 package stack
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/hex"
@@ -13,7 +14,9 @@ import (
 	"io/fs"
 	"net/url"
 	"os"
+	"path"
 	"path/filepath"
+	"sync"
 	"sync/atomic"
 
 	"github.com/tablevault/tablevault/local/fc"
@@ -63,6 +66,10 @@ type Config struct {
 	BinDir string
 	// Deployment is an s.yaml.
 	Deployment []byte
+	// Policies holds, by the names of roles' functions and by "trigger", what their
+	// roles may do: plan.json and so on, with places to be filled in. Nil lets them
+	// do everything.
+	Policies fs.FS
 	// Memory keeps the tables and the queues in memory: faster, and gone
 	// afterwards.
 	Memory bool
@@ -120,8 +127,9 @@ func Start(ctx context.Context, c Config) (s *Stack, err error) {
 	if s.AccessKeyID, s.AccessKeySecret, err = key(dir); err != nil {
 		return nil, fmt.Errorf("start the local stack: %w", err)
 	}
+	log := &shared{to: cmp.Or(c.Log, io.Discard)}
 	owner := fc.Key{ID: s.AccessKeyID, Secret: s.AccessKeySecret}
-	s.Authority = ram.New(ram.Config{Owner: owner})
+	s.Authority = ram.New(ram.Config{Owner: owner, Refused: log.refused})
 	if err := s.keep(c); err != nil {
 		return nil, fmt.Errorf("start the local vault: %w", err)
 	}
@@ -143,8 +151,11 @@ func Start(ctx context.Context, c Config) (s *Stack, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("start the function host: %w", err)
 	}
+	if err := s.permit(c.Policies, d); err != nil {
+		return nil, fmt.Errorf("start the function host: %w", err)
+	}
 	host := fc.Config{
-		Functions: d.Functions, BinDir: c.BinDir, Timers: c.Timers, Log: c.Log, Region: "local",
+		Functions: d.Functions, BinDir: c.BinDir, Timers: c.Timers, Log: log, Region: "local",
 		Key: owner, Authority: s.Authority, TemporaryKeys: true, TempDir: dir, Buckets: map[string]string{},
 	}
 	if s.OSS == nil {
@@ -171,6 +182,61 @@ func Start(ctx context.Context, c Config) (s *Stack, err error) {
 	s.host.Store(s.Host)
 	return s, s.write()
 }
+
+// permit says what the functions' roles may do, and those of their triggers.
+func (s *Stack) permit(policies fs.FS, d *deployment.Deployment) error {
+	if policies == nil {
+		return nil
+	}
+	for _, f := range d.Functions {
+		roles := map[string]string{f.RoleName(): path.Base(f.Handler)}
+		for _, t := range f.Objects {
+			if t.Role != "" {
+				roles[t.RoleName()] = "trigger"
+			}
+		}
+		for role, name := range roles {
+			p, err := Policy(policies, name)
+			if err != nil {
+				return err
+			}
+			s.Authority.SetPolicies(role, p)
+		}
+	}
+	return nil
+}
+
+// Policy is the policy of a name, filled in for a stack.
+func Policy(policies fs.FS, name string) (*ram.Policy, error) {
+	open, err := fs.ReadFile(policies, name+".json")
+	if err != nil {
+		return nil, fmt.Errorf("policy of %s: %w", name, err)
+	}
+	text, err := ram.Fill(open, map[string][]string{"bucket": {bucket}, "prefix": {prefix}, "instance": {Instance}, "functions": {"tablevault-"}})
+	if err != nil {
+		return nil, fmt.Errorf("policy of %s: %w", name, err)
+	}
+	p, err := ram.ParsePolicy(text)
+	if err != nil {
+		return nil, fmt.Errorf("policy of %s: %w", name, err)
+	}
+	return p, nil
+}
+
+// shared is a writer for the host and for what else speaks.
+type shared struct {
+	mu sync.Mutex
+	to io.Writer
+}
+
+func (s *shared) Write(p []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.to.Write(p)
+}
+
+// refused writes a line about a call that a policy does not allow.
+func (s *shared) refused(d *ram.Denied) { fmt.Fprintf(s, "permissions: %v\n", d) }
 
 // vaultFolder is the vault in a stack's directory, where a directory keeps it.
 const vaultFolder = "vault"

@@ -85,7 +85,11 @@ type ObjectTrigger struct {
 	Events []string // such as oss:ObjectCreated:PutObject
 	Prefix string   // of the object's name
 	Suffix string
+	Role   string // in whose name the function is invoked: a name or ARN, or empty for the service's own
 }
+
+// RoleName returns the name of the role, without the rest of its ARN.
+func (t ObjectTrigger) RoleName() string { return t.Role[strings.LastIndexByte(t.Role, '/')+1:] }
 
 // Matches reports whether the trigger is for objects of that name.
 func (t ObjectTrigger) Matches(key string) bool {

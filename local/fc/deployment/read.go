@@ -533,7 +533,7 @@ func (r *reader) triggers(o object, at string, f *Function) {
 		}
 		seen[name] = true
 		r.text(t, p, "description", false)
-		r.pattern(t, p, "invocationRole", false, roleName, "a role's name or acs:ram::<account>:role/<name>")
+		role := r.pattern(t, p, "invocationRole", false, roleName, "a role's name or acs:ram::<account>:role/<name>")
 		if q := r.text(t, p, "qualifier", false); q != "" && q != "LATEST" {
 			r.problem(t.values["qualifier"], p+".qualifier", "%q: only LATEST is deployed", q)
 		}
@@ -548,7 +548,9 @@ func (r *reader) triggers(o object, at string, f *Function) {
 		case "timer":
 			f.Timers = append(f.Timers, r.timer(t, p, name))
 		case "oss":
-			f.Objects = append(f.Objects, r.objectTrigger(t, p, name, f.Region))
+			o := r.objectTrigger(t, p, name, f.Region)
+			o.Role = role
+			f.Objects = append(f.Objects, o)
 		case "eventbridge":
 			f.Events = append(f.Events, r.eventTrigger(t, p, name))
 		case "":

@@ -325,7 +325,8 @@ func (s *Store) probe(ctx context.Context) error {
 	})
 	var denied *deniedError
 	if errors.As(err, &denied) {
-		// Versions are seen in the answers to what is written, too. What else is denied will be told where it is needed.
+		// Versions are seen in the answers to what is written, too, but by then it is written.
+		s.readOnly = fmt.Errorf("whether the bucket has versions is not told: allow oss:GetBucketVersioning on it: %w", err)
 		err = nil
 	}
 	if err != nil || s.config.RetentionDays == 0 || s.readOnly != nil {
