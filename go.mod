@@ -25,6 +25,7 @@ require (
 	golang.org/x/sync v0.18.0
 	golang.org/x/sys v0.30.0
 	golang.org/x/term v0.28.0
+	golang.org/x/time v0.16.0
 	google.golang.org/protobuf v1.23.0
 )
 
@@ -56,6 +57,5 @@ require (
 	github.com/spf13/pflag v1.0.9 // indirect
 	github.com/tjfoc/gmsm v1.4.1 // indirect
 	golang.org/x/net v0.26.0 // indirect
-	golang.org/x/time v0.16.0 // indirect
 	gopkg.in/ini.v1 v1.67.0 // indirect
 )

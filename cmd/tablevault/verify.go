@@ -13,7 +13,7 @@ import (
 
 // verifyOptions are what `tablevault verify` was asked for.
 type verifyOptions struct {
-	stack, backup, restore, against, depth string
+	stack, backup, restore, against, depth, twin string
 }
 
 // verifyResult is the JSON of `tablevault verify`.
@@ -41,7 +41,7 @@ type verifyResult struct {
 func verifyCommand(s *streams) *cobra.Command {
 	var o verifyOptions
 	c := &cobra.Command{
-		Use:   "verify (--backup ID | --restore ID) [--against INSTANCE/TABLE] [--depth objects|read|rows]",
+		Use:   "verify (--backup ID | --restore ID) [--against INSTANCE/TABLE] [--depth objects|read|rows] [--twin ADDRESS]",
 		Short: "Prove a backup, or compare it with a live table row by row",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			r, err := runVerify(cmd.Context(), o)
@@ -58,6 +58,7 @@ func verifyCommand(s *streams) *cobra.Command {
 	c.Flags().StringVar(&o.backup, "backup", "", "the backup to prove, by its id")
 	c.Flags().StringVar(&o.restore, "restore", "", "the restore to prove, by its id")
 	c.Flags().StringVar(&o.against, "against", "", "the table to compare rows with, instance/table")
+	c.Flags().StringVar(&o.twin, "twin", "", "address of a further vault: say whether the backup's copy there is the same, by sizes and checksums, reading no shard")
 	c.Flags().StringVar(&o.depth, "depth", "", "objects: present, size, checksum; read: every row and checksum; rows: against a table (the default with --against or --restore, else read)")
 	return c
 }
@@ -66,7 +67,10 @@ func runVerify(ctx context.Context, o verifyOptions) (*verifyResult, error) {
 	if (o.backup == "") == (o.restore == "") {
 		return nil, usage("say what to verify: either --backup or --restore")
 	}
-	cmd := function.Command{Kind: function.KindVerify, Backup: o.backup, Restore: o.restore, Against: o.against, Depth: o.depth}
+	if o.twin != "" && (o.backup == "" || o.against != "" || o.depth != "") {
+		return nil, usage("--twin goes with --backup alone: documents are read there, and of shards sizes and checksums are compared")
+	}
+	cmd := function.Command{Kind: function.KindVerify, Backup: o.backup, Restore: o.restore, Against: o.against, Depth: o.depth, Target: o.twin}
 	if err := validate(cmd); err != nil {
 		return nil, err
 	}

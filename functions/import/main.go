@@ -56,7 +56,7 @@ func restore(ctx context.Context, inv *function.Invocation, cmd function.Command
 		if err != nil {
 			return parts.Fail(backup.RestoreProgress{}, err)
 		}
-		further(ctx, inv, repo, plan)
+		parts.Also(inv, repo, plan.Also)
 		i, err := importer(inv, repo, plan.Target.Instance)
 		if err != nil {
 			return parts.Fail(backup.RestoreProgress{}, err)
@@ -64,9 +64,7 @@ func restore(ctx context.Context, inv *function.Invocation, cmd function.Command
 		progress, err := i.Tick(ctx, run, id)
 		return parts.Fail(progress, err)
 	}
-	if err := parts.Also(ctx, inv, repo, cmd.Also); err != nil {
-		return parts.Fail(backup.RestoreProgress{}, err)
-	}
+	parts.Also(inv, repo, cmd.Also)
 	req := backup.RestoreRequest{At: time.Now(), New: cmd.New, Also: cmd.Also}
 	if inv.Origin.Key() != "" {
 		req.At = inv.Origin.Time
@@ -87,14 +85,6 @@ func restore(ctx context.Context, inv *function.Invocation, cmd function.Command
 	}
 	progress, err := i.Tick(ctx, run, plan.Restore)
 	return parts.Fail(progress, err)
-}
-
-// further opens the vaults that a restore was begun with besides this one. One
-// that can't be reached now is missed only where something is damaged here.
-func further(ctx context.Context, inv *function.Invocation, repo *backup.Repository, plan *vault.RestorePlan) {
-	if err := parts.Also(ctx, inv, repo, plan.Also); err != nil {
-		inv.Log.Warn("without the further vaults", function.KeyError, err)
-	}
 }
 
 // request looks at a request that lies in the vault.
@@ -118,7 +108,7 @@ func ask(inv *function.Invocation, content []byte) (backup.Ask, error) {
 	if err != nil {
 		return backup.Ask{}, err
 	}
-	if cmd.Kind != function.KindRestore || cmd.Restore != "" || cmd.Request != "" || cmd.New {
+	if cmd.Kind != function.KindRestore || cmd.Restore != "" || cmd.Request != "" || cmd.New || len(cmd.Also) > 0 {
 		return backup.Ask{}, errors.New(`a request asks for a new restore, such as {"kind":"restore","table":"prod/orders","at":"2026-11-20T10:14:00+08:00","to":"prod/orders_copy"}`)
 	}
 	a := backup.Ask{At: cmd.At}
@@ -163,7 +153,7 @@ func load(ctx context.Context, inv *function.Invocation, cmd function.Command) (
 	if err != nil {
 		return parts.Fail(backup.ImportReply{}, err)
 	}
-	further(ctx, inv, repo, plan)
+	parts.Also(inv, repo, plan.Also)
 	i, err := importer(inv, repo, plan.Target.Instance)
 	if err != nil {
 		return parts.Fail(backup.ImportReply{}, err)

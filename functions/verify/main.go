@@ -1,8 +1,11 @@
-// Command verify is the function that proves backups and restores.
+// Command verify is the function that proves backups and restores, and copies
+// backups to further vaults: of the functions that touch no table, it is the one
+// that reads shards anyway.
 package main
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	"github.com/tablevault/tablevault/functions/internal/parts"
@@ -13,7 +16,7 @@ import (
 
 func main() {
 	parts.BoundMemory()
-	function.Serve(function.Verbs{function.KindVerify: verify})
+	function.Serve(function.Verbs{function.KindVerify: verify, function.KindCopy: copyBackup})
 }
 
 // verify proves a whole backup or restore, or one segment of a restore.
@@ -34,10 +37,7 @@ func verify(ctx context.Context, inv *function.Invocation, cmd function.Command)
 		if err != nil {
 			return parts.Fail(vault.Proof{}, err)
 		}
-		if err := parts.Also(ctx, inv, repo, plan.Also); err != nil {
-			// It is missed only where something is damaged here.
-			inv.Log.Warn("without the further vaults", function.KeyError, err)
-		}
+		parts.Also(inv, repo, plan.Also)
 		req.Restore, instance = plan.Restore, plan.Target.Instance
 		req.Backup = vault.Backup{Table: plan.Source, ID: plan.Backup}
 		if cmd.Depth == "" {
@@ -73,6 +73,14 @@ func verify(ctx context.Context, inv *function.Invocation, cmd function.Command)
 			req.Depth = backup.DepthRows
 		}
 	}
+	if cmd.Target != "" {
+		twin, err := parts.Further(ctx, inv, cmd.Target)
+		if err != nil {
+			return parts.Fail(vault.Proof{}, err)
+		}
+		proof, err := v.Compare(ctx, parts.Run(inv), req.Backup, cmd.Target, twin)
+		return parts.Fail(proof, err)
+	}
 	if v.Tables, err = parts.Tables(inv, instance); err != nil {
 		return parts.Fail(vault.Proof{}, err)
 	}
@@ -84,4 +92,57 @@ func verify(ctx context.Context, inv *function.Invocation, cmd function.Command)
 	}
 	proof, err := v.Verify(ctx, parts.Run(inv), req)
 	return parts.Fail(proof, err)
+}
+
+// copyBackup copies a group of a backup to a further vault, or, without a
+// segment, as much of the whole backup as there is time for; or back, to make anew
+// in this vault what is gone.
+func copyBackup(ctx context.Context, inv *function.Invocation, cmd function.Command) (any, error) {
+	var settings struct {
+		BytesPerSecond int64            `json:"bytes_per_second"`
+		Next           backup.CopyPoint `json:"next"`
+		Back           bool             `json:"back"`
+	}
+	if err := parts.Settings(cmd, &settings); err != nil {
+		return nil, err
+	}
+	if settings.BytesPerSecond < 0 {
+		return nil, function.Permanent(fmt.Errorf("bytes_per_second is %d", settings.BytesPerSecond))
+	}
+	id, err := vault.ParseBackupID(cmd.Backup)
+	if err != nil {
+		return nil, function.Permanent(err)
+	}
+	here, err := parts.Store(ctx, inv)
+	if err != nil {
+		return parts.Fail(backup.CopyReply{}, err)
+	}
+	there, err := parts.Further(ctx, inv, cmd.Target)
+	if err != nil {
+		return parts.Fail(backup.CopyReply{}, err)
+	}
+	work, err := parts.Work(inv)
+	if err != nil {
+		return nil, err
+	}
+	from, c := here, &backup.Copier{Target: cmd.Target, To: there, Work: work, Log: inv.Log}
+	if settings.Back {
+		from, c.Target, c.To, c.Back = there, inv.Env.Vault, here, true
+	}
+	if c.Repo, err = backup.Open(ctx, from); err != nil {
+		return parts.Fail(backup.CopyReply{}, err)
+	}
+	b, err := c.Repo.FindBackup(ctx, id)
+	if err != nil {
+		return parts.Fail(backup.CopyReply{}, function.Permanent(err))
+	}
+	if cmd.Segment != "" {
+		reply, err := c.Copy(ctx, parts.Run(inv), backup.Work{
+			Verb: backup.VerbCopy, Table: b.Table, Backup: b.ID, Segment: vault.SegmentID(cmd.Segment), Start: cmd.Start,
+			Target: cmd.Target, Rate: settings.BytesPerSecond,
+		})
+		return parts.Fail(reply, err)
+	}
+	reply, err := c.CopyAll(ctx, parts.Run(inv), b, settings.Next, settings.BytesPerSecond)
+	return parts.Fail(reply, err)
 }

@@ -46,13 +46,18 @@ type Tables interface {
 }
 
 // Work is one thing for a function to do: a segment of a backup or of a
-// restore, or a look at a restore or at a request.
+// restore, a group of a copy, or a look at a restore or at a request.
 type Work struct {
 	Verb    Verb
 	Table   vault.TableID
 	Backup  vault.BackupID
 	Restore vault.RestoreID
 	Segment vault.SegmentID
+	// Target is the address of the vault that a group of a backup, which Segment
+	// is the first of, is copied to, and Rate what that may use of its budget, in
+	// bytes per second; 0 for any number.
+	Target string
+	Rate   int64
 	// Request is the name of the request to be looked at.
 	Request string
 	// ReadUnits is what the worker may read per second, in read units; 0 for as
@@ -73,6 +78,7 @@ const (
 	VerbImport  Verb = "import"
 	VerbVerify  Verb = "verify"
 	VerbRestore Verb = "restore"
+	VerbCopy    Verb = "copy"
 )
 
 // Dispatcher hands work to the functions. Submit returns when the work is

@@ -41,20 +41,57 @@ func (r *Repository) Manifests(ctx context.Context, t *vault.TableID) iter.Seq2[
 // Manifest reads the manifest of a backup. The error matches fs.ErrNotExist if
 // the backup is not sealed, nor given up.
 func (r *Repository) Manifest(ctx context.Context, b vault.Backup) (*vault.Manifest, vault.Object, error) {
-	var m vault.Manifest
-	since := r.turns()
-	o, err := r.read(ctx, b.Manifest(), &m)
-	for corrupt(err) && r.turn(b.Manifest(), since, err) {
-		since, m = r.turns(), vault.Manifest{}
-		o, err = r.read(ctx, b.Manifest(), &m)
+	for {
+		var m vault.Manifest
+		since := r.turns()
+		o, err := r.read(ctx, b.Manifest(), &m)
+		if err == nil && (m.Backup != b.ID || m.Table != b.Table) {
+			err = fmt.Errorf("read %s: %w: it is of backup %s of %s", b.Manifest(), vault.ErrCorrupt, m.Backup, m.Table.Path())
+		}
+		if err == nil {
+			err = namesItsOwn(b, &m)
+		}
+		if err == nil && len(r.twins.all) > 0 {
+			err = r.asCopied(ctx, b, o)
+		}
+		if err == nil {
+			return &m, o, nil
+		}
+		if !r.elsewhere(ctx, vault.Object{Name: b.Manifest()}, since, err) {
+			return nil, o, err
+		}
 	}
-	if err != nil {
-		return nil, o, err
+}
+
+// namesItsOwn holds the names in a manifest against those that they must be.
+func namesItsOwn(b vault.Backup, m *vault.Manifest) error {
+	bad := func(name, want string) error {
+		return fmt.Errorf("read %s: %w: it names %q for %s", b.Manifest(), vault.ErrCorrupt, name, want)
 	}
-	if m.Backup != b.ID || m.Table != b.Table {
-		return nil, o, fmt.Errorf("read %s: %w: it is of backup %s of %s", b.Manifest(), vault.ErrCorrupt, m.Backup, m.Table.Path())
+	if m.Plan != nil && m.Plan.Name != b.Plan() {
+		return bad(m.Plan.Name, b.Plan())
 	}
-	return &m, o, nil
+	for g, o := range m.Groups {
+		if o.Name != b.Group(g) {
+			return bad(o.Name, b.Group(g))
+		}
+	}
+	return nil
+}
+
+// asCopied holds a manifest against the notes about copies, which are all that
+// tells its hash: nothing else names a manifest.
+func (r *Repository) asCopied(ctx context.Context, b vault.Backup, o vault.Object) error {
+	notes, err := r.Copies(ctx, b)
+	if err != nil && !corrupt(err) {
+		return err
+	}
+	for _, n := range notes {
+		if n.Manifest != o.SHA256 {
+			return fmt.Errorf("read %s: %w: its sha256 is %s, it was %s when it was copied to %s", o.Name, vault.ErrCorrupt, o.SHA256, n.Manifest, n.Target)
+		}
+	}
+	return nil
 }
 
 // PlanOf reads the plan that a sealed manifest names.
@@ -82,14 +119,29 @@ func (r *Repository) Groups(ctx context.Context, m *vault.Manifest) iter.Seq2[*v
 	}
 }
 
-// FindBackup finds a backup by its id alone, sealed or not.
+// FindBackup finds a backup by its id alone, sealed or not: in this vault, and
+// if it is not there, in its twins.
 func (r *Repository) FindBackup(ctx context.Context, id vault.BackupID) (vault.Backup, error) {
-	for info, err := range r.store.List(ctx, vault.OpenedPrefix, "") {
-		if err != nil {
-			return vault.Backup{}, fmt.Errorf("look for backup %s: %w", id, err)
+	look := func(store object.Store) (b vault.Backup, found bool, err error) {
+		for info, err := range store.List(ctx, vault.OpenedPrefix, "") {
+			if err != nil {
+				return b, false, fmt.Errorf("look for backup %s: %w", id, err)
+			}
+			if t, b, ok := vault.ParseOpened(info.Name); ok && b == id {
+				return vault.Backup{Table: t, ID: b}, true, nil
+			}
 		}
-		if t, b, ok := vault.ParseOpened(info.Name); ok && b == id {
-			return vault.Backup{Table: t, ID: b}, nil
+		return b, false, nil
+	}
+	b, found, err := look(r.store)
+	if found || err != nil {
+		return b, err
+	}
+	for _, t := range r.twins.all {
+		if t.open(ctx) == nil {
+			if b, found, _ := look(t.store); found {
+				return b, nil
+			}
 		}
 	}
 	return vault.Backup{}, fmt.Errorf("there is no backup %s in this vault: `tablevault list` shows what there is: %w", id, fs.ErrNotExist)
@@ -97,15 +149,38 @@ func (r *Repository) FindBackup(ctx context.Context, id vault.BackupID) (vault.B
 
 // Latest is the newest sealed backup of a table whose recovery point is not
 // after at; a zero at means now. The error matches fs.ErrNotExist if there is
-// none.
+// none. A backup of which the manifest is gone here and not from a twin counts.
 func (r *Repository) Latest(ctx context.Context, t vault.TableID, at time.Time) (*vault.Manifest, error) {
 	var newest *vault.Manifest
+	take := func(m *vault.Manifest) {
+		if m.State == vault.Sealed && (at.IsZero() || !m.RecoveryPoint().After(at)) && (newest == nil || m.Backup > newest.Backup) {
+			newest = m
+		}
+	}
+	here := map[vault.BackupID]bool{}
 	for m, err := range r.Manifests(ctx, &t) {
 		if err != nil {
 			return nil, err
 		}
-		if m.State == vault.Sealed && (at.IsZero() || !m.RecoveryPoint().After(at)) {
-			newest = m
+		here[m.Backup] = true
+		take(m)
+	}
+	for _, twin := range r.twins.all {
+		if twin.open(ctx) != nil {
+			continue
+		}
+		for info, err := range twin.store.List(ctx, vault.ManifestsOf(t), "") {
+			if err != nil {
+				break // what it might have is not needed for what is here
+			}
+			if _, id, ok := vault.ParseManifestName(info.Name); ok && !here[id] {
+				m, _, err := r.Manifest(ctx, vault.Backup{Table: t, ID: id})
+				if err != nil {
+					return nil, err
+				}
+				here[id] = true
+				take(m)
+			}
 		}
 	}
 	if newest == nil {

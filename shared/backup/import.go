@@ -313,7 +313,7 @@ func (l *loader) entry(ctx context.Context) (*vault.Loaded, error) {
 		// What was written before the damage is written again from the twin, to
 		// the same effect.
 		var bad *badObject
-		if !errors.As(broken, &bad) || !l.importer.Repo.turn(bad.name, since, bad.err) {
+		if !errors.As(broken, &bad) || !l.importer.Repo.turn(ctx, bad.object, since, bad.err) {
 			break
 		}
 	}

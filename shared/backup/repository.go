@@ -88,16 +88,32 @@ func (r *Repository) read(ctx context.Context, name string, d vault.Document) (v
 
 // readExact reads a document that another one names, and compares its hash.
 func (r *Repository) readExact(ctx context.Context, o vault.Object, d vault.Document) error {
+	data, err := r.bytesOf(ctx, o)
+	if err != nil {
+		return err
+	}
+	if err := r.encryption.Unmarshal(data, d); err != nil {
+		return fmt.Errorf("read %s: %w", o.Name, err)
+	}
+	return nil
+}
+
+// bytesOf reads an object that a document names, and compares its hash.
+func (r *Repository) bytesOf(ctx context.Context, o vault.Object) ([]byte, error) {
 	for {
 		since := r.turns()
-		got, err := r.read(ctx, o.Name, d)
-		if err == nil && got.SHA256 != o.SHA256 {
+		data, err := object.ReadAll(ctx, r.from(o.Name), o.Name, maxDocument)
+		if err != nil {
+			err = fmt.Errorf("read %s: %w", o.Name, err)
+		} else if got := objectOf(o.Name, data); got.SHA256 != o.SHA256 {
 			err = fmt.Errorf("read %s: %w: its sha256 is %s, it was written with %s", o.Name, vault.ErrCorrupt, got.SHA256, o.SHA256)
 		}
-		if err == nil || !corrupt(err) || !r.turn(o.Name, since, err) {
-			return err
+		if err == nil {
+			return data, nil
 		}
-		empty(d)
+		if !r.elsewhere(ctx, o, since, err) {
+			return nil, err
+		}
 	}
 }
 

@@ -23,11 +23,11 @@ import (
 // badObject says which object of the vault is not what it should be. It
 // matches vault.ErrCorrupt.
 type badObject struct {
-	name string
-	err  error
+	object vault.Object
+	err    error
 }
 
-func (e *badObject) Error() string        { return e.name + ": " + e.err.Error() }
+func (e *badObject) Error() string        { return e.object.Name + ": " + e.err.Error() }
 func (e *badObject) Unwrap() error        { return e.err }
 func (e *badObject) Is(target error) bool { return target == vault.ErrCorrupt }
 
@@ -59,7 +59,7 @@ type download struct {
 func (r *Repository) open(ctx context.Context, o vault.Object) (*download, error) {
 	body, _, err := r.from(o.Name).Open(ctx, o.Name, 0, -1)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, &badObject{o.Name, fmt.Errorf("it is gone: %w", err)}
+		return nil, &badObject{o, fmt.Errorf("it is gone: %w", err)}
 	}
 	if err != nil {
 		return nil, fmt.Errorf("read %s: %w", o.Name, err)
@@ -85,7 +85,7 @@ func (s *download) blame(err error) error {
 	case s.err != nil:
 		return fmt.Errorf("read %s: %w", s.want.Name, s.err)
 	case corrupt(err):
-		return &badObject{s.want.Name, err}
+		return &badObject{s.want, err}
 	}
 	return fmt.Errorf("read %s: %w", s.want.Name, err)
 }
@@ -93,7 +93,7 @@ func (s *download) blame(err error) error {
 // end holds what was read, which is all of it, against the record.
 func (s *download) end() error {
 	if sum := hex.EncodeToString(s.sum.Sum(nil)); s.size != s.want.Bytes || sum != s.want.SHA256 {
-		return &badObject{s.want.Name, fmt.Errorf("%w: %d bytes with sha256 %s, written were %d with %s", vault.ErrCorrupt, s.size, sum, s.want.Bytes, s.want.SHA256)}
+		return &badObject{s.want, fmt.Errorf("%w: %d bytes with sha256 %s, written were %d with %s", vault.ErrCorrupt, s.size, sum, s.want.Bytes, s.want.SHA256)}
 	}
 	return nil
 }
@@ -217,7 +217,7 @@ func (r *Repository) readSegment(ctx context.Context, source *restoreSource, log
 		var bad *badObject
 		switch {
 		case errors.As(err, &bad):
-			check.Find(bad.name, bad.err)
+			check.Find(bad.object.Name, bad.err)
 		case err != nil:
 			return total, err
 		default:
@@ -251,7 +251,7 @@ func (r *Repository) readPart(ctx context.Context, source *restoreSource, s vaul
 			return set{}, err
 		}
 		if blocks == len(index) || !agrees(&index[blocks], &rows, source.plan.Definition.Schema) {
-			return set{}, &badObject{part.Index.Name, fmt.Errorf("%w: its entry for block %d is not about that block", vault.ErrCorrupt, blocks)}
+			return set{}, &badObject{part.Index, fmt.Errorf("%w: its entry for block %d is not about that block", vault.ErrCorrupt, blocks)}
 		}
 		blocks++
 		if row == nil {
@@ -269,7 +269,7 @@ func (r *Repository) readPart(ctx context.Context, source *restoreSource, s vaul
 		}
 	}
 	if blocks != len(index) {
-		return set{}, &badObject{part.Index.Name, fmt.Errorf("%w: %d entries, the shard has %d blocks", vault.ErrCorrupt, len(index), blocks)}
+		return set{}, &badObject{part.Index, fmt.Errorf("%w: %d entries, the shard has %d blocks", vault.ErrCorrupt, len(index), blocks)}
 	}
 	return set{part.Rows, part.Digest}, nil
 }
@@ -336,7 +336,7 @@ func (r *Repository) laneBlocks(source *restoreSource, log *segmentLog, lane int
 		entries = entries[1:]
 		body, _, err := r.from(part.Shard.Name).Open(ctx, part.Shard.Name, e.Offset, e.FrameSize())
 		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, object.ErrRange) {
-			return nil, &badObject{part.Shard.Name, err}
+			return nil, &badObject{part.Shard, err}
 		}
 		if err != nil {
 			return nil, fmt.Errorf("read %s: %w", part.Shard.Name, err)
@@ -347,7 +347,7 @@ func (r *Repository) laneBlocks(source *restoreSource, log *segmentLog, lane int
 			return nil, fmt.Errorf("read %s: %w", part.Shard.Name, err)
 		}
 		if err := reader.Read(bytes.NewReader(frame), e, &rows); err != nil {
-			return nil, &badObject{part.Shard.Name, fmt.Errorf("block at byte %d: %w", e.Offset, err)}
+			return nil, &badObject{part.Shard, fmt.Errorf("block at byte %d: %w", e.Offset, err)}
 		}
 		return blockOf(&rows), nil
 	}

@@ -2,7 +2,9 @@ package backup
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"slices"
 	"strings"
 	"sync"
@@ -15,39 +17,73 @@ import (
 // and with the same bytes.
 type Twin struct {
 	// Name is the vault's address, for people.
-	Name  string
-	Store object.Store
+	Name string
+	// Open opens the store that it is in. It is called once, when something is
+	// damaged or gone here, and never if nothing is.
+	Open func(context.Context) (object.Store, error)
 }
 
 // twins are where a repository reads an object that is not as it was written.
 type twins struct {
-	all []Twin
+	all []*twin
 
 	mu     sync.Mutex
-	turned map[string]turn
+	turned map[string]*turn
 	count  int
-	// copied is the last record of a copied group that was looked at.
+
+	// copied is the last group's records of copies that were looked at.
 	copied     map[string]string
 	copiedName string
 }
 
+type twin struct {
+	Twin
+	opening sync.Mutex
+	store   object.Store
+	err     error // why it can't be read
+}
+
+// open opens the twin, once; that it can't be opened is final too, unless it
+// was the caller who had no time.
+func (t *twin) open(ctx context.Context) error {
+	t.opening.Lock()
+	defer t.opening.Unlock()
+	if t.store != nil || t.err != nil {
+		return t.err
+	}
+	store, err := t.Open(ctx)
+	if err != nil && ctx.Err() != nil {
+		return err
+	}
+	t.store, t.err = store, err
+	return err
+}
+
 // turn says that an object is read from twin number at-1, since when, and why.
 type turn struct {
+	object    vault.Object
 	at, count int
 	why       error
+	// healed says what became of the object in the vault itself.
+	healed string
 }
 
 // Also names further vaults with copies of the backups in this one. An object
 // of a backup that is gone or damaged here is read from the first of them in
 // which it is not.
-func (r *Repository) Also(all ...Twin) { r.twins.all = all }
+func (r *Repository) Also(all ...Twin) {
+	r.twins.all, r.twins.turned = nil, nil
+	for _, t := range all {
+		r.twins.all = append(r.twins.all, &twin{Twin: t})
+	}
+}
 
 // from is the store that an object is read from.
 func (r *Repository) from(name string) object.Store {
 	r.twins.mu.Lock()
 	defer r.twins.mu.Unlock()
-	if t := r.twins.turned[name]; t.at > 0 {
-		return r.twins.all[t.at-1].Store
+	if t := r.twins.turned[name]; t != nil {
+		return r.twins.all[t.at-1].store
 	}
 	return r.store
 }
@@ -60,29 +96,71 @@ func (r *Repository) turns() int {
 	return r.twins.count
 }
 
-// turn has an object that is not as it was written read from the next twin, and
-// reports whether there is one. If someone else has turned from it since the
-// reader took its count, it is read as it stands.
-func (r *Repository) turn(name string, since int, why error) bool {
-	r.twins.mu.Lock()
-	defer r.twins.mu.Unlock()
-	t := r.twins.turned[name]
-	if t.at > 0 && t.count > since {
+// turn has an object that is not as it was written read from the next twin that
+// can be opened, and reports whether there is one. If someone else has turned
+// from it since the reader took its count, it is read as it stands.
+func (r *Repository) turn(ctx context.Context, o vault.Object, since int, why error) bool {
+	at := 0
+	for {
+		r.twins.mu.Lock()
+		t := r.twins.turned[o.Name]
+		switch {
+		case t != nil && t.count > since:
+			r.twins.mu.Unlock()
+			return true
+		case t != nil:
+			at = max(at, t.at)
+		}
+		if at == len(r.twins.all) {
+			r.twins.mu.Unlock()
+			return false
+		}
+		next := r.twins.all[at]
+		r.twins.mu.Unlock()
+		at++
+		// It waits for the network, and others do not wait for it.
+		if err := next.open(ctx); err != nil {
+			if ctx.Err() != nil {
+				return false
+			}
+			continue
+		}
+		r.twins.mu.Lock()
+		if now := r.twins.turned[o.Name]; now == nil || now == t && now.count <= since {
+			if r.twins.turned == nil {
+				r.twins.turned = map[string]*turn{}
+			}
+			if now != nil {
+				why = now.why // what is wrong here, not what is wrong there
+			}
+			r.twins.count++
+			r.twins.turned[o.Name] = &turn{object: o, at: at, count: r.twins.count, why: why}
+		}
+		r.twins.mu.Unlock()
 		return true
 	}
-	if t.at == len(r.twins.all) {
+}
+
+// elsewhere has an object, of which reading failed, read from the next twin, and
+// reports whether there is one: if it is not as it was written, or if it was in
+// a twin that it could not be read.
+func (r *Repository) elsewhere(ctx context.Context, o vault.Object, since int, err error) bool {
+	if err == nil || ctx.Err() != nil || !corrupt(err) && r.from(o.Name) == r.store {
 		return false
 	}
-	if r.twins.turned == nil {
-		r.twins.turned = map[string]turn{}
+	return r.turn(ctx, o, since, err)
+}
+
+// twinErrors say which twins could not be opened.
+func (r *Repository) twinErrors() (notes []string) {
+	for _, t := range r.twins.all {
+		t.opening.Lock()
+		if t.err != nil {
+			notes = append(notes, fmt.Sprintf("%s can't be read: %v", t.Name, t.err))
+		}
+		t.opening.Unlock()
 	}
-	r.twins.count++
-	if t.at == 0 {
-		t.why = why
-	}
-	t.at, t.count = t.at+1, r.twins.count
-	r.twins.turned[name] = t
-	return true
+	return notes
 }
 
 // replaced are the objects that were read from a twin, of all or of the named.
@@ -92,11 +170,54 @@ func (r *Repository) replaced(names ...string) []vault.Finding {
 	var found []vault.Finding
 	for name, t := range r.twins.turned {
 		if len(names) == 0 || slices.Contains(names, name) {
-			found = append(found, vault.Finding{Object: name, Reason: fmt.Sprintf("%v; read from %s", t.why, r.twins.all[t.at-1].Name)})
+			found = append(found, vault.Finding{Object: name, Reason: fmt.Sprintf("%v; read from %s%s", t.why, r.twins.all[t.at-1].Name, t.healed)})
 		}
 	}
 	slices.SortFunc(found, func(a, b vault.Finding) int { return strings.Compare(a.Object, b.Object) })
 	return found
+}
+
+// heal makes what is gone from a backup in this vault, and was read from a twin,
+// anew under its name, with the bytes that its record tells. What is damaged
+// stays as it is, since nothing in a vault is ever written over; and a backup
+// whose manifest is gone is none of this vault's any more. What became of each
+// object stands in its finding; that one can't be healed is no error, since it
+// was read all the same.
+func (r *Repository) heal(ctx context.Context, b vault.Backup) {
+	if r.turns() == 0 {
+		return
+	}
+	_, err := object.Stat(ctx, r.store, b.Manifest())
+	gone := errors.Is(err, fs.ErrNotExist)
+	r.twins.mu.Lock()
+	var all []*turn
+	for _, t := range r.twins.turned {
+		if t.healed == "" && t.object.SHA256 != "" {
+			all = append(all, t)
+		}
+	}
+	r.twins.mu.Unlock()
+	for _, t := range all {
+		said := ""
+		_, err := object.Stat(ctx, r.store, t.object.Name)
+		switch {
+		case err == nil:
+			said = "; it stays damaged here, since nothing is written over"
+		case errors.Is(err, fs.ErrNotExist) && gone:
+			said = "; not made anew here, where the backup has no manifest"
+		case errors.Is(err, fs.ErrNotExist):
+			said = "; made anew here"
+			_, err := r.stream(ctx, t.object, r.store, nil)
+			if err != nil && !errors.Is(err, fs.ErrExist) {
+				said = fmt.Sprintf("; making it anew here failed: %v", err)
+			}
+		default:
+			said = fmt.Sprintf("; whether it can be made anew is not known: %v", err)
+		}
+		r.twins.mu.Lock()
+		t.healed = said
+		r.twins.mu.Unlock()
+	}
 }
 
 // maxReplacedNotes is how many objects the notes of a proof name.
@@ -134,24 +255,52 @@ func (r *Repository) copiedChecksum(ctx context.Context, store object.Store, o v
 	if !ok {
 		return "", nil
 	}
-	name := b.Copied(s.Group())
-	key := fmt.Sprintf("%p %s", store, name)
+	key := fmt.Sprintf("%p %s", store, b.Copied(s.Group(), 0))
 	r.twins.mu.Lock()
 	copied, known := r.twins.copied, r.twins.copiedName == key
 	r.twins.mu.Unlock()
 	if !known {
-		var c vault.Copied
 		other := &Repository{store: store, encryption: r.encryption}
-		if _, err := other.read(ctx, name, &c); err != nil && !corrupt(err) {
+		records, err := other.copied(ctx, b, s.Group())
+		if err != nil {
 			return "", err
 		}
-		copied = make(map[string]string, len(c.Objects))
-		for _, o := range c.Objects {
-			copied[o.Name+" "+o.SHA256] = o.Checksum
-		}
+		copied = records.checksums
 		r.twins.mu.Lock()
 		r.twins.copied, r.twins.copiedName = copied, key
 		r.twins.mu.Unlock()
 	}
-	return copied[o.Name+" "+o.SHA256], nil
+	return copied[identity(o)], nil
+}
+
+// identity is what tells the content of an object under its name from others.
+func identity(o vault.Object) string { return o.Name + " " + o.SHA256 }
+
+// copiedGroup is what the records of a group in a vault with copies say.
+type copiedGroup struct {
+	checksums map[string]string // by identity
+	records   int
+	whole     bool
+}
+
+// copied reads the records of a group that was copied into this vault. One that
+// is damaged is as if it had never been written: what it told is asked again.
+func (r *Repository) copied(ctx context.Context, b vault.Backup, group int) (copiedGroup, error) {
+	g := copiedGroup{checksums: map[string]string{}}
+	for {
+		var c vault.Copied
+		_, err := r.read(ctx, b.Copied(group, g.records), &c)
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
+			return g, nil
+		case err != nil && !corrupt(err):
+			return g, err
+		case err == nil && c.Backup == b.ID && c.Table == b.Table && c.Group == group && c.Record == g.records:
+			for _, o := range c.Objects {
+				g.checksums[identity(o)] = o.Checksum
+			}
+			g.whole = g.whole || c.Last
+		}
+		g.records++
+	}
 }

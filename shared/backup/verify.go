@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/tablevault/tablevault/shared/object"
 	"github.com/tablevault/tablevault/shared/vault"
 )
 
@@ -132,11 +133,58 @@ func (v *Verifier) verify(ctx context.Context, run Run, req VerifyRequest) (*vau
 			manifest.Totals.First.UTC().Format(time.RFC3339), manifest.Totals.Latest.UTC().Format(time.RFC3339)))
 	}
 	proof.Notes = append(proof.Notes, replacedNotes(proof.Check.Replaced, v.Repo.replaced())...)
+	proof.Notes = append(proof.Notes, v.Repo.twinErrors()...)
 	if n := proof.Check.SizeOnly; n > 0 {
 		proof.Notes = append(proof.Notes, fmt.Sprintf("of %d objects only the size was compared with the store: it keeps checksums of another kind than the recorded ones, and no record of a copy", n))
 	}
 	proof.Verdict = proof.Check.Verdict()
 	v.Log.Info("verified", "backup", proof.Backup, "restore", proof.Restore, "depth", proof.Depth, "verdict", proof.Verdict, "rows", proof.Check.Rows)
+	return proof, nil
+}
+
+// Compare says whether a backup's copy in another vault, at address, is the same
+// as the backup here. The documents are read there and compared by hash; of
+// shards and indexes the other store is asked for the size and the checksum, and
+// none is read.
+func (v *Verifier) Compare(ctx context.Context, run Run, b vault.Backup, address string, store object.Store) (*vault.Proof, error) {
+	proof, err := v.compare(ctx, run, b, store)
+	if err != nil {
+		return nil, fmt.Errorf("compare backup %s of %s with its copy in %s: %w", b.ID, b.Table, address, err)
+	}
+	proof.Verdict = proof.Check.Verdict()
+	proof.Notes = append(proof.Notes, fmt.Sprintf("of the copy in %s; its shards were not read", address))
+	return proof, nil
+}
+
+func (v *Verifier) compare(ctx context.Context, run Run, b vault.Backup, store object.Store) (*vault.Proof, error) {
+	_, here, err := v.Repo.Manifest(ctx, b)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("it is not sealed, or not in this vault: `tablevault list` shows those that are: %w", err)
+	}
+	if err != nil {
+		return nil, err
+	}
+	other, err := Open(ctx, store)
+	if err != nil {
+		return nil, err
+	}
+	if other.Header.ID != v.Repo.Header.ID {
+		return nil, fmt.Errorf("that vault is another one, %s and not %s", other.Header.ID, v.Repo.Header.ID)
+	}
+	there := *v
+	there.Repo = other
+	proof, err := there.verify(ctx, run, VerifyRequest{Backup: b, Depth: DepthObjects})
+	if errors.Is(err, fs.ErrNotExist) {
+		proof = &vault.Proof{Backup: b.ID, Table: b.Table, Depth: DepthObjects, At: v.Now().UTC(), Manifest: here}
+		proof.Check.Find(here.Name, errors.New("it is not there: the copy is not complete"))
+		return proof, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	if proof.Manifest.SHA256 != "" && proof.Manifest.SHA256 != here.SHA256 {
+		proof.Check.Find(here.Name, fmt.Errorf("its sha256 is %s there, %s here", proof.Manifest.SHA256, here.SHA256))
+	}
 	return proof, nil
 }
 
@@ -314,6 +362,11 @@ func (v *Verifier) verifySegment(ctx context.Context, plan *vault.RestorePlan, r
 	if err := v.Repo.checkSegment(ctx, source, log, DepthRows, comparer, quarantined, &found.Check); err != nil {
 		return err
 	}
+	// Among what was read elsewhere are documents too. The comparison has proved
+	// what was read: where it is gone from here, it is put back.
+	v.Repo.heal(ctx, source.backup)
+	found.Check.Replaced = nil
+	found.Check.Replace(v.Repo.replaced())
 	if _, err := v.Repo.decide(ctx, r.Check(reply.Segment), &found); err != nil {
 		return err
 	}
@@ -356,12 +409,14 @@ func (r *Repository) checkSegment(ctx context.Context, source *restoreSource, lo
 	compare *comparer, quarantined map[string]bool, check *vault.Check) error {
 	corrupted := check.Corrupted
 	var names []string
+	objects := map[string]vault.Object{}
 	for _, s := range log.slots {
 		if s.Part == nil {
 			continue
 		}
 		for _, o := range []vault.Object{s.Part.Shard, s.Part.Index} {
 			names = append(names, o.Name)
+			objects[o.Name] = o
 			check.Objects++
 			check.Bytes += o.Bytes
 			sizeOnly, err := r.standingSomewhere(ctx, o)
@@ -387,12 +442,14 @@ func (r *Repository) checkSegment(ctx context.Context, source *restoreSource, lo
 		}
 		again := false
 		for _, f := range found.Findings[min(len(check.Findings), len(found.Findings)):] {
-			again = r.turn(f.Object, since, errors.New(f.Reason)) || again
+			if o, ok := objects[f.Object]; ok {
+				again = r.turn(ctx, o, since, errors.New(f.Reason)) || again
+			}
 		}
 		if again {
 			continue
 		}
-		found.Replaced = append(found.Replaced, r.replaced(names...)...)
+		found.Replace(r.replaced(names...))
 		*check = found
 		return nil
 	}
@@ -411,7 +468,7 @@ func (r *Repository) readAt(ctx context.Context, source *restoreSource, log *seg
 		err := compare.segment(ctx, log, quarantined, check)
 		var bad *badObject
 		if errors.As(err, &bad) {
-			check.Find(bad.name, bad.err)
+			check.Find(bad.object.Name, bad.err)
 			return nil
 		}
 		return err
@@ -425,7 +482,7 @@ func (r *Repository) standingSomewhere(ctx context.Context, o vault.Object) (siz
 	for {
 		since := r.turns()
 		sizeOnly, err = r.standing(ctx, r.from(o.Name), o)
-		if !corrupt(err) || !r.turn(o.Name, since, err) {
+		if err == nil || !r.elsewhere(ctx, o, since, err) {
 			return sizeOnly, err
 		}
 	}

@@ -20,6 +20,9 @@ const (
 	// MaxCommand bounds an encoded command: an asynchronous event holds 128 KiB.
 	// Commands hold references into the vault, never lists, and stay far below it.
 	MaxCommand = 128 << 10
+
+	// maxAlso bounds the further vaults that a restore reads from.
+	maxAlso = 16
 )
 
 // Command is the envelope of everything a function is asked to do. All fields
@@ -43,6 +46,7 @@ type Command struct {
 	Against string    `json:"against,omitempty"` // instance/table to compare rows with
 	New     bool      `json:"new,omitempty"`     // begin anew instead of resuming an unsealed plan
 	Also    []string  `json:"also,omitempty"`    // addresses of further vaults with copies of the backup to restore
+	Target  string    `json:"target,omitempty"`  // address of the further vault to copy to, or to compare with
 
 	// Request is an object that holds the command to run: oss://bucket/key of an
 	// object that landed in a bucket, or its name in the vault, requests/….json.
@@ -56,7 +60,7 @@ type Command struct {
 // keys lists the envelope's keys in the order in which errors show them.
 func keys() []string {
 	return []string{"v", "kind", "table", "type", "at", "to", "backup", "restore", "segment", "slot", "start",
-		"depth", "against", "new", "request", "settings"}
+		"depth", "against", "new", "also", "target", "request", "settings"}
 }
 
 // ParseCommand reads one envelope and validates it. It is strict: an unknown or
@@ -146,6 +150,10 @@ func (c *Command) set(key string, value json.RawMessage) error {
 		return field(key, value, &c.Against)
 	case "new":
 		return field(key, value, &c.New)
+	case "also":
+		return field(key, value, &c.Also)
+	case "target":
+		return field(key, value, &c.Target)
 	case "request":
 		return field(key, value, &c.Request)
 	case "settings":
@@ -216,9 +224,17 @@ func (c Command) Validate() error {
 	if c.Slot < 0 || c.Start < 0 {
 		return fmt.Errorf("command of kind %s: slot %d and start %d must not be negative", c.Kind, c.Slot, c.Start)
 	}
+	if len(c.Also) > maxAlso {
+		return fmt.Errorf("command key %q: %d addresses: want at most %d", "also", len(c.Also), maxAlso)
+	}
 	for _, address := range c.Also {
 		if err := checkVault(address); err != nil {
 			return fmt.Errorf("command key %q: %q: %w", "also", address, err)
+		}
+	}
+	if c.Target != "" {
+		if err := checkVault(c.Target); err != nil {
+			return fmt.Errorf("command key %q: %q: %w", "target", c.Target, err)
 		}
 	}
 	if c.Request != "" {
@@ -248,6 +264,8 @@ func (c Command) missing() string {
 		return "a backup or a restore"
 	case c.Kind == KindExport && (c.Backup == "" || c.Segment == ""):
 		return "a backup and a segment"
+	case c.Kind == KindCopy && (c.Backup == "" || c.Target == ""):
+		return "a backup and a target"
 	case c.Kind == KindImport && (c.Restore == "" || c.Segment == ""):
 		return "a restore and a segment"
 	case c.Kind == KindRestore && c.Request == "" && c.Restore == "" && (c.To == "" || c.Table == "" && c.Backup == ""):

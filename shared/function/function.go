@@ -64,12 +64,13 @@ const (
 	KindRestore Kind = "restore" // import: make a restore's plan and its target
 	KindImport  Kind = "import"  // import: work on one segment of a restore
 	KindVerify  Kind = "verify"  // verify: prove a backup or a restore
+	KindCopy    Kind = "copy"    // verify: copy a backup to a further vault
 	KindPing    Kind = "ping"    // any: answer who you are
 )
 
 // Kinds lists all kinds in the order of their declaration.
 func Kinds() []Kind {
-	return []Kind{KindTick, KindBackup, KindSeal, KindVoid, KindExport, KindRestore, KindImport, KindVerify, KindPing}
+	return []Kind{KindTick, KindBackup, KindSeal, KindVoid, KindExport, KindRestore, KindImport, KindVerify, KindCopy, KindPing}
 }
 
 // Function returns the function that serves k: the empty name for a kind that
@@ -83,7 +84,7 @@ func (k Kind) Function() Name {
 		return Export
 	case KindRestore, KindImport:
 		return Import
-	case KindVerify:
+	case KindVerify, KindCopy:
 		return Verify
 	case KindPing:
 		return ""

@@ -17,9 +17,12 @@
 package policy
 
 import (
+	"crypto/sha256"
 	_ "embed"
+	"encoding/hex"
 	"fmt"
 	"math"
+	"net/url"
 	"path"
 	"slices"
 	"strings"
@@ -67,6 +70,20 @@ func SameVault(a, b string) bool { return Place(a) == Place(b) }
 func Place(address string) string {
 	place, _, _ := strings.Cut(address, "?")
 	return strings.TrimRight(place, "/")
+}
+
+// TargetKey is what tells the vault at an address from others in names of
+// objects: sixteen hexadecimal digits. Names of buckets of OSS are unique, those
+// of S3 only at one endpoint.
+func TargetKey(address string) string {
+	place := Place(address)
+	if u, err := url.Parse(address); err == nil && u.Scheme == "s3" {
+		if endpoint := u.Query().Get("endpoint"); endpoint != "" {
+			place += "?" + strings.TrimRight(endpoint, "/")
+		}
+	}
+	sum := sha256.Sum256([]byte(place))
+	return hex.EncodeToString(sum[:8])
 }
 
 // Workers is how many function instances tablevault uses at a time.

@@ -7,17 +7,21 @@ import (
 	"time"
 )
 
-// Copied stands in a vault that holds copies: it says of the objects of one
-// group of a backup what the vault's own store answered when they came in. The
-// bytes that came had the sha256 that the backup's own records name; so an
-// object that still has the checksum here is the one that was copied.
+// Copied stands in a vault that holds copies: it says of objects of one group
+// of a backup what the vault's own store answered when they came in. The bytes
+// that came had the sha256 that the backup's own records name; so an object
+// that still has the checksum here is the one that was copied.
 type Copied struct {
 	Backup BackupID `json:"backup"`
 	Table  TableID  `json:"table"`
 	Group  int      `json:"group"`
+	// Record numbers the records of a group.
+	Record int `json:"record"`
 	// Manifest is the sha256 of the manifest that the group belongs to.
 	Manifest string   `json:"manifest"`
 	Objects  []Object `json:"objects"`
+	// Last says that with this record and those before it the group is whole.
+	Last bool `json:"last,omitempty"`
 }
 
 func (*Copied) doc() string { return "copied" }
@@ -26,11 +30,21 @@ func (c *Copied) validate() error {
 	if _, err := ParseBackupID(string(c.Backup)); err != nil {
 		return err
 	}
-	if c.Group < 0 {
-		return fmt.Errorf("group %d", c.Group)
+	if c.Group < 0 || c.Record < 0 {
+		return fmt.Errorf("record %d of group %d", c.Record, c.Group)
+	}
+	if len(c.Manifest) != sha256Digits {
+		return fmt.Errorf("manifest %.80q: want a sha256", c.Manifest)
+	}
+	for _, o := range c.Objects {
+		if o.Name == "" || len(o.SHA256) != sha256Digits || o.Checksum == "" {
+			return fmt.Errorf("an incomplete object %.200q", o.Name)
+		}
 	}
 	return nil
 }
+
+const sha256Digits = 64
 
 // CopyNote stands in the vault that a backup was copied from, and says that a
 // whole copy of it was once complete elsewhere.
@@ -41,7 +55,7 @@ type CopyNote struct {
 	At       time.Time `json:"at"`
 	Objects  int64     `json:"objects"`
 	Bytes    int64     `json:"bytes"`
-	Manifest string    `json:"manifest"`
+	Manifest string    `json:"manifest"` // its sha256
 }
 
 func (*CopyNote) doc() string { return "copy-note" }
@@ -53,19 +67,24 @@ func (c *CopyNote) validate() error {
 	if c.Target == "" {
 		return errors.New("no target")
 	}
+	if len(c.Manifest) != sha256Digits {
+		return fmt.Errorf("manifest %.80q: want a sha256", c.Manifest)
+	}
 	return nil
 }
 
-// CopiesPrefix begins the names of the records of what was copied into a vault,
-// CopyNotesPrefix those of what was copied from it.
+// What begins the names of records of copies: CopiesPrefix those of what was
+// copied into a vault, CopyNotesPrefix those of what was copied from it, and
+// CopyingPrefix those of the copying itself, which stand in the latter too.
 const (
 	CopiesPrefix    = "copies/"
 	CopyNotesPrefix = "copied/"
+	CopyingPrefix   = "copying/"
 )
 
-// Copied is the name of the record of a group that was copied into a vault.
-func (b Backup) Copied(group int) string {
-	return fmt.Sprintf("%s%s/%s/%06d.json", CopiesPrefix, b.Table.Path(), b.ID, group)
+// Copied is the name of a record of a group that was copied into a vault.
+func (b Backup) Copied(group, record int) string {
+	return fmt.Sprintf("%s%s/%s/%06d/%06d.json", CopiesPrefix, b.Table.Path(), b.ID, group, record)
 }
 
 // CopyNotes begins the names of the notes about a backup's copies.
@@ -73,9 +92,30 @@ func (b Backup) CopyNotes() string {
 	return CopyNotesPrefix + b.Table.Path() + "/" + string(b.ID) + "/"
 }
 
-// CopyNote is the name of the note about a copy; target is what tells its vault
-// from others.
+// CopyNote is the name of the note about a copy; target is the key of its
+// vault, see policy.TargetKey.
 func (b Backup) CopyNote(target string) string { return b.CopyNotes() + target + ".json" }
+
+// ParseCopyNote is CopyNote's inverse.
+func ParseCopyNote(name string) (b Backup, target string, ok bool) {
+	rest, found := strings.CutPrefix(name, CopyNotesPrefix)
+	base, isJSON := strings.CutSuffix(rest, ".json")
+	parts := strings.Split(base, "/")
+	if !found || !isJSON || len(parts) != 5 || !idForm.MatchString(parts[3]) {
+		return Backup{}, "", false
+	}
+	return Backup{Table: TableID{parts[0], parts[1], parts[2]}, ID: BackupID(parts[3])}, parts[4], true
+}
+
+// Copying names the objects by which copies of the backup to a target are
+// reported. Its segments are the groups, by the id of the first of each.
+func (b Backup) Copying(target string) Log {
+	return Log(CopyingPrefix + b.Table.Path() + "/" + string(b.ID) + "/" + target + "/")
+}
+
+// GroupID is the id of a group's first segment, under which the copying of the
+// group is reported.
+func GroupID(group int) SegmentID { return NewSegmentID(group * GroupSize) }
 
 // ParseShard finds out to which segment of which backup a shard or its index
 // belongs, by its name.

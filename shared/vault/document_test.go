@@ -87,7 +87,15 @@ func examples() map[string]Document {
 			Target: "prod/copy", Rows: 2, Verdict: OK, Proof: "x", Notes: []string{"n"}},
 		"refused": &Answer{Request: "requests/a.json", At: day, Error: "e"},
 		"ask":     &Ask{Segment: "000001.02", Children: 8, At: day},
-		"check":   &SegmentCheck{Segment: "000001", Check: Check{Rows: 2}},
+		"copied": &Copied{Backup: p.Backup, Table: p.Table, Group: 1, Record: 2, Manifest: slot.Part.Shard.SHA256,
+			Objects: []Object{slot.Part.Shard, slot.Part.Index}, Last: true},
+		"copy-note": &CopyNote{Backup: p.Backup, Table: p.Table, Target: "s3://other/vault", At: day, Objects: 4, Bytes: 13,
+			Manifest: slot.Part.Shard.SHA256},
+		"copying":  &Note{Segment: "000256", Start: 1, Request: "r", Began: day, Until: day.Add(time.Minute), Rate: 1 << 20},
+		"replaced": &SegmentCheck{Segment: "000001", Check: Check{Rows: 2, SizeOnly: 1, Replaced: []Finding{{Object: o.Name, Reason: "r"}}}},
+		"restore-also": &RestorePlan{Restore: NewRestoreID(day, "y"), Created: day, Backup: p.Backup, Manifest: o, Source: p.Table,
+			Target: p.Table, Definition: p.Definition, Also: []string{"s3://other/vault"}},
+		"check": &SegmentCheck{Segment: "000001", Check: Check{Rows: 2}},
 	}
 }
 
@@ -162,6 +170,36 @@ func TestDecodeIsStrict(t *testing.T) {
 	}
 }
 
+// TestCopiesAreStrict changes one thing at a time in the records of copies.
+func TestCopiesAreStrict(t *testing.T) {
+	sha := exampleSlot().Part.Shard.SHA256
+	for _, c := range []struct{ document, from, to string }{
+		{"copied", `"backup":"2026`, `"backup":"x2026`},
+		{"copied", `"group":1`, `"group":-1`},
+		{"copied", `"record":2`, `"record":-2`},
+		{"copied", `"manifest":"` + sha, `"manifest":"` + sha[1:]},
+		{"copied", `"sha256":"` + sha, `"sha256":"` + sha[1:]},
+		{"copied", `"checksum":"crc32c:00000000"`, `"checksum":""`},
+		{"copied", `"last"`, `"lost"`},
+		{"copy-note", `"target":"s3://other/vault"`, `"target":""`},
+		{"copy-note", `"manifest":"` + sha, `"manifest":"` + sha[1:]},
+		{"copy-note", `"bytes"`, `"byte"`},
+	} {
+		d := examples()[c.document]
+		data, err := Encode(d)
+		if err != nil {
+			t.Fatal(err)
+		}
+		changed := strings.Replace(string(data), c.from, c.to, 1)
+		if changed == string(data) {
+			t.Fatalf("%s: %s changes nothing", c.document, c.from)
+		}
+		if err := Decode([]byte(changed), fresh(d)); !errors.Is(err, ErrCorrupt) {
+			t.Errorf("%s with %s: %v", c.document, c.to, err)
+		}
+	}
+}
+
 func FuzzDecode(f *testing.F) {
 	for _, d := range examples() {
 		data, err := Encode(d)
@@ -216,6 +254,23 @@ func TestNames(t *testing.T) {
 	for _, bad := range []string{"", "x", "../../etc", string(p.Backup) + "/", "20261120T021400Z-XXXXXXXX"} {
 		if _, err := ParseBackupID(bad); err == nil {
 			t.Errorf("backup id %q is accepted", bad)
+		}
+	}
+	if s := GroupID(2); s.Group() != 2 || s != "000512" {
+		t.Errorf("the first segment of group 2 is %s", s)
+	}
+	if back, target, ok := ParseCopyNote(b.CopyNote("0a1b")); !ok || back != b || target != "0a1b" {
+		t.Errorf("%s parses to %v %v %v", b.CopyNote("0a1b"), back, target, ok)
+	}
+	if back, segment, ok := ParseShard(Index(b.Shard("000001.02", "aa"))); !ok || back != b || segment != "000001.02" {
+		t.Errorf("an index parses to %v %v %v", back, segment, ok)
+	}
+	for _, bad := range []string{"", b.Plan(), b.Manifest(), b.Copied(0, 0), string(b.Copying("0a1b")), b.CopyNotes(), "x/" + b.CopyNote("0a1b")} {
+		if _, _, ok := ParseCopyNote(bad); ok {
+			t.Errorf("%q parses as a note about a copy", bad)
+		}
+		if _, _, ok := ParseShard(bad); ok {
+			t.Errorf("%q parses as a shard", bad)
 		}
 	}
 	for _, bad := range []string{"", "1", "000001.", "000001.1", "000001/.."} {

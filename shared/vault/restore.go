@@ -214,7 +214,7 @@ func (c *Check) Add(o Check) {
 	c.TargetDigest.Add(o.TargetDigest)
 	c.Differences = append(c.Differences, o.Differences[:min(len(o.Differences), MaxListed-len(c.Differences))]...)
 	c.Findings = append(c.Findings, o.Findings[:min(len(o.Findings), MaxListed-len(c.Findings))]...)
-	c.Replaced = append(c.Replaced, o.Replaced[:min(len(o.Replaced), MaxListed-len(c.Replaced))]...)
+	c.Replace(o.Replaced)
 	c.SizeOnly += o.SizeOnly
 }
 
@@ -224,6 +224,11 @@ func (c *Check) Find(object string, reason error) {
 	if len(c.Findings) < MaxListed {
 		c.Findings = append(c.Findings, Finding{Object: object, Reason: reason.Error()})
 	}
+}
+
+// Replace adds findings about objects that were read from another vault.
+func (c *Check) Replace(found []Finding) {
+	c.Replaced = append(c.Replaced, found[:min(len(found), MaxListed-len(c.Replaced))]...)
 }
 
 // Verdict is what the check comes to.

@@ -45,18 +45,25 @@ func Repository(ctx context.Context, inv *function.Invocation) (*backup.Reposito
 	return backup.Open(ctx, store)
 }
 
-// Also has a repository read from further vaults what is damaged in its own.
-func Also(ctx context.Context, inv *function.Invocation, repo *backup.Repository, addresses []string) error {
+// Also has a repository read from further vaults what is damaged in its own. They are opened when that is needed.
+func Also(inv *function.Invocation, repo *backup.Repository, addresses []string) {
 	twins := make([]backup.Twin, len(addresses))
 	for i, a := range addresses {
-		store, err := open(ctx, inv, a)
-		if err != nil {
-			return fmt.Errorf("a further vault: %w", err)
-		}
-		twins[i] = backup.Twin{Name: a, Store: store}
+		twins[i] = backup.Twin{Name: a, Open: func(ctx context.Context) (object.Store, error) { return open(ctx, inv, a) }}
 	}
 	repo.Also(twins...)
-	return nil
+}
+
+// Further opens a vault beside the function's own.
+func Further(ctx context.Context, inv *function.Invocation, address string) (object.Store, error) {
+	if policy.TargetKey(address) == policy.TargetKey(inv.Env.Vault) {
+		return nil, function.Permanent(fmt.Errorf("%s is the vault itself, not a further one", address))
+	}
+	store, err := open(ctx, inv, address)
+	if err != nil {
+		return nil, fmt.Errorf("a further vault: %w", err)
+	}
+	return store, nil
 }
 
 // Table is a table that a command names as instance/table, in the invocation's
@@ -158,13 +165,20 @@ func (d dispatcher) Submit(ctx context.Context, w backup.Work) error {
 		c.Kind, c.Table = function.KindImport, ""
 	case backup.VerbVerify:
 		c.Kind, c.Table = function.KindVerify, ""
+	case backup.VerbCopy:
+		c = function.Command{
+			Kind: function.KindCopy, Backup: string(w.Backup), Segment: string(w.Segment), Start: w.Start, Target: w.Target,
+		}
+		if w.Rate > 0 {
+			c.Settings = fmt.Appendf(nil, `{"bytes_per_second":%d}`, w.Rate)
+		}
 	case backup.VerbRestore:
 		// Its number only tells one tick's task from another's.
 		c = function.Command{Kind: function.KindRestore, Restore: string(w.Restore), Request: w.Request}
 	default:
 		return fmt.Errorf("no function does %q", w.Verb)
 	}
-	id := function.TaskID(string(w.Verb), w.Table.Path(), string(w.Backup), string(w.Restore), string(w.Segment), w.Request, fmt.Sprint(w.Start),
+	id := function.TaskID(string(w.Verb), w.Table.Path(), string(w.Backup), string(w.Restore), string(w.Segment), w.Target+w.Request, fmt.Sprint(w.Start),
 		time.Now().Unix()/max(1, int64(d.inv.Env.Redispatch/time.Second)))
 	return d.invoker.Submit(ctx, d.inv.Env.Name(c.Kind.Function()), id, c)
 }

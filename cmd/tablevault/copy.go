@@ -1,0 +1,109 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+
+	"github.com/spf13/cobra"
+
+	"github.com/tablevault/tablevault/shared/backup"
+	"github.com/tablevault/tablevault/shared/function"
+	"github.com/tablevault/tablevault/shared/vault"
+)
+
+// copyOptions are what `tablevault copy` was asked for.
+type copyOptions struct {
+	stack, to, from string
+	bandwidth       int64
+}
+
+// copyResult is the JSON of `tablevault copy`.
+type copyResult struct {
+	Backup vault.BackupID `json:"backup"`
+	Target string         `json:"target"` // where the objects came to stand
+	// Objects were copied, Found were there before.
+	Objects int64 `json:"objects"`
+	Bytes   int64 `json:"bytes"`
+	Found   int64 `json:"found"`
+	// Replaced are the objects that had to be taken from another vault.
+	Replaced []vault.Finding `json:"replaced,omitempty"`
+}
+
+func copyCommand(s *streams) *cobra.Command {
+	var o copyOptions
+	c := &cobra.Command{
+		Use:   "copy BACKUP (--to ADDRESS | --from ADDRESS)",
+		Short: "Copy a backup to a further vault, or put back from there what is gone here",
+		Long: "Copy a sealed backup to a further vault, with --to. The copy is a vault of its own; what is there already is compared\n" +
+			"and not sent again, so that giving the command again goes on with one that was interrupted, and makes anew what is\n" +
+			"gone from a complete copy.\n\n" +
+			"With --from, what is gone from the backup here is made anew out of such a copy. Nothing is ever written over: an\n" +
+			"object that is damaged here stays so, and `tablevault restore --also ADDRESS` reads it from the copy.",
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			r, err := runCopy(cmd.Context(), s, args[0], o)
+			if err != nil {
+				return err
+			}
+			return s.print(r, func(w io.Writer) {
+				fmt.Fprintf(w, "%s  whole in %s: %s objects copied, %s; %s were there\n", r.Backup, r.Target, count(r.Objects), size(r.Bytes), count(r.Found))
+				for _, f := range r.Replaced {
+					fmt.Fprintf(w, "  %s: %s\n", f.Object, f.Reason)
+				}
+			})
+		},
+	}
+	siteFlags(c, &o.stack)
+	c.Flags().StringVar(&o.to, "to", "", "address of the vault to copy to: oss://bucket/prefix, s3://bucket/prefix or file:///folder")
+	c.Flags().StringVar(&o.from, "from", "", "address of a vault with a copy, to put back what is gone here")
+	c.Flags().Int64Var(&o.bandwidth, "bandwidth", 0, "bytes per second at most; 0 for any number")
+	return c
+}
+
+func runCopy(ctx context.Context, s *streams, id string, o copyOptions) (*copyResult, error) {
+	if (o.to == "") == (o.from == "") {
+		return nil, usage("say where: either --to ADDRESS, or --from ADDRESS to put back what is gone here")
+	}
+	if o.bandwidth < 0 {
+		return nil, usage("--bandwidth %d: want bytes per second, or 0 for any number", o.bandwidth)
+	}
+	cmd := function.Command{Kind: function.KindCopy, Backup: id, Target: o.to + o.from}
+	if err := validate(cmd); err != nil {
+		return nil, err
+	}
+	site, err := openSite(o.stack)
+	if err != nil {
+		return nil, err
+	}
+	total := &copyResult{Backup: vault.BackupID(id), Target: o.to}
+	if o.from != "" {
+		total.Target = site.env.Vault
+	}
+	settings := map[string]any{"bytes_per_second": o.bandwidth, "back": o.from != ""}
+	bar := s.progress("copy "+id, 1)
+	defer bar.close()
+	for point := (backup.CopyPoint{}); ; {
+		settings["next"] = point
+		if cmd.Settings, err = json.Marshal(settings); err != nil {
+			return nil, err
+		}
+		var r backup.CopyReply
+		if err := site.call(ctx, cmd, &r); err != nil {
+			return nil, err
+		}
+		total.Objects += r.Objects
+		total.Bytes += r.Bytes
+		total.Found += r.Found
+		total.Replaced = append(total.Replaced, r.Replaced...)
+		if r.Done {
+			return total, nil
+		}
+		if r.Next == point {
+			return nil, fmt.Errorf("the copy of backup %s to %s does not get beyond object %d of group %d: give the function verify more time", id, total.Target, point.Object, point.Group)
+		}
+		point = r.Next
+		bar.set(0, fmt.Sprintf("%s copied, in group %d of %d", size(total.Bytes), point.Group+1, r.Groups))
+	}
+}

@@ -1,0 +1,690 @@
+package backup
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sync/semaphore"
+	"golang.org/x/time/rate"
+
+	"github.com/tablevault/tablevault/shared/object"
+	"github.com/tablevault/tablevault/shared/policy"
+	"github.com/tablevault/tablevault/shared/vault"
+)
+
+// Copier copies sealed backups into another vault, which is then one like this,
+// with the same id, and can be read without it.
+//
+// A backup is copied group by group. The shards of a group go first, each
+// compared with its sha256 on the way, so that bytes which are not as they were
+// written never arrive under its name. Records in the target say what its store
+// answered; they are what an interrupted copy goes on from. When every group is
+// whole, the plan and the roll-ups follow, then the manifest: until then there
+// is no backup in the target.
+//
+// Nothing that stands in the target is changed, and any number of copiers may
+// work on one backup, also on one group, at the same time.
+type Copier struct {
+	// Repo is the vault that is copied from.
+	Repo *Repository
+	// Target is the address of the other vault, To the store that it is in.
+	Target string
+	To     object.Store
+	Work   Dispatcher
+	Log    *slog.Logger
+	// Back says that the backup goes back to the vault that it was copied from, to
+	// make anew what is gone there. Then nothing is noted in Repo, which may be
+	// there to be read only.
+	Back bool
+}
+
+// CopyReply is what one invocation came to.
+type CopyReply struct {
+	Backup vault.BackupID `json:"backup"`
+	Target string         `json:"target"`
+	Start  int            `json:"start"`
+	// Objects were copied by this invocation, and Found were there before.
+	Objects int64 `json:"objects"`
+	Bytes   int64 `json:"bytes"`
+	Found   int64 `json:"found"`
+	// Groups is how many groups the backup has, Copied how many are known to be
+	// whole in the target.
+	Groups int `json:"groups"`
+	Copied int `json:"copied"`
+	// Done says that the whole backup is in the target, Continued that another
+	// invocation goes on. Next is where CopyAll is to go on if it is not done.
+	Done      bool      `json:"done"`
+	Continued bool      `json:"continued,omitempty"`
+	Next      CopyPoint `json:"next,omitzero"`
+	// Replaced are the objects that were damaged or gone here, and were copied
+	// from another twin.
+	Replaced []vault.Finding `json:"replaced,omitempty"`
+}
+
+// CopyPoint is a place in a backup: one of the objects of a group, in the order
+// of their names.
+type CopyPoint struct {
+	Group  int `json:"group"`
+	Object int `json:"object"`
+}
+
+// The bounds of copying.
+const (
+	// copiesInFlight is how many objects are on their way at a time. With a
+	// budget it is one for each copyRate of it: what is begun should be whole
+	// before time is up.
+	copiesInFlight = 8
+	copyRate       = 8 << 20
+	// A record is written when the objects without one are so many, or so large.
+	recordObjects = 256
+	recordBytes   = 256 << 20
+	// copyChunk is what passes at a time where there is a budget.
+	copyChunk = 64 << 10
+)
+
+// Copy copies the group of a backup whose first segment the work names, or what
+// of it can be copied before run says stop, and completes the copy if no other
+// group is missing. Then, without a budget, it hands over to the next start; with
+// one, the planner does, which divides the budget anew. What was copied before
+// an error stays.
+func (c *Copier) Copy(ctx context.Context, run Run, w Work) (CopyReply, error) {
+	b := vault.Backup{Table: w.Table, ID: w.Backup}
+	reply := CopyReply{Backup: b.ID, Target: c.Target, Start: w.Start}
+	what := fmt.Sprintf("copy group %d of backup %s of %s to %s", w.Segment.Group(), b.ID, b.Table, c.Target)
+	log := b.Copying(policy.TargetKey(c.Target))
+	var err error
+	if reply.Start, err = c.Repo.begin(ctx, log, vault.Note{Segment: w.Segment, Start: w.Start, Rate: w.Rate}, run); err != nil {
+		return reply, fmt.Errorf("%s: %w", what, err)
+	}
+	err = c.part(ctx, run, w, log, &reply)
+	if err != nil {
+		err = c.Repo.fail(ctx, log, w.Segment, reply.Start, run, permanent(err), fmt.Errorf("%s: %w", what, err))
+	}
+	return reply, err
+}
+
+func (c *Copier) part(ctx context.Context, run Run, w Work, log vault.Log, reply *CopyReply) error {
+	b := vault.Backup{Table: w.Table, ID: w.Backup}
+	s, err := c.begin(ctx, run, b, w.Rate, reply)
+	if err != nil {
+		return err
+	}
+	through, err := s.group(ctx, w.Segment.Group(), 0)
+	if err == nil {
+		err = s.damage()
+	}
+	if err != nil {
+		return err
+	}
+	if !through {
+		if w.Rate > 0 {
+			return nil
+		}
+		if reply.Start+1 >= MaxStarts {
+			return fmt.Errorf("%w: %d, and the group is not copied; give the function more time", errStarts, MaxStarts)
+		}
+		next := w
+		next.Start = reply.Start + 1
+		if err := c.Work.Submit(ctx, next); err != nil {
+			return fmt.Errorf("continue: %w", err)
+		}
+		reply.Continued = true
+		return nil
+	}
+	if err := c.Repo.mark(ctx, log.Done(w.Segment)); err != nil {
+		return err
+	}
+	done, err := c.Repo.copiedGroups(ctx, log)
+	if err != nil {
+		return err
+	}
+	reply.Copied = len(done)
+	if len(done) < len(s.manifest.Groups) {
+		return nil
+	}
+	// The marks say that it is worth a look; the records in the target decide.
+	for g := range s.manifest.Groups {
+		there, err := s.target.copied(ctx, b, g)
+		if err != nil {
+			return fmt.Errorf("in the target: %w", err)
+		}
+		if !there.whole {
+			return fmt.Errorf("the records in the target do not say that group %d is whole, as %s does: give `tablevault copy %s --to %s`",
+				g, log.Done(vault.GroupID(g)), b.ID, c.Target)
+		}
+	}
+	return s.finish(ctx)
+}
+
+// CopyAll copies a whole backup in this process, from a point on, or what of it
+// can be copied before run says stop. It asks the target's store for each object,
+// whatever the records say, so that what is gone from a complete copy is made
+// anew. An interrupted call is gone on with from the reply's Next.
+func (c *Copier) CopyAll(ctx context.Context, run Run, b vault.Backup, from CopyPoint, bytesPerSecond int64) (CopyReply, error) {
+	reply := CopyReply{Backup: b.ID, Target: c.Target}
+	if err := c.all(ctx, run, b, from, bytesPerSecond, &reply); err != nil {
+		return reply, fmt.Errorf("copy backup %s of %s to %s: %w", b.ID, b.Table, c.Target, err)
+	}
+	return reply, nil
+}
+
+func (c *Copier) all(ctx context.Context, run Run, b vault.Backup, from CopyPoint, bytesPerSecond int64, reply *CopyReply) error {
+	s, err := c.begin(ctx, run, b, bytesPerSecond, reply)
+	if err != nil {
+		return err
+	}
+	if from.Group < 0 || from.Group > len(s.manifest.Groups) || from.Object < 0 {
+		return fmt.Errorf("object %d of group %d: the backup has %d groups", from.Object, from.Group, len(s.manifest.Groups))
+	}
+	s.check = true
+	log := b.Copying(policy.TargetKey(c.Target))
+	for g := from.Group; g < len(s.manifest.Groups); g++ {
+		through, err := s.group(ctx, g, from.Object)
+		if err != nil {
+			return err
+		}
+		if !through {
+			return s.damage()
+		}
+		from.Object = 0
+		if s.damaged > 0 {
+			continue // what can be copied is
+		}
+		reply.Copied = g + 1
+		if !c.Back {
+			if err := c.Repo.mark(ctx, log.Done(vault.GroupID(g))); err != nil {
+				return err
+			}
+		}
+	}
+	if err := s.damage(); err != nil {
+		return err
+	}
+	return s.finish(ctx)
+}
+
+// copiedGroups are the groups that the marks say are whole in a target.
+func (r *Repository) copiedGroups(ctx context.Context, log vault.Log) (map[int]bool, error) {
+	done := map[int]bool{}
+	prefix := string(log) + "done/"
+	for info, err := range r.store.List(ctx, prefix, "") {
+		if err != nil {
+			return nil, fmt.Errorf("list %s: %w", prefix, err)
+		}
+		if s, err := vault.ParseSegmentID(info.Name[strings.LastIndexByte(info.Name, '/')+1:]); err == nil {
+			done[s.Group()] = true
+		}
+	}
+	return done, nil
+}
+
+// copying is one invocation's work on one backup.
+type copying struct {
+	*Copier
+	run      Run
+	backup   vault.Backup
+	manifest *vault.Manifest
+	named    vault.Object // the manifest's
+	target   *Repository
+	rate     int64
+	limit    *rate.Limiter // nil without a budget
+	reply    *CopyReply
+	// check says that objects are asked for even if records tell of them.
+	check bool
+	begun int // objects, in this invocation
+
+	// damaged counts the objects that are damaged here, in every vault, or of which
+	// the target has others; why says it of the first.
+	mu      sync.Mutex
+	damaged int
+	why     error
+}
+
+// damage is the error about what could not be copied, nil if everything could.
+func (s *copying) damage() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.damaged > 1 {
+		return fmt.Errorf("%w; and so it is with %d more objects", s.why, s.damaged-1)
+	}
+	return s.why
+}
+
+// begin reads what is to be copied and makes the target a twin of this vault.
+func (c *Copier) begin(ctx context.Context, run Run, b vault.Backup, bytesPerSecond int64, reply *CopyReply) (*copying, error) {
+	m, named, err := c.Repo.Manifest(ctx, b)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("%w: it is not sealed, or not in this vault: `tablevault list` shows those that are", err)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if m.State != vault.Sealed {
+		return nil, fmt.Errorf("%w: it was given up: %s", vault.ErrCorrupt, m.Reason)
+	}
+	reply.Groups = len(m.Groups)
+	s := &copying{Copier: c, run: run, backup: b, manifest: m, named: named, reply: reply, rate: bytesPerSecond, target: in(c.To)}
+	s.target.encryption = c.Repo.encryption
+	if bytesPerSecond > 0 {
+		s.limit = rate.NewLimiter(rate.Limit(bytesPerSecond), copyChunk)
+	}
+	if err := c.Repo.asCopied(ctx, b, named); err != nil {
+		return nil, err
+	}
+	var header vault.Header
+	_, err = s.target.read(ctx, vault.HeaderName, &header)
+	if errors.Is(err, fs.ErrNotExist) {
+		header = c.Repo.Header
+		_, err = s.target.decide(ctx, vault.HeaderName, &header)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("in the target: %w", err)
+	}
+	if header.ID != c.Repo.Header.ID || header.Seed != c.Repo.Header.Seed {
+		return nil, fmt.Errorf("%w: the vault in the target is another one, %s and not %s: name an empty place", errTaken, header.ID, c.Repo.Header.ID)
+	}
+	return s, nil
+}
+
+// errTaken says that something else stands under a name in the target. It
+// matches vault.ErrCorrupt: trying again does not help.
+var errTaken = fmt.Errorf("%w in the target", vault.ErrCorrupt)
+
+// errTime says that time is up.
+var errTime = errors.New("time is up")
+
+// group copies the shards and indexes of a group, from the from-th on, and says
+// whether it came through; if not, time is up. What is damaged it leaves out.
+func (s *copying) group(ctx context.Context, g, from int) (through bool, err error) {
+	if g >= len(s.manifest.Groups) {
+		return false, fmt.Errorf("backup %s has no group %d: it has %d", s.backup.ID, g, len(s.manifest.Groups))
+	}
+	var rolled vault.Group
+	if err := s.Repo.readExact(ctx, s.manifest.Groups[g], &rolled); err != nil {
+		return false, err
+	}
+	records, err := s.target.copied(ctx, s.backup, g)
+	if err != nil {
+		return false, fmt.Errorf("in the target: %w", err)
+	}
+	if records.whole && !s.check {
+		return true, nil
+	}
+	var objects []vault.Object
+	for _, l := range rolled.Segments {
+		for _, slot := range l.Slots {
+			if slot.Part != nil {
+				objects = append(objects, slot.Part.Shard, slot.Part.Index)
+			}
+		}
+	}
+	slices.SortFunc(objects, func(a, b vault.Object) int { return strings.Compare(a.Name, b.Name) })
+	w := &copiedObjects{copying: s, group: g, known: records.checksums, records: records}
+	// An object that is on its way when run says stop has half of the margin.
+	inTime, cancel := s.run.inTime(ctx)
+	defer cancel()
+	work, wctx := errgroup.WithContext(inTime)
+	slots := semaphore.NewWeighted(s.inFlight())
+	next := min(from, len(objects))
+	var misfit error
+	for ; next < len(objects); next++ {
+		o := objects[next]
+		if !s.check && records.checksums[identity(o)] != "" {
+			continue
+		}
+		if slots.Acquire(wctx, 1) != nil {
+			break // Wait says why
+		}
+		var fits bool
+		if fits, misfit = s.fits(o); !fits {
+			break
+		}
+		s.begun++
+		work.Go(func() error {
+			defer slots.Release(1)
+			return w.object(wctx, ctx, o)
+		})
+	}
+	err = errors.Join(misfit, work.Wait())
+	ranOut := errors.Is(err, errTime) || err != nil && inTime.Err() != nil && ctx.Err() == nil
+	if ranOut {
+		err = nil
+	}
+	through = err == nil && !ranOut && next == len(objects)
+	// What was copied before an error is as good as any.
+	if rerr := w.record(ctx, through && !records.whole); rerr != nil {
+		return false, errors.Join(err, rerr)
+	}
+	if ranOut && w.brought == 0 {
+		return false, errors.New("no object could be copied in the function's time: give it a longer timeout")
+	}
+	if !through {
+		s.reply.Next = CopyPoint{Group: g, Object: next}
+		if ranOut { // what broke off is looked at again
+			s.reply.Next.Object = min(from, next)
+		}
+	}
+	s.reply.Replaced = s.Repo.replaced()
+	return through, err
+}
+
+// inFlight is how many objects are on their way at a time.
+func (s *copying) inFlight() int64 {
+	if s.rate == 0 {
+		return copiesInFlight
+	}
+	return min(max(s.rate/copyRate, 1), copiesInFlight)
+}
+
+// fits says whether an object can be whole before time is up. At least one is
+// tried in each invocation, unless it is known that its budget is too little for
+// that, which is an error.
+func (s *copying) fits(o vault.Object) (bool, error) {
+	if s.run.Stop.IsZero() {
+		return true, nil
+	}
+	if s.rate == 0 {
+		return s.begun == 0 || !s.run.stopping(), nil
+	}
+	takes := time.Duration(float64(o.Bytes) / float64(s.rate) * float64(s.inFlight()) * float64(time.Second))
+	left := s.run.Stop.Sub(s.run.Now())
+	if takes <= left {
+		return true, nil
+	}
+	if s.begun == 0 {
+		return false, fmt.Errorf("%s has %d bytes, which take %s with %d bytes per second for this copy, and the function has %s: raise the bandwidth, or the function's timeout",
+			o.Name, o.Bytes, takes.Round(time.Second), s.rate, left.Round(time.Second))
+	}
+	return false, nil
+}
+
+// copiedObjects are the objects of a group as they come into the target.
+type copiedObjects struct {
+	*copying
+	group int
+	known map[string]string // checksums in the target, by identity
+
+	records copiedGroup
+	pending []vault.Object // without a record
+	size    int64          // of those
+	brought int
+	missing int // damaged, and left out
+}
+
+// object brings one object into the target, under ctx, and notes it, under
+// saving.
+func (w *copiedObjects) object(ctx, saving context.Context, o vault.Object) error {
+	checksum, copied, err := w.bring(ctx, o)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	var bad *badObject
+	switch {
+	case errors.As(err, &bad), errors.Is(err, errTaken):
+		// The others are worth as much as before.
+		if w.damaged++; w.damaged == 1 {
+			w.why = err
+		}
+		w.missing++
+		return nil
+	case err != nil:
+		return err
+	case copied:
+		w.reply.Objects++
+		w.reply.Bytes += o.Bytes
+	default:
+		w.reply.Found++
+	}
+	w.brought++
+	if w.known[identity(o)] == checksum {
+		return nil
+	}
+	o.Checksum = checksum
+	w.pending = append(w.pending, o)
+	w.size += o.Bytes
+	if len(w.pending) < recordObjects && w.size < recordBytes {
+		return nil
+	}
+	return w.write(saving, false)
+}
+
+// record writes down what has no record yet, and that it is the last unless
+// something is missing.
+func (w *copiedObjects) record(ctx context.Context, last bool) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	last = last && w.missing == 0
+	if len(w.pending) == 0 && !last {
+		return nil
+	}
+	return w.write(ctx, last)
+}
+
+// write writes a record; the caller holds mu.
+func (w *copiedObjects) write(ctx context.Context, last bool) error {
+	slices.SortFunc(w.pending, func(a, b vault.Object) int { return strings.Compare(a.Name, b.Name) })
+	for {
+		c := &vault.Copied{
+			Backup: w.backup.ID, Table: w.backup.Table, Group: w.group, Record: w.records.records,
+			Manifest: w.named.SHA256, Objects: w.pending, Last: last,
+		}
+		mine, err := w.target.decide(ctx, w.backup.Copied(w.group, c.Record), c)
+		if err != nil {
+			return fmt.Errorf("in the target: %w", err)
+		}
+		w.records.records++
+		if mine {
+			w.pending, w.size = nil, 0
+			return nil
+		}
+		// Another copier's: go on behind it.
+	}
+}
+
+// bring makes sure that an object stands in the target as it was written, and
+// returns the checksum that it has there.
+func (w *copiedObjects) bring(ctx context.Context, o vault.Object) (checksum string, copied bool, err error) {
+	info, err := object.Stat(ctx, w.To, o.Name)
+	if errors.Is(err, fs.ErrNotExist) {
+		info, err = w.Repo.stream(ctx, o, w.To, w.limit)
+		if err == nil {
+			return info.Checksum, true, nil
+		}
+		if !errors.Is(err, fs.ErrExist) {
+			return "", false, err
+		}
+		// Another copier was faster, or an answer was lost.
+		info, err = object.Stat(ctx, w.To, o.Name)
+	}
+	if err != nil {
+		return "", false, fmt.Errorf("ask the target for %s: %w", o.Name, err)
+	}
+	other := func(format string, args ...any) error {
+		return fmt.Errorf("%w: %s there is not what was written here: %s; nothing is written over: delete it there, and copy again",
+			errTaken, o.Name, fmt.Sprintf(format, args...))
+	}
+	known := w.known[identity(o)]
+	switch {
+	case info.Size != o.Bytes:
+		return "", false, other("%d bytes, not %d", info.Size, o.Bytes)
+	case sameKind(info.Checksum, o.Checksum) && info.Checksum != o.Checksum:
+		return "", false, other("the checksum %s, not %s", info.Checksum, o.Checksum)
+	case sameKind(info.Checksum, o.Checksum), known == info.Checksum:
+		return info.Checksum, false, nil
+	}
+	// It came without a record of it, and nothing but its bytes tells what it is.
+	there, err := w.target.open(ctx, o)
+	if err != nil {
+		return "", false, fmt.Errorf("in the target: %w", err)
+	}
+	defer there.body.Close()
+	if _, err := io.Copy(io.Discard, &checkedReader{ctx, there, w.limit}); err != nil {
+		var bad *badObject
+		if errors.As(err, &bad) {
+			return "", false, other("%v", bad.err)
+		}
+		return "", false, fmt.Errorf("read %s in the target: %w", o.Name, err)
+	}
+	return info.Checksum, false, nil
+}
+
+// stream creates an object of this vault in another store, with the bytes that
+// its record tells or not at all. If it is damaged here, it is taken from a twin.
+func (r *Repository) stream(ctx context.Context, o vault.Object, to object.Store, limit *rate.Limiter) (object.Info, error) {
+	for {
+		since := r.turns()
+		info, err := r.streamOnce(ctx, o, to, limit)
+		if err == nil || errors.Is(err, fs.ErrExist) {
+			return info, err
+		}
+		var bad *badObject
+		if !errors.As(err, &bad) || !r.turn(ctx, o, since, bad.err) {
+			return info, err
+		}
+	}
+}
+
+func (r *Repository) streamOnce(ctx context.Context, o vault.Object, to object.Store, limit *rate.Limiter) (object.Info, error) {
+	from, err := r.open(ctx, o)
+	if err != nil {
+		return object.Info{}, err
+	}
+	defer from.body.Close()
+	info, err := to.Create(ctx, o.Name, &checkedReader{ctx, from, limit})
+	if err != nil {
+		return object.Info{}, fmt.Errorf("copy %s: %w", o.Name, err)
+	}
+	if info.Size != o.Bytes {
+		return object.Info{}, fmt.Errorf("copy %s: %d bytes were sent, the store has %d", o.Name, o.Bytes, info.Size)
+	}
+	return info, nil
+}
+
+// checkedReader reads an object, and comes to io.EOF only if the bytes were those
+// that were written. It keeps to a budget, if there is one.
+type checkedReader struct {
+	ctx   context.Context
+	from  *download
+	limit *rate.Limiter
+}
+
+func (c *checkedReader) Read(p []byte) (int, error) {
+	if c.limit != nil {
+		p = p[:min(len(p), c.limit.Burst())]
+	}
+	n, err := c.from.Read(p)
+	if c.limit != nil && n > 0 {
+		if werr := c.limit.WaitN(c.ctx, n); werr != nil {
+			return n, fmt.Errorf("%w: %w", errTime, werr)
+		}
+	}
+	if err == io.EOF || c.from.size > c.from.want.Bytes {
+		if bad := c.from.end(); bad != nil {
+			return n, bad
+		}
+	}
+	return n, err
+}
+
+// finish copies the documents, the manifest last, and notes in this vault that
+// the copy is complete.
+func (s *copying) finish(ctx context.Context) error {
+	work, wctx := errgroup.WithContext(ctx)
+	work.SetLimit(copiesInFlight)
+	work.Go(func() error {
+		_, err := s.document(wctx, *s.manifest.Plan)
+		return err
+	})
+	totals := make([]vault.Totals, len(s.manifest.Groups))
+	for g, o := range s.manifest.Groups {
+		work.Go(func() error {
+			data, err := s.document(wctx, o)
+			if err != nil {
+				return err
+			}
+			var rolled vault.Group
+			err = s.Repo.encryption.Unmarshal(data, &rolled)
+			totals[g] = rolled.Totals
+			return err
+		})
+	}
+	if err := work.Wait(); err != nil {
+		return err
+	}
+	var sum vault.Totals
+	for _, t := range totals {
+		sum.Add(t)
+	}
+	if sum != s.manifest.Totals {
+		return fmt.Errorf("%w: %s says %d rows in %d objects, its groups have %d in %d, or other sums", vault.ErrCorrupt, s.named.Name,
+			s.manifest.Totals.Rows, s.manifest.Totals.Objects, sum.Rows, sum.Objects)
+	}
+	if _, err := s.document(ctx, s.named); err != nil {
+		return err
+	}
+	// After the manifest: a backup that is marked and has none would be gone on
+	// with by whoever plans in the target.
+	if err := s.target.mark(ctx, vault.Opened(s.backup.Table, s.backup.ID)); err != nil {
+		return fmt.Errorf("in the target: %w", err)
+	}
+	note := &vault.CopyNote{
+		Backup: s.backup.ID, Table: s.backup.Table, Target: s.Target, At: s.run.Now().UTC(),
+		Objects: s.manifest.Totals.Objects + 2 + int64(len(s.manifest.Groups)), Bytes: s.manifest.Totals.StoredBytes, Manifest: s.named.SHA256,
+	}
+	s.reply.Done, s.reply.Copied = true, len(s.manifest.Groups)
+	if s.Back {
+		return nil
+	}
+	mine, err := s.Repo.decide(ctx, s.backup.CopyNote(policy.TargetKey(s.Target)), note)
+	if err != nil {
+		return err
+	}
+	if mine {
+		s.Log.Info("copied", "backup", s.backup.ID, "table", s.backup.Table.String(), "target", s.Target, "stored_bytes", note.Bytes)
+	}
+	return nil
+}
+
+// document copies a document byte for byte, and returns it.
+func (s *copying) document(ctx context.Context, o vault.Object) ([]byte, error) {
+	data, err := s.Repo.bytesOf(ctx, o)
+	if err != nil {
+		return nil, err
+	}
+	_, mine, err := object.Decide(ctx, s.To, o.Name, data, maxDocument)
+	if err != nil {
+		return nil, fmt.Errorf("in the target: %w", err)
+	}
+	if !mine {
+		return nil, fmt.Errorf("%w: %s there is not what was written here; nothing is written over: delete it there, and copy again", errTaken, o.Name)
+	}
+	return data, nil
+}
+
+// Copies are the notes about complete copies of a backup, in the order of their
+// targets' keys.
+func (r *Repository) Copies(ctx context.Context, b vault.Backup) ([]vault.CopyNote, error) {
+	var notes []vault.CopyNote
+	for info, err := range r.store.List(ctx, b.CopyNotes(), "") {
+		if err != nil {
+			return nil, fmt.Errorf("list %s: %w", b.CopyNotes(), err)
+		}
+		if _, _, ok := vault.ParseCopyNote(info.Name); !ok {
+			continue
+		}
+		var n vault.CopyNote
+		if _, err := r.read(ctx, info.Name, &n); err != nil {
+			return nil, err
+		}
+		notes = append(notes, n)
+	}
+	return notes, nil
+}

@@ -1,0 +1,766 @@
+package backup_test
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"hash/crc64"
+	"io"
+	"io/fs"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/tablevault/tablevault/shared/backup"
+	"github.com/tablevault/tablevault/shared/object"
+	"github.com/tablevault/tablevault/shared/object/mem"
+	"github.com/tablevault/tablevault/shared/object/objectfault"
+	"github.com/tablevault/tablevault/shared/object/objectmeter"
+	"github.com/tablevault/tablevault/shared/policy"
+	"github.com/tablevault/tablevault/shared/table"
+	"github.com/tablevault/tablevault/shared/vault"
+)
+
+// twinAddress is where the tests' second vault is said to be.
+const twinAddress = "s3://twin/vault"
+
+func (w *world) copier(to object.Store) *backup.Copier {
+	return &backup.Copier{Repo: w.repo, Target: twinAddress, To: to, Work: w, Log: w.log()}
+}
+
+func twinAt(store object.Store) backup.Twin {
+	return backup.Twin{Name: twinAddress, Open: func(context.Context) (object.Store, error) { return store, nil }}
+}
+
+func of(m *vault.Manifest) vault.Backup { return vault.Backup{Table: m.Table, ID: m.Backup} }
+
+// copyWork is the work that copies a group.
+func copyWork(m *vault.Manifest, group int) backup.Work {
+	return backup.Work{Verb: backup.VerbCopy, Table: m.Table, Backup: m.Backup, Segment: vault.GroupID(group), Target: twinAddress}
+}
+
+// copyAll copies a backup by the work of all its groups.
+func (w *world) copyAll(m *vault.Manifest, to object.Store) backup.CopyReply {
+	w.t.Helper()
+	var reply backup.CopyReply
+	for g := range m.Groups {
+		var err error
+		if reply, err = w.copier(to).Copy(w.t.Context(), w.run(), copyWork(m, g)); err != nil {
+			w.t.Fatal(err)
+		}
+	}
+	return reply
+}
+
+// contentOf is what a store holds under a prefix.
+func contentOf(t testing.TB, store object.Store, prefix string) map[string]string {
+	t.Helper()
+	content := map[string]string{}
+	for info, err := range store.List(t.Context(), prefix, "") {
+		if err != nil {
+			t.Fatal(err)
+		}
+		data, err := object.ReadAll(t.Context(), store, info.Name, 1<<30)
+		if err != nil {
+			t.Fatal(err)
+		}
+		content[info.Name] = string(data)
+	}
+	return content
+}
+
+// isTwin holds a copy against the backup: by the records, by reading, and byte
+// for byte.
+func (w *world) isTwin(m *vault.Manifest, twin object.Store) {
+	w.t.Helper()
+	proof, err := w.verifier().Compare(w.t.Context(), w.run(), of(m), twinAddress, twin)
+	if err != nil || proof.Verdict != vault.OK || proof.Check.SizeOnly != 0 || proof.Check.Objects != m.Totals.Objects+2+int64(len(m.Groups)) {
+		w.t.Fatalf("the twin: %+v, %v", proof, err)
+	}
+	repo, err := backup.Open(w.t.Context(), twin)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	v := w.verifier()
+	v.Repo = repo
+	b, err := repo.FindBackup(w.t.Context(), m.Backup)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	if proof, err = v.Verify(w.t.Context(), w.run(), backup.VerifyRequest{Backup: b, Depth: backup.DepthRead}); err != nil || proof.Verdict != vault.OK || proof.Check.Rows != m.Totals.Rows {
+		w.t.Fatalf("the twin, read: %+v, %v", proof, err)
+	}
+	for _, o := range append(w.parts(m), vault.Object{Name: vault.HeaderName}, vault.Object{Name: of(m).Manifest()}, vault.Object{Name: vault.Opened(m.Table, m.Backup)}) {
+		here, err := object.ReadAll(w.t.Context(), w.store, o.Name, 1<<30)
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		if there, err := object.ReadAll(w.t.Context(), twin, o.Name, 1<<30); err != nil || !bytes.Equal(here, there) {
+			w.t.Fatalf("%s is another in the twin, %v", o.Name, err)
+		}
+	}
+	for name := range contentOf(w.t, twin, "") {
+		if strings.Contains(name, "/slots/") || strings.Contains(name, "/starts/") {
+			w.t.Errorf("%s was copied", name)
+		}
+	}
+}
+
+// copyWorld has a backup of several segments and parts.
+func copyWorld(t testing.TB, rows int) (*world, *vault.Manifest) {
+	w := newWorld(t)
+	w.fill(definition(), rows)
+	w.tables.PageRows = 40
+	m := w.backup(small)
+	if m.Totals.Parts < 3 {
+		t.Fatalf("%d parts: too few for this test", m.Totals.Parts)
+	}
+	return w, m
+}
+
+// creations are the names that were created in a store, in their order.
+type creations struct {
+	object.Store
+	mu    sync.Mutex
+	names []string
+}
+
+func (c *creations) Create(ctx context.Context, name string, r io.Reader) (object.Info, error) {
+	info, err := c.Store.Create(ctx, name, r)
+	if err == nil {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.names = append(c.names, name)
+	}
+	return info, err
+}
+
+// otherKind is a store that keeps checksums of another kind, as OSS does beside
+// S3.
+type otherKind struct{ *mem.Store }
+
+func (o otherKind) relabel(info object.Info) object.Info {
+	if info.Checksum == "" {
+		return info
+	}
+	content, err := object.ReadAll(context.Background(), o.Store, info.Name, 1<<30)
+	if err != nil {
+		panic(err)
+	}
+	info.Checksum = fmt.Sprintf("crc64ecma:%016x", crc64.Checksum(content, crc64.MakeTable(crc64.ECMA)))
+	return info
+}
+
+func (o otherKind) Create(ctx context.Context, name string, r io.Reader) (object.Info, error) {
+	info, err := o.Store.Create(ctx, name, r)
+	if err == nil {
+		info = o.relabel(info)
+	}
+	return info, err
+}
+
+func (o otherKind) Open(ctx context.Context, name string, off, n int64) (io.ReadCloser, object.Info, error) {
+	r, info, err := o.Store.Open(ctx, name, off, n)
+	if err == nil {
+		info = o.relabel(info)
+	}
+	return r, info, err
+}
+
+// TestCopy copies a backup into an empty place, which is then a vault of its
+// own: the manifest comes last, and a second copy finds everything there.
+func TestCopy(t *testing.T) {
+	for name, twin := range map[string]object.Store{"one kind of checksum": &mem.Store{}, "another kind": &otherKind{&mem.Store{}}} {
+		t.Run(name, func(t *testing.T) {
+			w, m := copyWorld(t, 1500)
+			order := &creations{Store: twin}
+			reply := w.copyAll(m, order)
+			if !reply.Done || reply.Objects != m.Totals.Objects || reply.Bytes != m.Totals.StoredBytes || reply.Copied != len(m.Groups) {
+				t.Fatalf("%+v, of %+v", reply, m.Totals)
+			}
+			w.isTwin(m, twin)
+			n := len(order.names)
+			if n < 2 || order.names[0] != vault.HeaderName || order.names[n-2] != of(m).Manifest() || order.names[n-1] != vault.Opened(m.Table, m.Backup) {
+				t.Errorf("the order of what was created is %v", order.names)
+			}
+			notes, err := w.repo.Copies(t.Context(), of(m))
+			if err != nil || len(notes) != 1 || notes[0].Target != twinAddress || notes[0].Bytes != m.Totals.StoredBytes {
+				t.Errorf("notes %+v, %v", notes, err)
+			}
+			if again := w.copyAll(m, order); !again.Done || again.Objects+again.Found != 0 || len(order.names) != n {
+				t.Errorf("again: %+v, and %v was created", again, order.names[n:])
+			}
+			all, err := w.copier(order).CopyAll(t.Context(), w.run(), of(m), backup.CopyPoint{}, 0)
+			if err != nil || !all.Done || all.Objects != 0 || all.Found != m.Totals.Objects || len(order.names) != n {
+				t.Errorf("all again: %+v, %v, and %v was created", all, err, order.names[n:])
+			}
+		})
+	}
+}
+
+// TestCopyMakesAnew deletes each object of a copy: a comparison finds it gone,
+// and copying by hand brings it back.
+func TestCopyMakesAnew(t *testing.T) {
+	w, m := copyWorld(t, 1500)
+	twin := &mem.Store{}
+	w.copyAll(m, twin)
+	deleted := 0
+	for _, o := range append(w.parts(m), vault.Object{Name: of(m).Manifest()}) {
+		if err := twin.Delete(t.Context(), o.Name); err != nil {
+			t.Fatal(err)
+		}
+		proof, err := w.verifier().Compare(t.Context(), w.run(), of(m), twinAddress, twin)
+		if err != nil || proof.Verdict != vault.Corrupt || len(proof.Check.Findings) == 0 || proof.Check.Findings[0].Object != o.Name {
+			t.Fatalf("without %s: %+v, %v", o.Name, proof, err)
+		}
+		if _, err := w.copier(twin).CopyAll(t.Context(), w.run(), of(m), backup.CopyPoint{}, 0); err != nil {
+			t.Fatal(err)
+		}
+		w.isTwin(m, twin)
+		deleted++
+	}
+	if deleted < 8 {
+		t.Errorf("only %d objects were deleted", deleted)
+	}
+}
+
+// grouped makes a sealed backup of many segments by hand, of which the shards
+// hold anything but rows: copying does not ask what they hold.
+func (w *world) grouped(segments int) *vault.Manifest {
+	w.t.Helper()
+	b := vault.Backup{Table: sourceID, ID: vault.NewBackupID(day, "grouped")}
+	put := func(name string, content []byte) vault.Object {
+		info, err := w.store.Create(w.t.Context(), name, bytes.NewReader(content))
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		return vault.Object{Name: name, Bytes: info.Size, SHA256: fmt.Sprintf("%x", sha256.Sum256(content)), Checksum: info.Checksum}
+	}
+	document := func(name string, d vault.Document) *vault.Object {
+		data, err := vault.Encode(d)
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		o := put(name, data)
+		o.Checksum = ""
+		return &o
+	}
+	whole := definition().Schema.Whole()
+	plan := &vault.Plan{Backup: b.ID, Table: b.Table, Kind: vault.Full, Created: day, Definition: definition(), Encryption: vault.Encryption{Mode: "none"}}
+	bound := func(i int) table.Key {
+		switch i {
+		case 0:
+			return whole.Start
+		case segments:
+			return whole.End
+		}
+		return table.Key{table.String(fmt.Sprintf("%06d", i)), table.Min(), table.Min()}
+	}
+	groups := make([]*vault.Group, (segments+vault.GroupSize-1)/vault.GroupSize)
+	for i := range segments {
+		s := vault.Segment{ID: vault.NewSegmentID(i), Bounds: []table.Key{bound(i), bound(i + 1)}}
+		plan.Segments = append(plan.Segments, s)
+		g := i / vault.GroupSize
+		if groups[g] == nil {
+			groups[g] = &vault.Group{Group: g}
+		}
+		name := b.Shard(s.ID, "aa")
+		part := &vault.Part{
+			Shard: put(name, fmt.Appendf(nil, "shard %d", i)), Index: put(vault.Index(name), fmt.Appendf(nil, "index %d", i)),
+			Lanes: []vault.Lane{{From: s.Bounds[0], Next: s.Bounds[1]}}, First: day, Latest: day, Last: true,
+		}
+		groups[g].Segments = append(groups[g].Segments, vault.SegmentLog{Segment: s, Slots: []vault.Slot{{Segment: s.ID, Part: part}}})
+		groups[g].Totals.AddPart(part)
+	}
+	totals, n, err := backup.Prove(plan, groups)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	m := &vault.Manifest{Backup: b.ID, Table: b.Table, Kind: vault.Full, State: vault.Sealed, Sealed: day, Fuzzy: true, Totals: totals, Segments: n}
+	m.Plan = document(b.Plan(), plan)
+	for g, group := range groups {
+		m.Groups = append(m.Groups, *document(b.Group(g), group))
+	}
+	document(b.Manifest(), m)
+	put(vault.Opened(b.Table, b.ID), nil)
+	return m
+}
+
+// TestCopyGroups copies a backup of several groups, the last group first.
+func TestCopyGroups(t *testing.T) {
+	w := newWorld(t)
+	m := w.grouped(2*vault.GroupSize + 20)
+	twin := &otherKind{&mem.Store{}}
+	for g := len(m.Groups) - 1; g >= 0; g-- {
+		reply, err := w.copier(twin).Copy(t.Context(), w.run(), copyWork(m, g))
+		if err != nil || reply.Done != (g == 0) || reply.Copied != len(m.Groups)-g {
+			t.Fatalf("group %d: %+v, %v", g, reply, err)
+		}
+		if _, err := object.Stat(t.Context(), twin, of(m).Manifest()); (err == nil) != reply.Done {
+			t.Fatalf("group %d: the manifest in the target: %v", g, err)
+		}
+	}
+	proof, err := w.verifier().Compare(t.Context(), w.run(), of(m), twinAddress, twin)
+	if err != nil || proof.Verdict != vault.OK || proof.Check.SizeOnly != 0 || proof.Check.Objects != m.Totals.Objects+5 {
+		t.Fatalf("%+v, %v", proof, err)
+	}
+}
+
+// TestCopyGoesOn stops a copy after each object, as a deadline does: the next
+// invocation goes on, and no object is sent twice.
+func TestCopyGoesOn(t *testing.T) {
+	w, m := copyWorld(t, 3000)
+	meter := objectmeter.New(&otherKind{&mem.Store{}})
+	w.hop = 1
+	w.queue = append(w.queue, copyWork(m, 0))
+	hops := 0
+	for {
+		work, ok := w.take()
+		if !ok {
+			break
+		}
+		reply, err := w.copier(meter).Copy(t.Context(), w.run(), work)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if hops++; reply.Done == reply.Continued || work.Start != hops-1 {
+			t.Fatalf("hop %d, start %d: %+v", hops, work.Start, reply)
+		}
+	}
+	if int64(hops) < m.Totals.Objects/2 {
+		t.Errorf("%d hops for %d objects", hops, m.Totals.Objects)
+	}
+	w.hop = 0
+	w.isTwin(m, meter)
+	// What is not a shard, an index or a record of a hop are six documents.
+	if creates := meter.Usage().Create.Requests; creates > m.Totals.Objects+int64(hops)+int64(len(m.Groups))+6 {
+		t.Errorf("%d creations for %d objects in %d hops", creates, m.Totals.Objects, hops)
+	}
+
+	// By hand, with the point to go on from.
+	other := &mem.Store{}
+	w.hop = 1
+	var point backup.CopyPoint
+	for hops = 0; ; hops++ {
+		reply, err := w.copier(other).CopyAll(t.Context(), w.run(), of(m), point, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if reply.Done {
+			break
+		}
+		if reply.Next == point {
+			t.Fatalf("no progress at %+v", point)
+		}
+		point = reply.Next
+	}
+	w.hop = 0
+	w.isTwin(m, other)
+	if hops == 0 {
+		t.Error("all in one hop")
+	}
+}
+
+// TestCopyBesideItself runs several copiers at once, as double deliveries do.
+func TestCopyBesideItself(t *testing.T) {
+	w, m := copyWorld(t, 2000)
+	twin := &otherKind{&mem.Store{}}
+	var wg sync.WaitGroup
+	for range 6 {
+		wg.Go(func() {
+			if _, err := w.copier(twin).Copy(t.Context(), w.run(), copyWork(m, 0)); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	w.isTwin(m, twin)
+}
+
+// TestCopyUnderFaults fails every call of a copy, to either store, before it took
+// effect, midway and after. Nothing is in the target before all of it is, and
+// copying again completes it.
+func TestCopyUnderFaults(t *testing.T) {
+	w, m := copyWorld(t, 700)
+	before := contentOf(t, w.store, "")
+	w.quiet = true
+	fired := map[string]int{}
+	for _, faulty := range []string{"source", "target"} {
+		for fault := range objectfault.Sweep(objectfault.Create, objectfault.Open, objectfault.List) {
+			source := &mem.Store{}
+			for name, content := range before {
+				source.Replace(name, []byte(content))
+			}
+			inner := &otherKind{&mem.Store{}}
+			w.store = source
+			var target object.Store = inner
+			from := object.Store(source)
+			if faulty == "source" {
+				from = objectfault.New(source, fault)
+			} else {
+				target = objectfault.New(inner, fault)
+			}
+			repo, err := backup.Open(t.Context(), from)
+			if err != nil {
+				if !errors.Is(err, objectfault.ErrInjected) {
+					t.Fatal(err)
+				}
+				continue
+			}
+			w.repo = repo
+			reply, err := w.copier(target).Copy(t.Context(), w.run(), copyWork(m, 0))
+			if err == nil && !reply.Done {
+				t.Fatalf("%s, %v: %+v", faulty, fault, reply)
+			}
+			if _, serr := object.Stat(t.Context(), inner, of(m).Manifest()); serr == nil {
+				if w.repo, err = backup.Open(t.Context(), source); err != nil {
+					t.Fatal(err)
+				}
+				proof, err := w.verifier().Compare(t.Context(), w.run(), of(m), twinAddress, inner)
+				if err != nil || proof.Verdict != vault.OK {
+					t.Fatalf("%s, %v: a manifest stands over %+v, %v", faulty, fault, proof, err)
+				}
+			}
+			if w.repo, err = backup.Open(t.Context(), source); err != nil {
+				t.Fatal(err)
+			}
+			if reply, err = w.copier(inner).Copy(t.Context(), w.run(), copyWork(m, 0)); err != nil || !reply.Done {
+				t.Fatalf("%s, %v: again: %+v, %v", faulty, fault, reply, err)
+			}
+			w.isTwin(m, inner)
+			if fault.Fired() {
+				fired[faulty+" "+string(fault.Op)]++
+			}
+		}
+	}
+	for _, what := range []string{"source open", "source create", "source list", "target open", "target create"} {
+		if fired[what] < 3 {
+			t.Errorf("only %d faults struck: %s", fired[what], what)
+		}
+	}
+}
+
+// TestCopyOfDamaged damages each object of a backup in turn: none arrives in the
+// target as a good one, and a copy of the rest is no backup. With a twin to take
+// it from, the copy is complete.
+func TestCopyOfDamaged(t *testing.T) {
+	w, m := copyWorld(t, 700)
+	good := w.store.(*mem.Store)
+	twin := &mem.Store{}
+	w.copyAll(m, twin)
+	damages := map[string]func(*mem.Store, string, []byte){
+		"flipped": func(s *mem.Store, name string, b []byte) { b[len(b)/2] ^= 4; s.Replace(name, b) },
+		"cut":     func(s *mem.Store, name string, b []byte) { s.Replace(name, b[:len(b)-1]) },
+		"longer":  func(s *mem.Store, name string, b []byte) { s.Replace(name, append(b, 0)) },
+		"gone": func(s *mem.Store, name string, _ []byte) {
+			if err := s.Delete(t.Context(), name); err != nil {
+				t.Fatal(err)
+			}
+		},
+	}
+	tried := 0
+	for how, damage := range damages {
+		for _, o := range append(w.parts(m), vault.Object{Name: of(m).Manifest()}) {
+			damaged := &mem.Store{}
+			for name, content := range contentOf(t, good, "") {
+				damaged.Replace(name, []byte(content))
+			}
+			content, err := object.ReadAll(t.Context(), damaged, o.Name, 1<<30)
+			if err != nil {
+				t.Fatal(err)
+			}
+			damage(damaged, o.Name, content)
+			w.repo, err = backup.Open(t.Context(), damaged)
+			if err != nil {
+				t.Fatal(err)
+			}
+			target := &mem.Store{}
+			_, err = w.copier(target).Copy(t.Context(), w.run(), copyWork(m, 0))
+			if err == nil || !backup.Permanent(err) && !errors.Is(err, fs.ErrNotExist) {
+				t.Fatalf("%s %s: %v", how, o.Name, err)
+			}
+			for _, name := range []string{o.Name, of(m).Manifest()} {
+				if _, err := object.Stat(t.Context(), target, name); !errors.Is(err, fs.ErrNotExist) {
+					t.Fatalf("%s %s: %s is in the target, %v", how, o.Name, name, err)
+				}
+			}
+			w.repo.Also(twinAt(twin))
+			reply, err := w.copier(target).CopyAll(t.Context(), w.run(), of(m), backup.CopyPoint{}, 0)
+			if err != nil || !reply.Done {
+				t.Fatalf("%s %s, with a twin: %+v, %v", how, o.Name, reply, err)
+			}
+			w.store = twin
+			w.repo, err = backup.Open(t.Context(), twin)
+			if err != nil {
+				t.Fatal(err)
+			}
+			w.isTwin(m, target)
+			w.store = good
+			tried++
+		}
+	}
+	if tried < 20 {
+		t.Errorf("only %d damages", tried)
+	}
+}
+
+// TestCopyWritesNothingOver copies to where something else stands.
+func TestCopyWritesNothingOver(t *testing.T) {
+	w, m := copyWorld(t, 700)
+	for _, o := range append(w.parts(m), vault.Object{Name: of(m).Manifest()}) {
+		for what, content := range map[string][]byte{"other": bytes.Repeat([]byte{1}, int(o.Bytes)), "short": {1}} {
+			for _, target := range []interface {
+				object.Store
+				Replace(string, []byte)
+			}{&mem.Store{}, &otherKind{&mem.Store{}}} {
+				target.Replace(o.Name, content)
+				_, err := w.copier(target).Copy(t.Context(), w.run(), copyWork(m, 0))
+				if err == nil || !backup.Permanent(err) || !strings.Contains(err.Error(), o.Name) {
+					t.Fatalf("%s %s: %v", what, o.Name, err)
+				}
+				if now, err := object.ReadAll(t.Context(), target, o.Name, 1<<30); err != nil || !bytes.Equal(now, content) {
+					t.Fatalf("%s %s was changed, %v", what, o.Name, err)
+				}
+			}
+		}
+	}
+	other := &mem.Store{}
+	if _, err := backup.Init(t.Context(), other, day); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.copier(other).Copy(t.Context(), w.run(), copyWork(m, 0)); err == nil || !strings.Contains(err.Error(), "another") {
+		t.Errorf("into another vault: %v", err)
+	}
+}
+
+// TestCopyOfUnsealed refuses what is no backup.
+func TestCopyOfUnsealed(t *testing.T) {
+	w := newWorld(t)
+	w.fill(definition(), 20)
+	plan, err := w.planner().Plan(t.Context(), backup.PlanRequest{Table: sourceID, Kind: vault.Full, At: day, Trigger: "test"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := vault.Backup{Table: plan.Table, ID: plan.Backup}
+	twin := &mem.Store{}
+	if _, err := w.copier(twin).CopyAll(t.Context(), w.run(), b, backup.CopyPoint{}, 0); err == nil || !strings.Contains(err.Error(), "not sealed") {
+		t.Errorf("unsealed: %v", err)
+	}
+	if _, err := w.planner().Void(t.Context(), b, "enough"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.copier(twin).CopyAll(t.Context(), w.run(), b, backup.CopyPoint{}, 0); err == nil || !strings.Contains(err.Error(), "enough") {
+		t.Errorf("void: %v", err)
+	}
+	if left := contentOf(t, twin, ""); len(left) > 0 {
+		t.Errorf("in the target are %v", slices.Collect(maps.Keys(left)))
+	}
+}
+
+// TestCopyKeepsToItsBudget counts a copy's bytes against a clock that is the
+// test's: it takes as long as its bytes need, and is not begun where time does
+// not suffice.
+func TestCopyKeepsToItsBudget(t *testing.T) {
+	w, m := copyWorld(t, 3000)
+	const perSecond = 100_000
+	synctest.Test(t, func(t *testing.T) {
+		for _, cut := range []time.Duration{0, 3 * time.Second} {
+			twin := &mem.Store{}
+			begin := time.Now()
+			point, hops := backup.CopyPoint{}, 0
+			for done := false; !done; hops++ {
+				run := backup.Run{Request: "r", Now: time.Now}
+				if cut > 0 {
+					run.Stop = time.Now().Add(cut)
+					run.Until = run.Stop.Add(time.Second)
+				}
+				since := time.Now()
+				reply, err := w.copier(twin).CopyAll(t.Context(), run, of(m), point, perSecond)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if took := time.Since(since); cut > 0 && took > cut {
+					t.Errorf("a hop takes %s, it was to stop after %s", took, cut)
+				}
+				point, done = reply.Next, reply.Done
+			}
+			took := time.Since(begin)
+			// What passes at once at the beginning of a hop is a chunk.
+			burst := time.Duration(hops) * time.Second * 64 << 10 / perSecond
+			want := time.Duration(m.Totals.StoredBytes) * time.Second / perSecond
+			if took < want-burst || took > want+time.Second {
+				t.Errorf("%d bytes take %s in %d hops, want %s", m.Totals.StoredBytes, took, hops, want)
+			}
+			if (hops > 1) != (cut > 0) {
+				t.Errorf("%d hops", hops)
+			}
+			w.isTwin(m, twin)
+		}
+		run := backup.Run{Request: "r", Now: time.Now, Stop: time.Now().Add(time.Second), Until: time.Now().Add(2 * time.Second)}
+		if _, err := w.copier(&mem.Store{}).CopyAll(t.Context(), run, of(m), backup.CopyPoint{}, 1000); err == nil || !strings.Contains(err.Error(), "raise the bandwidth") {
+			t.Errorf("with too little: %v", err)
+		}
+	})
+}
+
+// TestCopyKnowsWhatCameWithoutARecord kills a copy before it can write a record:
+// the next one reads what it can't tell by a checksum, and sends nothing again.
+func TestCopyKnowsWhatCameWithoutARecord(t *testing.T) {
+	w, m := copyWorld(t, 1500)
+	inner := &otherKind{&mem.Store{}}
+	killed := objectfault.New(inner, &objectfault.Fault{Op: objectfault.Create, Call: objectfault.Every, When: objectfault.Before,
+		Match: func(name string) bool { return strings.HasPrefix(name, vault.CopiesPrefix) }})
+	if _, err := w.copier(killed).Copy(t.Context(), w.run(), copyWork(m, 0)); !errors.Is(err, objectfault.ErrInjected) {
+		t.Fatal(err)
+	}
+	meter := objectmeter.New(inner)
+	reply, err := w.copier(meter).Copy(t.Context(), w.run(), copyWork(m, 0))
+	if err != nil || !reply.Done || reply.Objects != 0 || reply.Found != m.Totals.Objects {
+		t.Fatalf("%+v, %v", reply, err)
+	}
+	if read := meter.Usage().Open.Bytes; read < m.Totals.StoredBytes {
+		t.Errorf("%d bytes were read in the target, of %d", read, m.Totals.StoredBytes)
+	}
+	w.isTwin(m, inner)
+}
+
+// TestRestoreReadsFromTheTwin deletes or flips each object of a backup in turn.
+// The restore takes it from the twin and says so; what was gone is there again
+// afterwards, and what was flipped is as it was.
+func TestRestoreReadsFromTheTwin(t *testing.T) {
+	for _, how := range []string{"gone", "flipped"} {
+		t.Run(how, func(t *testing.T) {
+			w, m := copyWorld(t, 1200)
+			twin := &otherKind{&mem.Store{}}
+			w.copyAll(m, twin)
+			good := contentOf(t, w.store, "")
+			parts := append(w.parts(m), vault.Object{Name: of(m).Manifest()})
+			for i, o := range parts {
+				damaged := &mem.Store{Now: w.clock}
+				for name, content := range good {
+					damaged.Replace(name, []byte(content))
+				}
+				bytes := []byte(good[o.Name])
+				bytes[len(bytes)/2] ^= 1
+				damaged.Replace(o.Name, bytes)
+				if how == "gone" {
+					if err := damaged.Delete(t.Context(), o.Name); err != nil {
+						t.Fatal(err)
+					}
+				}
+				w.store = damaged
+				repo, err := backup.Open(t.Context(), damaged)
+				if err != nil {
+					t.Fatal(err)
+				}
+				repo.Also(twinAt(twin))
+				w.repo = repo
+				p := w.restore(m)
+				w.proved(p, vault.OK)
+				w.same(sourceID.Table, targetID.Table)
+				said := strings.Join(p.Proof.Notes, "\n")
+				if !strings.Contains(said, o.Name) || !strings.Contains(said, "read from "+twinAddress) {
+					t.Fatalf("%s %s: the proof says %q", how, o.Name, said)
+				}
+				now, err := object.ReadAll(t.Context(), damaged, o.Name, 1<<30)
+				manifest := i == len(parts)-1
+				switch {
+				case how == "flipped":
+					if err != nil || string(now) != string(bytes) || !strings.Contains(said, "stays damaged") && !manifest {
+						t.Fatalf("flipped %s: %v, the proof says %q", o.Name, err, said)
+					}
+				case manifest:
+					if !errors.Is(err, fs.ErrNotExist) {
+						t.Fatalf("the manifest: %v", err)
+					}
+				case err != nil || string(now) != good[o.Name] || !strings.Contains(said, "made anew"):
+					t.Fatalf("%s was not made anew: %v, the proof says %q", o.Name, err, said)
+				}
+				w.tables.Drop(targetID.Table)
+			}
+			if len(parts) < 8 {
+				t.Errorf("only %d objects", len(parts))
+			}
+		})
+	}
+}
+
+// TestTwinsAreTriedInTurn has a first twin that can't be opened, and a second
+// that lacks the object.
+func TestTwinsAreTriedInTurn(t *testing.T) {
+	w, m := copyWorld(t, 700)
+	twin, poor := &mem.Store{}, &mem.Store{}
+	w.copyAll(m, twin)
+	shard := w.parts(m)[2]
+	for name, content := range contentOf(t, twin, "") {
+		if name != shard.Name {
+			poor.Replace(name, []byte(content))
+		}
+	}
+	if err := w.store.Delete(t.Context(), shard.Name); err != nil {
+		t.Fatal(err)
+	}
+	opened := 0
+	closed := backup.Twin{Name: "oss://closed", Open: func(context.Context) (object.Store, error) {
+		opened++
+		return nil, fs.ErrPermission
+	}}
+	w.repo.Also(closed, backup.Twin{Name: "oss://poor", Open: func(context.Context) (object.Store, error) { return poor, nil }}, twinAt(twin))
+	proof := w.verify(m, backup.DepthRead)
+	said := strings.Join(proof.Notes, "\n")
+	if proof.Verdict != vault.OK || opened != 1 || !strings.Contains(said, "read from "+twinAddress) || !strings.Contains(said, "oss://closed can't be read") {
+		t.Errorf("%d openings, %s: %q", opened, proof.Verdict, said)
+	}
+	if _, err := object.Stat(t.Context(), w.store, shard.Name); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("verify made %s anew: %v", shard.Name, err)
+	}
+	w.repo.Also(closed)
+	if proof := w.verify(m, backup.DepthRead); proof.Verdict != vault.Corrupt {
+		t.Errorf("without a twin that has it: %s", proof.Verdict)
+	}
+}
+
+// TestLostCatalog restores a backup whose marks and manifest are gone.
+func TestLostCatalog(t *testing.T) {
+	w, m := copyWorld(t, 700)
+	twin := &mem.Store{}
+	w.copyAll(m, twin)
+	for _, name := range []string{of(m).Manifest(), vault.Opened(m.Table, m.Backup)} {
+		if err := w.store.Delete(t.Context(), name); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := w.repo.FindBackup(t.Context(), m.Backup); !errors.Is(err, fs.ErrNotExist) {
+		t.Fatal(err)
+	}
+	w.repo.Also(twinAt(twin))
+	if b, err := w.repo.FindBackup(t.Context(), m.Backup); err != nil || b != of(m) {
+		t.Errorf("%v, %v", b, err)
+	}
+	if newest, err := w.repo.Latest(t.Context(), m.Table, time.Time{}); err != nil || newest.Backup != m.Backup {
+		t.Errorf("%+v, %v", newest, err)
+	}
+}
+
+func TestTargetKey(t *testing.T) {
+	same := []string{"oss://b/p", "oss://b/p/", "oss://b/p?region=x", "oss://b/p/?region=x&endpoint=internal"}
+	for _, a := range same {
+		if policy.TargetKey(a) != policy.TargetKey(same[0]) {
+			t.Errorf("%s is another target than %s", a, same[0])
+		}
+	}
+	seen := map[string]string{}
+	for _, a := range []string{"oss://b/p", "s3://b/p", "s3://b/p?endpoint=https://x", "s3://b/p?endpoint=https://y&region=z", "file:///b/p", "s3://b/q"} {
+		key := policy.TargetKey(a)
+		if other := seen[key]; other != "" || len(key) != 16 {
+			t.Errorf("%s has the key %s, as %q", a, key, other)
+		}
+		seen[key] = a
+	}
+}
