@@ -14,6 +14,7 @@ import (
 	"github.com/aliyun/aliyun-oss-go-sdk/oss"
 	"github.com/aliyun/aliyun-tablestore-go-sdk/tablestore"
 
+	"github.com/tablevault/tablevault"
 	local "github.com/tablevault/tablevault/local/oss"
 	"github.com/tablevault/tablevault/local/stack"
 	"github.com/tablevault/tablevault/shared/object"
@@ -211,5 +212,44 @@ func TestRequestInABucket(t *testing.T) {
 			t.Errorf("%+v, %v", answer, err)
 		}
 		return
+	}
+}
+
+// TestBucketSurvives ends a stack and starts another in its directory, which is
+// not told what keeps the vault: the backup is there, at another port.
+func TestBucketSurvives(t *testing.T) {
+	dir := t.TempDir()
+	start := func(keeper stack.Keeper) *stack.Stack {
+		t.Helper()
+		s, err := stack.Start(t.Context(), stack.Config{Dir: dir, BinDir: binDir, Deployment: tablevault.Deployment, Vault: keeper})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s
+	}
+	s := start(stack.Bucket)
+	client := tablestore.NewClient(s.Info.Tablestore, s.Instance, s.AccessKeyID, s.AccessKeySecret)
+	makeTable(t, client, "orders")
+	putRow(t, client, "orders", "k", 1, nil, 1)
+	var backups struct{ Backups []backupResult }
+	must(t, &backups, "backup", "--stack", dir, "--table", "local/orders")
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	s = start("")
+	var verified verifyResult
+	must(t, &verified, "verify", "--stack", dir, "--backup", string(backups.Backups[0].ID), "--against", "local/orders")
+	if verified.Verdict != "ok" {
+		t.Errorf("%+v", verified)
+	}
+	info, err := stack.Find(dir)
+	if err != nil || info.OSSEndpoint != s.OSS.URL() || !strings.HasPrefix(info.Vault, "oss://tablevault/vault?") {
+		t.Errorf("%+v, %v", info, err)
+	}
+	if err := s.Close(); err != nil {
+		t.Error(err)
+	}
+	if code, _, errs := tablevaultRun(t, "local", "--dir", dir, "--vault", "s3"); code != exitUsage || !strings.Contains(errs, "want dir or oss") {
+		t.Errorf("exit %d: %s", code, errs)
 	}
 }
