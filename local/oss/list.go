@@ -14,6 +14,9 @@ const (
 	mostKeys    = 1000
 )
 
+// tokens is how a place in a listing is written: without what a URL escapes, since the SDK unescapes it.
+var tokens = base64.RawURLEncoding
+
 // limit reads how many entries are wanted at most.
 func (c *call) limit(parameter string, standard int) (int, error) {
 	text := c.query.Get(parameter)
@@ -74,7 +77,7 @@ func (c *call) listObjects() error {
 	q := c.query
 	after := q.Get("start-after")
 	if token := q.Get("continuation-token"); token != "" {
-		last, err := base64.StdEncoding.DecodeString(token)
+		last, err := tokens.DecodeString(token)
 		if err != nil {
 			return invalidArgument("The continuation token provided is incorrect.")
 		}
@@ -113,7 +116,7 @@ func (c *call) listObjects() error {
 			}
 			if d.KeyCount == limit {
 				d.IsTruncated = true
-				d.NextContinuationToken = base64.StdEncoding.EncodeToString([]byte(last))
+				d.NextContinuationToken = tokens.EncodeToString([]byte(last))
 				return false
 			}
 			last = name

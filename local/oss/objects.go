@@ -7,7 +7,6 @@ import (
 	"io"
 	"net/http"
 	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
@@ -272,7 +271,7 @@ func (c *call) send(v version, from, to int64, status int) error {
 			continue
 		}
 		err := func() error {
-			opened, err := os.Open(filepath.Join(c.s.store.dir, f.Name))
+			opened, err := c.s.store.open(f)
 			if errors.Is(err, os.ErrNotExist) && !begun {
 				return noSuchKey(c.object) // deleted since it was found
 			}

@@ -1,6 +1,7 @@
 package oss
 
 import (
+	"bytes"
 	"crypto/md5"
 	"crypto/rand"
 	"encoding/hex"
@@ -25,7 +26,14 @@ type store struct {
 	volatile bool   // nothing is made durable, and the folder goes with the store
 	records  kv.Store
 	buffers  sync.Pool // of *[]byte
+
+	mu    sync.Mutex
+	small map[string][]byte // short content of a volatile store, by the names that its files would have
 }
+
+// short is the length of the longest content that a volatile store keeps in memory: making a file takes longer than all
+// else that a request does.
+const short = 64 << 10
 
 const (
 	objectRecord = 'o' // then the object's name
@@ -100,7 +108,7 @@ func newName() string {
 
 // openStore opens the store of a folder, or a new one in a temporary folder.
 func openStore(dir string) (*store, error) {
-	s := &store{volatile: dir == "", records: kv.Memory()}
+	s := &store{volatile: dir == "", records: kv.Memory(), small: map[string][]byte{}}
 	s.buffers.New = func() any {
 		b := make([]byte, 256<<10)
 		return &b
@@ -200,11 +208,11 @@ func (c content) etag() string { return `"` + strings.ToUpper(hex.EncodeToString
 func (s *store) write(body io.Reader) (c content, err error) {
 	c.Name = newName()
 	path := filepath.Join(s.dir, c.Name)
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-	if err != nil {
-		return content{}, err
-	}
+	var f *os.File
 	defer func() {
+		if f == nil {
+			return
+		}
 		if cerr := f.Close(); err == nil {
 			err = cerr
 		}
@@ -215,21 +223,28 @@ func (s *store) write(body io.Reader) (c content, err error) {
 	buffer := s.buffers.Get().(*[]byte)
 	defer s.buffers.Put(buffer)
 	table, sum := crc64.MakeTable(crc64.ECMA), md5.New()
-	for {
+	for end := false; !end; {
 		n, err := io.ReadFull(body, *buffer)
-		if n > 0 {
-			p := (*buffer)[:n]
-			if _, err := f.Write(p); err != nil {
-				return content{}, err
-			}
-			c.crc = crc64.Update(c.crc, table, p)
-			sum.Write(p)
-			c.Size += int64(n)
+		end = err == io.EOF || err == io.ErrUnexpectedEOF
+		if err != nil && !end {
+			return content{}, err
 		}
-		if err == io.EOF || err == io.ErrUnexpectedEOF {
+		p := (*buffer)[:n]
+		c.crc = crc64.Update(c.crc, table, p)
+		sum.Write(p)
+		c.Size += int64(n)
+		if end && s.volatile && c.Size <= short {
+			s.mu.Lock()
+			s.small[c.Name] = bytes.Clone(p)
+			s.mu.Unlock()
 			break
 		}
-		if err != nil {
+		if f == nil {
+			if f, err = os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600); err != nil {
+				return content{}, err
+			}
+		}
+		if _, err := f.Write(p); err != nil {
 			return content{}, err
 		}
 	}
@@ -243,6 +258,31 @@ func (s *store) write(body io.Reader) (c content, err error) {
 	return c, s.syncDir()
 }
 
+// open opens a file. The error matches fs.ErrNotExist if it was removed.
+func (s *store) open(f file) (interface {
+	io.ReaderAt
+	io.Closer
+}, error) {
+	s.mu.Lock()
+	p, ok := s.small[f.Name]
+	s.mu.Unlock()
+	if ok {
+		return struct {
+			io.ReaderAt
+			io.Closer
+		}{bytes.NewReader(p), io.NopCloser(nil)}, nil
+	}
+	return os.Open(filepath.Join(s.dir, f.Name))
+}
+
+// files counts the files.
+func (s *store) files() (int, error) {
+	onDisk, err := os.ReadDir(s.dir)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(onDisk) + len(s.small), err
+}
+
 // syncDir makes the names of new files durable.
 func (s *store) syncDir() error {
 	d, err := os.Open(s.dir)
@@ -254,7 +294,13 @@ func (s *store) syncDir() error {
 
 // remove removes files that no record names any more. One that stays is swept at the next start.
 func (s *store) remove(files ...file) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	for _, f := range files {
+		if _, ok := s.small[f.Name]; ok {
+			delete(s.small, f.Name)
+			continue
+		}
 		os.Remove(filepath.Join(s.dir, f.Name))
 	}
 }

@@ -5,11 +5,12 @@
 //	server := s3.RunT(t)
 //	server.CreateBucket(ctx, "vault", s3.Locked)
 //
-// A test that can't have the server is skipped, and says why; where the environment has TEST_S3_SERVER=required,
-// it fails.
+// A test for which the server is not built yet is skipped, and says so. With TEST_S3_SERVER=required in the
+// environment it is built, and a test that can't have it fails.
 package s3
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"encoding/hex"
@@ -21,6 +22,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -46,21 +48,49 @@ type Server struct {
 	log     string
 }
 
-// Binary builds the server, or finds it built, and returns its path. A first build takes a minute or two.
-func Binary(ctx context.Context) (string, error) {
-	root, err := output(exec.CommandContext(ctx, "go", "list", "-m", "-f", "{{.Dir}}", "github.com/tablevault/tablevault"))
+// ErrNotBuilt is matched by the error of Find about a server that was not built on this machine.
+var ErrNotBuilt = errors.New("versitygw is not built on this machine; TEST_S3_SERVER=required builds it, which takes minutes")
+
+// Find returns the path of the server if it was built before, which takes a second, and ErrNotBuilt if not.
+func Find(ctx context.Context) (string, error) {
+	// What would be done is known without doing it, and without the network. The program itself is built always,
+	// its packages are in the cache or not.
+	plan, err := command(ctx, "go", "build", "-n", "-o", os.DevNull, "github.com/versity/versitygw/cmd/versitygw")
 	if err != nil {
-		return "", fmt.Errorf("find this module: %w", err)
+		return "", err
 	}
-	build := exec.CommandContext(ctx, "go", "tool", "-n", "versitygw")
-	build.Dir = filepath.Join(root, "local", "s3", "versitygw")
-	// Neither a workspace nor flags that are meant for this module apply to that one.
-	build.Env = append(os.Environ(), "GOWORK=off", "GOFLAGS=-buildvcs=false")
+	plan.Env = append(plan.Env, "GOPROXY=off")
+	steps, err := plan.CombinedOutput()
+	if err != nil || bytes.Count(steps, []byte("/compile ")) > 1 {
+		return "", ErrNotBuilt
+	}
+	return Build(ctx)
+}
+
+// Build builds the server, or finds it built, and returns its path.
+func Build(ctx context.Context) (string, error) {
+	build, err := command(ctx, "go", "tool", "-n", "versitygw")
+	if err != nil {
+		return "", err
+	}
 	path, err := output(build)
 	if err != nil {
 		return "", fmt.Errorf("build versitygw: %w", err)
 	}
 	return path, nil
+}
+
+// command is a command in the server's module.
+func command(ctx context.Context, name string, args ...string) (*exec.Cmd, error) {
+	root, err := output(exec.CommandContext(ctx, "go", "list", "-m", "-f", "{{.Dir}}", "github.com/tablevault/tablevault"))
+	if err != nil {
+		return nil, fmt.Errorf("find this module: %w", err)
+	}
+	c := exec.CommandContext(ctx, name, args...)
+	c.Dir = filepath.Join(root, "local", "s3", "versitygw")
+	// Neither a workspace nor flags that are meant for this module apply to that one.
+	c.Env = append(os.Environ(), "GOWORK=off", "GOFLAGS=-buildvcs=false")
+	return c, nil
 }
 
 func output(c *exec.Cmd) (string, error) {
@@ -218,22 +248,29 @@ func (s *Server) Uploads(ctx context.Context, bucket string) (int, error) {
 	return count, nil
 }
 
-// Required reports whether the environment has TEST_S3_SERVER=required: then no test may be skipped, and those that
-// take long are run in full.
+// Required reports whether the environment has TEST_S3_SERVER=required: then no test may be skipped.
 func Required() bool { return os.Getenv("TEST_S3_SERVER") == "required" }
 
-// RunT starts a server that ends with the test, or skips the test if there can be none.
+// binary finds the server once in a process.
+var binary = sync.OnceValues(func() (string, error) {
+	if Required() {
+		return Build(context.Background())
+	}
+	return Find(context.Background())
+})
+
+// RunT starts a server that ends with the test, or skips the test if there is none.
 func RunT(t testing.TB) *Server {
 	t.Helper()
 	unavailable := t.Skipf
 	if Required() {
 		unavailable = t.Fatalf
 	}
-	binary, err := Binary(t.Context())
+	path, err := binary()
 	if err != nil {
 		unavailable("%s needs an S3 server: %v", t.Name(), err)
 	}
-	server, err := Start(t.Context(), binary, t.TempDir())
+	server, err := Start(t.Context(), path, t.TempDir())
 	if err != nil {
 		unavailable("%s needs an S3 server: %v", t.Name(), err)
 	}

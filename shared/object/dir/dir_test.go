@@ -502,6 +502,15 @@ func TestTwoStores(t *testing.T) {
 	}
 }
 
+// Of two writers of one name one wins, also with a body of several writes.
+func TestTwoWriters(t *testing.T) {
+	first := open(t, t.TempDir())
+	objecttest.TwoWriters(t, [2]object.Store{first, open(t, first.dir)}, 300_000)
+	if left := first.files(t); len(left) > 0 {
+		t.Errorf("temporary files left: %q", left)
+	}
+}
+
 // The number of open files does not grow with the number of folders used.
 func TestManyFolders(t *testing.T) {
 	s := open(t, t.TempDir())

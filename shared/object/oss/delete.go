@@ -60,7 +60,7 @@ func (s *Store) unfinished(ctx context.Context, prefix string) iter.Seq2[Upload,
 		for {
 			var page oss.ListMultipartUploadResult
 			_, err := s.do(ctx, "", func(ctx context.Context, b *oss.Bucket) (err error) {
-				options := []oss.Option{oss.WithContext(ctx), oss.MaxUploads(pageSize)}
+				options := []oss.Option{oss.WithContext(ctx), oss.MaxUploads(s.page)}
 				if prefix != "" {
 					options = append(options, oss.Prefix(prefix))
 				}

@@ -7,3 +7,6 @@ func (s *Store) Hurry() *Store {
 	s.retry.first, s.retry.most, s.retry.limit = time.Millisecond, 4*time.Millisecond, 5*time.Second
 	return s
 }
+
+// Pages makes a store list so many names with each request.
+func (s *Store) Pages(names int) { s.page = names }

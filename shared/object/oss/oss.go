@@ -255,6 +255,7 @@ type Store struct {
 	http     *http.Client
 	retry    retryPolicy
 	uploads  *multipart.Uploads
+	page     int // names that one request lists
 
 	readOnly error // what is in the way of Create and Delete, or nil
 }
@@ -287,7 +288,7 @@ func New(c Config) (*Store, error) {
 	if c.Credentials == nil {
 		return nil, fmt.Errorf("bucket %s: no credentials", c.Bucket)
 	}
-	s := &Store{config: c, endpoint: c.Endpoint, retry: defaultRetry,
+	s := &Store{config: c, endpoint: c.Endpoint, retry: defaultRetry, page: 1000,
 		uploads: multipart.New(multipart.Config{PartSize: c.PartSize, Parallel: c.Parallel})}
 	if s.endpoint == "" {
 		s.endpoint = "https://oss-" + c.Region + ".aliyuncs.com"

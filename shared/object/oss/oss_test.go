@@ -55,14 +55,19 @@ func open(t testing.TB, c oss.Config) *oss.Store {
 	return s
 }
 
-// The contract holds over the wire, with a prefix and without, in small parts, too.
+// The contract holds over the wire, with a prefix and without, in small parts and pages, too.
 func TestStore(t *testing.T) {
+	t.Parallel()
 	t.Run("prefix", func(t *testing.T) {
+		t.Parallel()
 		objecttest.Run(t, func(t *testing.T) object.Store {
-			return open(t, configure(t, serve(t, local.Config{}, local.BucketConfig{}), "a prefix/é+%", "&part_size=1"))
+			s := open(t, configure(t, serve(t, local.Config{}, local.BucketConfig{}), "a prefix/é+%", "&part_size=1"))
+			s.Pages(100)
+			return objecttest.Limited(s, objecttest.Limits{Page: 100})
 		})
 	})
 	t.Run("bucket", func(t *testing.T) {
+		t.Parallel()
 		objecttest.Run(t, func(t *testing.T) object.Store {
 			return open(t, configure(t, serve(t, local.Config{}, local.BucketConfig{}), "", ""))
 		})

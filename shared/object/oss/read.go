@@ -290,9 +290,6 @@ func modified(answer http.Header) (time.Time, error) {
 	return date.UTC(), nil
 }
 
-// pageSize is the number of names that one request lists.
-const pageSize = 1000
-
 // List lists objects, a thousand with each request.
 func (s *Store) List(ctx context.Context, prefix, after string) iter.Seq2[object.Info, error] {
 	return func(yield func(object.Info, error) bool) {
@@ -301,7 +298,7 @@ func (s *Store) List(ctx context.Context, prefix, after string) iter.Seq2[object
 			return
 		}
 		fail := func(err error) { yield(object.Info{}, fmt.Errorf("list %s in %s: %w", prefix, s, err)) }
-		begin := []oss.Option{oss.MaxKeys(pageSize)}
+		begin := []oss.Option{oss.MaxKeys(s.page)}
 		if key := s.key(prefix); key != "" {
 			begin = append(begin, oss.Prefix(key))
 		}
@@ -335,11 +332,12 @@ func (s *Store) List(ctx context.Context, prefix, after string) iter.Seq2[object
 			if !page.IsTruncated {
 				break
 			}
-			if page.NextContinuationToken == "" {
+			if len(page.Objects) == 0 {
 				fail(errors.New("the store says that there is more, and not where"))
 				return
 			}
-			from = append(begin[:len(begin):len(begin)], oss.ContinuationToken(page.NextContinuationToken))
+			// The SDK unescapes the token for the next page, which the service need not have escaped; a key is sure.
+			from = append(begin[:len(begin):len(begin)], oss.StartAfter(page.Objects[len(page.Objects)-1].Key))
 		}
 		if err := ctx.Err(); err != nil {
 			fail(err)

@@ -7,3 +7,6 @@ func (s *Store) Hurry() *Store {
 	s.retry = retryPolicy{attempts: 4, first: time.Millisecond, most: 4 * time.Millisecond, limit: 10 * time.Second}
 	return s
 }
+
+// Pages makes a store list so many names with each request.
+func (s *Store) Pages(names int) { s.page = names }

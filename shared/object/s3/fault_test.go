@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"math/rand/v2"
 	"net/http"
 	"strings"
 	"testing"
@@ -105,6 +106,7 @@ func eventuallyNoUploads(t *testing.T, server *local.Server) {
 // One fault at any request of any kind is made good, or told: nothing is half there, nothing is created twice, and no
 // part of an upload is left behind.
 func TestOneFault(t *testing.T) {
+	t.Parallel()
 	server, config := bucket(t, local.Plain)
 	direct := open(t, config)
 	proxy := server.Proxy(t)
@@ -119,9 +121,9 @@ func TestOneFault(t *testing.T) {
 	}
 	requests := proxy.Seen()
 	stride := 1
-	if !local.Required() {
-		stride = 3
-		t.Logf("every third request is struck; all are with TEST_S3_SERVER=required")
+	if !objecttest.Full() {
+		stride = 4
+		t.Logf("every fourth request is struck; all are with TEST_STORES=full")
 	}
 	t.Logf("%d requests", len(requests))
 	if len(requests) < 15 {
@@ -133,7 +135,7 @@ func TestOneFault(t *testing.T) {
 	} {
 		t.Run(string(kind), func(t *testing.T) {
 			fired := 0
-			for call := 0; ; call += stride {
+			for call := rand.N(stride); ; call += stride {
 				fault := &local.Fault{Kind: kind, Call: call}
 				proxy.Set(fault)
 				run := fmt.Sprintf("%s/%d", kind, call)
@@ -168,6 +170,7 @@ func matching(method, has, hasNot string) func(*http.Request) bool {
 
 // A fault that stays is told as what it is, and what the server did all the same is found out.
 func TestLastingFaults(t *testing.T) {
+	t.Parallel()
 	server, config := bucket(t, local.Plain)
 	direct := open(t, config)
 	proxy := server.Proxy(t)

@@ -300,7 +300,7 @@ func (s *Store) List(ctx context.Context, prefix, after string) iter.Seq2[object
 			yield(object.Info{}, fmt.Errorf("list: %w", err))
 			return
 		}
-		input := &s3.ListObjectsV2Input{Bucket: &s.config.Bucket, Prefix: s.key(prefix)}
+		input := &s3.ListObjectsV2Input{Bucket: &s.config.Bucket, Prefix: s.key(prefix), MaxKeys: aws.Int32(int32(s.page))}
 		if after != "" {
 			input.StartAfter = s.key(after)
 		}

@@ -233,6 +233,7 @@ type Store struct {
 	retry  retryPolicy
 
 	uploads *multipart.Uploads
+	page    int // names that one request lists
 
 	mu        sync.Mutex
 	versioned *bool // whether the bucket may keep versions, once it was asked
@@ -306,7 +307,7 @@ func New(c Config) (*Store, error) {
 			return v4.SwapComputePayloadSHA256ForUnsignedPayloadMiddleware(stack)
 		})
 	}
-	s := &Store{config: c, client: s3.New(options), retry: defaultRetry, uploads: multipart.New(multipart.Config{})}
+	s := &Store{config: c, client: s3.New(options), retry: defaultRetry, uploads: multipart.New(multipart.Config{}), page: 1000}
 	if c.Prefix != "" {
 		s.prefix = c.Prefix + "/"
 	}

@@ -1,7 +1,6 @@
 package s3_test
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -17,56 +16,19 @@ import (
 	local "github.com/tablevault/tablevault/local/s3"
 	"github.com/tablevault/tablevault/shared/object"
 	"github.com/tablevault/tablevault/shared/object/objecttest"
-	"github.com/tablevault/tablevault/shared/object/s3"
 )
 
-// Two writers create one name at the same moment: exactly one wins, each time, is told so, and its content stands there.
+// Of two writers of one name one wins, also with a body in parts.
 func TestTwoWriters(t *testing.T) {
-	rounds, long := 1000, 10
-	if !local.Required() {
-		rounds, long = 100, 2
-		t.Logf("%d rounds; 1000 with TEST_S3_SERVER=required", rounds)
-	}
+	t.Parallel()
 	server, config := bucket(t, local.Plain)
-	writers := [2]*s3.Store{open(t, config), open(t, config)}
-	wins := [2]int{}
-	for round := range rounds {
-		size := 100
-		if round >= rounds-long {
-			size = big // in parts
-		}
-		name := fmt.Sprintf("race/%d", round)
-		var errs [2]error
-		var all sync.WaitGroup
-		start := make(chan struct{})
-		for w, store := range writers {
-			content := objecttest.Content(fmt.Sprint(w), size+w)
-			all.Go(func() {
-				<-start
-				_, errs[w] = store.Create(t.Context(), name, bytes.NewReader(content))
-			})
-		}
-		close(start)
-		all.Wait()
-		winner := 0
-		if errs[0] != nil {
-			winner = 1
-		}
-		if errs[winner] != nil || !errors.Is(errs[1-winner], fs.ErrExist) {
-			t.Fatalf("%s: %v and %v, want one to win and the other to be told that the name is taken", name, errs[0], errs[1])
-		}
-		wins[winner]++
-		info, err := object.Stat(t.Context(), writers[1-winner], name)
-		if err != nil || info.Size != int64(size+winner) {
-			t.Fatalf("%s: %+v, %v, want the winner's", name, info, err)
-		}
-	}
+	objecttest.TwoWriters(t, [2]object.Store{open(t, config), open(t, config)}, big)
 	wantNoUploads(t, server)
-	t.Logf("of %d rounds the writers won %v", rounds, wins)
 }
 
 // An answer that others are just creating the same name is tried again, in one request and in parts.
 func TestConflict(t *testing.T) {
+	t.Parallel()
 	server, config := bucket(t, local.Plain)
 	proxy := server.Proxy(t)
 	config.Endpoint = proxy.URL
@@ -94,9 +56,9 @@ func TestConflict(t *testing.T) {
 // Streaming takes no more memory for two gigabytes than for ten parts.
 func TestMemory(t *testing.T) {
 	size, most := int64(2<<30), uint64(64<<20)
-	if !local.Required() {
-		size = 200 << 20
-		t.Log("200 MB are streamed; 2 GB with TEST_S3_SERVER=required")
+	if !objecttest.Full() {
+		size = 100 << 20
+		t.Log("100 MB are streamed; 2 GB with TEST_STORES=full")
 	}
 	_, config := bucket(t, local.Plain)
 	store := open(t, config)

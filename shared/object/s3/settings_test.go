@@ -104,6 +104,7 @@ func FuzzParse(f *testing.F) {
 
 // A wrong setting is told when the store is opened, with what is wrong.
 func TestOpenRefuses(t *testing.T) {
+	t.Parallel()
 	server, config := bucket(t, local.Plain)
 	for _, c := range []struct {
 		name   string
@@ -152,6 +153,7 @@ func keys(id, secret, token string) func(context.Context) (s3.Credentials, error
 // Credentials are asked for with each request: those that change under way are used, and a token that expires while it
 // is being renewed costs nothing but another try.
 func TestCredentialsChange(t *testing.T) {
+	t.Parallel()
 	server, config := bucket(t, local.Plain)
 	proxy := server.Proxy(t)
 	config.Endpoint = proxy.URL
@@ -185,6 +187,7 @@ func TestCredentialsChange(t *testing.T) {
 // The settings of an address stand in the requests, and objects under Object Lock are created, read and listed as others
 // are, and not deleted.
 func TestLock(t *testing.T) {
+	t.Parallel()
 	server, config := bucket(t, local.Locked)
 	config.Lock, config.Retain = "GOVERNANCE", 24*time.Hour
 	config.Prefix = "locked"
