@@ -27,6 +27,7 @@ type pacer struct {
 	since time.Time
 	units float64
 	rate  float64
+	best  float64
 	// How long answers take: the least for any page and per read unit, in seconds,
 	// and the average of how many times as long they take, which forgets.
 	least, perUnit, slowness float64
@@ -46,12 +47,17 @@ const (
 	cutRest, calmRest = 2 * time.Second, 5 * time.Second
 	throttledCut      = 0.5
 	slowCut           = 0.75
-	growth            = 1.1 // per rateWindow
+	growth            = 1.25 // per rateWindow
+	// Slow answers do not push the rate below this share of the best that was
+	// reached: fewer pages at a time is all that can help.
+	slowFloor = 0.125
 	// Answers are slow if on average they take slowFactor times what pages of
 	// their size took at best in this invocation, and more than slowLeast.
 	slowFactor = 4
 	slowLeast  = 250 * time.Millisecond
 	leastRate  = 1.0 // read units per second
+	// burst is the time for which a pause that was longer than needed is made up.
+	burst = time.Second
 	// firstAnswers is how many answers make an average.
 	firstAnswers = 8
 )
@@ -100,7 +106,7 @@ func (p *pacer) took(units int64, answer time.Duration, throttled bool) {
 	defer p.mu.Unlock()
 	now := time.Now()
 	cost := float64(max(units, 1))
-	p.measure(now, cost)
+	p.measure(now, answer, cost)
 	rested := now.Sub(p.cut) >= cutRest
 	if throttled {
 		p.throttled++
@@ -116,20 +122,21 @@ func (p *pacer) took(units int64, answer time.Duration, throttled bool) {
 		p.free = time.Time{}
 		return
 	}
-	if p.free.Before(now) {
-		p.free = now
+	if late := now.Add(-burst); p.free.Before(late) {
+		p.free = late
 	}
 	p.free = p.free.Add(time.Duration(cost / rate * float64(time.Second)))
 }
 
 // measure keeps the rate of the last window.
-func (p *pacer) measure(now time.Time, cost float64) {
+func (p *pacer) measure(now time.Time, answer time.Duration, cost float64) {
 	if p.since.IsZero() {
-		p.since = now
+		p.since = now.Add(-answer)
 	}
 	p.units += cost
 	if took := now.Sub(p.since); took >= rateWindow {
 		p.rate = p.units / took.Seconds()
+		p.best = max(p.best, p.rate)
 		p.since, p.units = now, 0
 	}
 }
@@ -152,12 +159,15 @@ func (p *pacer) lower(now time.Time, share float64, why string) {
 	reached := p.rate
 	if reached == 0 {
 		// The first window is not over.
-		reached = p.units / max(now.Sub(p.since).Seconds(), rateWindow.Seconds())
+		reached = p.units / max(now.Sub(p.since).Seconds(), 1e-3)
 	}
 	if held, _ := p.held(); held > 0 {
 		reached = min(reached, held)
 	}
 	p.limit, p.why = max(leastRate, reached*share), why
+	if why == vault.PacedByLatency {
+		p.limit = max(p.limit, slowFloor*p.best)
+	}
 	p.reason = why
 	p.cut, p.grown = now, now.Add(calmRest-rateWindow)
 }

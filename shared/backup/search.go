@@ -6,6 +6,7 @@ import (
 	"math"
 	"slices"
 	"strings"
+	"unicode/utf8"
 
 	"golang.org/x/sync/errgroup"
 
@@ -43,19 +44,16 @@ func (s *search) greatest(ctx context.Context) error {
 		}
 	}
 	above := uint64(math.MaxUint64)
-	for range 4 {
+	for range 5 {
 		top, err := s.reach(ctx, places)
 		if err != nil {
 			return err
 		}
 		above = min(above, top)
-		if above <= s.most {
+		if above <= s.most || above-s.most <= (s.most-s.least)/uint64(4*s.n) {
 			return nil
 		}
-		gap := (above - s.most) / looks
-		if gap <= (s.most-s.least)/uint64(4*s.n) {
-			return nil
-		}
+		gap := max(1, (above-s.most)/looks)
 		places = places[:0]
 		for i := uint64(1); i < looks; i++ {
 			places = append(places, s.most+i*gap)
@@ -103,6 +101,11 @@ func (s *search) refine() bool {
 		next := len(s.scale.prefix) + s.scale.width()
 		if len(s.from.Bytes) <= next {
 			return false
+		}
+		if s.scale.kind == table.StringKey {
+			for next > len(s.scale.prefix)+1 && !utf8.RuneStart(s.from.Bytes[next]) {
+				next--
+			}
 		}
 		s.scale.prefix = s.from.Bytes[:next]
 		return true
@@ -220,7 +223,7 @@ func (s scale) digit(c byte) (digit uint64, known bool) {
 }
 
 // value is of's inverse. A string is text, since a service may refuse another
-// bound: bytes that are none become less.
+// bound.
 func (s scale) value(at uint64) table.Value {
 	if s.kind == table.IntegerKey {
 		return valueAt(s.kind, at)
@@ -240,11 +243,48 @@ func (s scale) value(at uint64) table.Value {
 	if s.kind == table.BinaryKey {
 		return table.Binary(b)
 	}
-	for i := len(s.prefix); i < len(b); i++ {
-		if b[i] >= 0x80 {
-			b = append(b[:i], 0x7f)
-			break
+	return table.String(strings.TrimRight(text(b), "\x00"))
+}
+
+// text is a text near to what may be none: its bytes as far as they are UTF-8,
+// and where they are not, those next to them that are.
+func text(b []byte) string {
+	var out []byte
+	for len(b) > 0 {
+		c := b[0]
+		// The bytes that may follow c: how many, and the bounds of the first.
+		n, least, most := 0, byte(0x80), byte(0xbf)
+		switch {
+		case c < 0x80:
+		case c < 0xc2:
+			return string(append(out, 0x7f))
+		case c < 0xe0:
+			n = 1
+		case c < 0xf0:
+			if n = 2; c == 0xe0 {
+				least = 0xa0
+			} else if c == 0xed {
+				most = 0x9f
+			}
+		case c < 0xf5:
+			if n = 3; c == 0xf0 {
+				least = 0x90
+			} else if c == 0xf4 {
+				most = 0x8f
+			}
+		default:
+			return string(append(out, 0xf4, 0x8f, 0xbf, 0xbf))
+		}
+		out, b = append(out, c), b[1:]
+		for ; n > 0; n-- {
+			next := least
+			if len(b) > 0 {
+				next = min(max(b[0], least), most)
+				b = b[1:]
+			}
+			out = append(out, next)
+			least, most = 0x80, 0xbf
 		}
 	}
-	return table.String(strings.ToValidUTF8(strings.TrimRight(string(b), "\x00"), ""))
+	return string(out)
 }
