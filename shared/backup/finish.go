@@ -11,7 +11,7 @@ import (
 )
 
 // finish gives the loaded table what it had at the source: defined columns,
-// indexes, search indexes, then the options and the stream; each unless it is
+// indexes, the options and the stream, and search indexes; each unless it is
 // there. The notes say what is not as it was; waiting, what the service is not
 // done with.
 func (i *Importer) finish(ctx context.Context, p *vault.RestorePlan) (notes []string, waiting string, err error) {
@@ -73,14 +73,6 @@ func (i *Importer) finish(ctx context.Context, p *vault.RestorePlan) (notes []st
 			return nil, fmt.Sprintf("index %q is being built", x.Name), nil
 		}
 	}
-	for _, index := range want.SearchIndexes {
-		err := step(fmt.Sprintf("creating search index %q", index.Name), func() bool {
-			return find(got.SearchIndexes, func(x *table.SearchIndex) bool { return x.Name == index.Name }) != nil
-		}, func() error { return i.Tables.CreateSearchIndex(ctx, name, index) })
-		if err != nil {
-			return nil, "", err
-		}
-	}
 	options := func() error {
 		return step("setting the options", func() bool { return sameOptions(want.Options, got.Options) }, func() error {
 			return i.Tables.SetOptions(ctx, name, want.Options)
@@ -103,6 +95,16 @@ func (i *Importer) finish(ctx context.Context, p *vault.RestorePlan) (notes []st
 	}
 	for _, do := range order {
 		if err := do(); err != nil {
+			return nil, "", err
+		}
+	}
+	// A search index with a TTL is taken only on a table with a TTL and without
+	// updates.
+	for _, index := range want.SearchIndexes {
+		err := step(fmt.Sprintf("creating search index %q", index.Name), func() bool {
+			return find(got.SearchIndexes, func(x *table.SearchIndex) bool { return x.Name == index.Name }) != nil
+		}, func() error { return i.Tables.CreateSearchIndex(ctx, name, index) })
+		if err != nil {
 			return nil, "", err
 		}
 	}

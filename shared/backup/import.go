@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"sync/atomic"
 
 	"github.com/tablevault/tablevault/shared/vault"
 	"github.com/tablevault/tablevault/shared/vault/shard"
@@ -204,6 +205,9 @@ type loader struct {
 	memory   int64
 	writers  []*blockWriter
 	free     chan *shard.Rows // as many as there are writers, and one that is being read
+	// updates is set when the service has refused to put several versions of a
+	// column: from then on, such rows are updated at once.
+	updates atomic.Bool
 
 	// What the log says: how many slots it has, where to go on, and what was
 	// accepted and refused.

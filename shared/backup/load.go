@@ -170,7 +170,17 @@ func (w *blockWriter) block(ctx context.Context, p *partLoad, b numbered) error 
 		op = table.Update
 	}
 	for k := range rows.Len() {
-		if err := w.add(ctx, rows.Row(k), op); err != nil {
+		raw, op := rows.Row(k), op
+		if op == table.Put && w.updates.Load() {
+			repeats, err := w.repeats(raw)
+			if err != nil {
+				return err
+			}
+			if repeats {
+				op = table.Update
+			}
+		}
+		if err := w.add(ctx, raw, op); err != nil {
 			return err
 		}
 	}
@@ -274,8 +284,9 @@ func (w *blockWriter) flush(ctx context.Context) error {
 	return err
 }
 
-// write writes a batch that holds rows. Where the service refuses a request
-// whole, halves of it find the rows that it is about.
+// write writes a batch that holds rows. Rows that are refused as puts of several
+// versions of a column are updated. Where the service refuses a request whole,
+// halves of it find the rows that it is about.
 func (w *blockWriter) write(ctx context.Context, batch table.Batch, rows []pendingRow) error {
 	if err := w.gate.pass(ctx); err != nil {
 		return err
@@ -283,34 +294,109 @@ func (w *blockWriter) write(ctx context.Context, batch table.Batch, rows []pendi
 	result, err := w.importer.Tables.Write(ctx, w.plan.Target.Table, batch)
 	switch {
 	case err == nil:
+		updates, err := w.updateRefused(&result, rows)
+		if err != nil {
+			return err
+		}
+		if err := w.wrote(&result, rows, len(rows)-len(updates)); err != nil {
+			return err
+		}
+		return w.rewrite(ctx, updates)
 	case !errors.Is(err, table.ErrInvalid):
 		return fmt.Errorf("write to %s: %w", w.plan.Target, err)
+	}
+	any := false
+	for i := range rows {
+		changed, err := w.update(&rows[i])
+		if err != nil {
+			return err
+		}
+		any = any || changed
+	}
+	switch {
+	case any:
+		return w.rewrite(ctx, rows)
 	case len(rows) == 1:
 		result.Refused = []table.Refusal{{Code: "OTSParameterInvalid", Message: err.Error()}}
-	default:
-		for _, half := range [][]pendingRow{rows[:len(rows)/2], rows[len(rows)/2:]} {
-			batch := w.importer.Tables.NewBatch()
-			for _, r := range half {
-				if !batch.Add(r.raw, r.op) {
-					return fmt.Errorf("half of a batch does not fit into a batch: %w", err)
-				}
-			}
-			if err := w.write(ctx, batch, half); err != nil {
-				return err
-			}
-		}
-		return nil
+		return w.wrote(&result, rows, 1)
 	}
-	return w.wrote(&result, rows)
+	if err := w.rewrite(ctx, rows[:len(rows)/2]); err != nil {
+		return err
+	}
+	return w.rewrite(ctx, rows[len(rows)/2:])
 }
 
-// wrote takes account of a batch, and stops the restore if too much was
-// refused.
-func (w *blockWriter) wrote(result *table.WriteResult, rows []pendingRow) error {
+// rewrite writes rows of a batch in one of their own.
+func (w *blockWriter) rewrite(ctx context.Context, rows []pendingRow) error {
+	if len(rows) == 0 {
+		return nil
+	}
+	batch := w.importer.Tables.NewBatch()
+	for _, r := range rows {
+		if !batch.Add(r.raw, r.op) {
+			return fmt.Errorf("row %.100x of %d bytes fits into a batch, and not into another one", r.raw, len(r.raw))
+		}
+	}
+	return w.write(ctx, batch, rows)
+}
+
+// update makes the put of several versions of a column an update, which is the
+// same in a table that nobody else writes. The service documents only the
+// latter. It says whether it did.
+func (w *blockWriter) update(r *pendingRow) (bool, error) {
+	if r.op != table.Put {
+		return false, nil
+	}
+	repeats, err := w.repeats(r.raw)
+	if repeats {
+		r.op = table.Update
+		w.updates.Store(true)
+	}
+	return repeats, err
+}
+
+// updateRefused takes the rows that can be updated from those that were refused.
+func (w *blockWriter) updateRefused(result *table.WriteResult, rows []pendingRow) (updates []pendingRow, err error) {
+	kept := result.Refused[:0]
+	for _, f := range result.Refused {
+		if f.Index >= 0 && f.Index < len(rows) {
+			r := rows[f.Index]
+			changed, err := w.update(&r)
+			if err != nil {
+				return nil, err
+			}
+			if changed {
+				updates = append(updates, r)
+				continue
+			}
+		}
+		kept = append(kept, f)
+	}
+	result.Refused = kept
+	return updates, nil
+}
+
+// repeats says whether a row has several versions of a column.
+func (w *blockWriter) repeats(raw []byte) (bool, error) {
+	if _, err := plainbuffer.Scan(raw, &w.row); err != nil {
+		return false, err
+	}
+	cells := w.row.Cells
+	for i := 1; i < len(cells); i++ {
+		if bytes.Equal(cells[i].Name, cells[i-1].Name) {
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
+// wrote takes account of a batch, of which so many rows were taken or refused,
+// and stops the restore if too much was refused.
+func (w *blockWriter) wrote(result *table.WriteResult, rows []pendingRow, decided int) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.done.units += result.WriteUnits
-	w.took += int64(len(rows) - len(result.Refused))
+	w.took += int64(decided - len(result.Refused))
 	for _, f := range result.Refused {
 		if f.Index < 0 || f.Index >= len(rows) {
 			return fmt.Errorf("the service refused row %d of a batch of %d", f.Index, len(rows))

@@ -39,6 +39,8 @@ type world struct {
 	store  object.Store
 	repo   *backup.Repository
 	tables *backuptest.Tables
+	// instance is what the functions work on, tables if it is nil.
+	instance backup.Tables
 	// hop is how long an invocation works before it is to stop, counted in looks
 	// at its clock; 0 for as long as it takes.
 	hop int
@@ -119,20 +121,28 @@ func (w *world) run() backup.Run {
 
 func (w *world) log() *slog.Logger { return slog.New(slog.DiscardHandler) }
 
+// worked is the instance that the functions work on.
+func (w *world) worked() backup.Tables {
+	if w.instance != nil {
+		return w.instance
+	}
+	return w.tables
+}
+
 func (w *world) planner() *backup.Planner {
-	return &backup.Planner{Repo: w.repo, Tables: w.tables, Work: w, Log: w.log(), Now: w.clock}
+	return &backup.Planner{Repo: w.repo, Tables: w.worked(), Work: w, Log: w.log(), Now: w.clock}
 }
 
 func (w *world) exporter() *backup.Exporter {
-	return &backup.Exporter{Repo: w.repo, Tables: w.tables, Work: w, Log: w.log()}
+	return &backup.Exporter{Repo: w.repo, Tables: w.worked(), Work: w, Log: w.log()}
 }
 
 func (w *world) importer() *backup.Importer {
-	return &backup.Importer{Repo: w.repo, Tables: w.tables, Work: w, Log: w.log()}
+	return &backup.Importer{Repo: w.repo, Tables: w.worked(), Work: w, Log: w.log()}
 }
 
 func (w *world) verifier() *backup.Verifier {
-	return &backup.Verifier{Repo: w.repo, Tables: w.tables, Log: w.log(), Now: w.clock}
+	return &backup.Verifier{Repo: w.repo, Tables: w.worked(), Log: w.log(), Now: w.clock}
 }
 
 // work carries out what is queued, and what that queues.

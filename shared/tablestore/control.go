@@ -145,8 +145,9 @@ func (c *Client) poll() time.Duration {
 	return min(c.retry.Longest, max(c.retry.First, 250*time.Millisecond))
 }
 
-// SetOptions gives a table the options; update_full_row, which is of a table's
-// creation, must be what the table has.
+// SetOptions gives a table the options, and waits a while for the service to
+// show them; update_full_row, which is of a table's creation, must be what the
+// table has.
 func (c *Client) SetOptions(ctx context.Context, name string, o table.Options) error {
 	got, _, err := c.describeTable(ctx, name)
 	if err != nil {
@@ -165,8 +166,22 @@ func (c *Client) SetOptions(ctx context.Context, name string, o table.Options) e
 	if got.Options.Deviation == o.Deviation {
 		request.TableOptions.DeviationCellVersionInSec = nil
 	}
-	_, err = c.ask(ctx, "UpdateTable", name, request, nil)
-	return err
+	var answer otsprotocol.UpdateTableResponse
+	if _, err = c.ask(ctx, "UpdateTable", name, request, &answer); err != nil {
+		return err
+	}
+	got.Options = optionsOf(answer.GetTableOptions())
+	// It is not documented how soon a change acts.
+	for end := time.Now().Add(c.retry.Window); got.Options != o && time.Now().Before(end); {
+		pending := fmt.Errorf("options of table %q: %w: they are not in force yet", name, table.ErrUnavailable)
+		if err := wait(ctx, c.poll(), pending); err != nil {
+			return err
+		}
+		if got, _, err = c.describeTable(ctx, name); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // SetStream turns a table's stream on.

@@ -607,10 +607,12 @@ func (e *Engine) UpdateTable(name string, c *OptionsChange) (*Description, *Erro
 			return nil, err
 		}
 	}
-	if delay := e.behavior().OptionsDelay; delay > 0 && d.Options != old.Options {
-		t.former.Store(&formerOptions{options: t.options(old, now), until: now.Add(delay)})
-	} else {
-		t.former.Store(nil)
+	if d.Options != old.Options {
+		var former *formerOptions
+		if delay := e.behavior().OptionsDelay; delay > 0 {
+			former = &formerOptions{options: t.options(old, now), until: now.Add(delay)}
+		}
+		t.former.Store(former)
 	}
 	if !old.Stream.Enabled && d.Stream.Enabled {
 		// A former stream's records, if the engine ended while it removed them.
