@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"slices"
 	"testing"
 	"time"
 
@@ -18,68 +17,75 @@ import (
 
 	local "github.com/tablevault/tablevault/local/s3"
 	"github.com/tablevault/tablevault/shared/object/s3"
+	"github.com/tablevault/tablevault/shared/sidebyside"
 )
 
-// Both send the same body in turns, in one run against one server; the medians are compared.
-func TestThroughput(t *testing.T) {
-	const size, rounds = 256 << 20, 5
-	server := local.RunT(t)
-	if err := server.CreateBucket(t.Context(), "vault", local.Plain); err != nil {
-		t.Fatal(err)
+// BenchmarkBesideUploader sends the same body both ways in turns, in one run against one server. It reports how long the
+// SDK's uploader takes for what the store takes a second for: by the clock, and in CPU time of this process.
+//
+//	go test -C local/s3/uploader -mod=mod -run '^$' -bench . -benchtime 1x
+func BenchmarkBesideUploader(b *testing.B) {
+	const size, rounds = 256 << 20, 7
+	server := local.RunT(b)
+	if err := server.CreateBucket(b.Context(), "vault", local.Plain); err != nil {
+		b.Fatal(err)
 	}
 	config, err := s3.Parse("s3://vault?region=" + local.Region + "&endpoint=" + server.URL)
 	if err != nil {
-		t.Fatal(err)
+		b.Fatal(err)
 	}
 	config.Credentials = func(context.Context) (s3.Credentials, error) {
 		return s3.Credentials{ID: server.KeyID, Secret: server.Secret}, nil
 	}
-	store, err := s3.Open(t.Context(), config)
+	store, err := s3.Open(b.Context(), config)
 	if err != nil {
-		t.Fatal(err)
+		b.Fatal(err)
 	}
 	options := server.Client().Options()
 	options.HTTPClient = &http.Client{Transport: http.DefaultTransport.(*http.Transport).Clone()}
 	manager := transfermanager.New(sdk.New(options))
 	ours := func(name string) error {
-		info, err := store.Create(t.Context(), name, &zeros{left: size})
+		info, err := store.Create(b.Context(), name, &zeros{left: size})
 		if err == nil && info.Size != size {
 			err = fmt.Errorf("%d bytes", info.Size)
 		}
 		return err
 	}
 	theirs := func(name string) error {
-		_, err := manager.UploadObject(t.Context(), &transfermanager.UploadObjectInput{
+		_, err := manager.UploadObject(b.Context(), &transfermanager.UploadObjectInput{
 			Bucket: aws.String("vault"), Key: &name, Body: &zeros{left: size}, IfNoneMatch: aws.String("*"),
 			ChecksumAlgorithm: types.ChecksumAlgorithmCrc32c,
 		})
 		return err
 	}
-	var took [2][]time.Duration
-	for round := range rounds + 1 {
-		for w, upload := range []func(string) error{ours, theirs} {
-			started := time.Now()
-			name := fmt.Sprintf("%d/%d", w, round)
-			if err := upload(name); err != nil {
-				t.Fatal(err)
+	upload := func(kind string, create func(string) error) func() error {
+		n := 0
+		return func() error {
+			n++
+			name := fmt.Sprintf("%s/%d", kind, n)
+			if err := create(name); err != nil {
+				return err
 			}
-			if round > 0 { // the first warms up
-				took[w] = append(took[w], time.Since(started))
-			}
-			if _, err := server.Client().DeleteObject(t.Context(), &sdk.DeleteObjectInput{Bucket: aws.String("vault"), Key: &name}); err != nil {
-				t.Fatal(err)
-			}
+			_, err := server.Client().DeleteObject(b.Context(), &sdk.DeleteObjectInput{Bucket: aws.String("vault"), Key: &name})
+			return err
 		}
 	}
-	mb := func(all []time.Duration) float64 {
-		slices.Sort(all)
-		return size / 1e6 / all[len(all)/2].Seconds()
+	cpu := sidebyside.Times{}
+	work := func(name string, do func() error) sidebyside.Work {
+		if err := do(); err != nil { // the first warms up
+			b.Fatal(err)
+		}
+		return sidebyside.Work{Name: name, Do: func() (time.Duration, error) {
+			started := time.Now()
+			took, err := sidebyside.CPU(do)
+			cpu[name] = append(cpu[name], took)
+			return time.Since(started), err
+		}}
 	}
-	mine, sdks := mb(took[0]), mb(took[1])
-	t.Logf("%d MB, median of %d: the store %.0f MB/s, the SDK's uploader %.0f MB/s, ratio %.2f", size/1000000, rounds, mine, sdks, mine/sdks)
-	if mine < 0.9*sdks {
-		t.Errorf("the store is slower than the SDK's uploader by more than the noise of a shared machine")
-	}
+	b.SetBytes(2 * size)
+	clock := sidebyside.Measure(b, rounds, work("uploader", upload("uploader", theirs)), work("store", upload("store", ours)))
+	b.ReportMetric(clock.Ratio("uploader", "store"), "uploader/store-clock")
+	b.ReportMetric(cpu.Ratio("uploader", "store"), "uploader/store-cpu")
 }
 
 // zeros delivers so many bytes, and can't be rewound.
