@@ -330,6 +330,10 @@ type workshop struct {
 	n    int // of plans
 }
 
+// pages is how large the tables are, in pages of 4 MB: what an invocation costs
+// whatever its rows are is little beside that, as it is in a real one.
+const pages = 16
+
 func newWorkshop(b *testing.B, shape plainbuffertest.Shape) *workshop {
 	b.Helper()
 	store, err := dir.Open(b.Context(), b.TempDir())
@@ -340,7 +344,7 @@ func newWorkshop(b *testing.B, shape plainbuffertest.Shape) *workshop {
 	if err != nil {
 		b.Fatal(err)
 	}
-	return &workshop{instance: newInstance(b, shape, 8), repo: repo}
+	return &workshop{instance: newInstance(b, shape, pages), repo: repo}
 }
 
 // Submit does nothing: the workshop's hands work off what is planned.
@@ -378,6 +382,19 @@ func (w *workshop) export(ctx context.Context) (vault.Backup, error) {
 	return vault.Backup{Table: benchID, ID: plan.Backup}, nil
 }
 
+// seal exports the table and seals the backup.
+func (w *workshop) seal(ctx context.Context) (vault.Backup, error) {
+	b, err := w.export(ctx)
+	if err != nil {
+		return b, err
+	}
+	progress, err := w.planner().Tick(ctx, w.run(), b)
+	if err == nil && progress.Manifest == nil {
+		err = fmt.Errorf("the backup is not sealed: %+v", progress)
+	}
+	return b, err
+}
+
 func forSpeedShapes(b *testing.B, do func(b *testing.B, w *workshop)) {
 	for _, name := range []string{"small", "medium", "wide", "versions", "differing"} {
 		b.Run(name, func(b *testing.B) {
@@ -402,8 +419,9 @@ func (w *workshop) mallocs(b *testing.B, do func() error) float64 {
 
 // BenchmarkExportBesideSDK holds an export, from the plan to the files in the
 // vault, against a script that reads the table with the official SDK and writes
-// CSV through gzip into a file, and against the SDK's decoder alone. None of
-// them waits for a network.
+// CSV through gzip into a file, against the SDK's decoder alone, and against a
+// verification that reads every row of the backup. None of them waits for a
+// network.
 //
 //	go test -run '^$' -bench ExportBeside -benchtime 1x -cpu 1 ./shared/backup
 func BenchmarkExportBesideSDK(b *testing.B) {
@@ -420,9 +438,23 @@ func BenchmarkExportBesideSDK(b *testing.B) {
 				b.Fatal(err)
 			}
 		}
-		times := sidebyside.Measure(b, 7, sidebyside.Here("script", script), sidebyside.Here("export", export), sidebyside.Here("sdk", decode))
+		sealed, err := w.seal(b.Context())
+		if err != nil {
+			b.Fatal(err)
+		}
+		verifier := &backup.Verifier{Repo: w.repo, Log: slog.New(slog.DiscardHandler), Now: time.Now}
+		verify := func() error {
+			proof, err := verifier.Verify(b.Context(), w.run(), backup.VerifyRequest{Backup: sealed, Depth: backup.DepthRead})
+			if err == nil && (proof.Verdict != vault.OK || proof.Check.Rows != int64(w.rows)) {
+				err = fmt.Errorf("of %d rows: %+v", w.rows, proof)
+			}
+			return err
+		}
+		times := sidebyside.Measure(b, 7, sidebyside.Here("script", script), sidebyside.Here("export", export),
+			sidebyside.Here("sdk", decode), sidebyside.Here("verify", verify))
 		times.Report(b, "script", "export")
 		times.Report(b, "sdk", "export")
+		times.Report(b, "export", "verify")
 		b.ReportMetric(w.mallocs(b, export), "allocs/row")
 	})
 }
@@ -434,13 +466,9 @@ func BenchmarkExportBesideSDK(b *testing.B) {
 //	go test -run '^$' -bench ImportBeside -benchtime 1x -cpu 1 ./shared/backup
 func BenchmarkImportBesideSDK(b *testing.B) {
 	forSpeedShapes(b, func(b *testing.B, w *workshop) {
-		source, err := w.export(b.Context())
+		source, err := w.seal(b.Context())
 		if err != nil {
 			b.Fatal(err)
-		}
-		progress, err := w.planner().Tick(b.Context(), w.run(), source)
-		if err != nil || progress.Manifest == nil {
-			b.Fatalf("the backup is not sealed: %+v, %v", progress, err)
 		}
 		load := func(measure func(func() error) (time.Duration, error)) (time.Duration, error) {
 			w.n++

@@ -88,17 +88,33 @@ func Measure(b *testing.B, rounds int, works ...Work) Times {
 	return times
 }
 
-// Ratio is the time of one work over that of another: the median of the rounds.
-func (t Times) Ratio(a, b string) float64 {
-	var ratios []float64
-	for i := range t[a] {
-		ratios = append(ratios, float64(t[a][i])/float64(t[b][i]))
+// ratios are the times of one work over those of another, round by round,
+// ascending.
+func (t Times) ratios(a, b string) []float64 {
+	ratios := make([]float64, len(t[a]))
+	for i := range ratios {
+		ratios[i] = float64(t[a][i]) / float64(t[b][i])
 	}
 	slices.Sort(ratios)
-	return ratios[len(ratios)/2]
+	return ratios
 }
 
-// Report reports a ratio as a metric.
+// Ratio is the time of one work over that of another: the median of the rounds.
+func (t Times) Ratio(a, b string) float64 {
+	r := t.ratios(a, b)
+	return r[len(r)/2]
+}
+
+// Middle is between which ratios the middle half of the rounds lies.
+func (t Times) Middle(a, b string) (low, high float64) {
+	r := t.ratios(a, b)
+	return r[len(r)/4], r[len(r)-1-len(r)/4]
+}
+
+// Report reports a ratio as a metric, and logs how far the rounds agree.
 func (t Times) Report(b *testing.B, over, under string) {
+	b.Helper()
 	b.ReportMetric(t.Ratio(over, under), over+"/"+under)
+	low, high := t.Middle(over, under)
+	b.Logf("%s/%s: %.3g, half of %d rounds from %.3g to %.3g", over, under, t.Ratio(over, under), len(t[over]), low, high)
 }

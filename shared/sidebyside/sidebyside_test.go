@@ -1,6 +1,7 @@
 package sidebyside_test
 
 import (
+	"slices"
 	"testing"
 	"time"
 
@@ -18,6 +19,17 @@ func TestRatio(t *testing.T) {
 	}
 	if got := times.Ratio("b", "a"); got != 0.5 {
 		t.Errorf("b over a is %v, want 0.5", got)
+	}
+}
+
+// TestMiddle: what disturbed a quarter of the rounds is left out.
+func TestMiddle(t *testing.T) {
+	times := sidebyside.Times{"b": slices.Repeat([]time.Duration{time.Second}, 8)}
+	for _, n := range []int{3, 9, 2, 4, 1, 5, 3, 70} {
+		times["a"] = append(times["a"], time.Duration(n)*time.Second)
+	}
+	if low, high := times.Middle("a", "b"); low != 3 || high != 5 {
+		t.Errorf("the middle half is from %v to %v, want 3 to 5", low, high)
 	}
 }
 
