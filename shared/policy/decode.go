@@ -50,7 +50,7 @@ const (
 
 // Decode reads a policy. file is its name in errors, which are Problems.
 func Decode(file string, data []byte) (*Policy, error) {
-	d := &decoder{file: file}
+	d := &decoder{file: file, bandwidths: map[string]int64{}}
 	p := d.policy(data)
 	if len(d.problems) > 0 {
 		slices.SortStableFunc(d.problems, func(a, b *Problem) int { return cmp.Compare(a.Line, b.Line) })
@@ -60,8 +60,10 @@ func Decode(file string, data []byte) (*Policy, error) {
 }
 
 type decoder struct {
-	file     string
-	problems Problems
+	file       string
+	vault      string // the policy's, if it names one
+	bandwidths map[string]int64
+	problems   Problems
 }
 
 func (d *decoder) problem(n ast.Node, format string, args ...any) {
@@ -88,6 +90,7 @@ var (
 	ruleKeys  = []string{"tables", "kind", "every", "keep", "segment_size", "part_size", "lanes", "read_units", "destinations", "drill"}
 	keepKeys  = []string{"for", "at_least"}
 	drillKeys = []string{"every", "to"}
+	placeKeys = []string{"to", "bandwidth"}
 )
 
 func (d *decoder) policy(data []byte) *Policy {
@@ -123,6 +126,7 @@ func (d *decoder) policy(data []byte) *Policy {
 	}
 	if v := top.get("vault"); v != nil {
 		p.Vault = d.address(v, "vault")
+		d.vault = p.Vault
 	}
 	d.workers(top, &p.Workers)
 	list := top.get("rules")
@@ -227,18 +231,64 @@ func (d *decoder) rule(m, top *mapping, name string) Rule {
 		r.Settings.ReadUnits = float64(n)
 	}
 	if v := get("destinations"); v != nil {
-		for _, item := range d.list(v, "destinations") {
-			if a := d.address(item, "destinations"); slices.Contains(r.Destinations, a) {
-				d.problem(item, "destination %s stands twice", a)
-			} else {
-				r.Destinations = append(r.Destinations, a)
-			}
-		}
+		r.Destinations = d.destinations(v)
 	}
 	if v := get("drill"); v != nil {
 		r.Drill = d.drill(v)
 	}
 	return r
+}
+
+// destinations reads further vaults, each an address, or one with a bandwidth.
+func (d *decoder) destinations(v ast.Node) []Destination {
+	var all []Destination
+	for _, item := range d.list(v, "destinations") {
+		var to Destination
+		if _, isText := item.(*ast.StringNode); isText {
+			to.To = d.address(item, "destinations")
+		} else if m := d.mapping(item, "a destination", placeKeys); m == nil {
+			continue
+		} else {
+			if a := m.get("to"); a == nil {
+				d.at(m.line, "a destination names no vault: say to: oss://bucket/prefix")
+			} else {
+				to.To = d.address(a, "destinations.to")
+			}
+			if b := m.get("bandwidth"); b != nil {
+				to.Bandwidth = d.bandwidth(b)
+			}
+		}
+		if to.To == "" {
+			continue
+		}
+		key := TargetKey(to.To)
+		switch before, any := d.bandwidths[key]; {
+		case slices.ContainsFunc(all, func(o Destination) bool { return TargetKey(o.To) == key }):
+			d.problem(item, "destination %s stands twice", to.To)
+			continue
+		case d.vault != "" && TargetKey(d.vault) == key:
+			d.problem(item, "destination %s is the vault itself", to.To)
+		case any && before != to.Bandwidth:
+			d.problem(item, "destination %s has another bandwidth than before: it is that of all rules together", to.To)
+		default:
+			d.bandwidths[key] = to.Bandwidth
+		}
+		all = append(all, to)
+	}
+	return all
+}
+
+var bandwidthForm = regexp.MustCompile(`^(.*[^ ]) ?/ ?s$`)
+
+// bandwidth reads bytes per second: a size, with /s behind it.
+func (d *decoder) bandwidth(v ast.Node) int64 {
+	text := d.scalar(v)
+	m := bandwidthForm.FindStringSubmatch(text)
+	if m == nil {
+		d.problem(v, "bandwidth %q: want bytes per second, such as 20 MiB/s", text)
+		return 0
+	}
+	return d.bytes(v, "bandwidth", m[1], MinBandwidth)
 }
 
 func (d *decoder) patterns(v ast.Node) []Pattern {
@@ -329,7 +379,10 @@ func (d *decoder) drill(v ast.Node) *Drill {
 var sizeForm = regexp.MustCompile(`^([0-9]{1,12}) ?(B|kB|MB|GB|TB|KiB|MiB|GiB|TiB)?$`)
 
 func (d *decoder) size(v ast.Node, key string, least int64) int64 {
-	text := d.scalar(v)
+	return d.bytes(v, key, d.scalar(v), least)
+}
+
+func (d *decoder) bytes(v ast.Node, key, text string, least int64) int64 {
 	m := sizeForm.FindStringSubmatch(text)
 	if m == nil {
 		d.problem(v, "%s %q: want a size such as 512 MiB", key, text)

@@ -118,10 +118,36 @@ type Rule struct {
 	Keep   Keep       `json:"keep"`
 	// Settings are those of the rule's plans; what is zero has a default.
 	Settings vault.Settings `json:"settings"`
-	// Destinations are the addresses of further vaults that sealed backups are
-	// copied to.
-	Destinations []string `json:"destinations,omitempty"`
+	// Destinations are further vaults that sealed backups are copied to.
+	Destinations []Destination `json:"destinations,omitempty"`
 	Drill        *Drill   `json:"drill,omitempty"`
+}
+
+// Destination is a further vault.
+type Destination struct {
+	// To is its address.
+	To string `json:"to"`
+	// Bandwidth is what all copies to it together may use, in bytes per second; 0
+	// for any number.
+	Bandwidth int64 `json:"bandwidth,omitempty"`
+}
+
+// MinBandwidth is the least bandwidth: with it, an object with rows of the
+// default size comes through in a minute.
+const MinBandwidth = 1 << 20
+
+// Destinations are the destinations of all rules, each once, in the order in
+// which they first stand.
+func (p *Policy) Destinations() []Destination {
+	var all []Destination
+	for _, r := range p.Rules {
+		for _, d := range r.Destinations {
+			if !slices.ContainsFunc(all, func(o Destination) bool { return TargetKey(o.To) == TargetKey(d.To) }) {
+				all = append(all, d)
+			}
+		}
+	}
+	return all
 }
 
 // Trigger names the rule in plans and in the ids of backups.

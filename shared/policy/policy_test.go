@@ -70,7 +70,7 @@ rules:
 	}
 	orders, rest := p.Rules[0], p.Rules[1]
 	if orders.Every.String() != "15 minutes" || rest.Every.String() != "daily" || orders.Settings.ReadUnits != 2000 || rest.Settings.ReadUnits != 10 ||
-		orders.Settings.SegmentBytes != 1<<30 || rest.Keep.AtLeast != 3 || rest.Destinations[0] != "s3://second/vault" || rest.Drill.To != "staging/drill" {
+		orders.Settings.SegmentBytes != 1<<30 || rest.Keep.AtLeast != 3 || rest.Destinations[0].To != "s3://second/vault" || rest.Drill.To != "staging/drill" {
 		t.Fatalf("%+v\n%+v", orders, rest)
 	}
 	for name, want := range map[string]bool{"orders": true, "tmp_x": false, "tmp_kept": true} {
@@ -80,6 +80,26 @@ rules:
 	}
 	if orders.Match("prod", "order_12") || !orders.Match("prod", "order_1") {
 		t.Error("? is one character")
+	}
+}
+
+func TestDestinations(t *testing.T) {
+	p := decode(t, `
+every: daily
+destinations: {to: s3://second/vault, bandwidth: 20 MiB/s}
+rules:
+  - name: orders
+    tables: prod/orders
+  - name: rest
+    tables: prod/*
+    destinations: [oss://third/vault, {to: s3://second/vault/, bandwidth: 20 MiB / s}]
+`)
+	want := []policy.Destination{{To: "s3://second/vault", Bandwidth: 20 << 20}, {To: "oss://third/vault"}}
+	if got := p.Destinations(); !slices.Equal(got, want) {
+		t.Errorf("%+v, want %+v", got, want)
+	}
+	if len(p.Rules[0].Destinations) != 1 || len(p.Rules[1].Destinations) != 2 {
+		t.Errorf("%+v", p.Rules)
 	}
 }
 
@@ -123,6 +143,14 @@ func TestProblems(t *testing.T) {
 		{"rule's key", "every: hourly\nrules:\n  - name: a\n    table: prod/*\n", `4: unknown key "table" in a rule: did you mean "tables"?`},
 		{"drill", short + "drill: {every: weekly}", "5: drill names no table"},
 		{"anchors", "tables: &x prod/*\nevery: hourly", "1: tables: want text, not an anchor"},
+		{"destination without a place", short + "destinations: {bandwidth: 2 MiB/s}", "5: a destination names no vault"},
+		{"destination's key", short + "destinations: [{to: s3://b, bandwith: 2 MiB/s}]", `unknown key "bandwith" in a destination: did you mean "bandwidth"?`},
+		{"destination that is no address", short + "destinations: [{to: bucket}]", `5: destinations.to "bucket": want oss://`},
+		{"bandwidth of what", short + "destinations: [{to: s3://b, bandwidth: 2 MiB}]", `5: bandwidth "2 MiB": want bytes per second, such as 20 MiB/s`},
+		{"too little bandwidth", short + "destinations: [{to: s3://b, bandwidth: 900 kB/s}]", "want at least 1 MiB"},
+		{"destination is the vault", short + "destinations: oss://acme-backups/tablevault/?region=x", "is the vault itself"},
+		{"two bandwidths", "every: daily\nrules:\n- {name: a, tables: a/b, destinations: {to: s3://b, bandwidth: 2 MB/s}}\n- {name: b, tables: a/c, destinations: s3://b}\n",
+			"4: destination s3://b has another bandwidth than before"},
 		{"destination twice", short + "destinations: [s3://b/c, s3://b/c]", "destination s3://b/c stands twice"},
 	}
 	for _, c := range cases {
@@ -237,6 +265,15 @@ var documents = []struct {
 	{"tables: a/b\nevery: hourly\nvault: oss://bucket/x#y", false},
 	{"tables: a/b\nevery: hourly\nvault: oss://bucket/x?region=cn-hangzhou", true},
 	{"tables: a/b\nevery: hourly\ndestinations: bucket", false},
+	{"tables: a/b\nevery: hourly\ndestinations: {to: s3://b, bandwidth: 20 MiB/s}", true},
+	{"tables: a/b\nevery: hourly\ndestinations: [oss://a/b?region=c, {to: 's3://b/c', bandwidth: 2MB / s}, {to: s3://d}]", true},
+	{"tables: a/b\nevery: hourly\ndestinations: {to: s3://b, bandwidth: fast}", false},
+	{"tables: a/b\nevery: hourly\ndestinations: {to: s3://b, bandwidth: 20}", false},
+	{"tables: a/b\nevery: hourly\ndestinations: {bandwidth: 20 MiB/s}", false},
+	{"tables: a/b\nevery: hourly\ndestinations: {to: bucket}", false},
+	{"tables: a/b\nevery: hourly\ndestinations: {to: s3://b, weight: 1}", false},
+	{"tables: a/b\nevery: hourly\ndestinations: 5", false},
+	{"tables: a/b\nevery: hourly\ndestinations: [[s3://b]]", false},
 	{"tables: a/b\nevery: hourly\ndrill: {every: weekly}", false},
 	{"tables: a/b\nevery: hourly\ndrill: {every: weekly, to: 'a/*'}", false},
 	{"tables: a/b\nevery: hourly\nversion: 2", false},
