@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
+	"github.com/tablevault/tablevault/shared/backup"
 	"github.com/tablevault/tablevault/shared/vault"
 )
 
@@ -95,6 +96,8 @@ type shown struct {
 	Key      []string          `json:"key,omitempty"`
 	Indexes  []string          `json:"indexes,omitempty"`
 	Encrypt  *vault.Encryption `json:"encryption,omitempty"`
+	// Copies say how far the backup has come in further vaults.
+	Copies []backup.CopyState `json:"copies,omitempty"`
 }
 
 func showCommand(s *streams) *cobra.Command {
@@ -127,6 +130,9 @@ func showCommand(s *streams) *cobra.Command {
 				if len(r.Indexes) > 0 {
 					line("indexes", r.Indexes)
 				}
+				for _, c := range r.Copies {
+					line("copy", copyLine(c))
+				}
 				t.Flush()
 			})
 		},
@@ -135,8 +141,18 @@ func showCommand(s *streams) *cobra.Command {
 	return c
 }
 
+func copyLine(c backup.CopyState) string {
+	switch {
+	case c.State == backup.StateCopied:
+		return fmt.Sprintf("%s: whole since %s, %s", c.Target, c.At.UTC().Format(time.RFC3339), size(c.Bytes))
+	case c.Error != "":
+		return fmt.Sprintf("%s: %d of %d groups; failed: %s", c.Target, c.Copied, c.Groups, c.Error)
+	}
+	return fmt.Sprintf("%s: %d of %d groups", c.Target, c.Copied, c.Groups)
+}
+
 func runShow(ctx context.Context, dir, id string) (*shown, error) {
-	backup, err := vault.ParseBackupID(id)
+	parsed, err := vault.ParseBackupID(id)
 	if err != nil {
 		return nil, &exit{exitUsage, err}
 	}
@@ -148,7 +164,7 @@ func runShow(ctx context.Context, dir, id string) (*shown, error) {
 	if err != nil {
 		return nil, err
 	}
-	b, err := repo.FindBackup(ctx, backup)
+	b, err := repo.FindBackup(ctx, parsed)
 	if err != nil {
 		return nil, err
 	}
@@ -162,6 +178,9 @@ func runShow(ctx context.Context, dir, id string) (*shown, error) {
 	r := &shown{backupResult: resultOf(m), Sealed: m.Sealed, Reason: m.Reason, Segments: m.Segments, Parts: m.Totals.Parts, Digest: m.Totals.Digest.String()}
 	if m.State == vault.Void {
 		return r, nil
+	}
+	if r.Copies, err = repo.CopyStates(ctx, m); err != nil {
+		return nil, err
 	}
 	plan, err := repo.PlanOf(ctx, m)
 	if err != nil {

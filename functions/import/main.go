@@ -34,7 +34,14 @@ func importer(inv *function.Invocation, repo *backup.Repository, instance string
 	if err != nil {
 		inv.Log.Warn("without the policy", function.KeyError, err)
 	}
-	return &backup.Importer{Repo: repo, Tables: tables, Endpoint: parts.Endpoint(inv, instance), Work: work, Log: inv.Log, Workers: wanted.Workers.Most}, nil
+	var further []string
+	for _, d := range wanted.Destinations() {
+		further = append(further, d.To)
+	}
+	return &backup.Importer{
+		Repo: repo, Tables: tables, Endpoint: parts.Endpoint(inv, instance), Work: work, Log: inv.Log, Workers: wanted.Workers.Most,
+		Known: parts.Twins(inv, further),
+	}, nil
 }
 
 // restore begins a restore, or goes on with one, and does what is due.

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/tablevault/tablevault/shared/policy"
 	"github.com/tablevault/tablevault/shared/table"
 	"github.com/tablevault/tablevault/shared/vault"
 )
@@ -28,6 +29,16 @@ func (i *Importer) Begin(ctx context.Context, run Run, req RestoreRequest) (*vau
 }
 
 func (i *Importer) begin(ctx context.Context, run Run, req RestoreRequest) (*vault.RestorePlan, error) {
+	for _, t := range i.Known {
+		copied, err := i.Repo.exists(ctx, req.Backup.CopyNote(policy.TargetKey(t.Name)))
+		if err != nil {
+			return nil, err
+		}
+		if copied && !slices.Contains(req.Also, t.Name) {
+			req.Also = append(slices.Clip(req.Also), t.Name)
+			i.Repo.twins.all = append(i.Repo.twins.all, &twin{Twin: t})
+		}
+	}
 	manifest, object, err := i.Repo.Manifest(ctx, req.Backup)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("the backup is not sealed, or not in this vault: `tablevault list` shows those that are: %w", err)

@@ -102,7 +102,7 @@ func (c *Copier) Copy(ctx context.Context, run Run, w Work) (CopyReply, error) {
 	what := fmt.Sprintf("copy group %d of backup %s of %s to %s", w.Segment.Group(), b.ID, b.Table, c.Target)
 	log := b.Copying(policy.TargetKey(c.Target))
 	var err error
-	if reply.Start, err = c.Repo.begin(ctx, log, vault.Note{Segment: w.Segment, Start: w.Start, Rate: w.Rate}, run); err != nil {
+	if reply.Start, err = c.Repo.begin(ctx, log, vault.Note{Segment: w.Segment, Start: w.Start, Target: c.Target, Rate: w.Rate}, run); err != nil {
 		return reply, fmt.Errorf("%s: %w", what, err)
 	}
 	err = c.part(ctx, run, w, log, &reply)

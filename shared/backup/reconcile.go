@@ -55,6 +55,8 @@ type Sweep struct {
 	Live       int `json:"live"`
 	Dispatched int `json:"dispatched"`
 	Most       int `json:"most"`
+	// Copies are those to further vaults.
+	Copies Copies `json:"copies"`
 	// Reports say what a person should know.
 	Reports []Report `json:"reports,omitempty"`
 }
@@ -89,6 +91,8 @@ type sweep struct {
 	failed, running map[position]*survey
 	// known are the tables that the vault has backups of.
 	known []vault.TableID
+	// toCopy are the ended backups of rules with destinations.
+	toCopy []toCopy
 }
 
 type position struct {
@@ -127,7 +131,7 @@ func (r *Reconciler) Tick(ctx context.Context, run Run, at time.Time) (*Sweep, e
 			return s.reply, err
 		}
 	}
-	return s.reply, s.start(ctx)
+	return s.reply, errors.Join(s.start(ctx), s.copies(ctx))
 }
 
 func (s *sweep) report(rule, table, format string, args ...any) {
@@ -188,6 +192,9 @@ func (s *sweep) open(ctx context.Context) error {
 		}
 		if !b.Ended {
 			s.look(ctx, b.Backup, of, false)
+		}
+		if n := len(s.surveys); of != nil && (b.Ended || n > 0 && s.surveys[n-1].backup == b.Backup && s.surveys[n-1].progress.State == StateSealed) {
+			s.toCopy = append(s.toCopy, toCopy{b.Backup, of})
 		}
 	}
 	return nil

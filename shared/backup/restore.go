@@ -33,6 +33,10 @@ type Importer struct {
 	Stale time.Duration
 	// Workers is how many segments may be worked on at a time, 0 for any number.
 	Workers int
+	// Known are further vaults that backups are copied to. A restore reads from
+	// those that hold a copy of its backup what is damaged or gone here, without
+	// being asked to.
+	Known []Twin
 }
 
 // RestoreRequest says what is to be restored, and where.
@@ -337,6 +341,7 @@ func (p RestoreProgress) ended(proof *vault.Proof) RestoreProgress {
 
 func (i *Importer) prove(ctx context.Context, run Run, r vault.Restore, p *vault.RestorePlan, check vault.Check, notes []string) (*vault.Proof, error) {
 	notes = append(slices.Clip(notes), replacedNotes(check.Replaced, i.Repo.replaced())...)
+	notes = append(notes, i.Repo.twinErrors()...)
 	proof := &vault.Proof{
 		Backup: p.Backup, Table: p.Source, Restore: p.Restore, Target: p.Target.String(), Depth: DepthRows,
 		At: run.Now().UTC(), Verdict: check.Verdict(), Manifest: p.Manifest, Check: check, Notes: notes,

@@ -47,6 +47,8 @@ type world struct {
 	// quiet keeps failures of invocations out of the test's log.
 	quiet    bool
 	manifest *vault.Manifest
+	// targets are the stores of further vaults, by their addresses.
+	targets map[string]object.Store
 
 	mu    sync.Mutex
 	now   time.Time
@@ -164,6 +166,10 @@ func (w *world) work() {
 			_, err = w.importer().Import(w.t.Context(), w.run(), work)
 		case backup.VerbVerify:
 			_, err = w.verifier().VerifySegment(w.t.Context(), w.run(), work)
+		case backup.VerbCopy:
+			c := w.copier(w.targets[work.Target])
+			c.Target = work.Target
+			_, err = c.Copy(w.t.Context(), w.run(), work)
 		case backup.VerbRestore:
 			if work.Request != "" {
 				_, err = w.requests().Serve(w.t.Context(), w.run(), work.Request)

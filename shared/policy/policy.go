@@ -120,7 +120,7 @@ type Rule struct {
 	Settings vault.Settings `json:"settings"`
 	// Destinations are further vaults that sealed backups are copied to.
 	Destinations []Destination `json:"destinations,omitempty"`
-	Drill        *Drill   `json:"drill,omitempty"`
+	Drill        *Drill        `json:"drill,omitempty"`
 }
 
 // Destination is a further vault.

@@ -387,9 +387,10 @@ type Note struct {
 	// starts in a row before this one found it so and added nothing.
 	Slot int `json:"slot,omitempty"`
 	Idle int `json:"idle,omitempty"`
-	// Rate is what the start of a copy may use of the target's budget, in bytes
-	// per second.
-	Rate int64 `json:"bytes_per_second,omitempty"`
+	// Target is the address of the vault that a start copies to, Rate what it may
+	// use of the target's budget, in bytes per second.
+	Target string `json:"target,omitempty"`
+	Rate   int64  `json:"bytes_per_second,omitempty"`
 	// Error and Permanent stand in failures only.
 	Error     string `json:"error,omitempty"`
 	Permanent bool   `json:"permanent,omitempty"`

@@ -91,7 +91,7 @@ func examples() map[string]Document {
 			Objects: []Object{slot.Part.Shard, slot.Part.Index}, Last: true},
 		"copy-note": &CopyNote{Backup: p.Backup, Table: p.Table, Target: "s3://other/vault", At: day, Objects: 4, Bytes: 13,
 			Manifest: slot.Part.Shard.SHA256},
-		"copying":  &Note{Segment: "000256", Start: 1, Request: "r", Began: day, Until: day.Add(time.Minute), Rate: 1 << 20},
+		"copying":  &Note{Segment: "000256", Start: 1, Request: "r", Began: day, Until: day.Add(time.Minute), Target: "s3://other/vault", Rate: 1 << 20},
 		"replaced": &SegmentCheck{Segment: "000001", Check: Check{Rows: 2, SizeOnly: 1, Replaced: []Finding{{Object: o.Name, Reason: "r"}}}},
 		"restore-also": &RestorePlan{Restore: NewRestoreID(day, "y"), Created: day, Backup: p.Backup, Manifest: o, Source: p.Table,
 			Target: p.Table, Definition: p.Definition, Also: []string{"s3://other/vault"}},

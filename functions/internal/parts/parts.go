@@ -47,11 +47,16 @@ func Repository(ctx context.Context, inv *function.Invocation) (*backup.Reposito
 
 // Also has a repository read from further vaults what is damaged in its own. They are opened when that is needed.
 func Also(inv *function.Invocation, repo *backup.Repository, addresses []string) {
+	repo.Also(Twins(inv, addresses)...)
+}
+
+// Twins are further vaults at addresses.
+func Twins(inv *function.Invocation, addresses []string) []backup.Twin {
 	twins := make([]backup.Twin, len(addresses))
 	for i, a := range addresses {
 		twins[i] = backup.Twin{Name: a, Open: func(ctx context.Context) (object.Store, error) { return open(ctx, inv, a) }}
 	}
-	repo.Also(twins...)
+	return twins
 }
 
 // Further opens a vault beside the function's own.

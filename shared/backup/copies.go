@@ -1,0 +1,338 @@
+package backup
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"path"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/tablevault/tablevault/shared/policy"
+	"github.com/tablevault/tablevault/shared/vault"
+)
+
+// Copies is what a tick found of backups that are to stand in further vaults.
+type Copies struct {
+	// Pending counts the copies that are not complete, Live the groups that are
+	// being copied, and Dispatched those that this tick started.
+	Pending    int `json:"pending"`
+	Live       int `json:"live"`
+	Dispatched int `json:"dispatched"`
+}
+
+// maxCopyLooks bounds how many backups a tick looks at for one destination; the
+// newest come first.
+const maxCopyLooks = 200
+
+// toCopy is a backup that a rule with destinations has made.
+type toCopy struct {
+	vault.Backup
+	rule *policy.Rule
+}
+
+// copies hands the sealed backups of rules with destinations to the function
+// that copies, group by group, unless they are complete there, are being copied,
+// or have failed for good. It comes last: exports have had the workers that they
+// need, and what goes wrong here is reported and stops nothing else.
+func (s *sweep) copies(ctx context.Context) error {
+	destinations := s.Policy.Destinations()
+	if len(destinations) == 0 {
+		return nil
+	}
+	noted := map[string]bool{}
+	for info, err := range s.Repo.store.List(ctx, vault.CopyNotesPrefix, "") {
+		if err != nil {
+			return fmt.Errorf("list %s: %w", vault.CopyNotesPrefix, err)
+		}
+		noted[info.Name] = true
+	}
+	wanted := s.kept()
+	for _, d := range destinations {
+		if err := s.copiesTo(ctx, d, wanted, noted); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// kept are the backups to copy whose time is not over by their rules, newest
+// first.
+func (s *sweep) kept() []toCopy {
+	var kept []toCopy
+	seen := map[position]int{}
+	slices.SortStableFunc(s.toCopy, func(a, b toCopy) int { return strings.Compare(string(b.ID), string(a.ID)) })
+	for _, c := range s.toCopy {
+		at := position{c.rule.Name, c.Table}
+		keep := c.rule.Keep
+		if keep.For == 0 || s.reply.At.Sub(c.ID.Time()) <= keep.For || seen[at] < keep.AtLeast {
+			kept = append(kept, c)
+		}
+		seen[at]++
+	}
+	return kept
+}
+
+// copyUnit is a group to be copied.
+type copyUnit struct {
+	backup vault.Backup
+	ready
+	bytes int64
+}
+
+func (s *sweep) copiesTo(ctx context.Context, d policy.Destination, wanted []toCopy, noted map[string]bool) error {
+	key := policy.TargetKey(d.To)
+	var units []copyUnit
+	live, used, looks := 0, int64(0), 0
+	for _, c := range wanted {
+		if noted[c.CopyNote(key)] || !slices.ContainsFunc(c.rule.Destinations, func(o policy.Destination) bool { return policy.TargetKey(o.To) == key }) {
+			continue
+		}
+		if looks++; looks > maxCopyLooks || s.run.stopping() {
+			s.report(c.rule.Name, "", "more than %d copies to %s are not complete: older ones wait", looks-1, d.To)
+			break
+		}
+		found, err := s.lookAtCopy(ctx, c, key)
+		if err != nil {
+			if ctx.Err() != nil {
+				return err
+			}
+			s.report(c.rule.Name, c.Table.String(), "the copy of backup %s to %s can't be looked at: %v", c.ID, d.To, err)
+			continue
+		}
+		if found == nil {
+			continue // it was given up, or is not sealed
+		}
+		s.reply.Copies.Pending++
+		if found.failure != "" {
+			s.report(c.rule.Name, c.Table.String(), "%s", found.failure)
+		}
+		live, used = live+found.live, used+found.rate
+		units = append(units, found.units...)
+	}
+	s.reply.Copies.Live += live
+	// Exports that never end must not keep copies from being made.
+	room := max(s.reply.Most-s.reply.Live-s.reply.Dispatched-s.reply.Copies.Live-s.reply.Copies.Dispatched, min(1, len(units)-live))
+	for i, rate := range shares(d.Bandwidth, used, units, room) {
+		u := units[i]
+		err := s.Work.Submit(ctx, Work{
+			Verb: VerbCopy, Table: u.backup.Table, Backup: u.backup.ID, Segment: u.segment, Start: u.start, Target: d.To, Rate: rate,
+		})
+		if err != nil {
+			if ctx.Err() != nil {
+				return err
+			}
+			s.report("", u.backup.Table.String(), "the copy of backup %s to %s can't be dispatched: %v", u.backup.ID, d.To, err)
+			return nil
+		}
+		s.reply.Copies.Dispatched++
+	}
+	return nil
+}
+
+// shares divides what is left of a bandwidth over the first of some units, at
+// most n of them, in proportion to their sizes, so that all are done at about
+// the same time; none gets less than the least bandwidth. Without a bandwidth,
+// all shares are 0: any number.
+func shares(bandwidth, used int64, units []copyUnit, n int) []int64 {
+	n = max(0, min(n, len(units)))
+	if bandwidth == 0 {
+		return make([]int64, n)
+	}
+	left := max(0, bandwidth-used)
+	n = int(min(int64(n), left/policy.MinBandwidth))
+	rates := make([]int64, n)
+	sum := 0.0
+	for _, u := range units[:n] {
+		sum += float64(u.bytes)
+	}
+	spare := left - int64(n)*policy.MinBandwidth
+	for i, u := range units[:n] {
+		rates[i] = policy.MinBandwidth
+		if sum > 0 {
+			rates[i] += int64(float64(spare) * float64(u.bytes) / sum)
+		}
+	}
+	return rates
+}
+
+// copyLook is what a tick found of one copy.
+type copyLook struct {
+	units   []copyUnit
+	live    int
+	rate    int64 // of those that live
+	failure string
+}
+
+// lookAtCopy finds out which groups of a backup are to be copied: nil if it is
+// no backup. Its cost is a read of the manifest, a list, and a read for each
+// group that was begun and is not done.
+func (s *sweep) lookAtCopy(ctx context.Context, c toCopy, key string) (*copyLook, error) {
+	m, _, err := s.Repo.Manifest(ctx, c.Backup)
+	if errors.Is(err, fs.ErrNotExist) || err == nil && m.State != vault.Sealed {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	log := c.Copying(key)
+	at, err := s.Repo.copyLogs(ctx, string(log))
+	if err != nil {
+		return nil, err
+	}
+	state := at[""]
+	if state == nil {
+		state = &copyLog{}
+	}
+	look := new(copyLook)
+	for g := range m.Groups {
+		if state.done[g] && (g > 0 || len(state.done) < len(m.Groups)) {
+			continue
+		}
+		// If all are done and nothing says that the copy is, the first one's worker
+		// completes it.
+		id := vault.GroupID(g)
+		u := copyUnit{c.Backup, ready{id, 0}, m.Totals.StoredBytes / int64(len(m.Groups))}
+		if starts, begun := state.starts[g]; begun {
+			u.start = starts.last + 1
+			failures := state.failures[g]
+			name := log.Start(id, starts.last)
+			failed := failures.count > 0 && failures.last >= starts.last
+			if failed {
+				name = log.Failure(id, failures.last)
+			}
+			var note vault.Note
+			if _, err := s.Repo.read(ctx, name, &note); err != nil {
+				return nil, err
+			}
+			if failed {
+				look.failure = note.Error
+				if note.Permanent || failures.count >= maxFailures {
+					look.failure += fmt.Sprintf("; it is not tried again by itself: mend that, and give `tablevault copy %s`", c.ID)
+					continue
+				}
+			} else if note.Until.IsZero() || !s.run.Now().After(note.Until) {
+				look.live++
+				look.rate += note.Rate
+				continue
+			}
+		}
+		look.units = append(look.units, u)
+	}
+	return look, nil
+}
+
+// copyLog is what a list tells of the copying to one target, by group.
+type copyLog struct {
+	done             map[int]bool
+	starts, failures map[int]notes
+}
+
+// copyLogs lists the logs of copies under a prefix, by what stands between it and
+// their own names: nothing, or a target's key and a slash.
+func (r *Repository) copyLogs(ctx context.Context, prefix string) (map[string]*copyLog, error) {
+	logs := map[string]*copyLog{}
+	for info, err := range r.store.List(ctx, prefix, "") {
+		if err != nil {
+			return nil, fmt.Errorf("list %s: %w", prefix, err)
+		}
+		// done/<group>/<segment>, starts/<segment>/<number>.json, failures/….
+		dir, file := path.Split(strings.TrimPrefix(info.Name, prefix))
+		above, of := path.Split(strings.TrimSuffix(dir, "/"))
+		target, what := path.Split(strings.TrimSuffix(above, "/"))
+		l := logs[target]
+		if l == nil {
+			l = &copyLog{done: map[int]bool{}, starts: map[int]notes{}, failures: map[int]notes{}}
+			logs[target] = l
+		}
+		if what == "done" {
+			of = file
+		}
+		id, err := vault.ParseSegmentID(of)
+		if err != nil {
+			continue // not ours
+		}
+		g := id.Group()
+		n, err := strconv.Atoi(strings.TrimSuffix(file, ".json"))
+		switch {
+		case what == "done":
+			l.done[g] = true
+		case err != nil:
+		case what == "starts":
+			l.starts[g] = notes{count: l.starts[g].count + 1, last: max(n, l.starts[g].last)}
+		case what == "failures":
+			l.failures[g] = notes{count: l.failures[g].count + 1, last: max(n, l.failures[g].last)}
+		}
+	}
+	return logs, nil
+}
+
+// The states of a copy.
+const (
+	StateCopied  = "copied"
+	StateCopying = "copying"
+)
+
+// CopyState is how far a backup has come in one target.
+type CopyState struct {
+	// Target is the vault's address; its key where no start has noted that.
+	Target string `json:"target"`
+	// State is "copied", "copying", or "failed".
+	State string `json:"state"`
+	// Groups is how many groups the backup has, Copied how many are there.
+	Groups int `json:"groups"`
+	Copied int `json:"copied"`
+	// At is when the copy was complete, Bytes its size.
+	At    time.Time `json:"at,omitzero"`
+	Bytes int64     `json:"bytes,omitempty"`
+	Error string    `json:"error,omitempty"`
+}
+
+// CopyStates tells how far a sealed backup has come in each vault that it was
+// ever copied to, from what is noted in this one.
+func (r *Repository) CopyStates(ctx context.Context, m *vault.Manifest) ([]CopyState, error) {
+	b := vault.Backup{Table: m.Table, ID: m.Backup}
+	notes, err := r.Copies(ctx, b)
+	if err != nil {
+		return nil, err
+	}
+	var states []CopyState
+	complete := map[string]bool{}
+	for _, n := range notes {
+		complete[policy.TargetKey(n.Target)] = true
+		states = append(states, CopyState{Target: n.Target, State: StateCopied, Groups: len(m.Groups), Copied: len(m.Groups), At: n.At, Bytes: n.Bytes})
+	}
+	logs, err := r.copyLogs(ctx, strings.TrimSuffix(string(b.Copying("")), "/"))
+	if err != nil {
+		return nil, err
+	}
+	for target, l := range logs {
+		key := strings.TrimSuffix(target, "/")
+		if complete[key] {
+			continue
+		}
+		s := CopyState{Target: key, State: StateCopying, Groups: len(m.Groups), Copied: len(l.done)}
+		log := b.Copying(key)
+		for g, starts := range l.starts {
+			var note vault.Note
+			if _, err := r.read(ctx, log.Start(vault.GroupID(g), starts.last), &note); err != nil {
+				return nil, err
+			}
+			if note.Target != "" {
+				s.Target = note.Target
+			}
+			if f := l.failures[g]; f.count > 0 && f.last >= starts.last && !l.done[g] {
+				if _, err := r.read(ctx, log.Failure(vault.GroupID(g), f.last), &note); err != nil {
+					return nil, err
+				}
+				s.State, s.Error = StateFailed, note.Error
+			}
+		}
+		states = append(states, s)
+	}
+	slices.SortFunc(states, func(a, b CopyState) int { return strings.Compare(a.Target, b.Target) })
+	return states, nil
+}
