@@ -20,8 +20,8 @@ import (
 // copied is a policy that backs everything of prod up, to two further vaults.
 const copied = hourly + "\ndestinations: [" + twinAddress + ", oss://third/vault]"
 
-// sealed are the sealed backups of a table, oldest first.
-func (w *world) sealed(name string) []*vault.Manifest {
+// manifests are the sealed backups of a table, oldest first.
+func (w *world) manifests(name string) []*vault.Manifest {
 	w.t.Helper()
 	var all []*vault.Manifest
 	for m, err := range w.repo.Manifests(w.t.Context(), &vault.TableID{Region: "local", Instance: "prod", Table: name}) {
@@ -51,7 +51,7 @@ func TestTickCopies(t *testing.T) {
 	w.settle(copied)
 	w.tick(copied)
 	w.work()
-	backups := w.sealed("orders")
+	backups := w.manifests("orders")
 	if len(backups) != 3 {
 		t.Fatalf("%d backups", len(backups))
 	}
@@ -94,7 +94,7 @@ func TestTickReportsCopies(t *testing.T) {
 		return s
 	}
 	tick()
-	m := w.sealed("orders")[0]
+	m := w.manifests("orders")[0]
 	w.isTwin(m, third)
 	for n := range 9 {
 		if s := tick(); !said(s, "injected") || s.Copies.Dispatched != 1 {
@@ -111,7 +111,7 @@ func TestTickReportsCopies(t *testing.T) {
 	// The next hour's backup is made all the same.
 	w.advance(time.Hour)
 	w.settle(copied)
-	if n := len(w.sealed("orders")); n != 2 {
+	if n := len(w.manifests("orders")); n != 2 {
 		t.Errorf("%d backups", n)
 	}
 	// A person mends the target and gives the command.
@@ -124,7 +124,7 @@ func TestTickReportsCopies(t *testing.T) {
 	if s := tick(); s.Copies.Pending != 0 {
 		t.Errorf("%+v", s)
 	}
-	for _, m := range w.sealed("orders") {
+	for _, m := range w.manifests("orders") {
 		w.isTwin(m, mended)
 	}
 }
@@ -138,7 +138,7 @@ func TestTickCopiesWhatIsKept(t *testing.T) {
 		w.settle(hourly)
 		w.advance(time.Hour)
 	}
-	backups := w.sealed("orders")
+	backups := w.manifests("orders")
 	policy := strings.Replace(copied, "keep: 72 hours", "keep: {for: 1 hours, at_least: 3}", 1)
 	w.advance(2 * time.Hour)
 	w.settle(hourly)
@@ -149,7 +149,7 @@ func TestTickCopiesWhatIsKept(t *testing.T) {
 			ids = append(ids, work.Backup)
 		}
 	}
-	all := w.sealed("orders")
+	all := w.manifests("orders")
 	if len(all) != len(backups)+1 || s.Copies.Pending != 6 {
 		t.Fatalf("%d backups, %+v", len(all), s.Copies)
 	}
