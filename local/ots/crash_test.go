@@ -2,6 +2,8 @@ package ots_test
 
 import (
 	"bufio"
+	"cmp"
+	"encoding/json"
 	"fmt"
 	"os"
 	"os/exec"
@@ -15,12 +17,22 @@ import (
 	"github.com/tablevault/tablevault/local/ots"
 )
 
-// crashDir is where the process that a crash test kills keeps its tables.
-const crashDir = "OTS_TEST_CRASH_DIR"
+// The environment of the process that a crash test kills: where it keeps its
+// tables, and how it behaves.
+const (
+	crashDir      = "OTS_TEST_CRASH_DIR"
+	crashBehavior = "OTS_TEST_CRASH_BEHAVIOR"
+)
 
 func TestMain(m *testing.M) {
 	if dir := os.Getenv(crashDir); dir != "" {
-		s, err := ots.Start(ots.Config{Dir: dir})
+		config := ots.Config{Dir: dir}
+		err := json.Unmarshal([]byte(cmp.Or(os.Getenv(crashBehavior), "{}")), &config.Behavior)
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		s, err := ots.Start(config)
 		if err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)

@@ -1,13 +1,10 @@
 package ots_test
 
 import (
-	"bufio"
 	"errors"
 	"fmt"
 	"maps"
 	"math/rand/v2"
-	"os"
-	"os/exec"
 	"slices"
 	"strings"
 	"sync"
@@ -410,17 +407,8 @@ func TestKillIndexes(t *testing.T) {
 	t.Logf("seed %d", seed)
 	compared := 0
 	for round := range 4 {
-		cmd := exec.Command(os.Args[0])
-		cmd.Env = append(os.Environ(), crashDir+"="+dir)
-		cmd.Stderr = os.Stderr
-		out, err := cmd.StdoutPipe()
-		ok(t, err)
-		ok(t, cmd.Start())
-		url, err := bufio.NewReader(out).ReadString('\n')
-		ok(t, err)
-		config := tablestore.NewDefaultTableStoreConfig()
-		config.RetryTimes = 0
-		c := tablestore.NewClientWithConfig(strings.TrimSpace(url), "local", ots.DefaultKeyID, ots.DefaultKeySecret, "", config)
+		cmd, url := startProcess(t, dir)
+		c := connectTo(url)
 		if round == 0 {
 			createDefined(t, c, func(r *tablestore.CreateTableRequest) {
 				r.IndexMetas = []*tablestore.IndexMeta{indexMeta("g", false, []string{"str"}, []string{"int"}), indexMeta("l", true, []string{"pk1", "int"}, []string{"str"})}

@@ -732,6 +732,7 @@ func TestStreamReplay(t *testing.T) {
 		columns  []string
 		file     bool
 		index    bool
+		local    bool // an index made beside the stream
 		auto     bool
 		tx       bool
 		evict    bool
@@ -746,6 +747,7 @@ func TestStreamReplay(t *testing.T) {
 		"no noops":             {stream: engine.StreamBehavior{SkipNoops: true}},
 		"delete marks":         {stream: engine.StreamBehavior{DeleteMarks: true}},
 		"evictions":            {stream: engine.StreamBehavior{Evictions: true}, ttl: 3, evict: true},
+		"evictions, origins":   {stream: engine.StreamBehavior{Evictions: true}, ttl: 3, evict: true, columns: []string{"c0", "n"}},
 		"expiry":               {ttl: 3, evict: true},
 		"hidden rows":          {behavior: engine.Behavior{HideExpiredRows: true}, ttl: 3},
 		"hidden rows, told":    {behavior: engine.Behavior{HideExpiredRows: true}, stream: engine.StreamBehavior{Evictions: true}, ttl: 3, evict: true},
@@ -761,6 +763,11 @@ func TestStreamReplay(t *testing.T) {
 		"origins, kept, file":  {columns: []string{"c1", "n"}, behavior: engine.Behavior{KeepVersions: true}, stream: engine.StreamBehavior{Increments: true}, file: true, ttl: 3},
 		"one version":          {versions: 1},
 		"index":                {index: true, versions: 1, columns: []string{"c0"}},
+		"index, timestamps":    {index: true, versions: 1, behavior: engine.Behavior{IndexedTimestamps: true}},
+		"only local indexes":   {local: true, versions: 1, stream: engine.StreamBehavior{NoGlobalIndexes: true}},
+		"by size":              {behavior: engine.Behavior{SplitSize: 1500}},
+		"delay":                {stream: engine.StreamBehavior{Delay: time.Second}},
+		"strict":               {stream: engine.StreamBehavior{StrictStart: true, MaxLimit: 3}, limit: 3},
 		"automatic keys":       {auto: true},
 		"transactions":         {tx: true, columns: []string{"c0", "n"}},
 		"transactions, told":   {tx: true, stream: engine.StreamBehavior{Evictions: true, Increments: true}, ttl: 3},
@@ -790,17 +797,28 @@ func TestStreamReplay(t *testing.T) {
 			createStreamed(t, inProcess(s), int(versions), int(ttl), v.auto, v.index, v.columns)
 			w := wireTo(t, s)
 			id := w.stream("t")
+			now.advance(v.stream.Delay)
+			if v.local {
+				_, err := inProcess(s).AddDefinedColumn(&tablestore.AddDefinedColumnRequest{TableName: "t", DefinedColumns: []*tablestore.DefinedColumnSchema{{Name: "c0", ColumnType: tablestore.DefinedColumn_INTEGER}}})
+				ok(t, err)
+				ok(t, createIndex(inProcess(s), indexMeta("i", true, []string{"pk1", "c0"}, nil), true))
+			}
 			r := newReplica(t, int(versions), ttl)
 			r.lazy, r.hide, r.origins = v.behavior.KeepVersions, v.behavior.HideExpiredRows, v.columns
 			f := follow(w, id, r)
 			f.limit = v.limit
-			hand := &scribbler{t: t, c: inProcess(s), rng: rng, now: now.millis, plain: v.index, automatic: v.auto, transactions: v.tx}
+			hand := &scribbler{t: t, c: inProcess(s), rng: rng, now: now.millis, plain: v.local || v.index && !v.behavior.IndexedTimestamps, automatic: v.auto, transactions: v.tx}
 			type snapshot struct {
 				at   int64 // microseconds
 				dump string
 			}
 			var snapshots []snapshot
-			restarts, partitions, churned := 0, 1, 0
+			restarts, churned := 0, 0
+			partitions := func() int {
+				d, err := s.Engine().Definition("t")
+				ok(t, engineError(err))
+				return len(d.Splits) + 1
+			}
 			look := func() {
 				now.advance(v.stream.Lag + time.Millisecond)
 				dump := dumpTable(w, 2)
@@ -818,12 +836,10 @@ func TestStreamReplay(t *testing.T) {
 				case n < 7:
 					at := []plainbuffer.Cell{integerCell("pk1", int64(rng.IntN(4))), integerCell("pk2", int64(rng.IntN(scribbleKeys)))}
 					if s.Engine().SplitPartition("t", at) == nil {
-						partitions++
 						churned++
 					}
-				case n < 10 && partitions > 1:
-					if s.Engine().MergePartitions("t", rng.IntN(partitions-1)) == nil {
-						partitions--
+				case n < 10 && partitions() > 1:
+					if s.Engine().MergePartitions("t", rng.IntN(partitions()-1)) == nil {
 						churned++
 					}
 				case n < 12 && v.evict:

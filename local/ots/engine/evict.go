@@ -81,7 +81,11 @@ func (w *writer) drop(s kv.Writer, c *Change, old record) error {
 		next = record(w.arena[start:len(w.arena):len(w.arena)])
 	}
 	if w.log.on && w.log.behavior.Evictions {
-		w.log.add(w, s, c.Op, c.key, c.Row.Key, gone, nil)
+		origin, err := w.origin(old)
+		if err != nil {
+			return err
+		}
+		w.log.add(w, s, c.Op, c.key, c.Row.Key, gone, origin)
 	}
 	if err := w.follow(s, c, old, next); err != nil {
 		return err

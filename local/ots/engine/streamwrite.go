@@ -112,9 +112,14 @@ func (w *writer) stage(s kv.Writer, c *Change, old, next record) error {
 		return err
 	}
 	w.log.add(w, s, op, c.key, c.Row.Key, cells, origin)
-	if len(c.evicted) > 0 {
-		w.log.add(w, s, Update, c.key, c.Row.Key, c.evicted, nil)
+	if len(c.evicted) == 0 {
+		return nil
 	}
+	// What goes is older than what the columns have by now.
+	if origin, err = w.origin(next); err != nil {
+		return err
+	}
+	w.log.add(w, s, Update, c.key, c.Row.Key, c.evicted, origin)
 	return nil
 }
 
