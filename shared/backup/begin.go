@@ -288,7 +288,11 @@ func (i *Importer) make(ctx context.Context, p *vault.RestorePlan) error {
 	if errors.Is(err, table.ErrExist) {
 		// Its answer may have been lost: then the table is as it was asked for,
 		// and nothing has been written. A table of anyone else is refused.
-		err = i.adopt(ctx, p.Target, want)
+		if err = i.adopt(ctx, p.Target, want); errors.Is(err, table.ErrNotExist) {
+			// It was just made, by another delivery of this very restore perhaps, and
+			// can't be used yet.
+			err = fmt.Errorf("%w: it is being loaded, look again later", table.ErrUnavailable)
+		}
 	}
 	if err != nil {
 		return fmt.Errorf("create %s: %w", p.Target, err)

@@ -1,0 +1,805 @@
+package stack_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net/url"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	sdk "github.com/aliyun/aliyun-oss-go-sdk/oss"
+	"github.com/aliyun/aliyun-tablestore-go-sdk/tablestore"
+	"github.com/aliyun/aliyun-tablestore-go-sdk/tablestore/search"
+
+	"github.com/tablevault/tablevault"
+	"github.com/tablevault/tablevault/local/fc"
+	"github.com/tablevault/tablevault/local/oss"
+	"github.com/tablevault/tablevault/local/ots"
+	"github.com/tablevault/tablevault/local/ots/engine"
+	"github.com/tablevault/tablevault/local/ram"
+	"github.com/tablevault/tablevault/local/stack"
+	"github.com/tablevault/tablevault/shared/backup"
+	"github.com/tablevault/tablevault/shared/function"
+	"github.com/tablevault/tablevault/shared/object"
+	"github.com/tablevault/tablevault/shared/object/address"
+	"github.com/tablevault/tablevault/shared/vault"
+)
+
+var eachGrant = flag.Bool("permissions.each", false, "TestPermissions takes each grant away, one at a time")
+
+// job is a stack whose vault is in a bucket with a locked retention policy, and
+// in which each function may do what docs/ram says and no more.
+type job struct {
+	*stack.Stack
+	t      *testing.T
+	tables *tablestore.TableStoreClient
+	invoke *function.Invoker
+	store  object.Store
+	limit  time.Duration // of a step
+	n      int           // makes names
+	base   vault.BackupID
+	hour   time.Time // of the next tick by the timer
+	// exporting is the table whose segments were last handed to a worker.
+	exporting atomic.Pointer[string]
+}
+
+// step is one thing that the functions do. It makes what it needs, so that it can
+// be repeated.
+type step struct {
+	name string
+	run  func(*job, context.Context) error
+}
+
+// steps are all that the functions do, each by the way that it is done on the
+// service.
+var steps = []step{
+	{"a backup of a table with indexes", (*job).backupStep},
+	{"a segment goes on in a further invocation", (*job).continuationStep},
+	{"an upload breaks off", (*job).brokenUploadStep},
+	{"the id of an upload is lost", (*job).lostUploadStep},
+	{"what stops a worker is noted", (*job).failureStep},
+	{"a restore of a table with indexes", (*job).restoreStep},
+	{"a restore goes on by ticks", (*job).tickedRestoreStep},
+	{"a backup is read and compared", (*job).verifyStep},
+	{"a request that an event tells of", func(j *job, ctx context.Context) error { return j.request(ctx, ".restore.json", false) }},
+	{"a request that a tick finds", func(j *job, ctx context.Context) error { return j.request(ctx, ".json", true) }},
+	{"a backup that the policy wants", (*job).policyStep},
+}
+
+func beginJob(t *testing.T) *job {
+	t.Helper()
+	bin, err := binaries()
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	file := filepath.Join(dir, "tablevault.yaml")
+	if err := os.WriteFile(file, []byte("tables: local/due*\nevery: hourly\nkeep: 72 hours\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	log, err := os.Create(filepath.Join(dir, "functions.log"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	j := &job{t: t, limit: time.Minute, hour: time.Now().Truncate(time.Hour)}
+	s, err := stack.Start(t.Context(), stack.Config{
+		Dir: dir, BinDir: bin, Deployment: tablevault.Deployment, Policies: tablevault.Policies(), Memory: true, Log: log, Vault: stack.Bucket,
+		Host: func(c *fc.Config) {
+			c.Env = map[string]string{"TABLEVAULT_POLICY": file, "TABLEVAULT_MARGIN": "1s"}
+			c.Backoff = func(int) time.Duration { return 20 * time.Millisecond }
+			c.Fault = func(d fc.Delivery) fc.Fault {
+				if cmd, err := function.ParseCommand(d.Payload); err == nil && cmd.Kind == function.KindExport {
+					j.exporting.Store(&cmd.Table)
+				}
+				return fc.Fault{}
+			}
+			for i := range c.Functions {
+				if c.Functions[i].Handler == "bin/export" {
+					c.Functions[i].Timeout = 4 * time.Second
+				}
+			}
+		},
+		Tablestore: func(c *ots.Config) {
+			// As on the service, a new table is there before it can be used.
+			c.Behavior.ReadyDelay, c.Behavior.ReadyCode = 300*time.Millisecond, engine.CodeObjectNotExist
+		},
+		OSS: func(o *stack.OSS) {
+			o.Bucket = oss.BucketConfig{RetentionDays: 1}
+			o.Parameters = url.Values{"retention": {"1d"}, "part_size": {"1"}}
+		},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := errors.Join(s.Close(), log.Close()); err != nil {
+			t.Error(err)
+		}
+		if t.Failed() {
+			text, _ := os.ReadFile(log.Name())
+			t.Logf("the functions' log ends with\n%s", text[max(0, len(text)-20_000):])
+		}
+	})
+	j.Stack, j.invoke = s, caller(t, s)
+	j.tables = tablestore.NewClient(s.Info.Tablestore, s.Instance, s.AccessKeyID, s.AccessKeySecret)
+	if j.store, err = address.Open(t.Context(), s.Vault, address.Config{Credentials: func(context.Context) (address.Credentials, error) {
+		return address.Credentials{ID: s.AccessKeyID, Secret: s.AccessKeySecret}, nil
+	}}); err != nil {
+		t.Fatal(err)
+	}
+	return j
+}
+
+// name is one that was not used before.
+func (j *job) name(kind string) string {
+	j.n++
+	return fmt.Sprintf("%s%d", kind, j.n)
+}
+
+// make makes a table of rows, each with a cell of so many random bytes.
+func (j *job) make(name string, rows, size int) error {
+	meta := &tablestore.TableMeta{TableName: name}
+	meta.AddPrimaryKeyColumn("id", tablestore.PrimaryKeyType_INTEGER)
+	meta.AddDefinedColumn("n", tablestore.DefinedColumn_INTEGER)
+	index := &tablestore.IndexMeta{IndexName: name + "_by_n"}
+	index.AddPrimaryKeyColumn("n")
+	index.SetAsGlobalIndex()
+	_, err := j.tables.CreateTable(&tablestore.CreateTableRequest{
+		TableMeta: meta, ReservedThroughput: &tablestore.ReservedThroughput{}, IndexMetas: []*tablestore.IndexMeta{index},
+		TableOption: &tablestore.TableOption{TimeToAlive: -1, MaxVersion: 1},
+	})
+	if err != nil {
+		return err
+	}
+	_, err = j.tables.CreateSearchIndex(&tablestore.CreateSearchIndexRequest{TableName: name, IndexName: name + "_search",
+		IndexSchema: &tablestore.IndexSchema{FieldSchemas: []*tablestore.FieldSchema{{FieldName: ptr("n"), FieldType: tablestore.FieldType_LONG, Index: ptr(true)}},
+			IndexSort: &search.Sort{Sorters: []search.Sorter{&search.PrimaryKeySort{}}}}})
+	if err != nil {
+		return err
+	}
+	random := rand.NewChaCha8([32]byte{})
+	for id := range rows {
+		pk := new(tablestore.PrimaryKey)
+		pk.AddPrimaryKeyColumn("id", int64(id))
+		content := make([]byte, size)
+		_, _ = random.Read(content) // it never fails
+		change := &tablestore.PutRowChange{TableName: name, PrimaryKey: pk}
+		change.SetCondition(tablestore.RowExistenceExpectation_IGNORE)
+		change.AddColumn("n", int64(id))
+		change.AddColumn("content", content)
+		put := func() error {
+			_, err := j.tables.PutRow(&tablestore.PutRowRequest{PutRowChange: change})
+			return err
+		}
+		for end := time.Now().Add(time.Second); id == 0 && put() != nil && time.Now().Before(end); {
+			time.Sleep(20 * time.Millisecond) // it is being loaded
+		}
+		if err := put(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func ptr[T any](v T) *T { return &v }
+
+// ask gives a command until over says that it came to its end, or until it fails
+// for good.
+func ask[R any](ctx context.Context, j *job, cmd function.Command, over func(R) bool) (R, error) {
+	for {
+		var r R
+		body, err := j.invoke.Invoke(ctx, "tablevault-"+string(cmd.Kind.Function()), cmd)
+		var failure *function.Failure
+		switch {
+		case errors.As(err, &failure) && !failure.Permanent(): // it may be given again
+		case err != nil:
+			return r, err
+		default:
+			if err := json.Unmarshal(body, &r); err != nil || over(r) {
+				return r, err
+			}
+		}
+		select {
+		case <-time.After(50 * time.Millisecond):
+		case <-ctx.Done():
+			return r, fmt.Errorf("%s goes on and on: %s, %v", cmd.Kind, body, err)
+		}
+	}
+}
+
+type planned struct {
+	Backup vault.BackupID
+	backup.Progress
+}
+
+// backup makes a backup of a table and returns how it ended.
+func (j *job) backup(ctx context.Context, name string) (planned, error) {
+	begun, err := ask(ctx, j, function.Command{Kind: function.KindBackup, Table: "local/" + name, Settings: json.RawMessage(`{"lanes":1}`)}, func(planned) bool { return true })
+	if err != nil {
+		return begun, err
+	}
+	return ask(ctx, j, function.Command{Kind: function.KindTick, Backup: string(begun.Backup)}, func(p planned) bool { return p.State != backup.StateRunning })
+}
+
+// sealed makes a backup that must succeed.
+func (j *job) sealed(ctx context.Context, name string, rows int) (vault.BackupID, error) {
+	p, err := j.backup(ctx, name)
+	if err == nil && (p.State != backup.StateSealed || p.Totals.Rows != int64(rows)) {
+		err = fmt.Errorf("%s, %d rows of %d: %s", p.State, p.Totals.Rows, rows, p.LastError)
+	}
+	return p.Backup, err
+}
+
+func (j *job) backupStep(ctx context.Context) error {
+	name := j.name("orders")
+	if err := j.make(name, 3, 700_000); err != nil {
+		return err
+	}
+	id, err := j.sealed(ctx, name, 3)
+	if j.base == "" {
+		j.base = id
+	}
+	return err
+}
+
+func (j *job) continuationStep(ctx context.Context) error {
+	name := j.name("slow")
+	if err := j.make(name, 8, 1_700_000); err != nil {
+		return err
+	}
+	j.Tablestore.SetFault(func(op, table string, _ int) *ots.Fault {
+		if op == "GetRange" && table == name {
+			return &ots.Fault{Delay: time.Second}
+		}
+		return nil
+	})
+	defer j.Tablestore.SetFault(nil)
+	begun, err := ask(ctx, j, function.Command{Kind: function.KindBackup, Table: "local/" + name, Settings: json.RawMessage(`{"lanes":1}`)}, func(planned) bool { return true })
+	if err != nil {
+		return err
+	}
+	// No tick helps it on.
+	b := vault.Backup{Table: vault.TableID{Region: "local", Instance: "local", Table: name}, ID: begun.Backup}
+	second := b.Log().Start(vault.NewSegmentID(0), 1)
+	for {
+		if there, err := j.exists(ctx, second); err != nil || there {
+			break
+		}
+		select {
+		case <-time.After(100 * time.Millisecond):
+		case <-ctx.Done():
+			return errors.New("there is no second invocation")
+		}
+	}
+	_, err = j.sealed(ctx, name, 8)
+	return err
+}
+
+// failingStore makes requests about the shards of a table's backup fail.
+func (j *job) failingStore(name, operation string, fault oss.Fault) {
+	j.OSS.SetFault(func(r oss.Request) *oss.Fault {
+		if r.Operation == operation && strings.Contains(r.Object, "/"+name+"/") {
+			return &fault
+		}
+		return nil
+	})
+}
+
+// uploaded is an error if uploads are left behind.
+func (j *job) uploaded() error {
+	n, err := j.OSS.Uploads("tablevault")
+	if err == nil && n != 0 {
+		err = fmt.Errorf("%d uploads are left behind", n)
+	}
+	return err
+}
+
+func (j *job) brokenUploadStep(ctx context.Context) error {
+	name := j.name("broken")
+	if err := j.make(name, 3, 700_000); err != nil {
+		return err
+	}
+	j.failingStore(name, "UploadPart", oss.Fault{Err: &oss.Error{Status: 400, Code: "InvalidArgument", Message: "the test's hand"}})
+	defer j.OSS.SetFault(nil)
+	begun, err := ask(ctx, j, function.Command{Kind: function.KindBackup, Table: "local/" + name}, func(planned) bool { return true })
+	if err != nil {
+		return err
+	}
+	_, err = ask(ctx, j, function.Command{Kind: function.KindTick, Backup: string(begun.Backup)}, func(p planned) bool { return p.LastError != "" })
+	if err != nil {
+		return err
+	}
+	// The worker that failed has ended; none else may begin an upload now.
+	if _, err := ask(ctx, j, function.Command{Kind: function.KindVoid, Backup: string(begun.Backup)}, func(any) bool { return true }); err != nil {
+		return err
+	}
+	for j.uploaded() != nil {
+		select {
+		case <-time.After(50 * time.Millisecond):
+		case <-ctx.Done():
+			return j.uploaded()
+		}
+	}
+	return nil
+}
+
+func (j *job) lostUploadStep(ctx context.Context) error {
+	name := j.name("lost")
+	if err := j.make(name, 3, 700_000); err != nil {
+		return err
+	}
+	var begun atomic.Bool
+	j.OSS.SetFault(func(r oss.Request) *oss.Fault {
+		if r.Operation == "InitiateMultipartUpload" && strings.Contains(r.Object, "/"+name+"/") && begun.CompareAndSwap(false, true) {
+			return &oss.Fault{After: true, Cut: oss.CutSilent}
+		}
+		return nil
+	})
+	defer j.OSS.SetFault(nil)
+	if _, err := j.sealed(ctx, name, 3); err != nil {
+		return err
+	}
+	if !begun.Load() {
+		return errors.New("no upload was begun")
+	}
+	return j.uploaded()
+}
+
+func (j *job) failureStep(ctx context.Context) error {
+	name := j.name("refused")
+	if err := j.make(name, 1, 10); err != nil {
+		return err
+	}
+	j.Tablestore.SetFault(func(op, table string, _ int) *ots.Fault {
+		if at := j.exporting.Load(); op == "GetRange" && at != nil && *at == "local/"+name {
+			return ots.Refuse("OTSNoPermissionAccess", "")
+		}
+		return nil
+	})
+	defer j.Tablestore.SetFault(nil)
+	p, err := j.backup(ctx, name)
+	if err == nil && (p.State != backup.StateFailed || !strings.Contains(p.LastError, name)) {
+		err = fmt.Errorf("%s: %q", p.State, p.LastError)
+	}
+	return err
+}
+
+// restore restores the first backup and returns how that ended.
+func (j *job) restore(ctx context.Context, to string) error {
+	begun, err := ask(ctx, j, function.Command{Kind: function.KindRestore, Backup: string(j.base), To: "local/" + to}, func(backup.RestoreProgress) bool { return true })
+	if err != nil {
+		return err
+	}
+	return restored(ask(ctx, j, function.Command{Kind: function.KindRestore, Restore: string(begun.Restore)}, func(p backup.RestoreProgress) bool {
+		return p.State == backup.StateDone || p.State == backup.StateFailed
+	}))
+}
+
+func restored(p backup.RestoreProgress, err error) error {
+	if err == nil && (p.State != backup.StateDone || p.Proof == nil || p.Proof.Verdict != vault.OK) {
+		err = fmt.Errorf("%s: %s", p.State, p.LastError)
+	}
+	return err
+}
+
+func (j *job) restoreStep(ctx context.Context) error {
+	name := j.name("copy")
+	if err := j.restore(ctx, name); err != nil {
+		return err
+	}
+	d, err := j.tables.DescribeTable(&tablestore.DescribeTableRequest{TableName: name})
+	if err != nil {
+		return err
+	}
+	s, err := j.tables.ListSearchIndex(&tablestore.ListSearchIndexRequest{TableName: name})
+	if err == nil && (len(d.IndexMetas) != 1 || len(d.TableMeta.DefinedColumns) != 1 || len(s.IndexInfo) != 1) {
+		err = fmt.Errorf("the copy has %d indexes, %d defined columns and %d search indexes", len(d.IndexMetas), len(d.TableMeta.DefinedColumns), len(s.IndexInfo))
+	}
+	return err
+}
+
+// tick fires the planner's timer and waits until it has run.
+func (j *job) tick(ctx context.Context) error {
+	j.hour = j.hour.Add(time.Second)
+	return j.Host.Fire("tablevault-plan", "tick", j.hour)
+}
+
+// ticking fires the timer until over says that what is waited for has come.
+func (j *job) ticking(ctx context.Context, what string, over func() (bool, error)) error {
+	for {
+		if err := j.tick(ctx); err != nil {
+			return err
+		}
+		select {
+		case <-time.After(200 * time.Millisecond):
+		case <-ctx.Done():
+			return fmt.Errorf("%s does not come", what)
+		}
+		if done, err := over(); err != nil || done {
+			return err
+		}
+	}
+}
+
+func (j *job) tickedRestoreStep(ctx context.Context) error {
+	begun, err := ask(ctx, j, function.Command{Kind: function.KindRestore, Backup: string(j.base), To: "local/" + j.name("ticked")}, func(backup.RestoreProgress) bool { return true })
+	if err != nil {
+		return err
+	}
+	return j.ticking(ctx, "the proof", func() (bool, error) { return j.exists(ctx, vault.Restore{ID: begun.Restore}.Proof()) })
+}
+
+func (j *job) exists(ctx context.Context, name string) (bool, error) {
+	_, err := object.Stat(ctx, j.store, name)
+	if errors.Is(err, os.ErrNotExist) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+func (j *job) verifyStep(ctx context.Context) error {
+	for _, cmd := range []function.Command{
+		{Kind: function.KindVerify, Backup: string(j.base), Depth: backup.DepthRead},
+		{Kind: function.KindVerify, Backup: string(j.base), Against: "local/orders1"},
+	} {
+		p, err := ask(ctx, j, cmd, func(vault.Proof) bool { return true })
+		if err == nil && p.Verdict != vault.OK {
+			err = fmt.Errorf("verdict %s", p.Verdict)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (j *job) request(ctx context.Context, suffix string, ticks bool) error {
+	name := j.name("asked")
+	request := "requests/" + name + suffix
+	command := fmt.Sprintf(`{"kind":"restore","backup":%q,"to":"local/%s"}`, j.base, name)
+	if _, err := j.store.Create(ctx, request, strings.NewReader(command)); err != nil {
+		return err
+	}
+	answered := func() (bool, error) { return j.exists(ctx, vault.AnswerName(request)) }
+	if ticks {
+		if err := j.ticking(ctx, "the answer", answered); err != nil {
+			return err
+		}
+	} else {
+		// The event alone begins it; who asks for how far it has come makes it go on.
+		for {
+			begun, err := j.exists(ctx, vault.AcceptedName(request))
+			if err != nil {
+				return err
+			}
+			if begun {
+				break
+			}
+			select {
+			case <-time.After(50 * time.Millisecond):
+			case <-ctx.Done():
+				return errors.New("the request is not accepted")
+			}
+		}
+		if _, err := ask(ctx, j, function.Command{Kind: function.KindRestore, Request: request}, func(p backup.RequestProgress) bool { return p.Answer != nil }); err != nil {
+			return err
+		}
+	}
+	data, err := object.ReadAll(ctx, j.store, vault.AnswerName(request), 1<<20)
+	if err != nil {
+		return err
+	}
+	var answer vault.Answer
+	if err := vault.Decode(data, &answer); err != nil {
+		return err
+	}
+	if !answer.OK || answer.Rows != 3 {
+		return fmt.Errorf("answered %+v", answer)
+	}
+	return nil
+}
+
+func (j *job) policyStep(ctx context.Context) error {
+	name := j.name("due")
+	if err := j.make(name, 2, 10); err != nil {
+		return err
+	}
+	j.hour = j.hour.Add(time.Hour)
+	t := vault.TableID{Region: "local", Instance: "local", Table: name}
+	return j.ticking(ctx, "the backup", func() (bool, error) {
+		for _, err := range j.store.List(ctx, vault.ManifestsOf(t), "") {
+			return err == nil, err
+		}
+		return false, nil
+	})
+}
+
+// do does a step.
+func (j *job) do(s step) error {
+	ctx, cancel := context.WithTimeout(j.t.Context(), j.limit)
+	defer cancel()
+	if err := s.run(j, ctx); err != nil {
+		return fmt.Errorf("%s: %w", s.name, err)
+	}
+	return nil
+}
+
+// roles are the functions' roles and the trigger's, and their policies.
+func roles(t *testing.T) map[string]*ram.Policy {
+	t.Helper()
+	out := map[string]*ram.Policy{}
+	for _, name := range []string{"plan", "export", "import", "verify", "trigger"} {
+		p, err := stack.Policy(tablevault.Policies(), name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		out["tablevault-"+name] = p
+	}
+	return out
+}
+
+// used are the grants of a role by which something was allowed.
+func used(p *ram.Policy, role string, calls []ram.Call) []ram.Grant {
+	return slices.DeleteFunc(p.Grants(), func(g ram.Grant) bool {
+		return !slices.ContainsFunc(calls, func(c ram.Call) bool { return c.Role == role && c.Allowed && g.Covers(c) })
+	})
+}
+
+// TestPermissions does all that the functions do, each with what docs/ram lets
+// its role do. Nothing is refused, and nothing is allowed that is not needed:
+// each grant is used, and, with -permissions.each, a step fails without it.
+func TestPermissions(t *testing.T) {
+	j := beginJob(t)
+	policies := roles(t)
+	users := map[string]map[ram.Grant][]step{} // by role: the steps that use a grant
+	for _, s := range steps {
+		j.Authority.Record()
+		start := time.Now()
+		if err := j.do(s); err != nil {
+			t.Error(err)
+		}
+		t.Logf("%s: %v", s.name, time.Since(start).Round(time.Millisecond))
+		calls, _ := j.Authority.Calls()
+		for _, c := range calls {
+			if !c.Allowed {
+				t.Errorf("%s: %s may not %s on %s", s.name, c.Role, c.Action, c.Resource)
+			}
+		}
+		for role, p := range policies {
+			for _, g := range used(p, role, calls) {
+				if users[role] == nil {
+					users[role] = map[ram.Grant][]step{}
+				}
+				users[role][g] = append(users[role][g], s)
+			}
+		}
+	}
+	if t.Failed() {
+		return
+	}
+	grants := 0
+	for role, p := range policies {
+		for _, g := range p.Grants() {
+			grants++
+			if len(users[role][g]) == 0 {
+				t.Errorf("%s need not be allowed to %s on %s", role, g.Action, g.Resource)
+			}
+		}
+	}
+	t.Logf("%d grants", grants)
+	if grants == 0 || !*eachGrant || t.Failed() {
+		return
+	}
+	for role, p := range policies {
+		for _, g := range p.Grants() {
+			t.Run(strings.ReplaceAll(role+" "+g.Action+" "+g.Resource, "/", "|"), func(t *testing.T) {
+				without(t, role, p, g, users[role][g])
+			})
+		}
+	}
+}
+
+// without takes a grant away from a role, in a stack of its own. One of the steps
+// that used it must ask for it in vain and fail.
+func without(t *testing.T, role string, p *ram.Policy, g ram.Grant, users []step) {
+	j := beginJob(t)
+	if users[0].name != steps[0].name {
+		// What the others need is made with all permissions.
+		if err := j.do(steps[0]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	j.Authority.SetPolicies(role, p.Without(g))
+	j.limit = 8 * time.Second
+	for _, s := range users {
+		j.Authority.Record()
+		err := j.do(s)
+		calls, _ := j.Authority.Calls()
+		refused := slices.ContainsFunc(calls, func(c ram.Call) bool { return c.Role == role && !c.Allowed && g.Covers(c) })
+		if err != nil && !refused {
+			t.Fatalf("fails for another reason: %v", err)
+		}
+		if err != nil {
+			t.Logf("fails: %v", err)
+			return
+		}
+	}
+	t.Errorf("all is done without it")
+}
+
+// TestNobodyHarms holds keys of the functions' roles in a thief's hand: together
+// with the bucket's rule against overwriting, or its retention policy, they
+// neither change nor delete an object that is there, nor the bucket's settings.
+func TestNobodyHarms(t *testing.T) {
+	const name, content = "vault/backups/local/local/orders/20261120T101400Z-0a1b2c3d/shards/000000/a.shard", "rows"
+	for kind, config := range map[string]oss.BucketConfig{
+		"rule":      {Overwrite: []oss.OverwriteRule{{ID: "vault", Action: "forbid", Prefix: "vault/"}}},
+		"retention": {RetentionDays: 30},
+	} {
+		owner := ram.Key{ID: "owner", Secret: "secret"}
+		authority := ram.New(ram.Config{Owner: owner})
+		server, err := oss.Start(oss.Config{Authority: authority})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() {
+			if err := server.Close(); err != nil {
+				t.Error(err)
+			}
+		})
+		if err := server.CreateBucket("tablevault", config); err != nil {
+			t.Fatal(err)
+		}
+		if err := bucketOf(t, server, owner).PutObject(name, strings.NewReader(content)); err != nil {
+			t.Fatal(err)
+		}
+		policies := roles(t)
+		prune, err := stack.Policy(tablevault.Policies(), "prune")
+		if err != nil {
+			t.Fatal(err)
+		}
+		policies["tablevault-prune"] = prune
+		for role, p := range policies {
+			t.Run(kind+" "+role, func(t *testing.T) {
+				authority.SetPolicies(role, p)
+				b := bucketOf(t, server, authority.Assume(role, time.Hour))
+				upload := func() error {
+					u, err := b.InitiateMultipartUpload(name)
+					if err != nil {
+						return err
+					}
+					part, err := b.UploadPart(u, strings.NewReader("other"), 5, 1)
+					if err == nil {
+						_, err = b.CompleteMultipartUpload(u, []sdk.UploadPart{part})
+					}
+					return err
+				}
+				settings := func(parameter, document string) error {
+					r, err := b.Client.Conn.Do("PUT", "tablevault", "", map[string]any{parameter: nil}, nil, strings.NewReader(document), 0, nil)
+					if err == nil {
+						err = r.Close()
+					}
+					return err
+				}
+				harms := map[string]error{
+					"overwrite":             b.PutObject(name, strings.NewReader("other")),
+					"overwrite in parts":    upload(),
+					"switch versions on":    b.Client.SetBucketVersioning("tablevault", sdk.VersioningConfig{Status: "Suspended"}),
+					"change the rules":      settings("overwriteConfig", "<OverwriteConfiguration><Rule><Action>forbid</Action><Prefix>x</Prefix></Rule></OverwriteConfiguration>"),
+					"drop the retention":    b.Client.AbortBucketWorm("tablevault"),
+					"change a lifecycle":    settings("lifecycle", "<LifecycleConfiguration/>"),
+					"delete several things": func() error { _, err := b.DeleteObjects([]string{name}); return err }(),
+				}
+				// Prune deletes what its grace allows; the retention alone stops it.
+				if role != "tablevault-prune" || kind == "retention" {
+					harms["delete"] = b.DeleteObject(name)
+				}
+				for harm, err := range harms {
+					var refused sdk.ServiceError
+					if !errors.As(err, &refused) || refused.StatusCode != 403 && refused.StatusCode != 409 {
+						t.Errorf("%s: %v", harm, err)
+					}
+				}
+				r, err := bucketOf(t, server, owner).GetObject(name)
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer r.Close()
+				if got, err := io.ReadAll(r); err != nil || string(got) != content {
+					t.Errorf("the object is %q, %v", got, err)
+				}
+			})
+		}
+	}
+}
+
+func bucketOf(t *testing.T, server *oss.Server, key ram.Key) *sdk.Bucket {
+	t.Helper()
+	c, err := sdk.New(server.URL(), key.ID, key.Secret, sdk.SecurityToken(key.Token), sdk.AuthVersion(sdk.AuthV4), sdk.Region(oss.DefaultRegion))
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := c.Bucket("tablevault")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// TestPrune: who prunes marks and deletes, and writes nothing else.
+func TestPrune(t *testing.T) {
+	authority := ram.New(ram.Config{Owner: ram.Key{ID: "owner", Secret: "secret"}})
+	server, err := oss.Start(oss.Config{Authority: authority})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := server.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	if err := server.CreateBucket("tablevault", oss.BucketConfig{}); err != nil {
+		t.Fatal(err)
+	}
+	policy, err := stack.Policy(tablevault.Policies(), "prune")
+	if err != nil {
+		t.Fatal(err)
+	}
+	authority.SetPolicies("prune", policy)
+	open := func(k ram.Key) object.Store {
+		s, err := address.Open(t.Context(), server.Address("tablevault", "vault"), address.Config{Credentials: func(context.Context) (address.Credentials, error) {
+			return address.Credentials{ID: k.ID, Secret: k.Secret, Token: k.Token}, nil
+		}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s
+	}
+	owner, pruner := open(ram.Key{ID: "owner", Secret: "secret"}), open(authority.Assume("prune", time.Hour))
+	for name, test := range map[string]struct{ write, remove bool }{
+		"vault.json":                       {false, false},
+		"keys/a/b.age":                     {false, false},
+		"requests/a.json":                  {false, false},
+		"leases/targets/r/i/t/000000.json": {false, false},
+		"marks/a.json":                     {true, false},
+		"opened/r/i/t/a":                   {false, true},
+		"manifests/r/i/t/a.json":           {false, true},
+		"backups/r/i/t/a/plan.json":        {false, true},
+	} {
+		_, err := pruner.Create(t.Context(), name, strings.NewReader("x"))
+		if (err == nil) != test.write {
+			t.Errorf("create %s: %v", name, err)
+		}
+		if !test.write {
+			if _, err := owner.Create(t.Context(), name, strings.NewReader("x")); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if _, err := object.ReadAll(t.Context(), pruner, name, 10); err != nil {
+			t.Errorf("read %s: %v", name, err)
+		}
+		if err := pruner.Delete(t.Context(), name); (err == nil) != test.remove {
+			t.Errorf("delete %s: %v", name, err)
+		}
+	}
+	listed := 0
+	for _, err := range pruner.List(t.Context(), "", "") {
+		if err != nil {
+			t.Fatal(err)
+		}
+		listed++
+	}
+	if listed != 5 {
+		t.Errorf("%d objects are left", listed)
+	}
+}
