@@ -50,7 +50,15 @@ func seedRequests() map[string]proto.Message {
 		"StartLocalTransaction": &otsprotocol.StartLocalTransactionRequest{TableName: proto.String("t"), Key: key("a").Build(false)},
 		"CommitTransaction":     &otsprotocol.CommitTransactionRequest{TransactionId: proto.String("0123456789abcdef0123456789abcdef")},
 		"AbortTransaction":      &otsprotocol.AbortTransactionRequest{TransactionId: proto.String("0123456789abcdef0123456789abcdef")},
-		"DescribeStream":        &otsprotocol.DescribeStreamRequest{StreamId: proto.String("s")},
+		"ListStream":            &otsprotocol.ListStreamRequest{TableName: proto.String("t")},
+		"DescribeStream":        &otsprotocol.DescribeStreamRequest{StreamId: proto.String("s"), InclusiveStartShardId: proto.String("s"), ShardLimit: proto.Int32(1)},
+		"GetShardIterator":      &otsprotocol.GetShardIteratorRequest{StreamId: proto.String("s"), ShardId: proto.String("s"), Timestamp: proto.Int64(1), Token: proto.String("t")},
+		"GetStreamRecord":       &otsprotocol.GetStreamRecordRequest{ShardIterator: proto.String("i"), Limit: proto.Int32(1), TableName: proto.String("t")},
+		"ListSearchIndex":       &otsprotocol.ListSearchIndexRequest{TableName: proto.String("t")},
+		"DescribeSearchIndex":   &otsprotocol.DescribeSearchIndexRequest{TableName: proto.String("t"), IndexName: proto.String("s"), IncludeSyncStat: proto.Bool(true)},
+		"DeleteSearchIndex":     &otsprotocol.DeleteSearchIndexRequest{TableName: proto.String("t"), IndexName: proto.String("s")},
+		"ComputeSplits":         &otsprotocol.ComputeSplitsRequest{TableName: proto.String("t"), SearchIndexSplitsOptions: &otsprotocol.SearchIndexSplitsOptions{IndexName: proto.String("s")}},
+		"ParallelScan":          &otsprotocol.ParallelScanRequest{TableName: proto.String("t"), IndexName: proto.String("s"), ScanQuery: []byte{}},
 	}
 }
 

@@ -24,7 +24,10 @@ func (c *call) createSearchIndex() *engine.Error {
 	}
 	// The schema is kept as the bytes that came: fields that this protocol
 	// version does not know stay in it.
-	x.Schema = messageField(c.body, 3)
+	var err error
+	if x.Schema, err = messageField(c.body, 3); err != nil {
+		return invalid("Failed to parse the protobuf of the request: %v.", err)
+	}
 	if x.Schema == nil && x.Source == "" {
 		return invalid("The schema of search index: '%s' is missing.", x.Name)
 	}
@@ -35,25 +38,19 @@ func (c *call) createSearchIndex() *engine.Error {
 }
 
 // messageField returns a copy of the bytes of a message that is a field of
-// another, which was decoded before and is therefore well formed: nil if there
-// is none. Where the field comes more than once, which makes one message of
-// all, so do their bytes.
-func messageField(b []byte, number uint64) []byte {
-	var out []byte
-	for len(b) > 0 {
-		n, kind, _, data, rest, err := field(b)
-		if err != nil {
-			return out
-		}
+// another, nil if there is none. Where the field comes more than once, which
+// makes one message of all, so do their bytes.
+func messageField(b []byte, number uint64) (out []byte, _ error) {
+	err := each(b, func(n uint64, kind int, _ uint64, data []byte) error {
 		if n == number && kind == wireBytes {
 			out = append(out, data...)
 			if out == nil {
 				out = []byte{}
 			}
 		}
-		b = rest
-	}
-	return out
+		return nil
+	})
+	return out, err
 }
 
 func (c *call) listSearchIndex() *engine.Error {

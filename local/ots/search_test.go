@@ -132,6 +132,44 @@ func TestSearchSchemas(t *testing.T) {
 
 func varint(n int) []byte { return proto.EncodeVarint(uint64(n)) }
 
+// TestSearchIndexes makes indexes of two tables, lists and describes them, and
+// shows that a table can go only after its own.
+func TestSearchIndexes(t *testing.T) {
+	s := start(t, ots.Config{})
+	c := connect(s)
+	create(t, c, tablestore.TableOption{}, text)
+	createWith(t, c, "u", nil, text)
+	ok(t, createSearch(c, "s", fields("c")))
+	ok(t, createSearch(c, "r", fields("c")))
+	ok(t, createSearch(c, "s", fields("c"), func(r *tablestore.CreateSearchIndexRequest) { r.TableName = "u" }))
+	for table, wanted := range map[string][]string{"t": {"t r", "t s"}, "u": {"u s"}, "": {"t r", "t s", "u s"}} {
+		listed, err := c.ListSearchIndex(&tablestore.ListSearchIndexRequest{TableName: table})
+		ok(t, err)
+		var got []string
+		for _, x := range listed.IndexInfo {
+			got = append(got, x.TableName+" "+x.IndexName)
+		}
+		equal(t, "indexes of "+table, got, wanted)
+	}
+	_, err := c.ListSearchIndex(&tablestore.ListSearchIndexRequest{TableName: "none"})
+	want(t, err, 404, "OTSObjectNotExist", "Requested table does not exist.")
+	d, err := c.DescribeSearchIndex(&tablestore.DescribeSearchIndexRequest{TableName: "t", IndexName: "s", IncludeSyncStat: proto.Bool(true)})
+	ok(t, err)
+	if len(d.Schema.FieldSchemas) != 1 || *d.Schema.FieldSchemas[0].FieldName != "c" || d.SyncStat == nil || d.SyncStat.SyncPhase != tablestore.SyncPhase_INCR {
+		t.Errorf("description %+v", d)
+	}
+	for _, index := range []string{"s", "r"} {
+		_, err = c.DeleteTable(&tablestore.DeleteTableRequest{TableName: "t"})
+		want(t, err, 400, badParameter, "Table has search index, please delete search index first.")
+		_, err = c.DeleteSearchIndex(&tablestore.DeleteSearchIndexRequest{TableName: "t", IndexName: index})
+		ok(t, err)
+		_, err = c.DescribeSearchIndex(&tablestore.DescribeSearchIndexRequest{TableName: "t", IndexName: index})
+		want(t, err, 404, "OTSObjectNotExist", "Requested search index does not exist.")
+	}
+	_, err = c.DeleteTable(&tablestore.DeleteTableRequest{TableName: "t"})
+	ok(t, err)
+}
+
 // TestSearchPages reads all rows in pages, forward and backward, in each way to
 // ask for columns.
 func TestSearchPages(t *testing.T) {
@@ -462,8 +500,6 @@ func TestRefusedSearches(t *testing.T) {
 	s.Engine().SetBehavior(engine.Behavior{})
 	_, err := c.UpdateTable(&tablestore.UpdateTableRequest{TableName: "t", TableOption: &tablestore.TableOption{TimeToAlive: 86399, MaxVersion: 1, AllowUpdate: new(bool)}})
 	want(t, err, 400, badParameter, "Table TTL must not be less than the TTL of its search index: s.")
-	_, err = c.DeleteTable(&tablestore.DeleteTableRequest{TableName: "t"})
-	want(t, err, 400, badParameter, "Table has search index, please delete search index first.")
 
 	many := make([]string, 1001)
 	for i := range many {

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"github.com/aliyun/aliyun-tablestore-go-sdk/tablestore"
 	"github.com/aliyun/aliyun-tablestore-go-sdk/tablestore/otsprotocol"
@@ -760,6 +761,69 @@ func FuzzIterator(f *testing.F) {
 	f.Fuzz(func(t *testing.T, text string) {
 		if it, err := engine.ParseIterator(text); err == nil && it.String() != text {
 			t.Errorf("%q is read and written as %q", text, it)
+		}
+	})
+}
+
+// FuzzStreamReads asks for iterators and reads from them: the answer is one of
+// the service's errors or leads on, and ends at the stream's last record.
+func FuzzStreamReads(f *testing.F) {
+	now := newClock(time.UnixMilli(1_700_000_000_000))
+	s, err := ots.New(ots.Config{Now: now.now, Behavior: engine.Behavior{Stream: engine.StreamBehavior{Seeks: 2}}})
+	ok(f, err)
+	f.Cleanup(func() { ok(f, s.Close()) })
+	c := inProcess(s)
+	createStreamed(f, c, 1, -1, false, false, nil)
+	const records = 5
+	for i := range records {
+		ok(f, put(c, key(0, i)))
+	}
+	w := wireTo(f, s)
+	id := w.stream("t")
+	shard, iterator := shardID(id, 0), w.oldest(0)
+	var seek otsprotocol.GetShardIteratorResponse
+	ask := iteratorRequest(id, shard)
+	ask.Timestamp = proto.Int64(1_700_000_000_000_000)
+	w.must("GetShardIterator", ask, &seek)
+	f.Add(shard, "", int64(0), "", int32(0))
+	f.Add(shard, seek.GetNextToken(), int64(0), "", int32(1))
+	f.Add("", "", int64(0), iterator, int32(2))
+	f.Fuzz(func(t *testing.T, shard, token string, at int64, iterator string, limit int32) {
+		if !utf8.ValidString(shard) || !utf8.ValidString(token) || !utf8.ValidString(iterator) {
+			return
+		}
+		w := wireTo(t, s)
+		for tokens := 0; iterator == ""; tokens++ {
+			r := iteratorRequest(id, shard)
+			if token != "" {
+				r.Token = &token
+			} else {
+				r.Timestamp = &at
+			}
+			var res otsprotocol.GetShardIteratorResponse
+			if w.ask("GetShardIterator", r, &res) != nil {
+				return
+			}
+			if iterator, token = res.GetShardIterator(), res.GetNextToken(); iterator == "" && token == "" || tokens > 3 {
+				t.Fatalf("no iterator after %d tokens", tokens)
+			}
+		}
+		for read := 0; ; {
+			r := recordsRequest(iterator)
+			if limit != 0 {
+				r.Limit = &limit
+			}
+			var res otsprotocol.GetStreamRecordResponse
+			if w.ask("GetStreamRecord", r, &res) != nil {
+				return
+			}
+			if len(res.StreamRecords) == 0 {
+				return
+			}
+			if read += len(res.StreamRecords); read > records {
+				t.Fatalf("%d records of %d", read, records)
+			}
+			iterator = res.GetNextShardIterator()
 		}
 	})
 }

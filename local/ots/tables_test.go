@@ -556,30 +556,3 @@ func describeRaw(t testing.TB, s *ots.Server, name string) *otsprotocol.Describe
 	}
 	return d
 }
-
-func TestSearchIndexes(t *testing.T) {
-	s := start(t, ots.Config{})
-	c := connect(s)
-	create(t, c, tablestore.TableOption{}, text)
-	schema := &tablestore.IndexSchema{FieldSchemas: []*tablestore.FieldSchema{{FieldName: proto.String("c"), FieldType: tablestore.FieldType_KEYWORD, Index: proto.Bool(true)}}}
-	_, err := c.CreateSearchIndex(&tablestore.CreateSearchIndexRequest{TableName: "t", IndexName: "s", IndexSchema: schema})
-	ok(t, err)
-	listed, err := c.ListSearchIndex(&tablestore.ListSearchIndexRequest{TableName: "t"})
-	ok(t, err)
-	if len(listed.IndexInfo) != 1 || listed.IndexInfo[0].IndexName != "s" {
-		t.Errorf("indexes %v", listed.IndexInfo)
-	}
-	d, err := c.DescribeSearchIndex(&tablestore.DescribeSearchIndexRequest{TableName: "t", IndexName: "s", IncludeSyncStat: proto.Bool(true)})
-	ok(t, err)
-	if len(d.Schema.FieldSchemas) != 1 || *d.Schema.FieldSchemas[0].FieldName != "c" || d.SyncStat == nil || d.SyncStat.SyncPhase != tablestore.SyncPhase_INCR {
-		t.Errorf("description %+v", d)
-	}
-	_, err = c.DeleteTable(&tablestore.DeleteTableRequest{TableName: "t"})
-	if err == nil {
-		t.Error("a table with a search index is deleted")
-	}
-	_, err = c.DeleteSearchIndex(&tablestore.DeleteSearchIndexRequest{TableName: "t", IndexName: "s"})
-	ok(t, err)
-	_, err = c.DeleteTable(&tablestore.DeleteTableRequest{TableName: "t"})
-	ok(t, err)
-}
