@@ -1,13 +1,17 @@
 package main
 
 import (
+	"bytes"
+	"encoding/json"
 	"errors"
+	"io"
 	"io/fs"
 	"maps"
 	"net/http"
 	"net/url"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -23,10 +27,10 @@ import (
 
 // beginOSS starts a stack whose vault is in a bucket, and in which the
 // functions' roles may do no more than docs/ram gives them.
-func beginOSS(t *testing.T, bucket local.BucketConfig, parameters url.Values) (*stack.Stack, string, *tablestore.TableStoreClient) {
+func beginOSS(t *testing.T, bucket local.BucketConfig, parameters url.Values, log io.Writer) (*stack.Stack, string, *tablestore.TableStoreClient) {
 	t.Helper()
 	s, dir, client := begin(t, func(c *stack.Config) {
-		c.Memory, c.Vault = true, stack.Bucket
+		c.Memory, c.Vault, c.Log = true, stack.Bucket, io.MultiWriter(c.Log, log)
 		c.OSS = func(o *stack.OSS) { o.Bucket, o.Parameters = bucket, parameters }
 	})
 	s.Authority.Record()
@@ -49,7 +53,8 @@ func TestOSSJob(t *testing.T) {
 		{"locked", local.BucketConfig{RetentionDays: 30}, url.Values{"retention": {"30d"}, "kms_key": {"key-1"}, "storage_class": {"IA"}}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			s, dir, client := beginOSS(t, c.bucket, c.parameters)
+			var log lines
+			s, dir, client := beginOSS(t, c.bucket, c.parameters, &log)
 			extremes(t, client, "orders")
 			putLarge(t, client, "orders")
 			want := everything(t, client, "orders")
@@ -83,12 +88,54 @@ func TestOSSJob(t *testing.T) {
 			if got := everything(t, client, "orders_copy"); !maps.Equal(got, want) {
 				t.Errorf("%d rows come back, or others, of %d", len(got), len(want))
 			}
+			wantCounted(t, s, &log, backups.Backups[0].Bytes)
 			wantSignedByRoles(t, s)
 			wantKept(t, s, c.bucket, c.parameters)
 			if n, err := s.OSS.Uploads("tablevault"); err != nil || n != 0 {
 				t.Errorf("%d uploads are left behind, %v", n, err)
 			}
 		})
+	}
+}
+
+// lines collects what the functions log.
+type lines struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (l *lines) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(p)
+}
+
+// wantCounted fails unless the requests that the functions' logs tell of are those that the store got. The command, which
+// logs nothing, writes nothing.
+func wantCounted(t *testing.T, s *stack.Stack, log *lines, stored int64) {
+	t.Helper()
+	log.mu.Lock()
+	defer log.mu.Unlock()
+	ended, creates, reads, written := 0, 0, 0, int64(0)
+	for line := range strings.Lines(log.text.String()) {
+		_, line, _ := strings.Cut(line, " | ")
+		var l struct {
+			Store *struct {
+				Create, Open int
+				Written      int64 `json:"bytes_written"`
+			}
+		}
+		if json.Unmarshal([]byte(line), &l) == nil && l.Store != nil {
+			ended, creates, reads, written = ended+1, creates+l.Store.Create, reads+l.Store.Open, written+l.Store.Written
+		}
+	}
+	got := 0
+	for _, operation := range []string{"PutObject", "InitiateMultipartUpload", "UploadPart", "CompleteMultipartUpload"} {
+		got += s.OSS.Calls(operation)
+	}
+	if creates != got || got < 10 || written < stored || reads == 0 {
+		t.Errorf("%d lines of the log have %d creating requests with %d bytes, and %d reading; the store got %d creating, and %d bytes are stored",
+			ended, creates, written, reads, got, stored)
 	}
 }
 
@@ -168,7 +215,7 @@ func wantKept(t *testing.T, s *stack.Stack, config local.BucketConfig, parameter
 // TestRequestInABucket puts a request into the vault, whose creation wakes the
 // function that plans the restore; the planner's ticks bring it to its end.
 func TestRequestInABucket(t *testing.T) {
-	s, dir, client := beginOSS(t, local.BucketConfig{}, nil)
+	s, dir, client := beginOSS(t, local.BucketConfig{}, nil, io.Discard)
 	makeTable(t, client, "orders")
 	for i := range int64(20) {
 		putRow(t, client, "orders", "k", i, nil, 1)

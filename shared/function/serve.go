@@ -12,6 +12,7 @@ import (
 	"runtime"
 	"runtime/debug"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/aliyun/fc-runtime-go-sdk/fc"
@@ -33,6 +34,8 @@ const (
 	KeyLeft     = "left"     // time to the deadline
 	KeyDuration = "duration" // of the verb
 	KeyCounts   = "counts"   // what the reply counted
+	KeyStore    = "store"    // requests to the store of the vault, and bytes
+	KeyFurther  = "further"  // the same of a further vault
 	KeyError    = "error"
 )
 
@@ -60,6 +63,23 @@ type Invocation struct {
 	Log         *slog.Logger
 
 	client *http.Client
+	counts *counts
+}
+
+// counts are what the last line of an invocation's log has beside what the reply counted.
+type counts struct {
+	mu   sync.Mutex
+	args []any
+}
+
+// Count adds counts to the line that is logged when the invocation has ended, well or badly, as they are by then.
+func (inv *Invocation) Count(name string, counts slog.LogValuer) {
+	if inv.counts == nil {
+		return // nothing will be logged
+	}
+	inv.counts.mu.Lock()
+	defer inv.counts.mu.Unlock()
+	inv.counts.args = append(inv.counts.args, slog.Any(name, counts))
 }
 
 // Invoker returns a client for the functions beside this one, signing with the
@@ -187,7 +207,7 @@ func (s *Server) refuse(inv *Invocation, kind string, err error) (json.RawMessag
 // run carries out one command: an answer, or the error that fails the invocation.
 func (s *Server) run(ctx context.Context, shared *Invocation, e Event) (Answer, error) {
 	inv := *shared
-	inv.Origin = e.Origin
+	inv.Origin, inv.counts = e.Origin, new(counts)
 	cmd := e.Command
 	for _, about := range []struct{ key, value string }{
 		{KeyKind, string(cmd.Kind)}, {KeyTable, cmd.Table}, {KeyBackup, cmd.Backup}, {KeyRestore, cmd.Restore}, {KeySegment, cmd.Segment}} {
@@ -199,13 +219,15 @@ func (s *Server) run(ctx context.Context, shared *Invocation, e Event) (Answer, 
 	inv.Log.Info("start", KeySource, e.Origin.Source, KeyRetry, inv.Retry, KeyLeft, inv.Budget.Deadline.Sub(begin))
 
 	reply, err := s.call(ctx, &inv, cmd)
+	inv.counts.mu.Lock() // a goroutine that the verb left behind could still add to them
+	defer inv.counts.mu.Unlock()
 	var body json.RawMessage
 	if err == nil {
 		body, err = marshal(reply)
 	}
 	took := time.Since(begin)
 	if err == nil {
-		args := []any{KeyDuration, took}
+		args := append([]any{KeyDuration, took}, inv.counts.args...)
 		if counts, ok := reply.(slog.LogValuer); ok {
 			args = append(args, KeyCounts, counts)
 		}
@@ -225,7 +247,7 @@ func (s *Server) run(ctx context.Context, shared *Invocation, e Event) (Answer, 
 	if errors.As(err, &refused) {
 		failure.Type = TypeBadRequest
 	}
-	inv.Log.Error("failed", KeyDuration, took, "type", failure.Type, KeyError, failure.Message)
+	inv.Log.Error("failed", append([]any{KeyDuration, took, "type", failure.Type, KeyError, failure.Message}, inv.counts.args...)...)
 	if failure.Permanent() {
 		return Answer{Error: failure}, nil
 	}

@@ -92,6 +92,13 @@ func TestInvoke(t *testing.T) {
 			handler:   func(context.Context, *Invocation, Command) (any, error) { panic(Permanent(errors.New("boom"))) },
 			errorType: TypePanic, message: "boom",
 		},
+		"counts of what was used": {
+			handler: func(_ context.Context, inv *Invocation, _ Command) (any, error) {
+				inv.Count(KeyStore, exported{Rows: 2})
+				return nil, errors.New("broke")
+			},
+			errorType: TypeRetriable, message: "broke", log: []string{`"error":"broke","store":{"rows":2}`},
+		},
 		"deadline": {
 			handler: func(ctx context.Context, _ *Invocation, _ Command) (any, error) {
 				return nil, fmt.Errorf("read: %w", context.DeadlineExceeded)

@@ -18,21 +18,26 @@ import (
 	"github.com/tablevault/tablevault/shared/function"
 	"github.com/tablevault/tablevault/shared/object"
 	"github.com/tablevault/tablevault/shared/object/address"
+	"github.com/tablevault/tablevault/shared/object/objectmeter"
 	"github.com/tablevault/tablevault/shared/policy"
 	"github.com/tablevault/tablevault/shared/tablestore"
 	"github.com/tablevault/tablevault/shared/vault"
 )
 
 // Store opens the store that the vault is in, with the invocation's credentials if it is a bucket of OSS, and with those
-// of the environment if it is one of S3, which the platform knows nothing of.
+// of the environment if it is one of S3, which the platform knows nothing of. What is asked of it is counted, and stands in
+// the last line that the invocation logs.
 func Store(ctx context.Context, inv *function.Invocation) (object.Store, error) {
-	return open(ctx, inv, inv.Env.Vault)
+	return open(ctx, inv, inv.Env.Vault, function.KeyStore)
 }
 
-func open(ctx context.Context, inv *function.Invocation, vault string) (object.Store, error) {
+func open(ctx context.Context, inv *function.Invocation, vault, counted string) (object.Store, error) {
+	meter := new(objectmeter.Meter)
+	inv.Count(counted, meter)
 	return address.Open(ctx, vault, address.Config{
 		Credentials: func(context.Context) (address.Credentials, error) { return address.Credentials(inv.Credentials), nil },
 		S3:          func(context.Context) (address.Credentials, error) { return address.Credentials(inv.Env.S3), nil },
+		Meter:       meter,
 	})
 }
 
@@ -54,7 +59,7 @@ func Also(inv *function.Invocation, repo *backup.Repository, addresses []string)
 func Twins(inv *function.Invocation, addresses []string) []backup.Twin {
 	twins := make([]backup.Twin, len(addresses))
 	for i, a := range addresses {
-		twins[i] = backup.Twin{Name: a, Open: func(ctx context.Context) (object.Store, error) { return open(ctx, inv, a) }}
+		twins[i] = backup.Twin{Name: a, Open: func(ctx context.Context) (object.Store, error) { return open(ctx, inv, a, function.KeyFurther) }}
 	}
 	return twins
 }
@@ -64,7 +69,7 @@ func Further(ctx context.Context, inv *function.Invocation, address string) (obj
 	if policy.TargetKey(address) == policy.TargetKey(inv.Env.Vault) {
 		return nil, function.Permanent(fmt.Errorf("%s is the vault itself, not a further one", address))
 	}
-	store, err := open(ctx, inv, address)
+	store, err := open(ctx, inv, address, function.KeyFurther)
 	if err != nil {
 		return nil, fmt.Errorf("a further vault: %w", err)
 	}

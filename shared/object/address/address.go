@@ -7,12 +7,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"net/url"
 	"path/filepath"
 	"strings"
 
 	"github.com/tablevault/tablevault/shared/object"
+	"github.com/tablevault/tablevault/shared/object/bucket"
 	"github.com/tablevault/tablevault/shared/object/dir"
+	"github.com/tablevault/tablevault/shared/object/objectmeter"
 	"github.com/tablevault/tablevault/shared/object/oss"
 	"github.com/tablevault/tablevault/shared/object/s3"
 )
@@ -22,6 +25,8 @@ type Config struct {
 	// Credentials are asked for before each request to a bucket of OSS, and S3 before each to one of S3, so that they can
 	// change under way. What the address does not need may be nil.
 	Credentials, S3 func(context.Context) (Credentials, error)
+	// Meter, if given, counts what is asked of the store.
+	Meter *objectmeter.Meter
 }
 
 // Credentials sign the requests to a bucket. Token is empty unless they are temporary.
@@ -53,6 +58,9 @@ func Open(ctx context.Context, address string, config Config) (object.Store, err
 		if err != nil {
 			return nil, err
 		}
+		if config.Meter != nil {
+			return config.Meter.Store(store), nil
+		}
 		return store, nil
 	case "s3":
 		c, err := s3.Parse(address)
@@ -62,7 +70,7 @@ func Open(ctx context.Context, address string, config Config) (object.Store, err
 		if config.S3 == nil {
 			return nil, fmt.Errorf("address of an object store %q: no keys for S3 were given", address)
 		}
-		c.Cold = data
+		c.Cold, c.Transport = data, config.transport()
 		c.Credentials = func(ctx context.Context) (s3.Credentials, error) {
 			now, err := config.S3(ctx)
 			return s3.Credentials(now), err
@@ -80,7 +88,7 @@ func Open(ctx context.Context, address string, config Config) (object.Store, err
 		if config.Credentials == nil {
 			return nil, fmt.Errorf("address of an object store %q: no keys for OSS were given", address)
 		}
-		c.Cold = data
+		c.Cold, c.Transport = data, config.transport()
 		c.Credentials = func(ctx context.Context) (oss.Credentials, error) {
 			now, err := config.Credentials(ctx)
 			return oss.Credentials(now), err
@@ -95,6 +103,14 @@ func Open(ctx context.Context, address string, config Config) (object.Store, err
 	default:
 		return nil, fmt.Errorf("address of an object store %q: unknown scheme %q; known are file, oss and s3", address, u.Scheme)
 	}
+}
+
+// transport is how a bucket is reached.
+func (c Config) transport() http.RoundTripper {
+	if c.Meter == nil {
+		return nil
+	}
+	return c.Meter.Transport(bucket.Transport())
 }
 
 // data reports whether an object of a vault is rows, which are most of its bytes and read in a restore only, and not one

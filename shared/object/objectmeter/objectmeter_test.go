@@ -3,6 +3,8 @@ package objectmeter_test
 import (
 	"fmt"
 	"io"
+	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 
@@ -91,5 +93,55 @@ func TestUsage(t *testing.T) {
 	check("deleting")
 	if got, want := s.Usage().Sub(before), (objectmeter.Usage{Delete: objectmeter.Count{Requests: 1}}); got != want {
 		t.Errorf("the delete alone: %+v, want %+v", got, want)
+	}
+}
+
+// On the wire every request counts where it belongs, with the bytes of its content, whether of OSS or of S3.
+func TestTransport(t *testing.T) {
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		io.Copy(io.Discard, r.Body)
+		if r.URL.Path == "/missing" {
+			w.WriteHeader(http.StatusNotFound)
+		}
+		if r.Method != http.MethodHead {
+			io.WriteString(w, "0123456789")
+		}
+	}))
+	defer server.Close()
+	one := func(bytes int64) objectmeter.Count { return objectmeter.Count{Requests: 1, Bytes: bytes} }
+	for _, c := range []struct {
+		method, path, body string
+		want               objectmeter.Usage
+	}{
+		{"PUT", "/a", "1234", objectmeter.Usage{Create: one(4)}},
+		{"POST", "/a?uploads", "", objectmeter.Usage{Create: one(0)}},
+		{"PUT", "/a?partNumber=1&uploadId=u", "123", objectmeter.Usage{Create: one(3)}},
+		{"POST", "/a?uploadId=u", "<xml/>", objectmeter.Usage{Create: one(6)}},
+		{"DELETE", "/a?uploadId=u", "", objectmeter.Usage{Delete: one(0)}},
+		{"DELETE", "/a?versionId=v", "", objectmeter.Usage{Delete: one(0)}},
+		{"GET", "/a", "", objectmeter.Usage{Open: one(10)}},
+		{"GET", "/missing", "", objectmeter.Usage{Open: one(0)}},
+		{"HEAD", "/a", "", objectmeter.Usage{Stat: one(0)}},
+		{"GET", "/a?uploadId=u", "", objectmeter.Usage{Stat: one(0)}},
+		{"GET", "/?versioning", "", objectmeter.Usage{Stat: one(0)}},
+		{"GET", "/?list-type=2&prefix=x", "", objectmeter.Usage{List: one(0)}},
+		{"GET", "/?uploads&prefix=x", "", objectmeter.Usage{List: one(0)}},
+		{"GET", "/?versions", "", objectmeter.Usage{List: one(0)}},
+	} {
+		var meter objectmeter.Meter
+		client := &http.Client{Transport: meter.Transport(http.DefaultTransport)}
+		r, err := http.NewRequestWithContext(t.Context(), c.method, server.URL+c.path, strings.NewReader(c.body))
+		if err != nil {
+			t.Fatal(err)
+		}
+		answer, err := client.Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		io.Copy(io.Discard, answer.Body)
+		answer.Body.Close()
+		if got := meter.Usage(); got != c.want {
+			t.Errorf("%s %s counts as %+v, want %+v", c.method, c.path, got, c.want)
+		}
 	}
 }

@@ -38,6 +38,7 @@ import (
 	"github.com/aws/smithy-go/middleware"
 
 	"github.com/tablevault/tablevault/shared/object"
+	"github.com/tablevault/tablevault/shared/object/bucket"
 	"github.com/tablevault/tablevault/shared/object/multipart"
 )
 
@@ -266,28 +267,11 @@ func New(c Config) (*Store, error) {
 	if c.Credentials == nil {
 		return nil, fmt.Errorf("bucket %s: no credentials", c.Bucket)
 	}
-	transport := c.Transport
-	if transport == nil {
-		transport = &http.Transport{
-			Proxy:                 http.ProxyFromEnvironment,
-			DialContext:           (&net.Dialer{Timeout: 10 * time.Second, KeepAlive: 15 * time.Second}).DialContext,
-			TLSHandshakeTimeout:   10 * time.Second,
-			ExpectContinueTimeout: time.Second,
-			ResponseHeaderTimeout: time.Minute,
-			MaxIdleConnsPerHost:   64,
-			IdleConnTimeout:       30 * time.Second,
-			ForceAttemptHTTP2:     false,
-			// What is stored is compressed already, and a decoded answer would not have the length it announced.
-			DisableCompression: true,
-			WriteBufferSize:    64 << 10,
-			ReadBufferSize:     64 << 10,
-		}
-	}
 	options := s3.Options{
 		Region:       c.Region,
 		UsePathStyle: c.PathStyle,
 		Credentials:  aws.CredentialsProviderFunc(c.credentials),
-		HTTPClient:   &http.Client{Transport: transport, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }},
+		HTTPClient:   bucket.Client(c.Transport),
 		// Each request is tried once here: what may be tried again is decided in one place, by do.
 		Retryer: aws.NopRetryer{},
 		// Checksums are given with each body, and compared for whole objects.
