@@ -735,11 +735,11 @@ func (u *upload) finish() (vault.Object, error) {
 }
 
 // abort breaks the object off, so that nothing of it is stored, and returns
-// what the store had to say, if it was the first to fail.
+// what the store had to say, if the cause does not say it.
 func (u *upload) abort(cause error) error {
 	u.pipe.CloseWithError(cause)
 	s := <-u.stored
-	if s.err != nil && !errors.Is(s.err, cause) {
+	if s.err != nil && !errors.Is(s.err, cause) && !errors.Is(cause, s.err) {
 		return s.err
 	}
 	return nil
