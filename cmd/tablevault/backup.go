@@ -140,11 +140,20 @@ func backupTable(ctx context.Context, s *streams, site *site, name string, cmd f
 			return nil, fmt.Errorf("%w; the backup %s goes on without this command, which resumes it if it is given again", err, r.Backup)
 		}
 		next := backupReply{}
-		if err := site.call(ctx, function.Command{Kind: function.KindTick, Backup: string(r.Backup)}, &next); err != nil {
+		if err := site.call(ctx, function.Command{Kind: function.KindTick, Backup: string(r.Backup), Settings: since(r.Since)}, &next); err != nil {
 			return nil, err
 		}
 		r = next
 	}
+}
+
+// since is the settings of the ticks that follow a command: when the functions
+// took it, so that what had failed for good before is tried again.
+func since(at time.Time) json.RawMessage {
+	if at.IsZero() {
+		return nil
+	}
+	return fmt.Appendf(nil, `{"since":%q}`, at.Format(time.RFC3339Nano))
 }
 
 // lookEvery is how often a command looks at what it waits for.

@@ -116,7 +116,7 @@ func restoreTo(ctx context.Context, s *streams, site *site, cmd function.Command
 			return nil, fmt.Errorf("%w; give the same command again to go on with restore %s", err, r.Restore)
 		}
 		next := backup.RestoreProgress{}
-		if err := site.call(ctx, function.Command{Kind: function.KindRestore, Restore: string(r.Restore)}, &next); err != nil {
+		if err := site.call(ctx, function.Command{Kind: function.KindRestore, Restore: string(r.Restore), Settings: since(r.Since)}, &next); err != nil {
 			return nil, err
 		}
 		r = next

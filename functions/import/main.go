@@ -68,6 +68,9 @@ func restore(ctx context.Context, inv *function.Invocation, cmd function.Command
 		if err != nil {
 			return parts.Fail(backup.RestoreProgress{}, err)
 		}
+		if i.Since, err = parts.Since(cmd); err != nil {
+			return nil, err
+		}
 		progress, err := i.Tick(ctx, run, id)
 		return parts.Fail(progress, err)
 	}
@@ -90,6 +93,7 @@ func restore(ctx context.Context, inv *function.Invocation, cmd function.Command
 	if err != nil {
 		return parts.Fail(backup.RestoreProgress{}, err)
 	}
+	i.Since = time.Now()
 	progress, err := i.Tick(ctx, run, plan.Restore)
 	return parts.Fail(progress, err)
 }

@@ -88,6 +88,7 @@ func begin(ctx context.Context, inv *function.Invocation, cmd function.Command) 
 	if time.Since(plan.Created) > parts.Resumed {
 		p.Stale = parts.Resumed
 	}
+	p.Since = time.Now()
 	b := vault.Backup{Table: id, ID: plan.Backup}
 	progress, err := p.Tick(ctx, parts.Run(inv), b)
 	return parts.Fail(reply{plan.Backup, id.String(), progress}, err)
@@ -108,6 +109,9 @@ func tick(ctx context.Context, inv *function.Invocation, cmd function.Command) (
 		p, err := planner(inv, repo, b.Table.Instance)
 		if err != nil {
 			return parts.Fail(reply{}, err)
+		}
+		if p.Since, err = parts.Since(cmd); err != nil {
+			return nil, err
 		}
 		progress, err := p.Tick(ctx, parts.Run(inv), b)
 		return parts.Fail(reply{b.ID, b.Table.String(), progress}, err)

@@ -570,6 +570,53 @@ func TestWorkersThatDie(t *testing.T) {
 	w.sealed(p, b)
 }
 
+// TestGivenAgain has a segment fail for good. Ticks leave it alone; those that
+// belong to a command that a person gave after that try it once more, and report
+// its next failure.
+func TestGivenAgain(t *testing.T) {
+	w := newWorld(t)
+	w.quiet = true
+	w.keyed(intKey, ints(100))
+	p := w.planner()
+	b := w.plan(p, vault.Settings{Lanes: 1})
+	tick := func(state string, dispatched int) {
+		t.Helper()
+		if progress := w.tickBackup(p, b); progress.State != state || progress.Dispatched != dispatched {
+			t.Fatalf("want it %s, with %d dispatched: %+v", state, dispatched, progress)
+		}
+	}
+	fail := func() {
+		t.Helper()
+		work, ok := w.take()
+		w.drain()
+		w.tables.Fault = func(c backuptest.Call) error {
+			if c.Name == "Scan" {
+				return table.ErrPermission
+			}
+			return nil
+		}
+		if _, err := w.exporter().Export(t.Context(), w.run(), work); !ok || !errors.Is(err, table.ErrPermission) {
+			t.Fatal(ok, err)
+		}
+		w.tables.Fault = nil
+		w.advance(time.Minute)
+	}
+	tick(backup.StateRunning, 1)
+	fail()
+	tick(backup.StateFailed, 0)
+	p.Since = w.clock()
+	tick(backup.StateRunning, 1)
+	tick(backup.StateRunning, 1) // its worker has not begun yet
+	w.advance(time.Second)
+	fail()
+	tick(backup.StateFailed, 0)
+	p.Since = w.clock()
+	tick(backup.StateRunning, 1)
+	p.Since = time.Time{}
+	w.work()
+	tick(backup.StateSealed, 0)
+}
+
 // TestBudgetIsDivided gives each worker its share of the table's read units, and
 // never has more workers than it was divided over.
 func TestBudgetIsDivided(t *testing.T) {

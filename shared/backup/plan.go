@@ -34,6 +34,9 @@ type Planner struct {
 	// though the platform might let it run on; zero leaves it to the platform's
 	// time limit. Work that is done twice is done once in effect.
 	Stale time.Duration
+	// Since is when a person gave the command anew: segments that failed for good
+	// before it are tried again.
+	Since time.Time
 	// Workers is how many segments may be worked on at a time, 0 for any number.
 	Workers int
 	// Slow is the age below which no segment is asked to split, 0 for DefaultSlow.
@@ -220,6 +223,8 @@ type Progress struct {
 	Pace      *Pace           `json:"pace,omitempty"`
 	Manifest  *vault.Manifest `json:"manifest,omitempty"`
 	LastError string          `json:"last_error,omitempty"`
+	// Since is the planner's, for the ticks that follow a person's command.
+	Since time.Time `json:"since,omitzero"`
 }
 
 // Pace says what holds workers back.
@@ -321,7 +326,7 @@ func (p *Planner) survey(ctx context.Context, run Run, b vault.Backup) (*survey,
 	if err != nil {
 		return s, err
 	}
-	s.plan, s.progress = plan, Progress{State: StateRunning}
+	s.plan, s.progress = plan, Progress{State: StateRunning, Since: p.Since}
 	rolled, err := p.rolledUp(ctx, b)
 	if err != nil {
 		return s, what(err)
@@ -368,7 +373,7 @@ func (p *Planner) survey(ctx context.Context, run Run, b vault.Backup) (*survey,
 }
 
 func (p *Planner) dispatch(b vault.Backup) dispatch {
-	return dispatch{Repo: p.Repo, Log: b.Log(), Stale: p.Stale, Most: p.Workers}
+	return dispatch{Repo: p.Repo, Log: b.Log(), Stale: p.Stale, Since: p.Since, Most: p.Workers}
 }
 
 // start dispatches at most n of the segments that nobody works on.
@@ -595,6 +600,7 @@ type dispatch struct {
 	Repo  *Repository
 	Log   vault.Log
 	Stale time.Duration
+	Since time.Time
 	// Most is how many segments are kept ready, 0 for all.
 	Most int
 
@@ -645,8 +651,8 @@ func (d *dispatch) failed(reason string, over bool) {
 
 // look sorts the open segments of a group. A start is live until the platform
 // ends it, unless a failure says that it is over. A segment whose newest start
-// failed for good is reported and, unless starts have gone stale by order of
-// the caller, left alone. All others are ready.
+// failed for good is reported and left alone, unless it failed before Since, or
+// starts have gone stale by order of the caller. All others are ready.
 func (d *dispatch) look(ctx context.Context, run Run, group int, open []vault.SegmentID) error {
 	starts, err := d.Repo.notes(ctx, string(d.Log)+"starts/", group)
 	if err != nil {
@@ -671,7 +677,7 @@ func (d *dispatch) look(ctx context.Context, run Run, group int, open []vault.Se
 				if _, err := d.Repo.read(ctx, d.Log.Failure(id, f.last), &note); err != nil {
 					return err
 				}
-				over := (note.Permanent || f.count >= maxFailures) && d.Stale == 0
+				over := (note.Permanent || f.count >= maxFailures) && d.Stale == 0 && !note.Began.Before(d.Since)
 				if d.failed(note.Error, over); over {
 					continue
 				}

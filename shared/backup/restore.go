@@ -31,6 +31,9 @@ type Importer struct {
 	// though the platform might let it run on; zero leaves it to the platform's
 	// time limit.
 	Stale time.Duration
+	// Since is when a person gave the command anew: segments that failed for good
+	// before it are tried again.
+	Since time.Time
 	// Workers is how many segments may be worked on at a time, 0 for any number.
 	Workers int
 	// Known are further vaults that backups are copied to. A restore reads from
@@ -84,6 +87,8 @@ type RestoreProgress struct {
 	Waiting   string       `json:"waiting,omitempty"`
 	Proof     *vault.Proof `json:"proof,omitempty"`
 	LastError string       `json:"last_error,omitempty"`
+	// Since is the importer's, for the ticks that follow a person's command.
+	Since time.Time `json:"since,omitzero"`
 	// over says that nothing comes after this, whatever is mended.
 	over bool
 }
@@ -252,7 +257,7 @@ func (i *Importer) Tick(ctx context.Context, run Run, id vault.RestoreID) (Resto
 }
 
 func (i *Importer) tick(ctx context.Context, run Run, id vault.RestoreID) (RestoreProgress, error) {
-	progress := RestoreProgress{Restore: id}
+	progress := RestoreProgress{Restore: id, Since: i.Since}
 	p, err := i.Repo.RestorePlan(ctx, id)
 	if err != nil {
 		return progress, err
@@ -443,7 +448,7 @@ func byGroup(p *vault.RestorePlan, open func(vault.RestoreSegment) bool) [][]vau
 
 func (i *Importer) dispatch(ctx context.Context, run Run, log vault.Log, open [][]vault.SegmentID,
 	work func(vault.SegmentID, int) Work, progress *RestoreProgress) error {
-	d := dispatch{Repo: i.Repo, Log: log, Stale: i.Stale, Most: i.Workers}
+	d := dispatch{Repo: i.Repo, Log: log, Stale: i.Stale, Since: i.Since, Most: i.Workers}
 	for _, segments := range open {
 		if err := d.look(ctx, run, segments[0].Group(), segments); err != nil {
 			return err

@@ -213,6 +213,16 @@ func Settings(cmd function.Command, to any) error {
 	return nil
 }
 
+// Since reads from the settings of a tick when a person gave the command that it
+// belongs to, as the reply to that said.
+func Since(cmd function.Command) (time.Time, error) {
+	var settings struct {
+		Since time.Time `json:"since"`
+	}
+	err := Settings(cmd, &settings)
+	return settings.Since, err
+}
+
 // Fail marks the errors that trying again can't mend.
 func Fail[T any](reply T, err error) (any, error) {
 	if err == nil {
