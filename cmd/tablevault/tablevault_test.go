@@ -19,9 +19,16 @@ import (
 	"github.com/tablevault/tablevault/local/stack"
 )
 
+// binariesVariable names, in the environment of a test that runs in a process of
+// its own, where the functions are that were built for all.
+const binariesVariable = "TABLEVAULT_TEST_BINARIES"
+
 // TestMain builds the functions once.
 func TestMain(m *testing.M) {
 	os.Exit(func() int {
+		if binDir = os.Getenv(binariesVariable); binDir != "" {
+			return m.Run()
+		}
 		dir, clean, err := binaries(context.Background())
 		if err != nil {
 			fmt.Fprintln(os.Stderr, err)
