@@ -180,6 +180,7 @@ type instance struct {
 	taped              *tablestore.Client // for rows
 	sdk                *sdk.TableStoreClient
 	tape               *tape
+	server             *ots.Server
 	rows, bytes        int
 }
 
@@ -208,7 +209,7 @@ func newInstance(b *testing.B, shape plainbuffertest.Shape, pages int) *instance
 	if err2 != nil {
 		b.Fatal(err2)
 	}
-	i := &instance{tape: newTape(), rows: pages * shape.PerPage}
+	i := &instance{tape: newTape(), server: server, rows: pages * shape.PerPage}
 	s := plainbuffer.NewScanner(nil)
 	for _, p := range shape.Pages(pages) {
 		i.bytes += len(p) - plainbuffer.HeaderSize

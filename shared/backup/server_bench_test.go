@@ -1,0 +1,190 @@
+package backup_test
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/tablevault/tablevault/local/ots"
+	"github.com/tablevault/tablevault/shared/backup"
+	"github.com/tablevault/tablevault/shared/sidebyside"
+	"github.com/tablevault/tablevault/shared/tablestore"
+)
+
+// A recorder is a transport that keeps the requests of one operation.
+type recorder struct {
+	next http.RoundTripper
+	path string
+	mu   sync.Mutex
+	all  []recordedRequest
+}
+
+type recordedRequest struct {
+	request *http.Request // without a body
+	body    []byte
+}
+
+func (r *recorder) RoundTrip(q *http.Request) (*http.Response, error) {
+	if q.URL.Path != r.path {
+		return r.next.RoundTrip(q)
+	}
+	body, err := io.ReadAll(q.Body)
+	if err != nil {
+		return nil, err
+	}
+	if err := q.Body.Close(); err != nil {
+		return nil, err
+	}
+	kept := q.Clone(context.WithoutCancel(q.Context()))
+	kept.Body, kept.ContentLength = nil, int64(len(body))
+	r.mu.Lock()
+	r.all = append(r.all, recordedRequest{kept, body})
+	r.mu.Unlock()
+	q = q.Clone(q.Context())
+	q.Body = io.NopCloser(bytes.NewReader(body))
+	return r.next.RoundTrip(q)
+}
+
+// through is the workshop with clients whose requests go through the recorder.
+func (w *workshop) through(b *testing.B, r *recorder) *workshop {
+	b.Helper()
+	c, err := tablestore.New(tablestore.Config{
+		Endpoint: w.server.URL(), Instance: "local", Transport: r,
+		Credentials: func(context.Context) (tablestore.Credentials, error) {
+			return tablestore.Credentials{ID: ots.DefaultKeyID, Secret: ots.DefaultKeySecret}, nil
+		},
+	})
+	if err != nil {
+		b.Fatal(err)
+	}
+	i := *w.instance
+	i.Client, i.taped = c, c
+	return &workshop{instance: &i, repo: w.repo, n: w.n + 1000}
+}
+
+// serve answers recorded requests, eight at a time as workers send them, and
+// keeps nothing of the answers.
+func serve(s *ots.Server, all []recordedRequest) error {
+	var group errgroup.Group
+	group.SetLimit(8)
+	for _, r := range all {
+		group.Go(func() error {
+			q := *r.request
+			q.Body = io.NopCloser(bytes.NewReader(r.body))
+			w := nowhere{header: http.Header{}}
+			if s.ServeHTTP(&w, &q); w.status != http.StatusOK {
+				return fmt.Errorf("%s is answered %d", q.URL.Path, w.status)
+			}
+			return nil
+		})
+	}
+	return group.Wait()
+}
+
+// nowhere is a ResponseWriter that keeps nothing but the status.
+type nowhere struct {
+	header http.Header
+	status int
+}
+
+func (w *nowhere) Header() http.Header         { return w.header }
+func (w *nowhere) WriteHeader(status int)      { w.status = status }
+func (w *nowhere) Write(b []byte) (int, error) { return len(b), nil }
+
+// BenchmarkServerBesideWorkers holds the local Tablestore against the workers
+// that it is there to test: what an export takes of a core over what serving its
+// pages takes, and the same of an import and its batches, in memory and in a
+// folder. With a core for each, a worker waits for the server where a ratio is
+// below 1.
+//
+//	go test -run '^$' -bench ServerBeside -benchtime 1x -cpu 1 ./shared/backup
+func BenchmarkServerBesideWorkers(b *testing.B) {
+	forSpeedShapes(b, func(b *testing.B, w *workshop) {
+		source, err := w.export(b.Context()) // all requests, for the tape
+		if err != nil {
+			b.Fatal(err)
+		}
+		pages := &recorder{next: w.server, path: "/GetRange"}
+		if _, err := w.through(b, pages).export(b.Context()); err != nil {
+			b.Fatal(err)
+		}
+		if progress, err := w.planner().Tick(b.Context(), w.run(), source); err != nil || progress.Manifest == nil {
+			b.Fatalf("the backup is not sealed: %+v, %v", progress, err)
+		}
+		// Each import goes into a table of its own, whose name its batches have.
+		begin := func(w *workshop, name string) (load func() error, err error) {
+			i := &backup.Importer{Repo: w.repo, Tables: w, Work: w, Log: slog.New(slog.DiscardHandler)}
+			target := benchID
+			target.Table = name
+			plan, err := i.Begin(b.Context(), w.run(), backup.RestoreRequest{Backup: source, Target: target, At: time.Now()})
+			if err != nil {
+				return nil, err
+			}
+			return func() error {
+				for _, s := range plan.Segments {
+					if _, err := i.Import(b.Context(), w.run(), backup.Work{Restore: plan.Restore, Segment: s.ID}); err != nil {
+						return err
+					}
+				}
+				return nil
+			}, nil
+		}
+		batches := &recorder{next: w.server, path: "/BatchWriteRow"}
+		load, err := begin(w.through(b, batches), "recorded")
+		if err == nil {
+			err = load()
+		}
+		if err != nil {
+			b.Fatal(err)
+		}
+		if len(pages.all) == 0 || len(batches.all) == 0 {
+			b.Fatalf("%d pages and %d batches are recorded", len(pages.all), len(batches.all))
+		}
+		take := func(config func() ots.Config) func() (time.Duration, error) {
+			return func() (time.Duration, error) {
+				s, err := ots.New(config())
+				if err != nil {
+					return 0, err
+				}
+				d, err2 := w.server.Engine().Definition("recorded")
+				if err2 != nil {
+					return 0, err2
+				}
+				fresh := *d
+				if err := s.Engine().CreateTable(&fresh); err != nil {
+					return 0, err
+				}
+				took, err := sidebyside.CPU(func() error { return serve(s, batches.all) })
+				if err != nil {
+					return 0, err
+				}
+				return took, s.Close()
+			}
+		}
+		n := 0
+		times := sidebyside.Measure(b, 5,
+			sidebyside.Here("serve", func() error { return serve(w.server, pages.all) }),
+			sidebyside.Here("export", func() error { _, err := w.export(b.Context()); return err }),
+			sidebyside.Work{Name: "take", Do: take(func() ots.Config { return ots.Config{} })},
+			sidebyside.Work{Name: "take-durably", Do: take(func() ots.Config { return ots.Config{Dir: b.TempDir()} })},
+			sidebyside.Work{Name: "import", Do: func() (time.Duration, error) {
+				n++
+				load, err := begin(w, fmt.Sprint("taped", n))
+				if err != nil {
+					return 0, err
+				}
+				return sidebyside.CPU(load)
+			}})
+		times.Report(b, "export", "serve")
+		times.Report(b, "import", "take")
+		times.Report(b, "import", "take-durably")
+	})
+}
