@@ -23,6 +23,7 @@ import (
 
 // TestSwitchesOfWrites makes one write under each switch and without it.
 func TestSwitchesOfWrites(t *testing.T) {
+	t.Parallel()
 	now := newClock(time.UnixMilli(1_700_000_000_750))
 	at := now.millis()
 	s := start(t, ots.Config{Now: now.now})
@@ -86,6 +87,7 @@ func TestSwitchesOfWrites(t *testing.T) {
 
 // TestDocumentedLimits proves the lower limits of reads.
 func TestDocumentedLimits(t *testing.T) {
+	t.Parallel()
 	s := start(t, ots.Config{})
 	c := connect(s)
 	create(t, c, tablestore.TableOption{}, text)
@@ -117,6 +119,7 @@ func TestDocumentedLimits(t *testing.T) {
 // TestKindsOfSplitPoints proves that the ranges between points of every kind
 // hold the rows of the table once.
 func TestKindsOfSplitPoints(t *testing.T) {
+	t.Parallel()
 	s := start(t, ots.Config{})
 	c := connect(s)
 	create(t, c, tablestore.TableOption{}, text, integer)
@@ -164,6 +167,7 @@ func TestKindsOfSplitPoints(t *testing.T) {
 // TestReadyCodes proves that a new table refuses reads and writes with any of
 // the service's errors.
 func TestReadyCodes(t *testing.T) {
+	t.Parallel()
 	for code, status := range map[string]int{"": 404, engine.CodePartitionNotReady: 503, engine.CodeObjectNotExist: 404} {
 		s := start(t, ots.Config{Behavior: engine.Behavior{ReadyDelay: time.Hour, ReadyCode: code}})
 		c := connect(s)
@@ -180,6 +184,7 @@ func TestReadyCodes(t *testing.T) {
 // TestThrottledRanges proves that a range ends its page where the capacity
 // does, and goes on when there is more.
 func TestThrottledRanges(t *testing.T) {
+	t.Parallel()
 	now := newClock(time.UnixMilli(1_700_000_000_000))
 	s := start(t, ots.Config{Now: now.now, Statuses: map[string]int{engine.CodeOperationThrottled: 429}})
 	c := connect(s)
@@ -210,6 +215,7 @@ func TestThrottledRanges(t *testing.T) {
 
 // TestReservedCapacity proves what becomes of capacity that is asked for.
 func TestReservedCapacity(t *testing.T) {
+	t.Parallel()
 	now := newClock(time.Unix(1_700_000_000, 0))
 	s := start(t, ots.Config{Now: now.now})
 	c := connect(s)
@@ -244,6 +250,7 @@ func TestReservedCapacity(t *testing.T) {
 }
 
 func TestLeastTTL(t *testing.T) {
+	t.Parallel()
 	s := start(t, ots.Config{Behavior: engine.Behavior{MinTTL: 86400}})
 	c := connect(s)
 	create(t, c, tablestore.TableOption{TimeToAlive: 86400}, text)
@@ -260,6 +267,7 @@ func TestLeastTTL(t *testing.T) {
 // TestAnswersToVersion4 proves both ways to sign the answer to a request that
 // is signed in version 4, and the header that may have any value.
 func TestAnswersToVersion4(t *testing.T) {
+	t.Parallel()
 	for _, v4 := range []bool{false, true} {
 		s := start(t, ots.Config{SignV4Answers: v4, ContentType: "application/x-protobuf"})
 		var answer *http.Response
@@ -305,6 +313,7 @@ func (f roundTrip) RoundTrip(r *http.Request) (*http.Response, error) { return f
 
 // TestRefusedQueries proves the words of queries that cannot be.
 func TestRefusedQueries(t *testing.T) {
+	t.Parallel()
 	s := start(t, ots.Config{})
 	create(t, connect(s), tablestore.TableOption{}, text)
 	number := func(n int64) *int64 { return &n }

@@ -69,6 +69,7 @@ func connectTo(url string) *tablestore.TableStoreClient {
 // TestKill kills a durable server while ten clients write, again and again, and
 // proves that every write that was acknowledged is there.
 func TestKill(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	type written struct {
 		mu   sync.Mutex
@@ -138,6 +139,7 @@ func TestKill(t *testing.T) {
 // TestRestart proves that everything but the clock's own is kept: tables,
 // options, indexes, counters.
 func TestRestart(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	describeAll := func(s *ots.Server) string {
 		return describeRaw(t, s, "t").String()

@@ -16,6 +16,7 @@ import (
 // TestFaults makes one write under each fault, and looks what the client hears
 // and whether the row is there.
 func TestFaults(t *testing.T) {
+	t.Parallel()
 	s := start(t, ots.Config{})
 	c := connect(s)
 	create(t, c, tablestore.TableOption{}, text)
@@ -72,6 +73,7 @@ func TestFaults(t *testing.T) {
 }
 
 func TestFaultsOfRows(t *testing.T) {
+	t.Parallel()
 	s := start(t, ots.Config{})
 	c := connect(s)
 	create(t, c, tablestore.TableOption{}, text)
@@ -100,6 +102,7 @@ func TestFaultsOfRows(t *testing.T) {
 
 // TestCallsAreNumbered proves that a number means the same request each time.
 func TestCallsAreNumbered(t *testing.T) {
+	t.Parallel()
 	s := start(t, ots.Config{})
 	c := connect(s)
 	create(t, c, tablestore.TableOption{}, text)

@@ -124,6 +124,7 @@ func serve(t *testing.T, s *ots.Server, op string, body []byte) int {
 
 // TestMutatedRequests does for a moment what FuzzServe does for long.
 func TestMutatedRequests(t *testing.T) {
+	t.Parallel()
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
 	rng := rand.New(rand.NewPCG(seed, 0))
@@ -165,6 +166,7 @@ func TestMutatedRequests(t *testing.T) {
 // TestMessageBounds sends messages that a decoder without bounds dies of, or
 // takes a hundred times their memory for.
 func TestMessageBounds(t *testing.T) {
+	t.Parallel()
 	s, err := ots.New(ots.Config{})
 	ok(t, err)
 	defer func() { ok(t, s.Close()) }()

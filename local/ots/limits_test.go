@@ -2,7 +2,9 @@ package ots_test
 
 import (
 	"fmt"
+	"io"
 	"math"
+	"net/http"
 	"strings"
 	"testing"
 	"time"
@@ -19,6 +21,7 @@ import (
 // TestLimitsOfRows holds each limit of a row against every operation that takes
 // one, at the limit and one beyond it.
 func TestLimitsOfRows(t *testing.T) {
+	t.Parallel()
 	c := connect(start(t, ots.Config{}))
 	create(t, c, tablestore.TableOption{MaxVersion: 5, DeviationCellVersionInSec: anyTime}, text)
 	columns := func(n int) (cells []cell) {
@@ -94,6 +97,7 @@ func TestLimitsOfRows(t *testing.T) {
 }
 
 func TestInfinitiesInKeys(t *testing.T) {
+	t.Parallel()
 	s := start(t, ots.Config{})
 	c := connect(s)
 	create(t, c, tablestore.TableOption{}, text)
@@ -115,6 +119,7 @@ func TestInfinitiesInKeys(t *testing.T) {
 }
 
 func TestLimitsOfBatches(t *testing.T) {
+	t.Parallel()
 	s := start(t, ots.Config{})
 	c := connect(s)
 	create(t, c, tablestore.TableOption{}, text)
@@ -196,6 +201,7 @@ func TestLimitsOfBatches(t *testing.T) {
 // TestBrokenCells flips each bit of a put's row: none is accepted as another
 // row.
 func TestBrokenCells(t *testing.T) {
+	t.Parallel()
 	s := start(t, ots.Config{})
 	create(t, connect(s), tablestore.TableOption{DeviationCellVersionInSec: anyTime}, text)
 	good := block([]plainbuffer.Cell{keyCell("pk1", "a")}, plainbuffer.Cell{Name: []byte("c"), Type: plainbuffer.String, Data: []byte("value"), HasValue: true, Timestamp: 5, HasTimestamp: true})
@@ -221,6 +227,7 @@ func TestBrokenCells(t *testing.T) {
 
 // TestConsumed proves what operations cost.
 func TestConsumed(t *testing.T) {
+	t.Parallel()
 	c := connect(start(t, ots.Config{}))
 	create(t, c, tablestore.TableOption{}, text)
 	cost := func(u *tablestore.ConsumedCapacityUnit) [2]int { return [2]int{int(u.Read), int(u.Write)} }
@@ -264,6 +271,7 @@ func TestConsumed(t *testing.T) {
 }
 
 func TestThrottling(t *testing.T) {
+	t.Parallel()
 	now := newClock(time.UnixMilli(1_700_000_000_000))
 	s := start(t, ots.Config{Now: now.now, Behavior: engine.Behavior{WriteCapacity: 10, ReadCapacity: 3}})
 	c := connect(s)
@@ -294,4 +302,223 @@ func TestThrottling(t *testing.T) {
 	now.advance(500 * time.Millisecond)
 	ok(t, put(c, key("a"), cell{"c", "v", -1}))
 	page(t, c, key(lowest), key(highest))
+}
+
+// TestLimitsOfTables holds each limit of a table, of its settings and of what a
+// request may hold against the wire, at the limit and one beyond it.
+func TestLimitsOfTables(t *testing.T) {
+	t.Parallel()
+	s := start(t, ots.Config{})
+	type request = otsprotocol.CreateTableRequest
+	column := func(i int) *otsprotocol.PrimaryKeySchema {
+		return &otsprotocol.PrimaryKeySchema{Name: proto.String(fmt.Sprint("pk", i)), Type: otsprotocol.PrimaryKeyType_STRING.Enum()}
+	}
+	good := func() *request {
+		return &request{
+			TableMeta:          &otsprotocol.TableMeta{TableName: proto.String("t"), PrimaryKey: []*otsprotocol.PrimaryKeySchema{column(1)}},
+			ReservedThroughput: &otsprotocol.ReservedThroughput{CapacityUnit: &otsprotocol.CapacityUnit{Read: proto.Int32(0), Write: proto.Int32(0)}},
+			TableOptions:       &otsprotocol.TableOptions{TimeToLive: proto.Int32(-1), MaxVersions: proto.Int32(1)},
+		}
+	}
+	key := func(n int) func(*request) {
+		return func(r *request) {
+			r.TableMeta.PrimaryKey = nil
+			for i := range n {
+				r.TableMeta.PrimaryKey = append(r.TableMeta.PrimaryKey, column(i))
+			}
+		}
+	}
+	name := func(n int) func(*request) {
+		return func(r *request) { r.TableMeta.TableName = proto.String(strings.Repeat("n", n)) }
+	}
+	keyName := func(n int) func(*request) {
+		return func(r *request) { r.TableMeta.PrimaryKey[0].Name = proto.String(strings.Repeat("n", n)) }
+	}
+	defined := func(n int) func(*request) {
+		return func(r *request) {
+			for i := range n {
+				r.TableMeta.DefinedColumn = append(r.TableMeta.DefinedColumn, &otsprotocol.DefinedColumnSchema{Name: proto.String(fmt.Sprint("d", i)), Type: otsprotocol.DefinedColumnType_DCT_STRING.Enum()})
+			}
+		}
+	}
+	ttl := func(n int32) func(*request) {
+		return func(r *request) { r.TableOptions.TimeToLive = &n }
+	}
+	versions := func(n int32) func(*request) {
+		return func(r *request) { r.TableOptions.MaxVersions = &n }
+	}
+	deviation := func(n int64) func(*request) {
+		return func(r *request) { r.TableOptions.DeviationCellVersionInSec = &n }
+	}
+	capacity := func(read, write int32) func(*request) {
+		return func(r *request) {
+			r.ReservedThroughput.CapacityUnit = &otsprotocol.CapacityUnit{Read: &read, Write: &write}
+		}
+	}
+	stream := func(hours int32) func(*request) {
+		return func(r *request) {
+			r.StreamSpec = &otsprotocol.StreamSpecification{EnableStream: proto.Bool(true), ExpirationTime: &hours}
+		}
+	}
+	const (
+		keyCount = "The number of primary key columns must be in range: [1, 4]."
+		window   = "The maximum deviation must be in range [0, INT64_MAX/1000000]."
+		badTTL   = "TimeToLive cannot be 0 or less than -1."
+		hours    = "Stream expiration time must be in range: [1, 168]."
+	)
+	for _, test := range []struct {
+		name string
+		in   func(*request) // nil if there is no such limit
+		out  func(*request)
+		text string
+	}{
+		{"name of a table", name(255), name(256), "Invalid table name: '" + strings.Repeat("n", 256) + "'."},
+		{"name of no byte", name(1), name(0), "Invalid table name: ''."},
+		{"name of a key's column", keyName(255), keyName(256), "Invalid column name: '" + strings.Repeat("n", 256) + "'."},
+		{"columns of a key", key(4), key(5), keyCount},
+		{"columns of no key", key(1), key(0), keyCount},
+		{"defined columns", defined(32), defined(33), "The number of defined columns must be in range: [0, 32]."},
+		{"least TTL", ttl(1), ttl(0), badTTL},
+		{"no TTL", ttl(-1), ttl(-2), badTTL},
+		{"versions", versions(1), versions(0), "The maximum versions cannot be less than or equal to 0."},
+		{"most versions", versions(math.MaxInt32), versions(-1), "The maximum versions cannot be less than or equal to 0."},
+		{"deviation", deviation(math.MaxInt64 / 1000000), deviation(math.MaxInt64/1000000 + 1), window},
+		{"least deviation", deviation(0), deviation(-1), window},
+		{"read units", capacity(100000, 0), capacity(100001, 0), "Read capacity unit must be in range: [0, 100000]."},
+		{"write units", capacity(0, 100000), capacity(0, 100001), "Write capacity unit must be in range: [0, 100000]."},
+		{"negative units", capacity(0, 0), capacity(0, -1), "Invalid Capacity Unit:-1. Capacity Unit must be nonnegative."},
+		{"hours of a stream", stream(168), stream(169), hours},
+		{"least hours of a stream", stream(1), stream(0), hours},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			r := good()
+			test.out(r)
+			if err := send(t, s, "CreateTable", r, nil); err.GetCode() != badParameter || err.GetMessage() != test.text {
+				t.Errorf("beyond the limit: %v, want %q", err, test.text)
+			}
+			r = good()
+			test.in(r)
+			if err := send(t, s, "CreateTable", r, nil); err != nil {
+				t.Fatalf("at the limit: %v", err)
+			}
+			if err := send(t, s, "DeleteTable", &otsprotocol.DeleteTableRequest{TableName: r.TableMeta.TableName}, nil); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+// TestSizesOfRequests holds the bytes of writes and of requests against their
+// limits.
+func TestSizesOfRequests(t *testing.T) {
+	t.Parallel()
+	s := start(t, ots.Config{})
+	c := connect(s)
+	create(t, c, tablestore.TableOption{DeviationCellVersionInSec: anyTime}, text)
+	// Two names of one byte, two timestamps, and the key beside the values.
+	values := func(total int) []cell {
+		rest := total - len("pk1") - len("a") - 2*(1+8)
+		return []cell{{"c", strings.Repeat("v", 2<<20), 1}, {"d", strings.Repeat("v", rest-2<<20), 1}}
+	}
+	const most = 4 << 20
+	for op, write := range map[string]func(cells []cell) error{
+		"PutRow":    func(cells []cell) error { return put(c, key("a"), cells...) },
+		"UpdateRow": func(cells []cell) error { return update(c, key("a"), cells...) },
+	} {
+		t.Run(op, func(t *testing.T) {
+			ok(t, write(values(most)))
+			want(t, write(values(most+1)), 400, badParameter, fmt.Sprintf("The total data size of %s request exceeds the limit, limit size: 4194304, data size: 4194305.", op))
+		})
+	}
+	for size, code := range map[int]string{5 << 20: badParameter, 5<<20 + 1: "OTSRequestBodyTooLarge"} {
+		t.Run(fmt.Sprint(size, " bytes"), func(t *testing.T) {
+			res, err := http.DefaultClient.Do(requestBytes(t, s.URL(), "PutRow", make([]byte, size)))
+			ok(t, err)
+			defer res.Body.Close()
+			body, err := io.ReadAll(res.Body)
+			ok(t, err)
+			var got otsprotocol.Error
+			ok(t, proto.Unmarshal(body, &got))
+			if got.GetCode() != code {
+				t.Errorf("the answer is %v, want %s", &got, code)
+			}
+			if code == badParameter {
+				return
+			}
+			if res.StatusCode != 413 || got.GetMessage() != "The size of POST data is too large." {
+				t.Errorf("the answer is %d %v", res.StatusCode, &got)
+			}
+		})
+	}
+}
+
+// TestTableOperations holds the number of operations on tables in a second
+// against the limit.
+func TestTableOperations(t *testing.T) {
+	t.Parallel()
+	now := newClock(time.UnixMilli(1_700_000_000_000))
+	s := start(t, ots.Config{Now: now.now, Behavior: engine.Behavior{TableOperations: 10}})
+	c := connect(s)
+	for second := range 2 {
+		for i := range 10 {
+			if _, err := c.ListTable(); err != nil {
+				t.Fatalf("operation %d of second %d: %v", i, second, err)
+			}
+			now.advance(50 * time.Millisecond)
+		}
+		_, err := c.ListTable()
+		want(t, err, 403, "OTSQuotaExhausted", "Too frequent table operations.")
+		now.advance(time.Second)
+	}
+}
+
+// TestUnitsAtTheirEdges proves at which byte another capacity unit begins: a
+// unit is 4 KiB of names and values, and of eight bytes for each version where
+// the table keeps several or lets them expire.
+func TestUnitsAtTheirEdges(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		options tablestore.TableOption
+		version int // bytes of a version where rows are kept
+	}{
+		"one version":      {tablestore.TableOption{}, 0},
+		"several versions": {tablestore.TableOption{MaxVersion: 2}, 8},
+		"a TTL":            {tablestore.TableOption{TimeToAlive: 86400}, 8},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := connect(start(t, ots.Config{}))
+			create(t, c, test.options, text)
+			// A row of so many bytes: pk1, its value, c, its value, a version.
+			row := func(name string, size int) *tablestore.PutRowChange {
+				return putChange(key(name), cell{"c", strings.Repeat("v", size-len("pk1")-len(name)-len("c")-test.version), -1})
+			}
+			for size, units := range map[int]int32{100: 1, 4096: 1, 4097: 2, 8192: 2, 8193: 3} {
+				res, err := c.PutRow(&tablestore.PutRowRequest{PutRowChange: row("a", size)})
+				ok(t, err)
+				if got := res.ConsumedCapacityUnit; got.Write != units || got.Read != 0 {
+					t.Errorf("to put %d bytes costs %+v, want %d written", size, got, units)
+				}
+			}
+			batch := &tablestore.BatchWriteRowRequest{}
+			batch.AddRowChange(row("a", 4097))
+			batch.AddRowChange(row("b", 50))
+			batch.AddRowChange(deleteChange(key("c")))
+			res, err := c.BatchWriteRow(batch)
+			ok(t, err)
+			var costs []int32
+			for _, r := range res.TableToRowsResult["t"] {
+				costs = append(costs, r.ConsumedCapacityUnit.Write)
+			}
+			equal(t, "units of a batch's rows", costs, []int32{2, 1, 1})
+			// A range counts its rows together, and what it reads: names and
+			// values.
+			total := 4097 + 50 - 2*test.version
+			for extra, units := range map[int]int32{4096*2 - total: 2, 4096*2 - total + 1: 3} {
+				ok(t, put(c, key("c"), cell{"c", strings.Repeat("v", extra-5), -1}))
+				if got := page(t, c, key(lowest), key(highest)).ConsumedCapacityUnit; got.Read != units || got.Write != 0 {
+					t.Errorf("a range of %d bytes costs %+v, want %d read", total+extra, got, units)
+				}
+			}
+		})
+	}
 }

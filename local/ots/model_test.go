@@ -99,11 +99,13 @@ func (m *model) update(row int, cells []cell, now int64) {
 // keys of its own, and compares every read with the model. Between rounds the
 // clock moves on, so that cells expire.
 func TestModel(t *testing.T) {
+	t.Parallel()
 	for name, config := range map[string]struct {
 		dir    bool
 		rounds int
 	}{"memory": {false, 40}, "file": {true, 4}} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			seed := uint64(time.Now().UnixNano())
 			t.Logf("seed %d", seed)
 			now := newClock(time.UnixMilli(1_700_000_000_000))

@@ -25,6 +25,7 @@ import (
 )
 
 func TestRefusedRequests(t *testing.T) {
+	t.Parallel()
 	keys := []ots.Key{
 		{ID: ots.DefaultKeyID, Secret: ots.DefaultKeySecret},
 		{ID: "temporary", Secret: "s", Token: "token", Expires: time.Now().Add(time.Hour)},
@@ -150,6 +151,7 @@ func TestRefusedRequests(t *testing.T) {
 }
 
 func TestAcceptedSignatures(t *testing.T) {
+	t.Parallel()
 	s := start(t, ots.Config{Keys: []ots.Key{{ID: "id", Secret: "secret"}, {ID: "sts", Secret: "secret", Token: "token"}}})
 	for name, credentials := range map[string]common.Credentials{
 		"v1":             &common.DefaultCredentials{AccessKeyID: "id", AccessKeySecret: "secret"},
@@ -181,6 +183,7 @@ func (p provider) GetCredentials() common.Credentials { return p.c }
 // TestAnswers proves what strict clients check of each answer, by their own
 // rules: the headers, the checksum of the body, and the signature.
 func TestAnswers(t *testing.T) {
+	t.Parallel()
 	s := start(t, ots.Config{})
 	create(t, connect(s), tablestore.TableOption{}, tablestore.PrimaryKeyType_STRING)
 	for _, test := range []struct {
@@ -234,6 +237,7 @@ func TestAnswers(t *testing.T) {
 }
 
 func TestCompression(t *testing.T) {
+	t.Parallel()
 	s := start(t, ots.Config{})
 	c := connect(s)
 	create(t, c, tablestore.TableOption{}, tablestore.PrimaryKeyType_STRING)
@@ -301,6 +305,7 @@ func resign(r *http.Request) {
 }
 
 func TestPermissions(t *testing.T) {
+	t.Parallel()
 	s := start(t, ots.Config{Keys: []ots.Key{
 		{ID: ots.DefaultKeyID, Secret: ots.DefaultKeySecret},
 		{ID: "reader", Secret: "s", Deny: []ots.Rule{{Operation: "*Table", Table: "?*"}, {Operation: "*Write*"}, {Operation: "PutRow", Table: "t"}}},

@@ -24,6 +24,7 @@ const (
 
 // TestCellsOfARow writes every type of value and reads it back.
 func TestCellsOfARow(t *testing.T) {
+	t.Parallel()
 	c := connect(start(t, ots.Config{}))
 	create(t, c, tablestore.TableOption{MaxVersion: 3, DeviationCellVersionInSec: anyTime}, text, integer, binary)
 	pk := key("", int64(math.MinInt64), []byte{0, 255})
@@ -46,6 +47,7 @@ func TestCellsOfARow(t *testing.T) {
 }
 
 func TestVersions(t *testing.T) {
+	t.Parallel()
 	c := connect(start(t, ots.Config{}))
 	create(t, c, tablestore.TableOption{MaxVersion: 3, DeviationCellVersionInSec: anyTime}, text)
 	pk := key("a")
@@ -96,6 +98,7 @@ func TestVersions(t *testing.T) {
 // TestDeletesActByArrival proves that a delete hides nothing that is written
 // after it, whatever the timestamps.
 func TestDeletesActByArrival(t *testing.T) {
+	t.Parallel()
 	c := connect(start(t, ots.Config{}))
 	create(t, c, tablestore.TableOption{MaxVersion: 3, DeviationCellVersionInSec: anyTime}, text)
 	pk := key("a")
@@ -123,6 +126,7 @@ func TestDeletesActByArrival(t *testing.T) {
 }
 
 func TestEmptyRows(t *testing.T) {
+	t.Parallel()
 	s := start(t, ots.Config{})
 	c := connect(s)
 	create(t, c, tablestore.TableOption{DeviationCellVersionInSec: anyTime}, text)
@@ -160,6 +164,7 @@ func TestEmptyRows(t *testing.T) {
 }
 
 func TestTimestampWindow(t *testing.T) {
+	t.Parallel()
 	now := newClock(time.UnixMilli(1_700_000_000_123))
 	s := start(t, ots.Config{Now: now.now})
 	c := connect(s)
@@ -217,6 +222,7 @@ func TestTimestampWindow(t *testing.T) {
 }
 
 func TestTTL(t *testing.T) {
+	t.Parallel()
 	for _, hide := range []bool{false, true} {
 		t.Run(fmt.Sprintf("hide rows %v", hide), func(t *testing.T) {
 			now := newClock(time.UnixMilli(1_700_000_000_000))
@@ -261,6 +267,7 @@ func TestTTL(t *testing.T) {
 }
 
 func TestConditions(t *testing.T) {
+	t.Parallel()
 	c := connect(start(t, ots.Config{}))
 	create(t, c, tablestore.TableOption{MaxVersion: 3, DeviationCellVersionInSec: anyTime}, text)
 	value := func(name string, op tablestore.ComparatorType, v any) *tablestore.SingleColumnCondition {
@@ -348,6 +355,7 @@ func TestConditions(t *testing.T) {
 }
 
 func TestIncrement(t *testing.T) {
+	t.Parallel()
 	c := connect(start(t, ots.Config{}))
 	create(t, c, tablestore.TableOption{}, text)
 	add := func(by int64) (int64, error) {
@@ -382,6 +390,7 @@ func TestIncrement(t *testing.T) {
 }
 
 func TestAutoIncrement(t *testing.T) {
+	t.Parallel()
 	c := connect(start(t, ots.Config{}))
 	meta := &tablestore.TableMeta{TableName: "t"}
 	meta.AddPrimaryKeyColumn("pk1", text)
@@ -430,6 +439,7 @@ func TestAutoIncrement(t *testing.T) {
 }
 
 func TestRange(t *testing.T) {
+	t.Parallel()
 	c := connect(start(t, ots.Config{}))
 	create(t, c, tablestore.TableOption{DeviationCellVersionInSec: anyTime}, text, integer)
 	for _, s := range []string{"a", "a\x00", "a\x00b", "aa", "b", ""} {
@@ -480,6 +490,7 @@ func TestRange(t *testing.T) {
 }
 
 func TestColumnsOfARead(t *testing.T) {
+	t.Parallel()
 	c := connect(start(t, ots.Config{}))
 	create(t, c, tablestore.TableOption{DeviationCellVersionInSec: anyTime}, text)
 	ok(t, put(c, key("a"), cell{"c1", "1", 1}, cell{"c2", "2", 1}, cell{"c3", "3", 1}, cell{"d", "4", 1}))
@@ -524,6 +535,7 @@ func TestColumnsOfARead(t *testing.T) {
 // TestPageLimits proves where pages end: at 5000 rows, and before the row that
 // would make 4 MiB too many.
 func TestPageLimits(t *testing.T) {
+	t.Parallel()
 	s := start(t, ots.Config{})
 	c := connect(s)
 	create(t, c, tablestore.TableOption{}, integer)
@@ -582,6 +594,7 @@ func TestPageLimits(t *testing.T) {
 // TestTokens reads rows that do not fit into a page, in pages that end inside
 // of them.
 func TestTokens(t *testing.T) {
+	t.Parallel()
 	s := start(t, ots.Config{})
 	c := connect(s)
 	create(t, c, tablestore.TableOption{MaxVersion: 2, DeviationCellVersionInSec: anyTime}, text)
@@ -669,6 +682,7 @@ func TestTokens(t *testing.T) {
 }
 
 func TestBatches(t *testing.T) {
+	t.Parallel()
 	s := start(t, ots.Config{})
 	c := connect(s)
 	create(t, c, tablestore.TableOption{MaxVersion: 100, DeviationCellVersionInSec: anyTime}, text)

@@ -26,6 +26,7 @@ func describe(t testing.TB, c *tablestore.TableStoreClient, name string) *tables
 }
 
 func TestTables(t *testing.T) {
+	t.Parallel()
 	now := newClock(time.UnixMilli(1_700_000_000_000))
 	s := start(t, ots.Config{Now: now.now})
 	c := connect(s)
@@ -107,6 +108,7 @@ func TestTables(t *testing.T) {
 }
 
 func TestRefusedTables(t *testing.T) {
+	t.Parallel()
 	s := start(t, ots.Config{})
 	c := connect(s)
 	column := func(name string, kind otsprotocol.PrimaryKeyType) *otsprotocol.PrimaryKeySchema {
@@ -195,6 +197,7 @@ func TestRefusedTables(t *testing.T) {
 }
 
 func TestReadiness(t *testing.T) {
+	t.Parallel()
 	now := newClock(time.UnixMilli(1_700_000_000_000))
 	s := start(t, ots.Config{Now: now.now, Behavior: engine.Behavior{ReadyDelay: time.Minute}})
 	c := connect(s)
@@ -209,6 +212,7 @@ func TestReadiness(t *testing.T) {
 }
 
 func TestDefinedColumns(t *testing.T) {
+	t.Parallel()
 	c := connect(start(t, ots.Config{}))
 	create(t, c, tablestore.TableOption{}, text)
 	add := func(name string, kind tablestore.DefinedColumnType) error {
@@ -230,6 +234,7 @@ func TestDefinedColumns(t *testing.T) {
 // TestSplits proves that the ranges between split points cover the table once
 // and are of about the size that was asked for.
 func TestSplits(t *testing.T) {
+	t.Parallel()
 	s := start(t, ots.Config{})
 	c := connect(s)
 	create(t, c, tablestore.TableOption{}, text, integer)
@@ -305,6 +310,7 @@ func engineError(err *engine.Error) error {
 
 // TestPartitions proves that a table that grows is cut, and where.
 func TestPartitions(t *testing.T) {
+	t.Parallel()
 	s := start(t, ots.Config{Behavior: engine.Behavior{SplitSize: 1 << 20}})
 	c := connect(s)
 	create(t, c, tablestore.TableOption{}, text)
@@ -336,6 +342,7 @@ func TestPartitions(t *testing.T) {
 }
 
 func TestSecondaryIndexes(t *testing.T) {
+	t.Parallel()
 	now := newClock(time.UnixMilli(1_700_000_000_000))
 	s := start(t, ots.Config{Now: now.now, Behavior: engine.Behavior{IndexDelay: time.Minute}})
 	c := connect(s)
@@ -491,6 +498,7 @@ func cellValues(columns []*tablestore.AttributeColumn) (out []any) {
 // TestIndexBuildBesideWriters proves that an index that is built while rows are
 // written has exactly what the table has.
 func TestIndexBuildBesideWriters(t *testing.T) {
+	t.Parallel()
 	s := start(t, ots.Config{})
 	c := connect(s)
 	meta := &tablestore.TableMeta{TableName: "t"}
