@@ -223,6 +223,14 @@ func (c *call) inflate() *engine.Error {
 	return nil
 }
 
+// enterAny is enter for a request that may be of no table, "".
+func (c *call) enterAny(table string) *engine.Error {
+	if table == "" {
+		return c.enter()
+	}
+	return c.enter(table)
+}
+
 // enter is called by each operation once it knows its tables: it asks for
 // permission and lets a fault strike.
 func (c *call) enter(tables ...string) *engine.Error {

@@ -58,13 +58,7 @@ func (c *call) listSearchIndex() *engine.Error {
 	if err := c.decode(&req); err != nil {
 		return err
 	}
-	var err *engine.Error
-	if table := req.GetTableName(); table != "" {
-		err = c.enter(table)
-	} else {
-		err = c.enter()
-	}
-	if err != nil {
+	if err := c.enterAny(req.GetTableName()); err != nil {
 		return err
 	}
 	found, err := c.server.engine.SearchIndexes(req.GetTableName())

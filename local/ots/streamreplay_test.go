@@ -781,9 +781,12 @@ func TestStreamReplay(t *testing.T) {
 			now := newClock(time.UnixMilli(1_700_000_000_000))
 			config := ots.Config{Now: now.now, Behavior: v.behavior}
 			config.Behavior.Stream = v.stream
-			steps, odds := 500, 90
-			if v.file {
+			steps, odds := 300, 60
+			switch {
+			case v.file:
 				config.Dir, steps, odds = t.TempDir(), 200, 50
+			case v.auto: // whose changes are mostly refused
+				steps, odds = 800, 100
 			}
 			s, err := ots.New(config)
 			ok(t, err)

@@ -12,13 +12,7 @@ func (c *call) listStream() *engine.Error {
 	if err := c.decode(&req); err != nil {
 		return err
 	}
-	var err *engine.Error
-	if table := req.GetTableName(); table != "" {
-		err = c.enter(table)
-	} else {
-		err = c.enter()
-	}
-	if err != nil {
+	if err := c.enterAny(req.GetTableName()); err != nil {
 		return err
 	}
 	streams, err := c.server.engine.Streams(req.GetTableName())
@@ -94,7 +88,7 @@ func (c *call) getShardIterator() *engine.Error {
 	if err := c.decode(&req); err != nil {
 		return err
 	}
-	if err := c.enterStream(req.GetStreamId()); err != nil {
+	if err := c.enterAny(c.server.engine.StreamTable(req.GetStreamId())); err != nil {
 		return err
 	}
 	it, token, err := c.server.engine.ShardIterator(req.GetStreamId(), req.GetShardId(), engine.Seek{Timestamp: req.Timestamp, Token: req.GetToken()})
@@ -110,14 +104,6 @@ func (c *call) getShardIterator() *engine.Error {
 		res.NextToken = proto.String(token)
 	}
 	return c.send(res)
-}
-
-// enterStream is enter for the table of a stream, which there may not be.
-func (c *call) enterStream(stream string) *engine.Error {
-	if table := c.server.engine.StreamTable(stream); table != "" {
-		return c.enter(table)
-	}
-	return c.enter()
 }
 
 // The wire's numbers of what a change did.
@@ -136,7 +122,7 @@ func (c *call) getStreamRecord() *engine.Error {
 	if refused != nil {
 		return c.refuse(refused)
 	}
-	if err := c.enterStream(it.Stream); err != nil {
+	if err := c.enterAny(c.server.engine.StreamTable(it.Stream)); err != nil {
 		return err
 	}
 	if req.Limit != nil && req.GetLimit() < 1 {

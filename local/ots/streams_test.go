@@ -125,6 +125,9 @@ func TestStreamLifecycle(t *testing.T) {
 		w.refused("DescribeStream", &otsprotocol.DescribeStreamRequest{StreamId: &id}, badParameter, "Invalid stream id: "+id+".")
 		w.refused("GetShardIterator", iteratorRequest(id, shardID(id, 0)), badParameter, "Invalid stream id: "+id+".")
 		w.refused("GetStreamRecord", recordsRequest(next), engine.CodeTrimmedData, trimmed)
+		s.Engine().SetBehavior(engine.Behavior{Stream: engine.StreamBehavior{Delay: time.Second, LostIterators: true}})
+		w.refused("GetStreamRecord", recordsRequest(next), badParameter, "Invalid stream id: "+id+".")
+		s.Engine().SetBehavior(engine.Behavior{Stream: engine.StreamBehavior{Delay: time.Second}})
 	}
 	gone()
 	var list otsprotocol.ListStreamResponse

@@ -32,7 +32,7 @@ func (c *call) commitTransaction() *engine.Error {
 	if err := c.decode(&req); err != nil {
 		return err
 	}
-	if err := c.enterTransaction(req.GetTransactionId()); err != nil {
+	if err := c.enterAny(c.server.engine.TransactionTable(req.GetTransactionId())); err != nil {
 		return err
 	}
 	return c.server.engine.CommitTransaction(req.GetTransactionId())
@@ -43,17 +43,8 @@ func (c *call) abortTransaction() *engine.Error {
 	if err := c.decode(&req); err != nil {
 		return err
 	}
-	if err := c.enterTransaction(req.GetTransactionId()); err != nil {
+	if err := c.enterAny(c.server.engine.TransactionTable(req.GetTransactionId())); err != nil {
 		return err
 	}
 	return c.server.engine.AbortTransaction(req.GetTransactionId())
-}
-
-// enterTransaction enters with the table of a transaction, if there is one of
-// the id.
-func (c *call) enterTransaction(id string) *engine.Error {
-	if table := c.server.engine.TransactionTable(id); table != "" {
-		return c.enter(table)
-	}
-	return c.enter()
 }

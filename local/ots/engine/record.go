@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"encoding/binary"
 	"math"
+	"slices"
 
 	"github.com/tablevault/tablevault/shared/plainbuffer"
 )
@@ -117,4 +118,28 @@ func appendRecord(b []byte, key, cells []plainbuffer.Cell) []byte {
 	w.End(false)
 	s.put(w.Buf[start:], keySize(key))
 	return w.Buf
+}
+
+// newest is a block of a row's key and of the newest versions of some columns,
+// as far as they are from since or later.
+func newest(row *plainbuffer.Row, columns []string, since int64) []byte {
+	b := plainbuffer.Builder{Buf: plainbuffer.AppendHeader(nil)}
+	b.Begin()
+	for i := range row.Key {
+		b.Cell(&row.Key[i])
+	}
+	marked := false
+	for i := range row.Cells {
+		cell := &row.Cells[i]
+		if i > 0 && bytes.Equal(cell.Name, row.Cells[i-1].Name) || cell.Timestamp < since || !slices.Contains(columns, string(cell.Name)) {
+			continue
+		}
+		if !marked {
+			b.Attributes()
+			marked = true
+		}
+		b.Cell(cell)
+	}
+	b.End(false)
+	return b.Buf
 }

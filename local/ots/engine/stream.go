@@ -38,6 +38,9 @@ type StreamBehavior struct {
 	// Seeks is how many answers a search for a timestamp gives that hold a token
 	// instead of the iterator.
 	Seeks int
+	// LostIterators answers an iterator of a stream that is gone as the stream's
+	// id is answered, as invalid. By default what it leads to is trimmed.
+	LostIterators bool
 	// StrictStart refuses an iterator at a time before the retention's, even
 	// where nothing was trimmed since. By default only what was lost is refused.
 	StrictStart bool
@@ -277,11 +280,13 @@ func (s *StreamSettings) shard(id string) (int, *Error) {
 func (e *Engine) Stream(id string) (*StreamDescription, *Error) {
 	_, d := e.findStream(id)
 	if d == nil {
-		return nil, invalid("Invalid stream id: %s.", id)
+		return nil, noStream(id)
 	}
 	s := d.describeStream(e.now())
 	return &s, nil
 }
+
+func noStream(id string) *Error { return invalid("Invalid stream id: %s.", id) }
 
 func (e *Engine) findStream(id string) (*Table, *Definition) {
 	e.mu.RLock()

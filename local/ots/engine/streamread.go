@@ -71,7 +71,7 @@ type Seek struct {
 func (e *Engine) ShardIterator(stream, shard string, seek Seek) (_ *Iterator, token string, _ *Error) {
 	t, d := e.findStream(stream)
 	if d == nil {
-		return nil, "", invalid("Invalid stream id: %s.", stream)
+		return nil, "", noStream(stream)
 	}
 	s := &d.Stream
 	n, err := s.shard(shard)
@@ -168,7 +168,11 @@ func (e *Engine) ReadStream(it *Iterator, limit int) (*StreamPage, *Error) {
 		most = min(most, limit)
 	}
 	t, d := e.findStream(it.Stream)
-	if d == nil {
+	switch {
+	case d != nil:
+	case behavior.LostIterators:
+		return nil, noStream(it.Stream)
+	default:
 		return nil, errTrimmed
 	}
 	s := &d.Stream

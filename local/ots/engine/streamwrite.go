@@ -3,7 +3,6 @@ package engine
 import (
 	"bytes"
 	"encoding/binary"
-	"slices"
 	"time"
 
 	"github.com/tablevault/tablevault/local/ots/kv"
@@ -145,26 +144,7 @@ func (w *writer) origin(old record) ([]byte, error) {
 	if _, err := plainbuffer.Scan(old.row(), &row); err != nil {
 		return nil, err
 	}
-	b := plainbuffer.Builder{Buf: plainbuffer.AppendHeader(nil)}
-	b.Begin()
-	for i := range row.Key {
-		b.Cell(&row.Key[i])
-	}
-	marked := false
-	for i := range row.Cells {
-		cell := &row.Cells[i]
-		newest := i == 0 || !bytes.Equal(cell.Name, row.Cells[i-1].Name)
-		if !newest || cell.Timestamp < w.expiry || !slices.Contains(l.stream.Columns, string(cell.Name)) {
-			continue
-		}
-		if !marked {
-			b.Attributes()
-			marked = true
-		}
-		b.Cell(cell)
-	}
-	b.End(false)
-	return b.Buf, nil
+	return newest(&row, l.stream.Columns, w.expiry), nil
 }
 
 // add stages one record.

@@ -761,25 +761,7 @@ func (w *writer) answer(c *Change) {
 		if _, err := plainbuffer.Scan(record(c.record).row(), &row); err != nil {
 			return
 		}
-		b := plainbuffer.Builder{Buf: plainbuffer.AppendHeader(nil)}
-		b.Begin()
-		for i := range row.Key {
-			b.Cell(&row.Key[i])
-		}
-		marked := false
-		for i := range row.Cells {
-			cell := &row.Cells[i]
-			if i > 0 && bytes.Equal(cell.Name, row.Cells[i-1].Name) || !slices.Contains(c.ReturnColumns, string(cell.Name)) {
-				continue
-			}
-			if !marked {
-				b.Attributes()
-				marked = true
-			}
-			b.Cell(cell)
-		}
-		b.End(false)
-		c.Outcome.Row = b.Buf
+		c.Outcome.Row = newest(&row, c.ReturnColumns, math.MinInt64)
 	}
 }
 
