@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"encoding/json"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"strings"
@@ -26,6 +27,11 @@ const (
 
 func TestMain(m *testing.M) {
 	if dir := os.Getenv(crashDir); dir != "" {
+		// It must not outlive a test that is killed.
+		go func() {
+			_, _ = io.Copy(io.Discard, os.Stdin)
+			os.Exit(0)
+		}()
 		config := ots.Config{Dir: dir}
 		err := json.Unmarshal([]byte(cmp.Or(os.Getenv(crashBehavior), "{}")), &config.Behavior)
 		if err != nil {
@@ -52,6 +58,8 @@ func startProcess(t *testing.T, dir string, env ...string) (cmd *exec.Cmd, url s
 	cmd = exec.Command(os.Args[0])
 	cmd.Env = append(append(os.Environ(), crashDir+"="+dir), env...)
 	cmd.Stderr = os.Stderr
+	_, err := cmd.StdinPipe() // open for as long as this process is there
+	ok(t, err)
 	out, err := cmd.StdoutPipe()
 	ok(t, err)
 	ok(t, cmd.Start())
