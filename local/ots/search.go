@@ -252,7 +252,7 @@ func (c *call) search() *engine.Error {
 	if err != nil {
 		return err
 	}
-	sq := &engine.SearchQuery{Limit: defaultSearchRows, Offset: int(q.GetOffset()), Count: q.GetGetTotalCount()}
+	sq := &engine.SearchQuery{Limit: defaultSearchRows, Offset: int(q.GetOffset()), Count: q.GetGetTotalCount() || tracksTotal(req.SearchQuery)}
 	if q.Limit != nil {
 		sq.Limit = int(q.GetLimit())
 	}
@@ -286,6 +286,21 @@ func (c *call) search() *engine.Error {
 		IsAllSucceeded: proto.Bool(true), TotalHits: proto.Int64(page.Total), Rows: page.Rows,
 		NextToken: searchToken(sq.Backward, page.Next), Consumed: consumed(page.Read, 0),
 	})
+}
+
+// trackTotal is the field of a search in which newer SDKs than Go's ask for the
+// number of rows: up to how many it shall be exact, -1 for not at all.
+const trackTotal = 13
+
+// tracksTotal says whether a search, which was decoded before, asks so.
+func tracksTotal(query []byte) (wanted bool) {
+	_ = each(query, func(number uint64, kind int, value uint64, _ []byte) error {
+		if number == trackTotal && kind == wireVarint {
+			wanted = int32(value) > 0
+		}
+		return nil
+	})
+	return wanted
 }
 
 // searchOrder says whether rows come from the last key on: as the search asks,

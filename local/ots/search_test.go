@@ -413,6 +413,17 @@ func TestSearchPhases(t *testing.T) {
 			t.Errorf("without its state, asked %v: %v", without, d.SyncStat)
 		}
 	}
+	// Newer SDKs have another field for the wish to count.
+	for tracked, total := range map[int32]int64{-1: -1, 1<<31 - 1: 1} {
+		b, err := proto.Marshal(&otsprotocol.SearchQuery{Query: &otsprotocol.Query{Type: otsprotocol.QueryType_MATCH_ALL_QUERY.Enum()}})
+		ok(t, err)
+		b = append(append(b, 13<<3), proto.EncodeVarint(uint64(tracked))...)
+		var res otsprotocol.SearchResponse
+		wireTo(t, s).must("Search", &otsprotocol.SearchRequest{TableName: proto.String("t"), IndexName: proto.String("s"), SearchQuery: b}, &res)
+		if res.GetTotalHits() != total {
+			t.Errorf("tracking %d: %d rows", tracked, res.GetTotalHits())
+		}
+	}
 	now.advance(41 * time.Second)
 	ok(t, put(c, key("b"), cell{"c", "v", -1}))
 	if got := look(); got != "42020803 INCR 1 1 []" {

@@ -16,7 +16,7 @@ import (
 	"github.com/tablevault/tablevault/local/ots"
 )
 
-//go:embed node/check.js node/package.json node/package-lock.json python/requirements.txt java/pom.xml
+//go:embed node/check.js node/package.json node/package-lock.json python/requirements.txt java/pom.xml java/Check.java
 var clientFiles embed.FS
 
 // A client is the SDK of another language. Its commands run in a folder that has
@@ -56,6 +56,7 @@ var clients = []client{
 		install: [][]string{{"mvn", "--quiet", "--batch-mode", "dependency:copy-dependencies", "-DoutputDirectory=sdk"}},
 		hello:   "Hello.java",
 		run:     []string{"java", "-cp", "sdk/*", "Hello.java"},
+		checks:  [][]string{{"java", "-cp", "sdk/*", "Check.java"}},
 	},
 }
 
