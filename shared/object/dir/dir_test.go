@@ -511,6 +511,11 @@ func TestTwoWriters(t *testing.T) {
 	}
 }
 
+// Streaming takes no memory to speak of.
+func TestMemory(t *testing.T) {
+	objecttest.Memory(t, open(t, t.TempDir()), 16<<20)
+}
+
 // The number of open files does not grow with the number of folders used.
 func TestManyFolders(t *testing.T) {
 	s := open(t, t.TempDir())

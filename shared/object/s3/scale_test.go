@@ -3,15 +3,10 @@ package s3_test
 import (
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
-	"math/rand/v2"
 	"net/http"
-	"runtime"
 	"strings"
-	"sync"
 	"testing"
-	"time"
 
 	local "github.com/tablevault/tablevault/local/s3"
 	"github.com/tablevault/tablevault/shared/object"
@@ -55,71 +50,6 @@ func TestConflict(t *testing.T) {
 
 // Streaming takes no more memory for two gigabytes than for ten parts.
 func TestMemory(t *testing.T) {
-	size, most := int64(2<<30), uint64(64<<20)
-	if !objecttest.Full() {
-		size = 100 << 20
-		t.Log("100 MB are streamed; 2 GB with TEST_STORES=full")
-	}
 	_, config := bucket(t, local.Plain)
-	store := open(t, config)
-	runtime.GC()
-	stop := make(chan struct{})
-	var peak, largest uint64
-	var watch sync.WaitGroup
-	watch.Go(func() {
-		var m runtime.MemStats
-		for {
-			runtime.ReadMemStats(&m)
-			peak, largest = max(peak, m.HeapAlloc), max(largest, m.HeapSys-m.HeapReleased)
-			select {
-			case <-stop:
-				return
-			case <-time.After(20 * time.Millisecond):
-			}
-		}
-	})
-	started := time.Now()
-	info, err := store.Create(t.Context(), "large", &noise{left: size})
-	wrote := time.Since(started)
-	if err != nil || info.Size != size {
-		t.Fatalf("Create: %+v, %v", info, err)
-	}
-	started = time.Now()
-	r, _, err := store.Open(t.Context(), "large", 0, -1)
-	if err != nil {
-		t.Fatal(err)
-	}
-	n, err := io.Copy(io.Discard, r)
-	r.Close()
-	read := time.Since(started)
-	if err != nil || n != size {
-		t.Fatalf("read %d bytes: %v", n, err)
-	}
-	close(stop)
-	watch.Wait()
-	mb := func(took time.Duration) float64 { return float64(size) / 1e6 / took.Seconds() }
-	t.Logf("%d MB written at %.0f MB/s and read at %.0f MB/s; live heap at most %.1f MiB, heap at most %.1f MiB",
-		size/1e6, mb(wrote), mb(read), float64(peak)/(1<<20), float64(largest)/(1<<20))
-	if peak > most {
-		t.Errorf("the live heap grew to %d bytes, at most %d are expected", peak, most)
-	}
-}
-
-// noise delivers so many bytes, which differ from part to part.
-type noise struct {
-	left   int64
-	source *rand.ChaCha8
-}
-
-func (n *noise) Read(p []byte) (int, error) {
-	if n.left == 0 {
-		return 0, io.EOF
-	}
-	if n.source == nil {
-		n.source = rand.NewChaCha8([32]byte{1})
-	}
-	p = p[:min(int64(len(p)), n.left)]
-	n.source.Read(p[:min(8, len(p))])
-	n.left -= int64(len(p))
-	return len(p), nil
+	objecttest.Memory(t, open(t, config), 64<<20)
 }
