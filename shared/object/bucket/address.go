@@ -77,7 +77,7 @@ func Parse(address, scheme, keys string, more map[string]func(string) error) (Ad
 		"kms_key":       func(v string) error { a.KMSKey = v; return nil },
 		"storage_class": func(v string) error { a.StorageClass = v; return nil },
 		"part_size": func(v string) error {
-			mib, err := number(v, 5, 1024)
+			mib, err := number(v, 1, 1024)
 			a.PartSize = int64(mib) << 20
 			return err
 		},

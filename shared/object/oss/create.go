@@ -3,9 +3,7 @@ package oss
 import (
 	"context"
 	"crypto/md5"
-	"crypto/rand"
 	"encoding/base64"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"hash/crc64"
@@ -14,11 +12,11 @@ import (
 	"net/http"
 	"strconv"
 	"sync"
-	"time"
 
 	"github.com/aliyun/aliyun-oss-go-sdk/oss"
 
 	"github.com/tablevault/tablevault/shared/object"
+	"github.com/tablevault/tablevault/shared/object/bucket"
 	"github.com/tablevault/tablevault/shared/object/multipart"
 )
 
@@ -41,13 +39,11 @@ func (s *Store) Create(ctx context.Context, name string, r io.Reader) (object.In
 }
 
 func (s *Store) create(ctx context.Context, name string, r io.Reader) (object.Info, error) {
-	var id [16]byte
-	rand.Read(id[:])
-	t := &target{s: s, name: name, writer: hex.EncodeToString(id[:]), sums: map[int]uint64{}}
+	t := &target{s: s, name: name, writer: bucket.NewWriter(), sums: map[int]uint64{}}
 	size, err := s.uploads.Upload(ctx, r, t)
 	if t.strays {
 		// An upload whose id was lost can only be found by its object's name.
-		sweep, cancel := context.WithTimeout(context.WithoutCancel(ctx), sweepTimeout)
+		sweep, cancel := context.WithTimeout(context.WithoutCancel(ctx), bucket.SweepTimeout)
 		defer cancel()
 		if serr := t.sweep(sweep, err == nil || errors.Is(err, fs.ErrExist)); serr != nil && err != nil {
 			err = fmt.Errorf("%w; and an upload may be left behind: %w", err, serr)
@@ -83,9 +79,6 @@ func (s *Store) confirm(ctx context.Context, t *target, size int64) (object.Info
 	}
 }
 
-// sweepTimeout is the time for finding an upload whose id was lost.
-const sweepTimeout = 10 * time.Second
-
 // ecma is the polynomial of OSS's checksums.
 var ecma = crc64.MakeTable(crc64.ECMA)
 
@@ -105,13 +98,10 @@ type target struct {
 
 var _ multipart.Target = (*target)(nil)
 
-// writerKey is where an object's metadata says which call of Create wrote it.
-const writerKey = "tablevault-writer"
-
 // options are those of a request that begins an object.
 func (t *target) options(ctx context.Context, more ...oss.Option) []oss.Option {
 	c := t.s.config
-	options := append(more, oss.WithContext(ctx), oss.ForbidOverWrite(true), oss.ContentType("application/octet-stream"), oss.Meta(writerKey, t.writer))
+	options := append(more, oss.WithContext(ctx), oss.ForbidOverWrite(true), oss.ContentType("application/octet-stream"), oss.Meta(bucket.WriterKey, t.writer))
 	if c.Encryption != "" {
 		options = append(options, oss.ServerSideEncryption(c.Encryption))
 	}
@@ -226,19 +216,13 @@ func (t *target) Complete(ctx context.Context, upload string, parts []multipart.
 
 // settle finds out who has the name, if the answers leave open whether this call has it.
 func (t *target) settle(ctx context.Context, doubt bool, err error) error {
-	if err == nil || !doubt || ctx.Err() != nil || errors.Is(err, ErrVersions) {
+	if errors.Is(err, ErrVersions) {
 		return err
 	}
-	_, writer, herr := t.s.head(ctx, t.name)
-	switch {
-	case herr != nil:
-		return err // it may come to exist yet, and so nothing is known
-	case writer == t.writer:
-		return nil
-	case errors.Is(err, fs.ErrExist):
-		return err
-	}
-	return fmt.Errorf("%w: %w", fs.ErrExist, err)
+	return bucket.Settle(ctx, doubt, err, t.writer, func() (string, error) {
+		_, writer, err := t.s.head(ctx, t.name)
+		return writer, err
+	})
 }
 
 // Abort gives an upload up, and makes sure that no part which was on its way outlives it.

@@ -4,7 +4,7 @@ import "time"
 
 // Hurry makes a store wait little between attempts, and little for an answer.
 func (s *Store) Hurry() *Store {
-	s.retry.first, s.retry.most, s.retry.limit = time.Millisecond, 4*time.Millisecond, 5*time.Second
+	s.retry.First, s.retry.Most, s.retry.Limit = time.Millisecond, 4*time.Millisecond, 5*time.Second
 	return s
 }
 

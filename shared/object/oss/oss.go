@@ -24,12 +24,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"net/http"
-	"net/url"
 	"regexp"
 	"slices"
-	"strconv"
 	"strings"
 
 	"github.com/aliyun/aliyun-oss-go-sdk/oss"
@@ -46,32 +43,15 @@ type Credentials struct {
 
 // Config says which bucket, and how to keep objects there.
 type Config struct {
-	// Bucket is the bucket's name, and Prefix what stands before every object's name, with no slash at either end. It
-	// may be empty.
-	Bucket, Prefix string
-	// Region is the bucket's region, such as cn-hangzhou. It is part of what is signed.
-	Region string
-	// Endpoint is the address of the store with its scheme; empty means the region's public one, over https.
-	Endpoint string
-	// PathStyle puts the bucket's name into the path and not before the endpoint's name. With an IP address it always
-	// stands in the path.
-	PathStyle bool
+	bucket.Address
 
 	// Encryption is how new objects are encrypted by the store, AES256, KMS or SM4; empty means the bucket's default.
-	// KMSKey is the id of the key for KMS; empty means the service's.
-	Encryption, KMSKey string
-	// StorageClass is that of new objects for which Cold is true; empty means the bucket's default.
-	StorageClass string
-	// Cold says which objects are big and rarely read. None if it is nil.
+	Encryption string
+	// Cold says which objects are big and rarely read, and have the storage class. None if it is nil.
 	Cold func(name string) bool
 	// RetentionDays is for how many days at least the bucket's retention policy, locked, must keep objects from being
 	// deleted; otherwise the bucket is opened for reading only. Zero means that it need have no policy.
 	RetentionDays int
-
-	// PartSize is the length in bytes of the parts in which objects are sent, and Parallel how many are sent at once; zero
-	// means what package multipart does by default. An object has at most ten thousand parts.
-	PartSize int64
-	Parallel int
 
 	// Credentials are asked for before every request, so they may change at any time.
 	Credentials func(context.Context) (Credentials, error)
@@ -98,100 +78,35 @@ var bucketName = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{1,61}[a-z0-9]$`)
 //	kms_key         id of the key for encryption=KMS, which it implies
 //	storage_class   of the data objects: Standard or IA
 //	retention       for how long, such as 30d, the bucket's locked retention policy must at least keep objects
-//	part_size       of the parts in which objects are sent, in MiB: 16
+//	part_size       of the parts in which objects are sent, in MiB: 5
 //	parallel        parts that are sent at once: 4
 //
 // What else a Config has is left for the caller.
 func Parse(address string) (Config, error) {
-	u, err := url.Parse(address)
-	if err != nil {
-		var cause *url.Error
-		if errors.As(err, &cause) {
-			err = cause.Err
+	var c Config
+	a, err := bucket.Parse(address, "oss", "ALIBABA_CLOUD_ACCESS_KEY_ID and ALIBABA_CLOUD_ACCESS_KEY_SECRET", map[string]func(string) error{
+		"encryption": func(v string) error { c.Encryption = v; return nil },
+		"retention":  func(v string) (err error) { c.RetentionDays, err = bucket.Days(v, 25550); return err },
+	})
+	if c.Address = a; err == nil {
+		if c.KMSKey != "" && c.Encryption == "" {
+			c.Encryption = "KMS"
 		}
-		return Config{}, fmt.Errorf("address of a bucket %q: %w", address, err)
+		err = c.check()
 	}
-	c, err := parse(u)
 	if err != nil {
 		return Config{}, fmt.Errorf("address of a bucket %q: %w", address, err)
 	}
 	return c, nil
 }
 
-func parse(u *url.URL) (Config, error) {
-	c := Config{Bucket: u.Host, Prefix: strings.Trim(u.Path, "/")}
-	switch {
-	case u.Scheme != "oss":
-		return c, fmt.Errorf("the scheme is %q, want oss://bucket/prefix?region=…", u.Scheme)
-	case u.User != nil:
-		return c, errors.New("keys do not belong in an address; set ALIBABA_CLOUD_ACCESS_KEY_ID and ALIBABA_CLOUD_ACCESS_KEY_SECRET")
-	case u.Fragment != "":
-		return c, errors.New(`it has a fragment; a "#" in the prefix is written %23`)
-	case u.Opaque != "" || c.Bucket == "":
-		return c, errors.New("it names no bucket, want oss://bucket/prefix?region=…")
-	}
-	query, err := url.ParseQuery(u.RawQuery)
-	if err != nil {
-		return c, fmt.Errorf("its parameters: %w", err)
-	}
-	pathStyle := ""
-	known := map[string]func(string) error{
-		"region":        func(v string) error { c.Region = v; return nil },
-		"endpoint":      func(v string) (err error) { c.Endpoint, err = endpoint(v); return err },
-		"path_style":    func(v string) error { pathStyle = v; return nil },
-		"encryption":    func(v string) error { c.Encryption = v; return nil },
-		"kms_key":       func(v string) error { c.KMSKey = v; return nil },
-		"storage_class": func(v string) error { c.StorageClass = v; return nil },
-		"retention":     func(v string) (err error) { c.RetentionDays, err = days(v); return err },
-		"part_size": func(v string) error {
-			mib, err := number(v, 1, 1024)
-			c.PartSize = int64(mib) << 20
-			return err
-		},
-		"parallel": func(v string) (err error) { c.Parallel, err = number(v, 1, 64); return err },
-	}
-	for name, values := range query {
-		set := known[name]
-		switch {
-		case set == nil:
-			return c, fmt.Errorf("unknown parameter %q; known are encryption, endpoint, kms_key, parallel, part_size, path_style, region, retention and storage_class", name)
-		case len(values) > 1:
-			return c, fmt.Errorf("the parameter %s stands there %d times", name, len(values))
-		case values[0] == "":
-			return c, fmt.Errorf("the parameter %s is empty", name)
-		}
-		if err := set(values[0]); err != nil {
-			return c, fmt.Errorf("%s=%s: %w", name, values[0], err)
-		}
-	}
-	switch pathStyle {
-	case "":
-		c.PathStyle = local(c.Endpoint)
-	case "true", "false":
-		c.PathStyle = pathStyle == "true"
-	default:
-		return c, fmt.Errorf("path_style=%s: want true or false", pathStyle)
-	}
-	if c.KMSKey != "" && c.Encryption == "" {
-		c.Encryption = "KMS"
-	}
-	return c, c.check()
-}
-
 // check finds what is wrong with a configuration by itself.
 func (c Config) check() error {
-	const longest = maxKey - object.MaxName - 1
 	switch {
 	case !bucketName.MatchString(c.Bucket):
 		return fmt.Errorf("%q can't be the name of a bucket: 3 to 63 lower case letters, digits and hyphens", c.Bucket)
-	case c.Region == "":
-		return errors.New("the region is missing; add ?region=, such as region=cn-hangzhou")
-	case strings.ContainsAny(c.Region, "/ .:@?#,"):
-		return fmt.Errorf("region=%s: want a region's name such as cn-hangzhou", c.Region)
 	case strings.HasPrefix(c.Region, "oss-"):
 		return fmt.Errorf("region=%s: want the region without oss-, %s", c.Region, strings.TrimPrefix(c.Region, "oss-"))
-	case len(c.Prefix) > longest:
-		return fmt.Errorf("the prefix has %d bytes, at most %d are allowed", len(c.Prefix), longest)
 	case c.StorageClass != "" && !slices.Contains(storageClasses, c.StorageClass):
 		return fmt.Errorf("storage_class=%s: want one that can be read at once, Standard or IA", c.StorageClass)
 	case c.Encryption != "" && !slices.Contains(encryptions, c.Encryption):
@@ -199,53 +114,11 @@ func (c Config) check() error {
 	case c.KMSKey != "" && c.Encryption != "KMS":
 		return fmt.Errorf("kms_key goes with encryption=KMS, not with encryption=%s", c.Encryption)
 	}
-	if c.Prefix != "" {
-		if err := object.ValidName(c.Prefix); err != nil {
-			return fmt.Errorf("the prefix: %w", err)
-		}
-	}
-	return nil
+	return c.Address.Check(maxKey, "cn-hangzhou")
 }
 
 // maxKey is the length of the longest key of an object in bytes.
 const maxKey = 1023
-
-// endpoint completes and checks the address of a store.
-func endpoint(v string) (string, error) {
-	if !strings.Contains(v, "://") {
-		v = "https://" + v
-	}
-	u, err := url.Parse(v)
-	if err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Hostname() == "" || strings.Trim(u.Path, "/") != "" ||
-		u.RawQuery != "" || u.Fragment != "" || u.User != nil {
-		return "", errors.New("want a host, a host:port, or with http:// before it")
-	}
-	return u.Scheme + "://" + u.Host, nil
-}
-
-// local reports whether an endpoint's name can't have a bucket's name before it.
-func local(endpoint string) bool {
-	u, err := url.Parse(endpoint)
-	return err == nil && (net.ParseIP(u.Hostname()) != nil || u.Hostname() == "localhost")
-}
-
-// days reads a number of days such as 30d.
-func days(v string) (int, error) {
-	text, ok := strings.CutSuffix(v, "d")
-	n, err := strconv.Atoi(text)
-	if !ok || err != nil || n < 1 || n > 25550 {
-		return 0, errors.New("want a number of days from 1d to 25550d")
-	}
-	return n, nil
-}
-
-func number(v string, least, most int) (int, error) {
-	n, err := strconv.Atoi(v)
-	if err != nil || n < least || n > most {
-		return 0, fmt.Errorf("want a number from %d to %d", least, most)
-	}
-	return n, nil
-}
 
 // Store is a bucket.
 type Store struct {
@@ -253,7 +126,7 @@ type Store struct {
 	prefix   string // of keys, ending with a slash unless it is empty
 	endpoint string
 	http     *http.Client
-	retry    retryPolicy
+	retry    bucket.Retry
 	uploads  *multipart.Uploads
 	page     int // names that one request lists
 
@@ -288,7 +161,7 @@ func New(c Config) (*Store, error) {
 	if c.Credentials == nil {
 		return nil, fmt.Errorf("bucket %s: no credentials", c.Bucket)
 	}
-	s := &Store{config: c, endpoint: c.Endpoint, retry: defaultRetry, page: 1000,
+	s := &Store{config: c, endpoint: c.Endpoint, retry: bucket.DefaultRetry(), page: 1000,
 		uploads: multipart.New(multipart.Config{PartSize: c.PartSize, Parallel: c.Parallel})}
 	if s.endpoint == "" {
 		s.endpoint = "https://oss-" + c.Region + ".aliyuncs.com"
@@ -341,12 +214,12 @@ func (s *Store) String() string {
 	return "oss://" + strings.TrimSuffix(s.config.Bucket+"/"+s.prefix, "/")
 }
 
-// bucket is the SDK's handle for one request, with the credentials of the moment. The SDK asks for credentials without a
+// handle is the SDK's for one request, with the credentials of the moment. The SDK asks for credentials without a
 // context, so it is given them.
-func (s *Store) bucket(ctx context.Context) (*oss.Bucket, Credentials, error) {
+func (s *Store) handle(ctx context.Context) (*oss.Bucket, Credentials, error) {
 	now, err := s.config.Credentials(ctx)
 	if err != nil {
-		return nil, now, &credentialsError{err}
+		return nil, now, &bucket.CredentialsError{Cause: err}
 	}
 	if now.ID == "" || now.Secret == "" {
 		return nil, now, errNoKeys

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"hash/crc64"
 	"io"
-	"io/fs"
 	"iter"
 	"net/http"
 	"strconv"
@@ -15,6 +14,7 @@ import (
 	"github.com/aliyun/aliyun-oss-go-sdk/oss"
 
 	"github.com/tablevault/tablevault/shared/object"
+	"github.com/tablevault/tablevault/shared/object/bucket"
 )
 
 // Open opens an object. A stream that breaks off is taken up again where it broke.
@@ -30,44 +30,23 @@ func (s *Store) Open(ctx context.Context, name string, off, n int64) (io.ReadClo
 }
 
 func (s *Store) open(ctx context.Context, name string, off, n int64) (io.ReadCloser, object.Info, error) {
-	if n == 0 || off < 0 {
-		info, _, err := s.head(ctx, name)
-		switch {
-		case err != nil:
-			return nil, info, err
-		case off < 0 || off > info.Size:
-			return nil, info, outside(off, info.Size)
-		case info.Checksum == "":
-			info.Checksum, err = s.compute(ctx, name, info.Size)
-		}
-		return http.NoBody, info, err
+	r, info, err := bucket.Open(ctx, source{s}, name, off, n, s.retry.Attempts)
+	if err == nil && n == 0 && info.Checksum == "" {
+		info.Checksum, err = s.compute(ctx, name, info.Size)
 	}
-	body, info, tag, err := s.get(ctx, name, off, n, "")
-	if errors.Is(err, errRange) {
-		// Nothing begins there: the object ends there, or before.
-		info, _, err := s.head(ctx, name)
-		switch {
-		case err != nil:
-			return nil, info, err
-		case off > info.Size:
-			return nil, info, outside(off, info.Size)
-		case off < info.Size:
-			return nil, info, fmt.Errorf("the store refused to read from byte %d of %d", off, info.Size)
-		}
-		return http.NoBody, info, nil
-	}
-	if err != nil {
-		return nil, info, err
-	}
-	left := info.Size - off
-	if n > 0 {
-		left = min(left, n)
-	}
-	return &reader{s: s, ctx: ctx, name: name, off: off, left: left, tag: tag, body: body}, info, nil
+	return r, info, err
 }
 
-func outside(off, size int64) error {
-	return fmt.Errorf("%w: %d of %d bytes", object.ErrRange, off, size)
+// source is the bucket as it is read.
+type source struct{ s *Store }
+
+func (b source) Head(ctx context.Context, name string) (object.Info, error) {
+	info, _, err := b.s.head(ctx, name)
+	return info, err
+}
+
+func (b source) Get(ctx context.Context, name string, off, n int64, tag string) (io.ReadCloser, object.Info, string, error) {
+	return b.s.get(ctx, name, off, n, tag)
 }
 
 // compute reads an object of which the store has no checksum, as it has of some that were copied.
@@ -87,8 +66,7 @@ func (s *Store) compute(ctx context.Context, name string, size int64) (string, e
 	return checksum(sum.Sum64()), nil
 }
 
-// get asks for n bytes from off on, or for all to the end if n < 0, of the object that has a tag, or of any. The error
-// matches errRange if nothing begins there.
+// get is the Get of [bucket.Source].
 func (s *Store) get(ctx context.Context, name string, off, n int64, tag string) (io.ReadCloser, object.Info, string, error) {
 	var options []oss.Option
 	if tag != "" {
@@ -113,9 +91,9 @@ func (s *Store) get(ctx context.Context, name string, off, n int64, tag string) 
 		got, err := b.DoGetObject(&oss.GetObjectRequest{ObjectKey: s.key(name)}, append(options, oss.WithContext(bodyCtx)))
 		switch _, status := codeOf(err); {
 		case status == http.StatusRequestedRangeNotSatisfiable:
-			return fmt.Errorf("%w: %w", errRange, brief(err))
+			return fmt.Errorf("%w: %w", bucket.ErrRange, brief(err))
 		case status == http.StatusPreconditionFailed:
-			return fmt.Errorf("%w: %w", errChanged, brief(err))
+			return fmt.Errorf("%w: %w", bucket.ErrChanged, brief(err))
 		case err != nil:
 			return err
 		}
@@ -126,7 +104,7 @@ func (s *Store) get(ctx context.Context, name string, off, n int64, tag string) 
 		cancel()
 		return nil, object.Info{}, "", err
 	}
-	body := &stallReader{body: out.Body, cancel: cancel, limit: stallLimit}
+	body := bucket.Body(out.Body, cancel)
 	info := object.Info{Name: name}
 	fail := func(err error) (io.ReadCloser, object.Info, string, error) {
 		body.Close()
@@ -147,111 +125,6 @@ func (s *Store) get(ctx context.Context, name string, off, n int64, tag string) 
 		return fail(fmt.Errorf("asked for bytes from %d on, the store sent %q", off, told))
 	}
 	return body, info, out.Headers.Get("ETag"), nil
-}
-
-// reader reads a part of an object, and asks for the rest when the stream breaks off.
-type reader struct {
-	s    *Store
-	ctx  context.Context
-	name string
-	off  int64
-	left int64
-	tag  string
-	body io.ReadCloser // nil after it broke
-	// broken counts the streams in a row that broke before they delivered anything.
-	broken int
-	err    error
-}
-
-func (r *reader) Read(p []byte) (int, error) {
-	if r.err != nil {
-		return 0, r.err
-	}
-	if err := r.ctx.Err(); err != nil {
-		r.err = fmt.Errorf("read %s: %w", r.name, err)
-		return 0, r.err
-	}
-	if r.left == 0 {
-		return 0, io.EOF
-	}
-	if len(p) == 0 {
-		return 0, nil
-	}
-	if r.body == nil {
-		body, _, _, err := r.s.get(r.ctx, r.name, r.off, r.left, r.tag)
-		if err != nil {
-			r.err = fmt.Errorf("read %s from byte %d on: %w", r.name, r.off, gone(err))
-			return 0, r.err
-		}
-		r.body = body
-	}
-	n, err := r.body.Read(p[:min(int64(len(p)), r.left)])
-	r.off += int64(n)
-	r.left -= int64(n)
-	if n > 0 {
-		r.broken = 0
-	}
-	if r.left == 0 || err == nil {
-		return n, nil
-	}
-	// It broke off. What was delivered is right; the rest is asked for with the next Read.
-	r.body.Close()
-	r.body = nil
-	if cause := r.ctx.Err(); cause != nil {
-		r.err = fmt.Errorf("read %s: %w", r.name, cause)
-		return n, r.err
-	}
-	if r.broken++; r.broken >= r.s.retry.attempts {
-		if err == io.EOF {
-			err = io.ErrUnexpectedEOF
-		}
-		r.err = fmt.Errorf("read %s from byte %d on: %d streams broke off: %w", r.name, r.off, r.broken, err)
-		return n, r.err
-	}
-	return n, nil
-}
-
-// gone says that what is asked for anew is not what was opened.
-func gone(err error) error {
-	if errors.Is(err, errChanged) || errors.Is(err, errRange) || errors.Is(err, fs.ErrNotExist) {
-		return errors.New("the object was deleted meanwhile")
-	}
-	return err
-}
-
-func (r *reader) Close() error {
-	if r.err == nil {
-		r.err = fmt.Errorf("read %s: %w", r.name, fs.ErrClosed)
-	}
-	if r.body == nil {
-		return nil
-	}
-	body := r.body
-	r.body = nil
-	// What the store still says, having been hung up on, does not matter any more.
-	body.Close()
-	return nil
-}
-
-// stallLimit is how long a stream may deliver nothing before it counts as broken.
-const stallLimit = time.Minute
-
-// stallReader breaks a stream that delivers nothing for too long.
-type stallReader struct {
-	body   io.ReadCloser
-	cancel context.CancelFunc
-	limit  time.Duration
-}
-
-func (r *stallReader) Read(p []byte) (int, error) {
-	timer := time.AfterFunc(r.limit, r.cancel)
-	defer timer.Stop()
-	return r.body.Read(p)
-}
-
-func (r *stallReader) Close() error {
-	r.cancel()
-	return r.body.Close()
 }
 
 // head asks the store for an object's records, and returns who wrote it, too.
@@ -278,7 +151,7 @@ func (s *Store) head(ctx context.Context, name string) (info object.Info, writer
 		}
 		info.Checksum = checksum(sum)
 	}
-	return info, answer.Get(oss.HTTPHeaderOssMetaPrefix + writerKey), nil
+	return info, answer.Get(oss.HTTPHeaderOssMetaPrefix + bucket.WriterKey), nil
 }
 
 // modified is the date of an object in an answer, of which some have more than the seconds.

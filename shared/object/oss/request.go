@@ -7,22 +7,13 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"math/rand/v2"
 	"net/http"
 	"strings"
-	"time"
 
 	"github.com/aliyun/aliyun-oss-go-sdk/oss"
+
+	"github.com/tablevault/tablevault/shared/object/bucket"
 )
-
-// retryPolicy says how often and how soon a request is tried again.
-type retryPolicy struct {
-	attempts    int
-	first, most time.Duration // the first pause, which doubles up to the longest
-	limit       time.Duration // of one attempt, but for those that read a body
-}
-
-var defaultRetry = retryPolicy{attempts: 8, first: 50 * time.Millisecond, most: 5 * time.Second, limit: 3 * time.Minute}
 
 // ErrExpired is matched by the error of a request whose security token has expired, and whose credentials were not renewed
 // by the time it was tried again. Whoever has new ones can go on.
@@ -36,76 +27,57 @@ var (
 	errNoKeys = errors.New("there are no keys for OSS; set ALIBABA_CLOUD_ACCESS_KEY_ID and ALIBABA_CLOUD_ACCESS_KEY_SECRET, " +
 		"and ALIBABA_CLOUD_SECURITY_TOKEN if they are temporary; a function gets them with its role")
 	errNoUpload = errors.New("the upload is not there any more")
-	errRange    = errors.New("the store has nothing there")
-	errChanged  = errors.New("the object is not what it was")
 	errChecksum = errors.New("the store received other bytes than were sent")
 )
 
-// do makes a request, again as long as that may help, up to the policy's attempts and the end of ctx. The error matches
-// the port's conditions; name is the object that the request is about, if it is about one that may be missing.
-//
-// doubt says that an attempt may have taken effect at the store although its answer did not say so. After an error the
-// request may then have been done all the same, and after none it may have been done more than once.
+// do makes a request, with the credentials of the moment, as often as it takes: see [bucket.Retry.Do]. name is the object
+// that it is about, if it is about one that may be missing.
 func (s *Store) do(ctx context.Context, name string, request func(context.Context, *oss.Bucket) error) (doubt bool, err error) {
-	pause := s.retry.first
-	var used Credentials
-	for attempt := 1; ; attempt++ {
-		if err := ctx.Err(); err != nil {
-			return doubt, err
+	j := &judge{s: s, name: name}
+	return s.retry.Do(ctx, j, func(ctx context.Context) error {
+		b, now, err := s.handle(ctx)
+		j.renewed, j.used = now != j.used, now
+		if err != nil {
+			return err
 		}
-		bucket, now, err := s.bucket(ctx)
-		changed := attempt > 1 && now != used
-		used = now
-		if err == nil {
-			err = s.try(ctx, bucket, request)
-		}
-		if err == nil {
-			return doubt, nil
-		}
-		if cause := ctx.Err(); cause != nil {
-			return true, fmt.Errorf("%w: %w", cause, brief(err))
-		}
-		again, reached := judge(err)
-		doubt = doubt || reached
-		if code, _ := codeOf(err); stale(code) && attempt >= renewals && !changed {
-			again = false
-		}
-		if !again || attempt >= s.retry.attempts {
-			return doubt, s.explain(name, err, attempt)
-		}
-		timer := time.NewTimer(pause/2 + rand.N(pause/2+1))
-		select {
-		case <-ctx.Done():
-			timer.Stop()
-			return doubt, fmt.Errorf("%w: %w", ctx.Err(), brief(err))
-		case <-timer.C:
-		}
-		pause = min(2*pause, s.retry.most)
-	}
+		return request(ctx, b)
+	})
 }
 
-// try makes a request once.
-func (s *Store) try(ctx context.Context, bucket *oss.Bucket, request func(context.Context, *oss.Bucket) error) error {
-	ctx, cancel := context.WithTimeout(ctx, s.retry.limit)
-	defer cancel()
-	return request(ctx, bucket)
+// judge knows the errors of one request.
+type judge struct {
+	s       *Store
+	name    string
+	used    Credentials // with the last attempt
+	renewed bool        // since the attempt before
 }
+
+var _ bucket.Judge = (*judge)(nil)
 
 // stale reports whether a code is about credentials that may just have been replaced.
 func stale(code string) bool {
 	return code == "SecurityTokenExpired" || code == "InvalidSecurityToken" || code == "InvalidAccessKeyId"
 }
 
-// judge says whether a request that failed may be tried again, and whether it may have taken effect.
-func judge(err error) (again, reached bool) {
-	var refused *credentialsError
+// Judge gives a token that is not taken a few attempts, and more when it was renewed.
+func (j *judge) Judge(err error, attempt int) (again, reached bool) {
+	again, reached = judgeOne(err)
+	if code, _ := codeOf(err); stale(code) && attempt >= renewals && !j.renewed {
+		again = false
+	}
+	return again, reached
+}
+
+// judgeOne says whether a request that failed may be tried again, and whether it may have taken effect.
+func judgeOne(err error) (again, reached bool) {
+	var refused *bucket.CredentialsError
 	if errors.Is(err, errNoKeys) || errors.As(err, &refused) {
 		return false, false
 	}
 	if errors.Is(err, errChecksum) {
 		return true, true
 	}
-	if errors.Is(err, errRange) || errors.Is(err, errChanged) || errors.Is(err, ErrVersions) {
+	if errors.Is(err, bucket.ErrRange) || errors.Is(err, bucket.ErrChanged) || errors.Is(err, ErrVersions) {
 		return false, true
 	}
 	code, status := codeOf(err)
@@ -144,8 +116,9 @@ func codeOf(err error) (code string, status int) {
 	return "", 0
 }
 
-// explain turns the last error of a request into what the port calls it, or into what to do about it.
-func (s *Store) explain(name string, err error, attempts int) error {
+// Explain turns the last error of a request into what the port calls it, or into what to do about it.
+func (j *judge) Explain(err error, attempts int) error {
+	s, name := j.s, j.name
 	code, status := codeOf(err)
 	short := brief(err)
 	var refused oss.ServiceError
@@ -212,6 +185,9 @@ func (e *deniedError) Error() string {
 func (e *deniedError) Is(target error) bool { return target == fs.ErrPermission }
 func (e *deniedError) Unwrap() error        { return e.cause }
 
+// Brief is what an error comes down to.
+func (j *judge) Brief(err error) error { return brief(err) }
+
 // brief is what an error of the SDK comes down to: the store's own words and the number of the request, or what broke.
 func brief(err error) error {
 	var refused oss.ServiceError
@@ -227,7 +203,7 @@ func brief(err error) error {
 		if refused.RequestID != "" {
 			text += ", request " + refused.RequestID
 		}
-		return &storeError{text + ")", err}
+		return bucket.Said(text+")", err)
 	}
 	var syntax *xml.SyntaxError
 	if err == io.EOF || errors.As(err, &syntax) {
@@ -235,18 +211,3 @@ func brief(err error) error {
 	}
 	return err
 }
-
-// storeError says in few words what a store answered.
-type storeError struct {
-	text  string
-	cause error
-}
-
-func (e *storeError) Error() string { return e.text }
-func (e *storeError) Unwrap() error { return e.cause }
-
-// credentialsError is that the credentials could not be had, which no second try mends.
-type credentialsError struct{ cause error }
-
-func (e *credentialsError) Error() string { return "credentials: " + e.cause.Error() }
-func (e *credentialsError) Unwrap() error { return e.cause }

@@ -2,7 +2,6 @@ package s3
 
 import (
 	"context"
-	"crypto/rand"
 	"encoding/base64"
 	"encoding/hex"
 	"errors"
@@ -19,6 +18,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/s3/types"
 
 	"github.com/tablevault/tablevault/shared/object"
+	"github.com/tablevault/tablevault/shared/object/bucket"
 	"github.com/tablevault/tablevault/shared/object/multipart"
 )
 
@@ -34,13 +34,11 @@ func (s *Store) Create(ctx context.Context, name string, r io.Reader) (object.In
 	if err := ctx.Err(); err != nil {
 		return object.Info{}, fmt.Errorf("create %s: %w", name, err)
 	}
-	var id [16]byte
-	rand.Read(id[:])
-	t := &target{s: s, name: name, writer: hex.EncodeToString(id[:]), sum: crc32.New(castagnoli), sums: map[int]*string{}}
+	t := &target{s: s, name: name, writer: bucket.NewWriter(), sum: crc32.New(castagnoli), sums: map[int]*string{}}
 	size, err := s.uploads.Upload(ctx, io.TeeReader(r, t.sum), t)
 	if t.strays {
 		// An upload whose id was lost can only be found by its object's name.
-		sweep, cancel := context.WithTimeout(context.WithoutCancel(ctx), sweepTimeout)
+		sweep, cancel := context.WithTimeout(context.WithoutCancel(ctx), bucket.SweepTimeout)
 		defer cancel()
 		if serr := t.sweep(sweep); serr != nil {
 			err = errors.Join(err, fmt.Errorf("look for an upload whose id was lost: %w", serr))
@@ -61,9 +59,6 @@ func (s *Store) Create(ctx context.Context, name string, r io.Reader) (object.In
 	}
 	return info, nil
 }
-
-// sweepTimeout is the time for finding an upload whose id was lost.
-const sweepTimeout = 10 * time.Second
 
 // target is one object that is being created.
 type target struct {
@@ -90,7 +85,7 @@ func (t *target) Put(ctx context.Context, body *multipart.Body) error {
 	input := &s3.PutObjectInput{
 		Bucket: &s.config.Bucket, Key: s.key(t.name), IfNoneMatch: aws.String("*"),
 		ContentLength: aws.Int64(body.Size()), ChecksumCRC32C: encode(t.sum),
-		Metadata: map[string]string{writerKey: t.writer},
+		Metadata: map[string]string{bucket.WriterKey: t.writer},
 	}
 	input.ServerSideEncryption, input.SSEKMSKeyId = s.config.encryption()
 	input.StorageClass = s.config.class(t.name)
@@ -109,7 +104,7 @@ func (t *target) Begin(ctx context.Context) (string, error) {
 	input := &s3.CreateMultipartUploadInput{
 		Bucket: &s.config.Bucket, Key: s.key(t.name),
 		ChecksumAlgorithm: types.ChecksumAlgorithmCrc32c, ChecksumType: types.ChecksumTypeFullObject,
-		Metadata: map[string]string{writerKey: t.writer},
+		Metadata: map[string]string{bucket.WriterKey: t.writer},
 	}
 	input.ServerSideEncryption, input.SSEKMSKeyId = s.config.encryption()
 	input.StorageClass = s.config.class(t.name)
@@ -176,19 +171,10 @@ func (t *target) Complete(ctx context.Context, upload string, parts []multipart.
 
 // settle finds out who has the name, if the answers leave open whether this call has it.
 func (t *target) settle(ctx context.Context, doubt bool, err error) error {
-	if err == nil || !doubt || ctx.Err() != nil {
-		return err
-	}
-	_, writer, herr := t.s.head(ctx, t.name)
-	switch {
-	case herr != nil:
-		return err // it may come to exist yet, and so nothing is known
-	case writer == t.writer:
-		return nil
-	case errors.Is(err, fs.ErrExist):
-		return err
-	}
-	return fmt.Errorf("%w: %w", fs.ErrExist, err)
+	return bucket.Settle(ctx, doubt, err, t.writer, func() (string, error) {
+		_, writer, err := t.s.head(ctx, t.name)
+		return writer, err
+	})
 }
 
 // Abort gives an upload up, and makes sure that no part which was on its way outlives it.

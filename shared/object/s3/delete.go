@@ -14,6 +14,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 
 	"github.com/tablevault/tablevault/shared/object"
+	"github.com/tablevault/tablevault/shared/object/bucket"
 )
 
 // Delete deletes an object, and in a bucket with versions all of its versions. The error matches fs.ErrPermission if the
@@ -140,13 +141,8 @@ func (s *Store) deleteVersions(ctx context.Context, name string) error {
 	return nil
 }
 
-// Upload is an upload in parts that was begun, and neither completed nor aborted: it is under way, or its process died.
-// What it has stored is not seen, and costs money.
-type Upload struct {
-	Name  string // of the object that it was to become
-	ID    string
-	Begun time.Time // by the store's clock
-}
+// Upload is an upload in parts that was left behind, or is under way.
+type Upload = bucket.Upload
 
 // Unfinished yields the uploads that are under way or were left behind. The one tells itself from the other by its age
 // alone: no function works for longer than a day. It takes s3:ListBucketMultipartUploads.

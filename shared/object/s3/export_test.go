@@ -1,10 +1,14 @@
 package s3
 
-import "time"
+import (
+	"time"
+
+	"github.com/tablevault/tablevault/shared/object/bucket"
+)
 
 // Hurry makes a store try again soon, and not often.
 func (s *Store) Hurry() *Store {
-	s.retry = retryPolicy{attempts: 4, first: time.Millisecond, most: 4 * time.Millisecond, limit: 10 * time.Second}
+	s.retry = bucket.Retry{Attempts: 4, First: time.Millisecond, Most: 4 * time.Millisecond, Limit: 10 * time.Second}
 	return s
 }
 

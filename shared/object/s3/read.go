@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"iter"
 	"net/http"
 	"time"
@@ -17,6 +16,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/s3/types"
 
 	"github.com/tablevault/tablevault/shared/object"
+	"github.com/tablevault/tablevault/shared/object/bucket"
 )
 
 // Open opens an object. A stream that breaks off is taken up again where it broke.
@@ -35,53 +35,26 @@ func (s *Store) Open(ctx context.Context, name string, off, n int64) (io.ReadClo
 }
 
 func (s *Store) open(ctx context.Context, name string, off, n int64) (io.ReadCloser, object.Info, error) {
-	if n == 0 || off < 0 {
-		info, _, err := s.head(ctx, name)
-		switch {
-		case err != nil:
-			return nil, info, err
-		case off < 0 || off > info.Size:
-			return nil, info, outside(off, info.Size)
-		case info.Checksum == "":
-			return nil, info, errors.New("the store has no CRC-32C of the whole object: tablevault did not write it")
-		}
-		return http.NoBody, info, nil
+	r, info, err := bucket.Open(ctx, source{s}, name, off, n, s.retry.Attempts)
+	if err == nil && n == 0 && info.Checksum == "" {
+		err = errors.New("the store has no CRC-32C of the whole object: tablevault did not write it")
 	}
-	body, info, tag, err := s.get(ctx, name, off, n, "")
-	var rng *rangeError
-	if errors.As(err, &rng) {
-		// Nothing begins there: the object ends there, or before.
-		info, _, err := s.head(ctx, name)
-		switch {
-		case err != nil:
-			return nil, info, err
-		case off > info.Size:
-			return nil, info, outside(off, info.Size)
-		case off < info.Size:
-			return nil, info, fmt.Errorf("the store refused to read from byte %d of %d", off, info.Size)
-		}
-		return http.NoBody, info, nil
-	}
-	if err != nil {
-		return nil, info, err
-	}
-	left := info.Size - off
-	if n > 0 {
-		left = min(left, n)
-	}
-	return &reader{s: s, ctx: ctx, name: name, off: off, left: left, tag: tag, body: body}, info, nil
+	return r, info, err
 }
 
-func outside(off, size int64) error {
-	return fmt.Errorf("%w: %d of %d bytes", object.ErrRange, off, size)
+// source is the bucket as it is read.
+type source struct{ s *Store }
+
+func (b source) Head(ctx context.Context, name string) (object.Info, error) {
+	info, _, err := b.s.head(ctx, name)
+	return info, err
 }
 
-// rangeError is that the store has nothing at an offset.
-type rangeError struct{ error }
+func (b source) Get(ctx context.Context, name string, off, n int64, tag string) (io.ReadCloser, object.Info, string, error) {
+	return b.s.get(ctx, name, off, n, tag)
+}
 
-func (e *rangeError) Unwrap() error { return e.error }
-
-// get asks for n bytes from off on, or for all to the end if n < 0, of the object that has a tag, or of any.
+// get is the Get of [bucket.Source].
 func (s *Store) get(ctx context.Context, name string, off, n int64, tag string) (io.ReadCloser, object.Info, string, error) {
 	input := &s3.GetObjectInput{Bucket: &s.config.Bucket, Key: s.key(name)}
 	if tag != "" {
@@ -101,8 +74,11 @@ func (s *Store) get(ctx context.Context, name string, off, n int64, tag string) 
 		defer stop()
 		var err error
 		out, err = s.client.GetObject(bodyCtx, input)
-		if _, status := codeOf(err); status == http.StatusRequestedRangeNotSatisfiable {
-			err = &rangeError{err}
+		switch _, status := codeOf(err); status {
+		case http.StatusRequestedRangeNotSatisfiable:
+			return fmt.Errorf("%w: %w", bucket.ErrRange, brief(err))
+		case http.StatusPreconditionFailed:
+			return fmt.Errorf("%w: %w", bucket.ErrChanged, brief(err))
 		}
 		return err
 	})
@@ -110,7 +86,7 @@ func (s *Store) get(ctx context.Context, name string, off, n int64, tag string) 
 		cancel()
 		return nil, object.Info{}, "", err
 	}
-	body := &stallReader{body: out.Body, cancel: cancel, limit: stallLimit}
+	body := bucket.Body(out.Body, cancel)
 	info := object.Info{Name: name, Modified: date(out.LastModified)}
 	switch {
 	case out.ContentRange != nil:
@@ -127,114 +103,6 @@ func (s *Store) get(ctx context.Context, name string, off, n int64, tag string) 
 	}
 	return body, info, aws.ToString(out.ETag), nil
 }
-
-// reader reads a part of an object, and asks for the rest when the stream breaks off.
-type reader struct {
-	s    *Store
-	ctx  context.Context
-	name string
-	off  int64
-	left int64
-	tag  string
-	body io.ReadCloser // nil after it broke
-	// broken counts the streams in a row that broke before they delivered anything.
-	broken int
-	err    error
-}
-
-func (r *reader) Read(p []byte) (int, error) {
-	if r.err != nil {
-		return 0, r.err
-	}
-	if err := r.ctx.Err(); err != nil {
-		r.err = fmt.Errorf("read %s: %w", r.name, err)
-		return 0, r.err
-	}
-	if r.left == 0 {
-		return 0, io.EOF
-	}
-	if len(p) == 0 {
-		return 0, nil
-	}
-	if r.body == nil {
-		body, _, _, err := r.s.get(r.ctx, r.name, r.off, r.left, r.tag)
-		if err != nil {
-			r.err = fmt.Errorf("read %s from byte %d on: %w", r.name, r.off, gone(err))
-			return 0, r.err
-		}
-		r.body = body
-	}
-	n, err := r.body.Read(p[:min(int64(len(p)), r.left)])
-	r.off += int64(n)
-	r.left -= int64(n)
-	if n > 0 {
-		r.broken = 0
-	}
-	if r.left == 0 || err == nil {
-		return n, nil
-	}
-	// It broke off. What was delivered is right; the rest is asked for with the next Read.
-	r.body.Close()
-	r.body = nil
-	if cause := r.ctx.Err(); cause != nil {
-		r.err = fmt.Errorf("read %s: %w", r.name, cause)
-		return n, r.err
-	}
-	if r.broken++; r.broken >= r.s.retry.attempts {
-		if err == io.EOF {
-			err = io.ErrUnexpectedEOF
-		}
-		r.err = fmt.Errorf("read %s from byte %d on: %d streams broke off: %w", r.name, r.off, r.broken, err)
-		return n, r.err
-	}
-	return n, nil
-}
-
-// gone says that what is asked for anew is not what was opened.
-func gone(err error) error {
-	if errors.Is(err, fs.ErrExist) || errors.Is(err, fs.ErrNotExist) {
-		return errors.New("the object was deleted meanwhile")
-	}
-	return err
-}
-
-func (r *reader) Close() error {
-	if r.err == nil {
-		r.err = fmt.Errorf("read %s: %w", r.name, fs.ErrClosed)
-	}
-	if r.body == nil {
-		return nil
-	}
-	body := r.body
-	r.body = nil
-	// What the store still says, having been hung up on, does not matter any more.
-	body.Close()
-	return nil
-}
-
-// stallLimit is how long a stream may deliver nothing before it counts as broken.
-const stallLimit = time.Minute
-
-// stallReader breaks a stream that delivers nothing for too long.
-type stallReader struct {
-	body   io.ReadCloser
-	cancel context.CancelFunc
-	limit  time.Duration
-}
-
-func (r *stallReader) Read(p []byte) (int, error) {
-	timer := time.AfterFunc(r.limit, r.cancel)
-	defer timer.Stop()
-	return r.body.Read(p)
-}
-
-func (r *stallReader) Close() error {
-	r.cancel()
-	return r.body.Close()
-}
-
-// writerKey is where an object's metadata says which call of Create wrote it.
-const writerKey = "tablevault-writer"
 
 // head asks the store for an object's records, and returns who wrote it, too.
 func (s *Store) head(ctx context.Context, name string) (info object.Info, writer string, err error) {
@@ -257,7 +125,7 @@ func (s *Store) head(ctx context.Context, name string) (info object.Info, writer
 			return object.Info{}, "", err
 		}
 	}
-	return info, out.Metadata[writerKey], nil
+	return info, out.Metadata[bucket.WriterKey], nil
 }
 
 // reason asks for the first byte of an object whose records were refused: the answer to HEAD has no body, and so does not

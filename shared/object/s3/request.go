@@ -5,23 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"math/rand/v2"
 	"net/http"
 	"strings"
-	"time"
 
 	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
 	"github.com/aws/smithy-go"
+
+	"github.com/tablevault/tablevault/shared/object/bucket"
 )
-
-// retryPolicy says how often and how soon a request is tried again.
-type retryPolicy struct {
-	attempts    int
-	first, most time.Duration // the first pause, which doubles up to the longest
-	limit       time.Duration // of one attempt, but for those that read a body
-}
-
-var defaultRetry = retryPolicy{attempts: 8, first: 50 * time.Millisecond, most: 5 * time.Second, limit: 3 * time.Minute}
 
 // ErrExpired is matched by the error of a request whose session token has expired, and whose credentials were not renewed
 // by the time it was tried again. Whoever has new ones can go on.
@@ -36,61 +27,39 @@ var (
 	errNoUpload = errors.New("the upload is not there any more")
 )
 
-// do makes a request, again as long as that may help, up to the policy's attempts and the end of ctx. The error matches
-// the port's conditions.
-//
-// doubt says that an attempt may have taken effect at the store although its answer did not say so. After an error the
-// request may then have been done all the same, and after none it may have been done more than once.
+// do makes a request as often as it takes: see [bucket.Retry.Do].
 func (s *Store) do(ctx context.Context, request func(context.Context) error) (doubt bool, err error) {
-	pause := s.retry.first
-	for attempt := 1; ; attempt++ {
-		if err := ctx.Err(); err != nil {
-			return doubt, err
-		}
-		err := s.try(ctx, request)
-		if err == nil {
-			return doubt, nil
-		}
-		if cause := ctx.Err(); cause != nil {
-			return true, fmt.Errorf("%w: %w", cause, brief(err))
-		}
-		again, reached := judge(err)
-		doubt = doubt || reached
-		if code, _ := codeOf(err); expired(code) && attempt >= renewals {
-			again = false
-		}
-		if !again || attempt >= s.retry.attempts {
-			return doubt, s.explain(err, attempt)
-		}
-		timer := time.NewTimer(pause/2 + rand.N(pause/2+1))
-		select {
-		case <-ctx.Done():
-			timer.Stop()
-			return doubt, fmt.Errorf("%w: %w", ctx.Err(), brief(err))
-		case <-timer.C:
-		}
-		pause = min(2*pause, s.retry.most)
-	}
+	return s.retry.Do(ctx, judge{s}, request)
 }
 
-// try makes a request once.
-func (s *Store) try(ctx context.Context, request func(context.Context) error) error {
-	ctx, cancel := context.WithTimeout(ctx, s.retry.limit)
-	defer cancel()
-	return request(ctx)
-}
+// judge knows the errors of a store.
+type judge struct{ s *Store }
+
+var _ bucket.Judge = judge{}
 
 // expired reports whether a code says that the session token is too old.
 func expired(code string) bool { return code == "ExpiredToken" || code == "ExpiredTokenException" }
 
-// judge says whether a request that failed may be tried again, and whether it may have taken effect.
-func judge(err error) (again, reached bool) {
+// Judge gives an expired token a few attempts.
+func (j judge) Judge(err error, attempt int) (again, reached bool) {
+	again, reached = judgeOne(err)
+	if code, _ := codeOf(err); expired(code) && attempt >= renewals {
+		again = false
+	}
+	return again, reached
+}
+
+// judgeOne says whether a request that failed may be tried again, and whether it may have taken effect.
+func judgeOne(err error) (again, reached bool) {
 	if errors.Is(err, errNoKeys) {
 		return false, false
 	}
-	var refused *credentialsError
+	var refused *bucket.CredentialsError
 	if errors.As(err, &refused) {
 		return false, false
+	}
+	if errors.Is(err, bucket.ErrRange) || errors.Is(err, bucket.ErrChanged) {
+		return false, true
 	}
 	code, status := codeOf(err)
 	switch code {
@@ -109,7 +78,7 @@ func judge(err error) (again, reached bool) {
 		return false, false
 	case status >= 500:
 		return true, true
-	case status >= 400 || status >= 300:
+	case status >= 300:
 		return false, false
 	default:
 		// There was no answer, or none that can be understood.
@@ -130,10 +99,14 @@ func codeOf(err error) (code string, status int) {
 	return code, status
 }
 
-// explain turns the last error of a request into what the port calls it, or into what to do about it.
-func (s *Store) explain(err error, attempts int) error {
+// Explain turns the last error of a request into what the port calls it, or into what to do about it.
+func (j judge) Explain(err error, attempts int) error {
+	s := j.s
 	code, status := codeOf(err)
 	short := brief(err)
+	if errors.Is(err, bucket.ErrRange) || errors.Is(err, bucket.ErrChanged) {
+		return err
+	}
 	switch code {
 	case "NoSuchKey", "NotFound":
 		return fs.ErrNotExist
@@ -199,6 +172,9 @@ func elsewhere(err, short error) error {
 	return short
 }
 
+// Brief is what an error comes down to.
+func (j judge) Brief(err error) error { return brief(err) }
+
 // brief is what an error of the SDK comes down to: the store's own words and the number of the request, or what broke.
 func brief(err error) error {
 	var api smithy.APIError
@@ -213,7 +189,7 @@ func brief(err error) error {
 		if message != "" {
 			message = ": " + strings.TrimSuffix(message, ".")
 		}
-		return &storeError{fmt.Sprintf("%s%s (status %d%s)", api.ErrorCode(), message, answer.HTTPStatusCode(), id), err}
+		return bucket.Said(fmt.Sprintf("%s%s (status %d%s)", api.ErrorCode(), message, answer.HTTPStatusCode(), id), err)
 	}
 	var operation *smithy.OperationError
 	if errors.As(err, &operation) && operation.Err != nil {
@@ -221,18 +197,3 @@ func brief(err error) error {
 	}
 	return err
 }
-
-// storeError says in few words what a store answered.
-type storeError struct {
-	text  string
-	cause error
-}
-
-func (e *storeError) Error() string { return e.text }
-func (e *storeError) Unwrap() error { return e.cause }
-
-// credentialsError is that the credentials could not be had, which no second try mends.
-type credentialsError struct{ cause error }
-
-func (e *credentialsError) Error() string { return "credentials: " + e.cause.Error() }
-func (e *credentialsError) Unwrap() error { return e.cause }

@@ -22,10 +22,8 @@ import (
 	"fmt"
 	"net"
 	"net/http"
-	"net/url"
 	"regexp"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -49,21 +47,9 @@ type Credentials struct {
 
 // Config says which bucket, and how to keep objects there.
 type Config struct {
-	// Bucket is the bucket's name, and Prefix what stands before every object's name, with no slash at either end. It
-	// may be empty.
-	Bucket, Prefix string
-	// Region is the bucket's region.
-	Region string
-	// Endpoint is the address of the store, such as https://minio.example.com:9000; empty means Amazon's in the region.
-	Endpoint string
-	// PathStyle puts the bucket's name into the path and not before the endpoint's name.
-	PathStyle bool
+	bucket.Address
 
-	// KMSKey is the id or ARN of the KMS key that new objects are encrypted with; empty means the bucket's default.
-	KMSKey string
-	// StorageClass is that of new objects for which Cold is true; empty means the bucket's default, STANDARD.
-	StorageClass string
-	// Cold says which objects are big and rarely read. None if it is nil.
+	// Cold says which objects are big and rarely read, and have the storage class. None if it is nil.
 	Cold func(name string) bool
 	// Lock is the Object Lock mode of new objects, GOVERNANCE or COMPLIANCE, and Retain for how long it holds. Empty means
 	// what the bucket does by default.
@@ -94,76 +80,27 @@ var bucketName = regexp.MustCompile(`^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$`)
 //	storage_class  of the data objects: STANDARD, STANDARD_IA, ONEZONE_IA, INTELLIGENT_TIERING or GLACIER_IR
 //	lock           Object Lock of new objects, governance or compliance, for as long as
 //	retain         says, in days: 30d
+//	part_size      of the parts in which objects are sent, in MiB: 5, which is the least
+//	parallel       parts that are sent at once: 4
 //
 // The parameters of the Config that an address does not have are left for the caller.
 func Parse(address string) (Config, error) {
-	u, err := url.Parse(address)
-	if err != nil {
-		var cause *url.Error
-		if errors.As(err, &cause) {
-			err = cause.Err
-		}
-		return Config{}, fmt.Errorf("address of a bucket %q: %w", address, err)
+	var c Config
+	a, err := bucket.Parse(address, "s3", "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY", map[string]func(string) error{
+		"lock": func(v string) error { c.Lock = strings.ToUpper(v); return nil },
+		"retain": func(v string) error {
+			days, err := bucket.Days(v, 36500)
+			c.Retain = time.Duration(days) * 24 * time.Hour
+			return err
+		},
+	})
+	if c.Address = a; err == nil {
+		err = c.check()
 	}
-	c, err := parse(u)
 	if err != nil {
 		return Config{}, fmt.Errorf("address of a bucket %q: %w", address, err)
 	}
 	return c, nil
-}
-
-func parse(u *url.URL) (Config, error) {
-	c := Config{Bucket: u.Host, Prefix: strings.Trim(u.Path, "/")}
-	switch {
-	case u.Scheme != "s3":
-		return c, fmt.Errorf("the scheme is %q, want s3://bucket/prefix?region=…", u.Scheme)
-	case u.User != nil:
-		return c, errors.New("keys do not belong in an address; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY")
-	case u.Fragment != "":
-		return c, errors.New(`it has a fragment; a "#" in the prefix is written %23`)
-	case u.Opaque != "" || c.Bucket == "":
-		return c, errors.New("it names no bucket, want s3://bucket/prefix?region=…")
-	}
-	query, err := url.ParseQuery(u.RawQuery)
-	if err != nil {
-		return c, fmt.Errorf("its parameters: %w", err)
-	}
-	pathStyle := ""
-	known := map[string]func(string) error{
-		"region":     func(v string) error { c.Region = v; return nil },
-		"endpoint":   func(v string) (err error) { c.Endpoint, err = endpoint(v); return err },
-		"path_style": func(v string) error { pathStyle = v; return nil },
-		"kms_key":    func(v string) error { c.KMSKey = v; return nil },
-		"storage_class": func(v string) error {
-			c.StorageClass = v
-			return nil
-		},
-		"lock":   func(v string) error { c.Lock = strings.ToUpper(v); return nil },
-		"retain": func(v string) (err error) { c.Retain, err = days(v); return err },
-	}
-	for name, values := range query {
-		set := known[name]
-		switch {
-		case set == nil:
-			return c, fmt.Errorf("unknown parameter %q; known are endpoint, kms_key, lock, path_style, region, retain and storage_class", name)
-		case len(values) > 1:
-			return c, fmt.Errorf("the parameter %s stands there %d times", name, len(values))
-		case values[0] == "":
-			return c, fmt.Errorf("the parameter %s is empty", name)
-		}
-		if err := set(values[0]); err != nil {
-			return c, fmt.Errorf("%s=%s: %w", name, values[0], err)
-		}
-	}
-	switch pathStyle {
-	case "":
-		c.PathStyle = local(c.Endpoint)
-	case "true", "false":
-		c.PathStyle = pathStyle == "true"
-	default:
-		return c, fmt.Errorf("path_style=%s: want true or false", pathStyle)
-	}
-	return c, c.check()
 }
 
 // check finds what is wrong with a configuration by itself.
@@ -171,12 +108,8 @@ func (c Config) check() error {
 	switch {
 	case !bucketName.MatchString(c.Bucket) || strings.Contains(c.Bucket, "..") || net.ParseIP(c.Bucket) != nil:
 		return fmt.Errorf("%q can't be the name of a bucket: 3 to 63 lower case letters, digits, dots and hyphens", c.Bucket)
-	case c.Region == "":
-		return errors.New("the region is missing; add ?region=, such as region=eu-central-1")
-	case strings.ContainsAny(c.Region, "/ .:@?#"):
-		return fmt.Errorf("region=%s: want a region's name such as eu-central-1", c.Region)
-	case len(c.Prefix) > maxKey-object.MaxName-1:
-		return fmt.Errorf("the prefix has %d bytes, at most %d are allowed", len(c.Prefix), maxKey-object.MaxName-1)
+	case c.PartSize > 0 && c.PartSize < leastPart:
+		return fmt.Errorf("part_size=%d: S3 takes parts of 5 MiB and more", c.PartSize>>20)
 	case c.StorageClass != "" && !slices.Contains(storageClasses, types.StorageClass(c.StorageClass)):
 		return fmt.Errorf("storage_class=%s: want one that can be read at once: %v", c.StorageClass, storageClasses)
 	case c.Lock != "" && c.Lock != string(types.ObjectLockModeGovernance) && c.Lock != string(types.ObjectLockModeCompliance):
@@ -186,52 +119,21 @@ func (c Config) check() error {
 	case strings.Contains(c.Bucket, ".") && !c.PathStyle && !strings.HasPrefix(c.Endpoint, "http://"):
 		return errors.New("a bucket with a dot in its name has no valid certificate of its own; add path_style=true")
 	}
-	if c.Prefix != "" {
-		if err := object.ValidName(c.Prefix); err != nil {
-			return fmt.Errorf("the prefix: %w", err)
-		}
-	}
-	return nil
+	return c.Address.Check(maxKey, "eu-central-1")
 }
 
 // maxKey is the length of the longest key of an object in bytes.
 const maxKey = 1024
 
-// endpoint completes and checks the address of a store.
-func endpoint(v string) (string, error) {
-	if !strings.Contains(v, "://") {
-		v = "https://" + v
-	}
-	u, err := url.Parse(v)
-	if err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Hostname() == "" || strings.Trim(u.Path, "/") != "" ||
-		u.RawQuery != "" || u.Fragment != "" || u.User != nil {
-		return "", errors.New("want a host, a host:port, or with http:// before it")
-	}
-	return u.Scheme + "://" + u.Host, nil
-}
-
-// local reports whether an endpoint's name can't have a bucket's name before it.
-func local(endpoint string) bool {
-	u, err := url.Parse(endpoint)
-	return err == nil && (net.ParseIP(u.Hostname()) != nil || u.Hostname() == "localhost")
-}
-
-// days reads a number of days such as 30d.
-func days(v string) (time.Duration, error) {
-	number, ok := strings.CutSuffix(v, "d")
-	n, err := strconv.Atoi(number)
-	if !ok || err != nil || n < 1 || n > 36500 {
-		return 0, errors.New("want a number of days from 1d to 36500d")
-	}
-	return time.Duration(n) * 24 * time.Hour, nil
-}
+// leastPart is the length of the shortest part but the last in bytes.
+const leastPart = 5 << 20
 
 // Store is a bucket.
 type Store struct {
 	config Config
 	prefix string // of keys, ending with a slash unless it is empty
 	client *s3.Client
-	retry  retryPolicy
+	retry  bucket.Retry
 
 	uploads *multipart.Uploads
 	page    int // names that one request lists
@@ -291,7 +193,7 @@ func New(c Config) (*Store, error) {
 			return v4.SwapComputePayloadSHA256ForUnsignedPayloadMiddleware(stack)
 		})
 	}
-	s := &Store{config: c, client: s3.New(options), retry: defaultRetry, uploads: multipart.New(multipart.Config{}), page: 1000}
+	s := &Store{config: c, client: s3.New(options), retry: bucket.DefaultRetry(), uploads: multipart.New(multipart.Config{PartSize: c.PartSize, Parallel: c.Parallel}), page: 1000}
 	if c.Prefix != "" {
 		s.prefix = c.Prefix + "/"
 	}
@@ -302,7 +204,7 @@ func New(c Config) (*Store, error) {
 func (c Config) credentials(ctx context.Context) (aws.Credentials, error) {
 	now, err := c.Credentials(ctx)
 	if err != nil {
-		return aws.Credentials{}, &credentialsError{err}
+		return aws.Credentials{}, &bucket.CredentialsError{Cause: err}
 	}
 	if now.ID == "" || now.Secret == "" {
 		return aws.Credentials{}, errNoKeys

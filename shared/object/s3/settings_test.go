@@ -16,23 +16,26 @@ import (
 
 	local "github.com/tablevault/tablevault/local/s3"
 	"github.com/tablevault/tablevault/shared/object"
+	shared "github.com/tablevault/tablevault/shared/object/bucket"
 	"github.com/tablevault/tablevault/shared/object/s3"
 )
+
+type address = shared.Address
 
 // Each part of an address is found where it belongs.
 func TestParse(t *testing.T) {
 	for address, want := range map[string]s3.Config{
-		"s3://bucket?region=eu-central-1":                             {Bucket: "bucket", Region: "eu-central-1"},
-		"s3://bucket/a/b%20c/?region=r":                               {Bucket: "bucket", Prefix: "a/b c", Region: "r"},
-		"s3://bucket?region=r&endpoint=minio.example.com:9000":        {Bucket: "bucket", Region: "r", Endpoint: "https://minio.example.com:9000"},
-		"s3://bucket?region=r&endpoint=http://127.0.0.1:9000":         {Bucket: "bucket", Region: "r", Endpoint: "http://127.0.0.1:9000", PathStyle: true},
-		"s3://bucket?region=r&endpoint=localhost:9000":                {Bucket: "bucket", Region: "r", Endpoint: "https://localhost:9000", PathStyle: true},
-		"s3://bucket?region=r&endpoint=[::1]:9&path_style=false":      {Bucket: "bucket", Region: "r", Endpoint: "https://[::1]:9"},
-		"s3://bu.cket?region=r&path_style=true":                       {Bucket: "bu.cket", Region: "r", PathStyle: true},
-		"s3://bucket?region=r&kms_key=arn:aws:kms:r:1:key/2":          {Bucket: "bucket", Region: "r", KMSKey: "arn:aws:kms:r:1:key/2"},
-		"s3://bucket?region=r&storage_class=STANDARD_IA":              {Bucket: "bucket", Region: "r", StorageClass: "STANDARD_IA"},
-		"s3://bucket?region=r&lock=compliance&retain=30d":             {Bucket: "bucket", Region: "r", Lock: "COMPLIANCE", Retain: 720 * time.Hour},
-		"s3://bucket?region=r&path_style=true&endpoint=s3.aws.com%3A": {Bucket: "bucket", Region: "r", Endpoint: "https://s3.aws.com:", PathStyle: true},
+		"s3://bucket?region=eu-central-1":                             {Address: address{Bucket: "bucket", Region: "eu-central-1"}},
+		"s3://bucket/a/b%20c/?region=r":                               {Address: address{Bucket: "bucket", Prefix: "a/b c", Region: "r"}},
+		"s3://bucket?region=r&endpoint=minio.example.com:9000":        {Address: address{Bucket: "bucket", Region: "r", Endpoint: "https://minio.example.com:9000"}},
+		"s3://bucket?region=r&endpoint=http://127.0.0.1:9000":         {Address: address{Bucket: "bucket", Region: "r", Endpoint: "http://127.0.0.1:9000", PathStyle: true}},
+		"s3://bucket?region=r&endpoint=localhost:9000":                {Address: address{Bucket: "bucket", Region: "r", Endpoint: "https://localhost:9000", PathStyle: true}},
+		"s3://bucket?region=r&endpoint=[::1]:9&path_style=false":      {Address: address{Bucket: "bucket", Region: "r", Endpoint: "https://[::1]:9"}},
+		"s3://bu.cket?region=r&path_style=true":                       {Address: address{Bucket: "bu.cket", Region: "r", PathStyle: true}},
+		"s3://bucket?region=r&kms_key=arn:aws:kms:r:1:key/2":          {Address: address{Bucket: "bucket", Region: "r", KMSKey: "arn:aws:kms:r:1:key/2"}},
+		"s3://bucket?region=r&storage_class=STANDARD_IA":              {Address: address{Bucket: "bucket", Region: "r", StorageClass: "STANDARD_IA"}},
+		"s3://bucket?region=r&lock=compliance&retain=30d":             {Address: address{Bucket: "bucket", Region: "r"}, Lock: "COMPLIANCE", Retain: 720 * time.Hour},
+		"s3://bucket?region=r&path_style=true&endpoint=s3.aws.com%3A": {Address: address{Bucket: "bucket", Region: "r", Endpoint: "https://s3.aws.com:", PathStyle: true}},
 	} {
 		got, err := s3.Parse(address)
 		if err != nil {
