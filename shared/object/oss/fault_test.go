@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"math/rand/v2"
 	"strings"
@@ -33,75 +32,11 @@ func inParts(t testing.TB, server *local.Server, prefix string) oss.Config {
 	return c
 }
 
-// sizes are those of the objects that work creates.
-var sizes = map[string]int{"small": 1000, "long": long}
-
-// work makes each kind of request there is, and checks what comes of it.
-func work(ctx context.Context, s *oss.Store, run string) error {
-	for _, kind := range []string{"small", "long"} {
-		name, size := run+"/"+kind, sizes[kind]
-		content := objecttest.Content(name, size)
-		info, err := s.Create(ctx, name, bytes.NewReader(content))
-		if err != nil {
-			return err
-		}
-		if info.Size != int64(size) || info.Checksum == "" {
-			return fmt.Errorf("wrong: %s was created as %+v", name, info)
-		}
-		if got, err := object.ReadAll(ctx, s, name, long); err != nil {
-			return err
-		} else if !bytes.Equal(got, content) {
-			return fmt.Errorf("wrong: %s has other content", name)
-		}
-		r, _, err := s.Open(ctx, name, 500, 400)
-		if err != nil {
-			return err
-		}
-		got, err := io.ReadAll(r)
-		r.Close()
-		if err != nil {
-			return err
-		} else if !bytes.Equal(got, content[500:900]) {
-			return fmt.Errorf("wrong: %s has other content in the middle", name)
-		}
-		if _, err := s.Create(ctx, name, strings.NewReader("other")); err == nil {
-			return fmt.Errorf("wrong: %s was created twice", name)
-		} else if !errors.Is(err, fs.ErrExist) {
-			return fmt.Errorf("create again: %w", err)
-		}
-	}
-	listed := 0
-	for _, err := range s.List(ctx, run+"/", "") {
-		if err != nil {
-			return err
-		}
-		listed++
-	}
-	if listed != 2 {
-		return fmt.Errorf("wrong: %d objects are listed", listed)
-	}
-	if err := s.Delete(ctx, run+"/small"); err != nil {
-		return err
-	}
-	if _, err := object.Stat(ctx, s, run+"/small"); err == nil {
-		return errors.New("wrong: an object is there after it was deleted")
-	} else if !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	return nil
-}
-
-// wantWhole fails if an object that work creates is there with other content, or an upload is left.
+// wantWhole fails if an object that the work creates is there with other content, or an upload is left.
 func wantWhole(t *testing.T, server *local.Server, s *oss.Store, run string) {
 	t.Helper()
 	server.SetFault(nil)
-	for kind, size := range sizes {
-		name := run + "/" + kind
-		got, err := object.ReadAll(t.Context(), s, name, long)
-		if err != nil && !errors.Is(err, fs.ErrNotExist) || err == nil && !bytes.Equal(got, objecttest.Content(name, size)) {
-			t.Errorf("%s is neither whole nor missing: %d bytes, %v", name, len(got), err)
-		}
-	}
+	objecttest.Whole(t, s, run, long)
 	wantNoUploads(t, server)
 }
 
@@ -117,6 +52,7 @@ func kinds() map[string]local.Fault {
 	failed := &local.Error{Status: 500, Code: "InternalError", Message: "We encountered an internal error. Please try again."}
 	busy := &local.Error{Status: 503, Code: "ServiceUnavailable", Message: "Please reduce your request rate."}
 	return map[string]local.Fault{
+		"expired token":     {Err: &local.Error{Status: 403, Code: "SecurityTokenExpired", Message: "The security token you provided has expired."}},
 		"cut before":        {Cut: local.CutSilent},
 		"cut after":         {Cut: local.CutSilent, After: true},
 		"cut in the answer": {Cut: local.CutMiddle},
@@ -137,7 +73,7 @@ func TestOneFault(t *testing.T) {
 	server := serve(t, local.Config{}, local.BucketConfig{})
 	s := open(t, inParts(t, server, "p")).Hurry()
 	server.ResetCalls()
-	if err := work(t.Context(), s, "first"); err != nil {
+	if err := objecttest.Work(t.Context(), s, "first", long); err != nil {
 		t.Fatal(err)
 	}
 	requests := server.Calls("")
@@ -164,7 +100,7 @@ func TestOneFault(t *testing.T) {
 				struck++
 				return &fault
 			})
-			if err := work(t.Context(), s, run); err != nil {
+			if err := objecttest.Work(t.Context(), s, run, long); err != nil {
 				t.Errorf("%s, %s: %v", run, operation, err)
 			}
 			wantWhole(t, server, s, run)
@@ -193,7 +129,7 @@ func TestLastingFault(t *testing.T) {
 				struck[operation] = true
 				return &fault
 			})
-			err := work(t.Context(), s, run)
+			err := objecttest.Work(t.Context(), s, run, long)
 			switch {
 			case err != nil && (strings.HasPrefix(err.Error(), "wrong") || errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrExist)):
 				t.Errorf("%s: %v", run, err)
@@ -205,7 +141,7 @@ func TestLastingFault(t *testing.T) {
 				t.Errorf("%s: %v", run, err)
 			}
 			wantWhole(t, server, s, run)
-			if err := work(t.Context(), s, run+", again"); err != nil {
+			if err := objecttest.Work(t.Context(), s, run+", again", long); err != nil {
 				t.Errorf("after %s: %v", run, err)
 			}
 		}

@@ -2,10 +2,8 @@ package s3_test
 
 import (
 	"bytes"
-	"context"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"math/rand/v2"
 	"net/http"
@@ -21,68 +19,6 @@ import (
 
 // big is one byte more than a part.
 const big = 5<<20 + 1
-
-// work makes each kind of request there is, and checks what comes of it.
-func work(ctx context.Context, s *s3.Store, run string) error {
-	small, long := run+"/small", run+"/long"
-	for name, size := range map[string]int{small: 1000, long: big} {
-		content := objecttest.Content(name, size)
-		info, err := s.Create(ctx, name, bytes.NewReader(content))
-		if err != nil {
-			return err
-		}
-		if info.Size != int64(size) || info.Checksum == "" {
-			return fmt.Errorf("wrong: %s was created as %+v", name, info)
-		}
-		if got, err := object.ReadAll(ctx, s, name, big); err != nil {
-			return err
-		} else if !bytes.Equal(got, content) {
-			return fmt.Errorf("wrong: %s has other content", name)
-		}
-		r, _, err := s.Open(ctx, name, 500, 400)
-		if err != nil {
-			return err
-		}
-		got, err := io.ReadAll(r)
-		r.Close()
-		if err != nil {
-			return err
-		} else if !bytes.Equal(got, content[500:900]) {
-			return fmt.Errorf("wrong: %s has other content in the middle", name)
-		}
-		if _, err := s.Create(ctx, name, strings.NewReader("other")); !errors.Is(err, fs.ErrExist) {
-			return fmt.Errorf("create again: %w", err)
-		}
-	}
-	listed := 0
-	for _, err := range s.List(ctx, run+"/", "") {
-		if err != nil {
-			return err
-		}
-		listed++
-	}
-	if listed != 2 {
-		return fmt.Errorf("wrong: %d objects are listed", listed)
-	}
-	if err := s.Delete(ctx, small); err != nil {
-		return err
-	}
-	if _, err := object.Stat(ctx, s, small); !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("wrong: after a delete: %w", err)
-	}
-	return nil
-}
-
-// wantWhole fails if an object that work creates is there with other content.
-func wantWhole(t *testing.T, s *s3.Store, run string) {
-	t.Helper()
-	for name, size := range map[string]int{run + "/small": 1000, run + "/long": big} {
-		got, err := object.ReadAll(t.Context(), s, name, big)
-		if err != nil && !errors.Is(err, fs.ErrNotExist) || err == nil && !bytes.Equal(got, objecttest.Content(name, size)) {
-			t.Errorf("%s is neither whole nor missing: %d bytes, %v", name, len(got), err)
-		}
-	}
-}
 
 // eventuallyNoUploads fails if the server, which may still be working on a request that was cut, keeps an upload.
 func eventuallyNoUploads(t *testing.T, server *local.Server) {
@@ -115,7 +51,7 @@ func TestOneFault(t *testing.T) {
 	// What the store asks the bucket once, it has asked after the first run.
 	for _, run := range []string{"first", "second"} {
 		proxy.Set()
-		if err := work(t.Context(), store, run); err != nil {
+		if err := objecttest.Work(t.Context(), store, run, big); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -139,7 +75,7 @@ func TestOneFault(t *testing.T) {
 				fault := &local.Fault{Kind: kind, Call: call}
 				proxy.Set(fault)
 				run := fmt.Sprintf("%s/%d", kind, call)
-				err := work(t.Context(), store, run)
+				err := objecttest.Work(t.Context(), store, run, big)
 				seen := proxy.Seen()
 				proxy.Set()
 				if !fault.Reached() {
@@ -150,7 +86,7 @@ func TestOneFault(t *testing.T) {
 				if err != nil && !told {
 					t.Errorf("%v, %s: %v", fault, seen[min(call, len(seen)-1)], err)
 				}
-				wantWhole(t, direct, run)
+				objecttest.Whole(t, direct, run, big)
 				eventuallyNoUploads(t, server)
 			}
 			if least := map[local.Kind]int{local.WrongChecksum: 4, local.CutMidway: 6}[kind]; fired < max(least/stride, 1) || least == 0 && fired < len(requests)/stride {
