@@ -66,7 +66,8 @@ func Memory(t *testing.T, s object.Store, most uint64) {
 }
 
 // Throughput compares how fast two ways of storing so many bytes are, in turns and in one run, and fails if the first is
-// slower than the second by more than the noise of a shared machine. Each call stores under a name of its own.
+// slower than the second by more than the noise of a shared machine. Each call stores under a name of its own. It is the
+// time that passes which counts, since an upload is waiting for the most part; package sidebyside counts that of processors.
 func Throughput(t *testing.T, size int64, ours, theirs func(round int) error) {
 	t.Helper()
 	const rounds = 5
