@@ -14,7 +14,7 @@
 //
 // The role needs oss:GetBucketVersioning and oss:ListObjects on the bucket, oss:GetObject, oss:PutObject and
 // oss:AbortMultipartUpload on the objects, and whoever deletes oss:DeleteObject. With oss:ListMultipartUploads on the bucket
-// Create also finds an upload of its own of which the id was lost with an answer.
+// and oss:ListParts on the objects Create also finds an upload of its own of which the id was lost with an answer.
 //
 // An upload whose process is killed leaves its parts, for which the bucket's owner pays: [Store.Unfinished] finds them, and
 // a lifecycle rule of the bucket (AbortMultipartUpload) removes them by itself.
