@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
+	"net/http"
 	"strings"
 	"sync"
 	"testing"
@@ -187,8 +189,7 @@ func TestCredentialsChange(t *testing.T) {
 	}
 }
 
-// The settings of an address stand in the requests, and objects under Object Lock are created, read and listed as others
-// are, and not deleted.
+// Objects under Object Lock are created, read and listed as others are, and not deleted.
 func TestLock(t *testing.T) {
 	t.Parallel()
 	server, config := bucket(t, local.Locked)
@@ -230,5 +231,72 @@ func TestLock(t *testing.T) {
 	versions, err := server.Client().ListObjectVersions(t.Context(), &sdk.ListObjectVersionsInput{Bucket: aws.String("vault"), Prefix: aws.String("free/")})
 	if err != nil || len(versions.Versions)+len(versions.DeleteMarkers) > 0 {
 		t.Errorf("a deleted object left %d versions and %d markers, %v", len(versions.Versions), len(versions.DeleteMarkers), err)
+	}
+}
+
+// answering takes every request, remembers its headers, and answers as if all were well.
+type answering struct {
+	mu   sync.Mutex
+	seen map[string]http.Header // by what the request is
+}
+
+func (a *answering) RoundTrip(r *http.Request) (*http.Response, error) {
+	if r.Body != nil {
+		io.Copy(io.Discard, r.Body)
+		r.Body.Close()
+	}
+	what, body := r.Method, ""
+	switch q := r.URL.Query(); {
+	case q.Has("uploads"):
+		what, body = "begin", "<InitiateMultipartUploadResult><UploadId>u</UploadId></InitiateMultipartUploadResult>"
+	case q.Has("partNumber"):
+		what = "part"
+	case q.Has("uploadId"):
+		what, body = "complete", "<CompleteMultipartUploadResult><ETag>e</ETag></CompleteMultipartUploadResult>"
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.seen[what] = r.Header
+	return &http.Response{StatusCode: 200, ProtoMajor: 1, ProtoMinor: 1, Header: http.Header{"Etag": {`"e"`}}, Body: io.NopCloser(strings.NewReader(body)), Request: r}, nil
+}
+
+// What an address says of encryption, class and lock stands in the requests that begin an object, with one that forbids to
+// overwrite in those that end it.
+func TestAskedFor(t *testing.T) {
+	config, err := s3.Parse("s3://vault?region=r&kms_key=key-1&storage_class=STANDARD_IA&lock=compliance&retain=3d")
+	if err != nil {
+		t.Fatal(err)
+	}
+	wire := &answering{seen: map[string]http.Header{}}
+	config.Credentials, config.Transport = keys("id", "secret", "token"), wire
+	config.Cold = func(name string) bool { return strings.HasPrefix(name, "cold") }
+	store, err := s3.New(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"cold", "warm"} {
+		class := map[string]string{"cold": "STANDARD_IA"}[name]
+		for _, size := range []int{10, big} {
+			// There is no server that could confirm it.
+			if _, err := store.Create(t.Context(), name, strings.NewReader(strings.Repeat("x", size))); err == nil || !strings.Contains(err.Error(), "the store has") {
+				t.Errorf("Create: %v", err)
+			}
+		}
+		for _, what := range []string{"PUT", "begin"} {
+			h := wire.seen[what]
+			until, err := time.Parse(time.RFC3339, h.Get("X-Amz-Object-Lock-Retain-Until-Date"))
+			if h.Get("X-Amz-Server-Side-Encryption") != "aws:kms" || h.Get("X-Amz-Server-Side-Encryption-Aws-Kms-Key-Id") != "key-1" || h.Get("X-Amz-Storage-Class") != class ||
+				h.Get("X-Amz-Object-Lock-Mode") != "COMPLIANCE" || err != nil || time.Until(until).Round(time.Hour) != 72*time.Hour {
+				t.Errorf("%s, %s: %v", name, what, h)
+			}
+		}
+		for _, what := range []string{"PUT", "complete"} {
+			if h := wire.seen[what]; h.Get("If-None-Match") != "*" || h.Get("X-Amz-Security-Token") != "token" {
+				t.Errorf("%s, %s: %v", name, what, h)
+			}
+		}
+		if h := wire.seen["part"]; h.Get("X-Amz-Checksum-Crc32c") == "" || h.Get("X-Amz-Content-Sha256") != "UNSIGNED-PAYLOAD" {
+			t.Errorf("%s, part: %v", name, h)
+		}
 	}
 }
