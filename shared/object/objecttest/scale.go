@@ -2,14 +2,15 @@ package objecttest
 
 import (
 	"encoding/binary"
+	"fmt"
 	"io"
 	"runtime"
-	"slices"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/tablevault/tablevault/shared/object"
+	"github.com/tablevault/tablevault/shared/sidebyside"
 )
 
 // Memory streams two gigabytes into a store and back, a hundred megabytes unless tests are run in full, and fails if the
@@ -65,33 +66,37 @@ func Memory(t *testing.T, s object.Store, most uint64) {
 	}
 }
 
-// Throughput compares how fast two ways of storing so many bytes are, in turns and in one run, and fails if the first is
-// slower than the second by more than the noise of a shared machine. Each call stores under a name of its own. It is the
-// time that passes which counts, since an upload is waiting for the most part; package sidebyside counts that of processors.
-func Throughput(t *testing.T, size int64, ours, theirs func(round int) error) {
-	t.Helper()
-	const rounds = 5
-	var took [2][]time.Duration
-	for round := range rounds + 1 {
-		for w, store := range []func(int) error{ours, theirs} {
-			begun := time.Now()
-			if err := store(round); err != nil {
-				t.Fatal(err)
+// BesideUploader stores so many bytes with a store and with an SDK's own uploader, in turns and in one run, and reports how
+// long the uploader takes for what the store takes a second for: by the clock, and in CPU time of this process. remove
+// removes what was stored.
+func BesideUploader(b *testing.B, size int64, store, uploader, remove func(name string) error) {
+	b.Helper()
+	const rounds = 7
+	cpu := sidebyside.Times{}
+	work := func(kind string, create func(string) error) sidebyside.Work {
+		n := 0
+		do := func() error {
+			n++
+			name := fmt.Sprintf("%s/%d", kind, n)
+			if err := create(name); err != nil {
+				return err
 			}
-			if round > 0 { // the first warms up
-				took[w] = append(took[w], time.Since(begun))
-			}
+			return remove(name)
 		}
+		if err := do(); err != nil { // the first warms up
+			b.Fatal(err)
+		}
+		return sidebyside.Work{Name: kind, Do: func() (time.Duration, error) {
+			begun := time.Now()
+			took, err := sidebyside.CPU(do)
+			cpu[kind] = append(cpu[kind], took)
+			return time.Since(begun), err
+		}}
 	}
-	mb := func(all []time.Duration) float64 {
-		slices.Sort(all)
-		return float64(size) / 1e6 / all[len(all)/2].Seconds()
-	}
-	mine, sdks := mb(took[0]), mb(took[1])
-	t.Logf("%d MB, median of %d: the store %.0f MB/s, the SDK's uploader %.0f MB/s, ratio %.2f", size/1e6, rounds, mine, sdks, mine/sdks)
-	if mine < 0.9*sdks {
-		t.Errorf("the store is slower than the SDK's uploader by more than the noise of a shared machine")
-	}
+	b.SetBytes(2 * size)
+	clock := sidebyside.Measure(b, rounds, work("uploader", uploader), work("store", store))
+	b.ReportMetric(clock.Ratio("uploader", "store"), "uploader/store-clock")
+	b.ReportMetric(cpu.Ratio("uploader", "store"), "uploader/store-cpu")
 }
 
 // Noise delivers so many bytes, which differ from one another in each kilobyte, at next to no cost.

@@ -19,51 +19,36 @@ func TestMemory(t *testing.T) {
 	objecttest.Memory(t, open(t, configure(t, server, "", "")), 64<<20)
 }
 
-// The store and the SDK's own uploader send the same file, in parts of the same size and as many at once, in turns.
-func TestThroughput(t *testing.T) {
-	if !objecttest.Full() {
-		t.Skip("a minute of measuring: with TEST_STORES=full")
-	}
+// BenchmarkBesideUploader sends the same file with the store and with the SDK's own uploader, which takes nothing but files,
+// in parts of the same size and as many at once.
+//
+//	go test -run '^$' -bench BesideUploader -benchtime 1x ./shared/object/oss
+func BenchmarkBesideUploader(b *testing.B) {
 	const size, partSize, parallel = 256 << 20, 5 << 20, 4
-	server := serve(t, local.Config{}, local.BucketConfig{})
-	store := open(t, configure(t, server, "", ""))
-	client, err := sdk.New(server.URL(), local.DefaultKeyID, local.DefaultKeySecret, sdk.AuthVersion(sdk.AuthV4), sdk.Region(local.DefaultRegion))
-	if err != nil {
-		t.Fatal(err)
-	}
-	bucket, err := client.Bucket("vault")
-	if err != nil {
-		t.Fatal(err)
-	}
-	path := filepath.Join(t.TempDir(), "body")
+	server := serve(b, local.Config{}, local.BucketConfig{})
+	store := open(b, configure(b, server, "", ""))
+	bucket := handle(b, server)
+	path := filepath.Join(b.TempDir(), "body")
 	body, err := os.Create(path)
 	if err != nil {
-		t.Fatal(err)
+		b.Fatal(err)
 	}
 	defer body.Close()
 	if _, err := io.Copy(body, &objecttest.Noise{Left: size}); err != nil {
-		t.Fatal(err)
+		b.Fatal(err)
 	}
-	ours := func(round int) error {
+	ours := func(name string) error {
 		if _, err := body.Seek(0, io.SeekStart); err != nil {
 			return err
 		}
-		name := fmt.Sprint("ours/", round)
-		info, err := store.Create(t.Context(), name, struct{ io.Reader }{body})
+		info, err := store.Create(b.Context(), name, struct{ io.Reader }{body})
 		if err == nil && info.Size != size {
 			err = fmt.Errorf("%d bytes", info.Size)
 		}
-		if err == nil {
-			err = store.Delete(t.Context(), name)
-		}
 		return err
 	}
-	theirs := func(round int) error {
-		name := fmt.Sprint("theirs/", round)
-		if err := bucket.UploadFile(name, path, partSize, sdk.Routines(parallel), sdk.ForbidOverWrite(true)); err != nil {
-			return err
-		}
-		return bucket.DeleteObject(name)
+	theirs := func(name string) error {
+		return bucket.UploadFile(name, path, partSize, sdk.Routines(parallel), sdk.ForbidOverWrite(true))
 	}
-	objecttest.Throughput(t, size, ours, theirs)
+	objecttest.BesideUploader(b, size, ours, theirs, func(name string) error { return bucket.DeleteObject(name) })
 }
