@@ -18,6 +18,7 @@ import (
 	"github.com/tablevault/tablevault/local/stack"
 	"github.com/tablevault/tablevault/shared/backup"
 	"github.com/tablevault/tablevault/shared/function"
+	"github.com/tablevault/tablevault/shared/object"
 	"github.com/tablevault/tablevault/shared/object/address"
 	"github.com/tablevault/tablevault/shared/tablestore"
 	"github.com/tablevault/tablevault/shared/vault"
@@ -126,12 +127,29 @@ func (s *site) call(ctx context.Context, cmd function.Command, reply any) error 
 	return nil
 }
 
-// repository opens the vault, to read.
-func (s *site) repository(ctx context.Context) (*backup.Repository, error) {
-	store, err := address.Open(ctx, s.env.Vault, address.Config{
+// ping asks a function to answer.
+func (s *site) ping(ctx context.Context, name string, reply *function.Pong) error {
+	body, err := s.invoker.Invoke(ctx, name, function.Command{Kind: function.KindPing})
+	if err != nil {
+		return err
+	}
+	if err := json.Unmarshal(body, reply); err != nil {
+		return fmt.Errorf("%s answered %.200q: %w", name, body, err)
+	}
+	return nil
+}
+
+// store opens what the vault is kept in.
+func (s *site) store(ctx context.Context) (object.Store, error) {
+	return address.Open(ctx, s.env.Vault, address.Config{
 		Credentials: func(context.Context) (address.Credentials, error) { return address.Credentials(s.env.Credentials), nil },
 		S3:          func(context.Context) (address.Credentials, error) { return address.Credentials(s.env.S3), nil },
 	})
+}
+
+// repository opens the vault, to read.
+func (s *site) repository(ctx context.Context) (*backup.Repository, error) {
+	store, err := s.store(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -140,6 +158,16 @@ func (s *site) repository(ctx context.Context) (*backup.Repository, error) {
 		return nil, fmt.Errorf("vault %s: %w", s.env.Vault, err)
 	}
 	return r, nil
+}
+
+// instance reaches a Tablestore instance.
+func (s *site) instance(name string) (*tablestore.Client, error) {
+	return tablestore.New(tablestore.Config{
+		Endpoint: s.env.Tablestore(name, s.region), Instance: name,
+		Credentials: func(context.Context) (tablestore.Credentials, error) {
+			return tablestore.Credentials(s.env.Credentials), nil
+		},
+	})
 }
 
 // tables are the tables that a pattern instance/pattern names, in order.
@@ -154,12 +182,7 @@ func (s *site) tables(ctx context.Context, pattern string) ([]string, error) {
 	if !strings.ContainsAny(glob, `*?[\`) {
 		return []string{pattern}, nil
 	}
-	client, err := tablestore.New(tablestore.Config{
-		Endpoint: s.env.Tablestore(instance, s.region), Instance: instance,
-		Credentials: func(context.Context) (tablestore.Credentials, error) {
-			return tablestore.Credentials(s.env.Credentials), nil
-		},
-	})
+	client, err := s.instance(instance)
 	if err != nil {
 		return nil, err
 	}

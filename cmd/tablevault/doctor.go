@@ -1,0 +1,634 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net/http"
+	"os"
+	"slices"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/tablevault/tablevault/shared/backup"
+	"github.com/tablevault/tablevault/shared/function"
+	"github.com/tablevault/tablevault/shared/object"
+	"github.com/tablevault/tablevault/shared/object/oss"
+	"github.com/tablevault/tablevault/shared/object/s3"
+	"github.com/tablevault/tablevault/shared/policy"
+	"github.com/tablevault/tablevault/shared/table"
+	"github.com/tablevault/tablevault/shared/tablestore"
+	"github.com/tablevault/tablevault/shared/vault"
+)
+
+// level is how a check came out.
+type level string
+
+const (
+	fine    level = "ok"
+	warning level = "warning"
+	failure level = "failure"
+)
+
+// finding is one line of `tablevault doctor`.
+type finding struct {
+	// Check is what was looked at: a word that stays the same. About is the one of
+	// several.
+	Check string `json:"check"`
+	About string `json:"about,omitempty"`
+	Level level  `json:"level"`
+	Text  string `json:"text"`
+	// Fix is what to do about it; empty if all is well.
+	Fix string `json:"fix,omitempty"`
+}
+
+func doctorCommand(s *streams) *cobra.Command {
+	var dir, file string
+	var maxAge time.Duration
+	c := &cobra.Command{
+		Use:   "doctor [--max-age 26h]",
+		Short: "Check vault, tables, functions and recovery points: a line each, with the fix",
+		Long: "Check all that backups rest on. It changes nothing: what it tries to overwrite, it overwrites with what is there,\n" +
+			"and only where the bucket says that it refuses. With --max-age the newest recovery point of each table may be no\n" +
+			"older, which shows from outside that the planner runs. The exit code is 1 if a check fails; warnings don't count.",
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			findings := runDoctor(cmd.Context(), dir, file, maxAge)
+			failed := 0
+			for _, f := range findings {
+				if f.Level == failure {
+					failed++
+				}
+			}
+			err := s.print(map[string]any{"ok": failed == 0, "checks": findings}, func(w io.Writer) {
+				t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+				for _, f := range findings {
+					fmt.Fprintf(t, "%s\t%s\t%s\n", f.Level, strings.TrimSpace(f.Check+" "+f.About), f.Text)
+					if f.Fix != "" {
+						fmt.Fprintf(t, "\t\t→ %s\n", f.Fix)
+					}
+				}
+				t.Flush()
+			})
+			if err == nil && failed > 0 {
+				err = &exit{exitFailed, fmt.Errorf("%d of %d checks failed", failed, len(findings))}
+			}
+			return err
+		},
+	}
+	siteFlags(c, &dir)
+	c.Flags().StringVar(&file, "policy", "", "the policy that the functions go by; default TABLEVAULT_POLICY, or tablevault.yaml here if there is one")
+	c.Flags().DurationVar(&maxAge, "max-age", 0, "how old the newest recovery point of a table may be, such as 26h; 0: any age")
+	return c
+}
+
+// doctor is a round of checks.
+type doctor struct {
+	site   *site
+	maxAge time.Duration
+	found  []finding
+	policy *policy.Policy      // nil without one
+	store  object.Store        // nil if it can't be opened
+	skew   time.Duration       // of this machine's clock behind the servers'
+	names  map[string][]string // tables by instance, of those that could be listed
+}
+
+// askFor bounds one check, so that one that hangs does not keep the others.
+const askFor = 20 * time.Second
+
+func runDoctor(ctx context.Context, dir, file string, maxAge time.Duration) []finding {
+	d := &doctor{maxAge: maxAge, names: map[string][]string{}}
+	var err error
+	if d.site, err = openSite(dir); err != nil {
+		d.add("settings", "", failure, err.Error(), "name a local stack with --stack, or set TABLEVAULT_VAULT, TABLEVAULT_REGION, TABLEVAULT_ACCOUNT and a key (docs/operations.md)")
+		return d.found
+	}
+	for _, check := range []func(context.Context){d.settings, d.clocks, d.vault, d.protection, d.uploads} {
+		check(ctx)
+	}
+	d.readPolicy(dir, file)
+	for _, check := range []func(context.Context){d.functions, d.tables, d.recoveryPoints} {
+		check(ctx)
+	}
+	return d.found
+}
+
+func (d *doctor) add(check, about string, l level, text, fix string) {
+	d.found = append(d.found, finding{check, about, l, text, fix})
+}
+
+func (d *doctor) settings(context.Context) {
+	e := d.site.env
+	switch {
+	case e.Credentials.IsZero():
+		d.add("settings", "", failure, "there is no access key", "set ALIBABA_CLOUD_ACCESS_KEY_ID and ALIBABA_CLOUD_ACCESS_KEY_SECRET")
+	case d.site.region == "":
+		d.add("settings", "", failure, "there is no region", "set TABLEVAULT_REGION, such as cn-hangzhou")
+	case e.FCEndpoint == "" && e.Account == "":
+		d.add("settings", "", failure, "there is no account id, which the functions' address begins with", "set TABLEVAULT_ACCOUNT")
+	default:
+		d.add("settings", "", fine, "vault "+e.Vault+", region "+d.site.region, "")
+	}
+}
+
+// clocks asks every server for its date, which none keeps from strangers.
+func (d *doctor) clocks(ctx context.Context) {
+	servers := map[string]string{"functions": d.site.env.FCEndpoint}
+	if servers["functions"] == "" {
+		servers["functions"] = fmt.Sprintf("https://%s.%s.fc.aliyuncs.com", d.site.env.Account, d.site.region)
+	}
+	if c, err := oss.Parse(d.site.env.Vault); err == nil {
+		servers["vault"] = c.Endpoint
+		if c.Endpoint == "" {
+			servers["vault"] = "https://oss-" + c.Region + ".aliyuncs.com"
+		}
+	}
+	worst, about := time.Duration(0), ""
+	for _, name := range []string{"vault", "functions"} {
+		url := servers[name]
+		if url == "" {
+			continue
+		}
+		skew, err := skewOf(ctx, url)
+		if err != nil {
+			d.add("network", name, failure, err.Error(), "look at the address, at this machine's network, and at a proxy between them")
+			continue
+		}
+		if name == "vault" {
+			d.skew = skew
+		}
+		if about == "" || skew.Abs() > worst.Abs() {
+			worst, about = skew, url
+		}
+	}
+	switch fix := "set this machine's clock, by NTP for example: requests are signed with its time, and refused beyond 15 minutes"; {
+	case about == "":
+	case worst.Abs() > 15*time.Minute:
+		d.add("clock", "", failure, fmt.Sprintf("this machine's clock is %s off that of %s", worst.Abs().Round(time.Second), about), fix)
+	case worst.Abs() > time.Minute:
+		d.add("clock", "", warning, fmt.Sprintf("this machine's clock is %s off that of %s", worst.Abs().Round(time.Second), about), fix)
+	default:
+		d.add("clock", "", fine, "agrees with the servers", "")
+	}
+}
+
+// skewOf is how far a server's clock is ahead of this machine's, to about a
+// second.
+func skewOf(ctx context.Context, url string) (time.Duration, error) {
+	ctx, cancel := context.WithTimeout(ctx, askFor/2)
+	defer cancel()
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return 0, err
+	}
+	before := time.Now()
+	answer, err := http.DefaultClient.Do(r)
+	if err != nil {
+		return 0, err
+	}
+	answer.Body.Close()
+	middle := before.Add(time.Since(before) / 2)
+	date, err := http.ParseTime(answer.Header.Get("Date"))
+	if err != nil {
+		return 0, fmt.Errorf("%s answers without a date", url)
+	}
+	skew := date.Sub(middle)
+	// A date is cut to the second.
+	if skew < 0 && skew > -time.Second {
+		skew = 0
+	}
+	return skew, nil
+}
+
+func (d *doctor) vault(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, askFor)
+	defer cancel()
+	at := d.site.env.Vault
+	store, err := d.site.store(ctx)
+	if err != nil {
+		d.add("vault", "", failure, err.Error(), fixAccess(err, "look at TABLEVAULT_VAULT"))
+		return
+	}
+	d.store = store
+	switch _, err := backup.Open(ctx, store); {
+	case errors.Is(err, fs.ErrNotExist):
+		d.add("vault", "", warning, "there is nothing at "+at+" yet", "the first backup makes the vault")
+	case err != nil:
+		d.add("vault", "", failure, err.Error(), fixAccess(err, "restore "+vault.HeaderName+" from a copy of the vault"))
+	default:
+		d.add("vault", "", fine, "is read", "")
+	}
+}
+
+// fixAccess is what to do about an error of a service.
+func fixAccess(err error, otherwise string) string {
+	if errors.Is(err, fs.ErrPermission) || errors.Is(err, table.ErrPermission) {
+		return "give the key's user or role what docs/ram/operator.json allows"
+	}
+	return otherwise
+}
+
+// protection looks at what keeps objects from being overwritten and deleted.
+func (d *doctor) protection(ctx context.Context) {
+	if d.store == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, askFor)
+	defer cancel()
+	header, err := object.ReadAll(ctx, d.store, vault.HeaderName, 1<<20)
+	if err == nil {
+		// The same content: should it be written after all, nothing is lost.
+		_, err := d.store.Create(ctx, vault.HeaderName, bytes.NewReader(header))
+		switch {
+		case err == nil:
+			d.add("create-only", "", failure, "the store has written over an object that it was told to create (with what was there)", "use a store that refuses existing names; this vault is not safe here")
+		case errors.Is(err, fs.ErrExist):
+			d.add("create-only", "", fine, "a name that is taken is refused", "")
+		case oss.Denied(err), errors.Is(err, fs.ErrPermission):
+			d.add("create-only", "", warning, "not tried, this key may not write: "+err.Error(), "run doctor once with a key that may put objects there")
+		default:
+			d.add("create-only", "", failure, err.Error(), "make the bucket one in which names can be decided")
+		}
+	}
+	switch store := d.store.(type) {
+	case *oss.Store:
+		d.protectionOSS(ctx, store, header)
+	case *s3.Store:
+		if c, err := s3.Parse(d.site.env.Vault); err == nil && c.Lock != "" {
+			d.add("protection", "", fine, fmt.Sprintf("new objects are locked (%s) for %s", strings.ToLower(c.Lock), c.Retain), "")
+		} else {
+			d.add("protection", "", warning, "whoever has a key that may delete, deletes", "use a bucket with Object Lock, and lock=compliance&retain=30d in the vault's address")
+		}
+	default:
+		d.add("protection", "", warning, "a directory: whoever may write in it may delete backups", "keep production's backups in a bucket")
+	}
+}
+
+func (d *doctor) protectionOSS(ctx context.Context, store *oss.Store, header []byte) {
+	const about = "docs/operations.md, Protect the bucket"
+	p, err := store.Protection(ctx)
+	if err != nil {
+		d.add("protection", "", failure, err.Error(), fixAccess(err, "look at the bucket in the console"))
+		return
+	}
+	if len(p.Unknown) > 0 {
+		d.add("protection", "", warning, "not all can be told: this key may not "+strings.Join(p.Unknown, ", "), "give the key's user or role what docs/ram/operator.json allows")
+	}
+	if p.Versions != "" {
+		d.add("protection", "versions", failure, "the bucket has versions ("+p.Versions+"), and in such a one OSS does not refuse to overwrite: nothing is written there", "use a bucket in which versions were never enabled")
+		return
+	}
+	if p.Retention == "InProgress" {
+		d.add("protection", "retention", warning, fmt.Sprintf("the retention policy of %d days is not locked: it ends 24 hours after it was made", p.Days), "lock it (ossutil worm complete); see "+about)
+	}
+	switch {
+	case p.Protects():
+		text := "the bucket forbids to overwrite"
+		if p.Retention == "Locked" {
+			text = fmt.Sprintf("the bucket keeps each object for %d days", p.Days)
+		}
+		if header == nil {
+			d.add("protection", "", fine, text+"; not tried, since nothing is there yet", "")
+			return
+		}
+		switch err := store.Overwrite(ctx, vault.HeaderName, header); {
+		case err == nil:
+			d.add("protection", "", failure, text+", as it says, and has let itself be overwritten (with what was there)", "look at the rule's prefix and principals; see "+about)
+		case oss.Denied(err):
+			d.add("protection", "", fine, text+"; not tried: this key may not write", "")
+		default:
+			d.add("protection", "", fine, text+", which was tried", "")
+		}
+	case len(p.Unknown) == 0:
+		d.add("protection", "", warning, "only the writers' own promise keeps objects from being overwritten: who steals a key of a function can overwrite backups", "make a rule against overwriting, or a retention policy; see "+about)
+	}
+}
+
+// uploads looks for uploads in parts that were left behind.
+func (d *doctor) uploads(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, askFor)
+	defer cancel()
+	old, oldest := 0, time.Time{}
+	// No function works for longer than a day.
+	count := func(begun time.Time) {
+		if time.Since(begun) > 24*time.Hour {
+			old++
+			if oldest.IsZero() || begun.Before(oldest) {
+				oldest = begun
+			}
+		}
+	}
+	var err error
+	switch store := d.store.(type) {
+	case *oss.Store:
+		for u, e := range store.Unfinished(ctx) {
+			if err = e; err != nil {
+				break
+			}
+			count(u.Begun)
+		}
+	case *s3.Store:
+		for u, e := range store.Unfinished(ctx) {
+			if err = e; err != nil {
+				break
+			}
+			count(u.Begun)
+		}
+	default:
+		return
+	}
+	switch {
+	case err != nil:
+		d.add("uploads", "", warning, err.Error(), fixAccess(err, "look at the bucket's fragments in the console"))
+	case old > 0:
+		d.add("uploads", "", warning, fmt.Sprintf("%d uploads of workers that died are paid for, the oldest of %s", old, oldest.UTC().Format(time.RFC3339)), "add a lifecycle rule to the bucket that aborts uploads after two days")
+	default:
+		d.add("uploads", "", fine, "none is left behind", "")
+	}
+}
+
+// readPolicy reads the policy that the functions are thought to go by.
+func (d *doctor) readPolicy(dir, file string) {
+	named := file != ""
+	if !named {
+		file, named = d.site.env.Policy, d.site.env.PolicyNamed
+	}
+	data, err := os.ReadFile(file)
+	if errors.Is(err, fs.ErrNotExist) && !named {
+		if dir == "" {
+			d.add("policy", "", warning, "there is no "+file+" here, so that nothing is known to be due by itself", "write one with `tablevault init`, deploy it, and run doctor beside it")
+		}
+		return
+	}
+	if err == nil {
+		d.policy, err = policy.Decode(file, data)
+	}
+	if err != nil {
+		d.add("policy", "", failure, err.Error(), "mend "+file+"; `tablevault init --schema` has its form")
+		return
+	}
+	if p := d.policy.Vault; p != "" && dir == "" && !policy.SameVault(p, d.site.env.Vault) {
+		d.add("policy", "", failure, fmt.Sprintf("it is for the vault %s, and TABLEVAULT_VAULT is %s", p, d.site.env.Vault), "make the two the same, and deploy again")
+		return
+	}
+	d.add("policy", "", fine, fmt.Sprintf("%s has %d rules", file, len(d.policy.Rules)), "")
+}
+
+// functions asks each function to answer.
+func (d *doctor) functions(ctx context.Context) {
+	for _, n := range []function.Name{function.Plan, function.Export, function.Import, function.Verify} {
+		name := d.site.env.Name(n)
+		var pong function.Pong
+		err := func() error {
+			ctx, cancel := context.WithTimeout(ctx, askFor)
+			defer cancel()
+			return d.site.ping(ctx, name, &pong)
+		}()
+		var refused *function.CallError
+		switch {
+		case errors.As(err, &refused) && refused.Status == http.StatusNotFound:
+			d.add("function", name, failure, err.Error(), "deploy it (s deploy); or set TABLEVAULT_FUNCTION_PREFIX as it was deployed")
+		case errors.As(err, &refused) && refused.Status == http.StatusForbidden:
+			d.add("function", name, failure, err.Error(), "give the key's user or role what docs/ram/operator.json allows")
+		case err != nil:
+			d.add("function", name, failure, err.Error(), "look at the function's log; s.yaml has its settings")
+		case !policy.SameVault(pong.Vault, d.site.env.Vault):
+			d.add("function", name, failure, fmt.Sprintf("it works on the vault %s, and TABLEVAULT_VAULT is %s", pong.Vault, d.site.env.Vault), "make the two the same, and deploy again")
+		case pong.Envelope < function.Version:
+			d.add("function", name, failure, fmt.Sprintf("it reads commands up to version %d, this command gives version %d", pong.Envelope, function.Version), "deploy the functions of this version (s deploy)")
+		case !pong.Temporary:
+			d.add("function", name, warning, "it works with a key that does not expire", "give it a role (docs/ram) and no key in its environment")
+		default:
+			d.add("function", name, fine, "answers", "")
+		}
+	}
+}
+
+// instances are those that the policy and the vault know of.
+func (d *doctor) instances(ctx context.Context) []string {
+	var names []string
+	if d.policy != nil {
+		for i := range d.policy.Rules {
+			names = append(names, d.policy.Rules[i].Instances()...)
+		}
+	}
+	tables, _ := d.backedUp(ctx) // what is wrong with the list is told elsewhere
+	for _, t := range tables {
+		if t.Region == d.site.region {
+			names = append(names, t.Instance)
+		}
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
+}
+
+// maxTables is how many tables an instance may have by default.
+const maxTables = 64
+
+// tables asks each instance for its tables, and each that is backed up for how.
+func (d *doctor) tables(ctx context.Context) {
+	for _, instance := range d.instances(ctx) {
+		client, err := d.site.instance(instance)
+		if err != nil {
+			d.add("tablestore", instance, failure, err.Error(), "look at TABLEVAULT_TABLESTORE_ENDPOINT")
+			continue
+		}
+		names, err := func() ([]string, error) {
+			ctx, cancel := context.WithTimeout(ctx, askFor)
+			defer cancel()
+			return client.Tables(ctx)
+		}()
+		if err != nil {
+			d.add("tablestore", instance, failure, err.Error(), fixAccess(err, "look at the instance's name, at its network settings, and at TABLEVAULT_TABLESTORE_ENDPOINT (vpc from inside, public from outside)"))
+			client.CloseIdle()
+			continue
+		}
+		d.names[instance] = names
+		if len(names) >= maxTables-1 {
+			d.add("tablestore", instance, warning, fmt.Sprintf("it has %d tables; by default an instance may have %d, and a restore needs one", len(names), maxTables), "have the instance's quota raised, or restore into another")
+		} else {
+			d.add("tablestore", instance, fine, fmt.Sprintf("has %d tables", len(names)), "")
+		}
+		d.patterns(instance, names)
+		for _, name := range names {
+			if d.wanted(instance, name) {
+				d.table(ctx, client, instance, name)
+			}
+		}
+		client.CloseIdle()
+	}
+}
+
+// patterns looks for a table for each pattern of the policy.
+func (d *doctor) patterns(instance string, names []string) {
+	if d.policy == nil {
+		return
+	}
+	for i := range d.policy.Rules {
+		r := &d.policy.Rules[i]
+		for _, p := range r.Tables {
+			if p.Not || p.Instance != instance {
+				continue
+			}
+			one := policy.Rule{Tables: []policy.Pattern{p}}
+			n := 0
+			for _, name := range names {
+				if one.Match(instance, name) {
+					n++
+				}
+			}
+			l, fix := fine, ""
+			if n == 0 {
+				l, fix = warning, "look at the spelling; a table that is made later is picked up by itself"
+				if p.Literal() {
+					l, fix = failure, "look at the spelling, or take the table out of the policy"
+				}
+			}
+			d.add("pattern", p.String(), l, fmt.Sprintf("matches %d tables", n), fix)
+		}
+	}
+}
+
+// wanted says whether a table is backed up by the policy; without one, all that
+// the vault knows are.
+func (d *doctor) wanted(instance, name string) bool {
+	return d.policy != nil && slices.ContainsFunc(d.policy.Rules, func(r policy.Rule) bool { return r.Match(instance, name) })
+}
+
+// lastsADay is the least retention of a stream, in hours, that outlives an outage
+// of a night.
+const lastsADay = 24
+
+func (d *doctor) table(ctx context.Context, client *tablestore.Client, instance, name string) {
+	ctx, cancel := context.WithTimeout(ctx, askFor)
+	defer cancel()
+	about := instance + "/" + name
+	def, err := client.Describe(ctx, name)
+	switch {
+	case err != nil:
+		d.add("table", about, failure, err.Error(), fixAccess(err, "look at the table in the console"))
+	case def.Stream == nil:
+		d.add("table", about, warning, "it has no change stream: its backups are read row by row, and say from when to when", "turn its stream on, for 168 hours, if an exact instant matters")
+	case def.Stream.ExpirationHours < lastsADay:
+		d.add("table", about, warning, fmt.Sprintf("its change stream keeps records for %d hours: an outage of a night leaves a hole", def.Stream.ExpirationHours), "have it keep them for 168 hours")
+	default:
+		d.add("table", about, fine, fmt.Sprintf("its change stream keeps records for %d hours", def.Stream.ExpirationHours), "")
+	}
+}
+
+// backedUp are the tables that the vault has manifests of.
+func (d *doctor) backedUp(ctx context.Context) ([]vault.TableID, error) {
+	if d.store == nil {
+		return nil, nil
+	}
+	var tables []vault.TableID
+	for info, err := range d.store.List(ctx, vault.ManifestPrefix, "") {
+		if err != nil {
+			return nil, err
+		}
+		if t, _, ok := vault.ParseManifestName(info.Name); ok && (len(tables) == 0 || tables[len(tables)-1] != t) {
+			tables = append(tables, t)
+		}
+	}
+	return tables, nil
+}
+
+// recoveryPoints looks for the newest recovery point of each table. Where the
+// policy and the instance's tables are known, those that it wants count; else all
+// that the vault has.
+func (d *doctor) recoveryPoints(ctx context.Context) {
+	if d.store == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, 5*askFor)
+	defer cancel()
+	tables, err := d.backedUp(ctx)
+	if err != nil {
+		d.add("recovery", "", failure, err.Error(), fixAccess(err, "look at the vault"))
+		return
+	}
+	if d.policy != nil {
+		tables = slices.DeleteFunc(tables, func(t vault.TableID) bool {
+			names, known := d.names[t.Instance]
+			return t.Region == d.site.region && !(d.wanted(t.Instance, t.Table) && (!known || slices.Contains(names, t.Table)))
+		})
+		for instance, names := range d.names {
+			for _, name := range names {
+				if t := (vault.TableID{Region: d.site.region, Instance: instance, Table: name}); d.wanted(instance, name) && !slices.Contains(tables, t) {
+					tables = append(tables, t)
+				}
+			}
+		}
+		slices.SortFunc(tables, func(a, b vault.TableID) int { return strings.Compare(a.Path(), b.Path()) })
+	}
+	if len(tables) == 0 {
+		l := warning
+		if d.maxAge > 0 {
+			l = failure
+		}
+		d.add("recovery", "", l, "there is no recovery point at all", "make one: tablevault backup --table INSTANCE/TABLE")
+		return
+	}
+	for _, t := range tables {
+		d.recoveryPoint(ctx, t)
+	}
+}
+
+func (d *doctor) recoveryPoint(ctx context.Context, t vault.TableID) {
+	const late = "look at the planner: its timer, its log, and `tablevault list` for backups that can't go on"
+	at, exact, err := d.newest(ctx, t)
+	age := time.Now().Add(d.skew).Sub(at).Round(time.Second)
+	switch {
+	case err != nil:
+		d.add("recovery", t.String(), failure, err.Error(), fixAccess(err, "verify the backup: tablevault verify --backup ID --depth read"))
+	case at.IsZero() && (d.maxAge > 0 || d.policy != nil):
+		d.add("recovery", t.String(), failure, "there is no recovery point of it", late)
+	case at.IsZero():
+		d.add("recovery", t.String(), warning, "there is no recovery point of it", late)
+	case d.maxAge > 0 && age > d.maxAge:
+		d.add("recovery", t.String(), failure, fmt.Sprintf("the newest recovery point, %s, is %s old, more than %s", at.UTC().Format(time.RFC3339), age, d.maxAge), late)
+	default:
+		text := fmt.Sprintf("the newest recovery point, %s, is %s old", at.UTC().Format(time.RFC3339), age)
+		if !exact {
+			text += " by its name; this key may not read the manifest"
+		}
+		d.add("recovery", t.String(), fine, text, "")
+	}
+}
+
+// newest is the newest recovery point of a table, zero if there is none. Who may
+// list manifests and not read them is told the instant in the newest one's name,
+// which is that of what asked for the backup.
+func (d *doctor) newest(ctx context.Context, t vault.TableID) (at time.Time, exact bool, err error) {
+	var ids []vault.BackupID
+	for info, err := range d.store.List(ctx, vault.ManifestsOf(t), "") {
+		if err != nil {
+			return time.Time{}, false, err
+		}
+		if _, b, ok := vault.ParseManifestName(info.Name); ok {
+			ids = append(ids, b)
+		}
+	}
+	for _, id := range slices.Backward(ids) {
+		var m vault.Manifest
+		data, err := object.ReadAll(ctx, d.store, vault.ManifestName(t, id), 64<<20)
+		if errors.Is(err, fs.ErrPermission) {
+			return id.Time(), false, nil
+		}
+		if err == nil {
+			err = vault.Decode(data, &m)
+		}
+		if err != nil {
+			return time.Time{}, false, fmt.Errorf("manifest of %s: %w", id, err)
+		}
+		if m.State == vault.Sealed {
+			return m.RecoveryPoint(), true, nil
+		}
+	}
+	return time.Time{}, false, nil
+}
