@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strconv"
+	"strings"
 	"text/tabwriter"
 	"time"
 
@@ -24,12 +26,12 @@ func listCommand(s *streams) *cobra.Command {
 		Use:   "list",
 		Short: "List the recovery points in the vault",
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			results, err := runList(cmd.Context(), dir, table)
+			results, running, err := runList(cmd.Context(), dir, table)
 			if err != nil {
 				return err
 			}
-			return s.print(map[string]any{"backups": results}, func(w io.Writer) {
-				if len(results) == 0 {
+			return s.print(map[string]any{"backups": results, "running": running}, func(w io.Writer) {
+				if len(results)+len(running) == 0 {
 					fmt.Fprintln(w, "There is no backup yet: `tablevault backup --table INSTANCE/TABLE` makes one.")
 					return
 				}
@@ -37,6 +39,9 @@ func listCommand(s *streams) *cobra.Command {
 				fmt.Fprintln(t, "BACKUP\tTABLE\tKIND\tSTATE\tROWS\tSTORED\tRECOVERY POINT")
 				for _, r := range results {
 					fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", r.ID, r.Table, r.Kind, r.State, count(r.Rows), size(r.Bytes), recoveryPoint(r))
+				}
+				for _, r := range running {
+					fmt.Fprintf(t, "%s\t%s\t\t%s\t%s\t%s\tnot yet: %d of %d segments %s\n", r.Backup, r.Table, r.State, count(r.Totals.Rows), size(r.Totals.StoredBytes), r.Done, r.Segments, r.LastError)
 				}
 				t.Flush()
 			})
@@ -57,31 +62,43 @@ func recoveryPoint(r backupResult) string {
 	return fmt.Sprintf("%s (read from %s on, no change stream)", r.To.UTC().Format(time.RFC3339), r.From.UTC().Format(time.RFC3339))
 }
 
-func runList(ctx context.Context, dir, table string) ([]backupResult, error) {
+// runList lists the backups that have ended, and those that run.
+func runList(ctx context.Context, dir, table string) ([]backupResult, []backup.Watched, error) {
 	site, err := openSite(dir)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	var only *vault.TableID
 	if table != "" {
 		id, err := site.id(table)
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		only = &id
 	}
 	repo, err := site.repository(ctx)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	results := []backupResult{}
 	for m, err := range repo.Manifests(ctx, only) {
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		results = append(results, resultOf(m))
 	}
-	return results, nil
+	var open []*backup.Watcher
+	for b, err := range repo.Open(ctx, only) {
+		if err != nil {
+			return nil, nil, err
+		}
+		// What a late list of manifests does not show is among the results by now.
+		if !slices.ContainsFunc(results, func(r backupResult) bool { return r.ID == b.ID }) {
+			open = append(open, repo.Watch(b, time.Now))
+		}
+	}
+	l, err := lookAt(ctx, open)
+	return results, l.Backups, err
 }
 
 // shown is what `tablevault show` knows of a backup.
@@ -102,11 +119,21 @@ type shown struct {
 
 func showCommand(s *streams) *cobra.Command {
 	var dir string
+	var watch bool
+	var every time.Duration
 	c := &cobra.Command{
-		Use:   "show BACKUP",
-		Short: "Show one backup",
-		Args:  cobra.ExactArgs(1),
+		Use:   "show BACKUP | show --watch [BACKUP]",
+		Short: "Show one backup; or watch it, or all that run, until they have ended",
+		Long: "Show one backup. With --watch, show how far it has come, from the vault's records, until it has ended; without a\n" +
+			"backup, all that run. On a terminal there is a row for each backup; with --json, a line of JSON for each look.",
+		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if watch {
+				return runWatch(cmd.Context(), s, dir, strings.Join(args, ""), every)
+			}
+			if len(args) == 0 {
+				return usage("name a backup, or give --watch to see all that run")
+			}
 			r, err := runShow(cmd.Context(), dir, args[0])
 			if err != nil {
 				return err
@@ -137,6 +164,8 @@ func showCommand(s *streams) *cobra.Command {
 			})
 		},
 	}
+	c.Flags().BoolVar(&watch, "watch", false, "look again and again until it has ended")
+	c.Flags().DurationVar(&every, "every", 2*time.Second, "the pause between two looks")
 	siteFlags(c, &dir)
 	return c
 }

@@ -41,6 +41,9 @@ type Planner struct {
 	Workers int
 	// Slow is the age below which no segment is asked to split, 0 for DefaultSlow.
 	Slow time.Duration
+
+	// watching keeps it from writing anything.
+	watching bool
 }
 
 // The defaults of a plan's settings.
@@ -361,7 +364,7 @@ func (p *Planner) survey(ctx context.Context, run Run, b vault.Backup) (*survey,
 	if s.progress.LastError = s.failure; s.over {
 		s.progress.State = StateFailed
 	}
-	if !complete {
+	if !complete || p.watching {
 		return s, nil
 	}
 	if m, err = p.Repo.seal(ctx, b, plan, planObject, p.Now()); err != nil {
@@ -481,7 +484,7 @@ func (p *Planner) group(ctx context.Context, run Run, look *groupLook, b vault.B
 	for _, root := range look.roots {
 		walk(root.ID)
 	}
-	if len(open) == 0 && run.stopping() {
+	if len(open) == 0 && (run.stopping() || p.watching) {
 		return nil // the next tick rolls it up
 	}
 	if len(open) == 0 {
