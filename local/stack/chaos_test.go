@@ -68,6 +68,20 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
+// workers makes the functions go by a policy of so many workers, by which nothing
+// is due.
+func workers(t *testing.T, c *fc.Config, n int) {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "tablevault.yaml")
+	if err := os.WriteFile(file, fmt.Appendf(nil, "tables: none/none\nevery: weekly\nkeep: 1 week\nworkers: %d\n", n), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if c.Env == nil {
+		c.Env = map[string]string{}
+	}
+	c.Env["TABLEVAULT_POLICY"] = file
+}
+
 // begin starts a stack in memory whose functions have short time limits.
 func begin(t *testing.T, timeout int, host func(*fc.Config)) (*stack.Stack, string, *tablestore.TableStoreClient) {
 	t.Helper()
@@ -184,8 +198,8 @@ func (c cut) SplitPoints(context.Context, string, table.Schema, int64) ([]table.
 	return c.points, nil
 }
 
-// plan plans a backup of a table of so many segments.
-func plan(t *testing.T, s *stack.Stack, name string, segments int) vault.BackupID {
+// repository opens the stack's vault.
+func repository(t *testing.T, s *stack.Stack) *backup.Repository {
 	t.Helper()
 	store, err := address.Open(t.Context(), s.Vault, address.Config{})
 	if err != nil {
@@ -195,6 +209,12 @@ func plan(t *testing.T, s *stack.Stack, name string, segments int) vault.BackupI
 	if err != nil {
 		t.Fatal(err)
 	}
+	return repo
+}
+
+// plan plans a backup of a table, cut at the given keys.
+func plan(t *testing.T, s *stack.Stack, name string, settings vault.Settings, points ...table.Key) vault.BackupID {
+	t.Helper()
 	tables, err := client.New(client.Config{Endpoint: s.Info.Tablestore, Instance: s.Instance,
 		Credentials: func(context.Context) (client.Credentials, error) {
 			return client.Credentials{ID: s.AccessKeyID, Secret: s.AccessKeySecret}, nil
@@ -202,18 +222,14 @@ func plan(t *testing.T, s *stack.Stack, name string, segments int) vault.BackupI
 	if err != nil {
 		t.Fatal(err)
 	}
-	var points []table.Key
-	for i := 1; i < segments; i++ {
-		points = append(points, table.Key{table.Integer(int64(i * chaosRows))})
-	}
-	p := &backup.Planner{Repo: repo, Tables: cut{tables, points}, Endpoint: s.Info.Tablestore, Log: slog.New(slog.DiscardHandler), Now: time.Now}
+	p := &backup.Planner{Repo: repository(t, s), Tables: cut{tables, points}, Endpoint: s.Info.Tablestore, Log: slog.New(slog.DiscardHandler), Now: time.Now}
 	made, err := p.Plan(t.Context(), backup.PlanRequest{Table: vault.TableID{Region: "local", Instance: s.Instance, Table: name},
-		Kind: vault.Full, At: time.Now(), Trigger: "test", Settings: vault.Settings{Lanes: 1}})
+		Kind: vault.Full, At: time.Now(), Trigger: "test", New: true, Settings: settings})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(made.Segments) != segments {
-		t.Fatalf("%d segments, want %d", len(made.Segments), segments)
+	if len(made.Segments) != len(points)+1 {
+		t.Fatalf("%d segments, want %d", len(made.Segments), len(points)+1)
 	}
 	return made.Backup
 }
@@ -277,7 +293,10 @@ func TestChaos(t *testing.T) {
 		}
 	}
 	for _, seed := range seeds {
-		t.Run(fmt.Sprint("seed=", seed), func(t *testing.T) { chaos(t, seed) })
+		t.Run(fmt.Sprint("seed=", seed), func(t *testing.T) {
+			t.Parallel() // most of it is waiting
+			chaos(t, seed)
+		})
 	}
 }
 
@@ -292,6 +311,11 @@ func chaos(t *testing.T, seed uint64) {
 	s, _, tables := begin(t, 3, func(c *fc.Config) {
 		c.Backoff = func(n int) time.Duration { return 20 * time.Millisecond << min(n, 5) }
 		c.Env = map[string]string{"TABLEVAULT_REDISPATCH": "2s"}
+		// Much of the time is spent waiting: for frozen instances, for late
+		// deliveries, for time limits. All segments are dispatched at once, so that
+		// each has a delivery of its own to go wrong.
+		c.MaxInstances, c.MaxTotal = 16, 40
+		workers(t, c, chaosSegments)
 		c.Fault = func(d fc.Delivery) fc.Fault {
 			var cmd function.Command
 			if err := json.Unmarshal(d.Payload, &cmd); err != nil {
@@ -324,7 +348,11 @@ func chaos(t *testing.T, seed uint64) {
 	if len(source) != chaosSegments*chaosRows {
 		t.Fatalf("%d rows", len(source))
 	}
-	id := plan(t, s, "orders", chaosSegments)
+	var points []table.Key
+	for i := 1; i < chaosSegments; i++ {
+		points = append(points, table.Key{table.Integer(int64(i * chaosRows))})
+	}
+	id := plan(t, s, "orders", vault.Settings{Lanes: 1}, points...)
 	ctx, cancel := context.WithTimeout(t.Context(), chaosTime)
 	defer cancel()
 	v := caller(t, s)
@@ -411,7 +439,7 @@ func zombies(ctx context.Context, t *testing.T, s *stack.Stack, tables *tablesto
 			t.Fatal(err)
 		}
 	}
-	before := content(t, tables, "copy")
+	before, held := content(t, tables, "copy"), objects(t, s, vault.Backups)
 	ids := map[string]string{}
 	for n, d := range late {
 		task := fmt.Sprintf("zombie_%d", n)
@@ -442,9 +470,24 @@ func zombies(ctx context.Context, t *testing.T, s *stack.Stack, tables *tablesto
 	if after := content(t, tables, "copy"); !maps.Equal(before, after) {
 		t.Errorf("late deliveries changed %d rows", differing(before, after))
 	}
+	if now := objects(t, s, vault.Backups); !slices.Equal(held, now) {
+		t.Errorf("late deliveries left %d objects among the backups, there were %d", len(now), len(held))
+	}
 	if len(late) < chaosSegments {
 		t.Errorf("only %d late deliveries", len(late))
 	}
+}
+
+// objects are the names in the vault that begin with prefix.
+func objects(t *testing.T, s *stack.Stack, prefix string) (names []string) {
+	t.Helper()
+	for info, err := range repository(t, s).Store().List(t.Context(), prefix, "") {
+		if err != nil {
+			t.Fatal(err)
+		}
+		names = append(names, info.Name)
+	}
+	return names
 }
 
 func deletion(name string, pk *tablestore.PrimaryKey) *tablestore.DeleteRowChange {

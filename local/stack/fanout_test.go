@@ -1,0 +1,247 @@
+package stack_test
+
+import (
+	"context"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/aliyun/aliyun-tablestore-go-sdk/tablestore"
+
+	"github.com/tablevault/tablevault/local/fc"
+	"github.com/tablevault/tablevault/local/ots"
+	"github.com/tablevault/tablevault/local/ots/engine"
+	"github.com/tablevault/tablevault/local/stack"
+	"github.com/tablevault/tablevault/shared/backup"
+	"github.com/tablevault/tablevault/shared/function"
+	"github.com/tablevault/tablevault/shared/table"
+	"github.com/tablevault/tablevault/shared/vault"
+)
+
+var long = flag.Bool("fanout.long", false, "run the tests of deadlines and of hot partitions at full size")
+
+// latency makes each page of a table wait: then reading is bound by latency, as
+// it is in the cloud, and not by the processors that all share here.
+func latency(s *stack.Stack, d time.Duration) {
+	s.Tablestore.SetFault(func(op, _ string, _ int) *ots.Fault {
+		if op == "GetRange" {
+			return &ots.Fault{Delay: d}
+		}
+		return nil
+	})
+}
+
+// back backs a planned table up and returns its manifest.
+func back(t *testing.T, s *stack.Stack, id vault.BackupID) *vault.Manifest {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 4*time.Minute)
+	defer cancel()
+	p := drive(ctx, t, caller(t, s), function.Command{Kind: function.KindTick, Backup: string(id)},
+		func(p backup.Progress) bool { return p.State != backup.StateRunning })
+	if p.State != backup.StateSealed {
+		t.Fatalf("%+v", p)
+	}
+	return p.Manifest
+}
+
+// TestThreeSeconds backs up a table that takes many times as long to read as the
+// function's time limit of three seconds: through continuations, none of which
+// runs into the limit.
+func TestThreeSeconds(t *testing.T) {
+	takes := 6 * time.Second
+	if *long {
+		takes = time.Minute
+	}
+	const page, wait = 20, 250 * time.Millisecond
+	var mu sync.Mutex
+	hops, retries := 0, 0
+	s, _, tables := begin(t, 3, func(c *fc.Config) {
+		workers(t, c, 1)
+		c.Fault = func(d fc.Delivery) fc.Fault {
+			var cmd function.Command
+			if json.Unmarshal(d.Payload, &cmd) == nil && cmd.Kind == function.KindExport {
+				mu.Lock()
+				defer mu.Unlock()
+				hops++
+				retries += d.Retry
+			}
+			return fc.Fault{}
+		}
+	})
+	s.Tablestore.Engine().SetBehavior(engine.Behavior{PageRows: page})
+	rows := int(takes/wait) * page
+	fill(t, tables, "orders", rows, rand.New(rand.NewPCG(1, 1)))
+	source := content(t, tables, "orders")
+	latency(s, wait)
+	id := plan(t, s, "orders", vault.Settings{Lanes: 1})
+	begun := time.Now()
+	m := back(t, s, id)
+	took := time.Since(begun)
+	latency(s, 0)
+	if m.Totals.Rows != int64(rows) || len(source) != rows {
+		t.Errorf("%d rows of %d", m.Totals.Rows, rows)
+	}
+	// Two thirds of the time are for work, less what it takes to start.
+	if least := int(takes / (2 * time.Second)); hops < least || hops > 4*least || retries > 0 {
+		t.Errorf("%d invocations and %d retries for %v of pages: want %d to %d, and none", hops, retries, takes, least, 4*least)
+	}
+	if took < takes {
+		t.Errorf("%v of pages came in %v", takes, took)
+	}
+	if failures := objects(t, s, vault.Backup{Table: m.Table, ID: m.Backup}.Log().Failures("")); len(failures) > 0 {
+		t.Errorf("it went wrong on the way: %v", failures)
+	}
+	t.Logf("%v of pages in %v, through %d invocations of at most 3s", takes, took.Round(time.Second), hops)
+}
+
+// TestHotPartition backs up two tables of as many rows with as many workers: one
+// whose rows lie evenly under its partition keys, and one of which nine in ten
+// have the same. The service's split points lie between partition keys, so that
+// the one has a segment of nine tenths; it is split where its worker stands. The
+// server's pages wait, so that time is what the workers' reading takes, as it
+// would be where one partition's own throughput is not the limit.
+func TestHotPartition(t *testing.T) {
+	const workersOf = 8
+	rows, page, wait := 960, 8, 100*time.Millisecond
+	if *long {
+		rows, page, wait = 9600, 8, 150*time.Millisecond
+	}
+	s, _, tables := begin(t, 60, func(c *fc.Config) {
+		c.MaxInstances, c.MaxTotal = workersOf, 2*workersOf+2
+		c.Env = map[string]string{"TABLEVAULT_SPLIT_AFTER": "1s"}
+		workers(t, c, workersOf)
+	})
+	s.Tablestore.Engine().SetBehavior(engine.Behavior{PageRows: page})
+	var points []table.Key
+	for p := 1; p < workersOf; p++ {
+		points = append(points, table.Key{table.String(fmt.Sprint("p", p)), table.Min()})
+	}
+	times := map[string]time.Duration{}
+	for _, name := range []string{"even", "skewed"} {
+		of := make([]int, workersOf)
+		for p := range of {
+			of[p] = rows / workersOf
+			if name == "skewed" {
+				if of[p] = rows / 10 / (workersOf - 1); p == 0 {
+					of[p] = rows - rows/10/(workersOf-1)*(workersOf-1)
+				}
+			}
+		}
+		fillPartitions(t, tables, name, of)
+		latency(s, wait)
+		id := plan(t, s, name, vault.Settings{Lanes: 1}, points...)
+		begun := time.Now()
+		m := back(t, s, id)
+		times[name] = time.Since(begun)
+		latency(s, 0)
+		if m.Totals.Rows != int64(rows) {
+			t.Errorf("%s: %d rows of %d", name, m.Totals.Rows, rows)
+		}
+		t.Logf("%s: %v in %d segments", name, times[name].Round(10*time.Millisecond), m.Segments)
+		if split := m.Segments > workersOf; split != (name == "skewed") {
+			t.Errorf("%s has %d segments", name, m.Segments)
+		}
+		// What was split restores whole.
+		if name == "skewed" && !*long {
+			v := caller(t, s)
+			ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+			defer cancel()
+			begun := drive(ctx, t, v, function.Command{Kind: function.KindRestore, Backup: string(id), To: "local/copy"},
+				func(p backup.RestoreProgress) bool { return p.Restore != "" })
+			p := drive(ctx, t, v, function.Command{Kind: function.KindRestore, Restore: string(begun.Restore)},
+				func(p backup.RestoreProgress) bool {
+					return p.State == backup.StateDone || p.State == backup.StateFailed
+				})
+			if p.Proof == nil || p.Proof.Verdict != vault.OK || !maps.Equal(partitions(t, tables, "copy"), partitions(t, tables, name)) {
+				t.Errorf("%+v", p)
+			}
+		}
+	}
+	ratio := float64(times["skewed"]) / float64(times["even"])
+	t.Logf("a table with nine tenths of its rows under one partition key takes %.2f times as long as an even one", ratio)
+	// In the short form starting processes takes longer than reading.
+	if *long && ratio > 1.3 {
+		t.Errorf("a ratio of %.2f: want at most 1.3", ratio)
+	}
+}
+
+// fillPartitions makes a table with so many rows under each partition key.
+func fillPartitions(t *testing.T, c *tablestore.TableStoreClient, name string, of []int) {
+	t.Helper()
+	meta := &tablestore.TableMeta{TableName: name}
+	meta.AddPrimaryKeyColumn("p", tablestore.PrimaryKeyType_STRING)
+	meta.AddPrimaryKeyColumn("n", tablestore.PrimaryKeyType_INTEGER)
+	_, err := c.CreateTable(&tablestore.CreateTableRequest{
+		TableMeta: meta, ReservedThroughput: &tablestore.ReservedThroughput{},
+		TableOption: &tablestore.TableOption{TimeToAlive: -1, MaxVersion: 1, DeviationCellVersionInSec: 86400},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	batch := &tablestore.BatchWriteRowRequest{}
+	flush := func() {
+		t.Helper()
+		answer, err := c.BatchWriteRow(batch)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, results := range answer.TableToRowsResult {
+			for _, r := range results {
+				if !r.IsSucceed {
+					t.Fatalf("%+v", r.Error)
+				}
+			}
+		}
+		batch = &tablestore.BatchWriteRowRequest{}
+	}
+	n := 0
+	for p, rows := range of {
+		for id := range rows {
+			pk := new(tablestore.PrimaryKey)
+			pk.AddPrimaryKeyColumn("p", fmt.Sprint("p", p))
+			pk.AddPrimaryKeyColumn("n", int64(id))
+			change := &tablestore.PutRowChange{TableName: name, PrimaryKey: pk}
+			change.SetCondition(tablestore.RowExistenceExpectation_IGNORE)
+			change.AddColumn("text", strings.Repeat("x", 50))
+			batch.AddRowChange(change)
+			if n++; n%200 == 0 {
+				flush()
+			}
+		}
+	}
+	if n%200 > 0 {
+		flush()
+	}
+}
+
+// partitions reads such a table: its cells by key.
+func partitions(t *testing.T, c *tablestore.TableStoreClient, name string) map[string]string {
+	t.Helper()
+	from, to := new(tablestore.PrimaryKey), new(tablestore.PrimaryKey)
+	for _, k := range []string{"p", "n"} {
+		from.AddPrimaryKeyColumnWithMinValue(k)
+		to.AddPrimaryKeyColumnWithMaxValue(k)
+	}
+	out := map[string]string{}
+	for from != nil {
+		page, err := c.GetRange(&tablestore.GetRangeRequest{RangeRowQueryCriteria: &tablestore.RangeRowQueryCriteria{
+			TableName: name, StartPrimaryKey: from, EndPrimaryKey: to, MaxVersion: 1, Direction: tablestore.FORWARD}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, row := range page.Rows {
+			key := fmt.Sprint(row.PrimaryKey.PrimaryKeys[0].Value, " ", row.PrimaryKey.PrimaryKeys[1].Value)
+			for _, cell := range row.Columns {
+				out[key] += fmt.Sprint(cell.ColumnName, "@", cell.Timestamp, "=", cell.Value, " ")
+			}
+		}
+		from = page.NextStartPrimaryKey
+	}
+	return out
+}

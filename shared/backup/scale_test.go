@@ -1,0 +1,282 @@
+package backup_test
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"runtime"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/tablevault/tablevault/shared/backup"
+	"github.com/tablevault/tablevault/shared/backup/backuptest"
+	"github.com/tablevault/tablevault/shared/object/mem"
+	"github.com/tablevault/tablevault/shared/object/objectmeter"
+	"github.com/tablevault/tablevault/shared/plainbuffer"
+	"github.com/tablevault/tablevault/shared/table"
+	"github.com/tablevault/tablevault/shared/vault"
+)
+
+// stub is an instance of a table with one row per range, made when it is read.
+type stub struct {
+	backup.Tables
+	ranges int
+}
+
+var stubSchema = table.Schema{{Name: "tenant", Type: table.StringKey}, {Name: "id", Type: table.IntegerKey}}
+
+// stubKey begins range i.
+func stubKey(i int) table.Key {
+	return table.Key{table.String(fmt.Sprintf("tenant-%08d", i)), table.Integer(int64(i))}
+}
+
+func (s stub) Describe(context.Context, string) (table.Definition, error) {
+	def := definition()
+	def.Schema = stubSchema
+	return def, nil
+}
+
+func (s stub) SplitPoints(context.Context, string, table.Schema, int64) ([]table.Key, error) {
+	points := make([]table.Key, s.ranges-1)
+	for i := range points {
+		points[i] = stubKey(i + 1)
+	}
+	return points, nil
+}
+
+func (s stub) Scan(_ string, schema table.Schema, r table.Range) table.Scan {
+	return &stubScan{r: r, schema: schema}
+}
+
+type stubScan struct {
+	r      table.Range
+	schema table.Schema
+	done   bool
+}
+
+func (s *stubScan) Next(_ context.Context, buf []byte) (table.Page, error) {
+	if s.done {
+		return table.Page{}, io.EOF
+	}
+	s.done = true
+	key := s.r.Start
+	if key[0].Type == plainbuffer.InfMin {
+		key = stubKey(0)
+	}
+	block := append(plainbuffer.AppendHeader(buf[:0]), backuptest.Encode(s.schema, backuptest.Row{
+		Key: key, Cells: []plainbuffer.Cell{backuptest.Cell("c", 1, "v")},
+	})...)
+	return table.Page{Block: block, ServerTime: day, ReadUnits: 1}, nil
+}
+
+// fleet is functions that work while the planner looks: a bounded number at a
+// time, each delivery in its turn.
+type fleet struct {
+	mu    sync.Mutex
+	queue []backup.Work
+	total int
+}
+
+func (f *fleet) Submit(_ context.Context, w backup.Work) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.queue = append(f.queue, w)
+	f.total++
+	return nil
+}
+
+// TestScale plans, dispatches and seals a backup of many segments, and holds what
+// it asks of the store against the formulae of docs/design.md: 1,000 segments,
+// 10,000 at full size.
+func TestScale(t *testing.T) {
+	segments := 1_000
+	if *long {
+		segments = 10_000
+	}
+	const workers = 60
+	store := objectmeter.New(&mem.Store{})
+	repo, err := backup.Init(t.Context(), store, day)
+	if err != nil {
+		t.Fatal(err)
+	}
+	work := &fleet{}
+	tables := stub{ranges: segments}
+	p := &backup.Planner{Repo: repo, Tables: tables, Work: work, Log: discard, Now: time.Now, Workers: workers}
+	run := backup.Run{Request: "r", Now: time.Now, Until: time.Now().Add(time.Hour)}
+	used := store.Usage()
+	cost := func() objectmeter.Usage {
+		now := store.Usage()
+		defer func() { used = now }()
+		return now.Sub(used)
+	}
+
+	begun := time.Now()
+	plan, err := p.Plan(t.Context(), backup.PlanRequest{Table: sourceID, Kind: vault.Full, At: day, Trigger: "t", New: true, Settings: vault.Settings{Lanes: 1}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	planning := time.Since(begun)
+	b := vault.Backup{Table: sourceID, ID: plan.Backup}
+	if len(plan.Segments) != segments || planning > 30*time.Second {
+		t.Errorf("%d segments planned in %v", len(plan.Segments), planning)
+	}
+	if c := cost(); c.Create.Requests != 2 || c.List.Requests+c.Open.Requests+c.Stat.Requests > 4 {
+		t.Errorf("planning: %+v", c)
+	}
+	groups := int64(plan.Groups())
+
+	// The first tick: nothing is there. Two reads (manifest and plan), a list of
+	// roll-ups, and for each group one of marks, of starts and of failures.
+	progress, err := p.Tick(t.Context(), run, b)
+	if err != nil || progress.Dispatched != workers {
+		t.Fatalf("%+v: %v", progress, err)
+	}
+	if c := cost(); c.List.Requests != 1+3*groups || c.Open.Requests+c.Stat.Requests != 2 || c.Create.Requests != 0 {
+		t.Errorf("the first tick: %+v, with %d groups", c, groups)
+	}
+
+	begun = time.Now()
+	ended := 0
+	var mu sync.Mutex
+	var all sync.WaitGroup
+	for _, w := range work.queue {
+		all.Go(func() {
+			e := &backup.Exporter{Repo: repo, Tables: tables, Work: work, Log: discard, Encoders: 1, Memory: 4 << 20}
+			reply, err := e.Export(t.Context(), run, w)
+			if err != nil {
+				t.Error(err)
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			ended += reply.Ended
+		})
+	}
+	all.Wait()
+	exporting := time.Since(begun)
+	if ended != segments || work.total != workers {
+		t.Errorf("%d of %d segments have ended, through %d invocations", ended, segments, work.total)
+	}
+	// A segment of one part is five objects: start, shard, index, slot, mark. It
+	// is found by a list of at most its own group and, where that has nothing
+	// left, of the next ones; and looked up twice, its log and its start.
+	n := int64(segments)
+	c := cost()
+	if c.Create.Requests < 5*n || c.Create.Requests > 5*n+5*workers*4 ||
+		c.List.Requests > n+workers*(groups+4) || c.Open.Requests+c.Stat.Requests > 3*n+5*workers {
+		t.Errorf("exporting: %+v, with %d segments in %d groups", c, segments, groups)
+	}
+
+	// The last tick: a list of marks and a look at the roll-up for each group, a
+	// read for each slot, two looks for its objects, a roll-up for each group, and
+	// its read when the whole is proved.
+	begun = time.Now()
+	progress, err = p.Tick(t.Context(), run, b)
+	if err != nil || progress.State != backup.StateSealed || progress.Manifest.Totals.Rows != n {
+		t.Fatalf("%+v: %v", progress, err)
+	}
+	sealing := time.Since(begun)
+	c = cost()
+	if c.List.Requests != 1+groups || c.Create.Requests != groups+1 || c.Open.Requests > n+2*groups+10 || c.Stat.Requests > 2*n+2*groups+10 {
+		t.Errorf("sealing: %+v, with %d segments in %d groups", c, segments, groups)
+	}
+	t.Logf("%d segments: planned in %v, exported in %v by %d workers, sealed in %v", segments, planning.Round(time.Millisecond), exporting.Round(time.Millisecond), workers, sealing.Round(time.Millisecond))
+}
+
+// TestScaleOfPlans plans 100,000 ranges (10,000 in the short form), as eight
+// lanes of 12,500 segments, and ticks through all states of their groups, on a
+// store that counts: what it costs is in the groups and not in the ranges, and
+// what is in memory is bounded.
+func TestScaleOfPlans(t *testing.T) {
+	ranges := 10_000
+	if *long {
+		ranges = 100_000
+	}
+	store := objectmeter.New(&mem.Store{})
+	repo, err := backup.Init(t.Context(), store, day)
+	if err != nil {
+		t.Fatal(err)
+	}
+	work := &fleet{}
+	p := &backup.Planner{Repo: repo, Tables: stub{ranges: ranges}, Work: work, Log: discard, Now: time.Now, Workers: 60}
+	run := backup.Run{Request: "r", Now: time.Now, Until: time.Now().Add(time.Hour)}
+	begun := time.Now()
+	plan, err := p.Plan(t.Context(), backup.PlanRequest{Table: sourceID, Kind: vault.Full, At: day, Trigger: "t", New: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	planning := time.Since(begun)
+	segments := len(plan.Segments)
+	b := vault.Backup{Table: sourceID, ID: plan.Backup}
+	if segments != (ranges+7)/8 || planning > 30*time.Second {
+		t.Errorf("%d segments in %v", segments, planning)
+	}
+	groups := int64(plan.Groups())
+	_, size, err := store.Open(t.Context(), b.Plan(), 0, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	plan = nil
+	// What a tick or an export keeps of a plan, over what it read.
+	live := heap()
+	read, _, err := repo.Plan(t.Context(), b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	kept := heap() - live
+	if kept > 6*size.Size {
+		t.Errorf("a plan of %d bytes keeps %d in memory", size.Size, kept)
+	}
+	runtime.KeepAlive(read)
+	before := store.Usage()
+	begun = time.Now()
+	progress, err := p.Tick(t.Context(), run, b)
+	if err != nil || progress.Dispatched != 60 || progress.Segments != segments {
+		t.Fatalf("%+v: %v", progress, err)
+	}
+	ticking := time.Since(begun)
+	if c := store.Usage().Sub(before); c.List.Requests != 1+3*groups || c.Open.Requests+c.Stat.Requests != 2 {
+		t.Errorf("a tick over %d groups: %+v", groups, c)
+	}
+	t.Logf("%d ranges in %d segments in %d groups: planned in %v, a plan of %.1f MB that takes %.1f MB in memory, a tick of %v and %d requests",
+		ranges, segments, groups, planning.Round(time.Millisecond), float64(size.Size)/1e6, float64(kept)/1e6, ticking.Round(time.Millisecond), 3+3*groups)
+
+	// All segments are begun and marked as ended, but for one in each group: a
+	// tick costs a read for each of those, beside the lists.
+	for i := range segments {
+		id := vault.NewSegmentID(i)
+		names := []string{b.Log().Start(id, 0)}
+		content := ""
+		if i%vault.GroupSize != 7 {
+			names = append(names, b.Log().Done(id))
+		} else {
+			data, err := vault.Encode(&vault.Note{Segment: id, Began: run.Now(), Until: run.Until})
+			if err != nil {
+				t.Fatal(err)
+			}
+			content = string(data)
+		}
+		for _, name := range names {
+			if _, err := store.Create(t.Context(), name, strings.NewReader(content)); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	before = store.Usage()
+	if progress, err = p.Tick(t.Context(), run, b); err != nil || progress.Live != int(groups) || progress.Done != segments-int(groups) {
+		t.Fatalf("%+v: %v", progress, err)
+	}
+	if c := store.Usage().Sub(before); c.List.Requests != 1+4*groups || c.Open.Requests+c.Stat.Requests != 2+groups {
+		t.Errorf("a tick over %d groups with one live segment each: %+v", groups, c)
+	}
+}
+
+// heap is what is in use after a collection.
+func heap() int64 {
+	runtime.GC()
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return int64(m.HeapAlloc)
+}
