@@ -245,3 +245,51 @@ func partitions(t *testing.T, c *tablestore.TableStoreClient, name string) map[s
 	}
 	return out
 }
+
+// TestTenThousandSegments plans, dispatches and seals a backup of that many
+// segments of a row each: 200 in the short form. All of them are worked off by a
+// few invocations, which go on with what nobody has begun.
+func TestTenThousandSegments(t *testing.T) {
+	segments := 200
+	if *long {
+		segments = 10_000
+	}
+	const workersOf = 8
+	var mu sync.Mutex
+	invocations := 0
+	s, _, tables := begin(t, 60, func(c *fc.Config) {
+		c.MaxInstances, c.MaxTotal = workersOf, workersOf+4
+		workers(t, c, workersOf)
+		c.Fault = func(d fc.Delivery) fc.Fault {
+			if strings.HasSuffix(d.Function, string(function.Export)) {
+				mu.Lock()
+				defer mu.Unlock()
+				invocations++
+			}
+			return fc.Fault{}
+		}
+	})
+	fill(t, tables, "orders", segments, rand.New(rand.NewPCG(1, 1)))
+	points := make([]table.Key, segments-1)
+	for i := range points {
+		points[i] = table.Key{table.Integer(int64(i + 1))}
+	}
+	begun := time.Now()
+	id := plan(t, s, "orders", vault.Settings{Lanes: 1}, points...)
+	planned := time.Since(begun)
+	if planned > 30*time.Second {
+		t.Errorf("planned in %v", planned)
+	}
+	m := back(t, s, id)
+	if m.Totals.Rows != int64(segments) || m.Segments != segments {
+		t.Errorf("%d rows in %d segments, want %d", m.Totals.Rows, m.Segments, segments)
+	}
+	mu.Lock()
+	defer mu.Unlock()
+	took := time.Since(begun)
+	// As many as there are workers, and more only as time limits end them.
+	if most := workersOf * (2 + int(took/(30*time.Second))); invocations > most {
+		t.Errorf("%d invocations, want at most %d", invocations, most)
+	}
+	t.Logf("%d segments: planned in %v, sealed after %v, through %d invocations", segments, planned.Round(time.Millisecond), took.Round(time.Millisecond), invocations)
+}

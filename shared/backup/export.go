@@ -144,17 +144,8 @@ func (x *export) all(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("%s: %w", what, err)
 	}
-	if x.run.Retry == 0 {
-		// A second delivery, or one that was late: the start is at work, perhaps
-		// under another worker that was free before.
-		if x.reply.Superseded, err = x.Repo.atWork(ctx, log, s.ID, x.work.Start, x.run); err != nil {
-			return fmt.Errorf("%s: %w", what, err)
-		}
-	}
-	if !x.reply.Superseded {
-		if err := x.one(ctx, s, x.work.Start, false); err != nil {
-			return err
-		}
+	if err := x.one(ctx, s, x.work.Start, false); err != nil {
+		return err
 	}
 	for {
 		next, err := x.pick(ctx, s)
@@ -218,7 +209,7 @@ func (x *export) segment(ctx context.Context, s vault.Segment, start int, claime
 	}
 	idle := 0
 	if !claimed {
-		if idle, err = x.begin(ctx, log, start); err != nil {
+		if idle, err = x.begin(ctx, log, start); err != nil || x.reply.Superseded {
 			return err
 		}
 	}
@@ -269,8 +260,11 @@ func (x *export) segment(ctx context.Context, s vault.Segment, start int, claime
 	return x.end(ctx, log)
 }
 
-// begin notes the start of a segment. It returns how many starts before it came to
-// nothing, and refuses after too many.
+// begin notes the start of a segment, under the first number that is free. It
+// returns how many starts before it came to nothing, and refuses after too many. A
+// second delivery of a start, or a late one, gives way to the worker that has it,
+// which may be one that found the segment by itself; the retry of a delivery that
+// failed does not, since the note may be its own.
 func (x *export) begin(ctx context.Context, log *segmentLog, start int) (idle int, err error) {
 	names, s := x.backup.Log(), log.segment.ID
 	if idle, err = x.Repo.idle(ctx, names, s, start, len(log.slots)); err != nil {
@@ -280,9 +274,20 @@ func (x *export) begin(ctx context.Context, log *segmentLog, start int) (idle in
 	if idle >= maxIdle {
 		n.Idle = 0 // whoever has it started nevertheless gives it as many tries
 	}
-	if x.reply.Start, err = x.Repo.begin(ctx, names, n, x.run); err != nil {
+	mine, err := x.Repo.claim(ctx, names, n, x.run)
+	if err == nil && !mine && x.run.Retry == 0 {
+		x.reply.Superseded, err = x.Repo.atWork(ctx, names, s, start, x.run)
+	}
+	if err != nil || x.reply.Superseded {
 		return 0, err
 	}
+	if !mine {
+		n.Start++
+		if n.Start, err = x.Repo.begin(ctx, names, n, x.run); err != nil {
+			return 0, err
+		}
+	}
+	x.reply.Start = n.Start
 	if idle >= maxIdle {
 		return 0, fmt.Errorf("%w: %d in a row have died with %d parts stored, the last as start %d; look at the function's log for its end, and give it more memory or time",
 			errIdle, idle, len(log.slots), start-1)
@@ -318,9 +323,16 @@ func (x *export) end(ctx context.Context, log *segmentLog) error {
 	if err := x.Repo.mark(ctx, x.backup.Log().Split(log.segment.ID, len(children))); err != nil {
 		return err
 	}
-	// This worker goes on with one of them. Those for which no worker is planned
-	// wait for one that is done, or for the planner.
-	x.picker.prefer(children)
+	// This worker goes on with the first, unless somebody has it. Those for which no
+	// worker is planned wait for one that is done, or for the planner.
+	x.picker.children = children
+	mine, err := x.Repo.claim(ctx, x.backup.Log(), vault.Note{Segment: children[0].ID}, x.run)
+	if err != nil {
+		return err
+	}
+	if mine {
+		x.picker.next = &children[0]
+	}
 	var a vault.Ask
 	if _, err := x.Repo.read(ctx, x.backup.Log().Ask(log.segment.ID), &a); err != nil {
 		return err

@@ -9,7 +9,9 @@ import (
 
 // picker finds another segment for a worker that is done with its own.
 type picker struct {
-	// children are what the worker's segment was split into, or its siblings.
+	// next is what the worker has claimed, children all that its segment was split
+	// into.
+	next     *vault.Segment
 	children []vault.Segment
 	// begun are the segments, by id, that somebody has begun; groups those in
 	// which everything has been.
@@ -24,8 +26,6 @@ const (
 	pickTries  = 4
 )
 
-func (p *picker) prefer(children []vault.Segment) { p.children = children }
-
 // pick finds a segment that nobody has begun, and notes that this worker has. It
 // returns nil if there is none, if somebody else goes on with what this worker
 // did, or if time is up; then it has the segment dispatched.
@@ -36,6 +36,10 @@ func (x *export) pick(ctx context.Context, last vault.Segment) (*vault.Segment, 
 	}
 	if p.begun == nil {
 		p.begun, p.groups = map[vault.SegmentID]bool{}, map[int]bool{}
+	}
+	if next := p.next; next != nil {
+		p.next = nil
+		return next, nil
 	}
 	p.begun[last.ID] = true
 	first, groups := last.ID.Group(), x.plan.Groups()

@@ -522,7 +522,7 @@ const (
 	DefaultSlow = time.Minute
 	// lagFactor is how many times as long as the median of its ended siblings it
 	// has been at work.
-	lagFactor = 2
+	lagFactor = 1.5
 	// maxSplit is how many segments one is split into, maxGenerations how often
 	// what came from a split is split again.
 	maxSplit       = 16
@@ -544,7 +544,7 @@ func (l *groupLook) lag(run Run, ends map[vault.SegmentID]endMark) {
 	limit := l.slow
 	if len(took) > 0 {
 		slices.Sort(took)
-		limit = max(limit, lagFactor*took[len(took)/2])
+		limit = max(limit, time.Duration(lagFactor*float64(took[len(took)/2])))
 	}
 	for _, at := range l.working {
 		if age := run.Now().Sub(l.begun[at.segment]); age >= limit && at.segment.Generation() < maxGenerations {
