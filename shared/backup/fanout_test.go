@@ -296,7 +296,7 @@ func TestSplitSurvives(t *testing.T) {
 		w.keyed(intKey, ints(120))
 		p := w.planner()
 		p.Workers = 2
-		b, next := w.lag(p, vault.Settings{Lanes: 1, PartBytes: 2 << 10})
+		b, next := w.lag(p, vault.Settings{Lanes: 1})
 		broken, err := backup.Open(t.Context(), objectfault.New(w.store, fault))
 		if err == nil {
 			e := w.exporter()
@@ -310,7 +310,7 @@ func TestSplitSurvives(t *testing.T) {
 		}
 		same(t, contents(t, w.repo, w.sealed(p, b)), rowsOf(w.tables))
 	}
-	if swept < 40 {
+	if swept < 25 {
 		t.Fatalf("only %d faults were tried", swept)
 	}
 	t.Logf("%d faults", swept)
@@ -385,10 +385,10 @@ func TestSplitAgain(t *testing.T) {
 	same(t, contents(t, w.repo, w.sealed(p, b)), rowsOf(w.tables))
 }
 
-// TestWorkersGoOn backs up a table of three groups with four workers and one
+// TestWorkersGoOn backs up a table of two groups with four workers and one
 // tick: they work until nothing is left, at a list per segment.
 func TestWorkersGoOn(t *testing.T) {
-	const segments, rows = 600, 2
+	const segments, rows = 300, 2
 	w := newWorld(t)
 	meter := objectmeter.New(w.store)
 	var err error

@@ -88,10 +88,10 @@ func (f *fleet) Submit(_ context.Context, w backup.Work) error {
 }
 
 // TestScale plans, dispatches and seals a backup of many segments, and holds what
-// it asks of the store against the formulae of docs/design.md: 1,000 segments,
+// it asks of the store against the formulae of docs/design.md: 600 segments,
 // 10,000 at full size.
 func TestScale(t *testing.T) {
-	segments := 1_000
+	segments := 600
 	if *long {
 		segments = 10_000
 	}
