@@ -65,6 +65,7 @@ type step struct {
 var steps = []step{
 	{"a backup of a table with indexes", (*job).backupStep},
 	{"a segment goes on in a further invocation", (*job).continuationStep},
+	{"a segment that lags behind is split", (*job).splitStep},
 	{"an upload breaks off", (*job).brokenUploadStep},
 	{"the id of an upload is lost", (*job).lostUploadStep},
 	{"what stops a worker is noted", (*job).failureStep},
@@ -95,7 +96,7 @@ func beginJob(t *testing.T) *job {
 	s, err := stack.Start(t.Context(), stack.Config{
 		Dir: dir, BinDir: bin, Deployment: tablevault.Deployment, Policies: tablevault.Policies(), Memory: true, Log: log, Vault: stack.Bucket,
 		Host: func(c *fc.Config) {
-			c.Env = map[string]string{"TABLEVAULT_POLICY": file, "TABLEVAULT_MARGIN": "1s"}
+			c.Env = map[string]string{"TABLEVAULT_POLICY": file, "TABLEVAULT_MARGIN": "1s", "TABLEVAULT_SPLIT_AFTER": "1s"}
 			c.Backoff = func(int) time.Duration { return 20 * time.Millisecond }
 			c.Fault = func(d fc.Delivery) fc.Fault {
 				if cmd, err := function.ParseCommand(d.Payload); err == nil && cmd.Kind == function.KindExport {
@@ -282,6 +283,26 @@ func (j *job) continuationStep(ctx context.Context) error {
 		}
 	}
 	_, err = j.sealed(ctx, name, 8)
+	return err
+}
+
+// splitStep ticks while a slow segment is read: its worker is asked to split it.
+func (j *job) splitStep(ctx context.Context) error {
+	name := j.name("lagging")
+	if err := j.make(name, 50, 1_700_000); err != nil {
+		return err
+	}
+	j.Tablestore.SetFault(func(op, table string, _ int) *ots.Fault {
+		if op == "GetRange" && table == name {
+			return &ots.Fault{Delay: 150 * time.Millisecond}
+		}
+		return nil
+	})
+	defer j.Tablestore.SetFault(nil)
+	p, err := j.backup(ctx, name)
+	if err == nil && (p.State != backup.StateSealed || p.Totals.Rows != 50 || p.Segments < 2) {
+		err = fmt.Errorf("%s, %d rows of 50 in %d segments: %s", p.State, p.Totals.Rows, p.Segments, p.LastError)
+	}
 	return err
 }
 

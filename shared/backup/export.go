@@ -118,6 +118,7 @@ type export struct {
 	pace     *pacer
 	ask      asking
 	picker   picker
+	open     int // lanes of the part that was read last
 	reply    ExportReply
 }
 
@@ -217,15 +218,18 @@ func (x *export) segment(ctx context.Context, s vault.Segment, start int, claime
 	x.ask.reset(x.reply.Start > 0)
 	for parts := 0; !log.ended; parts++ {
 		x.run.Stop = x.margin.stop()
-		if parts > 0 && x.run.stopping() {
-			return x.handOver(ctx, s.ID)
-		}
-		if asked, err := x.asked(ctx, s.ID); err != nil {
-			return err
-		} else if asked {
-			split, err := x.split(ctx, log)
+		// An invocation that has stored something has come further, whatever
+		// becomes of the split.
+		if parts > 0 {
+			if x.run.stopping() {
+				return x.handOver(ctx, s.ID)
+			}
+			split, err := x.splitIfAsked(ctx, log)
 			if err != nil || split {
 				return err
+			}
+			if x.run.stopping() {
+				return x.handOver(ctx, s.ID)
 			}
 		}
 		part, readErr := x.part(ctx, log)
@@ -395,6 +399,16 @@ func (x *export) part(ctx context.Context, log *segmentLog) (*vault.Part, error)
 	return part, readErr
 }
 
+func (e *Exporter) memory() int64 { return cmp.Or(e.Memory, DefaultMemory) }
+
+// pageSize is the room for a page of each of the lanes that are open.
+func (x *export) pageSize() int {
+	return int(min(max(x.memory()/int64(max(x.open, 1)), minPage), maxPage))
+}
+
+// readers is for how many pages at a time there is memory.
+func (x *export) readers() int { return max(1, int(x.memory()/int64(x.pageSize()))) }
+
 // partRun is one shard in the making.
 type partRun struct {
 	*export
@@ -461,14 +475,11 @@ func (p *partRun) read(ctx context.Context) error {
 			open++
 		}
 	}
-	memory := e.Memory
-	if memory == 0 {
-		memory = DefaultMemory
-	}
-	size := int(min(max(memory/int64(max(open, 1)), minPage), maxPage))
+	p.open = max(open, 1)
+	size := p.pageSize()
 	var lanes errgroup.Group
 	// With little memory fewer lanes read at a time.
-	lanes.SetLimit(max(1, int(memory/minPage)))
+	lanes.SetLimit(max(1, int(e.memory()/minPage)))
 	for i := range p.lanes {
 		l := &p.lanes[i]
 		if l.next.Equal(l.end) {

@@ -310,7 +310,7 @@ func TestSplitSurvives(t *testing.T) {
 		}
 		same(t, contents(t, w.repo, w.sealed(p, b)), rowsOf(w.tables))
 	}
-	if swept < 25 {
+	if swept < 15 {
 		t.Fatalf("only %d faults were tried", swept)
 	}
 	t.Logf("%d faults", swept)

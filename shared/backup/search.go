@@ -19,6 +19,7 @@ type search struct {
 	scale scale
 	from  table.Value // the least
 	n     int         // ranges to cut into
+	wave  int         // looks at a time
 	// key is the place of a value, row the column's value in the first row from a
 	// place on, nil if there is none.
 	key func(table.Value) table.Key
@@ -28,36 +29,56 @@ type search struct {
 	last        table.Value // the greatest that was seen
 }
 
-// looks is how many rows are looked for at a time.
-const looks = 16
+// The bounds of a search.
+const (
+	// gallop is by how much the distances from the least value grow.
+	gallop = 16
+	// rounds is how often what is left between the greatest value that was seen
+	// and the least that is too far is looked through.
+	rounds = 8
+)
 
-// greatest searches in rounds: first at distances from the least that grow
-// sixteenfold, then evenly between what was found and what is too far.
+// greatest looks at distances from the least value that grow, until nothing is
+// there, and then evenly between what was found and what is too far.
 func (s *search) greatest(ctx context.Context) error {
 	s.least = s.scale.of(s.from)
 	s.most, s.last = s.least, s.from
-	var places []uint64
-	for step := uint64(1); s.least <= math.MaxUint64-step; step *= looks {
-		places = append(places, s.least+step)
-		if step > math.MaxUint64/looks {
+	var far []uint64
+	for step := uint64(1); s.least <= math.MaxUint64-step; step *= gallop {
+		far = append(far, s.least+step)
+		if step > math.MaxUint64/gallop {
 			break
 		}
 	}
 	above := uint64(math.MaxUint64)
-	for range 5 {
+	for places := range slices.Chunk(far, s.wave) {
+		top, err := s.reach(ctx, places)
+		if err != nil {
+			return err
+		}
+		if top < above {
+			above = top
+			break
+		}
+	}
+	for range rounds {
+		if above <= s.most || above-s.most <= (s.most-s.least)/uint64(4*s.n) {
+			return nil
+		}
+		gap := max(1, (above-s.most)/uint64(s.wave+1))
+		var places []uint64
+		for at := s.most; len(places) < s.wave && above-at > gap; {
+			at += gap
+			places = append(places, at)
+		}
+		if len(places) == 0 {
+			return nil
+		}
 		top, err := s.reach(ctx, places)
 		if err != nil {
 			return err
 		}
 		above = min(above, top)
-		if above <= s.most || above-s.most <= (s.most-s.least)/uint64(4*s.n) {
-			return nil
-		}
-		gap := max(1, (above-s.most)/looks)
-		places = places[:0]
-		for i := uint64(1); i < looks; i++ {
-			places = append(places, s.most+i*gap)
-		}
 	}
 	return nil
 }

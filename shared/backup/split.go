@@ -39,24 +39,26 @@ func (a *asking) reset(now bool) {
 	}
 }
 
-// asked says whether the segment is to be split, and was not tried to be.
-func (x *export) asked(ctx context.Context, s vault.SegmentID) (bool, error) {
+// splitIfAsked splits the segment if that was asked for, and has not been tried.
+func (x *export) splitIfAsked(ctx context.Context, log *segmentLog) (bool, error) {
 	a := &x.ask
-	if a.tried {
-		return false, nil
-	}
-	if !a.found.Load() && !time.Now().Before(a.next) {
-		if err := x.lookForAsk(ctx, s); err != nil {
+	if !a.tried && !a.found.Load() && !time.Now().Before(a.next) {
+		if err := x.lookForAsk(ctx, log.segment.ID); err != nil {
 			return false, err
 		}
 	}
-	return a.found.Load(), nil
+	if a.tried || !a.found.Load() {
+		return false, nil
+	}
+	return x.split(ctx, log)
 }
 
 func (x *export) lookForAsk(ctx context.Context, s vault.SegmentID) error {
 	a := &x.ask
-	a.pause, a.next = min(2*a.pause, askMost), time.Now().Add(a.pause)
 	found, err := x.Repo.exists(ctx, x.backup.Log().Ask(s))
+	if ctx.Err() == nil {
+		a.pause, a.next = min(2*a.pause, askMost), time.Now().Add(a.pause)
+	}
 	if err != nil {
 		return fmt.Errorf("look for a request to split: %w", err)
 	}
@@ -98,7 +100,17 @@ func (x *export) split(ctx context.Context, log *segmentLog) (bool, error) {
 	if _, err := x.Repo.read(ctx, x.backup.Log().Ask(log.segment.ID), &a); err != nil {
 		return false, err
 	}
-	children, err := x.cut(ctx, log, a.Children)
+	// Reading stands still meanwhile, and must be handed over in time.
+	cutting, cancel := ctx, context.CancelFunc(func() {})
+	if !x.run.Stop.IsZero() {
+		cutting, cancel = context.WithTimeout(ctx, x.run.Stop.Sub(x.run.Now()))
+	}
+	defer cancel()
+	children, err := x.cut(cutting, log, a.Children)
+	if err != nil && cutting.Err() != nil && ctx.Err() == nil {
+		x.Log.Info("there is no time to split", "backup", x.backup.ID, "segment", log.segment.ID)
+		return false, nil
+	}
 	if err != nil {
 		return false, fmt.Errorf("split: %w", err)
 	}
@@ -208,7 +220,7 @@ func (x *export) points(ctx context.Context, r table.Range, n int) ([]table.Key,
 // column, all columns before which are as in first.
 func (x *export) spread(ctx context.Context, schema table.Schema, within table.Range, first table.Key, column, n int) ([]table.Key, error) {
 	search := &search{
-		scale: scale{kind: schema[column].Type}, from: first[column], n: n,
+		scale: scale{kind: schema[column].Type}, from: first[column], n: n, wave: x.readers(),
 		key: func(v table.Value) table.Key { return schema.Pad(append(slices.Clone(first[:column]), v)) },
 		row: func(ctx context.Context, from table.Key) (*table.Value, error) {
 			r := table.Range{Start: from, End: within.End}
@@ -234,7 +246,8 @@ func (x *export) spread(ctx context.Context, schema table.Schema, within table.R
 
 // rowFrom is the key of the first row of a range, nil if there is none.
 func (x *export) rowFrom(ctx context.Context, r table.Range) (table.Key, error) {
-	buf := make([]byte, lookBuffer)
+	buf := x.pages.get(x.pageSize())
+	defer x.pages.put(buf)
 	scan := x.Tables.Scan(x.plan.Definition.Name, x.plan.Definition.Schema, r)
 	for {
 		page, err := scan.Next(ctx, buf)
@@ -256,6 +269,3 @@ func (x *export) rowFrom(ctx context.Context, r table.Range) (table.Key, error) 
 		}
 	}
 }
-
-// lookBuffer is the room for a page of which only the first row is of interest.
-const lookBuffer = 128 << 10
