@@ -12,9 +12,12 @@ import (
 	"time"
 
 	"github.com/aliyun/aliyun-tablestore-go-sdk/tablestore"
+	"github.com/aliyun/aliyun-tablestore-go-sdk/tablestore/otsprotocol"
+	"github.com/golang/protobuf/proto"
 
 	"github.com/tablevault/tablevault/local/ots"
 	"github.com/tablevault/tablevault/local/ots/engine"
+	"github.com/tablevault/tablevault/shared/plainbuffer"
 )
 
 // The table of these tests has the key pk1, pk2 and defined columns of every
@@ -551,6 +554,203 @@ func TestIndexQuota(t *testing.T) {
 	want(t, createIndex(c, indexMeta("j", false, []string{"int"}, nil), false), 403, "OTSQuotaExhausted", "Number of tables exceeds the quota:2.")
 }
 
+// TestSecondaryIndexes follows an index from its making to its drop.
+func TestSecondaryIndexes(t *testing.T) {
+	t.Parallel()
+	now := newClock(time.UnixMilli(1_700_000_000_000))
+	s := start(t, ots.Config{Now: now.now, Behavior: engine.Behavior{IndexDelay: time.Minute}})
+	c := connect(s)
+	meta := &tablestore.TableMeta{TableName: "t"}
+	meta.AddPrimaryKeyColumn("pk1", text)
+	meta.AddPrimaryKeyColumn("pk2", integer)
+	meta.AddDefinedColumn("city", tablestore.DefinedColumn_STRING)
+	meta.AddDefinedColumn("age", tablestore.DefinedColumn_INTEGER)
+	_, err := c.CreateTable(&tablestore.CreateTableRequest{TableMeta: meta, TableOption: &tablestore.TableOption{TimeToAlive: -1, MaxVersion: 1}, ReservedThroughput: &tablestore.ReservedThroughput{}})
+	ok(t, err)
+	person := func(name string, n int64, city string, age int64) {
+		t.Helper()
+		ok(t, put(c, key(name, n), cell{"city", city, -1}, cell{"age", age, -1}, cell{"other", "x", -1}))
+	}
+	person("ann", 1, "rome", 40)
+	person("bob", 1, "bern", 50)
+	ok(t, put(c, key("cid", 1), cell{"age", int64(1), -1}))
+
+	index := &tablestore.IndexMeta{IndexName: "by-city", Primarykey: []string{"city"}, DefinedColumns: []string{"age"}, IndexType: tablestore.IT_GLOBAL_INDEX}
+	build := func(meta *tablestore.IndexMeta, base bool) error {
+		_, err := c.CreateIndex(&tablestore.CreateIndexRequest{MainTableName: "t", IndexMeta: meta, IncludeBaseData: base})
+		return err
+	}
+	ok(t, build(index, true))
+	indexed := func() string {
+		t.Helper()
+		res, err := c.GetRange(&tablestore.GetRangeRequest{RangeRowQueryCriteria: &tablestore.RangeRowQueryCriteria{
+			TableName: "by-city", MaxVersion: 1, Direction: tablestore.FORWARD,
+			StartPrimaryKey: bounds(lowest, "city", "pk1", "pk2"), EndPrimaryKey: bounds(highest, "city", "pk1", "pk2"),
+		}})
+		if err != nil {
+			return err.Error()
+		}
+		var all []string
+		for _, r := range res.Rows {
+			all = append(all, keyText(r.PrimaryKey)+fmt.Sprint(cellValues(r.Columns)))
+		}
+		return strings.Join(all, " ")
+	}
+	d := describe(t, c, "t").IndexMetas
+	if len(d) != 1 || d[0].IndexName != "by-city" || fmt.Sprint(d[0].Primarykey, d[0].DefinedColumns) != "[city] [age]" {
+		t.Errorf("index %+v", d)
+	}
+	s.Engine().SetBehavior(engine.Behavior{IndexDelay: time.Minute, FullIndexKeys: true})
+	if d := describe(t, c, "t").IndexMetas; fmt.Sprint(d[0].Primarykey) != "[city pk1 pk2]" {
+		t.Errorf("with full keys it is %v", d[0].Primarykey)
+	}
+	phase := func() otsprotocol.IndexSyncPhase {
+		var d otsprotocol.DescribeTableResponse
+		if err := send(t, s, "DescribeTable", &otsprotocol.DescribeTableRequest{TableName: proto.String("t")}, &d); err != nil {
+			t.Fatal(err)
+		}
+		return d.IndexMetas[0].GetIndexSyncPhase()
+	}
+	if phase() != otsprotocol.IndexSyncPhase_ISP_FULL {
+		t.Error("the index is complete at once")
+	}
+	if got := indexed(); !strings.Contains(got, "Disallow read index table in building base state") {
+		t.Errorf("a read while it is built: %s", got)
+	}
+	now.advance(time.Minute)
+	for phase() != otsprotocol.IndexSyncPhase_ISP_INCR {
+		time.Sleep(time.Millisecond)
+	}
+	for _, step := range []struct {
+		name string
+		do   func() error
+		want string
+	}{
+		{"base data", func() error { return nil }, "bern,bob,1[50] rome,ann,1[40]"},
+		{"a new row", func() error {
+			return put(c, key("dan", 2), cell{"city", "bern", -1})
+		}, "bern,bob,1[50] bern,dan,2[] rome,ann,1[40]"},
+		{"a row moves", func() error { return update(c, key("ann", 1), cell{"city", "aachen", -1}) }, "aachen,ann,1[40] bern,bob,1[50] bern,dan,2[]"},
+		{"a carried column", func() error { return update(c, key("dan", 2), cell{"age", int64(3), -1}) }, "aachen,ann,1[40] bern,bob,1[50] bern,dan,2[3]"},
+		{"the indexed column goes", func() error { return update(c, key("bob", 1), cell{"city", deleteAll, 0}) }, "aachen,ann,1[40] bern,dan,2[3]"},
+		{"the row goes", func() error { return remove(c, key("ann", 1)) }, "bern,dan,2[3]"},
+		{"the row is replaced", func() error { return put(c, key("dan", 2), cell{"city", "bern", -1}) }, "bern,dan,2[]"},
+	} {
+		ok(t, step.do())
+		if got := indexed(); got != step.want {
+			t.Errorf("%s: %q, want %q", step.name, got, step.want)
+		}
+	}
+	change := putChange(key("x", 1), cell{"c", "v", now.millis()})
+	_, err = c.PutRow(&tablestore.PutRowRequest{PutRowChange: change})
+	want(t, err, 400, badParameter, fmt.Sprintf("Timestamp is not allowed on a table with index. Cell:c. Timestamp:%d.", now.millis()))
+	batch := &tablestore.BatchWriteRowRequest{}
+	batch.AddRowChange(putChange(key("x", 1), cell{"c", "v", -1}))
+	batch.AddRowChange(putChange(key("x", 1), cell{"c", "w", -1}))
+	res, err := c.BatchWriteRow(batch)
+	ok(t, err)
+	for _, r := range res.TableToRowsResult["t"] {
+		if r.IsSucceed {
+			t.Error("a repeated row is written to a table with an index")
+		}
+	}
+	direct := &tablestore.PutRowChange{TableName: "by-city", PrimaryKey: &tablestore.PrimaryKey{}}
+	direct.PrimaryKey.AddPrimaryKeyColumn("city", "x")
+	direct.SetCondition(ignore)
+	_, err = c.PutRow(&tablestore.PutRowRequest{PutRowChange: direct})
+	want(t, err, 400, badParameter, "Can't write index table directly.")
+	names, err := c.ListTable()
+	ok(t, err)
+	equal(t, "tables", names.TableNames, []string{"t"})
+	s.Engine().SetBehavior(engine.Behavior{ListIndexTables: true})
+	names, err = c.ListTable()
+	ok(t, err)
+	equal(t, "tables", names.TableNames, []string{"by-city", "t"})
+	_, err = c.DeleteIndex(&tablestore.DeleteIndexRequest{MainTableName: "t", IndexName: "by-city"})
+	ok(t, err)
+	if got := indexed(); !strings.Contains(got, "OTSObjectNotExist") {
+		t.Errorf("a read after it is dropped: %s", got)
+	}
+	ok(t, put(c, key("x", 1), cell{"c", "v", now.millis()}))
+
+	const count = "The number of primary key columns must be in range: [1, 4] in index."
+	for name, test := range map[string]struct {
+		meta tablestore.IndexMeta
+		text string
+	}{
+		"no column":        {tablestore.IndexMeta{IndexName: "i"}, count},
+		"unknown column":   {tablestore.IndexMeta{IndexName: "i", Primarykey: []string{"none"}}, "Primary key: 'none' of index: 'i' is neither primary key nor defined column."},
+		"carries a column": {tablestore.IndexMeta{IndexName: "i", Primarykey: []string{"city"}, DefinedColumns: []string{"other"}}, "Attribute column: 'other' of index: 'i' is not a defined column."},
+	} {
+		t.Run(name, func(t *testing.T) { want(t, build(&test.meta, false), 400, badParameter, test.text) })
+	}
+	for i := range 5 {
+		ok(t, build(&tablestore.IndexMeta{IndexName: fmt.Sprint("i", i), Primarykey: []string{"city"}}, false))
+	}
+	want(t, build(&tablestore.IndexMeta{IndexName: "i5", Primarykey: []string{"city"}}, false), 400, badParameter, "Number of index per table exceeds the quota:5.")
+}
+
+// TestIndexBuildBesideWriters proves that an index that is built while rows are
+// written has exactly what the table has.
+func TestIndexBuildBesideWriters(t *testing.T) {
+	t.Parallel()
+	s := start(t, ots.Config{})
+	c := connect(s)
+	meta := &tablestore.TableMeta{TableName: "t"}
+	meta.AddPrimaryKeyColumn("pk1", integer)
+	meta.AddDefinedColumn("v", tablestore.DefinedColumn_INTEGER)
+	_, err := c.CreateTable(&tablestore.CreateTableRequest{TableMeta: meta, TableOption: &tablestore.TableOption{TimeToAlive: -1, MaxVersion: 1}, ReservedThroughput: &tablestore.ReservedThroughput{}})
+	ok(t, err)
+	for i := 0; i < 4000; i += 200 {
+		batch := &tablestore.BatchWriteRowRequest{}
+		for j := range 200 {
+			batch.AddRowChange(putChange(key(i+j), cell{"v", int64(i), -1}))
+		}
+		_, err := c.BatchWriteRow(batch)
+		ok(t, err)
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		rng := rand.New(rand.NewPCG(3, 4))
+		for range 600 {
+			n := key(rng.IntN(5000))
+			if rng.IntN(3) == 0 {
+				if err := remove(c, n); err != nil {
+					t.Error(err)
+				}
+			} else if err := put(c, n, cell{"v", int64(rng.IntN(100)), -1}); err != nil {
+				t.Error(err)
+			}
+		}
+	}()
+	_, err = c.CreateIndex(&tablestore.CreateIndexRequest{MainTableName: "t", IncludeBaseData: true, IndexMeta: &tablestore.IndexMeta{IndexName: "by_v", Primarykey: []string{"v"}}})
+	ok(t, err)
+	<-done
+	for describeRaw(t, s, "t").IndexMetas[0].GetIndexSyncPhase() != otsprotocol.IndexSyncPhase_ISP_INCR {
+		time.Sleep(time.Millisecond)
+	}
+	collect := func(table string, key, value func(r *plainbuffer.Row) string) []string {
+		var out []string
+		err := s.Engine().Rows(table, func(raw []byte) bool {
+			var r plainbuffer.Row
+			if _, err := plainbuffer.Scan(raw, &r); err != nil {
+				t.Error(err)
+			}
+			out = append(out, key(&r)+"="+value(&r))
+			return true
+		})
+		ok(t, engineError(err))
+		slices.Sort(out)
+		return out
+	}
+	rows := collect("t", func(r *plainbuffer.Row) string { return fmt.Sprint(r.Key[0].Int()) }, func(r *plainbuffer.Row) string { return fmt.Sprint(r.Cells[0].Int()) })
+	entries := collect("by_v", func(r *plainbuffer.Row) string { return fmt.Sprint(r.Key[1].Int()) }, func(r *plainbuffer.Row) string { return fmt.Sprint(r.Key[0].Int()) })
+	if len(rows) < 3000 || !slices.Equal(rows, entries) {
+		t.Errorf("the table has %d rows, the index %d, or they differ", len(rows), len(entries))
+	}
+}
+
 // TestIndexPhases follows an index from FULL to INCR; one without base data has
 // nothing to build.
 func TestIndexPhases(t *testing.T) {
@@ -745,4 +945,23 @@ func TestIndexedTimestamps(t *testing.T) {
 	if keysOf(rows) != "2,1,1" {
 		t.Errorf("the index has %s", keysOf(rows))
 	}
+}
+
+func bounds(b bound, names ...string) *tablestore.PrimaryKey {
+	pk := &tablestore.PrimaryKey{}
+	for _, n := range names {
+		if b == lowest {
+			pk.AddPrimaryKeyColumnWithMinValue(n)
+		} else {
+			pk.AddPrimaryKeyColumnWithMaxValue(n)
+		}
+	}
+	return pk
+}
+
+func cellValues(columns []*tablestore.AttributeColumn) (out []any) {
+	for _, c := range columns {
+		out = append(out, c.Value)
+	}
+	return out
 }

@@ -92,7 +92,10 @@ func (e *Engine) enable(s *StreamSettings, d *Definition, now time.Time) *Error 
 		}
 	}
 	s.EnableTime = now.UnixMicro()
-	s.ActiveAt = now.Add(e.behavior().Stream.Delay).UnixMicro()
+	s.ActiveAt = 0
+	if delay := e.behavior().Stream.Delay; delay > 0 {
+		s.ActiveAt = now.Add(delay).UnixMicro()
+	}
 	// Ids differ though the clock may stand still or step back.
 	e.lastStream = max(e.lastStream+1, s.EnableTime)
 	s.Number = e.lastStream

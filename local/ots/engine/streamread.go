@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"encoding/binary"
 	"hash/crc32"
+	"math"
 
 	"github.com/tablevault/tablevault/local/ots/kv"
 )
@@ -184,7 +185,10 @@ func (e *Engine) ReadStream(it *Iterator, limit int) (*StreamPage, *Error) {
 		return nil, err
 	}
 	page := &StreamPage{Next: &Iterator{Stream: it.Stream, Shard: it.Shard, after: it.after}}
-	visible := now.Add(-behavior.Lag).UnixMicro()
+	visible := int64(math.MaxInt64)
+	if behavior.Lag > 0 {
+		visible = now.Add(-behavior.Lag).UnixMicro()
+	}
 	room, more := e.pageSize(), false
 	var all []byte // the values of the page, one behind the other
 	var ends []int

@@ -3,6 +3,7 @@ package engine
 import (
 	"bytes"
 	"encoding/binary"
+	"slices"
 	"time"
 
 	"github.com/tablevault/tablevault/local/ots/kv"
@@ -203,14 +204,26 @@ func (l *changeLog) flush(s kv.Writer) {
 }
 
 // last is the place behind which the next record of a shard goes. A shard
-// without records begins behind those of its parents, or anew.
+// without records begins behind those of its nearest ancestors that have some,
+// or anew.
 func (s *StreamSettings) last(r kv.Reader, shard int, anew bool) position {
 	p := openLog(r, s, shard).last()
 	if p != (position{}) || anew {
 		return p
 	}
-	for _, parent := range s.Shards[shard].Parents {
-		if q := s.last(r, parent, anew); bytes.Compare(q[:], p[:]) > 0 {
+	// Where partitions split and merge by turns, an ancestor is so by many ways.
+	asked := map[int]bool{}
+	for left := s.Shards[shard].Parents; len(left) > 0; {
+		n := left[0]
+		left = left[1:]
+		if asked[n] {
+			continue
+		}
+		asked[n] = true
+		q := openLog(r, s, n).last()
+		if q == (position{}) {
+			left = append(slices.Clip(left), s.Shards[n].Parents...)
+		} else if bytes.Compare(q[:], p[:]) > 0 {
 			p = q
 		}
 	}

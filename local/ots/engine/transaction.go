@@ -183,7 +183,11 @@ func (e *Engine) StartTransaction(table string, key []plainbuffer.Cell) (string,
 	s := &e.sessions
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if e.living(s.held[t][tx.partition]) != nil {
+	// Nobody may ever ask for those that ran out.
+	for _, open := range s.byID {
+		e.living(open)
+	}
+	if s.held[t][tx.partition] != nil {
 		return "", errConflict
 	}
 	s.add(tx)

@@ -65,6 +65,19 @@ func TestTransactionsAreUsedByOne(t *testing.T) {
 	if err := e.Write("t", &Change{Op: Put, Row: plainbuffer.Row{Key: key}}); err != nil {
 		t.Error(err)
 	}
+	for _, partition := range "bcd" {
+		key := []plainbuffer.Cell{{Name: []byte("k"), Type: plainbuffer.String, Data: []byte(string(partition)), HasValue: true}}
+		if _, err := e.StartTransaction("t", key); err != nil {
+			t.Error(err)
+		}
+	}
+	now = now.Add(time.Hour)
+	if id, refused = e.StartTransaction("t", key); refused != nil || e.sessions.n.Load() != 1 {
+		t.Errorf("beside a new transaction there are others that ran out: %d of them, %v", e.sessions.n.Load(), refused)
+	}
+	if err := e.AbortTransaction(id); err != nil {
+		t.Error(err)
+	}
 	if e.sessions.n.Load() != 0 || len(e.sessions.byID) != 0 || len(e.sessions.held) != 0 {
 		t.Error("a transaction that ran out is still kept")
 	}
