@@ -242,6 +242,18 @@ func TestStreamRecords(t *testing.T) {
 			do:     []func(*tablestore.TableStoreClient) error{row(cell{"c", int64(1), 1}, cell{"c", int64(2), 2}), change(cell{"c", int64(3), 3})},
 			want:   []string{"PUT_ROW pk1=1 pk2=1: c@2=2 c@1=1", "UPDATE_ROW pk1=1 pk2=1: c@3=3", "UPDATE_ROW pk1=1 pk2=1: c gone@1"},
 		},
+		"a version that went and is written anew": {
+			stream: engine.StreamBehavior{Evictions: true},
+			do: []func(*tablestore.TableStoreClient) error{
+				row(cell{"c", int64(1), 1}, cell{"c", int64(2), 2}),
+				func(c *tablestore.TableStoreClient) error {
+					_, err := c.UpdateTable(&tablestore.UpdateTableRequest{TableName: "t", TableOption: &tablestore.TableOption{TimeToAlive: -1, MaxVersion: 1, DeviationCellVersionInSec: anyTime}})
+					return err
+				},
+				change(cell{"c", deleteOne, 2}, cell{"c", int64(9), 1}),
+			},
+			want: []string{"PUT_ROW pk1=1 pk2=1: c@2=2 c@1=1", "UPDATE_ROW pk1=1 pk2=1: c gone@2 c@1=9"},
+		},
 		"a batch, each row on its own": {
 			do: []func(*tablestore.TableStoreClient) error{batch(false, putChange(key(1, 1), cell{"c", int64(1), 1}), conditional, putChange(key(1, 2)), deleteChange(key(2, 1)))},
 			// Of rows that stand twice, those with conditions are refused.
@@ -652,7 +664,7 @@ func TestStreamSplitBySize(t *testing.T) {
 	w := wireTo(t, s)
 	r := newReplica(t, 1, -1)
 	f := follow(w, w.stream("t"), r)
-	deadline := time.Now().Add(10 * time.Second)
+	deadline := time.Now().Add(time.Minute)
 	for i := 0; f.ends < 3; i++ {
 		if time.Now().After(deadline) {
 			t.Fatalf("%d writes split %d shards", i, f.ends)

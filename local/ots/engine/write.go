@@ -685,7 +685,11 @@ func (w *writer) update(c *Change, old record, exists bool) (record, *Error) {
 	key := c.Row.Key
 	if !w.keep {
 		if exists {
-			c.evicted = w.evictions(w.old.Cells)
+			// What goes of the row as it was, unless the change writes it anew.
+			c.evicted = slices.DeleteFunc(w.evictions(w.old.Cells), func(gone plainbuffer.Cell) bool {
+				_, found := slices.BinarySearchFunc(w.merged, gone, func(a, b plainbuffer.Cell) int { return compareCells(&a, &b) })
+				return found
+			})
 		}
 		c.evicted = append(c.evicted, w.evictions(w.merged)...)
 		w.merged = w.trim(w.merged)
