@@ -765,7 +765,7 @@ func TestStreamReplay(t *testing.T) {
 		"index":                {index: true, versions: 1, columns: []string{"c0"}},
 		"index, timestamps":    {index: true, versions: 1, behavior: engine.Behavior{IndexedTimestamps: true}},
 		"only local indexes":   {local: true, versions: 1, stream: engine.StreamBehavior{NoGlobalIndexes: true}},
-		"by size":              {behavior: engine.Behavior{SplitSize: 1500}},
+		"by size":              {behavior: engine.Behavior{SplitSize: 1500, MergeSize: 500}},
 		"delay":                {stream: engine.StreamBehavior{Delay: time.Second}},
 		"strict":               {stream: engine.StreamBehavior{StrictStart: true, MaxLimit: 3}, limit: 3},
 		"automatic keys":       {auto: true},

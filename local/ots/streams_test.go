@@ -655,20 +655,22 @@ func TestStreamSkew(t *testing.T) {
 	}
 }
 
-// TestStreamSplitBySize proves that partitions that grow too large split with
-// their shards, while clients write.
-func TestStreamSplitBySize(t *testing.T) {
-	s := start(t, ots.Config{Behavior: engine.Behavior{SplitSize: 20_000}})
+// TestStreamSizes proves that partitions that grow too large split with their
+// shards, while clients write, and that those that got small merge.
+func TestStreamSizes(t *testing.T) {
+	s := start(t, ots.Config{Behavior: engine.Behavior{SplitSize: 20_000, MergeSize: 4_000}})
 	c := inProcess(s)
 	createStreamed(t, c, 1, -1, false, false, nil)
 	w := wireTo(t, s)
 	r := newReplica(t, 1, -1)
 	f := follow(w, w.stream("t"), r)
 	deadline := time.Now().Add(time.Minute)
+	rows := 0
 	for i := 0; f.ends < 3; i++ {
 		if time.Now().After(deadline) {
 			t.Fatalf("%d writes split %d shards", i, f.ends)
 		}
+		rows++
 		ok(t, put(c, key(i%7, i), cell{"c", strings.Repeat("x", 100), -1}))
 		if i%50 == 0 {
 			f.drain()
@@ -676,6 +678,28 @@ func TestStreamSplitBySize(t *testing.T) {
 	}
 	f.drain()
 	same(t, "the replica", r.dump(0), dumpTable(w, 2))
+	for i := range rows {
+		ok(t, remove(c, key(i%7, i)))
+	}
+	for partitions := 0; partitions != 1; {
+		d, err := s.Engine().Definition("t")
+		ok(t, engineError(err))
+		if partitions = len(d.Splits) + 1; time.Now().After(deadline) {
+			t.Fatalf("an empty table has %d partitions", partitions)
+		}
+		ok(t, put(c, key(0, 0), cell{"c", strings.Repeat("x", 100), -1}))
+	}
+	f.drain()
+	same(t, "the replica", r.dump(0), dumpTable(w, 2))
+	merged := 0
+	for _, shard := range w.shards(f.stream) {
+		if shard.ParentSiblingId != nil {
+			merged++
+		}
+	}
+	if merged < 3 {
+		t.Errorf("%d shards come from merges", merged)
+	}
 }
 
 // TestStreamLag hides records until they have been there for a while.

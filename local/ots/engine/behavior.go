@@ -102,6 +102,9 @@ type Behavior struct {
 	ReserveInterval time.Duration
 	// SplitSize is the size at which a partition splits by itself, 0 for never.
 	SplitSize int64
+	// MergeSize is the size up to which two neighbours together merge by
+	// themselves, 0 for never. It is well below SplitSize.
+	MergeSize int64
 
 	Stream StreamBehavior
 }

@@ -65,8 +65,8 @@ type Table struct {
 	readyAt atomic.Int64 // microseconds
 	meter   meter
 	// growth is the bytes written since partitions were last looked at.
-	growth    atomic.Int64
-	splitting atomic.Bool
+	growth   atomic.Int64
+	resizing atomic.Bool
 	// trimDue is when, in microseconds, the stream's expired records are next
 	// removed.
 	trimDue atomic.Int64

@@ -40,64 +40,76 @@ func (e *Engine) MergePartitions(table string, number int) *Error {
 		if number < 0 || number >= len(d.Splits) {
 			return invalid("There is no partition %d with one that follows.", number)
 		}
-		d.Splits = slices.Delete(slices.Clone(d.Splits), number, number+1)
-		d.Stream.merge(e, number, e.now())
+		e.merge(d, number)
 		return nil
 	})
 }
 
-// grown counts bytes that were written and, where they may have made a
-// partition too large, looks for one in the background.
+func (e *Engine) merge(d *Definition, number int) {
+	d.Splits = slices.Delete(slices.Clone(d.Splits), number, number+1)
+	d.Stream.merge(e, number, e.now())
+}
+
+// grown counts bytes that were written and, where they may have made partitions
+// too large or too small, looks for some in the background.
 func (t *Table) grown(size int) {
-	limit := t.engine.behavior().SplitSize
-	if limit <= 0 || t.growth.Add(int64(size)) < max(limit/4, 1) {
+	b := t.engine.behavior()
+	if b.SplitSize <= 0 && b.MergeSize <= 0 || t.growth.Add(int64(size)) < max(b.SplitSize/4, b.MergeSize/4, 1) {
 		return
 	}
 	t.growth.Store(0)
-	if !t.splitting.CompareAndSwap(false, true) {
+	if !t.resizing.CompareAndSwap(false, true) {
 		return
 	}
 	t.engine.builds.Go(func() {
-		defer t.splitting.Store(false)
+		defer t.resizing.Store(false)
 		// A store that fails shows it to the next write.
-		_ = t.splitLarge(limit)
+		_ = t.resize(b.SplitSize, b.MergeSize)
 	})
 }
 
-// splitLarge cuts each partition that is larger than the limit at its middle.
-func (t *Table) splitLarge(limit int64) error {
+// resize cuts each partition that is larger than split at its middle, and joins
+// neighbours that are no larger than merge together, by twos. A size of 0 is none.
+func (t *Table) resize(split, merge int64) error {
 	d := t.definition()
 	options := t.options(d, t.engine.now())
 	sizes := make([]int64, len(d.Splits)+1)
 	count := func(each func(number int, key []byte, size int64)) error {
 		return t.walk(d, func(key []byte, rec record) error {
-			at, found := slices.BinarySearchFunc(d.Splits, key, bytes.Compare)
-			if found {
-				at++
-			}
-			each(at, key, int64(rec.stored(&options)))
+			each(d.partition(key), key, int64(rec.stored(&options)))
 			return nil
 		})
 	}
-	err := count(func(n int, _ []byte, size int64) { sizes[n] += size })
-	if err != nil || slices.Max(sizes) <= limit {
+	if err := count(func(n int, _ []byte, size int64) { sizes[n] += size }); err != nil {
 		return err
 	}
+	var joins [][]byte
+	for n := 0; n+1 < len(sizes); n++ {
+		if merge > 0 && sizes[n]+sizes[n+1] <= merge {
+			joins = append(joins, d.Splits[n])
+			n++
+		}
+	}
 	var cuts [][]byte
-	passed := make([]int64, len(sizes))
-	err = count(func(n int, key []byte, size int64) {
-		if sizes[n] <= limit || passed[n] < 0 {
-			return
+	if split > 0 && slices.Max(sizes) > split {
+		passed := make([]int64, len(sizes))
+		err := count(func(n int, key []byte, size int64) {
+			if sizes[n] <= split || passed[n] < 0 {
+				return
+			}
+			if passed[n]*2 >= sizes[n] {
+				cuts = append(cuts, bytes.Clone(key))
+				passed[n] = -1
+				return
+			}
+			passed[n] += size
+		})
+		if err != nil {
+			return err
 		}
-		if passed[n]*2 >= sizes[n] {
-			cuts = append(cuts, bytes.Clone(key))
-			passed[n] = -1
-			return
-		}
-		passed[n] += size
-	})
-	if err != nil || len(cuts) == 0 || t.engine.closing.Load() {
-		return err
+	}
+	if len(cuts)+len(joins) == 0 || t.engine.closing.Load() {
+		return nil
 	}
 	t.engine.ddl.Lock()
 	defer t.engine.ddl.Unlock()
@@ -108,6 +120,11 @@ func (t *Table) splitLarge(limit int64) error {
 	for _, cut := range cuts {
 		// One that was made meanwhile is as good.
 		_ = t.engine.split(next, cut)
+	}
+	for _, join := range joins {
+		if n, found := slices.BinarySearchFunc(next.Splits, join, bytes.Compare); found {
+			t.engine.merge(next, n)
+		}
 	}
 	if err := t.engine.replace(t, next); err != nil {
 		return err

@@ -75,11 +75,7 @@ func (e *Engine) ComputeSplits(table string, size, unit int64, limit int) (*Spli
 				point = splitPoint(between, last.Key, row.Key)
 			}
 			out.Points = append(out.Points, keyBlock(point))
-			at, found := slices.BinarySearchFunc(d.Splits, key, bytes.Compare)
-			if found {
-				at++
-			}
-			out.Partitions = append(out.Partitions, at)
+			out.Partitions = append(out.Partitions, d.partition(key))
 			sum = 0
 		}
 		sum += n
