@@ -15,7 +15,7 @@ import (
 )
 
 // smallDisk is set where TestDiskFull has file systems of its own.
-const smallDisk = "TABLEVAULT_TEST_SMALL_DISK"
+const smallDisk = "TEST_SMALL_DISK"
 
 // TestDiskFull backs a table up into a vault whose disk is too small for it. The
 // error says what could not be written, why, and what to do; once there is room,

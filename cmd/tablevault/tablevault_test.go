@@ -21,7 +21,7 @@ import (
 
 // binariesVariable names, in the environment of a test that runs in a process of
 // its own, where the functions are that were built for all.
-const binariesVariable = "TABLEVAULT_TEST_BINARIES"
+const binariesVariable = "TEST_BINARIES"
 
 // TestMain builds the functions once.
 func TestMain(m *testing.M) {
