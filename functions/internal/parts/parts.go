@@ -242,6 +242,6 @@ const Resumed = 5 * time.Second
 // BoundMemory makes the garbage collector hold a worker to little more than
 // what its buffers take.
 func BoundMemory() {
-	debug.SetGCPercent(20)
+	debug.SetGCPercent(10)
 	debug.SetMemoryLimit(56 << 20)
 }

@@ -8,7 +8,10 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"testing"
+
+	zstdlib "github.com/klauspost/compress/zstd"
 
 	"github.com/tablevault/tablevault/shared/plainbuffer"
 	"github.com/tablevault/tablevault/shared/plainbuffer/plainbuffertest"
@@ -158,8 +161,9 @@ func BenchmarkReader(b *testing.B) {
 
 // BenchmarkStorageBesideZstd holds the storage half of an export against the
 // command zstd -1 on the same rows, in time and in what is left of them, and
-// deep verification against the storage half. Where the command is not
-// installed, its ratios are left out, and the log says so.
+// deep verification against the storage half. The compressor that shards are
+// written with, on the same rows alone, tells what of it is the library's. Where
+// the command is not installed, its ratios are left out, and the log says so.
 //
 //	go test -run '^$' -bench BesideZstd -benchtime 1x -cpu 1 ./shared/vault/shard
 func BenchmarkStorageBesideZstd(b *testing.B) {
@@ -179,12 +183,22 @@ func BenchmarkStorageBesideZstd(b *testing.B) {
 			if err := os.WriteFile(path, bytes.Join(t.pages, nil), 0o600); err != nil {
 				b.Fatal(err)
 			}
-			works = append(works, sidebyside.Command("zstd-1", zstd, "-1", "--single-thread", "-q", "-c", path))
+			z, out := newCompressor(zstdlib.SpeedFastest), []byte(nil)
+			works = append(works, sidebyside.Command("zstd-1", zstd, "-1", "--single-thread", "-q", "-c", path),
+				sidebyside.Here("zstd-go", func() error {
+					for _, p := range t.pages {
+						for c := range slices.Chunk(p, BlockBytes) {
+							out = z.EncodeAll(c, out[:0])
+						}
+					}
+					return nil
+				}))
 		}
 		times := sidebyside.Measure(b, 9, works...)
 		times.Report(b, "verify", "store")
 		if missing == nil {
 			times.Report(b, "store", "zstd-1")
+			times.Report(b, "zstd-go", "zstd-1")
 			compressed, err := exec.Command(zstd, "-1", "-q", "-c", path).Output()
 			if err != nil {
 				b.Fatal(err)
