@@ -397,6 +397,34 @@ func (r *reader) Read(p []byte) (int, error) {
 	return n, nil
 }
 
+// WriteTo writes what is left to w, chunk by chunk, so that hashing needs no copy.
+func (r *reader) WriteTo(w io.Writer) (int64, error) {
+	begin := r.pos
+	for {
+		more, err := r.writeChunk(w)
+		if err != nil || !more {
+			return r.pos - begin, err
+		}
+	}
+}
+
+// writeChunk writes what is left of a chunk, and reports whether it may not be the last.
+func (r *reader) writeChunk(w io.Writer) (more bool, err error) {
+	b := r.body
+	b.freed.RLock()
+	defer b.freed.RUnlock()
+	if b.gone {
+		return false, errFreed
+	}
+	if r.pos >= b.size {
+		return false, nil
+	}
+	at := r.pos % chunk
+	n, err := w.Write(b.chunks[r.pos/chunk][at:min(chunk, at+b.size-r.pos)])
+	r.pos += int64(n)
+	return true, err
+}
+
 func (r *reader) Seek(offset int64, whence int) (int64, error) {
 	switch whence {
 	case io.SeekCurrent:

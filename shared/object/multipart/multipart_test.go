@@ -320,6 +320,16 @@ func TestBody(t *testing.T) {
 	if n, err := b.WriteTo(&hashed); err != nil || n != b.Size() || !bytes.Equal(hashed.Bytes(), want) {
 		t.Errorf("WriteTo: %d of %d bytes, %v", n, b.Size(), err)
 	}
+	for _, from := range []int64{0, 1, chunk - 1, chunk, 2*chunk + 999, b.Size(), b.Size() + 1} {
+		r, rest := b.Reader(), want[min(from, b.Size()):]
+		if _, err := r.Seek(from, io.SeekStart); err != nil {
+			t.Fatal(err)
+		}
+		hashed.Reset()
+		if n, err := r.(io.WriterTo).WriteTo(&hashed); err != nil || n != int64(len(rest)) || !bytes.Equal(hashed.Bytes(), rest) {
+			t.Errorf("a reader writes %d bytes from %d on, %v, want %d", n, from, err, len(rest))
+		}
+	}
 	late := b.Reader()
 	if _, err := io.ReadFull(late, make([]byte, 1000)); err != nil {
 		t.Error(err)
@@ -327,5 +337,8 @@ func TestBody(t *testing.T) {
 	b.free()
 	if n, err := late.Read(make([]byte, 1000)); n > 0 || err == nil || err == io.EOF {
 		t.Errorf("read after the body's time: %d bytes, %v", n, err)
+	}
+	if n, err := late.(io.WriterTo).WriteTo(io.Discard); n > 0 || err == nil {
+		t.Errorf("write after the body's time: %d bytes, %v", n, err)
 	}
 }

@@ -2,11 +2,8 @@ package s3
 
 import (
 	"context"
-	"encoding/base64"
-	"encoding/hex"
 	"errors"
 	"fmt"
-	"hash"
 	"hash/crc32"
 	"io"
 	"io/fs"
@@ -22,8 +19,6 @@ import (
 	"github.com/tablevault/tablevault/shared/object/multipart"
 )
 
-var castagnoli = crc32.MakeTable(crc32.Castagnoli)
-
 // Create creates an object, in one request if it is short and in parts if it is long. The store refuses it if the name is
 // taken, and refuses every part that came in other than it was sent; the whole is compared with what the store says
 // about it afterwards.
@@ -34,21 +29,21 @@ func (s *Store) Create(ctx context.Context, name string, r io.Reader) (object.In
 	if err := ctx.Err(); err != nil {
 		return object.Info{}, fmt.Errorf("create %s: %w", name, err)
 	}
-	t := &target{s: s, name: name, writer: bucket.NewWriter(), sum: crc32.New(castagnoli), sums: map[int]*string{}}
-	size, err := s.uploads.Upload(ctx, io.TeeReader(r, t.sum), t)
+	t := &target{s: s, name: name, writer: bucket.NewWriter(), sums: map[int]uint32{}}
+	size, err := s.uploads.Upload(ctx, r, t)
 	if t.strays {
 		// An upload whose id was lost can only be found by its object's name.
 		sweep, cancel := context.WithTimeout(context.WithoutCancel(ctx), bucket.SweepTimeout)
 		defer cancel()
-		if serr := t.sweep(sweep); serr != nil {
-			err = errors.Join(err, fmt.Errorf("look for an upload whose id was lost: %w", serr))
+		if serr := t.sweep(sweep); serr != nil && err != nil {
+			err = fmt.Errorf("%w; and an upload may be left behind: %w", err, serr)
 		}
 	}
 	if err != nil {
 		return object.Info{}, fmt.Errorf("create %s: %w", name, err)
 	}
 	info, _, err := s.head(ctx, name)
-	switch streamed := "crc32c:" + hex.EncodeToString(t.sum.Sum(nil)); {
+	switch streamed := checksum(t.sum); {
 	case errors.Is(err, fs.ErrNotExist):
 		return object.Info{}, fmt.Errorf("create %s: the store took it, and does not have it", name)
 	case err != nil:
@@ -64,24 +59,24 @@ func (s *Store) Create(ctx context.Context, name string, r io.Reader) (object.In
 type target struct {
 	s      *Store
 	name   string
-	writer string    // random, and kept with the object, so that it is known whose it is
-	sum    hash.Hash // of what was read so far
-	strays bool      // there may be an upload of which the id is not known
+	writer string // random, and kept with the object, so that it is known whose it is
+	sum    uint32 // of the whole, once it was sent
+	strays bool   // there may be an upload of which the id is not known
 
 	mu   sync.Mutex
-	sums map[int]*string // of the parts by their numbers
+	sums map[int]uint32 // of the parts by their numbers
 }
 
 var _ multipart.Target = (*target)(nil)
 
-// encode is a CRC-32C as S3 writes it.
-func encode(sum hash.Hash) *string {
-	return aws.String(base64.StdEncoding.EncodeToString(sum.Sum(nil)))
-}
-
 // Put stores the object in one request.
 func (t *target) Put(ctx context.Context, body *multipart.Body) error {
 	s := t.s
+	sum := crc32.New(castagnoli)
+	if _, err := body.WriteTo(sum); err != nil {
+		return err
+	}
+	t.sum = sum.Sum32()
 	input := &s3.PutObjectInput{
 		Bucket: &s.config.Bucket, Key: s.key(t.name), IfNoneMatch: aws.String("*"),
 		ContentLength: aws.Int64(body.Size()), ChecksumCRC32C: encode(t.sum),
@@ -132,7 +127,7 @@ func (t *target) Part(ctx context.Context, upload string, number int, body *mult
 	_, err := s.do(ctx, func(ctx context.Context) (err error) {
 		out, err = s.client.UploadPart(ctx, &s3.UploadPartInput{
 			Bucket: &s.config.Bucket, Key: s.key(t.name), UploadId: &upload, PartNumber: aws.Int32(int32(number)),
-			ContentLength: aws.Int64(body.Size()), ChecksumCRC32C: encode(sum), Body: body.Reader(),
+			ContentLength: aws.Int64(body.Size()), ChecksumCRC32C: encode(sum.Sum32()), Body: body.Reader(),
 		})
 		return err
 	})
@@ -141,7 +136,7 @@ func (t *target) Part(ctx context.Context, upload string, number int, body *mult
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.sums[number] = encode(sum)
+	t.sums[number] = sum.Sum32()
 	return aws.ToString(out.ETag), nil
 }
 
@@ -149,10 +144,12 @@ func (t *target) Part(ctx context.Context, upload string, number int, body *mult
 func (t *target) Complete(ctx context.Context, upload string, parts []multipart.Part) error {
 	s := t.s
 	var size int64
+	t.sum = 0
 	completed := make([]types.CompletedPart, len(parts))
 	for i, p := range parts {
 		size += p.Size
-		completed[i] = types.CompletedPart{PartNumber: aws.Int32(int32(p.Number)), ETag: &p.Tag, ChecksumCRC32C: t.sums[p.Number]}
+		t.sum = combine(t.sum, t.sums[p.Number], p.Size)
+		completed[i] = types.CompletedPart{PartNumber: aws.Int32(int32(p.Number)), ETag: &p.Tag, ChecksumCRC32C: encode(t.sums[p.Number])}
 	}
 	doubt, err := s.do(ctx, func(ctx context.Context) error {
 		_, err := s.client.CompleteMultipartUpload(ctx, &s3.CompleteMultipartUploadInput{

@@ -2,8 +2,6 @@ package s3
 
 import (
 	"context"
-	"encoding/base64"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -121,7 +119,7 @@ func (s *Store) head(ctx context.Context, name string) (info object.Info, writer
 	}
 	info = object.Info{Name: name, Size: aws.ToInt64(out.ContentLength), Modified: date(out.LastModified)}
 	if out.ChecksumCRC32C != nil && out.ChecksumType != types.ChecksumTypeComposite {
-		if info.Checksum, err = checksum(*out.ChecksumCRC32C); err != nil {
+		if info.Checksum, err = decode(*out.ChecksumCRC32C); err != nil {
 			return object.Info{}, "", err
 		}
 	}
@@ -142,15 +140,6 @@ func (s *Store) reason(ctx context.Context, name string, refused error) error {
 		return refused
 	}
 	return err
-}
-
-// checksum turns what the store calls a CRC-32C into what the port does.
-func checksum(encoded string) (string, error) {
-	sum, err := base64.StdEncoding.DecodeString(encoded)
-	if err != nil || len(sum) != 4 {
-		return "", fmt.Errorf("the store says that the CRC-32C is %q", encoded)
-	}
-	return "crc32c:" + hex.EncodeToString(sum), nil
 }
 
 // date is a date of the store, of which some answers have more than the seconds.
