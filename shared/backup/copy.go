@@ -1,6 +1,7 @@
 package backup
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -43,7 +44,8 @@ type Copier struct {
 	Log    *slog.Logger
 	// Back says that the backup goes back to the vault that it was copied from, to
 	// make anew what is gone there. Then nothing is noted in Repo, which may be
-	// there to be read only.
+	// there to be read only, and no record of what the target's store answered is
+	// needed but where it is not what the backup's own records say.
 	Back bool
 }
 
@@ -444,7 +446,7 @@ func (w *copiedObjects) object(ctx, saving context.Context, o vault.Object) erro
 		w.reply.Found++
 	}
 	w.brought++
-	if w.known[identity(o)] == checksum {
+	if w.known[identity(o)] == checksum || w.Back && o.Checksum == checksum {
 		return nil
 	}
 	o.Checksum = checksum
@@ -461,7 +463,7 @@ func (w *copiedObjects) object(ctx, saving context.Context, o vault.Object) erro
 func (w *copiedObjects) record(ctx context.Context, last bool) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	last = last && w.missing == 0
+	last = last && w.missing == 0 && !w.Back
 	if len(w.pending) == 0 && !last {
 		return nil
 	}
@@ -632,7 +634,11 @@ func (s *copying) finish(ctx context.Context) error {
 	}
 	// After the manifest: a backup that is marked and has none would be gone on
 	// with by whoever plans in the target.
-	if err := s.target.mark(ctx, vault.Opened(s.backup.Table, s.backup.ID)); err != nil {
+	marked, err := s.target.exists(ctx, vault.Opened(s.backup.Table, s.backup.ID))
+	if err == nil && !marked {
+		err = s.target.mark(ctx, vault.Opened(s.backup.Table, s.backup.ID))
+	}
+	if err != nil {
 		return fmt.Errorf("in the target: %w", err)
 	}
 	note := &vault.CopyNote{
@@ -659,11 +665,16 @@ func (s *copying) document(ctx context.Context, o vault.Object) ([]byte, error) 
 	if err != nil {
 		return nil, err
 	}
-	_, mine, err := object.Decide(ctx, s.To, o.Name, data, maxDocument)
-	if err != nil {
+	// Looked at first: whoever puts back what is gone need not be allowed to write
+	// what is there.
+	there, err := object.ReadAll(ctx, s.To, o.Name, maxDocument)
+	if errors.Is(err, fs.ErrNotExist) {
+		there, _, err = object.Decide(ctx, s.To, o.Name, data, maxDocument)
+	}
+	if err != nil && !errors.Is(err, object.ErrTooLong) {
 		return nil, fmt.Errorf("in the target: %w", err)
 	}
-	if !mine {
+	if !bytes.Equal(there, data) {
 		return nil, fmt.Errorf("%w: %s there is not what was written here; nothing is written over: delete it there, and copy again", errTaken, o.Name)
 	}
 	return data, nil

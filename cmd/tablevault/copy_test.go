@@ -1,0 +1,238 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/aliyun/aliyun-oss-go-sdk/oss"
+
+	"github.com/tablevault/tablevault/local/fc"
+	local "github.com/tablevault/tablevault/local/oss"
+	"github.com/tablevault/tablevault/local/s3"
+	"github.com/tablevault/tablevault/local/stack"
+	"github.com/tablevault/tablevault/shared/backup"
+	"github.com/tablevault/tablevault/shared/vault"
+)
+
+// keysOf are objects of a bucket whose names have a suffix, in order.
+func keysOf(t *testing.T, b *oss.Bucket, suffix string) []string {
+	t.Helper()
+	page, err := b.ListObjectsV2(oss.MaxKeys(1000))
+	if err != nil || page.IsTruncated {
+		t.Fatal(err)
+	}
+	var keys []string
+	for _, o := range page.Objects {
+		if strings.HasSuffix(o.Key, suffix) {
+			keys = append(keys, o.Key)
+		}
+	}
+	return keys
+}
+
+func contentOf(t *testing.T, b *oss.Bucket, key string) []byte {
+	t.Helper()
+	body, err := b.GetObject(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer body.Close()
+	content, err := io.ReadAll(body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return content
+}
+
+// TestTwinJob runs the whole job with its vault on OSS and a copy on S3, whose
+// checksums are of another kind. Then one object of the vault is deleted and one
+// is flipped: the restore takes both from the copy, says so, and puts back what
+// was deleted.
+func TestTwinJob(t *testing.T) {
+	server := s3.RunT(t)
+	if err := server.CreateBucket(t.Context(), "twin", s3.Plain); err != nil {
+		t.Fatal(err)
+	}
+	twin := "s3://twin/prod?region=" + s3.Region + "&endpoint=" + server.URL
+	s, dir, client := begin(t, func(c *stack.Config) {
+		c.Memory, c.Vault = true, stack.Bucket
+		c.Host = func(h *fc.Config) {
+			env := map[string]string{"AWS_ACCESS_KEY_ID": server.KeyID, "AWS_SECRET_ACCESS_KEY": server.Secret}
+			maps.Copy(env, h.Env)
+			h.Env = env
+		}
+	})
+	s.Authority.Record()
+	sdk, err := oss.New(s.OSSEndpoint, s.AccessKeyID, s.AccessKeySecret, oss.AuthVersion(oss.AuthV4), oss.Region(local.DefaultRegion), oss.ForcePathStyle(true))
+	if err != nil {
+		t.Fatal(err)
+	}
+	bucket, err := sdk.Bucket("tablevault")
+	if err != nil {
+		t.Fatal(err)
+	}
+	extremes(t, client, "orders")
+	putLarge(t, client, "orders")
+	want := everything(t, client, "orders")
+	var backups struct{ Backups []backupResult }
+	must(t, &backups, "backup", "--stack", dir, "--table", "local/orders")
+	id := string(backups.Backups[0].ID)
+
+	if code, _, errs := tablevaultRun(t, "verify", "--stack", dir, "--backup", id, "--twin", twin); code != exitFailed || !strings.Contains(errs, "no vault here") {
+		t.Errorf("before there is a copy: exit %d: %s", code, errs)
+	}
+	var copied copyResult
+	must(t, &copied, "copy", "--stack", dir, id, "--to", twin)
+	if copied.Objects != backups.Backups[0].Objects || copied.Bytes != backups.Backups[0].Bytes || copied.Found != 0 {
+		t.Fatalf("%+v, of %+v", copied, backups.Backups[0])
+	}
+	must(t, &copied, "copy", "--stack", dir, id, "--to", twin)
+	if copied.Objects != 0 || copied.Found != backups.Backups[0].Objects {
+		t.Errorf("again: %+v", copied)
+	}
+	var shown shown
+	must(t, &shown, "show", "--stack", dir, id)
+	if len(shown.Copies) != 1 || shown.Copies[0].State != backup.StateCopied || shown.Copies[0].Target != twin {
+		t.Errorf("show: %+v", shown.Copies)
+	}
+	identical := func() {
+		t.Helper()
+		var verified verifyResult
+		must(t, &verified, "verify", "--stack", dir, "--backup", id, "--twin", twin)
+		if verified.Verdict != vault.OK || verified.Objects < copied.Found || strings.Contains(strings.Join(verified.Notes, "\n"), "only the size") {
+			t.Errorf("the twin: %+v", verified)
+		}
+	}
+	identical()
+
+	shards, indexes := keysOf(t, bucket, ".shard"), keysOf(t, bucket, ".index")
+	gone, flipped := shards[0], indexes[0]
+	good := contentOf(t, bucket, gone)
+	if err := bucket.DeleteObject(gone); err != nil {
+		t.Fatal(err)
+	}
+	bad := contentOf(t, bucket, flipped)
+	bad[len(bad)/2] ^= 1
+	if err := bucket.PutObject(flipped, bytes.NewReader(bad)); err != nil {
+		t.Fatal(err)
+	}
+	if code, out, _ := tablevaultRun(t, "verify", "--stack", dir, "--backup", id); code != exitDiffers || !strings.Contains(out, strings.TrimPrefix(gone, "vault/")) {
+		t.Errorf("verify of what is damaged: exit %d\n%s", code, out)
+	}
+	identical()
+	code, out, errs := tablevaultRun(t, "restore", "--stack", dir, "--backup", id, "--to", "local/orders_copy", "--also", twin)
+	if code != 0 {
+		t.Fatalf("exit %d\n%s%s", code, out, errs)
+	}
+	for _, key := range []string{gone, flipped} {
+		if !strings.Contains(out, strings.TrimPrefix(key, "vault/")) {
+			t.Errorf("the restore does not say that %s was damaged:\n%s", key, out)
+		}
+	}
+	for _, said := range []string{"read from " + twin, "made anew here", "stays damaged here"} {
+		if !strings.Contains(out, said) {
+			t.Errorf("the restore does not say %q:\n%s", said, out)
+		}
+	}
+	if got := everything(t, client, "orders_copy"); !maps.Equal(got, want) {
+		t.Errorf("%d rows come back, or others, of %d", len(got), len(want))
+	}
+	if now := contentOf(t, bucket, gone); !bytes.Equal(now, good) {
+		t.Errorf("%s was made anew with %d other bytes", gone, len(now))
+	}
+	if now := contentOf(t, bucket, flipped); !bytes.Equal(now, bad) {
+		t.Errorf("%s was changed", flipped)
+	}
+
+	// What is gone is put back by hand as well, beside what can't be.
+	if err := bucket.DeleteObject(gone); err != nil {
+		t.Fatal(err)
+	}
+	if code, _, errs := tablevaultRun(t, "copy", "--stack", dir, id, "--from", twin); code != exitFailed || !strings.Contains(errs, strings.TrimPrefix(flipped, "vault/")) {
+		t.Errorf("exit %d: %s", code, errs)
+	}
+	if now := contentOf(t, bucket, gone); !bytes.Equal(now, good) {
+		t.Errorf("%s was put back with %d other bytes", gone, len(now))
+	}
+
+	calls, _ := s.Authority.Calls()
+	copier := false
+	for _, c := range calls {
+		if strings.HasPrefix(c.Action, "oss:") && !c.Allowed {
+			t.Errorf("%s was refused %s on %s", c.Role, c.Action, c.Resource)
+		}
+		copier = copier || c.Role == "tablevault-verify" && c.Action == "oss:PutObject" && strings.Contains(c.Resource, "/copied/")
+	}
+	if !copier {
+		t.Error("no copy was noted by the role of verify")
+	}
+}
+
+// TestPolicyCopies fires the planner's timer under a policy with a destination:
+// backups come to stand there by themselves, and a restore reads from there what
+// is gone from the vault.
+func TestPolicyCopies(t *testing.T) {
+	twin := filepath.Join(t.TempDir(), "twin")
+	if err := os.Mkdir(twin, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(t.TempDir(), "tablevault.yaml")
+	text := fmt.Sprintf("tables: local/orders\nevery: hourly\ndestinations: {to: 'file://%s', bandwidth: 50 MiB/s}\n", twin)
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s, dir, client := begin(t, func(c *stack.Config) { c.Host = func(h *fc.Config) { setPolicy(h, file) } })
+	makeTable(t, client, "orders")
+	for i := range int64(50) {
+		putRow(t, client, "orders", "k", i, nil, 1)
+	}
+	var backups struct{ Backups []backupResult }
+	at := time.Now().Truncate(time.Hour)
+	var state []backup.CopyState
+	for end := time.Now().Add(30 * time.Second); len(state) == 0 || state[0].State != backup.StateCopied; {
+		if time.Now().After(end) {
+			t.Fatalf("nothing is copied: %+v, %+v", backups, state)
+		}
+		at = at.Add(time.Second)
+		if err := s.Host.Fire("tablevault-plan", "tick", at); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(100 * time.Millisecond)
+		if _, err := os.Stat(filepath.Join(dir, "vault", "vault.json")); err != nil {
+			continue
+		}
+		if must(t, &backups, "list", "--stack", dir); len(backups.Backups) == 1 {
+			var shown shown
+			must(t, &shown, "show", "--stack", dir, string(backups.Backups[0].ID))
+			state = shown.Copies
+		}
+	}
+	id := string(backups.Backups[0].ID)
+	shards, err := filepath.Glob(filepath.Join(dir, "vault", "backups", "local", "local", "orders", id, "shards", "*", "*"))
+	if err != nil || len(shards) < 2 {
+		t.Fatal(shards, err)
+	}
+	for _, shard := range shards {
+		if err := os.Remove(shard); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var restored restoreResult
+	must(t, &restored, "restore", "--stack", dir, "--backup", id, "--to", "local/copy")
+	if restored.Verdict != vault.OK || restored.Rows != 50 || !slices.ContainsFunc(restored.Notes, func(n string) bool { return strings.Contains(n, "read from file://"+twin) }) {
+		t.Errorf("%+v", restored)
+	}
+	for _, shard := range shards {
+		if _, err := os.Stat(shard); err != nil {
+			t.Errorf("%s was not made anew", shard)
+		}
+	}
+}
