@@ -14,8 +14,10 @@ import (
 
 	"github.com/aliyun/aliyun-oss-go-sdk/oss"
 
+	"github.com/tablevault/tablevault"
 	"github.com/tablevault/tablevault/local/fc"
 	local "github.com/tablevault/tablevault/local/oss"
+	"github.com/tablevault/tablevault/local/ram"
 	"github.com/tablevault/tablevault/local/s3"
 	"github.com/tablevault/tablevault/local/stack"
 	"github.com/tablevault/tablevault/shared/backup"
@@ -70,6 +72,18 @@ func TestTwinJob(t *testing.T) {
 			h.Env = env
 		}
 	})
+	// The roles get what copies take beside what everything takes.
+	for _, function := range []string{"plan", "import", "verify"} {
+		var policies []*ram.Policy
+		for _, name := range []string{function, "copies-" + function} {
+			p, err := stack.Policy(tablevault.Policies(), name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			policies = append(policies, p)
+		}
+		s.Authority.SetPolicies("tablevault-"+function, policies...)
+	}
 	s.Authority.Record()
 	sdk, err := oss.New(s.OSSEndpoint, s.AccessKeyID, s.AccessKeySecret, oss.AuthVersion(oss.AuthV4), oss.Region(local.DefaultRegion), oss.ForcePathStyle(true))
 	if err != nil {
