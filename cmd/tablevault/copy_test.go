@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"io"
+	"io/fs"
 	"maps"
 	"os"
 	"path/filepath"
@@ -55,32 +56,66 @@ func contentOf(t *testing.T, b *oss.Bucket, key string) []byte {
 }
 
 // TestTwinJob runs the whole job with its vault on OSS and a copy on S3, whose
-// checksums are of another kind. Then one object of the vault is deleted and one
-// is flipped: the restore takes both from the copy, says so, and puts back what
-// was deleted.
+// checksums are of another kind, and in another bucket of OSS. Then one object of
+// the vault is deleted and one is flipped: the restore takes both from the copy,
+// says so, and puts back what was deleted. The functions' roles have what docs/ram
+// says and no more.
 func TestTwinJob(t *testing.T) {
-	server := s3.RunT(t)
-	if err := server.CreateBucket(t.Context(), "twin", s3.Plain); err != nil {
+	t.Run("S3", func(t *testing.T) {
+		server := s3.RunT(t)
+		if err := server.CreateBucket(t.Context(), "twin", s3.Plain); err != nil {
+			t.Fatal(err)
+		}
+		twinJob(t, map[string]string{"AWS_ACCESS_KEY_ID": server.KeyID, "AWS_SECRET_ACCESS_KEY": server.Secret}, func(*stack.Stack) string {
+			return "s3://twin/prod?region=" + s3.Region + "&endpoint=" + server.URL
+		})
+	})
+	t.Run("OSS", func(t *testing.T) {
+		twinJob(t, nil, func(s *stack.Stack) string {
+			if err := s.OSS.CreateBucket("twin", local.BucketConfig{}); err != nil {
+				t.Fatal(err)
+			}
+			return s.OSS.Address("twin", "prod")
+		})
+	})
+}
+
+// policyOf is a policy of docs/ram, filled in for the local stack, but for a bucket
+// and a prefix in it.
+func policyOf(t *testing.T, name, bucket, prefix string) *ram.Policy {
+	t.Helper()
+	open, err := fs.ReadFile(tablevault.Policies(), name+".json")
+	if err != nil {
 		t.Fatal(err)
 	}
-	twin := "s3://twin/prod?region=" + s3.Region + "&endpoint=" + server.URL
+	text, err := ram.Fill(open, map[string][]string{"bucket": {bucket}, "prefix": {prefix}, "instance": {stack.Instance}, "functions": {"tablevault-"}})
+	if err != nil {
+		t.Fatal(name, err)
+	}
+	p, err := ram.ParsePolicy(text)
+	if err != nil {
+		t.Fatal(name, err)
+	}
+	return p
+}
+
+func twinJob(t *testing.T, keys map[string]string, target func(*stack.Stack) string) {
 	s, dir, client := begin(t, func(c *stack.Config) {
 		c.Memory, c.Vault = true, stack.Bucket
 		c.Host = func(h *fc.Config) {
-			env := map[string]string{"AWS_ACCESS_KEY_ID": server.KeyID, "AWS_SECRET_ACCESS_KEY": server.Secret}
-			maps.Copy(env, h.Env)
+			env := maps.Clone(h.Env)
+			if env == nil {
+				env = map[string]string{}
+			}
+			maps.Copy(env, keys)
 			h.Env = env
 		}
 	})
-	// The roles get what copies take beside what everything takes.
-	for _, function := range []string{"plan", "import", "verify"} {
-		var policies []*ram.Policy
-		for _, name := range []string{function, "copies-" + function} {
-			p, err := stack.Policy(tablevault.Policies(), name)
-			if err != nil {
-				t.Fatal(err)
-			}
-			policies = append(policies, p)
+	twin := target(s)
+	for function, further := range map[string]string{"plan": "", "import": "twin-reader", "verify": "twin-writer"} {
+		policies := []*ram.Policy{policyOf(t, function, "tablevault", "vault"), policyOf(t, "copies-"+function, "tablevault", "vault")}
+		if further != "" {
+			policies = append(policies, policyOf(t, further, "twin", "prod"))
 		}
 		s.Authority.SetPolicies("tablevault-"+function, policies...)
 	}

@@ -734,6 +734,30 @@ func TestRestoreReadsFromTheTwin(t *testing.T) {
 	}
 }
 
+// TestTwinIsAVault loses the first vault and goes on with the second, whose store
+// keeps checksums of another kind: a restore, and a further backup.
+func TestTwinIsAVault(t *testing.T) {
+	w, m := copyWorld(t, 700)
+	twin := &otherKind{&mem.Store{Now: w.clock}}
+	w.copyAll(m, twin)
+	repo, err := backup.Open(t.Context(), twin)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.store, w.repo = twin, repo
+	for _, depth := range []string{backup.DepthObjects, backup.DepthRows} {
+		if proof := w.verify(m, depth); proof.Verdict != vault.OK || proof.Check.SizeOnly != 0 {
+			t.Errorf("%s: %+v", depth, proof)
+		}
+	}
+	w.proved(w.restore(m), vault.OK)
+	w.same(sourceID.Table, targetID.Table)
+	w.advance(time.Hour)
+	if again := w.backup(small); again.Backup == m.Backup || w.verify(again, backup.DepthRead).Verdict != vault.OK {
+		t.Errorf("%+v", again)
+	}
+}
+
 // TestTwinsAreTriedInTurn has a first twin that can't be opened, and a second
 // that lacks the object.
 func TestTwinsAreTriedInTurn(t *testing.T) {
