@@ -99,6 +99,18 @@ func policyOf(t *testing.T, name, bucket, prefix string) *ram.Policy {
 	return p
 }
 
+// permitCopies gives the functions' roles what docs/ram says that copies take.
+func permitCopies(t *testing.T, s *stack.Stack) {
+	t.Helper()
+	for function, further := range map[string]string{"plan": "", "import": "twin-reader", "verify": "twin-writer"} {
+		policies := []*ram.Policy{policyOf(t, function, "tablevault", "vault"), policyOf(t, "copies-"+function, "tablevault", "vault")}
+		if further != "" {
+			policies = append(policies, policyOf(t, further, "twin", "prod"))
+		}
+		s.Authority.SetPolicies("tablevault-"+function, policies...)
+	}
+}
+
 func twinJob(t *testing.T, keys map[string]string, target func(*stack.Stack) string) {
 	s, dir, client := begin(t, func(c *stack.Config) {
 		c.Memory, c.Vault = true, stack.Bucket
@@ -112,13 +124,7 @@ func twinJob(t *testing.T, keys map[string]string, target func(*stack.Stack) str
 		}
 	})
 	twin := target(s)
-	for function, further := range map[string]string{"plan": "", "import": "twin-reader", "verify": "twin-writer"} {
-		policies := []*ram.Policy{policyOf(t, function, "tablevault", "vault"), policyOf(t, "copies-"+function, "tablevault", "vault")}
-		if further != "" {
-			policies = append(policies, policyOf(t, further, "twin", "prod"))
-		}
-		s.Authority.SetPolicies("tablevault-"+function, policies...)
-	}
+	permitCopies(t, s)
 	s.Authority.Record()
 	sdk, err := oss.New(s.OSSEndpoint, s.AccessKeyID, s.AccessKeySecret, oss.AuthVersion(oss.AuthV4), oss.Region(local.DefaultRegion), oss.ForcePathStyle(true))
 	if err != nil {
@@ -239,6 +245,7 @@ func TestPolicyCopies(t *testing.T) {
 		t.Fatal(err)
 	}
 	s, dir, client := begin(t, func(c *stack.Config) { c.Host = func(h *fc.Config) { setPolicy(h, file) } })
+	permitCopies(t, s)
 	makeTable(t, client, "orders")
 	for i := range int64(50) {
 		putRow(t, client, "orders", "k", i, nil, 1)

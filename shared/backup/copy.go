@@ -279,7 +279,12 @@ func (c *Copier) begin(ctx context.Context, run Run, b vault.Backup, bytesPerSec
 	if bytesPerSecond > 0 {
 		s.limit = rate.NewLimiter(rate.Limit(bytesPerSecond), copyChunk)
 	}
-	if err := c.Repo.asCopied(ctx, b, named); err != nil {
+	// The notes about copies stand where the backup was made.
+	home := c.Repo
+	if c.Back {
+		home = s.target
+	}
+	if err := home.asCopied(ctx, b, named); err != nil {
 		return nil, err
 	}
 	var header vault.Header
