@@ -100,7 +100,7 @@ func runCopy(ctx context.Context, s *streams, id string, o copyOptions) (*copyRe
 		if r.Done {
 			return total, nil
 		}
-		if r.Next == point {
+		if r.Next == point && r.Objects == 0 {
 			return nil, fmt.Errorf("the copy of backup %s to %s does not get beyond object %d of group %d: give the function verify more time", id, total.Target, point.Object, point.Group)
 		}
 		point = r.Next

@@ -81,10 +81,10 @@ type CopyPoint struct {
 
 // The bounds of copying.
 const (
-	// copiesInFlight is how many objects are on their way at a time. With a
-	// budget it is one for each copyRate of it: what is begun should be whole
-	// before time is up.
-	copiesInFlight = 8
+	// copiesInFlight is how many objects are on their way at a time: each takes
+	// the memory of a part of an upload. With a budget it is one for each copyRate
+	// of it: what is begun should be whole before time is up.
+	copiesInFlight = 4
 	copyRate       = 8 << 20
 	// A record is written when the objects without one are so many, or so large.
 	recordObjects = 256
@@ -241,8 +241,9 @@ type copying struct {
 	limit    *rate.Limiter // nil without a budget
 	reply    *CopyReply
 	// check says that objects are asked for even if records tell of them.
-	check bool
-	begun int // objects, in this invocation
+	check   bool
+	begun   int // objects, in this invocation
+	streams *semaphore.Weighted
 
 	// damaged counts the objects that are damaged here, in every vault, or of which
 	// the target has others; why says it of the first.
@@ -276,6 +277,7 @@ func (c *Copier) begin(ctx context.Context, run Run, b vault.Backup, bytesPerSec
 	reply.Groups = len(m.Groups)
 	s := &copying{Copier: c, run: run, backup: b, manifest: m, named: named, reply: reply, rate: bytesPerSecond, target: in(c.To)}
 	s.target.encryption = c.Repo.encryption
+	s.streams = semaphore.NewWeighted(s.inFlight())
 	if bytesPerSecond > 0 {
 		s.limit = rate.NewLimiter(rate.Limit(bytesPerSecond), copyChunk)
 	}
@@ -335,17 +337,21 @@ func (s *copying) group(ctx context.Context, g, from int) (through bool, err err
 		}
 	}
 	slices.SortFunc(objects, func(a, b vault.Object) int { return strings.Compare(a.Name, b.Name) })
-	w := &copiedObjects{copying: s, group: g, known: records.checksums, records: records}
+	w := &copiedObjects{copying: s, group: g, known: records.checksums, records: records, brought: make([]bool, len(objects))}
 	// An object that is on its way when run says stop has half of the margin.
 	inTime, cancel := s.run.inTime(ctx)
 	defer cancel()
 	work, wctx := errgroup.WithContext(inTime)
 	slots := semaphore.NewWeighted(s.inFlight())
+	if s.rate == 0 {
+		slots = semaphore.NewWeighted(statsInFlight) // most of them may be there
+	}
 	next := min(from, len(objects))
 	var misfit error
 	for ; next < len(objects); next++ {
-		o := objects[next]
+		i, o := next, objects[next]
 		if !s.check && records.checksums[identity(o)] != "" {
+			w.brought[i] = true
 			continue
 		}
 		if slots.Acquire(wctx, 1) != nil {
@@ -358,7 +364,7 @@ func (s *copying) group(ctx context.Context, g, from int) (through bool, err err
 		s.begun++
 		work.Go(func() error {
 			defer slots.Release(1)
-			return w.object(wctx, ctx, o)
+			return w.object(wctx, ctx, i, o)
 		})
 	}
 	err = errors.Join(misfit, work.Wait())
@@ -371,14 +377,13 @@ func (s *copying) group(ctx context.Context, g, from int) (through bool, err err
 	if rerr := w.record(ctx, through && !records.whole); rerr != nil {
 		return false, errors.Join(err, rerr)
 	}
-	if ranOut && w.brought == 0 {
+	if ranOut && !w.any {
 		return false, errors.New("no object could be copied in the function's time: give it a longer timeout")
 	}
 	if !through {
-		s.reply.Next = CopyPoint{Group: g, Object: next}
-		if ranOut { // what broke off is looked at again
-			s.reply.Next.Object = min(from, next)
+		for next = min(from, len(objects)); next < len(objects) && w.brought[next]; next++ {
 		}
+		s.reply.Next = CopyPoint{Group: g, Object: next}
 	}
 	s.reply.Replaced = s.Repo.replaced()
 	return through, err
@@ -423,13 +428,14 @@ type copiedObjects struct {
 	records copiedGroup
 	pending []vault.Object // without a record
 	size    int64          // of those
-	brought int
-	missing int // damaged, and left out
+	brought []bool         // by place in the group
+	any     bool           // was brought by this invocation
+	missing int            // damaged, and left out
 }
 
 // object brings one object into the target, under ctx, and notes it, under
 // saving.
-func (w *copiedObjects) object(ctx, saving context.Context, o vault.Object) error {
+func (w *copiedObjects) object(ctx, saving context.Context, i int, o vault.Object) error {
 	checksum, copied, err := w.bring(ctx, o)
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -441,6 +447,7 @@ func (w *copiedObjects) object(ctx, saving context.Context, o vault.Object) erro
 			w.why = err
 		}
 		w.missing++
+		w.brought[i] = true
 		return nil
 	case err != nil:
 		return err
@@ -450,7 +457,7 @@ func (w *copiedObjects) object(ctx, saving context.Context, o vault.Object) erro
 	default:
 		w.reply.Found++
 	}
-	w.brought++
+	w.brought[i], w.any = true, true
 	if w.known[identity(o)] == checksum || w.Back && o.Checksum == checksum {
 		return nil
 	}
@@ -501,7 +508,11 @@ func (w *copiedObjects) write(ctx context.Context, last bool) error {
 func (w *copiedObjects) bring(ctx context.Context, o vault.Object) (checksum string, copied bool, err error) {
 	info, err := object.Stat(ctx, w.To, o.Name)
 	if errors.Is(err, fs.ErrNotExist) {
+		if err := w.streams.Acquire(ctx, 1); err != nil {
+			return "", false, err
+		}
 		info, err = w.Repo.stream(ctx, o, w.To, w.limit)
+		w.streams.Release(1)
 		if err == nil {
 			return info.Checksum, true, nil
 		}
@@ -528,6 +539,10 @@ func (w *copiedObjects) bring(ctx context.Context, o vault.Object) (checksum str
 		return info.Checksum, false, nil
 	}
 	// It came without a record of it, and nothing but its bytes tells what it is.
+	if err := w.streams.Acquire(ctx, 1); err != nil {
+		return "", false, err
+	}
+	defer w.streams.Release(1)
 	there, err := w.target.open(ctx, o)
 	if err != nil {
 		return "", false, fmt.Errorf("in the target: %w", err)
