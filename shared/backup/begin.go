@@ -31,6 +31,10 @@ func (i *Importer) Begin(ctx context.Context, run Run, req RestoreRequest) (*vau
 func (i *Importer) begin(ctx context.Context, run Run, req RestoreRequest) (*vault.RestorePlan, error) {
 	for _, t := range i.Known {
 		copied, err := i.Repo.exists(ctx, req.Backup.CopyNote(policy.TargetKey(t.Name)))
+		if errors.Is(err, fs.ErrPermission) {
+			i.Log.Warn("without the policy's further vaults", "error", err)
+			break
+		}
 		if err != nil {
 			return nil, err
 		}
