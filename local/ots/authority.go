@@ -37,7 +37,7 @@ func (c *call) authorize(tables []string) *engine.Error {
 			resource += "/table/*"
 		}
 		if err := s.config.Authority.Authorize(c.key.ID, "ots:"+c.op, resource, nil); err != nil {
-			return refusal(engine.CodeNoPermission)
+			return engine.Refusal(engine.CodeNoPermission)
 		}
 	}
 	return nil

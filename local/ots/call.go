@@ -76,7 +76,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // operation.
 func (c *call) read(r *http.Request) *engine.Error {
 	if r.Method != http.MethodPost {
-		return refusal(engine.CodeMethodNotAllowed)
+		return engine.Refusal(engine.CodeMethodNotAllowed)
 	}
 	for _, name := range []string{headerDate, headerVersion, headerKeyID, headerInstance, headerMD5} {
 		if c.header.Get(name) == "" {
@@ -90,7 +90,7 @@ func (c *call) read(r *http.Request) *engine.Error {
 		return invalid("Unsupported api version: '%s'.", v)
 	}
 	if r.ContentLength > maxBody {
-		return refusal(engine.CodeRequestTooLarge)
+		return engine.Refusal(engine.CodeRequestTooLarge)
 	}
 	if err := c.readBody(r); err != nil {
 		return err
@@ -103,11 +103,6 @@ func (c *call) read(r *http.Request) *engine.Error {
 		return denied("Mismatch between MD5 value of request body and x-ots-contentmd5 in header.")
 	}
 	return c.inflate()
-}
-
-// refusal is an error of the code with the service's text.
-func refusal(code string) *engine.Error {
-	return &engine.Error{Code: code, Message: engine.Text(code)}
 }
 
 func (c *call) readBody(r *http.Request) *engine.Error {
@@ -123,13 +118,13 @@ func (c *call) readBody(r *http.Request) *engine.Error {
 		n, err := r.Body.Read(buf[len(buf):cap(buf)])
 		buf = buf[:len(buf)+n]
 		if len(buf) > maxBody {
-			return refusal(engine.CodeRequestTooLarge)
+			return engine.Refusal(engine.CodeRequestTooLarge)
 		}
 		if errors.Is(err, io.EOF) {
 			break
 		}
 		if err != nil {
-			return refusal(engine.CodeRequestTimeout)
+			return engine.Refusal(engine.CodeRequestTimeout)
 		}
 	}
 	c.frame.body, c.body, c.whole = buf, buf, true
@@ -206,7 +201,7 @@ func (c *call) inflate() *engine.Error {
 		return invalid("Invalid header: '%s'.", headerZipSize)
 	}
 	if size > maxBody {
-		return refusal(engine.CodeRequestTooLarge)
+		return engine.Refusal(engine.CodeRequestTooLarge)
 	}
 	z, err := zlib.NewReader(bytes.NewReader(c.body))
 	if err != nil {
@@ -240,11 +235,11 @@ func (c *call) enter(tables ...string) *engine.Error {
 	}
 	for _, rule := range c.key.Deny {
 		if len(tables) == 0 && rule.matches(c.op, "") {
-			return refusal(engine.CodeNoPermission)
+			return engine.Refusal(engine.CodeNoPermission)
 		}
 		for _, t := range tables {
 			if rule.matches(c.op, t) {
-				return refusal(engine.CodeNoPermission)
+				return engine.Refusal(engine.CodeNoPermission)
 			}
 		}
 	}
@@ -266,7 +261,7 @@ func (c *call) enter(tables ...string) *engine.Error {
 		case <-wait.C:
 		case <-c.ctx.Done():
 			// Nobody waits for the answer any more.
-			return refusal(engine.CodeRequestTimeout)
+			return engine.Refusal(engine.CodeRequestTimeout)
 		}
 	}
 	if !c.fault.After && c.fault.Cut != CutMiddle && (c.fault.Err != nil || c.fault.Cut != CutNone) {

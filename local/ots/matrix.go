@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"io"
+	"slices"
 
 	"github.com/tablevault/tablevault/local/ots/engine"
 	"github.com/tablevault/tablevault/shared/plainbuffer"
@@ -28,11 +29,7 @@ func appendMatrix(b, block []byte, key []string, columns []string) ([]byte, erro
 	start := len(b)
 	var attributes []string
 	for _, c := range columns {
-		isKey := false
-		for _, k := range key {
-			isKey = isKey || k == c
-		}
-		if !isKey {
+		if !slices.Contains(key, c) {
 			attributes = append(attributes, c)
 		}
 	}
@@ -64,19 +61,13 @@ func appendMatrix(b, block []byte, key []string, columns []string) ([]byte, erro
 			b = appendMatrixValue(b, &row.Key[i])
 		}
 		for _, name := range attributes {
-			var found *plainbuffer.Cell
-			for i := range row.Cells {
-				// The first is the newest.
-				if string(row.Cells[i].Name) == name {
-					found = &row.Cells[i]
-					break
-				}
-			}
-			if found == nil {
+			// The first of a column's versions is the newest.
+			i := slices.IndexFunc(row.Cells, func(c plainbuffer.Cell) bool { return string(c.Name) == name })
+			if i < 0 {
 				b = append(b, byte(plainbuffer.Null))
 				continue
 			}
-			b = appendMatrixValue(b, found)
+			b = appendMatrixValue(b, &row.Cells[i])
 		}
 	}
 	head := b[start:]

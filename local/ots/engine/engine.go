@@ -182,6 +182,17 @@ func (e *Engine) find(name string) *Table {
 	return e.tables[name]
 }
 
+// named returns the table that an operation on tables names.
+func (e *Engine) named(name string) (*Table, *Error) {
+	if t := e.find(name); t != nil {
+		return t, nil
+	}
+	if err := checkTableName(name); err != nil {
+		return nil, err
+	}
+	return nil, errNoTable
+}
+
 // ready returns a table that serves reads and writes.
 func (e *Engine) ready(name string) (*Table, *Error) {
 	t := e.find(name)
@@ -192,7 +203,7 @@ func (e *Engine) ready(name string) (*Table, *Error) {
 		return nil, errNoTable
 	}
 	if at := t.readyAt.Load(); at != 0 && e.now().UnixMicro() < at {
-		return nil, refusal(cmp.Or(e.behavior().ReadyCode, CodeTableNotReady))
+		return nil, Refusal(cmp.Or(e.behavior().ReadyCode, CodeTableNotReady))
 	}
 	return t, nil
 }
@@ -246,7 +257,7 @@ func (e *Engine) limitOperations() *Error {
 	now := e.now()
 	e.recent = slices.DeleteFunc(e.recent, func(t time.Time) bool { return now.Sub(t) >= time.Second })
 	if len(e.recent) >= limit {
-		return refuse(CodeQuotaExhausted, "Too frequent table operations.")
+		return Refusal(CodeQuotaExhausted)
 	}
 	e.recent = append(e.recent, now)
 	return nil
@@ -291,7 +302,7 @@ func (e *Engine) CreateTable(d *Definition) *Error {
 		return err
 	}
 	if e.find(d.Name) != nil {
-		return refuse(CodeObjectAlreadyExist, "Requested table already exists.")
+		return Refusal(CodeObjectAlreadyExist)
 	}
 	indexes := d.Indexes
 	d.Indexes = nil
@@ -332,7 +343,7 @@ func (e *Engine) checkReserve(old, d *Definition) *Error {
 	if b.Reserve != ReserveGranted && (d.Throughput.Read > 0 || d.Throughput.Write > 0) {
 		switch {
 		case old != nil || b.Reserve == ReserveForbidden:
-			return refusal(CodeForbiddenCapacity)
+			return Refusal(CodeForbiddenCapacity)
 		case d.Throughput.Read > 0:
 			return invalid("Can not reserve read capacity unit on capacity cluster.")
 		}
@@ -343,7 +354,7 @@ func (e *Engine) checkReserve(old, d *Definition) *Error {
 	}
 	last := time.Unix(max(old.Throughput.LastIncrease, old.Throughput.LastDecrease), 0)
 	if e.now().Sub(last) < b.ReserveInterval {
-		return refusal(CodeThroughputTooOften)
+		return Refusal(CodeThroughputTooOften)
 	}
 	return nil
 }
@@ -442,12 +453,9 @@ func (e *Engine) DeleteTable(name string) *Error {
 	if err := e.limitOperations(); err != nil {
 		return err
 	}
-	t := e.find(name)
-	if t == nil {
-		if err := checkTableName(name); err != nil {
-			return err
-		}
-		return errNoTable
+	t, err := e.named(name)
+	if err != nil {
+		return err
 	}
 	d := t.definition()
 	if d.Base != "" {
@@ -488,12 +496,9 @@ func (e *Engine) DescribeTable(name string) (*Description, *Error) {
 	if err != nil {
 		return nil, err
 	}
-	t := e.find(name)
-	if t == nil {
-		if err := checkTableName(name); err != nil {
-			return nil, err
-		}
-		return nil, errNoTable
+	t, err := e.named(name)
+	if err != nil {
+		return nil, err
 	}
 	return t.describe(), nil
 }
@@ -544,12 +549,9 @@ func (e *Engine) UpdateTable(name string, c *OptionsChange) (*Description, *Erro
 	if err := e.limitOperations(); err != nil {
 		return nil, err
 	}
-	t := e.find(name)
-	if t == nil {
-		if err := checkTableName(name); err != nil {
-			return nil, err
-		}
-		return nil, errNoTable
+	t, err := e.named(name)
+	if err != nil {
+		return nil, err
 	}
 	now := e.now()
 	old := t.definition()
@@ -699,12 +701,9 @@ func (e *Engine) change(name string, fn func(*Definition) *Error) *Error {
 	if err := e.limitOperations(); err != nil {
 		return err
 	}
-	t := e.find(name)
-	if t == nil {
-		if err := checkTableName(name); err != nil {
-			return err
-		}
-		return errNoTable
+	t, err := e.named(name)
+	if err != nil {
+		return err
 	}
 	d := t.definition().clone()
 	if err := fn(d); err != nil {

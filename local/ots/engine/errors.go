@@ -128,11 +128,11 @@ func Text(code string) string {
 	return code
 }
 
-// refusal is an error of the code with the service's text.
-func refusal(code string) *Error { return &Error{code, Text(code)} }
+// Refusal is an error of the code with the service's text.
+func Refusal(code string) *Error { return &Error{code, Text(code)} }
 
 var (
-	errNoTable   = &Error{CodeObjectNotExist, "Requested table does not exist."}
-	errCondition = &Error{CodeConditionCheckFail, "Condition check failed."}
+	errNoTable   = Refusal(CodeObjectNotExist)
+	errCondition = Refusal(CodeConditionCheckFail)
 	errNoColumns = &Error{CodeParameterInvalid, "Attribute column is missing."}
 )

@@ -87,6 +87,7 @@ func (w *writer) drop(s kv.Writer, c *Change, old record) error {
 		}
 		w.log.add(w, s, c.Op, c.key, c.Row.Key, gone, origin)
 	}
+	// Not returned as it is: a nil *Error would be an error.
 	if err := w.follow(s, c, old, next); err != nil {
 		return err
 	}

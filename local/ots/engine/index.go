@@ -144,7 +144,7 @@ func (e *Engine) addIndex(d *Definition, x Index, now time.Time) (*Table, *Error
 		return nil, invalid("Global index is not supported on table with stream.")
 	}
 	if x.Name == d.Name || e.find(x.Name) != nil || slices.ContainsFunc(d.Indexes, func(y Index) bool { return y.Name == x.Name }) {
-		return nil, refuse(CodeObjectAlreadyExist, "Requested table already exists.")
+		return nil, Refusal(CodeObjectAlreadyExist)
 	}
 	e.nextSpace++
 	x.Prefix = binary.BigEndian.AppendUint32([]byte{prefixIndex}, uint32(e.nextSpace)) // of indexPrefixSize

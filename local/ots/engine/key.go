@@ -152,11 +152,8 @@ func (e *Engine) keyColumns(table string) int {
 	return MaxKeyColumns
 }
 
-// KeyBlock is a key as a PlainBuffer block of one row.
-func KeyBlock(cells []plainbuffer.Cell) []byte { return keyBlock(cells) }
-
 // keyBlock is a key as a PlainBuffer block of one row.
-func keyBlock(cells []plainbuffer.Cell) []byte {
+func KeyBlock(cells []plainbuffer.Cell) []byte {
 	b := plainbuffer.Builder{Buf: plainbuffer.AppendHeader(make([]byte, 0, 16+keySize(cells)+24*len(cells)))}
 	b.Begin()
 	for i := range cells {

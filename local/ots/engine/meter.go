@@ -29,33 +29,24 @@ func (b *bucket) open(rate int, now time.Time) bool {
 	return b.units > 0
 }
 
-func (e *Engine) throttled() *Error {
-	return refusal(cmp.Or(e.behavior().ThrottleCode, CodeNotEnoughCapacity))
-}
-
 // allowRead and allowWrite refuse work while the table's units are used up.
 func (t *Table) allowRead(now time.Time) *Error {
-	rate := t.engine.behavior().ReadCapacity
-	if rate <= 0 {
-		return nil
-	}
-	t.meter.mu.Lock()
-	defer t.meter.mu.Unlock()
-	if !t.meter.read.open(rate, now) {
-		return t.engine.throttled()
-	}
-	return nil
+	return t.allow(&t.meter.read, t.engine.behavior().ReadCapacity, now)
 }
 
 func (t *Table) allowWrite(now time.Time) *Error {
-	rate := t.engine.behavior().WriteCapacity
+	return t.allow(&t.meter.write, t.engine.behavior().WriteCapacity, now)
+}
+
+// allow refuses work that a bucket, filled at a rate, has no units for.
+func (t *Table) allow(b *bucket, rate int, now time.Time) *Error {
 	if rate <= 0 {
 		return nil
 	}
 	t.meter.mu.Lock()
 	defer t.meter.mu.Unlock()
-	if !t.meter.write.open(rate, now) {
-		return t.engine.throttled()
+	if !b.open(rate, now) {
+		return Refusal(cmp.Or(t.engine.behavior().ThrottleCode, CodeNotEnoughCapacity))
 	}
 	return nil
 }

@@ -459,5 +459,5 @@ func nextKey(rec record, row *plainbuffer.Row) ([]byte, error) {
 	if _, err := plainbuffer.Scan(rec.row(), row); err != nil {
 		return nil, err
 	}
-	return keyBlock(row.Key), nil
+	return KeyBlock(row.Key), nil
 }

@@ -56,7 +56,7 @@ func (e *Engine) ComputeSplits(table string, size, unit int64, limit int) (*Spli
 	options := t.options(d, e.now())
 	var row, last plainbuffer.Row
 	var lastRow []byte // of the row before, if it is needed
-	between := t.engine.behavior().SplitPoints
+	kind := t.engine.behavior().SplitPoints
 	var sum int64
 	failed := t.walk(d, func(key []byte, rec record) error {
 		if limit > 0 && len(out.Points) == limit {
@@ -68,18 +68,18 @@ func (e *Engine) ComputeSplits(table string, size, unit int64, limit int) (*Spli
 				return err
 			}
 			point := row.Key
-			if between != SplitAtRows {
+			if kind != SplitAtRows {
 				if _, err := plainbuffer.Scan(lastRow, &last); err != nil {
 					return err
 				}
-				point = splitPoint(between, last.Key, row.Key)
+				point = splitPoint(kind, last.Key, row.Key)
 			}
-			out.Points = append(out.Points, keyBlock(point))
+			out.Points = append(out.Points, KeyBlock(point))
 			out.Partitions = append(out.Partitions, d.partition(key))
 			sum = 0
 		}
 		sum += n
-		if between != SplitAtRows {
+		if kind != SplitAtRows {
 			lastRow = append(lastRow[:0], rec.row()...)
 		}
 		return nil

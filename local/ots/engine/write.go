@@ -756,7 +756,7 @@ func (w *writer) merge() {
 func (w *writer) answer(c *Change) {
 	switch c.Return {
 	case ReturnKey:
-		c.Outcome.Row = keyBlock(c.Row.Key)
+		c.Outcome.Row = KeyBlock(c.Row.Key)
 	case ReturnAfter:
 		var row plainbuffer.Row
 		if c.Op == Delete || c.record == nil {
