@@ -6,12 +6,12 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"os"
 	"os/exec"
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/aliyun/aliyun-tablestore-go-sdk/tablestore"
 
@@ -74,8 +74,9 @@ func connectTo(url string) *tablestore.TableStoreClient {
 	return tablestore.NewClientWithConfig(url, "local", ots.DefaultKeyID, ots.DefaultKeySecret, "", config)
 }
 
-// TestKill kills a durable server while ten clients write, again and again, and
-// proves that every write that was acknowledged is there.
+// TestKill kills a durable server while ten clients write, again and again after
+// some number of writes, and proves that every write that was acknowledged is
+// there.
 func TestKill(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -84,6 +85,9 @@ func TestKill(t *testing.T) {
 		last [10]int // per writer, of the rows that it wrote in order
 	}
 	var w written
+	seed := rand.Uint64()
+	t.Logf("seed %d", seed)
+	rng := rand.New(rand.NewPCG(seed, 0))
 	acknowledged := 0
 	for round := range 4 {
 		cmd, url := startProcess(t, dir)
@@ -117,6 +121,7 @@ func TestKill(t *testing.T) {
 			break
 		}
 		var wg sync.WaitGroup
+		enough, target := make(chan struct{}), acknowledged+50+rng.IntN(500)
 		for i := range w.last {
 			wg.Go(func() {
 				for {
@@ -128,18 +133,23 @@ func TestKill(t *testing.T) {
 					}
 					w.mu.Lock()
 					w.last[i]++
-					acknowledged++
+					if acknowledged++; acknowledged == target {
+						close(enough)
+					}
 					w.mu.Unlock()
 				}
 			})
 		}
-		time.Sleep(time.Duration(100+70*round) * time.Millisecond)
+		ended := make(chan struct{})
+		go func() { wg.Wait(); close(ended) }()
+		select {
+		case <-enough:
+		case <-ended:
+			t.Fatalf("round %d: the writers ended before the server was killed", round)
+		}
 		ok(t, cmd.Process.Kill())
 		_ = cmd.Wait()
-		wg.Wait()
-	}
-	if acknowledged < 100 {
-		t.Errorf("only %d writes were acknowledged", acknowledged)
+		<-ended
 	}
 	t.Logf("%d writes were acknowledged", acknowledged)
 }
