@@ -148,6 +148,9 @@ func (x *export) all(ctx context.Context) error {
 	if err := x.one(ctx, s, x.work.Start, false); err != nil {
 		return err
 	}
+	if x.reply.Superseded && x.work.ReadUnits > 0 {
+		return nil // one worker more would read beyond the table's budget
+	}
 	for {
 		next, err := x.pick(ctx, s)
 		if err != nil {

@@ -92,8 +92,11 @@ func (f *fleet) Submit(_ context.Context, w backup.Work) error {
 // 10,000 at full size.
 func TestScale(t *testing.T) {
 	segments := 600
-	if *long {
+	switch {
+	case *long:
 		segments = 10_000
+	case testing.Short():
+		segments = 300
 	}
 	const workers = 60
 	store := objectmeter.New(&mem.Store{})

@@ -126,72 +126,95 @@ func (r *Repository) standing(ctx context.Context, store object.Store, o vault.O
 // chains to its end in every lane, and that the counts agree. It returns the
 // totals and the number of segments.
 func Prove(plan *vault.Plan, groups []*vault.Group) (vault.Totals, int, error) {
-	var totals vault.Totals
-	count := 0
-	if len(groups) != plan.Groups() {
-		return totals, 0, fmt.Errorf("%w: %d groups, the plan has %d", vault.ErrCorrupt, len(groups), plan.Groups())
+	p := prover{plan: plan}
+	for _, g := range groups {
+		if err := p.add(g); err != nil {
+			return vault.Totals{}, 0, err
+		}
 	}
-	var covered []table.Range
-	for g, group := range groups {
-		if group.Group != g {
-			return totals, 0, fmt.Errorf("%w: the roll-up of group %d stands at place %d", vault.ErrCorrupt, group.Group, g)
-		}
-		logs := map[vault.SegmentID]*segmentLog{}
-		var sum vault.Totals
-		for _, s := range group.Segments {
-			l := newSegmentLog(s.Segment)
-			for i := range s.Slots {
-				if err := l.add(&s.Slots[i]); err != nil {
-					return totals, 0, err
-				}
-				if p := s.Slots[i].Part; p != nil {
-					sum.AddPart(p)
-				}
-			}
-			if !l.ended {
-				return totals, 0, fmt.Errorf("%w: segment %s has not ended", vault.ErrCorrupt, s.Segment.ID)
-			}
-			if logs[s.Segment.ID] != nil {
-				return totals, 0, fmt.Errorf("%w: segment %s stands twice", vault.ErrCorrupt, s.Segment.ID)
-			}
-			logs[s.Segment.ID] = l
-		}
-		if sum != group.Totals {
-			return totals, 0, fmt.Errorf("%w: the parts of group %d sum up to %+v, its roll-up says %+v", vault.ErrCorrupt, g, sum, group.Totals)
-		}
-		// The plan's segments, then whatever they say that they were split into,
-		// must be exactly what is there.
-		first := g * vault.GroupSize
-		todo := plan.Segments[first:min(first+vault.GroupSize, len(plan.Segments))]
-		seen := 0
-		for len(todo) > 0 {
-			s := todo[0]
-			todo = todo[1:]
-			l := logs[s.ID]
-			if l == nil {
-				return totals, 0, fmt.Errorf("%w: segment %s is missing from group %d", vault.ErrCorrupt, s.ID, g)
-			}
-			if !sameBounds(l.segment, s) {
-				return totals, 0, fmt.Errorf("%w: segment %s has other bounds in its log than in the plan", vault.ErrCorrupt, s.ID)
-			}
-			seen++
-			if _, _, child := cutLast(string(s.ID)); !child {
-				covered = append(covered, s.Range())
-			}
-			if l.split != nil {
-				todo = append(l.split.Children[:len(l.split.Children):len(l.split.Children)], todo...)
-			}
-		}
-		if seen != len(logs) {
-			return totals, 0, fmt.Errorf("%w: group %d has %d segments, %d are accounted for", vault.ErrCorrupt, g, len(logs), seen)
-		}
-		count += seen
-		totals.Add(sum)
+	return p.end()
+}
+
+// prover takes the groups one after the other, so that they need not all be in
+// memory.
+type prover struct {
+	plan    *vault.Plan
+	groups  int
+	covered []table.Range
+	totals  vault.Totals
+	count   int
+}
+
+// add proves the next group.
+func (p *prover) add(group *vault.Group) error {
+	g := p.groups
+	p.groups++
+	if group.Group != g {
+		return fmt.Errorf("%w: the roll-up of group %d stands at place %d", vault.ErrCorrupt, group.Group, g)
 	}
-	if err := table.Covers(plan.Definition.Schema.Whole(), covered); err != nil {
-		return totals, 0, fmt.Errorf("%w: the segments do not cover the table: %w", vault.ErrCorrupt, err)
+	logs := map[vault.SegmentID]*segmentLog{}
+	var sum vault.Totals
+	for _, s := range group.Segments {
+		l := newSegmentLog(s.Segment)
+		for i := range s.Slots {
+			if err := l.add(&s.Slots[i]); err != nil {
+				return err
+			}
+			if part := s.Slots[i].Part; part != nil {
+				sum.AddPart(part)
+			}
+		}
+		if !l.ended {
+			return fmt.Errorf("%w: segment %s has not ended", vault.ErrCorrupt, s.Segment.ID)
+		}
+		if logs[s.Segment.ID] != nil {
+			return fmt.Errorf("%w: segment %s stands twice", vault.ErrCorrupt, s.Segment.ID)
+		}
+		logs[s.Segment.ID] = l
 	}
-	return totals, count, nil
+	if sum != group.Totals {
+		return fmt.Errorf("%w: the parts of group %d sum up to %+v, its roll-up says %+v", vault.ErrCorrupt, g, sum, group.Totals)
+	}
+	// The plan's segments, then whatever they say that they were split into,
+	// must be exactly what is there.
+	first := min(g*vault.GroupSize, len(p.plan.Segments))
+	todo := p.plan.Segments[first:min(first+vault.GroupSize, len(p.plan.Segments))]
+	seen := 0
+	for len(todo) > 0 {
+		s := todo[0]
+		todo = todo[1:]
+		l := logs[s.ID]
+		if l == nil {
+			return fmt.Errorf("%w: segment %s is missing from group %d", vault.ErrCorrupt, s.ID, g)
+		}
+		if !sameBounds(l.segment, s) {
+			return fmt.Errorf("%w: segment %s has other bounds in its log than in the plan", vault.ErrCorrupt, s.ID)
+		}
+		seen++
+		if _, _, child := cutLast(string(s.ID)); !child {
+			p.covered = append(p.covered, s.Range())
+		}
+		if l.split != nil {
+			todo = append(l.split.Children[:len(l.split.Children):len(l.split.Children)], todo...)
+		}
+	}
+	if seen != len(logs) {
+		return fmt.Errorf("%w: group %d has %d segments, %d are accounted for", vault.ErrCorrupt, g, len(logs), seen)
+	}
+	p.count += seen
+	p.totals.Add(sum)
+	return nil
+}
+
+// end proves that the groups are all.
+func (p *prover) end() (vault.Totals, int, error) {
+	if p.groups != p.plan.Groups() {
+		return vault.Totals{}, 0, fmt.Errorf("%w: %d groups, the plan has %d", vault.ErrCorrupt, p.groups, p.plan.Groups())
+	}
+	if err := table.Covers(p.plan.Definition.Schema.Whole(), p.covered); err != nil {
+		return vault.Totals{}, 0, fmt.Errorf("%w: the segments do not cover the table: %w", vault.ErrCorrupt, err)
+	}
+	return p.totals, p.count, nil
 }
 
 func sameBounds(a, b vault.Segment) bool {
@@ -209,15 +232,18 @@ func sameBounds(a, b vault.Segment) bool {
 // seal writes the manifest of a backup whose groups are all rolled up.
 func (r *Repository) seal(ctx context.Context, b vault.Backup, plan *vault.Plan, planObject vault.Object, now time.Time) (*vault.Manifest, error) {
 	objects := make([]vault.Object, plan.Groups())
-	groups := make([]*vault.Group, plan.Groups())
-	for g := range groups {
-		groups[g] = new(vault.Group)
+	proof := prover{plan: plan}
+	for g := range objects {
+		var group vault.Group
 		var err error
-		if objects[g], err = r.read(ctx, b.Group(g), groups[g]); err != nil {
+		if objects[g], err = r.read(ctx, b.Group(g), &group); err != nil {
+			return nil, err
+		}
+		if err := proof.add(&group); err != nil {
 			return nil, err
 		}
 	}
-	totals, count, err := Prove(plan, groups)
+	totals, count, err := proof.end()
 	if err != nil {
 		return nil, err
 	}
