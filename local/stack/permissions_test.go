@@ -7,6 +7,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"io/fs"
 	"math/rand/v2"
 	"net/url"
 	"os"
@@ -45,6 +46,7 @@ type job struct {
 	tables *tablestore.TableStoreClient
 	invoke *function.Invoker
 	store  object.Store
+	copies object.Store  // of the further vault
 	limit  time.Duration // of a step
 	n      int           // makes names
 	base   vault.BackupID
@@ -75,6 +77,7 @@ var steps = []step{
 	{"a request that an event tells of", func(j *job, ctx context.Context) error { return j.request(ctx, ".restore.json", false) }},
 	{"a request that a tick finds", func(j *job, ctx context.Context) error { return j.request(ctx, ".json", true) }},
 	{"a backup that the policy wants", (*job).policyStep},
+	{"a backup is copied to a further vault", (*job).copyStep},
 }
 
 func beginJob(t *testing.T) *job {
@@ -85,7 +88,8 @@ func beginJob(t *testing.T) *job {
 	}
 	dir := t.TempDir()
 	file := filepath.Join(dir, "tablevault.yaml")
-	if err := os.WriteFile(file, []byte("tables: local/due*\nevery: hourly\nkeep: 72 hours\n"), 0o600); err != nil {
+	const policy = "tables: local/due*\nevery: hourly\nkeep: 72 hours\n"
+	if err := os.WriteFile(file, []byte(policy), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	log, err := os.Create(filepath.Join(dir, "functions.log"))
@@ -132,12 +136,27 @@ func beginJob(t *testing.T) *job {
 		}
 	})
 	j.Stack, j.invoke = s, caller(t, s)
-	j.tables = tablestore.NewClient(s.Info.Tablestore, s.Instance, s.AccessKeyID, s.AccessKeySecret)
-	if j.store, err = address.Open(t.Context(), s.Vault, address.Config{Credentials: func(context.Context) (address.Credentials, error) {
-		return address.Credentials{ID: s.AccessKeyID, Secret: s.AccessKeySecret}, nil
-	}}); err != nil {
+	if err := s.OSS.CreateBucket("copies", oss.BucketConfig{}); err != nil {
 		t.Fatal(err)
 	}
+	further := s.OSS.Address("copies", "vault") + "&part_size=1"
+	if err := os.WriteFile(file, []byte(policy+"destinations: "+further+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for role, p := range roles(t) {
+		s.Authority.SetPolicies(role, p)
+	}
+	j.tables = tablestore.NewClient(s.Info.Tablestore, s.Instance, s.AccessKeyID, s.AccessKeySecret)
+	open := func(at string) object.Store {
+		store, err := address.Open(t.Context(), at, address.Config{Credentials: func(context.Context) (address.Credentials, error) {
+			return address.Credentials{ID: s.AccessKeyID, Secret: s.AccessKeySecret}, nil
+		}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return store
+	}
+	j.store, j.copies = open(s.Vault), open(further)
 	return j
 }
 
@@ -545,6 +564,42 @@ func (j *job) policyStep(ctx context.Context) error {
 	})
 }
 
+// copyStep makes a backup that is due, which the policy wants copied. The id of an
+// upload there is lost, then an upload breaks off, and the copy comes all the same.
+func (j *job) copyStep(ctx context.Context) (err error) {
+	name := j.name("due")
+	if err := j.make(name, 3, 700_000); err != nil {
+		return err
+	}
+	var lost, broken atomic.Bool
+	j.OSS.SetFault(func(r oss.Request) *oss.Fault {
+		switch about := r.Bucket == "copies" && strings.Contains(r.Object, "/"+name+"/"); {
+		case about && r.Operation == "InitiateMultipartUpload" && lost.CompareAndSwap(false, true):
+			return &oss.Fault{After: true, Cut: oss.CutSilent}
+		case about && r.Operation == "UploadPart" && broken.CompareAndSwap(false, true):
+			return &oss.Fault{Err: &oss.Error{Status: 400, Code: "InvalidArgument", Message: "the test's hand"}}
+		}
+		return nil
+	})
+	defer j.OSS.SetFault(nil)
+	j.hour = j.hour.Add(time.Hour)
+	t := vault.TableID{Region: "local", Instance: "local", Table: name}
+	defer func() {
+		if err == nil && (!lost.Load() || !broken.Load()) {
+			err = errors.New("nothing went wrong")
+		}
+		if n, failed := j.OSS.Uploads("copies"); err == nil && (failed != nil || n != 0) {
+			err = fmt.Errorf("%d uploads are left behind, %v", n, failed)
+		}
+	}()
+	return j.ticking(ctx, "the copy", func() (bool, error) {
+		for _, err := range j.copies.List(ctx, vault.ManifestsOf(t), "") {
+			return err == nil, err
+		}
+		return false, nil
+	})
+}
+
 // do does a step.
 func (j *job) do(s step) error {
 	ctx, cancel := context.WithTimeout(j.t.Context(), j.limit)
@@ -560,7 +615,36 @@ func roles(t *testing.T) map[string]*ram.Policy {
 	t.Helper()
 	out := map[string]*ram.Policy{}
 	for _, name := range []string{"plan", "export", "import", "verify", "trigger"} {
-		p, err := stack.Policy(tablevault.Policies(), name)
+		names := []string{name}
+		if name == "verify" {
+			names = append(names, "copy")
+		}
+		var all struct {
+			Version   string
+			Statement []json.RawMessage
+		}
+		for _, name := range names {
+			text, err := fs.ReadFile(tablevault.Policies(), name+".json")
+			if err != nil {
+				t.Fatal(err)
+			}
+			text, err = ram.Fill(text, map[string][]string{"bucket": {"tablevault"}, "prefix": {"vault"}, "instance": {"local"}, "functions": {"tablevault-"},
+				"further-bucket": {"copies"}, "further-prefix": {"vault"}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			one := all
+			one.Statement = nil
+			if err := json.Unmarshal(text, &one); err != nil {
+				t.Fatal(err)
+			}
+			all.Version, all.Statement = one.Version, append(all.Statement, one.Statement...)
+		}
+		text, err := json.Marshal(all)
+		if err != nil {
+			t.Fatal(err)
+		}
+		p, err := ram.ParsePolicy(text)
 		if err != nil {
 			t.Fatal(err)
 		}
