@@ -20,6 +20,7 @@ import (
 	"github.com/tablevault/tablevault/shared/function"
 	"github.com/tablevault/tablevault/shared/object"
 	"github.com/tablevault/tablevault/shared/object/address"
+	"github.com/tablevault/tablevault/shared/policy"
 	"github.com/tablevault/tablevault/shared/tablestore"
 	"github.com/tablevault/tablevault/shared/vault"
 )
@@ -34,7 +35,7 @@ type site struct {
 
 // siteFlags are the flags of every command that works on a site.
 func siteFlags(c *cobra.Command, dir *string) {
-	c.Flags().StringVar(dir, "stack", "", "directory of a local stack (tablevault local); without it the environment says where (TABLEVAULT_VAULT, …)")
+	c.Flags().StringVar(dir, "stack", "", "directory of a local stack (tablevault local); without it the environment says where (TABLEVAULT_VAULT, …), or tablevault.yaml which vault")
 }
 
 // openSite finds the site.
@@ -56,6 +57,9 @@ func openSite(dir string) (*site, error) {
 			"FC_REGION=local",
 		}
 	}
+	if dir == "" {
+		environ = vaultOfPolicy(environ)
+	}
 	env, err := function.ReadEnv(environ, deployed()...)
 	if err != nil {
 		return nil, fmt.Errorf("%w; or name a local stack with --stack DIR", err)
@@ -68,6 +72,30 @@ func openSite(dir string) (*site, error) {
 		Endpoint: env.FCEndpoint, Account: env.Account, Region: env.Region, Credentials: env.Credentials.Provider(),
 	})
 	return s, err
+}
+
+// vaultOfPolicy adds the vault that the policy names to an environment that names
+// none: TABLEVAULT_POLICY, or tablevault.yaml in the working directory. One that
+// can't be read is left to the commands that are about it.
+func vaultOfPolicy(environ []string) []string {
+	file := policy.FileName
+	for _, entry := range environ {
+		if v, ok := strings.CutPrefix(entry, "TABLEVAULT_VAULT="); ok && v != "" {
+			return environ
+		}
+		if v, ok := strings.CutPrefix(entry, "TABLEVAULT_POLICY="); ok && v != "" {
+			file = v
+		}
+	}
+	data, err := os.ReadFile(file)
+	if err != nil {
+		return environ
+	}
+	p, err := policy.Decode(file, data)
+	if err != nil || p.Vault == "" {
+		return environ
+	}
+	return append(environ, "TABLEVAULT_VAULT="+p.Vault)
 }
 
 var setting = regexp.MustCompile(`env\('(TABLEVAULT_[A-Z0-9_]+)'`)
