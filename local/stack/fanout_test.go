@@ -40,7 +40,11 @@ func latency(s *stack.Stack, d time.Duration) {
 // back backs a planned table up and returns its manifest.
 func back(t *testing.T, s *stack.Stack, id vault.BackupID) *vault.Manifest {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 4*time.Minute)
+	most := 4 * time.Minute
+	if *long {
+		most = 15 * time.Minute
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), most)
 	defer cancel()
 	p := drive(ctx, t, caller(t, s), function.Command{Kind: function.KindTick, Backup: string(id)},
 		func(p backup.Progress) bool { return p.State != backup.StateRunning })

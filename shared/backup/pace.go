@@ -51,6 +51,9 @@ const (
 	// Slow answers do not push the rate below this share of the best that was
 	// reached: fewer pages at a time is all that can help.
 	slowFloor = 0.125
+	// leastSlow is the rate, in read units per second, below which reading is no
+	// load that slow answers could come from.
+	leastSlow = 100.0
 	// Answers are slow if on average they take slowFactor times what pages of
 	// their size took at best in this invocation, and more than slowLeast.
 	slowFactor = 4
@@ -166,7 +169,7 @@ func (p *pacer) lower(now time.Time, share float64, why string) {
 	}
 	p.limit, p.why = max(leastRate, reached*share), why
 	if why == vault.PacedByLatency {
-		p.limit = max(p.limit, slowFloor*p.best)
+		p.limit = max(p.limit, slowFloor*p.best, leastSlow)
 	}
 	p.reason = why
 	p.cut, p.grown = now, now.Add(calmRest-rateWindow)
