@@ -11,17 +11,17 @@ import (
 	"testing"
 )
 
-// previewer is the vendor's deploying tool, if it is here. TABLEVAULT_S names it,
+// previewer is the vendor's deploying tool, if it is here. TEST_S names it,
 // and that it must be.
 func previewer(t *testing.T) string {
 	t.Helper()
-	named := os.Getenv("TABLEVAULT_S")
+	named := os.Getenv("TEST_S")
 	if named == "" {
 		named = "s"
 	}
 	tool, err := exec.LookPath(named)
-	if err != nil && os.Getenv("TABLEVAULT_S") != "" {
-		t.Fatalf("TABLEVAULT_S: %v", err)
+	if err != nil && os.Getenv("TEST_S") != "" {
+		t.Fatalf("TEST_S: %v", err)
 	}
 	if err != nil {
 		t.Skip("Serverless Devs is not here: npm install -g @serverless-devs/s")
