@@ -46,7 +46,6 @@ type job struct {
 	tables *tablestore.TableStoreClient
 	invoke *function.Invoker
 	store  object.Store
-	copies object.Store  // of the further vault
 	limit  time.Duration // of a step
 	n      int           // makes names
 	base   vault.BackupID
@@ -147,16 +146,11 @@ func beginJob(t *testing.T) *job {
 		s.Authority.SetPolicies(role, p)
 	}
 	j.tables = tablestore.NewClient(s.Info.Tablestore, s.Instance, s.AccessKeyID, s.AccessKeySecret)
-	open := func(at string) object.Store {
-		store, err := address.Open(t.Context(), at, address.Config{Credentials: func(context.Context) (address.Credentials, error) {
-			return address.Credentials{ID: s.AccessKeyID, Secret: s.AccessKeySecret}, nil
-		}})
-		if err != nil {
-			t.Fatal(err)
-		}
-		return store
+	if j.store, err = address.Open(t.Context(), s.Vault, address.Config{Credentials: func(context.Context) (address.Credentials, error) {
+		return address.Credentials{ID: s.AccessKeyID, Secret: s.AccessKeySecret}, nil
+	}}); err != nil {
+		t.Fatal(err)
 	}
-	j.store, j.copies = open(s.Vault), open(further)
 	return j
 }
 
@@ -592,8 +586,8 @@ func (j *job) copyStep(ctx context.Context) (err error) {
 			err = fmt.Errorf("%d uploads are left behind, %v", n, failed)
 		}
 	}()
-	return j.ticking(ctx, "the copy", func() (bool, error) {
-		for _, err := range j.copies.List(ctx, vault.ManifestsOf(t), "") {
+	return j.ticking(ctx, "the note that the copy is complete", func() (bool, error) {
+		for _, err := range j.store.List(ctx, vault.CopyNotesPrefix+t.Path()+"/", "") {
 			return err == nil, err
 		}
 		return false, nil
@@ -739,7 +733,19 @@ func without(t *testing.T, role string, p *ram.Policy, g ram.Grant, users []step
 			return
 		}
 	}
+	if reason := spared[strings.TrimPrefix(role, "tablevault-")+" "+g.Action+" "+g.Resource]; reason != "" {
+		t.Logf("all is done without it where nothing dies: %s", reason)
+		return
+	}
 	t.Errorf("all is done without it")
+}
+
+// spared are the grants that are asked for in every run, and without which only
+// one in which deliveries die or come twice would not end well.
+var spared = map[string]string{
+	"plan oss:GetObject acs:oss:*:*:tablevault/vault/copying/*":  "a copy whose worker died is begun anew by who reads its notes",
+	"import oss:GetObject acs:oss:*:*:tablevault/vault/copied/*": "where an object is damaged, the notes tell which vault has another",
+	"verify oss:GetObject acs:oss:*:*:tablevault/vault/copied/*": "the note of another delivery is read back and obeyed",
 }
 
 // TestNobodyHarms holds keys of the functions' roles in a thief's hand: together
