@@ -217,13 +217,6 @@ func (t *Table) mark(gone bool) {
 	t.gone.Store(gone)
 }
 
-// swap puts another definition in force, between writes.
-func (t *Table) swap(d *Definition) (former *Definition) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return t.current.Swap(d)
-}
-
 // options are the table's at the time.
 func (t *Table) options(d *Definition, now time.Time) Options {
 	if f := t.former.Load(); f != nil && now.Before(f.until) {
@@ -379,25 +372,30 @@ func (e *Engine) checkQuota(more int) *Error {
 	return nil
 }
 
-// save stores the definitions of tables, which are new or changed, forgets the
-// removed, and shows both to other calls.
-func (e *Engine) save(changed []*Table, removed []*Table) *Error {
-	definitions := make([]*Definition, len(changed))
-	for i, t := range changed {
+// save stores the definitions of new tables, forgets the removed, and shows both
+// to other calls.
+func (e *Engine) save(made []*Table, removed []*Table) *Error {
+	definitions := make([]*Definition, len(made))
+	for i, t := range made {
 		definitions[i] = t.definition()
 	}
 	if err := e.keep(definitions, removed); err != nil {
 		return err
 	}
+	e.show(made, removed)
+	return nil
+}
+
+// show makes tables known to other calls, and the removed unknown.
+func (e *Engine) show(made, removed []*Table) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	for _, t := range changed {
+	for _, t := range made {
 		e.tables[t.definition().Name] = t
 	}
 	for _, t := range removed {
 		delete(e.tables, t.definition().Name)
 	}
-	return nil
 }
 
 // keep stores definitions and removes those of tables.
@@ -424,25 +422,22 @@ func (e *Engine) keep(definitions []*Definition, removed []*Table) *Error {
 	}))
 }
 
-// replace changes a table's definition and makes others known that came with
-// it. No write obeys the definition before it is stored: what a write leaves in
-// a shard of a stream would be lost with the shard.
-func (e *Engine) replace(t *Table, d *Definition, with ...*Table) *Error {
+// replace changes a table's definition, makes others known that came with it and
+// forgets those that went with the former. No write obeys the definition before
+// it is stored: what a write leaves in a shard of a stream would be lost with the
+// shard, and an index that is dropped would lack it if the drop is lost.
+func (e *Engine) replace(t *Table, d *Definition, with, without []*Table) *Error {
 	definitions := []*Definition{d}
 	for _, other := range with {
 		definitions = append(definitions, other.definition())
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if err := e.keep(definitions, nil); err != nil {
+	if err := e.keep(definitions, without); err != nil {
 		return err
 	}
 	t.current.Store(d)
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	for _, other := range with {
-		e.tables[other.definition().Name] = other
-	}
+	e.show(with, without)
 	return nil
 }
 
@@ -622,7 +617,7 @@ func (e *Engine) UpdateTable(name string, c *OptionsChange) (*Description, *Erro
 			return nil, err
 		}
 	}
-	if err := e.replace(t, d); err != nil {
+	if err := e.replace(t, d, nil, nil); err != nil {
 		return nil, err
 	}
 	if old.Stream.Enabled && !d.Stream.Enabled {
@@ -635,7 +630,7 @@ func (e *Engine) UpdateTable(name string, c *OptionsChange) (*Description, *Erro
 		follow := shown.definition().clone()
 		follow.Options = d.Options
 		shown.former.Store(t.former.Load())
-		if err := e.replace(shown, follow); err != nil {
+		if err := e.replace(shown, follow, nil, nil); err != nil {
 			return nil, err
 		}
 	}
@@ -709,7 +704,7 @@ func (e *Engine) change(name string, fn func(*Definition) *Error) *Error {
 	if err := fn(d); err != nil {
 		return err
 	}
-	return e.replace(t, d)
+	return e.replace(t, d, nil, nil)
 }
 
 // Rows calls fn with the stored bytes of each row of a table, in key order: the

@@ -199,7 +199,7 @@ func (e *Engine) CreateIndex(table string, x Index, base bool) *Error {
 	if err != nil {
 		return err
 	}
-	if err := e.replace(t, d, shown); err != nil {
+	if err := e.replace(t, d, []*Table{shown}, nil); err != nil {
 		return err
 	}
 	if base {
@@ -227,9 +227,7 @@ func (e *Engine) DropIndex(table, name string) *Error {
 	x := d.Indexes[at]
 	d.Indexes = slices.Delete(slices.Clone(d.Indexes), at, at+1)
 	shown := e.find(name)
-	former := t.swap(d)
-	if err := e.save([]*Table{t}, []*Table{shown}); err != nil {
-		t.swap(former)
+	if err := e.replace(t, d, nil, []*Table{shown}); err != nil {
 		return err
 	}
 	shown.gone.Store(true)
@@ -310,7 +308,7 @@ func (e *Engine) startBuild(t *Table, prefix []byte) {
 		if at := d.indexOf(prefix); at >= 0 {
 			d.Indexes = slices.Clone(d.Indexes)
 			d.Indexes[at].Building = false
-			_ = e.replace(t, d)
+			_ = e.replace(t, d, nil, nil)
 		}
 	})
 }

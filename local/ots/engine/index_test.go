@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"slices"
 	"testing"
 
 	"github.com/tablevault/tablevault/local/ots/kv"
@@ -56,8 +57,7 @@ func TestSweep(t *testing.T) {
 	next := table.definition().clone()
 	gone := []*Table{e.find("a"), e.find("c")}
 	next.Indexes = next.Indexes[1:2]
-	table.swap(next)
-	if err := e.save([]*Table{table}, gone); err != nil {
+	if err := e.replace(table, next, nil, gone); err != nil {
 		t.Fatal(err)
 	}
 	e = open()
@@ -67,5 +67,52 @@ func TestSweep(t *testing.T) {
 	}
 	if e.find("a") != nil || e.find("b") == nil {
 		t.Error("an index that was dropped is a table")
+	}
+}
+
+// storing calls do before it stores definitions.
+type storing struct {
+	kv.Store
+	do func()
+}
+
+func (s *storing) Update(space string, fn func(kv.Writer) error) error {
+	if space == metaSpace {
+		s.do()
+	}
+	return s.Store.Update(space, fn)
+}
+
+// TestDropIsStoredFirst: writes go by a definition without an index only when it
+// is stored. If they did before, and a kill came in between, the index would be
+// there again and lack them.
+func TestDropIsStoredFirst(t *testing.T) {
+	store := &storing{kv.Memory(), func() {}}
+	e, err := Open(store, Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := e.CreateTable(&Definition{
+		Name: "t", Key: []KeyColumn{{Name: "k", Type: plainbuffer.Integer}}, Defined: []DefinedColumn{{Name: "d", Type: plainbuffer.Integer}},
+		Options: Options{TTL: -1, MaxVersions: 1, AllowUpdate: true},
+		Indexes: []Index{{Name: "a", Key: []string{"d"}}},
+	}); err != nil {
+		t.Fatal(err)
+	}
+	has := func() bool {
+		return slices.ContainsFunc(e.find("t").definition().Indexes, func(x Index) bool { return x.Name == "a" })
+	}
+	stored := 0
+	store.do = func() {
+		stored++
+		if !has() {
+			t.Error("writes go by a definition that is not stored")
+		}
+	}
+	if err := e.DropIndex("t", "a"); err != nil {
+		t.Fatal(err)
+	}
+	if stored == 0 || has() || e.find("a") != nil {
+		t.Errorf("%d definitions were stored; the index is there: %t", stored, has())
 	}
 }

@@ -126,7 +126,7 @@ func (t *Table) resize(split, merge int64) error {
 			t.engine.merge(next, n)
 		}
 	}
-	if err := t.engine.replace(t, next); err != nil {
+	if err := t.engine.replace(t, next, nil, nil); err != nil {
 		return err
 	}
 	return nil
