@@ -117,6 +117,7 @@ func TestLastingFault(t *testing.T) {
 	t.Parallel()
 	server := serve(t, local.Config{}, local.BucketConfig{})
 	c := inParts(t, server, "p")
+	var mu sync.Mutex // requests come side by side
 	struck := map[string]bool{}
 	for name, fault := range kinds() {
 		for _, operation := range []string{"PutObject", "InitiateMultipartUpload", "UploadPart", "CompleteMultipartUpload", "HeadObject", "GetObject", "ListObjectsV2", "DeleteObject"} {
@@ -126,6 +127,8 @@ func TestLastingFault(t *testing.T) {
 				if r.Operation != operation {
 					return nil
 				}
+				mu.Lock()
+				defer mu.Unlock()
 				struck[operation] = true
 				return &fault
 			})
