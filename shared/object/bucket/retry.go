@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"net/http"
 	"time"
 )
 
@@ -69,6 +70,23 @@ func (r Retry) try(ctx context.Context, request func(context.Context) error) err
 	ctx, cancel := context.WithTimeout(ctx, r.Limit)
 	defer cancel()
 	return request(ctx)
+}
+
+// JudgeStatus judges a request by the HTTP status of its answer alone, zero if there was no answer, or none that can be
+// understood.
+func JudgeStatus(status int) (again, reached bool) {
+	switch {
+	case status == http.StatusTooManyRequests:
+		return true, false
+	case status == http.StatusNotImplemented:
+		return false, false
+	case status >= 500:
+		return true, true
+	case status >= 300:
+		return false, false
+	default:
+		return true, true
+	}
 }
 
 // Said is an error in a store's own words, with the one that carried them.

@@ -88,19 +88,7 @@ func judgeOne(err error) (again, reached bool) {
 		"SecurityTokenExpired", "InvalidSecurityToken", "InvalidAccessKeyId": // the next request asks for credentials anew
 		return true, false
 	}
-	switch {
-	case status == http.StatusTooManyRequests:
-		return true, false
-	case status == http.StatusNotImplemented:
-		return false, false
-	case status >= 500:
-		return true, true
-	case status >= 300:
-		return false, false
-	default:
-		// There was no answer, or none that can be understood.
-		return true, true
-	}
+	return bucket.JudgeStatus(status)
 }
 
 // codeOf returns the store's own code of an error, if it has one, and the HTTP status, zero if there was no answer.
