@@ -161,32 +161,18 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if fault != nil {
 		kind = fault.Kind
 	}
-	switch kind {
-	case CutBefore:
+	if kind == CutBefore {
 		fault.strike()
 		cut(w)
 		return
-	case ErrorBefore:
+	}
+	if refused, ok := refusals[kind]; ok {
 		fault.strike()
-		answer(w, r, http.StatusInternalServerError, "InternalError", "We encountered an internal error. Please try again.")
-		return
-	case SlowDown:
-		fault.strike()
-		answer(w, r, http.StatusServiceUnavailable, "SlowDown", "Please reduce your request rate.")
-		return
-	case Expired:
-		fault.strike()
-		answer(w, r, http.StatusBadRequest, "ExpiredToken", "The provided token has expired.")
-		return
-	case Conflict:
-		fault.strike()
-		answer(w, r, http.StatusConflict, "ConditionalRequestConflict", "A conflicting conditional operation is in progress against this resource.")
-		return
-	case Skewed:
-		fault.strike()
-		// A client that sets its clock by this is still one that the server takes.
-		w.Header().Set("Date", time.Now().Add(10*time.Minute).UTC().Format(http.TimeFormat))
-		answer(w, r, http.StatusForbidden, "RequestTimeTooSkewed", "The difference between the request time and the current time is too large.")
+		if kind == Skewed {
+			// A client that sets its clock by this is still one that the server takes.
+			w.Header().Set("Date", time.Now().Add(10*time.Minute).UTC().Format(http.TimeFormat))
+		}
+		refused.answer(w, r)
 		return
 	}
 	out := r.Clone(r.Context())
@@ -222,7 +208,7 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case ErrorAfter:
 		fault.strike()
 		io.Copy(io.Discard, a.Body)
-		answer(w, r, http.StatusInternalServerError, "InternalError", "We encountered an internal error. Please try again.")
+		refusals[ErrorBefore].answer(w, r)
 		return
 	case Slow:
 		fault.strike()
@@ -283,12 +269,26 @@ func cut(w http.ResponseWriter) {
 	connection.Close()
 }
 
-// answer answers an error as S3 does.
-func answer(w http.ResponseWriter, r *http.Request, status int, code, message string) {
+// A refusal is an error as S3 answers it.
+type refusal struct {
+	status        int
+	code, message string
+}
+
+// refusals are the answers of the faults that keep a request from the server.
+var refusals = map[Kind]refusal{
+	ErrorBefore: {http.StatusInternalServerError, "InternalError", "We encountered an internal error. Please try again."},
+	SlowDown:    {http.StatusServiceUnavailable, "SlowDown", "Please reduce your request rate."},
+	Expired:     {http.StatusBadRequest, "ExpiredToken", "The provided token has expired."},
+	Conflict:    {http.StatusConflict, "ConditionalRequestConflict", "A conflicting conditional operation is in progress against this resource."},
+	Skewed:      {http.StatusForbidden, "RequestTimeTooSkewed", "The difference between the request time and the current time is too large."},
+}
+
+func (e refusal) answer(w http.ResponseWriter, r *http.Request) {
 	io.Copy(io.Discard, r.Body)
 	w.Header().Set("Content-Type", "application/xml")
-	w.WriteHeader(status)
+	w.WriteHeader(e.status)
 	if r.Method != http.MethodHead {
-		fmt.Fprintf(w, "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<Error><Code>%s</Code><Message>%s</Message><RequestId>PROXY</RequestId></Error>", code, message)
+		fmt.Fprintf(w, "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<Error><Code>%s</Code><Message>%s</Message><RequestId>PROXY</RequestId></Error>", e.code, e.message)
 	}
 }
