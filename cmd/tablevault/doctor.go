@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"iter"
 	"net/http"
 	"os"
 	"slices"
@@ -19,6 +20,7 @@ import (
 	"github.com/tablevault/tablevault/shared/backup"
 	"github.com/tablevault/tablevault/shared/function"
 	"github.com/tablevault/tablevault/shared/object"
+	"github.com/tablevault/tablevault/shared/object/bucket"
 	"github.com/tablevault/tablevault/shared/object/oss"
 	"github.com/tablevault/tablevault/shared/object/s3"
 	"github.com/tablevault/tablevault/shared/policy"
@@ -225,10 +227,12 @@ func (d *doctor) vault(ctx context.Context) {
 	}
 }
 
+const fixPermission = "give the key's user or role what docs/ram/operator.json allows"
+
 // fixAccess is what to do about an error of a service.
 func fixAccess(err error, otherwise string) string {
 	if errors.Is(err, fs.ErrPermission) || errors.Is(err, table.ErrPermission) {
-		return "give the key's user or role what docs/ram/operator.json allows"
+		return fixPermission
 	}
 	return otherwise
 }
@@ -277,7 +281,7 @@ func (d *doctor) protectionOSS(ctx context.Context, store *oss.Store, header []b
 		return
 	}
 	if len(p.Unknown) > 0 {
-		d.add("protection", "", warning, "not all can be told: this key may not "+strings.Join(p.Unknown, ", "), "give the key's user or role what docs/ram/operator.json allows")
+		d.add("protection", "", warning, "not all can be told: this key may not "+strings.Join(p.Unknown, ", "), fixPermission)
 	}
 	if p.Versions != "" {
 		d.add("protection", "versions", failure, "the bucket has versions ("+p.Versions+"), and in such a one OSS does not refuse to overwrite: nothing is written there", "use a bucket in which versions were never enabled")
@@ -323,24 +327,18 @@ func (d *doctor) uploads(ctx context.Context) {
 			}
 		}
 	}
-	var err error
-	switch store := d.store.(type) {
-	case *oss.Store:
-		for u, e := range store.Unfinished(ctx) {
-			if err = e; err != nil {
-				break
-			}
-			count(u.Begun)
-		}
-	case *s3.Store:
-		for u, e := range store.Unfinished(ctx) {
-			if err = e; err != nil {
-				break
-			}
-			count(u.Begun)
-		}
-	default:
+	store, ok := d.store.(interface {
+		Unfinished(context.Context) iter.Seq2[bucket.Upload, error]
+	})
+	if !ok {
 		return
+	}
+	var err error
+	for u, e := range store.Unfinished(ctx) {
+		if err = e; err != nil {
+			break
+		}
+		count(u.Begun)
 	}
 	switch {
 	case err != nil:
@@ -394,7 +392,7 @@ func (d *doctor) functions(ctx context.Context) {
 		case errors.As(err, &refused) && refused.Status == http.StatusNotFound:
 			d.add("function", name, failure, err.Error(), "deploy it (s deploy); or set TABLEVAULT_FUNCTION_PREFIX as it was deployed")
 		case errors.As(err, &refused) && refused.Status == http.StatusForbidden:
-			d.add("function", name, failure, err.Error(), "give the key's user or role what docs/ram/operator.json allows")
+			d.add("function", name, failure, err.Error(), fixPermission)
 		case err != nil:
 			d.add("function", name, failure, err.Error(), "look at the function's log; s.yaml has its settings")
 		case !policy.SameVault(pong.Vault, d.site.env.Vault):

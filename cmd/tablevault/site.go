@@ -140,24 +140,21 @@ func validate(cmd function.Command) error {
 
 // call runs a command on its function and reads the reply.
 func (s *site) call(ctx context.Context, cmd function.Command, reply any) error {
-	name := s.env.Name(cmd.Kind.Function())
-	body, err := s.invoker.Invoke(ctx, name, cmd)
-	if err != nil {
-		var refused *url.Error
-		if errors.As(err, &refused) {
-			return fmt.Errorf("%w: is the stack running? `tablevault local` starts one", err)
-		}
-		return err
+	err := s.invoke(ctx, s.env.Name(cmd.Kind.Function()), cmd, reply)
+	var refused *url.Error
+	if errors.As(err, &refused) {
+		return fmt.Errorf("%w: is the stack running? `tablevault local` starts one", err)
 	}
-	if err := json.Unmarshal(body, reply); err != nil {
-		return fmt.Errorf("%s answered %.200q: %w", name, body, err)
-	}
-	return nil
+	return err
 }
 
 // ping asks a function to answer.
 func (s *site) ping(ctx context.Context, name string, reply *function.Pong) error {
-	body, err := s.invoker.Invoke(ctx, name, function.Command{Kind: function.KindPing})
+	return s.invoke(ctx, name, function.Command{Kind: function.KindPing}, reply)
+}
+
+func (s *site) invoke(ctx context.Context, name string, cmd function.Command, reply any) error {
+	body, err := s.invoker.Invoke(ctx, name, cmd)
 	if err != nil {
 		return err
 	}
