@@ -62,11 +62,7 @@ func begin(ctx context.Context, inv *function.Invocation, cmd function.Command) 
 	if err != nil {
 		return nil, err
 	}
-	store, err := parts.Store(ctx, inv)
-	if err != nil {
-		return parts.Fail(reply{}, err)
-	}
-	repo, err := backup.Init(ctx, store, time.Now())
+	repo, err := parts.NewRepository(ctx, inv)
 	if err != nil {
 		return parts.Fail(reply{}, err)
 	}
@@ -98,15 +94,7 @@ func begin(ctx context.Context, inv *function.Invocation, cmd function.Command) 
 // by the policy begins.
 func tick(ctx context.Context, inv *function.Invocation, cmd function.Command) (any, error) {
 	if cmd.Backup != "" {
-		repo, err := parts.Repository(ctx, inv)
-		if err != nil {
-			return parts.Fail(reply{}, err)
-		}
-		b, err := find(ctx, repo, cmd)
-		if err != nil {
-			return parts.Fail(reply{}, err)
-		}
-		p, err := planner(inv, repo, b.Table.Instance)
+		p, b, err := plannerOf(ctx, inv, cmd)
 		if err != nil {
 			return parts.Fail(reply{}, err)
 		}
@@ -116,11 +104,7 @@ func tick(ctx context.Context, inv *function.Invocation, cmd function.Command) (
 		progress, err := p.Tick(ctx, parts.Run(inv), b)
 		return parts.Fail(reply{b.ID, b.Table.String(), progress}, err)
 	}
-	store, err := parts.Store(ctx, inv)
-	if err != nil {
-		return parts.Fail(backup.Sweep{}, err)
-	}
-	repo, err := backup.Init(ctx, store, time.Now())
+	repo, err := parts.NewRepository(ctx, inv)
 	if err != nil {
 		return parts.Fail(backup.Sweep{}, err)
 	}
@@ -146,12 +130,22 @@ func tick(ctx context.Context, inv *function.Invocation, cmd function.Command) (
 	return parts.Fail(sweep, errors.Join(err, policyErr))
 }
 
-func find(ctx context.Context, repo *backup.Repository, cmd function.Command) (vault.Backup, error) {
+// plannerOf finds the backup that a command names, and makes its planner.
+func plannerOf(ctx context.Context, inv *function.Invocation, cmd function.Command) (*backup.Planner, vault.Backup, error) {
+	repo, err := parts.Repository(ctx, inv)
+	if err != nil {
+		return nil, vault.Backup{}, err
+	}
 	id, err := vault.ParseBackupID(cmd.Backup)
 	if err != nil {
-		return vault.Backup{}, function.Permanent(err)
+		return nil, vault.Backup{}, function.Permanent(err)
 	}
-	return repo.FindBackup(ctx, id)
+	b, err := repo.FindBackup(ctx, id)
+	if err != nil {
+		return nil, b, err
+	}
+	p, err := planner(inv, repo, b.Table.Instance)
+	return p, b, err
 }
 
 // void gives a backup up.
@@ -162,15 +156,7 @@ func void(ctx context.Context, inv *function.Invocation, cmd function.Command) (
 	if err := parts.Settings(cmd, &settings); err != nil {
 		return nil, err
 	}
-	repo, err := parts.Repository(ctx, inv)
-	if err != nil {
-		return parts.Fail(reply{}, err)
-	}
-	b, err := find(ctx, repo, cmd)
-	if err != nil {
-		return parts.Fail(reply{}, err)
-	}
-	p, err := planner(inv, repo, b.Table.Instance)
+	p, b, err := plannerOf(ctx, inv, cmd)
 	if err != nil {
 		return parts.Fail(reply{}, err)
 	}

@@ -50,6 +50,15 @@ func Repository(ctx context.Context, inv *function.Invocation) (*backup.Reposito
 	return backup.Open(ctx, store)
 }
 
+// NewRepository opens the vault, and makes it if there is none.
+func NewRepository(ctx context.Context, inv *function.Invocation) (*backup.Repository, error) {
+	store, err := Store(ctx, inv)
+	if err != nil {
+		return nil, err
+	}
+	return backup.Init(ctx, store, time.Now())
+}
+
 // Also has a repository read from further vaults what is damaged in its own. They are opened when that is needed.
 func Also(inv *function.Invocation, repo *backup.Repository, addresses []string) {
 	repo.Also(Twins(inv, addresses)...)
