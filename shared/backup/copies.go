@@ -262,9 +262,9 @@ func (r *Repository) copyLogs(ctx context.Context, prefix string) (map[string]*c
 			l.done[g] = true
 		case err != nil:
 		case what == "starts":
-			l.starts[g] = notes{count: l.starts[g].count + 1, last: max(n, l.starts[g].last)}
+			l.starts[g] = l.starts[g].with(n, info.Modified)
 		case what == "failures":
-			l.failures[g] = notes{count: l.failures[g].count + 1, last: max(n, l.failures[g].last)}
+			l.failures[g] = l.failures[g].with(n, info.Modified)
 		}
 	}
 	return logs, nil

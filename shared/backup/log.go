@@ -266,6 +266,14 @@ type notes struct {
 	first       time.Time
 }
 
+// with adds a note of a number and a date.
+func (n notes) with(number int, date time.Time) notes {
+	if n.count == 0 {
+		n.first = date
+	}
+	return notes{n.count + 1, max(number, n.last), n.first}
+}
+
 // notes counts the notes of each segment of a group, in one list over prefix,
 // which is a folder of segments' folders.
 func (r *Repository) notes(ctx context.Context, prefix string, group int) (map[vault.SegmentID]notes, error) {
@@ -284,12 +292,7 @@ func (r *Repository) notes(ctx context.Context, prefix string, group int) (map[v
 		if id.Group() > group {
 			break
 		}
-		of := numbers[id]
-		if of.count == 0 {
-			of.first = info.Modified
-		}
-		of.count, of.last = of.count+1, max(n, of.last)
-		numbers[id] = of
+		numbers[id] = numbers[id].with(n, info.Modified)
 	}
 	return numbers, nil
 }

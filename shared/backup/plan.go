@@ -288,6 +288,7 @@ type survey struct {
 	backup   vault.Backup
 	plan     *vault.Plan // nil if the backup has ended
 	progress Progress
+	rolled   map[int]bool // the groups that are rolled up
 	dispatch
 	// lagging are the live segments that are far behind their siblings, the
 	// slowest first.
@@ -330,8 +331,7 @@ func (p *Planner) survey(ctx context.Context, run Run, b vault.Backup) (*survey,
 		return s, err
 	}
 	s.plan, s.progress = plan, Progress{State: StateRunning, Since: p.Since}
-	rolled, err := p.rolledUp(ctx, b)
-	if err != nil {
+	if s.rolled, err = p.rolledUp(ctx, b); err != nil {
 		return s, what(err)
 	}
 	groups := make([]*groupLook, plan.Groups())
@@ -342,7 +342,7 @@ func (p *Planner) survey(ctx context.Context, run Run, b vault.Backup) (*survey,
 		look := &groupLook{dispatch: p.dispatch(b), number: g, slow: cmp.Or(p.Slow, DefaultSlow)}
 		look.roots = plan.Segments[g*vault.GroupSize : min((g+1)*vault.GroupSize, len(plan.Segments))]
 		groups[g] = look
-		if rolled[g] {
+		if s.rolled[g] {
 			look.over, look.segments, look.done = true, len(look.roots), len(look.roots)
 			continue
 		}

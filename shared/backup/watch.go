@@ -89,7 +89,7 @@ func (w *Watcher) Look(ctx context.Context) (Watched, error) {
 	out.Progress = s.progress
 	now := sample{at: w.now()}
 	if s.plan != nil {
-		if out.Totals, err = w.stored(ctx, p); err != nil {
+		if out.Totals, err = w.stored(ctx, s.rolled); err != nil {
 			return out, fmt.Errorf("backup %s of %s: %w", w.backup.ID, w.backup.Table, err)
 		}
 		now.done = float64(out.Done) / math.Max(1, float64(out.Segments))
@@ -113,13 +113,10 @@ func (w *Watcher) Look(ctx context.Context) (Watched, error) {
 // watchReads is how many records a watcher reads at a time.
 const watchReads = 16
 
-// stored adds up what the parts hold that are recorded so far.
-func (w *Watcher) stored(ctx context.Context, p *Planner) (vault.Totals, error) {
+// stored adds up what the parts hold that are recorded so far; rolled are the
+// groups that are rolled up.
+func (w *Watcher) stored(ctx context.Context, rolled map[int]bool) (vault.Totals, error) {
 	var sum vault.Totals
-	rolled, err := p.rolledUp(ctx, w.backup)
-	if err != nil {
-		return sum, err
-	}
 	reads, rctx := errgroup.WithContext(ctx)
 	reads.SetLimit(watchReads)
 	var mu sync.Mutex
