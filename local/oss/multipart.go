@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"encoding/xml"
 	"fmt"
+	"hash/crc64"
 	"net/http"
 	"slices"
 	"strconv"
@@ -12,6 +13,7 @@ import (
 	"time"
 
 	"github.com/tablevault/tablevault/local/ots/kv"
+	"github.com/tablevault/tablevault/shared/object/crc"
 )
 
 const (
@@ -217,7 +219,7 @@ func choose(parts []part, d completeDocument) (chosen []part, err error) {
 func (v *version) assemble(parts []part) {
 	sum := md5.New()
 	for _, p := range parts {
-		v.CRC = combine(v.CRC, p.CRC, p.Size)
+		v.CRC = crc.Combine(crc64.ECMA, v.CRC, p.CRC, p.Size)
 		v.Size += p.Size
 		v.Files = append(v.Files, file{Name: p.File, Size: p.Size})
 		sum.Write([]byte(p.ETag))

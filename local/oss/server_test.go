@@ -478,23 +478,6 @@ func TestMultipart(t *testing.T) {
 	}
 }
 
-// Checksums of two contents combine to that of both.
-func TestCombine(t *testing.T) {
-	table := crc64.MakeTable(crc64.ECMA)
-	for range 300 {
-		a, b := make([]byte, rand.IntN(2000)), make([]byte, rand.IntN(2000))
-		for _, p := range [][]byte{a, b} {
-			for i := range p {
-				p[i] = byte(rand.Uint32())
-			}
-		}
-		sum := func(p []byte) uint64 { return crc64.Checksum(p, table) }
-		if got, want := combine(sum(a), sum(b), int64(len(b))), sum(append(a[:len(a):len(a)], b...)); got != want {
-			t.Fatalf("%d and %d bytes: %x, want %x", len(a), len(b), got, want)
-		}
-	}
-}
-
 // Without the standard behaviour a range that can't be served is answered with the whole object.
 func TestRanges(t *testing.T) {
 	for _, c := range []struct {

@@ -17,6 +17,7 @@ import (
 
 	"github.com/tablevault/tablevault/shared/object"
 	"github.com/tablevault/tablevault/shared/object/bucket"
+	"github.com/tablevault/tablevault/shared/object/crc"
 	"github.com/tablevault/tablevault/shared/object/multipart"
 )
 
@@ -79,9 +80,7 @@ func (s *Store) confirm(ctx context.Context, t *target, size int64) (object.Info
 	}
 }
 
-// ecma is the polynomial of OSS's checksums.
-var ecma = crc64.MakeTable(crc64.ECMA)
-
+// checksum is a CRC-64 as the port writes it.
 func checksum(sum uint64) string { return fmt.Sprintf("crc64ecma:%016x", sum) }
 
 // target is one object that is being created.
@@ -116,11 +115,11 @@ func (t *target) options(ctx context.Context, more ...oss.Option) []oss.Option {
 
 // Put stores the object in one request.
 func (t *target) Put(ctx context.Context, body *multipart.Body) error {
-	digest, sum := md5.New(), crc64.New(ecma)
-	if _, err := body.WriteTo(io.MultiWriter(digest, sum)); err != nil {
+	digest, sum := md5.New(), crc.Sum64(0)
+	if _, err := body.WriteTo(io.MultiWriter(digest, &sum)); err != nil {
 		return err
 	}
-	t.sum = sum.Sum64()
+	t.sum = uint64(sum)
 	var answer http.Header
 	doubt, err := t.s.do(ctx, "", func(ctx context.Context, b *oss.Bucket) error {
 		err := b.PutObject(t.s.key(t.name), sized(body), t.options(ctx, oss.GetResponseHeader(&answer),
@@ -165,8 +164,8 @@ func (t *target) Begin(ctx context.Context) (string, error) {
 
 // Part stores a part. A part that is stored twice, since an answer was lost or told of other bytes, is the same part.
 func (t *target) Part(ctx context.Context, upload string, number int, body *multipart.Body) (string, error) {
-	sum := crc64.New(ecma)
-	if _, err := body.WriteTo(sum); err != nil {
+	var sum crc.Sum64
+	if _, err := body.WriteTo(&sum); err != nil {
 		return "", err
 	}
 	var part oss.UploadPart
@@ -176,8 +175,8 @@ func (t *target) Part(ctx context.Context, upload string, number int, body *mult
 		if err != nil {
 			return err
 		}
-		if has := answer.Get(oss.HTTPHeaderOssCRC64); has != strconv.FormatUint(sum.Sum64(), 10) {
-			return fmt.Errorf("%w: their CRC-64 is %d, the store says %s", errChecksum, sum.Sum64(), has)
+		if has := answer.Get(oss.HTTPHeaderOssCRC64); has != strconv.FormatUint(uint64(sum), 10) {
+			return fmt.Errorf("%w: their CRC-64 is %d, the store says %s", errChecksum, sum, has)
 		}
 		return nil
 	})
@@ -186,7 +185,7 @@ func (t *target) Part(ctx context.Context, upload string, number int, body *mult
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.sums[number] = sum.Sum64()
+	t.sums[number] = uint64(sum)
 	return part.ETag, nil
 }
 
@@ -199,7 +198,7 @@ func (t *target) Complete(ctx context.Context, upload string, parts []multipart.
 	t.sum = 0
 	listed := make([]oss.UploadPart, len(parts))
 	for i, p := range parts {
-		t.sum = oss.CRC64Combine(t.sum, t.sums[p.Number], uint64(p.Size))
+		t.sum = crc.Combine(crc64.ECMA, t.sum, t.sums[p.Number], p.Size)
 		listed[i] = oss.UploadPart{PartNumber: p.Number, ETag: p.Tag}
 	}
 	doubt, err := t.s.do(ctx, "", func(ctx context.Context, b *oss.Bucket) error {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"hash/crc64"
 	"io"
 	"iter"
 	"net/http"
@@ -15,6 +14,7 @@ import (
 
 	"github.com/tablevault/tablevault/shared/object"
 	"github.com/tablevault/tablevault/shared/object/bucket"
+	"github.com/tablevault/tablevault/shared/object/crc"
 )
 
 // Open opens an object. A stream that breaks off is taken up again where it broke.
@@ -59,11 +59,11 @@ func (s *Store) compute(ctx context.Context, name string, size int64) (string, e
 		return "", err
 	}
 	defer body.Close()
-	sum := crc64.New(ecma)
-	if _, err := io.Copy(sum, body); err != nil {
+	var sum crc.Sum64
+	if _, err := io.Copy(&sum, body); err != nil {
 		return "", err
 	}
-	return checksum(sum.Sum64()), nil
+	return checksum(uint64(sum)), nil
 }
 
 // get is the Get of [bucket.Source].

@@ -16,6 +16,7 @@ import (
 
 	"github.com/tablevault/tablevault/shared/object"
 	"github.com/tablevault/tablevault/shared/object/bucket"
+	"github.com/tablevault/tablevault/shared/object/crc"
 	"github.com/tablevault/tablevault/shared/object/multipart"
 )
 
@@ -148,7 +149,7 @@ func (t *target) Complete(ctx context.Context, upload string, parts []multipart.
 	completed := make([]types.CompletedPart, len(parts))
 	for i, p := range parts {
 		size += p.Size
-		t.sum = combine(t.sum, t.sums[p.Number], p.Size)
+		t.sum = crc.Combine(crc32.Castagnoli, t.sum, t.sums[p.Number], p.Size)
 		completed[i] = types.CompletedPart{PartNumber: aws.Int32(int32(p.Number)), ETag: &p.Tag, ChecksumCRC32C: encode(t.sums[p.Number])}
 	}
 	doubt, err := s.do(ctx, func(ctx context.Context) error {
