@@ -10,6 +10,7 @@ import (
 	sdk "github.com/aliyun/aliyun-oss-go-sdk/oss"
 
 	local "github.com/tablevault/tablevault/local/oss"
+	shared "github.com/tablevault/tablevault/shared/object/bucket"
 	"github.com/tablevault/tablevault/shared/object/objecttest"
 )
 
@@ -19,15 +20,16 @@ func TestMemory(t *testing.T) {
 	objecttest.Memory(t, open(t, configure(t, server, "", "")), 64<<20)
 }
 
-// BenchmarkBesideUploader sends the same file with the store and with the SDK's own uploader, which takes nothing but files,
-// in parts of the same size and as many at once.
+// BenchmarkBesideUploader sends the same file with the store and with the SDK's own uploader, which takes nothing but files:
+// in parts of the same size and as many at once, over transports of the same kind, with the uploader comparing the CRC-64 of
+// each part and refusing to overwrite.
 //
 //	go test -run '^$' -bench BesideUploader -benchtime 1x ./shared/object/oss
 func BenchmarkBesideUploader(b *testing.B) {
 	const size, partSize, parallel = 256 << 20, 5 << 20, 4
 	server := serve(b, local.Config{}, local.BucketConfig{})
 	store := open(b, configure(b, server, "", ""))
-	bucket := handle(b, server)
+	bucket := handle(b, server, sdk.HTTPClient(shared.Client(nil)), sdk.EnableCRC(true))
 	path := filepath.Join(b.TempDir(), "body")
 	body, err := os.Create(path)
 	if err != nil {

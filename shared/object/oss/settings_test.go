@@ -157,9 +157,10 @@ func wantReadOnly(t *testing.T, server *local.Server, s *oss.Store, says string)
 }
 
 // handle is the SDK's handle of the server's bucket, for what a test does beside the store.
-func handle(t testing.TB, server *local.Server) *sdk.Bucket {
+func handle(t testing.TB, server *local.Server, options ...sdk.ClientOption) *sdk.Bucket {
 	t.Helper()
-	client, err := sdk.New(server.URL(), local.DefaultKeyID, local.DefaultKeySecret, sdk.AuthVersion(sdk.AuthV4), sdk.Region(local.DefaultRegion))
+	options = append(options, sdk.AuthVersion(sdk.AuthV4), sdk.Region(local.DefaultRegion))
+	client, err := sdk.New(server.URL(), local.DefaultKeyID, local.DefaultKeySecret, options...)
 	if err != nil {
 		t.Fatal(err)
 	}
