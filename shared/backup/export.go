@@ -53,6 +53,9 @@ const (
 	maxPage = 4 << 20
 )
 
+// unitBytes is how much a read unit reads.
+const unitBytes = 4096
+
 // MaxStarts bounds the starts of a segment: work that needs more commits too
 // little in each. Progress shows how many there were.
 const MaxStarts = 10_000
@@ -97,7 +100,7 @@ type ExportReply struct {
 // many work as were dispatched, until nothing is left.
 func (e *Exporter) Export(ctx context.Context, run Run, w Work) (ExportReply, error) {
 	b := vault.Backup{Table: w.Table, ID: w.Backup}
-	x := &export{Exporter: e, run: run, backup: b, work: w, margin: newMargin(run), pace: &pacer{budget: w.ReadUnits}}
+	x := &export{Exporter: e, run: run, backup: b, work: w, margin: newMargin(run), pace: newPacer(w.ReadUnits)}
 	x.reply = ExportReply{Segment: w.Segment, Start: w.Start}
 	err := x.all(ctx)
 	if !x.run.Stop.IsZero() {
@@ -218,6 +221,9 @@ func (x *export) segment(ctx context.Context, s vault.Segment, start int, claime
 		}
 	}
 	x.margin.resume(log, idle)
+	if n := len(log.slots); n > 0 && log.slots[n-1].Part != nil {
+		x.pace.resume(log.slots[n-1].Part.Pace)
+	}
 	x.ask.reset(x.reply.Start > 0)
 	for parts := 0; !log.ended; parts++ {
 		x.run.Stop = x.margin.stop()
@@ -526,13 +532,15 @@ func (p *partRun) lane(ctx context.Context, l *laneRun, buf []byte) error {
 	var row plainbuffer.Row
 	inRow := false
 	defer p.release(l)
+	ctx = table.OnThrottled(ctx, p.pace.refused)
 	for {
 		// Inside of a row there is no end but the row's.
 		until := p.run.Stop
 		if inRow {
 			until = time.Time{}
 		}
-		if err := p.pace.wait(ctx, until); err != nil {
+		aside, err := p.pace.wait(ctx, until)
+		if err != nil {
 			err = fmt.Errorf("wait to read from %v: %w", l.next, err)
 			if inRow {
 				return p.breakOff(err)
@@ -542,6 +550,7 @@ func (p *partRun) lane(ctx context.Context, l *laneRun, buf []byte) error {
 		if !inRow && l.next.Compare(l.from) > 0 && p.stopping() {
 			return nil
 		}
+		scan.Aim(p.pace.aim() * unitBytes)
 		asked := time.Now()
 		page, err := scan.Next(ctx, buf)
 		if err == io.EOF {
@@ -558,7 +567,7 @@ func (p *partRun) lane(ctx context.Context, l *laneRun, buf []byte) error {
 		if next == nil {
 			next = l.end
 		}
-		p.pace.took(page.ReadUnits, time.Since(asked), page.Throttled)
+		p.pace.took(aside, page.ReadUnits, time.Since(asked))
 		if !page.Piece && next.Compare(l.next) <= 0 || next.Compare(l.end) > 0 {
 			return fmt.Errorf("read from %v to %v: the service says that %v is next", l.next, l.end, next)
 		}

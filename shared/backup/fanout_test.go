@@ -682,7 +682,10 @@ func (s busyScan) Next(ctx context.Context, buf []byte) (table.Page, error) {
 	page, err := s.Scan.Next(ctx, buf)
 	took, throttled := s.b.answer()
 	time.Sleep(took)
-	page.ReadUnits, page.Throttled = s.b.units, throttled
+	page.ReadUnits = s.b.units
+	if throttled {
+		table.Throttled(ctx)
+	}
 	return page, err
 }
 

@@ -9,27 +9,31 @@ import (
 	"github.com/tablevault/tablevault/shared/vault"
 )
 
-// pacer holds the lanes of one worker to a rate of read units: to the worker's
-// share of the table's budget, and below it while the service throttles or
-// answers slowly. What a page costs is known when it has come, so that a page is
-// paid for by those after it.
+// pacer holds the requests of one worker to a rate of capacity units: to the
+// worker's share of the table's budget, and below it while the service throttles
+// or answers slowly. What a request costs is known when its answer has come, so
+// what those before it cost is set aside for it, and the rest is paid for by
+// those after it.
 type pacer struct {
-	budget float64 // read units per second, 0 for none
+	budget float64 // units per second, 0 for none
+	writes bool    // the units are write units
 
 	mu    sync.Mutex
 	limit float64   // what the service makes of it, 0 for nothing
 	why   string    // of limit
-	cut   time.Time // when limit was last lowered
+	top   float64   // the rate at which limit was last lowered
+	cut   time.Time // when that was
 	grown time.Time // when it was last raised
-	free  time.Time // when the next page may be asked for
+	free  time.Time // when the next request may be sent
+	cost  float64   // of a request, by those lately; 0 before the first
 
-	// The rate that was reached lately: units since, in a window of a second.
-	since time.Time
-	units float64
-	rate  float64
-	best  float64
-	// How long answers take: the least for any page and per read unit, in seconds,
-	// and the average of how many times as long they take, which forgets.
+	// The rate that was reached: units since, in a window of a second; the greatest
+	// lately, which forgets, and the greatest ever.
+	since        time.Time
+	units        float64
+	recent, best float64
+	// How long answers take: the least for any and per unit, in seconds, and the
+	// average of how many times as long they take, which forgets.
 	least, perUnit, slowness float64
 	answers                  int
 
@@ -45,25 +49,45 @@ const (
 	// A cut holds for cutRest before the next, since answers to what was asked
 	// before it still come in, and for calmRest before the rate grows again.
 	cutRest, calmRest = 2 * time.Second, 5 * time.Second
-	throttledCut      = 0.5
+	throttledCut      = 0.7
 	slowCut           = 0.75
-	growth            = 1.25 // per rateWindow
+	// The rate grows by growth per rateWindow. Around the one that was too much for
+	// the service it grows slowly: there it is as high as it can be.
+	growth, nearGrowth   = 1.25, 1.02
+	nearBelow, nearAbove = 0.9, 1.2
+	// fade is what is left of the greatest rate lately, per rateWindow.
+	fade = 0.9
 	// Slow answers do not push the rate below this share of the best that was
 	// reached: fewer pages at a time is all that can help.
 	slowFloor = 0.125
-	// leastSlow is the rate, in read units per second, below which reading is no
-	// load that slow answers could come from.
+	// leastSlow is the rate, in units per second, below which there is no load that
+	// slow answers could come from.
 	leastSlow = 100.0
-	// Answers are slow if on average they take slowFactor times what pages of
+	// Answers are slow if on average they take slowFactor times what those of
 	// their size took at best in this invocation, and more than slowLeast.
 	slowFactor = 4
 	slowLeast  = 250 * time.Millisecond
-	leastRate  = 1.0 // read units per second
-	// burst is the time for which a pause that was longer than needed is made up.
-	burst = time.Second
+	leastRate  = 1.0 // units per second
+	// requestTime is the share of a second's units that a request aims at, so that
+	// no second has many more than another; leastRequest is the least.
+	requestTime  = 0.5
+	leastRequest = 8 // units
+	// Where a request was refused, those that wait for their turn do not try before
+	// longestHold is over, or less where units come in faster.
+	longestHold = 2 * time.Second
 	// firstAnswers is how many answers make an average.
 	firstAnswers = 8
 )
+
+// newPacer returns a pacer that has earned nothing so far: where there is a budget,
+// workers may follow each other at any time.
+func newPacer(budget float64) *pacer {
+	p := &pacer{budget: budget}
+	if budget > 0 {
+		p.free = time.Now().Add(seconds(requestTime))
+	}
+	return p
+}
 
 // held is the rate that is to be kept, with its reason; 0 for none.
 func (p *pacer) held() (float64, string) {
@@ -76,59 +100,113 @@ func (p *pacer) held() (float64, string) {
 	return 0, ""
 }
 
-// wait waits until a page may be asked for, but not beyond until, if that is not
-// zero. It returns an error if ctx ends first.
-func (p *pacer) wait(ctx context.Context, until time.Time) error {
+// aim is how many units a request should cost at most, 0 for any number.
+func (p *pacer) aim() int {
 	p.mu.Lock()
-	pause := time.Until(p.free)
-	if pause > 0 {
-		_, p.reason = p.held()
-		p.waited += pause
+	defer p.mu.Unlock()
+	rate, _ := p.held()
+	if rate == 0 {
+		return 0
 	}
-	p.mu.Unlock()
-	if !until.IsZero() {
-		pause = min(pause, time.Until(until))
-	}
-	if pause <= 0 {
-		return ctx.Err()
-	}
-	timer := time.NewTimer(pause)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
+	return max(leastRequest, int(rate*requestTime))
+}
+
+// wait waits until a request may be sent, but not beyond until, if that is not
+// zero. It returns what was set aside for it, which took takes, and an error if
+// ctx ends first.
+func (p *pacer) wait(ctx context.Context, until time.Time) (aside float64, err error) {
+	for {
+		p.mu.Lock()
+		now := time.Now()
+		pause := p.free.Sub(now)
+		rate, why := p.held()
+		if pause <= 0 {
+			if rate > 0 {
+				if aside = p.cost; aside == 0 {
+					aside = max(1, rate*requestTime)
+				}
+				p.free = now.Add(seconds(aside / rate))
+			}
+			p.mu.Unlock()
+			return aside, ctx.Err()
+		}
+		if !until.IsZero() {
+			pause = min(pause, until.Sub(now))
+		}
+		if pause > 0 && why != "" {
+			p.reason = why
+			p.waited += pause
+		}
+		p.mu.Unlock()
+		if pause <= 0 {
+			return 0, ctx.Err()
+		}
+		timer := time.NewTimer(pause)
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			timer.Stop()
+			return 0, ctx.Err()
+		}
 	}
 }
 
-// took accounts for a page: its cost, how long its answer took, and whether the
-// service made it wait.
-func (p *pacer) took(units int64, answer time.Duration, throttled bool) {
+func seconds(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }
+
+// took accounts for a request for which so much was set aside: its cost, and how
+// long its answer took.
+func (p *pacer) took(aside float64, units int64, answer time.Duration) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	now := time.Now()
 	cost := float64(max(units, 1))
+	if p.cost == 0 {
+		p.cost = cost
+	}
+	p.cost += (cost - p.cost) / firstAnswers
 	p.measure(now, answer, cost)
-	rested := now.Sub(p.cut) >= cutRest
-	if throttled {
-		p.throttled++
-		if rested {
-			p.lower(now, throttledCut, vault.PacedByService)
-		}
-	} else if p.slow(answer, cost) && rested {
+	if p.slow(answer, cost) && now.Sub(p.cut) >= cutRest {
 		p.lower(now, slowCut, vault.PacedByLatency)
 	}
 	p.raise(now)
 	rate, _ := p.held()
 	if rate == 0 {
-		p.free = time.Time{}
 		return
 	}
-	if late := now.Add(-burst); p.free.Before(late) {
-		p.free = late
+	if aside == 0 && p.free.Before(now) {
+		p.free = now
 	}
-	p.free = p.free.Add(time.Duration(cost / rate * float64(time.Second)))
+	p.free = p.free.Add(seconds((cost - aside) / rate))
+}
+
+// refused takes into account that the service wants fewer requests. It is called
+// while the one that was refused waits to be sent again; the others wait, too.
+func (p *pacer) refused() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	now := time.Now()
+	p.throttled++
+	p.reason = vault.PacedByService
+	if now.Sub(p.cut) >= cutRest {
+		p.lower(now, throttledCut, vault.PacedByService)
+	}
+	hold := longestHold
+	if rate, _ := p.held(); rate > 0 {
+		hold = min(hold, seconds(max(p.cost/rate, requestTime)))
+	}
+	if free := now.Add(hold); p.free.Before(free) {
+		p.free = free
+	}
+}
+
+// resume begins at the rate at which another invocation ended.
+func (p *pacer) resume(of *vault.Pace) {
+	if of == nil || of.Reason == vault.PacedByBudget || p.limit > 0 {
+		return
+	}
+	now := time.Now()
+	p.limit, p.why = of.ReadUnits+of.WriteUnits, of.Reason
+	p.top, p.grown = p.limit/nearBelow, now.Add(calmRest-rateWindow)
 }
 
 // measure keeps the rate of the last window.
@@ -138,8 +216,9 @@ func (p *pacer) measure(now time.Time, answer time.Duration, cost float64) {
 	}
 	p.units += cost
 	if took := now.Sub(p.since); took >= rateWindow {
-		p.rate = p.units / took.Seconds()
-		p.best = max(p.best, p.rate)
+		rate := p.units / took.Seconds()
+		p.recent = max(rate, p.recent*fade)
+		p.best = max(p.best, rate)
 		p.since, p.units = now, 0
 	}
 }
@@ -159,15 +238,14 @@ func (p *pacer) slow(answer time.Duration, cost float64) bool {
 
 // lower cuts the rate to a share of what was reached.
 func (p *pacer) lower(now time.Time, share float64, why string) {
-	reached := p.rate
+	reached := p.recent
 	if reached == 0 {
-		// The first window is not over.
-		reached = p.units / max(now.Sub(p.since).Seconds(), 1e-3)
+		return // the first window is not over: there is no rate to go by
 	}
 	if held, _ := p.held(); held > 0 {
 		reached = min(reached, held)
 	}
-	p.limit, p.why = max(leastRate, reached*share), why
+	p.limit, p.why, p.top = max(leastRate, reached*share), why, reached
 	if why == vault.PacedByLatency {
 		p.limit = max(p.limit, slowFloor*p.best, leastSlow)
 	}
@@ -178,28 +256,37 @@ func (p *pacer) lower(now time.Time, share float64, why string) {
 // raise lets the rate grow after a calm time, until nothing holds it any more:
 // it is at the budget, or far above what is asked for.
 func (p *pacer) raise(now time.Time) {
-	if p.limit == 0 || now.Sub(p.grown) < rateWindow {
+	if p.limit == 0 {
 		return
 	}
-	p.limit *= math.Pow(growth, math.Floor(now.Sub(p.grown).Seconds()))
-	p.grown = now
-	if p.budget > 0 && p.limit >= p.budget || p.budget == 0 && p.rate > 0 && p.limit > 4*p.rate {
-		p.limit = 0
+	for ; now.Sub(p.grown) >= rateWindow; p.grown = p.grown.Add(rateWindow) {
+		if p.why == vault.PacedByService && p.limit > nearBelow*p.top && p.limit < nearAbove*p.top {
+			p.limit *= nearGrowth
+		} else {
+			p.limit *= growth
+		}
+		if p.budget > 0 && p.limit >= p.budget || p.budget == 0 && p.recent > 0 && p.limit > 4*p.recent {
+			p.limit = 0
+			return
+		}
 	}
 }
 
-// take returns what the lanes were held back by since the last call, nil if by
+// take returns what the requests were held back by since the last call, nil if by
 // nothing.
 func (p *pacer) take() *vault.Pace {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.reason == "" && p.throttled == 0 {
+	if p.reason == "" {
 		return nil
 	}
-	rate, _ := p.held()
-	pace := &vault.Pace{Reason: p.reason, ReadUnits: math.Round(rate*10) / 10, WaitedMS: p.waited.Milliseconds(), Throttled: p.throttled}
-	if pace.Reason == "" {
-		pace.Reason = vault.PacedByService
+	held, _ := p.held()
+	rate := math.Round(held*10) / 10
+	pace := &vault.Pace{Reason: p.reason, WaitedMS: p.waited.Milliseconds(), Throttled: p.throttled}
+	if p.writes {
+		pace.WriteUnits = rate
+	} else {
+		pace.ReadUnits = rate
 	}
 	p.reason, p.waited, p.throttled = "", 0, 0
 	return pace

@@ -56,6 +56,8 @@ type stubScan struct {
 	done   bool
 }
 
+func (s *stubScan) Aim(int) {}
+
 func (s *stubScan) Next(_ context.Context, buf []byte) (table.Page, error) {
 	if s.done {
 		return table.Page{}, io.EOF

@@ -10,6 +10,9 @@ type Scan interface {
 	// Next reads the next page into buf, whose capacity bounds it. It returns
 	// io.EOF after the page whose Next is nil.
 	Next(ctx context.Context, buf []byte) (Page, error)
+	// Aim has the scan ask for pages of about so many bytes, if the buffer has
+	// room for more; 0 is no aim.
+	Aim(bytes int)
 }
 
 // A Page is what one request of a scan brought. It covers the keys from where
@@ -29,8 +32,6 @@ type Page struct {
 	ServerTime time.Time
 	// ReadUnits is what the page cost.
 	ReadUnits int64
-	// Throttled says that the service made the scan wait.
-	Throttled bool
 }
 
 // A Batch gathers rows for one write, within the service's limits.
@@ -43,6 +44,22 @@ type Batch interface {
 	Len() int
 	Reset()
 }
+
+// OnThrottled returns a context whose calls tell f of each answer by which the
+// service wants fewer requests, and of each that wants so for some rows of a
+// batch, before the call waits to try again. Calls may do so side by side.
+func OnThrottled(ctx context.Context, f func()) context.Context {
+	return context.WithValue(ctx, throttledKey{}, f)
+}
+
+// Throttled tells whoever asked to be told.
+func Throttled(ctx context.Context) {
+	if f, ok := ctx.Value(throttledKey{}).(func()); ok {
+		f()
+	}
+}
+
+type throttledKey struct{}
 
 // WriteOp is what a write does with a row.
 type WriteOp int

@@ -21,10 +21,9 @@ import (
 
 // An answer is the service's to one request.
 type answer struct {
-	body      []byte
-	sum       string    // the service's checksum of the body, empty if it sent none
-	time      time.Time // the service's date, zero if it sent none
-	throttled bool      // the service made the call wait
+	body []byte
+	sum  string    // the service's checksum of the body, empty if it sent none
+	time time.Time // the service's date, zero if it sent none
 }
 
 // tooLarge is an answer that the caller has no room for.
@@ -46,7 +45,6 @@ func (c *Client) call(ctx context.Context, op, name string, body, into []byte, l
 	for {
 		a, err := c.attempt(ctx, op, name, body, into, limit)
 		if err == nil {
-			a.throttled = t.throttled
 			return a, nil
 		}
 		if err := t.again(ctx, err); err != nil {

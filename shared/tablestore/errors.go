@@ -36,7 +36,8 @@ const (
 	final       behavior = iota // the same request fails again
 	unavailable                 // the service or the network did not do its work
 	unreachable                 // nothing answers at the endpoint
-	throttling                  // the service wants fewer requests
+	throttling                  // the service wants fewer requests, and did nothing
+	busy                        // the same, and may have done its work
 )
 
 func (e *Error) Error() string {
@@ -114,7 +115,9 @@ func (e *Error) judge() {
 		if strings.Contains(e.Message, textTooFrequent) {
 			e.condition, e.behavior = table.ErrThrottled, throttling
 		}
-	case "OTSServerBusy", "OTSStorageServerBusy", "OTSServerUnavailable", "OTSTimeout", "OTSInternalServerError",
+	case "OTSServerBusy", "OTSStorageServerBusy":
+		e.condition, e.behavior = table.ErrUnavailable, busy
+	case "OTSServerUnavailable", "OTSTimeout", "OTSInternalServerError",
 		"OTSTableNotReady", "OTSPartitionUnavailable", "OTSRowOperationConflict", "OTSRequestTimeout":
 		e.condition, e.behavior = table.ErrUnavailable, unavailable
 	case "OTSAuthFailed":

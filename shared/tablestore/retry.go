@@ -7,6 +7,8 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"time"
+
+	"github.com/tablevault/tablevault/shared/table"
 )
 
 // Retry says for how long a call goes on. Zero fields mean the defaults.
@@ -40,23 +42,29 @@ func (r Retry) withDefaults() Retry {
 	return r
 }
 
+// throttledFactor is how many times the first pause is made where the service
+// wants fewer requests: it counts them by the second.
+const throttledFactor = 10
+
 // tries is the attempts of one call.
 type tries struct {
-	client    *Client
-	began     time.Time // of the call, or of its last success
-	away      time.Time // since when nothing answers, zero if something does
-	pause     time.Duration
-	last      error // of the attempt before, nil at the first
-	throttled bool  // the service wanted fewer requests
-	lost      bool  // an attempt may have been carried out though it failed
+	client *Client
+	began  time.Time // of the call, or of its last success
+	away   time.Time // since when nothing answers, zero if something does
+	pause  time.Duration
+	last   error // of the attempt before, nil at the first
+	lost   bool  // an attempt may have been carried out though it failed
 }
 
 func (c *Client) tries() tries {
 	return tries{client: c, began: time.Now(), pause: c.retry.First}
 }
 
-// success starts the time anew, for calls that succeed in parts.
-func (t *tries) success() { t.began, t.away, t.pause = time.Now(), time.Time{}, t.client.retry.First }
+// success starts the time anew, for calls that succeed in parts. The next pause is
+// no longer than the last: what is left takes as many more answers.
+func (t *tries) success() {
+	t.began, t.away, t.pause = time.Now(), time.Time{}, max(t.pause/2, t.client.retry.First)
+}
 
 // again waits before another attempt and returns nil, or returns the error that
 // the call ends with.
@@ -77,8 +85,10 @@ func (t *tries) again(ctx context.Context, err error) error {
 	switch e.behavior {
 	case final:
 		return err
-	case throttling:
-		t.throttled = true
+	case throttling, busy:
+		table.Throttled(ctx)
+		t.pause = max(t.pause, min(retry.First*throttledFactor, retry.Longest))
+		t.lost = t.lost || e.behavior == busy
 	case unavailable:
 		t.lost = true
 	case unreachable:

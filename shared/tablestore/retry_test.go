@@ -104,10 +104,11 @@ func TestThrottledIsSaid(t *testing.T) {
 		}
 		return nil
 	})
-	for _, want := range []bool{true, false} {
-		page, err := c.Scan("t", def.Schema, def.Schema.Whole()).Next(t.Context(), make([]byte, 1<<20))
-		if err != nil || page.Throttled != want {
-			t.Errorf("throttled %t, %v; want %t", page.Throttled, err, want)
+	for _, want := range []int{1, 0} {
+		told := 0
+		ctx := table.OnThrottled(t.Context(), func() { told++ })
+		if _, err := c.Scan("t", def.Schema, def.Schema.Whole()).Next(ctx, make([]byte, 1<<20)); err != nil || told != want {
+			t.Errorf("told %d times, %v; want %d", told, err, want)
 		}
 	}
 }

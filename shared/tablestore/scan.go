@@ -2,6 +2,7 @@ package tablestore
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -19,6 +20,8 @@ const (
 	pageRows  = 5000
 	// sampleRows is how many rows of a page tell how large its rows are.
 	sampleRows = 64
+	// unknownRow is the size of a row, in bytes, until one was seen.
+	unknownRow = 4 << 10
 )
 
 // Scan reads a range of a table with all columns and versions.
@@ -38,13 +41,25 @@ type scan struct {
 	at     table.Key // where the range goes on
 	end    []byte    // the end of the range as a block, nil before the first page
 	done   bool
-	limit  int      // rows to ask for
+	limit  int      // rows to ask for, as far as the buffer has room
+	aim    int      // bytes to ask for, 0 for no aim
+	asked  int      // rows that were asked for last
 	perRow float64  // bytes of a row, as far as is known
 	wide   *wideRow // the row that is being read in pieces, nil between rows
 
 	start, body []byte // of requests
 	scanner     plainbuffer.Scanner
 	row         plainbuffer.Row
+}
+
+func (s *scan) Aim(bytes int) { s.aim = bytes }
+
+// want is how many rows to ask for.
+func (s *scan) want() int {
+	if s.aim <= 0 {
+		return s.limit
+	}
+	return max(1, min(s.limit, int(float64(s.aim)/cmp.Or(s.perRow, unknownRow))))
 }
 
 func (s *scan) Next(ctx context.Context, buf []byte) (table.Page, error) {
@@ -85,11 +100,12 @@ func (s *scan) page(ctx context.Context, buf []byte) (table.Page, error) {
 		return table.Page{}, fmt.Errorf("scan table %q: %w", s.table, err)
 	}
 	for {
-		request := rangeRequest{table: s.table, start: s.start, end: s.end, limit: s.limit, versions: math.MaxInt32}
+		s.asked = s.want()
+		request := rangeRequest{table: s.table, start: s.start, end: s.end, limit: s.asked, versions: math.MaxInt32}
 		a, page, err := s.send(ctx, &request, buf)
 		var large *tooLarge
 		if errors.As(err, &large) {
-			if s.limit == 1 {
+			if s.limit = s.asked; s.limit == 1 {
 				s.wide = newWideRow()
 				return s.piece(ctx, buf)
 			}
@@ -159,7 +175,7 @@ func (s *scan) send(ctx context.Context, r *rangeRequest, buf []byte) (rangeAnsw
 		if err == nil {
 			var a rangeAnswer
 			if a, err = s.read(&got); err == nil {
-				return a, table.Page{ServerTime: got.time, ReadUnits: a.units, Throttled: t.throttled}, nil
+				return a, table.Page{ServerTime: got.time, ReadUnits: a.units}, nil
 			}
 		}
 		if err := t.again(ctx, err); err != nil {
@@ -237,7 +253,7 @@ func (s *scan) adapt(block []byte, more bool, room int) {
 	if rows == 0 {
 		return
 	}
-	now := max(float64(s.scanner.Offset())/float64(rows), float64(len(block))/float64(s.limit))
+	now := max(float64(s.scanner.Offset())/float64(rows), float64(len(block))/float64(s.asked))
 	s.perRow = max(now, s.perRow/2)
 	s.limit = max(1, min(int(fill*float64(room)/s.perRow), 4*s.limit, pageRows))
 }

@@ -323,15 +323,17 @@ type Part struct {
 	Pace *Pace `json:"pace,omitempty"`
 }
 
-// Pace says why a worker read more slowly than it could.
+// Pace says why a worker read or wrote more slowly than it could.
 type Pace struct {
 	// Reason is what held it back in the end: one of the Paced constants.
 	Reason string `json:"reason"`
-	// ReadUnits is the rate in read units per second that it was held to.
-	ReadUnits float64 `json:"read_units_per_second"`
-	// WaitedMS is for how long its lanes waited, summed up, in milliseconds.
+	// ReadUnits is the rate in read units per second that it was held to, WriteUnits
+	// the same of a worker that writes; both are 0 where nothing holds it any more.
+	ReadUnits  float64 `json:"read_units_per_second,omitempty"`
+	WriteUnits float64 `json:"write_units_per_second,omitempty"`
+	// WaitedMS is for how long its requests waited, summed up, in milliseconds.
 	WaitedMS int64 `json:"waited_ms"`
-	// Throttled counts the pages that the service made it wait for.
+	// Throttled counts the answers by which the service wanted fewer requests.
 	Throttled int64 `json:"throttled,omitempty"`
 }
 

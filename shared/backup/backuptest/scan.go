@@ -29,7 +29,10 @@ type scan struct {
 	cell   int // of the row at at, when it is being read in pieces
 	piece  bool
 	done   bool
+	aim    int // bytes of a page, 0 for as many as there is room for
 }
+
+func (s *scan) Aim(bytes int) { s.aim = bytes }
 
 func (s *scan) Next(ctx context.Context, buf []byte) (page table.Page, err error) {
 	if s.done {
@@ -54,6 +57,10 @@ func (s *scan) page(c *content, buf []byte) (table.Page, error) {
 	if limit == 0 {
 		limit = pageRows
 	}
+	most := pageBytes
+	if s.aim > 0 {
+		most = min(most, s.aim)
+	}
 	now := s.tables.Now()
 	page := table.Page{ServerTime: now}
 	b := plainbuffer.Builder{Buf: plainbuffer.AppendHeader(buf)}
@@ -75,7 +82,7 @@ func (s *scan) page(c *content, buf []byte) (table.Page, error) {
 			mark := len(b.Buf)
 			appendRow(&b, c.def.Schema, r.Key, cells)
 			rowSize := len(b.Buf) - mark
-			if len(b.Buf) <= cap(buf) && (rows == 0 || size+rowSize <= pageBytes) {
+			if len(b.Buf) <= cap(buf) && (rows == 0 || size+rowSize <= most) {
 				rows, size = rows+1, size+rowSize
 				return true
 			}

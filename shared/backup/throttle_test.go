@@ -1,0 +1,415 @@
+package backup_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"math/rand/v2"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/aliyun/aliyun-tablestore-go-sdk/tablestore/otsprotocol"
+	"github.com/golang/protobuf/proto"
+
+	"github.com/tablevault/tablevault/local/ots"
+	"github.com/tablevault/tablevault/local/ots/engine"
+	"github.com/tablevault/tablevault/shared/backup"
+	"github.com/tablevault/tablevault/shared/backup/backuptest"
+	"github.com/tablevault/tablevault/shared/object/mem"
+	"github.com/tablevault/tablevault/shared/plainbuffer"
+	"github.com/tablevault/tablevault/shared/table"
+	"github.com/tablevault/tablevault/shared/tablestore"
+	"github.com/tablevault/tablevault/shared/vault"
+)
+
+// A tally is what the service answered to the requests of one operation.
+type tally struct {
+	requests, refused int   // refused whole
+	settled, late     int   // both, without those of the time in which workers learn
+	rows, rowsRefused int   // of batches
+	units             int64 // as the service counts them
+	// bySecond are the units of each second since the counting began.
+	bySecond map[int]int64
+}
+
+// learning is the time in which workers learn what the service gives.
+const learning = 10 * time.Second
+
+// most is the most units that any n seconds in a row have.
+func (c *tally) most(n int) int64 {
+	most := int64(0)
+	for at := range c.bySecond {
+		sum := int64(0)
+		for i := range n {
+			sum += c.bySecond[at+i]
+		}
+		most = max(most, sum)
+	}
+	return most
+}
+
+// A counter is a transport that keeps the tallies of what passes through it.
+type counter struct {
+	next  http.RoundTripper
+	mu    sync.Mutex
+	began time.Time
+	ops   map[string]*tally
+}
+
+// reset begins to count anew.
+func (c *counter) reset() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.began, c.ops = time.Now(), map[string]*tally{}
+}
+
+func (c *counter) of(op string) *tally {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.tally(op)
+}
+
+func (c *counter) tally(op string) *tally {
+	if c.ops[op] == nil {
+		c.ops[op] = &tally{bySecond: map[int]int64{}}
+	}
+	return c.ops[op]
+}
+
+func (c *counter) RoundTrip(q *http.Request) (*http.Response, error) {
+	res, err := c.next.RoundTrip(q)
+	if err != nil {
+		return nil, err
+	}
+	body, err := io.ReadAll(res.Body)
+	if err != nil {
+		return nil, err
+	}
+	res.Body = io.NopCloser(bytes.NewReader(body))
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	n := c.tally(strings.TrimPrefix(q.URL.Path, "/"))
+	settled := time.Since(c.began) > learning
+	if n.requests++; settled {
+		n.settled++
+	}
+	if res.StatusCode != http.StatusOK {
+		if n.refused++; settled {
+			n.late++
+		}
+		return res, nil
+	}
+	units := int64(0)
+	switch q.URL.Path {
+	case "/GetRange":
+		var answer otsprotocol.GetRangeResponse
+		if err := proto.Unmarshal(body, &answer); err != nil {
+			return nil, err
+		}
+		units = int64(answer.Consumed.CapacityUnit.GetRead())
+	case "/BatchWriteRow":
+		var answer otsprotocol.BatchWriteRowResponse
+		if err := proto.Unmarshal(body, &answer); err != nil {
+			return nil, err
+		}
+		for _, t := range answer.Tables {
+			for _, r := range t.Rows {
+				n.rows++
+				if !r.GetIsOk() {
+					n.rowsRefused++
+				}
+				units += int64(r.GetConsumed().GetCapacityUnit().GetWrite())
+			}
+		}
+	}
+	n.units += units
+	n.bySecond[int(time.Since(c.began)/time.Second)] += units
+	return res, nil
+}
+
+// A service is a vault, a Tablestore server and functions that run side by side,
+// in a test's own time.
+type service struct {
+	*world
+	server *ots.Server
+	client *tablestore.Client
+	wire   *counter
+	limit  time.Duration // of an invocation
+
+	all      sync.WaitGroup
+	mu       sync.Mutex
+	failures []error
+	replies  int // invocations
+}
+
+// newService returns a service whose answers take latency.
+func newService(t *testing.T, latency time.Duration) *service {
+	t.Helper()
+	server, err := ots.New(ots.Config{Now: time.Now, Fault: func(string, string, int) *ots.Fault { return &ots.Fault{Delay: latency} }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := server.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	s := &service{world: newWorld(t), server: server, wire: &counter{next: server}, limit: 2 * time.Minute}
+	s.wire.reset()
+	s.store = &mem.Store{}
+	if s.repo, err = backup.Init(t.Context(), s.store, time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	s.client, err = tablestore.New(tablestore.Config{
+		Endpoint: "http://local", Instance: "local", Transport: s.wire,
+		Credentials: func(context.Context) (tablestore.Credentials, error) {
+			return tablestore.Credentials{ID: ots.DefaultKeyID, Secret: ots.DefaultKeySecret}, nil
+		},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.instance = s.client
+	return s
+}
+
+// keys makes a table of so many integer keys, whose rows have a cell of size
+// bytes.
+func (s *service) keys(rows, size int) {
+	s.t.Helper()
+	def := definition()
+	def.Schema = intKey
+	if err := s.client.Create(s.t.Context(), def); err != nil {
+		s.t.Fatal(err)
+	}
+	batch := s.client.NewBatch()
+	flush := func() {
+		result, err := s.client.Write(s.t.Context(), def.Name, batch)
+		if err != nil || len(result.Refused) > 0 {
+			s.t.Fatalf("%+v, %v", result.Refused, err)
+		}
+		batch.Reset()
+	}
+	random := rand.New(rand.NewPCG(1, 1))
+	text := make([]byte, size)
+	for i := range rows {
+		for k := range text {
+			text[k] = byte('!' + random.IntN(90))
+		}
+		row := backuptest.Encode(intKey, backuptest.Row{Key: table.Key{table.Integer(int64(i))}, Cells: []plainbuffer.Cell{backuptest.Cell("c", time.Now().UnixMilli(), string(text))}})
+		if !batch.Add(row, table.Put) {
+			flush()
+			batch.Add(row, table.Put)
+		}
+	}
+	flush()
+}
+
+// read is the table as printed rows.
+func (s *service) read(name string) map[string]string {
+	s.t.Helper()
+	rows := map[string]string{}
+	scan := s.client.Scan(name, intKey, intKey.Whole())
+	buf := make([]byte, 0, 4<<20)
+	for {
+		page, err := scan.Next(s.t.Context(), buf)
+		if err == io.EOF {
+			return rows
+		}
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		scanner := plainbuffer.NewScanner(page.Block)
+		var row plainbuffer.Row
+		for scanner.Next(&row) == nil {
+			rows[table.KeyOf(row.Key).String()] = print(row.Cells)
+		}
+	}
+}
+
+// Submit runs the work beside what runs.
+func (s *service) Submit(_ context.Context, w backup.Work) error {
+	s.all.Go(func() {
+		now := time.Now()
+		run := backup.Run{Request: fmt.Sprint("request ", requests.Add(1)), Now: time.Now, Stop: now.Add(s.limit - 10*time.Second), Until: now.Add(s.limit)}
+		ctx, cancel := context.WithDeadline(s.t.Context(), run.Until)
+		defer cancel()
+		var err error
+		switch w.Verb {
+		case backup.VerbExport:
+			e := s.exporter()
+			e.Work, e.Encoders = s, 1
+			_, err = e.Export(ctx, run, w)
+		case backup.VerbImport:
+			i := s.importer()
+			i.Work = s
+			_, err = i.Import(ctx, run, w)
+		case backup.VerbVerify:
+			v := s.verifier()
+			v.Now = time.Now
+			_, err = v.VerifySegment(ctx, run, w)
+		default:
+			err = errors.New("unexpected work")
+		}
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.replies++
+		if err != nil {
+			s.failures = append(s.failures, fmt.Errorf("%s %s: %w", w.Verb, w.Segment, err))
+		}
+	})
+	return nil
+}
+
+// cuts are n-1 keys that cut the keys below rows evenly.
+func cuts(rows, n int) (points []table.Key) {
+	for i := 1; i < n; i++ {
+		points = append(points, table.Key{table.Integer(int64(i * rows / n))})
+	}
+	return points
+}
+
+// backUp plans a backup and looks every few seconds until it is sealed. It returns
+// the paces that were seen on the way.
+func (s *service) backUp(workers int, settings vault.Settings, points ...table.Key) (*vault.Manifest, []*backup.Pace) {
+	s.t.Helper()
+	p := s.planner()
+	p.Work, p.Now, p.Workers = s, time.Now, workers
+	p.Tables = cut{s.client, points}
+	plan, err := p.Plan(s.t.Context(), backup.PlanRequest{Table: sourceID, Kind: vault.Full, At: time.Now(), Trigger: "test", New: true, Settings: settings})
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	p.Tables = s.client
+	var seen []*backup.Pace
+	for range 1000 {
+		progress, err := p.Tick(s.t.Context(), backup.Run{Request: "r", Now: time.Now}, vault.Backup{Table: plan.Table, ID: plan.Backup})
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		if progress.LastError != "" {
+			s.t.Errorf("%s", progress.LastError)
+		}
+		if progress.Manifest != nil {
+			s.all.Wait()
+			return progress.Manifest, seen
+		}
+		if progress.Pace != nil {
+			seen = append(seen, progress.Pace)
+		}
+		time.Sleep(3 * time.Second)
+	}
+	s.t.Fatal("the backup does not end")
+	return nil, nil
+}
+
+// calm checks that no invocation failed and no failure was noted under prefix.
+func (s *service) calm(prefix string) {
+	s.t.Helper()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, err := range s.failures {
+		s.t.Error(err)
+	}
+	for info, err := range s.store.List(s.t.Context(), prefix, "") {
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		if strings.Contains(info.Name, "/failures/") {
+			s.t.Errorf("a failure is noted: %s", info.Name)
+		}
+	}
+}
+
+// TestThrottledReads backs a table up whose server has fewer read units than the
+// workers could use, and says so in the service's ways.
+func TestThrottledReads(t *testing.T) {
+	const rows, size, capacity = 8000, 2000, 100
+	for _, code := range []string{engine.CodeNotEnoughCapacity, engine.CodeServerBusy, engine.CodeFlowControl} {
+		t.Run(code, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := newService(t, 10*time.Millisecond)
+				s.keys(rows, size)
+				want := s.read(sourceID.Table)
+				s.server.Engine().SetBehavior(engine.Behavior{ReadCapacity: capacity, ThrottleCode: code})
+				s.wire.reset()
+				begun := time.Now()
+				m, seen := s.backUp(4, vault.Settings{Lanes: 4, PartBytes: 128 << 10}, cuts(rows, 16)...)
+				took := time.Since(begun)
+				s.server.Engine().SetBehavior(engine.Behavior{})
+				n := s.wire.of("GetRange")
+				t.Logf("%v: %d requests, %d refused, %d of %d after %v; %d units, at most %d in 10 s", took, n.requests, n.refused, n.late, n.settled, learning, n.units, n.most(10))
+				// Sixteen readers that know nothing are refused some times at first; then one
+				// request in ten.
+				if n.refused == 0 || n.refused > n.requests/5 || n.late > n.settled/10 {
+					t.Errorf("%d of %d requests were refused, %d of %d after %v", n.refused, n.requests, n.late, n.settled, learning)
+				}
+				// What the service gives is used.
+				if best := time.Duration(n.units/capacity) * time.Second; took > 2*best {
+					t.Errorf("it took %v for %v of units", took, best)
+				}
+				throttled := 0
+				for _, p := range seen {
+					if p.Reason == vault.PacedByService && p.Throttled > 0 && p.Workers > 0 {
+						throttled++
+					}
+				}
+				if throttled == 0 {
+					t.Errorf("no look says that the service throttles: %v", seen)
+				}
+				s.calm("")
+				if got := contents(t, s.repo, m); !maps.Equal(got, want) {
+					t.Errorf("%d rows of %d", len(got), len(want))
+				}
+			})
+		})
+	}
+}
+
+// TestReadBudget backs a table up with a budget of read units, through short
+// invocations and with more segments than workers: by the service's account no
+// ten seconds in a row have more than the budget, and a single one no more than
+// twice of it: requests come when they come.
+func TestReadBudget(t *testing.T) {
+	const rows, size, budget, workers = 4000, 2000, 60, 4
+	synctest.Test(t, func(t *testing.T) {
+		s := newService(t, 10*time.Millisecond)
+		s.limit = 20 * time.Second
+		s.keys(rows, size)
+		want := s.read(sourceID.Table)
+		s.wire.reset()
+		begun := time.Now()
+		m, seen := s.backUp(workers, vault.Settings{Lanes: 4, PartBytes: 128 << 10, ReadUnits: budget}, cuts(rows, 32)...)
+		took := time.Since(begun)
+		n := s.wire.of("GetRange")
+		t.Logf("%v in %d invocations: %d requests, %d units, at most %d in 1 s, %d in 3 s, %d in 10 s", took, s.replies, n.requests, n.units, n.most(1), n.most(3), n.most(10))
+		for seconds, most := range map[int]int64{1: 2 * budget, 3: 4 * budget, 10: 10 * budget, 30: 30 * budget} {
+			if n.most(seconds) > most {
+				t.Errorf("%d units in %d s: want at most %d", n.most(seconds), seconds, most)
+			}
+		}
+		if best := time.Duration(n.units/budget) * time.Second; took > best*3/2 {
+			t.Errorf("it took %v for %v of units", took, best)
+		}
+		held := 0
+		for _, p := range seen {
+			if p.Reason == vault.PacedByBudget && p.ReadUnits > 0 && p.ReadUnits <= budget {
+				held++
+			}
+		}
+		if held == 0 {
+			t.Errorf("no look says that the budget holds the workers: %v", seen)
+		}
+		s.calm("")
+		if got := contents(t, s.repo, m); !maps.Equal(got, want) {
+			t.Errorf("%d rows of %d", len(got), len(want))
+		}
+	})
+}
