@@ -24,6 +24,8 @@ const (
 // leaf is empty.
 type tree struct {
 	branches []*branch
+	// The leaf of the last Put: the keys of a batch mostly follow one another.
+	lastBranch, lastLeaf int
 }
 
 type branch struct {
@@ -34,6 +36,8 @@ type branch struct {
 type leaf struct {
 	buf     []byte
 	offsets []uint32
+	// next is the place after the entry that was inserted last.
+	next int
 }
 
 func (l *leaf) key(i int) []byte {
@@ -81,6 +85,45 @@ func (t *tree) find(key []byte) (b, l int) {
 		return bytes.Compare(leaves[i].key(0), key) > 0
 	})
 	return b, max(l-1, 0)
+}
+
+// findNear is find, which looks first at the leaf of the last Put.
+func (t *tree) findNear(key []byte) (b, l int) {
+	if b, l = t.lastBranch, t.lastLeaf; b < len(t.branches) && l < len(t.branches[b].leaves) && t.covers(b, l, key) {
+		return b, l
+	}
+	t.lastBranch, t.lastLeaf = t.find(key)
+	return t.lastBranch, t.lastLeaf
+}
+
+// covers says whether a leaf is the one that find finds. It may miss that where
+// the key is below all others.
+func (t *tree) covers(b, l int, key []byte) bool {
+	leaves := t.branches[b].leaves
+	if bytes.Compare(leaves[l].key(0), key) > 0 {
+		return false
+	}
+	switch {
+	case l+1 < len(leaves):
+		return bytes.Compare(leaves[l+1].key(0), key) > 0
+	case b+1 < len(t.branches):
+		return bytes.Compare(t.branches[b+1].leaves[0].key(0), key) > 0
+	}
+	return true
+}
+
+// searchNear is search, which looks first behind the entry that was inserted
+// last.
+func (l *leaf) searchNear(key []byte) (int, bool) {
+	if i := l.next; 0 < i && i <= len(l.offsets) && bytes.Compare(l.key(i-1), key) < 0 {
+		if i == len(l.offsets) {
+			return i, false
+		}
+		if c := bytes.Compare(l.key(i), key); c >= 0 {
+			return i, c == 0
+		}
+	}
+	return l.search(key)
 }
 
 func (t *tree) Get(key []byte) []byte {
@@ -154,38 +197,46 @@ func (t *tree) Put(key, value []byte) {
 		t.branches = []*branch{{leaves: []*leaf{l}}}
 		return
 	}
-	b, at := t.find(key)
+	b, at := t.findNear(key)
 	l := t.branches[b].leaves[at]
-	i, ok := l.search(key)
+	i, ok := l.searchNear(key)
 	if ok {
-		if !l.replace(i, value) {
-			l.remove(i)
-			ok = false
+		if l.replace(i, value) {
+			return
 		}
-	}
-	if ok {
-		return
+		l.remove(i)
 	}
 	size := entryHeader + len(key) + len(value)
 	if len(l.buf)+size <= leafSize || len(l.offsets) == 0 {
 		l.insert(i, key, value)
 		return
 	}
-	if i == len(l.offsets) {
-		// Keys that arrive in order leave full leaves behind.
-		next := newLeaf(size)
-		next.insert(0, key, value)
-		t.add(b, at+1, next)
-		return
-	}
-	if cut := l.middle(); cut > 0 {
-		next := l.split(cut)
-		t.add(b, at+1, next)
-		if i > cut {
-			l, i = next, i-cut
+	if i < len(l.offsets) {
+		cut := l.middle()
+		if i == l.next && i > 0 {
+			// Keys arrive in order in front of these, which are out of the way
+			// then.
+			cut = i
+		}
+		if cut > 0 {
+			next := l.split(cut)
+			t.add(b, at+1, next)
+			if i > cut {
+				l, i = next, i-cut
+			} else {
+				b, at = t.find(key) // a branch may have been split
+			}
 		}
 	}
-	l.insert(i, key, value)
+	if i < len(l.offsets) || len(l.buf)+size <= leafSize {
+		l.insert(i, key, value)
+		return
+	}
+	// Keys that arrive in order leave full leaves behind.
+	next := newLeaf(size)
+	next.offsets = make([]uint32, 0, len(l.offsets)+1)
+	next.insert(0, key, value)
+	t.add(b, at+1, next)
 }
 
 func (t *tree) Delete(key []byte) {
@@ -256,6 +307,7 @@ func (l *leaf) insert(i int, key, value []byte) {
 	copy(p[entryHeader:], key)
 	copy(p[entryHeader+len(key):], value)
 	l.offsets = slices.Insert(l.offsets, i, at)
+	l.next = i + 1
 	for j := i + 1; j < len(l.offsets); j++ {
 		l.offsets[j] += uint32(size)
 	}
