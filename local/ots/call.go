@@ -8,6 +8,7 @@ import (
 	"crypto/md5"
 	"crypto/rand"
 	"encoding/base64"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -46,6 +47,7 @@ type frame struct {
 	answer  []byte
 	batch   batchRequest
 	scanner plainbuffer.Scanner
+	survey  engine.Survey
 	changes []engine.Change
 	groups  []engine.Group
 	table   []byte // parts of an answer
@@ -80,11 +82,11 @@ func (c *call) read(r *http.Request) *engine.Error {
 	}
 	for _, name := range []string{headerDate, headerVersion, headerKeyID, headerInstance, headerMD5} {
 		if c.header.Get(name) == "" {
-			return invalid("Missing header: '%s'.", name)
+			return invalid("Missing header: '%s'.", strings.ToLower(name))
 		}
 	}
 	if c.header.Get(headerSignature) == "" && c.header.Get(headerSignatureV4) == "" {
-		return invalid("Missing header: '%s'.", headerSignature)
+		return invalid("Missing header: '%s'.", strings.ToLower(headerSignature))
 	}
 	if v := c.header.Get(headerVersion); v != "2015-12-31" && !strings.HasPrefix(c.path, "/tunnel/") {
 		return invalid("Unsupported api version: '%s'.", v)
@@ -198,7 +200,7 @@ func (c *call) inflate() *engine.Error {
 	}
 	size, err := strconv.Atoi(c.header.Get(headerZipSize))
 	if err != nil || size < 0 {
-		return invalid("Invalid header: '%s'.", headerZipSize)
+		return invalid("Invalid header: '%s'.", strings.ToLower(headerZipSize))
 	}
 	if size > maxBody {
 		return engine.Refusal(engine.CodeRequestTooLarge)
@@ -301,8 +303,8 @@ func (c *call) reply(w http.ResponseWriter, r *http.Request, err *engine.Error) 
 	if c.header.Get(headerAnswerZip) == "deflate" && status == http.StatusOK && len(body) > 0 {
 		if zipped, size := deflate(body), len(body); len(zipped) < size {
 			body = zipped
-			w.Header().Set("x-ots-response-compress-type", "deflate")
-			w.Header().Set("x-ots-response-compress-size", strconv.Itoa(size))
+			w.Header().Set(headerAnswerZip, "deflate")
+			w.Header().Set(headerAnswerSize, strconv.Itoa(size))
 		}
 	}
 	h := w.Header()
@@ -367,7 +369,14 @@ func requestID() string {
 	var b [16]byte
 	_, _ = rand.Read(b[:])
 	b[6], b[8] = b[6]&0x0F|0x40, b[8]&0x3F|0x80
-	return fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:])
+	text := make([]byte, 0, 36)
+	for i, part := range [][]byte{b[:4], b[4:6], b[6:8], b[8:10], b[10:]} {
+		if i > 0 {
+			text = append(text, '-')
+		}
+		text = hex.AppendEncode(text, part)
+	}
+	return string(text)
 }
 
 // statusOf is the HTTP status of an error.

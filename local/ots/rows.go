@@ -72,6 +72,7 @@ func (c *call) fill(change *engine.Change, r *batchRow) *engine.Error {
 	if change.Filter.HasPage() {
 		return invalid("ColumnPaginationFilter can't be a condition.")
 	}
+	c.frame.survey.Look(change)
 	return nil
 }
 
@@ -126,9 +127,10 @@ func (c *call) write(table, transaction string, op engine.Op, block []byte, cond
 	return nil
 }
 
-// changes returns n changes, whose memory is of earlier calls.
+// changes returns n changes to fill, whose memory is of earlier calls.
 func (c *call) changes(n int) []engine.Change {
 	f := c.frame
+	f.survey.Reset()
 	f.changes = slices.Grow(f.changes[:0], n)[:n]
 	return f.changes
 }

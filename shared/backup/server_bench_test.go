@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -70,20 +71,25 @@ func (w *workshop) through(b *testing.B, r *recorder) *workshop {
 	return &workshop{instance: &i, repo: w.repo, n: w.n + 1000}
 }
 
-// serve answers recorded requests, eight at a time as workers send them, and
-// keeps nothing of the answers.
+// serve answers recorded requests, as they come over the eight connections of a
+// worker, and keeps nothing of the answers.
 func serve(s *ots.Server, all []recordedRequest) error {
+	var next atomic.Int64
 	var group errgroup.Group
-	group.SetLimit(8)
-	for _, r := range all {
+	for range 8 {
 		group.Go(func() error {
-			q := *r.request
-			q.Body = io.NopCloser(bytes.NewReader(r.body))
-			w := nowhere{header: http.Header{}}
-			if s.ServeHTTP(&w, &q); w.status != http.StatusOK {
-				return fmt.Errorf("%s is answered %d", q.URL.Path, w.status)
+			for {
+				n := next.Add(1) - 1
+				if n >= int64(len(all)) {
+					return nil
+				}
+				q := *all[n].request
+				q.Body = io.NopCloser(bytes.NewReader(all[n].body))
+				w := nowhere{header: http.Header{}}
+				if s.ServeHTTP(&w, &q); w.status != http.StatusOK {
+					return fmt.Errorf("%s is answered %d", q.URL.Path, w.status)
+				}
 			}
-			return nil
 		})
 	}
 	return group.Wait()

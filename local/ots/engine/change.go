@@ -64,6 +64,9 @@ type Change struct {
 	record []byte // of a put whose key is known
 	size   int    // in limits and capacity units
 	auto   bool   // the key is to be made
+	// usual and summary are what a Survey found.
+	usual   bool
+	summary summary
 	// given are the cells of a put of which some are not kept, evicted those
 	// that the change makes go, as a stream tells of them.
 	given, evicted []plainbuffer.Cell
@@ -106,6 +109,20 @@ func (e *Engine) checkChange(c *Change) *Error {
 			return errNoColumns
 		}
 	}
+	if c.usual && !b.RequireUTF8 && !(b.RefusePutVersions && c.summary.versions > 1) {
+		c.size += c.summary.data + 8*c.summary.cells
+	} else if err := c.checkCells(b); err != nil {
+		return err
+	}
+	if c.size > MaxRowWrite {
+		return invalid("The total data size of %s request exceeds the limit, limit size: %d, data size: %d.", c.Op.request(), MaxRowWrite, c.size)
+	}
+	return nil
+}
+
+// checkCells checks each cell and adds it to the size.
+func (c *Change) checkCells(b *Behavior) *Error {
+	key, cells := c.Row.Key, c.Row.Cells
 	if err := c.checkColumns(b); err != nil {
 		return err
 	}
@@ -133,9 +150,6 @@ func (e *Engine) checkChange(c *Change) *Error {
 		if cell.HasTimestamp {
 			c.size += 8
 		}
-	}
-	if c.size > MaxRowWrite {
-		return invalid("The total data size of %s request exceeds the limit, limit size: %d, data size: %d.", c.Op.request(), MaxRowWrite, c.size)
 	}
 	return nil
 }

@@ -333,6 +333,9 @@ func (w *writer) prepare(c *Change) *Error {
 // stamp gives each cell its timestamp and holds given ones against the window.
 func (w *writer) stamp(c *Change) *Error {
 	low, high := w.options.window(w.now, w.seconds)
+	if c.usual && c.summary.oldest >= low && c.summary.newest < high && len(w.def.Defined)+len(w.def.Indexes) == 0 {
+		return nil
+	}
 	for i := range c.Row.Cells {
 		cell := &c.Row.Cells[i]
 		if d, ok := w.definedType(cell.Name); ok && cell.HasValue && cell.Type != d {
@@ -399,6 +402,9 @@ func (w *writer) buildPut(c *Change) []byte {
 	row := &c.Row
 	cells := row.Cells
 	asIs := !row.Irregular && !row.Delete && !row.HasExtension && !c.auto
+	if asIs && c.usual && (c.summary.versions <= int(w.options.MaxVersions) || w.keep) {
+		return w.record(row, &c.summary)
+	}
 	ordered := true
 	s := newSummary()
 	var previous *plainbuffer.Cell
@@ -425,18 +431,24 @@ func (w *writer) buildPut(c *Change) []byte {
 		asIs = false
 	}
 	row.Cells = cells
-	start := len(w.arena)
 	if asIs && ordered {
-		var zero [recordHeader]byte
-		w.arena = append(w.arena, zero[:]...)
-		w.arena = append(w.arena, row.Raw...)
-		s.put(w.arena[start:], keySize(row.Key))
-	} else {
-		for i := range cells {
-			cells[i].HasTimestamp = true
-		}
-		w.arena = appendRecord(w.arena, row.Key, cells)
+		return w.record(row, &s)
 	}
+	for i := range cells {
+		cells[i].HasTimestamp = true
+	}
+	start := len(w.arena)
+	w.arena = appendRecord(w.arena, row.Key, cells)
+	return w.arena[start:len(w.arena):len(w.arena)]
+}
+
+// record is the record of a row that stays the bytes that it is.
+func (w *writer) record(row *plainbuffer.Row, s *summary) []byte {
+	start := len(w.arena)
+	var zero [recordHeader]byte
+	w.arena = append(w.arena, zero[:]...)
+	w.arena = append(w.arena, row.Raw...)
+	s.put(w.arena[start:], keySize(row.Key))
 	return w.arena[start:len(w.arena):len(w.arena)]
 }
 
