@@ -22,7 +22,6 @@ import (
 	"github.com/tablevault/tablevault/shared/object"
 	"github.com/tablevault/tablevault/shared/object/bucket"
 	"github.com/tablevault/tablevault/shared/object/oss"
-	"github.com/tablevault/tablevault/shared/object/s3"
 	"github.com/tablevault/tablevault/shared/policy"
 	"github.com/tablevault/tablevault/shared/table"
 	"github.com/tablevault/tablevault/shared/tablestore"
@@ -253,63 +252,67 @@ func (d *doctor) protection(ctx context.Context) {
 			d.add("create-only", "", failure, "the store has written over an object that it was told to create (with what was there)", "use a store that refuses existing names; this vault is not safe here")
 		case errors.Is(err, fs.ErrExist):
 			d.add("create-only", "", fine, "a name that is taken is refused", "")
-		case oss.Denied(err), errors.Is(err, fs.ErrPermission):
+		case errors.Is(err, fs.ErrPermission):
 			d.add("create-only", "", warning, "not tried, this key may not write: "+err.Error(), "run doctor once with a key that may put objects there")
 		default:
 			d.add("create-only", "", failure, err.Error(), "make the bucket one in which names can be decided")
 		}
 	}
-	switch store := d.store.(type) {
-	case *oss.Store:
-		d.protectionOSS(ctx, store, header)
-	case *s3.Store:
-		if c, err := s3.Parse(d.site.env.Vault); err == nil && c.Lock != "" {
-			d.add("protection", "", fine, fmt.Sprintf("new objects are locked (%s) for %s", strings.ToLower(c.Lock), c.Retain), "")
-		} else {
-			d.add("protection", "", warning, "whoever has a key that may delete, deletes", "use a bucket with Object Lock, and lock=compliance&retain=30d in the vault's address")
-		}
-	default:
+	store, ok := d.store.(interface {
+		Protection(context.Context) (bucket.Protection, error)
+	})
+	if !ok {
 		d.add("protection", "", warning, "a directory: whoever may write in it may delete backups", "keep production's backups in a bucket")
+		return
 	}
-}
-
-func (d *doctor) protectionOSS(ctx context.Context, store *oss.Store, header []byte) {
-	const about = "docs/operations.md, Protect the bucket"
 	p, err := store.Protection(ctx)
 	if err != nil {
 		d.add("protection", "", failure, err.Error(), fixAccess(err, "look at the bucket in the console"))
 		return
 	}
 	if len(p.Unknown) > 0 {
-		d.add("protection", "", warning, "not all can be told: this key may not "+strings.Join(p.Unknown, ", "), fixPermission)
+		d.add("protection", "", warning, "not all can be told: this key may not "+strings.Join(p.Unknown, ", "),
+			"allow it on the bucket: docs/ram/operator.json has it for OSS, docs/object-stores.md for S3")
 	}
-	if p.Versions != "" {
-		d.add("protection", "versions", failure, "the bucket has versions ("+p.Versions+"), and in such a one OSS does not refuse to overwrite: nothing is written there", "use a bucket in which versions were never enabled")
+	for _, f := range p.Flaws {
+		l := warning
+		if f.Fatal {
+			l = failure
+		}
+		d.add("protection", f.About, l, f.Text, f.Fix+"; see docs/operations.md, Protect the bucket")
+	}
+	if p.Overwriting != "" {
+		d.overwriting(ctx, "the bucket "+p.Overwriting, header)
+	}
+	if p.Deleting != "" {
+		d.add("protection", "deleting", fine, "the bucket "+p.Deleting, "")
+	}
+}
+
+// overwriting tries to overwrite the vault's header with itself, where the bucket says what it does about that and the
+// store refuses by itself.
+func (d *doctor) overwriting(ctx context.Context, text string, header []byte) {
+	store, ok := d.store.(interface {
+		Overwrite(ctx context.Context, name string, content []byte) (kept bool, err error)
+	})
+	if !ok {
+		d.add("protection", "overwriting", fine, text, "")
 		return
 	}
-	if p.Retention == "InProgress" {
-		d.add("protection", "retention", warning, fmt.Sprintf("the retention policy of %d days is not locked: it ends 24 hours after it was made", p.Days), "lock it (ossutil worm complete); see "+about)
+	if header == nil {
+		d.add("protection", "overwriting", fine, text+"; not tried, since nothing is there yet", "")
+		return
 	}
-	switch {
-	case p.Protects():
-		text := "the bucket forbids to overwrite"
-		if p.Retention == "Locked" {
-			text = fmt.Sprintf("the bucket keeps each object for %d days", p.Days)
-		}
-		if header == nil {
-			d.add("protection", "", fine, text+"; not tried, since nothing is there yet", "")
-			return
-		}
-		switch err := store.Overwrite(ctx, vault.HeaderName, header); {
-		case err == nil:
-			d.add("protection", "", failure, text+", as it says, and has let itself be overwritten (with what was there)", "look at the rule's prefix and principals; see "+about)
-		case oss.Denied(err):
-			d.add("protection", "", fine, text+"; not tried: this key may not write", "")
-		default:
-			d.add("protection", "", fine, text+", which was tried", "")
-		}
-	case len(p.Unknown) == 0:
-		d.add("protection", "", warning, "only the writers' own promise keeps objects from being overwritten: who steals a key of a function can overwrite backups", "make a rule against overwriting, or a retention policy; see "+about)
+	switch kept, err := store.Overwrite(ctx, vault.HeaderName, header); {
+	case kept:
+		d.add("protection", "overwriting", fine, text+", which was tried", "")
+	case errors.Is(err, fs.ErrPermission):
+		d.add("protection", "overwriting", fine, text+"; not tried: this key may not write", "")
+	case err != nil:
+		d.add("protection", "overwriting", warning, text+"; trying came to nothing: "+err.Error(), "run doctor again")
+	default:
+		d.add("protection", "overwriting", failure, text+", as it says, and has let itself be overwritten (with what was there)",
+			"look at the rule's prefix and principals; see docs/operations.md, Protect the bucket")
 	}
 }
 

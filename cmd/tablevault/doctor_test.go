@@ -21,6 +21,7 @@ import (
 	"github.com/tablevault/tablevault/local/fc"
 	local "github.com/tablevault/tablevault/local/oss"
 	"github.com/tablevault/tablevault/local/ram"
+	"github.com/tablevault/tablevault/local/s3"
 	"github.com/tablevault/tablevault/local/stack"
 )
 
@@ -144,7 +145,7 @@ func TestDoctor(t *testing.T) {
 				t.Errorf("no line is about %s", check)
 			}
 		}
-		if code != 0 || !d.OK || !strings.Contains(d.String(), "forbids to overwrite, which was tried") {
+		if code != 0 || !d.OK || !strings.Contains(d.String(), "forbids to overwrite, which was tried") || !strings.Contains(d.String(), "ok protection deleting: the bucket lets those delete who may") {
 			t.Errorf("exit %d\n%s", code, d)
 		}
 		code, out, _ := tablevaultRun(t, "doctor")
@@ -183,17 +184,21 @@ func TestDoctor(t *testing.T) {
 		{"versions", func(t *testing.T) { t.Setenv("TABLEVAULT_VAULT", versioned(t, s)) }, nil,
 			[]string{"failure protection versions: the bucket has versions (Enabled)"}},
 		{"no protection", func(t *testing.T) { t.Setenv("TABLEVAULT_VAULT", bucketLike(t, s, "bare", local.BucketConfig{})) }, nil,
-			[]string{"warning protection : only the writers' own promise"}},
+			[]string{"warning protection overwriting: only the writers' own promise"}},
 		{"retention not locked", func(t *testing.T) {
 			t.Setenv("TABLEVAULT_VAULT", bucketLike(t, s, "unlocked", local.BucketConfig{}))
 			if _, err := ossClient(t, s).InitiateBucketWorm("unlocked", 3); err != nil {
 				t.Fatal(err)
 			}
-		}, nil, []string{"warning protection retention: the retention policy of 3 days is not locked"}},
+		}, nil, []string{"warning protection retention: the retention policy of 3 days is not locked",
+			"ok protection overwriting: the bucket keeps each object for 3 days as long as its policy is there, which was tried"}},
+		{"retention", func(t *testing.T) {
+			t.Setenv("TABLEVAULT_VAULT", bucketLike(t, s, "locked", local.BucketConfig{RetentionDays: 3}))
+		}, nil, []string{"ok protection overwriting: the bucket keeps each object for 3 days, which was tried", "ok protection deleting: the bucket keeps each object for 3 days"}},
 		{"a rule that is not kept", func(t *testing.T) {
 			address := bucketLike(t, s, "liar", local.BucketConfig{})
 			t.Setenv("TABLEVAULT_VAULT", strings.Replace(address, url.QueryEscape(s.OSSEndpoint), url.QueryEscape(front), 1))
-		}, nil, []string{"failure protection : the bucket forbids to overwrite, as it says, and has let itself be overwritten"}},
+		}, nil, []string{"failure protection overwriting: the bucket forbids to overwrite, as it says, and has let itself be overwritten"}},
 		{"uploads", func(t *testing.T) {
 			address := bucketLike(t, s, "fragments", local.BucketConfig{})
 			t.Setenv("TABLEVAULT_VAULT", strings.Replace(address, url.QueryEscape(s.OSSEndpoint), url.QueryEscape(front), 1))
@@ -208,7 +213,7 @@ func TestDoctor(t *testing.T) {
 		{"an operator's key", func(t *testing.T) {
 			s.Authority.SetPolicies("operator", operator)
 			signIn(t, s.Authority.Assume("operator", time.Hour))
-		}, []string{"--max-age", "26h"}, []string{"warning create-only : not tried, this key may not write", "ok protection : the bucket forbids to overwrite; not tried"}},
+		}, []string{"--max-age", "26h"}, []string{"warning create-only : not tried, this key may not write", "ok protection overwriting: the bucket forbids to overwrite; not tried"}},
 		{"a key that may list only", func(t *testing.T) {
 			s.Authority.SetPolicies("watcher", grants(t, `{"Version":"1","Statement":[{"Effect":"Allow","Action":"oss:ListObjects","Resource":"acs:oss:*:*:tablevault",
 				"Condition":{"StringLike":{"oss:Prefix":"vault/manifests/*"}}}]}`))
@@ -271,6 +276,48 @@ func TestDoctorOnKeys(t *testing.T) {
 	}
 	if code != 0 || !d.OK {
 		t.Errorf("exit %d\n%s", code, d)
+	}
+}
+
+// TestDoctorOnS3: of a vault on S3, doctor tells what the bucket's versions and Object Lock do for it, and what is not told.
+func TestDoctorOnS3(t *testing.T) {
+	server, client := beginS3(t, s3.Plain, "")
+	makeTable(t, client, "orders")
+	t.Setenv("TABLEVAULT_POLICY", "")
+	plain := os.Getenv("TABLEVAULT_VAULT")
+	if err := server.CreateBucket(t.Context(), "locked", s3.Locked); err != nil {
+		t.Fatal(err)
+	}
+	proxy := server.Proxy(t)
+	locked := strings.NewReplacer("s3://vault/", "s3://locked/", server.URL, proxy.URL).Replace(plain)
+	for _, c := range []struct {
+		name, vault string
+		denied      string // parameter of the questions that the key may not ask
+		want        []string
+		not         string
+	}{
+		{"plain", plain, "", []string{"warning protection overwriting: only the writers' own promise", "warning protection deleting: whoever has a key that may delete, deletes"}, "Object Lock"},
+		{"a lock that is not there", plain + "&lock=compliance&retain=30d", "", []string{"failure protection deleting: the vault's address asks for locked objects"}, "ok protection deleting"},
+		{"a lock that is not used", locked, "", []string{"warning protection deleting: the bucket has Object Lock, and new objects are not locked", "ok protection overwriting: the bucket keeps what is overwritten as an older version"}, "failure protection"},
+		{"locked", locked + "&lock=compliance&retain=30d", "", []string{"ok protection overwriting: ", "ok protection deleting: the bucket locks each object for 30 days (compliance)"}, "warning protection"},
+		{"not told", locked, "object-lock", []string{"warning protection : not all can be told: this key may not s3:GetBucketObjectLockConfiguration", "ok protection overwriting: "}, "protection deleting"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			proxy.Set(&s3.Fault{Kind: s3.Denied, Call: s3.Every, Match: func(r *http.Request) bool { return c.denied != "" && r.URL.Query().Has(c.denied) }})
+			t.Setenv("TABLEVAULT_VAULT", c.vault)
+			code, d := doctorRun(t)
+			for _, want := range c.want {
+				if !strings.Contains(d.String(), want) {
+					t.Errorf("no line says %q", want)
+				}
+			}
+			if strings.Contains(d.String(), c.not) || (code == exitFailed) == d.OK {
+				t.Errorf("exit %d, and no line should say %q", code, c.not)
+			}
+			if t.Failed() {
+				t.Log(d)
+			}
+		})
 	}
 }
 

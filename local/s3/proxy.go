@@ -36,6 +36,9 @@ const (
 	Expired Kind = "expired token"
 	Skewed  Kind = "clock skew"
 
+	// The key may not do that.
+	Denied Kind = "denied"
+
 	// The server says that others are just creating the same name.
 	Conflict Kind = "conflict"
 
@@ -280,6 +283,7 @@ var refusals = map[Kind]refusal{
 	ErrorBefore: {http.StatusInternalServerError, "InternalError", "We encountered an internal error. Please try again."},
 	SlowDown:    {http.StatusServiceUnavailable, "SlowDown", "Please reduce your request rate."},
 	Expired:     {http.StatusBadRequest, "ExpiredToken", "The provided token has expired."},
+	Denied:      {http.StatusForbidden, "AccessDenied", "Access Denied."},
 	Conflict:    {http.StatusConflict, "ConditionalRequestConflict", "A conflicting conditional operation is in progress against this resource."},
 	Skewed:      {http.StatusForbidden, "RequestTimeTooSkewed", "The difference between the request time and the current time is too large."},
 }

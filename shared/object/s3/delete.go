@@ -12,6 +12,7 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
+	"github.com/aws/aws-sdk-go-v2/service/s3/types"
 
 	"github.com/tablevault/tablevault/shared/object"
 	"github.com/tablevault/tablevault/shared/object/bucket"
@@ -50,24 +51,32 @@ func (s *Store) hasVersions(ctx context.Context) (bool, error) {
 	if known != nil {
 		return *known, nil
 	}
+	status, err := s.versions(ctx)
+	if err != nil {
+		return false, err
+	}
+	versioned := status != ""
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.versioned = &versioned
+	return versioned, nil
+}
+
+// versions asks whether the bucket keeps versions, or kept them. It is empty if it never did.
+func (s *Store) versions(ctx context.Context) (types.BucketVersioningStatus, error) {
 	var out *s3.GetBucketVersioningOutput
 	_, err := s.do(ctx, func(ctx context.Context) (err error) {
 		out, err = s.client.GetBucketVersioning(ctx, &s3.GetBucketVersioningInput{Bucket: &s.config.Bucket})
 		return err
 	})
-	var versioned bool
 	switch code, _ := codeOf(err); {
 	case err == nil:
-		versioned = out.Status != ""
+		return out.Status, nil
 	case code == "NotImplemented" || code == "VersioningNotConfigured":
-		// The store has no versions at all.
+		return "", nil // the store has no versions at all
 	default:
-		return false, err
+		return "", err
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.versioned = &versioned
-	return versioned, nil
 }
 
 // deleteVersion deletes one version, or in a bucket without any the object.

@@ -10,7 +10,8 @@
 //
 // The role needs s3:ListBucket on the bucket, without which S3 does not tell a missing object from a forbidden one,
 // s3:GetObject, s3:PutObject and s3:AbortMultipartUpload on the objects, and whoever deletes s3:DeleteObject,
-// s3:GetBucketVersioning, and in a bucket with versions s3:ListBucketVersions and s3:DeleteObjectVersion.
+// s3:GetBucketVersioning, and in a bucket with versions s3:ListBucketVersions and s3:DeleteObjectVersion. Whoever asks what
+// protects the bucket needs s3:GetBucketVersioning and s3:GetBucketObjectLockConfiguration.
 //
 // An upload whose process is killed leaves its parts, for which the bucket's owner pays: [Store.Unfinished] finds them,
 // and a lifecycle rule of the bucket (AbortIncompleteMultipartUpload) removes them by itself.
