@@ -382,7 +382,7 @@ func TestCopyGoesOn(t *testing.T) {
 	w.hop = 0
 	w.isTwin(m, meter)
 	// What is not a shard, an index or a record of a hop are six documents.
-	if creates := meter.Usage().Create.Requests; creates > m.Totals.Objects+int64(hops)+int64(len(m.Groups))+6 {
+	if creates := meter.Usage().Create; creates > m.Totals.Objects+int64(hops)+int64(len(m.Groups))+6 {
 		t.Errorf("%d creations for %d objects in %d hops", creates, m.Totals.Objects, hops)
 	}
 
@@ -667,7 +667,7 @@ func TestCopyKnowsWhatCameWithoutARecord(t *testing.T) {
 	if err != nil || !reply.Done || reply.Objects != 0 || reply.Found != m.Totals.Objects {
 		t.Fatalf("%+v, %v", reply, err)
 	}
-	if read := meter.Usage().Open.Bytes; read < m.Totals.StoredBytes {
+	if read := meter.Usage().Read; read < m.Totals.StoredBytes {
 		t.Errorf("%d bytes were read in the target, of %d", read, m.Totals.StoredBytes)
 	}
 	w.isTwin(m, inner)

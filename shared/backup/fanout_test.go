@@ -417,8 +417,8 @@ func TestWorkersGoOn(t *testing.T) {
 	// Beside the lists by which they are found, a segment costs two reads of its
 	// empty log and of its start, and five objects.
 	used := meter.Usage().Sub(before)
-	if used.List.Requests > segments+20 || used.Create.Requests > 5*segments+20 {
-		t.Errorf("%d lists and %d objects for %d segments", used.List.Requests, used.Create.Requests, segments)
+	if used.List > segments+20 || used.Create > 5*segments+20 {
+		t.Errorf("%d lists and %d objects for %d segments", used.List, used.Create, segments)
 	}
 	if m := w.sealed(p, b); m.Totals.Rows != segments*rows {
 		t.Errorf("%d rows", m.Totals.Rows)

@@ -111,7 +111,7 @@ func TestScale(t *testing.T) {
 	p := &backup.Planner{Repo: repo, Tables: tables, Work: work, Log: discard, Now: time.Now, Workers: workers}
 	run := backup.Run{Request: "r", Now: time.Now, Until: time.Now().Add(time.Hour)}
 	used := store.Usage()
-	cost := func() objectmeter.Usage {
+	cost := func() vault.Usage {
 		now := store.Usage()
 		defer func() { used = now }()
 		return now.Sub(used)
@@ -127,7 +127,7 @@ func TestScale(t *testing.T) {
 	if len(plan.Segments) != segments || planning > 30*time.Second {
 		t.Errorf("%d segments planned in %v", len(plan.Segments), planning)
 	}
-	if c := cost(); c.Create.Requests != 2 || c.List.Requests+c.Open.Requests+c.Stat.Requests > 4 {
+	if c := cost(); c.Create != 2 || c.List+c.Open+c.Stat > 4 {
 		t.Errorf("planning: %+v", c)
 	}
 	groups := int64(plan.Groups())
@@ -138,7 +138,7 @@ func TestScale(t *testing.T) {
 	if err != nil || progress.Dispatched != workers {
 		t.Fatalf("%+v: %v", progress, err)
 	}
-	if c := cost(); c.List.Requests != 1+3*groups || c.Open.Requests+c.Stat.Requests != 2 || c.Create.Requests != 0 {
+	if c := cost(); c.List != 1+3*groups || c.Open+c.Stat != 2 || c.Create != 0 {
 		t.Errorf("the first tick: %+v, with %d groups", c, groups)
 	}
 
@@ -170,8 +170,8 @@ func TestScale(t *testing.T) {
 	// segments, with sixty workers that are equally fast.
 	n := int64(segments)
 	c := cost()
-	if c.Create.Requests < 5*n || c.Create.Requests > 5*n+n/4+5*workers*4 ||
-		c.List.Requests > n+workers*(groups+4) || c.Open.Requests+c.Stat.Requests > 3*n+5*workers {
+	if c.Create < 5*n || c.Create > 5*n+n/4+5*workers*4 ||
+		c.List > n+workers*(groups+4) || c.Open+c.Stat > 3*n+5*workers {
 		t.Errorf("exporting: %+v, with %d segments in %d groups", c, segments, groups)
 	}
 
@@ -185,7 +185,7 @@ func TestScale(t *testing.T) {
 	}
 	sealing := time.Since(begun)
 	c = cost()
-	if c.List.Requests != 1+groups || c.Create.Requests != groups+1 || c.Open.Requests > n+2*groups+10 || c.Stat.Requests > 2*n+2*groups+10 {
+	if c.List != 1+groups || c.Create != groups+1 || c.Open > n+2*groups+10 || c.Stat > 2*n+2*groups+10 {
 		t.Errorf("sealing: %+v, with %d segments in %d groups", c, segments, groups)
 	}
 	t.Logf("%d segments: planned in %v, exported in %v by %d workers, sealed in %v", segments, planning.Round(time.Millisecond), exporting.Round(time.Millisecond), workers, sealing.Round(time.Millisecond))
@@ -243,7 +243,7 @@ func TestScaleOfPlans(t *testing.T) {
 		t.Fatalf("%+v: %v", progress, err)
 	}
 	ticking := time.Since(begun)
-	if c := store.Usage().Sub(before); c.List.Requests != 1+3*groups || c.Open.Requests+c.Stat.Requests != 2 {
+	if c := store.Usage().Sub(before); c.List != 1+3*groups || c.Open+c.Stat != 2 {
 		t.Errorf("a tick over %d groups: %+v", groups, c)
 	}
 	t.Logf("%d ranges in %d segments in %d groups: planned in %v, a plan of %.1f MB that takes %.1f MB in memory, a tick of %v and %d requests",
@@ -274,7 +274,7 @@ func TestScaleOfPlans(t *testing.T) {
 	if progress, err = p.Tick(t.Context(), run, b); err != nil || progress.Live != int(groups) || progress.Done != segments-int(groups) {
 		t.Fatalf("%+v: %v", progress, err)
 	}
-	if c := store.Usage().Sub(before); c.List.Requests != 1+4*groups || c.Open.Requests+c.Stat.Requests != 2+groups {
+	if c := store.Usage().Sub(before); c.List != 1+4*groups || c.Open+c.Stat != 2+groups {
 		t.Errorf("a tick over %d groups with one live segment each: %+v", groups, c)
 	}
 }

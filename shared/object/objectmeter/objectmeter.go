@@ -1,6 +1,8 @@
 // Package objectmeter counts what is asked of object stores.
 //
-// A bucket is counted on the wire, request by request, as it is billed; a store without a wire by the calls of the port:
+// A bucket is counted on the wire, request by request, as it is billed; a store without a wire by the calls of the port.
+// There, a listing is a request for each page that was begun, and one if there is nothing to list, and an Open that reads
+// nothing is counted as a Stat. What was opened counts as far as it was read.
 //
 //	var meter objectmeter.Meter
 //	config.Transport = meter.Transport(bucket.Transport())   // of a bucket
@@ -19,60 +21,20 @@ import (
 	"sync"
 
 	"github.com/tablevault/tablevault/shared/object"
+	"github.com/tablevault/tablevault/shared/vault"
 )
 
 // Page is the number of names in one answer to a request to list.
 const Page = 1000
 
-// Usage is what was asked of a store, by kind. Failed calls count as well.
-type Usage struct {
-	// Create is what writes: on the wire each part of an upload, its beginning and its end is a request of its own.
-	Create Count
-	// Open is what reads content, and Stat what asks about it or about the bucket.
-	Open, Stat Count
-	List       Count
-	// Delete is what deletes an object, and on the wire what gives an upload up.
-	Delete Count
-}
-
-// Count is the requests of a kind and the bytes of content that went to the store or came from it. What was opened counts
-// as far as it was read. A listing is a request for each page that was begun, and one if there is nothing to list; an Open
-// that reads nothing is counted as a Stat.
-type Count struct {
-	Requests, Bytes int64
-}
-
-// Sub returns what was used since before.
-func (u Usage) Sub(before Usage) Usage {
-	return Usage{
-		Create: u.Create.sub(before.Create),
-		Open:   u.Open.sub(before.Open),
-		Stat:   u.Stat.sub(before.Stat),
-		List:   u.List.sub(before.List),
-		Delete: u.Delete.sub(before.Delete),
-	}
-}
-
-func (c Count) sub(before Count) Count {
-	return Count{c.Requests - before.Requests, c.Bytes - before.Bytes}
-}
-
-// LogValue has the requests of each kind, and the bytes of content that were written and read.
-func (u Usage) LogValue() slog.Value {
-	return slog.GroupValue(
-		slog.Int64("create", u.Create.Requests), slog.Int64("open", u.Open.Requests), slog.Int64("stat", u.Stat.Requests),
-		slog.Int64("list", u.List.Requests), slog.Int64("delete", u.Delete.Requests),
-		slog.Int64("bytes_written", u.Create.Bytes), slog.Int64("bytes_read", u.Open.Bytes))
-}
-
 // Meter counts. Its zero value is ready to use, for any number of stores.
 type Meter struct {
 	mu    sync.Mutex
-	usage Usage
+	usage vault.Usage
 }
 
 // Usage returns what was asked so far.
-func (m *Meter) Usage() Usage {
+func (m *Meter) Usage() vault.Usage {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.usage
@@ -81,12 +43,11 @@ func (m *Meter) Usage() Usage {
 // LogValue is that of the Usage at the moment.
 func (m *Meter) LogValue() slog.Value { return m.Usage().LogValue() }
 
-// add adds to one of the counts in m.usage.
-func (m *Meter) add(count *Count, requests, bytes int64) {
+// add adds n to one of the counts in m.usage.
+func (m *Meter) add(count *int64, n int64) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	count.Requests += requests
-	count.Bytes += bytes
+	*count += n
 }
 
 // Transport returns a transport that does what the given one does, and counts it: requests to a bucket of OSS or S3.
@@ -98,22 +59,23 @@ type transport struct {
 }
 
 func (t *transport) RoundTrip(r *http.Request) (*http.Response, error) {
+	used := &t.meter.usage
 	count := t.meter.kind(r)
-	t.meter.add(count, 1, 0)
-	if r.Body != nil && r.Body != http.NoBody {
+	t.meter.add(count, 1)
+	if count == &used.Create && r.Body != nil && r.Body != http.NoBody {
 		counted := *r
-		counted.Body = body{reader{t.meter, count, r.Body}, r.Body}
+		counted.Body = body{reader{t.meter, &used.Written, r.Body}, r.Body}
 		r = &counted
 	}
 	answer, err := t.next.RoundTrip(r)
-	if err == nil && count == &t.meter.usage.Open && answer.StatusCode < 300 {
-		answer.Body = body{reader{t.meter, count, answer.Body}, answer.Body}
+	if err == nil && count == &used.Open && answer.StatusCode < 300 {
+		answer.Body = body{reader{t.meter, &used.Read, answer.Body}, answer.Body}
 	}
 	return answer, err
 }
 
 // kind is where a request counts. OSS and S3 write them alike.
-func (m *Meter) kind(r *http.Request) *Count {
+func (m *Meter) kind(r *http.Request) *int64 {
 	q := r.URL.Query()
 	switch {
 	case r.Method == http.MethodPut, r.Method == http.MethodPost:
@@ -150,32 +112,32 @@ func (m *Meter) Store(store object.Store) *Store { return &Store{m, store} }
 
 // Create creates an object.
 func (s *Store) Create(ctx context.Context, name string, r io.Reader) (object.Info, error) {
-	s.add(&s.usage.Create, 1, 0)
-	return s.store.Create(ctx, name, reader{s.Meter, &s.usage.Create, r})
+	s.add(&s.usage.Create, 1)
+	return s.store.Create(ctx, name, reader{s.Meter, &s.usage.Written, r})
 }
 
 // Open opens an object.
 func (s *Store) Open(ctx context.Context, name string, off, n int64) (io.ReadCloser, object.Info, error) {
 	if n == 0 {
-		s.add(&s.usage.Stat, 1, 0)
+		s.add(&s.usage.Stat, 1)
 		return s.store.Open(ctx, name, off, 0)
 	}
-	s.add(&s.usage.Open, 1, 0)
+	s.add(&s.usage.Open, 1)
 	r, info, err := s.store.Open(ctx, name, off, n)
 	if err != nil {
 		return nil, object.Info{}, err
 	}
-	return body{reader{s.Meter, &s.usage.Open, r}, r}, info, nil
+	return body{reader{s.Meter, &s.usage.Read, r}, r}, info, nil
 }
 
 // List lists objects.
 func (s *Store) List(ctx context.Context, prefix, after string) iter.Seq2[object.Info, error] {
 	return func(yield func(object.Info, error) bool) {
-		s.add(&s.usage.List, 1, 0)
+		s.add(&s.usage.List, 1)
 		listed := 0
 		for info, err := range s.store.List(ctx, prefix, after) {
 			if err == nil && listed > 0 && listed%Page == 0 {
-				s.add(&s.usage.List, 1, 0)
+				s.add(&s.usage.List, 1)
 			}
 			listed++
 			if !yield(info, err) {
@@ -187,19 +149,19 @@ func (s *Store) List(ctx context.Context, prefix, after string) iter.Seq2[object
 
 // Delete deletes an object.
 func (s *Store) Delete(ctx context.Context, name string) error {
-	s.add(&s.usage.Delete, 1, 0)
+	s.add(&s.usage.Delete, 1)
 	return s.store.Delete(ctx, name)
 }
 
 // reader counts the bytes that are read through it.
 type reader struct {
 	meter *Meter
-	count *Count
+	count *int64
 	r     io.Reader
 }
 
 func (r reader) Read(p []byte) (int, error) {
 	n, err := r.r.Read(p)
-	r.meter.add(r.count, 0, int64(n))
+	r.meter.add(r.count, int64(n))
 	return n, err
 }

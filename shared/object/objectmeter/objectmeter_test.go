@@ -12,6 +12,7 @@ import (
 	"github.com/tablevault/tablevault/shared/object/mem"
 	"github.com/tablevault/tablevault/shared/object/objectmeter"
 	"github.com/tablevault/tablevault/shared/object/objecttest"
+	"github.com/tablevault/tablevault/shared/vault"
 )
 
 func TestStore(t *testing.T) {
@@ -25,7 +26,7 @@ func TestUsage(t *testing.T) {
 		inner.Replace(fmt.Sprintf("page/%05d", i), nil)
 	}
 	s := objectmeter.New(inner)
-	want := objectmeter.Usage{}
+	want := vault.Usage{}
 	check := func(doing string) {
 		t.Helper()
 		if got := s.Usage(); got != want {
@@ -37,7 +38,7 @@ func TestUsage(t *testing.T) {
 	for range 2 {
 		s.Create(t.Context(), "a", strings.NewReader("12345678")) // the second is refused, having been read
 	}
-	want.Create = objectmeter.Count{Requests: 2, Bytes: 16}
+	want.Create, want.Written = 2, 16
 	check("creating")
 
 	r, _, err := s.Open(t.Context(), "a", 2, -1)
@@ -48,13 +49,13 @@ func TestUsage(t *testing.T) {
 		t.Error(err)
 	}
 	s.Open(t.Context(), "missing", 0, -1)
-	want.Open = objectmeter.Count{Requests: 2, Bytes: 4}
+	want.Open, want.Read = 2, 4
 	check("reading four bytes")
 
 	if _, err := object.Stat(t.Context(), s, "a"); err != nil {
 		t.Error(err)
 	}
-	want.Stat.Requests = 1
+	want.Stat = 1
 	check("Stat")
 
 	for _, c := range []struct {
@@ -81,7 +82,7 @@ func TestUsage(t *testing.T) {
 		if names != c.names {
 			t.Errorf("%d names, want %d", names, c.names)
 		}
-		want.List.Requests += c.expect
+		want.List += c.expect
 		check(fmt.Sprintf("listing %d names", names))
 	}
 
@@ -89,9 +90,9 @@ func TestUsage(t *testing.T) {
 	if err := s.Delete(t.Context(), "a"); err != nil {
 		t.Error(err)
 	}
-	want.Delete.Requests = 1
+	want.Delete = 1
 	check("deleting")
-	if got, want := s.Usage().Sub(before), (objectmeter.Usage{Delete: objectmeter.Count{Requests: 1}}); got != want {
+	if got, want := s.Usage().Sub(before), (vault.Usage{Delete: 1}); got != want {
 		t.Errorf("the delete alone: %+v, want %+v", got, want)
 	}
 }
@@ -108,25 +109,24 @@ func TestTransport(t *testing.T) {
 		}
 	}))
 	defer server.Close()
-	one := func(bytes int64) objectmeter.Count { return objectmeter.Count{Requests: 1, Bytes: bytes} }
 	for _, c := range []struct {
 		method, path, body string
-		want               objectmeter.Usage
+		want               vault.Usage
 	}{
-		{"PUT", "/a", "1234", objectmeter.Usage{Create: one(4)}},
-		{"POST", "/a?uploads", "", objectmeter.Usage{Create: one(0)}},
-		{"PUT", "/a?partNumber=1&uploadId=u", "123", objectmeter.Usage{Create: one(3)}},
-		{"POST", "/a?uploadId=u", "<xml/>", objectmeter.Usage{Create: one(6)}},
-		{"DELETE", "/a?uploadId=u", "", objectmeter.Usage{Delete: one(0)}},
-		{"DELETE", "/a?versionId=v", "", objectmeter.Usage{Delete: one(0)}},
-		{"GET", "/a", "", objectmeter.Usage{Open: one(10)}},
-		{"GET", "/missing", "", objectmeter.Usage{Open: one(0)}},
-		{"HEAD", "/a", "", objectmeter.Usage{Stat: one(0)}},
-		{"GET", "/a?uploadId=u", "", objectmeter.Usage{Stat: one(0)}},
-		{"GET", "/?versioning", "", objectmeter.Usage{Stat: one(0)}},
-		{"GET", "/?list-type=2&prefix=x", "", objectmeter.Usage{List: one(0)}},
-		{"GET", "/?uploads&prefix=x", "", objectmeter.Usage{List: one(0)}},
-		{"GET", "/?versions", "", objectmeter.Usage{List: one(0)}},
+		{"PUT", "/a", "1234", vault.Usage{Create: 1, Written: 4}},
+		{"POST", "/a?uploads", "", vault.Usage{Create: 1}},
+		{"PUT", "/a?partNumber=1&uploadId=u", "123", vault.Usage{Create: 1, Written: 3}},
+		{"POST", "/a?uploadId=u", "<xml/>", vault.Usage{Create: 1, Written: 6}},
+		{"DELETE", "/a?uploadId=u", "", vault.Usage{Delete: 1}},
+		{"DELETE", "/a?versionId=v", "", vault.Usage{Delete: 1}},
+		{"GET", "/a", "", vault.Usage{Open: 1, Read: 10}},
+		{"GET", "/missing", "", vault.Usage{Open: 1}},
+		{"HEAD", "/a", "", vault.Usage{Stat: 1}},
+		{"GET", "/a?uploadId=u", "", vault.Usage{Stat: 1}},
+		{"GET", "/?versioning", "", vault.Usage{Stat: 1}},
+		{"GET", "/?list-type=2&prefix=x", "", vault.Usage{List: 1}},
+		{"GET", "/?uploads&prefix=x", "", vault.Usage{List: 1}},
+		{"GET", "/?versions", "", vault.Usage{List: 1}},
 	} {
 		var meter objectmeter.Meter
 		client := &http.Client{Transport: meter.Transport(http.DefaultTransport)}
