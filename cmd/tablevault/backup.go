@@ -45,13 +45,15 @@ type backupResult struct {
 	Fuzzy        bool           `json:"fuzzy"`
 	From         time.Time      `json:"from"`
 	To           time.Time      `json:"to"`
+	// Usage is what was asked of the vault's store, as far as records tell.
+	Usage vault.Usage `json:"usage,omitzero"`
 }
 
 func resultOf(m *vault.Manifest) backupResult {
 	return backupResult{
 		ID: m.Backup, Table: m.Table.String(), Kind: m.Kind, State: m.State, Rows: m.Totals.Rows, Bytes: m.Totals.StoredBytes,
 		RawBytes: m.Totals.RawBytes, Objects: m.Totals.Objects, ConsistentAt: m.ConsistentAt, Fuzzy: m.Fuzzy,
-		From: m.Totals.First, To: m.Totals.Latest,
+		From: m.Totals.First, To: m.Totals.Latest, Usage: m.Usage,
 	}
 }
 
@@ -70,6 +72,7 @@ func backupCommand(s *streams) *cobra.Command {
 			return s.print(map[string]any{"backups": results}, func(w io.Writer) {
 				for _, r := range results {
 					fmt.Fprintf(w, "%s  %s  %s rows, %s as stored (%s in the table's own bytes), %d objects\n", r.ID, r.Table, count(r.Rows), size(r.Bytes), size(r.RawBytes), r.Objects)
+					printUsage(w, r.Usage)
 				}
 			})
 		},

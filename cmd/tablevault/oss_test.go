@@ -63,26 +63,35 @@ func TestOSSJob(t *testing.T) {
 			if len(backups.Backups) != 1 || backups.Backups[0].Rows != int64(len(want)) || backups.Backups[0].Bytes < 6<<20 {
 				t.Fatalf("%d rows in the table: %+v", len(want), backups)
 			}
-			id := string(backups.Backups[0].ID)
+			id, used := string(backups.Backups[0].ID), backups.Backups[0].Usage
+			// In no record of the one segment's worker and of the planner: vault.json, the mark that the backup was opened, the
+			// plan, the slot, the mark that the segment has ended, and the manifest.
+			if got := creating(s); used.Create != got-6 || used.Written < backups.Backups[0].Bytes {
+				t.Errorf("the backup took %+v; the store got %d creating requests", used, got)
+			}
 			must(t, &backups, "list", "--stack", dir)
 			if len(backups.Backups) != 1 || string(backups.Backups[0].ID) != id {
 				t.Errorf("list: %+v", backups)
 			}
 			var shown shown
 			must(t, &shown, "show", "--stack", dir, id)
-			if shown.State != vault.Sealed || shown.Rows != int64(len(want)) {
+			if shown.State != vault.Sealed || shown.Rows != int64(len(want)) || shown.Segments != 1 || shown.Usage != used {
 				t.Errorf("show: %+v", shown)
+			}
+			_, out, _ := tablevaultRun(t, "show", "--stack", dir, id)
+			if line := "requests        " + requests(used) + "\n"; !strings.Contains(out, line) {
+				t.Errorf("show does not say %q:\n%s", line, out)
 			}
 			for _, depth := range []string{"objects", "read"} {
 				var verified verifyResult
 				must(t, &verified, "verify", "--stack", dir, "--backup", id, "--depth", depth)
-				if verified.Verdict != "ok" {
+				if verified.Verdict != "ok" || verified.Usage.Stat < verified.Objects-2 || depth == "read" && verified.Usage.Read < used.Written/2 {
 					t.Errorf("verify to the depth of %s: %+v", depth, verified)
 				}
 			}
 			var restored restoreResult
 			must(t, &restored, "restore", "--stack", dir, "--table", "local/orders", "--to", "local/orders_copy")
-			if restored.Verdict != "ok" || restored.Rows != int64(len(want)) {
+			if restored.Verdict != "ok" || restored.Rows != int64(len(want)) || restored.Usage.Read < 2*backups.Backups[0].Bytes {
 				t.Fatalf("restore: %+v", restored)
 			}
 			if got := everything(t, client, "orders_copy"); !maps.Equal(got, want) {
@@ -116,27 +125,27 @@ func wantCounted(t *testing.T, s *stack.Stack, log *lines, stored int64) {
 	t.Helper()
 	log.mu.Lock()
 	defer log.mu.Unlock()
-	ended, creates, reads, written := 0, 0, 0, int64(0)
+	ended, sum := 0, vault.Usage{}
 	for line := range strings.Lines(log.text.String()) {
 		_, line, _ := strings.Cut(line, " | ")
-		var l struct {
-			Store *struct {
-				Create, Open int
-				Written      int64 `json:"bytes_written"`
-			}
-		}
+		var l struct{ Store *vault.Usage }
 		if json.Unmarshal([]byte(line), &l) == nil && l.Store != nil {
-			ended, creates, reads, written = ended+1, creates+l.Store.Create, reads+l.Store.Open, written+l.Store.Written
+			ended++
+			sum.Add(*l.Store)
 		}
 	}
-	got := 0
+	got := creating(s)
+	if sum.Create != got || got < 10 || sum.Written < stored || sum.Open == 0 {
+		t.Errorf("%d lines of the log have %+v; the store got %d creating requests, and %d bytes are stored", ended, sum, got, stored)
+	}
+}
+
+// creating is how many requests that create something the store has got.
+func creating(s *stack.Stack) (n int64) {
 	for _, operation := range []string{"PutObject", "InitiateMultipartUpload", "UploadPart", "CompleteMultipartUpload"} {
-		got += s.OSS.Calls(operation)
+		n += int64(s.OSS.Calls(operation))
 	}
-	if creates != got || got < 10 || written < stored || reads == 0 {
-		t.Errorf("%d lines of the log have %d creating requests with %d bytes, and %d reading; the store got %d creating, and %d bytes are stored",
-			ended, creates, written, reads, got, stored)
-	}
+	return n
 }
 
 // wantSignedByRoles fails unless each function asked the store for something, with a key of its own role, and was allowed,

@@ -30,6 +30,8 @@ type restoreResult struct {
 	Verdict     vault.Verdict   `json:"verdict"`
 	Notes       []string        `json:"notes,omitempty"`
 	Proof       string          `json:"proof"`
+	// Usage is what was asked of the vault's store, as far as records tell.
+	Usage vault.Usage `json:"usage,omitzero"`
 }
 
 func restoreCommand(s *streams) *cobra.Command {
@@ -44,6 +46,7 @@ func restoreCommand(s *streams) *cobra.Command {
 			}
 			if err := s.print(r, func(w io.Writer) {
 				fmt.Fprintf(w, "%s  %s  %s rows, %s quarantined: %s\n", r.Restore, r.Table, count(r.Rows), count(r.Quarantined), r.Verdict)
+				printUsage(w, r.Usage)
 				for _, n := range r.Notes {
 					fmt.Fprintln(w, " ", n)
 				}
@@ -107,7 +110,7 @@ func restoreTo(ctx context.Context, s *streams, site *site, cmd function.Command
 		case backup.StateDone:
 			return &restoreResult{
 				Restore: r.Restore, Backup: r.Proof.Backup, Table: cmd.To, Rows: r.Proof.Check.Target, Quarantined: r.Proof.Check.Quarantined,
-				Verdict: r.Proof.Verdict, Notes: r.Proof.Notes, Proof: vault.Restore{ID: r.Restore}.Proof(),
+				Verdict: r.Proof.Verdict, Notes: r.Proof.Notes, Proof: vault.Restore{ID: r.Restore}.Proof(), Usage: r.Proof.Usage,
 			}, nil
 		case backup.StateFailed:
 			return nil, fmt.Errorf("restore %s can't go on: %s; mend that and give the same command again", r.Restore, r.LastError)

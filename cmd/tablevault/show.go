@@ -151,6 +151,9 @@ func showCommand(s *streams) *cobra.Command {
 				line("recovery point", recoveryPoint(r.backupResult))
 				line("rows", count(r.Rows))
 				line("stored", fmt.Sprintf("%s in %d objects, of %s", size(r.Bytes), r.Objects, size(r.RawBytes)))
+				if r.Usage != (vault.Usage{}) {
+					line("requests", requests(r.Usage))
+				}
 				line("segments", fmt.Sprintf("%d, in %d parts", r.Segments, r.Parts))
 				line("digest", r.Digest)
 				line("primary key", r.Key)
@@ -250,6 +253,27 @@ func size(n int64) string {
 		f /= 1000
 	}
 	panic("unreachable")
+}
+
+// requests prints what was asked of a store.
+func requests(u vault.Usage) string {
+	var kinds []string
+	for _, k := range []struct {
+		name string
+		n    int64
+	}{{"create", u.Create}, {"open", u.Open}, {"stat", u.Stat}, {"list", u.List}, {"delete", u.Delete}} {
+		if k.n > 0 {
+			kinds = append(kinds, count(k.n)+" "+k.name)
+		}
+	}
+	return fmt.Sprintf("%s (%s), %s written, %s read", count(u.Requests()), strings.Join(kinds, ", "), size(u.Written), size(u.Read))
+}
+
+// printUsage prints below a result what it asked of the store, if that was counted.
+func printUsage(w io.Writer, u vault.Usage) {
+	if u != (vault.Usage{}) {
+		fmt.Fprintf(w, "  requests to the store: %s\n", requests(u))
+	}
 }
 
 // bar shows progress on a terminal, and nothing elsewhere.

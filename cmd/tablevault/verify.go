@@ -36,6 +36,8 @@ type verifyResult struct {
 	Differences  []vault.Difference `json:"differences,omitempty"`
 	Findings     []vault.Finding    `json:"findings,omitempty"`
 	Notes        []string           `json:"notes,omitempty"`
+	// Usage is what the verification asked of the vault's store.
+	Usage vault.Usage `json:"usage,omitzero"`
 }
 
 func verifyCommand(s *streams) *cobra.Command {
@@ -90,7 +92,7 @@ func verifyAt(ctx context.Context, site *site, cmd function.Command) (*verifyRes
 		Verdict: p.Verdict, Backup: p.Backup, Table: p.Table.String(), Against: p.Target, Depth: p.Depth, Rows: p.Check.Rows,
 		Missing: p.Check.Missing, Extra: p.Check.Extra, Changed: p.Check.Changed, Expired: p.Check.Expired,
 		Quarantined: p.Check.Quarantined, Objects: p.Check.Objects, Bytes: p.Check.Bytes, Corrupted: p.Check.Corrupted,
-		Differences: p.Check.Differences, Findings: p.Check.Findings, Notes: p.Notes,
+		Differences: p.Check.Differences, Findings: p.Check.Findings, Notes: p.Notes, Usage: p.Usage,
 	}, nil
 }
 
@@ -124,4 +126,5 @@ func (r *verifyResult) human(w io.Writer) {
 	for _, n := range r.Notes {
 		fmt.Fprintln(w, "  note:", n)
 	}
+	printUsage(w, r.Usage)
 }

@@ -34,6 +34,8 @@ type lookTotal struct {
 	RowsPerSecond  float64  `json:"rows_per_second"`
 	BytesPerSecond float64  `json:"bytes_per_second"`
 	Left           *float64 `json:"seconds_left,omitempty"`
+
+	Usage vault.Usage `json:"usage,omitzero"`
 }
 
 // runWatch looks at backups until they have ended: one by its id, or all that are
@@ -114,6 +116,7 @@ func lookAt(ctx context.Context, watchers []*backup.Watcher) (look, error) {
 		t := &l.Total
 		t.Segments, t.Done, t.Live = t.Segments+b.Segments, t.Done+b.Done, t.Live+b.Live
 		t.Rows, t.Bytes, t.Stored = t.Rows+b.Totals.Rows, t.Bytes+b.Totals.RawBytes, t.Stored+b.Totals.StoredBytes
+		t.Usage.Add(b.Usage)
 		t.RowsPerSecond, t.BytesPerSecond = t.RowsPerSecond+b.RowsPerSecond, t.BytesPerSecond+b.BytesPerSecond
 		if b.Left != nil && (t.Left == nil || *b.Left > *t.Left) {
 			t.Left = b.Left // they run side by side
@@ -151,7 +154,7 @@ func (c *screen) show(l look) error {
 	}
 	rows := make([]string, 0, len(l.Backups)+1)
 	for _, b := range l.Backups {
-		row := progressRow(b.Table+" "+string(b.Backup), b.State, b.Done, b.Segments, b.Live, b.Totals.Rows, b.Totals.StoredBytes, b.RowsPerSecond, b.BytesPerSecond, b.Left)
+		row := progressRow(b.Table+" "+string(b.Backup), b.State, b.Done, b.Segments, b.Live, b.Totals.Rows, b.Totals.StoredBytes, b.Usage.Requests(), b.RowsPerSecond, b.BytesPerSecond, b.Left)
 		if b.Pace != nil {
 			row += "; " + b.Pace.String()
 		}
@@ -162,7 +165,7 @@ func (c *screen) show(l look) error {
 	}
 	if len(l.Backups) > 1 {
 		t := l.Total
-		rows = append(rows, progressRow("in total", "", t.Done, t.Segments, t.Live, t.Rows, t.Stored, t.RowsPerSecond, t.BytesPerSecond, t.Left))
+		rows = append(rows, progressRow("in total", "", t.Done, t.Segments, t.Live, t.Rows, t.Stored, t.Usage.Requests(), t.RowsPerSecond, t.BytesPerSecond, t.Left))
 	}
 	if c.width != nil {
 		width := max(c.width(), 10)
@@ -187,7 +190,7 @@ func (c *screen) show(l look) error {
 	return err
 }
 
-func progressRow(what, state string, done, segments, live int, rows, stored int64, rowsPerSecond, bytesPerSecond float64, left *float64) string {
+func progressRow(what, state string, done, segments, live int, rows, stored, requests int64, rowsPerSecond, bytesPerSecond float64, left *float64) string {
 	row := what
 	if state != "" {
 		row += "  " + state
@@ -197,6 +200,9 @@ func progressRow(what, state string, done, segments, live int, rows, stored int6
 		row += fmt.Sprintf(", %d at work", live)
 	}
 	row += fmt.Sprintf("  %s rows, %s stored", count(rows), size(stored))
+	if requests > 0 {
+		row += fmt.Sprintf(" by %s requests", count(requests))
+	}
 	if rowsPerSecond > 0 {
 		row += fmt.Sprintf("  %s rows/s, %s/s", count(int64(rowsPerSecond)), size(int64(bytesPerSecond)))
 	}

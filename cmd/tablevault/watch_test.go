@@ -103,7 +103,8 @@ func TestWatch(t *testing.T) {
 		}
 	}
 	last := looks[len(looks)-1].Backups[0]
-	if grew < 2 || !lived || !paced || last.State != backup.StateSealed || last.Totals.Rows != 6 || last.Done != last.Segments {
+	if grew < 2 || !lived || !paced || last.State != backup.StateSealed || last.Totals.Rows != 6 || last.Done != last.Segments ||
+		last.Usage.Create < 3*last.Totals.Parts || looks[len(looks)-1].Total.Usage != last.Usage {
 		t.Errorf("%d looks, rows grew %d times, alive %t, with a rate %t, in the end %+v", len(looks), grew, lived, paced, last)
 	}
 	if code, out, _ := tablevaultRun(t, "show", "--watch", string(id), "--stack", dir); code != 0 || !strings.Contains(out, "sealed  1 of 1 segments  6 rows") {
@@ -153,10 +154,11 @@ func TestScreen(t *testing.T) {
 	out.Reset()
 	c = &screen{s: &streams{out: &out}}
 	w.Pace = &backup.Pace{Reason: vault.PacedByService, Workers: 2, ReadUnits: 100}
+	w.Usage = vault.Usage{Create: 1000, List: 7}
 	if err := c.show(look{Backups: []backup.Watched{w}}); err != nil {
 		t.Fatal(err)
 	}
-	want := "i/t b  running  1 of 4 segments, 2 at work  0 rows, 0 B stored  1,234 rows/s, 5.0 MB/s  about 1m30s left; " +
+	want := "i/t b  running  1 of 4 segments, 2 at work  0 rows, 0 B stored by 1,007 requests  1,234 rows/s, 5.0 MB/s  about 1m30s left; " +
 		"2 workers are held to 100 read units/s by the service's throttling; last error: why\n"
 	if out.String() != want {
 		t.Errorf("%q", out.String())

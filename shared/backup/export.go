@@ -247,7 +247,7 @@ func (x *export) segment(ctx context.Context, s vault.Segment, start int, claime
 		}
 		// What was read before an error is as good as any: keep it, then report.
 		slot := &vault.Slot{Segment: s.ID, Slot: len(log.slots), Start: x.reply.Start, Part: part}
-		mine, err := x.Repo.decide(ctx, names.Slot(s.ID, slot.Slot), slot)
+		mine, err := x.Repo.tell(ctx, names.Slot(s.ID, slot.Slot), slot, &slot.Usage)
 		if err != nil {
 			return errors.Join(err, readErr)
 		}

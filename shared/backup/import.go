@@ -166,7 +166,7 @@ func (i *Importer) segment(ctx context.Context, run Run, p *vault.RestorePlan, r
 		}
 		// What was written before an error is as good as any: keep it, then
 		// report.
-		mine, err := i.Repo.decide(ctx, l.restore.Log().Slot(reply.Segment, entry.Slot), entry)
+		mine, err := i.Repo.tell(ctx, l.restore.Log().Slot(reply.Segment, entry.Slot), entry, &entry.Usage)
 		if err != nil {
 			return errors.Join(broken, err)
 		}

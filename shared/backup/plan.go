@@ -214,6 +214,8 @@ type Progress struct {
 	Segments int          `json:"segments"` // those from splits included
 	Done     int          `json:"done"`
 	Totals   vault.Totals `json:"totals"` // of an ended backup
+	// Usage is what was asked of the store for an ended backup.
+	Usage vault.Usage `json:"usage,omitzero"`
 	// Live counts the segments that are being worked on, Dispatched those that
 	// this tick started, Asked those whose workers are asked to split them.
 	Live       int `json:"live"`
@@ -317,6 +319,7 @@ const looksInFlight = 8
 // up three lists, four if it has live segments, and two reads for each of these.
 func (p *Planner) survey(ctx context.Context, run Run, b vault.Backup) (*survey, error) {
 	s := &survey{backup: b, dispatch: p.dispatch(b)}
+	p.Repo.untold.take() // what was asked before is not about this backup alone
 	what := func(err error) error { return fmt.Errorf("backup %s of %s: %w", b.ID, b.Table, err) }
 	m, _, err := p.Repo.Manifest(ctx, b)
 	if err == nil {
@@ -420,7 +423,7 @@ func (p *Planner) ask(ctx context.Context, run Run, s *survey, n int) (used int,
 }
 
 func ended(m *vault.Manifest) Progress {
-	return Progress{State: string(m.State), Segments: m.Segments, Done: m.Segments, Totals: m.Totals, Manifest: m, LastError: m.Reason}
+	return Progress{State: string(m.State), Segments: m.Segments, Done: m.Segments, Totals: m.Totals, Usage: m.Usage, Manifest: m, LastError: m.Reason}
 }
 
 // rolledUp are the groups that a list shows as rolled up.
@@ -504,7 +507,7 @@ func (p *Planner) group(ctx context.Context, run Run, look *groupLook, b vault.B
 		if len(unfinished) > 0 {
 			return fmt.Errorf("%w: segment %s is marked as ended, and its log has not", vault.ErrCorrupt, unfinished[0].ID)
 		}
-		_, err = p.Repo.decide(ctx, b.Group(look.number), group)
+		_, err = p.Repo.tell(ctx, b.Group(look.number), group, &group.Usage)
 		look.over = err == nil
 		return err
 	}

@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"io/fs"
 	"reflect"
+	"sync"
 	"time"
 
 	"github.com/tablevault/tablevault/shared/object"
@@ -29,7 +30,8 @@ type Repository struct {
 	// shards: an identity serves a vault for a period, not one backup.
 	encryption vault.Encryption
 
-	twins twins
+	twins  twins
+	untold untold
 }
 
 // Store is the store that the vault is in.
@@ -72,6 +74,51 @@ func Init(ctx context.Context, store object.Store, now time.Time) (*Repository, 
 		return nil, fmt.Errorf("make the vault: %w", err)
 	}
 	return r, nil
+}
+
+// Meter has the records that are written from now on tell what was asked of the
+// store since the one before, as meter counts it, who counts for this repository
+// alone.
+func (r *Repository) Meter(meter interface{ Usage() vault.Usage }) { r.untold.meter = meter }
+
+// untold is what was asked of the store and stands in no record.
+type untold struct {
+	meter interface{ Usage() vault.Usage } // nil where nobody counts
+
+	mu   sync.Mutex
+	told vault.Usage
+}
+
+// take returns what is untold, and counts it as told.
+func (u *untold) take() vault.Usage {
+	if u.meter == nil {
+		return vault.Usage{}
+	}
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	now := u.meter.Usage()
+	since := now.Sub(u.told)
+	u.told = now
+	return since
+}
+
+// giveBack takes back what was to be told and has not been.
+func (u *untold) giveBack(since vault.Usage) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.told = u.told.Sub(since)
+}
+
+// tell decides as decide does a document that tells, in usage, of what was asked
+// of the store up to here and is untold. If another's stands, or none, it stays
+// untold.
+func (r *Repository) tell(ctx context.Context, name string, d vault.Document, usage *vault.Usage) (mine bool, err error) {
+	since := r.untold.take()
+	usage.Add(since)
+	if mine, err = r.decide(ctx, name, d); !mine {
+		r.untold.giveBack(since)
+	}
+	return mine, err
 }
 
 // read reads a document and returns the object that it stands in.

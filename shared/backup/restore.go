@@ -282,7 +282,7 @@ func (i *Importer) tick(ctx context.Context, run Run, id vault.RestoreID) (Resto
 		progress.State, progress.LastError, progress.over = StateFailed, closed.Reason, true
 		return progress, nil
 	}
-	var check vault.Check
+	var found vault.SegmentCheck // of all segments together
 	if closed == nil {
 		if done, err := i.load(ctx, run, r, p, &progress); err != nil || !done {
 			return progress, err
@@ -292,14 +292,14 @@ func (i *Importer) tick(ctx context.Context, run Run, id vault.RestoreID) (Resto
 			return progress, err
 		}
 	}
-	done, err := i.verify(ctx, run, r, p, &progress, &check)
+	done, err := i.verify(ctx, run, r, p, &progress, &found)
 	if err != nil || !done {
 		return progress, err
 	}
-	verdict := check.Verdict()
+	verdict := found.Check.Verdict()
 	if verdict != vault.OK && verdict != vault.Quarantined {
 		// The table is not handed over; its proof says why.
-		proof, err := i.prove(ctx, run, r, p, check, p.Notes)
+		proof, err := i.prove(ctx, run, r, p, &found, p.Notes)
 		if err != nil {
 			return progress, err
 		}
@@ -328,7 +328,7 @@ func (i *Importer) tick(ctx context.Context, run Run, id vault.RestoreID) (Resto
 	if progress.Waiting = waiting; err != nil || waiting != "" {
 		return progress, err
 	}
-	if proof, err = i.prove(ctx, run, r, p, check, append(slices.Clip(p.Notes), notes...)); err != nil {
+	if proof, err = i.prove(ctx, run, r, p, &found, append(slices.Clip(p.Notes), notes...)); err != nil {
 		return progress, err
 	}
 	return progress.ended(proof), nil
@@ -344,14 +344,15 @@ func (p RestoreProgress) ended(proof *vault.Proof) RestoreProgress {
 	return p
 }
 
-func (i *Importer) prove(ctx context.Context, run Run, r vault.Restore, p *vault.RestorePlan, check vault.Check, notes []string) (*vault.Proof, error) {
-	notes = append(slices.Clip(notes), replacedNotes(check.Replaced, i.Repo.replaced())...)
+func (i *Importer) prove(ctx context.Context, run Run, r vault.Restore, p *vault.RestorePlan, found *vault.SegmentCheck, notes []string) (*vault.Proof, error) {
+	notes = append(slices.Clip(notes), replacedNotes(found.Check.Replaced, i.Repo.replaced())...)
 	notes = append(notes, i.Repo.twinErrors()...)
 	proof := &vault.Proof{
 		Backup: p.Backup, Table: p.Source, Restore: p.Restore, Target: p.Target.String(), Depth: DepthRows,
-		At: run.Now().UTC(), Verdict: check.Verdict(), Manifest: p.Manifest, Check: check, Notes: notes,
+		At: run.Now().UTC(), Verdict: found.Check.Verdict(), Manifest: p.Manifest, Check: found.Check, Notes: notes,
+		Usage: found.Usage,
 	}
-	_, err := i.Repo.decide(ctx, r.Proof(), proof)
+	_, err := i.Repo.tell(ctx, r.Proof(), proof, &proof.Usage)
 	if err == nil {
 		i.Log.Info("restore proved", "restore", p.Restore, "verdict", proof.Verdict, "rows", proof.Check.Rows, "quarantined", proof.Check.Quarantined)
 	}
@@ -383,7 +384,7 @@ func (i *Importer) load(ctx context.Context, run Run, r vault.Restore, p *vault.
 
 // verify dispatches the segments that are not compared and that nobody works
 // on; when all are, it adds up what was found.
-func (i *Importer) verify(ctx context.Context, run Run, r vault.Restore, p *vault.RestorePlan, progress *RestoreProgress, check *vault.Check) (bool, error) {
+func (i *Importer) verify(ctx context.Context, run Run, r vault.Restore, p *vault.RestorePlan, progress *RestoreProgress, found *vault.SegmentCheck) (bool, error) {
 	progress.State, progress.Loaded, progress.LoadedRows = StateVerifying, len(p.Segments), progress.Rows
 	done, err := i.reported(ctx, r.Dir()+"checks/")
 	if err != nil {
@@ -412,7 +413,8 @@ func (i *Importer) verify(ctx context.Context, run Run, r vault.Restore, p *vaul
 		return false, err
 	}
 	for _, c := range checks {
-		check.Add(c.Check)
+		found.Check.Add(c.Check)
+		found.Usage.Add(c.Usage)
 	}
 	return true, nil
 }

@@ -49,6 +49,9 @@ type world struct {
 	manifest *vault.Manifest
 	// targets are the stores of further vaults, by their addresses.
 	targets map[string]object.Store
+	// ledger, if there is one, sees what each invocation asks of the store, and
+	// the records tell of it.
+	ledger *ledger
 
 	mu    sync.Mutex
 	now   time.Time
@@ -131,20 +134,28 @@ func (w *world) worked() backup.Tables {
 	return w.tables
 }
 
+// opened is the vault as an invocation of a kind opens it.
+func (w *world) opened(kind string) *backup.Repository {
+	if w.ledger == nil {
+		return w.repo
+	}
+	return w.ledger.open(w.t, kind)
+}
+
 func (w *world) planner() *backup.Planner {
-	return &backup.Planner{Repo: w.repo, Tables: w.worked(), Work: w, Log: w.log(), Now: w.clock}
+	return &backup.Planner{Repo: w.opened("plan"), Tables: w.worked(), Work: w, Log: w.log(), Now: w.clock}
 }
 
 func (w *world) exporter() *backup.Exporter {
-	return &backup.Exporter{Repo: w.repo, Tables: w.worked(), Work: w, Log: w.log()}
+	return &backup.Exporter{Repo: w.opened("export"), Tables: w.worked(), Work: w, Log: w.log()}
 }
 
 func (w *world) importer() *backup.Importer {
-	return &backup.Importer{Repo: w.repo, Tables: w.worked(), Work: w, Log: w.log()}
+	return &backup.Importer{Repo: w.opened("import"), Tables: w.worked(), Work: w, Log: w.log()}
 }
 
 func (w *world) verifier() *backup.Verifier {
-	return &backup.Verifier{Repo: w.repo, Tables: w.worked(), Log: w.log(), Now: w.clock}
+	return &backup.Verifier{Repo: w.opened("verify"), Tables: w.worked(), Log: w.log(), Now: w.clock}
 }
 
 // work carries out what is queued, and what that queues.

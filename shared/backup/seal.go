@@ -51,6 +51,7 @@ func (r *Repository) rollUp(ctx context.Context, b vault.Backup, roots []vault.S
 	work.SetLimit(statsInFlight)
 	for _, s := range group.Segments {
 		for _, slot := range s.Slots {
+			group.Usage.Add(slot.Usage)
 			if slot.Part == nil {
 				continue
 			}
@@ -233,6 +234,7 @@ func sameBounds(a, b vault.Segment) bool {
 func (r *Repository) seal(ctx context.Context, b vault.Backup, plan *vault.Plan, planObject vault.Object, now time.Time) (*vault.Manifest, error) {
 	objects := make([]vault.Object, plan.Groups())
 	proof := prover{plan: plan}
+	var usage vault.Usage
 	for g := range objects {
 		var group vault.Group
 		var err error
@@ -242,6 +244,7 @@ func (r *Repository) seal(ctx context.Context, b vault.Backup, plan *vault.Plan,
 		if err := proof.add(&group); err != nil {
 			return nil, err
 		}
+		usage.Add(group.Usage)
 	}
 	totals, count, err := proof.end()
 	if err != nil {
@@ -252,9 +255,9 @@ func (r *Repository) seal(ctx context.Context, b vault.Backup, plan *vault.Plan,
 		Plan: &planObject, Groups: objects, Totals: totals, Segments: count,
 		// Without the changes that came in during the scan, it is no instant's
 		// image.
-		Fuzzy: true, Parent: plan.Parent,
+		Fuzzy: true, Parent: plan.Parent, Usage: usage,
 	}
-	if _, err := r.decide(ctx, b.Manifest(), m); err != nil {
+	if _, err := r.tell(ctx, b.Manifest(), m, &m.Usage); err != nil {
 		return nil, err
 	}
 	return m, nil

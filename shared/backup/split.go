@@ -121,7 +121,7 @@ func (x *export) split(ctx context.Context, log *segmentLog) (bool, error) {
 	slot := &vault.Slot{
 		Segment: log.segment.ID, Slot: len(log.slots), Start: x.reply.Start, Split: &vault.Split{Closed: log.next, Children: children},
 	}
-	mine, err := x.Repo.decide(ctx, x.backup.Log().Slot(log.segment.ID, slot.Slot), slot)
+	mine, err := x.Repo.tell(ctx, x.backup.Log().Slot(log.segment.ID, slot.Slot), slot, &slot.Usage)
 	if err != nil {
 		return false, err
 	}

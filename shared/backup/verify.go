@@ -82,6 +82,7 @@ func (v *Verifier) Verify(ctx context.Context, run Run, req VerifyRequest) (*vau
 	if err != nil {
 		return nil, fmt.Errorf("verify backup %s of %s: %w", req.Backup.ID, req.Backup.Table, err)
 	}
+	proof.Usage = v.Repo.untold.take()
 	return proof, nil
 }
 
@@ -283,7 +284,7 @@ func (w *verification) segment(ctx context.Context, s *vault.SegmentLog) error {
 	}
 	var quarantined map[string]bool
 	if w.restore != nil && w.comparer != nil {
-		if quarantined, err = w.Repo.quarantined(ctx, vault.Restore{ID: w.restore.Restore}, log.segment.ID, &check); err != nil {
+		if quarantined, _, err = w.Repo.quarantined(ctx, vault.Restore{ID: w.restore.Restore}, log.segment.ID, &check); err != nil {
 			return err
 		}
 	}
@@ -351,10 +352,11 @@ func (v *Verifier) verifySegment(ctx context.Context, plan *vault.RestorePlan, r
 		return err
 	}
 	found = vault.SegmentCheck{Segment: reply.Segment}
-	quarantined, err := v.Repo.quarantined(ctx, r, reply.Segment, &found.Check)
+	quarantined, loading, err := v.Repo.quarantined(ctx, r, reply.Segment, &found.Check)
 	if err != nil {
 		return err
 	}
+	found.Usage = loading
 	comparer, err := v.Repo.newComparer(ctx, source, v.Tables, plan.Target.Table, v.Memory)
 	if err != nil {
 		return err
@@ -367,26 +369,28 @@ func (v *Verifier) verifySegment(ctx context.Context, plan *vault.RestorePlan, r
 	v.Repo.heal(ctx, source.backup)
 	found.Check.Replaced = nil
 	found.Check.Replace(v.Repo.replaced())
-	if _, err := v.Repo.decide(ctx, r.Check(reply.Segment), &found); err != nil {
+	if _, err := v.Repo.tell(ctx, r.Check(reply.Segment), &found, &found.Usage); err != nil {
 		return err
 	}
 	reply.Check, reply.Verdict = found.Check, found.Check.Verdict()
 	return nil
 }
 
-// quarantined are the keys of the rows of a segment that the service refused.
-// Those in an object that can't be read are not among them.
-func (r *Repository) quarantined(ctx context.Context, restore vault.Restore, s vault.SegmentID, check *vault.Check) (map[string]bool, error) {
-	keys := map[string]bool{}
+// quarantined are the keys of the rows of a segment that the service refused, as
+// the log of its loading tells, and what that asked of the store. Those in an
+// object that can't be read are not among them.
+func (r *Repository) quarantined(ctx context.Context, restore vault.Restore, s vault.SegmentID, check *vault.Check) (keys map[string]bool, loading vault.Usage, err error) {
+	keys = map[string]bool{}
 	for n := 0; ; n++ {
 		var entry vault.Loaded
 		_, err := r.read(ctx, restore.Log().Slot(s, n), &entry)
 		if errors.Is(err, fs.ErrNotExist) {
-			return keys, nil
+			return keys, loading, nil
 		}
 		if err != nil {
-			return nil, err
+			return nil, loading, err
 		}
+		loading.Add(entry.Usage)
 		if entry.Quarantine == nil {
 			continue
 		}
@@ -395,7 +399,7 @@ func (r *Repository) quarantined(ctx context.Context, restore vault.Restore, s v
 			check.Find(entry.Quarantine.Name, err)
 			continue
 		} else if err != nil {
-			return nil, err
+			return nil, loading, err
 		}
 		for _, row := range q.Rows {
 			keys[row.Key.String()] = true

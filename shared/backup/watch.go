@@ -28,14 +28,21 @@ type Watcher struct {
 
 	plan   *vault.Plan
 	slots  map[string]counted // by name
-	groups map[int]vault.Totals
+	groups map[int]counted
 	before sample // of the look before
 }
 
-// counted is what a watcher remembers of a slot.
+// counted is what a watcher remembers of a slot, or of a group that is rolled up.
 type counted struct {
 	group  int
 	totals vault.Totals
+	usage  vault.Usage
+}
+
+// add adds another.
+func (c *counted) add(o counted) {
+	c.totals.Add(o.totals)
+	c.usage.Add(o.usage)
 }
 
 // sample is how much had been done at an instant.
@@ -49,7 +56,8 @@ type sample struct {
 type Watched struct {
 	Backup vault.BackupID `json:"backup"`
 	Table  string         `json:"table"`
-	// Progress has, other than a tick's, the totals of what is stored so far.
+	// Progress has, other than a tick's, the totals of what is stored so far, and
+	// what that asked of the store.
 	Progress
 	Begun time.Time `json:"begun"`
 	// Rows and Bytes, as the table counts them, were stored per second since the
@@ -63,7 +71,7 @@ type Watched struct {
 
 // Watch returns a watcher of a backup.
 func (r *Repository) Watch(b vault.Backup, now func() time.Time) *Watcher {
-	return &Watcher{repo: r, backup: b, now: now, slots: map[string]counted{}, groups: map[int]vault.Totals{}}
+	return &Watcher{repo: r, backup: b, now: now, slots: map[string]counted{}, groups: map[int]counted{}}
 }
 
 // Look looks how far the backup has come. The error matches fs.ErrNotExist if it
@@ -89,9 +97,11 @@ func (w *Watcher) Look(ctx context.Context) (Watched, error) {
 	out.Progress = s.progress
 	now := sample{at: w.now()}
 	if s.plan != nil {
-		if out.Totals, err = w.stored(ctx, s.rolled); err != nil {
+		sum, err := w.stored(ctx, s.rolled)
+		if err != nil {
 			return out, fmt.Errorf("backup %s of %s: %w", w.backup.ID, w.backup.Table, err)
 		}
+		out.Totals, out.Usage = sum.totals, sum.usage
 		now.done = float64(out.Done) / math.Max(1, float64(out.Segments))
 	}
 	now.rows, now.bytes = out.Totals.Rows, out.Totals.RawBytes
@@ -115,8 +125,8 @@ const watchReads = 16
 
 // stored adds up what the parts hold that are recorded so far; rolled are the
 // groups that are rolled up.
-func (w *Watcher) stored(ctx context.Context, rolled map[int]bool) (vault.Totals, error) {
-	var sum vault.Totals
+func (w *Watcher) stored(ctx context.Context, rolled map[int]bool) (counted, error) {
+	var sum counted
 	reads, rctx := errgroup.WithContext(ctx)
 	reads.SetLimit(watchReads)
 	var mu sync.Mutex
@@ -132,7 +142,7 @@ func (w *Watcher) stored(ctx context.Context, rolled map[int]bool) (vault.Totals
 				}
 				mu.Lock()
 				defer mu.Unlock()
-				w.groups[g] = group.Totals
+				w.groups[g] = counted{g, group.Totals, group.Usage}
 				return nil
 			})
 		default:
@@ -149,10 +159,10 @@ func (w *Watcher) stored(ctx context.Context, rolled map[int]bool) (vault.Totals
 			delete(w.slots, name) // its roll-up has it
 			continue
 		}
-		sum.Add(part.totals)
+		sum.add(part)
 	}
-	for _, t := range w.groups {
-		sum.Add(t)
+	for _, group := range w.groups {
+		sum.add(group)
 	}
 	return sum, nil
 }
@@ -183,7 +193,7 @@ func (w *Watcher) group(ctx context.Context, g int, reads *errgroup.Group, mu *s
 			if _, err := w.repo.read(ctx, info.Name, &slot); err != nil {
 				return err
 			}
-			p := counted{group: g}
+			p := counted{group: g, usage: slot.Usage}
 			if slot.Part != nil {
 				p.totals.AddPart(slot.Part)
 			}

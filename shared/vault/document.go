@@ -297,6 +297,9 @@ type Slot struct {
 	Start   int       `json:"start"` // number of the start that wrote it
 	Part    *Part     `json:"part,omitempty"`
 	Split   *Split    `json:"split,omitempty"`
+	// Usage is what the worker asked of the store since its last slot, or since
+	// it began, up to where it wrote this one.
+	Usage Usage `json:"usage,omitzero"`
 }
 
 // Part says what one shard holds.
@@ -467,6 +470,8 @@ type Group struct {
 	Group    int          `json:"group"`
 	Segments []SegmentLog `json:"segments"`
 	Totals   Totals       `json:"totals"`
+	// Usage is that of the slots and of the planner's look that rolled them up.
+	Usage Usage `json:"usage,omitzero"`
 }
 
 // SegmentLog is a segment with its whole log.
@@ -520,6 +525,8 @@ type Manifest struct {
 	// ConsistentAt is the recovery point; nil in a fuzzy backup.
 	ConsistentAt *time.Time `json:"consistent_at,omitempty"`
 	Parent       *Parent    `json:"parent,omitempty"`
+	// Usage is that of the groups and of the planner's look that sealed.
+	Usage Usage `json:"usage,omitzero"`
 }
 
 func (*Manifest) doc() string { return "manifest" }

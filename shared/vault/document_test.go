@@ -61,6 +61,9 @@ func examples() map[string]Document {
 	slot := exampleSlot()
 	var totals Totals
 	totals.AddPart(slot.Part)
+	used := Usage{Create: 5, Open: 4, Stat: 3, List: 2, Delete: 1, Written: 60, Read: 50}
+	usedSlot := *slot
+	usedSlot.Usage = used
 	return map[string]Document{
 		"vault": &Header{ID: "v", Created: day, Seed: 0xfeed, Signers: []string{}},
 		"plan":  p,
@@ -95,7 +98,14 @@ func examples() map[string]Document {
 		"replaced": &SegmentCheck{Segment: "000001", Check: Check{Rows: 2, SizeOnly: 1, Replaced: []Finding{{Object: o.Name, Reason: "r"}}}},
 		"restore-also": &RestorePlan{Restore: NewRestoreID(day, "y"), Created: day, Backup: p.Backup, Manifest: o, Source: p.Table,
 			Target: p.Table, Definition: p.Definition, Also: []string{"s3://other/vault"}},
-		"check": &SegmentCheck{Segment: "000001", Check: Check{Rows: 2}},
+		"check":      &SegmentCheck{Segment: "000001", Check: Check{Rows: 2}},
+		"slot-used":  &usedSlot,
+		"group-used": &Group{Segments: []SegmentLog{{Segment: p.Segments[1], Slots: []Slot{usedSlot}}}, Totals: totals, Usage: used},
+		"manifest-used": &Manifest{Backup: p.Backup, Table: p.Table, Kind: Full, State: Sealed, Sealed: day, Plan: &o, Groups: []Object{o},
+			Totals: totals, Segments: 2, Fuzzy: true, Usage: used},
+		"loaded-used": &Loaded{Segment: "000001", Rows: 2, Last: true, Usage: used},
+		"check-used":  &SegmentCheck{Segment: "000001", Check: Check{Rows: 2}, Usage: used},
+		"proof-used":  &Proof{Backup: p.Backup, Table: p.Table, Depth: "read", At: day, Verdict: OK, Manifest: o, Usage: used},
 	}
 }
 
@@ -283,7 +293,7 @@ func TestNames(t *testing.T) {
 // TestSealing holds that every document goes through Seal and Open, for the
 // readers that it has, and that a mode which is not built in writes nothing.
 func TestSealing(t *testing.T) {
-	classes := map[string]Class{"vault": Public, "proof": Public, "answer": Public, "refused": Public, "quarantine": Data}
+	classes := map[string]Class{"vault": Public, "proof": Public, "proof-used": Public, "answer": Public, "refused": Public, "quarantine": Data}
 	for name, d := range examples() {
 		t.Run(name, func(t *testing.T) {
 			want, special := classes[name]

@@ -66,6 +66,9 @@ type Loaded struct {
 	Quarantine  *Object      `json:"quarantine,omitempty"`
 	WriteUnits  int64        `json:"write_units"`
 	Last        bool         `json:"last,omitempty"`
+	// Usage is what the worker asked of the store since its last entry, or since
+	// it began, up to where it wrote this one.
+	Usage Usage `json:"usage,omitzero"`
 }
 
 func (*Loaded) doc() string { return "loaded" }
@@ -259,6 +262,10 @@ type Proof struct {
 	// Notes say what the verdict cannot tell, and which settings of the table
 	// are not as they were.
 	Notes []string `json:"notes,omitempty"`
+	// Usage is what was asked of the store: for a restore's own proof that of its
+	// segments and of the invocation that proved, for any other that of the
+	// verification.
+	Usage Usage `json:"usage,omitzero"`
 }
 
 func (*Proof) doc() string { return "proof" }
@@ -279,6 +286,9 @@ func (p *Proof) validate() error {
 type SegmentCheck struct {
 	Segment SegmentID `json:"segment"`
 	Check   Check     `json:"check"`
+	// Usage is that of the entries by which the segment was loaded and of the
+	// worker that compared it.
+	Usage Usage `json:"usage,omitzero"`
 }
 
 func (*SegmentCheck) doc() string { return "check" }

@@ -28,35 +28,45 @@ import (
 // of the environment if it is one of S3, which the platform knows nothing of. What is asked of it is counted, and stands in
 // the last line that the invocation logs.
 func Store(ctx context.Context, inv *function.Invocation) (object.Store, error) {
-	return open(ctx, inv, inv.Env.Vault, function.KeyStore)
+	store, _, err := open(ctx, inv, inv.Env.Vault, function.KeyStore)
+	return store, err
 }
 
-func open(ctx context.Context, inv *function.Invocation, vault, counted string) (object.Store, error) {
+func open(ctx context.Context, inv *function.Invocation, vault, counted string) (object.Store, *objectmeter.Meter, error) {
 	meter := new(objectmeter.Meter)
 	inv.Count(counted, meter)
-	return address.Open(ctx, vault, address.Config{
+	store, err := address.Open(ctx, vault, address.Config{
 		Credentials: func(context.Context) (address.Credentials, error) { return address.Credentials(inv.Credentials), nil },
 		S3:          func(context.Context) (address.Credentials, error) { return address.Credentials(inv.Env.S3), nil },
 		Meter:       meter,
 	})
+	return store, meter, err
 }
 
-// Repository opens the vault.
+// Repository opens the vault. What the invocation asks of its store stands in the records that it writes.
 func Repository(ctx context.Context, inv *function.Invocation) (*backup.Repository, error) {
-	store, err := Store(ctx, inv)
-	if err != nil {
-		return nil, err
-	}
-	return backup.Open(ctx, store)
+	return repository(ctx, inv, backup.Open)
 }
 
-// NewRepository opens the vault, and makes it if there is none.
+// NewRepository opens the vault as Repository does, and makes it if there is none.
 func NewRepository(ctx context.Context, inv *function.Invocation) (*backup.Repository, error) {
-	store, err := Store(ctx, inv)
+	return repository(ctx, inv, func(ctx context.Context, store object.Store) (*backup.Repository, error) {
+		return backup.Init(ctx, store, time.Now())
+	})
+}
+
+func repository(ctx context.Context, inv *function.Invocation,
+	openIn func(context.Context, object.Store) (*backup.Repository, error)) (*backup.Repository, error) {
+	store, meter, err := open(ctx, inv, inv.Env.Vault, function.KeyStore)
 	if err != nil {
 		return nil, err
 	}
-	return backup.Init(ctx, store, time.Now())
+	repo, err := openIn(ctx, store)
+	if err != nil {
+		return nil, err
+	}
+	repo.Meter(meter)
+	return repo, nil
 }
 
 // Also has a repository read from further vaults what is damaged in its own. They are opened when that is needed.
@@ -68,7 +78,10 @@ func Also(inv *function.Invocation, repo *backup.Repository, addresses []string)
 func Twins(inv *function.Invocation, addresses []string) []backup.Twin {
 	twins := make([]backup.Twin, len(addresses))
 	for i, a := range addresses {
-		twins[i] = backup.Twin{Name: a, Open: func(ctx context.Context) (object.Store, error) { return open(ctx, inv, a, function.KeyFurther) }}
+		twins[i] = backup.Twin{Name: a, Open: func(ctx context.Context) (object.Store, error) {
+			store, _, err := open(ctx, inv, a, function.KeyFurther)
+			return store, err
+		}}
 	}
 	return twins
 }
@@ -78,7 +91,7 @@ func Further(ctx context.Context, inv *function.Invocation, address string) (obj
 	if policy.TargetKey(address) == policy.TargetKey(inv.Env.Vault) {
 		return nil, function.Permanent(fmt.Errorf("%s is the vault itself, not a further one", address))
 	}
-	store, err := open(ctx, inv, address, function.KeyFurther)
+	store, _, err := open(ctx, inv, address, function.KeyFurther)
 	if err != nil {
 		return nil, fmt.Errorf("a further vault: %w", err)
 	}
