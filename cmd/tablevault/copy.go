@@ -81,11 +81,10 @@ func runCopy(ctx context.Context, s *streams, id string, o copyOptions) (*copyRe
 	if o.from != "" {
 		total.Target = site.env.Vault
 	}
-	settings := map[string]any{"bytes_per_second": o.bandwidth, "back": o.from != ""}
+	settings := backup.CopySettings{BytesPerSecond: o.bandwidth, Back: o.from != ""}
 	bar := s.progress("copy "+id, 1)
 	defer bar.close()
-	for point := (backup.CopyPoint{}); ; {
-		settings["next"] = point
+	for {
 		if cmd.Settings, err = json.Marshal(settings); err != nil {
 			return nil, err
 		}
@@ -100,10 +99,11 @@ func runCopy(ctx context.Context, s *streams, id string, o copyOptions) (*copyRe
 		if r.Done {
 			return total, nil
 		}
+		point := settings.Next
 		if r.Next == point && r.Objects == 0 {
 			return nil, fmt.Errorf("the copy of backup %s to %s does not get beyond object %d of group %d: give the function verify more time", id, total.Target, point.Object, point.Group)
 		}
-		point = r.Next
-		bar.set(0, fmt.Sprintf("%s copied, in group %d of %d", size(total.Bytes), point.Group+1, r.Groups))
+		settings.Next = r.Next
+		bar.set(0, fmt.Sprintf("%s copied, in group %d of %d", size(total.Bytes), r.Next.Group+1, r.Groups))
 	}
 }

@@ -98,11 +98,7 @@ func verify(ctx context.Context, inv *function.Invocation, cmd function.Command)
 // segment, as much of the whole backup as there is time for; or back, to make anew
 // in this vault what is gone.
 func copyBackup(ctx context.Context, inv *function.Invocation, cmd function.Command) (any, error) {
-	var settings struct {
-		BytesPerSecond int64            `json:"bytes_per_second"`
-		Next           backup.CopyPoint `json:"next"`
-		Back           bool             `json:"back"`
-	}
+	var settings backup.CopySettings
 	if err := parts.Settings(cmd, &settings); err != nil {
 		return nil, err
 	}

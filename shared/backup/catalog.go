@@ -81,11 +81,23 @@ func namesItsOwn(b vault.Backup, m *vault.Manifest) error {
 
 // asCopied holds a manifest against the notes about copies, which are all that
 // tells its hash: nothing else names a manifest. Who may not read the notes does
-// without.
+// without. They are read once: what they say of a manifest does not change.
 func (r *Repository) asCopied(ctx context.Context, b vault.Backup, o vault.Object) error {
-	notes, err := r.Copies(ctx, b)
-	if err != nil && !corrupt(err) && !errors.Is(err, fs.ErrPermission) {
-		return err
+	r.twins.mu.Lock()
+	notes, known := r.twins.notes[b]
+	r.twins.mu.Unlock()
+	if !known {
+		var err error
+		notes, err = r.Copies(ctx, b)
+		if err != nil && !corrupt(err) && !errors.Is(err, fs.ErrPermission) {
+			return err
+		}
+		r.twins.mu.Lock()
+		if r.twins.notes == nil {
+			r.twins.notes = map[vault.Backup][]vault.CopyNote{}
+		}
+		r.twins.notes[b] = notes
+		r.twins.mu.Unlock()
 	}
 	for _, n := range notes {
 		if n.Manifest != o.SHA256 {

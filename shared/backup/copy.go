@@ -79,6 +79,16 @@ type CopyPoint struct {
 	Object int `json:"object"`
 }
 
+// CopySettings are the settings of a command to copy.
+type CopySettings struct {
+	// BytesPerSecond bounds what is sent, 0 for any number.
+	BytesPerSecond int64 `json:"bytes_per_second,omitempty"`
+	// Next is where a copy of a whole backup goes on.
+	Next CopyPoint `json:"next,omitzero"`
+	// Back copies from the target to the vault, what is gone there.
+	Back bool `json:"back,omitempty"`
+}
+
 // The bounds of copying.
 const (
 	// copiesInFlight is how many objects are on their way at a time: each takes

@@ -5,11 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"iter"
 	"path"
 	"strconv"
 	"strings"
 	"time"
 
+	"github.com/tablevault/tablevault/shared/object"
 	"github.com/tablevault/tablevault/shared/table"
 	"github.com/tablevault/tablevault/shared/vault"
 )
@@ -274,25 +276,43 @@ func (n notes) with(number int, date time.Time) notes {
 	return notes{n.count + 1, max(number, n.last), n.first}
 }
 
-// notes counts the notes of each segment of a group, in one list over prefix,
-// which is a folder of segments' folders.
+// notes counts the notes of each segment of a group.
 func (r *Repository) notes(ctx context.Context, prefix string, group int) (map[vault.SegmentID]notes, error) {
 	numbers := map[vault.SegmentID]notes{}
-	first := prefix + string(vault.NewSegmentID(group*vault.GroupSize))
-	for info, err := range r.store.List(ctx, prefix, first) {
+	for n, err := range r.inGroup(ctx, prefix, group) {
 		if err != nil {
-			return nil, fmt.Errorf("list %s: %w", prefix, err)
+			return nil, err
 		}
-		dir, file := path.Split(strings.TrimPrefix(info.Name, prefix))
-		id, err := vault.ParseSegmentID(strings.TrimSuffix(dir, "/"))
-		n, nerr := strconv.Atoi(strings.TrimSuffix(file, ".json"))
-		if err != nil || nerr != nil {
-			continue // not ours
-		}
-		if id.Group() > group {
-			break
-		}
-		numbers[id] = numbers[id].with(n, info.Modified)
+		numbers[n.segment] = numbers[n.segment].with(n.number, n.Modified)
 	}
 	return numbers, nil
+}
+
+// listed is a start, a failure or a slot of a segment, as a list shows it.
+type listed struct {
+	object.Info
+	segment vault.SegmentID
+	number  int
+}
+
+// inGroup yields the starts, failures or slots of a group's segments, in one list
+// over prefix, which is a folder of segments' folders.
+func (r *Repository) inGroup(ctx context.Context, prefix string, group int) iter.Seq2[listed, error] {
+	return func(yield func(listed, error) bool) {
+		for info, err := range r.store.List(ctx, prefix, prefix+string(vault.GroupID(group))) {
+			if err != nil {
+				yield(listed{}, fmt.Errorf("list %s: %w", prefix, err))
+				return
+			}
+			dir, file := path.Split(strings.TrimPrefix(info.Name, prefix))
+			id, err := vault.ParseSegmentID(strings.TrimSuffix(dir, "/"))
+			n, nerr := strconv.Atoi(strings.TrimSuffix(file, ".json"))
+			if err != nil || nerr != nil {
+				continue // not ours
+			}
+			if id.Group() > group || !yield(listed{info, id, n}, nil) {
+				return
+			}
+		}
+	}
 }

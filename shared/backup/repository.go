@@ -12,6 +12,7 @@ import (
 	"io/fs"
 	"reflect"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/tablevault/tablevault/shared/object"
@@ -32,6 +33,9 @@ type Repository struct {
 
 	twins  twins
 	untold untold
+	// restore is the plan of a restore that was read last, which never changes: an
+	// invocation works for one.
+	restore atomic.Pointer[vault.RestorePlan]
 }
 
 // Store is the store that the vault is in.

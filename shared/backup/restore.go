@@ -93,8 +93,12 @@ type RestoreProgress struct {
 	over bool
 }
 
-// RestorePlan reads the plan of a restore.
+// RestorePlan reads the plan of a restore, once if it is asked for again. It is
+// shared, and not to be changed.
 func (r *Repository) RestorePlan(ctx context.Context, id vault.RestoreID) (*vault.RestorePlan, error) {
+	if p := r.restore.Load(); p != nil && p.Restore == id {
+		return p, nil
+	}
 	var p vault.RestorePlan
 	_, err := r.read(ctx, vault.Restore{ID: id}.Plan(), &p)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -106,6 +110,7 @@ func (r *Repository) RestorePlan(ctx context.Context, id vault.RestoreID) (*vaul
 	if p.Restore != id {
 		return nil, fmt.Errorf("read %s: %w: it is the plan of %s", vault.Restore{ID: id}.Plan(), vault.ErrCorrupt, p.Restore)
 	}
+	r.restore.Store(&p)
 	return &p, nil
 }
 

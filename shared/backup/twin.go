@@ -31,6 +31,9 @@ type twins struct {
 	turned map[string]*turn
 	count  int
 
+	// notes are those about copies of the backups whose manifests were read.
+	notes map[vault.Backup][]vault.CopyNote
+
 	// copied is the last group's records of copies that were looked at.
 	copied     map[string]string
 	copiedName string

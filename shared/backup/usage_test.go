@@ -366,3 +366,38 @@ func TestLostSlotKeepsItsUsage(t *testing.T) {
 		t.Errorf("%d entries tell of %+v, the store saw %+v", entries, got, want)
 	}
 }
+
+// TestReadOnce: an invocation reads a restore's plan once, and the notes about
+// copies of a backup, however often it needs them.
+func TestReadOnce(t *testing.T) {
+	w := newWorld(t)
+	w.fill(definition(), 200)
+	m := w.backup(small)
+	plan := w.begin(m)
+	w.ledger = &ledger{store: w.store}
+	repo := w.ledger.open(t, "import")
+	repo.Also(backup.Twin{Name: "file:///twin", Open: func(context.Context) (object.Store, error) { return nil, errors.New("it is not needed") }})
+	if _, err := repo.RestorePlan(t.Context(), plan.Restore); err != nil {
+		t.Fatal(err)
+	}
+	i := &backup.Importer{Repo: repo, Tables: w.tables, Work: w, Log: w.log()}
+	if _, err := i.Import(t.Context(), w.run(), backup.Work{Verb: backup.VerbImport, Restore: plan.Restore, Segment: plan.Segments[0].ID}); err != nil {
+		t.Fatal(err)
+	}
+	b := vault.Backup{Table: m.Table, ID: m.Backup}
+	if _, err := repo.Latest(t.Context(), m.Table, time.Time{}); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := repo.Manifest(t.Context(), b); err != nil {
+		t.Fatal(err)
+	}
+	times := map[string]int{}
+	for _, a := range w.ledger.take("import")[0].asked {
+		times[a.what+" "+a.name]++
+	}
+	for _, once := range []string{"open " + vault.Restore{ID: plan.Restore}.Plan(), "list " + b.CopyNotes()} {
+		if times[once] != 1 {
+			t.Errorf("%s: %d times", once, times[once])
+		}
+	}
+}

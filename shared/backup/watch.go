@@ -8,7 +8,6 @@ import (
 	"io/fs"
 	"log/slog"
 	"math"
-	"strings"
 	"sync"
 	"time"
 
@@ -169,28 +168,19 @@ func (w *Watcher) stored(ctx context.Context, rolled map[int]bool) (counted, err
 
 // group reads the slots of a group that are new.
 func (w *Watcher) group(ctx context.Context, g int, reads *errgroup.Group, mu *sync.Mutex) error {
-	prefix := string(w.backup.Log()) + "slots/"
-	for info, err := range w.repo.store.List(ctx, prefix, prefix+string(vault.NewSegmentID(g*vault.GroupSize))) {
+	for n, err := range w.repo.inGroup(ctx, string(w.backup.Log())+"slots/", g) {
 		if err != nil {
-			return fmt.Errorf("list %s: %w", prefix, err)
-		}
-		name, _, _ := strings.Cut(strings.TrimPrefix(info.Name, prefix), "/")
-		id, err := vault.ParseSegmentID(name)
-		if err != nil {
-			continue // not ours
-		}
-		if id.Group() > g {
-			break
+			return err
 		}
 		mu.Lock()
-		_, known := w.slots[info.Name]
+		_, known := w.slots[n.Name]
 		mu.Unlock()
 		if known {
 			continue
 		}
 		reads.Go(func() error {
 			var slot vault.Slot
-			if _, err := w.repo.read(ctx, info.Name, &slot); err != nil {
+			if _, err := w.repo.read(ctx, n.Name, &slot); err != nil {
 				return err
 			}
 			p := counted{group: g, usage: slot.Usage}
@@ -199,7 +189,7 @@ func (w *Watcher) group(ctx context.Context, g int, reads *errgroup.Group, mu *s
 			}
 			mu.Lock()
 			defer mu.Unlock()
-			w.slots[info.Name] = p
+			w.slots[n.Name] = p
 			return nil
 		})
 	}

@@ -183,15 +183,12 @@ func (d dispatcher) Submit(ctx context.Context, w backup.Work) error {
 		Table: w.Table.String(), Backup: string(w.Backup), Restore: string(w.Restore),
 		Segment: string(w.Segment), Start: w.Start,
 	}
+	var settings any // nil for none
 	switch w.Verb {
 	case backup.VerbExport:
 		c.Kind = function.KindExport
 		if w.ReadUnits > 0 {
-			settings, err := json.Marshal(Share{w.ReadUnits})
-			if err != nil {
-				return err
-			}
-			c.Settings = settings
+			settings = Share{w.ReadUnits}
 		}
 	case backup.VerbImport:
 		c.Kind, c.Table = function.KindImport, ""
@@ -202,13 +199,19 @@ func (d dispatcher) Submit(ctx context.Context, w backup.Work) error {
 			Kind: function.KindCopy, Backup: string(w.Backup), Segment: string(w.Segment), Start: w.Start, Target: w.Target,
 		}
 		if w.Rate > 0 {
-			c.Settings = fmt.Appendf(nil, `{"bytes_per_second":%d}`, w.Rate)
+			settings = backup.CopySettings{BytesPerSecond: w.Rate}
 		}
 	case backup.VerbRestore:
 		// Its number only tells one tick's task from another's.
 		c = function.Command{Kind: function.KindRestore, Restore: string(w.Restore), Request: w.Request}
 	default:
 		return fmt.Errorf("no function does %q", w.Verb)
+	}
+	if settings != nil {
+		var err error
+		if c.Settings, err = json.Marshal(settings); err != nil {
+			return err
+		}
 	}
 	id := function.TaskID(string(w.Verb), w.Table.Path(), string(w.Backup), string(w.Restore), string(w.Segment), w.Target+w.Request, fmt.Sprint(w.Start),
 		time.Now().Unix()/max(1, int64(d.inv.Env.Redispatch/time.Second)))
