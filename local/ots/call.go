@@ -63,6 +63,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	s.working.Add(1)
 	defer s.working.Done()
 	f := frames.Get().(*frame)
+	f.scanner.Reset(nil) // what it knows is of the memory of an earlier call
 	c := &call{server: s, ctx: r.Context(), path: r.URL.Path, op: strings.TrimPrefix(r.URL.Path, "/"), header: r.Header, frame: f}
 	err := c.read(r)
 	if err == nil {

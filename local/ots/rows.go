@@ -15,7 +15,7 @@ import (
 // scanRow reads a block of exactly one row.
 func (c *call) scanRow(block []byte, row *plainbuffer.Row) *engine.Error {
 	s := &c.frame.scanner
-	s.Reset(block)
+	s.Continue(block)
 	err := s.Next(row)
 	if errors.Is(err, io.EOF) {
 		return invalid("Cell data broken, the row is missing.")

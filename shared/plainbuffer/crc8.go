@@ -43,6 +43,10 @@ func Checksum(crc byte, data []byte) byte {
 		crc = checksum8(crc, binary.LittleEndian.Uint64(data))
 		data = data[8:]
 	}
+	if len(data) >= 4 {
+		crc = checksum4(crc, binary.LittleEndian.Uint32(data))
+		data = data[4:]
+	}
 	for _, b := range data {
 		crc = tables[0][crc^b]
 	}

@@ -16,6 +16,9 @@ type Scanner struct {
 	// names remembers, per position in the row, the last name and its
 	// checksum: in most tables each row has the columns of the row before.
 	names []knownName
+	// The last timestamp and its checksum; that of 0 is 0.
+	timestamp    uint64
+	timestampCRC byte
 }
 
 type knownName struct {
@@ -39,6 +42,12 @@ func (s *Scanner) Reset(block []byte) {
 // ResetRows makes s read rows that stand one after the other without a block's
 // header. It keeps s's memory.
 func (s *Scanner) ResetRows(rows []byte) { s.reset(rows, true) }
+
+// Continue is Reset for a block beside the ones before, all of which stay as they
+// are: the names that s knows stay known.
+func (s *Scanner) Continue(block []byte) {
+	s.block, s.pos, s.bare = block, 0, false
+}
 
 func (s *Scanner) reset(block []byte, bare bool) {
 	s.block, s.pos, s.bare = block, 0, bare
@@ -247,7 +256,11 @@ func (s *Scanner) cell(pos, at int, c *Cell, rowCRC *byte) (int, error) {
 		}
 		ts := binary.LittleEndian.Uint64(b[pos+1:])
 		c.HasTimestamp, c.Timestamp = true, int64(ts)
-		crc = checksum8(crc, ts)
+		// A CRC is linear, and cells of a row mostly have one timestamp.
+		if ts != s.timestamp {
+			s.timestamp, s.timestampCRC = ts, checksum8(0, ts)
+		}
+		crc = tables[7][crc] ^ s.timestampCRC
 		pos += 9
 	}
 	// On the wire the operation comes before the timestamp, in the checksum
