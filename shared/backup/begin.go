@@ -86,7 +86,31 @@ func (i *Importer) begin(ctx context.Context, run Run, req RestoreRequest) (*vau
 	if err := i.Repo.mark(ctx, vault.Restore{ID: id}.Restoring()); err != nil {
 		return nil, err
 	}
+	if made, err := i.Repo.exists(ctx, vault.Restore{ID: id}.Created()); err != nil || made {
+		return plan, err
+	}
+	if err := i.unmarked(ctx, run, plan); err != nil {
+		return nil, err
+	}
 	return plan, i.make(ctx, plan)
+}
+
+// unmarked refuses a restore whose backup is marked for deletion, and gives it up.
+// The restore's own mark stands before it looks: prune, which marks before it
+// looks for restores, then leaves the backup alone, or is seen here. A restore that
+// has made its table has passed this.
+func (i *Importer) unmarked(ctx context.Context, run Run, p *vault.RestorePlan) error {
+	err := i.Repo.unmarked(ctx, vault.Backup{Table: p.Source, ID: p.Backup})
+	if !errors.Is(err, ErrMarked) {
+		return err
+	}
+	if _, cerr := i.GiveUp(ctx, run, p.Restore, err.Error()); cerr != nil {
+		return errors.Join(err, cerr)
+	}
+	if merr := i.Repo.mark(ctx, vault.Restore{ID: p.Restore}.Restored()); merr != nil {
+		return errors.Join(err, merr)
+	}
+	return err
 }
 
 // claim wins the target's name for a restore, or finds the restore that is to
@@ -108,6 +132,10 @@ func (i *Importer) claim(ctx context.Context, run Run, req RestoreRequest) (vaul
 			}
 		}
 		if err := i.absent(ctx, req.Target); err != nil {
+			return "", err
+		}
+		// A mark that stands already costs no claim on the target.
+		if err := i.Repo.unmarked(ctx, req.Backup); err != nil {
 			return "", err
 		}
 		c := vault.Claim{Restore: id, Backup: req.Backup.ID, At: run.Now().UTC()}
@@ -281,12 +309,9 @@ func loading(def table.Definition) table.Definition {
 	return def
 }
 
-// make makes the target, unless this restore has made it.
+// make makes the target, which this restore has not made yet.
 func (i *Importer) make(ctx context.Context, p *vault.RestorePlan) error {
 	mark := vault.Restore{ID: p.Restore}.Created()
-	if made, err := i.Repo.exists(ctx, mark); err != nil || made {
-		return err
-	}
 	want := loading(p.Definition)
 	err := i.Tables.Create(ctx, want)
 	if errors.Is(err, table.ErrExist) {

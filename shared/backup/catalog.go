@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io/fs"
 	"iter"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/tablevault/tablevault/shared/object"
@@ -162,12 +164,13 @@ func (r *Repository) FindBackup(ctx context.Context, id vault.BackupID) (vault.B
 
 // Latest is the newest sealed backup of a table whose recovery point is not
 // after at; a zero at means now. The error matches fs.ErrNotExist if there is
-// none. A backup of which the manifest is gone here and not from a twin counts.
+// none. A backup of which the manifest is gone here and not from a twin counts;
+// one that is marked for deletion does not.
 func (r *Repository) Latest(ctx context.Context, t vault.TableID, at time.Time) (*vault.Manifest, error) {
-	var newest *vault.Manifest
+	var found []*vault.Manifest
 	take := func(m *vault.Manifest) {
-		if m.State == vault.Sealed && (at.IsZero() || !m.RecoveryPoint().After(at)) && (newest == nil || m.Backup > newest.Backup) {
-			newest = m
+		if m.State == vault.Sealed && (at.IsZero() || !m.RecoveryPoint().After(at)) {
+			found = append(found, m)
 		}
 	}
 	here := map[vault.BackupID]bool{}
@@ -196,14 +199,21 @@ func (r *Repository) Latest(ctx context.Context, t vault.TableID, at time.Time) 
 			}
 		}
 	}
-	if newest == nil {
-		until := ""
-		if !at.IsZero() {
-			until = " not later than " + at.UTC().Format(time.RFC3339)
+	slices.SortFunc(found, func(a, b *vault.Manifest) int { return strings.Compare(string(b.Backup), string(a.Backup)) })
+	for _, m := range found {
+		err := r.unmarked(ctx, vault.Backup{Table: t, ID: m.Backup})
+		if err == nil {
+			return m, nil
 		}
-		return nil, fmt.Errorf("there is no sealed backup of %s%s: `tablevault list` shows what there is: %w", t, until, fs.ErrNotExist)
+		if !errors.Is(err, ErrMarked) {
+			return nil, err
+		}
 	}
-	return newest, nil
+	until := ""
+	if !at.IsZero() {
+		until = " not later than " + at.UTC().Format(time.RFC3339)
+	}
+	return nil, fmt.Errorf("there is no sealed backup of %s%s: `tablevault list` shows what there is: %w", t, until, fs.ErrNotExist)
 }
 
 // Begun is a backup that was begun, and whether a list shows it as ended:
@@ -268,10 +278,19 @@ func (r *Repository) Begun(ctx context.Context, t *vault.TableID) iter.Seq2[Begu
 }
 
 // Open yields the backups of a table, or of all tables if t is nil, that were
-// begun and that no list shows as ended.
+// begun and that no list shows as ended. One that is marked has ended, also when
+// its manifest is gone.
 func (r *Repository) Open(ctx context.Context, t *vault.TableID) iter.Seq2[vault.Backup, error] {
 	return func(yield func(vault.Backup, error) bool) {
+		marks, err := r.Marks(ctx, t)
+		if err != nil {
+			yield(vault.Backup{}, err)
+			return
+		}
 		for b, err := range r.Begun(ctx, t) {
+			if _, marked := marks[b.Backup]; marked && err == nil {
+				continue
+			}
 			if (err != nil || !b.Ended) && !yield(b.Backup, err) || err != nil {
 				return
 			}

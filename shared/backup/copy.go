@@ -284,10 +284,17 @@ func (c *Copier) begin(ctx context.Context, run Run, b vault.Backup, bytesPerSec
 	if m.State != vault.Sealed {
 		return nil, fmt.Errorf("%w: it was given up: %s", vault.ErrCorrupt, m.Reason)
 	}
+	if err := c.Repo.unmarked(ctx, b); err != nil {
+		return nil, err
+	}
 	reply.Groups = len(m.Groups)
 	s := &copying{Copier: c, run: run, backup: b, manifest: m, named: named, reply: reply, rate: bytesPerSecond, target: in(c.To)}
 	s.target.encryption = c.Repo.encryption
 	s.streams = semaphore.NewWeighted(s.inFlight())
+	// The target may delete by a retention of its own.
+	if err := s.target.unmarked(ctx, b); err != nil {
+		return nil, fmt.Errorf("in the target: %w", err)
+	}
 	if bytesPerSecond > 0 {
 		s.limit = rate.NewLimiter(rate.Limit(bytesPerSecond), copyChunk)
 	}
@@ -658,6 +665,10 @@ func (s *copying) finish(ctx context.Context) error {
 	if sum != s.manifest.Totals {
 		return fmt.Errorf("%w: %s says %d rows in %d objects, its groups have %d in %d, or other sums", vault.ErrCorrupt, s.named.Name,
 			s.manifest.Totals.Rows, s.manifest.Totals.Objects, sum.Rows, sum.Objects)
+	}
+	// What was there when the copy began may go meanwhile.
+	if err := s.target.unmarked(ctx, s.backup); err != nil {
+		return fmt.Errorf("in the target: %w", err)
 	}
 	if _, err := s.document(ctx, s.named); err != nil {
 		return err

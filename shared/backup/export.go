@@ -185,7 +185,7 @@ func (x *export) one(ctx context.Context, s vault.Segment, start int, claimed bo
 func permanent(err error) bool {
 	for _, mark := range []error{
 		table.ErrNotExist, table.ErrExist, table.ErrPermission, table.ErrInvalid, fs.ErrPermission, vault.ErrVersion, vault.ErrCorrupt,
-		errSchema, errStarts, errIdle,
+		errSchema, errStarts, errIdle, ErrMarked,
 	} {
 		if errors.Is(err, mark) {
 			return true

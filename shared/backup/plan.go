@@ -131,6 +131,9 @@ func (p *Planner) Plan(ctx context.Context, req PlanRequest) (*vault.Plan, error
 			plan.Workers = min(plan.Workers, p.Workers)
 		}
 	}
+	if err := p.Repo.unmarked(ctx, b); err != nil {
+		return nil, fmt.Errorf("plan %s: %w", req.Table, err)
+	}
 	if err := p.Repo.mark(ctx, vault.Opened(b.Table, b.ID)); err != nil {
 		return nil, fmt.Errorf("plan %s: %w", req.Table, err)
 	}
@@ -327,6 +330,10 @@ func (p *Planner) survey(ctx context.Context, run Run, b vault.Backup) (*survey,
 		return s, nil
 	}
 	if !errors.Is(err, fs.ErrNotExist) {
+		return s, what(err)
+	}
+	// Its manifest may be gone because all of it goes.
+	if err := p.Repo.unmarked(ctx, b); err != nil {
 		return s, what(err)
 	}
 	plan, planObject, err := p.Repo.Plan(ctx, b)

@@ -175,6 +175,14 @@ func (s *sweep) list(ctx context.Context, name string) ([]string, error) {
 // open reads from the names of all backups how far the rules have come, and
 // looks at those that have not ended.
 func (s *sweep) open(ctx context.Context) error {
+	marks, err := s.Repo.Marks(ctx, nil)
+	if err != nil {
+		return err
+	}
+	// What is being deleted was begun once, and nothing is to be done about it.
+	for b := range marks {
+		s.ruleOf(b)
+	}
 	for b, err := range s.Repo.Begun(ctx, nil) {
 		if err != nil {
 			return err
@@ -182,13 +190,9 @@ func (s *sweep) open(ctx context.Context) error {
 		if n := len(s.known); n == 0 || s.known[n-1] != b.Table {
 			s.known = append(s.known, b.Table)
 		}
-		var of *policy.Rule
-		for i := range s.Policy.Rules {
-			if r := &s.Policy.Rules[i]; b.Table.Region == s.Region && r.Match(b.Table.Instance, b.Table.Table) && r.Backup(b.Table, b.ID.Time()) == b.Backup {
-				of = r
-				// In the order of their names the last is the newest.
-				s.last[position{r.Name, b.Table}] = b.ID.Time()
-			}
+		of := s.ruleOf(b.Backup)
+		if _, marked := marks[b.Backup]; marked {
+			continue
 		}
 		if !b.Ended {
 			s.look(ctx, b.Backup, of, false)
@@ -198,6 +202,22 @@ func (s *sweep) open(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// ruleOf is the rule that has made a backup, nil if none has, and remembers how
+// far the rule has come.
+func (s *sweep) ruleOf(b vault.Backup) (of *policy.Rule) {
+	for i := range s.Policy.Rules {
+		r := &s.Policy.Rules[i]
+		if !r.Made(s.Region, b) {
+			continue
+		}
+		of = r
+		if at := (position{r.Name, b.Table}); b.ID.Time().After(s.last[at]) {
+			s.last[at] = b.ID.Time()
+		}
+	}
+	return of
 }
 
 // look surveys a backup and remembers what it found.

@@ -95,6 +95,20 @@ func (v *Verifier) verify(ctx context.Context, run Run, req VerifyRequest) (*vau
 		}
 		req.Backup = vault.Backup{Table: restore.Source, ID: restore.Backup}
 	}
+	// A restore that has not ended holds its backup.
+	held := restore != nil
+	if held {
+		if _, err := v.Repo.RestoreProof(ctx, req.Restore); err == nil {
+			held = false
+		} else if !errors.Is(err, fs.ErrNotExist) {
+			return nil, err
+		}
+	}
+	if !held {
+		if err := v.Repo.unmarked(ctx, req.Backup); err != nil {
+			return nil, err
+		}
+	}
 	manifest, o, err := v.Repo.Manifest(ctx, req.Backup)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("it is not sealed, or not in this vault: `tablevault list` shows those that are: %w", err)
@@ -163,6 +177,9 @@ func (v *Verifier) compare(ctx context.Context, run Run, b vault.Backup, store o
 		return nil, fmt.Errorf("it is not sealed, or not in this vault: `tablevault list` shows those that are: %w", err)
 	}
 	if err != nil {
+		return nil, err
+	}
+	if err := v.Repo.unmarked(ctx, b); err != nil {
 		return nil, err
 	}
 	other, err := Open(ctx, store)

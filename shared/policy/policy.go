@@ -159,6 +159,11 @@ func (r *Rule) Backup(t vault.TableID, due time.Time) vault.Backup {
 	return vault.Backup{Table: t, ID: vault.NewBackupID(due, r.Trigger(), t.Path(), string(r.Kind))}
 }
 
+// Made says whether a backup is one that the rule makes for a table of a region.
+func (r *Rule) Made(region string, b vault.Backup) bool {
+	return b.Table.Region == region && r.Match(b.Table.Instance, b.Table.Table) && r.Backup(b.Table, b.ID.Time()) == b
+}
+
 // Instances are the instances that the rule's patterns name, in their order.
 func (r *Rule) Instances() []string {
 	var names []string

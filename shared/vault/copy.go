@@ -84,7 +84,7 @@ const (
 
 // Copied is the name of a record of a group that was copied into a vault.
 func (b Backup) Copied(group, record int) string {
-	return fmt.Sprintf("%s%s/%s/%06d/%06d.json", CopiesPrefix, b.Table.Path(), b.ID, group, record)
+	return fmt.Sprintf("%s%06d/%06d.json", b.Copies(), group, record)
 }
 
 // CopyNotes begins the names of the notes about a backup's copies.

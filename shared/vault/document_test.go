@@ -89,6 +89,7 @@ func examples() map[string]Document {
 		"answer": &Answer{Request: "requests/a.json", At: day, OK: true, Restore: NewRestoreID(day, "x"), Backup: p.Backup, Table: "prod/orders",
 			Target: "prod/copy", Rows: 2, Verdict: OK, Proof: "x", Notes: []string{"n"}},
 		"refused": &Answer{Request: "requests/a.json", At: day, Error: "e"},
+		"mark":    &Mark{Backup: p.Backup, Table: p.Table, At: day, Command: "0.1.0", Reason: "older than 72 hours"},
 		"ask":     &Ask{Segment: "000001.02", Children: 8, At: day},
 		"copied": &Copied{Backup: p.Backup, Table: p.Table, Group: 1, Record: 2, Manifest: slot.Part.Shard.SHA256,
 			Objects: []Object{slot.Part.Shard, slot.Part.Index}, Last: true},
@@ -180,8 +181,9 @@ func TestDecodeIsStrict(t *testing.T) {
 	}
 }
 
-// TestCopiesAreStrict changes one thing at a time in the records of copies.
-func TestCopiesAreStrict(t *testing.T) {
+// TestRecordsAreStrict changes one thing at a time in the records of copies and in
+// marks.
+func TestRecordsAreStrict(t *testing.T) {
 	sha := exampleSlot().Part.Shard.SHA256
 	for _, c := range []struct{ document, from, to string }{
 		{"copied", `"backup":"2026`, `"backup":"x2026`},
@@ -194,6 +196,10 @@ func TestCopiesAreStrict(t *testing.T) {
 		{"copy-note", `"target":"s3://other/vault"`, `"target":""`},
 		{"copy-note", `"manifest":"` + sha, `"manifest":"` + sha[1:]},
 		{"copy-note", `"bytes"`, `"byte"`},
+		{"mark", `"backup":"2026`, `"backup":"x2026`},
+		{"mark", `"table":"local/prod/orders",`, ``},
+		{"mark", `"table":"local/prod/orders"`, `"table":"prod/orders"`},
+		{"mark", `"reason"`, `"reasons"`},
 	} {
 		d := examples()[c.document]
 		data, err := Encode(d)
@@ -281,6 +287,24 @@ func TestNames(t *testing.T) {
 		}
 		if _, _, ok := ParseShard(bad); ok {
 			t.Errorf("%q parses as a shard", bad)
+		}
+	}
+	for _, gone := range []bool{false, true} {
+		name := map[bool]string{false: b.Mark(), true: b.Gone()}[gone]
+		if back, is, ok := ParseMark(name); !ok || back != b || is != gone {
+			t.Errorf("%s parses to %v %v %v", name, back, is, ok)
+		}
+	}
+	copying := b.Copying("0a1b").Start("000000", 3)
+	if back, target, ok := ParseCopying(copying); !ok || back != b || target != "0a1b" {
+		t.Errorf("%s parses to %v %v %v", copying, back, target, ok)
+	}
+	for _, bad := range []string{"", b.Manifest(), b.Plan(), ClockPrefix + "0a1b", MarkPrefix + string(b.ID) + ".json", "x/" + b.Mark(), b.Mark() + ".json", strings.TrimSuffix(b.Mark(), ".json"), b.CopyNotes()} {
+		if _, _, ok := ParseMark(bad); ok {
+			t.Errorf("%q parses as a mark", bad)
+		}
+		if _, _, ok := ParseCopying(bad); ok {
+			t.Errorf("%q parses as one that reports a copy", bad)
 		}
 	}
 	for _, bad := range []string{"", "1", "000001.", "000001.1", "000001/.."} {

@@ -1,0 +1,83 @@
+package vault
+
+import (
+	"errors"
+	"strings"
+	"time"
+)
+
+// Mark says that a backup is to be deleted. It stands before anything of the
+// backup goes and until long after all of it is gone; as long as it does, the
+// backup is no recovery point, whatever its manifest says.
+type Mark struct {
+	Backup  BackupID  `json:"backup"`
+	Table   TableID   `json:"table"`
+	At      time.Time `json:"at"`
+	Command string    `json:"command"` // version of the command that marked
+	// Reason says why its time is over.
+	Reason string `json:"reason"`
+}
+
+func (*Mark) doc() string { return "mark" }
+
+func (m *Mark) validate() error {
+	if _, err := ParseBackupID(string(m.Backup)); err != nil {
+		return err
+	}
+	if m.Table == (TableID{}) {
+		return errors.New("no table")
+	}
+	return nil
+}
+
+// MarkPrefix begins the names of all marks. Before them stand ClockPrefix's: an
+// object there is made and removed to learn the store's date.
+const (
+	MarkPrefix  = "marks/"
+	ClockPrefix = MarkPrefix + "clock/"
+)
+
+const (
+	markSuffix = ".json"
+	goneSuffix = ".gone"
+)
+
+// Mark is the name of the backup's mark.
+func (b Backup) Mark() string { return MarkPrefix + b.Table.Path() + "/" + string(b.ID) + markSuffix }
+
+// Gone is the name, beside the backup's mark, of an empty object that says since
+// when nothing of the backup is left.
+func (b Backup) Gone() string { return MarkPrefix + b.Table.Path() + "/" + string(b.ID) + goneSuffix }
+
+// ParseMark is the inverse of Mark, and of Gone, with gone set.
+func ParseMark(name string) (b Backup, gone, ok bool) {
+	rest, found := strings.CutPrefix(name, MarkPrefix)
+	base, marked := strings.CutSuffix(rest, markSuffix)
+	if !marked {
+		base, gone = strings.CutSuffix(rest, goneSuffix)
+	}
+	parts := strings.Split(base, "/")
+	if !found || !marked && !gone || len(parts) != 4 || !idForm.MatchString(parts[3]) {
+		return Backup{}, false, false
+	}
+	return Backup{Table: TableID{parts[0], parts[1], parts[2]}, ID: BackupID(parts[3])}, gone, true
+}
+
+// Copies begins the names of the records of a backup that was copied into a
+// vault.
+func (b Backup) Copies() string { return CopiesPrefix + b.Table.Path() + "/" + string(b.ID) + "/" }
+
+// ParseCopying finds out to which backup, and to which target, an object belongs
+// by which copies are reported.
+func ParseCopying(name string) (b Backup, target string, ok bool) {
+	rest, found := strings.CutPrefix(name, CopyingPrefix)
+	parts := strings.SplitN(rest, "/", 6)
+	if !found || len(parts) != 6 || !idForm.MatchString(parts[3]) {
+		return Backup{}, "", false
+	}
+	return Backup{Table: TableID{parts[0], parts[1], parts[2]}, ID: BackupID(parts[3])}, parts[4], true
+}
+
+// Copyings begins the names of the objects by which all copies of the backup are
+// reported.
+func (b Backup) Copyings() string { return CopyingPrefix + b.Table.Path() + "/" + string(b.ID) + "/" }
