@@ -46,10 +46,12 @@ type job struct {
 	tables *tablestore.TableStoreClient
 	invoke *function.Invoker
 	store  object.Store
-	limit  time.Duration // of a step
-	n      int           // makes names
-	base   vault.BackupID
-	hour   time.Time // of the next tick by the timer
+	// further is the address of the vault to which the policy wants backups copied.
+	further string
+	limit   time.Duration // of a step
+	n       int           // makes names
+	base    vault.BackupID
+	hour    time.Time // of the next tick by the timer
 	// exporting is the table whose segments were last handed to a worker.
 	exporting atomic.Pointer[string]
 }
@@ -76,7 +78,7 @@ var steps = []step{
 	{"a request that an event tells of", func(j *job, ctx context.Context) error { return j.request(ctx, ".restore.json", false) }},
 	{"a request that a tick finds", func(j *job, ctx context.Context) error { return j.request(ctx, ".json", true) }},
 	{"a backup that the policy wants", (*job).policyStep},
-	{"a backup is copied to a further vault", (*job).copyStep},
+	{"a backup is copied to a further vault, and compared", (*job).copyStep},
 }
 
 func beginJob(t *testing.T) *job {
@@ -135,11 +137,11 @@ func beginJob(t *testing.T) *job {
 		}
 	})
 	j.Stack, j.invoke = s, caller(t, s)
-	if err := s.OSS.CreateBucket("copies", oss.BucketConfig{}); err != nil {
+	if err := s.OSS.CreateBucket("copies", oss.BucketConfig{RetentionDays: 1}); err != nil {
 		t.Fatal(err)
 	}
-	further := s.OSS.Address("copies", "vault") + "&part_size=1"
-	if err := os.WriteFile(file, []byte(policy+"destinations: "+further+"\n"), 0o600); err != nil {
+	j.further = s.OSS.Address("copies", "vault") + "&retention=1d&part_size=1"
+	if err := os.WriteFile(file, []byte(policy+"destinations: "+j.further+"\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	for role, p := range roles(t) {
@@ -559,7 +561,8 @@ func (j *job) policyStep(ctx context.Context) error {
 }
 
 // copyStep makes a backup that is due, which the policy wants copied. The id of an
-// upload there is lost, then an upload breaks off, and the copy comes all the same.
+// upload there is lost, then an upload breaks off, and the copy comes all the same,
+// and is what was copied.
 func (j *job) copyStep(ctx context.Context) (err error) {
 	name := j.name("due")
 	if err := j.make(name, 3, 700_000); err != nil {
@@ -586,12 +589,23 @@ func (j *job) copyStep(ctx context.Context) (err error) {
 			err = fmt.Errorf("%d uploads are left behind, %v", n, failed)
 		}
 	}()
-	return j.ticking(ctx, "the note that the copy is complete", func() (bool, error) {
-		for _, err := range j.store.List(ctx, vault.CopyNotesPrefix+t.Path()+"/", "") {
+	var copied vault.BackupID
+	err = j.ticking(ctx, "the note that the copy is complete", func() (bool, error) {
+		for note, err := range j.store.List(ctx, vault.CopyNotesPrefix+t.Path()+"/", "") {
+			b, _, _ := vault.ParseCopyNote(note.Name)
+			copied = b.ID
 			return err == nil, err
 		}
 		return false, nil
 	})
+	if err != nil {
+		return err
+	}
+	p, err := ask(ctx, j, function.Command{Kind: function.KindVerify, Backup: string(copied), Target: j.further}, func(vault.Proof) bool { return true })
+	if err == nil && p.Verdict != vault.OK {
+		err = fmt.Errorf("the copy: verdict %s", p.Verdict)
+	}
+	return err
 }
 
 // do does a step.
@@ -611,7 +625,7 @@ func roles(t *testing.T) map[string]*ram.Policy {
 	for _, name := range []string{"plan", "export", "import", "verify", "trigger"} {
 		names := []string{name}
 		if name == "verify" {
-			names = append(names, "copy")
+			names = append(names, "further-verify")
 		}
 		var all struct {
 			Version   string
@@ -748,10 +762,12 @@ func spare(role string, g ram.Grant) string {
 // deliveries die or come twice would not end well. Not every run asks for each of
 // them.
 var spared = map[string]string{
-	"export oss:ListObjects acs:oss:*:*:tablevault":              "a worker that can't see what nobody has begun fails when its own segment is done; ticks have the rest begun",
-	"plan oss:GetObject acs:oss:*:*:tablevault/vault/copying/*":  "a copy whose worker died is begun anew by who reads its notes",
-	"import oss:GetObject acs:oss:*:*:tablevault/vault/copied/*": "where an object is damaged, the notes tell which vault has another",
-	"verify oss:GetObject acs:oss:*:*:tablevault/vault/copied/*": "the note of another delivery is read back and obeyed",
+	"export oss:ListObjects acs:oss:*:*:tablevault":                   "a worker that can't see what nobody has begun fails when its own segment is done; ticks have the rest begun",
+	"plan oss:GetObject acs:oss:*:*:tablevault/vault/copying/*":       "a copy whose worker died is begun anew by who reads its notes",
+	"import oss:GetObject acs:oss:*:*:tablevault/vault/copied/*":      "where an object is damaged, the notes tell which vault has another",
+	"verify fc:InvokeFunction acs:fc:*:*:functions/tablevault-verify": "a copy that its time limit ends is gone on with by ticks",
+	"verify oss:GetObject acs:oss:*:*:tablevault/vault/copies/*":      "a vault that was a copy, from a store with other checksums, knows there how its objects came",
+	"verify oss:GetObject acs:oss:*:*:tablevault/vault/copied/*":      "the note of another delivery is read back and obeyed",
 }
 
 // TestNobodyHarms holds keys of the functions' roles in a thief's hand: together
