@@ -120,7 +120,9 @@ type export struct {
 	margin   margin
 	pace     *pacer
 	ask      asking
-	picker   picker
+	worker   worker
+	// children are the segments that this invocation has split off.
+	children map[vault.SegmentID]vault.Segment
 	open     int // lanes of the part that was read last
 	reply    ExportReply
 }
@@ -148,25 +150,43 @@ func (x *export) all(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("%s: %w", what, err)
 	}
+	x.worker = worker{
+		repo: x.Repo, log: log, run: &x.run, groups: x.plan.Groups(), planned: x.planned, submit: x.submit, what: x.what, most: x.MaxStarts,
+	}
 	if err := x.one(ctx, s, x.work.Start, false); err != nil {
 		return err
 	}
 	if x.reply.Superseded && x.work.ReadUnits > 0 {
 		return nil // one worker more would read beyond the table's budget
 	}
-	for {
-		next, err := x.pick(ctx, s)
-		if err != nil {
-			return fmt.Errorf("%s: find another segment: %w", x.what(s.ID), err)
+	err = x.worker.goOn(ctx, s.ID, func(ctx context.Context, id vault.SegmentID) error {
+		s, split := x.children[id]
+		if !split {
+			var err error
+			if s, err = x.Repo.findSegment(ctx, x.plan, log, id); err != nil {
+				return fmt.Errorf("%s: %w", x.what(id), err)
+			}
 		}
-		if next == nil {
-			return nil
-		}
-		s = *next
-		if err := x.one(ctx, s, 0, true); err != nil {
-			return err
-		}
+		return x.one(ctx, s, 0, true)
+	})
+	x.reply.Continued = x.worker.over
+	return err
+}
+
+// planned are the segments of a group as they were planned.
+func (x *export) planned(group int) []vault.SegmentID {
+	all := x.plan.Segments[group*vault.GroupSize : min((group+1)*vault.GroupSize, len(x.plan.Segments))]
+	ids := make([]vault.SegmentID, len(all))
+	for i := range all {
+		ids[i] = all[i].ID
 	}
+	return ids
+}
+
+func (x *export) submit(ctx context.Context, s vault.SegmentID, start int) error {
+	next := x.work
+	next.Segment, next.Start = s, start
+	return x.Work.Submit(ctx, next)
 }
 
 // one works on a segment, whose start may be claimed already, and notes what goes
@@ -216,7 +236,9 @@ func (x *export) segment(ctx context.Context, s vault.Segment, start int, claime
 	}
 	idle := 0
 	if !claimed {
-		if idle, err = x.begin(ctx, log, start); err != nil || x.reply.Superseded {
+		b, err := x.worker.begin(ctx, s.ID, start, len(log.slots))
+		x.reply.Start, x.reply.Superseded, idle = b.start, b.superseded, b.idle
+		if err != nil || b.superseded {
 			return err
 		}
 	}
@@ -231,14 +253,14 @@ func (x *export) segment(ctx context.Context, s vault.Segment, start int, claime
 		// becomes of the split.
 		if parts > 0 {
 			if x.run.stopping() {
-				return x.handOver(ctx, s.ID)
+				return x.worker.handOver(ctx, s.ID, x.reply.Start)
 			}
 			split, err := x.splitIfAsked(ctx, log)
 			if err != nil || split {
 				return err
 			}
 			if x.run.stopping() {
-				return x.handOver(ctx, s.ID)
+				return x.worker.handOver(ctx, s.ID, x.reply.Start)
 			}
 		}
 		part, readErr := x.part(ctx, log)
@@ -273,60 +295,6 @@ func (x *export) segment(ctx context.Context, s vault.Segment, start int, claime
 	return x.end(ctx, log)
 }
 
-// begin notes the start of a segment, under the first number that is free. It
-// returns how many starts before it came to nothing, and refuses after too many. A
-// second delivery of a start, or a late one, gives way to the worker that has it,
-// which may be one that found the segment by itself; the retry of a delivery that
-// failed does not, since the note may be its own.
-func (x *export) begin(ctx context.Context, log *segmentLog, start int) (idle int, err error) {
-	names, s := x.backup.Log(), log.segment.ID
-	if idle, err = x.Repo.idle(ctx, names, s, start, len(log.slots)); err != nil {
-		return 0, err
-	}
-	n := vault.Note{Segment: s, Start: start, Slot: len(log.slots), Idle: idle}
-	if idle >= maxIdle {
-		n.Idle = 0 // whoever has it started nevertheless gives it as many tries
-	}
-	mine, err := x.Repo.claim(ctx, names, n, x.run)
-	if err == nil && !mine && x.run.Retry == 0 {
-		x.reply.Superseded, err = x.Repo.atWork(ctx, names, s, start, x.run)
-	}
-	if err != nil || x.reply.Superseded {
-		return 0, err
-	}
-	if !mine {
-		n.Start++
-		if n.Start, err = x.Repo.begin(ctx, names, n, x.run); err != nil {
-			return 0, err
-		}
-	}
-	x.reply.Start = n.Start
-	if idle >= maxIdle {
-		return 0, fmt.Errorf("%w: %d in a row have died with %d parts stored, the last as start %d; look at the function's log for its end, and give it more memory or time",
-			errIdle, idle, len(log.slots), start-1)
-	}
-	return idle, nil
-}
-
-// handOver lets another invocation go on with the segment.
-func (x *export) handOver(ctx context.Context, s vault.SegmentID) error {
-	most := cmp.Or(x.MaxStarts, MaxStarts)
-	if x.reply.Start+1 >= most {
-		return fmt.Errorf("%w: %d, and the segment has not ended; give the function more time or plan smaller segments", errStarts, most)
-	}
-	if err := x.submit(ctx, s, x.reply.Start+1); err != nil {
-		return fmt.Errorf("continue: %w", err)
-	}
-	x.reply.Continued = true
-	return nil
-}
-
-func (x *export) submit(ctx context.Context, s vault.SegmentID, start int) error {
-	next := x.work
-	next.Segment, next.Start = s, start
-	return x.Work.Submit(ctx, next)
-}
-
 // end marks a segment as ended, and has what it was split into worked on.
 func (x *export) end(ctx context.Context, log *segmentLog) error {
 	if log.split == nil {
@@ -338,14 +306,20 @@ func (x *export) end(ctx context.Context, log *segmentLog) error {
 	}
 	// This worker goes on with the first, unless somebody has it. Those for which no
 	// worker is planned wait for one that is done, or for the planner.
-	x.picker.children = children
-	mine, err := x.Repo.claim(ctx, x.backup.Log(), vault.Note{Segment: children[0].ID}, x.run)
+	ids := make([]vault.SegmentID, len(children))
+	x.children = make(map[vault.SegmentID]vault.Segment, len(children))
+	for i, c := range children {
+		ids[i], x.children[c.ID] = c.ID, c
+	}
+	mine, err := x.Repo.claim(ctx, x.backup.Log(), vault.Note{Segment: ids[0]}, x.run)
 	if err != nil {
 		return err
 	}
+	next := vault.SegmentID("")
 	if mine {
-		x.picker.next = &children[0]
+		next = ids[0]
 	}
+	x.worker.split(ids, next)
 	var a vault.Ask
 	if _, err := x.Repo.read(ctx, x.backup.Log().Ask(log.segment.ID), &a); err != nil {
 		return err

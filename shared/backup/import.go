@@ -1,6 +1,7 @@
 package backup
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -14,14 +15,19 @@ import (
 // ImportReply is what one invocation came to.
 type ImportReply struct {
 	Restore vault.RestoreID `json:"restore"`
+	// Segment is the one that was worked on last, Start the number of its start,
+	// Ended counts those that the invocation brought to their ends.
 	Segment vault.SegmentID `json:"segment"`
 	Start   int             `json:"start"`
+	Ended   int             `json:"ended"`
 	// Rows were written, Quarantined refused for good.
 	Rows        int64 `json:"rows"`
 	Bytes       int64 `json:"bytes"`
 	Quarantined int64 `json:"quarantined"`
 	WriteUnits  int64 `json:"write_units"`
-	// Done says that the segment is loaded, Continued that another invocation
+	// Pace is what held the last entry back.
+	Pace *vault.Pace `json:"pace,omitempty"`
+	// Done says that the last segment is loaded, Continued that another invocation
 	// goes on, Superseded that another one already does, Closed that the restore
 	// is over and nothing was written after that.
 	Done       bool `json:"done"`
@@ -60,45 +66,100 @@ const (
 // until run says stop; then it hands over to the next start. A part of the work
 // is done when its slot exists; rows that were written without one are written
 // again by whoever goes on, to the same effect.
+//
+// Like an export, a worker that is done with its segment goes on with others that
+// nobody has begun, for as long as there is time and the restore is open.
 func (i *Importer) Import(ctx context.Context, run Run, w Work) (ImportReply, error) {
-	reply := ImportReply{Restore: w.Restore, Segment: w.Segment, Start: w.Start}
-	what := fmt.Sprintf("import segment %s of restore %s", w.Segment, w.Restore)
-	r := vault.Restore{ID: w.Restore}
-	plan, err := i.Repo.RestorePlan(ctx, w.Restore)
-	if err != nil {
-		return reply, fmt.Errorf("%s: %w", what, err)
-	}
-	what = fmt.Sprintf("import segment %s of backup %s into %s", w.Segment, plan.Backup, plan.Target)
-	// The start is noted before anything is looked at: whoever closes the
-	// restore either sees the note, and waits, or has closed it before, and is
-	// seen.
-	if reply.Start, err = i.Repo.begin(ctx, r.Log(), vault.Note{Segment: w.Segment, Start: w.Start}, run); err != nil {
-		return reply, fmt.Errorf("%s: %w", what, err)
-	}
-	err = i.segment(ctx, run, plan, &reply)
-	reply.Replaced = i.Repo.replaced()
-	for _, f := range reply.Replaced {
+	x := &importing{Importer: i, run: run, work: w, restore: vault.Restore{ID: w.Restore}, pace: newPacer(0)}
+	x.pace.writes = true
+	x.reply = ImportReply{Restore: w.Restore, Segment: w.Segment, Start: w.Start}
+	err := x.all(ctx)
+	x.reply.Replaced = i.Repo.replaced()
+	for _, f := range x.reply.Replaced {
 		i.Log.Warn("damaged in the vault", "object", f.Object, "reason", f.Reason)
 	}
+	return x.reply, err
+}
+
+// importing is an invocation of an importer.
+type importing struct {
+	*Importer
+	run     Run
+	work    Work
+	restore vault.Restore
+	plan    *vault.RestorePlan
+	worker  worker
+	pace    *pacer
+	reply   ImportReply
+
+	// What was read of the backup, nil before the first segment: its manifest and
+	// plan, and the roll-up of the group that was worked on last.
+	source *restoreSource
+	rolled *vault.Group
+	// Memory that is kept from segment to segment.
+	memory  int64
+	writers []*blockWriter
+	free    chan *shard.Rows // as many as there are writers, and one that is being read
+	// updates is set when the service has refused to put several versions of a
+	// column: from then on, such rows are updated at once.
+	updates atomic.Bool
+}
+
+func (x *importing) what(s vault.SegmentID) string {
+	if x.plan == nil {
+		return fmt.Sprintf("import segment %s of restore %s", s, x.restore.ID)
+	}
+	return fmt.Sprintf("import segment %s of backup %s into %s", s, x.plan.Backup, x.plan.Target)
+}
+
+// all works on the segment of the command, and on what it finds after it.
+func (x *importing) all(ctx context.Context) (err error) {
+	if x.plan, err = x.Repo.RestorePlan(ctx, x.work.Restore); err != nil {
+		return fmt.Errorf("%s: %w", x.what(x.work.Segment), err)
+	}
+	x.makeWriters()
+	rows := byGroup(x.plan, func(s vault.RestoreSegment) bool { return s.Rows > 0 })
+	planned := make(map[int][]vault.SegmentID, len(rows))
+	for _, group := range rows {
+		planned[group[0].Group()] = group
+		x.worker.groups = group[0].Group() + 1
+	}
+	x.worker.repo, x.worker.log, x.worker.run = x.Repo, x.restore.Log(), &x.run
+	x.worker.planned = func(group int) []vault.SegmentID { return planned[group] }
+	x.worker.submit, x.worker.what = x.submit, x.what
+	if err := x.one(ctx, x.work.Segment, x.work.Start, false); err != nil {
+		return err
+	}
+	err = x.worker.goOn(ctx, x.work.Segment, func(ctx context.Context, s vault.SegmentID) error { return x.one(ctx, s, 0, true) })
+	x.reply.Continued = x.worker.over && !x.reply.Closed
+	return err
+}
+
+func (x *importing) submit(ctx context.Context, s vault.SegmentID, start int) error {
+	next := x.work
+	next.Segment, next.Start = s, start
+	return x.Work.Submit(ctx, next)
+}
+
+// one works on a segment, whose start may be claimed already, and notes what goes
+// wrong, or that nothing is written any more.
+func (x *importing) one(ctx context.Context, s vault.SegmentID, start int, claimed bool) error {
+	x.reply.Segment, x.reply.Start = s, start
+	x.reply.Done, x.reply.Superseded = false, false
+	noted, goesOn, err := x.segment(ctx, s, start, claimed)
 	if errors.Is(err, errClosed) {
-		reply.Closed, err = true, nil
+		x.reply.Closed, x.worker.over, err = true, true, nil
 	}
-	if err == nil {
-		err = i.Repo.mark(ctx, r.Log().End(w.Segment, reply.Start))
+	if err == nil && noted {
+		err = x.Repo.mark(ctx, x.restore.Log().End(s, x.reply.Start))
 	}
-	if err == nil && reply.Continued {
-		next := w
-		next.Start = reply.Start + 1
-		err = i.Work.Submit(ctx, next)
-		if err != nil {
-			reply.Continued = false
-			err = fmt.Errorf("continue: %w", err)
-		}
+	if err == nil && goesOn {
+		err = x.worker.handOver(ctx, s, x.reply.Start)
 	}
 	if err != nil {
-		err = i.Repo.fail(ctx, r.Log(), w.Segment, reply.Start, run, permanent(err), fmt.Errorf("%s: %w", what, err))
+		err = x.Repo.fail(ctx, x.restore.Log(), s, x.reply.Start, x.run, permanent(err), fmt.Errorf("%s: %w", x.what(s), err))
 	}
-	return reply, err
+	return err
 }
 
 // inTime is ctx with an end half way from when run says stop to when the
@@ -118,100 +179,147 @@ var (
 	errObey   = errors.New("another start has won the slot")
 )
 
-// segment loads a segment, entry by entry.
-func (i *Importer) segment(ctx context.Context, run Run, p *vault.RestorePlan, reply *ImportReply) error {
-	if closed, err := i.Repo.closed(ctx, p.Restore); err != nil {
-		return err
+// segment loads a segment, entry by entry. It says whether it has noted a start,
+// and whether another invocation is to go on.
+func (x *importing) segment(ctx context.Context, s vault.SegmentID, start int, claimed bool) (noted, goesOn bool, err error) {
+	entries, err := x.readLog(ctx, s)
+	if err != nil {
+		return claimed, false, err
+	}
+	// The start is noted before it is looked whether the restore is open: whoever
+	// closes it either sees the note, and waits, or has closed it before, and is
+	// seen.
+	idle := 0
+	if !claimed && !loaded(entries) {
+		b, err := x.worker.begin(ctx, s, start, len(entries))
+		x.reply.Start, x.reply.Superseded, idle = b.start, b.superseded, b.idle
+		if err != nil || b.superseded {
+			return false, false, err
+		}
+		claimed = true
+	}
+	if closed, err := x.Repo.closed(ctx, x.restore.ID); err != nil {
+		return claimed, false, err
 	} else if closed != nil {
-		return errClosed
+		return claimed, false, errClosed
 	}
-	src, err := i.Repo.restoreSource(ctx, p)
+	l, err := x.loader(ctx, s)
 	if err != nil {
-		return err
+		return claimed, false, err
 	}
-	source, err := i.Repo.sealedLog(ctx, src.manifest, reply.Segment)
-	if err != nil {
-		return err
-	}
-	l := &loader{importer: i, run: run, plan: p, source: src, restore: vault.Restore{ID: p.Restore}, start: reply.Start}
-	for _, s := range source.slots {
-		if s.Part != nil {
-			l.parts = append(l.parts, s)
-			l.total += s.Part.Rows
+	for k := range entries {
+		if err := l.add(&entries[k]); err != nil {
+			return claimed, false, err
 		}
 	}
-	l.gate.look = l.look
-	l.makeWriters()
-	if err := l.readLog(ctx, reply.Segment); err != nil {
-		return err
+	if n := len(entries); n > 0 && idle == 0 {
+		x.pace.resume(entries[n-1].Pace)
 	}
-	for entries := 0; !l.ended; entries++ {
-		if entries > 0 && run.stopping() {
-			if reply.Start+1 >= MaxStarts {
-				return fmt.Errorf("%w: %d, and the segment is not loaded; give the function more time", errStarts, MaxStarts)
-			}
-			reply.Continued = !reply.Superseded
-			return nil
+	for stored := 0; !l.ended; stored++ {
+		if stored > 0 && x.run.stopping() {
+			return claimed, !x.reply.Superseded, nil
 		}
 		entry, broken := l.entry(ctx)
 		if errors.Is(broken, errObey) {
-			reply.Superseded = true
-			if err := l.readLog(ctx, reply.Segment); err != nil {
-				return err
+			x.reply.Superseded = true
+			if err := l.catchUp(ctx); err != nil {
+				return claimed, false, err
 			}
 			continue
 		}
 		if entry == nil {
-			return broken
+			return claimed, false, broken
 		}
 		// What was written before an error is as good as any: keep it, then
 		// report.
-		mine, err := i.Repo.tell(ctx, l.restore.Log().Slot(reply.Segment, entry.Slot), entry, &entry.Usage)
+		mine, err := x.Repo.tell(ctx, x.restore.Log().Slot(s, entry.Slot), entry, &entry.Usage)
 		if err != nil {
-			return errors.Join(broken, err)
+			return claimed, false, errors.Join(broken, err)
 		}
 		// Whoever won, what the slot says is so: the same rows were written.
 		if err := l.add(entry); err != nil {
-			return err
+			return claimed, false, err
 		}
-		if reply.Superseded = !mine; mine {
-			reply.Rows += entry.Rows
-			reply.Bytes += entry.Bytes
-			reply.Quarantined += entry.Quarantined
-			reply.WriteUnits += entry.WriteUnits
+		if x.reply.Superseded = !mine; mine {
+			x.reply.Rows += entry.Rows
+			x.reply.Bytes += entry.Bytes
+			x.reply.Quarantined += entry.Quarantined
+			x.reply.WriteUnits += entry.WriteUnits
+			x.reply.Pace = entry.Pace
 		}
 		if broken != nil {
-			return broken
+			return claimed, false, broken
 		}
 	}
-	if err := i.Repo.mark(ctx, l.restore.Log().Done(reply.Segment)); err != nil {
-		return err
+	if err := x.Repo.mark(ctx, x.restore.Log().Done(s)); err != nil {
+		return claimed, false, err
 	}
-	reply.Done = true
-	return nil
+	x.reply.Done = true
+	if !loaded(entries) {
+		x.reply.Ended++
+	}
+	return claimed, false, nil
+}
+
+// loaded says whether the log of a segment ends with its entries so far.
+func loaded(entries []vault.Loaded) bool { return len(entries) > 0 && entries[len(entries)-1].Last }
+
+// readLog reads what is loaded of a segment: the entries of its log from number
+// from on.
+func (x *importing) readLog(ctx context.Context, s vault.SegmentID) (entries []vault.Loaded, err error) {
+	for !loaded(entries) {
+		var entry vault.Loaded
+		_, err := x.Repo.read(ctx, x.restore.Log().Slot(s, len(entries)), &entry)
+		if errors.Is(err, fs.ErrNotExist) {
+			break
+		}
+		if err != nil {
+			return nil, err
+		}
+		entries = append(entries, entry)
+	}
+	return entries, nil
+}
+
+// loader makes what loads a segment from its beginning.
+func (x *importing) loader(ctx context.Context, s vault.SegmentID) (*loader, error) {
+	var err error
+	if x.source == nil {
+		if x.source, err = x.Repo.restoreSource(ctx, x.plan); err != nil {
+			return nil, err
+		}
+	}
+	if x.rolled == nil || x.rolled.Group != s.Group() {
+		if x.rolled, err = x.Repo.sealedGroup(ctx, x.source.manifest, s); err != nil {
+			return nil, err
+		}
+	}
+	source, err := logOf(x.source.manifest, x.rolled, s)
+	if err != nil {
+		return nil, err
+	}
+	l := &loader{importing: x, segment: s}
+	for _, slot := range source.slots {
+		if slot.Part != nil {
+			l.parts = append(l.parts, slot)
+			l.total += slot.Part.Rows
+		}
+	}
+	l.gate.look = l.look
+	l.ended = len(l.parts) == 0
+	return l, nil
 }
 
 // loader loads one segment.
 type loader struct {
-	importer *Importer
-	run      Run
-	plan     *vault.RestorePlan
-	source   *restoreSource
-	restore  vault.Restore
-	start    int
-	parts    []vault.Slot // of the backup, those that hold rows
-	total    int64        // rows in all of them
-	gate     gate
-	memory   int64
-	writers  []*blockWriter
-	free     chan *shard.Rows // as many as there are writers, and one that is being read
-	// updates is set when the service has refused to put several versions of a
-	// column: from then on, such rows are updated at once.
-	updates atomic.Bool
+	*importing
+	segment vault.SegmentID
+	parts   []vault.Slot // of the backup, those that hold rows
+	total   int64        // rows in all of them
+	gate    gate
 
 	// What the log says: how many slots it has, where to go on, and what was
 	// accepted and refused.
-	segment               vault.SegmentID
 	slots                 int
 	part                  int // index in parts
 	block                 int64
@@ -219,34 +327,28 @@ type loader struct {
 	ended                 bool
 }
 
-func (l *loader) makeWriters() {
-	l.memory = l.importer.Memory
-	if l.memory == 0 {
-		l.memory = DefaultMemory
-	}
-	n := int(min(max(l.memory/(blockCopies*shard.BlockBytes), 1), writersInFlight))
-	l.free = make(chan *shard.Rows, n+1)
+func (x *importing) makeWriters() {
+	x.memory = cmp.Or(x.Memory, DefaultMemory)
+	n := int(min(max(x.memory/(blockCopies*shard.BlockBytes), 1), writersInFlight))
+	x.free = make(chan *shard.Rows, n+1)
 	for range n {
-		l.writers = append(l.writers, &blockWriter{batch: l.importer.Tables.NewBatch()})
+		x.writers = append(x.writers, &blockWriter{batch: x.Tables.NewBatch()})
 	}
 }
 
 // release takes back the memory of a block.
-func (l *loader) release(rows *shard.Rows) {
+func (x *importing) release(rows *shard.Rows) {
 	if cap(rows.Buf) > 2*shard.BlockBytes {
 		rows = new(shard.Rows) // it held an uncommonly wide row
 	}
-	l.free <- rows
+	x.free <- rows
 }
 
-func (l *loader) readLog(ctx context.Context, s vault.SegmentID) error {
-	if l.segment == "" {
-		l.segment = s
-		l.ended = len(l.parts) == 0
-	}
+// catchUp takes the entries that others have added to the log.
+func (l *loader) catchUp(ctx context.Context) error {
 	for !l.ended {
 		var entry vault.Loaded
-		_, err := l.importer.Repo.read(ctx, l.restore.Log().Slot(s, l.slots), &entry)
+		_, err := l.Repo.read(ctx, l.restore.Log().Slot(l.segment, l.slots), &entry)
 		if errors.Is(err, fs.ErrNotExist) {
 			return nil
 		}
@@ -286,14 +388,14 @@ func (l *loader) add(e *vault.Loaded) error {
 // look says whether rows may still be written for the slot that is being
 // worked for.
 func (l *loader) look(ctx context.Context) error {
-	over, err := l.importer.Repo.exists(ctx, l.restore.Closed())
+	over, err := l.Repo.exists(ctx, l.restore.Closed())
 	if err != nil {
 		return err
 	}
 	if over {
 		return errClosed
 	}
-	if over, err = l.importer.Repo.exists(ctx, l.restore.Log().Slot(l.segment, l.slots)); err == nil && over {
+	if over, err = l.Repo.exists(ctx, l.restore.Log().Slot(l.segment, l.slots)); err == nil && over {
 		err = errObey
 	}
 	return err
@@ -312,12 +414,12 @@ func (l *loader) entry(ctx context.Context) (*vault.Loaded, error) {
 		w = &partLoad{
 			loader: l, next: l.block, written: map[int64]*blockLoad{}, keys: map[string]bool{}, codes: map[string]int{},
 		}
-		since := l.importer.Repo.turns()
+		since := l.Repo.turns()
 		whole, broken = w.load(ctx, part.Part)
 		// What was written before the damage is written again from the twin, to
 		// the same effect.
 		var bad *badObject
-		if !errors.As(broken, &bad) || !l.importer.Repo.turn(ctx, bad.object, since, bad.err) {
+		if !errors.As(broken, &bad) || !l.Repo.turn(ctx, bad.object, since, bad.err) {
 			break
 		}
 	}
@@ -332,7 +434,7 @@ func (l *loader) entry(ctx context.Context) (*vault.Loaded, error) {
 		refused[r.Key.String()] = true
 	}
 	e := &vault.Loaded{
-		Segment: l.segment, Slot: l.slots, Start: l.start, Part: part.Slot, Block: w.next,
+		Segment: l.segment, Slot: l.slots, Start: l.reply.Start, Part: part.Slot, Block: w.next,
 		Rows: w.sum.rows - int64(len(refused)), Bytes: w.sum.bytes, Digest: w.sum.digest,
 		Quarantined: int64(len(refused)), WriteUnits: w.sum.units,
 	}
@@ -356,5 +458,5 @@ func (l *loader) entry(ctx context.Context) (*vault.Loaded, error) {
 
 func (l *loader) quarantine(ctx context.Context, rows []vault.Refused) (vault.Object, error) {
 	name := l.restore.Quarantine(l.segment, randomName())
-	return l.importer.Repo.create(ctx, name, &vault.Quarantine{Segment: l.segment, Rows: rows})
+	return l.Repo.create(ctx, name, &vault.Quarantine{Segment: l.segment, Rows: rows})
 }

@@ -110,7 +110,12 @@ func TestHandOverWaitsForWriters(t *testing.T) {
 		}
 	}()
 	<-hung
-	w.work()
+	again := w.run()
+	again.Retry = 1 // or it would leave the segment to the first
+	if reply, err := w.importer().Import(t.Context(), again, work); err != nil || !reply.Done || reply.Start != 1 {
+		t.Fatalf("%+v, %v", reply, err)
+	}
+	w.queue = nil
 	if p := tick(); p.State != backup.StateVerifying || !strings.Contains(p.Waiting, "start 0 of segment 000000") {
 		t.Fatalf("with a writer at work: %+v", p)
 	}
@@ -144,9 +149,11 @@ func TestTwoWorkersOnOneSegment(t *testing.T) {
 		}
 		var both sync.WaitGroup
 		work, _ := w.take()
-		for range 2 {
+		for retry := range 2 {
 			both.Go(func() {
-				if _, err := w.importer().Import(t.Context(), w.run(), work); err != nil {
+				run := w.run()
+				run.Retry = retry // so that neither leaves the segment to the other
+				if _, err := w.importer().Import(t.Context(), run, work); err != nil {
 					t.Error(err)
 				}
 			})
@@ -175,6 +182,7 @@ func TestObeysTheWinner(t *testing.T) {
 			return nil
 		}
 		run := w.run()
+		run.Retry = 1
 		run.Stop = run.Now() // one entry, then stop
 		reply, err := w.importer().Import(t.Context(), run, work)
 		if err != nil || !reply.Continued && !reply.Done {
@@ -471,12 +479,19 @@ func TestKilledAnywhere(t *testing.T) {
 	t.Logf("seed %d", seed)
 	random := rand.New(rand.NewPCG(seed, 4))
 	killed := 0
-	for range 8 {
+	for n := range 8 {
 		w := newWorld(t)
-		w.fill(definition(), 600)
-		w.tables.Put(sourceID.Table, wideRow())
-		w.tables.PageRows = 60
-		m := w.backup(small)
+		var m *vault.Manifest
+		if n%2 == 0 {
+			w.fill(definition(), 600)
+			w.tables.Put(sourceID.Table, wideRow())
+			w.tables.PageRows = 60
+			m = w.backup(small)
+		} else {
+			// Two workers go on from segment to segment.
+			w.workers = 2
+			m = w.cutInto(9, 5)
+		}
 		left := new(atomic.Int64)
 		left.Store(1 << 40)
 		w.tables.Fault = func(backuptest.Call) error {
@@ -581,10 +596,13 @@ func TestEveryCallFails(t *testing.T) {
 	}
 	original := newWorld(t)
 	fill(original)
-	manifest := original.backup(vault.Settings{SegmentBytes: 1 << 20, Lanes: 2, PartBytes: 1})
+	// One worker goes on from segment to segment.
+	p := original.planner()
+	at := func(i int64) table.Key { return table.Key{table.String("k"), table.Binary(nil), table.Integer(i)} }
+	manifest := original.sealed(p, original.plan(p, vault.Settings{Lanes: 2, PartBytes: 1}, at(10), at(25), at(40)))
 	setting := func(t *testing.T) *world {
 		t.Helper()
-		w := &world{t: t, tables: backuptest.New(), now: original.clock(), quiet: true, manifest: manifest}
+		w := &world{t: t, tables: backuptest.New(), now: original.clock(), quiet: true, manifest: manifest, workers: 1}
 		w.tables.Now = w.clock
 		w.store = &mem.Store{Now: w.clock}
 		for info, err := range original.store.List(t.Context(), "", "") {
@@ -619,7 +637,7 @@ func TestEveryCallFails(t *testing.T) {
 			w.proved(p, vault.OK)
 			w.same(sourceID.Table, targetID.Table)
 		}
-		if runs < 50 {
+		if runs < 100 {
 			t.Fatalf("%d calls failed", runs)
 		}
 		t.Logf("%d calls failed", runs)

@@ -69,7 +69,7 @@ func (w *partLoad) load(ctx context.Context, part *vault.Part) (whole bool, err 
 // the side. What is being written is bounded in bytes, whatever the size of a
 // block; one more block is being read.
 func (w *partLoad) blocks(ctx context.Context, part *vault.Part, whole *bool) error {
-	stream, err := w.importer.Repo.openShard(ctx, w.source, w.segment, part)
+	stream, err := w.Repo.openShard(ctx, w.source, w.segment, part)
 	if err != nil {
 		return err
 	}
@@ -291,7 +291,7 @@ func (w *blockWriter) write(ctx context.Context, batch table.Batch, rows []pendi
 	if err := w.gate.pass(ctx); err != nil {
 		return err
 	}
-	result, err := w.importer.Tables.Write(ctx, w.plan.Target.Table, batch)
+	result, err := w.Tables.Write(ctx, w.plan.Target.Table, batch)
 	switch {
 	case err == nil:
 		updates, err := w.updateRefused(&result, rows)
@@ -331,7 +331,7 @@ func (w *blockWriter) rewrite(ctx context.Context, rows []pendingRow) error {
 	if len(rows) == 0 {
 		return nil
 	}
-	batch := w.importer.Tables.NewBatch()
+	batch := w.Tables.NewBatch()
 	for _, r := range rows {
 		if !batch.Add(r.raw, r.op) {
 			return fmt.Errorf("row %.100x of %d bytes fits into a batch, and not into another one", r.raw, len(r.raw))

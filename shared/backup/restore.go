@@ -153,17 +153,31 @@ func (r *Repository) restoreSource(ctx context.Context, p *vault.RestorePlan) (*
 	return src, err
 }
 
-// segment reads the log of one segment from the roll-up of its group, and
+// sealedLog reads the log of one segment from the roll-up of its group, and
 // proves that it covers what it says.
 func (r *Repository) sealedLog(ctx context.Context, m *vault.Manifest, id vault.SegmentID) (*segmentLog, error) {
+	group, err := r.sealedGroup(ctx, m, id)
+	if err != nil {
+		return nil, err
+	}
+	return logOf(m, group, id)
+}
+
+// sealedGroup reads the roll-up of a segment's group.
+func (r *Repository) sealedGroup(ctx context.Context, m *vault.Manifest, id vault.SegmentID) (*vault.Group, error) {
 	g := id.Group()
 	if g >= len(m.Groups) {
 		return nil, fmt.Errorf("backup %s has no segment %s: it has %d groups", m.Backup, id, len(m.Groups))
 	}
-	var group vault.Group
-	if err := r.readExact(ctx, m.Groups[g], &group); err != nil {
+	group := new(vault.Group)
+	if err := r.readExact(ctx, m.Groups[g], group); err != nil {
 		return nil, err
 	}
+	return group, nil
+}
+
+// logOf finds the log of a segment in its group's roll-up.
+func logOf(m *vault.Manifest, group *vault.Group, id vault.SegmentID) (*segmentLog, error) {
 	for i := range group.Segments {
 		if group.Segments[i].Segment.ID == id {
 			return replay(&group.Segments[i])

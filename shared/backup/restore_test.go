@@ -44,6 +44,9 @@ type world struct {
 	// hop is how long an invocation works before it is to stop, counted in looks
 	// at its clock; 0 for as long as it takes.
 	hop int
+	// workers is how many segments of a restore may be worked on at a time, 0 for
+	// any number.
+	workers int
 	// quiet keeps failures of invocations out of the test's log.
 	quiet    bool
 	manifest *vault.Manifest
@@ -151,7 +154,7 @@ func (w *world) exporter() *backup.Exporter {
 }
 
 func (w *world) importer() *backup.Importer {
-	return &backup.Importer{Repo: w.opened("import"), Tables: w.worked(), Work: w, Log: w.log()}
+	return &backup.Importer{Repo: w.opened("import"), Tables: w.worked(), Work: w, Log: w.log(), Workers: w.workers}
 }
 
 func (w *world) verifier() *backup.Verifier {

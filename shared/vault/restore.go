@@ -65,7 +65,9 @@ type Loaded struct {
 	Quarantined int64        `json:"quarantined"`
 	Quarantine  *Object      `json:"quarantine,omitempty"`
 	WriteUnits  int64        `json:"write_units"`
-	Last        bool         `json:"last,omitempty"`
+	// Pace is what the worker was held back by, nil if by nothing.
+	Pace *Pace `json:"pace,omitempty"`
+	Last bool  `json:"last,omitempty"`
 	// Usage is what the worker asked of the store since its last entry, or since
 	// it began, up to where it wrote this one.
 	Usage Usage `json:"usage,omitzero"`
