@@ -105,7 +105,11 @@ func restoreTo(ctx context.Context, s *streams, site *site, cmd function.Command
 	bar := s.progress("restore to "+cmd.To, 2*r.Segments)
 	defer bar.close()
 	for {
-		bar.set(r.Loaded+r.Checked, r.State)
+		doing := r.State
+		if r.Pace != nil {
+			doing += "; " + r.Pace.String()
+		}
+		bar.set(r.Loaded+r.Checked, doing)
 		switch r.State {
 		case backup.StateDone:
 			return &restoreResult{

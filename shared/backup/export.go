@@ -53,7 +53,7 @@ const (
 	maxPage = 4 << 20
 )
 
-// unitBytes is how much a read unit reads.
+// unitBytes is how much a unit reads or writes.
 const unitBytes = 4096
 
 // MaxStarts bounds the starts of a segment: work that needs more commits too
@@ -513,7 +513,7 @@ func (p *partRun) lane(ctx context.Context, l *laneRun, buf []byte) error {
 		if inRow {
 			until = time.Time{}
 		}
-		aside, err := p.pace.wait(ctx, until)
+		aside, err := p.pace.wait(ctx, until, 0, 0)
 		if err != nil {
 			err = fmt.Errorf("wait to read from %v: %w", l.next, err)
 			if inRow {
@@ -522,11 +522,15 @@ func (p *partRun) lane(ctx context.Context, l *laneRun, buf []byte) error {
 			return err
 		}
 		if !inRow && l.next.Compare(l.from) > 0 && p.stopping() {
+			p.pace.failed()
 			return nil
 		}
 		scan.Aim(p.pace.aim() * unitBytes)
 		asked := time.Now()
 		page, err := scan.Next(ctx, buf)
+		if err != nil {
+			p.pace.failed()
+		}
 		if err == io.EOF {
 			return fmt.Errorf("read %v: the scan ended without saying that the range is done", table.Range{Start: l.next, End: l.end})
 		}

@@ -436,7 +436,7 @@ func (l *loader) entry(ctx context.Context) (*vault.Loaded, error) {
 	e := &vault.Loaded{
 		Segment: l.segment, Slot: l.slots, Start: l.reply.Start, Part: part.Slot, Block: w.next,
 		Rows: w.sum.rows - int64(len(refused)), Bytes: w.sum.bytes, Digest: w.sum.digest,
-		Quarantined: int64(len(refused)), WriteUnits: w.sum.units,
+		Quarantined: int64(len(refused)), WriteUnits: w.sum.units, Pace: l.pace.take(),
 	}
 	if whole {
 		e.Block = 0

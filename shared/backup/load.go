@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"sync"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sync/semaphore"
@@ -58,7 +59,7 @@ func (w *partLoad) load(ctx context.Context, part *vault.Part) (whole bool, err 
 	// to save what did.
 	writing, cancel := w.run.inTime(ctx)
 	defer cancel()
-	err = w.blocks(writing, part, &whole)
+	err = w.blocks(table.OnThrottled(writing, w.pace.refused), part, &whole)
 	if err != nil && w.next > w.block && writing.Err() != nil && ctx.Err() == nil {
 		return false, nil // time ran out, and there is something to save
 	}
@@ -143,9 +144,12 @@ func (w *partLoad) full() bool {
 // from part to part.
 type blockWriter struct {
 	*partLoad
-	done    *blockLoad // the block at hand
+	n       int64      // of the block at hand
+	done    *blockLoad // of it
 	batch   table.Batch
 	pending []pendingRow // what is in batch
+	units   int          // that it will cost
+	aim     int          // that it should cost at most, 0 for any number
 	row     plainbuffer.Row
 	builder plainbuffer.Builder
 }
@@ -158,7 +162,7 @@ type pendingRow struct {
 // block writes the rows of a block of p.
 func (w *blockWriter) block(ctx context.Context, p *partLoad, b numbered) error {
 	rows := b.rows
-	w.partLoad, w.done = p, &blockLoad{bytes: int64(len(rows.Buf)), digest: rows.Digest}
+	w.partLoad, w.n, w.done = p, b.n, &blockLoad{bytes: int64(len(rows.Buf)), digest: rows.Digest}
 	if !rows.Unfinished {
 		w.done.rows = int64(rows.Len())
 	}
@@ -222,12 +226,20 @@ func (w *blockWriter) add(ctx context.Context, raw []byte, op table.WriteOp) err
 }
 
 func (w *blockWriter) take(raw []byte, op table.WriteOp) bool {
-	if !w.batch.Add(raw, op) {
+	if len(w.pending) == 0 {
+		w.units, w.aim = 0, w.pace.aim()
+	}
+	units := writeUnits(raw)
+	if len(w.pending) > 0 && w.aim > 0 && w.units+units > w.aim || !w.batch.Add(raw, op) {
 		return false
 	}
 	w.pending = append(w.pending, pendingRow{raw, op})
+	w.units += units
 	return true
 }
+
+// writeUnits is what the service counts for writing a row, give or take a unit.
+func writeUnits(raw []byte) int { return max(1, (len(raw)+unitBytes-1)/unitBytes) }
 
 // pieces writes a row that no request can hold, in as many as it takes. The
 // batch is empty.
@@ -288,12 +300,27 @@ func (w *blockWriter) flush(ctx context.Context) error {
 // versions of a column are updated. Where the service refuses a request whole,
 // halves of it find the rows that it is about.
 func (w *blockWriter) write(ctx context.Context, batch table.Batch, rows []pendingRow) error {
+	cost := 0
+	for i := range rows {
+		cost += writeUnits(rows[i].raw)
+	}
+	// What comes first goes first: only blocks without a gap can stand in the log.
+	aside, err := w.pace.wait(ctx, time.Time{}, w.n, float64(cost))
+	if err != nil {
+		return fmt.Errorf("wait to write to %s: %w", w.plan.Target, err)
+	}
 	if err := w.gate.pass(ctx); err != nil {
+		w.pace.failed()
 		return err
 	}
+	sent := time.Now()
 	result, err := w.Tables.Write(ctx, w.plan.Target.Table, batch)
+	if err != nil {
+		w.pace.failed()
+	}
 	switch {
 	case err == nil:
+		w.pace.took(aside, result.WriteUnits, time.Since(sent))
 		updates, err := w.updateRefused(&result, rows)
 		if err != nil {
 			return err

@@ -1,8 +1,10 @@
 package backup
 
 import (
+	"cmp"
 	"context"
 	"math"
+	"slices"
 	"sync"
 	"time"
 
@@ -23,9 +25,17 @@ type pacer struct {
 	why   string    // of limit
 	top   float64   // the rate at which limit was last lowered
 	cut   time.Time // when that was
+	hit   time.Time // when a request was refused last
 	grown time.Time // when it was last raised
 	free  time.Time // when the next request may be sent
 	cost  float64   // of a request, by those lately; 0 before the first
+	// waiting are the turns of those that wait, woken is closed when they are to look
+	// again; nil if none sleeps.
+	waiting []int64
+	woken   chan struct{}
+	// sent counts the requests without an answer, window is how many there may be.
+	sent   int
+	window float64
 
 	// The rate that was reached: units since, in a window of a second; the greatest
 	// lately, which forgets, and the greatest ever.
@@ -75,6 +85,8 @@ const (
 	// Where a request was refused, those that wait for their turn do not try before
 	// longestHold is over, or less where units come in faster.
 	longestHold = 2 * time.Second
+	// firstWindow is how many requests are sent before the first is answered.
+	firstWindow = 2
 	// firstAnswers is how many answers make an average.
 	firstAnswers = 8
 )
@@ -82,7 +94,7 @@ const (
 // newPacer returns a pacer that has earned nothing so far: where there is a budget,
 // workers may follow each other at any time.
 func newPacer(budget float64) *pacer {
-	p := &pacer{budget: budget}
+	p := &pacer{budget: budget, window: firstWindow}
 	if budget > 0 {
 		p.free = time.Now().Add(seconds(requestTime))
 	}
@@ -111,47 +123,94 @@ func (p *pacer) aim() int {
 	return max(leastRequest, int(rate*requestTime))
 }
 
-// wait waits until a request may be sent, but not beyond until, if that is not
-// zero. It returns what was set aside for it, which took takes, and an error if
-// ctx ends first.
-func (p *pacer) wait(ctx context.Context, until time.Time) (aside float64, err error) {
+// wait waits until a request of an expected cost, 0 if that is not known, may be
+// sent, but not beyond until, if that is not zero. While there is a rate to keep,
+// requests of a lower turn go before those of a higher one. It returns what was set
+// aside for the request, which took takes, and an error if ctx ends first.
+func (p *pacer) wait(ctx context.Context, until time.Time, turn int64, cost float64) (aside float64, err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.waiting = append(p.waiting, turn)
+	defer func() {
+		p.waiting = slices.Delete(p.waiting, slices.Index(p.waiting, turn), slices.Index(p.waiting, turn)+1)
+		p.wake()
+	}()
 	for {
-		p.mu.Lock()
 		now := time.Now()
 		pause := p.free.Sub(now)
 		rate, why := p.held()
-		if pause <= 0 {
-			if rate > 0 {
-				if aside = p.cost; aside == 0 {
-					aside = max(1, rate*requestTime)
+		switch {
+		case pause > 0:
+			if !until.IsZero() {
+				if pause = min(pause, until.Sub(now)); pause <= 0 {
+					p.sent++
+					return 0, nil
 				}
-				p.free = now.Add(seconds(aside / rate))
 			}
-			p.mu.Unlock()
-			return aside, ctx.Err()
+			p.reason = cmp.Or(why, p.reason)
+		case p.sent >= int(p.window):
+		case rate == 0:
+			p.sent++
+			return 0, nil
+		case turn <= slices.Min(p.waiting):
+			if cost == 0 {
+				cost = cmp.Or(p.cost, max(1, rate*requestTime))
+			}
+			p.free = now.Add(seconds(cost / rate))
+			p.sent++
+			return cost, nil
 		}
-		if !until.IsZero() {
-			pause = min(pause, until.Sub(now))
-		}
-		if pause > 0 && why != "" {
-			p.reason = why
-			p.waited += pause
-		}
-		p.mu.Unlock()
-		if pause <= 0 {
-			return 0, ctx.Err()
-		}
-		timer := time.NewTimer(pause)
-		select {
-		case <-timer.C:
-		case <-ctx.Done():
-			timer.Stop()
-			return 0, ctx.Err()
+		// Those for which there is no room are woken when an answer comes, those whose
+		// turn is later when an earlier one has gone.
+		err := p.sleep(ctx, pause)
+		p.waited += time.Since(now)
+		if err != nil {
+			return 0, err
 		}
 	}
 }
 
+// sleep sleeps for a pause, if that is above 0, or until it is woken, or ctx ends,
+// whatever comes first. The lock is held before and after it.
+func (p *pacer) sleep(ctx context.Context, pause time.Duration) error {
+	if p.woken == nil {
+		p.woken = make(chan struct{})
+	}
+	woken := p.woken
+	p.mu.Unlock()
+	defer p.mu.Lock()
+	var over <-chan time.Time
+	if pause > 0 {
+		timer := time.NewTimer(pause)
+		defer timer.Stop()
+		over = timer.C
+	}
+	select {
+	case <-over:
+	case <-woken:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	return nil
+}
+
+// wake has all that wait look again.
+func (p *pacer) wake() {
+	if p.woken != nil {
+		close(p.woken)
+		p.woken = nil
+	}
+}
+
 func seconds(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }
+
+// failed accounts for a request that wait has let through and that has no answer.
+func (p *pacer) failed() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.sent--
+	p.wake()
+}
 
 // took accounts for a request for which so much was set aside: its cost, and how
 // long its answer took.
@@ -159,13 +218,24 @@ func (p *pacer) took(aside float64, units int64, answer time.Duration) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	now := time.Now()
+	p.sent--
+	defer p.wake()
+	refused := !p.hit.Before(now.Add(-answer))
+	switch {
+	case refused:
+	case p.hit.IsZero():
+		p.window++ // so that it doubles with each round
+	default:
+		p.window += 1 / p.window
+	}
 	cost := float64(max(units, 1))
 	if p.cost == 0 {
 		p.cost = cost
 	}
 	p.cost += (cost - p.cost) / firstAnswers
 	p.measure(now, answer, cost)
-	if p.slow(answer, cost) && now.Sub(p.cut) >= cutRest {
+	// How long an answer took that was refused before says nothing.
+	if !refused && p.slow(answer, cost) && now.Sub(p.cut) >= cutRest {
 		p.lower(now, slowCut, vault.PacedByLatency)
 	}
 	p.raise(now)
@@ -185,9 +255,11 @@ func (p *pacer) refused() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	now := time.Now()
+	p.hit = now
 	p.throttled++
 	p.reason = vault.PacedByService
 	if now.Sub(p.cut) >= cutRest {
+		p.window = max(1, min(p.window, float64(p.sent))/2)
 		p.lower(now, throttledCut, vault.PacedByService)
 	}
 	hold := longestHold

@@ -241,11 +241,12 @@ type Pace struct {
 	// several, the one that is least of their own making.
 	Reason string `json:"reason"`
 	// Workers is how many are held back, ReadUnits the rate that they are held
-	// to together, in read units per second.
-	Workers   int     `json:"workers"`
-	ReadUnits float64 `json:"read_units_per_second"`
-	// Throttled counts the pages of their newest parts that the service made
-	// them wait for.
+	// to together, in read units per second; WriteUnits the same of a restore's.
+	Workers    int     `json:"workers"`
+	ReadUnits  float64 `json:"read_units_per_second,omitempty"`
+	WriteUnits float64 `json:"write_units_per_second,omitempty"`
+	// Throttled counts the answers, for the newest parts, by which the service
+	// wanted fewer requests.
 	Throttled int64 `json:"throttled,omitempty"`
 }
 
@@ -257,7 +258,14 @@ func (p *Pace) String() string {
 	why := map[string]string{
 		vault.PacedByBudget: "the budget of read units", vault.PacedByService: "the service's throttling", vault.PacedByLatency: "slow answers",
 	}[p.Reason]
-	return fmt.Sprintf("%d workers are held to %.0f read units/s by %s", p.Workers, p.ReadUnits, cmp.Or(why, p.Reason))
+	rate, units := p.ReadUnits, "read"
+	if p.WriteUnits > 0 {
+		rate, units = p.WriteUnits, "write"
+	}
+	if rate == 0 {
+		return fmt.Sprintf("%d workers were held back by %s", p.Workers, cmp.Or(why, p.Reason))
+	}
+	return fmt.Sprintf("%d workers are held to %.0f %s units/s by %s", p.Workers, rate, units, cmp.Or(why, p.Reason))
 }
 
 // The states of a backup's progress.
@@ -522,7 +530,13 @@ func (p *Planner) group(ctx context.Context, run Run, look *groupLook, b vault.B
 		return err
 	}
 	look.lag(run, ends)
-	return look.paces(ctx)
+	return look.paces(ctx, look.number, func(ctx context.Context, name string) (*vault.Pace, error) {
+		var slot vault.Slot
+		if _, err := p.Repo.read(ctx, name, &slot); err != nil || slot.Part == nil {
+			return nil, err
+		}
+		return slot.Part.Pace, nil
+	})
 }
 
 // The planner's idea of a segment that lags behind.
@@ -563,29 +577,27 @@ func (l *groupLook) lag(run Run, ends map[vault.SegmentID]endMark) {
 	}
 }
 
-// paces reads from the newest parts of the live segments what holds their workers
-// back.
-func (l *groupLook) paces(ctx context.Context) error {
-	if len(l.working) == 0 {
+// paces reads from the newest slots of the segments that the last look found at
+// work, which were a group's, what holds their workers back.
+func (d *dispatch) paces(ctx context.Context, group int, read func(ctx context.Context, slot string) (*vault.Pace, error)) error {
+	if len(d.working) == 0 {
 		return nil
 	}
-	slots, err := l.Repo.notes(ctx, string(l.Log)+"slots/", l.number)
+	slots, err := d.Repo.notes(ctx, string(d.Log)+"slots/", group)
 	if err != nil {
 		return err
 	}
-	for _, at := range l.working {
+	for _, at := range d.working {
 		if slots[at.segment].count == 0 {
 			continue
 		}
-		var slot vault.Slot
-		if _, err := l.Repo.read(ctx, l.Log.Slot(at.segment, slots[at.segment].last), &slot); err != nil {
+		of, err := read(ctx, d.Log.Slot(at.segment, slots[at.segment].last))
+		if err != nil {
 			return err
 		}
-		if slot.Part == nil || slot.Part.Pace == nil {
-			continue
+		if of != nil {
+			d.pace = d.pace.add(&Pace{Reason: of.Reason, Workers: 1, ReadUnits: of.ReadUnits, WriteUnits: of.WriteUnits, Throttled: of.Throttled})
 		}
-		of := slot.Part.Pace
-		l.pace = l.pace.add(&Pace{Reason: of.Reason, Workers: 1, ReadUnits: of.ReadUnits, Throttled: of.Throttled})
 	}
 	return nil
 }
@@ -596,7 +608,8 @@ func (p *Pace) add(o *Pace) *Pace {
 		return cmp.Or(p, o)
 	}
 	order := []string{vault.PacedByBudget, vault.PacedByLatency, vault.PacedByService}
-	sum := &Pace{Reason: p.Reason, Workers: p.Workers + o.Workers, ReadUnits: p.ReadUnits + o.ReadUnits, Throttled: p.Throttled + o.Throttled}
+	sum := &Pace{Reason: p.Reason, Workers: p.Workers + o.Workers, ReadUnits: p.ReadUnits + o.ReadUnits,
+		WriteUnits: p.WriteUnits + o.WriteUnits, Throttled: p.Throttled + o.Throttled}
 	if slices.Index(order, o.Reason) > slices.Index(order, p.Reason) {
 		sum.Reason = o.Reason
 	}

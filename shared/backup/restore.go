@@ -83,6 +83,8 @@ type RestoreProgress struct {
 	// this tick started.
 	Live       int `json:"live"`
 	Dispatched int `json:"dispatched"`
+	// Pace says what holds the live workers back, nil if nothing does.
+	Pace *Pace `json:"pace,omitempty"`
 	// Waiting says what the restore waits for, if it is not its segments.
 	Waiting   string       `json:"waiting,omitempty"`
 	Proof     *vault.Proof `json:"proof,omitempty"`
@@ -396,7 +398,12 @@ func (i *Importer) load(ctx context.Context, run Run, r vault.Restore, p *vault.
 	for _, segments := range open {
 		progress.Loaded -= len(segments)
 	}
-	return len(open) == 0, i.dispatch(ctx, run, r.Log(), open, func(s vault.SegmentID, start int) Work {
+	pace := func(ctx context.Context, slot string) (*vault.Pace, error) {
+		var entry vault.Loaded
+		_, err := i.Repo.read(ctx, slot, &entry)
+		return entry.Pace, err
+	}
+	return len(open) == 0, i.dispatch(ctx, run, r.Log(), open, pace, func(s vault.SegmentID, start int) Work {
 		return Work{Verb: VerbImport, Table: p.Source, Backup: p.Backup, Restore: p.Restore, Segment: s, Start: start}
 	}, progress)
 }
@@ -415,7 +422,7 @@ func (i *Importer) verify(ctx context.Context, run Run, r vault.Restore, p *vaul
 		progress.Checked -= len(segments)
 	}
 	if len(open) > 0 {
-		return false, i.dispatch(ctx, run, r.Verify(), open, func(s vault.SegmentID, start int) Work {
+		return false, i.dispatch(ctx, run, r.Verify(), open, nil, func(s vault.SegmentID, start int) Work {
 			return Work{Verb: VerbVerify, Table: p.Source, Backup: p.Backup, Restore: p.Restore, Segment: s, Start: start}
 		}, progress)
 	}
@@ -467,11 +474,20 @@ func byGroup(p *vault.RestorePlan, open func(vault.RestoreSegment) bool) [][]vau
 	return groups
 }
 
+// dispatch starts those of the open segments that nobody works on. pace reads what
+// held back who wrote a slot of the log; nil if it has none.
 func (i *Importer) dispatch(ctx context.Context, run Run, log vault.Log, open [][]vault.SegmentID,
-	work func(vault.SegmentID, int) Work, progress *RestoreProgress) error {
+	pace func(context.Context, string) (*vault.Pace, error), work func(vault.SegmentID, int) Work, progress *RestoreProgress) error {
 	d := dispatch{Repo: i.Repo, Log: log, Stale: i.Stale, Since: i.Since, Most: i.Workers}
 	for _, segments := range open {
-		if err := d.look(ctx, run, segments[0].Group(), segments); err != nil {
+		group := segments[0].Group()
+		if err := d.look(ctx, run, group, segments); err != nil {
+			return err
+		}
+		if pace == nil {
+			continue
+		}
+		if err := d.paces(ctx, group, pace); err != nil {
 			return err
 		}
 	}
@@ -483,6 +499,6 @@ func (i *Importer) dispatch(ctx context.Context, run Run, log vault.Log, open []
 		room = max(0, i.Workers-d.live)
 	}
 	err := d.submit(ctx, i.Work, room, work)
-	progress.Live, progress.Dispatched = d.live, d.submitted
+	progress.Live, progress.Dispatched, progress.Pace = d.live, d.submitted, d.pace
 	return err
 }

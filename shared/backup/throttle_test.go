@@ -31,9 +31,11 @@ import (
 
 // A tally is what the service answered to the requests of one operation.
 type tally struct {
-	requests, refused int   // refused whole
-	settled, late     int   // both, without those of the time in which workers learn
-	rows, rowsRefused int   // of batches
+	requests, refused int // refused whole
+	settled, late     int // both, without those of the time in which workers learn
+	rows, rowsRefused int // of batches
+	rowsSettled       int // both, without those of that time
+	rowsLate          int
 	units             int64 // as the service counts them
 	// bySecond are the units of each second since the counting began.
 	bySecond map[int]int64
@@ -55,6 +57,13 @@ func (c *tally) most(n int) int64 {
 	return most
 }
 
+// count counts what happened, and again if the workers had settled.
+func (c *tally) count(all, late *int, settled bool) {
+	if *all++; settled {
+		*late++
+	}
+}
+
 // A counter is a transport that keeps the tallies of what passes through it.
 type counter struct {
 	next  http.RoundTripper
@@ -68,6 +77,13 @@ func (c *counter) reset() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.began, c.ops = time.Now(), map[string]*tally{}
+}
+
+// since is when it began to count.
+func (c *counter) since() time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.began
 }
 
 func (c *counter) of(op string) *tally {
@@ -97,13 +113,9 @@ func (c *counter) RoundTrip(q *http.Request) (*http.Response, error) {
 	defer c.mu.Unlock()
 	n := c.tally(strings.TrimPrefix(q.URL.Path, "/"))
 	settled := time.Since(c.began) > learning
-	if n.requests++; settled {
-		n.settled++
-	}
+	n.count(&n.requests, &n.settled, settled)
 	if res.StatusCode != http.StatusOK {
-		if n.refused++; settled {
-			n.late++
-		}
+		n.count(&n.refused, &n.late, settled)
 		return res, nil
 	}
 	units := int64(0)
@@ -121,9 +133,9 @@ func (c *counter) RoundTrip(q *http.Request) (*http.Response, error) {
 		}
 		for _, t := range answer.Tables {
 			for _, r := range t.Rows {
-				n.rows++
+				n.count(&n.rows, &n.rowsSettled, settled)
 				if !r.GetIsOk() {
-					n.rowsRefused++
+					n.count(&n.rowsRefused, &n.rowsLate, settled)
 				}
 				units += int64(r.GetConsumed().GetCapacityUnit().GetWrite())
 			}
@@ -310,6 +322,42 @@ func (s *service) backUp(workers int, settings vault.Settings, points ...table.K
 	return nil, nil
 }
 
+// bringBack restores a backup and looks every few seconds until that is done. It
+// returns the paces that were seen on the way, and how long loading took.
+func (s *service) bringBack(workers int, m *vault.Manifest) (p backup.RestoreProgress, seen []*backup.Pace, loading time.Duration) {
+	s.t.Helper()
+	i := s.importer()
+	i.Work, i.Workers = s, workers
+	run := func() backup.Run { return backup.Run{Request: "r", Now: time.Now} }
+	begun := time.Now()
+	plan, err := i.Begin(s.t.Context(), run(), backup.RestoreRequest{Backup: vault.Backup{Table: m.Table, ID: m.Backup}, Target: targetID, At: begun})
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	for range 1000 {
+		p, err := i.Tick(s.t.Context(), run(), plan.Restore)
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		if p.LastError != "" {
+			s.t.Errorf("%s", p.LastError)
+		}
+		if p.State == backup.StateLoading {
+			loading = time.Since(begun)
+		}
+		if p.State == backup.StateDone || p.State == backup.StateFailed {
+			s.all.Wait()
+			return p, seen, loading
+		}
+		if p.Pace != nil {
+			seen = append(seen, p.Pace)
+		}
+		time.Sleep(3 * time.Second)
+	}
+	s.t.Fatal("the restore does not end")
+	return p, nil, 0
+}
+
 // calm checks that no invocation failed and no failure was noted under prefix.
 func (s *service) calm(prefix string) {
 	s.t.Helper()
@@ -412,4 +460,61 @@ func TestReadBudget(t *testing.T) {
 			t.Errorf("%d rows of %d", len(got), len(want))
 		}
 	})
+}
+
+// TestThrottledWrites restores a table whose server has fewer write units than the
+// workers could use, and refuses some rows of batches that it takes otherwise.
+func TestThrottledWrites(t *testing.T) {
+	const rows, size, capacity = 8000, 2000, 200
+	for _, code := range []string{engine.CodeNotEnoughCapacity, engine.CodeServerBusy, engine.CodeFlowControl} {
+		t.Run(code, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := newService(t, 10*time.Millisecond)
+				s.keys(rows, size)
+				want := s.read(sourceID.Table)
+				m, _ := s.backUp(4, vault.Settings{Lanes: 1, PartBytes: 256 << 10}, cuts(rows, 12)...)
+				s.server.Engine().SetBehavior(engine.Behavior{WriteCapacity: capacity, ThrottleCode: code})
+				s.server.SetFault(func(op, _ string, n int) *ots.Fault {
+					f := &ots.Fault{Delay: 10 * time.Millisecond}
+					if op == "BatchWriteRow" && n%11 == 5 && time.Since(s.wire.since()) < learning {
+						f.Rows = map[int]*engine.Error{}
+						for i := 0; i < 200; i += 3 {
+							f.Rows[i] = engine.Refusal(code)
+						}
+					}
+					return f
+				})
+				s.wire.reset()
+				p, seen, took := s.bringBack(4, m)
+				s.server.Engine().SetBehavior(engine.Behavior{})
+				n := s.wire.of("BatchWriteRow")
+				t.Logf("%v: %d requests, %d refused, %d of %d after %v; %d rows, %d refused, %d of %d; %d units, at most %d in 10 s", took, n.requests, n.refused, n.late, n.settled, learning,
+					n.rows, n.rowsRefused, n.rowsLate, n.rowsSettled, n.units, n.most(10))
+				// At first whole batches are refused, of which none knows of the others; then
+				// less than a row in four, where it was two in three without a pace.
+				if n.rowsRefused == 0 || n.rowsRefused > n.rows/2 || n.rowsLate > n.rowsSettled/4 {
+					t.Errorf("%d of %d rows were refused, %d of %d after %v", n.rowsRefused, n.rows, n.rowsLate, n.rowsSettled, learning)
+				}
+				if best := time.Duration(n.units/capacity) * time.Second; took > 2*best {
+					t.Errorf("it took %v for %v of units", took, best)
+				}
+				if p.Proof == nil || p.Proof.Verdict != vault.OK || p.Proof.Check.Rows != rows {
+					t.Errorf("%+v", p)
+				}
+				throttled := 0
+				for _, p := range seen {
+					if p.Reason == vault.PacedByService && p.Throttled > 0 && p.WriteUnits > 0 && p.ReadUnits == 0 {
+						throttled++
+					}
+				}
+				if throttled == 0 {
+					t.Errorf("no look says that the service throttles: %v", seen)
+				}
+				s.calm("")
+				if got := s.read(targetID.Table); !maps.Equal(got, want) {
+					t.Errorf("%d rows of %d", len(got), len(want))
+				}
+			})
+		})
+	}
 }
