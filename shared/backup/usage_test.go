@@ -281,7 +281,7 @@ func TestUsageIsTold(t *testing.T) {
 				})
 				want.Add(told)
 				if in.left == 0 && told != (vault.Usage{}) {
-					onlyAfter(t, after, "create /slots/", "create /done/", "create /ends/", "create /checks/", "create /proof.json", "create restored/")
+					onlyAfter(t, after, "create /slots/", "create /done/", "create /ends/", "create /checks/", "list /starts/", "create /starts/", "create /proof.json", "create restored/")
 				}
 			}
 			if proof.Verdict != vault.OK || proof.Usage != want || want.Create == 0 || want.Read < m.Totals.StoredBytes {

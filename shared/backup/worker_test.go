@@ -83,8 +83,8 @@ func TestImportersGoOn(t *testing.T) {
 	// slot that it works for, and the shard.
 	used := meter.Usage().Sub(before)
 	t.Logf("%d segments: %+v", segments, used)
-	if used.List.Requests > segments+20 || used.Create.Requests > 4*segments+20 || used.Open.Requests+used.Stat.Requests > 5*segments+40 {
-		t.Errorf("%d lists, %d objects, %d reads for %d segments", used.List.Requests, used.Create.Requests, used.Open.Requests+used.Stat.Requests, segments)
+	if used.List > segments+20 || used.Create > 4*segments+20 || used.Open+used.Stat > 5*segments+40 {
+		t.Errorf("%d lists, %d objects, %d reads for %d segments", used.List, used.Create, used.Open+used.Stat, segments)
 	}
 	w.proved(w.finish(plan.Restore), vault.OK)
 	w.same(sourceID.Table, targetID.Table)
