@@ -1,0 +1,919 @@
+package backup_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"iter"
+	"maps"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/tablevault/tablevault/shared/backup"
+	"github.com/tablevault/tablevault/shared/object"
+	"github.com/tablevault/tablevault/shared/object/mem"
+	"github.com/tablevault/tablevault/shared/object/objectfault"
+	"github.com/tablevault/tablevault/shared/policy"
+	"github.com/tablevault/tablevault/shared/vault"
+)
+
+func decodePolicy(t testing.TB, text string) *policy.Policy {
+	t.Helper()
+	p, err := policy.Decode("tablevault.yaml", []byte(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+// pruner goes by a policy, with the default grace.
+func (w *world) pruner(text string) *backup.Pruner {
+	w.t.Helper()
+	return &backup.Pruner{
+		Repo: w.repo, Policy: decodePolicy(w.t, text), Region: "local", Grace: backup.DefaultGrace, Now: w.clock, Log: w.log(),
+	}
+}
+
+// prune is a run that must succeed.
+func (w *world) prune(text string) *backup.Pruned {
+	w.t.Helper()
+	return w.pruned(w.pruner(text), true)
+}
+
+func (w *world) pruned(p *backup.Pruner, apply bool) *backup.Pruned {
+	w.t.Helper()
+	r, err := p.Prune(w.t.Context(), apply)
+	if err == nil && len(r.Failures) > 0 {
+		err = errors.New(strings.Join(r.Failures, "; "))
+	}
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return r
+}
+
+// fake is a backup whose shards nobody reads. It stands in the vault as a sealed
+// one does, by the world's clock.
+type fake struct {
+	vault.Backup
+	point   time.Time
+	content map[string]string // by name
+}
+
+// fake makes a backup; point is its recovery point, a zero one makes it void.
+func (w *world) fake(b vault.Backup, point time.Time, parent *vault.Parent) fake {
+	w.t.Helper()
+	f := fake{b, point, map[string]string{}}
+	log := b.Log()
+	names := []string{
+		vault.Opened(b.Table, b.ID), b.Plan(), b.Group(0), log.Slot("000000", 0), log.Start("000000", 0), log.Done("000000"),
+		b.Shard("000000", "aa"), vault.Index(b.Shard("000000", "aa")), b.Shard("000000", "orphan"),
+	}
+	for _, name := range names {
+		f.content[name] = "content of " + name
+	}
+	m := &vault.Manifest{Backup: b.ID, Table: b.Table, Kind: vault.Full, State: vault.Sealed, Sealed: w.clock(), Segments: 1, Parent: parent,
+		Plan: &vault.Object{Name: b.Plan()}, Groups: []vault.Object{{Name: b.Group(0)}}, Totals: vault.Totals{First: point, Latest: point, StoredBytes: 1000, Objects: 2}}
+	if point.IsZero() {
+		m = &vault.Manifest{Backup: b.ID, Table: b.Table, Kind: vault.Full, State: vault.Void, Sealed: w.clock(), Reason: "test"}
+	}
+	data, err := vault.Encode(m)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	f.content[b.Manifest()] = string(data)
+	for _, name := range slices.Sorted(maps.Keys(f.content)) {
+		if _, err := w.store.Create(w.t.Context(), name, strings.NewReader(f.content[name])); err != nil {
+			w.t.Fatal(err)
+		}
+	}
+	return f
+}
+
+// hours makes an hourly backup of a table for each of the last n hours, as the
+// rule of a policy does; the world's clock stands behind them.
+func (w *world) hours(text string, t vault.TableID, n int) []fake {
+	w.t.Helper()
+	rule := decodePolicy(w.t, text).Rules[0]
+	var all []fake
+	for range n {
+		due := rule.Every.Due(w.clock())
+		all = append(all, w.fake(rule.Backup(t, due), w.clock(), nil))
+		w.advance(time.Hour)
+	}
+	return all
+}
+
+// whole says whether all objects of a backup are there as they were written.
+func (w *world) whole(f fake) error {
+	for name, want := range f.content {
+		data, err := object.ReadAll(w.t.Context(), w.store, name, 1<<20)
+		if err != nil {
+			return err
+		}
+		if string(data) != want {
+			return fmt.Errorf("%s is %q", name, data)
+		}
+	}
+	return nil
+}
+
+// left are the names of all objects of a backup, its mark included.
+func (w *world) left(b vault.Backup) (names []string) {
+	for name := range contentOf(w.t, w.store, "") {
+		if strings.Contains(name, b.Table.Path()+"/"+string(b.ID)) {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	return names
+}
+
+// action is what a run did with a backup.
+func action(r *backup.Pruned, b vault.Backup) backup.PrunedBackup {
+	for _, t := range r.Tables {
+		for _, p := range t.Backups {
+			if t.Table == b.Table.Path() && p.Backup == b.ID {
+				return p
+			}
+		}
+	}
+	return backup.PrunedBackup{}
+}
+
+// TestPrune follows the backups of a hundred hours, of which 72 are kept, from the
+// dry run to the day on which their marks are gone.
+func TestPrune(t *testing.T) {
+	w := newWorld(t)
+	all := w.hours(hourly, sourceID, 100)
+	before := contentOf(t, w.store, "")
+	dry := w.pruned(w.pruner(hourly), false)
+	if after := contentOf(t, w.store, ""); !maps.Equal(before, after) || dry.Apply || dry.Deleted.Backups != 0 {
+		t.Fatal("a dry run changes something")
+	}
+	// Those of more than 72 hours, but for the one that was the newest then.
+	var due []fake
+	for i, f := range all {
+		a := action(dry, f.Backup)
+		switch old := !f.point.After(w.clock().Add(-72 * time.Hour)); {
+		case !old && (a.Action != backup.PruneKeep || i < 99 && !strings.Contains(a.Reason, "not older than 72 hours")),
+			old && i == 28 && (a.Action != backup.PruneKeep || !strings.Contains(a.Reason, "72 hours begin")),
+			old && i < 28 && (a.Action != backup.PruneMark || a.Reason != "older than 72 hours" || a.Bytes != 1000):
+			t.Errorf("backup %d: %+v", i, a)
+		case old && i < 28:
+			due = append(due, f)
+		}
+	}
+	if len(due) != 28 || dry.Marked.Backups != 28 || dry.Marked.Bytes != 28_000 {
+		t.Fatalf("%d are due; %+v", len(due), dry.Marked)
+	}
+
+	r := w.prune(hourly)
+	if r.Marked.Backups != 28 || r.Deleted.Backups != 0 || !action(r, due[0].Backup).Done {
+		t.Fatalf("%+v", r.Marked)
+	}
+	for _, f := range all {
+		if err := w.whole(f); err != nil {
+			t.Error(err)
+		}
+	}
+	if found, err := w.repo.Latest(t.Context(), sourceID, due[27].point); err == nil {
+		t.Errorf("%s is marked, and found", found.Backup)
+	}
+	if len(contentOf(t, w.store, vault.ClockPrefix)) != 0 {
+		t.Error("what told the date is left")
+	}
+
+	w.advance(backup.DefaultGrace - time.Second)
+	r = w.prune("tables: prod/*\nevery: hourly\nkeep: 96 hours\nsegment_size: 1 MiB\nlanes: 3")
+	if a := action(r, due[0].Backup); r.Deleted.Backups != 0 || r.Marked.Backups != 0 || a.Action != backup.PruneWait || a.Done {
+		t.Errorf("before the grace is over: %+v, %+v", r.Deleted, a)
+	}
+	w.advance(time.Second)
+	dry = w.pruned(w.pruner(hourly), false)
+	if a := action(dry, due[0].Backup); a.Action != backup.PruneDelete || a.Objects != 10 || a.Bytes == 0 || dry.Deleted.Backups != 28 {
+		t.Errorf("%+v, %+v", a, dry.Deleted)
+	}
+	// Who keeps for longer by now keeps what is marked, too.
+	r = w.prune(strings.Replace(hourly, "72 hours", "200 hours", 1))
+	if a := action(r, due[0].Backup); r.Deleted.Backups != 0 || a.Action != backup.PruneKeep || !strings.Contains(a.Reason, "it is marked") {
+		t.Errorf("kept for longer: %+v, %+v", r.Deleted, a)
+	}
+	r = w.prune(hourly)
+	if a := action(r, due[0].Backup); r.Deleted.Backups != 28 || !a.Done || a.Objects != 10 {
+		t.Errorf("%+v, %+v", r.Deleted, a)
+	}
+	for _, f := range due {
+		if left := w.left(f.Backup); !slices.Equal(left, []string{f.Gone(), f.Mark()}) {
+			t.Errorf("%v are left", left)
+		}
+	}
+	for _, f := range all[28:] {
+		if err := w.whole(f); err != nil {
+			t.Error(err)
+		}
+	}
+	if p := w.tick(hourly); len(p.Backups) != 0 || len(p.Reports) == 0 {
+		t.Errorf("the planner goes on with %+v", p.Backups)
+	}
+
+	w.advance(backup.DefaultSettle - time.Second)
+	w.prune(hourly)
+	if !w.exists(due[0].Mark()) {
+		t.Error("the mark goes too early")
+	}
+	w.advance(time.Second)
+	if a := action(w.prune(hourly), due[0].Backup); a.Action != backup.PruneForget || !a.Done || len(w.left(due[0].Backup)) != 0 {
+		t.Errorf("%+v, left %v", a, w.left(due[0].Backup))
+	}
+}
+
+// TestPruneHolds says for each reason that a backup stays for.
+func TestPruneHolds(t *testing.T) {
+	manual := func(at time.Time, what string) vault.Backup {
+		return vault.Backup{Table: sourceID, ID: vault.NewBackupID(at, what)}
+	}
+	long := 1000 * time.Hour
+	for _, c := range []struct {
+		name, policy, reason string
+		// make makes the backup that is meant; a newer one is made after it.
+		make func(w *world) vault.Backup
+		only bool // nothing newer is made
+	}{
+		{name: "the last one", policy: hourly, reason: "the newest recovery point", only: true,
+			make: func(w *world) vault.Backup { return w.fake(manual(w.clock(), "a"), w.clock(), nil).Backup }},
+		{name: "no rule", policy: "tables: prod/other*\nevery: hourly\nkeep: 72 hours", reason: "no rule of the policy",
+			make: func(w *world) vault.Backup { return w.fake(manual(w.clock(), "a"), w.clock(), nil).Backup }},
+		{name: "no keep", policy: "tables: prod/*\nevery: hourly", reason: "for ever",
+			make: func(w *world) vault.Backup { return w.fake(manual(w.clock(), "a"), w.clock(), nil).Backup }},
+		{name: "open", policy: hourly, reason: "it has not ended",
+			make: func(w *world) vault.Backup {
+				b := manual(w.clock(), "a")
+				if _, err := w.store.Create(w.t.Context(), vault.Opened(b.Table, b.ID), strings.NewReader("")); err != nil {
+					w.t.Fatal(err)
+				}
+				return b
+			}},
+		{name: "at least", policy: "tables: prod/*\nevery: hourly\nkeep: {for: 72 hours, at_least: 4}", reason: "one of the newest 4",
+			make: func(w *world) vault.Backup {
+				b := w.fake(manual(w.clock(), "a"), w.clock(), nil).Backup
+				w.advance(time.Hour)
+				w.fake(manual(w.clock(), "b"), w.clock(), nil)
+				return b
+			}},
+		{name: "the last of its rule", policy: hourly, reason: "the newest that the rule default has begun",
+			make: func(w *world) vault.Backup {
+				b := w.hours(hourly, sourceID, 1)[0].Backup
+				w.fake(manual(w.clock(), "b"), w.clock(), nil)
+				return b
+			}},
+		{name: "a parent", policy: hourly, reason: "the parent of",
+			make: func(w *world) vault.Backup {
+				b := w.fake(manual(w.clock(), "a"), w.clock(), nil).Backup
+				w.advance(long)
+				child := w.fake(manual(w.clock(), "b"), w.clock(), &vault.Parent{Backup: b.ID})
+				w.advance(long)
+				w.fake(manual(w.clock(), "c"), w.clock(), nil)
+				w.advance(long)
+				w.fake(manual(w.clock(), "d"), w.clock(), &vault.Parent{Backup: child.ID})
+				return b
+			}, only: true},
+		{name: "to be copied", policy: copied, reason: "not copied to s3://twin/vault yet",
+			make: func(w *world) vault.Backup { return w.hours(copied, sourceID, 3)[0].Backup }},
+		{name: "being copied", policy: copied, reason: "being copied to s3://twin/vault",
+			make: func(w *world) vault.Backup {
+				b := w.fake(manual(w.clock(), "a"), w.clock(), nil).Backup
+				if _, err := w.store.Create(w.t.Context(), b.Copying(policy.TargetKey(twinAddress)).Start("000000", 0), strings.NewReader("")); err != nil {
+					w.t.Fatal(err)
+				}
+				return b
+			}},
+		{name: "a restore", policy: hourly, reason: "uses it",
+			make: func(w *world) vault.Backup {
+				w.fill(definition(), 10)
+				m := w.backup(small)
+				w.begin(m)
+				return of(m)
+			}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			w := newWorld(t)
+			b := c.make(w)
+			if !c.only {
+				w.advance(long)
+				w.fake(manual(w.clock().Add(time.Second), "older"), w.clock(), nil)
+				w.advance(long)
+				w.fake(manual(w.clock().Add(time.Second), "newer"), w.clock(), nil)
+			}
+			for range 4 {
+				w.advance(backup.DefaultSettle)
+				if a := action(w.prune(c.policy), b); a.Action != backup.PruneKeep || !strings.Contains(a.Reason, c.reason) {
+					t.Fatalf("%+v", a)
+				}
+			}
+			if w.exists(b.Mark()) || !w.exists(vault.Opened(b.Table, b.ID)) {
+				t.Error("it was marked, or has gone")
+			}
+		})
+	}
+}
+
+// TestPruneEnds: a backup goes once what held it is over.
+func TestPruneEnds(t *testing.T) {
+	w := newWorld(t)
+	w.fill(definition(), 10)
+	m := w.backup(small)
+	plan := w.begin(m)
+	w.fake(vault.Backup{Table: sourceID, ID: vault.NewBackupID(w.clock().Add(time.Hour), "void")}, time.Time{}, nil)
+	w.advance(100 * time.Hour)
+	w.fake(vault.Backup{Table: sourceID, ID: vault.NewBackupID(w.clock(), "newer")}, w.clock(), nil)
+	w.advance(100 * time.Hour)
+	if r := w.prune(hourly); r.Marked.Backups != 1 { // the one that was given up
+		t.Errorf("%+v", r)
+	}
+	if p := w.finish(plan.Restore); p.State != backup.StateDone {
+		t.Fatalf("%+v", p)
+	}
+	w.prune(hourly)
+	w.advance(backup.DefaultGrace)
+	if r := w.prune(hourly); r.Deleted.Backups != 2 || len(w.manifests("orders")) != 1 {
+		t.Errorf("%+v", r)
+	}
+}
+
+// TestPruneAsks has a table and a time given by a person: no other table is
+// touched.
+func TestPruneAsks(t *testing.T) {
+	w := newWorld(t)
+	other := vault.TableID{Region: "local", Instance: "prod", Table: "other"}
+	mine := w.hours(hourly, sourceID, 10)
+	theirs := w.hours(hourly, other, 10)
+	p := &backup.Pruner{Repo: w.repo, Region: "local", Tables: []policy.Pattern{{Instance: "prod", Table: "ord*"}}, Keep: 15 * time.Hour,
+		Grace: time.Hour, Now: w.clock, Log: w.log()}
+	w.pruned(p, true)
+	w.advance(time.Hour)
+	// By now one more is due, and is marked.
+	if r := w.pruned(p, true); r.Deleted.Backups != 5 || len(r.Tables) != 1 {
+		t.Errorf("%+v", r)
+	}
+	for _, f := range append(theirs, mine[6:]...) {
+		if err := w.whole(f); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// TestPruneClock: while this machine's clock is not the store's, nothing is marked
+// or deleted, and both are told.
+func TestPruneClock(t *testing.T) {
+	for _, off := range []time.Duration{6 * time.Minute, -6 * time.Minute} {
+		w := newWorld(t)
+		w.hours(hourly, sourceID, 100)
+		before := contentOf(t, w.store, "")
+		p := w.pruner(hourly)
+		p.Now = func() time.Time { return w.clock().Add(off) }
+		_, err := p.Prune(t.Context(), true)
+		if err == nil || !strings.Contains(err.Error(), w.clock().UTC().Format(time.RFC3339)) || !strings.Contains(err.Error(), p.Now().UTC().Format(time.RFC3339)) {
+			t.Errorf("%v", err)
+		}
+		if !maps.Equal(before, contentOf(t, w.store, "")) {
+			t.Error("something was changed")
+		}
+	}
+}
+
+// TestPruneUnreadable: what can't be read might need others, so nothing of its
+// table goes; other tables are pruned. A restore whose plan can't be read stops
+// the run.
+func TestPruneUnreadable(t *testing.T) {
+	w := newWorld(t)
+	other := vault.TableID{Region: "local", Instance: "prod", Table: "other"}
+	broken := w.hours(hourly, sourceID, 80)
+	w.hours(hourly, other, 80)
+	w.store.(*mem.Store).Replace(broken[40].Manifest(), []byte("{"))
+	p := w.pruner(hourly)
+	r, err := p.Prune(t.Context(), true)
+	if err != nil || len(r.Failures) != 1 || !strings.Contains(r.Failures[0], string(broken[40].ID)) {
+		t.Fatalf("%v, %v", r.Failures, err)
+	}
+	for b := range must(w.repo.Marks(t.Context(), nil)) {
+		if b.Table != other {
+			t.Errorf("%s of %s is marked", b.ID, b.Table)
+		}
+	}
+	if r.Marked.Backups == 0 {
+		t.Error("the other table was not pruned")
+	}
+	restore := vault.Restore{ID: vault.NewRestoreID(day, "x")}
+	if _, err := w.store.Create(t.Context(), restore.Restoring(), strings.NewReader("")); err != nil {
+		t.Fatal(err)
+	}
+	w.advance(backup.DefaultGrace)
+	before := contentOf(t, w.store, "")
+	if _, err := p.Prune(t.Context(), true); err == nil || !strings.Contains(err.Error(), string(restore.ID)) {
+		t.Errorf("%v", err)
+	}
+	if !maps.Equal(before, contentOf(t, w.store, "")) {
+		t.Error("something was changed")
+	}
+}
+
+func must[T any](v T, err error) T {
+	if err != nil {
+		panic(err)
+	}
+	return v
+}
+
+// TestLateDeliveries: what a delivery writes that outlived its backup is no
+// recovery point, and goes with the next run, as long as the mark stands.
+func TestLateDeliveries(t *testing.T) {
+	w := newWorld(t)
+	all := w.hours(hourly, sourceID, 80)
+	w.prune(hourly)
+	w.advance(backup.DefaultGrace)
+	w.prune(hourly)
+	f := all[0]
+	late := map[string]string{
+		"seal":   f.Manifest(),
+		"export": f.Shard("000000", "late"),
+		"note":   f.Log().Failure("000000", 0),
+		"copy":   f.Copying("0a1b").Start("000000", 0),
+	}
+	for who, name := range late {
+		if _, err := w.store.Create(t.Context(), name, strings.NewReader(f.content[f.Manifest()])); err != nil {
+			t.Fatal(err)
+		}
+		if m, err := w.repo.Latest(t.Context(), sourceID, f.point); err == nil {
+			t.Errorf("%s: %s is a recovery point", who, m.Backup)
+		}
+		if _, err := w.importer().Begin(t.Context(), w.run(), backup.RestoreRequest{Backup: f.Backup, Target: targetID, At: w.clock()}); err == nil {
+			t.Errorf("%s: it is restored", who)
+		}
+		if a := action(w.prune(hourly), f.Backup); a.Action != backup.PruneDelete || !a.Done || a.Objects != 1 {
+			t.Errorf("%s: %+v", who, a)
+		}
+		if w.exists(name) {
+			t.Errorf("%s is left", name)
+		}
+	}
+	// On the day on which the mark would go, something comes once more.
+	w.advance(backup.DefaultSettle)
+	if _, err := w.store.Create(t.Context(), late["export"], strings.NewReader("x")); err != nil {
+		t.Fatal(err)
+	}
+	w.prune(hourly)
+	if w.exists(late["export"]) || !w.exists(f.Mark()) {
+		t.Error("the mark went before what had come")
+	}
+	w.prune(hourly)
+	if left := w.left(f.Backup); len(left) != 0 {
+		t.Errorf("%v are left", left)
+	}
+}
+
+// TestPruneModel prunes random histories at random times, and holds them against
+// what could be restored if nothing had ever been deleted: from where the window
+// begins, every instant gives the same backup, whole.
+func TestPruneModel(t *testing.T) {
+	for _, text := range []string{
+		hourly,
+		"tables: prod/*\nevery: hourly\nkeep: {for: 30 hours, at_least: 4}\n",
+		"rules:\n- {name: often, tables: prod/*, every: hourly, keep: 20 hours}\n- {name: rare, tables: prod/*, every: daily, keep: 90 hours}\n",
+	} {
+		seed := rand.Uint64()
+		t.Logf("seed %d", seed)
+		modelPrune(t, text, rand.New(rand.NewPCG(seed, 1)))
+	}
+}
+
+func modelPrune(t *testing.T, text string, random *rand.Rand) {
+	w := newWorld(t)
+	p := decodePolicy(t, text)
+	window := p.Rules[0].Keep.For // the shortest
+	tables := []vault.TableID{sourceID, targetID}
+	sealed := map[vault.TableID][]fake{}
+	held := map[vault.RestoreID]fake{}
+	deleted, marked, forgotten, compared := 0, 0, 0, 0
+	for step := range 600 {
+		id := tables[random.IntN(len(tables))]
+		switch n := random.IntN(20); {
+		case n < 9: // a backup, that may have begun long before it is sealed
+			rule := p.Rules[random.IntN(len(p.Rules))]
+			b := rule.Backup(id, rule.Every.Due(w.clock().Add(-time.Duration(random.IntN(8))*time.Hour)))
+			if random.IntN(4) == 0 {
+				b.ID = vault.NewBackupID(w.clock(), "manual", fmt.Sprint(step))
+			}
+			if w.exists(vault.Opened(id, b.ID)) || w.exists(b.Mark()) {
+				break
+			}
+			if random.IntN(8) == 0 {
+				w.fake(b, time.Time{}, nil)
+				break
+			}
+			sealed[id] = append(sealed[id], w.fake(b, w.clock().Add(-time.Duration(random.IntN(180))*time.Minute), nil))
+		case n < 10: // a restore, as it stands once it is begun
+			m, err := w.repo.Latest(t.Context(), id, w.clock().Add(-time.Duration(random.IntN(200))*time.Hour))
+			if err != nil {
+				break
+			}
+			r := vault.Restore{ID: vault.NewRestoreID(w.clock(), fmt.Sprint(step))}
+			data, err := vault.Encode(&vault.RestorePlan{Restore: r.ID, Backup: m.Backup, Source: id, Target: id, Definition: definition()})
+			if err != nil {
+				t.Fatal(err)
+			}
+			for name, content := range map[string]string{r.Plan(): string(data), r.Restoring(): ""} {
+				if _, err := w.store.Create(t.Context(), name, strings.NewReader(content)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			held[r.ID] = sealed[id][slices.IndexFunc(sealed[id], func(f fake) bool { return f.ID == m.Backup })]
+		case n < 11:
+			for r := range held {
+				if _, err := w.store.Create(t.Context(), vault.Restore{ID: r}.Restored(), strings.NewReader("")); err != nil {
+					t.Fatal(err)
+				}
+				delete(held, r)
+				break
+			}
+		case n < 17:
+			w.advance(time.Duration(random.IntN(300)) * time.Minute)
+		default:
+			r := w.prune(text)
+			deleted, marked = deleted+r.Deleted.Backups, marked+r.Marked.Backups
+			for _, table := range r.Tables {
+				for _, b := range table.Backups {
+					if b.Action == backup.PruneForget {
+						forgotten++
+					}
+				}
+			}
+		}
+		if step%20 != 0 {
+			continue
+		}
+		for r, f := range held {
+			if err := w.whole(f); err != nil {
+				t.Fatalf("step %d: restore %s reads what is gone: %v", step, r, err)
+			}
+		}
+		for id, all := range sealed {
+			instants := []time.Time{{}, w.clock().Add(-window)}
+			for _, f := range all {
+				if f.point.After(w.clock().Add(-window)) {
+					instants = append(instants, f.point)
+				}
+			}
+			for _, at := range instants {
+				var want *fake
+				for i, f := range all {
+					if (at.IsZero() || !f.point.After(at)) && (want == nil || f.ID > want.ID) {
+						want = &all[i]
+					}
+				}
+				if want == nil {
+					continue
+				}
+				compared++
+				got, err := w.repo.Latest(t.Context(), id, at)
+				if err != nil || got.Backup != want.ID {
+					t.Fatalf("step %d: at %v of %s: %+v, %v; without prune it is %s", step, at, id, got, err, want.ID)
+				}
+				if err := w.whole(*want); err != nil {
+					t.Fatalf("step %d: %v", step, err)
+				}
+			}
+		}
+	}
+	t.Logf("%d instants compared; %d marked, %d deleted, %d forgotten", compared, marked, deleted, forgotten)
+	if compared < 100 || marked < 10 || deleted < 10 || forgotten == 0 {
+		t.Error("the history has too little in it")
+	}
+}
+
+// pruneFixture is a vault in which one run has something to mark, to delete and to
+// forget; it returns the backups that are kept.
+func pruneFixture(t testing.TB) (w *world, kept, due []fake) {
+	w = newWorld(t)
+	const text = "tables: prod/*\nevery: hourly\nkeep: 5 hours"
+	all := w.hours(text, sourceID, 3)
+	w.advance(6 * time.Hour)
+	all = append(all, w.hours(text, sourceID, 1)...)
+	w.advance(6 * time.Hour)
+	w.prune(text)
+	w.advance(backup.DefaultGrace)
+	w.prune(text) // the first three are gone
+	w.advance(backup.DefaultSettle - backup.DefaultGrace)
+	all = append(all, w.hours(text, sourceID, 1)...)
+	w.advance(6 * time.Hour)
+	w.prune(text) // the fourth is marked
+	w.advance(backup.DefaultGrace)
+	all = append(all, w.hours(text, sourceID, 2)...)
+	w.advance(5 * time.Hour)
+	all = append(all, w.hours(text, sourceID, 1)...)
+	w.fake(vault.Backup{Table: sourceID, ID: vault.NewBackupID(day, "void")}, time.Time{}, nil)
+	return w, all[5:], all[:5]
+}
+
+const fixturePolicy = "tables: prod/*\nevery: hourly\nkeep: 5 hours"
+
+// TestPruneFaults fails each call to the store in turn, before and after it took
+// effect. Whatever the run came to, no backup that is kept has lost anything, and
+// further runs bring it to its end.
+func TestPruneFaults(t *testing.T) {
+	w, _, _ := pruneFixture(t)
+	counts := map[backup.Action]int{}
+	for _, b := range w.prune(fixturePolicy).Tables[0].Backups {
+		counts[b.Action]++
+	}
+	for _, a := range []backup.Action{backup.PruneKeep, backup.PruneMark, backup.PruneDelete, backup.PruneForget} {
+		if counts[a] == 0 {
+			t.Fatalf("nothing to %s: %v", a, counts)
+		}
+	}
+	fired, failed := 0, 0
+	for fault := range objectfault.Sweep() {
+		w, kept, due := pruneFixture(t)
+		p := w.pruner(fixturePolicy)
+		faulty := objectfault.New(w.store, fault)
+		var err error
+		if p.Repo, err = backup.Open(t.Context(), faulty); err == nil {
+			var r *backup.Pruned
+			if r, err = p.Prune(t.Context(), true); err == nil && len(r.Failures) > 0 {
+				err = errors.New(r.Failures[0])
+			}
+		}
+		if fault.Fired() {
+			fired++
+		}
+		if err != nil {
+			failed++
+		}
+		check := func() {
+			t.Helper()
+			for _, f := range kept {
+				if err := w.whole(f); err != nil {
+					t.Fatalf("%v: %v", fault, err)
+				}
+			}
+		}
+		check()
+		w.prune(fixturePolicy)
+		check()
+		for range 3 {
+			w.advance(backup.DefaultGrace)
+			kept = w.hours(fixturePolicy, sourceID, 1) // the others grow old
+			w.prune(fixturePolicy)
+			check()
+		}
+		for _, f := range due {
+			if left := w.left(f.Backup); slices.ContainsFunc(left, func(n string) bool { return !strings.HasPrefix(n, vault.MarkPrefix) }) {
+				t.Fatalf("%v: %v are left", fault, left)
+			}
+		}
+	}
+	t.Logf("%d faults, %d of them told", fired, failed)
+	if fired < 100 || failed < fired/2 {
+		t.Error("too few faults")
+	}
+}
+
+// TestPruneRefused: a store that keeps an object is told by the object's name,
+// nothing of that backup goes that has to go after it, nothing counts as deleted
+// that is there, and the others go.
+func TestPruneRefused(t *testing.T) {
+	for _, what := range []string{"opened/", "manifests/", "plan.json", ".shard"} {
+		w := newWorld(t)
+		all := w.hours(hourly, sourceID, 80)
+		w.prune(hourly)
+		w.advance(backup.DefaultGrace)
+		held := all[3]
+		p := w.pruner(hourly)
+		p.Repo = must(backup.Open(t.Context(), objectfault.New(w.store, &objectfault.Fault{
+			Op: objectfault.Delete, Call: objectfault.Every, When: objectfault.Before, Err: fs.ErrPermission,
+			Match: func(name string) bool { return strings.Contains(name, string(held.ID)) && strings.Contains(name, what) },
+		})))
+		r, err := p.Prune(t.Context(), true)
+		if err != nil || len(r.Failures) != 1 || !strings.Contains(r.Failures[0], string(held.ID)) || !strings.Contains(r.Failures[0], what) ||
+			!strings.Contains(r.Failures[0], "docs/ram/prune.json") {
+			t.Fatalf("%s: %v, %v", what, r.Failures, err)
+		}
+		if a := action(r, held.Backup); a.Done || a.Error == "" || r.Deleted.Backups != 7 || w.exists(held.Gone()) {
+			t.Errorf("%s: %+v, %+v", what, a, r.Deleted)
+		}
+		// What stands before it in the order is gone, what comes after it is there.
+		if what == "manifests/" || what == "opened/" {
+			for name := range held.content {
+				if strings.HasPrefix(name, "backups/") && !w.exists(name) {
+					t.Errorf("%s: %s is gone", what, name)
+				}
+			}
+		}
+		if w.exists(held.Manifest()) != (what == "manifests/" || what == "opened/") {
+			t.Errorf("%s: the manifest", what)
+		}
+		if r := w.prune(hourly); r.Deleted.Backups != 1 {
+			t.Errorf("%s: then %+v", what, r.Deleted)
+		}
+	}
+}
+
+// TestPrunesSideBySide runs several at the same time, over and over.
+func TestPrunesSideBySide(t *testing.T) {
+	for range 20 {
+		w, kept, due := pruneFixture(t)
+		var all sync.WaitGroup
+		for range 4 {
+			all.Go(func() {
+				if r, err := w.pruner(fixturePolicy).Prune(t.Context(), true); err != nil || len(r.Failures) > 0 {
+					t.Errorf("%v, %v", r.Failures, err)
+				}
+			})
+		}
+		all.Wait()
+		for _, f := range kept {
+			if err := w.whole(f); err != nil {
+				t.Error(err)
+			}
+		}
+		for _, f := range due[:4] {
+			if left := w.left(f.Backup); slices.ContainsFunc(left, func(n string) bool { return !strings.HasPrefix(n, vault.MarkPrefix) }) {
+				t.Errorf("%v are left", left)
+			}
+		}
+	}
+}
+
+// stepped is a store in which some calls wait for their turn.
+type stepped struct {
+	object.Store
+	turn func(call string)
+}
+
+func (s stepped) Create(ctx context.Context, name string, r io.Reader) (object.Info, error) {
+	s.turn("create " + name)
+	return s.Store.Create(ctx, name, r)
+}
+
+func (s stepped) Open(ctx context.Context, name string, off, n int64) (io.ReadCloser, object.Info, error) {
+	s.turn("open " + name)
+	return s.Store.Open(ctx, name, off, n)
+}
+
+func (s stepped) List(ctx context.Context, prefix, after string) iter.Seq2[object.Info, error] {
+	return func(yield func(object.Info, error) bool) {
+		s.turn("list " + prefix)
+		s.Store.List(ctx, prefix, after)(yield)
+	}
+}
+
+func (s stepped) Delete(ctx context.Context, name string) error {
+	s.turn("delete " + name)
+	return s.Store.Delete(ctx, name)
+}
+
+// schedule runs two pieces of work in turns: choices says, step by step, whose
+// turn it is as long as both have one; beyond its end it is the first's. It
+// returns which choices there were.
+func schedule(choices []int, works [2]func(turn func())) (taken []int) {
+	type event struct {
+		who  int
+		over bool
+	}
+	events := make(chan event)
+	var grants [2]chan struct{}
+	for who, work := range works {
+		grants[who] = make(chan struct{})
+		go func() {
+			work(func() {
+				events <- event{who, false}
+				<-grants[who]
+			})
+			events <- event{who, true}
+		}()
+	}
+	waiting, over := [2]bool{}, [2]bool{}
+	await := func(who int) {
+		for !waiting[who] && !over[who] {
+			e := <-events
+			waiting[e.who], over[e.who] = !e.over, e.over
+		}
+	}
+	await(0)
+	await(1)
+	for !over[0] || !over[1] {
+		who := 0
+		switch {
+		case over[0]:
+			who = 1
+		case over[1]:
+		default:
+			if len(taken) < len(choices) {
+				who = choices[len(taken)]
+			}
+			taken = append(taken, who)
+		}
+		waiting[who] = false
+		grants[who] <- struct{}{}
+		await(who)
+	}
+	return taken
+}
+
+// TestRestoreBesidePrune drives a restore's beginning and two runs of prune, with
+// no grace between them, through every order of the steps by which they meet.
+// Either the restore is refused, or the backup stays as it is until the restore
+// has ended.
+func TestRestoreBesidePrune(t *testing.T) {
+	w := newWorld(t)
+	w.fill(definition(), 3)
+	m := w.backup(vault.Settings{Lanes: 1})
+	w.advance(100 * time.Hour)
+	w.fake(vault.Backup{Table: sourceID, ID: vault.NewBackupID(w.clock(), "newer")}, w.clock(), nil)
+	w.advance(100 * time.Hour)
+	base := contentOf(t, w.store, "")
+	mine := map[string]string{}
+	for name, content := range base {
+		if strings.Contains(name, string(m.Backup)) {
+			mine[name] = content
+		}
+	}
+	request := w.request(m)
+	began, refused, runs, steps := 0, 0, 0, 0
+	for choices := []int{}; choices != nil; {
+		store := &mem.Store{Now: w.clock}
+		for name, content := range base {
+			if _, err := store.Create(t.Context(), name, strings.NewReader(content)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		var begin error
+		var plan *vault.RestorePlan
+		gate := func(turn func(), calls ...string) func(string) {
+			return func(call string) {
+				for _, c := range calls {
+					if strings.HasPrefix(call, c) || strings.HasSuffix(call, c) {
+						turn()
+						return
+					}
+				}
+			}
+		}
+		b := of(m)
+		taken := schedule(choices, [2]func(func()){
+			func(turn func()) {
+				i := w.importer()
+				i.Repo = must(backup.Open(t.Context(), stepped{store, gate(turn, "open "+b.Mark(), "create "+vault.RestoringPrefix, "open "+b.Plan(), "/created")}))
+				plan, begin = i.Begin(t.Context(), w.run(), request)
+			},
+			func(turn func()) {
+				for range 2 {
+					p := w.pruner(hourly)
+					p.Grace = 0
+					p.Repo = must(backup.Open(t.Context(), stepped{store, gate(turn, "list "+vault.MarkPrefix, "list "+vault.RestoringPrefix, "create "+b.Mark(), "delete "+b.Manifest(), "delete "+b.Plan())}))
+					if r, err := p.Prune(t.Context(), true); err != nil || len(r.Failures) > 0 {
+						t.Errorf("%v: %v, %v", choices, r, err)
+					}
+				}
+			},
+		})
+		runs, steps = runs+1, max(steps, len(taken))
+		now := contentOf(t, store, "")
+		switch {
+		case begin == nil:
+			began++
+			for name, content := range mine {
+				if now[name] != content {
+					t.Fatalf("%v: the restore goes on, and %s is gone", taken, name)
+				}
+			}
+			if _, ok := now[vault.Restore{ID: plan.Restore}.Created()]; !ok {
+				t.Fatalf("%v: there is no table", taken)
+			}
+		case errors.Is(begin, backup.ErrMarked), errors.Is(begin, fs.ErrNotExist):
+			refused++
+		default:
+			t.Fatalf("%v: %v", taken, begin)
+		}
+		w.tables.Drop(targetID.Table)
+		// The next order: the last choice that can be another is.
+		choices = slices.Clone(taken)
+		for len(choices) > 0 && choices[len(choices)-1] == 1 {
+			choices = choices[:len(choices)-1]
+		}
+		if len(choices) == 0 {
+			break
+		}
+		choices[len(choices)-1] = 1
+	}
+	t.Logf("%d orders of at most %d steps: %d restores began, %d were refused", runs, steps, began, refused)
+	if began == 0 || refused == 0 || runs < 100 {
+		t.Error("not all outcomes were seen")
+	}
+}
