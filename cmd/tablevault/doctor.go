@@ -8,6 +8,7 @@ import (
 	"io"
 	"io/fs"
 	"iter"
+	"maps"
 	"net/http"
 	"os"
 	"slices"
@@ -97,6 +98,10 @@ type doctor struct {
 	store  object.Store        // nil if it can't be opened
 	skew   time.Duration       // of this machine's clock behind the servers'
 	names  map[string][]string // tables by instance, of those that could be listed
+	// listed are the backups of each table that have a manifest, oldest first, and
+	// unlisted is why they could not be listed.
+	listed   map[vault.TableID][]vault.BackupID
+	unlisted error
 }
 
 // askFor bounds one check, so that one that hangs does not keep the others.
@@ -109,7 +114,7 @@ func runDoctor(ctx context.Context, dir, file string, maxAge time.Duration) []fi
 		d.add("settings", "", failure, err.Error(), "name a local stack with --stack, or set TABLEVAULT_VAULT, TABLEVAULT_REGION, TABLEVAULT_ACCOUNT and a key (docs/operations.md)")
 		return d.found
 	}
-	for _, check := range []func(context.Context){d.settings, d.clocks, d.vault, d.protection, d.uploads} {
+	for _, check := range []func(context.Context){d.settings, d.clocks, d.vault, d.protection, d.uploads, d.catalog} {
 		check(ctx)
 	}
 	d.readPolicy(dir, file)
@@ -353,6 +358,26 @@ func (d *doctor) uploads(ctx context.Context) {
 	}
 }
 
+// catalog lists which backups there are. What is wrong with that is told with the
+// recovery points.
+func (d *doctor) catalog(ctx context.Context) {
+	if d.store == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, 5*askFor)
+	defer cancel()
+	d.listed = map[vault.TableID][]vault.BackupID{}
+	for info, err := range d.store.List(ctx, vault.ManifestPrefix, "") {
+		if err != nil {
+			d.unlisted = err
+			return
+		}
+		if t, b, ok := vault.ParseManifestName(info.Name); ok {
+			d.listed[t] = append(d.listed[t], b)
+		}
+	}
+}
+
 // readPolicy reads the policy that the functions are thought to go by.
 func (d *doctor) readPolicy(dir, file string) {
 	named := file != ""
@@ -411,15 +436,14 @@ func (d *doctor) functions(ctx context.Context) {
 }
 
 // instances are those that the policy and the vault know of.
-func (d *doctor) instances(ctx context.Context) []string {
+func (d *doctor) instances() []string {
 	var names []string
 	if d.policy != nil {
 		for i := range d.policy.Rules {
 			names = append(names, d.policy.Rules[i].Instances()...)
 		}
 	}
-	tables, _ := d.backedUp(ctx) // what is wrong with the list is told elsewhere
-	for _, t := range tables {
+	for t := range d.listed {
 		if t.Region == d.site.region {
 			names = append(names, t.Instance)
 		}
@@ -433,7 +457,7 @@ const maxTables = 64
 
 // tables asks each instance for its tables, and each that is backed up for how.
 func (d *doctor) tables(ctx context.Context) {
-	for _, instance := range d.instances(ctx) {
+	for _, instance := range d.instances() {
 		client, err := d.site.instance(instance)
 		if err != nil {
 			d.add("tablestore", instance, failure, err.Error(), "look at TABLEVAULT_TABLESTORE_ENDPOINT")
@@ -522,23 +546,6 @@ func (d *doctor) table(ctx context.Context, client *tablestore.Client, instance,
 	}
 }
 
-// backedUp are the tables that the vault has manifests of.
-func (d *doctor) backedUp(ctx context.Context) ([]vault.TableID, error) {
-	if d.store == nil {
-		return nil, nil
-	}
-	var tables []vault.TableID
-	for info, err := range d.store.List(ctx, vault.ManifestPrefix, "") {
-		if err != nil {
-			return nil, err
-		}
-		if t, _, ok := vault.ParseManifestName(info.Name); ok && (len(tables) == 0 || tables[len(tables)-1] != t) {
-			tables = append(tables, t)
-		}
-	}
-	return tables, nil
-}
-
 // recoveryPoints looks for the newest recovery point of each table. Where the
 // policy and the instance's tables are known, those that it wants count; else all
 // that the vault has.
@@ -548,11 +555,11 @@ func (d *doctor) recoveryPoints(ctx context.Context) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, 5*askFor)
 	defer cancel()
-	tables, err := d.backedUp(ctx)
-	if err != nil {
-		d.add("recovery", "", failure, err.Error(), fixAccess(err, "look at the vault"))
+	if d.unlisted != nil {
+		d.add("recovery", "", failure, d.unlisted.Error(), fixAccess(d.unlisted, "look at the vault"))
 		return
 	}
+	tables := slices.Collect(maps.Keys(d.listed))
 	if d.policy != nil {
 		tables = slices.DeleteFunc(tables, func(t vault.TableID) bool {
 			names, known := d.names[t.Instance]
@@ -565,8 +572,8 @@ func (d *doctor) recoveryPoints(ctx context.Context) {
 				}
 			}
 		}
-		slices.SortFunc(tables, func(a, b vault.TableID) int { return strings.Compare(a.Path(), b.Path()) })
 	}
+	slices.SortFunc(tables, func(a, b vault.TableID) int { return strings.Compare(a.Path(), b.Path()) })
 	if len(tables) == 0 {
 		l := warning
 		if d.maxAge > 0 {
@@ -602,24 +609,19 @@ func (d *doctor) recoveryPoint(ctx context.Context, t vault.TableID) {
 	}
 }
 
-// newest is the newest recovery point of a table, zero if there is none. Who may
-// list manifests and not read them is told the instant in the newest one's name,
-// which is that of what asked for the backup.
+// newest is the newest recovery point of a table, zero if there is none; a backup
+// that is marked for deletion is none. Who may list manifests and not read them is
+// told the instant in the newest one's name, which is that of what asked for the
+// backup.
 func (d *doctor) newest(ctx context.Context, t vault.TableID) (at time.Time, exact bool, err error) {
-	var ids []vault.BackupID
-	for info, err := range d.store.List(ctx, vault.ManifestsOf(t), "") {
-		if err != nil {
-			return time.Time{}, false, err
-		}
-		if _, b, ok := vault.ParseManifestName(info.Name); ok {
-			ids = append(ids, b)
-		}
-	}
-	for _, id := range slices.Backward(ids) {
+	for _, id := range slices.Backward(d.listed[t]) {
 		var m vault.Manifest
 		data, err := object.ReadAll(ctx, d.store, vault.ManifestName(t, id), 64<<20)
 		if errors.Is(err, fs.ErrPermission) {
 			return id.Time(), false, nil
+		}
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // it was deleted since
 		}
 		if err == nil {
 			err = vault.Decode(data, &m)
@@ -627,8 +629,15 @@ func (d *doctor) newest(ctx context.Context, t vault.TableID) (at time.Time, exa
 		if err != nil {
 			return time.Time{}, false, fmt.Errorf("manifest of %s: %w", id, err)
 		}
-		if m.State == vault.Sealed {
+		if m.State != vault.Sealed {
+			continue
+		}
+		_, err = object.Stat(ctx, d.store, vault.Backup{Table: t, ID: id}.Mark())
+		if errors.Is(err, fs.ErrNotExist) {
 			return m.RecoveryPoint(), true, nil
+		}
+		if err != nil {
+			return time.Time{}, false, fmt.Errorf("whether %s is marked for deletion: %w", id, err)
 		}
 	}
 	return time.Time{}, false, nil

@@ -23,6 +23,7 @@ import (
 	"github.com/tablevault/tablevault/local/ram"
 	"github.com/tablevault/tablevault/local/s3"
 	"github.com/tablevault/tablevault/local/stack"
+	"github.com/tablevault/tablevault/shared/vault"
 )
 
 // environment sets what the commands find a stack by without --stack, as a person
@@ -132,7 +133,11 @@ func TestDoctor(t *testing.T) {
 	var backups struct{ Backups []backupResult }
 	must(t, &backups, "backup", "--table", "local/orders")
 	t.Run("all is well", func(t *testing.T) {
+		lists := s.OSS.Calls("ListObjectsV2")
 		code, d := doctorRun(t, "--max-age", "26h")
+		if n := s.OSS.Calls("ListObjectsV2") - lists; n != 1 {
+			t.Errorf("%d lists of the vault, want one, of the manifests", n)
+		}
 		seen := map[string]bool{}
 		for _, f := range d.Checks {
 			seen[f.Check] = true
@@ -232,6 +237,16 @@ func TestDoctor(t *testing.T) {
 		{"no stream, no backup", nil, []string{"--policy", policy("local/plain")}, []string{"warning table local/plain: it has no change stream", "failure recovery local/plain: there is no recovery point of it"}},
 		{"a short stream", nil, []string{"--policy", policy("local/short")}, []string{"warning table local/short: its change stream keeps records for 1 hours"}},
 		{"too old", nil, []string{"--max-age", "1ms"}, []string{"failure recovery local/orders: the newest recovery point, "}},
+		{"marked for deletion", func(t *testing.T) {
+			b, err := ossClient(t, s).Bucket("tablevault")
+			if err != nil {
+				t.Fatal(err)
+			}
+			mark := vault.Backup{Table: vault.TableID{Region: "local", Instance: "local", Table: "orders"}, ID: backups.Backups[0].ID}.Mark()
+			if err := b.PutObject("vault/"+mark, strings.NewReader("{}")); err != nil {
+				t.Fatal(err)
+			}
+		}, nil, []string{"failure recovery local/orders: there is no recovery point of it"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			if c.given != nil {

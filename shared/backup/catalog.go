@@ -6,8 +6,8 @@ import (
 	"fmt"
 	"io/fs"
 	"iter"
+	"maps"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/tablevault/tablevault/shared/object"
@@ -167,41 +167,39 @@ func (r *Repository) FindBackup(ctx context.Context, id vault.BackupID) (vault.B
 // none. A backup of which the manifest is gone here and not from a twin counts;
 // one that is marked for deletion does not.
 func (r *Repository) Latest(ctx context.Context, t vault.TableID, at time.Time) (*vault.Manifest, error) {
-	var found []*vault.Manifest
-	take := func(m *vault.Manifest) {
-		if m.State == vault.Sealed && (at.IsZero() || !m.RecoveryPoint().After(at)) {
-			found = append(found, m)
+	ids := map[vault.BackupID]bool{}
+	list := func(store object.Store) error {
+		for info, err := range store.List(ctx, vault.ManifestsOf(t), "") {
+			if err != nil {
+				return fmt.Errorf("list %s: %w", vault.ManifestsOf(t), err)
+			}
+			if _, id, ok := vault.ParseManifestName(info.Name); ok {
+				ids[id] = true
+			}
 		}
+		return nil
 	}
-	here := map[vault.BackupID]bool{}
-	for m, err := range r.Manifests(ctx, &t) {
-		if err != nil {
-			return nil, err
-		}
-		here[m.Backup] = true
-		take(m)
+	if err := list(r.store); err != nil {
+		return nil, err
 	}
 	for _, twin := range r.twins.all {
-		if twin.open(ctx) != nil {
-			continue
-		}
-		for info, err := range twin.store.List(ctx, vault.ManifestsOf(t), "") {
-			if err != nil {
-				break // what it might have is not needed for what is here
-			}
-			if _, id, ok := vault.ParseManifestName(info.Name); ok && !here[id] {
-				m, _, err := r.Manifest(ctx, vault.Backup{Table: t, ID: id})
-				if err != nil {
-					return nil, err
-				}
-				here[id] = true
-				take(m)
-			}
+		if twin.open(ctx) == nil {
+			_ = list(twin.store) // what it might have is not needed for what is here
 		}
 	}
-	slices.SortFunc(found, func(a, b *vault.Manifest) int { return strings.Compare(string(b.Backup), string(a.Backup)) })
-	for _, m := range found {
-		err := r.unmarked(ctx, vault.Backup{Table: t, ID: m.Backup})
+	// Most often the first that is read is the one.
+	for _, id := range slices.Backward(slices.Sorted(maps.Keys(ids))) {
+		b := vault.Backup{Table: t, ID: id}
+		m, _, err := r.Manifest(ctx, b)
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
+			continue // it was deleted since
+		case err != nil:
+			return nil, err
+		case m.State != vault.Sealed || !at.IsZero() && m.RecoveryPoint().After(at):
+			continue
+		}
+		err = r.unmarked(ctx, b)
 		if err == nil {
 			return m, nil
 		}
