@@ -92,10 +92,7 @@ type importing struct {
 	pace    *pacer
 	reply   ImportReply
 
-	// What was read of the backup, nil before the first segment: its manifest and
-	// plan, and the roll-up of the group that was worked on last.
-	source *restoreSource
-	rolled *vault.Group
+	logs sealedLogs
 	// Memory that is kept from segment to segment.
 	memory  int64
 	writers []*blockWriter
@@ -118,15 +115,9 @@ func (x *importing) all(ctx context.Context) (err error) {
 		return fmt.Errorf("%s: %w", x.what(x.work.Segment), err)
 	}
 	x.makeWriters()
-	rows := byGroup(x.plan, func(s vault.RestoreSegment) bool { return s.Rows > 0 })
-	planned := make(map[int][]vault.SegmentID, len(rows))
-	for _, group := range rows {
-		planned[group[0].Group()] = group
-		x.worker.groups = group[0].Group() + 1
-	}
-	x.worker.repo, x.worker.log, x.worker.run = x.Repo, x.restore.Log(), &x.run
-	x.worker.planned = func(group int) []vault.SegmentID { return planned[group] }
-	x.worker.submit, x.worker.what = x.submit, x.what
+	x.logs = sealedLogs{repo: x.Repo, plan: x.plan}
+	x.worker = worker{repo: x.Repo, log: x.restore.Log(), run: &x.run, submit: x.submit, what: x.what}
+	x.worker.planned, x.worker.groups = plannedGroups(x.plan, func(s vault.RestoreSegment) bool { return s.Rows > 0 })
 	if err := x.one(ctx, x.work.Segment, x.work.Start, false); err != nil {
 		return err
 	}
@@ -283,18 +274,7 @@ func (x *importing) readLog(ctx context.Context, s vault.SegmentID) (entries []v
 
 // loader makes what loads a segment from its beginning.
 func (x *importing) loader(ctx context.Context, s vault.SegmentID) (*loader, error) {
-	var err error
-	if x.source == nil {
-		if x.source, err = x.Repo.restoreSource(ctx, x.plan); err != nil {
-			return nil, err
-		}
-	}
-	if x.rolled == nil || x.rolled.Group != s.Group() {
-		if x.rolled, err = x.Repo.sealedGroup(ctx, x.source.manifest, s); err != nil {
-			return nil, err
-		}
-	}
-	source, err := logOf(x.source.manifest, x.rolled, s)
+	source, err := x.logs.of(ctx, s)
 	if err != nil {
 		return nil, err
 	}

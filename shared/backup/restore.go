@@ -155,34 +155,39 @@ func (r *Repository) restoreSource(ctx context.Context, p *vault.RestorePlan) (*
 	return src, err
 }
 
-// sealedLog reads the log of one segment from the roll-up of its group, and
-// proves that it covers what it says.
-func (r *Repository) sealedLog(ctx context.Context, m *vault.Manifest, id vault.SegmentID) (*segmentLog, error) {
-	group, err := r.sealedGroup(ctx, m, id)
-	if err != nil {
-		return nil, err
-	}
-	return logOf(m, group, id)
+// sealedLogs reads the logs of a restore's segments from the backup's roll-ups, and
+// proves that each covers what it says. It keeps what it has read last.
+type sealedLogs struct {
+	repo *Repository
+	plan *vault.RestorePlan
+	// Both are nil before the first log.
+	source *restoreSource
+	group  *vault.Group
 }
 
-// sealedGroup reads the roll-up of a segment's group.
-func (r *Repository) sealedGroup(ctx context.Context, m *vault.Manifest, id vault.SegmentID) (*vault.Group, error) {
-	g := id.Group()
+// of reads the log of a segment.
+func (l *sealedLogs) of(ctx context.Context, id vault.SegmentID) (*segmentLog, error) {
+	if l.source == nil {
+		source, err := l.repo.restoreSource(ctx, l.plan)
+		if err != nil {
+			return nil, err
+		}
+		l.source = source
+	}
+	m, g := l.source.manifest, id.Group()
 	if g >= len(m.Groups) {
 		return nil, fmt.Errorf("backup %s has no segment %s: it has %d groups", m.Backup, id, len(m.Groups))
 	}
-	group := new(vault.Group)
-	if err := r.readExact(ctx, m.Groups[g], group); err != nil {
-		return nil, err
+	if l.group == nil || l.group.Group != g {
+		group := new(vault.Group)
+		if err := l.repo.readExact(ctx, m.Groups[g], group); err != nil {
+			return nil, err
+		}
+		l.group = group
 	}
-	return group, nil
-}
-
-// logOf finds the log of a segment in its group's roll-up.
-func logOf(m *vault.Manifest, group *vault.Group, id vault.SegmentID) (*segmentLog, error) {
-	for i := range group.Segments {
-		if group.Segments[i].Segment.ID == id {
-			return replay(&group.Segments[i])
+	for i := range l.group.Segments {
+		if l.group.Segments[i].Segment.ID == id {
+			return replay(&l.group.Segments[i])
 		}
 	}
 	return nil, fmt.Errorf("backup %s has no segment %s", m.Backup, id)
@@ -472,6 +477,17 @@ func byGroup(p *vault.RestorePlan, open func(vault.RestoreSegment) bool) [][]vau
 		groups[len(groups)-1] = append(groups[len(groups)-1], s.ID)
 	}
 	return groups
+}
+
+// plannedGroups are the plan's segments for which holds says yes, by their groups,
+// and how many groups there are.
+func plannedGroups(p *vault.RestorePlan, holds func(vault.RestoreSegment) bool) (planned func(group int) []vault.SegmentID, groups int) {
+	all := map[int][]vault.SegmentID{}
+	for _, group := range byGroup(p, holds) {
+		all[group[0].Group()] = group
+		groups = group[0].Group() + 1
+	}
+	return func(group int) []vault.SegmentID { return all[group] }, groups
 }
 
 // dispatch starts those of the open segments that nobody works on. pace reads what

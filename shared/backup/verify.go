@@ -56,12 +56,19 @@ type VerifyRequest struct {
 // VerifyReply is what one invocation came to.
 type VerifyReply struct {
 	Restore vault.RestoreID `json:"restore"`
+	// Segment is the one that was compared last, Start the number of its start,
+	// Ended counts those that the invocation compared.
 	Segment vault.SegmentID `json:"segment"`
 	Start   int             `json:"start"`
-	Verdict vault.Verdict   `json:"verdict"`
-	Check   vault.Check     `json:"check"`
-	// Closed says that the restore was over before, and nothing was done.
-	Closed bool `json:"closed,omitempty"`
+	Ended   int             `json:"ended"`
+	// Verdict and Check are of all of them together, and of the command's segment if
+	// that was compared before.
+	Verdict vault.Verdict `json:"verdict"`
+	Check   vault.Check   `json:"check"`
+	// Superseded says that another invocation compares the command's segment, Closed
+	// that the restore was over before, and nothing was done.
+	Superseded bool `json:"superseded,omitempty"`
+	Closed     bool `json:"closed,omitempty"`
 }
 
 // segmentsInFlight is how many segments one process verifies at a time.
@@ -322,75 +329,140 @@ func (w *verification) found(check vault.Check) error {
 }
 
 // VerifySegment compares one segment of a restore with the target, and writes
-// down what it found.
+// down what it found. A worker that has time left for more goes on with others
+// that nobody has begun.
 func (v *Verifier) VerifySegment(ctx context.Context, run Run, w Work) (VerifyReply, error) {
-	reply := VerifyReply{Restore: w.Restore, Segment: w.Segment, Start: w.Start}
-	r := vault.Restore{ID: w.Restore}
-	what := fmt.Sprintf("verify segment %s of restore %s", w.Segment, w.Restore)
-	plan, err := v.Repo.RestorePlan(ctx, w.Restore)
-	if err != nil {
-		return reply, fmt.Errorf("%s: %w", what, err)
+	x := &verifying{Verifier: v, run: run, again: run, restore: vault.Restore{ID: w.Restore}, told: map[string]bool{}}
+	x.reply = VerifyReply{Restore: w.Restore, Segment: w.Segment, Start: w.Start}
+	err := x.all(ctx, w)
+	return x.reply, err
+}
+
+// verifying is an invocation that compares segments of a restore.
+type verifying struct {
+	*Verifier
+	run Run
+	// again is run with an earlier stop: what is begun late comes to nothing, since a
+	// comparison is done or is not.
+	again    Run
+	longest  time.Duration // that a segment took
+	restore  vault.Restore
+	plan     *vault.RestorePlan
+	worker   worker
+	logs     sealedLogs
+	comparer *comparer
+	// told are the objects that were read elsewhere and stand in a check.
+	told  map[string]bool
+	reply VerifyReply
+}
+
+func (x *verifying) what(s vault.SegmentID) string {
+	return fmt.Sprintf("verify segment %s of restore %s", s, x.restore.ID)
+}
+
+// all compares the segment of the command, and what it finds after it.
+func (x *verifying) all(ctx context.Context, w Work) (err error) {
+	if x.plan, err = x.Repo.RestorePlan(ctx, w.Restore); err != nil {
+		return fmt.Errorf("%s: %w", x.what(w.Segment), err)
 	}
-	if reply.Start, err = v.Repo.begin(ctx, r.Verify(), vault.Note{Segment: w.Segment, Start: w.Start}, run); err != nil {
-		return reply, fmt.Errorf("%s: %w", what, err)
+	x.logs = sealedLogs{repo: x.Repo, plan: x.plan}
+	x.worker = worker{repo: x.Repo, log: x.restore.Verify(), run: &x.again, what: x.what}
+	x.worker.planned, x.worker.groups = plannedGroups(x.plan, func(vault.RestoreSegment) bool { return true })
+	if err := x.one(ctx, w.Segment, w.Start, false); err != nil {
+		return err
 	}
-	comparing, cancel := run.inTime(ctx)
+	return x.worker.goOn(ctx, w.Segment, func(ctx context.Context, s vault.SegmentID) error { return x.one(ctx, s, 0, true) })
+}
+
+// one compares a segment, whose start may be claimed already, and notes what goes
+// wrong.
+func (x *verifying) one(ctx context.Context, s vault.SegmentID, start int, claimed bool) error {
+	x.reply.Segment, x.reply.Start = s, start
+	began := x.run.Now()
+	comparing, cancel := x.run.inTime(ctx)
 	defer cancel()
-	if err := v.verifySegment(comparing, plan, r, &reply); err != nil {
+	if err := x.segment(comparing, s, start, claimed); err != nil {
 		if comparing.Err() != nil && ctx.Err() == nil {
 			err = fmt.Errorf("the segment can't be compared in the function's time; give verify a longer timeout: %w", err)
 		}
-		return reply, v.Repo.fail(ctx, r.Verify(), w.Segment, reply.Start, run, permanent(err), fmt.Errorf("%s: %w", what, err))
+		return x.Repo.fail(ctx, x.restore.Verify(), s, x.reply.Start, x.run, permanent(err), fmt.Errorf("%s: %w", x.what(s), err))
 	}
-	return reply, nil
+	x.longest = max(x.longest, x.run.Now().Sub(began))
+	if !x.run.Stop.IsZero() {
+		x.again.Stop = x.run.Stop.Add(-2 * x.longest)
+	}
+	return nil
 }
 
-func (v *Verifier) verifySegment(ctx context.Context, plan *vault.RestorePlan, r vault.Restore, reply *VerifyReply) error {
-	found := vault.SegmentCheck{Segment: reply.Segment}
-	_, err := v.Repo.read(ctx, r.Check(reply.Segment), &found)
+func (x *verifying) segment(ctx context.Context, s vault.SegmentID, start int, claimed bool) error {
+	found := vault.SegmentCheck{Segment: s}
+	_, err := x.Repo.read(ctx, x.restore.Check(s), &found)
 	if err == nil {
-		reply.Check, reply.Verdict = found.Check, found.Check.Verdict()
+		x.add(found.Check)
 		return nil
 	}
 	if !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	closed, err := v.Repo.closed(ctx, plan.Restore)
+	if !claimed {
+		b, err := x.worker.begin(ctx, s, start, 0)
+		x.reply.Start, x.reply.Superseded = b.start, b.superseded
+		if err != nil || b.superseded {
+			return err
+		}
+	}
+	closed, err := x.Repo.closed(ctx, x.plan.Restore)
 	if err != nil || closed != nil {
-		reply.Closed = closed != nil
+		x.reply.Closed, x.worker.over = closed != nil, closed != nil
 		return err
 	}
-	source, err := v.Repo.restoreSource(ctx, plan)
+	log, err := x.logs.of(ctx, s)
 	if err != nil {
 		return err
 	}
-	log, err := v.Repo.sealedLog(ctx, source.manifest, reply.Segment)
-	if err != nil {
-		return err
-	}
-	found = vault.SegmentCheck{Segment: reply.Segment}
-	quarantined, loading, err := v.Repo.quarantined(ctx, r, reply.Segment, &found.Check)
+	source := x.logs.source
+	found = vault.SegmentCheck{Segment: s}
+	quarantined, loading, err := x.Repo.quarantined(ctx, x.restore, s, &found.Check)
 	if err != nil {
 		return err
 	}
 	found.Usage = loading
-	comparer, err := v.Repo.newComparer(ctx, source, v.Tables, plan.Target.Table, v.Memory)
-	if err != nil {
-		return err
+	if x.comparer == nil {
+		if x.comparer, err = x.Repo.newComparer(ctx, source, x.Tables, x.plan.Target.Table, x.Memory); err != nil {
+			return err
+		}
 	}
-	if err := v.Repo.checkSegment(ctx, source, log, DepthRows, comparer, quarantined, &found.Check); err != nil {
+	if err := x.Repo.checkSegment(ctx, source, log, DepthRows, x.comparer, quarantined, &found.Check); err != nil {
 		return err
 	}
 	// Among what was read elsewhere are documents too. The comparison has proved
 	// what was read: where it is gone from here, it is put back.
-	v.Repo.heal(ctx, source.backup)
+	x.Repo.heal(ctx, source.backup)
 	found.Check.Replaced = nil
-	found.Check.Replace(v.Repo.replaced())
-	if _, err := v.Repo.tell(ctx, r.Check(reply.Segment), &found, &found.Usage); err != nil {
+	found.Check.Replace(x.untold())
+	if _, err := x.Repo.tell(ctx, x.restore.Check(s), &found, &found.Usage); err != nil {
 		return err
 	}
-	reply.Check, reply.Verdict = found.Check, found.Check.Verdict()
+	x.add(found.Check)
+	x.reply.Ended++
 	return nil
+}
+
+func (x *verifying) add(check vault.Check) {
+	x.reply.Check.Add(check)
+	x.reply.Verdict = x.reply.Check.Verdict()
+}
+
+// untold are the objects that were read elsewhere and stand in no check of this
+// invocation's.
+func (x *verifying) untold() (found []vault.Finding) {
+	for _, f := range x.Repo.replaced() {
+		if !x.told[f.Object] {
+			x.told[f.Object] = true
+			found = append(found, f)
+		}
+	}
+	return found
 }
 
 // quarantined are the keys of the rows of a segment that the service refused, as

@@ -21,7 +21,8 @@ type worker struct {
 	// many groups there are.
 	planned func(group int) []vault.SegmentID
 	groups  int
-	// submit has a start of a segment worked on by another invocation.
+	// submit has a start of a segment worked on by another invocation; nil where that
+	// is left to the next look.
 	submit func(ctx context.Context, s vault.SegmentID, start int) error
 	// what says what is done with a segment.
 	what func(s vault.SegmentID) string
@@ -125,7 +126,7 @@ const (
 
 // pick finds a segment that nobody has begun, and notes that this worker has. It
 // returns none if there is none, if the worker takes no more, or if time is up;
-// then it has the segment dispatched.
+// then it has the segment dispatched, if it may.
 func (w *worker) pick(ctx context.Context, last vault.SegmentID) (vault.SegmentID, error) {
 	if w.over {
 		return "", nil
@@ -164,7 +165,9 @@ func (w *worker) pick(ctx context.Context, last vault.SegmentID) (vault.SegmentI
 		rand.Shuffle(len(free), func(i, j int) { free[i], free[j] = free[j], free[i] })
 		for _, s := range free[:min(pickTries, len(free))] {
 			if w.run.stopping() {
-				w.over = true
+				if w.over = true; w.submit == nil {
+					return "", nil
+				}
 				return "", w.submit(ctx, s, 0)
 			}
 			mine, err := w.repo.claim(ctx, w.log, vault.Note{Segment: s}, *w.run)
