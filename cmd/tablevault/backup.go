@@ -45,6 +45,9 @@ type backupResult struct {
 	Fuzzy        bool           `json:"fuzzy"`
 	From         time.Time      `json:"from"`
 	To           time.Time      `json:"to"`
+	// Marked is since when it is marked for deletion, by the store's clock, and no
+	// recovery point.
+	Marked *time.Time `json:"marked,omitempty"`
 	// Usage is what was asked of the vault's store, as far as records tell.
 	Usage vault.Usage `json:"usage,omitzero"`
 }

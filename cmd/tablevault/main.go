@@ -81,7 +81,7 @@ func run(ctx context.Context, args []string, out, errs io.Writer) int {
 	root.SetErr(errs)
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &exit{exitUsage, err} })
 	root.PersistentFlags().BoolVar(&s.json, "json", false, "print one JSON document instead of text")
-	root.AddCommand(demoCommand(s), localCommand(s), initCommand(s), doctorCommand(s), backupCommand(s), listCommand(s), showCommand(s), restoreCommand(s), verifyCommand(s), copyCommand(s))
+	root.AddCommand(demoCommand(s), localCommand(s), initCommand(s), doctorCommand(s), backupCommand(s), listCommand(s), showCommand(s), restoreCommand(s), verifyCommand(s), copyCommand(s), pruneCommand(s))
 	for _, c := range append(root.Commands(), root) {
 		if c.Args == nil {
 			c.Args = cobra.NoArgs

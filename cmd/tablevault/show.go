@@ -17,6 +17,7 @@ import (
 	"golang.org/x/term"
 
 	"github.com/tablevault/tablevault/shared/backup"
+	"github.com/tablevault/tablevault/shared/object"
 	"github.com/tablevault/tablevault/shared/vault"
 )
 
@@ -56,10 +57,22 @@ func recoveryPoint(r backupResult) string {
 	switch {
 	case r.State == vault.Void:
 		return "none: given up"
+	case r.Marked != nil:
+		return "none: marked for deletion since " + r.Marked.UTC().Format(time.RFC3339)
 	case r.ConsistentAt != nil:
 		return r.ConsistentAt.UTC().Format(time.RFC3339)
 	}
 	return fmt.Sprintf("%s (read from %s on, no change stream)", r.To.UTC().Format(time.RFC3339), r.From.UTC().Format(time.RFC3339))
+}
+
+// markedResult is a backup's result that knows of its mark.
+func markedResult(m *vault.Manifest, marks map[vault.Backup]object.Info) backupResult {
+	r := resultOf(m)
+	if mark, marked := marks[vault.Backup{Table: m.Table, ID: m.Backup}]; marked {
+		at := mark.Modified.UTC()
+		r.Marked = &at
+	}
+	return r
 }
 
 // runList lists the backups that have ended, and those that run.
@@ -80,12 +93,16 @@ func runList(ctx context.Context, dir, table string) ([]backupResult, []backup.W
 	if err != nil {
 		return nil, nil, err
 	}
+	marks, err := repo.Marks(ctx, only)
+	if err != nil {
+		return nil, nil, err
+	}
 	results := []backupResult{}
 	for m, err := range repo.Manifests(ctx, only) {
 		if err != nil {
 			return nil, nil, err
 		}
-		results = append(results, resultOf(m))
+		results = append(results, markedResult(m, marks))
 	}
 	var open []*backup.Watcher
 	for b, err := range repo.Open(ctx, only) {
@@ -207,7 +224,11 @@ func runShow(ctx context.Context, dir, id string) (*shown, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &shown{backupResult: resultOf(m), Sealed: m.Sealed, Reason: m.Reason, Segments: m.Segments, Parts: m.Totals.Parts, Digest: m.Totals.Digest.String()}
+	marks, err := repo.Marks(ctx, &b.Table)
+	if err != nil {
+		return nil, err
+	}
+	r := &shown{backupResult: markedResult(m, marks), Sealed: m.Sealed, Reason: m.Reason, Segments: m.Segments, Parts: m.Totals.Parts, Digest: m.Totals.Digest.String()}
 	if m.State == vault.Void {
 		return r, nil
 	}

@@ -213,7 +213,7 @@ func (p Pattern) String() string {
 // MarshalText writes String's form.
 func (p Pattern) MarshalText() ([]byte, error) { return []byte(p.String()), nil }
 
-// Keep is a retention. This version shows it and removes nothing.
+// Keep is a retention, which `tablevault prune` goes by.
 type Keep struct {
 	// For is the age up to which backups are kept; zero keeps all.
 	For time.Duration

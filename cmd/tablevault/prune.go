@@ -1,0 +1,231 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/tablevault/tablevault/shared/backup"
+	"github.com/tablevault/tablevault/shared/policy"
+)
+
+// pruneOptions are what `tablevault prune` was asked for.
+type pruneOptions struct {
+	stack, policy, table, keep, grace string
+	apply                             bool
+}
+
+func pruneCommand(s *streams) *cobra.Command {
+	var o pruneOptions
+	c := &cobra.Command{
+		Use:   "prune [--table INSTANCE/PATTERN [--keep 72h]] [--apply]",
+		Short: "Delete the backups that the policy keeps no longer; without --apply, say which",
+		Long: "Delete backups whose time is over by the policy's `keep`, or, for the tables that --table names, by --keep.\n\n" +
+			"Without --apply nothing is changed: each backup is listed with what would become of it, and why. With --apply those\n" +
+			"that are due are marked, which ends their being recovery points; a run that comes a grace later deletes what is\n" +
+			"marked, is still due, and is used by nothing. So prune is to be run again and again, by cron for example, with a key\n" +
+			"that may do what docs/ram/prune.json says. The newest backup of a table stays, whatever its age, and so does the\n" +
+			"newest one from before the time that is kept, so that all of that time can be restored.",
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			r, err := runPrune(cmd.Context(), s, o)
+			if r == nil {
+				return err
+			}
+			if perr := s.print(r, func(w io.Writer) { humanPrune(w, r) }); perr != nil {
+				return errors.Join(err, perr)
+			}
+			if err == nil && len(r.Failures) > 0 {
+				err = &exit{exitFailed, fmt.Errorf("%d things went wrong; run prune again when they are mended, it goes on", len(r.Failures))}
+			}
+			return err
+		},
+	}
+	siteFlags(c, &o.stack)
+	c.Flags().StringVar(&o.policy, "policy", "", "the policy to go by; default TABLEVAULT_POLICY, or tablevault.yaml here if there is one")
+	c.Flags().StringVar(&o.table, "table", "", "only the backups of these tables: instance/table, with * and ? in the table's name")
+	c.Flags().StringVar(&o.keep, "keep", "", "for how long backups are kept, such as 72h or '30 days', instead of what the policy says; goes with --table")
+	c.Flags().StringVar(&o.grace, "grace", "24h", "how long a backup stays marked before it goes; at least 1h, longer than a verification or a copy takes")
+	c.Flags().BoolVar(&o.apply, "apply", false, "mark and delete; without it, say what would be")
+	return c
+}
+
+// runPrune returns what was found and done also where an error ended the run.
+func runPrune(ctx context.Context, s *streams, o pruneOptions) (*backup.Pruned, error) {
+	p := &backup.Pruner{Now: time.Now, Log: slog.New(slog.NewTextHandler(s.err, &slog.HandlerOptions{Level: slog.LevelWarn}))}
+	duration := func(flag, text string) (time.Duration, error) {
+		d, err := policy.ParseDuration(text)
+		if err != nil {
+			return 0, usage("--%s: %v", flag, err)
+		}
+		return d, nil
+	}
+	var err error
+	if p.Grace, err = duration("grace", o.grace); err != nil {
+		return nil, err
+	}
+	if p.Grace < backup.MinGrace {
+		return nil, usage("--grace %s: want at least 1h, since what reads a backup without holding it, a verification or a copy, must have ended by then", o.grace)
+	}
+	if o.keep != "" {
+		if o.table == "" {
+			return nil, usage("--keep goes with --table: name the tables whose backups are kept for no longer than %s", o.keep)
+		}
+		if p.Keep, err = duration("keep", o.keep); err != nil {
+			return nil, err
+		}
+	}
+	if o.table != "" {
+		pattern, err := tablePattern(o.table)
+		if err != nil {
+			return nil, err
+		}
+		p.Tables = []policy.Pattern{pattern}
+	}
+	site, err := openSite(o.stack)
+	if err != nil {
+		return nil, err
+	}
+	p.Region = site.region
+	if p.Policy, err = site.policyToPrune(o.policy); err != nil {
+		return nil, err
+	}
+	if p.Policy == nil && p.Keep == 0 {
+		return nil, usage("there is no policy that says how long backups are kept: name one with --policy, or give --table and --keep")
+	}
+	if p.Repo, err = site.repository(ctx); err != nil {
+		return nil, err
+	}
+	return p.Prune(ctx, o.apply)
+}
+
+// tablePattern reads instance/table, with * and ? in the table's name.
+func tablePattern(text string) (policy.Pattern, error) {
+	instance, glob, ok := strings.Cut(text, "/")
+	if !ok || instance == "" || glob == "" || strings.Contains(glob, "/") || strings.ContainsAny(instance, "*?[") {
+		return policy.Pattern{}, usage("table %q: want instance/table, for example prod/orders or 'prod/*'", text)
+	}
+	if _, err := path.Match(glob, ""); err != nil {
+		return policy.Pattern{}, usage("table %q: %v", text, err)
+	}
+	return policy.Pattern{Instance: instance, Table: glob}, nil
+}
+
+// policyToPrune reads the policy, nil if there is none and none was named. One
+// that is for another vault is refused.
+func (s *site) policyToPrune(file string) (*policy.Policy, error) {
+	named := file != ""
+	if !named {
+		file, named = s.env.Policy, s.env.PolicyNamed
+	}
+	data, err := os.ReadFile(file)
+	if errors.Is(err, fs.ErrNotExist) && !named {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	p, err := policy.Decode(file, data)
+	if err != nil {
+		return nil, err
+	}
+	if p.Vault != "" && !policy.SameVault(p.Vault, s.env.Vault) {
+		return nil, fmt.Errorf("the policy %s is for the vault %s, and %s is to be pruned: name the vault's own with --policy", file, p.Vault, s.env.Vault)
+	}
+	return p, nil
+}
+
+// did is what an action is called once it is done.
+var did = map[backup.Action]string{
+	backup.PruneKeep: "kept", backup.PruneWait: "waits", backup.PruneMark: "marked", backup.PruneDelete: "deleted", backup.PruneForget: "mark removed",
+}
+
+// humanPrune prints a run for people. Backups that follow each other and are alike
+// are one line.
+func humanPrune(w io.Writer, r *backup.Pruned) {
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	for _, table := range r.Tables {
+		_, name, _ := strings.Cut(table.Table, "/")
+		if table.Untouched != "" {
+			fmt.Fprintf(t, "%s: %s\n", name, table.Untouched)
+		} else {
+			fmt.Fprintf(t, "%s: kept %s\n", name, table.Keep)
+		}
+		for i := 0; i < len(table.Backups); {
+			first := table.Backups[i]
+			last, n, bytes := first, 0, int64(0)
+			for ; i < len(table.Backups) && alike(first, table.Backups[i]); i++ {
+				last = table.Backups[i]
+				n, bytes = n+1, bytes+last.Bytes
+			}
+			what := string(first.Action)
+			if first.Done || r.Apply && (first.Action == backup.PruneKeep || first.Action == backup.PruneWait) {
+				what = did[first.Action]
+			}
+			ids := string(first.Backup)
+			if n > 1 {
+				ids = fmt.Sprintf("%s to %s, %d backups", first.Backup, last.Backup, n)
+			}
+			fmt.Fprintf(t, "  %s\t%s\t%s\t%s\n", what, ids, size(bytes), first.Reason)
+			if first.Error != "" {
+				fmt.Fprintf(t, "  \t→ %s\n", first.Error)
+			}
+		}
+	}
+	t.Flush()
+	for _, f := range r.Failures {
+		fmt.Fprintf(w, "failed: %s\n", f)
+	}
+	sum := func(s backup.PruneSum) string { return fmt.Sprintf("%d backups (%s)", s.Backups, size(s.Bytes)) }
+	if r.Apply {
+		fmt.Fprintf(w, "%s marked, %s deleted.\n", sum(r.Marked), sum(r.Deleted))
+		return
+	}
+	fmt.Fprintf(w, "Nothing was changed. With --apply %s would be marked, and %s, marked before, deleted.\n", sum(r.Marked), sum(r.Deleted))
+}
+
+func alike(a, b backup.PrunedBackup) bool {
+	return a.Action == b.Action && a.Done == b.Done && a.Reason == b.Reason && a.Error == "" && b.Error == "" || a.Backup == b.Backup
+}
+
+// overdue is for how long a backup may be due before doctor asks whether prune is
+// run at all.
+const overdue = 48 * time.Hour
+
+// retention looks whether what the policy keeps no longer is deleted.
+func (d *doctor) retention(ctx context.Context) {
+	if d.store == nil || d.policy == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, 5*askFor)
+	defer cancel()
+	repo, err := backup.Open(ctx, d.store)
+	if err != nil {
+		return // told elsewhere
+	}
+	p := &backup.Pruner{
+		Repo: repo, Policy: d.policy, Region: d.site.region, Grace: backup.DefaultGrace, Log: slog.New(slog.DiscardHandler),
+		Now: func() time.Time { return time.Now().Add(d.skew - overdue) },
+	}
+	r, err := p.Prune(ctx, false)
+	switch {
+	case err != nil:
+		d.add("retention", "", warning, err.Error(), fixAccess(err, "look at what the message names"))
+	case len(r.Failures) > 0:
+		d.add("retention", "", warning, r.Failures[0], "verify the backup: tablevault verify --backup ID --depth read")
+	case r.Marked.Backups+r.Deleted.Backups > 0:
+		d.add("retention", "", warning, fmt.Sprintf("%d backups (%s) have been older than the policy keeps them for two days", r.Marked.Backups+r.Deleted.Backups, size(r.Marked.Bytes+r.Deleted.Bytes)),
+			"run tablevault prune --apply every day, with a key of its own (docs/operations.md)")
+	default:
+		d.add("retention", "", fine, "nothing is there that the policy keeps no longer", "")
+	}
+}
