@@ -599,7 +599,7 @@ func TestEveryCallFails(t *testing.T) {
 	// One worker goes on from segment to segment.
 	p := original.planner()
 	at := func(i int64) table.Key { return table.Key{table.String("k"), table.Binary(nil), table.Integer(i)} }
-	manifest := original.sealed(p, original.plan(p, vault.Settings{Lanes: 2, PartBytes: 1}, at(10), at(25), at(40)))
+	manifest := original.sealed(p, original.plan(p, vault.Settings{Lanes: 2, PartBytes: 1}, at(20), at(40)))
 	setting := func(t *testing.T) *world {
 		t.Helper()
 		w := &world{t: t, tables: backuptest.New(), now: original.clock(), quiet: true, manifest: manifest, workers: 1}

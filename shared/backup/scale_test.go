@@ -7,6 +7,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -189,6 +190,163 @@ func TestScale(t *testing.T) {
 		t.Errorf("sealing: %+v, with %d segments in %d groups", c, segments, groups)
 	}
 	t.Logf("%d segments: planned in %v, exported in %v by %d workers, sealed in %v", segments, planning.Round(time.Millisecond), exporting.Round(time.Millisecond), workers, sealing.Round(time.Millisecond))
+}
+
+// made is an instance into which a stub's table is restored: the target is there
+// once it was made, takes every row, and then has what the stub has.
+type made struct {
+	stub
+	there *atomic.Bool
+}
+
+func (m made) Describe(ctx context.Context, name string) (table.Definition, error) {
+	if name == targetID.Table && !m.there.Load() {
+		return table.Definition{}, fmt.Errorf("no %s: %w", name, table.ErrNotExist)
+	}
+	def, err := m.stub.Describe(ctx, name)
+	def.Name = name
+	return def, err
+}
+
+func (m made) Create(context.Context, table.Definition) error {
+	m.there.Store(true)
+	return nil
+}
+
+func (m made) NewBatch() table.Batch { return new(taken) }
+
+func (m made) Write(_ context.Context, _ string, b table.Batch) (table.WriteResult, error) {
+	return table.WriteResult{ServerTime: day, WriteUnits: int64(b.Len())}, nil
+}
+
+// taken is a batch of which only the size is kept.
+type taken int
+
+func (b *taken) Add([]byte, table.WriteOp) bool { *b++; return true }
+func (b *taken) Len() int                       { return int(*b) }
+func (b *taken) Reset()                         { *b = 0 }
+
+// TestScaleOfRestores restores a backup of many segments of one part, and holds
+// what that asks of the store against the formulae of docs/design.md: 600 segments,
+// 10,000 at full size.
+func TestScaleOfRestores(t *testing.T) {
+	segments := 600
+	switch {
+	case *long:
+		segments = 10_000
+	case testing.Short():
+		segments = 300
+	}
+	const workers = 20
+	w := newWorld(t)
+	w.instance = made{stub{ranges: segments}, new(atomic.Bool)}
+	meter := objectmeter.New(w.store)
+	var err error
+	if w.repo, err = backup.Open(t.Context(), meter); err != nil {
+		t.Fatal(err)
+	}
+	p := w.planner()
+	p.Workers = workers
+	plan, err := p.Plan(t.Context(), backup.PlanRequest{Table: sourceID, Kind: vault.Full, At: day, Trigger: "t", New: true, Settings: vault.Settings{Lanes: 1}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := w.sealed(p, vault.Backup{Table: sourceID, ID: plan.Backup})
+	if m.Segments != segments || m.Totals.Rows != int64(segments) {
+		t.Fatalf("%d rows in %d segments", m.Totals.Rows, m.Segments)
+	}
+	n, groups := int64(segments), int64(len(m.Groups))
+	used := meter.Usage()
+	// within checks what was asked for since the last look: objects, lists, and reads.
+	within := func(step string, objects, lists, reads int64) {
+		t.Helper()
+		now := meter.Usage()
+		c := now.Sub(used)
+		used = now
+		t.Logf("%s: %d objects of %d, %d lists of %d, %d reads of %d", step, c.Create, objects, c.List, lists, c.Open+c.Stat, reads)
+		if c.Create > objects || c.List > lists || c.Open+c.Stat > reads {
+			t.Errorf("%s: %+v, with %d segments in %d groups: want at most %d objects, %d lists and %d reads", step, c, n, groups, objects, lists, reads)
+		}
+	}
+	// Each invocation opens the vault anew, as functions do.
+	open := func() *backup.Repository {
+		repo, err := backup.Open(t.Context(), meter)
+		if err != nil {
+			t.Error(err)
+		}
+		return repo
+	}
+	w.workers = workers
+	restore := w.begin(m)
+	// The claim, the plan, and the marks that it is being restored and that the
+	// target was made; a read for each roll-up.
+	within("planning", 4, 1, groups+8)
+	progress := w.look(restore.Restore)
+	// A list of what is loaded; starts and failures of each group.
+	within("the first tick", 0, 1+2*groups, 4)
+	if progress.Dispatched != workers {
+		t.Fatalf("%+v", progress)
+	}
+	work := func(do func(backup.Work) (int, error)) (ended int) {
+		t.Helper()
+		var mu sync.Mutex
+		var all sync.WaitGroup
+		for _, of := range w.drain() {
+			all.Go(func() {
+				n, err := do(of)
+				if err != nil {
+					t.Error(err)
+				}
+				mu.Lock()
+				defer mu.Unlock()
+				ended += n
+			})
+		}
+		all.Wait()
+		if len(w.queue) > 0 {
+			t.Errorf("%d more invocations", len(w.queue))
+		}
+		return ended
+	}
+	if ended := work(func(of backup.Work) (int, error) {
+		i := w.importer()
+		i.Repo, i.Memory = open(), 4<<20
+		reply, err := i.Import(t.Context(), w.run(), of)
+		return reply.Ended, err
+	}); ended != segments {
+		t.Errorf("%d of %d segments are loaded", ended, segments)
+	}
+	// A segment of one part: start, slot, and the marks that it is loaded and that its
+	// start is over; the end of its log, whether the restore is open, the shard, and a
+	// look before its batch, which are two. Where workers meet, all but one are refused
+	// a start. A worker reads the header, the plans, the manifest and the roll-ups of
+	// the groups that it comes to.
+	meet, each := n/4+4*workers, 6+2*groups
+	within("loading", 4*n+meet, n+workers*(groups+4), 5*n+meet+workers*each)
+	progress = w.look(restore.Restore)
+	// The lists of what is loaded and of what is compared; who may still write, which is
+	// three reads of a segment.
+	within("the tick after it", 0, 2+2*groups, 3*n+4)
+	if progress.State != backup.StateVerifying || progress.Dispatched != workers {
+		t.Fatalf("%+v", progress)
+	}
+	if ended := work(func(of backup.Work) (int, error) {
+		v := w.verifier()
+		v.Repo, v.Memory = open(), 4<<20
+		reply, err := v.VerifySegment(t.Context(), w.run(), of)
+		return reply.Ended, err
+	}); ended != segments {
+		t.Errorf("%d of %d segments are compared", ended, segments)
+	}
+	// Start and check; whether there is a check, whether the restore is open, the log of
+	// its loading and its end, two looks and a read for the shard and its index, and the
+	// newest of its rows.
+	within("comparing", 2*n+meet, n+workers*(groups+4), 8*n+meet+workers*each)
+	progress = w.look(restore.Restore)
+	// The closing record, the proof and the mark that it is restored; who may still
+	// write, twice, and the checks.
+	within("closing", 3, 2, 7*n+8)
+	w.proved(progress, vault.OK)
 }
 
 // TestScaleOfPlans plans 100,000 ranges (10,000 in the short form), as eight

@@ -379,8 +379,8 @@ func (s *service) calm(prefix string) {
 // TestThrottledReads backs a table up whose server has fewer read units than the
 // workers could use, and says so in the service's ways.
 func TestThrottledReads(t *testing.T) {
-	const rows, size, capacity = 8000, 2000, 100
-	for _, code := range []string{engine.CodeNotEnoughCapacity, engine.CodeServerBusy, engine.CodeFlowControl} {
+	const rows, size, capacity = 6000, 2000, 100
+	for _, code := range []string{engine.CodeNotEnoughCapacity, engine.CodeServerBusy} {
 		t.Run(code, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				s := newService(t, 10*time.Millisecond)
@@ -465,8 +465,8 @@ func TestReadBudget(t *testing.T) {
 // TestThrottledWrites restores a table whose server has fewer write units than the
 // workers could use, and refuses some rows of batches that it takes otherwise.
 func TestThrottledWrites(t *testing.T) {
-	const rows, size, capacity = 8000, 2000, 200
-	for _, code := range []string{engine.CodeNotEnoughCapacity, engine.CodeServerBusy, engine.CodeFlowControl} {
+	const rows, size, capacity = 6000, 2000, 150
+	for _, code := range []string{engine.CodeNotEnoughCapacity, engine.CodeServerBusy} {
 		t.Run(code, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				s := newService(t, 10*time.Millisecond)
