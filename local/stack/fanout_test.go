@@ -153,15 +153,7 @@ func TestHotPartition(t *testing.T) {
 		}
 		// What was split restores whole.
 		if name == "skewed" && !*long {
-			v := caller(t, s)
-			ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
-			defer cancel()
-			begun := drive(ctx, t, v, function.Command{Kind: function.KindRestore, Backup: string(id), To: "local/copy"},
-				func(p backup.RestoreProgress) bool { return p.Restore != "" })
-			p := drive(ctx, t, v, function.Command{Kind: function.KindRestore, Restore: string(begun.Restore)},
-				func(p backup.RestoreProgress) bool {
-					return p.State == backup.StateDone || p.State == backup.StateFailed
-				})
+			p := bringBack(t, s, id)
 			if p.Proof == nil || p.Proof.Verdict != vault.OK || !maps.Equal(partitions(t, tables, "copy"), partitions(t, tables, name)) {
 				t.Errorf("%+v", p)
 			}
@@ -251,8 +243,8 @@ func partitions(t *testing.T, c *tablestore.TableStoreClient, name string) map[s
 }
 
 // TestTenThousandSegments plans, dispatches and seals a backup of that many
-// segments of a row each: 200 in the short form. All of them are worked off by a
-// few invocations, which go on with what nobody has begun.
+// segments of a row each, and restores it: 200 in the short form. All of them are
+// worked off by a few invocations, which go on with what nobody has begun.
 func TestTenThousandSegments(t *testing.T) {
 	segments := 200
 	if *long {
@@ -260,15 +252,16 @@ func TestTenThousandSegments(t *testing.T) {
 	}
 	const workersOf = 8
 	var mu sync.Mutex
-	invocations := 0
+	invocations := map[function.Kind]int{}
 	s, _, tables := begin(t, 60, func(c *fc.Config) {
 		c.MaxInstances, c.MaxTotal = workersOf, workersOf+4
 		workers(t, c, workersOf)
 		c.Fault = func(d fc.Delivery) fc.Fault {
-			if strings.HasSuffix(d.Function, string(function.Export)) {
+			var cmd function.Command
+			if err := json.Unmarshal(d.Payload, &cmd); err == nil && cmd.Segment != "" {
 				mu.Lock()
 				defer mu.Unlock()
-				invocations++
+				invocations[cmd.Kind]++
 			}
 			return fc.Fault{}
 		}
@@ -288,13 +281,39 @@ func TestTenThousandSegments(t *testing.T) {
 	if m.Totals.Rows != int64(segments) || m.Segments != segments {
 		t.Errorf("%d rows in %d segments, want %d", m.Totals.Rows, m.Segments, segments)
 	}
+	sealed := time.Since(begun)
+	p := bringBack(t, s, id)
+	if p.Proof == nil || p.Proof.Verdict != vault.OK || p.Proof.Check.Rows != int64(segments) {
+		t.Errorf("%+v", p)
+	}
 	mu.Lock()
 	defer mu.Unlock()
 	took := time.Since(begun)
 	// As many as there are workers, more as time limits end them, and those for
 	// which a look sent while a worker was between two segments.
-	if most := workersOf * (6 + int(took/(10*time.Second))); invocations > most {
-		t.Errorf("%d invocations, want at most %d", invocations, most)
+	most := workersOf * (6 + int(took/(10*time.Second)))
+	for _, kind := range []function.Kind{function.KindExport, function.KindImport, function.KindVerify} {
+		if n := invocations[kind]; n < workersOf || n > most {
+			t.Errorf("%d invocations to %s, want %d to %d", n, kind, workersOf, most)
+		}
 	}
-	t.Logf("%d segments: planned in %v, sealed after %v, through %d invocations", segments, planned.Round(time.Millisecond), took.Round(time.Millisecond), invocations)
+	t.Logf("%d segments: planned in %v, sealed after %v, restored after %v, through invocations %v", segments, planned.Round(time.Millisecond), sealed.Round(time.Millisecond), took.Round(time.Millisecond), invocations)
+}
+
+// bringBack restores a backup to local/copy.
+func bringBack(t *testing.T, s *stack.Stack, id vault.BackupID) backup.RestoreProgress {
+	t.Helper()
+	v := caller(t, s)
+	most := 2 * time.Minute
+	if *long {
+		most = 15 * time.Minute
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), most)
+	defer cancel()
+	begun := drive(ctx, t, v, function.Command{Kind: function.KindRestore, Backup: string(id), To: "local/copy"},
+		func(p backup.RestoreProgress) bool { return p.Restore != "" })
+	return drive(ctx, t, v, function.Command{Kind: function.KindRestore, Restore: string(begun.Restore)},
+		func(p backup.RestoreProgress) bool {
+			return p.State == backup.StateDone || p.State == backup.StateFailed
+		})
 }
