@@ -89,10 +89,18 @@ const (
 
 var errTruncated = errors.New("a field is cut short")
 
+// uvarint is binary.Uvarint, quick where the number is one of most.
+func uvarint(b []byte) (uint64, int) {
+	if len(b) > 0 && b[0] < 0x80 {
+		return uint64(b[0]), 1
+	}
+	return binary.Uvarint(b)
+}
+
 // field reads the next field of a message: its number, its kind, and its value
 // as a number or as bytes.
 func field(b []byte) (number uint64, kind int, value uint64, data, rest []byte, err error) {
-	tag, n := binary.Uvarint(b)
+	tag, n := uvarint(b)
 	if n <= 0 || tag>>3 == 0 || tag>>3 > math.MaxInt32>>2 {
 		return 0, 0, 0, nil, nil, errors.New("a field has no valid tag")
 	}
@@ -100,7 +108,7 @@ func field(b []byte) (number uint64, kind int, value uint64, data, rest []byte, 
 	number, kind = tag>>3, int(tag&7)
 	switch kind {
 	case wireVarint:
-		if value, n = binary.Uvarint(b); n <= 0 {
+		if value, n = uvarint(b); n <= 0 {
 			return 0, 0, 0, nil, nil, errTruncated
 		}
 		return number, kind, value, nil, b[n:], nil
@@ -114,7 +122,7 @@ func field(b []byte) (number uint64, kind int, value uint64, data, rest []byte, 
 		}
 		return number, kind, 0, nil, b[size:], nil
 	case wireBytes:
-		size, n := binary.Uvarint(b)
+		size, n := uvarint(b)
 		if n <= 0 || size > uint64(len(b)-n) {
 			return 0, 0, 0, nil, nil, errTruncated
 		}
@@ -198,7 +206,11 @@ func (r *batchRequest) parseTable(b []byte) error {
 
 func (r *batchRow) parse(b []byte) error {
 	typed, conditioned := false, false
-	err := each(b, func(number uint64, kind int, value uint64, data []byte) error {
+	for len(b) > 0 {
+		number, kind, value, data, rest, err := field(b)
+		if err != nil {
+			return err
+		}
 		switch {
 		case number == 1 && kind == wireVarint:
 			if value < uint64(engine.Put) || value > uint64(engine.Delete) {
@@ -209,21 +221,28 @@ func (r *batchRow) parse(b []byte) error {
 			r.block = data
 		case number == 3 && kind == wireBytes:
 			conditioned = true
-			return r.parseCondition(data)
+			err = r.parseCondition(data)
 		case number == 4 && kind == wireBytes:
-			return r.parseReturn(data)
+			err = r.parseReturn(data)
 		}
-		return nil
-	})
-	if err == nil && (!typed || !conditioned || r.block == nil) {
-		err = errMissing
+		if err != nil {
+			return err
+		}
+		b = rest
 	}
-	return err
+	if !typed || !conditioned || r.block == nil {
+		return errMissing
+	}
+	return nil
 }
 
 func (r *batchRow) parseCondition(b []byte) error {
 	found := false
-	err := each(b, func(number uint64, kind int, value uint64, data []byte) error {
+	for len(b) > 0 {
+		number, kind, value, data, rest, err := field(b)
+		if err != nil {
+			return err
+		}
 		switch {
 		case number == 1 && kind == wireVarint:
 			if value > uint64(engine.ExpectNotExist) {
@@ -233,12 +252,12 @@ func (r *batchRow) parseCondition(b []byte) error {
 		case number == 2 && kind == wireBytes:
 			r.filter = data
 		}
-		return nil
-	})
-	if err == nil && !found {
-		err = errMissing
+		b = rest
 	}
-	return err
+	if !found {
+		return errMissing
+	}
+	return nil
 }
 
 func (r *batchRow) parseReturn(b []byte) error {
