@@ -2,11 +2,12 @@
 //
 // A space is one ordered map from byte keys to byte values. Reads see all of an
 // update or none of it, and updates of one space happen one after the other.
-// [Memory] keeps everything in the process; [Open] keeps it in one file, where
-// an update that returned survives the death of the process and of the machine.
+// [Memory] keeps everything in the process; [Open] keeps it in a folder, where an
+// update that returned survives the death of the process and of the machine.
 package kv
 
-// A Store is a set of spaces. It is safe for concurrent use.
+// A Store is a set of spaces. It is safe for concurrent use; the functions that it
+// calls must not call it.
 type Store interface {
 	// View calls fn with the space as it is. A space that was never written is
 	// empty. View returns fn's error.
