@@ -34,7 +34,7 @@ type Pruner struct {
 	Repo *Repository
 	// Policy says how long backups are kept; nil for none.
 	Policy *policy.Policy
-	// Region is where the tables of the policy's rules are.
+	// Region is where the tables of the policy's rules are, and those of Tables.
 	Region string
 	// Tables are those that are looked at; none for all.
 	Tables []policy.Pattern
@@ -145,7 +145,8 @@ type candidate struct {
 	manifest *vault.Manifest // nil unless it was read
 	parent   *vault.Parent   // of a sealed or of an open backup
 	mark     *object.Info
-	gone     *object.Info
+	gone     *object.Info // what says that nothing is left
+	stale    bool         // there is one of those that belongs to an earlier mark
 	rule     *policy.Rule // the rule that has made it, if one has
 	keep     policy.Keep
 	last     bool // it is the newest that its rule has begun
@@ -295,8 +296,8 @@ func (s *pruning) load(ctx context.Context) error {
 	}
 	for b, c := range all {
 		// Without the mark that it belongs to, or from before it, it says nothing.
-		if c.gone != nil && (c.mark == nil || c.gone.Modified.Before(c.mark.Modified)) {
-			c.gone = nil
+		if c.gone != nil && (c.mark == nil || !c.gone.Modified.After(c.mark.Modified)) {
+			c.gone, c.stale = nil, true
 		}
 		if c.mark == nil && c.opened == nil && c.ended == nil {
 			delete(all, b)
@@ -325,7 +326,8 @@ func (s *pruning) sort(all map[vault.Backup]*candidate) {
 	for _, b := range slices.SortedFunc(maps.Keys(all), func(a, b vault.Backup) int {
 		return cmp.Or(strings.Compare(a.Table.Path(), b.Table.Path()), strings.Compare(string(a.ID), string(b.ID)))
 	}) {
-		if len(s.Tables) > 0 && !(&policy.Rule{Tables: s.Tables}).Match(b.Table.Instance, b.Table.Table) {
+		// Another region may have an instance of the same name.
+		if len(s.Tables) > 0 && (b.Table.Region != s.Region || !(&policy.Rule{Tables: s.Tables}).Match(b.Table.Instance, b.Table.Table)) {
 			continue
 		}
 		l := lines[b.Table]
@@ -722,7 +724,7 @@ func (s *pruning) carryOut(ctx context.Context) error {
 					s.failures = append(s.failures, fmt.Sprintf("%s backup %s of %s: %v", action, c.ID, c.Table, err))
 					continue
 				}
-				c.done = c.action != PruneWait
+				c.done = c.action != PruneWait && c.action != PruneKeep
 			}
 		}
 	}
@@ -760,7 +762,8 @@ func (s *pruning) delete(ctx context.Context, c *candidate) error {
 	var m vault.Mark
 	_, err := s.Repo.read(ctx, c.Mark(), &m)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil // another run has come to the end
+		c.action, c.reason = PruneKeep, "its mark is gone: it was taken back, or another run has come to the end"
+		return nil
 	}
 	if err != nil {
 		return err
@@ -769,8 +772,7 @@ func (s *pruning) delete(ctx context.Context, c *candidate) error {
 		return fmt.Errorf("%w: %s is the mark of %s of %s", vault.ErrCorrupt, c.Mark(), m.Backup, m.Table.Path())
 	}
 	c.objects, c.bytes = 0, 0
-	if c.gone == nil {
-		// What says so belongs to a mark that stood before this one.
+	if c.stale {
 		if err := s.Repo.store.Delete(ctx, c.Gone()); err != nil {
 			return fmt.Errorf("delete %s: %w", c.Gone(), refusal(err))
 		}
@@ -885,8 +887,15 @@ func (s *pruning) forget(ctx context.Context, c *candidate) error {
 		return nil
 	}
 	for _, name := range []string{c.Gone(), c.Mark()} {
-		if err := s.Repo.store.Delete(ctx, name); err != nil {
-			return fmt.Errorf("delete %s: %w", name, refusal(err))
+		err := s.Repo.store.Delete(ctx, name)
+		if errors.Is(err, fs.ErrPermission) {
+			// In a bucket that keeps all objects for a time, it keeps marks for longer
+			// than what they were about.
+			c.action, c.reason = PruneWait, fmt.Sprintf("nothing of it is left, and the store keeps its mark: %v", err)
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("delete %s: %w", name, err)
 		}
 	}
 	s.Log.Info("forgotten", "backup", c.ID, "table", c.Table.String())

@@ -354,6 +354,8 @@ func TestPruneAsks(t *testing.T) {
 	other := vault.TableID{Region: "local", Instance: "prod", Table: "other"}
 	mine := w.hours(hourly, sourceID, 10)
 	theirs := w.hours(hourly, other, 10)
+	abroad := vault.TableID{Region: "elsewhere", Instance: "prod", Table: "orders"}
+	theirs = append(theirs, w.fake(vault.Backup{Table: abroad, ID: vault.NewBackupID(day, "a")}, day, nil), w.fake(vault.Backup{Table: abroad, ID: vault.NewBackupID(day.Add(1), "b")}, day.Add(1), nil))
 	p := &backup.Pruner{Repo: w.repo, Region: "local", Tables: []policy.Pattern{{Instance: "prod", Table: "ord*"}}, Keep: 15 * time.Hour,
 		Grace: time.Hour, Now: w.clock, Log: w.log()}
 	w.pruned(p, true)
@@ -721,6 +723,54 @@ func TestPruneRefused(t *testing.T) {
 		if r := w.prune(hourly); r.Deleted.Backups != 1 {
 			t.Errorf("%s: then %+v", what, r.Deleted)
 		}
+	}
+}
+
+// TestPruneStaleWord: what says since when nothing is left of a backup says nothing
+// of one that was marked again since.
+func TestPruneStaleWord(t *testing.T) {
+	w := newWorld(t)
+	all := w.hours(hourly, sourceID, 80)
+	if _, err := w.store.Create(t.Context(), all[0].Gone(), strings.NewReader("")); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		w.prune(hourly)
+		w.advance(backup.DefaultGrace)
+	}
+	w.prune(hourly)
+	if !w.exists(all[0].Mark()) || len(w.left(all[0].Backup)) != 2 {
+		t.Errorf("%v are left", w.left(all[0].Backup))
+	}
+}
+
+// TestPruneKeptMarks: that the store keeps the mark of what is gone is no failure,
+// and a mark that is taken away while a run goes on stops it before it deletes.
+func TestPruneKeptMarks(t *testing.T) {
+	w := newWorld(t)
+	all := w.hours(hourly, sourceID, 80)
+	w.prune(hourly)
+	w.advance(backup.DefaultGrace)
+	p := w.pruner(hourly)
+	taken := all[2]
+	p.Repo = must(backup.Open(t.Context(), stepped{w.store, func(call string) {
+		if call == "delete "+all[1].Plan() {
+			w.remove(taken.Mark())
+		}
+	}}))
+	if r := w.pruned(p, true); r.Deleted.Backups != 7 || action(r, taken.Backup).Done || action(r, taken.Backup).Action != backup.PruneKeep {
+		t.Errorf("%+v, %+v", r.Deleted, action(r, taken.Backup))
+	}
+	if err := w.whole(taken); err != nil {
+		t.Error(err)
+	}
+	w.advance(backup.DefaultSettle)
+	p.Repo = must(backup.Open(t.Context(), objectfault.New(w.store, &objectfault.Fault{
+		Op: objectfault.Delete, Call: objectfault.Every, When: objectfault.Before, Err: fs.ErrPermission,
+		Match: func(name string) bool { return strings.HasPrefix(name, vault.MarkPrefix) },
+	})))
+	if a := action(w.pruned(p, true), all[0].Backup); a.Action != backup.PruneWait || a.Done || !w.exists(all[0].Gone()) || !w.exists(all[0].Mark()) {
+		t.Errorf("%+v", a)
 	}
 }
 
