@@ -21,6 +21,7 @@ require (
 	github.com/spf13/cobra v1.10.1
 	github.com/tidwall/btree v1.8.1
 	github.com/zeebo/xxh3 v1.0.2
+	go.etcd.io/bbolt v1.4.3
 	golang.org/x/sync v0.18.0
 	golang.org/x/sys v0.30.0
 	golang.org/x/term v0.28.0
@@ -54,7 +55,6 @@ require (
 	github.com/modern-go/reflect2 v1.0.2 // indirect
 	github.com/rivo/uniseg v0.4.7 // indirect
 	github.com/spf13/pflag v1.0.9 // indirect
-	github.com/stretchr/testify v1.10.0 // indirect
 	github.com/tjfoc/gmsm v1.4.1 // indirect
 	golang.org/x/net v0.26.0 // indirect
 	gopkg.in/ini.v1 v1.67.0 // indirect

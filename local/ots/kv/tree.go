@@ -141,104 +141,75 @@ func (t *tree) Get(key []byte) []byte {
 }
 
 func (t *tree) Ascend(from []byte, fn func(key, value []byte) bool) {
-	p := t.seek(from)
-	for k, v := t.following(&p); k != nil && fn(k, v); k, v = t.following(&p) {
-		p.entry++
+	if len(t.branches) == 0 {
+		return
+	}
+	var b, l, i int
+	if from != nil {
+		b, l = t.find(from)
+		i, _ = t.branches[b].leaves[l].search(from)
+	}
+	for ; b < len(t.branches); b, l = b+1, 0 {
+		leaves := t.branches[b].leaves
+		for ; l < len(leaves); l, i = l+1, 0 {
+			leaf := leaves[l]
+			for ; i < len(leaf.offsets); i++ {
+				if !fn(leaf.entry(i)) {
+					return
+				}
+			}
+		}
 	}
 }
 
 func (t *tree) Descend(below []byte, fn func(key, value []byte) bool) {
-	p := t.seekBelow(below)
-	for k, v := t.preceding(&p); k != nil && fn(k, v); k, v = t.preceding(&p) {
-		p.entry--
-	}
-}
-
-// A place is where an entry stands, as long as nothing is written.
-type place struct{ branch, leaf, entry int }
-
-// seek returns the place of the first key from the given one on; a nil key is
-// the first.
-func (t *tree) seek(from []byte) place {
-	var p place
-	if from != nil && len(t.branches) > 0 {
-		p.branch, p.leaf = t.find(from)
-		p.entry, _ = t.branches[p.branch].leaves[p.leaf].search(from)
-	}
-	return p
-}
-
-// seekBelow returns the place of the last key below the given one; a nil key is
-// beyond the last.
-func (t *tree) seekBelow(below []byte) place {
 	if len(t.branches) == 0 {
-		return place{entry: -1}
-	}
-	if below != nil {
-		p := t.seek(below)
-		p.entry--
-		return p
+		return
 	}
 	b := len(t.branches) - 1
 	l := len(t.branches[b].leaves) - 1
-	return place{b, l, len(t.branches[b].leaves[l].offsets) - 1}
-}
-
-// following returns the entry at a place or, where a leaf ends, after it. The key
-// is nil beyond the last; an entry's never is.
-func (t *tree) following(p *place) (key, value []byte) {
-	for ; p.branch < len(t.branches); p.branch, p.leaf = p.branch+1, 0 {
-		leaves := t.branches[p.branch].leaves
-		for ; p.leaf < len(leaves); p.leaf, p.entry = p.leaf+1, 0 {
-			if p.entry < len(leaves[p.leaf].offsets) {
-				return leaves[p.leaf].entry(p.entry)
+	i := len(t.branches[b].leaves[l].offsets)
+	if below != nil {
+		b, l = t.find(below)
+		i, _ = t.branches[b].leaves[l].search(below)
+	}
+	for {
+		leaf := t.branches[b].leaves[l]
+		for i--; i >= 0; i-- {
+			if !fn(leaf.entry(i)) {
+				return
 			}
 		}
-	}
-	return nil, nil
-}
-
-// preceding returns the entry at a place or, where a leaf begins, before it. The
-// key is nil before the first.
-func (t *tree) preceding(p *place) (key, value []byte) {
-	for p.entry < 0 {
-		if p.leaf--; p.leaf < 0 {
-			if p.branch--; p.branch < 0 {
-				p.branch, p.leaf = 0, 0 // stays before the first
-				return nil, nil
+		if l--; l < 0 {
+			if b--; b < 0 {
+				return
 			}
-			p.leaf = len(t.branches[p.branch].leaves) - 1
+			l = len(t.branches[b].leaves) - 1
 		}
-		p.entry = len(t.branches[p.branch].leaves[p.leaf].offsets) - 1
+		i = len(t.branches[b].leaves[l].offsets)
 	}
-	return t.branches[p.branch].leaves[p.leaf].entry(p.entry)
 }
 
-func (t *tree) Put(key, value []byte) { t.swap(key, value, nil) }
-
-// swap is Put, which appends the value that the key had before to was.
-func (t *tree) swap(key, value, was []byte) []byte {
+func (t *tree) Put(key, value []byte) {
 	if len(t.branches) == 0 {
 		l := new(leaf)
 		l.insert(0, key, value)
 		t.branches = []*branch{{leaves: []*leaf{l}}}
-		return was
+		return
 	}
 	b, at := t.findNear(key)
 	l := t.branches[b].leaves[at]
 	i, ok := l.searchNear(key)
 	if ok {
-		_, old := l.entry(i)
-		was = append(was, old...)
 		if l.replace(i, value) {
-			return was
+			return
 		}
 		l.remove(i)
 	}
 	size := entryHeader + len(key) + len(value)
 	if len(l.buf)+size <= leafSize || len(l.offsets) == 0 {
 		l.insert(i, key, value)
-		return was
+		return
 	}
 	if i < len(l.offsets) {
 		cut := l.middle()
@@ -259,14 +230,13 @@ func (t *tree) swap(key, value, was []byte) []byte {
 	}
 	if i < len(l.offsets) || len(l.buf)+size <= leafSize {
 		l.insert(i, key, value)
-		return was
+		return
 	}
 	// Keys that arrive in order leave full leaves behind.
 	next := newLeaf(size)
 	next.offsets = make([]uint32, 0, len(l.offsets)+1)
 	next.insert(0, key, value)
 	t.add(b, at+1, next)
-	return was
 }
 
 func (t *tree) Delete(key []byte) {
