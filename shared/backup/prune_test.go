@@ -967,3 +967,51 @@ func TestRestoreBesidePrune(t *testing.T) {
 		t.Error("not all outcomes were seen")
 	}
 }
+
+// TestPruneCosts counts the calls to the store of a run that finds nothing to do:
+// seven lists, and a read for each backup of the tables that have a retention.
+func TestPruneCosts(t *testing.T) {
+	w := newWorld(t)
+	w.hours(hourly, vault.TableID{Region: "local", Instance: "elsewhere", Table: "orders"}, 30)
+	w.hours(hourly, sourceID, 70)
+	store := objectfault.New(w.store)
+	p := w.pruner(hourly)
+	p.Repo = must(backup.Open(t.Context(), store))
+	w.pruned(p, true)
+	if lists, reads := store.Calls(objectfault.List), store.Calls(objectfault.Open); lists != 7 || reads != 1+70 || store.Calls(objectfault.Create)+store.Calls(objectfault.Delete) != 0 {
+		t.Errorf("a run in which nothing is due: %d lists, %d reads", lists, reads)
+	}
+}
+
+// TestPruneTwin prunes a vault that holds copies. What is copied there again after
+// that is whole again: no record vouches for what was deleted.
+func TestPruneTwin(t *testing.T) {
+	w, m := copyWorld(t, 600)
+	twin := &mem.Store{Now: w.clock}
+	w.copyAll(m, twin)
+	for range 2 {
+		w.advance(100 * time.Hour)
+		w.copyAll(w.backup(small), twin)
+	}
+	p := &backup.Pruner{Repo: must(backup.Open(t.Context(), twin)), Region: "local", Tables: []policy.Pattern{{Instance: "prod", Table: "*"}},
+		Keep: 72 * time.Hour, Grace: backup.DefaultGrace, Now: w.clock, Log: w.log()}
+	w.pruned(p, true)
+	if _, err := w.copier(twin).Copy(t.Context(), w.run(), copyWork(m, 0)); !errors.Is(err, backup.ErrMarked) {
+		t.Errorf("copied to where it is marked: %v", err)
+	}
+	w.advance(backup.DefaultGrace)
+	if r := w.pruned(p, true); r.Deleted.Backups != 1 {
+		t.Fatalf("%+v", r.Deleted)
+	}
+	w.advance(backup.DefaultSettle)
+	w.pruned(p, true)
+	for name := range contentOf(t, twin, "") {
+		if strings.Contains(name, string(m.Backup)) {
+			t.Errorf("%s is left", name)
+		}
+	}
+	if reply := w.copyAll(m, twin); !reply.Done {
+		t.Errorf("%+v", reply)
+	}
+	w.isTwin(m, twin)
+}
