@@ -163,7 +163,9 @@ func (p *pacer) wait(ctx context.Context, until time.Time, turn int64, cost floa
 		// Those for which there is no room are woken when an answer comes, those whose
 		// turn is later when an earlier one has gone.
 		err := p.sleep(ctx, pause)
-		p.waited += time.Since(now)
+		if rate > 0 {
+			p.waited += time.Since(now)
+		}
 		if err != nil {
 			return 0, err
 		}
@@ -273,7 +275,7 @@ func (p *pacer) refused() {
 
 // resume begins at the rate at which another invocation ended.
 func (p *pacer) resume(of *vault.Pace) {
-	if of == nil || of.Reason == vault.PacedByBudget || p.limit > 0 {
+	if of == nil || of.Reason == vault.PacedByBudget || of.ReadUnits+of.WriteUnits == 0 || p.limit > 0 {
 		return
 	}
 	now := time.Now()

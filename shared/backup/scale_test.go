@@ -228,12 +228,12 @@ func (b *taken) Reset()                         { *b = 0 }
 
 // TestScaleOfRestores restores a backup of many segments of one part, and holds
 // what that asks of the store against the formulae of docs/design.md: 600 segments,
-// 10,000 at full size.
+// 3,000 at full size.
 func TestScaleOfRestores(t *testing.T) {
 	segments := 600
 	switch {
 	case *long:
-		segments = 10_000
+		segments = 3_000
 	case testing.Short():
 		segments = 300
 	}

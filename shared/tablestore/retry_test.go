@@ -113,6 +113,66 @@ func TestThrottledIsSaid(t *testing.T) {
 	}
 }
 
+// TestRefusedRowsAreSaid refuses some rows of a batch for want of capacity, in both
+// ways that the service has for it: whoever asked is told, and they are written.
+func TestRefusedRowsAreSaid(t *testing.T) {
+	for _, code := range []string{engine.CodeNotEnoughCapacity, engine.CodeServerBusy} {
+		s := start(t, ots.Config{})
+		c := connect(t, s)
+		create(t, c, definition())
+		s.SetFault(func(op, _ string, n int) *ots.Fault {
+			if op != "BatchWriteRow" || n > 1 {
+				return nil
+			}
+			return &ots.Fault{Rows: map[int]*engine.Error{1: engine.Refusal(code), 2: engine.Refusal(code)}}
+		})
+		batch := c.NewBatch()
+		for i := range 5 {
+			batch.Add(row("u", int64(i), cell("x", 1, "y")), table.Put)
+		}
+		told := 0
+		result, err := c.Write(table.OnThrottled(t.Context(), func() { told++ }), "t", batch)
+		// The first attempt has both, the second has the two rows alone, of which it is
+		// the second that is refused.
+		if err != nil || len(result.Refused) > 0 || told != 2 || s.Calls("BatchWriteRow") != 3 {
+			t.Errorf("%s: told %d times in %d requests, refused %v, %v", code, told, s.Calls("BatchWriteRow"), result.Refused, err)
+		}
+		if rows, _ := collect(t, c.Scan("t", definition().Schema, definition().Schema.Whole()), 1<<20); len(rows) != 5 {
+			t.Errorf("%s: %d rows", code, len(rows))
+		}
+	}
+}
+
+// TestAim asks for small pages of rows whose size is not known before.
+func TestAim(t *testing.T) {
+	s := start(t, ots.Config{})
+	c := connect(t, s)
+	create(t, c, definition())
+	var rows [][]byte
+	for i := range 300 {
+		rows = append(rows, row("u", int64(i), cell("x", 1, strings.Repeat("z", 500))))
+	}
+	write(t, c, "t", table.Put, rows...)
+	const aim = 16 << 10
+	scan := c.Scan("t", definition().Schema, definition().Schema.Whole())
+	scan.Aim(aim)
+	pages, total := 0, 0
+	for next := definition().Schema.Whole().Start; next != nil; pages++ {
+		page, err := scan.Next(t.Context(), make([]byte, 1<<20))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(page.Block) > aim*5/4 || page.ReadUnits > aim/4096+1 {
+			t.Errorf("page %d has %d bytes for %d units", pages, len(page.Block), page.ReadUnits)
+		}
+		total += len(page.Block)
+		next = page.Next
+	}
+	if most := 2 + 2*total/aim; pages > most {
+		t.Errorf("%d pages of %d bytes, want at most %d", pages, total, most)
+	}
+}
+
 // TestCorruptAnswer flips every byte of the last page of a range, which no
 // checksum inside of it may cover, over the whole wire.
 func TestCorruptAnswer(t *testing.T) {
