@@ -87,6 +87,9 @@ const (
 	longestHold = 2 * time.Second
 	// firstWindow is how many requests are sent before the first is answered.
 	firstWindow = 2
+	// firstBatch is the most units of the first firstBatches batches: all of a batch is
+	// sent again where the service has no room for it.
+	firstBatch, firstBatches = 50, 16
 	// firstAnswers is how many answers make an average.
 	firstAnswers = 8
 )
@@ -118,6 +121,9 @@ func (p *pacer) aim() int {
 	defer p.mu.Unlock()
 	rate, _ := p.held()
 	if rate == 0 {
+		if p.writes && p.answers < firstBatches {
+			return firstBatch
+		}
 		return 0
 	}
 	return max(leastRequest, int(rate*requestTime))
