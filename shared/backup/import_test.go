@@ -210,8 +210,8 @@ func TestObeysTheWinner(t *testing.T) {
 func TestImportKeepsWhatWasWritten(t *testing.T) {
 	setting := func(t *testing.T) (*world, *vault.RestorePlan, backup.Work) {
 		w := newWorld(t)
-		w.fill(definition(), 2000)
-		w.tables.PageRows = 100 // a block each
+		w.fill(definition(), 800)
+		w.tables.PageRows = 40 // a block each, and a batch
 		plan := w.begin(w.backup(vault.Settings{}))
 		return w, plan, backup.Work{Verb: backup.VerbImport, Restore: plan.Restore, Segment: plan.Segments[0].ID}
 	}
