@@ -1,5 +1,5 @@
-// Package backup holds the verbs: plan, export, seal, restore, import and
-// verify. It is the only package that decides anything.
+// Package backup holds the verbs: plan, export, seal, restore, import, verify
+// and prune. It is the only package that decides anything.
 //
 // Every verb may run twice, at the same time, late, or die at any byte; the
 // outcome is the same backup or a clear error. They meet in the vault alone: a
