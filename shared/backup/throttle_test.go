@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/aliyun/aliyun-tablestore-go-sdk/tablestore/otsprotocol"
+	//lint:ignore SA1019 the official SDK's messages are of this API
 	"github.com/golang/protobuf/proto"
 
 	"github.com/tablevault/tablevault/local/ots"
