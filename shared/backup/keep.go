@@ -1,0 +1,490 @@
+package backup
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/tablevault/tablevault/shared/object"
+	"github.com/tablevault/tablevault/shared/policy"
+	"github.com/tablevault/tablevault/shared/vault"
+)
+
+// candidate is a backup with all that is known of it.
+type candidate struct {
+	vault.Backup
+	opened   *object.Info
+	ended    *object.Info    // the manifest as an object; nil without one
+	manifest *vault.Manifest // nil unless it was read
+	parent   *vault.Parent   // of a sealed or of an open backup
+	mark     *object.Info
+	gone     *object.Info // what says that nothing is left
+	stale    bool         // there is one of those that belongs to an earlier mark
+	rule     *policy.Rule // the rule that has made it, if one has
+	keep     policy.Keep
+	last     bool // it is the newest that its rule has begun
+
+	why     string // why it stays; empty if it may go
+	reason  string
+	action  Action
+	done    bool
+	objects int64
+	bytes   int64
+	err     error
+}
+
+func (c *candidate) sealed() bool { return c.manifest != nil && c.manifest.State == vault.Sealed }
+
+func (c *candidate) state() string {
+	switch {
+	case c.ended != nil && c.manifest != nil:
+		return string(c.manifest.State)
+	case c.ended != nil:
+		return "ended"
+	case c.opened != nil && c.mark == nil:
+		return "open"
+	}
+	return "gone"
+}
+
+// point is a sealed backup's recovery point.
+func (c *candidate) point() time.Time {
+	if at := c.manifest.RecoveryPoint(); !at.IsZero() {
+		return at
+	}
+	return c.manifest.Sealed
+}
+
+// newest is the latest instant that is recorded of a sealed backup, from which its
+// age counts.
+func (c *candidate) newest() time.Time {
+	at := c.point()
+	for _, t := range []time.Time{c.manifest.Sealed, c.ID.Time()} {
+		if t.After(at) {
+			at = t
+		}
+	}
+	return at
+}
+
+// keeping stays for a reason, unless it does for another already.
+func (c *candidate) keeping(format string, args ...any) {
+	if c.why == "" {
+		c.why = fmt.Sprintf(format, args...)
+	}
+}
+
+// load reads the vault. Marks come first: whatever claims a backup that has one is
+// found after it.
+func (s *pruning) load(ctx context.Context) error {
+	all := map[vault.Backup]*candidate{}
+	of := func(b vault.Backup) *candidate {
+		if all[b] == nil {
+			all[b] = &candidate{Backup: b}
+		}
+		return all[b]
+	}
+	for info, err := range s.Repo.store.List(ctx, vault.MarkPrefix, "") {
+		if err != nil {
+			return fmt.Errorf("list %s: %w", vault.MarkPrefix, err)
+		}
+		b, gone, ok := vault.ParseMark(info.Name)
+		switch {
+		case ok && gone:
+			of(b).gone = &info
+		case ok:
+			of(b).mark = &info
+		case strings.HasPrefix(info.Name, vault.ClockPrefix):
+			s.clocks = append(s.clocks, info)
+		}
+	}
+	for info, err := range s.Repo.store.List(ctx, vault.OpenedPrefix, "") {
+		if err != nil {
+			return fmt.Errorf("list %s: %w", vault.OpenedPrefix, err)
+		}
+		if t, id, ok := vault.ParseOpened(info.Name); ok {
+			of(vault.Backup{Table: t, ID: id}).opened = &info
+		}
+	}
+	for info, err := range s.Repo.store.List(ctx, vault.ManifestPrefix, "") {
+		if err != nil {
+			return fmt.Errorf("list %s: %w", vault.ManifestPrefix, err)
+		}
+		if t, id, ok := vault.ParseManifestName(info.Name); ok {
+			of(vault.Backup{Table: t, ID: id}).ended = &info
+		}
+	}
+	for b, c := range all {
+		// Without the mark that it belongs to, or from before it, it says nothing.
+		if c.gone != nil && (c.mark == nil || !c.gone.Modified.After(c.mark.Modified)) {
+			c.gone, c.stale = nil, true
+		}
+		if c.mark == nil && c.opened == nil && c.ended == nil {
+			delete(all, b)
+		}
+	}
+	s.sort(all)
+	if err := s.loadLeases(ctx); err != nil {
+		return err
+	}
+	if err := s.loadCopies(ctx); err != nil {
+		return err
+	}
+	for _, l := range s.lines {
+		if l.untouched == "" {
+			if err := s.loadLine(ctx, l); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// sort makes lines of the backups, and finds out which rules they are under.
+func (s *pruning) sort(all map[vault.Backup]*candidate) {
+	lines := map[vault.TableID]*prunedLine{}
+	for _, b := range slices.SortedFunc(maps.Keys(all), func(a, b vault.Backup) int {
+		return cmp.Or(strings.Compare(a.Table.Path(), b.Table.Path()), strings.Compare(string(a.ID), string(b.ID)))
+	}) {
+		// Another region may have an instance of the same name.
+		if len(s.Tables) > 0 && (b.Table.Region != s.Region || !(&policy.Rule{Tables: s.Tables}).Match(b.Table.Instance, b.Table.Table)) {
+			continue
+		}
+		l := lines[b.Table]
+		if l == nil {
+			l = s.line(b.Table)
+			lines[b.Table] = l
+			s.lines = append(s.lines, l)
+		}
+		c := all[b]
+		c.rule, c.keep = s.keepOf(l, b)
+		l.backups = append(l.backups, c)
+	}
+}
+
+// line is a table, with the rules that are about it.
+func (s *pruning) line(t vault.TableID) *prunedLine {
+	l := &prunedLine{table: t}
+	keeps := s.Keep > 0
+	if s.Policy != nil && t.Region == s.Region {
+		for i := range s.Policy.Rules {
+			if r := &s.Policy.Rules[i]; r.Match(t.Instance, t.Table) {
+				l.rules = append(l.rules, r)
+				keeps = keeps || r.Keep.For > 0
+			}
+		}
+	}
+	switch {
+	case keeps:
+	case len(l.rules) == 0:
+		l.untouched = "no rule of the policy is about this table: all of its backups are kept"
+	default:
+		l.untouched = "the policy keeps all of its backups for ever"
+	}
+	return l
+}
+
+// keepOf is the rule that has made a backup, nil if none has, and for how long it
+// is kept: as that rule says, or, without one, as the most generous of the rules
+// about its table does.
+func (s *pruning) keepOf(l *prunedLine, b vault.Backup) (made *policy.Rule, keep policy.Keep) {
+	for _, r := range l.rules {
+		if r.Made(s.Region, b) {
+			made, keep = r, r.Keep
+			break
+		}
+	}
+	if made == nil {
+		for i, r := range l.rules {
+			keep.AtLeast = max(keep.AtLeast, r.Keep.AtLeast)
+			if i == 0 || r.Keep.For == 0 {
+				keep.For = r.Keep.For
+			} else if keep.For > 0 {
+				keep.For = max(keep.For, r.Keep.For)
+			}
+		}
+	}
+	if s.Keep > 0 {
+		keep.For = s.Keep
+	}
+	return made, keep
+}
+
+// loadLeases finds out which backups open restores use.
+func (s *pruning) loadLeases(ctx context.Context) error {
+	s.leases = map[vault.Backup]vault.RestoreID{}
+	for id, err := range s.Repo.Restoring(ctx) {
+		if err != nil {
+			return err
+		}
+		p, err := s.Repo.RestorePlan(ctx, id)
+		if err != nil {
+			return fmt.Errorf("find out which backup restore %s uses, which has not ended: %w; nothing is deleted before that is known", id, err)
+		}
+		s.leases[vault.Backup{Table: p.Source, ID: p.Backup}] = id
+	}
+	return nil
+}
+
+// loadCopies finds out which copies are complete, and which are being made.
+func (s *pruning) loadCopies(ctx context.Context) error {
+	s.noted, s.copying = map[string]bool{}, map[vault.Backup]map[string]time.Time{}
+	for info, err := range s.Repo.store.List(ctx, vault.CopyNotesPrefix, "") {
+		if err != nil {
+			return fmt.Errorf("list %s: %w", vault.CopyNotesPrefix, err)
+		}
+		s.noted[info.Name] = true
+	}
+	for info, err := range s.Repo.store.List(ctx, vault.CopyingPrefix, "") {
+		if err != nil {
+			return fmt.Errorf("list %s: %w", vault.CopyingPrefix, err)
+		}
+		b, target, ok := vault.ParseCopying(info.Name)
+		if !ok {
+			continue
+		}
+		if s.copying[b] == nil {
+			s.copying[b] = map[string]time.Time{}
+		}
+		if info.Modified.After(s.copying[b][target]) {
+			s.copying[b][target] = info.Modified
+		}
+	}
+	return nil
+}
+
+// loadLine reads the manifests of a table, and of what is open the plans. If one
+// can't be read, nothing of the table goes: it might say that another is needed.
+func (s *pruning) loadLine(ctx context.Context, l *prunedLine) error {
+	work, wctx := errgroup.WithContext(ctx)
+	work.SetLimit(statsInFlight)
+	for _, c := range l.backups {
+		work.Go(func() error {
+			switch {
+			case c.ended != nil:
+				c.manifest, _, c.err = s.Repo.Manifest(wctx, c.Backup)
+				if c.err == nil {
+					c.parent = c.manifest.Parent
+				}
+				if errors.Is(c.err, fs.ErrNotExist) && c.mark != nil {
+					// Another run was faster.
+					c.err, c.ended = nil, nil
+				}
+			case c.opened != nil && c.mark == nil:
+				var p *vault.Plan
+				p, _, c.err = s.Repo.Plan(wctx, c.Backup)
+				switch {
+				case c.err == nil:
+					c.parent = p.Parent
+				case errors.Is(c.err, fs.ErrNotExist):
+					c.err = nil // whoever marked it died before it planned
+				}
+			}
+			return wctx.Err()
+		})
+	}
+	if err := work.Wait(); err != nil {
+		return err
+	}
+	for _, c := range l.backups {
+		if c.err != nil {
+			l.untouched = fmt.Sprintf("backup %s can't be read, so that what it needs is not known: nothing of the table goes", c.ID)
+			s.failures = append(s.failures, fmt.Sprintf("%s: %v; nothing of the table goes before that is mended", l.table, c.err))
+		}
+	}
+	return nil
+}
+
+// judge finds out for each backup what is to be done.
+func (s *pruning) judge() {
+	for _, l := range s.lines {
+		for _, c := range l.backups {
+			c.why, c.reason = "", ""
+		}
+		s.hold(l)
+		for _, c := range l.backups {
+			c.action, c.reason = s.action(c)
+		}
+	}
+}
+
+// hold says of each backup of a table why it stays, if it does.
+func (s *pruning) hold(l *prunedLine) {
+	if l.untouched != "" {
+		for _, c := range l.backups {
+			c.keeping("%s", l.untouched)
+		}
+		return
+	}
+	newestOf := map[*policy.Rule]vault.BackupID{}
+	for _, c := range l.backups {
+		if c.rule != nil {
+			newestOf[c.rule] = max(newestOf[c.rule], c.ID)
+		}
+	}
+	// The newest, and the newest where what is kept begins, so that each instant
+	// from there on can be restored.
+	hold(l, time.Time{}, "the newest recovery point of the table")
+	cutoffs := map[time.Duration]bool{}
+	for _, c := range l.backups {
+		if d := c.keep.For; d > 0 && !cutoffs[d] {
+			cutoffs[d] = true
+			hold(l, s.at.Add(-d), fmt.Sprintf("the newest where the last %s begin", policy.Keep{For: d}))
+		}
+	}
+	ranks := map[*policy.Rule]int{}
+	for _, c := range slices.Backward(l.backups) {
+		if c.sealed() && c.mark == nil {
+			// Those of a rule count among themselves, others among all.
+			if ranks[c.rule] < c.keep.AtLeast {
+				c.keeping("one of the newest %d, which stay in any case", c.keep.AtLeast)
+			}
+			ranks[nil]++
+			if c.rule != nil {
+				ranks[c.rule]++
+			}
+		}
+		c.last = c.rule != nil && newestOf[c.rule] == c.ID
+		s.holdOne(c)
+	}
+	// What is kept needs its parent, and so on.
+	for more := true; more; {
+		more = false
+		for _, c := range l.backups {
+			if c.why == "" || c.parent == nil {
+				continue
+			}
+			for _, o := range l.backups {
+				if o.ID == c.parent.Backup && o.why == "" {
+					o.keeping("the parent of %s, which is kept", c.ID)
+					more = true
+				}
+			}
+		}
+	}
+}
+
+// hold keeps, of the sealed backups of a table whose recovery point is not after
+// at, the one with the newest name, which a restore takes, and the one with the
+// newest recovery point. Those that are marked count only where there is no other.
+func hold(l *prunedLine, at time.Time, why string) {
+	for _, marked := range []bool{false, true} {
+		var byName, byPoint *candidate
+		for _, c := range l.backups {
+			if !c.sealed() || (c.mark != nil) != marked || c.gone != nil || !at.IsZero() && c.point().After(at) {
+				continue
+			}
+			byName = c // in the order of their names the last is the newest
+			if byPoint == nil || !c.point().Before(byPoint.point()) {
+				byPoint = c
+			}
+		}
+		if byName != nil {
+			byName.keeping("%s", why)
+			byPoint.keeping("%s", why)
+			return
+		}
+	}
+}
+
+// holdOne says why a backup stays for a reason of its own.
+func (s *pruning) holdOne(c *candidate) {
+	if c.ended == nil && c.mark == nil {
+		c.keeping("it has not ended")
+		return
+	}
+	switch {
+	case c.keep.For == 0:
+		c.keeping("kept for ever")
+	case c.sealed() && !c.newest().Before(s.at.Add(-c.keep.For)):
+		c.keeping("not older than %s", policy.Keep{For: c.keep.For})
+	case c.manifest != nil && c.manifest.State == vault.Void && s.store.Sub(c.ended.Modified) < s.settle():
+		c.keeping("given up, and what was under way may still write")
+	}
+	if id, ok := s.leases[c.Backup]; ok {
+		c.keeping("restore %s, which has not ended, uses it", id)
+	}
+	// The planner finds in the names of backups how far a rule has come.
+	if c.last {
+		c.keeping("the newest that the rule %s has begun: without it the planner would begin it again", c.rule.Name)
+	}
+	if c.sealed() {
+		s.holdCopied(c)
+	}
+}
+
+// holdCopied keeps a backup that is being copied, or is still to be.
+func (s *pruning) holdCopied(c *candidate) {
+	wanted := map[string]string{}
+	if s.Policy != nil {
+		for _, d := range s.Policy.Destinations() {
+			wanted[policy.TargetKey(d.To)] = d.To
+		}
+	}
+	if c.rule != nil {
+		for _, d := range c.rule.Destinations {
+			if !s.noted[c.CopyNote(policy.TargetKey(d.To))] {
+				c.keeping("not copied to %s yet: `tablevault copy %s --to %s` copies it", d.To, c.ID, d.To)
+			}
+		}
+	}
+	for key, newest := range s.copying[c.Backup] {
+		if to, ours := wanted[key]; !s.noted[c.CopyNote(key)] && (ours || s.store.Sub(newest) < s.settle()) {
+			c.keeping("being copied to %s", cmp.Or(to, key))
+		}
+	}
+}
+
+// action is what is to be done with a backup, and why.
+func (s *pruning) action(c *candidate) (Action, string) {
+	due := "older than " + policy.Keep{For: c.keep.For}.String()
+	if c.manifest != nil && c.manifest.State == vault.Void {
+		due = "given up"
+	}
+	if c.mark == nil {
+		if c.why != "" {
+			return PruneKeep, c.why
+		}
+		return PruneMark, due
+	}
+	whole := c.ended != nil && c.gone == nil
+	if !whole {
+		due = "its deletion was begun"
+	}
+	_, leased := s.leases[c.Backup]
+	switch {
+	case whole && c.why != "":
+		return PruneKeep, c.why + "; it is marked, and no recovery point"
+	case leased:
+		return PruneWait, c.why
+	case s.store.Sub(c.mark.Modified) < s.Grace:
+		return PruneWait, due + "; it goes from " + c.mark.Modified.Add(s.Grace).UTC().Format(time.RFC3339) + " on"
+	case c.gone == nil || c.ended != nil || c.opened != nil:
+		return PruneDelete, due
+	case c.last:
+		return PruneWait, c.why
+	case s.store.Sub(c.gone.Modified) < s.settle():
+		return PruneWait, "nothing of it is left; its mark stays until " + c.gone.Modified.Add(s.settle()).UTC().Format(time.RFC3339)
+	}
+	return PruneForget, "nothing of it has been left for long"
+}
+
+// due says whether there is anything to be done.
+func (s *pruning) due() bool {
+	for _, l := range s.lines {
+		for _, c := range l.backups {
+			if c.action == PruneMark || c.action == PruneDelete || c.action == PruneForget || c.gone != nil {
+				return true
+			}
+		}
+	}
+	return false
+}
