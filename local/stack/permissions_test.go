@@ -725,6 +725,9 @@ func TestPermissions(t *testing.T) {
 // without takes a grant away from a role, in a stack of its own. One of the steps
 // that used it must ask for it in vain and fail.
 func without(t *testing.T, role string, p *ram.Policy, g ram.Grant, users []step) {
+	if len(users) == 0 {
+		t.Skipf("no step of this run asks for it: %s", spare(role, g))
+	}
 	j := beginJob(t)
 	if users[0].name != steps[0].name {
 		// What the others need is made with all permissions.
