@@ -737,6 +737,11 @@ func without(t *testing.T, role string, p *ram.Policy, g ram.Grant, users []step
 	}
 	j.Authority.SetPolicies(role, p.Without(g))
 	j.limit = 8 * time.Second
+	// What a step has set going may be what those after it wait for.
+	last := slices.IndexFunc(steps, func(s step) bool { return s.name == users[len(users)-1].name })
+	if spare(role, g) == "" {
+		users = append(slices.Clip(users), steps[last+1:]...)
+	}
 	for _, s := range users {
 		j.Authority.Record()
 		err := j.do(s)
