@@ -10,7 +10,6 @@ import (
 	"iter"
 	"maps"
 	"net/http"
-	"os"
 	"slices"
 	"strings"
 	"text/tabwriter"
@@ -380,24 +379,18 @@ func (d *doctor) catalog(ctx context.Context) {
 
 // readPolicy reads the policy that the functions are thought to go by.
 func (d *doctor) readPolicy(dir, file string) {
-	named := file != ""
-	if !named {
-		file, named = d.site.env.Policy, d.site.env.PolicyNamed
-	}
-	data, err := os.ReadFile(file)
-	if errors.Is(err, fs.ErrNotExist) && !named {
-		if dir == "" {
-			d.add("policy", "", warning, "there is no "+file+" here, so that nothing is known to be due by itself", "write one with `tablevault init`, deploy it, and run doctor beside it")
-		}
-		return
-	}
-	if err == nil {
-		d.policy, err = policy.Decode(file, data)
-	}
-	if err != nil {
+	file, p, err := d.site.readPolicy(file)
+	switch {
+	case err != nil:
 		d.add("policy", "", failure, err.Error(), "mend "+file+"; `tablevault init --schema` has its form")
 		return
+	case p == nil && dir == "":
+		d.add("policy", "", warning, "there is no "+file+" here, so that nothing is known to be due by itself", "write one with `tablevault init`, deploy it, and run doctor beside it")
+		return
+	case p == nil:
+		return
 	}
+	d.policy = p
 	if p := d.policy.Vault; p != "" && dir == "" && !policy.SameVault(p, d.site.env.Vault) {
 		d.add("policy", "", failure, fmt.Sprintf("it is for the vault %s, and TABLEVAULT_VAULT is %s", p, d.site.env.Vault), "make the two the same, and deploy again")
 		return

@@ -5,10 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"log/slog"
-	"os"
-	"path"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -111,12 +108,12 @@ func runPrune(ctx context.Context, s *streams, o pruneOptions) (*backup.Pruned, 
 
 // tablePattern reads instance/table, with * and ? in the table's name.
 func tablePattern(text string) (policy.Pattern, error) {
-	instance, glob, ok := strings.Cut(text, "/")
-	if !ok || instance == "" || glob == "" || strings.Contains(glob, "/") || strings.ContainsAny(instance, "*?[") {
-		return policy.Pattern{}, usage("table %q: want instance/table, for example prod/orders or 'prod/*'", text)
+	instance, glob, err := cutPattern(text)
+	if err != nil {
+		return policy.Pattern{}, err
 	}
-	if _, err := path.Match(glob, ""); err != nil {
-		return policy.Pattern{}, usage("table %q: %v", text, err)
+	if strings.ContainsAny(instance, "*?[") {
+		return policy.Pattern{}, usage("table %q: want instance/table, for example prod/orders or 'prod/*'", text)
 	}
 	return policy.Pattern{Instance: instance, Table: glob}, nil
 }
@@ -124,19 +121,8 @@ func tablePattern(text string) (policy.Pattern, error) {
 // policyToPrune reads the policy, nil if there is none and none was named. One
 // that is for another vault is refused.
 func (s *site) policyToPrune(file string) (*policy.Policy, error) {
-	named := file != ""
-	if !named {
-		file, named = s.env.Policy, s.env.PolicyNamed
-	}
-	data, err := os.ReadFile(file)
-	if errors.Is(err, fs.ErrNotExist) && !named {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	p, err := policy.Decode(file, data)
-	if err != nil {
+	file, p, err := s.readPolicy(file)
+	if err != nil || p == nil {
 		return nil, err
 	}
 	if p.Vault != "" && !policy.SameVault(p.Vault, s.env.Vault) {

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net/url"
 	"os"
 	"path"
@@ -195,14 +196,42 @@ func (s *site) instance(name string) (*tablestore.Client, error) {
 	})
 }
 
-// tables are the tables that a pattern instance/pattern names, in order.
-func (s *site) tables(ctx context.Context, pattern string) ([]string, error) {
+// readPolicy reads the policy in a file, or, if none is named, in that of the
+// settings; it returns the file's name. The policy is nil if there is no such file
+// and nobody has named one.
+func (s *site) readPolicy(file string) (string, *policy.Policy, error) {
+	named := file != ""
+	if !named {
+		file, named = s.env.Policy, s.env.PolicyNamed
+	}
+	data, err := os.ReadFile(file)
+	if errors.Is(err, fs.ErrNotExist) && !named {
+		return file, nil, nil
+	}
+	if err != nil {
+		return file, nil, err
+	}
+	p, err := policy.Decode(file, data)
+	return file, p, err
+}
+
+// cutPattern cuts instance/table, with wildcards in the table's name, in two.
+func cutPattern(pattern string) (instance, glob string, err error) {
 	instance, glob, ok := strings.Cut(pattern, "/")
 	if !ok || instance == "" || glob == "" || strings.Contains(glob, "/") {
-		return nil, usage("table %q: want instance/table, for example prod/orders or 'prod/*'", pattern)
+		return "", "", usage("table %q: want instance/table, for example prod/orders or 'prod/*'", pattern)
 	}
 	if _, err := path.Match(glob, ""); err != nil {
-		return nil, usage("table %q: %v", pattern, err)
+		return "", "", usage("table %q: %v", pattern, err)
+	}
+	return instance, glob, nil
+}
+
+// tables are the tables that a pattern instance/pattern names, in order.
+func (s *site) tables(ctx context.Context, pattern string) ([]string, error) {
+	instance, glob, err := cutPattern(pattern)
+	if err != nil {
+		return nil, err
 	}
 	if !strings.ContainsAny(glob, `*?[\`) {
 		return []string{pattern}, nil
