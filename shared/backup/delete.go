@@ -214,7 +214,7 @@ func (s *pruning) removeAll(ctx context.Context, c *candidate, prefix string) er
 
 // left names an object of a backup that is there, if one is.
 func (s *pruning) left(ctx context.Context, c *candidate) (string, error) {
-	for _, prefix := range []string{c.Dir(), c.Copies(), c.CopyNotes(), c.Copyings()} {
+	for _, prefix := range c.prefixes() {
 		for info, err := range s.Repo.store.List(ctx, prefix, "") {
 			if err != nil {
 				return "", fmt.Errorf("list %s: %w", prefix, err)

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"iter"
 	"sync/atomic"
 
 	"github.com/tablevault/tablevault/shared/vault"
@@ -255,21 +256,31 @@ func (x *importing) segment(ctx context.Context, s vault.SegmentID, start int, c
 // loaded says whether the log of a segment ends with its entries so far.
 func loaded(entries []vault.Loaded) bool { return len(entries) > 0 && entries[len(entries)-1].Last }
 
-// readLog reads what is loaded of a segment: the entries of its log from number
-// from on.
+// readLog reads what is loaded of a segment.
 func (x *importing) readLog(ctx context.Context, s vault.SegmentID) (entries []vault.Loaded, err error) {
-	for !loaded(entries) {
-		var entry vault.Loaded
-		_, err := x.Repo.read(ctx, x.restore.Log().Slot(s, len(entries)), &entry)
-		if errors.Is(err, fs.ErrNotExist) {
-			break
-		}
+	for entry, err := range x.Repo.loading(ctx, x.restore, s, 0) {
 		if err != nil {
 			return nil, err
 		}
-		entries = append(entries, entry)
+		if entries = append(entries, entry); entry.Last {
+			break
+		}
 	}
 	return entries, nil
+}
+
+// loading yields the entries of the log of a segment's loading, from number n on,
+// until there is none.
+func (r *Repository) loading(ctx context.Context, restore vault.Restore, s vault.SegmentID, n int) iter.Seq2[vault.Loaded, error] {
+	return func(yield func(vault.Loaded, error) bool) {
+		for ; ; n++ {
+			var entry vault.Loaded
+			_, err := r.read(ctx, restore.Log().Slot(s, n), &entry)
+			if errors.Is(err, fs.ErrNotExist) || !yield(entry, err) || err != nil {
+				return
+			}
+		}
+	}
 }
 
 // loader makes what loads a segment from its beginning.
@@ -326,16 +337,11 @@ func (x *importing) release(rows *shard.Rows) {
 
 // catchUp takes the entries that others have added to the log.
 func (l *loader) catchUp(ctx context.Context) error {
-	for !l.ended {
-		var entry vault.Loaded
-		_, err := l.Repo.read(ctx, l.restore.Log().Slot(l.segment, l.slots), &entry)
-		if errors.Is(err, fs.ErrNotExist) {
-			return nil
-		}
+	for entry, err := range l.Repo.loading(ctx, l.restore, l.segment, l.slots) {
 		if err != nil {
 			return err
 		}
-		if err := l.add(&entry); err != nil {
+		if err := l.add(&entry); err != nil || l.ended {
 			return err
 		}
 	}

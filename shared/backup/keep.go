@@ -41,6 +41,12 @@ type candidate struct {
 	err     error
 }
 
+// prefixes begin the names of all that belongs to a backup but the manifest and the
+// mark that it was begun.
+func (c *candidate) prefixes() []string {
+	return []string{c.Dir(), c.Copies(), c.CopyNotes(), c.Copyings()}
+}
+
 func (c *candidate) sealed() bool { return c.manifest != nil && c.manifest.State == vault.Sealed }
 
 func (c *candidate) state() string {

@@ -192,7 +192,7 @@ func (s *pruning) measure(ctx context.Context) error {
 			if c.action != PruneDelete {
 				continue
 			}
-			for _, prefix := range []string{c.Dir(), c.Copies(), c.CopyNotes(), c.Copyings()} {
+			for _, prefix := range c.prefixes() {
 				for info, err := range s.Repo.store.List(ctx, prefix, "") {
 					if err != nil {
 						return fmt.Errorf("list %s: %w", prefix, err)

@@ -470,12 +470,7 @@ func (x *verifying) untold() (found []vault.Finding) {
 // object that can't be read are not among them.
 func (r *Repository) quarantined(ctx context.Context, restore vault.Restore, s vault.SegmentID, check *vault.Check) (keys map[string]bool, loading vault.Usage, err error) {
 	keys = map[string]bool{}
-	for n := 0; ; n++ {
-		var entry vault.Loaded
-		_, err := r.read(ctx, restore.Log().Slot(s, n), &entry)
-		if errors.Is(err, fs.ErrNotExist) {
-			return keys, loading, nil
-		}
+	for entry, err := range r.loading(ctx, restore, s, 0) {
 		if err != nil {
 			return nil, loading, err
 		}
@@ -494,6 +489,7 @@ func (r *Repository) quarantined(ctx context.Context, restore vault.Restore, s v
 			keys[row.Key.String()] = true
 		}
 	}
+	return keys, loading, nil
 }
 
 // checkSegment verifies one segment at a depth. What is damaged here and not in
