@@ -55,6 +55,15 @@ func exampleSlot() *Slot {
 	}}
 }
 
+func exampleDrill() *Drill {
+	p := examplePlan()
+	id := NewDrillID(p.Table, day)
+	return &Drill{
+		DrillID: id, Rule: "default", Backup: p.Backup, RecoveryPoint: day.Add(-40 * time.Minute),
+		Target: TableID{"local", "staging", id.Target("drill")}, Request: id.Request(), Began: day.Add(time.Minute), Until: day.Add(24 * time.Hour),
+	}
+}
+
 func examples() map[string]Document {
 	p := examplePlan()
 	o := Object{Name: "x", Bytes: 1, SHA256: "ab"}
@@ -64,6 +73,7 @@ func examples() map[string]Document {
 	used := Usage{Create: 5, Open: 4, Stat: 3, List: 2, Delete: 1, Written: 60, Read: 50}
 	usedSlot := *slot
 	usedSlot.Usage = used
+	drill := exampleDrill()
 	return map[string]Document{
 		"vault": &Header{ID: "v", Created: day, Seed: 0xfeed, Signers: []string{}},
 		"plan":  p,
@@ -106,7 +116,13 @@ func examples() map[string]Document {
 			Totals: totals, Segments: 2, Fuzzy: true, Usage: used},
 		"loaded-used": &Loaded{Segment: "000001", Rows: 2, Last: true, Usage: used},
 		"check-used":  &SegmentCheck{Segment: "000001", Check: Check{Rows: 2}, Usage: used},
-		"proof-used":  &Proof{Backup: p.Backup, Table: p.Table, Depth: "read", At: day, Verdict: OK, Manifest: o, Usage: used},
+		"drill":       drill,
+		"drill-end": &DrillEnd{Drill: *drill, Ended: day.Add(12 * time.Minute), OK: true, Restore: NewRestoreID(day, "x"), Rows: 2,
+			Proof: Restore{ID: NewRestoreID(day, "x")}.Proof(), Verdict: OK, Notes: []string{"n"}},
+		"drill-failed": &DrillEnd{Drill: *drill, Ended: day.Add(12 * time.Minute), Error: "e", Restore: NewRestoreID(day, "x"), Quarantined: 1},
+		"drill-drop":   &DrillDrop{DrillID: drill.DrillID, Target: drill.Target, Restore: NewRestoreID(day, "x"), At: day.Add(time.Hour)},
+		"drill-left":   &DrillDrop{DrillID: drill.DrillID, Target: drill.Target, At: day.Add(time.Hour), Left: "nothing was made"},
+		"proof-used":   &Proof{Backup: p.Backup, Table: p.Table, Depth: "read", At: day, Verdict: OK, Manifest: o, Usage: used},
 	}
 }
 
@@ -181,8 +197,8 @@ func TestDecodeIsStrict(t *testing.T) {
 	}
 }
 
-// TestRecordsAreStrict changes one thing at a time in the records of copies and in
-// marks.
+// TestRecordsAreStrict changes one thing at a time in the records of copies and of
+// drills and in marks.
 func TestRecordsAreStrict(t *testing.T) {
 	sha := exampleSlot().Part.Shard.SHA256
 	for _, c := range []struct{ document, from, to string }{
@@ -200,6 +216,19 @@ func TestRecordsAreStrict(t *testing.T) {
 		{"mark", `"table":"local/prod/orders",`, ``},
 		{"mark", `"table":"local/prod/orders"`, `"table":"prod/orders"`},
 		{"mark", `"reason"`, `"reasons"`},
+		{"drill", `"table":"local/prod/orders",`, ``},
+		{"drill", `"due":"2026-11-20T02:14:00Z"`, `"due":"2026-11-20T02:14:00.5Z"`},
+		{"drill", `"due":"2026-11-20T02:14:00Z"`, `"due":"2026-11-20T10:14:00+08:00"`},
+		{"drill", `"backup":"2026`, `"backup":"x2026`},
+		{"drill", `"target":"local/staging/`, `"target":"`},
+		{"drill", `"request":"requests/`, `"request":"other/`},
+		{"drill-end", `"ok":true`, `"ok":false`},
+		{"drill-end", `"verdict":"ok"`, `"verdict":"differs"`},
+		{"drill-end", `"restore":"2026`, `"restore":"x2026`},
+		{"drill-end", `"backup":"2026`, `"backup":"x2026`},
+		{"drill-failed", `"error":"e"`, `"error":""`},
+		{"drill-drop", `"target":"local/staging/`, `"target":"`},
+		{"drill-left", `"left"`, `"lost"`},
 	} {
 		d := examples()[c.document]
 		data, err := Encode(d)
@@ -317,7 +346,8 @@ func TestNames(t *testing.T) {
 // TestSealing holds that every document goes through Seal and Open, for the
 // readers that it has, and that a mode which is not built in writes nothing.
 func TestSealing(t *testing.T) {
-	classes := map[string]Class{"vault": Public, "proof": Public, "proof-used": Public, "answer": Public, "refused": Public, "quarantine": Data}
+	classes := map[string]Class{"vault": Public, "proof": Public, "proof-used": Public, "answer": Public, "refused": Public, "quarantine": Data,
+		"drill": Public, "drill-end": Public, "drill-failed": Public, "drill-drop": Public, "drill-left": Public}
 	for name, d := range examples() {
 		t.Run(name, func(t *testing.T) {
 			want, special := classes[name]

@@ -11,7 +11,7 @@ type Class int
 
 // The classes of objects. Plans, slots, roll-ups, manifests and notes are
 // Control; shards, indexes and quarantined rows are Data; vault.json, marks,
-// proofs and answers are Public.
+// proofs, answers and the records of drills are Public.
 const (
 	Public Class = iota
 	Control
@@ -71,7 +71,7 @@ func (e Encryption) Unmarshal(data []byte, d Document) error {
 
 func classOf(d Document) Class {
 	switch d.(type) {
-	case *Header, *Proof, *Answer:
+	case *Header, *Proof, *Answer, *Drill, *DrillEnd, *DrillDrop:
 		return Public
 	case *Quarantine:
 		return Data

@@ -1,0 +1,199 @@
+package vault
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+)
+
+// DrillID names a drill, the rehearsal of a restore: of which table, and the
+// instant of the schedule that it was due at. Whoever finds that instant due means
+// the same drill.
+type DrillID struct {
+	Table TableID   `json:"table"`
+	Due   time.Time `json:"due"`
+}
+
+// NewDrillID is the drill of a table that is due at an instant, to the second.
+func NewDrillID(t TableID, due time.Time) DrillID {
+	return DrillID{Table: t, Due: due.UTC().Truncate(time.Second)}
+}
+
+func (d DrillID) validate() error {
+	switch {
+	case d.Table == (TableID{}):
+		return errors.New("no table")
+	case d.Due.IsZero() || d.Due != NewDrillID(d.Table, d.Due).Due:
+		return fmt.Errorf("due at %s: want an instant in UTC, in whole seconds", d.Due.Format(time.RFC3339Nano))
+	}
+	return nil
+}
+
+// Drills begins the names of the records of all drills.
+const Drills = "drills/"
+
+// DrillsOf begins the names of the records of a table's drills.
+func DrillsOf(t TableID) string { return Drills + t.Path() + "/" }
+
+// The records of a drill, by the last parts of their names.
+const (
+	DrillBegun   = "begun.json"
+	DrillEnded   = "ended.json"
+	DrillDropped = "dropped.json"
+)
+
+func (d DrillID) record(what string) string {
+	return DrillsOf(d.Table) + d.Due.UTC().Format(idTime) + "/" + what
+}
+
+// Begun is the name of the drill's Drill.
+func (d DrillID) Begun() string { return d.record(DrillBegun) }
+
+// Ended is the name of the drill's DrillEnd.
+func (d DrillID) Ended() string { return d.record(DrillEnded) }
+
+// Dropped is the name of the drill's DrillDrop.
+func (d DrillID) Dropped() string { return d.record(DrillDropped) }
+
+// ParseDrillName finds out to which drill a record belongs, and which of them it is.
+func ParseDrillName(name string) (d DrillID, what string, ok bool) {
+	rest, found := strings.CutPrefix(name, Drills)
+	parts := strings.Split(rest, "/")
+	if !found || len(parts) != 5 || parts[0] == "" || parts[1] == "" || parts[2] == "" {
+		return DrillID{}, "", false
+	}
+	due, err := time.Parse(idTime, parts[3])
+	if err != nil {
+		return DrillID{}, "", false
+	}
+	d, what = NewDrillID(TableID{parts[0], parts[1], parts[2]}, due), parts[4]
+	switch what {
+	case DrillBegun, DrillEnded, DrillDropped:
+		return d, what, d.record(what) == name
+	}
+	return DrillID{}, "", false
+}
+
+// DrillRequests begins the names of the requests to restore that drills make.
+const DrillRequests = RequestPrefix + "drills/"
+
+// Request is the name of the drill's request.
+func (d DrillID) Request() string {
+	return DrillRequests + d.key()[:16] + "/" + d.Due.UTC().Format(idTime) + ".json"
+}
+
+// key tells the drill's table from all others.
+func (d DrillID) key() string {
+	sum := sha256.Sum256([]byte(d.Table.Path()))
+	return hex.EncodeToString(sum[:])
+}
+
+// maxDrillSource is how much of the source's name stands in the name of a drill's
+// table. Names of tables have at most 255 bytes, and those of a copy's indexes
+// begin with them.
+const maxDrillSource = 32
+
+// Target is the name of the table that the drill restores into. It begins with to
+// and an underscore, and is unlike that of every other drill.
+func (d DrillID) Target(to string) string {
+	source := d.Table.Table
+	return to + "_" + source[:min(len(source), maxDrillSource)] + "_" + d.Due.UTC().Format(idTime) + "_" + d.key()[:12]
+}
+
+// Drill says that a drill was begun, and what it sets out to do.
+type Drill struct {
+	DrillID
+	// Rule is the policy's that wants it.
+	Rule string `json:"rule"`
+	// Backup is what is restored, RecoveryPoint the instant that it brings back.
+	Backup        BackupID  `json:"backup"`
+	RecoveryPoint time.Time `json:"recovery_point"`
+	// Target is the table restored into, which the drill's restore makes.
+	Target TableID `json:"target"`
+	// Request is the name of the request to restore.
+	Request string `json:"request"`
+	// Began and Until are by the planner's clock. A drill that has not ended by
+	// then has failed.
+	Began time.Time `json:"began"`
+	Until time.Time `json:"until"`
+}
+
+func (*Drill) doc() string { return "drill" }
+
+func (d *Drill) validate() error {
+	if err := d.DrillID.validate(); err != nil {
+		return err
+	}
+	if _, err := ParseBackupID(string(d.Backup)); err != nil {
+		return err
+	}
+	if d.Target == (TableID{}) || d.Target == d.Table {
+		return fmt.Errorf("it restores %s into %s", d.Table.Path(), d.Target.Path())
+	}
+	return ParseRequestName(d.Request)
+}
+
+// DrillEnd is what came of a drill.
+type DrillEnd struct {
+	Drill Drill     `json:"drill"`
+	Ended time.Time `json:"ended"`
+	// OK says that the restored table was compared with the backup, row by row and
+	// without a difference; Error, if not, why.
+	OK    bool   `json:"ok"`
+	Error string `json:"error,omitempty"`
+	// What follows is empty as far as the drill did not come. Proof is the name of
+	// the restore's proof.
+	Restore     RestoreID `json:"restore,omitempty"`
+	Rows        int64     `json:"rows"`
+	Quarantined int64     `json:"quarantined"`
+	Proof       string    `json:"proof,omitempty"`
+	Verdict     Verdict   `json:"verdict,omitempty"`
+	Notes       []string  `json:"notes,omitempty"`
+}
+
+// RTO is how long it took from the drill's begin until the table was restored and
+// proved.
+func (e *DrillEnd) RTO() time.Duration { return e.Ended.Sub(e.Drill.Began) }
+
+// RPO is how old the recovery point was when the drill began.
+func (e *DrillEnd) RPO() time.Duration { return e.Drill.Began.Sub(e.Drill.RecoveryPoint) }
+
+func (*DrillEnd) doc() string { return "drill-end" }
+
+func (e *DrillEnd) validate() error {
+	if e.OK == (e.Error != "") {
+		return errors.New("a drill is ok, or says what went wrong")
+	}
+	if e.OK && (e.Verdict != OK || e.Proof == "" || e.Restore == "") {
+		return fmt.Errorf("a drill is ok with the verdict %q of the proof %q", e.Verdict, e.Proof)
+	}
+	if e.Restore != "" {
+		if _, err := ParseRestoreID(string(e.Restore)); err != nil {
+			return err
+		}
+	}
+	return e.Drill.validate()
+}
+
+// DrillDrop says that a drill's table is gone, or why it was left where it is.
+type DrillDrop struct {
+	DrillID
+	Target  TableID   `json:"target"`
+	Restore RestoreID `json:"restore,omitempty"`
+	At      time.Time `json:"at"`
+	// Left says why nothing was dropped: the drill's restore has made no table, or
+	// what stands there is another.
+	Left string `json:"left,omitempty"`
+}
+
+func (*DrillDrop) doc() string { return "drill-drop" }
+
+func (d *DrillDrop) validate() error {
+	if d.Target == (TableID{}) {
+		return errors.New("no target")
+	}
+	return d.DrillID.validate()
+}
