@@ -20,6 +20,7 @@ import (
 	"github.com/tablevault/tablevault/shared/backup"
 	"github.com/tablevault/tablevault/shared/function"
 	"github.com/tablevault/tablevault/shared/object/dir"
+	"github.com/tablevault/tablevault/shared/repository"
 	"github.com/tablevault/tablevault/shared/vault"
 )
 
@@ -191,7 +192,7 @@ func (d *demo) tamper(ctx context.Context, _ demoData) error {
 	if err != nil {
 		return err
 	}
-	repo, err := backup.Open(ctx, store)
+	repo, err := repository.Open(ctx, store)
 	if err != nil {
 		return err
 	}

@@ -17,12 +17,12 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/tablevault/tablevault/shared/backup"
 	"github.com/tablevault/tablevault/shared/function"
 	"github.com/tablevault/tablevault/shared/object"
 	"github.com/tablevault/tablevault/shared/object/bucket"
 	"github.com/tablevault/tablevault/shared/object/oss"
 	"github.com/tablevault/tablevault/shared/policy"
+	"github.com/tablevault/tablevault/shared/repository"
 	"github.com/tablevault/tablevault/shared/table"
 	"github.com/tablevault/tablevault/shared/tablestore"
 	"github.com/tablevault/tablevault/shared/vault"
@@ -220,7 +220,7 @@ func (d *doctor) vault(ctx context.Context) {
 		return
 	}
 	d.store = store
-	switch _, err := backup.Open(ctx, store); {
+	switch _, err := repository.Open(ctx, store); {
 	case errors.Is(err, fs.ErrNotExist):
 		d.add("vault", "", warning, "there is nothing at "+at+" yet", "the first backup makes the vault")
 	case err != nil:

@@ -111,7 +111,7 @@ func runList(ctx context.Context, dir, table string) ([]backupResult, []backup.W
 		}
 		// What a late list of manifests does not show is among the results by now.
 		if !slices.ContainsFunc(results, func(r backupResult) bool { return r.ID == b.ID }) {
-			open = append(open, repo.Watch(b, time.Now))
+			open = append(open, backup.Watch(repo, b, time.Now))
 		}
 	}
 	l, err := lookAt(ctx, open)
@@ -232,7 +232,7 @@ func runShow(ctx context.Context, dir, id string) (*shown, error) {
 	if m.State == vault.Void {
 		return r, nil
 	}
-	if r.Copies, err = repo.CopyStates(ctx, m); err != nil {
+	if r.Copies, err = backup.CopyStates(ctx, repo, m); err != nil {
 		return nil, err
 	}
 	plan, err := repo.PlanOf(ctx, m)

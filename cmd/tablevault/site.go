@@ -17,11 +17,11 @@ import (
 
 	"github.com/tablevault/tablevault"
 	"github.com/tablevault/tablevault/local/stack"
-	"github.com/tablevault/tablevault/shared/backup"
 	"github.com/tablevault/tablevault/shared/function"
 	"github.com/tablevault/tablevault/shared/object"
 	"github.com/tablevault/tablevault/shared/object/address"
 	"github.com/tablevault/tablevault/shared/policy"
+	"github.com/tablevault/tablevault/shared/repository"
 	"github.com/tablevault/tablevault/shared/tablestore"
 	"github.com/tablevault/tablevault/shared/vault"
 )
@@ -174,12 +174,12 @@ func (s *site) store(ctx context.Context) (object.Store, error) {
 }
 
 // repository opens the vault, to read.
-func (s *site) repository(ctx context.Context) (*backup.Repository, error) {
+func (s *site) repository(ctx context.Context) (*repository.Repository, error) {
 	store, err := s.store(ctx)
 	if err != nil {
 		return nil, err
 	}
-	r, err := backup.Open(ctx, store)
+	r, err := repository.Open(ctx, store)
 	if err != nil {
 		return nil, fmt.Errorf("vault %s: %w", s.env.Vault, err)
 	}

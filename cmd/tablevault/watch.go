@@ -60,13 +60,13 @@ func runWatch(ctx context.Context, s *streams, dir, id string, every time.Durati
 		if err != nil {
 			return err
 		}
-		watchers = append(watchers, repo.Watch(found, time.Now))
+		watchers = append(watchers, backup.Watch(repo, found, time.Now))
 	} else {
 		for b, err := range repo.Open(ctx, nil) {
 			if err != nil {
 				return err
 			}
-			watchers = append(watchers, repo.Watch(b, time.Now))
+			watchers = append(watchers, backup.Watch(repo, b, time.Now))
 		}
 		if len(watchers) == 0 {
 			return errors.New("no backup is running: `tablevault list` shows those that have ended")

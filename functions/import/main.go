@@ -10,6 +10,7 @@ import (
 	"github.com/tablevault/tablevault/functions/internal/parts"
 	"github.com/tablevault/tablevault/shared/backup"
 	"github.com/tablevault/tablevault/shared/function"
+	"github.com/tablevault/tablevault/shared/repository"
 	"github.com/tablevault/tablevault/shared/vault"
 )
 
@@ -21,7 +22,7 @@ func main() {
 	})
 }
 
-func importer(inv *function.Invocation, repo *backup.Repository, instance string) (*backup.Importer, error) {
+func importer(inv *function.Invocation, repo *repository.Repository, instance string) (*backup.Importer, error) {
 	tables, err := parts.Tables(inv, instance)
 	if err != nil {
 		return nil, err
@@ -99,7 +100,7 @@ func restore(ctx context.Context, inv *function.Invocation, cmd function.Command
 }
 
 // request looks at a request that lies in the vault.
-func request(ctx context.Context, inv *function.Invocation, repo *backup.Repository, run backup.Run, name string) (any, error) {
+func request(ctx context.Context, inv *function.Invocation, repo *repository.Repository, run backup.Run, name string) (any, error) {
 	name, err := backup.RequestName(inv.Env.Vault, name)
 	if err != nil {
 		return nil, function.Permanent(err)
@@ -135,7 +136,7 @@ func ask(inv *function.Invocation, content []byte) (backup.Ask, error) {
 }
 
 // source finds the backup that a restore is to bring back.
-func source(ctx context.Context, inv *function.Invocation, repo *backup.Repository, cmd function.Command) (vault.Backup, error) {
+func source(ctx context.Context, inv *function.Invocation, repo *repository.Repository, cmd function.Command) (vault.Backup, error) {
 	if cmd.Backup != "" {
 		id, err := vault.ParseBackupID(cmd.Backup)
 		if err != nil {

@@ -11,6 +11,7 @@ import (
 	"github.com/tablevault/tablevault/functions/internal/parts"
 	"github.com/tablevault/tablevault/shared/backup"
 	"github.com/tablevault/tablevault/shared/function"
+	"github.com/tablevault/tablevault/shared/repository"
 	"github.com/tablevault/tablevault/shared/vault"
 )
 
@@ -30,7 +31,7 @@ type reply struct {
 	backup.Progress
 }
 
-func planner(inv *function.Invocation, repo *backup.Repository, instance string) (*backup.Planner, error) {
+func planner(inv *function.Invocation, repo *repository.Repository, instance string) (*backup.Planner, error) {
 	tables, err := parts.Tables(inv, instance)
 	if err != nil {
 		return nil, err

@@ -11,6 +11,7 @@ import (
 	"github.com/tablevault/tablevault/functions/internal/parts"
 	"github.com/tablevault/tablevault/shared/backup"
 	"github.com/tablevault/tablevault/shared/function"
+	"github.com/tablevault/tablevault/shared/repository"
 	"github.com/tablevault/tablevault/shared/vault"
 )
 
@@ -125,7 +126,7 @@ func copyBackup(ctx context.Context, inv *function.Invocation, cmd function.Comm
 	if settings.Back {
 		from, c.Target, c.To, c.Back = there, inv.Env.Vault, here, true
 	}
-	if c.Repo, err = backup.Open(ctx, from); err != nil {
+	if c.Repo, err = repository.Open(ctx, from); err != nil {
 		return parts.Fail(backup.CopyReply{}, err)
 	}
 	b, err := c.Repo.FindBackup(ctx, id)

@@ -27,6 +27,7 @@ import (
 	"github.com/tablevault/tablevault/shared/backup"
 	"github.com/tablevault/tablevault/shared/function"
 	"github.com/tablevault/tablevault/shared/object/address"
+	"github.com/tablevault/tablevault/shared/repository"
 	"github.com/tablevault/tablevault/shared/table"
 	client "github.com/tablevault/tablevault/shared/tablestore"
 	"github.com/tablevault/tablevault/shared/vault"
@@ -198,14 +199,14 @@ func (c cut) SplitPoints(context.Context, string, table.Schema, int64) ([]table.
 	return c.points, nil
 }
 
-// repository opens the stack's vault.
-func repository(t *testing.T, s *stack.Stack) *backup.Repository {
+// openVault opens the stack's vault.
+func openVault(t *testing.T, s *stack.Stack) *repository.Repository {
 	t.Helper()
 	store, err := address.Open(t.Context(), s.Vault, address.Config{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	repo, err := backup.Init(t.Context(), store, time.Now())
+	repo, err := repository.Init(t.Context(), store, time.Now())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -222,7 +223,7 @@ func plan(t *testing.T, s *stack.Stack, name string, settings vault.Settings, po
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &backup.Planner{Repo: repository(t, s), Tables: cut{tables, points}, Endpoint: s.Info.Tablestore, Log: slog.New(slog.DiscardHandler), Now: time.Now}
+	p := &backup.Planner{Repo: openVault(t, s), Tables: cut{tables, points}, Endpoint: s.Info.Tablestore, Log: slog.New(slog.DiscardHandler), Now: time.Now}
 	made, err := p.Plan(t.Context(), backup.PlanRequest{Table: vault.TableID{Region: "local", Instance: s.Instance, Table: name},
 		Kind: vault.Full, At: time.Now(), Trigger: "test", New: true, Settings: settings})
 	if err != nil {
@@ -508,7 +509,7 @@ func everySegment(t *testing.T, payloads map[string]fc.Delivery) []fc.Delivery {
 // objects are the names in the vault that begin with prefix.
 func objects(t *testing.T, s *stack.Stack, prefix string) (names []string) {
 	t.Helper()
-	for info, err := range repository(t, s).Store().List(t.Context(), prefix, "") {
+	for info, err := range openVault(t, s).Store().List(t.Context(), prefix, "") {
 		if err != nil {
 			t.Fatal(err)
 		}

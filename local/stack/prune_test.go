@@ -16,6 +16,7 @@ import (
 	"github.com/tablevault/tablevault/shared/object"
 	"github.com/tablevault/tablevault/shared/object/address"
 	"github.com/tablevault/tablevault/shared/policy"
+	"github.com/tablevault/tablevault/shared/repository"
 	"github.com/tablevault/tablevault/shared/table"
 	"github.com/tablevault/tablevault/shared/vault"
 )
@@ -59,7 +60,7 @@ func newPruneSite(t *testing.T, config oss.BucketConfig, parameters string) *pru
 	if p.owner, err = p.open(owner); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := backup.Init(t.Context(), p.owner, time.Now()); err != nil {
+	if _, err := repository.Init(t.Context(), p.owner, time.Now()); err != nil {
 		t.Fatal(err)
 	}
 	return p
@@ -121,7 +122,7 @@ func (p *pruneSite) run(t *testing.T, role string, times int) error {
 	if err != nil {
 		return err
 	}
-	repo, err := backup.Open(t.Context(), store)
+	repo, err := repository.Open(t.Context(), store)
 	if err != nil {
 		return err
 	}

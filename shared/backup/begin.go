@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/tablevault/tablevault/shared/policy"
+	"github.com/tablevault/tablevault/shared/repository"
 	"github.com/tablevault/tablevault/shared/table"
 	"github.com/tablevault/tablevault/shared/vault"
 )
@@ -30,7 +31,7 @@ func (i *Importer) Begin(ctx context.Context, run Run, req RestoreRequest) (*vau
 
 func (i *Importer) begin(ctx context.Context, run Run, req RestoreRequest) (*vault.RestorePlan, error) {
 	for _, t := range i.Known {
-		copied, err := i.Repo.exists(ctx, req.Backup.CopyNote(policy.TargetKey(t.Name)))
+		copied, err := i.Repo.Exists(ctx, req.Backup.CopyNote(policy.TargetKey(t.Name)))
 		if errors.Is(err, fs.ErrPermission) {
 			i.Log.Warn("without the policy's further vaults", "error", err)
 			break
@@ -40,7 +41,7 @@ func (i *Importer) begin(ctx context.Context, run Run, req RestoreRequest) (*vau
 		}
 		if copied && !slices.Contains(req.Also, t.Name) {
 			req.Also = append(slices.Clip(req.Also), t.Name)
-			i.Repo.twins.all = append(i.Repo.twins.all, &twin{Twin: t})
+			i.Repo.Add(t)
 		}
 	}
 	manifest, object, err := i.Repo.Manifest(ctx, req.Backup)
@@ -62,7 +63,7 @@ func (i *Importer) begin(ctx context.Context, run Run, req RestoreRequest) (*vau
 		if plan, err = i.plan(ctx, run, req, id, manifest, object); err != nil {
 			return nil, err
 		}
-		mine, err := i.Repo.decide(ctx, vault.Restore{ID: id}.Plan(), plan)
+		mine, err := i.Repo.Decide(ctx, vault.Restore{ID: id}.Plan(), plan)
 		if err != nil {
 			return nil, err
 		}
@@ -75,7 +76,7 @@ func (i *Importer) begin(ctx context.Context, run Run, req RestoreRequest) (*vau
 	if plan.Backup != req.Backup.ID || plan.Target != req.Target {
 		return nil, fmt.Errorf("restore %s is of backup %s to %s: ask again, for a new id", id, plan.Backup, plan.Target)
 	}
-	over, err := i.Repo.closed(ctx, id)
+	over, err := i.Repo.Closed(ctx, id)
 	if err != nil {
 		return nil, err
 	}
@@ -83,10 +84,10 @@ func (i *Importer) begin(ctx context.Context, run Run, req RestoreRequest) (*vau
 		return plan, nil // Tick goes on, or says how it ended
 	}
 	// The planner finds it by this mark, and has it gone on with.
-	if err := i.Repo.mark(ctx, vault.Restore{ID: id}.Restoring()); err != nil {
+	if err := i.Repo.Mark(ctx, vault.Restore{ID: id}.Restoring()); err != nil {
 		return nil, err
 	}
-	if made, err := i.Repo.exists(ctx, vault.Restore{ID: id}.Created()); err != nil || made {
+	if made, err := i.Repo.Exists(ctx, vault.Restore{ID: id}.Created()); err != nil || made {
 		return plan, err
 	}
 	if err := i.unmarked(ctx, run, plan); err != nil {
@@ -100,14 +101,14 @@ func (i *Importer) begin(ctx context.Context, run Run, req RestoreRequest) (*vau
 // looks for restores, then leaves the backup alone, or is seen here. A restore that
 // has made its table has passed this.
 func (i *Importer) unmarked(ctx context.Context, run Run, p *vault.RestorePlan) error {
-	err := i.Repo.unmarked(ctx, vault.Backup{Table: p.Source, ID: p.Backup})
-	if !errors.Is(err, ErrMarked) {
+	err := i.Repo.Unmarked(ctx, vault.Backup{Table: p.Source, ID: p.Backup})
+	if !errors.Is(err, repository.ErrMarked) {
 		return err
 	}
 	if _, cerr := i.GiveUp(ctx, run, p.Restore, err.Error()); cerr != nil {
 		return errors.Join(err, cerr)
 	}
-	if merr := i.Repo.mark(ctx, vault.Restore{ID: p.Restore}.Restored()); merr != nil {
+	if merr := i.Repo.Mark(ctx, vault.Restore{ID: p.Restore}.Restored()); merr != nil {
 		return errors.Join(err, merr)
 	}
 	return err
@@ -135,11 +136,11 @@ func (i *Importer) claim(ctx context.Context, run Run, req RestoreRequest) (vaul
 			return "", err
 		}
 		// A mark that stands already costs no claim on the target.
-		if err := i.Repo.unmarked(ctx, req.Backup); err != nil {
+		if err := i.Repo.Unmarked(ctx, req.Backup); err != nil {
 			return "", err
 		}
 		c := vault.Claim{Restore: id, Backup: req.Backup.ID, At: run.Now().UTC()}
-		mine, err := i.Repo.decide(ctx, vault.ClaimName(req.Target, n), &c)
+		mine, err := i.Repo.Decide(ctx, vault.ClaimName(req.Target, n), &c)
 		if err != nil {
 			return "", err
 		}
@@ -154,7 +155,7 @@ func (i *Importer) claim(ctx context.Context, run Run, req RestoreRequest) (vaul
 // the number of the next.
 func (i *Importer) lastClaim(ctx context.Context, t vault.TableID) (next int, last *vault.Claim, err error) {
 	prefix := vault.ClaimsOn(t)
-	for info, err := range i.Repo.store.List(ctx, prefix, "") {
+	for info, err := range i.Repo.Store().List(ctx, prefix, "") {
 		if err != nil {
 			return 0, nil, fmt.Errorf("list %s: %w", prefix, err)
 		}
@@ -164,7 +165,7 @@ func (i *Importer) lastClaim(ctx context.Context, t vault.TableID) (next int, la
 	}
 	for { // a list may be stale, a read by name is not
 		var c vault.Claim
-		_, err := i.Repo.read(ctx, vault.ClaimName(t, next), &c)
+		_, err := i.Repo.Read(ctx, vault.ClaimName(t, next), &c)
 		if errors.Is(err, fs.ErrNotExist) {
 			break
 		}
@@ -177,7 +178,7 @@ func (i *Importer) lastClaim(ctx context.Context, t vault.TableID) (next int, la
 		return 0, nil, nil
 	}
 	last = new(vault.Claim)
-	_, err = i.Repo.read(ctx, vault.ClaimName(t, next-1), last)
+	_, err = i.Repo.Read(ctx, vault.ClaimName(t, next-1), last)
 	return next, last, err
 }
 
@@ -189,7 +190,7 @@ func (i *Importer) after(ctx context.Context, run Run, req RestoreRequest, last 
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return false, err
 	}
-	closed, err := i.Repo.closed(ctx, last.Restore)
+	closed, err := i.Repo.Closed(ctx, last.Restore)
 	if err != nil {
 		return false, err
 	}
@@ -232,7 +233,7 @@ func (i *Importer) after(ctx context.Context, run Run, req RestoreRequest, last 
 // was completed.
 func (i *Importer) GiveUp(ctx context.Context, run Run, id vault.RestoreID, reason string) (*vault.Closed, error) {
 	c := &vault.Closed{Restore: id, At: run.Now().UTC(), Reason: reason}
-	if _, err := i.Repo.decide(ctx, vault.Restore{ID: id}.Closed(), c); err != nil {
+	if _, err := i.Repo.Decide(ctx, vault.Restore{ID: id}.Closed(), c); err != nil {
 		return nil, fmt.Errorf("give up restore %s: %w", id, err)
 	}
 	return c, nil
@@ -326,7 +327,7 @@ func (i *Importer) make(ctx context.Context, p *vault.RestorePlan) error {
 	if err != nil {
 		return fmt.Errorf("create %s: %w", p.Target, err)
 	}
-	return i.Repo.mark(ctx, mark)
+	return i.Repo.Mark(ctx, mark)
 }
 
 func (i *Importer) adopt(ctx context.Context, t vault.TableID, want table.Definition) error {

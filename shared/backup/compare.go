@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/tablevault/tablevault/shared/plainbuffer"
+	"github.com/tablevault/tablevault/shared/repository"
 	"github.com/tablevault/tablevault/shared/table"
 	"github.com/tablevault/tablevault/shared/vault"
 )
@@ -20,7 +21,7 @@ import (
 // pass over the shards and one scan of the table. Lanes whose sums differ are
 // read again, in the order of their keys, and compared row by row.
 type comparer struct {
-	repo   *Repository
+	repo   *repository.Repository
 	source *restoreSource
 	tables Tables
 	// def is the table compared with, as it is now.
@@ -44,7 +45,7 @@ const (
 
 // newComparer describes the table that a backup is compared with. It must have
 // the backup's key columns.
-func (r *Repository) newComparer(ctx context.Context, source *restoreSource, tables Tables, name string, memory int64) (*comparer, error) {
+func newComparer(ctx context.Context, r *repository.Repository, source *restoreSource, tables Tables, name string, memory int64) (*comparer, error) {
 	def, err := tables.Describe(ctx, name)
 	if err != nil {
 		return nil, fmt.Errorf("compare with %s: %w", name, err)
@@ -77,13 +78,13 @@ func (c *comparer) segment(ctx context.Context, log *segmentLog, quarantined map
 	}
 	ours, theirs := make([]*tally, len(lanes)), make([]*tally, len(lanes))
 	for i := range lanes {
-		ours[i] = c.repo.newTally(c.def.Options, cutoff)
-		theirs[i] = c.repo.newTally(c.def.Options, cutoff)
+		ours[i] = newTally(c.repo, c.def.Options, cutoff)
+		theirs[i] = newTally(c.repo, c.def.Options, cutoff)
 	}
 	corrupted := check.Corrupted
 	group, gctx := errgroup.WithContext(ctx)
 	group.Go(func() error {
-		_, err := c.repo.readSegment(gctx, c.source, log, check, func(lane int, b *block, row *plainbuffer.Row) { ours[lane].add(b, row) })
+		_, err := readSegment(gctx, c.repo, c.source, log, check, func(lane int, b *block, row *plainbuffer.Row) { ours[lane].add(b, row) })
 		return err
 	})
 	group.Go(func() error {
@@ -234,7 +235,7 @@ type tally struct {
 	seed                 uint64
 }
 
-func (r *Repository) newTally(o table.Options, cutoff int64) *tally {
+func newTally(r *repository.Repository, o table.Options, cutoff int64) *tally {
 	seed := uint64(r.Header.Seed)
 	return &tally{options: o, cutoff: cutoff, hasher: table.NewHasher(seed), seed: seed}
 }
@@ -316,7 +317,7 @@ func (t *tally) equals(live *tally, cutoff int64) bool {
 
 // lane compares the rows of one lane, one by one.
 func (c *comparer) lane(ctx context.Context, log *segmentLog, lane int, r table.Range, quarantined map[string]bool, check *vault.Check) error {
-	ours := newCursor(c.repo.laneBlocks(c.source, log, lane))
+	ours := newCursor(laneBlocks(c.repo, c.source, log, lane))
 	buf := c.page(1)
 	defer c.pages.put(buf)
 	theirs := newCursor(c.live(r, buf))

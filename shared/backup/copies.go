@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/tablevault/tablevault/shared/policy"
+	"github.com/tablevault/tablevault/shared/repository"
 	"github.com/tablevault/tablevault/shared/vault"
 )
 
@@ -44,7 +45,7 @@ func (s *sweep) copies(ctx context.Context) error {
 		return nil
 	}
 	noted := map[string]bool{}
-	for info, err := range s.Repo.store.List(ctx, vault.CopyNotesPrefix, "") {
+	for info, err := range s.Repo.Store().List(ctx, vault.CopyNotesPrefix, "") {
 		if err != nil {
 			return fmt.Errorf("list %s: %w", vault.CopyNotesPrefix, err)
 		}
@@ -179,7 +180,7 @@ func (s *sweep) lookAtCopy(ctx context.Context, c toCopy, key string) (*copyLook
 		return nil, err
 	}
 	log := c.Copying(key)
-	at, err := s.Repo.copyLogs(ctx, string(log))
+	at, err := copyLogs(ctx, s.Repo, string(log))
 	if err != nil {
 		return nil, err
 	}
@@ -205,7 +206,7 @@ func (s *sweep) lookAtCopy(ctx context.Context, c toCopy, key string) (*copyLook
 				name = log.Failure(id, failures.last)
 			}
 			var note vault.Note
-			if _, err := s.Repo.read(ctx, name, &note); err != nil {
+			if _, err := s.Repo.Read(ctx, name, &note); err != nil {
 				return nil, err
 			}
 			if failed {
@@ -233,9 +234,9 @@ type copyLog struct {
 
 // copyLogs lists the logs of copies under a prefix, by what stands between it and
 // their own names: nothing, or a target's key and a slash.
-func (r *Repository) copyLogs(ctx context.Context, prefix string) (map[string]*copyLog, error) {
+func copyLogs(ctx context.Context, r *repository.Repository, prefix string) (map[string]*copyLog, error) {
 	logs := map[string]*copyLog{}
-	for info, err := range r.store.List(ctx, prefix, "") {
+	for info, err := range r.Store().List(ctx, prefix, "") {
 		if err != nil {
 			return nil, fmt.Errorf("list %s: %w", prefix, err)
 		}
@@ -293,7 +294,7 @@ type CopyState struct {
 
 // CopyStates tells how far a sealed backup has come in each vault that it was
 // ever copied to, from what is noted in this one.
-func (r *Repository) CopyStates(ctx context.Context, m *vault.Manifest) ([]CopyState, error) {
+func CopyStates(ctx context.Context, r *repository.Repository, m *vault.Manifest) ([]CopyState, error) {
 	b := vault.Backup{Table: m.Table, ID: m.Backup}
 	notes, err := r.Copies(ctx, b)
 	if err != nil {
@@ -305,7 +306,7 @@ func (r *Repository) CopyStates(ctx context.Context, m *vault.Manifest) ([]CopyS
 		complete[policy.TargetKey(n.Target)] = true
 		states = append(states, CopyState{Target: n.Target, State: StateCopied, Groups: len(m.Groups), Copied: len(m.Groups), At: n.At, Bytes: n.Bytes})
 	}
-	logs, err := r.copyLogs(ctx, strings.TrimSuffix(string(b.Copying("")), "/"))
+	logs, err := copyLogs(ctx, r, strings.TrimSuffix(string(b.Copying("")), "/"))
 	if err != nil {
 		return nil, err
 	}
@@ -318,14 +319,14 @@ func (r *Repository) CopyStates(ctx context.Context, m *vault.Manifest) ([]CopyS
 		log := b.Copying(key)
 		for g, starts := range l.starts {
 			var note vault.Note
-			if _, err := r.read(ctx, log.Start(vault.GroupID(g), starts.last), &note); err != nil {
+			if _, err := r.Read(ctx, log.Start(vault.GroupID(g), starts.last), &note); err != nil {
 				return nil, err
 			}
 			if note.Target != "" {
 				s.Target = note.Target
 			}
 			if f := l.failures[g]; f.count > 0 && f.last >= starts.last && !l.done[g] {
-				if _, err := r.read(ctx, log.Failure(vault.GroupID(g), f.last), &note); err != nil {
+				if _, err := r.Read(ctx, log.Failure(vault.GroupID(g), f.last), &note); err != nil {
 					return nil, err
 				}
 				s.State, s.Error = StateFailed, note.Error

@@ -13,6 +13,7 @@ import (
 	"github.com/tablevault/tablevault/shared/object/mem"
 	"github.com/tablevault/tablevault/shared/object/objectfault"
 	"github.com/tablevault/tablevault/shared/plainbuffer"
+	"github.com/tablevault/tablevault/shared/repository"
 	"github.com/tablevault/tablevault/shared/table"
 	"github.com/tablevault/tablevault/shared/vault"
 )
@@ -56,7 +57,7 @@ func TestTickCopies(t *testing.T) {
 		t.Fatalf("%d backups", len(backups))
 	}
 	for _, m := range backups {
-		states, err := w.repo.CopyStates(t.Context(), m)
+		states, err := backup.CopyStates(t.Context(), w.repo, m)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -101,7 +102,7 @@ func TestTickReportsCopies(t *testing.T) {
 			t.Fatalf("tick %d: %+v", n, s)
 		}
 	}
-	states, err := w.repo.CopyStates(t.Context(), m)
+	states, err := backup.CopyStates(t.Context(), w.repo, m)
 	if err != nil || len(states) != 2 || states[1].State != backup.StateFailed || !strings.Contains(states[1].Error, "injected") || states[1].Copied != 0 {
 		t.Errorf("%+v, %v", states, err)
 	}
@@ -238,7 +239,7 @@ func (w *world) noteCopy(work backup.Work) {
 	slow := objectfault.New(w.targets[work.Target], &objectfault.Fault{Op: objectfault.Open, Call: objectfault.Every, When: objectfault.Before})
 	failing := objectfault.New(w.store, &objectfault.Fault{Op: objectfault.Create, Call: objectfault.Every, When: objectfault.Before,
 		Match: func(name string) bool { return strings.Contains(name, "/failures/") }})
-	repo, err := backup.Open(w.t.Context(), failing)
+	repo, err := repository.Open(w.t.Context(), failing)
 	if err != nil {
 		w.t.Fatal(err)
 	}

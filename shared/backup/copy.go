@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"log/slog"
 	"slices"
@@ -19,6 +18,7 @@ import (
 
 	"github.com/tablevault/tablevault/shared/object"
 	"github.com/tablevault/tablevault/shared/policy"
+	"github.com/tablevault/tablevault/shared/repository"
 	"github.com/tablevault/tablevault/shared/vault"
 )
 
@@ -36,7 +36,7 @@ import (
 // work on one backup, also on one group, at the same time.
 type Copier struct {
 	// Repo is the vault that is copied from.
-	Repo *Repository
+	Repo *repository.Repository
 	// Target is the address of the other vault, To the store that it is in.
 	Target string
 	To     object.Store
@@ -114,12 +114,12 @@ func (c *Copier) Copy(ctx context.Context, run Run, w Work) (CopyReply, error) {
 	what := fmt.Sprintf("copy group %d of backup %s of %s to %s", w.Segment.Group(), b.ID, b.Table, c.Target)
 	log := b.Copying(policy.TargetKey(c.Target))
 	var err error
-	if reply.Start, err = c.Repo.begin(ctx, log, vault.Note{Segment: w.Segment, Start: w.Start, Target: c.Target, Rate: w.Rate}, run); err != nil {
+	if reply.Start, err = beginStart(ctx, c.Repo, log, vault.Note{Segment: w.Segment, Start: w.Start, Target: c.Target, Rate: w.Rate}, run); err != nil {
 		return reply, fmt.Errorf("%s: %w", what, err)
 	}
 	err = c.part(ctx, run, w, log, &reply)
 	if err != nil {
-		err = c.Repo.fail(ctx, log, w.Segment, reply.Start, run, permanent(err), fmt.Errorf("%s: %w", what, err))
+		err = noteFailure(ctx, c.Repo, log, w.Segment, reply.Start, run, permanent(err), fmt.Errorf("%s: %w", what, err))
 	}
 	return reply, err
 }
@@ -152,10 +152,10 @@ func (c *Copier) part(ctx context.Context, run Run, w Work, log vault.Log, reply
 		reply.Continued = true
 		return nil
 	}
-	if err := c.Repo.mark(ctx, log.Done(w.Segment)); err != nil {
+	if err := c.Repo.Mark(ctx, log.Done(w.Segment)); err != nil {
 		return err
 	}
-	done, err := c.Repo.copiedGroups(ctx, log)
+	done, err := copiedGroups(ctx, c.Repo, log)
 	if err != nil {
 		return err
 	}
@@ -165,11 +165,11 @@ func (c *Copier) part(ctx context.Context, run Run, w Work, log vault.Log, reply
 	}
 	// The marks say that it is worth a look; the records in the target decide.
 	for g := range s.manifest.Groups {
-		there, err := s.target.copied(ctx, b, g)
+		there, err := s.target.Copied(ctx, b, g)
 		if err != nil {
 			return fmt.Errorf("in the target: %w", err)
 		}
-		if !there.whole {
+		if !there.Whole {
 			return fmt.Errorf("the records in the target do not say that group %d is whole, as %s does: give `tablevault copy %s --to %s`",
 				g, log.Done(vault.GroupID(g)), b.ID, c.Target)
 		}
@@ -213,7 +213,7 @@ func (c *Copier) all(ctx context.Context, run Run, b vault.Backup, from CopyPoin
 		}
 		reply.Copied = g + 1
 		if !c.Back {
-			if err := c.Repo.mark(ctx, log.Done(vault.GroupID(g))); err != nil {
+			if err := c.Repo.Mark(ctx, log.Done(vault.GroupID(g))); err != nil {
 				return err
 			}
 		}
@@ -225,10 +225,10 @@ func (c *Copier) all(ctx context.Context, run Run, b vault.Backup, from CopyPoin
 }
 
 // copiedGroups are the groups that the marks say are whole in a target.
-func (r *Repository) copiedGroups(ctx context.Context, log vault.Log) (map[int]bool, error) {
+func copiedGroups(ctx context.Context, r *repository.Repository, log vault.Log) (map[int]bool, error) {
 	done := map[int]bool{}
 	prefix := string(log) + "done/"
-	for info, err := range r.store.List(ctx, prefix, "") {
+	for info, err := range r.Store().List(ctx, prefix, "") {
 		if err != nil {
 			return nil, fmt.Errorf("list %s: %w", prefix, err)
 		}
@@ -246,7 +246,7 @@ type copying struct {
 	backup   vault.Backup
 	manifest *vault.Manifest
 	named    vault.Object // the manifest's
-	target   *Repository
+	target   *repository.Repository
 	rate     int64
 	limit    *rate.Limiter // nil without a budget
 	reply    *CopyReply
@@ -284,15 +284,14 @@ func (c *Copier) begin(ctx context.Context, run Run, b vault.Backup, bytesPerSec
 	if m.State != vault.Sealed {
 		return nil, fmt.Errorf("%w: it was given up: %s", vault.ErrCorrupt, m.Reason)
 	}
-	if err := c.Repo.unmarked(ctx, b); err != nil {
+	if err := c.Repo.Unmarked(ctx, b); err != nil {
 		return nil, err
 	}
 	reply.Groups = len(m.Groups)
-	s := &copying{Copier: c, run: run, backup: b, manifest: m, named: named, reply: reply, rate: bytesPerSecond, target: in(c.To)}
-	s.target.encryption = c.Repo.encryption
+	s := &copying{Copier: c, run: run, backup: b, manifest: m, named: named, reply: reply, rate: bytesPerSecond, target: c.Repo.In(c.To)}
 	s.streams = semaphore.NewWeighted(s.inFlight())
 	// The target may delete by a retention of its own.
-	if err := s.target.unmarked(ctx, b); err != nil {
+	if err := s.target.Unmarked(ctx, b); err != nil {
 		return nil, fmt.Errorf("in the target: %w", err)
 	}
 	if bytesPerSecond > 0 {
@@ -303,14 +302,14 @@ func (c *Copier) begin(ctx context.Context, run Run, b vault.Backup, bytesPerSec
 	if c.Back {
 		home = s.target
 	}
-	if err := home.asCopied(ctx, b, named); err != nil {
+	if err := home.AsCopied(ctx, b, named); err != nil {
 		return nil, err
 	}
 	var header vault.Header
-	_, err = s.target.read(ctx, vault.HeaderName, &header)
+	_, err = s.target.Read(ctx, vault.HeaderName, &header)
 	if errors.Is(err, fs.ErrNotExist) {
 		header = c.Repo.Header
-		_, err = s.target.decide(ctx, vault.HeaderName, &header)
+		_, err = s.target.Decide(ctx, vault.HeaderName, &header)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("in the target: %w", err)
@@ -325,9 +324,6 @@ func (c *Copier) begin(ctx context.Context, run Run, b vault.Backup, bytesPerSec
 // matches vault.ErrCorrupt: trying again does not help.
 var errTaken = fmt.Errorf("%w in the target", vault.ErrCorrupt)
 
-// errTime says that time is up.
-var errTime = errors.New("time is up")
-
 // group copies the shards and indexes of a group, from the from-th on, and says
 // whether it came through; if not, time is up. What is damaged it leaves out.
 func (s *copying) group(ctx context.Context, g, from int) (through bool, err error) {
@@ -335,14 +331,14 @@ func (s *copying) group(ctx context.Context, g, from int) (through bool, err err
 		return false, fmt.Errorf("backup %s has no group %d: it has %d", s.backup.ID, g, len(s.manifest.Groups))
 	}
 	var rolled vault.Group
-	if err := s.Repo.readExact(ctx, s.manifest.Groups[g], &rolled); err != nil {
+	if err := s.Repo.ReadExact(ctx, s.manifest.Groups[g], &rolled); err != nil {
 		return false, err
 	}
-	records, err := s.target.copied(ctx, s.backup, g)
+	records, err := s.target.Copied(ctx, s.backup, g)
 	if err != nil {
 		return false, fmt.Errorf("in the target: %w", err)
 	}
-	if records.whole && !s.check {
+	if records.Whole && !s.check {
 		return true, nil
 	}
 	var objects []vault.Object
@@ -354,20 +350,20 @@ func (s *copying) group(ctx context.Context, g, from int) (through bool, err err
 		}
 	}
 	slices.SortFunc(objects, func(a, b vault.Object) int { return strings.Compare(a.Name, b.Name) })
-	w := &copiedObjects{copying: s, group: g, known: records.checksums, records: records, brought: make([]bool, len(objects))}
+	w := &copiedObjects{copying: s, group: g, known: records.Checksums, records: records, brought: make([]bool, len(objects))}
 	// An object that is on its way when run says stop has half of the margin.
 	inTime, cancel := s.run.inTime(ctx)
 	defer cancel()
 	work, wctx := errgroup.WithContext(inTime)
 	slots := semaphore.NewWeighted(s.inFlight())
 	if s.rate == 0 {
-		slots = semaphore.NewWeighted(statsInFlight) // most of them may be there
+		slots = semaphore.NewWeighted(repository.StatsInFlight) // most of them may be there
 	}
 	next := min(from, len(objects))
 	var misfit error
 	for ; next < len(objects); next++ {
 		i, o := next, objects[next]
-		if !s.check && records.checksums[identity(o)] != "" {
+		if !s.check && records.Checksums[repository.Identity(o)] != "" {
 			w.brought[i] = true
 			continue
 		}
@@ -385,13 +381,13 @@ func (s *copying) group(ctx context.Context, g, from int) (through bool, err err
 		})
 	}
 	err = errors.Join(misfit, work.Wait())
-	ranOut := errors.Is(err, errTime) || err != nil && inTime.Err() != nil && ctx.Err() == nil
+	ranOut := errors.Is(err, repository.ErrTime) || err != nil && inTime.Err() != nil && ctx.Err() == nil
 	if ranOut {
 		err = nil
 	}
 	through = err == nil && !ranOut && next == len(objects)
 	// What was copied before an error is as good as any.
-	if rerr := w.record(ctx, through && !records.whole); rerr != nil {
+	if rerr := w.record(ctx, through && !records.Whole); rerr != nil {
 		return false, errors.Join(err, rerr)
 	}
 	if ranOut && !w.any {
@@ -402,7 +398,7 @@ func (s *copying) group(ctx context.Context, g, from int) (through bool, err err
 		}
 		s.reply.Next = CopyPoint{Group: g, Object: next}
 	}
-	s.reply.Replaced = s.Repo.replaced()
+	s.reply.Replaced = s.Repo.Replaced()
 	return through, err
 }
 
@@ -442,7 +438,7 @@ type copiedObjects struct {
 	group int
 	known map[string]string // checksums in the target, by identity
 
-	records copiedGroup
+	records repository.CopiedGroup
 	pending []vault.Object // without a record
 	size    int64          // of those
 	brought []bool         // by place in the group
@@ -456,7 +452,7 @@ func (w *copiedObjects) object(ctx, saving context.Context, i int, o vault.Objec
 	checksum, copied, err := w.bring(ctx, o)
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	var bad *badObject
+	var bad *repository.BadObject
 	switch {
 	case errors.As(err, &bad), errors.Is(err, errTaken):
 		// The others are worth as much as before.
@@ -475,7 +471,7 @@ func (w *copiedObjects) object(ctx, saving context.Context, i int, o vault.Objec
 		w.reply.Found++
 	}
 	w.brought[i], w.any = true, true
-	if w.known[identity(o)] == checksum || w.Back && o.Checksum == checksum {
+	if w.known[repository.Identity(o)] == checksum || w.Back && o.Checksum == checksum {
 		return nil
 	}
 	o.Checksum = checksum
@@ -504,14 +500,14 @@ func (w *copiedObjects) write(ctx context.Context, last bool) error {
 	slices.SortFunc(w.pending, func(a, b vault.Object) int { return strings.Compare(a.Name, b.Name) })
 	for {
 		c := &vault.Copied{
-			Backup: w.backup.ID, Table: w.backup.Table, Group: w.group, Record: w.records.records,
+			Backup: w.backup.ID, Table: w.backup.Table, Group: w.group, Record: w.records.Records,
 			Manifest: w.named.SHA256, Objects: w.pending, Last: last,
 		}
-		mine, err := w.target.decide(ctx, w.backup.Copied(w.group, c.Record), c)
+		mine, err := w.target.Decide(ctx, w.backup.Copied(w.group, c.Record), c)
 		if err != nil {
 			return fmt.Errorf("in the target: %w", err)
 		}
-		w.records.records++
+		w.records.Records++
 		if mine {
 			w.pending, w.size = nil, 0
 			return nil
@@ -528,7 +524,7 @@ func (w *copiedObjects) bring(ctx context.Context, o vault.Object) (checksum str
 		if err := w.streams.Acquire(ctx, 1); err != nil {
 			return "", false, err
 		}
-		info, err = w.Repo.stream(ctx, o, w.To, w.limit)
+		info, err = w.Repo.Stream(ctx, o, w.To, w.limit)
 		w.streams.Release(1)
 		if err == nil {
 			return info.Checksum, true, nil
@@ -546,13 +542,13 @@ func (w *copiedObjects) bring(ctx context.Context, o vault.Object) (checksum str
 		return fmt.Errorf("%w: %s there is not what was written here: %s; nothing is written over: delete it there, and copy again",
 			errTaken, o.Name, fmt.Sprintf(format, args...))
 	}
-	known := w.known[identity(o)]
+	known := w.known[repository.Identity(o)]
 	switch {
 	case info.Size != o.Bytes:
 		return "", false, other("%d bytes, not %d", info.Size, o.Bytes)
-	case sameKind(info.Checksum, o.Checksum) && info.Checksum != o.Checksum:
+	case repository.SameKind(info.Checksum, o.Checksum) && info.Checksum != o.Checksum:
 		return "", false, other("the checksum %s, not %s", info.Checksum, o.Checksum)
-	case sameKind(info.Checksum, o.Checksum), known == info.Checksum:
+	case repository.SameKind(info.Checksum, o.Checksum), known == info.Checksum:
 		return info.Checksum, false, nil
 	}
 	// It came without a record of it, and nothing but its bytes tells what it is.
@@ -560,77 +556,14 @@ func (w *copiedObjects) bring(ctx context.Context, o vault.Object) (checksum str
 		return "", false, err
 	}
 	defer w.streams.Release(1)
-	there, err := w.target.open(ctx, o)
-	if err != nil {
+	if err := w.target.Check(ctx, o, w.limit); err != nil {
+		var bad *repository.BadObject
+		if errors.As(err, &bad) {
+			return "", false, other("%v", bad.Err)
+		}
 		return "", false, fmt.Errorf("in the target: %w", err)
 	}
-	defer there.body.Close()
-	if _, err := io.Copy(io.Discard, &checkedReader{ctx, there, w.limit}); err != nil {
-		var bad *badObject
-		if errors.As(err, &bad) {
-			return "", false, other("%v", bad.err)
-		}
-		return "", false, fmt.Errorf("read %s in the target: %w", o.Name, err)
-	}
 	return info.Checksum, false, nil
-}
-
-// stream creates an object of this vault in another store, with the bytes that
-// its record tells or not at all. If it is damaged here, it is taken from a twin.
-func (r *Repository) stream(ctx context.Context, o vault.Object, to object.Store, limit *rate.Limiter) (object.Info, error) {
-	for {
-		since := r.turns()
-		info, err := r.streamOnce(ctx, o, to, limit)
-		if err == nil || errors.Is(err, fs.ErrExist) {
-			return info, err
-		}
-		var bad *badObject
-		if !errors.As(err, &bad) || !r.turn(ctx, o, since, bad.err) {
-			return info, err
-		}
-	}
-}
-
-func (r *Repository) streamOnce(ctx context.Context, o vault.Object, to object.Store, limit *rate.Limiter) (object.Info, error) {
-	from, err := r.open(ctx, o)
-	if err != nil {
-		return object.Info{}, err
-	}
-	defer from.body.Close()
-	info, err := to.Create(ctx, o.Name, &checkedReader{ctx, from, limit})
-	if err != nil {
-		return object.Info{}, fmt.Errorf("copy %s: %w", o.Name, err)
-	}
-	if info.Size != o.Bytes {
-		return object.Info{}, fmt.Errorf("copy %s: %d bytes were sent, the store has %d", o.Name, o.Bytes, info.Size)
-	}
-	return info, nil
-}
-
-// checkedReader reads an object, and comes to io.EOF only if the bytes were those
-// that were written. It keeps to a budget, if there is one.
-type checkedReader struct {
-	ctx   context.Context
-	from  *download
-	limit *rate.Limiter
-}
-
-func (c *checkedReader) Read(p []byte) (int, error) {
-	if c.limit != nil {
-		p = p[:min(len(p), c.limit.Burst())]
-	}
-	n, err := c.from.Read(p)
-	if c.limit != nil && n > 0 {
-		if werr := c.limit.WaitN(c.ctx, n); werr != nil {
-			return n, fmt.Errorf("%w: %w", errTime, werr)
-		}
-	}
-	if err == io.EOF || c.from.size > c.from.want.Bytes {
-		if bad := c.from.end(); bad != nil {
-			return n, bad
-		}
-	}
-	return n, err
 }
 
 // finish copies the documents, the manifest last, and notes in this vault that
@@ -650,7 +583,7 @@ func (s *copying) finish(ctx context.Context) error {
 				return err
 			}
 			var rolled vault.Group
-			err = s.Repo.encryption.Unmarshal(data, &rolled)
+			err = s.Repo.Decode(data, &rolled)
 			totals[g] = rolled.Totals
 			return err
 		})
@@ -667,7 +600,7 @@ func (s *copying) finish(ctx context.Context) error {
 			s.manifest.Totals.Rows, s.manifest.Totals.Objects, sum.Rows, sum.Objects)
 	}
 	// What was there when the copy began may go meanwhile.
-	if err := s.target.unmarked(ctx, s.backup); err != nil {
+	if err := s.target.Unmarked(ctx, s.backup); err != nil {
 		return fmt.Errorf("in the target: %w", err)
 	}
 	if _, err := s.document(ctx, s.named); err != nil {
@@ -675,9 +608,9 @@ func (s *copying) finish(ctx context.Context) error {
 	}
 	// After the manifest: a backup that is marked and has none would be gone on
 	// with by whoever plans in the target.
-	marked, err := s.target.exists(ctx, vault.Opened(s.backup.Table, s.backup.ID))
+	marked, err := s.target.Exists(ctx, vault.Opened(s.backup.Table, s.backup.ID))
 	if err == nil && !marked {
-		err = s.target.mark(ctx, vault.Opened(s.backup.Table, s.backup.ID))
+		err = s.target.Mark(ctx, vault.Opened(s.backup.Table, s.backup.ID))
 	}
 	if err != nil {
 		return fmt.Errorf("in the target: %w", err)
@@ -690,7 +623,7 @@ func (s *copying) finish(ctx context.Context) error {
 	if s.Back {
 		return nil
 	}
-	mine, err := s.Repo.decide(ctx, s.backup.CopyNote(policy.TargetKey(s.Target)), note)
+	mine, err := s.Repo.Decide(ctx, s.backup.CopyNote(policy.TargetKey(s.Target)), note)
 	if err != nil {
 		return err
 	}
@@ -702,15 +635,15 @@ func (s *copying) finish(ctx context.Context) error {
 
 // document copies a document byte for byte, and returns it.
 func (s *copying) document(ctx context.Context, o vault.Object) ([]byte, error) {
-	data, err := s.Repo.bytesOf(ctx, o)
+	data, err := s.Repo.ReadBytes(ctx, o)
 	if err != nil {
 		return nil, err
 	}
 	// Looked at first: whoever puts back what is gone need not be allowed to write
 	// what is there.
-	there, err := object.ReadAll(ctx, s.To, o.Name, maxDocument)
+	there, err := object.ReadAll(ctx, s.To, o.Name, repository.MaxDocument)
 	if errors.Is(err, fs.ErrNotExist) {
-		there, _, err = object.Decide(ctx, s.To, o.Name, data, maxDocument)
+		there, _, err = object.Decide(ctx, s.To, o.Name, data, repository.MaxDocument)
 	}
 	if err != nil && !errors.Is(err, object.ErrTooLong) {
 		return nil, fmt.Errorf("in the target: %w", err)
@@ -719,24 +652,4 @@ func (s *copying) document(ctx context.Context, o vault.Object) ([]byte, error) 
 		return nil, fmt.Errorf("%w: %s there is not what was written here; nothing is written over: delete it there, and copy again", errTaken, o.Name)
 	}
 	return data, nil
-}
-
-// Copies are the notes about complete copies of a backup, in the order of their
-// targets' keys.
-func (r *Repository) Copies(ctx context.Context, b vault.Backup) ([]vault.CopyNote, error) {
-	var notes []vault.CopyNote
-	for info, err := range r.store.List(ctx, b.CopyNotes(), "") {
-		if err != nil {
-			return nil, fmt.Errorf("list %s: %w", b.CopyNotes(), err)
-		}
-		if _, _, ok := vault.ParseCopyNote(info.Name); !ok {
-			continue
-		}
-		var n vault.CopyNote
-		if _, err := r.read(ctx, info.Name, &n); err != nil {
-			return nil, err
-		}
-		notes = append(notes, n)
-	}
-	return notes, nil
 }

@@ -23,6 +23,7 @@ import (
 	"github.com/tablevault/tablevault/shared/object/objectfault"
 	"github.com/tablevault/tablevault/shared/object/objectmeter"
 	"github.com/tablevault/tablevault/shared/policy"
+	"github.com/tablevault/tablevault/shared/repository"
 	"github.com/tablevault/tablevault/shared/table"
 	"github.com/tablevault/tablevault/shared/vault"
 )
@@ -34,8 +35,8 @@ func (w *world) copier(to object.Store) *backup.Copier {
 	return &backup.Copier{Repo: w.repo, Target: twinAddress, To: to, Work: w, Log: w.log()}
 }
 
-func twinAt(store object.Store) backup.Twin {
-	return backup.Twin{Name: twinAddress, Open: func(context.Context) (object.Store, error) { return store, nil }}
+func twinAt(store object.Store) repository.Twin {
+	return repository.Twin{Name: twinAddress, Open: func(context.Context) (object.Store, error) { return store, nil }}
 }
 
 func of(m *vault.Manifest) vault.Backup { return vault.Backup{Table: m.Table, ID: m.Backup} }
@@ -83,7 +84,7 @@ func (w *world) isTwin(m *vault.Manifest, twin object.Store) {
 	if err != nil || proof.Verdict != vault.OK || proof.Check.SizeOnly != 0 || proof.Check.Objects != m.Totals.Objects+2+int64(len(m.Groups)) {
 		w.t.Fatalf("the twin: %+v, %v", proof, err)
 	}
-	repo, err := backup.Open(w.t.Context(), twin)
+	repo, err := repository.Open(w.t.Context(), twin)
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -302,7 +303,7 @@ func TestCopyBack(t *testing.T) {
 	w.copyAll(m, inner)
 	before := contentOf(t, here, "")
 	twin := objectfault.New(inner, &objectfault.Fault{Op: objectfault.Create, Call: objectfault.Every, When: objectfault.Before})
-	repo, err := backup.Open(t.Context(), twin)
+	repo, err := repository.Open(t.Context(), twin)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -449,7 +450,7 @@ func TestCopyUnderFaults(t *testing.T) {
 			} else {
 				target = objectfault.New(inner, fault)
 			}
-			repo, err := backup.Open(t.Context(), from)
+			repo, err := repository.Open(t.Context(), from)
 			if err != nil {
 				if !errors.Is(err, objectfault.ErrInjected) {
 					t.Fatal(err)
@@ -462,7 +463,7 @@ func TestCopyUnderFaults(t *testing.T) {
 				t.Fatalf("%s, %v: %+v", faulty, fault, reply)
 			}
 			if _, serr := object.Stat(t.Context(), inner, of(m).Manifest()); serr == nil {
-				if w.repo, err = backup.Open(t.Context(), source); err != nil {
+				if w.repo, err = repository.Open(t.Context(), source); err != nil {
 					t.Fatal(err)
 				}
 				proof, err := w.verifier().Compare(t.Context(), w.run(), of(m), twinAddress, inner)
@@ -470,7 +471,7 @@ func TestCopyUnderFaults(t *testing.T) {
 					t.Fatalf("%s, %v: a manifest stands over %+v, %v", faulty, fault, proof, err)
 				}
 			}
-			if w.repo, err = backup.Open(t.Context(), source); err != nil {
+			if w.repo, err = repository.Open(t.Context(), source); err != nil {
 				t.Fatal(err)
 			}
 			if reply, err = w.copier(inner).Copy(t.Context(), w.run(), copyWork(m, 0)); err != nil || !reply.Done {
@@ -519,7 +520,7 @@ func TestCopyOfDamaged(t *testing.T) {
 				t.Fatal(err)
 			}
 			damage(damaged, o.Name, content)
-			w.repo, err = backup.Open(t.Context(), damaged)
+			w.repo, err = repository.Open(t.Context(), damaged)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -539,7 +540,7 @@ func TestCopyOfDamaged(t *testing.T) {
 				t.Fatalf("%s %s, with a twin: %+v, %v", how, o.Name, reply, err)
 			}
 			w.store = twin
-			w.repo, err = backup.Open(t.Context(), twin)
+			w.repo, err = repository.Open(t.Context(), twin)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -574,7 +575,7 @@ func TestCopyWritesNothingOver(t *testing.T) {
 		}
 	}
 	other := &mem.Store{}
-	if _, err := backup.Init(t.Context(), other, day); err != nil {
+	if _, err := repository.Init(t.Context(), other, day); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := w.copier(other).Copy(t.Context(), w.run(), copyWork(m, 0)); err == nil || !strings.Contains(err.Error(), "another") {
@@ -698,7 +699,7 @@ func TestRestoreReadsFromTheTwin(t *testing.T) {
 					}
 				}
 				w.store = damaged
-				repo, err := backup.Open(t.Context(), damaged)
+				repo, err := repository.Open(t.Context(), damaged)
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -740,7 +741,7 @@ func TestTwinIsAVault(t *testing.T) {
 	w, m := copyWorld(t, 700)
 	twin := &otherKind{&mem.Store{Now: w.clock}}
 	w.copyAll(m, twin)
-	repo, err := backup.Open(t.Context(), twin)
+	repo, err := repository.Open(t.Context(), twin)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -774,11 +775,11 @@ func TestTwinsAreTriedInTurn(t *testing.T) {
 		t.Fatal(err)
 	}
 	opened := 0
-	closed := backup.Twin{Name: "oss://closed", Open: func(context.Context) (object.Store, error) {
+	closed := repository.Twin{Name: "oss://closed", Open: func(context.Context) (object.Store, error) {
 		opened++
 		return nil, fs.ErrPermission
 	}}
-	w.repo.Also(closed, backup.Twin{Name: "oss://poor", Open: func(context.Context) (object.Store, error) { return poor, nil }}, twinAt(twin))
+	w.repo.Also(closed, repository.Twin{Name: "oss://poor", Open: func(context.Context) (object.Store, error) { return poor, nil }}, twinAt(twin))
 	proof := w.verify(m, backup.DepthRead)
 	said := strings.Join(proof.Notes, "\n")
 	if proof.Verdict != vault.OK || opened != 1 || !strings.Contains(said, "read from "+twinAddress) || !strings.Contains(said, "oss://closed can't be read") {

@@ -12,18 +12,19 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/tablevault/tablevault/shared/object"
+	"github.com/tablevault/tablevault/shared/repository"
 	"github.com/tablevault/tablevault/shared/vault"
 )
 
 // clock asks the store for its date, by an object of its own, and compares it with
 // the clock here.
 func (s *pruning) clock(ctx context.Context) error {
-	name := vault.ClockPrefix + randomName()
+	name := vault.ClockPrefix + repository.RandomName()
 	before := s.Now()
-	if _, err := s.Repo.store.Create(ctx, name, strings.NewReader("")); err != nil {
+	if _, err := s.Repo.Store().Create(ctx, name, strings.NewReader("")); err != nil {
 		return fmt.Errorf("ask the store for its date: %w", refusal(err))
 	}
-	info, err := object.Stat(ctx, s.Repo.store, name)
+	info, err := object.Stat(ctx, s.Repo.Store(), name)
 	if err != nil {
 		return fmt.Errorf("ask the store for its date: %w", err)
 	}
@@ -44,7 +45,7 @@ func (s *pruning) sweepClocks(ctx context.Context, mine object.Info) {
 		if info.Name != mine.Name && mine.Modified.Sub(info.Modified) < maxPrune {
 			continue
 		}
-		if err := s.Repo.store.Delete(ctx, info.Name); err != nil {
+		if err := s.Repo.Store().Delete(ctx, info.Name); err != nil {
 			s.Log.Warn("leave what told the store's date", "object", info.Name, "error", err)
 		}
 	}
@@ -101,7 +102,7 @@ func (s *pruning) over() error {
 
 func (s *pruning) mark(ctx context.Context, c *candidate) error {
 	m := &vault.Mark{Backup: c.ID, Table: c.Table, At: s.Now().UTC(), Command: Version, Reason: c.reason}
-	if _, err := s.Repo.decide(ctx, c.Mark(), m); err != nil {
+	if _, err := s.Repo.Decide(ctx, c.Mark(), m); err != nil {
 		return refusal(err)
 	}
 	s.Log.Info("marked", "backup", c.ID, "table", c.Table.String(), "reason", c.reason)
@@ -114,7 +115,7 @@ func (s *pruning) mark(ctx context.Context, c *candidate) error {
 // there, so that nothing goes before what has to go first.
 func (s *pruning) delete(ctx context.Context, c *candidate) error {
 	var m vault.Mark
-	_, err := s.Repo.read(ctx, c.Mark(), &m)
+	_, err := s.Repo.Read(ctx, c.Mark(), &m)
 	if errors.Is(err, fs.ErrNotExist) {
 		c.action, c.reason = PruneKeep, "its mark is gone: it was taken back, or another run has come to the end"
 		return nil
@@ -127,7 +128,7 @@ func (s *pruning) delete(ctx context.Context, c *candidate) error {
 	}
 	c.objects, c.bytes = 0, 0
 	if c.stale {
-		if err := s.Repo.store.Delete(ctx, c.Gone()); err != nil {
+		if err := s.Repo.Store().Delete(ctx, c.Gone()); err != nil {
 			return fmt.Errorf("delete %s: %w", c.Gone(), refusal(err))
 		}
 	}
@@ -155,17 +156,17 @@ func (s *pruning) delete(ctx context.Context, c *candidate) error {
 		return fmt.Errorf("%s has come meanwhile: the next run deletes it", left)
 	}
 	s.Log.Info("deleted", "backup", c.ID, "table", c.Table.String(), "objects", c.objects, "bytes", c.bytes)
-	return s.Repo.mark(ctx, c.Gone())
+	return s.Repo.Mark(ctx, c.Gone())
 }
 
 // remove deletes an object of a backup, if there is one.
 func (s *pruning) remove(ctx context.Context, c *candidate, name string) error {
-	info, err := object.Stat(ctx, s.Repo.store, name)
+	info, err := object.Stat(ctx, s.Repo.Store(), name)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
 	if err == nil {
-		err = s.Repo.store.Delete(ctx, name)
+		err = s.Repo.Store().Delete(ctx, name)
 	}
 	if err != nil {
 		return fmt.Errorf("delete %s: %w", name, refusal(err))
@@ -189,7 +190,7 @@ func (s *pruning) removeAll(ctx context.Context, c *candidate, prefix string) er
 		}
 	}()
 	listed := func() error {
-		for info, err := range s.Repo.store.List(wctx, prefix, "") {
+		for info, err := range s.Repo.Store().List(wctx, prefix, "") {
 			if err != nil {
 				return fmt.Errorf("list %s: %w", prefix, err)
 			}
@@ -197,7 +198,7 @@ func (s *pruning) removeAll(ctx context.Context, c *candidate, prefix string) er
 				return err
 			}
 			work.Go(func() error {
-				if err := s.Repo.store.Delete(wctx, info.Name); err != nil {
+				if err := s.Repo.Store().Delete(wctx, info.Name); err != nil {
 					return fmt.Errorf("delete %s: %w", info.Name, refusal(err))
 				}
 				deleted <- info
@@ -215,7 +216,7 @@ func (s *pruning) removeAll(ctx context.Context, c *candidate, prefix string) er
 // left names an object of a backup that is there, if one is.
 func (s *pruning) left(ctx context.Context, c *candidate) (string, error) {
 	for _, prefix := range c.prefixes() {
-		for info, err := range s.Repo.store.List(ctx, prefix, "") {
+		for info, err := range s.Repo.Store().List(ctx, prefix, "") {
 			if err != nil {
 				return "", fmt.Errorf("list %s: %w", prefix, err)
 			}
@@ -241,7 +242,7 @@ func (s *pruning) forget(ctx context.Context, c *candidate) error {
 		return nil
 	}
 	for _, name := range []string{c.Gone(), c.Mark()} {
-		err := s.Repo.store.Delete(ctx, name)
+		err := s.Repo.Store().Delete(ctx, name)
 		if errors.Is(err, fs.ErrPermission) {
 			// In a bucket that keeps all objects for a time, it keeps marks for longer
 			// than what they were about.

@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/tablevault/tablevault/shared/plainbuffer"
+	"github.com/tablevault/tablevault/shared/repository"
 	"github.com/tablevault/tablevault/shared/table"
 	"github.com/tablevault/tablevault/shared/vault"
 	"github.com/tablevault/tablevault/shared/vault/shard"
@@ -25,7 +26,7 @@ import (
 
 // Exporter reads the segments of backups into shards.
 type Exporter struct {
-	Repo   *Repository
+	Repo   *repository.Repository
 	Tables Tables
 	Work   Dispatcher
 	Log    *slog.Logger
@@ -134,7 +135,7 @@ func (x *export) what(s vault.SegmentID) string {
 // all works on the segment of the command, and on what it finds after it.
 func (x *export) all(ctx context.Context) error {
 	what, log := x.what(x.work.Segment), x.backup.Log()
-	over, err := x.Repo.exists(ctx, x.backup.Manifest())
+	over, err := x.Repo.Exists(ctx, x.backup.Manifest())
 	if err != nil {
 		return fmt.Errorf("%s: %w", what, err)
 	}
@@ -146,7 +147,7 @@ func (x *export) all(ctx context.Context) error {
 		return fmt.Errorf("%s: %w", what, err)
 	}
 	x.encoders = x.newEncoders(x.plan)
-	s, err := x.Repo.findSegment(ctx, x.plan, log, x.work.Segment)
+	s, err := findSegment(ctx, x.Repo, x.plan, log, x.work.Segment)
 	if err != nil {
 		return fmt.Errorf("%s: %w", what, err)
 	}
@@ -163,7 +164,7 @@ func (x *export) all(ctx context.Context) error {
 		s, split := x.children[id]
 		if !split {
 			var err error
-			if s, err = x.Repo.findSegment(ctx, x.plan, log, id); err != nil {
+			if s, err = findSegment(ctx, x.Repo, x.plan, log, id); err != nil {
 				return fmt.Errorf("%s: %w", x.what(id), err)
 			}
 		}
@@ -196,7 +197,7 @@ func (x *export) one(ctx context.Context, s vault.Segment, start int, claimed bo
 	x.reply.Done, x.reply.Superseded = false, false
 	err := x.segment(ctx, s, start, claimed)
 	if err != nil {
-		err = x.Repo.fail(ctx, x.backup.Log(), s.ID, x.reply.Start, x.run, permanent(err), fmt.Errorf("%s: %w", x.what(s.ID), err))
+		err = noteFailure(ctx, x.Repo, x.backup.Log(), s.ID, x.reply.Start, x.run, permanent(err), fmt.Errorf("%s: %w", x.what(s.ID), err))
 	}
 	return err
 }
@@ -205,7 +206,7 @@ func (x *export) one(ctx context.Context, s vault.Segment, start int, claimed bo
 func permanent(err error) bool {
 	for _, mark := range []error{
 		table.ErrNotExist, table.ErrExist, table.ErrPermission, table.ErrInvalid, fs.ErrPermission, vault.ErrVersion, vault.ErrCorrupt,
-		errSchema, errStarts, errIdle, ErrMarked,
+		errSchema, errStarts, errIdle, repository.ErrMarked,
 	} {
 		if errors.Is(err, mark) {
 			return true
@@ -226,7 +227,7 @@ var (
 
 func (x *export) segment(ctx context.Context, s vault.Segment, start int, claimed bool) error {
 	names := x.backup.Log()
-	log, err := x.Repo.readLog(ctx, names, s)
+	log, err := readLog(ctx, x.Repo, names, s)
 	if err != nil {
 		return err
 	}
@@ -269,7 +270,7 @@ func (x *export) segment(ctx context.Context, s vault.Segment, start int, claime
 		}
 		// What was read before an error is as good as any: keep it, then report.
 		slot := &vault.Slot{Segment: s.ID, Slot: len(log.slots), Start: x.reply.Start, Part: part}
-		mine, err := x.Repo.tell(ctx, names.Slot(s.ID, slot.Slot), slot, &slot.Usage)
+		mine, err := x.Repo.Tell(ctx, names.Slot(s.ID, slot.Slot), slot, &slot.Usage)
 		if err != nil {
 			return errors.Join(err, readErr)
 		}
@@ -298,10 +299,10 @@ func (x *export) segment(ctx context.Context, s vault.Segment, start int, claime
 // end marks a segment as ended, and has what it was split into worked on.
 func (x *export) end(ctx context.Context, log *segmentLog) error {
 	if log.split == nil {
-		return x.Repo.mark(ctx, x.backup.Log().Done(log.segment.ID))
+		return x.Repo.Mark(ctx, x.backup.Log().Done(log.segment.ID))
 	}
 	children := log.split.Children
-	if err := x.Repo.mark(ctx, x.backup.Log().Split(log.segment.ID, len(children))); err != nil {
+	if err := x.Repo.Mark(ctx, x.backup.Log().Split(log.segment.ID, len(children))); err != nil {
 		return err
 	}
 	// This worker goes on with the first, unless somebody has it. Those for which no
@@ -311,7 +312,7 @@ func (x *export) end(ctx context.Context, log *segmentLog) error {
 	for i, c := range children {
 		ids[i], x.children[c.ID] = c.ID, c
 	}
-	mine, err := x.Repo.claim(ctx, x.backup.Log(), vault.Note{Segment: ids[0]}, x.run)
+	mine, err := claimStart(ctx, x.Repo, x.backup.Log(), vault.Note{Segment: ids[0]}, x.run)
 	if err != nil {
 		return err
 	}
@@ -321,7 +322,7 @@ func (x *export) end(ctx context.Context, log *segmentLog) error {
 	}
 	x.worker.split(ids, next)
 	var a vault.Ask
-	if _, err := x.Repo.read(ctx, x.backup.Log().Ask(log.segment.ID), &a); err != nil {
+	if _, err := x.Repo.Read(ctx, x.backup.Log().Ask(log.segment.ID), &a); err != nil {
 		return err
 	}
 	for _, c := range children[1:min(len(children), a.Children)] {
@@ -340,7 +341,7 @@ func (x *export) part(ctx context.Context, log *segmentLog) (*vault.Part, error)
 	e, b, plan := x.Exporter, x.backup, x.plan
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	name := b.Shard(log.segment.ID, randomName())
+	name := b.Shard(log.segment.ID, repository.RandomName())
 	up := e.upload(ctx, name, plan.Encryption)
 	w, err := shard.NewWriter(up, shard.Header{
 		Vault: e.Repo.Header.ID, Backup: string(b.ID), Table: b.Table.Path(), Segment: string(log.segment.ID),
@@ -705,7 +706,7 @@ func (e *Exporter) upload(ctx context.Context, name string, encryption vault.Enc
 	r, pipe := io.Pipe()
 	u := &upload{name: name, pipe: pipe, sum: sha256.New(), stored: make(chan stored, 1)}
 	go func() {
-		info, err := e.Repo.store.Create(ctx, name, r)
+		info, err := e.Repo.Store().Create(ctx, name, r)
 		r.CloseWithError(err)
 		u.stored <- stored{info.Size, info.Checksum, err}
 	}()

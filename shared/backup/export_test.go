@@ -18,6 +18,7 @@ import (
 	"github.com/tablevault/tablevault/shared/object/mem"
 	"github.com/tablevault/tablevault/shared/object/objectfault"
 	"github.com/tablevault/tablevault/shared/plainbuffer"
+	"github.com/tablevault/tablevault/shared/repository"
 	"github.com/tablevault/tablevault/shared/table"
 	"github.com/tablevault/tablevault/shared/vault"
 	"github.com/tablevault/tablevault/shared/vault/shard"
@@ -90,9 +91,9 @@ func (r *runner) run() backup.Run {
 	return run
 }
 
-func (r *runner) repo(t testing.TB) (*backup.Repository, error) {
+func (r *runner) repo(t testing.TB) (*repository.Repository, error) {
 	t.Helper()
-	return backup.Init(t.Context(), r.store, began)
+	return repository.Init(t.Context(), r.store, began)
 }
 
 // backup plans and works until the backup is sealed, or an error comes up.
@@ -136,7 +137,7 @@ func (r *runner) backup(t testing.TB, settings vault.Settings) (*vault.Manifest,
 }
 
 // contents reads a sealed backup back, as the rows of the model.
-func contents(t testing.TB, repo *backup.Repository, m *vault.Manifest) map[string]string {
+func contents(t testing.TB, repo *repository.Repository, m *vault.Manifest) map[string]string {
 	t.Helper()
 	rows := map[string]string{}
 	for g, err := range repo.Groups(t.Context(), m) {

@@ -22,6 +22,7 @@ import (
 	"github.com/tablevault/tablevault/shared/object/objectfault"
 	"github.com/tablevault/tablevault/shared/object/objectmeter"
 	"github.com/tablevault/tablevault/shared/plainbuffer"
+	"github.com/tablevault/tablevault/shared/repository"
 	"github.com/tablevault/tablevault/shared/table"
 	"github.com/tablevault/tablevault/shared/vault"
 )
@@ -297,7 +298,7 @@ func TestSplitSurvives(t *testing.T) {
 		p := w.planner()
 		p.Workers = 2
 		b, next := w.lag(p, vault.Settings{Lanes: 1})
-		broken, err := backup.Open(t.Context(), objectfault.New(w.store, fault))
+		broken, err := repository.Open(t.Context(), objectfault.New(w.store, fault))
 		if err == nil {
 			e := w.exporter()
 			e.Repo = broken
@@ -392,7 +393,7 @@ func TestWorkersGoOn(t *testing.T) {
 	w := newWorld(t)
 	meter := objectmeter.New(w.store)
 	var err error
-	if w.repo, err = backup.Open(t.Context(), meter); err != nil {
+	if w.repo, err = repository.Open(t.Context(), meter); err != nil {
 		t.Fatal(err)
 	}
 	w.keyed(intKey, ints(segments*rows))
@@ -706,7 +707,7 @@ func TestPace(t *testing.T) {
 			w := newWorld(t)
 			w.store = &mem.Store{}
 			var err error
-			if w.repo, err = backup.Init(t.Context(), w.store, time.Now()); err != nil {
+			if w.repo, err = repository.Init(t.Context(), w.store, time.Now()); err != nil {
 				t.Fatal(err)
 			}
 			w.tables.PageRows = 1
@@ -832,7 +833,7 @@ func TestMargin(t *testing.T) {
 				w := newWorld(t)
 				w.store = store
 				var err error
-				if w.repo, err = backup.Init(t.Context(), store, time.Now()); err != nil {
+				if w.repo, err = repository.Init(t.Context(), store, time.Now()); err != nil {
 					t.Fatal(err)
 				}
 				w.tables.PageRows = 1

@@ -5,10 +5,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
-	"iter"
 	"sync/atomic"
 
+	"github.com/tablevault/tablevault/shared/repository"
 	"github.com/tablevault/tablevault/shared/vault"
 	"github.com/tablevault/tablevault/shared/vault/shard"
 )
@@ -75,7 +74,7 @@ func (i *Importer) Import(ctx context.Context, run Run, w Work) (ImportReply, er
 	x.pace.writes = true
 	x.reply = ImportReply{Restore: w.Restore, Segment: w.Segment, Start: w.Start}
 	err := x.all(ctx)
-	x.reply.Replaced = i.Repo.replaced()
+	x.reply.Replaced = i.Repo.Replaced()
 	for _, f := range x.reply.Replaced {
 		i.Log.Warn("damaged in the vault", "object", f.Object, "reason", f.Reason)
 	}
@@ -143,13 +142,13 @@ func (x *importing) one(ctx context.Context, s vault.SegmentID, start int, claim
 		x.reply.Closed, x.worker.over, err = true, true, nil
 	}
 	if err == nil && noted {
-		err = x.Repo.mark(ctx, x.restore.Log().End(s, x.reply.Start))
+		err = x.Repo.Mark(ctx, x.restore.Log().End(s, x.reply.Start))
 	}
 	if err == nil && goesOn {
 		err = x.worker.handOver(ctx, s, x.reply.Start)
 	}
 	if err != nil {
-		err = x.Repo.fail(ctx, x.restore.Log(), s, x.reply.Start, x.run, permanent(err), fmt.Errorf("%s: %w", x.what(s), err))
+		err = noteFailure(ctx, x.Repo, x.restore.Log(), s, x.reply.Start, x.run, permanent(err), fmt.Errorf("%s: %w", x.what(s), err))
 	}
 	return err
 }
@@ -190,7 +189,7 @@ func (x *importing) segment(ctx context.Context, s vault.SegmentID, start int, c
 		}
 		claimed = true
 	}
-	if closed, err := x.Repo.closed(ctx, x.restore.ID); err != nil {
+	if closed, err := x.Repo.Closed(ctx, x.restore.ID); err != nil {
 		return claimed, false, err
 	} else if closed != nil {
 		return claimed, false, errClosed
@@ -224,7 +223,7 @@ func (x *importing) segment(ctx context.Context, s vault.SegmentID, start int, c
 		}
 		// What was written before an error is as good as any: keep it, then
 		// report.
-		mine, err := x.Repo.tell(ctx, x.restore.Log().Slot(s, entry.Slot), entry, &entry.Usage)
+		mine, err := x.Repo.Tell(ctx, x.restore.Log().Slot(s, entry.Slot), entry, &entry.Usage)
 		if err != nil {
 			return claimed, false, errors.Join(broken, err)
 		}
@@ -243,7 +242,7 @@ func (x *importing) segment(ctx context.Context, s vault.SegmentID, start int, c
 			return claimed, false, broken
 		}
 	}
-	if err := x.Repo.mark(ctx, x.restore.Log().Done(s)); err != nil {
+	if err := x.Repo.Mark(ctx, x.restore.Log().Done(s)); err != nil {
 		return claimed, false, err
 	}
 	x.reply.Done = true
@@ -258,7 +257,7 @@ func loaded(entries []vault.Loaded) bool { return len(entries) > 0 && entries[le
 
 // readLog reads what is loaded of a segment.
 func (x *importing) readLog(ctx context.Context, s vault.SegmentID) (entries []vault.Loaded, err error) {
-	for entry, err := range x.Repo.loading(ctx, x.restore, s, 0) {
+	for entry, err := range x.Repo.Loading(ctx, x.restore, s, 0) {
 		if err != nil {
 			return nil, err
 		}
@@ -267,20 +266,6 @@ func (x *importing) readLog(ctx context.Context, s vault.SegmentID) (entries []v
 		}
 	}
 	return entries, nil
-}
-
-// loading yields the entries of the log of a segment's loading, from number n on,
-// until there is none.
-func (r *Repository) loading(ctx context.Context, restore vault.Restore, s vault.SegmentID, n int) iter.Seq2[vault.Loaded, error] {
-	return func(yield func(vault.Loaded, error) bool) {
-		for ; ; n++ {
-			var entry vault.Loaded
-			_, err := r.read(ctx, restore.Log().Slot(s, n), &entry)
-			if errors.Is(err, fs.ErrNotExist) || !yield(entry, err) || err != nil {
-				return
-			}
-		}
-	}
 }
 
 // loader makes what loads a segment from its beginning.
@@ -337,7 +322,7 @@ func (x *importing) release(rows *shard.Rows) {
 
 // catchUp takes the entries that others have added to the log.
 func (l *loader) catchUp(ctx context.Context) error {
-	for entry, err := range l.Repo.loading(ctx, l.restore, l.segment, l.slots) {
+	for entry, err := range l.Repo.Loading(ctx, l.restore, l.segment, l.slots) {
 		if err != nil {
 			return err
 		}
@@ -374,14 +359,14 @@ func (l *loader) add(e *vault.Loaded) error {
 // look says whether rows may still be written for the slot that is being
 // worked for.
 func (l *loader) look(ctx context.Context) error {
-	over, err := l.Repo.exists(ctx, l.restore.Closed())
+	over, err := l.Repo.Exists(ctx, l.restore.Closed())
 	if err != nil {
 		return err
 	}
 	if over {
 		return errClosed
 	}
-	if over, err = l.Repo.exists(ctx, l.restore.Log().Slot(l.segment, l.slots)); err == nil && over {
+	if over, err = l.Repo.Exists(ctx, l.restore.Log().Slot(l.segment, l.slots)); err == nil && over {
 		err = errObey
 	}
 	return err
@@ -400,12 +385,12 @@ func (l *loader) entry(ctx context.Context) (*vault.Loaded, error) {
 		w = &partLoad{
 			loader: l, next: l.block, written: map[int64]*blockLoad{}, keys: map[string]bool{}, codes: map[string]int{},
 		}
-		since := l.Repo.turns()
+		since := l.Repo.Turns()
 		whole, broken = w.load(ctx, part.Part)
 		// What was written before the damage is written again from the twin, to
 		// the same effect.
-		var bad *badObject
-		if !errors.As(broken, &bad) || !l.Repo.turn(ctx, bad.object, since, bad.err) {
+		var bad *repository.BadObject
+		if !errors.As(broken, &bad) || !l.Repo.Turn(ctx, bad.Object, since, bad.Err) {
 			break
 		}
 	}
@@ -443,6 +428,6 @@ func (l *loader) entry(ctx context.Context) (*vault.Loaded, error) {
 }
 
 func (l *loader) quarantine(ctx context.Context, rows []vault.Refused) (vault.Object, error) {
-	name := l.restore.Quarantine(l.segment, randomName())
-	return l.Repo.create(ctx, name, &vault.Quarantine{Segment: l.segment, Rows: rows})
+	name := l.restore.Quarantine(l.segment, repository.RandomName())
+	return l.Repo.Create(ctx, name, &vault.Quarantine{Segment: l.segment, Rows: rows})
 }

@@ -20,6 +20,7 @@ import (
 	"github.com/tablevault/tablevault/shared/object/mem"
 	"github.com/tablevault/tablevault/shared/object/objectfault"
 	"github.com/tablevault/tablevault/shared/plainbuffer"
+	"github.com/tablevault/tablevault/shared/repository"
 	"github.com/tablevault/tablevault/shared/table"
 	"github.com/tablevault/tablevault/shared/vault"
 )
@@ -414,7 +415,7 @@ func TestImportOfACorruptShardFails(t *testing.T) {
 	m := w.backup(vault.Settings{})
 	plan := w.begin(m)
 	shard := w.parts(m)[1+len(m.Groups)]
-	repo, err := backup.Open(t.Context(), &bent{w.store, shard.Name, func(b []byte) []byte {
+	repo, err := repository.Open(t.Context(), &bent{w.store, shard.Name, func(b []byte) []byte {
 		b[len(b)/2] ^= 1
 		return b
 	}})
@@ -501,7 +502,7 @@ func TestKilledAnywhere(t *testing.T) {
 			return nil
 		}
 		store := w.store
-		repo, err := backup.Open(t.Context(), &mortal{store, left})
+		repo, err := repository.Open(t.Context(), &mortal{store, left})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -619,7 +620,7 @@ func TestEveryCallFails(t *testing.T) {
 		}
 		fill(w)
 		var err error
-		if w.repo, err = backup.Open(t.Context(), w.store); err != nil {
+		if w.repo, err = repository.Open(t.Context(), w.store); err != nil {
 			t.Fatal(err)
 		}
 		return w
@@ -630,7 +631,7 @@ func TestEveryCallFails(t *testing.T) {
 			runs++
 			w := setting(t)
 			// A fault that strikes the opening is none of the restore's.
-			if repo, err := backup.Open(t.Context(), objectfault.New(w.store, fault)); err == nil {
+			if repo, err := repository.Open(t.Context(), objectfault.New(w.store, fault)); err == nil {
 				w.repo = repo
 			}
 			p := restore(w)

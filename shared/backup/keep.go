@@ -15,6 +15,7 @@ import (
 
 	"github.com/tablevault/tablevault/shared/object"
 	"github.com/tablevault/tablevault/shared/policy"
+	"github.com/tablevault/tablevault/shared/repository"
 	"github.com/tablevault/tablevault/shared/vault"
 )
 
@@ -98,7 +99,7 @@ func (s *pruning) load(ctx context.Context) error {
 		}
 		return all[b]
 	}
-	for info, err := range s.Repo.store.List(ctx, vault.MarkPrefix, "") {
+	for info, err := range s.Repo.Store().List(ctx, vault.MarkPrefix, "") {
 		if err != nil {
 			return fmt.Errorf("list %s: %w", vault.MarkPrefix, err)
 		}
@@ -112,7 +113,7 @@ func (s *pruning) load(ctx context.Context) error {
 			s.clocks = append(s.clocks, info)
 		}
 	}
-	for info, err := range s.Repo.store.List(ctx, vault.OpenedPrefix, "") {
+	for info, err := range s.Repo.Store().List(ctx, vault.OpenedPrefix, "") {
 		if err != nil {
 			return fmt.Errorf("list %s: %w", vault.OpenedPrefix, err)
 		}
@@ -120,7 +121,7 @@ func (s *pruning) load(ctx context.Context) error {
 			of(vault.Backup{Table: t, ID: id}).opened = &info
 		}
 	}
-	for info, err := range s.Repo.store.List(ctx, vault.ManifestPrefix, "") {
+	for info, err := range s.Repo.Store().List(ctx, vault.ManifestPrefix, "") {
 		if err != nil {
 			return fmt.Errorf("list %s: %w", vault.ManifestPrefix, err)
 		}
@@ -243,13 +244,13 @@ func (s *pruning) loadLeases(ctx context.Context) error {
 // loadCopies finds out which copies are complete, and which are being made.
 func (s *pruning) loadCopies(ctx context.Context) error {
 	s.noted, s.copying = map[string]bool{}, map[vault.Backup]map[string]time.Time{}
-	for info, err := range s.Repo.store.List(ctx, vault.CopyNotesPrefix, "") {
+	for info, err := range s.Repo.Store().List(ctx, vault.CopyNotesPrefix, "") {
 		if err != nil {
 			return fmt.Errorf("list %s: %w", vault.CopyNotesPrefix, err)
 		}
 		s.noted[info.Name] = true
 	}
-	for info, err := range s.Repo.store.List(ctx, vault.CopyingPrefix, "") {
+	for info, err := range s.Repo.Store().List(ctx, vault.CopyingPrefix, "") {
 		if err != nil {
 			return fmt.Errorf("list %s: %w", vault.CopyingPrefix, err)
 		}
@@ -271,7 +272,7 @@ func (s *pruning) loadCopies(ctx context.Context) error {
 // can't be read, nothing of the table goes: it might say that another is needed.
 func (s *pruning) loadLine(ctx context.Context, l *prunedLine) error {
 	work, wctx := errgroup.WithContext(ctx)
-	work.SetLimit(statsInFlight)
+	work.SetLimit(repository.StatsInFlight)
 	for _, c := range l.backups {
 		work.Go(func() error {
 			switch {

@@ -70,7 +70,7 @@ func (w *partLoad) load(ctx context.Context, part *vault.Part) (whole bool, err 
 // the side. What is being written is bounded in bytes, whatever the size of a
 // block; one more block is being read.
 func (w *partLoad) blocks(ctx context.Context, part *vault.Part, whole *bool) error {
-	stream, err := w.Repo.openShard(ctx, w.logs.source, w.segment, part)
+	stream, err := openShard(ctx, w.Repo, w.logs.source, w.segment, part)
 	if err != nil {
 		return err
 	}

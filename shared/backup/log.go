@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/tablevault/tablevault/shared/object"
+	"github.com/tablevault/tablevault/shared/repository"
 	"github.com/tablevault/tablevault/shared/table"
 	"github.com/tablevault/tablevault/shared/vault"
 )
@@ -137,11 +138,11 @@ func (l *segmentLog) checkSplit(s *vault.Split, lanes []table.Range) error {
 
 // readLog reads a segment's slots, one by one from the first, until there is
 // none: a read by name sees what a list may not yet show.
-func (r *Repository) readLog(ctx context.Context, log vault.Log, s vault.Segment) (*segmentLog, error) {
+func readLog(ctx context.Context, r *repository.Repository, log vault.Log, s vault.Segment) (*segmentLog, error) {
 	l := newSegmentLog(s)
 	for {
 		var slot vault.Slot
-		_, err := r.read(ctx, log.Slot(s.ID, len(l.slots)), &slot)
+		_, err := r.Read(ctx, log.Slot(s.ID, len(l.slots)), &slot)
 		if errors.Is(err, fs.ErrNotExist) {
 			return l, nil
 		}
@@ -158,7 +159,7 @@ func (r *Repository) readLog(ctx context.Context, log vault.Log, s vault.Segment
 }
 
 // findSegment finds a segment of a plan, or one that was split off.
-func (r *Repository) findSegment(ctx context.Context, plan *vault.Plan, log vault.Log, id vault.SegmentID) (vault.Segment, error) {
+func findSegment(ctx context.Context, r *repository.Repository, plan *vault.Plan, log vault.Log, id vault.SegmentID) (vault.Segment, error) {
 	parent, _, child := cutLast(string(id))
 	if !child {
 		i, err := strconv.Atoi(string(id))
@@ -167,11 +168,11 @@ func (r *Repository) findSegment(ctx context.Context, plan *vault.Plan, log vaul
 		}
 		return plan.Segments[i], nil
 	}
-	s, err := r.findSegment(ctx, plan, log, vault.SegmentID(parent))
+	s, err := findSegment(ctx, r, plan, log, vault.SegmentID(parent))
 	if err != nil {
 		return vault.Segment{}, err
 	}
-	l, err := r.readLog(ctx, log, s)
+	l, err := readLog(ctx, r, log, s)
 	if err != nil {
 		return vault.Segment{}, err
 	}
@@ -196,9 +197,9 @@ func cutLast(id string) (before, after string, found bool) {
 // begin notes the start of a segment and returns its number: the one that was
 // asked for, or the first free one after it. A second delivery of one start has
 // a number of its own; both may run.
-func (r *Repository) begin(ctx context.Context, log vault.Log, n vault.Note, run Run) (int, error) {
+func beginStart(ctx context.Context, r *repository.Repository, log vault.Log, n vault.Note, run Run) (int, error) {
 	for {
-		mine, err := r.claim(ctx, log, n, run)
+		mine, err := claimStart(ctx, r, log, n, run)
 		if err != nil || mine {
 			return n.Start, err
 		}
@@ -207,18 +208,18 @@ func (r *Repository) begin(ctx context.Context, log vault.Log, n vault.Note, run
 }
 
 // claim notes the start of a segment under its number, if that is free.
-func (r *Repository) claim(ctx context.Context, log vault.Log, n vault.Note, run Run) (mine bool, err error) {
+func claimStart(ctx context.Context, r *repository.Repository, log vault.Log, n vault.Note, run Run) (mine bool, err error) {
 	n.Request, n.Began, n.Until = run.Request, run.Now().UTC(), run.Until.UTC()
-	if mine, err = r.decide(ctx, log.Start(n.Segment, n.Start), &n); err != nil {
+	if mine, err = r.Decide(ctx, log.Start(n.Segment, n.Start), &n); err != nil {
 		err = fmt.Errorf("note the start of segment %s: %w", n.Segment, err)
 	}
 	return mine, err
 }
 
 // atWork says whether a start has been noted and may still be at work.
-func (r *Repository) atWork(ctx context.Context, log vault.Log, s vault.SegmentID, start int, run Run) (bool, error) {
+func atWork(ctx context.Context, r *repository.Repository, log vault.Log, s vault.SegmentID, start int, run Run) (bool, error) {
 	var n vault.Note
-	_, err := r.read(ctx, log.Start(s, start), &n)
+	_, err := r.Read(ctx, log.Start(s, start), &n)
 	if errors.Is(err, fs.ErrNotExist) {
 		return false, nil
 	}
@@ -228,18 +229,18 @@ func (r *Repository) atWork(ctx context.Context, log vault.Log, s vault.SegmentI
 	if !n.Until.IsZero() && run.Now().After(n.Until) {
 		return false, nil
 	}
-	failed, err := r.exists(ctx, log.Failure(s, start))
+	failed, err := r.Exists(ctx, log.Failure(s, start))
 	return !failed, err
 }
 
 // idle counts the starts in a row, up to the one before start, that found the log
 // with as many slots as there are now.
-func (r *Repository) idle(ctx context.Context, log vault.Log, s vault.SegmentID, start, slots int) (int, error) {
+func idleStarts(ctx context.Context, r *repository.Repository, log vault.Log, s vault.SegmentID, start, slots int) (int, error) {
 	if start == 0 {
 		return 0, nil
 	}
 	var n vault.Note
-	_, err := r.read(ctx, log.Start(s, start-1), &n)
+	_, err := r.Read(ctx, log.Start(s, start-1), &n)
 	if errors.Is(err, fs.ErrNotExist) || err == nil && n.Slot != slots {
 		return 0, nil
 	}
@@ -248,12 +249,12 @@ func (r *Repository) idle(ctx context.Context, log vault.Log, s vault.SegmentID,
 
 // fail notes what went wrong in a start. It returns cause in any case: a note
 // that can't be written must not hide it.
-func (r *Repository) fail(ctx context.Context, log vault.Log, s vault.SegmentID, start int, run Run, permanent bool, cause error) error {
+func noteFailure(ctx context.Context, r *repository.Repository, log vault.Log, s vault.SegmentID, start int, run Run, permanent bool, cause error) error {
 	n := vault.Note{
 		Segment: s, Start: start, Request: run.Request, Began: run.Now().UTC(), Until: run.Until.UTC(),
 		Error: cause.Error(), Permanent: permanent,
 	}
-	_, err := r.create(ctx, log.Failure(s, start), &n)
+	_, err := r.Create(ctx, log.Failure(s, start), &n)
 	if err != nil && !errors.Is(err, fs.ErrExist) {
 		return fmt.Errorf("%w; and noting it: %w", cause, err)
 	}
@@ -277,9 +278,9 @@ func (n notes) with(number int, date time.Time) notes {
 }
 
 // notes counts the notes of each segment of a group.
-func (r *Repository) notes(ctx context.Context, prefix string, group int) (map[vault.SegmentID]notes, error) {
+func countNotes(ctx context.Context, r *repository.Repository, prefix string, group int) (map[vault.SegmentID]notes, error) {
 	numbers := map[vault.SegmentID]notes{}
-	for n, err := range r.inGroup(ctx, prefix, group) {
+	for n, err := range inGroup(ctx, r, prefix, group) {
 		if err != nil {
 			return nil, err
 		}
@@ -297,9 +298,9 @@ type listed struct {
 
 // inGroup yields the starts, failures or slots of a group's segments, in one list
 // over prefix, which is a folder of segments' folders.
-func (r *Repository) inGroup(ctx context.Context, prefix string, group int) iter.Seq2[listed, error] {
+func inGroup(ctx context.Context, r *repository.Repository, prefix string, group int) iter.Seq2[listed, error] {
 	return func(yield func(listed, error) bool) {
-		for info, err := range r.store.List(ctx, prefix, prefix+string(vault.GroupID(group))) {
+		for info, err := range r.Store().List(ctx, prefix, prefix+string(vault.GroupID(group))) {
 			if err != nil {
 				yield(listed{}, fmt.Errorf("list %s: %w", prefix, err))
 				return

@@ -10,6 +10,7 @@ import (
 	"github.com/tablevault/tablevault/shared/backup"
 	"github.com/tablevault/tablevault/shared/object"
 	"github.com/tablevault/tablevault/shared/object/mem"
+	"github.com/tablevault/tablevault/shared/repository"
 	"github.com/tablevault/tablevault/shared/vault"
 )
 
@@ -61,7 +62,7 @@ func TestMarkedIsNoRecoveryPoint(t *testing.T) {
 	}
 	refused := func(what string, err error) {
 		t.Helper()
-		if !errors.Is(err, backup.ErrMarked) || !backup.Permanent(err) {
+		if !errors.Is(err, repository.ErrMarked) || !backup.Permanent(err) {
 			t.Errorf("%s: %v", what, err)
 		}
 	}
@@ -115,7 +116,7 @@ func TestRestoreUnderALaterMark(t *testing.T) {
 	if p := w.finish(plan.Restore); p.State != backup.StateDone || p.Proof.Verdict != vault.OK {
 		t.Errorf("%+v", p)
 	}
-	if _, err := w.verifier().Verify(t.Context(), w.run(), backup.VerifyRequest{Restore: plan.Restore, Depth: backup.DepthObjects}); !errors.Is(err, backup.ErrMarked) {
+	if _, err := w.verifier().Verify(t.Context(), w.run(), backup.VerifyRequest{Restore: plan.Restore, Depth: backup.DepthObjects}); !errors.Is(err, repository.ErrMarked) {
 		t.Errorf("verify when it has ended: %v", err)
 	}
 }
@@ -135,7 +136,7 @@ func TestMarkBeforeTheTable(t *testing.T) {
 	w.remove(vault.Restore{ID: plan.Restore}.Created())
 	w.tables.Drop(targetID.Table)
 	w.markIn(w.store, of(m))
-	if _, err := w.importer().Begin(t.Context(), w.run(), request); !errors.Is(err, backup.ErrMarked) {
+	if _, err := w.importer().Begin(t.Context(), w.run(), request); !errors.Is(err, repository.ErrMarked) {
 		t.Fatal(err)
 	}
 	for id, err := range w.repo.Restoring(t.Context()) {
@@ -161,7 +162,7 @@ func TestTickLeavesMarkedAlone(t *testing.T) {
 		if len(s.Backups) != 0 || len(w.drain()) != 0 {
 			t.Errorf("without %s: %+v", name, s.Backups)
 		}
-		if _, err := w.planner().Tick(t.Context(), w.run(), of(m)); !errors.Is(err, backup.ErrMarked) {
+		if _, err := w.planner().Tick(t.Context(), w.run(), of(m)); !errors.Is(err, repository.ErrMarked) {
 			t.Errorf("a tick of the backup: %v", err)
 		}
 		for b, err := range w.repo.Open(t.Context(), nil) {
@@ -169,7 +170,7 @@ func TestTickLeavesMarkedAlone(t *testing.T) {
 		}
 	}
 	_, err := w.planner().Plan(t.Context(), backup.PlanRequest{Table: sourceID, Kind: vault.Full, At: m.Backup.Time(), Trigger: "policy/default", New: true})
-	if !errors.Is(err, backup.ErrMarked) {
+	if !errors.Is(err, repository.ErrMarked) {
 		t.Errorf("planned again: %v", err)
 	}
 	if w.exists(of(m).Manifest()) || w.exists(vault.Opened(m.Table, m.Backup)) {

@@ -17,13 +17,14 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/tablevault/tablevault/shared/repository"
 	"github.com/tablevault/tablevault/shared/table"
 	"github.com/tablevault/tablevault/shared/vault"
 )
 
 // Planner plans backups and drives them to their manifests.
 type Planner struct {
-	Repo *Repository
+	Repo *repository.Repository
 	// Tables is the instance that the table is in, Endpoint its address.
 	Tables   Tables
 	Endpoint string
@@ -131,13 +132,13 @@ func (p *Planner) Plan(ctx context.Context, req PlanRequest) (*vault.Plan, error
 			plan.Workers = min(plan.Workers, p.Workers)
 		}
 	}
-	if err := p.Repo.unmarked(ctx, b); err != nil {
+	if err := p.Repo.Unmarked(ctx, b); err != nil {
 		return nil, fmt.Errorf("plan %s: %w", req.Table, err)
 	}
-	if err := p.Repo.mark(ctx, vault.Opened(b.Table, b.ID)); err != nil {
+	if err := p.Repo.Mark(ctx, vault.Opened(b.Table, b.ID)); err != nil {
 		return nil, fmt.Errorf("plan %s: %w", req.Table, err)
 	}
-	mine, err := p.Repo.decide(ctx, b.Plan(), plan)
+	mine, err := p.Repo.Decide(ctx, b.Plan(), plan)
 	if err != nil {
 		return nil, fmt.Errorf("plan %s: %w", req.Table, err)
 	}
@@ -159,7 +160,7 @@ func (p *Planner) open(ctx context.Context, req PlanRequest, settings vault.Sett
 		}
 		over := false
 		if err == nil {
-			over, err = p.Repo.exists(ctx, b.Manifest()) // the list may be late
+			over, err = p.Repo.Exists(ctx, b.Manifest()) // the list may be late
 		}
 		if err != nil {
 			return nil, fmt.Errorf("look for an open backup of %s: %w", req.Table, err)
@@ -330,7 +331,7 @@ const looksInFlight = 8
 // up three lists, four if it has live segments, and two reads for each of these.
 func (p *Planner) survey(ctx context.Context, run Run, b vault.Backup) (*survey, error) {
 	s := &survey{backup: b, dispatch: p.dispatch(b)}
-	p.Repo.untold.take() // what was asked before is not about this backup alone
+	p.Repo.TakeUsage() // what was asked before is not about this backup alone
 	what := func(err error) error { return fmt.Errorf("backup %s of %s: %w", b.ID, b.Table, err) }
 	m, _, err := p.Repo.Manifest(ctx, b)
 	if err == nil {
@@ -341,7 +342,7 @@ func (p *Planner) survey(ctx context.Context, run Run, b vault.Backup) (*survey,
 		return s, what(err)
 	}
 	// Its manifest may be gone because all of it goes.
-	if err := p.Repo.unmarked(ctx, b); err != nil {
+	if err := p.Repo.Unmarked(ctx, b); err != nil {
 		return s, what(err)
 	}
 	plan, planObject, err := p.Repo.Plan(ctx, b)
@@ -385,7 +386,7 @@ func (p *Planner) survey(ctx context.Context, run Run, b vault.Backup) (*survey,
 	if !complete || p.watching {
 		return s, nil
 	}
-	if m, err = p.Repo.seal(ctx, b, plan, planObject, p.Now()); err != nil {
+	if m, err = sealBackup(ctx, p.Repo, b, plan, planObject, p.Now()); err != nil {
 		return s, fmt.Errorf("seal backup %s of %s: %w", b.ID, b.Table, err)
 	}
 	p.Log.Info("sealed", "backup", b.ID, "table", b.Table.String(), "rows", m.Totals.Rows, "stored_bytes", m.Totals.StoredBytes)
@@ -424,7 +425,7 @@ func (p *Planner) ask(ctx context.Context, run Run, s *survey, n int) (used int,
 		}
 		share := max(1, left/(len(s.lagging)-i))
 		a := vault.Ask{Segment: lag.segment, Children: min(share, maxSplit-1) + 1, At: run.Now().UTC()}
-		mine, err := p.Repo.decide(ctx, s.Log.Ask(lag.segment), &a)
+		mine, err := p.Repo.Decide(ctx, s.Log.Ask(lag.segment), &a)
 		if err != nil {
 			return used, fmt.Errorf("backup %s of %s: ask for a split of segment %s: %w", s.backup.ID, s.backup.Table, lag.segment, err)
 		}
@@ -444,7 +445,7 @@ func ended(m *vault.Manifest) Progress {
 // rolledUp are the groups that a list shows as rolled up.
 func (p *Planner) rolledUp(ctx context.Context, b vault.Backup) (map[int]bool, error) {
 	rolled := map[int]bool{}
-	for info, err := range p.Repo.store.List(ctx, b.Groups(), "") {
+	for info, err := range p.Repo.Store().List(ctx, b.Groups(), "") {
 		if err != nil {
 			return nil, fmt.Errorf("list %s: %w", b.Groups(), err)
 		}
@@ -477,7 +478,7 @@ type endMark struct {
 func (p *Planner) group(ctx context.Context, run Run, look *groupLook, b vault.Backup, rollUps *sync.Mutex) error {
 	prefix := b.Log().DoneIn(look.number)
 	ends := map[vault.SegmentID]endMark{}
-	for info, err := range p.Repo.store.List(ctx, prefix, "") {
+	for info, err := range p.Repo.Store().List(ctx, prefix, "") {
 		if err != nil {
 			return fmt.Errorf("list the ended segments of group %d: %w", look.number, err)
 		}
@@ -508,21 +509,21 @@ func (p *Planner) group(ctx context.Context, run Run, look *groupLook, b vault.B
 	if len(open) == 0 {
 		// The list of roll-ups may have been late, and a roll-up costs a read per
 		// record.
-		over, err := p.Repo.exists(ctx, b.Group(look.number))
+		over, err := p.Repo.Exists(ctx, b.Group(look.number))
 		if err != nil || over {
 			look.over = over
 			return err
 		}
 		rollUps.Lock()
 		defer rollUps.Unlock()
-		group, unfinished, err := p.Repo.rollUp(ctx, b, look.roots, look.number)
+		group, unfinished, err := rollUp(ctx, p.Repo, b, look.roots, look.number)
 		if err != nil {
 			return err
 		}
 		if len(unfinished) > 0 {
 			return fmt.Errorf("%w: segment %s is marked as ended, and its log has not", vault.ErrCorrupt, unfinished[0].ID)
 		}
-		_, err = p.Repo.tell(ctx, b.Group(look.number), group, &group.Usage)
+		_, err = p.Repo.Tell(ctx, b.Group(look.number), group, &group.Usage)
 		look.over = err == nil
 		return err
 	}
@@ -532,7 +533,7 @@ func (p *Planner) group(ctx context.Context, run Run, look *groupLook, b vault.B
 	look.lag(run, ends)
 	return look.paces(ctx, look.number, func(ctx context.Context, name string) (*vault.Pace, error) {
 		var slot vault.Slot
-		if _, err := p.Repo.read(ctx, name, &slot); err != nil || slot.Part == nil {
+		if _, err := p.Repo.Read(ctx, name, &slot); err != nil || slot.Part == nil {
 			return nil, err
 		}
 		return slot.Part.Pace, nil
@@ -583,7 +584,7 @@ func (d *dispatch) paces(ctx context.Context, group int, read func(ctx context.C
 	if len(d.working) == 0 {
 		return nil
 	}
-	slots, err := d.Repo.notes(ctx, string(d.Log)+"slots/", group)
+	slots, err := countNotes(ctx, d.Repo, string(d.Log)+"slots/", group)
 	if err != nil {
 		return err
 	}
@@ -623,7 +624,7 @@ const maxFailures = 10
 // dispatch finds out which segments of a backup or of a restore are to be
 // started, and starts them.
 type dispatch struct {
-	Repo  *Repository
+	Repo  *repository.Repository
 	Log   vault.Log
 	Stale time.Duration
 	Since time.Time
@@ -680,11 +681,11 @@ func (d *dispatch) failed(reason string, over bool) {
 // failed for good is reported and left alone, unless it failed before Since, or
 // starts have gone stale by order of the caller. All others are ready.
 func (d *dispatch) look(ctx context.Context, run Run, group int, open []vault.SegmentID) error {
-	starts, err := d.Repo.notes(ctx, string(d.Log)+"starts/", group)
+	starts, err := countNotes(ctx, d.Repo, string(d.Log)+"starts/", group)
 	if err != nil {
 		return err
 	}
-	failures, err := d.Repo.notes(ctx, d.Log.Failures(""), group)
+	failures, err := countNotes(ctx, d.Repo, d.Log.Failures(""), group)
 	if err != nil {
 		return err
 	}
@@ -700,7 +701,7 @@ func (d *dispatch) look(ctx context.Context, run Run, group int, open []vault.Se
 			d.starts = max(d.starts, next)
 			if f := failures[id]; f.count > 0 && f.last >= start.last {
 				var note vault.Note
-				if _, err := d.Repo.read(ctx, d.Log.Failure(id, f.last), &note); err != nil {
+				if _, err := d.Repo.Read(ctx, d.Log.Failure(id, f.last), &note); err != nil {
 					return err
 				}
 				over := (note.Permanent || f.count >= maxFailures) && d.Stale == 0 && !note.Began.Before(d.Since)
@@ -709,7 +710,7 @@ func (d *dispatch) look(ctx context.Context, run Run, group int, open []vault.Se
 				}
 			} else {
 				var note vault.Note
-				if _, err := d.Repo.read(ctx, d.Log.Start(id, start.last), &note); err != nil {
+				if _, err := d.Repo.Read(ctx, d.Log.Start(id, start.last), &note); err != nil {
 					return err
 				}
 				over := !note.Until.IsZero() && run.Now().After(note.Until)
@@ -752,7 +753,7 @@ func (p *Planner) Void(ctx context.Context, b vault.Backup, reason string) (*vau
 		return nil, fmt.Errorf("give up backup %s: %w", b.ID, err)
 	}
 	m := &vault.Manifest{Backup: b.ID, Table: b.Table, Kind: plan.Kind, State: vault.Void, Reason: reason, Sealed: p.Now().UTC()}
-	if _, err := p.Repo.decide(ctx, b.Manifest(), m); err != nil {
+	if _, err := p.Repo.Decide(ctx, b.Manifest(), m); err != nil {
 		return nil, fmt.Errorf("give up backup %s: %w", b.ID, err)
 	}
 	return m, nil

@@ -11,6 +11,7 @@ import (
 
 	"github.com/tablevault/tablevault/shared/object"
 	"github.com/tablevault/tablevault/shared/policy"
+	"github.com/tablevault/tablevault/shared/repository"
 	"github.com/tablevault/tablevault/shared/vault"
 )
 
@@ -26,7 +27,7 @@ import (
 // Runs may die at any point, overlap, and be repeated; each goes by what stands in
 // the vault.
 type Pruner struct {
-	Repo *Repository
+	Repo *repository.Repository
 	// Policy says how long backups are kept; nil for none.
 	Policy *policy.Policy
 	// Region is where the tables of the policy's rules are, and those of Tables.
@@ -193,7 +194,7 @@ func (s *pruning) measure(ctx context.Context) error {
 				continue
 			}
 			for _, prefix := range c.prefixes() {
-				for info, err := range s.Repo.store.List(ctx, prefix, "") {
+				for info, err := range s.Repo.Store().List(ctx, prefix, "") {
 					if err != nil {
 						return fmt.Errorf("list %s: %w", prefix, err)
 					}

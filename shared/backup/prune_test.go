@@ -20,6 +20,7 @@ import (
 	"github.com/tablevault/tablevault/shared/object/mem"
 	"github.com/tablevault/tablevault/shared/object/objectfault"
 	"github.com/tablevault/tablevault/shared/policy"
+	"github.com/tablevault/tablevault/shared/repository"
 	"github.com/tablevault/tablevault/shared/vault"
 )
 
@@ -645,7 +646,7 @@ func TestPruneFaults(t *testing.T) {
 		p := w.pruner(fixturePolicy)
 		faulty := objectfault.New(w.store, fault)
 		var err error
-		if p.Repo, err = backup.Open(t.Context(), faulty); err == nil {
+		if p.Repo, err = repository.Open(t.Context(), faulty); err == nil {
 			var r *backup.Pruned
 			if r, err = p.Prune(t.Context(), true); err == nil && len(r.Failures) > 0 {
 				err = errors.New(r.Failures[0])
@@ -697,7 +698,7 @@ func TestPruneRefused(t *testing.T) {
 		w.advance(backup.DefaultGrace)
 		held := all[3]
 		p := w.pruner(hourly)
-		p.Repo = must(backup.Open(t.Context(), objectfault.New(w.store, &objectfault.Fault{
+		p.Repo = must(repository.Open(t.Context(), objectfault.New(w.store, &objectfault.Fault{
 			Op: objectfault.Delete, Call: objectfault.Every, When: objectfault.Before, Err: fs.ErrPermission,
 			Match: func(name string) bool { return strings.Contains(name, string(held.ID)) && strings.Contains(name, what) },
 		})))
@@ -753,7 +754,7 @@ func TestPruneKeptMarks(t *testing.T) {
 	w.advance(backup.DefaultGrace)
 	p := w.pruner(hourly)
 	taken := all[2]
-	p.Repo = must(backup.Open(t.Context(), stepped{w.store, func(call string) {
+	p.Repo = must(repository.Open(t.Context(), stepped{w.store, func(call string) {
 		if call == "delete "+all[1].Plan() {
 			w.remove(taken.Mark())
 		}
@@ -765,7 +766,7 @@ func TestPruneKeptMarks(t *testing.T) {
 		t.Error(err)
 	}
 	w.advance(backup.DefaultSettle)
-	p.Repo = must(backup.Open(t.Context(), objectfault.New(w.store, &objectfault.Fault{
+	p.Repo = must(repository.Open(t.Context(), objectfault.New(w.store, &objectfault.Fault{
 		Op: objectfault.Delete, Call: objectfault.Every, When: objectfault.Before, Err: fs.ErrPermission,
 		Match: func(name string) bool { return strings.HasPrefix(name, vault.MarkPrefix) },
 	})))
@@ -919,14 +920,14 @@ func TestRestoreBesidePrune(t *testing.T) {
 		taken := schedule(choices, [2]func(func()){
 			func(turn func()) {
 				i := w.importer()
-				i.Repo = must(backup.Open(t.Context(), stepped{store, gate(turn, "open "+b.Mark(), "create "+vault.RestoringPrefix, "open "+b.Plan(), "/created")}))
+				i.Repo = must(repository.Open(t.Context(), stepped{store, gate(turn, "open "+b.Mark(), "create "+vault.RestoringPrefix, "open "+b.Plan(), "/created")}))
 				plan, begin = i.Begin(t.Context(), w.run(), request)
 			},
 			func(turn func()) {
 				for range 2 {
 					p := w.pruner(hourly)
 					p.Grace = 0
-					p.Repo = must(backup.Open(t.Context(), stepped{store, gate(turn, "list "+vault.MarkPrefix, "list "+vault.RestoringPrefix, "create "+b.Mark(), "delete "+b.Manifest(), "delete "+b.Plan())}))
+					p.Repo = must(repository.Open(t.Context(), stepped{store, gate(turn, "list "+vault.MarkPrefix, "list "+vault.RestoringPrefix, "create "+b.Mark(), "delete "+b.Manifest(), "delete "+b.Plan())}))
 					if r, err := p.Prune(t.Context(), true); err != nil || len(r.Failures) > 0 {
 						t.Errorf("%v: %v, %v", choices, r, err)
 					}
@@ -946,7 +947,7 @@ func TestRestoreBesidePrune(t *testing.T) {
 			if _, ok := now[vault.Restore{ID: plan.Restore}.Created()]; !ok {
 				t.Fatalf("%v: there is no table", taken)
 			}
-		case errors.Is(begin, backup.ErrMarked), errors.Is(begin, fs.ErrNotExist):
+		case errors.Is(begin, repository.ErrMarked), errors.Is(begin, fs.ErrNotExist):
 			refused++
 		default:
 			t.Fatalf("%v: %v", taken, begin)
@@ -976,7 +977,7 @@ func TestPruneCosts(t *testing.T) {
 	w.hours(hourly, sourceID, 70)
 	store := objectfault.New(w.store)
 	p := w.pruner(hourly)
-	p.Repo = must(backup.Open(t.Context(), store))
+	p.Repo = must(repository.Open(t.Context(), store))
 	w.pruned(p, true)
 	if lists, reads := store.Calls(objectfault.List), store.Calls(objectfault.Open); lists != 7 || reads != 1+70 || store.Calls(objectfault.Create)+store.Calls(objectfault.Delete) != 0 {
 		t.Errorf("a run in which nothing is due: %d lists, %d reads", lists, reads)
@@ -993,10 +994,10 @@ func TestPruneTwin(t *testing.T) {
 		w.advance(100 * time.Hour)
 		w.copyAll(w.backup(small), twin)
 	}
-	p := &backup.Pruner{Repo: must(backup.Open(t.Context(), twin)), Region: "local", Tables: []policy.Pattern{{Instance: "prod", Table: "*"}},
+	p := &backup.Pruner{Repo: must(repository.Open(t.Context(), twin)), Region: "local", Tables: []policy.Pattern{{Instance: "prod", Table: "*"}},
 		Keep: 72 * time.Hour, Grace: backup.DefaultGrace, Now: w.clock, Log: w.log()}
 	w.pruned(p, true)
-	if _, err := w.copier(twin).Copy(t.Context(), w.run(), copyWork(m, 0)); !errors.Is(err, backup.ErrMarked) {
+	if _, err := w.copier(twin).Copy(t.Context(), w.run(), copyWork(m, 0)); !errors.Is(err, repository.ErrMarked) {
 		t.Errorf("copied to where it is marked: %v", err)
 	}
 	w.advance(backup.DefaultGrace)

@@ -7,10 +7,10 @@ import (
 	"io/fs"
 	"log/slog"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/tablevault/tablevault/shared/policy"
+	"github.com/tablevault/tablevault/shared/repository"
 	"github.com/tablevault/tablevault/shared/vault"
 )
 
@@ -20,7 +20,7 @@ import (
 // So a tick that never came, came twice, late, or beside another is made up for
 // by the next.
 type Reconciler struct {
-	Repo *Repository
+	Repo *repository.Repository
 	// Policy is what is wanted, policy.Default for nothing.
 	Policy *policy.Policy
 	// Region is where the instances are.
@@ -445,33 +445,4 @@ func (s *sweep) restores(ctx context.Context) error {
 		}
 	}
 	return nil
-}
-
-// Restoring yields the restores that were begun and that no list shows as
-// ended, in the order of their ids.
-func (r *Repository) Restoring(ctx context.Context) func(yield func(vault.RestoreID, error) bool) {
-	return func(yield func(vault.RestoreID, error) bool) {
-		ended := map[string]bool{}
-		for info, err := range r.store.List(ctx, vault.RestoredPrefix, "") {
-			if err != nil {
-				yield("", fmt.Errorf("list %s: %w", vault.RestoredPrefix, err))
-				return
-			}
-			ended[strings.TrimPrefix(info.Name, vault.RestoredPrefix)] = true
-		}
-		for info, err := range r.store.List(ctx, vault.RestoringPrefix, "") {
-			if err != nil {
-				yield("", fmt.Errorf("list %s: %w", vault.RestoringPrefix, err))
-				return
-			}
-			name := strings.TrimPrefix(info.Name, vault.RestoringPrefix)
-			id, err := vault.ParseRestoreID(name)
-			if err != nil || ended[name] {
-				continue
-			}
-			if !yield(id, nil) {
-				return
-			}
-		}
-	}
 }

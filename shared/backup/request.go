@@ -5,14 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"iter"
 	"log/slog"
-	"slices"
 	"strings"
 	"time"
 
 	"github.com/tablevault/tablevault/shared/object"
 	"github.com/tablevault/tablevault/shared/policy"
+	"github.com/tablevault/tablevault/shared/repository"
 	"github.com/tablevault/tablevault/shared/table"
 	"github.com/tablevault/tablevault/shared/vault"
 )
@@ -29,7 +28,7 @@ const maxRequest = 128 << 10
 // of the planner. Its first look fixes what it asks for; all looks are alike,
 // may come twice, at the same time, or not at all.
 type Requests struct {
-	Repo *Repository
+	Repo *repository.Repository
 	// Parse reads a request's content.
 	Parse func(content []byte) (Ask, error)
 	// Importer makes what restores into an instance.
@@ -68,7 +67,7 @@ func (q *Requests) Serve(ctx context.Context, run Run, name string) (RequestProg
 		return progress, err
 	}
 	var answer vault.Answer
-	_, err := q.Repo.read(ctx, vault.AnswerName(name), &answer)
+	_, err := q.Repo.Read(ctx, vault.AnswerName(name), &answer)
 	if err == nil {
 		progress.Answer = &answer
 		return progress, nil
@@ -90,7 +89,7 @@ func (q *Requests) Serve(ctx context.Context, run Run, name string) (RequestProg
 	if accepted != nil {
 		answer.Restore, answer.Backup, answer.Table, answer.Target = accepted.Restore, accepted.Backup, accepted.Table.String(), accepted.Target.String()
 	}
-	mine, err := q.Repo.decide(ctx, vault.AnswerName(name), &answer)
+	mine, err := q.Repo.Decide(ctx, vault.AnswerName(name), &answer)
 	if err != nil {
 		return progress, fmt.Errorf("request %s: %w", name, err)
 	}
@@ -154,19 +153,19 @@ func (q *Requests) serve(ctx context.Context, run Run, name string, progress *Re
 // accept fixes what a request asks for, or reads what was fixed before.
 func (q *Requests) accept(ctx context.Context, name string) (*vault.Accepted, error) {
 	a := new(vault.Accepted)
-	_, err := q.Repo.read(ctx, vault.AcceptedName(name), a)
+	_, err := q.Repo.Read(ctx, vault.AcceptedName(name), a)
 	if err == nil || !errors.Is(err, fs.ErrNotExist) {
 		return a, err
 	}
 	// Its date is the store's, and the same at each look.
-	info, err := object.Stat(ctx, q.Repo.store, name)
+	info, err := object.Stat(ctx, q.Repo.Store(), name)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("it is not in this vault: %w", err)
 	}
 	if err != nil {
 		return nil, err
 	}
-	content, err := object.ReadAll(ctx, q.Repo.store, name, maxRequest)
+	content, err := object.ReadAll(ctx, q.Repo.Store(), name, maxRequest)
 	if errors.Is(err, object.ErrTooLong) {
 		return nil, refused{err}
 	}
@@ -191,7 +190,7 @@ func (q *Requests) accept(ctx context.Context, name string) (*vault.Accepted, er
 		Request: name, Backup: m.Backup, Table: m.Table, Target: ask.Target, At: info.Modified.UTC(),
 		Restore: vault.NewRestoreID(info.Modified, string(m.Backup), ask.Target.Path()),
 	}
-	_, err = q.Repo.decide(ctx, vault.AcceptedName(name), a)
+	_, err = q.Repo.Decide(ctx, vault.AcceptedName(name), a)
 	return a, err
 }
 
@@ -208,47 +207,6 @@ func (q *Requests) manifest(ctx context.Context, ask Ask) (*vault.Manifest, erro
 		return nil, fmt.Errorf("backup %s of %s is not sealed: %w", b.ID, b.Table, err)
 	}
 	return m, err
-}
-
-// Request is a request without an answer.
-type Request struct {
-	Name string
-	// Restore is the request's restore, empty if it was not accepted yet.
-	Restore vault.RestoreID
-}
-
-// Requests yields the requests that have no answer. It costs a list of all
-// requests and a read for each that is open.
-func (r *Repository) Requests(ctx context.Context) iter.Seq2[Request, error] {
-	return func(yield func(Request, error) bool) {
-		var names []string
-		beside := map[string]bool{}
-		for info, err := range r.store.List(ctx, vault.RequestPrefix, "") {
-			if err != nil {
-				yield(Request{}, fmt.Errorf("list %s: %w", vault.RequestPrefix, err))
-				return
-			}
-			beside[info.Name] = true
-			if vault.ParseRequestName(info.Name) == nil {
-				names = append(names, info.Name)
-			}
-		}
-		names = slices.DeleteFunc(names, func(n string) bool { return beside[vault.AnswerName(n)] })
-		for _, name := range names {
-			request := Request{Name: name}
-			if beside[vault.AcceptedName(name)] {
-				var a vault.Accepted
-				if _, err := r.read(ctx, vault.AcceptedName(name), &a); err != nil {
-					yield(request, err)
-					return
-				}
-				request.Restore = a.Restore
-			}
-			if !yield(request, nil) {
-				return
-			}
-		}
-	}
 }
 
 // RequestName is the name in the vault of a request that an event names as

@@ -14,12 +14,13 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/tablevault/tablevault/shared/repository"
 	"github.com/tablevault/tablevault/shared/vault"
 )
 
 // Importer restores backups into tables.
 type Importer struct {
-	Repo *Repository
+	Repo *repository.Repository
 	// Tables is the instance that the target is in, Endpoint its address.
 	Tables   Tables
 	Endpoint string
@@ -39,7 +40,7 @@ type Importer struct {
 	// Known are further vaults that backups are copied to. A restore reads from
 	// those that hold a copy of its backup what is damaged or gone here, without
 	// being asked to.
-	Known []Twin
+	Known []repository.Twin
 }
 
 // RestoreRequest says what is to be restored, and where.
@@ -95,45 +96,6 @@ type RestoreProgress struct {
 	over bool
 }
 
-// RestorePlan reads the plan of a restore, once if it is asked for again. It is
-// shared, and not to be changed.
-func (r *Repository) RestorePlan(ctx context.Context, id vault.RestoreID) (*vault.RestorePlan, error) {
-	if p := r.restore.Load(); p != nil && p.Restore == id {
-		return p, nil
-	}
-	var p vault.RestorePlan
-	_, err := r.read(ctx, vault.Restore{ID: id}.Plan(), &p)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("there is no restore %s in this vault: %w", id, err)
-	}
-	if err != nil {
-		return nil, err
-	}
-	if p.Restore != id {
-		return nil, fmt.Errorf("read %s: %w: it is the plan of %s", vault.Restore{ID: id}.Plan(), vault.ErrCorrupt, p.Restore)
-	}
-	r.restore.Store(&p)
-	return &p, nil
-}
-
-// RestoreProof reads the proof of a restore. The error matches fs.ErrNotExist
-// while there is none.
-func (r *Repository) RestoreProof(ctx context.Context, id vault.RestoreID) (*vault.Proof, error) {
-	var p vault.Proof
-	_, err := r.read(ctx, vault.Restore{ID: id}.Proof(), &p)
-	return &p, err
-}
-
-// closed reads a restore's closing record; nil if there is none.
-func (r *Repository) closed(ctx context.Context, id vault.RestoreID) (*vault.Closed, error) {
-	var c vault.Closed
-	_, err := r.read(ctx, vault.Restore{ID: id}.Closed(), &c)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
-	}
-	return &c, err
-}
-
 // restoreSource is what a restore reads: the manifest that its plan pins by
 // hash, and the backup's plan.
 type restoreSource struct {
@@ -142,9 +104,9 @@ type restoreSource struct {
 	plan     *vault.Plan
 }
 
-func (r *Repository) restoreSource(ctx context.Context, p *vault.RestorePlan) (*restoreSource, error) {
+func openSource(ctx context.Context, r *repository.Repository, p *vault.RestorePlan) (*restoreSource, error) {
 	src := &restoreSource{backup: vault.Backup{Table: p.Source, ID: p.Backup}, manifest: new(vault.Manifest)}
-	if err := r.readExact(ctx, p.Manifest, src.manifest); err != nil {
+	if err := r.ReadExact(ctx, p.Manifest, src.manifest); err != nil {
 		return nil, err
 	}
 	if src.manifest.State != vault.Sealed || src.manifest.Backup != p.Backup {
@@ -158,7 +120,7 @@ func (r *Repository) restoreSource(ctx context.Context, p *vault.RestorePlan) (*
 // sealedLogs reads the logs of a restore's segments from the backup's roll-ups, and
 // proves that each covers what it says. It keeps what it has read last.
 type sealedLogs struct {
-	repo *Repository
+	repo *repository.Repository
 	plan *vault.RestorePlan
 	// Both are nil before the first log.
 	source *restoreSource
@@ -168,7 +130,7 @@ type sealedLogs struct {
 // of reads the log of a segment.
 func (l *sealedLogs) of(ctx context.Context, id vault.SegmentID) (*segmentLog, error) {
 	if l.source == nil {
-		source, err := l.repo.restoreSource(ctx, l.plan)
+		source, err := openSource(ctx, l.repo, l.plan)
 		if err != nil {
 			return nil, err
 		}
@@ -180,7 +142,7 @@ func (l *sealedLogs) of(ctx context.Context, id vault.SegmentID) (*segmentLog, e
 	}
 	if l.group == nil || l.group.Group != g {
 		group := new(vault.Group)
-		if err := l.repo.readExact(ctx, m.Groups[g], group); err != nil {
+		if err := l.repo.ReadExact(ctx, m.Groups[g], group); err != nil {
 			return nil, err
 		}
 		l.group = group
@@ -218,7 +180,7 @@ func (i *Importer) working(ctx context.Context, run Run, p *vault.RestorePlan) (
 	log := vault.Restore{ID: p.Restore}.Log()
 	found := make([]string, len(p.Segments))
 	group, gctx := errgroup.WithContext(ctx)
-	group.SetLimit(statsInFlight)
+	group.SetLimit(repository.StatsInFlight)
 	for k, s := range p.Segments {
 		if s.Rows == 0 {
 			continue
@@ -240,7 +202,7 @@ func (i *Importer) working(ctx context.Context, run Run, p *vault.RestorePlan) (
 func (i *Importer) workingOn(ctx context.Context, run Run, log vault.Log, s vault.SegmentID) (string, error) {
 	for n := 0; ; n++ {
 		var note vault.Note
-		_, err := i.Repo.read(ctx, log.Start(s, n), &note)
+		_, err := i.Repo.Read(ctx, log.Start(s, n), &note)
 		if errors.Is(err, fs.ErrNotExist) {
 			return "", nil
 		}
@@ -250,9 +212,9 @@ func (i *Importer) workingOn(ctx context.Context, run Run, log vault.Log, s vaul
 		if !note.Until.IsZero() && run.Now().After(note.Until.Add(startMargin)) || i.Stale > 0 && run.Now().Sub(note.Began) > i.Stale {
 			continue
 		}
-		over, err := i.Repo.exists(ctx, log.End(s, n))
+		over, err := i.Repo.Exists(ctx, log.End(s, n))
 		if err == nil && !over {
-			over, err = i.Repo.exists(ctx, log.Failure(s, n))
+			over, err = i.Repo.Exists(ctx, log.Failure(s, n))
 		}
 		if err != nil {
 			return "", err
@@ -274,7 +236,7 @@ func (i *Importer) workingOn(ctx context.Context, run Run, log vault.Log, s vaul
 func (i *Importer) Tick(ctx context.Context, run Run, id vault.RestoreID) (RestoreProgress, error) {
 	progress, err := i.tick(ctx, run, id)
 	if err == nil && progress.over {
-		err = i.Repo.mark(ctx, vault.Restore{ID: id}.Restored())
+		err = i.Repo.Mark(ctx, vault.Restore{ID: id}.Restored())
 	}
 	if err != nil {
 		return progress, fmt.Errorf("restore %s: %w", id, err)
@@ -300,7 +262,7 @@ func (i *Importer) tick(ctx context.Context, run Run, id vault.RestoreID) (Resto
 	if !errors.Is(err, fs.ErrNotExist) {
 		return progress, err
 	}
-	closed, err := i.Repo.closed(ctx, id)
+	closed, err := i.Repo.Closed(ctx, id)
 	if err != nil {
 		return progress, err
 	}
@@ -337,7 +299,7 @@ func (i *Importer) tick(ctx context.Context, run Run, id vault.RestoreID) (Resto
 	progress.State = StateClosing
 	if closed == nil {
 		closed = &vault.Closed{Restore: id, At: run.Now().UTC()}
-		if _, err := i.Repo.decide(ctx, r.Closed(), closed); err != nil {
+		if _, err := i.Repo.Decide(ctx, r.Closed(), closed); err != nil {
 			return progress, err
 		}
 		if closed.Reason != "" {
@@ -371,14 +333,14 @@ func (p RestoreProgress) ended(proof *vault.Proof) RestoreProgress {
 }
 
 func (i *Importer) prove(ctx context.Context, run Run, r vault.Restore, p *vault.RestorePlan, found *vault.SegmentCheck, notes []string) (*vault.Proof, error) {
-	notes = append(slices.Clip(notes), replacedNotes(found.Check.Replaced, i.Repo.replaced())...)
-	notes = append(notes, i.Repo.twinErrors()...)
+	notes = append(slices.Clip(notes), repository.ReplacedNotes(found.Check.Replaced, i.Repo.Replaced())...)
+	notes = append(notes, i.Repo.TwinErrors()...)
 	proof := &vault.Proof{
 		Backup: p.Backup, Table: p.Source, Restore: p.Restore, Target: p.Target.String(), Depth: DepthRows,
 		At: run.Now().UTC(), Verdict: found.Check.Verdict(), Manifest: p.Manifest, Check: found.Check, Notes: notes,
 		Usage: found.Usage,
 	}
-	_, err := i.Repo.tell(ctx, r.Proof(), proof, &proof.Usage)
+	_, err := i.Repo.Tell(ctx, r.Proof(), proof, &proof.Usage)
 	if err == nil {
 		i.Log.Info("restore proved", "restore", p.Restore, "verdict", proof.Verdict, "rows", proof.Check.Rows, "quarantined", proof.Check.Quarantined)
 	}
@@ -405,7 +367,7 @@ func (i *Importer) load(ctx context.Context, run Run, r vault.Restore, p *vault.
 	}
 	pace := func(ctx context.Context, slot string) (*vault.Pace, error) {
 		var entry vault.Loaded
-		_, err := i.Repo.read(ctx, slot, &entry)
+		_, err := i.Repo.Read(ctx, slot, &entry)
 		return entry.Pace, err
 	}
 	return len(open) == 0, i.dispatch(ctx, run, r.Log(), open, pace, func(s vault.SegmentID, start int) Work {
@@ -433,10 +395,10 @@ func (i *Importer) verify(ctx context.Context, run Run, r vault.Restore, p *vaul
 	}
 	checks := make([]vault.SegmentCheck, len(p.Segments))
 	group, gctx := errgroup.WithContext(ctx)
-	group.SetLimit(statsInFlight)
+	group.SetLimit(repository.StatsInFlight)
 	for k, s := range p.Segments {
 		group.Go(func() error {
-			_, err := i.Repo.read(gctx, r.Check(s.ID), &checks[k])
+			_, err := i.Repo.Read(gctx, r.Check(s.ID), &checks[k])
 			return err
 		})
 	}
@@ -453,7 +415,7 @@ func (i *Importer) verify(ctx context.Context, run Run, r vault.Restore, p *vaul
 // reported are the segments that have an object under prefix.
 func (i *Importer) reported(ctx context.Context, prefix string) (map[vault.SegmentID]bool, error) {
 	done := map[vault.SegmentID]bool{}
-	for info, err := range i.Repo.store.List(ctx, prefix, "") {
+	for info, err := range i.Repo.Store().List(ctx, prefix, "") {
 		if err != nil {
 			return nil, fmt.Errorf("list %s: %w", prefix, err)
 		}

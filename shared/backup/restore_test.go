@@ -21,6 +21,7 @@ import (
 	"github.com/tablevault/tablevault/shared/object"
 	"github.com/tablevault/tablevault/shared/object/mem"
 	"github.com/tablevault/tablevault/shared/plainbuffer"
+	"github.com/tablevault/tablevault/shared/repository"
 	"github.com/tablevault/tablevault/shared/table"
 	"github.com/tablevault/tablevault/shared/vault"
 )
@@ -37,7 +38,7 @@ var day = time.Date(2026, 11, 20, 2, 14, 0, 0, time.UTC)
 type world struct {
 	t      testing.TB
 	store  object.Store
-	repo   *backup.Repository
+	repo   *repository.Repository
 	tables *backuptest.Tables
 	// instance is what the functions work on, tables if it is nil.
 	instance backup.Tables
@@ -68,7 +69,7 @@ func newWorld(t testing.TB) *world {
 	w.tables.Now = w.clock
 	w.store = &mem.Store{Now: w.clock}
 	var err error
-	if w.repo, err = backup.Init(t.Context(), w.store, day); err != nil {
+	if w.repo, err = repository.Init(t.Context(), w.store, day); err != nil {
 		t.Fatal(err)
 	}
 	return w
@@ -138,7 +139,7 @@ func (w *world) worked() backup.Tables {
 }
 
 // opened is the vault as an invocation of a kind opens it.
-func (w *world) opened(kind string) *backup.Repository {
+func (w *world) opened(kind string) *repository.Repository {
 	if w.ledger == nil {
 		return w.repo
 	}

@@ -16,6 +16,7 @@ import (
 	"github.com/tablevault/tablevault/shared/object/mem"
 	"github.com/tablevault/tablevault/shared/object/objectmeter"
 	"github.com/tablevault/tablevault/shared/plainbuffer"
+	"github.com/tablevault/tablevault/shared/repository"
 	"github.com/tablevault/tablevault/shared/table"
 	"github.com/tablevault/tablevault/shared/vault"
 )
@@ -103,7 +104,7 @@ func TestScale(t *testing.T) {
 	}
 	const workers = 60
 	store := objectmeter.New(&mem.Store{})
-	repo, err := backup.Init(t.Context(), store, day)
+	repo, err := repository.Init(t.Context(), store, day)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -242,7 +243,7 @@ func TestScaleOfRestores(t *testing.T) {
 	w.instance = made{stub{ranges: segments}, new(atomic.Bool)}
 	meter := objectmeter.New(w.store)
 	var err error
-	if w.repo, err = backup.Open(t.Context(), meter); err != nil {
+	if w.repo, err = repository.Open(t.Context(), meter); err != nil {
 		t.Fatal(err)
 	}
 	p := w.planner()
@@ -270,8 +271,8 @@ func TestScaleOfRestores(t *testing.T) {
 		}
 	}
 	// Each invocation opens the vault anew, as functions do.
-	open := func() *backup.Repository {
-		repo, err := backup.Open(t.Context(), meter)
+	open := func() *repository.Repository {
+		repo, err := repository.Open(t.Context(), meter)
 		if err != nil {
 			t.Error(err)
 		}
@@ -360,7 +361,7 @@ func TestScaleOfPlans(t *testing.T) {
 		ranges = 100_000
 	}
 	store := objectmeter.New(&mem.Store{})
-	repo, err := backup.Init(t.Context(), store, day)
+	repo, err := repository.Init(t.Context(), store, day)
 	if err != nil {
 		t.Fatal(err)
 	}

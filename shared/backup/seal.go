@@ -2,32 +2,27 @@ package backup
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io/fs"
 	"time"
 
 	"golang.org/x/sync/errgroup"
 
-	"github.com/tablevault/tablevault/shared/object"
+	"github.com/tablevault/tablevault/shared/repository"
 	"github.com/tablevault/tablevault/shared/table"
 	"github.com/tablevault/tablevault/shared/vault"
 )
-
-// statsInFlight is how many objects the store is asked about at a time.
-const statsInFlight = 16
 
 // rollUp reads the logs of a group's segments and of all that they were split
 // into, proves each of them, and asks the store for each object's size and
 // checksum. It returns the segments that have not ended; if there are none, the
 // group is complete.
-func (r *Repository) rollUp(ctx context.Context, b vault.Backup, roots []vault.Segment, g int) (*vault.Group, []vault.Segment, error) {
+func rollUp(ctx context.Context, r *repository.Repository, b vault.Backup, roots []vault.Segment, g int) (*vault.Group, []vault.Segment, error) {
 	logs := make([][]*segmentLog, len(roots))
 	work, wctx := errgroup.WithContext(ctx)
-	work.SetLimit(statsInFlight)
+	work.SetLimit(repository.StatsInFlight)
 	for i, s := range roots {
 		work.Go(func() (err error) {
-			logs[i], err = r.tree(wctx, b.Log(), s)
+			logs[i], err = readTree(wctx, r, b.Log(), s)
 			return err
 		})
 	}
@@ -48,7 +43,7 @@ func (r *Repository) rollUp(ctx context.Context, b vault.Backup, roots []vault.S
 		return nil, unfinished, nil
 	}
 	work, wctx = errgroup.WithContext(ctx)
-	work.SetLimit(statsInFlight)
+	work.SetLimit(repository.StatsInFlight)
 	for _, s := range group.Segments {
 		for _, slot := range s.Slots {
 			group.Usage.Add(slot.Usage)
@@ -57,7 +52,7 @@ func (r *Repository) rollUp(ctx context.Context, b vault.Backup, roots []vault.S
 			}
 			group.Totals.AddPart(slot.Part)
 			for _, o := range []vault.Object{slot.Part.Shard, slot.Part.Index} {
-				work.Go(func() error { return r.present(wctx, o) })
+				work.Go(func() error { return r.Present(wctx, o) })
 			}
 		}
 	}
@@ -65,8 +60,8 @@ func (r *Repository) rollUp(ctx context.Context, b vault.Backup, roots []vault.S
 }
 
 // tree reads the log of a segment and of all that it was split into.
-func (r *Repository) tree(ctx context.Context, log vault.Log, s vault.Segment) ([]*segmentLog, error) {
-	l, err := r.readLog(ctx, log, s)
+func readTree(ctx context.Context, r *repository.Repository, log vault.Log, s vault.Segment) ([]*segmentLog, error) {
+	l, err := readLog(ctx, r, log, s)
 	if err != nil {
 		return nil, err
 	}
@@ -75,51 +70,13 @@ func (r *Repository) tree(ctx context.Context, log vault.Log, s vault.Segment) (
 		return logs, nil
 	}
 	for _, c := range l.split.Children {
-		below, err := r.tree(ctx, log, c)
+		below, err := readTree(ctx, r, log, c)
 		if err != nil {
 			return nil, err
 		}
 		logs = append(logs, below...)
 	}
 	return logs, nil
-}
-
-// present asks the store whether it holds an object as it was written.
-func (r *Repository) present(ctx context.Context, o vault.Object) error {
-	sizeOnly, err := r.standing(ctx, r.store, o)
-	if err == nil && sizeOnly {
-		err = fmt.Errorf("%w: the checksum of %s was recorded as %q, which is not of this store", vault.ErrCorrupt, o.Name, o.Checksum)
-	}
-	return err
-}
-
-// standing asks a store whether it holds an object as it was written: its size,
-// and its checksum. Where checksums of the store are of another kind than the
-// recorded one, it has to be the one that the object was copied with; sizeOnly
-// says that there is no record of that either.
-func (r *Repository) standing(ctx context.Context, store object.Store, o vault.Object) (sizeOnly bool, err error) {
-	info, err := object.Stat(ctx, store, o.Name)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return false, fmt.Errorf("%w: %s is gone", vault.ErrCorrupt, o.Name)
-	case err != nil:
-		return false, fmt.Errorf("ask for %s: %w", o.Name, err)
-	case info.Size != o.Bytes:
-		return false, fmt.Errorf("%w: %s has %d bytes in the store, %d were written", vault.ErrCorrupt, o.Name, info.Size, o.Bytes)
-	case sameKind(info.Checksum, o.Checksum):
-		if info.Checksum != o.Checksum {
-			return false, fmt.Errorf("%w: %s has the checksum %s in the store, it was written with %s", vault.ErrCorrupt, o.Name, info.Checksum, o.Checksum)
-		}
-		return false, nil
-	}
-	copied, err := r.copiedChecksum(ctx, store, o)
-	if err != nil {
-		return false, fmt.Errorf("ask how %s was copied: %w", o.Name, err)
-	}
-	if copied != "" && copied != info.Checksum {
-		return false, fmt.Errorf("%w: %s has the checksum %s in the store, it was copied with %s", vault.ErrCorrupt, o.Name, info.Checksum, copied)
-	}
-	return copied == "", nil
 }
 
 // Prove proves that the groups of a plan hold the whole table: that the tree of
@@ -231,14 +188,14 @@ func sameBounds(a, b vault.Segment) bool {
 }
 
 // seal writes the manifest of a backup whose groups are all rolled up.
-func (r *Repository) seal(ctx context.Context, b vault.Backup, plan *vault.Plan, planObject vault.Object, now time.Time) (*vault.Manifest, error) {
+func sealBackup(ctx context.Context, r *repository.Repository, b vault.Backup, plan *vault.Plan, planObject vault.Object, now time.Time) (*vault.Manifest, error) {
 	objects := make([]vault.Object, plan.Groups())
 	proof := prover{plan: plan}
 	var usage vault.Usage
 	for g := range objects {
 		var group vault.Group
 		var err error
-		if objects[g], err = r.read(ctx, b.Group(g), &group); err != nil {
+		if objects[g], err = r.Read(ctx, b.Group(g), &group); err != nil {
 			return nil, err
 		}
 		if err := proof.add(&group); err != nil {
@@ -257,7 +214,7 @@ func (r *Repository) seal(ctx context.Context, b vault.Backup, plan *vault.Plan,
 		// image.
 		Fuzzy: true, Parent: plan.Parent, Usage: usage,
 	}
-	if _, err := r.tell(ctx, b.Manifest(), m, &m.Usage); err != nil {
+	if _, err := r.Tell(ctx, b.Manifest(), m, &m.Usage); err != nil {
 		return nil, err
 	}
 	return m, nil

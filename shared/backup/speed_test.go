@@ -23,6 +23,7 @@ import (
 
 	sdk "github.com/aliyun/aliyun-tablestore-go-sdk/tablestore"
 	"github.com/aliyun/aliyun-tablestore-go-sdk/tablestore/otsprotocol"
+
 	//lint:ignore SA1019 the official SDK's messages are of this API
 	"github.com/golang/protobuf/proto"
 
@@ -32,6 +33,7 @@ import (
 	"github.com/tablevault/tablevault/shared/object/dir"
 	"github.com/tablevault/tablevault/shared/plainbuffer"
 	"github.com/tablevault/tablevault/shared/plainbuffer/plainbuffertest"
+	"github.com/tablevault/tablevault/shared/repository"
 	"github.com/tablevault/tablevault/shared/sidebyside"
 	"github.com/tablevault/tablevault/shared/table"
 	"github.com/tablevault/tablevault/shared/tablestore"
@@ -327,7 +329,7 @@ func (i *instance) script(path string) error {
 // workshop is a vault in a directory.
 type workshop struct {
 	*instance
-	repo *backup.Repository
+	repo *repository.Repository
 	n    int // of plans
 }
 
@@ -341,7 +343,7 @@ func newWorkshop(b *testing.B, shape plainbuffertest.Shape) *workshop {
 	if err != nil {
 		b.Fatal(err)
 	}
-	repo, err := backup.Init(b.Context(), store, time.Now())
+	repo, err := repository.Init(b.Context(), store, time.Now())
 	if err != nil {
 		b.Fatal(err)
 	}

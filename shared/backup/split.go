@@ -55,7 +55,7 @@ func (x *export) splitIfAsked(ctx context.Context, log *segmentLog) (bool, error
 
 func (x *export) lookForAsk(ctx context.Context, s vault.SegmentID) error {
 	a := &x.ask
-	found, err := x.Repo.exists(ctx, x.backup.Log().Ask(s))
+	found, err := x.Repo.Exists(ctx, x.backup.Log().Ask(s))
 	if ctx.Err() == nil {
 		a.pause, a.next = min(2*a.pause, askMost), time.Now().Add(a.pause)
 	}
@@ -97,7 +97,7 @@ func (x *export) watchAsk(ctx context.Context, s vault.SegmentID, stop func()) (
 func (x *export) split(ctx context.Context, log *segmentLog) (bool, error) {
 	x.ask.tried = true
 	var a vault.Ask
-	if _, err := x.Repo.read(ctx, x.backup.Log().Ask(log.segment.ID), &a); err != nil {
+	if _, err := x.Repo.Read(ctx, x.backup.Log().Ask(log.segment.ID), &a); err != nil {
 		return false, err
 	}
 	// Reading stands still meanwhile, and must be handed over in time.
@@ -121,7 +121,7 @@ func (x *export) split(ctx context.Context, log *segmentLog) (bool, error) {
 	slot := &vault.Slot{
 		Segment: log.segment.ID, Slot: len(log.slots), Start: x.reply.Start, Split: &vault.Split{Closed: log.next, Children: children},
 	}
-	mine, err := x.Repo.tell(ctx, x.backup.Log().Slot(log.segment.ID, slot.Slot), slot, &slot.Usage)
+	mine, err := x.Repo.Tell(ctx, x.backup.Log().Slot(log.segment.ID, slot.Slot), slot, &slot.Usage)
 	if err != nil {
 		return false, err
 	}

@@ -25,6 +25,7 @@ import (
 	"github.com/tablevault/tablevault/shared/backup/backuptest"
 	"github.com/tablevault/tablevault/shared/object/mem"
 	"github.com/tablevault/tablevault/shared/plainbuffer"
+	"github.com/tablevault/tablevault/shared/repository"
 	"github.com/tablevault/tablevault/shared/table"
 	"github.com/tablevault/tablevault/shared/tablestore"
 	"github.com/tablevault/tablevault/shared/vault"
@@ -177,7 +178,7 @@ func newService(t *testing.T, latency time.Duration) *service {
 	s := &service{world: newWorld(t), server: server, wire: &counter{next: server}, limit: 2 * time.Minute}
 	s.wire.reset()
 	s.store = &mem.Store{}
-	if s.repo, err = backup.Init(t.Context(), s.store, time.Now()); err != nil {
+	if s.repo, err = repository.Init(t.Context(), s.store, time.Now()); err != nil {
 		t.Fatal(err)
 	}
 	s.client, err = tablestore.New(tablestore.Config{

@@ -19,6 +19,7 @@ import (
 	"github.com/tablevault/tablevault/shared/backup/backuptest"
 	"github.com/tablevault/tablevault/shared/object"
 	"github.com/tablevault/tablevault/shared/object/objectmeter"
+	"github.com/tablevault/tablevault/shared/repository"
 	"github.com/tablevault/tablevault/shared/vault"
 )
 
@@ -50,14 +51,14 @@ type asked struct {
 }
 
 // open opens the vault for an invocation, whose records tell of what it asks.
-func (l *ledger) open(t testing.TB, kind string) *backup.Repository {
+func (l *ledger) open(t testing.TB, kind string) *repository.Repository {
 	t.Helper()
 	in := &invocation{ledger: l, kind: kind}
 	l.mu.Lock()
 	l.invocations = append(l.invocations, in)
 	l.mu.Unlock()
 	store := objectmeter.New(in)
-	repo, err := backup.Open(t.Context(), store)
+	repo, err := repository.Open(t.Context(), store)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -260,7 +261,7 @@ func TestUsageIsTold(t *testing.T) {
 			if err != nil || again.Usage != m.Usage {
 				t.Errorf("the manifest is read with %+v: %v", again.Usage, err)
 			}
-			watched, err := w.repo.Watch(b, w.clock).Look(t.Context())
+			watched, err := backup.Watch(w.repo, b, w.clock).Look(t.Context())
 			if err != nil || watched.Usage != m.Usage {
 				t.Errorf("a watcher says %+v: %v", watched.Usage, err)
 			}
@@ -383,7 +384,7 @@ func TestReadOnce(t *testing.T) {
 	plan := w.begin(m)
 	w.ledger = &ledger{store: w.store}
 	repo := w.ledger.open(t, "import")
-	repo.Also(backup.Twin{Name: "file:///twin", Open: func(context.Context) (object.Store, error) { return nil, errors.New("it is not needed") }})
+	repo.Also(repository.Twin{Name: "file:///twin", Open: func(context.Context) (object.Store, error) { return nil, errors.New("it is not needed") }})
 	if _, err := repo.RestorePlan(t.Context(), plan.Restore); err != nil {
 		t.Fatal(err)
 	}

@@ -12,12 +12,13 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/tablevault/tablevault/shared/object"
+	"github.com/tablevault/tablevault/shared/repository"
 	"github.com/tablevault/tablevault/shared/vault"
 )
 
 // Verifier proves backups and restores.
 type Verifier struct {
-	Repo *Repository
+	Repo *repository.Repository
 	// Tables is the instance of the table that is compared with; nil where
 	// nothing is compared.
 	Tables Tables
@@ -89,7 +90,7 @@ func (v *Verifier) Verify(ctx context.Context, run Run, req VerifyRequest) (*vau
 	if err != nil {
 		return nil, fmt.Errorf("verify backup %s of %s: %w", req.Backup.ID, req.Backup.Table, err)
 	}
-	proof.Usage = v.Repo.untold.take()
+	proof.Usage = v.Repo.TakeUsage()
 	return proof, nil
 }
 
@@ -112,7 +113,7 @@ func (v *Verifier) verify(ctx context.Context, run Run, req VerifyRequest) (*vau
 		}
 	}
 	if !held {
-		if err := v.Repo.unmarked(ctx, req.Backup); err != nil {
+		if err := v.Repo.Unmarked(ctx, req.Backup); err != nil {
 			return nil, err
 		}
 	}
@@ -154,8 +155,8 @@ func (v *Verifier) verify(ctx context.Context, run Run, req VerifyRequest) (*vau
 		proof.Notes = append(proof.Notes, fmt.Sprintf("the backup was read row by row from %s to %s and is no single instant's image",
 			manifest.Totals.First.UTC().Format(time.RFC3339), manifest.Totals.Latest.UTC().Format(time.RFC3339)))
 	}
-	proof.Notes = append(proof.Notes, replacedNotes(proof.Check.Replaced, v.Repo.replaced())...)
-	proof.Notes = append(proof.Notes, v.Repo.twinErrors()...)
+	proof.Notes = append(proof.Notes, repository.ReplacedNotes(proof.Check.Replaced, v.Repo.Replaced())...)
+	proof.Notes = append(proof.Notes, v.Repo.TwinErrors()...)
 	if n := proof.Check.SizeOnly; n > 0 {
 		proof.Notes = append(proof.Notes, fmt.Sprintf("of %d objects only the size was compared with the store: it keeps checksums of another kind than the recorded ones, and no record of a copy", n))
 	}
@@ -186,10 +187,10 @@ func (v *Verifier) compare(ctx context.Context, run Run, b vault.Backup, store o
 	if err != nil {
 		return nil, err
 	}
-	if err := v.Repo.unmarked(ctx, b); err != nil {
+	if err := v.Repo.Unmarked(ctx, b); err != nil {
 		return nil, err
 	}
-	other, err := Open(ctx, store)
+	other, err := repository.Open(ctx, store)
 	if err != nil {
 		return nil, err
 	}
@@ -228,7 +229,7 @@ type verification struct {
 
 func (w *verification) run(ctx context.Context, m *vault.Manifest) error {
 	plan, err := w.Repo.PlanOf(ctx, m)
-	if corrupt(err) {
+	if repository.Corrupt(err) {
 		// Without the plan's schema, no shard can be read.
 		w.check.Find(m.Plan.Name, err)
 		return nil
@@ -248,7 +249,7 @@ func (w *verification) run(ctx context.Context, m *vault.Manifest) error {
 	groups := make([]*vault.Group, 0, len(m.Groups))
 	for _, o := range m.Groups {
 		var g vault.Group
-		if err := w.Repo.readExact(ctx, o, &g); corrupt(err) {
+		if err := w.Repo.ReadExact(ctx, o, &g); repository.Corrupt(err) {
 			w.check.Find(o.Name, err)
 			continue
 		} else if err != nil {
@@ -296,7 +297,7 @@ func (w *verification) against(ctx context.Context) error {
 		memory = DefaultMemory
 	}
 	var err error
-	w.comparer, err = w.Repo.newComparer(ctx, &w.source, w.Tables, w.target.Table, memory/segmentsInFlight)
+	w.comparer, err = newComparer(ctx, w.Repo, &w.source, w.Tables, w.target.Table, memory/segmentsInFlight)
 	return err
 }
 
@@ -308,11 +309,11 @@ func (w *verification) segment(ctx context.Context, s *vault.SegmentLog) error {
 	}
 	var quarantined map[string]bool
 	if w.restore != nil && w.comparer != nil {
-		if quarantined, _, err = w.Repo.quarantined(ctx, vault.Restore{ID: w.restore.Restore}, log.segment.ID, &check); err != nil {
+		if quarantined, _, err = readQuarantine(ctx, w.Repo, vault.Restore{ID: w.restore.Restore}, log.segment.ID, &check); err != nil {
 			return err
 		}
 	}
-	if err := w.Repo.checkSegment(ctx, &w.source, log, w.req.Depth, w.comparer, quarantined, &check); err != nil {
+	if err := checkSegment(ctx, w.Repo, &w.source, log, w.req.Depth, w.comparer, quarantined, &check); err != nil {
 		return fmt.Errorf("segment %s: %w", log.segment.ID, err)
 	}
 	return w.found(check)
@@ -385,7 +386,7 @@ func (x *verifying) one(ctx context.Context, s vault.SegmentID, start int, claim
 		if comparing.Err() != nil && ctx.Err() == nil {
 			err = fmt.Errorf("the segment can't be compared in the function's time; give verify a longer timeout: %w", err)
 		}
-		return x.Repo.fail(ctx, x.restore.Verify(), s, x.reply.Start, x.run, permanent(err), fmt.Errorf("%s: %w", x.what(s), err))
+		return noteFailure(ctx, x.Repo, x.restore.Verify(), s, x.reply.Start, x.run, permanent(err), fmt.Errorf("%s: %w", x.what(s), err))
 	}
 	x.longest = max(x.longest, x.run.Now().Sub(began))
 	if !x.run.Stop.IsZero() {
@@ -396,7 +397,7 @@ func (x *verifying) one(ctx context.Context, s vault.SegmentID, start int, claim
 
 func (x *verifying) segment(ctx context.Context, s vault.SegmentID, start int, claimed bool) error {
 	found := vault.SegmentCheck{Segment: s}
-	_, err := x.Repo.read(ctx, x.restore.Check(s), &found)
+	_, err := x.Repo.Read(ctx, x.restore.Check(s), &found)
 	if err == nil {
 		x.add(found.Check)
 		return nil
@@ -411,7 +412,7 @@ func (x *verifying) segment(ctx context.Context, s vault.SegmentID, start int, c
 			return err
 		}
 	}
-	closed, err := x.Repo.closed(ctx, x.plan.Restore)
+	closed, err := x.Repo.Closed(ctx, x.plan.Restore)
 	if err != nil || closed != nil {
 		x.reply.Closed, x.worker.over = closed != nil, closed != nil
 		return err
@@ -422,25 +423,25 @@ func (x *verifying) segment(ctx context.Context, s vault.SegmentID, start int, c
 	}
 	source := x.logs.source
 	found = vault.SegmentCheck{Segment: s}
-	quarantined, loading, err := x.Repo.quarantined(ctx, x.restore, s, &found.Check)
+	quarantined, loading, err := readQuarantine(ctx, x.Repo, x.restore, s, &found.Check)
 	if err != nil {
 		return err
 	}
 	found.Usage = loading
 	if x.comparer == nil {
-		if x.comparer, err = x.Repo.newComparer(ctx, source, x.Tables, x.plan.Target.Table, x.Memory); err != nil {
+		if x.comparer, err = newComparer(ctx, x.Repo, source, x.Tables, x.plan.Target.Table, x.Memory); err != nil {
 			return err
 		}
 	}
-	if err := x.Repo.checkSegment(ctx, source, log, DepthRows, x.comparer, quarantined, &found.Check); err != nil {
+	if err := checkSegment(ctx, x.Repo, source, log, DepthRows, x.comparer, quarantined, &found.Check); err != nil {
 		return err
 	}
 	// Among what was read elsewhere are documents too. The comparison has proved
 	// what was read: where it is gone from here, it is put back.
-	x.Repo.heal(ctx, source.backup)
+	x.Repo.Heal(ctx, source.backup)
 	found.Check.Replaced = nil
 	found.Check.Replace(x.untold())
-	if _, err := x.Repo.tell(ctx, x.restore.Check(s), &found, &found.Usage); err != nil {
+	if _, err := x.Repo.Tell(ctx, x.restore.Check(s), &found, &found.Usage); err != nil {
 		return err
 	}
 	x.add(found.Check)
@@ -456,7 +457,7 @@ func (x *verifying) add(check vault.Check) {
 // untold are the objects that were read elsewhere and stand in no check of this
 // invocation's.
 func (x *verifying) untold() (found []vault.Finding) {
-	for _, f := range x.Repo.replaced() {
+	for _, f := range x.Repo.Replaced() {
 		if !x.told[f.Object] {
 			x.told[f.Object] = true
 			found = append(found, f)
@@ -468,9 +469,9 @@ func (x *verifying) untold() (found []vault.Finding) {
 // quarantined are the keys of the rows of a segment that the service refused, as
 // the log of its loading tells, and what that asked of the store. Those in an
 // object that can't be read are not among them.
-func (r *Repository) quarantined(ctx context.Context, restore vault.Restore, s vault.SegmentID, check *vault.Check) (keys map[string]bool, loading vault.Usage, err error) {
+func readQuarantine(ctx context.Context, r *repository.Repository, restore vault.Restore, s vault.SegmentID, check *vault.Check) (keys map[string]bool, loading vault.Usage, err error) {
 	keys = map[string]bool{}
-	for entry, err := range r.loading(ctx, restore, s, 0) {
+	for entry, err := range r.Loading(ctx, restore, s, 0) {
 		if err != nil {
 			return nil, loading, err
 		}
@@ -479,7 +480,7 @@ func (r *Repository) quarantined(ctx context.Context, restore vault.Restore, s v
 			continue
 		}
 		var q vault.Quarantine
-		if err := r.readExact(ctx, *entry.Quarantine, &q); corrupt(err) {
+		if err := r.ReadExact(ctx, *entry.Quarantine, &q); repository.Corrupt(err) {
 			check.Find(entry.Quarantine.Name, err)
 			continue
 		} else if err != nil {
@@ -494,7 +495,7 @@ func (r *Repository) quarantined(ctx context.Context, restore vault.Restore, s v
 
 // checkSegment verifies one segment at a depth. What is damaged here and not in
 // a twin is verified there.
-func (r *Repository) checkSegment(ctx context.Context, source *restoreSource, log *segmentLog, depth string,
+func checkSegment(ctx context.Context, r *repository.Repository, source *restoreSource, log *segmentLog, depth string,
 	compare *comparer, quarantined map[string]bool, check *vault.Check) error {
 	corrupted := check.Corrupted
 	var names []string
@@ -508,9 +509,9 @@ func (r *Repository) checkSegment(ctx context.Context, source *restoreSource, lo
 			objects[o.Name] = o
 			check.Objects++
 			check.Bytes += o.Bytes
-			sizeOnly, err := r.standingSomewhere(ctx, o)
+			sizeOnly, err := r.StandingSomewhere(ctx, o)
 			switch {
-			case corrupt(err):
+			case repository.Corrupt(err):
 				check.Find(o.Name, err)
 			case err != nil:
 				return err
@@ -525,54 +526,42 @@ func (r *Repository) checkSegment(ctx context.Context, source *restoreSource, lo
 		depth = DepthRead
 	}
 	for {
-		since, found := r.turns(), *check
-		if err := r.readAt(ctx, source, log, depth, compare, quarantined, &found); err != nil {
+		since, found := r.Turns(), *check
+		if err := readAt(ctx, r, source, log, depth, compare, quarantined, &found); err != nil {
 			return err
 		}
 		again := false
 		for _, f := range found.Findings[min(len(check.Findings), len(found.Findings)):] {
 			if o, ok := objects[f.Object]; ok {
-				again = r.turn(ctx, o, since, errors.New(f.Reason)) || again
+				again = r.Turn(ctx, o, since, errors.New(f.Reason)) || again
 			}
 		}
 		if again {
 			continue
 		}
-		found.Replace(r.replaced(names...))
+		found.Replace(r.Replaced(names...))
 		*check = found
 		return nil
 	}
 }
 
 // readAt reads a segment, or compares it, as far as depth asks for that.
-func (r *Repository) readAt(ctx context.Context, source *restoreSource, log *segmentLog, depth string,
+func readAt(ctx context.Context, r *repository.Repository, source *restoreSource, log *segmentLog, depth string,
 	compare *comparer, quarantined map[string]bool, check *vault.Check) error {
 	switch depth {
 	case DepthRead:
-		sum, err := r.readSegment(ctx, source, log, check, nil)
+		sum, err := readSegment(ctx, r, source, log, check, nil)
 		check.Rows += sum.n
 		check.Digest.Add(sum.digest)
 		return err
 	case DepthRows:
 		err := compare.segment(ctx, log, quarantined, check)
-		var bad *badObject
+		var bad *repository.BadObject
 		if errors.As(err, &bad) {
-			check.Find(bad.object.Name, bad.err)
+			check.Find(bad.Object.Name, bad.Err)
 			return nil
 		}
 		return err
 	}
 	return nil
-}
-
-// standingSomewhere asks the stores, one after the other, until one holds an
-// object as it was written.
-func (r *Repository) standingSomewhere(ctx context.Context, o vault.Object) (sizeOnly bool, err error) {
-	for {
-		since := r.turns()
-		sizeOnly, err = r.standing(ctx, r.from(o.Name), o)
-		if err == nil || !r.elsewhere(ctx, o, since, err) {
-			return sizeOnly, err
-		}
-	}
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/tablevault/tablevault/shared/object"
 	"github.com/tablevault/tablevault/shared/object/mem"
 	"github.com/tablevault/tablevault/shared/plainbuffer"
+	"github.com/tablevault/tablevault/shared/repository"
 	"github.com/tablevault/tablevault/shared/table"
 	"github.com/tablevault/tablevault/shared/vault"
 )
@@ -111,7 +112,7 @@ func TestVerifyFindsWhatTheStoreDoesNotShow(t *testing.T) {
 	whole := w.repo
 	for _, o := range w.parts(m) {
 		for name, bend := range bends {
-			repo, err := backup.Open(t.Context(), &bent{w.store, o.Name, bend})
+			repo, err := repository.Open(t.Context(), &bent{w.store, o.Name, bend})
 			if err != nil {
 				t.Fatal(err)
 			}

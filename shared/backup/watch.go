@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/tablevault/tablevault/shared/repository"
 	"github.com/tablevault/tablevault/shared/vault"
 )
 
@@ -21,7 +22,7 @@ import (
 // since they never change: a look costs a planner's, and a read for each part and
 // roll-up that is new.
 type Watcher struct {
-	repo   *Repository
+	repo   *repository.Repository
 	backup vault.Backup
 	now    func() time.Time
 
@@ -69,7 +70,7 @@ type Watched struct {
 }
 
 // Watch returns a watcher of a backup.
-func (r *Repository) Watch(b vault.Backup, now func() time.Time) *Watcher {
+func Watch(r *repository.Repository, b vault.Backup, now func() time.Time) *Watcher {
 	return &Watcher{repo: r, backup: b, now: now, slots: map[string]counted{}, groups: map[int]counted{}}
 }
 
@@ -136,7 +137,7 @@ func (w *Watcher) stored(ctx context.Context, rolled map[int]bool) (counted, err
 		case rolled[g]:
 			reads.Go(func() error {
 				var group vault.Group
-				if _, err := w.repo.read(rctx, w.backup.Group(g), &group); err != nil {
+				if _, err := w.repo.Read(rctx, w.backup.Group(g), &group); err != nil {
 					return err
 				}
 				mu.Lock()
@@ -168,7 +169,7 @@ func (w *Watcher) stored(ctx context.Context, rolled map[int]bool) (counted, err
 
 // group reads the slots of a group that are new.
 func (w *Watcher) group(ctx context.Context, g int, reads *errgroup.Group, mu *sync.Mutex) error {
-	for n, err := range w.repo.inGroup(ctx, string(w.backup.Log())+"slots/", g) {
+	for n, err := range inGroup(ctx, w.repo, string(w.backup.Log())+"slots/", g) {
 		if err != nil {
 			return err
 		}
@@ -180,7 +181,7 @@ func (w *Watcher) group(ctx context.Context, g int, reads *errgroup.Group, mu *s
 		}
 		reads.Go(func() error {
 			var slot vault.Slot
-			if _, err := w.repo.read(ctx, n.Name, &slot); err != nil {
+			if _, err := w.repo.Read(ctx, n.Name, &slot); err != nil {
 				return err
 			}
 			p := counted{group: g, usage: slot.Usage}

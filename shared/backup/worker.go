@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 
+	"github.com/tablevault/tablevault/shared/repository"
 	"github.com/tablevault/tablevault/shared/vault"
 )
 
@@ -14,7 +15,7 @@ import (
 // for as long as there is time. So as many work as were dispatched, until nothing
 // is left.
 type worker struct {
-	repo *Repository
+	repo *repository.Repository
 	log  vault.Log // of starts
 	run  *Run
 	// planned are the segments of a group of the plan that hold work, groups is how
@@ -58,23 +59,23 @@ type begun struct {
 // does not, since the note may be its own.
 func (w *worker) begin(ctx context.Context, s vault.SegmentID, start, slots int) (b begun, err error) {
 	b.start = start
-	if b.idle, err = w.repo.idle(ctx, w.log, s, start, slots); err != nil {
+	if b.idle, err = idleStarts(ctx, w.repo, w.log, s, start, slots); err != nil {
 		return b, err
 	}
 	n := vault.Note{Segment: s, Start: start, Slot: slots, Idle: b.idle}
 	if b.idle >= maxIdle {
 		n.Idle = 0 // whoever has it started nevertheless gives it as many tries
 	}
-	mine, err := w.repo.claim(ctx, w.log, n, *w.run)
+	mine, err := claimStart(ctx, w.repo, w.log, n, *w.run)
 	if err == nil && !mine && w.run.Retry == 0 {
-		b.superseded, err = w.repo.atWork(ctx, w.log, s, start, *w.run)
+		b.superseded, err = atWork(ctx, w.repo, w.log, s, start, *w.run)
 	}
 	if err != nil || b.superseded {
 		return b, err
 	}
 	if !mine {
 		n.Start++
-		if n.Start, err = w.repo.begin(ctx, w.log, n, *w.run); err != nil {
+		if n.Start, err = beginStart(ctx, w.repo, w.log, n, *w.run); err != nil {
 			return b, err
 		}
 	}
@@ -149,7 +150,7 @@ func (w *worker) pick(ctx context.Context, last vault.SegmentID) (vault.SegmentI
 			continue
 		}
 		looks++
-		starts, err := w.repo.notes(ctx, string(w.log)+"starts/", g)
+		starts, err := countNotes(ctx, w.repo, string(w.log)+"starts/", g)
 		if err != nil {
 			return "", err
 		}
@@ -170,7 +171,7 @@ func (w *worker) pick(ctx context.Context, last vault.SegmentID) (vault.SegmentI
 				}
 				return "", w.submit(ctx, s, 0)
 			}
-			mine, err := w.repo.claim(ctx, w.log, vault.Note{Segment: s}, *w.run)
+			mine, err := claimStart(ctx, w.repo, w.log, vault.Note{Segment: s}, *w.run)
 			if err != nil {
 				return "", err
 			}

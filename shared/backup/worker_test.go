@@ -8,6 +8,7 @@ import (
 	"github.com/tablevault/tablevault/shared/backup"
 	"github.com/tablevault/tablevault/shared/backup/backuptest"
 	"github.com/tablevault/tablevault/shared/object/objectmeter"
+	"github.com/tablevault/tablevault/shared/repository"
 	"github.com/tablevault/tablevault/shared/vault"
 )
 
@@ -55,7 +56,7 @@ func TestImportersGoOn(t *testing.T) {
 	plan := w.begin(m)
 	meter := objectmeter.New(w.store)
 	var err error
-	if w.repo, err = backup.Open(t.Context(), meter); err != nil {
+	if w.repo, err = repository.Open(t.Context(), meter); err != nil {
 		t.Fatal(err)
 	}
 	w.workers = workers

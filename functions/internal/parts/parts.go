@@ -20,6 +20,7 @@ import (
 	"github.com/tablevault/tablevault/shared/object/address"
 	"github.com/tablevault/tablevault/shared/object/objectmeter"
 	"github.com/tablevault/tablevault/shared/policy"
+	"github.com/tablevault/tablevault/shared/repository"
 	"github.com/tablevault/tablevault/shared/tablestore"
 	"github.com/tablevault/tablevault/shared/vault"
 )
@@ -44,19 +45,19 @@ func open(ctx context.Context, inv *function.Invocation, vault, counted string) 
 }
 
 // Repository opens the vault. What the invocation asks of its store stands in the records that it writes.
-func Repository(ctx context.Context, inv *function.Invocation) (*backup.Repository, error) {
-	return repository(ctx, inv, backup.Open)
+func Repository(ctx context.Context, inv *function.Invocation) (*repository.Repository, error) {
+	return openWith(ctx, inv, repository.Open)
 }
 
 // NewRepository opens the vault as Repository does, and makes it if there is none.
-func NewRepository(ctx context.Context, inv *function.Invocation) (*backup.Repository, error) {
-	return repository(ctx, inv, func(ctx context.Context, store object.Store) (*backup.Repository, error) {
-		return backup.Init(ctx, store, time.Now())
+func NewRepository(ctx context.Context, inv *function.Invocation) (*repository.Repository, error) {
+	return openWith(ctx, inv, func(ctx context.Context, store object.Store) (*repository.Repository, error) {
+		return repository.Init(ctx, store, time.Now())
 	})
 }
 
-func repository(ctx context.Context, inv *function.Invocation,
-	openIn func(context.Context, object.Store) (*backup.Repository, error)) (*backup.Repository, error) {
+func openWith(ctx context.Context, inv *function.Invocation,
+	openIn func(context.Context, object.Store) (*repository.Repository, error)) (*repository.Repository, error) {
 	store, meter, err := open(ctx, inv, inv.Env.Vault, function.KeyStore)
 	if err != nil {
 		return nil, err
@@ -70,15 +71,15 @@ func repository(ctx context.Context, inv *function.Invocation,
 }
 
 // Also has a repository read from further vaults what is damaged in its own. They are opened when that is needed.
-func Also(inv *function.Invocation, repo *backup.Repository, addresses []string) {
+func Also(inv *function.Invocation, repo *repository.Repository, addresses []string) {
 	repo.Also(Twins(inv, addresses)...)
 }
 
 // Twins are further vaults at addresses.
-func Twins(inv *function.Invocation, addresses []string) []backup.Twin {
-	twins := make([]backup.Twin, len(addresses))
+func Twins(inv *function.Invocation, addresses []string) []repository.Twin {
+	twins := make([]repository.Twin, len(addresses))
 	for i, a := range addresses {
-		twins[i] = backup.Twin{Name: a, Open: func(ctx context.Context) (object.Store, error) {
+		twins[i] = repository.Twin{Name: a, Open: func(ctx context.Context) (object.Store, error) {
 			store, _, err := open(ctx, inv, a, function.KeyFurther)
 			return store, err
 		}}

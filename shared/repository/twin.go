@@ -1,4 +1,4 @@
-package backup
+package repository
 
 import (
 	"context"
@@ -77,12 +77,16 @@ type turn struct {
 func (r *Repository) Also(all ...Twin) {
 	r.twins.all, r.twins.turned = nil, nil
 	for _, t := range all {
-		r.twins.all = append(r.twins.all, &twin{Twin: t})
+		r.Add(t)
 	}
 }
 
-// from is the store that an object is read from.
-func (r *Repository) from(name string) object.Store {
+// Add names a further vault, which is read from after those that were named
+// before.
+func (r *Repository) Add(t Twin) { r.twins.all = append(r.twins.all, &twin{Twin: t}) }
+
+// StoreOf is the store that an object is read from.
+func (r *Repository) StoreOf(name string) object.Store {
 	r.twins.mu.Lock()
 	defer r.twins.mu.Unlock()
 	if t := r.twins.turned[name]; t != nil {
@@ -91,18 +95,18 @@ func (r *Repository) from(name string) object.Store {
 	return r.store
 }
 
-// turns is how often the repository has turned to a twin; a reader takes it
+// Turns is how often the repository has turned to a twin; a reader takes it
 // before it reads.
-func (r *Repository) turns() int {
+func (r *Repository) Turns() int {
 	r.twins.mu.Lock()
 	defer r.twins.mu.Unlock()
 	return r.twins.count
 }
 
-// turn has an object that is not as it was written read from the next twin that
+// Turn has an object that is not as it was written read from the next twin that
 // can be opened, and reports whether there is one. If someone else has turned
 // from it since the reader took its count, it is read as it stands.
-func (r *Repository) turn(ctx context.Context, o vault.Object, since int, why error) bool {
+func (r *Repository) Turn(ctx context.Context, o vault.Object, since int, why error) bool {
 	at := 0
 	for {
 		r.twins.mu.Lock()
@@ -148,14 +152,14 @@ func (r *Repository) turn(ctx context.Context, o vault.Object, since int, why er
 // reports whether there is one: if it is not as it was written, or if it was in
 // a twin that it could not be read.
 func (r *Repository) elsewhere(ctx context.Context, o vault.Object, since int, err error) bool {
-	if err == nil || ctx.Err() != nil || !corrupt(err) && r.from(o.Name) == r.store {
+	if err == nil || ctx.Err() != nil || !Corrupt(err) && r.StoreOf(o.Name) == r.store {
 		return false
 	}
-	return r.turn(ctx, o, since, err)
+	return r.Turn(ctx, o, since, err)
 }
 
-// twinErrors say which twins could not be opened.
-func (r *Repository) twinErrors() (notes []string) {
+// TwinErrors say which twins could not be opened.
+func (r *Repository) TwinErrors() (notes []string) {
 	for _, t := range r.twins.all {
 		t.opening.Lock()
 		if t.err != nil {
@@ -166,8 +170,8 @@ func (r *Repository) twinErrors() (notes []string) {
 	return notes
 }
 
-// replaced are the objects that were read from a twin, of all or of the named.
-func (r *Repository) replaced(names ...string) []vault.Finding {
+// Replaced are the objects that were read from a twin, of all or of the named.
+func (r *Repository) Replaced(names ...string) []vault.Finding {
 	r.twins.mu.Lock()
 	defer r.twins.mu.Unlock()
 	var found []vault.Finding
@@ -180,14 +184,14 @@ func (r *Repository) replaced(names ...string) []vault.Finding {
 	return found
 }
 
-// heal makes what is gone from a backup in this vault, and was read from a twin,
+// Heal makes what is gone from a backup in this vault, and was read from a twin,
 // anew under its name, with the bytes that its record tells. What is damaged
 // stays as it is, since nothing in a vault is ever written over; and a backup
 // whose manifest is gone is none of this vault's any more. What became of each
 // object stands in its finding; that one can't be healed is no error, since it
 // was read all the same.
-func (r *Repository) heal(ctx context.Context, b vault.Backup) {
-	if r.turns() == 0 {
+func (r *Repository) Heal(ctx context.Context, b vault.Backup) {
+	if r.Turns() == 0 {
 		return
 	}
 	_, err := object.Stat(ctx, r.store, b.Manifest())
@@ -210,7 +214,7 @@ func (r *Repository) heal(ctx context.Context, b vault.Backup) {
 			said = "; not made anew here, where the backup has no manifest"
 		case errors.Is(err, fs.ErrNotExist):
 			said = "; made anew here"
-			_, err := r.stream(ctx, t.object, r.store, nil)
+			_, err := r.Stream(ctx, t.object, r.store, nil)
 			if err != nil && !errors.Is(err, fs.ErrExist) {
 				said = fmt.Sprintf("; making it anew here failed: %v", err)
 			}
@@ -226,8 +230,8 @@ func (r *Repository) heal(ctx context.Context, b vault.Backup) {
 // maxReplacedNotes is how many objects the notes of a proof name.
 const maxReplacedNotes = 10
 
-// replacedNotes say which objects were read from a twin.
-func replacedNotes(all ...[]vault.Finding) (notes []string) {
+// ReplacedNotes say which objects were read from a twin.
+func ReplacedNotes(all ...[]vault.Finding) (notes []string) {
 	seen := map[string]bool{}
 	for _, f := range slices.Concat(all...) {
 		if seen[f.Object] {
@@ -244,8 +248,8 @@ func replacedNotes(all ...[]vault.Finding) (notes []string) {
 	return notes
 }
 
-// sameKind says whether two checksums are of the same kind.
-func sameKind(a, b string) bool {
+// SameKind says whether two checksums are of the same kind.
+func SameKind(a, b string) bool {
 	kind, _, ok := strings.Cut(a, ":")
 	other, _, too := strings.Cut(b, ":")
 	return ok && too && kind == other
@@ -263,47 +267,46 @@ func (r *Repository) copiedChecksum(ctx context.Context, store object.Store, o v
 	copied, known := r.twins.copied, r.twins.copiedName == key
 	r.twins.mu.Unlock()
 	if !known {
-		other := &Repository{store: store, encryption: r.encryption}
-		records, err := other.copied(ctx, b, s.Group())
+		records, err := r.In(store).Copied(ctx, b, s.Group())
 		if err != nil {
 			return "", err
 		}
-		copied = records.checksums
+		copied = records.Checksums
 		r.twins.mu.Lock()
 		r.twins.copied, r.twins.copiedName = copied, key
 		r.twins.mu.Unlock()
 	}
-	return copied[identity(o)], nil
+	return copied[Identity(o)], nil
 }
 
-// identity is what tells the content of an object under its name from others.
-func identity(o vault.Object) string { return o.Name + " " + o.SHA256 }
+// Identity is what tells the content of an object under its name from others.
+func Identity(o vault.Object) string { return o.Name + " " + o.SHA256 }
 
-// copiedGroup is what the records of a group in a vault with copies say.
-type copiedGroup struct {
-	checksums map[string]string // by identity
-	records   int
-	whole     bool
+// CopiedGroup is what the records of a group in a vault with copies say.
+type CopiedGroup struct {
+	Checksums map[string]string // by identity
+	Records   int
+	Whole     bool
 }
 
-// copied reads the records of a group that was copied into this vault. One that
+// Copied reads the records of a group that was copied into this vault. One that
 // is damaged is as if it had never been written: what it told is asked again.
-func (r *Repository) copied(ctx context.Context, b vault.Backup, group int) (copiedGroup, error) {
-	g := copiedGroup{checksums: map[string]string{}}
+func (r *Repository) Copied(ctx context.Context, b vault.Backup, group int) (CopiedGroup, error) {
+	g := CopiedGroup{Checksums: map[string]string{}}
 	for {
 		var c vault.Copied
-		_, err := r.read(ctx, b.Copied(group, g.records), &c)
+		_, err := r.Read(ctx, b.Copied(group, g.Records), &c)
 		switch {
 		case errors.Is(err, fs.ErrNotExist):
 			return g, nil
-		case err != nil && !corrupt(err):
+		case err != nil && !Corrupt(err):
 			return g, err
-		case err == nil && c.Backup == b.ID && c.Table == b.Table && c.Group == group && c.Record == g.records:
+		case err == nil && c.Backup == b.ID && c.Table == b.Table && c.Group == group && c.Record == g.Records:
 			for _, o := range c.Objects {
-				g.checksums[identity(o)] = o.Checksum
+				g.Checksums[Identity(o)] = o.Checksum
 			}
-			g.whole = g.whole || c.Last
+			g.Whole = g.Whole || c.Last
 		}
-		g.records++
+		g.Records++
 	}
 }

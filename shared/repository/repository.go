@@ -1,4 +1,8 @@
-package backup
+// Package repository is a vault in a store: which backups and restores there are,
+// and their documents and objects, read with what tells that they are as they
+// were written, from further vaults where they are not, and written under names
+// that one writer wins.
+package repository
 
 import (
 	"bytes"
@@ -19,9 +23,9 @@ import (
 	"github.com/tablevault/tablevault/shared/vault"
 )
 
-// maxDocument bounds what is read as a document: a plan of a hundred thousand
+// MaxDocument bounds what is read as a document: a plan of a hundred thousand
 // ranges is 30 MB.
-const maxDocument = 256 << 20
+const MaxDocument = 256 << 20
 
 // Repository is a vault in a store.
 type Repository struct {
@@ -45,10 +49,15 @@ func in(store object.Store) *Repository {
 	return &Repository{store: store, encryption: vault.Encryption{Mode: "none"}}
 }
 
+// In is the same vault as it stands in another store, without its twins.
+func (r *Repository) In(store object.Store) *Repository {
+	return &Repository{store: store, encryption: r.encryption}
+}
+
 // Open opens the vault in a store.
 func Open(ctx context.Context, store object.Store) (*Repository, error) {
 	r := in(store)
-	_, err := r.read(ctx, vault.HeaderName, &r.Header)
+	_, err := r.Read(ctx, vault.HeaderName, &r.Header)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("there is no vault here (%s is missing): the first backup makes one: %w", vault.HeaderName, err)
 	}
@@ -74,7 +83,7 @@ func Init(ctx context.Context, store object.Store, now time.Time) (*Repository, 
 		Seed:    vault.Seed(binary.BigEndian.Uint64(b[16:])),
 		Signers: []string{},
 	}
-	if _, err := r.decide(ctx, vault.HeaderName, &r.Header); err != nil {
+	if _, err := r.Decide(ctx, vault.HeaderName, &r.Header); err != nil {
 		return nil, fmt.Errorf("make the vault: %w", err)
 	}
 	return r, nil
@@ -106,6 +115,10 @@ func (u *untold) take() vault.Usage {
 	return since
 }
 
+// TakeUsage returns what was asked of the store and stands in no record, and
+// counts it as told.
+func (r *Repository) TakeUsage() vault.Usage { return r.untold.take() }
+
 // giveBack takes back what was to be told and has not been.
 func (u *untold) giveBack(since vault.Usage) {
 	u.mu.Lock()
@@ -113,21 +126,21 @@ func (u *untold) giveBack(since vault.Usage) {
 	u.told = u.told.Sub(since)
 }
 
-// tell decides as decide does a document that tells, in usage, of what was asked
+// Tell decides as Decide does a document that tells, in usage, of what was asked
 // of the store up to here and is untold. If another's stands, or none, it stays
 // untold.
-func (r *Repository) tell(ctx context.Context, name string, d vault.Document, usage *vault.Usage) (mine bool, err error) {
+func (r *Repository) Tell(ctx context.Context, name string, d vault.Document, usage *vault.Usage) (mine bool, err error) {
 	since := r.untold.take()
 	usage.Add(since)
-	if mine, err = r.decide(ctx, name, d); !mine {
+	if mine, err = r.Decide(ctx, name, d); !mine {
 		r.untold.giveBack(since)
 	}
 	return mine, err
 }
 
-// read reads a document and returns the object that it stands in.
-func (r *Repository) read(ctx context.Context, name string, d vault.Document) (vault.Object, error) {
-	data, err := object.ReadAll(ctx, r.from(name), name, maxDocument)
+// Read reads a document and returns the object that it stands in.
+func (r *Repository) Read(ctx context.Context, name string, d vault.Document) (vault.Object, error) {
+	data, err := object.ReadAll(ctx, r.StoreOf(name), name, MaxDocument)
 	if err != nil {
 		return vault.Object{}, fmt.Errorf("read %s: %w", name, err)
 	}
@@ -137,9 +150,14 @@ func (r *Repository) read(ctx context.Context, name string, d vault.Document) (v
 	return objectOf(name, data), nil
 }
 
-// readExact reads a document that another one names, and compares its hash.
-func (r *Repository) readExact(ctx context.Context, o vault.Object, d vault.Document) error {
-	data, err := r.bytesOf(ctx, o)
+// Decode decodes a document from the bytes of an object.
+func (r *Repository) Decode(data []byte, d vault.Document) error {
+	return r.encryption.Unmarshal(data, d)
+}
+
+// ReadExact reads a document that another one names, and compares its hash.
+func (r *Repository) ReadExact(ctx context.Context, o vault.Object, d vault.Document) error {
+	data, err := r.ReadBytes(ctx, o)
 	if err != nil {
 		return err
 	}
@@ -149,11 +167,11 @@ func (r *Repository) readExact(ctx context.Context, o vault.Object, d vault.Docu
 	return nil
 }
 
-// bytesOf reads an object that a document names, and compares its hash.
-func (r *Repository) bytesOf(ctx context.Context, o vault.Object) ([]byte, error) {
+// ReadBytes reads an object that a document names, and compares its hash.
+func (r *Repository) ReadBytes(ctx context.Context, o vault.Object) ([]byte, error) {
 	for {
-		since := r.turns()
-		data, err := object.ReadAll(ctx, r.from(o.Name), o.Name, maxDocument)
+		since := r.Turns()
+		data, err := object.ReadAll(ctx, r.StoreOf(o.Name), o.Name, MaxDocument)
 		if err != nil {
 			err = fmt.Errorf("read %s: %w", o.Name, err)
 		} else if got := objectOf(o.Name, data); got.SHA256 != o.SHA256 {
@@ -173,14 +191,14 @@ func objectOf(name string, data []byte) vault.Object {
 	return vault.Object{Name: name, Bytes: int64(len(data)), SHA256: hex.EncodeToString(sum[:])}
 }
 
-// decide writes a document under a name that one writer wins, and reads into
+// Decide writes a document under a name that one writer wins, and reads into
 // it what stands there in the end. mine says whether it is what was given.
-func (r *Repository) decide(ctx context.Context, name string, d vault.Document) (mine bool, err error) {
+func (r *Repository) Decide(ctx context.Context, name string, d vault.Document) (mine bool, err error) {
 	data, err := r.encryption.Marshal(d)
 	if err != nil {
 		return false, fmt.Errorf("write %s: %w", name, err)
 	}
-	standing, mine, err := object.Decide(ctx, r.store, name, data, maxDocument)
+	standing, mine, err := object.Decide(ctx, r.store, name, data, MaxDocument)
 	if err != nil {
 		return false, fmt.Errorf("write %s: %w", name, err)
 	}
@@ -197,8 +215,8 @@ func empty(d vault.Document) vault.Document {
 	return d
 }
 
-// mark creates an empty object; that it exists is all it says.
-func (r *Repository) mark(ctx context.Context, name string) error {
+// Mark creates an empty object; that it exists is all it says.
+func (r *Repository) Mark(ctx context.Context, name string) error {
 	_, _, err := object.Decide(ctx, r.store, name, nil, 1)
 	if err != nil {
 		return fmt.Errorf("mark %s: %w", name, err)
@@ -206,7 +224,8 @@ func (r *Repository) mark(ctx context.Context, name string) error {
 	return nil
 }
 
-func (r *Repository) exists(ctx context.Context, name string) (bool, error) {
+// Exists says whether there is an object of a name in the vault's own store.
+func (r *Repository) Exists(ctx context.Context, name string) (bool, error) {
 	_, err := object.Stat(ctx, r.store, name)
 	if errors.Is(err, fs.ErrNotExist) {
 		return false, nil
@@ -214,8 +233,8 @@ func (r *Repository) exists(ctx context.Context, name string) (bool, error) {
 	return err == nil, err
 }
 
-// create writes a document under a name that nobody else writes.
-func (r *Repository) create(ctx context.Context, name string, d vault.Document) (vault.Object, error) {
+// Create writes a document under a name that nobody else writes.
+func (r *Repository) Create(ctx context.Context, name string, d vault.Document) (vault.Object, error) {
 	data, err := r.encryption.Marshal(d)
 	if err != nil {
 		return vault.Object{}, fmt.Errorf("write %s: %w", name, err)
@@ -232,9 +251,12 @@ func (r *Repository) create(ctx context.Context, name string, d vault.Document) 
 	return o, nil
 }
 
-// randomName is unlike every other, whoever makes it.
-func randomName() string {
+// RandomName is unlike every other, whoever makes it.
+func RandomName() string {
 	var b [12]byte
 	rand.Read(b[:])
 	return hex.EncodeToString(b[:])
 }
+
+// StatsInFlight is how many objects the store is asked about at a time.
+const StatsInFlight = 16

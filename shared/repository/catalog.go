@@ -1,4 +1,4 @@
-package backup
+package repository
 
 import (
 	"context"
@@ -45,8 +45,8 @@ func (r *Repository) Manifests(ctx context.Context, t *vault.TableID) iter.Seq2[
 func (r *Repository) Manifest(ctx context.Context, b vault.Backup) (*vault.Manifest, vault.Object, error) {
 	for {
 		var m vault.Manifest
-		since := r.turns()
-		o, err := r.read(ctx, b.Manifest(), &m)
+		since := r.Turns()
+		o, err := r.Read(ctx, b.Manifest(), &m)
 		if err == nil && (m.Backup != b.ID || m.Table != b.Table) {
 			err = fmt.Errorf("read %s: %w: it is of backup %s of %s", b.Manifest(), vault.ErrCorrupt, m.Backup, m.Table.Path())
 		}
@@ -54,7 +54,7 @@ func (r *Repository) Manifest(ctx context.Context, b vault.Backup) (*vault.Manif
 			err = namesItsOwn(b, &m)
 		}
 		if err == nil && len(r.twins.all) > 0 {
-			err = r.asCopied(ctx, b, o)
+			err = r.AsCopied(ctx, b, o)
 		}
 		if err == nil {
 			return &m, o, nil
@@ -81,17 +81,17 @@ func namesItsOwn(b vault.Backup, m *vault.Manifest) error {
 	return nil
 }
 
-// asCopied holds a manifest against the notes about copies, which are all that
+// AsCopied holds a manifest against the notes about copies, which are all that
 // tells its hash: nothing else names a manifest. Who may not read the notes does
 // without. They are read once: what they say of a manifest does not change.
-func (r *Repository) asCopied(ctx context.Context, b vault.Backup, o vault.Object) error {
+func (r *Repository) AsCopied(ctx context.Context, b vault.Backup, o vault.Object) error {
 	r.twins.mu.Lock()
 	notes, known := r.twins.notes[b]
 	r.twins.mu.Unlock()
 	if !known {
 		var err error
 		notes, err = r.Copies(ctx, b)
-		if err != nil && !corrupt(err) && !errors.Is(err, fs.ErrPermission) {
+		if err != nil && !Corrupt(err) && !errors.Is(err, fs.ErrPermission) {
 			return err
 		}
 		r.twins.mu.Lock()
@@ -115,7 +115,7 @@ func (r *Repository) PlanOf(ctx context.Context, m *vault.Manifest) (*vault.Plan
 		return nil, fmt.Errorf("backup %s is %s: it has no rows to restore", m.Backup, m.State)
 	}
 	var p vault.Plan
-	if err := r.readExact(ctx, *m.Plan, &p); err != nil {
+	if err := r.ReadExact(ctx, *m.Plan, &p); err != nil {
 		return nil, err
 	}
 	return &p, nil
@@ -126,7 +126,7 @@ func (r *Repository) Groups(ctx context.Context, m *vault.Manifest) iter.Seq2[*v
 	return func(yield func(*vault.Group, error) bool) {
 		for _, o := range m.Groups {
 			var g vault.Group
-			err := r.readExact(ctx, o, &g)
+			err := r.ReadExact(ctx, o, &g)
 			if !yield(&g, err) || err != nil {
 				return
 			}
@@ -199,7 +199,7 @@ func (r *Repository) Latest(ctx context.Context, t vault.TableID, at time.Time) 
 		case m.State != vault.Sealed || !at.IsZero() && m.RecoveryPoint().After(at):
 			continue
 		}
-		err = r.unmarked(ctx, b)
+		err = r.Unmarked(ctx, b)
 		if err == nil {
 			return m, nil
 		}
@@ -299,7 +299,7 @@ func (r *Repository) Open(ctx context.Context, t *vault.TableID) iter.Seq2[vault
 // Plan reads the plan of a backup that is not sealed yet.
 func (r *Repository) Plan(ctx context.Context, b vault.Backup) (*vault.Plan, vault.Object, error) {
 	var p vault.Plan
-	o, err := r.read(ctx, b.Plan(), &p)
+	o, err := r.Read(ctx, b.Plan(), &p)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, o, fmt.Errorf("backup %s of %s has no plan: %w", b.ID, b.Table, err)
 	}
@@ -310,4 +310,24 @@ func (r *Repository) Plan(ctx context.Context, b vault.Backup) (*vault.Plan, vau
 		return nil, o, fmt.Errorf("read %s: %w: it is the plan of %s of %s", b.Plan(), vault.ErrCorrupt, p.Backup, p.Table.Path())
 	}
 	return &p, o, nil
+}
+
+// Copies are the notes about complete copies of a backup, in the order of their
+// targets' keys.
+func (r *Repository) Copies(ctx context.Context, b vault.Backup) ([]vault.CopyNote, error) {
+	var notes []vault.CopyNote
+	for info, err := range r.store.List(ctx, b.CopyNotes(), "") {
+		if err != nil {
+			return nil, fmt.Errorf("list %s: %w", b.CopyNotes(), err)
+		}
+		if _, _, ok := vault.ParseCopyNote(info.Name); !ok {
+			continue
+		}
+		var n vault.CopyNote
+		if _, err := r.Read(ctx, info.Name, &n); err != nil {
+			return nil, err
+		}
+		notes = append(notes, n)
+	}
+	return notes, nil
 }

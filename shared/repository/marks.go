@@ -1,4 +1,4 @@
-package backup
+package repository
 
 import (
 	"context"
@@ -12,10 +12,10 @@ import (
 // ErrMarked matches errors about backups that are to be deleted.
 var ErrMarked = errors.New("the backup is marked for deletion, and no recovery point any more")
 
-// unmarked is an error matching ErrMarked if a backup is marked. It asks for the
+// Unmarked is an error matching ErrMarked if a backup is marked. It asks for the
 // mark by its name, since a list may be late.
-func (r *Repository) unmarked(ctx context.Context, b vault.Backup) error {
-	marked, err := r.exists(ctx, b.Mark())
+func (r *Repository) Unmarked(ctx context.Context, b vault.Backup) error {
+	marked, err := r.Exists(ctx, b.Mark())
 	if err != nil {
 		return fmt.Errorf("look whether backup %s is marked for deletion: %w", b.ID, err)
 	}

@@ -1,0 +1,136 @@
+package repository
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"iter"
+	"slices"
+	"strings"
+
+	"github.com/tablevault/tablevault/shared/vault"
+)
+
+// RestorePlan reads the plan of a restore, once if it is asked for again. It is
+// shared, and not to be changed.
+func (r *Repository) RestorePlan(ctx context.Context, id vault.RestoreID) (*vault.RestorePlan, error) {
+	if p := r.restore.Load(); p != nil && p.Restore == id {
+		return p, nil
+	}
+	var p vault.RestorePlan
+	_, err := r.Read(ctx, vault.Restore{ID: id}.Plan(), &p)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("there is no restore %s in this vault: %w", id, err)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if p.Restore != id {
+		return nil, fmt.Errorf("read %s: %w: it is the plan of %s", vault.Restore{ID: id}.Plan(), vault.ErrCorrupt, p.Restore)
+	}
+	r.restore.Store(&p)
+	return &p, nil
+}
+
+// RestoreProof reads the proof of a restore. The error matches fs.ErrNotExist
+// while there is none.
+func (r *Repository) RestoreProof(ctx context.Context, id vault.RestoreID) (*vault.Proof, error) {
+	var p vault.Proof
+	_, err := r.Read(ctx, vault.Restore{ID: id}.Proof(), &p)
+	return &p, err
+}
+
+// Closed reads a restore's closing record; nil if there is none.
+func (r *Repository) Closed(ctx context.Context, id vault.RestoreID) (*vault.Closed, error) {
+	var c vault.Closed
+	_, err := r.Read(ctx, vault.Restore{ID: id}.Closed(), &c)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	return &c, err
+}
+
+// Loading yields the entries of the log of a segment's loading, from number n on,
+// until there is none.
+func (r *Repository) Loading(ctx context.Context, restore vault.Restore, s vault.SegmentID, n int) iter.Seq2[vault.Loaded, error] {
+	return func(yield func(vault.Loaded, error) bool) {
+		for ; ; n++ {
+			var entry vault.Loaded
+			_, err := r.Read(ctx, restore.Log().Slot(s, n), &entry)
+			if errors.Is(err, fs.ErrNotExist) || !yield(entry, err) || err != nil {
+				return
+			}
+		}
+	}
+}
+
+// Restoring yields the restores that were begun and that no list shows as
+// ended, in the order of their ids.
+func (r *Repository) Restoring(ctx context.Context) func(yield func(vault.RestoreID, error) bool) {
+	return func(yield func(vault.RestoreID, error) bool) {
+		ended := map[string]bool{}
+		for info, err := range r.store.List(ctx, vault.RestoredPrefix, "") {
+			if err != nil {
+				yield("", fmt.Errorf("list %s: %w", vault.RestoredPrefix, err))
+				return
+			}
+			ended[strings.TrimPrefix(info.Name, vault.RestoredPrefix)] = true
+		}
+		for info, err := range r.store.List(ctx, vault.RestoringPrefix, "") {
+			if err != nil {
+				yield("", fmt.Errorf("list %s: %w", vault.RestoringPrefix, err))
+				return
+			}
+			name := strings.TrimPrefix(info.Name, vault.RestoringPrefix)
+			id, err := vault.ParseRestoreID(name)
+			if err != nil || ended[name] {
+				continue
+			}
+			if !yield(id, nil) {
+				return
+			}
+		}
+	}
+}
+
+// Request is a request without an answer.
+type Request struct {
+	Name string
+	// Restore is the request's restore, empty if it was not accepted yet.
+	Restore vault.RestoreID
+}
+
+// Requests yields the requests that have no answer. It costs a list of all
+// requests and a read for each that is open.
+func (r *Repository) Requests(ctx context.Context) iter.Seq2[Request, error] {
+	return func(yield func(Request, error) bool) {
+		var names []string
+		beside := map[string]bool{}
+		for info, err := range r.store.List(ctx, vault.RequestPrefix, "") {
+			if err != nil {
+				yield(Request{}, fmt.Errorf("list %s: %w", vault.RequestPrefix, err))
+				return
+			}
+			beside[info.Name] = true
+			if vault.ParseRequestName(info.Name) == nil {
+				names = append(names, info.Name)
+			}
+		}
+		names = slices.DeleteFunc(names, func(n string) bool { return beside[vault.AnswerName(n)] })
+		for _, name := range names {
+			request := Request{Name: name}
+			if beside[vault.AcceptedName(name)] {
+				var a vault.Accepted
+				if _, err := r.Read(ctx, vault.AcceptedName(name), &a); err != nil {
+					yield(request, err)
+					return
+				}
+				request.Restore = a.Restore
+			}
+			if !yield(request, nil) {
+				return
+			}
+		}
+	}
+}
