@@ -52,6 +52,9 @@ const (
 func Decode(file string, data []byte) (*Policy, error) {
 	d := &decoder{file: file, bandwidths: map[string]int64{}}
 	p := d.policy(data)
+	if p != nil {
+		d.clashes(p.Rules)
+	}
 	if len(d.problems) > 0 {
 		slices.SortStableFunc(d.problems, func(a, b *Problem) int { return cmp.Compare(a.Line, b.Line) })
 		return nil, d.problems
@@ -63,6 +66,7 @@ type decoder struct {
 	file       string
 	vault      string // the policy's, if it names one
 	bandwidths map[string]int64
+	drills     []readDrill
 	problems   Problems
 }
 
@@ -365,15 +369,38 @@ func (d *decoder) drill(v ast.Node) *Drill {
 		drill.Every = d.schedule(v, "drill.every")
 	}
 	if v := m.get("to"); v == nil {
-		d.at(m.line, "drill names no table to restore into: say to: instance/table")
+		d.at(m.line, "drill does not say where to restore: say to: instance/name, such as staging/drill")
 	} else {
 		drill.To = d.text(v, "drill.to")
-		instance, table, _ := strings.Cut(drill.To, "/")
-		if !instanceForm.MatchString(instance) || !tableForm.MatchString(table) || strings.ContainsAny(table, "*?") {
-			d.problem(v, "drill.to %q: want instance/table", drill.To)
+		if instance, name := drill.Place(); !instanceForm.MatchString(instance) || !drillForm.MatchString(name) {
+			d.problem(v, "drill.to %q: want instance/name, such as staging/drill: letters, digits and _, no digit first, at most 64; names of tables begin with it", drill.To)
+		} else {
+			d.drills = append(d.drills, readDrill{v, drill})
 		}
 	}
 	return drill
+}
+
+// drillForm is how names of tables may begin that drills make. What follows, and
+// the names of their indexes, need the rest of the 255 bytes that a name has.
+var drillForm = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]{0,63}$`)
+
+// readDrill is a drill, and where it says to.
+type readDrill struct {
+	to ast.Node
+	*Drill
+}
+
+// clashes finds the drills whose tables a rule would back up, and rehearse, in turn.
+func (d *decoder) clashes(rules []Rule) {
+	seen := map[ast.Node]bool{} // one at the top is read for each rule
+	for _, drill := range d.drills {
+		if r, p, clash := drill.clash(rules); clash && !seen[drill.to] {
+			seen[drill.to] = true
+			d.problem(drill.to, "drill.to %q: tables of drills would be backed up themselves, since the rule %q has the pattern %s: name another instance, or another beginning, or leave them out with \"!%s_*\" behind it",
+				drill.To, r.Name, p, drill.To)
+		}
+	}
 }
 
 var sizeForm = regexp.MustCompile(`^([0-9]{1,12}) ?(B|kB|MB|GB|TB|KiB|MiB|GiB|TiB)?$`)

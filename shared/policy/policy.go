@@ -198,6 +198,24 @@ func (p Pattern) match(instance, table string) bool {
 	return p.Instance == instance && err == nil && ok
 }
 
+// reaches says whether the pattern matches some name that begins so. A pattern
+// does if a part of it, from its beginning, matches the whole beginning: what is
+// left of it matches some end.
+func (p Pattern) reaches(beginning string) bool {
+	for i := range len(p.Table) + 1 {
+		if ok, err := path.Match(p.Table[:i], beginning); ok && err == nil {
+			return true
+		}
+	}
+	return false
+}
+
+// covers says whether the pattern, for all that is said here, matches every name
+// that begins so: it matches the beginning, and ends with any characters.
+func (p Pattern) covers(beginning string) bool {
+	return strings.HasSuffix(p.Table, "*") && p.match(p.Instance, beginning)
+}
+
 // Literal says whether the pattern names one table.
 func (p Pattern) Literal() bool { return !strings.ContainsAny(p.Table, "*?") }
 
@@ -236,12 +254,37 @@ func (k Keep) String() string {
 // MarshalText writes String's form.
 func (k Keep) MarshalText() ([]byte, error) { return []byte(k.String()), nil }
 
-// Drill is how often a restore is rehearsed, and where. This version shows it
-// and rehearses nothing.
+// Drill is how often a restore is rehearsed, and where.
 type Drill struct {
 	Every Schedule `json:"every"`
-	// To is the table to restore into, instance/table.
+	// To says what the names of the tables begin with that are restored into,
+	// as instance/name; an underscore and what tells them apart follow.
 	To string `json:"to"`
+}
+
+// Place is the instance that a drill restores into, and what its tables' names
+// begin with, without the underscore.
+func (d *Drill) Place() (instance, name string) {
+	instance, name, _ = strings.Cut(d.To, "/")
+	return instance, name
+}
+
+// clash is the first of some rules' patterns that is about tables which a drill
+// makes: these are neither to be backed up nor to be rehearsed themselves.
+func (d *Drill) clash(rules []Rule) (Rule, Pattern, bool) {
+	instance, name := d.Place()
+	for _, r := range rules {
+		for i, p := range r.Tables {
+			if p.Not || p.Instance != instance || !p.reaches(name+"_") {
+				continue
+			}
+			// What leaves all of them out stands behind it.
+			if !slices.ContainsFunc(r.Tables[i+1:], func(o Pattern) bool { return o.Not && o.Instance == instance && o.covers(name+"_") }) {
+				return r, p, true
+			}
+		}
+	}
+	return Rule{}, Pattern{}, false
 }
 
 // spell writes a duration in its greatest whole unit: "72 hours", "30 days".

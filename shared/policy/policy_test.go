@@ -141,7 +141,11 @@ func TestProblems(t *testing.T) {
 		{"rule without a name", "every: hourly\nrules:\n  - tables: prod/*\n", "3: a rule without a name"},
 		{"rules alike", "every: hourly\ntables: p/t\nrules:\n  - name: a\n  - name: a\n", `5: name "a" stands twice`},
 		{"rule's key", "every: hourly\nrules:\n  - name: a\n    table: prod/*\n", `4: unknown key "table" in a rule: did you mean "tables"?`},
-		{"drill", short + "drill: {every: weekly}", "5: drill names no table"},
+		{"drill", short + "drill: {every: weekly}", "5: drill does not say where"},
+		{"a drill's pattern", short + "drill: {every: weekly, to: 'staging/*'}", "5: drill.to \"staging/*\": want instance/name"},
+		{"a drill's digit", short + "drill: {every: weekly, to: staging/1st}", "5: drill.to \"staging/1st\": want instance/name"},
+		{"a drill's long name", short + "drill: {every: weekly, to: staging/" + strings.Repeat("d", 65) + "}", "5: drill.to \"staging/dd"},
+		{"a drill of drills", short + "drill: {every: weekly, to: prod/drill}", "5: drill.to \"prod/drill\": tables of drills would be backed up themselves, since the rule \"default\" has the pattern prod/*"},
 		{"anchors", "tables: &x prod/*\nevery: hourly", "1: tables: want text, not an anchor"},
 		{"destination without a place", short + "destinations: {bandwidth: 2 MiB/s}", "5: a destination names no vault"},
 		{"destination's key", short + "destinations: [{to: s3://b, bandwith: 2 MiB/s}]", `unknown key "bandwith" in a destination: did you mean "bandwidth"?`},
@@ -276,6 +280,9 @@ var documents = []struct {
 	{"tables: a/b\nevery: hourly\ndestinations: [[s3://b]]", false},
 	{"tables: a/b\nevery: hourly\ndrill: {every: weekly}", false},
 	{"tables: a/b\nevery: hourly\ndrill: {every: weekly, to: 'a/*'}", false},
+	{"tables: a/b\nevery: hourly\ndrill: {every: weekly, to: a/1}", false},
+	{"tables: a/b\nevery: hourly\ndrill: {every: weekly, to: a/b-c}", false},
+	{"tables: a/b\nevery: hourly\ndrill: {every: sometimes, to: a/b}", false},
 	{"tables: a/b\nevery: hourly\nversion: 2", false},
 	{"tables: a/b\nevery: hourly\nVersion: 1", false},
 	{"[]", false},
@@ -324,6 +331,48 @@ func TestSchemaAgrees(t *testing.T) {
 	rule := schema["properties"].(map[string]any)["rules"].(map[string]any)["items"].(map[string]any)
 	if got := slices.Sorted(maps.Keys(rule["properties"].(map[string]any))); !slices.Equal(got, decoded) {
 		t.Errorf("the schema's rules have %v, the decoder's %v", got, decoded)
+	}
+}
+
+// TestDrillClash says of some patterns whether one of their tables could be a
+// drill's into staging/drill.
+func TestDrillClash(t *testing.T) {
+	for _, c := range []struct {
+		tables string
+		clash  bool
+	}{
+		{"prod/*", false},
+		{"staging/*", true},
+		{"staging/d*", true},
+		{"staging/drill", false}, // the name alone is none of a drill's
+		{"staging/drill_*", true},
+		{"staging/drill_orders*", true},
+		{"staging/drill?orders", true},
+		{"staging/dr?ll_*_x", true},
+		{"staging/*_x", true},
+		{"staging/*l_*", true},
+		{"staging/drilling*", false},
+		{"staging/orders_*", false},
+		{"staging/??", false},
+		{"staging/???????????", true},
+		{"[staging/*, '!staging/drill_*']", false},
+		{"[staging/*, '!staging/d*']", false},
+		{"[staging/*, '!staging/*_*']", false},
+		{"[staging/*, '!staging/drill_*', 'staging/drill_x*']", true},
+		{"['!staging/drill_*', staging/*]", true},
+		{"[staging/*, '!staging/drill_?']", true},
+		{"[staging/*, '!staging/drill_x*']", true},
+		{"[staging/*, '!prod/drill_*']", true},
+	} {
+		_, err := policy.Decode("f", []byte("tables: "+c.tables+"\nevery: hourly\ndrill: {every: weekly, to: staging/drill}"))
+		if got := err != nil && strings.Contains(err.Error(), "f:3: drill.to"); got != c.clash || !got && err != nil {
+			t.Errorf("%s: %v, want a clash: %t", c.tables, err, c.clash)
+		}
+	}
+	// Any rule counts, and what stands at the top is said once.
+	_, err := policy.Decode("f", []byte("every: hourly\ndrill: {every: weekly, to: staging/drill}\nrules: [{name: a, tables: prod/*}, {name: b, tables: staging/*}]"))
+	if err == nil || strings.Count(err.Error(), "drill.to") != 1 || !strings.Contains(err.Error(), `the rule "b"`) {
+		t.Errorf("%v", err)
 	}
 }
 
