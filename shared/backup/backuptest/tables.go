@@ -323,6 +323,14 @@ func checkOptions(o table.Options) error {
 	return nil
 }
 
+// DropTable removes a table with its indexes, if there is one of the name.
+func (t *Tables) DropTable(ctx context.Context, name string) error {
+	return t.call(ctx, "DropTable", name, func() error {
+		delete(t.tables, name)
+		return nil
+	})
+}
+
 // SetOptions changes a table's options, all but UpdateFullRow.
 func (t *Tables) SetOptions(ctx context.Context, name string, o table.Options) error {
 	return t.on(ctx, "SetOptions", name, func(c *content) error {
