@@ -18,6 +18,7 @@ import (
 	"github.com/tablevault/tablevault"
 	"github.com/tablevault/tablevault/local/stack"
 	"github.com/tablevault/tablevault/shared/backup"
+	"github.com/tablevault/tablevault/shared/fanout"
 	"github.com/tablevault/tablevault/shared/function"
 	"github.com/tablevault/tablevault/shared/object/dir"
 	"github.com/tablevault/tablevault/shared/repository"
@@ -206,7 +207,7 @@ func (d *demo) tamper(ctx context.Context, _ demoData) error {
 		return err
 	}
 	v := &backup.Verifier{Repo: repo, Log: slog.New(slog.DiscardHandler), Now: time.Now}
-	proof, err := v.Verify(ctx, backup.Run{Now: time.Now}, backup.VerifyRequest{Backup: b, Depth: backup.DepthRead})
+	proof, err := v.Verify(ctx, fanout.Run{Now: time.Now}, backup.VerifyRequest{Backup: b, Depth: backup.DepthRead})
 	if err != nil {
 		return fmt.Errorf("verify the copy: %w", err)
 	}

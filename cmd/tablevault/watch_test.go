@@ -12,6 +12,7 @@ import (
 	"github.com/tablevault/tablevault/local/ots"
 	"github.com/tablevault/tablevault/local/stack"
 	"github.com/tablevault/tablevault/shared/backup"
+	"github.com/tablevault/tablevault/shared/fanout"
 	"github.com/tablevault/tablevault/shared/function"
 	"github.com/tablevault/tablevault/shared/object/objecttest"
 	"github.com/tablevault/tablevault/shared/vault"
@@ -153,7 +154,7 @@ func TestScreen(t *testing.T) {
 	}
 	out.Reset()
 	c = &screen{s: &streams{out: &out}}
-	w.Pace = &backup.Pace{Reason: vault.PacedByService, Workers: 2, ReadUnits: 100}
+	w.Pace = &fanout.Pace{Reason: vault.PacedByService, Workers: 2, ReadUnits: 100}
 	w.Usage = vault.Usage{Create: 1000, List: 7}
 	if err := c.show(look{Backups: []backup.Watched{w}}); err != nil {
 		t.Fatal(err)

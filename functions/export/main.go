@@ -6,6 +6,7 @@ import (
 
 	"github.com/tablevault/tablevault/functions/internal/parts"
 	"github.com/tablevault/tablevault/shared/backup"
+	"github.com/tablevault/tablevault/shared/fanout"
 	"github.com/tablevault/tablevault/shared/function"
 	"github.com/tablevault/tablevault/shared/vault"
 )
@@ -37,8 +38,8 @@ func export(ctx context.Context, inv *function.Invocation, cmd function.Command)
 		return nil, err
 	}
 	e := &backup.Exporter{Repo: repo, Tables: tables, Work: work, Log: inv.Log}
-	reply, err := e.Export(ctx, parts.Run(inv), backup.Work{
-		Verb: backup.VerbExport, Table: id, Backup: vault.BackupID(cmd.Backup), Segment: vault.SegmentID(cmd.Segment), Start: cmd.Start,
+	reply, err := e.Export(ctx, parts.Run(inv), fanout.Work{
+		Verb: fanout.VerbExport, Table: id, Backup: vault.BackupID(cmd.Backup), Segment: vault.SegmentID(cmd.Segment), Start: cmd.Start,
 		ReadUnits: share.ReadUnits,
 	})
 	return parts.Fail(reply, err)

@@ -9,6 +9,7 @@ import (
 
 	"github.com/tablevault/tablevault/functions/internal/parts"
 	"github.com/tablevault/tablevault/shared/backup"
+	"github.com/tablevault/tablevault/shared/fanout"
 	"github.com/tablevault/tablevault/shared/function"
 	"github.com/tablevault/tablevault/shared/repository"
 	"github.com/tablevault/tablevault/shared/vault"
@@ -100,7 +101,7 @@ func restore(ctx context.Context, inv *function.Invocation, cmd function.Command
 }
 
 // request looks at a request that lies in the vault.
-func request(ctx context.Context, inv *function.Invocation, repo *repository.Repository, run backup.Run, name string) (any, error) {
+func request(ctx context.Context, inv *function.Invocation, repo *repository.Repository, run fanout.Run, name string) (any, error) {
 	name, err := backup.RequestName(inv.Env.Vault, name)
 	if err != nil {
 		return nil, function.Permanent(err)
@@ -170,8 +171,8 @@ func load(ctx context.Context, inv *function.Invocation, cmd function.Command) (
 	if err != nil {
 		return parts.Fail(backup.ImportReply{}, err)
 	}
-	reply, err := i.Import(ctx, parts.Run(inv), backup.Work{
-		Verb: backup.VerbImport, Restore: plan.Restore, Segment: vault.SegmentID(cmd.Segment), Start: cmd.Start,
+	reply, err := i.Import(ctx, parts.Run(inv), fanout.Work{
+		Verb: fanout.VerbImport, Restore: plan.Restore, Segment: vault.SegmentID(cmd.Segment), Start: cmd.Start,
 	})
 	return parts.Fail(reply, err)
 }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/tablevault/tablevault/functions/internal/parts"
 	"github.com/tablevault/tablevault/shared/backup"
+	"github.com/tablevault/tablevault/shared/fanout"
 	"github.com/tablevault/tablevault/shared/function"
 	"github.com/tablevault/tablevault/shared/repository"
 	"github.com/tablevault/tablevault/shared/vault"
@@ -86,8 +87,8 @@ func verify(ctx context.Context, inv *function.Invocation, cmd function.Command)
 		return parts.Fail(vault.Proof{}, err)
 	}
 	if cmd.Segment != "" {
-		reply, err := v.VerifySegment(ctx, parts.Run(inv), backup.Work{
-			Verb: backup.VerbVerify, Restore: req.Restore, Segment: vault.SegmentID(cmd.Segment), Start: cmd.Start,
+		reply, err := v.VerifySegment(ctx, parts.Run(inv), fanout.Work{
+			Verb: fanout.VerbVerify, Restore: req.Restore, Segment: vault.SegmentID(cmd.Segment), Start: cmd.Start,
 		})
 		return parts.Fail(reply, err)
 	}
@@ -134,8 +135,8 @@ func copyBackup(ctx context.Context, inv *function.Invocation, cmd function.Comm
 		return parts.Fail(backup.CopyReply{}, function.Permanent(err))
 	}
 	if cmd.Segment != "" {
-		reply, err := c.Copy(ctx, parts.Run(inv), backup.Work{
-			Verb: backup.VerbCopy, Table: b.Table, Backup: b.ID, Segment: vault.SegmentID(cmd.Segment), Start: cmd.Start,
+		reply, err := c.Copy(ctx, parts.Run(inv), fanout.Work{
+			Verb: fanout.VerbCopy, Table: b.Table, Backup: b.ID, Segment: vault.SegmentID(cmd.Segment), Start: cmd.Start,
 			Target: cmd.Target, Rate: settings.BytesPerSecond,
 		})
 		return parts.Fail(reply, err)

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/tablevault/tablevault/shared/fanout"
 	"github.com/tablevault/tablevault/shared/policy"
 	"github.com/tablevault/tablevault/shared/repository"
 	"github.com/tablevault/tablevault/shared/table"
@@ -21,7 +22,7 @@ import (
 // Begin makes a restore's plan and its target table, or finds those of the
 // open restore of the same backup into the same table. It dispatches nothing.
 // A target that exists and is not this restore's own is refused.
-func (i *Importer) Begin(ctx context.Context, run Run, req RestoreRequest) (*vault.RestorePlan, error) {
+func (i *Importer) Begin(ctx context.Context, run fanout.Run, req RestoreRequest) (*vault.RestorePlan, error) {
 	plan, err := i.begin(ctx, run, req)
 	if err != nil {
 		return nil, fmt.Errorf("restore backup %s of %s to %s: %w", req.Backup.ID, req.Backup.Table, req.Target, err)
@@ -29,7 +30,7 @@ func (i *Importer) Begin(ctx context.Context, run Run, req RestoreRequest) (*vau
 	return plan, nil
 }
 
-func (i *Importer) begin(ctx context.Context, run Run, req RestoreRequest) (*vault.RestorePlan, error) {
+func (i *Importer) begin(ctx context.Context, run fanout.Run, req RestoreRequest) (*vault.RestorePlan, error) {
 	for _, t := range i.Known {
 		copied, err := i.Repo.Exists(ctx, req.Backup.CopyNote(policy.TargetKey(t.Name)))
 		if errors.Is(err, fs.ErrPermission) {
@@ -100,7 +101,7 @@ func (i *Importer) begin(ctx context.Context, run Run, req RestoreRequest) (*vau
 // The restore's own mark stands before it looks: prune, which marks before it
 // looks for restores, then leaves the backup alone, or is seen here. A restore that
 // has made its table has passed this.
-func (i *Importer) unmarked(ctx context.Context, run Run, p *vault.RestorePlan) error {
+func (i *Importer) unmarked(ctx context.Context, run fanout.Run, p *vault.RestorePlan) error {
 	err := i.Repo.Unmarked(ctx, vault.Backup{Table: p.Source, ID: p.Backup})
 	if !errors.Is(err, repository.ErrMarked) {
 		return err
@@ -116,7 +117,7 @@ func (i *Importer) unmarked(ctx context.Context, run Run, p *vault.RestorePlan) 
 
 // claim wins the target's name for a restore, or finds the restore that is to
 // be gone on with, and returns its id.
-func (i *Importer) claim(ctx context.Context, run Run, req RestoreRequest) (vault.RestoreID, error) {
+func (i *Importer) claim(ctx context.Context, run fanout.Run, req RestoreRequest) (vault.RestoreID, error) {
 	id := vault.NewRestoreID(req.At, string(req.Backup.ID), req.Target.Path())
 	for {
 		n, last, err := i.lastClaim(ctx, req.Target)
@@ -184,7 +185,7 @@ func (i *Importer) lastClaim(ctx context.Context, t vault.TableID) (next int, la
 
 // after says what becomes of a request when the target has a claim already:
 // true goes on with the claim's restore, false lets a new claim follow.
-func (i *Importer) after(ctx context.Context, run Run, req RestoreRequest, last *vault.Claim) (goOn bool, err error) {
+func (i *Importer) after(ctx context.Context, run fanout.Run, req RestoreRequest, last *vault.Claim) (goOn bool, err error) {
 	_, err = i.Repo.RestoreProof(ctx, last.Restore)
 	proved := err == nil
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -231,7 +232,7 @@ func (i *Importer) after(ctx context.Context, run Run, req RestoreRequest, last 
 // GiveUp ends a restore: after it, none of its workers writes a row. It
 // returns the closing record that stands, which may be that of a restore that
 // was completed.
-func (i *Importer) GiveUp(ctx context.Context, run Run, id vault.RestoreID, reason string) (*vault.Closed, error) {
+func (i *Importer) GiveUp(ctx context.Context, run fanout.Run, id vault.RestoreID, reason string) (*vault.Closed, error) {
 	c := &vault.Closed{Restore: id, At: run.Now().UTC(), Reason: reason}
 	if _, err := i.Repo.Decide(ctx, vault.Restore{ID: id}.Closed(), c); err != nil {
 		return nil, fmt.Errorf("give up restore %s: %w", id, err)
@@ -251,7 +252,7 @@ func (i *Importer) absent(ctx context.Context, t vault.TableID) error {
 }
 
 // plan makes a restore's plan.
-func (i *Importer) plan(ctx context.Context, run Run, req RestoreRequest, id vault.RestoreID, m *vault.Manifest, manifest vault.Object) (*vault.RestorePlan, error) {
+func (i *Importer) plan(ctx context.Context, run fanout.Run, req RestoreRequest, id vault.RestoreID, m *vault.Manifest, manifest vault.Object) (*vault.RestorePlan, error) {
 	source, err := i.Repo.PlanOf(ctx, m)
 	if err != nil {
 		return nil, err

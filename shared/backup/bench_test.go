@@ -11,6 +11,7 @@ import (
 
 	"github.com/tablevault/tablevault/shared/backup"
 	"github.com/tablevault/tablevault/shared/backup/backuptest"
+	"github.com/tablevault/tablevault/shared/fanout"
 	"github.com/tablevault/tablevault/shared/table"
 	"github.com/tablevault/tablevault/shared/vault"
 )
@@ -86,7 +87,7 @@ func BenchmarkImport(b *testing.B) {
 		}
 		b.StartTimer()
 		for _, s := range plan.Segments {
-			if _, err := i.Import(b.Context(), w.run(), backup.Work{Restore: plan.Restore, Segment: s.ID}); err != nil {
+			if _, err := i.Import(b.Context(), w.run(), fanout.Work{Restore: plan.Restore, Segment: s.ID}); err != nil {
 				b.Fatal(err)
 			}
 		}
@@ -143,7 +144,7 @@ func TestImportMemory(t *testing.T) {
 		i := w.importer()
 		i.Tables = &sink{Tables: w.tables}
 		for _, s := range plan.Segments {
-			if _, err := i.Import(t.Context(), w.run(), backup.Work{Restore: plan.Restore, Segment: s.ID}); err != nil {
+			if _, err := i.Import(t.Context(), w.run(), fanout.Work{Restore: plan.Restore, Segment: s.ID}); err != nil {
 				t.Fatal(err)
 			}
 		}

@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/tablevault/tablevault/shared/fanout"
 	"github.com/tablevault/tablevault/shared/plainbuffer"
 	"github.com/tablevault/tablevault/shared/repository"
 	"github.com/tablevault/tablevault/shared/table"
@@ -61,14 +62,14 @@ func newComparer(ctx context.Context, r *repository.Repository, source *restoreS
 		}
 	}
 	if memory == 0 {
-		memory = DefaultMemory
+		memory = fanout.DefaultMemory
 	}
 	return &comparer{repo: r, source: source, tables: tables, def: def, memory: memory}, nil
 }
 
 // segment compares the rows of one segment. quarantined are the keys, as
 // Key.String gives them, of rows that the service refused.
-func (c *comparer) segment(ctx context.Context, log *segmentLog, quarantined map[string]bool, check *vault.Check) error {
+func (c *comparer) segment(ctx context.Context, log *fanout.SegmentLog, quarantined map[string]bool, check *vault.Check) error {
 	// Corruption is a finding, and then there is nothing to compare: what the
 	// shards do not tell would look like rows too many.
 	lanes := covered(log)
@@ -121,23 +122,23 @@ func (c *comparer) segment(ctx context.Context, log *segmentLog, quarantined map
 
 // covered are the ranges that a segment's own parts hold: its lanes, as far as
 // it came before it was split.
-func covered(log *segmentLog) []table.Range {
-	lanes := log.segment.Lanes()
+func covered(log *fanout.SegmentLog) []table.Range {
+	lanes := log.Segment.Lanes()
 	for i := range lanes {
-		lanes[i].End = log.next[i]
+		lanes[i].End = log.Next[i]
 	}
 	return lanes
 }
 
 // cutoff is the instant, in milliseconds, before which a cell must not expire
 // to be summed up; 0 if nothing expires.
-func (c *comparer) cutoff(ctx context.Context, log *segmentLog) (int64, error) {
+func (c *comparer) cutoff(ctx context.Context, log *fanout.SegmentLog) (int64, error) {
 	if c.def.Options.TTL <= 0 {
 		return 0, nil
 	}
 	buf := c.pages.get(maxPage)
 	defer c.pages.put(buf)
-	page, err := c.tables.Scan(c.def.Name, c.def.Schema, log.segment.Range()).Next(ctx, buf)
+	page, err := c.tables.Scan(c.def.Name, c.def.Schema, log.Segment.Range()).Next(ctx, buf)
 	if err != nil {
 		return 0, fmt.Errorf("read %s: %w", c.def.Name, err)
 	}
@@ -316,7 +317,7 @@ func (t *tally) equals(live *tally, cutoff int64) bool {
 }
 
 // lane compares the rows of one lane, one by one.
-func (c *comparer) lane(ctx context.Context, log *segmentLog, lane int, r table.Range, quarantined map[string]bool, check *vault.Check) error {
+func (c *comparer) lane(ctx context.Context, log *fanout.SegmentLog, lane int, r table.Range, quarantined map[string]bool, check *vault.Check) error {
 	ours := newCursor(laneBlocks(c.repo, c.source, log, lane))
 	buf := c.page(1)
 	defer c.pages.put(buf)

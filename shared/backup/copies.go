@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/tablevault/tablevault/shared/fanout"
 	"github.com/tablevault/tablevault/shared/policy"
 	"github.com/tablevault/tablevault/shared/repository"
 	"github.com/tablevault/tablevault/shared/vault"
@@ -80,7 +81,7 @@ func (s *sweep) kept() []toCopy {
 // copyUnit is a group to be copied.
 type copyUnit struct {
 	backup vault.Backup
-	ready
+	fanout.Ready
 	bytes int64
 }
 
@@ -92,7 +93,7 @@ func (s *sweep) copiesTo(ctx context.Context, d policy.Destination, wanted []toC
 		if noted[c.CopyNote(key)] || !slices.ContainsFunc(c.rule.Destinations, func(o policy.Destination) bool { return policy.TargetKey(o.To) == key }) {
 			continue
 		}
-		if looks++; looks > maxCopyLooks || s.run.stopping() {
+		if looks++; looks > maxCopyLooks || s.run.Stopping() {
 			s.report(c.rule.Name, "", "more than %d copies to %s are not complete: older ones wait", looks-1, d.To)
 			break
 		}
@@ -119,8 +120,8 @@ func (s *sweep) copiesTo(ctx context.Context, d policy.Destination, wanted []toC
 	room := max(s.reply.Most-s.reply.Live-s.reply.Dispatched-s.reply.Copies.Live-s.reply.Copies.Dispatched, min(1, len(units)-live))
 	for i, rate := range shares(d.Bandwidth, used, units, room) {
 		u := units[i]
-		err := s.Work.Submit(ctx, Work{
-			Verb: VerbCopy, Table: u.backup.Table, Backup: u.backup.ID, Segment: u.segment, Start: u.start, Target: d.To, Rate: rate,
+		err := s.Work.Submit(ctx, fanout.Work{
+			Verb: fanout.VerbCopy, Table: u.backup.Table, Backup: u.backup.ID, Segment: u.Segment, Start: u.Start, Target: d.To, Rate: rate,
 		})
 		if err != nil {
 			if ctx.Err() != nil {
@@ -196,14 +197,14 @@ func (s *sweep) lookAtCopy(ctx context.Context, c toCopy, key string) (*copyLook
 		// If all are done and nothing says that the copy is, the first one's worker
 		// completes it.
 		id := vault.GroupID(g)
-		u := copyUnit{c.Backup, ready{id, 0}, m.Totals.StoredBytes / int64(len(m.Groups))}
+		u := copyUnit{c.Backup, fanout.Ready{Segment: id}, m.Totals.StoredBytes / int64(len(m.Groups))}
 		if starts, begun := state.starts[g]; begun {
-			u.start = starts.last + 1
+			u.Start = starts.Last + 1
 			failures := state.failures[g]
-			name := log.Start(id, starts.last)
-			failed := failures.count > 0 && failures.last >= starts.last
+			name := log.Start(id, starts.Last)
+			failed := failures.Count > 0 && failures.Last >= starts.Last
 			if failed {
-				name = log.Failure(id, failures.last)
+				name = log.Failure(id, failures.Last)
 			}
 			var note vault.Note
 			if _, err := s.Repo.Read(ctx, name, &note); err != nil {
@@ -211,7 +212,7 @@ func (s *sweep) lookAtCopy(ctx context.Context, c toCopy, key string) (*copyLook
 			}
 			if failed {
 				look.failure = note.Error
-				if note.Permanent || failures.count >= maxFailures {
+				if note.Permanent || failures.Count >= fanout.MaxFailures {
 					look.failure += fmt.Sprintf("; it is not tried again by itself: mend that, and give `tablevault copy %s`", c.ID)
 					continue
 				}
@@ -229,7 +230,7 @@ func (s *sweep) lookAtCopy(ctx context.Context, c toCopy, key string) (*copyLook
 // copyLog is what a list tells of the copying to one target, by group.
 type copyLog struct {
 	done             map[int]bool
-	starts, failures map[int]notes
+	starts, failures map[int]fanout.Notes
 }
 
 // copyLogs lists the logs of copies under a prefix, by what stands between it and
@@ -246,7 +247,7 @@ func copyLogs(ctx context.Context, r *repository.Repository, prefix string) (map
 		target, what := path.Split(strings.TrimSuffix(above, "/"))
 		l := logs[target]
 		if l == nil {
-			l = &copyLog{done: map[int]bool{}, starts: map[int]notes{}, failures: map[int]notes{}}
+			l = &copyLog{done: map[int]bool{}, starts: map[int]fanout.Notes{}, failures: map[int]fanout.Notes{}}
 			logs[target] = l
 		}
 		if what == "done" {
@@ -263,9 +264,9 @@ func copyLogs(ctx context.Context, r *repository.Repository, prefix string) (map
 			l.done[g] = true
 		case err != nil:
 		case what == "starts":
-			l.starts[g] = l.starts[g].with(n, info.Modified)
+			l.starts[g] = l.starts[g].With(n, info.Modified)
 		case what == "failures":
-			l.failures[g] = l.failures[g].with(n, info.Modified)
+			l.failures[g] = l.failures[g].With(n, info.Modified)
 		}
 	}
 	return logs, nil
@@ -319,14 +320,14 @@ func CopyStates(ctx context.Context, r *repository.Repository, m *vault.Manifest
 		log := b.Copying(key)
 		for g, starts := range l.starts {
 			var note vault.Note
-			if _, err := r.Read(ctx, log.Start(vault.GroupID(g), starts.last), &note); err != nil {
+			if _, err := r.Read(ctx, log.Start(vault.GroupID(g), starts.Last), &note); err != nil {
 				return nil, err
 			}
 			if note.Target != "" {
 				s.Target = note.Target
 			}
-			if f := l.failures[g]; f.count > 0 && f.last >= starts.last && !l.done[g] {
-				if _, err := r.Read(ctx, log.Failure(vault.GroupID(g), f.last), &note); err != nil {
+			if f := l.failures[g]; f.Count > 0 && f.Last >= starts.Last && !l.done[g] {
+				if _, err := r.Read(ctx, log.Failure(vault.GroupID(g), f.Last), &note); err != nil {
 					return nil, err
 				}
 				s.State, s.Error = StateFailed, note.Error

@@ -9,6 +9,7 @@ import (
 
 	"github.com/tablevault/tablevault/shared/backup"
 	"github.com/tablevault/tablevault/shared/backup/backuptest"
+	"github.com/tablevault/tablevault/shared/fanout"
 	"github.com/tablevault/tablevault/shared/object"
 	"github.com/tablevault/tablevault/shared/object/mem"
 	"github.com/tablevault/tablevault/shared/object/objectfault"
@@ -146,7 +147,7 @@ func TestTickCopiesWhatIsKept(t *testing.T) {
 	s := w.tick(policy)
 	var ids []vault.BackupID
 	for _, work := range w.drain() {
-		if work.Verb == backup.VerbCopy && work.Target == twinAddress {
+		if work.Verb == fanout.VerbCopy && work.Target == twinAddress {
 			ids = append(ids, work.Backup)
 		}
 	}
@@ -234,7 +235,7 @@ func TestBudgetIsShared(t *testing.T) {
 }
 
 // noteCopy notes a start as a copier does, and nothing else.
-func (w *world) noteCopy(work backup.Work) {
+func (w *world) noteCopy(work fanout.Work) {
 	w.t.Helper()
 	slow := objectfault.New(w.targets[work.Target], &objectfault.Fault{Op: objectfault.Open, Call: objectfault.Every, When: objectfault.Before})
 	failing := objectfault.New(w.store, &objectfault.Fault{Op: objectfault.Create, Call: objectfault.Every, When: objectfault.Before,

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sync/semaphore"
 	"golang.org/x/time/rate"
 
+	"github.com/tablevault/tablevault/shared/fanout"
 	"github.com/tablevault/tablevault/shared/object"
 	"github.com/tablevault/tablevault/shared/policy"
 	"github.com/tablevault/tablevault/shared/repository"
@@ -40,7 +41,7 @@ type Copier struct {
 	// Target is the address of the other vault, To the store that it is in.
 	Target string
 	To     object.Store
-	Work   Dispatcher
+	Work   fanout.Dispatcher
 	Log    *slog.Logger
 	// Back says that the backup goes back to the vault that it was copied from, to
 	// make anew what is gone there. Then nothing is noted in Repo, which may be
@@ -108,23 +109,23 @@ const (
 // group is missing. Then, without a budget, it hands over to the next start; with
 // one, the planner does, which divides the budget anew. What was copied before
 // an error stays.
-func (c *Copier) Copy(ctx context.Context, run Run, w Work) (CopyReply, error) {
+func (c *Copier) Copy(ctx context.Context, run fanout.Run, w fanout.Work) (CopyReply, error) {
 	b := vault.Backup{Table: w.Table, ID: w.Backup}
 	reply := CopyReply{Backup: b.ID, Target: c.Target, Start: w.Start}
 	what := fmt.Sprintf("copy group %d of backup %s of %s to %s", w.Segment.Group(), b.ID, b.Table, c.Target)
 	log := b.Copying(policy.TargetKey(c.Target))
 	var err error
-	if reply.Start, err = beginStart(ctx, c.Repo, log, vault.Note{Segment: w.Segment, Start: w.Start, Target: c.Target, Rate: w.Rate}, run); err != nil {
+	if reply.Start, err = fanout.Begin(ctx, c.Repo, log, vault.Note{Segment: w.Segment, Start: w.Start, Target: c.Target, Rate: w.Rate}, run); err != nil {
 		return reply, fmt.Errorf("%s: %w", what, err)
 	}
 	err = c.part(ctx, run, w, log, &reply)
 	if err != nil {
-		err = noteFailure(ctx, c.Repo, log, w.Segment, reply.Start, run, permanent(err), fmt.Errorf("%s: %w", what, err))
+		err = fanout.Fail(ctx, c.Repo, log, w.Segment, reply.Start, run, fanout.Permanent(err), fmt.Errorf("%s: %w", what, err))
 	}
 	return reply, err
 }
 
-func (c *Copier) part(ctx context.Context, run Run, w Work, log vault.Log, reply *CopyReply) error {
+func (c *Copier) part(ctx context.Context, run fanout.Run, w fanout.Work, log vault.Log, reply *CopyReply) error {
 	b := vault.Backup{Table: w.Table, ID: w.Backup}
 	s, err := c.begin(ctx, run, b, w.Rate, reply)
 	if err != nil {
@@ -141,8 +142,8 @@ func (c *Copier) part(ctx context.Context, run Run, w Work, log vault.Log, reply
 		if w.Rate > 0 {
 			return nil
 		}
-		if reply.Start+1 >= MaxStarts {
-			return fmt.Errorf("%w: %d, and the group is not copied; give the function more time", errStarts, MaxStarts)
+		if reply.Start+1 >= fanout.MaxStarts {
+			return fmt.Errorf("%w: %d, and the group is not copied; give the function more time", fanout.ErrStarts, fanout.MaxStarts)
 		}
 		next := w
 		next.Start = reply.Start + 1
@@ -181,7 +182,7 @@ func (c *Copier) part(ctx context.Context, run Run, w Work, log vault.Log, reply
 // can be copied before run says stop. It asks the target's store for each object,
 // whatever the records say, so that what is gone from a complete copy is made
 // anew. An interrupted call is gone on with from the reply's Next.
-func (c *Copier) CopyAll(ctx context.Context, run Run, b vault.Backup, from CopyPoint, bytesPerSecond int64) (CopyReply, error) {
+func (c *Copier) CopyAll(ctx context.Context, run fanout.Run, b vault.Backup, from CopyPoint, bytesPerSecond int64) (CopyReply, error) {
 	reply := CopyReply{Backup: b.ID, Target: c.Target}
 	if err := c.all(ctx, run, b, from, bytesPerSecond, &reply); err != nil {
 		return reply, fmt.Errorf("copy backup %s of %s to %s: %w", b.ID, b.Table, c.Target, err)
@@ -189,7 +190,7 @@ func (c *Copier) CopyAll(ctx context.Context, run Run, b vault.Backup, from Copy
 	return reply, nil
 }
 
-func (c *Copier) all(ctx context.Context, run Run, b vault.Backup, from CopyPoint, bytesPerSecond int64, reply *CopyReply) error {
+func (c *Copier) all(ctx context.Context, run fanout.Run, b vault.Backup, from CopyPoint, bytesPerSecond int64, reply *CopyReply) error {
 	s, err := c.begin(ctx, run, b, bytesPerSecond, reply)
 	if err != nil {
 		return err
@@ -242,7 +243,7 @@ func copiedGroups(ctx context.Context, r *repository.Repository, log vault.Log) 
 // copying is one invocation's work on one backup.
 type copying struct {
 	*Copier
-	run      Run
+	run      fanout.Run
 	backup   vault.Backup
 	manifest *vault.Manifest
 	named    vault.Object // the manifest's
@@ -273,7 +274,7 @@ func (s *copying) damage() error {
 }
 
 // begin reads what is to be copied and makes the target a twin of this vault.
-func (c *Copier) begin(ctx context.Context, run Run, b vault.Backup, bytesPerSecond int64, reply *CopyReply) (*copying, error) {
+func (c *Copier) begin(ctx context.Context, run fanout.Run, b vault.Backup, bytesPerSecond int64, reply *CopyReply) (*copying, error) {
 	m, named, err := c.Repo.Manifest(ctx, b)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("%w: it is not sealed, or not in this vault: `tablevault list` shows those that are", err)
@@ -352,7 +353,7 @@ func (s *copying) group(ctx context.Context, g, from int) (through bool, err err
 	slices.SortFunc(objects, func(a, b vault.Object) int { return strings.Compare(a.Name, b.Name) })
 	w := &copiedObjects{copying: s, group: g, known: records.Checksums, records: records, brought: make([]bool, len(objects))}
 	// An object that is on its way when run says stop has half of the margin.
-	inTime, cancel := s.run.inTime(ctx)
+	inTime, cancel := s.run.InTime(ctx)
 	defer cancel()
 	work, wctx := errgroup.WithContext(inTime)
 	slots := semaphore.NewWeighted(s.inFlight())
@@ -418,7 +419,7 @@ func (s *copying) fits(o vault.Object) (bool, error) {
 		return true, nil
 	}
 	if s.rate == 0 {
-		return s.begun == 0 || !s.run.stopping(), nil
+		return s.begun == 0 || !s.run.Stopping(), nil
 	}
 	takes := time.Duration(float64(o.Bytes) / float64(s.rate) * float64(s.inFlight()) * float64(time.Second))
 	left := s.run.Stop.Sub(s.run.Now())

@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/tablevault/tablevault/shared/backup"
+	"github.com/tablevault/tablevault/shared/fanout"
 	"github.com/tablevault/tablevault/shared/object"
 	"github.com/tablevault/tablevault/shared/object/mem"
 	"github.com/tablevault/tablevault/shared/object/objectfault"
@@ -42,8 +43,8 @@ func twinAt(store object.Store) repository.Twin {
 func of(m *vault.Manifest) vault.Backup { return vault.Backup{Table: m.Table, ID: m.Backup} }
 
 // copyWork is the work that copies a group.
-func copyWork(m *vault.Manifest, group int) backup.Work {
-	return backup.Work{Verb: backup.VerbCopy, Table: m.Table, Backup: m.Backup, Segment: vault.GroupID(group), Target: twinAddress}
+func copyWork(m *vault.Manifest, group int) fanout.Work {
+	return fanout.Work{Verb: fanout.VerbCopy, Table: m.Table, Backup: m.Backup, Segment: vault.GroupID(group), Target: twinAddress}
 }
 
 // copyAll copies a backup by the work of all its groups.
@@ -279,7 +280,7 @@ func (w *world) grouped(segments int) *vault.Manifest {
 		groups[g].Segments = append(groups[g].Segments, vault.SegmentLog{Segment: s, Slots: []vault.Slot{{Segment: s.ID, Part: part}}})
 		groups[g].Totals.AddPart(part)
 	}
-	totals, n, err := backup.Prove(plan, groups)
+	totals, n, err := fanout.Prove(plan, groups)
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -526,7 +527,7 @@ func TestCopyOfDamaged(t *testing.T) {
 			}
 			target := &mem.Store{}
 			_, err = w.copier(target).Copy(t.Context(), w.run(), copyWork(m, 0))
-			if err == nil || !backup.Permanent(err) && !errors.Is(err, fs.ErrNotExist) {
+			if err == nil || !fanout.Permanent(err) && !errors.Is(err, fs.ErrNotExist) {
 				t.Fatalf("%s %s: %v", how, o.Name, err)
 			}
 			for _, name := range []string{o.Name, of(m).Manifest()} {
@@ -565,7 +566,7 @@ func TestCopyWritesNothingOver(t *testing.T) {
 			}{&mem.Store{}, &otherKind{&mem.Store{}}} {
 				target.Replace(o.Name, content)
 				_, err := w.copier(target).Copy(t.Context(), w.run(), copyWork(m, 0))
-				if err == nil || !backup.Permanent(err) || !strings.Contains(err.Error(), o.Name) {
+				if err == nil || !fanout.Permanent(err) || !strings.Contains(err.Error(), o.Name) {
 					t.Fatalf("%s %s: %v", what, o.Name, err)
 				}
 				if now, err := object.ReadAll(t.Context(), target, o.Name, 1<<30); err != nil || !bytes.Equal(now, content) {
@@ -619,7 +620,7 @@ func TestCopyKeepsToItsBudget(t *testing.T) {
 			begin := time.Now()
 			point, hops := backup.CopyPoint{}, 0
 			for done := false; !done; hops++ {
-				run := backup.Run{Request: "r", Now: time.Now}
+				run := fanout.Run{Request: "r", Now: time.Now}
 				if cut > 0 {
 					run.Stop = time.Now().Add(cut)
 					run.Until = run.Stop.Add(time.Second)
@@ -646,7 +647,7 @@ func TestCopyKeepsToItsBudget(t *testing.T) {
 			}
 			w.isTwin(m, twin)
 		}
-		run := backup.Run{Request: "r", Now: time.Now, Stop: time.Now().Add(time.Second), Until: time.Now().Add(2 * time.Second)}
+		run := fanout.Run{Request: "r", Now: time.Now, Stop: time.Now().Add(time.Second), Until: time.Now().Add(2 * time.Second)}
 		if _, err := w.copier(&mem.Store{}).CopyAll(t.Context(), run, of(m), backup.CopyPoint{}, 1); err == nil || !strings.Contains(err.Error(), "raise the bandwidth") {
 			t.Errorf("with too little: %v", err)
 		}

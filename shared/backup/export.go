@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"hash"
 	"io"
-	"io/fs"
 	"log/slog"
 	"runtime"
 	"sync"
@@ -17,6 +16,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/tablevault/tablevault/shared/fanout"
 	"github.com/tablevault/tablevault/shared/plainbuffer"
 	"github.com/tablevault/tablevault/shared/repository"
 	"github.com/tablevault/tablevault/shared/table"
@@ -28,7 +28,7 @@ import (
 type Exporter struct {
 	Repo   *repository.Repository
 	Tables Tables
-	Work   Dispatcher
+	Work   fanout.Dispatcher
 	Log    *slog.Logger
 	// Memory bounds the pages in flight, in bytes; 0 means DefaultMemory.
 	Memory int64
@@ -41,11 +41,6 @@ type Exporter struct {
 	pages pool
 }
 
-// DefaultMemory is the share of pages in flight of an export, and of rows in
-// flight of an import: with the encoders and the runtime beside it, a function
-// stays below 64 MiB.
-const DefaultMemory = 24 << 20
-
 // The bounds of a page's buffer. The service sends at most 4 MB of values and
 // names in a page, and the scan asks for fewer rows if they do not fit. A single
 // cell must: the largest is 2 MiB, beside its name and its row's key.
@@ -56,14 +51,6 @@ const (
 
 // unitBytes is how much a unit reads or writes.
 const unitBytes = 4096
-
-// MaxStarts bounds the starts of a segment: work that needs more commits too
-// little in each. Progress shows how many there were.
-const MaxStarts = 10_000
-
-// maxIdle is how many starts in a row may come to nothing, without a word, before
-// a segment counts as failed.
-const maxIdle = 20
 
 // ExportReply is what one invocation came to.
 type ExportReply struct {
@@ -99,9 +86,9 @@ type ExportReply struct {
 // A worker that is done with its segment goes on with others of its group, and of
 // the groups after it, that nobody has begun, for as long as there is time: so as
 // many work as were dispatched, until nothing is left.
-func (e *Exporter) Export(ctx context.Context, run Run, w Work) (ExportReply, error) {
+func (e *Exporter) Export(ctx context.Context, run fanout.Run, w fanout.Work) (ExportReply, error) {
 	b := vault.Backup{Table: w.Table, ID: w.Backup}
-	x := &export{Exporter: e, run: run, backup: b, work: w, margin: newMargin(run), pace: newPacer(w.ReadUnits)}
+	x := &export{Exporter: e, run: run, backup: b, work: w, margin: fanout.NewMargin(run), pace: newPacer(w.ReadUnits)}
 	x.reply = ExportReply{Segment: w.Segment, Start: w.Start}
 	err := x.all(ctx)
 	if !x.run.Stop.IsZero() {
@@ -113,15 +100,15 @@ func (e *Exporter) Export(ctx context.Context, run Run, w Work) (ExportReply, er
 // export is an invocation of an exporter.
 type export struct {
 	*Exporter
-	run      Run
+	run      fanout.Run
 	backup   vault.Backup
-	work     Work
+	work     fanout.Work
 	plan     *vault.Plan
 	encoders chan *shard.Encoder
-	margin   margin
+	margin   fanout.Margin
 	pace     *pacer
 	ask      asking
-	worker   worker
+	worker   fanout.Worker
 	// children are the segments that this invocation has split off.
 	children map[vault.SegmentID]vault.Segment
 	open     int // lanes of the part that was read last
@@ -147,12 +134,12 @@ func (x *export) all(ctx context.Context) error {
 		return fmt.Errorf("%s: %w", what, err)
 	}
 	x.encoders = x.newEncoders(x.plan)
-	s, err := findSegment(ctx, x.Repo, x.plan, log, x.work.Segment)
+	s, err := fanout.FindSegment(ctx, x.Repo, x.plan, log, x.work.Segment)
 	if err != nil {
 		return fmt.Errorf("%s: %w", what, err)
 	}
-	x.worker = worker{
-		repo: x.Repo, log: log, run: &x.run, groups: x.plan.Groups(), planned: x.planned, submit: x.submit, what: x.what, most: x.MaxStarts,
+	x.worker = fanout.Worker{
+		Vault: x.Repo, Starts: log, Run: &x.run, Groups: x.plan.Groups(), Planned: x.planned, Submit: x.submit, What: x.what, Most: x.MaxStarts,
 	}
 	if err := x.one(ctx, s, x.work.Start, false); err != nil {
 		return err
@@ -160,17 +147,17 @@ func (x *export) all(ctx context.Context) error {
 	if x.reply.Superseded && x.work.ReadUnits > 0 {
 		return nil // one worker more would read beyond the table's budget
 	}
-	err = x.worker.goOn(ctx, s.ID, func(ctx context.Context, id vault.SegmentID) error {
+	err = x.worker.GoOn(ctx, s.ID, func(ctx context.Context, id vault.SegmentID) error {
 		s, split := x.children[id]
 		if !split {
 			var err error
-			if s, err = findSegment(ctx, x.Repo, x.plan, log, id); err != nil {
+			if s, err = fanout.FindSegment(ctx, x.Repo, x.plan, log, id); err != nil {
 				return fmt.Errorf("%s: %w", x.what(id), err)
 			}
 		}
 		return x.one(ctx, s, 0, true)
 	})
-	x.reply.Continued = x.worker.over
+	x.reply.Continued = x.worker.Over
 	return err
 }
 
@@ -197,71 +184,48 @@ func (x *export) one(ctx context.Context, s vault.Segment, start int, claimed bo
 	x.reply.Done, x.reply.Superseded = false, false
 	err := x.segment(ctx, s, start, claimed)
 	if err != nil {
-		err = noteFailure(ctx, x.Repo, x.backup.Log(), s.ID, x.reply.Start, x.run, permanent(err), fmt.Errorf("%s: %w", x.what(s.ID), err))
+		err = fanout.Fail(ctx, x.Repo, x.backup.Log(), s.ID, x.reply.Start, x.run, fanout.Permanent(err), fmt.Errorf("%s: %w", x.what(s.ID), err))
 	}
 	return err
 }
 
-// permanent says whether a second try would fail the same way.
-func permanent(err error) bool {
-	for _, mark := range []error{
-		table.ErrNotExist, table.ErrExist, table.ErrPermission, table.ErrInvalid, fs.ErrPermission, vault.ErrVersion, vault.ErrCorrupt,
-		errSchema, errStarts, errIdle, repository.ErrMarked,
-	} {
-		if errors.Is(err, mark) {
-			return true
-		}
-	}
-	return false
-}
-
-// Permanent says whether trying the same again can't help: the function then
-// reports the error as handled, since the platform would bill three retries.
-func Permanent(err error) bool { return permanent(err) }
-
-var (
-	errSchema = errors.New("the table's schema is not the planned one")
-	errStarts = errors.New("too many starts")
-	errIdle   = errors.New("no start comes further")
-)
-
 func (x *export) segment(ctx context.Context, s vault.Segment, start int, claimed bool) error {
 	names := x.backup.Log()
-	log, err := readLog(ctx, x.Repo, names, s)
+	log, err := fanout.ReadLog(ctx, x.Repo, names, s)
 	if err != nil {
 		return err
 	}
-	if log.ended {
+	if log.Ended {
 		x.reply.Done = true
 		return x.end(ctx, log)
 	}
 	idle := 0
 	if !claimed {
-		b, err := x.worker.begin(ctx, s.ID, start, len(log.slots))
-		x.reply.Start, x.reply.Superseded, idle = b.start, b.superseded, b.idle
-		if err != nil || b.superseded {
+		b, err := x.worker.Begin(ctx, s.ID, start, len(log.Slots))
+		x.reply.Start, x.reply.Superseded, idle = b.Start, b.Superseded, b.Idle
+		if err != nil || b.Superseded {
 			return err
 		}
 	}
-	x.margin.resume(log, idle)
-	if n := len(log.slots); n > 0 && log.slots[n-1].Part != nil {
-		x.pace.resume(log.slots[n-1].Part.Pace)
+	x.margin.Resume(log, idle)
+	if n := len(log.Slots); n > 0 && log.Slots[n-1].Part != nil {
+		x.pace.resume(log.Slots[n-1].Part.Pace)
 	}
 	x.ask.reset(x.reply.Start > 0)
-	for parts := 0; !log.ended; parts++ {
-		x.run.Stop = x.margin.stop()
+	for parts := 0; !log.Ended; parts++ {
+		x.run.Stop = x.margin.Stop()
 		// An invocation that has stored something has come further, whatever
 		// becomes of the split.
 		if parts > 0 {
-			if x.run.stopping() {
-				return x.worker.handOver(ctx, s.ID, x.reply.Start)
+			if x.run.Stopping() {
+				return x.worker.HandOver(ctx, s.ID, x.reply.Start)
 			}
 			split, err := x.splitIfAsked(ctx, log)
 			if err != nil || split {
 				return err
 			}
-			if x.run.stopping() {
-				return x.worker.handOver(ctx, s.ID, x.reply.Start)
+			if x.run.Stopping() {
+				return x.worker.HandOver(ctx, s.ID, x.reply.Start)
 			}
 		}
 		part, readErr := x.part(ctx, log)
@@ -269,7 +233,7 @@ func (x *export) segment(ctx context.Context, s vault.Segment, start int, claime
 			return readErr
 		}
 		// What was read before an error is as good as any: keep it, then report.
-		slot := &vault.Slot{Segment: s.ID, Slot: len(log.slots), Start: x.reply.Start, Part: part}
+		slot := &vault.Slot{Segment: s.ID, Slot: len(log.Slots), Start: x.reply.Start, Part: part}
 		mine, err := x.Repo.Tell(ctx, names.Slot(s.ID, slot.Slot), slot, &slot.Usage)
 		if err != nil {
 			return errors.Join(err, readErr)
@@ -278,10 +242,10 @@ func (x *export) segment(ctx context.Context, s vault.Segment, start int, claime
 			x.reply.Superseded = true
 			return nil
 		}
-		if err := log.add(slot); err != nil {
+		if err := log.Add(slot); err != nil {
 			return err
 		}
-		x.margin.closed(time.Duration(part.ClosingMS) * time.Millisecond)
+		x.margin.Closed(time.Duration(part.ClosingMS) * time.Millisecond)
 		x.reply.Parts++
 		x.reply.Rows += part.Rows
 		x.reply.RawBytes += part.RawBytes
@@ -297,12 +261,12 @@ func (x *export) segment(ctx context.Context, s vault.Segment, start int, claime
 }
 
 // end marks a segment as ended, and has what it was split into worked on.
-func (x *export) end(ctx context.Context, log *segmentLog) error {
-	if log.split == nil {
-		return x.Repo.Mark(ctx, x.backup.Log().Done(log.segment.ID))
+func (x *export) end(ctx context.Context, log *fanout.SegmentLog) error {
+	if log.Split == nil {
+		return x.Repo.Mark(ctx, x.backup.Log().Done(log.Segment.ID))
 	}
-	children := log.split.Children
-	if err := x.Repo.Mark(ctx, x.backup.Log().Split(log.segment.ID, len(children))); err != nil {
+	children := log.Split.Children
+	if err := x.Repo.Mark(ctx, x.backup.Log().Split(log.Segment.ID, len(children))); err != nil {
 		return err
 	}
 	// This worker goes on with the first, unless somebody has it. Those for which no
@@ -312,7 +276,7 @@ func (x *export) end(ctx context.Context, log *segmentLog) error {
 	for i, c := range children {
 		ids[i], x.children[c.ID] = c.ID, c
 	}
-	mine, err := claimStart(ctx, x.Repo, x.backup.Log(), vault.Note{Segment: ids[0]}, x.run)
+	mine, err := fanout.Claim(ctx, x.Repo, x.backup.Log(), vault.Note{Segment: ids[0]}, x.run)
 	if err != nil {
 		return err
 	}
@@ -320,9 +284,9 @@ func (x *export) end(ctx context.Context, log *segmentLog) error {
 	if mine {
 		next = ids[0]
 	}
-	x.worker.split(ids, next)
+	x.worker.Split(ids, next)
 	var a vault.Ask
-	if _, err := x.Repo.Read(ctx, x.backup.Log().Ask(log.segment.ID), &a); err != nil {
+	if _, err := x.Repo.Read(ctx, x.backup.Log().Ask(log.Segment.ID), &a); err != nil {
 		return err
 	}
 	for _, c := range children[1:min(len(children), a.Children)] {
@@ -337,25 +301,25 @@ func (x *export) end(ctx context.Context, log *segmentLog) error {
 // shard is large enough, run says stop, or the lanes have ended. It returns
 // nil and an error if nothing could be kept; a part and an error if reading
 // broke off and what was read before can be kept.
-func (x *export) part(ctx context.Context, log *segmentLog) (*vault.Part, error) {
+func (x *export) part(ctx context.Context, log *fanout.SegmentLog) (*vault.Part, error) {
 	e, b, plan := x.Exporter, x.backup, x.plan
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	name := b.Shard(log.segment.ID, repository.RandomName())
+	name := b.Shard(log.Segment.ID, repository.RandomName())
 	up := e.upload(ctx, name, plan.Encryption)
 	w, err := shard.NewWriter(up, shard.Header{
-		Vault: e.Repo.Header.ID, Backup: string(b.ID), Table: b.Table.Path(), Segment: string(log.segment.ID),
+		Vault: e.Repo.Header.ID, Backup: string(b.ID), Table: b.Table.Path(), Segment: string(log.Segment.ID),
 		Schema: plan.Definition.Schema, Seed: uint64(e.Repo.Header.Seed),
 	})
 	if err != nil {
 		return nil, errors.Join(err, up.abort(err))
 	}
 	p := &partRun{export: x, writer: w, limit: plan.Settings.PartBytes}
-	p.lanes = make([]laneRun, len(log.next))
-	for i, lane := range log.segment.Lanes() {
-		p.lanes[i] = laneRun{at: i, from: log.next[i], next: log.next[i], end: lane.End}
+	p.lanes = make([]laneRun, len(log.Next))
+	for i, lane := range log.Segment.Lanes() {
+		p.lanes[i] = laneRun{at: i, from: log.Next[i], next: log.Next[i], end: lane.End}
 	}
-	watched := x.watchAsk(ctx, log.segment.ID, p.stop)
+	watched := x.watchAsk(ctx, log.Segment.ID, p.stop)
 	readErr := p.read(ctx)
 	read := time.Now()
 	watched()
@@ -383,7 +347,7 @@ func (x *export) part(ctx context.Context, log *segmentLog) (*vault.Part, error)
 	return part, readErr
 }
 
-func (e *Exporter) memory() int64 { return cmp.Or(e.Memory, DefaultMemory) }
+func (e *Exporter) memory() int64 { return cmp.Or(e.Memory, fanout.DefaultMemory) }
 
 // pageSize is the room for a page of each of the lanes that are open.
 func (x *export) pageSize() int {
@@ -497,7 +461,7 @@ func (p *partRun) stop() {
 func (p *partRun) stopping() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.closing || p.writer.Bytes() >= p.limit || p.run.stopping()
+	return p.closing || p.writer.Bytes() >= p.limit || p.run.Stopping()
 }
 
 func (p *partRun) lane(ctx context.Context, l *laneRun, buf []byte) error {
@@ -588,7 +552,7 @@ func (p *partRun) page(l *laneRun, page *table.Page, next table.Key, scanner *pl
 			return fmt.Errorf("the page from %v: %w", l.next, err)
 		}
 		if err := schema.CheckKey(row.Key); err != nil {
-			return fmt.Errorf("%w: %w", errSchema, err)
+			return fmt.Errorf("%w: %w", fanout.ErrSchema, err)
 		}
 		if walked == 0 && l.next.CompareCells(row.Key) > 0 {
 			return fmt.Errorf("the page from %v begins with the row %v", l.next, table.KeyOf(row.Key))

@@ -14,6 +14,7 @@ import (
 
 	"github.com/tablevault/tablevault/shared/backup"
 	"github.com/tablevault/tablevault/shared/backup/backuptest"
+	"github.com/tablevault/tablevault/shared/fanout"
 	"github.com/tablevault/tablevault/shared/object"
 	"github.com/tablevault/tablevault/shared/object/mem"
 	"github.com/tablevault/tablevault/shared/object/objectfault"
@@ -64,11 +65,11 @@ type runner struct {
 
 	mu    sync.Mutex
 	now   time.Time
-	queue []backup.Work
+	queue []fanout.Work
 	runs  int
 }
 
-func (r *runner) Submit(_ context.Context, w backup.Work) error {
+func (r *runner) Submit(_ context.Context, w fanout.Work) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.queue = append(r.queue, w)
@@ -82,8 +83,8 @@ func (r *runner) clock() time.Time {
 	return r.now
 }
 
-func (r *runner) run() backup.Run {
-	run := backup.Run{Request: "test", Now: r.clock}
+func (r *runner) run() fanout.Run {
+	run := fanout.Run{Request: "test", Now: r.clock}
 	if r.hop > 0 {
 		run.Stop = r.clock().Add(r.hop)
 		run.Until = run.Stop.Add(time.Second)
@@ -398,7 +399,7 @@ func TestTwice(t *testing.T) {
 		for _, w := range append(r.queue, r.queue...) {
 			both.Go(func() {
 				e := &backup.Exporter{Repo: repo, Tables: tables, Work: r, Log: discard}
-				if _, err := e.Export(t.Context(), backup.Run{Now: r.clock}, w); err != nil {
+				if _, err := e.Export(t.Context(), fanout.Run{Now: r.clock}, w); err != nil {
 					t.Error(err)
 				}
 			})

@@ -17,6 +17,7 @@ import (
 
 	"github.com/tablevault/tablevault/shared/backup"
 	"github.com/tablevault/tablevault/shared/backup/backuptest"
+	"github.com/tablevault/tablevault/shared/fanout"
 	"github.com/tablevault/tablevault/shared/object"
 	"github.com/tablevault/tablevault/shared/object/mem"
 	"github.com/tablevault/tablevault/shared/object/objectfault"
@@ -81,7 +82,7 @@ func (w *world) sealed(p *backup.Planner, b vault.Backup) *vault.Manifest {
 }
 
 // export runs one invocation.
-func (w *world) export(work backup.Work) backup.ExportReply {
+func (w *world) export(work fanout.Work) backup.ExportReply {
 	w.t.Helper()
 	reply, err := w.exporter().Export(w.t.Context(), w.run(), work)
 	if err != nil {
@@ -92,7 +93,7 @@ func (w *world) export(work backup.Work) backup.ExportReply {
 
 // lag is a backup of one segment whose worker has stored some parts and handed
 // over, and which the planner has asked to be split since.
-func (w *world) lag(p *backup.Planner, settings vault.Settings) (vault.Backup, backup.Work) {
+func (w *world) lag(p *backup.Planner, settings vault.Settings) (vault.Backup, fanout.Work) {
 	w.t.Helper()
 	w.hop = 20
 	b := w.plan(p, settings)
@@ -505,7 +506,7 @@ func TestStartsAreBounded(t *testing.T) {
 		e := w.exporter()
 		e.MaxStarts = 7
 		if _, err := e.Export(t.Context(), w.run(), work); err != nil {
-			if !backup.Permanent(err) || !strings.Contains(err.Error(), "too many starts: 7") {
+			if !fanout.Permanent(err) || !strings.Contains(err.Error(), "too many starts: 7") {
 				t.Fatal(err)
 			}
 			continue
@@ -551,7 +552,7 @@ func TestWorkersThatDie(t *testing.T) {
 		}
 		if _, err := w.exporter().Export(ctx, w.run(), work); err == nil {
 			t.Fatal("it lives")
-		} else if !errors.Is(err, context.Canceled) && !backup.Permanent(err) {
+		} else if !errors.Is(err, context.Canceled) && !fanout.Permanent(err) {
 			t.Fatal(err)
 		}
 		cancel()
@@ -698,7 +699,7 @@ func TestPace(t *testing.T) {
 	type run struct {
 		took time.Duration
 		pace *vault.Pace
-		seen *backup.Pace
+		seen *fanout.Pace
 		rows int64
 	}
 	read := func(t *testing.T, budget float64, answer func(begun time.Time) (time.Duration, bool)) (r run) {
@@ -720,8 +721,8 @@ func TestPace(t *testing.T) {
 			begun := time.Now()
 			e := w.exporter()
 			e.Tables = busy{w.tables, 10, func() (time.Duration, bool) { return answer(begun) }}
-			clock := backup.Run{Request: "r", Now: time.Now}
-			work := backup.Work{Verb: backup.VerbExport, Table: sourceID, Backup: b.ID, Segment: "000000", ReadUnits: budget}
+			clock := fanout.Run{Request: "r", Now: time.Now}
+			work := fanout.Work{Verb: fanout.VerbExport, Table: sourceID, Backup: b.ID, Segment: "000000", ReadUnits: budget}
 			reply, err := e.Export(t.Context(), clock, work)
 			if err != nil {
 				t.Fatal(err)
@@ -844,8 +845,8 @@ func TestMargin(t *testing.T) {
 				e.Tables = busy{w.tables, 1, func() (time.Duration, bool) { return 100 * time.Millisecond, false }}
 				begun := time.Now()
 				// What is configured is more than what the time allows.
-				run := backup.Run{Now: time.Now, Stop: begun.Add(test.timeout * 2 / 3), Until: begun.Add(test.timeout)}
-				reply, err := e.Export(t.Context(), run, backup.Work{Verb: backup.VerbExport, Table: sourceID, Backup: b.ID, Segment: "000000"})
+				run := fanout.Run{Now: time.Now, Stop: begun.Add(test.timeout * 2 / 3), Until: begun.Add(test.timeout)}
+				reply, err := e.Export(t.Context(), run, fanout.Work{Verb: fanout.VerbExport, Table: sourceID, Backup: b.ID, Segment: "000000"})
 				if err != nil || !reply.Continued || reply.Parts < test.parts {
 					t.Fatalf("%+v: %v", reply, err)
 				}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"sync/atomic"
 
+	"github.com/tablevault/tablevault/shared/fanout"
 	"github.com/tablevault/tablevault/shared/repository"
 	"github.com/tablevault/tablevault/shared/vault"
 	"github.com/tablevault/tablevault/shared/vault/shard"
@@ -69,7 +70,7 @@ const (
 //
 // Like an export, a worker that is done with its segment goes on with others that
 // nobody has begun, for as long as there is time and the restore is open.
-func (i *Importer) Import(ctx context.Context, run Run, w Work) (ImportReply, error) {
+func (i *Importer) Import(ctx context.Context, run fanout.Run, w fanout.Work) (ImportReply, error) {
 	x := &importing{Importer: i, run: run, work: w, restore: vault.Restore{ID: w.Restore}, pace: newPacer(0)}
 	x.pace.writes = true
 	x.reply = ImportReply{Restore: w.Restore, Segment: w.Segment, Start: w.Start}
@@ -84,11 +85,11 @@ func (i *Importer) Import(ctx context.Context, run Run, w Work) (ImportReply, er
 // importing is an invocation of an importer.
 type importing struct {
 	*Importer
-	run     Run
-	work    Work
+	run     fanout.Run
+	work    fanout.Work
 	restore vault.Restore
 	plan    *vault.RestorePlan
-	worker  worker
+	worker  fanout.Worker
 	pace    *pacer
 	reply   ImportReply
 
@@ -116,13 +117,13 @@ func (x *importing) all(ctx context.Context) (err error) {
 	}
 	x.makeWriters()
 	x.logs = sealedLogs{repo: x.Repo, plan: x.plan}
-	x.worker = worker{repo: x.Repo, log: x.restore.Log(), run: &x.run, submit: x.submit, what: x.what}
-	x.worker.planned, x.worker.groups = plannedGroups(x.plan, func(s vault.RestoreSegment) bool { return s.Rows > 0 })
+	x.worker = fanout.Worker{Vault: x.Repo, Starts: x.restore.Log(), Run: &x.run, Submit: x.submit, What: x.what}
+	x.worker.Planned, x.worker.Groups = plannedGroups(x.plan, func(s vault.RestoreSegment) bool { return s.Rows > 0 })
 	if err := x.one(ctx, x.work.Segment, x.work.Start, false); err != nil {
 		return err
 	}
-	err = x.worker.goOn(ctx, x.work.Segment, func(ctx context.Context, s vault.SegmentID) error { return x.one(ctx, s, 0, true) })
-	x.reply.Continued = x.worker.over && !x.reply.Closed
+	err = x.worker.GoOn(ctx, x.work.Segment, func(ctx context.Context, s vault.SegmentID) error { return x.one(ctx, s, 0, true) })
+	x.reply.Continued = x.worker.Over && !x.reply.Closed
 	return err
 }
 
@@ -139,28 +140,18 @@ func (x *importing) one(ctx context.Context, s vault.SegmentID, start int, claim
 	x.reply.Done, x.reply.Superseded = false, false
 	noted, goesOn, err := x.segment(ctx, s, start, claimed)
 	if errors.Is(err, errClosed) {
-		x.reply.Closed, x.worker.over, err = true, true, nil
+		x.reply.Closed, x.worker.Over, err = true, true, nil
 	}
 	if err == nil && noted {
 		err = x.Repo.Mark(ctx, x.restore.Log().End(s, x.reply.Start))
 	}
 	if err == nil && goesOn {
-		err = x.worker.handOver(ctx, s, x.reply.Start)
+		err = x.worker.HandOver(ctx, s, x.reply.Start)
 	}
 	if err != nil {
-		err = noteFailure(ctx, x.Repo, x.restore.Log(), s, x.reply.Start, x.run, permanent(err), fmt.Errorf("%s: %w", x.what(s), err))
+		err = fanout.Fail(ctx, x.Repo, x.restore.Log(), s, x.reply.Start, x.run, fanout.Permanent(err), fmt.Errorf("%s: %w", x.what(s), err))
 	}
 	return err
-}
-
-// inTime is ctx with an end half way from when run says stop to when the
-// platform ends the invocation: late enough for what is under way, early enough
-// to save, or to say what happened.
-func (r Run) inTime(ctx context.Context) (context.Context, context.CancelFunc) {
-	if r.Stop.IsZero() {
-		return context.WithCancel(ctx)
-	}
-	return context.WithTimeout(ctx, r.Stop.Sub(r.Now())+r.Until.Sub(r.Stop)/2)
 }
 
 // errClosed says that the restore is over, errObey that another start has won
@@ -182,9 +173,9 @@ func (x *importing) segment(ctx context.Context, s vault.SegmentID, start int, c
 	// seen.
 	idle := 0
 	if !claimed && !loaded(entries) {
-		b, err := x.worker.begin(ctx, s, start, len(entries))
-		x.reply.Start, x.reply.Superseded, idle = b.start, b.superseded, b.idle
-		if err != nil || b.superseded {
+		b, err := x.worker.Begin(ctx, s, start, len(entries))
+		x.reply.Start, x.reply.Superseded, idle = b.Start, b.Superseded, b.Idle
+		if err != nil || b.Superseded {
 			return false, false, err
 		}
 		claimed = true
@@ -207,7 +198,7 @@ func (x *importing) segment(ctx context.Context, s vault.SegmentID, start int, c
 		x.pace.resume(entries[n-1].Pace)
 	}
 	for stored := 0; !l.ended; stored++ {
-		if stored > 0 && x.run.stopping() {
+		if stored > 0 && x.run.Stopping() {
 			return claimed, !x.reply.Superseded, nil
 		}
 		entry, broken := l.entry(ctx)
@@ -275,7 +266,7 @@ func (x *importing) loader(ctx context.Context, s vault.SegmentID) (*loader, err
 		return nil, err
 	}
 	l := &loader{importing: x, segment: s}
-	for _, slot := range source.slots {
+	for _, slot := range source.Slots {
 		if slot.Part != nil {
 			l.parts = append(l.parts, slot)
 			l.total += slot.Part.Rows
@@ -304,7 +295,7 @@ type loader struct {
 }
 
 func (x *importing) makeWriters() {
-	x.memory = cmp.Or(x.Memory, DefaultMemory)
+	x.memory = cmp.Or(x.Memory, fanout.DefaultMemory)
 	n := int(min(max(x.memory/(blockCopies*shard.BlockBytes), 1), writersInFlight))
 	x.free = make(chan *shard.Rows, n+1)
 	for range n {
@@ -396,7 +387,7 @@ func (l *loader) entry(ctx context.Context) (*vault.Loaded, error) {
 	}
 	if broken != nil {
 		broken = fmt.Errorf("part %d, %s: %w", part.Slot, part.Part.Shard.Name, broken)
-		if w.next == l.block || ctx.Err() != nil || permanent(broken) || errors.Is(broken, errClosed) || errors.Is(broken, errObey) {
+		if w.next == l.block || ctx.Err() != nil || fanout.Permanent(broken) || errors.Is(broken, errClosed) || errors.Is(broken, errObey) {
 			return nil, broken
 		}
 	}

@@ -16,6 +16,7 @@ import (
 
 	"github.com/tablevault/tablevault/shared/backup"
 	"github.com/tablevault/tablevault/shared/backup/backuptest"
+	"github.com/tablevault/tablevault/shared/fanout"
 	"github.com/tablevault/tablevault/shared/object"
 	"github.com/tablevault/tablevault/shared/object/mem"
 	"github.com/tablevault/tablevault/shared/object/objectfault"
@@ -36,7 +37,7 @@ func TestLateDeliveryTouchesNothing(t *testing.T) {
 	writes := w.tables.Calls("Write")
 	for _, s := range plan.Segments {
 		for _, start := range []int{0, 7} {
-			reply, err := w.importer().Import(t.Context(), w.run(), backup.Work{Verb: backup.VerbImport, Restore: plan.Restore, Segment: s.ID, Start: start})
+			reply, err := w.importer().Import(t.Context(), w.run(), fanout.Work{Verb: fanout.VerbImport, Restore: plan.Restore, Segment: s.ID, Start: start})
 			if err != nil || !reply.Closed {
 				t.Fatalf("a late delivery of segment %s: %+v, %v", s.ID, reply, err)
 			}
@@ -64,7 +65,7 @@ func TestClosingStopsWriters(t *testing.T) {
 	}
 	i := w.importer()
 	i.Memory = 1 // one writer
-	reply, err := i.Import(t.Context(), w.run(), backup.Work{Verb: backup.VerbImport, Restore: plan.Restore, Segment: plan.Segments[0].ID})
+	reply, err := i.Import(t.Context(), w.run(), fanout.Work{Verb: fanout.VerbImport, Restore: plan.Restore, Segment: plan.Segments[0].ID})
 	if err != nil || !reply.Closed {
 		t.Fatalf("%+v, %v", reply, err)
 	}
@@ -175,7 +176,7 @@ func TestObeysTheWinner(t *testing.T) {
 	w.tables.PageRows = 50
 	m := w.backup(vault.Settings{SegmentBytes: 64 << 20, Lanes: 3, PartBytes: 40 << 10})
 	plan := w.begin(m)
-	work := backup.Work{Verb: backup.VerbImport, Restore: plan.Restore, Segment: plan.Segments[0].ID}
+	work := fanout.Work{Verb: fanout.VerbImport, Restore: plan.Restore, Segment: plan.Segments[0].ID}
 	var inside atomic.Bool
 	var lost atomic.Int64
 	w.tables.Fault = func(c backuptest.Call) error {
@@ -209,12 +210,12 @@ func TestObeysTheWinner(t *testing.T) {
 // TestImportKeepsWhatWasWritten breaks off in the middle of a part: the blocks
 // before the break are not written again.
 func TestImportKeepsWhatWasWritten(t *testing.T) {
-	setting := func(t *testing.T) (*world, *vault.RestorePlan, backup.Work) {
+	setting := func(t *testing.T) (*world, *vault.RestorePlan, fanout.Work) {
 		w := newWorld(t)
 		w.fill(definition(), 800)
 		w.tables.PageRows = 40 // a block each, and a batch
 		plan := w.begin(w.backup(vault.Settings{}))
-		return w, plan, backup.Work{Verb: backup.VerbImport, Restore: plan.Restore, Segment: plan.Segments[0].ID}
+		return w, plan, fanout.Work{Verb: fanout.VerbImport, Restore: plan.Restore, Segment: plan.Segments[0].ID}
 	}
 	resume := func(t *testing.T, w *world, plan *vault.RestorePlan) {
 		t.Helper()
@@ -248,7 +249,7 @@ func TestImportKeepsWhatWasWritten(t *testing.T) {
 		i.Memory = 1
 		i.Tables = &hanging{Tables: w.tables, after: 10}
 		now := time.Now()
-		run := backup.Run{Request: "hangs", Stop: now.Add(300 * time.Millisecond), Until: now.Add(900 * time.Millisecond), Now: time.Now}
+		run := fanout.Run{Request: "hangs", Stop: now.Add(300 * time.Millisecond), Until: now.Add(900 * time.Millisecond), Now: time.Now}
 		reply, err := i.Import(t.Context(), run, work)
 		if err != nil || !reply.Continued || reply.Rows == 0 {
 			t.Fatalf("%+v, %v", reply, err)
@@ -338,7 +339,7 @@ func TestQuarantine(t *testing.T) {
 		plan := w.begin(m)
 		i := w.importer()
 		i.Tables = tables
-		if _, err := i.Import(t.Context(), w.run(), backup.Work{Verb: backup.VerbImport, Restore: plan.Restore, Segment: "000000"}); err != nil {
+		if _, err := i.Import(t.Context(), w.run(), fanout.Work{Verb: fanout.VerbImport, Restore: plan.Restore, Segment: "000000"}); err != nil {
 			t.Fatal(err)
 		}
 		p := w.finish(plan.Restore)
@@ -529,7 +530,7 @@ func TestKilledAnywhere(t *testing.T) {
 				if progress, err = w.importer().Tick(t.Context(), w.run(), id); err == nil && progress.Dispatched == 0 {
 					w.advance(2 * time.Minute)
 				}
-			case work.Verb == backup.VerbImport:
+			case work.Verb == fanout.VerbImport:
 				_, err = w.importer().Import(t.Context(), w.run(), work)
 			default:
 				_, err = w.verifier().VerifySegment(t.Context(), w.run(), work)

@@ -57,7 +57,7 @@ type numbered struct {
 func (w *partLoad) load(ctx context.Context, part *vault.Part) (whole bool, err error) {
 	// A batch that does not get through must not take the time that is needed
 	// to save what did.
-	writing, cancel := w.run.inTime(ctx)
+	writing, cancel := w.run.InTime(ctx)
 	defer cancel()
 	err = w.blocks(table.OnThrottled(writing, w.pace.refused), part, &whole)
 	if err != nil && w.next > w.block && writing.Err() != nil && ctx.Err() == nil {
@@ -98,7 +98,7 @@ func (w *partLoad) blocks(ctx context.Context, part *vault.Part, whole *bool) er
 	group.Go(func() error {
 		defer close(blocks)
 		for n := int64(0); ; n++ {
-			if n > w.block && (w.run.stopping() || w.full()) {
+			if n > w.block && (w.run.Stopping() || w.full()) {
 				return nil
 			}
 			b := numbered{n: n}

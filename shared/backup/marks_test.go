@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/tablevault/tablevault/shared/backup"
+	"github.com/tablevault/tablevault/shared/fanout"
 	"github.com/tablevault/tablevault/shared/object"
 	"github.com/tablevault/tablevault/shared/object/mem"
 	"github.com/tablevault/tablevault/shared/repository"
@@ -62,7 +63,7 @@ func TestMarkedIsNoRecoveryPoint(t *testing.T) {
 	}
 	refused := func(what string, err error) {
 		t.Helper()
-		if !errors.Is(err, repository.ErrMarked) || !backup.Permanent(err) {
+		if !errors.Is(err, repository.ErrMarked) || !fanout.Permanent(err) {
 			t.Errorf("%s: %v", what, err)
 		}
 	}

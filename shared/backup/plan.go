@@ -17,6 +17,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/tablevault/tablevault/shared/fanout"
 	"github.com/tablevault/tablevault/shared/repository"
 	"github.com/tablevault/tablevault/shared/table"
 	"github.com/tablevault/tablevault/shared/vault"
@@ -28,7 +29,7 @@ type Planner struct {
 	// Tables is the instance that the table is in, Endpoint its address.
 	Tables   Tables
 	Endpoint string
-	Work     Dispatcher
+	Work     fanout.Dispatcher
 	Log      *slog.Logger
 	Now      func() time.Time
 	// Stale is the age at which a start without a result counts as dead even
@@ -229,44 +230,11 @@ type Progress struct {
 	// at most MaxStarts: one for each continuation, and for each that died.
 	Starts int `json:"starts,omitempty"`
 	// Pace says what holds the live workers back, nil if nothing does.
-	Pace      *Pace           `json:"pace,omitempty"`
+	Pace      *fanout.Pace    `json:"pace,omitempty"`
 	Manifest  *vault.Manifest `json:"manifest,omitempty"`
 	LastError string          `json:"last_error,omitempty"`
 	// Since is the planner's, for the ticks that follow a person's command.
 	Since time.Time `json:"since,omitzero"`
-}
-
-// Pace says what holds workers back.
-type Pace struct {
-	// Reason is one of the Paced constants of package vault; where workers have
-	// several, the one that is least of their own making.
-	Reason string `json:"reason"`
-	// Workers is how many are held back, ReadUnits the rate that they are held
-	// to together, in read units per second; WriteUnits the same of a restore's.
-	Workers    int     `json:"workers"`
-	ReadUnits  float64 `json:"read_units_per_second,omitempty"`
-	WriteUnits float64 `json:"write_units_per_second,omitempty"`
-	// Throttled counts the answers, for the newest parts, by which the service
-	// wanted fewer requests.
-	Throttled int64 `json:"throttled,omitempty"`
-}
-
-// String is the pace for people.
-func (p *Pace) String() string {
-	if p == nil {
-		return ""
-	}
-	why := map[string]string{
-		vault.PacedByBudget: "the budget of read units", vault.PacedByService: "the service's throttling", vault.PacedByLatency: "slow answers",
-	}[p.Reason]
-	rate, units := p.ReadUnits, "read"
-	if p.WriteUnits > 0 {
-		rate, units = p.WriteUnits, "write"
-	}
-	if rate == 0 {
-		return fmt.Sprintf("%d workers were held back by %s", p.Workers, cmp.Or(why, p.Reason))
-	}
-	return fmt.Sprintf("%d workers are held to %.0f %s units/s by %s", p.Workers, rate, units, cmp.Or(why, p.Reason))
 }
 
 // The states of a backup's progress.
@@ -280,20 +248,20 @@ const (
 // Tick looks at a backup and does what is due: it dispatches the segments that
 // nobody works on, rolls up the groups that are complete, and seals. It may
 // run at any time, twice, and beside itself.
-func (p *Planner) Tick(ctx context.Context, run Run, b vault.Backup) (Progress, error) {
+func (p *Planner) Tick(ctx context.Context, run fanout.Run, b vault.Backup) (Progress, error) {
 	s, err := p.survey(ctx, run, b)
 	if err != nil {
 		return s.progress, err
 	}
 	room := math.MaxInt
 	if p.Workers > 0 {
-		room = max(0, p.Workers-s.live)
+		room = max(0, p.Workers-s.Live)
 	}
 	progress, err := p.start(ctx, s, room)
 	if err != nil {
 		return progress, err
 	}
-	_, err = p.ask(ctx, run, s, room-s.submitted)
+	_, err = p.ask(ctx, run, s, room-s.Submitted)
 	return s.progress, err
 }
 
@@ -303,7 +271,7 @@ type survey struct {
 	plan     *vault.Plan // nil if the backup has ended
 	progress Progress
 	rolled   map[int]bool // the groups that are rolled up
-	dispatch
+	fanout.Dispatch
 	// lagging are the live segments that are far behind their siblings, the
 	// slowest first.
 	lagging []lagging
@@ -318,7 +286,7 @@ type lagging struct {
 // budget of read units, no more than it was divided over.
 func (s *survey) room(n int) int {
 	if s.plan != nil && s.plan.Workers > 0 {
-		n = min(n, s.plan.Workers-s.live-s.submitted)
+		n = min(n, s.plan.Workers-s.Live-s.Submitted)
 	}
 	return max(0, n)
 }
@@ -329,8 +297,8 @@ const looksInFlight = 8
 // survey looks at a backup, rolls up what is complete and seals; it starts
 // nothing. Its cost is a list of the roll-ups; for each group that is not rolled
 // up three lists, four if it has live segments, and two reads for each of these.
-func (p *Planner) survey(ctx context.Context, run Run, b vault.Backup) (*survey, error) {
-	s := &survey{backup: b, dispatch: p.dispatch(b)}
+func (p *Planner) survey(ctx context.Context, run fanout.Run, b vault.Backup) (*survey, error) {
+	s := &survey{backup: b, Dispatch: p.dispatch(b)}
 	p.Repo.TakeUsage() // what was asked before is not about this backup alone
 	what := func(err error) error { return fmt.Errorf("backup %s of %s: %w", b.ID, b.Table, err) }
 	m, _, err := p.Repo.Manifest(ctx, b)
@@ -358,7 +326,7 @@ func (p *Planner) survey(ctx context.Context, run Run, b vault.Backup) (*survey,
 	looks.SetLimit(looksInFlight)
 	var rollUps sync.Mutex // each reads many logs at a time
 	for g := range groups {
-		look := &groupLook{dispatch: p.dispatch(b), number: g, slow: cmp.Or(p.Slow, DefaultSlow)}
+		look := &groupLook{Dispatch: p.dispatch(b), number: g, slow: cmp.Or(p.Slow, DefaultSlow)}
 		look.roots = plan.Segments[g*vault.GroupSize : min((g+1)*vault.GroupSize, len(plan.Segments))]
 		groups[g] = look
 		if s.rolled[g] {
@@ -376,11 +344,11 @@ func (p *Planner) survey(ctx context.Context, run Run, b vault.Backup) (*survey,
 		s.progress.Segments += look.segments
 		s.progress.Done += look.done
 		s.lagging = append(s.lagging, look.lagging...)
-		s.dispatch.add(&look.dispatch)
+		s.Dispatch.Add(&look.Dispatch)
 	}
 	slices.SortStableFunc(s.lagging, func(a, b lagging) int { return cmp.Compare(b.age, a.age) })
-	s.progress.Live, s.progress.Starts, s.progress.Pace = s.live, s.starts, s.pace
-	if s.progress.LastError = s.failure; s.over {
+	s.progress.Live, s.progress.Starts, s.progress.Pace = s.Live, s.Starts, s.Pace
+	if s.progress.LastError = s.Failure; s.Over {
 		s.progress.State = StateFailed
 	}
 	if !complete || p.watching {
@@ -394,16 +362,16 @@ func (p *Planner) survey(ctx context.Context, run Run, b vault.Backup) (*survey,
 	return s, nil
 }
 
-func (p *Planner) dispatch(b vault.Backup) dispatch {
-	return dispatch{Repo: p.Repo, Log: b.Log(), Stale: p.Stale, Since: p.Since, Most: p.Workers}
+func (p *Planner) dispatch(b vault.Backup) fanout.Dispatch {
+	return fanout.Dispatch{Repo: p.Repo, Log: b.Log(), Stale: p.Stale, Since: p.Since, Most: p.Workers}
 }
 
 // start dispatches at most n of the segments that nobody works on.
 func (p *Planner) start(ctx context.Context, s *survey, n int) (Progress, error) {
-	err := s.submit(ctx, p.Work, s.room(n), func(id vault.SegmentID, start int) Work {
-		return Work{Verb: VerbExport, Table: s.backup.Table, Backup: s.backup.ID, Segment: id, Start: start, ReadUnits: s.plan.Share()}
+	err := s.Submit(ctx, p.Work, s.room(n), func(id vault.SegmentID, start int) fanout.Work {
+		return fanout.Work{Verb: fanout.VerbExport, Table: s.backup.Table, Backup: s.backup.ID, Segment: id, Start: start, ReadUnits: s.plan.Share()}
 	})
-	s.progress.Dispatched = s.submitted
+	s.progress.Dispatched = s.Submitted
 	if err != nil {
 		err = fmt.Errorf("backup %s of %s: %w", s.backup.ID, s.backup.Table, err)
 	}
@@ -413,9 +381,9 @@ func (p *Planner) start(ctx context.Context, s *survey, n int) (Progress, error)
 // ask asks the workers of segments that lag behind to split them, if everything
 // else has a worker and n could be started beside those that live. It returns for
 // how many of them it found work.
-func (p *Planner) ask(ctx context.Context, run Run, s *survey, n int) (used int, err error) {
+func (p *Planner) ask(ctx context.Context, run fanout.Run, s *survey, n int) (used int, err error) {
 	n = s.room(n)
-	if len(s.ready) > 0 {
+	if len(s.Ready) > 0 {
 		return 0, nil
 	}
 	for i, lag := range s.lagging {
@@ -458,7 +426,7 @@ func (p *Planner) rolledUp(ctx context.Context, b vault.Backup) (map[int]bool, e
 
 // groupLook is what a look at one group found.
 type groupLook struct {
-	dispatch
+	fanout.Dispatch
 	number         int
 	roots          []vault.Segment
 	slow           time.Duration
@@ -475,7 +443,7 @@ type endMark struct {
 }
 
 // group looks at one group, and rolls it up if it is complete.
-func (p *Planner) group(ctx context.Context, run Run, look *groupLook, b vault.Backup, rollUps *sync.Mutex) error {
+func (p *Planner) group(ctx context.Context, run fanout.Run, look *groupLook, b vault.Backup, rollUps *sync.Mutex) error {
 	prefix := b.Log().DoneIn(look.number)
 	ends := map[vault.SegmentID]endMark{}
 	for info, err := range p.Repo.Store().List(ctx, prefix, "") {
@@ -503,7 +471,7 @@ func (p *Planner) group(ctx context.Context, run Run, look *groupLook, b vault.B
 	for _, root := range look.roots {
 		walk(root.ID)
 	}
-	if len(open) == 0 && (run.stopping() || p.watching) {
+	if len(open) == 0 && (run.Stopping() || p.watching) {
 		return nil // the next tick rolls it up
 	}
 	if len(open) == 0 {
@@ -527,11 +495,11 @@ func (p *Planner) group(ctx context.Context, run Run, look *groupLook, b vault.B
 		look.over = err == nil
 		return err
 	}
-	if err := look.look(ctx, run, look.number, open); err != nil {
+	if err := look.Look(ctx, run, look.number, open); err != nil {
 		return err
 	}
 	look.lag(run, ends)
-	return look.paces(ctx, look.number, func(ctx context.Context, name string) (*vault.Pace, error) {
+	return look.Paces(ctx, look.number, func(ctx context.Context, name string) (*vault.Pace, error) {
 		var slot vault.Slot
 		if _, err := p.Repo.Read(ctx, name, &slot); err != nil || slot.Part == nil {
 			return nil, err
@@ -556,13 +524,13 @@ const (
 
 // lag finds the live segments that are far slower than their siblings were, once
 // half of the group has ended. Ages are by the store's dates as far as they go.
-func (l *groupLook) lag(run Run, ends map[vault.SegmentID]endMark) {
+func (l *groupLook) lag(run fanout.Run, ends map[vault.SegmentID]endMark) {
 	if 2*l.done < l.segments && l.segments > 1 {
 		return
 	}
 	var took []time.Duration
 	for id, end := range ends {
-		if first, ok := l.begun[id]; ok {
+		if first, ok := l.Begun[id]; ok {
 			took = append(took, end.at.Sub(first))
 		}
 	}
@@ -571,178 +539,11 @@ func (l *groupLook) lag(run Run, ends map[vault.SegmentID]endMark) {
 		slices.Sort(took)
 		limit = max(limit, time.Duration(lagFactor*float64(took[len(took)/2])))
 	}
-	for _, at := range l.working {
-		if age := run.Now().Sub(l.begun[at.segment]); age >= limit && at.segment.Generation() < maxGenerations {
-			l.lagging = append(l.lagging, lagging{at.segment, age})
+	for _, at := range l.Working {
+		if age := run.Now().Sub(l.Begun[at.Segment]); age >= limit && at.Segment.Generation() < maxGenerations {
+			l.lagging = append(l.lagging, lagging{at.Segment, age})
 		}
 	}
-}
-
-// paces reads from the newest slots of the segments that the last look found at
-// work, which were a group's, what holds their workers back.
-func (d *dispatch) paces(ctx context.Context, group int, read func(ctx context.Context, slot string) (*vault.Pace, error)) error {
-	if len(d.working) == 0 {
-		return nil
-	}
-	slots, err := countNotes(ctx, d.Repo, string(d.Log)+"slots/", group)
-	if err != nil {
-		return err
-	}
-	for _, at := range d.working {
-		if slots[at.segment].count == 0 {
-			continue
-		}
-		of, err := read(ctx, d.Log.Slot(at.segment, slots[at.segment].last))
-		if err != nil {
-			return err
-		}
-		if of != nil {
-			d.pace = d.pace.add(&Pace{Reason: of.Reason, Workers: 1, ReadUnits: of.ReadUnits, WriteUnits: of.WriteUnits, Throttled: of.Throttled})
-		}
-	}
-	return nil
-}
-
-// add adds another pace; either may be nil.
-func (p *Pace) add(o *Pace) *Pace {
-	if p == nil || o == nil {
-		return cmp.Or(p, o)
-	}
-	order := []string{vault.PacedByBudget, vault.PacedByLatency, vault.PacedByService}
-	sum := &Pace{Reason: p.Reason, Workers: p.Workers + o.Workers, ReadUnits: p.ReadUnits + o.ReadUnits,
-		WriteUnits: p.WriteUnits + o.WriteUnits, Throttled: p.Throttled + o.Throttled}
-	if slices.Index(order, o.Reason) > slices.Index(order, p.Reason) {
-		sum.Reason = o.Reason
-	}
-	return sum
-}
-
-// maxFailures is how often a segment may fail before only a person's command
-// starts it again.
-const maxFailures = 10
-
-// dispatch finds out which segments of a backup or of a restore are to be
-// started, and starts them.
-type dispatch struct {
-	Repo  *repository.Repository
-	Log   vault.Log
-	Stale time.Duration
-	Since time.Time
-	// Most is how many segments are kept ready, 0 for all.
-	Most int
-
-	live      int     // segments with a live start
-	working   []ready // those of the last look, with the number of the start
-	ready     []ready // segments to be started, with the number of the start
-	submitted int
-	starts    int // the most starts of an open segment
-	pace      *Pace
-	failure   string                        // what went wrong last in a segment that is open
-	over      bool                          // it is for good
-	begun     map[vault.SegmentID]time.Time // first starts, by the store's clock
-}
-
-// ready is a segment with the number of a start.
-type ready struct {
-	segment vault.SegmentID
-	start   int
-}
-
-// add takes over what another look has found.
-func (d *dispatch) add(o *dispatch) {
-	d.live += o.live
-	d.starts = max(d.starts, o.starts)
-	d.pace = d.pace.add(o.pace)
-	if o.failure != "" && (o.over || !d.over) {
-		d.failure = o.failure
-	}
-	d.over = d.over || o.over
-	for _, r := range o.ready {
-		d.keep(r)
-	}
-}
-
-func (d *dispatch) keep(r ready) {
-	if d.Most == 0 || len(d.ready) < d.Most {
-		d.ready = append(d.ready, r)
-	}
-}
-
-// failed notes what went wrong in a segment, and whether that is for good.
-func (d *dispatch) failed(reason string, over bool) {
-	if over || !d.over {
-		d.failure = reason
-	}
-	d.over = d.over || over
-}
-
-// look sorts the open segments of a group. A start is live until the platform
-// ends it, unless a failure says that it is over. A segment whose newest start
-// failed for good is reported and left alone, unless it failed before Since, or
-// starts have gone stale by order of the caller. All others are ready.
-func (d *dispatch) look(ctx context.Context, run Run, group int, open []vault.SegmentID) error {
-	starts, err := countNotes(ctx, d.Repo, string(d.Log)+"starts/", group)
-	if err != nil {
-		return err
-	}
-	failures, err := countNotes(ctx, d.Repo, d.Log.Failures(""), group)
-	if err != nil {
-		return err
-	}
-	d.working, d.begun = nil, make(map[vault.SegmentID]time.Time, len(starts))
-	for id, s := range starts {
-		d.begun[id] = s.first
-	}
-	for _, id := range open {
-		start, started := starts[id]
-		next := 0
-		if started {
-			next = start.last + 1
-			d.starts = max(d.starts, next)
-			if f := failures[id]; f.count > 0 && f.last >= start.last {
-				var note vault.Note
-				if _, err := d.Repo.Read(ctx, d.Log.Failure(id, f.last), &note); err != nil {
-					return err
-				}
-				over := (note.Permanent || f.count >= maxFailures) && d.Stale == 0 && !note.Began.Before(d.Since)
-				if d.failed(note.Error, over); over {
-					continue
-				}
-			} else {
-				var note vault.Note
-				if _, err := d.Repo.Read(ctx, d.Log.Start(id, start.last), &note); err != nil {
-					return err
-				}
-				over := !note.Until.IsZero() && run.Now().After(note.Until)
-				stale := d.Stale > 0 && run.Now().Sub(note.Began) > d.Stale
-				if !over && !stale {
-					d.live++
-					d.working = append(d.working, ready{id, start.last})
-					continue
-				}
-				if over {
-					d.failed(fmt.Sprintf("start %d of segment %s (request %s) had until %s and left no word: it was killed, ran out of memory or of time; it is started again",
-						start.last, id, note.Request, note.Until.UTC().Format(time.RFC3339)), false)
-				}
-			}
-		}
-		d.keep(ready{id, next})
-	}
-	return nil
-}
-
-// submit starts at most n of the segments that are ready.
-func (d *dispatch) submit(ctx context.Context, to Dispatcher, n int, work func(vault.SegmentID, int) Work) error {
-	for len(d.ready) > 0 && n > 0 {
-		r := d.ready[0]
-		if err := to.Submit(ctx, work(r.segment, r.start)); err != nil {
-			return fmt.Errorf("dispatch segment %s: %w", r.segment, err)
-		}
-		d.ready = d.ready[1:]
-		d.submitted++
-		n--
-	}
-	return nil
 }
 
 // Void gives a backup up: after it, none can seal it. It returns the manifest

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/tablevault/tablevault/shared/fanout"
 	"github.com/tablevault/tablevault/shared/policy"
 	"github.com/tablevault/tablevault/shared/repository"
 	"github.com/tablevault/tablevault/shared/vault"
@@ -27,7 +28,7 @@ type Reconciler struct {
 	Region string
 	// Open reaches an instance and tells its address.
 	Open func(instance string) (Instance, string, error)
-	Work Dispatcher
+	Work fanout.Dispatcher
 	Log  *slog.Logger
 	// Slow is the planners' of that name.
 	Slow time.Duration
@@ -81,7 +82,7 @@ type Report struct {
 // sweep is a tick under way.
 type sweep struct {
 	*Reconciler
-	run       Run
+	run       fanout.Run
 	reply     *Sweep
 	surveys   []*survey
 	instances map[string]*swept // by name
@@ -112,7 +113,7 @@ type swept struct {
 // import, and spreads the workers that the policy allows over the backups. What
 // goes wrong with one table or backup is reported and keeps no other from going
 // on; the error is about what stopped the tick itself.
-func (r *Reconciler) Tick(ctx context.Context, run Run, at time.Time) (*Sweep, error) {
+func (r *Reconciler) Tick(ctx context.Context, run fanout.Run, at time.Time) (*Sweep, error) {
 	s := &sweep{
 		Reconciler: r, run: run, reply: &Sweep{At: at.UTC(), Backups: []SweptBackup{}, Most: r.Policy.Workers.Most},
 		instances: map[string]*swept{}, last: map[position]time.Time{},
@@ -244,7 +245,7 @@ func (s *sweep) look(ctx context.Context, b vault.Backup, of *policy.Rule, begun
 		s.Log.Error("look at a backup", "backup", b.ID, "table", b.Table.String(), "error", err)
 		swept.State, swept.LastError = StateFailed, err.Error()
 	}
-	s.reply.Live += found.live
+	s.reply.Live += found.Live
 	s.reply.Backups = append(s.reply.Backups, swept)
 	found.progress = swept.Progress
 	s.surveys = append(s.surveys, found)
@@ -277,7 +278,7 @@ func (s *sweep) rule(ctx context.Context, r *policy.Rule, at time.Time) error {
 			if !r.Match(instance, name) {
 				continue
 			}
-			if s.run.stopping() {
+			if s.run.Stopping() {
 				s.report(r.Name, "", "time is up: the next tick begins what is left")
 				return nil
 			}
@@ -367,7 +368,7 @@ func (s *sweep) void(ctx context.Context, failed *survey, reason string) {
 		s.report("", failed.backup.Table.String(), "backup %s can't be given up: %v", failed.backup.ID, err)
 		return
 	}
-	failed.ready = nil
+	failed.Ready = nil
 	s.report("", failed.backup.Table.String(), "backup %s is given up: %s", failed.backup.ID, reason)
 }
 
@@ -378,12 +379,12 @@ func (s *sweep) start(ctx context.Context) error {
 	for i, found := range s.surveys {
 		left := len(s.surveys) - i
 		p, err := s.instance(found.backup.Table.Instance)
-		if err != nil || len(found.ready) == 0 {
+		if err != nil || len(found.Ready) == 0 {
 			continue
 		}
 		progress, err := p.start(ctx, found, (room+left-1)/left)
-		room -= found.submitted
-		s.reply.Dispatched += found.submitted
+		room -= found.Submitted
+		s.reply.Dispatched += found.Submitted
 		swept := &s.reply.Backups[i]
 		swept.Progress = progress
 		if err != nil {
@@ -428,7 +429,7 @@ func (s *sweep) restores(ctx context.Context) error {
 		if request.Restore != "" {
 			driven[request.Restore] = true
 		}
-		if err := s.Work.Submit(ctx, Work{Verb: VerbRestore, Request: request.Name, Start: number}); err != nil {
+		if err := s.Work.Submit(ctx, fanout.Work{Verb: fanout.VerbRestore, Request: request.Name, Start: number}); err != nil {
 			return fmt.Errorf("hand on the request %s: %w", request.Name, err)
 		}
 	}
@@ -440,7 +441,7 @@ func (s *sweep) restores(ctx context.Context) error {
 		if driven[id] {
 			continue
 		}
-		if err := s.Work.Submit(ctx, Work{Verb: VerbRestore, Restore: id, Start: number}); err != nil {
+		if err := s.Work.Submit(ctx, fanout.Work{Verb: fanout.VerbRestore, Restore: id, Start: number}); err != nil {
 			return fmt.Errorf("hand on restore %s: %w", id, err)
 		}
 	}

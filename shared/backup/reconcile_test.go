@@ -13,6 +13,7 @@ import (
 
 	"github.com/tablevault/tablevault/shared/backup"
 	"github.com/tablevault/tablevault/shared/backup/backuptest"
+	"github.com/tablevault/tablevault/shared/fanout"
 	"github.com/tablevault/tablevault/shared/object"
 	"github.com/tablevault/tablevault/shared/plainbuffer"
 	"github.com/tablevault/tablevault/shared/policy"
@@ -217,19 +218,19 @@ func TestLostWork(t *testing.T) {
 	if err := beginAndDie(w, dead); err != nil {
 		t.Fatal(err)
 	}
-	if s := w.tick(hourly); s.Live != 1 || slices.ContainsFunc(w.drain(), func(x backup.Work) bool { return x.Segment == dead.Segment }) {
+	if s := w.tick(hourly); s.Live != 1 || slices.ContainsFunc(w.drain(), func(x fanout.Work) bool { return x.Segment == dead.Segment }) {
 		t.Errorf("a segment that is at work is dispatched: %+v", s)
 	}
 	w.advance(11 * time.Minute)
 	w.tick(hourly)
-	if !slices.ContainsFunc(w.drain(), func(x backup.Work) bool { return x.Segment == dead.Segment && x.Start == 1 }) {
+	if !slices.ContainsFunc(w.drain(), func(x fanout.Work) bool { return x.Segment == dead.Segment && x.Start == 1 }) {
 		t.Error("the segment of a dead worker is not dispatched again")
 	}
 	w.settle(hourly)
 	want(t, w.begun("orders"), []string{"02:00 sealed"})
 }
 
-func (w *world) drain() []backup.Work {
+func (w *world) drain() []fanout.Work {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	queue := w.queue
@@ -238,7 +239,7 @@ func (w *world) drain() []backup.Work {
 }
 
 // beginAndDie notes a start as a worker does, and nothing else.
-func beginAndDie(w *world, work backup.Work) error {
+func beginAndDie(w *world, work fanout.Work) error {
 	run := w.run()
 	n := vault.Note{Segment: work.Segment, Start: work.Start, Request: "dead", Began: run.Now(), Until: run.Until}
 	data, err := vault.Encode(&n)

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/tablevault/tablevault/shared/fanout"
 	"github.com/tablevault/tablevault/shared/object"
 	"github.com/tablevault/tablevault/shared/policy"
 	"github.com/tablevault/tablevault/shared/repository"
@@ -61,7 +62,7 @@ func (r refused) Unwrap() error { return r.error }
 
 // Serve looks at a request and does what is due. An error means that the next
 // look may come further; what can't be carried out at all is an answer.
-func (q *Requests) Serve(ctx context.Context, run Run, name string) (RequestProgress, error) {
+func (q *Requests) Serve(ctx context.Context, run fanout.Run, name string) (RequestProgress, error) {
 	progress := RequestProgress{Request: name}
 	if err := vault.ParseRequestName(name); err != nil {
 		return progress, err
@@ -78,7 +79,7 @@ func (q *Requests) Serve(ctx context.Context, run Run, name string) (RequestProg
 	accepted, answer, err := q.serve(ctx, run, name, &progress)
 	var no refused
 	switch {
-	case errors.As(err, &no), err != nil && permanent(err):
+	case errors.As(err, &no), err != nil && fanout.Permanent(err):
 		answer = vault.Answer{Error: err.Error()}
 	case err != nil:
 		return progress, fmt.Errorf("request %s: %w", name, err)
@@ -102,7 +103,7 @@ func (q *Requests) Serve(ctx context.Context, run Run, name string) (RequestProg
 
 // serve accepts a request, begins its restore or goes on with it, and returns
 // an answer that says something if it has ended.
-func (q *Requests) serve(ctx context.Context, run Run, name string, progress *RequestProgress) (*vault.Accepted, vault.Answer, error) {
+func (q *Requests) serve(ctx context.Context, run fanout.Run, name string, progress *RequestProgress) (*vault.Accepted, vault.Answer, error) {
 	var answer vault.Answer
 	a, err := q.accept(ctx, name)
 	if err != nil {

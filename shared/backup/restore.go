@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/tablevault/tablevault/shared/fanout"
 	"github.com/tablevault/tablevault/shared/repository"
 	"github.com/tablevault/tablevault/shared/vault"
 )
@@ -24,7 +25,7 @@ type Importer struct {
 	// Tables is the instance that the target is in, Endpoint its address.
 	Tables   Tables
 	Endpoint string
-	Work     Dispatcher
+	Work     fanout.Dispatcher
 	Log      *slog.Logger
 	// Memory bounds the rows in flight, in bytes; 0 means DefaultMemory.
 	Memory int64
@@ -85,7 +86,7 @@ type RestoreProgress struct {
 	Live       int `json:"live"`
 	Dispatched int `json:"dispatched"`
 	// Pace says what holds the live workers back, nil if nothing does.
-	Pace *Pace `json:"pace,omitempty"`
+	Pace *fanout.Pace `json:"pace,omitempty"`
 	// Waiting says what the restore waits for, if it is not its segments.
 	Waiting   string       `json:"waiting,omitempty"`
 	Proof     *vault.Proof `json:"proof,omitempty"`
@@ -128,7 +129,7 @@ type sealedLogs struct {
 }
 
 // of reads the log of a segment.
-func (l *sealedLogs) of(ctx context.Context, id vault.SegmentID) (*segmentLog, error) {
+func (l *sealedLogs) of(ctx context.Context, id vault.SegmentID) (*fanout.SegmentLog, error) {
 	if l.source == nil {
 		source, err := openSource(ctx, l.repo, l.plan)
 		if err != nil {
@@ -156,14 +157,14 @@ func (l *sealedLogs) of(ctx context.Context, id vault.SegmentID) (*segmentLog, e
 }
 
 // replay proves a log as it stands in a roll-up.
-func replay(s *vault.SegmentLog) (*segmentLog, error) {
-	l := newSegmentLog(s.Segment)
+func replay(s *vault.SegmentLog) (*fanout.SegmentLog, error) {
+	l := fanout.NewSegmentLog(s.Segment)
 	for i := range s.Slots {
-		if err := l.add(&s.Slots[i]); err != nil {
+		if err := l.Add(&s.Slots[i]); err != nil {
 			return nil, err
 		}
 	}
-	if !l.ended {
+	if !l.Ended {
 		return nil, fmt.Errorf("%w: the log of segment %s does not end", vault.ErrCorrupt, s.Segment.ID)
 	}
 	return l, nil
@@ -176,7 +177,7 @@ const startMargin = 10 * time.Second
 // working says which start of the restore's segments may still write, empty if
 // none. It reads the starts by their names, one after the other, since a list
 // might not show the last of them.
-func (i *Importer) working(ctx context.Context, run Run, p *vault.RestorePlan) (string, error) {
+func (i *Importer) working(ctx context.Context, run fanout.Run, p *vault.RestorePlan) (string, error) {
 	log := vault.Restore{ID: p.Restore}.Log()
 	found := make([]string, len(p.Segments))
 	group, gctx := errgroup.WithContext(ctx)
@@ -199,7 +200,7 @@ func (i *Importer) working(ctx context.Context, run Run, p *vault.RestorePlan) (
 	return "", err
 }
 
-func (i *Importer) workingOn(ctx context.Context, run Run, log vault.Log, s vault.SegmentID) (string, error) {
+func (i *Importer) workingOn(ctx context.Context, run fanout.Run, log vault.Log, s vault.SegmentID) (string, error) {
 	for n := 0; ; n++ {
 		var note vault.Note
 		_, err := i.Repo.Read(ctx, log.Start(s, n), &note)
@@ -233,7 +234,7 @@ func (i *Importer) workingOn(ctx context.Context, run Run, log vault.Log, s vaul
 // nobody works on, first to load them, then to verify them; writes the closing
 // record; gives the table its indexes and settings; and writes the proof. It
 // may run at any time, twice, and beside itself.
-func (i *Importer) Tick(ctx context.Context, run Run, id vault.RestoreID) (RestoreProgress, error) {
+func (i *Importer) Tick(ctx context.Context, run fanout.Run, id vault.RestoreID) (RestoreProgress, error) {
 	progress, err := i.tick(ctx, run, id)
 	if err == nil && progress.over {
 		err = i.Repo.Mark(ctx, vault.Restore{ID: id}.Restored())
@@ -244,7 +245,7 @@ func (i *Importer) Tick(ctx context.Context, run Run, id vault.RestoreID) (Resto
 	return progress, nil
 }
 
-func (i *Importer) tick(ctx context.Context, run Run, id vault.RestoreID) (RestoreProgress, error) {
+func (i *Importer) tick(ctx context.Context, run fanout.Run, id vault.RestoreID) (RestoreProgress, error) {
 	progress := RestoreProgress{Restore: id, Since: i.Since}
 	p, err := i.Repo.RestorePlan(ctx, id)
 	if err != nil {
@@ -332,7 +333,7 @@ func (p RestoreProgress) ended(proof *vault.Proof) RestoreProgress {
 	return p
 }
 
-func (i *Importer) prove(ctx context.Context, run Run, r vault.Restore, p *vault.RestorePlan, found *vault.SegmentCheck, notes []string) (*vault.Proof, error) {
+func (i *Importer) prove(ctx context.Context, run fanout.Run, r vault.Restore, p *vault.RestorePlan, found *vault.SegmentCheck, notes []string) (*vault.Proof, error) {
 	notes = append(slices.Clip(notes), repository.ReplacedNotes(found.Check.Replaced, i.Repo.Replaced())...)
 	notes = append(notes, i.Repo.TwinErrors()...)
 	proof := &vault.Proof{
@@ -348,7 +349,7 @@ func (i *Importer) prove(ctx context.Context, run Run, r vault.Restore, p *vault
 }
 
 // load dispatches the segments that are not loaded and that nobody works on.
-func (i *Importer) load(ctx context.Context, run Run, r vault.Restore, p *vault.RestorePlan, progress *RestoreProgress) (bool, error) {
+func (i *Importer) load(ctx context.Context, run fanout.Run, r vault.Restore, p *vault.RestorePlan, progress *RestoreProgress) (bool, error) {
 	progress.State = StateLoading
 	done, err := i.reported(ctx, r.Dir()+"done/")
 	if err != nil {
@@ -370,14 +371,14 @@ func (i *Importer) load(ctx context.Context, run Run, r vault.Restore, p *vault.
 		_, err := i.Repo.Read(ctx, slot, &entry)
 		return entry.Pace, err
 	}
-	return len(open) == 0, i.dispatch(ctx, run, r.Log(), open, pace, func(s vault.SegmentID, start int) Work {
-		return Work{Verb: VerbImport, Table: p.Source, Backup: p.Backup, Restore: p.Restore, Segment: s, Start: start}
+	return len(open) == 0, i.dispatch(ctx, run, r.Log(), open, pace, func(s vault.SegmentID, start int) fanout.Work {
+		return fanout.Work{Verb: fanout.VerbImport, Table: p.Source, Backup: p.Backup, Restore: p.Restore, Segment: s, Start: start}
 	}, progress)
 }
 
 // verify dispatches the segments that are not compared and that nobody works
 // on; when all are, it adds up what was found.
-func (i *Importer) verify(ctx context.Context, run Run, r vault.Restore, p *vault.RestorePlan, progress *RestoreProgress, found *vault.SegmentCheck) (bool, error) {
+func (i *Importer) verify(ctx context.Context, run fanout.Run, r vault.Restore, p *vault.RestorePlan, progress *RestoreProgress, found *vault.SegmentCheck) (bool, error) {
 	progress.State, progress.Loaded, progress.LoadedRows = StateVerifying, len(p.Segments), progress.Rows
 	done, err := i.reported(ctx, r.Dir()+"checks/")
 	if err != nil {
@@ -389,8 +390,8 @@ func (i *Importer) verify(ctx context.Context, run Run, r vault.Restore, p *vaul
 		progress.Checked -= len(segments)
 	}
 	if len(open) > 0 {
-		return false, i.dispatch(ctx, run, r.Verify(), open, nil, func(s vault.SegmentID, start int) Work {
-			return Work{Verb: VerbVerify, Table: p.Source, Backup: p.Backup, Restore: p.Restore, Segment: s, Start: start}
+		return false, i.dispatch(ctx, run, r.Verify(), open, nil, func(s vault.SegmentID, start int) fanout.Work {
+			return fanout.Work{Verb: fanout.VerbVerify, Table: p.Source, Backup: p.Backup, Restore: p.Restore, Segment: s, Start: start}
 		}, progress)
 	}
 	checks := make([]vault.SegmentCheck, len(p.Segments))
@@ -454,29 +455,29 @@ func plannedGroups(p *vault.RestorePlan, holds func(vault.RestoreSegment) bool) 
 
 // dispatch starts those of the open segments that nobody works on. pace reads what
 // held back who wrote a slot of the log; nil if it has none.
-func (i *Importer) dispatch(ctx context.Context, run Run, log vault.Log, open [][]vault.SegmentID,
-	pace func(context.Context, string) (*vault.Pace, error), work func(vault.SegmentID, int) Work, progress *RestoreProgress) error {
-	d := dispatch{Repo: i.Repo, Log: log, Stale: i.Stale, Since: i.Since, Most: i.Workers}
+func (i *Importer) dispatch(ctx context.Context, run fanout.Run, log vault.Log, open [][]vault.SegmentID,
+	pace func(context.Context, string) (*vault.Pace, error), work func(vault.SegmentID, int) fanout.Work, progress *RestoreProgress) error {
+	d := fanout.Dispatch{Repo: i.Repo, Log: log, Stale: i.Stale, Since: i.Since, Most: i.Workers}
 	for _, segments := range open {
 		group := segments[0].Group()
-		if err := d.look(ctx, run, group, segments); err != nil {
+		if err := d.Look(ctx, run, group, segments); err != nil {
 			return err
 		}
 		if pace == nil {
 			continue
 		}
-		if err := d.paces(ctx, group, pace); err != nil {
+		if err := d.Paces(ctx, group, pace); err != nil {
 			return err
 		}
 	}
-	if progress.LastError = d.failure; d.over {
+	if progress.LastError = d.Failure; d.Over {
 		progress.State = StateFailed
 	}
 	room := math.MaxInt
 	if i.Workers > 0 {
-		room = max(0, i.Workers-d.live)
+		room = max(0, i.Workers-d.Live)
 	}
-	err := d.submit(ctx, i.Work, room, work)
-	progress.Live, progress.Dispatched, progress.Pace = d.live, d.submitted, d.pace
+	err := d.Submit(ctx, i.Work, room, work)
+	progress.Live, progress.Dispatched, progress.Pace = d.Live, d.Submitted, d.Pace
 	return err
 }

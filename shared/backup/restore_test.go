@@ -18,6 +18,7 @@ import (
 
 	"github.com/tablevault/tablevault/shared/backup"
 	"github.com/tablevault/tablevault/shared/backup/backuptest"
+	"github.com/tablevault/tablevault/shared/fanout"
 	"github.com/tablevault/tablevault/shared/object"
 	"github.com/tablevault/tablevault/shared/object/mem"
 	"github.com/tablevault/tablevault/shared/plainbuffer"
@@ -59,7 +60,7 @@ type world struct {
 
 	mu    sync.Mutex
 	now   time.Time
-	queue []backup.Work
+	queue []fanout.Work
 	last  error // of the newest invocation that failed
 }
 
@@ -87,18 +88,18 @@ func (w *world) advance(d time.Duration) {
 	w.now = w.now.Add(d)
 }
 
-func (w *world) Submit(_ context.Context, work backup.Work) error {
+func (w *world) Submit(_ context.Context, work fanout.Work) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.queue = append(w.queue, work)
 	return nil
 }
 
-func (w *world) take() (backup.Work, bool) {
+func (w *world) take() (fanout.Work, bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if len(w.queue) == 0 {
-		return backup.Work{}, false
+		return fanout.Work{}, false
 	}
 	work := w.queue[0]
 	w.queue = w.queue[1:]
@@ -109,9 +110,9 @@ func (w *world) take() (backup.Work, bool) {
 var requests atomic.Int64
 
 // run is an invocation with ten minutes to go.
-func (w *world) run() backup.Run {
+func (w *world) run() fanout.Run {
 	begin := w.clock()
-	run := backup.Run{Request: fmt.Sprint("request ", requests.Add(1)), Until: begin.Add(10 * time.Minute), Now: w.clock}
+	run := fanout.Run{Request: fmt.Sprint("request ", requests.Add(1)), Until: begin.Add(10 * time.Minute), Now: w.clock}
 	if w.hop > 0 {
 		looks := 0
 		var mu sync.Mutex
@@ -175,17 +176,17 @@ func (w *world) work() {
 		}
 		var err error
 		switch work.Verb {
-		case backup.VerbExport:
+		case fanout.VerbExport:
 			_, err = w.exporter().Export(w.t.Context(), w.run(), work)
-		case backup.VerbImport:
+		case fanout.VerbImport:
 			_, err = w.importer().Import(w.t.Context(), w.run(), work)
-		case backup.VerbVerify:
+		case fanout.VerbVerify:
 			_, err = w.verifier().VerifySegment(w.t.Context(), w.run(), work)
-		case backup.VerbCopy:
+		case fanout.VerbCopy:
 			c := w.copier(w.targets[work.Target])
 			c.Target = work.Target
 			_, err = c.Copy(w.t.Context(), w.run(), work)
-		case backup.VerbRestore:
+		case fanout.VerbRestore:
 			if work.Request != "" {
 				_, err = w.requests().Serve(w.t.Context(), w.run(), work.Request)
 			} else {
@@ -459,7 +460,7 @@ func TestRestoreRefusesWhatIsNotItsOwn(t *testing.T) {
 		if !errors.Is(err, want) {
 			t.Fatalf("%s: %v, want %v", what, err, want)
 		}
-		if want == table.ErrExist && !backup.Permanent(err) {
+		if want == table.ErrExist && !fanout.Permanent(err) {
 			t.Errorf("%s: trying again is said to help", what)
 		}
 		for _, text := range texts {

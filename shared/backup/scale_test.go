@@ -13,6 +13,7 @@ import (
 
 	"github.com/tablevault/tablevault/shared/backup"
 	"github.com/tablevault/tablevault/shared/backup/backuptest"
+	"github.com/tablevault/tablevault/shared/fanout"
 	"github.com/tablevault/tablevault/shared/object/mem"
 	"github.com/tablevault/tablevault/shared/object/objectmeter"
 	"github.com/tablevault/tablevault/shared/plainbuffer"
@@ -79,11 +80,11 @@ func (s *stubScan) Next(_ context.Context, buf []byte) (table.Page, error) {
 // time, each delivery in its turn.
 type fleet struct {
 	mu    sync.Mutex
-	queue []backup.Work
+	queue []fanout.Work
 	total int
 }
 
-func (f *fleet) Submit(_ context.Context, w backup.Work) error {
+func (f *fleet) Submit(_ context.Context, w fanout.Work) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.queue = append(f.queue, w)
@@ -111,7 +112,7 @@ func TestScale(t *testing.T) {
 	work := &fleet{}
 	tables := stub{ranges: segments}
 	p := &backup.Planner{Repo: repo, Tables: tables, Work: work, Log: discard, Now: time.Now, Workers: workers}
-	run := backup.Run{Request: "r", Now: time.Now, Until: time.Now().Add(time.Hour)}
+	run := fanout.Run{Request: "r", Now: time.Now, Until: time.Now().Add(time.Hour)}
 	used := store.Usage()
 	cost := func() vault.Usage {
 		now := store.Usage()
@@ -289,7 +290,7 @@ func TestScaleOfRestores(t *testing.T) {
 	if progress.Dispatched != workers {
 		t.Fatalf("%+v", progress)
 	}
-	work := func(do func(backup.Work) (int, error)) (ended int) {
+	work := func(do func(fanout.Work) (int, error)) (ended int) {
 		t.Helper()
 		var mu sync.Mutex
 		var all sync.WaitGroup
@@ -310,7 +311,7 @@ func TestScaleOfRestores(t *testing.T) {
 		}
 		return ended
 	}
-	if ended := work(func(of backup.Work) (int, error) {
+	if ended := work(func(of fanout.Work) (int, error) {
 		i := w.importer()
 		i.Repo, i.Memory = open(), 4<<20
 		reply, err := i.Import(t.Context(), w.run(), of)
@@ -332,7 +333,7 @@ func TestScaleOfRestores(t *testing.T) {
 	if progress.State != backup.StateVerifying || progress.Dispatched != workers {
 		t.Fatalf("%+v", progress)
 	}
-	if ended := work(func(of backup.Work) (int, error) {
+	if ended := work(func(of fanout.Work) (int, error) {
 		v := w.verifier()
 		v.Repo, v.Memory = open(), 4<<20
 		reply, err := v.VerifySegment(t.Context(), w.run(), of)
@@ -367,7 +368,7 @@ func TestScaleOfPlans(t *testing.T) {
 	}
 	work := &fleet{}
 	p := &backup.Planner{Repo: repo, Tables: stub{ranges: ranges}, Work: work, Log: discard, Now: time.Now, Workers: 60}
-	run := backup.Run{Request: "r", Now: time.Now, Until: time.Now().Add(time.Hour)}
+	run := fanout.Run{Request: "r", Now: time.Now, Until: time.Now().Add(time.Hour)}
 	begun := time.Now()
 	plan, err := p.Plan(t.Context(), backup.PlanRequest{Table: sourceID, Kind: vault.Full, At: day, Trigger: "t", New: true})
 	if err != nil {

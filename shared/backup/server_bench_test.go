@@ -16,6 +16,7 @@ import (
 
 	"github.com/tablevault/tablevault/local/ots"
 	"github.com/tablevault/tablevault/shared/backup"
+	"github.com/tablevault/tablevault/shared/fanout"
 	"github.com/tablevault/tablevault/shared/sidebyside"
 	"github.com/tablevault/tablevault/shared/tablestore"
 )
@@ -138,7 +139,7 @@ func BenchmarkServerBesideWorkers(b *testing.B) {
 			}
 			return func() error {
 				for _, s := range plan.Segments {
-					if _, err := i.Import(b.Context(), w.run(), backup.Work{Restore: plan.Restore, Segment: s.ID}); err != nil {
+					if _, err := i.Import(b.Context(), w.run(), fanout.Work{Restore: plan.Restore, Segment: s.ID}); err != nil {
 						return err
 					}
 				}

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/tablevault/tablevault/shared/fanout"
 	"github.com/tablevault/tablevault/shared/object"
 	"github.com/tablevault/tablevault/shared/plainbuffer"
 	"github.com/tablevault/tablevault/shared/repository"
@@ -126,14 +127,14 @@ func readIndex(ctx context.Context, r *repository.Repository, source *restoreSou
 // lane in the order of their keys, with the lanes mixed; row may be nil. What
 // is corrupt becomes a finding, and the next part is read. It returns the
 // totals of the shards that are as they were written.
-func readSegment(ctx context.Context, r *repository.Repository, source *restoreSource, log *segmentLog, check *vault.Check,
+func readSegment(ctx context.Context, r *repository.Repository, source *restoreSource, log *fanout.SegmentLog, check *vault.Check,
 	row func(lane int, b *block, row *plainbuffer.Row)) (set, error) {
 	var total set
-	for _, s := range log.slots {
+	for _, s := range log.Slots {
 		if s.Part == nil {
 			continue
 		}
-		sum, err := readPart(ctx, r, source, log.segment.ID, s.Part, row)
+		sum, err := readPart(ctx, r, source, log.Segment.ID, s.Part, row)
 		var bad *repository.BadObject
 		switch {
 		case errors.As(err, &bad):
@@ -229,12 +230,12 @@ func (b *block) scan(s *plainbuffer.Scanner) {
 
 // laneBlocks reads the rows of one lane of a segment, part by part, by means of
 // the indexes.
-func laneBlocks(r *repository.Repository, source *restoreSource, log *segmentLog, lane int) blocks {
+func laneBlocks(r *repository.Repository, source *restoreSource, log *fanout.SegmentLog, lane int) blocks {
 	var rows shard.Rows
 	var entries []shard.Entry
 	var reader *shard.BlockReader
 	var part *vault.Part
-	slots := log.slots
+	slots := log.Slots
 	return func(ctx context.Context) (*block, error) {
 		for len(entries) == 0 {
 			if len(slots) == 0 {
@@ -243,12 +244,12 @@ func laneBlocks(r *repository.Repository, source *restoreSource, log *segmentLog
 			if part, slots = slots[0].Part, slots[1:]; part == nil || part.Lanes[lane].Rows == 0 {
 				continue
 			}
-			all, err := readIndex(ctx, r, source, log.segment.ID, part)
+			all, err := readIndex(ctx, r, source, log.Segment.ID, part)
 			if err != nil {
 				return nil, err
 			}
 			entries = slices.DeleteFunc(all, func(e shard.Entry) bool { return e.Lane != lane })
-			if reader, err = shard.NewBlockReader(shardHeader(r, source, log.segment.ID)); err != nil {
+			if reader, err = shard.NewBlockReader(shardHeader(r, source, log.Segment.ID)); err != nil {
 				return nil, err
 			}
 		}

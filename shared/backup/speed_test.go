@@ -30,6 +30,7 @@ import (
 	"github.com/tablevault/tablevault/local/ots"
 	"github.com/tablevault/tablevault/local/ots/engine"
 	"github.com/tablevault/tablevault/shared/backup"
+	"github.com/tablevault/tablevault/shared/fanout"
 	"github.com/tablevault/tablevault/shared/object/dir"
 	"github.com/tablevault/tablevault/shared/plainbuffer"
 	"github.com/tablevault/tablevault/shared/plainbuffer/plainbuffertest"
@@ -351,9 +352,9 @@ func newWorkshop(b *testing.B, shape plainbuffertest.Shape) *workshop {
 }
 
 // Submit does nothing: the workshop's hands work off what is planned.
-func (w *workshop) Submit(context.Context, backup.Work) error { return nil }
+func (w *workshop) Submit(context.Context, fanout.Work) error { return nil }
 
-func (w *workshop) run() backup.Run { return backup.Run{Request: "bench", Now: time.Now} }
+func (w *workshop) run() fanout.Run { return fanout.Run{Request: "bench", Now: time.Now} }
 
 var benchID = vault.TableID{Region: "local", Instance: "local", Table: "t"}
 
@@ -373,7 +374,7 @@ func (w *workshop) export(ctx context.Context) (vault.Backup, error) {
 	e := &backup.Exporter{Repo: w.repo, Tables: w, Work: w, Log: slog.New(slog.DiscardHandler)}
 	rows := 0
 	for _, s := range plan.Segments {
-		reply, err := e.Export(ctx, w.run(), backup.Work{Verb: backup.VerbExport, Table: benchID, Backup: plan.Backup, Segment: s.ID})
+		reply, err := e.Export(ctx, w.run(), fanout.Work{Verb: fanout.VerbExport, Table: benchID, Backup: plan.Backup, Segment: s.ID})
 		if err != nil {
 			return vault.Backup{}, err
 		}
@@ -485,7 +486,7 @@ func BenchmarkImportBesideSDK(b *testing.B) {
 			return measure(func() error {
 				rows := 0
 				for _, s := range plan.Segments {
-					reply, err := i.Import(b.Context(), w.run(), backup.Work{Restore: plan.Restore, Segment: s.ID})
+					reply, err := i.Import(b.Context(), w.run(), fanout.Work{Restore: plan.Restore, Segment: s.ID})
 					if err != nil {
 						return err
 					}

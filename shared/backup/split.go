@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/tablevault/tablevault/shared/fanout"
 	"github.com/tablevault/tablevault/shared/plainbuffer"
 	"github.com/tablevault/tablevault/shared/table"
 	"github.com/tablevault/tablevault/shared/vault"
@@ -40,10 +41,10 @@ func (a *asking) reset(now bool) {
 }
 
 // splitIfAsked splits the segment if that was asked for, and has not been tried.
-func (x *export) splitIfAsked(ctx context.Context, log *segmentLog) (bool, error) {
+func (x *export) splitIfAsked(ctx context.Context, log *fanout.SegmentLog) (bool, error) {
 	a := &x.ask
 	if !a.tried && !a.found.Load() && !time.Now().Before(a.next) {
-		if err := x.lookForAsk(ctx, log.segment.ID); err != nil {
+		if err := x.lookForAsk(ctx, log.Segment.ID); err != nil {
 			return false, err
 		}
 	}
@@ -94,10 +95,10 @@ func (x *export) watchAsk(ctx context.Context, s vault.SegmentID, stop func()) (
 
 // split ends the segment's log where it stands and hands what is left to
 // children, if that can be cut. It says whether the log has ended so.
-func (x *export) split(ctx context.Context, log *segmentLog) (bool, error) {
+func (x *export) split(ctx context.Context, log *fanout.SegmentLog) (bool, error) {
 	x.ask.tried = true
 	var a vault.Ask
-	if _, err := x.Repo.Read(ctx, x.backup.Log().Ask(log.segment.ID), &a); err != nil {
+	if _, err := x.Repo.Read(ctx, x.backup.Log().Ask(log.Segment.ID), &a); err != nil {
 		return false, err
 	}
 	// Reading stands still meanwhile, and must be handed over in time.
@@ -108,20 +109,20 @@ func (x *export) split(ctx context.Context, log *segmentLog) (bool, error) {
 	defer cancel()
 	children, err := x.cut(cutting, log, a.Children)
 	if err != nil && cutting.Err() != nil && ctx.Err() == nil {
-		x.Log.Info("there is no time to split", "backup", x.backup.ID, "segment", log.segment.ID)
+		x.Log.Info("there is no time to split", "backup", x.backup.ID, "segment", log.Segment.ID)
 		return false, nil
 	}
 	if err != nil {
 		return false, fmt.Errorf("split: %w", err)
 	}
 	if len(children) < 2 {
-		x.Log.Info("what is left can't be split", "backup", x.backup.ID, "segment", log.segment.ID)
+		x.Log.Info("what is left can't be split", "backup", x.backup.ID, "segment", log.Segment.ID)
 		return false, nil
 	}
 	slot := &vault.Slot{
-		Segment: log.segment.ID, Slot: len(log.slots), Start: x.reply.Start, Split: &vault.Split{Closed: log.next, Children: children},
+		Segment: log.Segment.ID, Slot: len(log.Slots), Start: x.reply.Start, Split: &vault.Split{Closed: log.Next, Children: children},
 	}
-	mine, err := x.Repo.Tell(ctx, x.backup.Log().Slot(log.segment.ID, slot.Slot), slot, &slot.Usage)
+	mine, err := x.Repo.Tell(ctx, x.backup.Log().Slot(log.Segment.ID, slot.Slot), slot, &slot.Usage)
 	if err != nil {
 		return false, err
 	}
@@ -129,10 +130,10 @@ func (x *export) split(ctx context.Context, log *segmentLog) (bool, error) {
 		x.reply.Superseded = true
 		return true, nil
 	}
-	if err := log.add(slot); err != nil {
+	if err := log.Add(slot); err != nil {
 		return false, err
 	}
-	x.Log.Info("split", "backup", x.backup.ID, "segment", log.segment.ID, "children", len(children), "parts", len(log.slots)-1)
+	x.Log.Info("split", "backup", x.backup.ID, "segment", log.Segment.ID, "children", len(children), "parts", len(log.Slots)-1)
 	x.reply.Split++
 	x.reply.Done = true
 	return true, x.end(ctx, log)
@@ -141,10 +142,10 @@ func (x *export) split(ctx context.Context, log *segmentLog) (bool, error) {
 // cut divides what is left of the segment's lanes into about n segments of as
 // many lanes as the plan allows. A segment holds what is left of one lane, or a
 // part of that, since its own lanes must adjoin.
-func (x *export) cut(ctx context.Context, log *segmentLog, n int) ([]vault.Segment, error) {
+func (x *export) cut(ctx context.Context, log *fanout.SegmentLog, n int) ([]vault.Segment, error) {
 	var open []table.Range
-	for i, lane := range log.segment.Lanes() {
-		if lane.Start = log.next[i]; !lane.Empty() {
+	for i, lane := range log.Segment.Lanes() {
+		if lane.Start = log.Next[i]; !lane.Empty() {
 			open = append(open, lane)
 		}
 	}
@@ -162,7 +163,7 @@ func (x *export) cut(ctx context.Context, log *segmentLog, n int) ([]vault.Segme
 		parts = min(ranges, max(parts, (ranges+lanes-1)/lanes))
 		for k := range parts {
 			from, to := k*ranges/parts, (k+1)*ranges/parts
-			children = append(children, vault.Segment{ID: log.segment.ID.Child(len(children)), Bounds: bounds[from : to+1]})
+			children = append(children, vault.Segment{ID: log.Segment.ID.Child(len(children)), Bounds: bounds[from : to+1]})
 		}
 	}
 	return children, nil

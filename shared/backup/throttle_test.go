@@ -23,6 +23,7 @@ import (
 	"github.com/tablevault/tablevault/local/ots/engine"
 	"github.com/tablevault/tablevault/shared/backup"
 	"github.com/tablevault/tablevault/shared/backup/backuptest"
+	"github.com/tablevault/tablevault/shared/fanout"
 	"github.com/tablevault/tablevault/shared/object/mem"
 	"github.com/tablevault/tablevault/shared/plainbuffer"
 	"github.com/tablevault/tablevault/shared/repository"
@@ -249,23 +250,23 @@ func (s *service) read(name string) map[string]string {
 }
 
 // Submit runs the work beside what runs.
-func (s *service) Submit(_ context.Context, w backup.Work) error {
+func (s *service) Submit(_ context.Context, w fanout.Work) error {
 	s.all.Go(func() {
 		now := time.Now()
-		run := backup.Run{Request: fmt.Sprint("request ", requests.Add(1)), Now: time.Now, Stop: now.Add(s.limit - 10*time.Second), Until: now.Add(s.limit)}
+		run := fanout.Run{Request: fmt.Sprint("request ", requests.Add(1)), Now: time.Now, Stop: now.Add(s.limit - 10*time.Second), Until: now.Add(s.limit)}
 		ctx, cancel := context.WithDeadline(s.t.Context(), run.Until)
 		defer cancel()
 		var err error
 		switch w.Verb {
-		case backup.VerbExport:
+		case fanout.VerbExport:
 			e := s.exporter()
 			e.Work, e.Encoders = s, 1
 			_, err = e.Export(ctx, run, w)
-		case backup.VerbImport:
+		case fanout.VerbImport:
 			i := s.importer()
 			i.Work = s
 			_, err = i.Import(ctx, run, w)
-		case backup.VerbVerify:
+		case fanout.VerbVerify:
 			v := s.verifier()
 			v.Now = time.Now
 			_, err = v.VerifySegment(ctx, run, w)
@@ -292,7 +293,7 @@ func cuts(rows, n int) (points []table.Key) {
 
 // backUp plans a backup and looks every few seconds until it is sealed. It returns
 // the paces that were seen on the way.
-func (s *service) backUp(workers int, settings vault.Settings, points ...table.Key) (*vault.Manifest, []*backup.Pace) {
+func (s *service) backUp(workers int, settings vault.Settings, points ...table.Key) (*vault.Manifest, []*fanout.Pace) {
 	s.t.Helper()
 	p := s.planner()
 	p.Work, p.Now, p.Workers = s, time.Now, workers
@@ -302,9 +303,9 @@ func (s *service) backUp(workers int, settings vault.Settings, points ...table.K
 		s.t.Fatal(err)
 	}
 	p.Tables = s.client
-	var seen []*backup.Pace
+	var seen []*fanout.Pace
 	for range 1000 {
-		progress, err := p.Tick(s.t.Context(), backup.Run{Request: "r", Now: time.Now}, vault.Backup{Table: plan.Table, ID: plan.Backup})
+		progress, err := p.Tick(s.t.Context(), fanout.Run{Request: "r", Now: time.Now}, vault.Backup{Table: plan.Table, ID: plan.Backup})
 		if err != nil {
 			s.t.Fatal(err)
 		}
@@ -326,11 +327,11 @@ func (s *service) backUp(workers int, settings vault.Settings, points ...table.K
 
 // bringBack restores a backup and looks every few seconds until that is done. It
 // returns the paces that were seen on the way, and how long loading took.
-func (s *service) bringBack(workers int, m *vault.Manifest) (p backup.RestoreProgress, seen []*backup.Pace, loading time.Duration) {
+func (s *service) bringBack(workers int, m *vault.Manifest) (p backup.RestoreProgress, seen []*fanout.Pace, loading time.Duration) {
 	s.t.Helper()
 	i := s.importer()
 	i.Work, i.Workers = s, workers
-	run := func() backup.Run { return backup.Run{Request: "r", Now: time.Now} }
+	run := func() fanout.Run { return fanout.Run{Request: "r", Now: time.Now} }
 	begun := time.Now()
 	plan, err := i.Begin(s.t.Context(), run(), backup.RestoreRequest{Backup: vault.Backup{Table: m.Table, ID: m.Backup}, Target: targetID, At: begun})
 	if err != nil {

@@ -17,6 +17,7 @@ import (
 
 	"github.com/tablevault/tablevault/shared/backup"
 	"github.com/tablevault/tablevault/shared/backup/backuptest"
+	"github.com/tablevault/tablevault/shared/fanout"
 	"github.com/tablevault/tablevault/shared/object"
 	"github.com/tablevault/tablevault/shared/object/objectmeter"
 	"github.com/tablevault/tablevault/shared/repository"
@@ -333,7 +334,7 @@ func TestLostSlotKeepsItsUsage(t *testing.T) {
 	m := w.backup(vault.Settings{SegmentBytes: 64 << 20, Lanes: 3, PartBytes: 40 << 10})
 	plan := w.begin(m)
 	w.ledger = &ledger{store: w.store}
-	work := backup.Work{Verb: backup.VerbImport, Restore: plan.Restore, Segment: plan.Segments[0].ID}
+	work := fanout.Work{Verb: fanout.VerbImport, Restore: plan.Restore, Segment: plan.Segments[0].ID}
 	var inside atomic.Bool
 	w.tables.Fault = func(c backuptest.Call) error {
 		if c.Name == "Write" && !c.After && inside.CompareAndSwap(false, true) {
@@ -389,7 +390,7 @@ func TestReadOnce(t *testing.T) {
 		t.Fatal(err)
 	}
 	i := &backup.Importer{Repo: repo, Tables: w.tables, Work: w, Log: w.log()}
-	if _, err := i.Import(t.Context(), w.run(), backup.Work{Verb: backup.VerbImport, Restore: plan.Restore, Segment: plan.Segments[0].ID}); err != nil {
+	if _, err := i.Import(t.Context(), w.run(), fanout.Work{Verb: fanout.VerbImport, Restore: plan.Restore, Segment: plan.Segments[0].ID}); err != nil {
 		t.Fatal(err)
 	}
 	b := vault.Backup{Table: m.Table, ID: m.Backup}

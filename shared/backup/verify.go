@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/tablevault/tablevault/shared/fanout"
 	"github.com/tablevault/tablevault/shared/object"
 	"github.com/tablevault/tablevault/shared/repository"
 	"github.com/tablevault/tablevault/shared/vault"
@@ -77,7 +78,7 @@ const segmentsInFlight = 4
 
 // Verify verifies a whole backup in this process. What is wrong with the backup
 // is in the proof; the error is about what kept it from being verified.
-func (v *Verifier) Verify(ctx context.Context, run Run, req VerifyRequest) (*vault.Proof, error) {
+func (v *Verifier) Verify(ctx context.Context, run fanout.Run, req VerifyRequest) (*vault.Proof, error) {
 	switch req.Depth {
 	case DepthObjects, DepthRead, DepthRows:
 	default:
@@ -94,7 +95,7 @@ func (v *Verifier) Verify(ctx context.Context, run Run, req VerifyRequest) (*vau
 	return proof, nil
 }
 
-func (v *Verifier) verify(ctx context.Context, run Run, req VerifyRequest) (*vault.Proof, error) {
+func (v *Verifier) verify(ctx context.Context, run fanout.Run, req VerifyRequest) (*vault.Proof, error) {
 	var restore *vault.RestorePlan
 	if req.Restore != "" {
 		var err error
@@ -169,7 +170,7 @@ func (v *Verifier) verify(ctx context.Context, run Run, req VerifyRequest) (*vau
 // as the backup here. The documents are read there and compared by hash; of
 // shards and indexes the other store is asked for the size and the checksum, and
 // none is read.
-func (v *Verifier) Compare(ctx context.Context, run Run, b vault.Backup, address string, store object.Store) (*vault.Proof, error) {
+func (v *Verifier) Compare(ctx context.Context, run fanout.Run, b vault.Backup, address string, store object.Store) (*vault.Proof, error) {
 	proof, err := v.compare(ctx, run, b, store)
 	if err != nil {
 		return nil, fmt.Errorf("compare backup %s of %s with its copy in %s: %w", b.ID, b.Table, address, err)
@@ -179,7 +180,7 @@ func (v *Verifier) Compare(ctx context.Context, run Run, b vault.Backup, address
 	return proof, nil
 }
 
-func (v *Verifier) compare(ctx context.Context, run Run, b vault.Backup, store object.Store) (*vault.Proof, error) {
+func (v *Verifier) compare(ctx context.Context, run fanout.Run, b vault.Backup, store object.Store) (*vault.Proof, error) {
 	_, here, err := v.Repo.Manifest(ctx, b)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("it is not sealed, or not in this vault: `tablevault list` shows those that are: %w", err)
@@ -261,7 +262,7 @@ func (w *verification) run(ctx context.Context, m *vault.Manifest) error {
 	}
 	if len(groups) == len(m.Groups) {
 		// That the ranges meet and cover the key space.
-		totals, segments, err := Prove(plan, groups)
+		totals, segments, err := fanout.Prove(plan, groups)
 		if err == nil && (totals != m.Totals || segments != m.Segments) {
 			err = fmt.Errorf("it says %d rows in %d segments, its parts have %d in %d, or other sums", m.Totals.Rows, m.Segments, totals.Rows, segments)
 		}
@@ -294,7 +295,7 @@ func (w *verification) against(ctx context.Context) error {
 	}
 	memory := w.Memory
 	if memory == 0 {
-		memory = DefaultMemory
+		memory = fanout.DefaultMemory
 	}
 	var err error
 	w.comparer, err = newComparer(ctx, w.Repo, &w.source, w.Tables, w.target.Table, memory/segmentsInFlight)
@@ -309,12 +310,12 @@ func (w *verification) segment(ctx context.Context, s *vault.SegmentLog) error {
 	}
 	var quarantined map[string]bool
 	if w.restore != nil && w.comparer != nil {
-		if quarantined, _, err = readQuarantine(ctx, w.Repo, vault.Restore{ID: w.restore.Restore}, log.segment.ID, &check); err != nil {
+		if quarantined, _, err = readQuarantine(ctx, w.Repo, vault.Restore{ID: w.restore.Restore}, log.Segment.ID, &check); err != nil {
 			return err
 		}
 	}
 	if err := checkSegment(ctx, w.Repo, &w.source, log, w.req.Depth, w.comparer, quarantined, &check); err != nil {
-		return fmt.Errorf("segment %s: %w", log.segment.ID, err)
+		return fmt.Errorf("segment %s: %w", log.Segment.ID, err)
 	}
 	return w.found(check)
 }
@@ -332,7 +333,7 @@ func (w *verification) found(check vault.Check) error {
 // VerifySegment compares one segment of a restore with the target, and writes
 // down what it found. A worker that has time left for more goes on with others
 // that nobody has begun.
-func (v *Verifier) VerifySegment(ctx context.Context, run Run, w Work) (VerifyReply, error) {
+func (v *Verifier) VerifySegment(ctx context.Context, run fanout.Run, w fanout.Work) (VerifyReply, error) {
 	x := &verifying{Verifier: v, run: run, again: run, restore: vault.Restore{ID: w.Restore}, told: map[string]bool{}}
 	x.reply = VerifyReply{Restore: w.Restore, Segment: w.Segment, Start: w.Start}
 	err := x.all(ctx, w)
@@ -342,14 +343,14 @@ func (v *Verifier) VerifySegment(ctx context.Context, run Run, w Work) (VerifyRe
 // verifying is an invocation that compares segments of a restore.
 type verifying struct {
 	*Verifier
-	run Run
+	run fanout.Run
 	// again is run with an earlier stop: what is begun late comes to nothing, since a
 	// comparison is done or is not.
-	again    Run
+	again    fanout.Run
 	longest  time.Duration // that a segment took
 	restore  vault.Restore
 	plan     *vault.RestorePlan
-	worker   worker
+	worker   fanout.Worker
 	logs     sealedLogs
 	comparer *comparer
 	// told are the objects that were read elsewhere and stand in a check.
@@ -362,17 +363,17 @@ func (x *verifying) what(s vault.SegmentID) string {
 }
 
 // all compares the segment of the command, and what it finds after it.
-func (x *verifying) all(ctx context.Context, w Work) (err error) {
+func (x *verifying) all(ctx context.Context, w fanout.Work) (err error) {
 	if x.plan, err = x.Repo.RestorePlan(ctx, w.Restore); err != nil {
 		return fmt.Errorf("%s: %w", x.what(w.Segment), err)
 	}
 	x.logs = sealedLogs{repo: x.Repo, plan: x.plan}
-	x.worker = worker{repo: x.Repo, log: x.restore.Verify(), run: &x.again, what: x.what}
-	x.worker.planned, x.worker.groups = plannedGroups(x.plan, func(vault.RestoreSegment) bool { return true })
+	x.worker = fanout.Worker{Vault: x.Repo, Starts: x.restore.Verify(), Run: &x.again, What: x.what}
+	x.worker.Planned, x.worker.Groups = plannedGroups(x.plan, func(vault.RestoreSegment) bool { return true })
 	if err := x.one(ctx, w.Segment, w.Start, false); err != nil {
 		return err
 	}
-	return x.worker.goOn(ctx, w.Segment, func(ctx context.Context, s vault.SegmentID) error { return x.one(ctx, s, 0, true) })
+	return x.worker.GoOn(ctx, w.Segment, func(ctx context.Context, s vault.SegmentID) error { return x.one(ctx, s, 0, true) })
 }
 
 // one compares a segment, whose start may be claimed already, and notes what goes
@@ -380,13 +381,13 @@ func (x *verifying) all(ctx context.Context, w Work) (err error) {
 func (x *verifying) one(ctx context.Context, s vault.SegmentID, start int, claimed bool) error {
 	x.reply.Segment, x.reply.Start = s, start
 	began := x.run.Now()
-	comparing, cancel := x.run.inTime(ctx)
+	comparing, cancel := x.run.InTime(ctx)
 	defer cancel()
 	if err := x.segment(comparing, s, start, claimed); err != nil {
 		if comparing.Err() != nil && ctx.Err() == nil {
 			err = fmt.Errorf("the segment can't be compared in the function's time; give verify a longer timeout: %w", err)
 		}
-		return noteFailure(ctx, x.Repo, x.restore.Verify(), s, x.reply.Start, x.run, permanent(err), fmt.Errorf("%s: %w", x.what(s), err))
+		return fanout.Fail(ctx, x.Repo, x.restore.Verify(), s, x.reply.Start, x.run, fanout.Permanent(err), fmt.Errorf("%s: %w", x.what(s), err))
 	}
 	x.longest = max(x.longest, x.run.Now().Sub(began))
 	if !x.run.Stop.IsZero() {
@@ -406,15 +407,15 @@ func (x *verifying) segment(ctx context.Context, s vault.SegmentID, start int, c
 		return err
 	}
 	if !claimed {
-		b, err := x.worker.begin(ctx, s, start, 0)
-		x.reply.Start, x.reply.Superseded = b.start, b.superseded
-		if err != nil || b.superseded {
+		b, err := x.worker.Begin(ctx, s, start, 0)
+		x.reply.Start, x.reply.Superseded = b.Start, b.Superseded
+		if err != nil || b.Superseded {
 			return err
 		}
 	}
 	closed, err := x.Repo.Closed(ctx, x.plan.Restore)
 	if err != nil || closed != nil {
-		x.reply.Closed, x.worker.over = closed != nil, closed != nil
+		x.reply.Closed, x.worker.Over = closed != nil, closed != nil
 		return err
 	}
 	log, err := x.logs.of(ctx, s)
@@ -495,12 +496,12 @@ func readQuarantine(ctx context.Context, r *repository.Repository, restore vault
 
 // checkSegment verifies one segment at a depth. What is damaged here and not in
 // a twin is verified there.
-func checkSegment(ctx context.Context, r *repository.Repository, source *restoreSource, log *segmentLog, depth string,
+func checkSegment(ctx context.Context, r *repository.Repository, source *restoreSource, log *fanout.SegmentLog, depth string,
 	compare *comparer, quarantined map[string]bool, check *vault.Check) error {
 	corrupted := check.Corrupted
 	var names []string
 	objects := map[string]vault.Object{}
-	for _, s := range log.slots {
+	for _, s := range log.Slots {
 		if s.Part == nil {
 			continue
 		}
@@ -546,7 +547,7 @@ func checkSegment(ctx context.Context, r *repository.Repository, source *restore
 }
 
 // readAt reads a segment, or compares it, as far as depth asks for that.
-func readAt(ctx context.Context, r *repository.Repository, source *restoreSource, log *segmentLog, depth string,
+func readAt(ctx context.Context, r *repository.Repository, source *restoreSource, log *fanout.SegmentLog, depth string,
 	compare *comparer, quarantined map[string]bool, check *vault.Check) error {
 	switch depth {
 	case DepthRead:

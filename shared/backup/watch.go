@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/tablevault/tablevault/shared/fanout"
 	"github.com/tablevault/tablevault/shared/repository"
 	"github.com/tablevault/tablevault/shared/vault"
 )
@@ -90,7 +91,7 @@ func (w *Watcher) Look(ctx context.Context) (Watched, error) {
 		out.Begun = w.plan.Created
 	}
 	p := &Planner{Repo: w.repo, Log: slog.New(slog.NewTextHandler(io.Discard, nil)), Now: w.now, watching: true}
-	s, err := p.survey(ctx, Run{Now: w.now}, w.backup)
+	s, err := p.survey(ctx, fanout.Run{Now: w.now}, w.backup)
 	if err != nil {
 		return out, err
 	}
@@ -169,7 +170,7 @@ func (w *Watcher) stored(ctx context.Context, rolled map[int]bool) (counted, err
 
 // group reads the slots of a group that are new.
 func (w *Watcher) group(ctx context.Context, g int, reads *errgroup.Group, mu *sync.Mutex) error {
-	for n, err := range inGroup(ctx, w.repo, string(w.backup.Log())+"slots/", g) {
+	for n, err := range fanout.InGroup(ctx, w.repo, string(w.backup.Log())+"slots/", g) {
 		if err != nil {
 			return err
 		}

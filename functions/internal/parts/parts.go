@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/tablevault/tablevault/shared/backup"
+	"github.com/tablevault/tablevault/shared/fanout"
 	"github.com/tablevault/tablevault/shared/function"
 	"github.com/tablevault/tablevault/shared/object"
 	"github.com/tablevault/tablevault/shared/object/address"
@@ -157,12 +158,12 @@ func Tables(inv *function.Invocation, instance string) (*tablestore.Client, erro
 }
 
 // Run is what the verbs know of the invocation.
-func Run(inv *function.Invocation) backup.Run {
-	return backup.Run{Request: inv.RequestID, Stop: inv.Budget.WorkEnds(), Until: inv.Budget.Deadline, Retry: inv.Retry, Now: time.Now}
+func Run(inv *function.Invocation) fanout.Run {
+	return fanout.Run{Request: inv.RequestID, Stop: inv.Budget.WorkEnds(), Until: inv.Budget.Deadline, Retry: inv.Retry, Now: time.Now}
 }
 
 // Work hands work to the functions beside this one.
-func Work(inv *function.Invocation) (backup.Dispatcher, error) {
+func Work(inv *function.Invocation) (fanout.Dispatcher, error) {
 	invoker, err := inv.Invoker()
 	if err != nil {
 		return nil, err
@@ -179,30 +180,30 @@ type dispatcher struct {
 // that is dispatched twice is one task. The id also has the time in it, in steps
 // of [function.Env.Redispatch]: the platform keeps the id of a task that it has
 // dropped for days, and a start that was never made is to be made after all.
-func (d dispatcher) Submit(ctx context.Context, w backup.Work) error {
+func (d dispatcher) Submit(ctx context.Context, w fanout.Work) error {
 	c := function.Command{
 		Table: w.Table.String(), Backup: string(w.Backup), Restore: string(w.Restore),
 		Segment: string(w.Segment), Start: w.Start,
 	}
 	var settings any // nil for none
 	switch w.Verb {
-	case backup.VerbExport:
+	case fanout.VerbExport:
 		c.Kind = function.KindExport
 		if w.ReadUnits > 0 {
 			settings = Share{w.ReadUnits}
 		}
-	case backup.VerbImport:
+	case fanout.VerbImport:
 		c.Kind, c.Table = function.KindImport, ""
-	case backup.VerbVerify:
+	case fanout.VerbVerify:
 		c.Kind, c.Table = function.KindVerify, ""
-	case backup.VerbCopy:
+	case fanout.VerbCopy:
 		c = function.Command{
 			Kind: function.KindCopy, Backup: string(w.Backup), Segment: string(w.Segment), Start: w.Start, Target: w.Target,
 		}
 		if w.Rate > 0 {
 			settings = backup.CopySettings{BytesPerSecond: w.Rate}
 		}
-	case backup.VerbRestore:
+	case fanout.VerbRestore:
 		// Its number only tells one tick's task from another's.
 		c = function.Command{Kind: function.KindRestore, Restore: string(w.Restore), Request: w.Request}
 	default:
@@ -254,7 +255,7 @@ func Fail[T any](reply T, err error) (any, error) {
 	if err == nil {
 		return reply, nil
 	}
-	if backup.Permanent(err) {
+	if fanout.Permanent(err) {
 		err = function.Permanent(err)
 	}
 	return nil, err

@@ -1,4 +1,4 @@
-package backup
+package fanout
 
 import (
 	"errors"
@@ -20,10 +20,10 @@ func twoLanes() vault.Segment {
 }
 
 // part makes the slot that goes on where l stands, up to a and b.
-func part(l *segmentLog, a, b table.Key, last bool) *vault.Slot {
+func part(l *SegmentLog, a, b table.Key, last bool) *vault.Slot {
 	p := &vault.Part{Last: last}
 	for i, next := range []table.Key{a, b} {
-		lane := vault.Lane{From: l.next[i], Next: next}
+		lane := vault.Lane{From: l.Next[i], Next: next}
 		if !lane.From.Equal(next) {
 			lane.Rows = 1
 		}
@@ -31,25 +31,25 @@ func part(l *segmentLog, a, b table.Key, last bool) *vault.Slot {
 		p.Lanes = append(p.Lanes, lane)
 	}
 	p.Walked = p.Rows
-	return &vault.Slot{Segment: l.segment.ID, Slot: len(l.slots), Part: p}
+	return &vault.Slot{Segment: l.Segment.ID, Slot: len(l.Slots), Part: p}
 }
 
 func TestLogChains(t *testing.T) {
 	whole := oneInteger.Whole()
-	l := newSegmentLog(twoLanes())
+	l := NewSegmentLog(twoLanes())
 	for i, s := range []func() *vault.Slot{
 		func() *vault.Slot { return part(l, at(10), at(100), false) },
 		func() *vault.Slot { return part(l, at(100), at(150), false) },
 		func() *vault.Slot { return part(l, at(100), whole.End, true) },
 	} {
-		if err := l.add(s()); err != nil {
+		if err := l.Add(s()); err != nil {
 			t.Fatalf("slot %d: %v", i, err)
 		}
 	}
-	if !l.ended {
+	if !l.Ended {
 		t.Fatal("the log has not ended")
 	}
-	if err := l.add(part(l, at(100), whole.End, true)); err == nil {
+	if err := l.Add(part(l, at(100), whole.End, true)); err == nil {
 		t.Fatal("a slot after the end is taken")
 	}
 }
@@ -69,18 +69,18 @@ func TestLogRefuses(t *testing.T) {
 		"last too early":        func(s *vault.Slot) { s.Part.Last = true },
 		"rows in nothing":       func(s *vault.Slot) { s.Part.Lanes[1].Rows++; s.Part.Rows++; s.Part.Walked++ },
 	} {
-		l := newSegmentLog(twoLanes())
-		if err := l.add(part(l, at(10), at(100), false)); err != nil {
+		l := NewSegmentLog(twoLanes())
+		if err := l.Add(part(l, at(10), at(100), false)); err != nil {
 			t.Fatal(err)
 		}
 		s := part(l, at(20), at(100), false)
 		change(s)
-		if err := l.add(s); !errors.Is(err, vault.ErrCorrupt) {
+		if err := l.Add(s); !errors.Is(err, vault.ErrCorrupt) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	l := newSegmentLog(twoLanes())
-	if err := l.add(part(l, at(100), whole.End, false)); err == nil {
+	l := NewSegmentLog(twoLanes())
+	if err := l.Add(part(l, at(100), whole.End, false)); err == nil {
 		t.Error("an end that does not say so is taken")
 	}
 }
@@ -107,15 +107,15 @@ func TestSplitCoversWhatIsLeft(t *testing.T) {
 		{"wrong name", []table.Key{at(10), at(150)}, []vault.Segment{child(1, at(10), at(100)), child(0, at(150), whole.End)}, "child 0 is"},
 	}
 	for _, c := range cases {
-		l := newSegmentLog(twoLanes())
-		if err := l.add(part(l, at(10), at(150), false)); err != nil {
+		l := NewSegmentLog(twoLanes())
+		if err := l.Add(part(l, at(10), at(150), false)); err != nil {
 			t.Fatal(err)
 		}
-		err := l.add(&vault.Slot{Segment: id, Slot: 1, Split: &vault.Split{Closed: c.closed, Children: c.children}})
+		err := l.Add(&vault.Slot{Segment: id, Slot: 1, Split: &vault.Split{Closed: c.closed, Children: c.children}})
 		if c.want == "" && err != nil || c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)) {
 			t.Errorf("%s: %v, want %q", c.name, err, c.want)
 		}
-		if c.want == "" && !l.ended {
+		if c.want == "" && !l.Ended {
 			t.Errorf("%s: the log has not ended", c.name)
 		}
 	}
@@ -131,24 +131,24 @@ func TestProve(t *testing.T) {
 			Definition: table.Definition{Name: "t", Schema: oneInteger},
 			Segments:   []vault.Segment{s},
 		}
-		l := newSegmentLog(s)
+		l := NewSegmentLog(s)
 		group := &vault.Group{}
-		finish := func(l *segmentLog, slots ...*vault.Slot) {
+		finish := func(l *SegmentLog, slots ...*vault.Slot) {
 			t.Helper()
 			for _, slot := range slots {
-				if err := l.add(slot); err != nil {
+				if err := l.Add(slot); err != nil {
 					t.Fatal(err)
 				}
 				if slot.Part != nil {
 					group.Totals.AddPart(slot.Part)
 				}
 			}
-			group.Segments = append(group.Segments, vault.SegmentLog{Segment: l.segment, Slots: l.slots})
+			group.Segments = append(group.Segments, vault.SegmentLog{Segment: l.Segment, Slots: l.Slots})
 		}
 		c := vault.Segment{ID: s.ID.Child(0), Bounds: []table.Key{at(10), at(100)}}
 		first := part(l, at(10), whole.End, false)
 		finish(l, first, &vault.Slot{Segment: s.ID, Slot: 1, Split: &vault.Split{Closed: []table.Key{at(10), whole.End}, Children: []vault.Segment{c}}})
-		finish(newSegmentLog(c), &vault.Slot{Segment: c.ID, Part: &vault.Part{
+		finish(NewSegmentLog(c), &vault.Slot{Segment: c.ID, Part: &vault.Part{
 			Last: true, Rows: 3, Walked: 3, Lanes: []vault.Lane{{From: at(10), Next: at(100), Rows: 3}},
 		}})
 		return plan, group

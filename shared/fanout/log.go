@@ -1,4 +1,4 @@
-package backup
+package fanout
 
 import (
 	"context"
@@ -17,45 +17,46 @@ import (
 	"github.com/tablevault/tablevault/shared/vault"
 )
 
-// segmentLog is a segment as its slots tell it.
-type segmentLog struct {
-	segment vault.Segment
-	slots   []vault.Slot
-	// next is where each lane goes on.
-	next []table.Key
-	// split is what the segment was split into, if its log ended so.
-	split *vault.Split
-	ended bool
+// SegmentLog is a segment as its slots tell it.
+type SegmentLog struct {
+	Segment vault.Segment
+	Slots   []vault.Slot
+	// Next is where each lane goes on.
+	Next []table.Key
+	// Split is what the segment was split into, if its log ended so.
+	Split *vault.Split
+	Ended bool
 }
 
-func newSegmentLog(s vault.Segment) *segmentLog {
-	l := &segmentLog{segment: s}
+// NewSegmentLog is the log of a segment that has no slots yet.
+func NewSegmentLog(s vault.Segment) *SegmentLog {
+	l := &SegmentLog{Segment: s}
 	for _, lane := range s.Lanes() {
-		l.next = append(l.next, lane.Start)
+		l.Next = append(l.Next, lane.Start)
 	}
 	return l
 }
 
-// add takes the next slot, if it goes on exactly where the log stands. A log
+// Add takes the next slot, if it goes on exactly where the log stands. A log
 // that takes all its slots and has ended covers the segment, lane by lane,
 // without a gap or an overlap.
-func (l *segmentLog) add(s *vault.Slot) error {
+func (l *SegmentLog) Add(s *vault.Slot) error {
 	bad := func(format string, args ...any) error {
-		return fmt.Errorf("%w: slot %d of segment %s: %s", vault.ErrCorrupt, len(l.slots), l.segment.ID, fmt.Sprintf(format, args...))
+		return fmt.Errorf("%w: slot %d of segment %s: %s", vault.ErrCorrupt, len(l.Slots), l.Segment.ID, fmt.Sprintf(format, args...))
 	}
-	lanes := l.segment.Lanes()
+	lanes := l.Segment.Lanes()
 	switch {
-	case s.Segment != l.segment.ID || s.Slot != len(l.slots):
+	case s.Segment != l.Segment.ID || s.Slot != len(l.Slots):
 		return bad("it says that it is slot %d of segment %s", s.Slot, s.Segment)
-	case l.ended:
+	case l.Ended:
 		return bad("the log has ended before it")
 	}
 	if s.Split != nil {
 		if err := l.checkSplit(s.Split, lanes); err != nil {
 			return bad("%v", err)
 		}
-		l.split, l.ended = s.Split, true
-		l.slots = append(l.slots, *s)
+		l.Split, l.Ended = s.Split, true
+		l.Slots = append(l.Slots, *s)
 		return nil
 	}
 	p := s.Part
@@ -66,8 +67,8 @@ func (l *segmentLog) add(s *vault.Slot) error {
 	ended := true
 	for i, lane := range p.Lanes {
 		switch {
-		case !lane.From.Equal(l.next[i]):
-			return bad("lane %d begins at %v, the part before it ended at %v", i, lane.From, l.next[i])
+		case !lane.From.Equal(l.Next[i]):
+			return bad("lane %d begins at %v, the part before it ended at %v", i, lane.From, l.Next[i])
 		case lane.Next.Compare(lane.From) < 0 || lane.Next.Compare(lanes[i].End) > 0:
 			return bad("lane %d goes from %v to %v, its end is %v", i, lane.From, lane.Next, lanes[i].End)
 		case lane.Rows < 0 || lane.Rows > 0 && lane.Next.Equal(lane.From):
@@ -83,33 +84,33 @@ func (l *segmentLog) add(s *vault.Slot) error {
 		return bad("it says last: %t, its lanes say %t", p.Last, ended)
 	}
 	for i, lane := range p.Lanes {
-		l.next[i] = lane.Next
+		l.Next[i] = lane.Next
 	}
-	l.ended = ended
-	l.slots = append(l.slots, *s)
+	l.Ended = ended
+	l.Slots = append(l.Slots, *s)
 	return nil
 }
 
 // checkSplit proves that a split's children cover exactly what was left over.
-func (l *segmentLog) checkSplit(s *vault.Split, lanes []table.Range) error {
+func (l *SegmentLog) checkSplit(s *vault.Split, lanes []table.Range) error {
 	if len(s.Closed) != len(lanes) || len(s.Children) == 0 {
 		return fmt.Errorf("a split of %d lanes into %d children", len(s.Closed), len(s.Children))
 	}
 	at := 0 // lane whose rest is being covered
 	skip := func() {
-		for at < len(lanes) && l.next[at].Equal(lanes[at].End) {
+		for at < len(lanes) && l.Next[at].Equal(lanes[at].End) {
 			at++
 		}
 	}
 	for i, key := range s.Closed {
-		if !key.Equal(l.next[i]) {
-			return fmt.Errorf("a split that closes lane %d at %v, the part before it ended at %v", i, key, l.next[i])
+		if !key.Equal(l.Next[i]) {
+			return fmt.Errorf("a split that closes lane %d at %v, the part before it ended at %v", i, key, l.Next[i])
 		}
 	}
 	var covered table.Key
 	skip()
 	for i, child := range s.Children {
-		if child.ID != l.segment.ID.Child(i) {
+		if child.ID != l.Segment.ID.Child(i) {
 			return fmt.Errorf("child %d is %s", i, child.ID)
 		}
 		for _, r := range child.Lanes() {
@@ -117,7 +118,7 @@ func (l *segmentLog) checkSplit(s *vault.Split, lanes []table.Range) error {
 				return fmt.Errorf("child %s reads %v, of which nothing was left", child.ID, r)
 			}
 			if covered == nil {
-				covered = l.next[at]
+				covered = l.Next[at]
 			}
 			if !r.Start.Equal(covered) || r.End.Compare(lanes[at].End) > 0 {
 				return fmt.Errorf("child %s reads %v, left over is %v", child.ID, r, table.Range{Start: covered, End: lanes[at].End})
@@ -136,30 +137,30 @@ func (l *segmentLog) checkSplit(s *vault.Split, lanes []table.Range) error {
 	return nil
 }
 
-// readLog reads a segment's slots, one by one from the first, until there is
+// ReadLog reads a segment's slots, one by one from the first, until there is
 // none: a read by name sees what a list may not yet show.
-func readLog(ctx context.Context, r *repository.Repository, log vault.Log, s vault.Segment) (*segmentLog, error) {
-	l := newSegmentLog(s)
+func ReadLog(ctx context.Context, r *repository.Repository, log vault.Log, s vault.Segment) (*SegmentLog, error) {
+	l := NewSegmentLog(s)
 	for {
 		var slot vault.Slot
-		_, err := r.Read(ctx, log.Slot(s.ID, len(l.slots)), &slot)
+		_, err := r.Read(ctx, log.Slot(s.ID, len(l.Slots)), &slot)
 		if errors.Is(err, fs.ErrNotExist) {
 			return l, nil
 		}
 		if err != nil {
 			return nil, err
 		}
-		if err := l.add(&slot); err != nil {
+		if err := l.Add(&slot); err != nil {
 			return nil, err
 		}
-		if l.ended {
+		if l.Ended {
 			return l, nil
 		}
 	}
 }
 
-// findSegment finds a segment of a plan, or one that was split off.
-func findSegment(ctx context.Context, r *repository.Repository, plan *vault.Plan, log vault.Log, id vault.SegmentID) (vault.Segment, error) {
+// FindSegment finds a segment of a plan, or one that was split off.
+func FindSegment(ctx context.Context, r *repository.Repository, plan *vault.Plan, log vault.Log, id vault.SegmentID) (vault.Segment, error) {
 	parent, _, child := cutLast(string(id))
 	if !child {
 		i, err := strconv.Atoi(string(id))
@@ -168,16 +169,16 @@ func findSegment(ctx context.Context, r *repository.Repository, plan *vault.Plan
 		}
 		return plan.Segments[i], nil
 	}
-	s, err := findSegment(ctx, r, plan, log, vault.SegmentID(parent))
+	s, err := FindSegment(ctx, r, plan, log, vault.SegmentID(parent))
 	if err != nil {
 		return vault.Segment{}, err
 	}
-	l, err := readLog(ctx, r, log, s)
+	l, err := ReadLog(ctx, r, log, s)
 	if err != nil {
 		return vault.Segment{}, err
 	}
-	if l.split != nil {
-		for _, c := range l.split.Children {
+	if l.Split != nil {
+		for _, c := range l.Split.Children {
 			if c.ID == id {
 				return c, nil
 			}
@@ -197,9 +198,9 @@ func cutLast(id string) (before, after string, found bool) {
 // begin notes the start of a segment and returns its number: the one that was
 // asked for, or the first free one after it. A second delivery of one start has
 // a number of its own; both may run.
-func beginStart(ctx context.Context, r *repository.Repository, log vault.Log, n vault.Note, run Run) (int, error) {
+func Begin(ctx context.Context, r *repository.Repository, log vault.Log, n vault.Note, run Run) (int, error) {
 	for {
-		mine, err := claimStart(ctx, r, log, n, run)
+		mine, err := Claim(ctx, r, log, n, run)
 		if err != nil || mine {
 			return n.Start, err
 		}
@@ -208,7 +209,7 @@ func beginStart(ctx context.Context, r *repository.Repository, log vault.Log, n 
 }
 
 // claim notes the start of a segment under its number, if that is free.
-func claimStart(ctx context.Context, r *repository.Repository, log vault.Log, n vault.Note, run Run) (mine bool, err error) {
+func Claim(ctx context.Context, r *repository.Repository, log vault.Log, n vault.Note, run Run) (mine bool, err error) {
 	n.Request, n.Began, n.Until = run.Request, run.Now().UTC(), run.Until.UTC()
 	if mine, err = r.Decide(ctx, log.Start(n.Segment, n.Start), &n); err != nil {
 		err = fmt.Errorf("note the start of segment %s: %w", n.Segment, err)
@@ -249,7 +250,7 @@ func idleStarts(ctx context.Context, r *repository.Repository, log vault.Log, s 
 
 // fail notes what went wrong in a start. It returns cause in any case: a note
 // that can't be written must not hide it.
-func noteFailure(ctx context.Context, r *repository.Repository, log vault.Log, s vault.SegmentID, start int, run Run, permanent bool, cause error) error {
+func Fail(ctx context.Context, r *repository.Repository, log vault.Log, s vault.SegmentID, start int, run Run, permanent bool, cause error) error {
 	n := vault.Note{
 		Segment: s, Start: start, Request: run.Request, Began: run.Now().UTC(), Until: run.Until.UTC(),
 		Error: cause.Error(), Permanent: permanent,
@@ -261,48 +262,48 @@ func noteFailure(ctx context.Context, r *repository.Repository, log vault.Log, s
 	return cause
 }
 
-// notes are a segment's starts, failures or slots, as a list tells them: how
+// Notes are a segment's starts, failures or slots, as a list tells them: how
 // many, the greatest number, and the store's date of the one that is listed
 // first.
-type notes struct {
-	count, last int
+type Notes struct {
+	Count, Last int
 	first       time.Time
 }
 
-// with adds a note of a number and a date.
-func (n notes) with(number int, date time.Time) notes {
-	if n.count == 0 {
+// With adds a note of a number and a date.
+func (n Notes) With(number int, date time.Time) Notes {
+	if n.Count == 0 {
 		n.first = date
 	}
-	return notes{n.count + 1, max(number, n.last), n.first}
+	return Notes{n.Count + 1, max(number, n.Last), n.first}
 }
 
 // notes counts the notes of each segment of a group.
-func countNotes(ctx context.Context, r *repository.Repository, prefix string, group int) (map[vault.SegmentID]notes, error) {
-	numbers := map[vault.SegmentID]notes{}
-	for n, err := range inGroup(ctx, r, prefix, group) {
+func countNotes(ctx context.Context, r *repository.Repository, prefix string, group int) (map[vault.SegmentID]Notes, error) {
+	numbers := map[vault.SegmentID]Notes{}
+	for n, err := range InGroup(ctx, r, prefix, group) {
 		if err != nil {
 			return nil, err
 		}
-		numbers[n.segment] = numbers[n.segment].with(n.number, n.Modified)
+		numbers[n.segment] = numbers[n.segment].With(n.number, n.Modified)
 	}
 	return numbers, nil
 }
 
-// listed is a start, a failure or a slot of a segment, as a list shows it.
-type listed struct {
+// Listed is a start, a failure or a slot of a segment, as a list shows it.
+type Listed struct {
 	object.Info
 	segment vault.SegmentID
 	number  int
 }
 
-// inGroup yields the starts, failures or slots of a group's segments, in one list
+// InGroup yields the starts, failures or slots of a group's segments, in one list
 // over prefix, which is a folder of segments' folders.
-func inGroup(ctx context.Context, r *repository.Repository, prefix string, group int) iter.Seq2[listed, error] {
-	return func(yield func(listed, error) bool) {
+func InGroup(ctx context.Context, r *repository.Repository, prefix string, group int) iter.Seq2[Listed, error] {
+	return func(yield func(Listed, error) bool) {
 		for info, err := range r.Store().List(ctx, prefix, prefix+string(vault.GroupID(group))) {
 			if err != nil {
-				yield(listed{}, fmt.Errorf("list %s: %w", prefix, err))
+				yield(Listed{}, fmt.Errorf("list %s: %w", prefix, err))
 				return
 			}
 			dir, file := path.Split(strings.TrimPrefix(info.Name, prefix))
@@ -311,7 +312,7 @@ func inGroup(ctx context.Context, r *repository.Repository, prefix string, group
 			if err != nil || nerr != nil {
 				continue // not ours
 			}
-			if id.Group() > group || !yield(listed{info, id, n}, nil) {
+			if id.Group() > group || !yield(Listed{info, id, n}, nil) {
 				return
 			}
 		}

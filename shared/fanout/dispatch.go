@@ -1,0 +1,212 @@
+package fanout
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/tablevault/tablevault/shared/repository"
+	"github.com/tablevault/tablevault/shared/vault"
+)
+
+// Pace says what holds workers back.
+type Pace struct {
+	// Reason is one of the Paced constants of package vault; where workers have
+	// several, the one that is least of their own making.
+	Reason string `json:"reason"`
+	// Workers is how many are held back, ReadUnits the rate that they are held
+	// to together, in read units per second; WriteUnits the same of a restore's.
+	Workers    int     `json:"workers"`
+	ReadUnits  float64 `json:"read_units_per_second,omitempty"`
+	WriteUnits float64 `json:"write_units_per_second,omitempty"`
+	// Throttled counts the answers, for the newest parts, by which the service
+	// wanted fewer requests.
+	Throttled int64 `json:"throttled,omitempty"`
+}
+
+// String is the pace for people.
+func (p *Pace) String() string {
+	if p == nil {
+		return ""
+	}
+	why := map[string]string{
+		vault.PacedByBudget: "the budget of read units", vault.PacedByService: "the service's throttling", vault.PacedByLatency: "slow answers",
+	}[p.Reason]
+	rate, units := p.ReadUnits, "read"
+	if p.WriteUnits > 0 {
+		rate, units = p.WriteUnits, "write"
+	}
+	if rate == 0 {
+		return fmt.Sprintf("%d workers were held back by %s", p.Workers, cmp.Or(why, p.Reason))
+	}
+	return fmt.Sprintf("%d workers are held to %.0f %s units/s by %s", p.Workers, rate, units, cmp.Or(why, p.Reason))
+}
+
+// add adds another pace; either may be nil.
+func (p *Pace) add(o *Pace) *Pace {
+	if p == nil || o == nil {
+		return cmp.Or(p, o)
+	}
+	order := []string{vault.PacedByBudget, vault.PacedByLatency, vault.PacedByService}
+	sum := &Pace{Reason: p.Reason, Workers: p.Workers + o.Workers, ReadUnits: p.ReadUnits + o.ReadUnits,
+		WriteUnits: p.WriteUnits + o.WriteUnits, Throttled: p.Throttled + o.Throttled}
+	if slices.Index(order, o.Reason) > slices.Index(order, p.Reason) {
+		sum.Reason = o.Reason
+	}
+	return sum
+}
+
+// MaxFailures is how often a segment may fail before only a person's command
+// starts it again.
+const MaxFailures = 10
+
+// Dispatch finds out which segments of a backup or of a restore are to be
+// started, and starts them.
+type Dispatch struct {
+	Repo  *repository.Repository
+	Log   vault.Log
+	Stale time.Duration
+	Since time.Time
+	// Most is how many segments are kept ready, 0 for all.
+	Most int
+
+	Live      int     // segments with a live start
+	Working   []Ready // those of the last look, with the number of the start
+	Ready     []Ready // segments to be started, with the number of the start
+	Submitted int
+	Starts    int // the most starts of an open segment
+	Pace      *Pace
+	Failure   string                        // what went wrong last in a segment that is open
+	Over      bool                          // it is for good
+	Begun     map[vault.SegmentID]time.Time // first starts, by the store's clock
+}
+
+// Ready is a segment with the number of a start.
+type Ready struct {
+	Segment vault.SegmentID
+	Start   int
+}
+
+// Add takes over what another look has found.
+func (d *Dispatch) Add(o *Dispatch) {
+	d.Live += o.Live
+	d.Starts = max(d.Starts, o.Starts)
+	d.Pace = d.Pace.add(o.Pace)
+	if o.Failure != "" && (o.Over || !d.Over) {
+		d.Failure = o.Failure
+	}
+	d.Over = d.Over || o.Over
+	for _, r := range o.Ready {
+		d.keep(r)
+	}
+}
+
+func (d *Dispatch) keep(r Ready) {
+	if d.Most == 0 || len(d.Ready) < d.Most {
+		d.Ready = append(d.Ready, r)
+	}
+}
+
+// failed notes what went wrong in a segment, and whether that is for good.
+func (d *Dispatch) failed(reason string, over bool) {
+	if over || !d.Over {
+		d.Failure = reason
+	}
+	d.Over = d.Over || over
+}
+
+// Look sorts the open segments of a group. A start is live until the platform
+// ends it, unless a failure says that it is over. A segment whose newest start
+// failed for good is reported and left alone, unless it failed before Since, or
+// starts have gone stale by order of the caller. All others are ready.
+func (d *Dispatch) Look(ctx context.Context, run Run, group int, open []vault.SegmentID) error {
+	starts, err := countNotes(ctx, d.Repo, string(d.Log)+"starts/", group)
+	if err != nil {
+		return err
+	}
+	failures, err := countNotes(ctx, d.Repo, d.Log.Failures(""), group)
+	if err != nil {
+		return err
+	}
+	d.Working, d.Begun = nil, make(map[vault.SegmentID]time.Time, len(starts))
+	for id, s := range starts {
+		d.Begun[id] = s.first
+	}
+	for _, id := range open {
+		start, started := starts[id]
+		next := 0
+		if started {
+			next = start.Last + 1
+			d.Starts = max(d.Starts, next)
+			if f := failures[id]; f.Count > 0 && f.Last >= start.Last {
+				var note vault.Note
+				if _, err := d.Repo.Read(ctx, d.Log.Failure(id, f.Last), &note); err != nil {
+					return err
+				}
+				over := (note.Permanent || f.Count >= MaxFailures) && d.Stale == 0 && !note.Began.Before(d.Since)
+				if d.failed(note.Error, over); over {
+					continue
+				}
+			} else {
+				var note vault.Note
+				if _, err := d.Repo.Read(ctx, d.Log.Start(id, start.Last), &note); err != nil {
+					return err
+				}
+				over := !note.Until.IsZero() && run.Now().After(note.Until)
+				stale := d.Stale > 0 && run.Now().Sub(note.Began) > d.Stale
+				if !over && !stale {
+					d.Live++
+					d.Working = append(d.Working, Ready{id, start.Last})
+					continue
+				}
+				if over {
+					d.failed(fmt.Sprintf("start %d of segment %s (request %s) had until %s and left no word: it was killed, ran out of memory or of time; it is started again",
+						start.Last, id, note.Request, note.Until.UTC().Format(time.RFC3339)), false)
+				}
+			}
+		}
+		d.keep(Ready{id, next})
+	}
+	return nil
+}
+
+// Submit starts at most n of the segments that are ready.
+func (d *Dispatch) Submit(ctx context.Context, to Dispatcher, n int, work func(vault.SegmentID, int) Work) error {
+	for len(d.Ready) > 0 && n > 0 {
+		r := d.Ready[0]
+		if err := to.Submit(ctx, work(r.Segment, r.Start)); err != nil {
+			return fmt.Errorf("dispatch segment %s: %w", r.Segment, err)
+		}
+		d.Ready = d.Ready[1:]
+		d.Submitted++
+		n--
+	}
+	return nil
+}
+
+// Paces reads from the newest slots of the segments that the last look found at
+// work, which were a group's, what holds their workers back.
+func (d *Dispatch) Paces(ctx context.Context, group int, read func(ctx context.Context, slot string) (*vault.Pace, error)) error {
+	if len(d.Working) == 0 {
+		return nil
+	}
+	slots, err := countNotes(ctx, d.Repo, string(d.Log)+"slots/", group)
+	if err != nil {
+		return err
+	}
+	for _, at := range d.Working {
+		if slots[at.Segment].Count == 0 {
+			continue
+		}
+		of, err := read(ctx, d.Log.Slot(at.Segment, slots[at.Segment].Last))
+		if err != nil {
+			return err
+		}
+		if of != nil {
+			d.Pace = d.Pace.add(&Pace{Reason: of.Reason, Workers: 1, ReadUnits: of.ReadUnits, WriteUnits: of.WriteUnits, Throttled: of.Throttled})
+		}
+	}
+	return nil
+}

@@ -1,0 +1,31 @@
+package fanout
+
+import (
+	"errors"
+	"io/fs"
+
+	"github.com/tablevault/tablevault/shared/repository"
+	"github.com/tablevault/tablevault/shared/table"
+	"github.com/tablevault/tablevault/shared/vault"
+)
+
+// Permanent says whether trying the same again can't help: the function then
+// reports the error as handled, since the platform would bill three retries.
+func Permanent(err error) bool {
+	for _, mark := range []error{
+		table.ErrNotExist, table.ErrExist, table.ErrPermission, table.ErrInvalid, fs.ErrPermission, vault.ErrVersion, vault.ErrCorrupt,
+		ErrSchema, ErrStarts, errIdle, repository.ErrMarked,
+	} {
+		if errors.Is(err, mark) {
+			return true
+		}
+	}
+	return false
+}
+
+// Errors of segments that trying again can't mend.
+var (
+	ErrSchema = errors.New("the table's schema is not the planned one")
+	ErrStarts = errors.New("too many starts")
+	errIdle   = errors.New("no start comes further")
+)

@@ -1,0 +1,81 @@
+// Package fanout is how many invocations work off the segments of a backup or of
+// a restore, and who can prove afterwards that nothing was left out: work and who
+// takes it, starts that are noted, logs that chain, and the coverage of a table by
+// them.
+package fanout
+
+import (
+	"context"
+	"time"
+
+	"github.com/tablevault/tablevault/shared/vault"
+)
+
+// Work is one thing for a function to do: a segment of a backup or of a
+// restore, a group of a copy, or a look at a restore or at a request.
+type Work struct {
+	Verb    Verb
+	Table   vault.TableID
+	Backup  vault.BackupID
+	Restore vault.RestoreID
+	Segment vault.SegmentID
+	// Target is the address of the vault that a group of a backup, which Segment
+	// is the first of, is copied to, and Rate what that may use of its budget, in
+	// bytes per second; 0 for any number.
+	Target string
+	Rate   int64
+	// Request is the name of the request to be looked at.
+	Request string
+	// ReadUnits is what the worker may read per second, in read units; 0 for as
+	// much as there is.
+	ReadUnits float64
+	// Start is the number of the start that this work will be; with the rest it
+	// makes the id of the task, so that a second dispatch of one start is one
+	// task.
+	Start int
+}
+
+// Verb is what a function does.
+type Verb string
+
+// The verbs that work is dispatched for.
+const (
+	VerbExport  Verb = "export"
+	VerbImport  Verb = "import"
+	VerbVerify  Verb = "verify"
+	VerbRestore Verb = "restore"
+	VerbCopy    Verb = "copy"
+)
+
+// Dispatcher hands work to the functions. Submit returns when the work is
+// queued; the same work queued twice may run twice.
+type Dispatcher interface {
+	Submit(ctx context.Context, w Work) error
+}
+
+// Run is what a verb knows of the invocation that it runs in.
+type Run struct {
+	// Request is the platform's id of the invocation, for the notes.
+	Request string
+	// Stop is when to stop at a page boundary, save and hand over; Until is
+	// when the platform ends the invocation. Zero means never.
+	Stop, Until time.Time
+	// Retry counts the deliveries of the event before this one that failed.
+	Retry int
+	// Now is the clock. It stamps notes and measures time left, and decides
+	// nothing about coverage.
+	Now func() time.Time
+}
+
+// Stopping says that it is time to stop at the next page boundary.
+func (r Run) Stopping() bool { return !r.Stop.IsZero() && !r.Now().Before(r.Stop) }
+
+// InTime is ctx with an end half way from when run says stop to when the
+// platform ends the invocation: late enough for what is under way, early enough
+// to save, or to say what happened.
+func (r Run) InTime(ctx context.Context) (context.Context, context.CancelFunc) {
+	if r.Stop.IsZero() {
+		return context.WithCancel(ctx)
+	}
+	return context.WithTimeout(ctx, r.Stop.Sub(r.Now())+r.Until.Sub(r.Stop)/2)
+}

@@ -1,0 +1,224 @@
+package fanout
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"math/rand/v2"
+
+	"github.com/tablevault/tablevault/shared/repository"
+	"github.com/tablevault/tablevault/shared/vault"
+)
+
+// Worker is one invocation at work on the segments of a backup or of a restore:
+// it begins the one of its command, and goes on with others that nobody has begun
+// for as long as there is time. So as many work as were dispatched, until nothing
+// is left.
+type Worker struct {
+	Vault  *repository.Repository
+	Starts vault.Log // of starts
+	Run    *Run
+	// Planned are the segments of a group of the plan that hold work, groups is how
+	// many groups there are.
+	Planned func(group int) []vault.SegmentID
+	Groups  int
+	// Submit has a start of a segment worked on by another invocation; nil where that
+	// is left to the next look.
+	Submit func(ctx context.Context, s vault.SegmentID, start int) error
+	// What says what is done with a segment.
+	What func(s vault.SegmentID) string
+	// Most bounds the starts of a segment, 0 for MaxStarts.
+	Most int
+
+	// Over says that this worker takes nothing more: somebody else goes on with
+	// what it did, or nothing may be done.
+	Over bool
+	// next is what the worker has claimed, children all that its segments were split
+	// into.
+	next     vault.SegmentID
+	children []vault.SegmentID
+	// begun are the segments that somebody has begun; full the groups in which all
+	// were.
+	begun map[vault.SegmentID]bool
+	full  map[int]bool
+}
+
+// begun is a start of a segment that was noted.
+type begun struct {
+	Start int
+	// Idle is how many starts before it came to nothing.
+	Idle int
+	// Superseded says that it was not noted, since another one is at work.
+	Superseded bool
+}
+
+// Begin notes the start of a segment whose log has so many slots, under the first
+// number that is free. It refuses after too many that came to nothing. A second
+// delivery of a start, or a late one, gives way to the worker that has it, which
+// may be one that found the segment by itself; the retry of a delivery that failed
+// does not, since the note may be its own.
+func (w *Worker) Begin(ctx context.Context, s vault.SegmentID, start, slots int) (b begun, err error) {
+	b.Start = start
+	if b.Idle, err = idleStarts(ctx, w.Vault, w.Starts, s, start, slots); err != nil {
+		return b, err
+	}
+	n := vault.Note{Segment: s, Start: start, Slot: slots, Idle: b.Idle}
+	if b.Idle >= maxIdle {
+		n.Idle = 0 // whoever has it started nevertheless gives it as many tries
+	}
+	mine, err := Claim(ctx, w.Vault, w.Starts, n, *w.Run)
+	if err == nil && !mine && w.Run.Retry == 0 {
+		b.Superseded, err = atWork(ctx, w.Vault, w.Starts, s, start, *w.Run)
+	}
+	if err != nil || b.Superseded {
+		return b, err
+	}
+	if !mine {
+		n.Start++
+		if n.Start, err = Begin(ctx, w.Vault, w.Starts, n, *w.Run); err != nil {
+			return b, err
+		}
+	}
+	b.Start = n.Start
+	if b.Idle >= maxIdle {
+		return b, fmt.Errorf("%w: %d in a row have died with %d parts stored, the last as start %d; look at the function's log for its end, and give it more memory or time",
+			errIdle, b.Idle, slots, start-1)
+	}
+	return b, nil
+}
+
+// HandOver lets another invocation go on with a segment after a start of it.
+func (w *Worker) HandOver(ctx context.Context, s vault.SegmentID, start int) error {
+	most := cmp.Or(w.Most, MaxStarts)
+	if start+1 >= most {
+		return fmt.Errorf("%w: %d, and the segment has not ended; give the function more time or plan smaller segments", ErrStarts, most)
+	}
+	if err := w.Submit(ctx, s, start+1); err != nil {
+		return fmt.Errorf("continue: %w", err)
+	}
+	w.Over = true
+	return nil
+}
+
+// GoOn has one work on the segments that nobody has begun, after the last one that
+// was worked on. They are claimed: their first start is noted.
+func (w *Worker) GoOn(ctx context.Context, last vault.SegmentID, one func(context.Context, vault.SegmentID) error) error {
+	for {
+		next, err := w.pick(ctx, last)
+		if err != nil {
+			return fmt.Errorf("%s: find another segment: %w", w.What(last), err)
+		}
+		if next == "" {
+			return nil
+		}
+		if err := one(ctx, next); err != nil {
+			return err
+		}
+		last = next
+	}
+}
+
+// The bounds of a search: a finished segment costs a list over its own group, and
+// as many more where that has nothing left.
+const (
+	pickGroups = 4
+	pickTries  = 4
+)
+
+// pick finds a segment that nobody has begun, and notes that this worker has. It
+// returns none if there is none, if the worker takes no more, or if time is up;
+// then it has the segment dispatched, if it may.
+func (w *Worker) pick(ctx context.Context, last vault.SegmentID) (vault.SegmentID, error) {
+	if w.Over {
+		return "", nil
+	}
+	if next := w.next; next != "" {
+		w.next = ""
+		return next, nil
+	}
+	if w.begun == nil {
+		w.begun, w.full = map[vault.SegmentID]bool{}, map[int]bool{}
+	}
+	w.begun[last] = true
+	for i, looks := 0, 0; i < w.Groups && looks < pickGroups; i++ {
+		g := (last.Group() + i) % w.Groups
+		if w.full[g] {
+			continue
+		}
+		if len(w.unbegun(g)) == 0 {
+			w.full[g] = true
+			continue
+		}
+		looks++
+		starts, err := countNotes(ctx, w.Vault, string(w.Starts)+"starts/", g)
+		if err != nil {
+			return "", err
+		}
+		for id := range starts {
+			w.begun[id] = true
+		}
+		free := w.unbegun(g)
+		if len(free) == 0 {
+			w.full[g] = true
+			continue
+		}
+		// Others that are done at the same time look at the same list.
+		rand.Shuffle(len(free), func(i, j int) { free[i], free[j] = free[j], free[i] })
+		for _, s := range free[:min(pickTries, len(free))] {
+			if w.Run.Stopping() {
+				if w.Over = true; w.Submit == nil {
+					return "", nil
+				}
+				return "", w.Submit(ctx, s, 0)
+			}
+			mine, err := Claim(ctx, w.Vault, w.Starts, vault.Note{Segment: s}, *w.Run)
+			if err != nil {
+				return "", err
+			}
+			if mine {
+				return s, nil
+			}
+			w.begun[s] = true
+		}
+	}
+	return "", nil
+}
+
+// unbegun are segments of a group that nobody has begun, as far as was seen: those
+// that were split off, which is what the backup waits for, or else the plan's.
+func (w *Worker) unbegun(group int) (free []vault.SegmentID) {
+	for _, s := range w.children {
+		if s.Group() == group && !w.begun[s] {
+			free = append(free, s)
+		}
+	}
+	if len(free) > 0 {
+		return free
+	}
+	for _, s := range w.Planned(group) {
+		if !w.begun[s] {
+			free = append(free, s)
+		}
+	}
+	return free
+}
+
+// Split takes what the worker's segment was split into, and the claim on one of
+// them, if it has any.
+func (w *Worker) Split(children []vault.SegmentID, next vault.SegmentID) {
+	w.children, w.next = children, next
+	delete(w.full, children[0].Group())
+}
+
+// MaxStarts bounds the starts of a segment: work that needs more commits too
+// little in each. Progress shows how many there were.
+const MaxStarts = 10_000
+
+// maxIdle is how many starts in a row may come to nothing, without a word, before
+// a segment counts as failed.
+const maxIdle = 20
+
+// DefaultMemory is the share of pages in flight of an export, and of rows in
+// flight of an import: with the encoders and the runtime beside it, a function
+// stays below 64 MiB.
+const DefaultMemory = 24 << 20
