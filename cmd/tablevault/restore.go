@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"io"
 	"time"
@@ -18,6 +19,7 @@ type restoreOptions struct {
 	stack, table, at, backup, to string
 	new                          bool
 	also                         []string
+	budget                       vault.Budget
 }
 
 // restoreResult is the JSON of `tablevault restore`.
@@ -63,6 +65,8 @@ func restoreCommand(s *streams) *cobra.Command {
 	c.Flags().StringVar(&o.to, "to", "", "the table to make, instance/table; it must not exist")
 	c.Flags().StringArrayVar(&o.also, "also", nil, "address of a further vault with a copy of the backup, from which damaged or missing objects are read; may be given several times")
 	c.Flags().BoolVar(&o.new, "new", false, "begin anew instead of resuming a restore that has not ended")
+	c.Flags().Float64Var(&o.budget.WriteUnits, "write-units", 0, "budget of write units per second, for all workers that load together (default: as many as the service gives)")
+	c.Flags().Float64Var(&o.budget.ReadUnits, "read-units", 0, "budget of read units per second, for all workers that compare the rows together (default: as many as the service gives)")
 	return c
 }
 
@@ -76,6 +80,12 @@ func runRestore(ctx context.Context, s *streams, o restoreOptions) (*restoreResu
 		return nil, usage("--at goes with --table")
 	}
 	cmd := function.Command{Kind: function.KindRestore, Table: o.table, Backup: o.backup, To: o.to, New: o.new, Also: o.also}
+	if o.budget != (vault.Budget{}) {
+		if err := o.budget.Validate(); err != nil {
+			return nil, &exit{exitUsage, fmt.Errorf("--write-units, --read-units: %w", err)}
+		}
+		cmd.Settings = unitSettings(o.budget)
+	}
 	if o.at != "" {
 		at, err := function.ParseInstant(o.at)
 		if err != nil {
@@ -94,6 +104,19 @@ func runRestore(ctx context.Context, s *streams, o restoreOptions) (*restoreResu
 		return nil, err
 	}
 	return restoreTo(ctx, s, site, cmd)
+}
+
+// unitSettings are the settings of a command that reads or writes a table, which
+// give it a budget.
+func unitSettings(b vault.Budget) json.RawMessage {
+	settings, err := json.Marshal(struct {
+		ReadUnits  float64 `json:"read_units,omitempty"`
+		WriteUnits float64 `json:"write_units,omitempty"`
+	}(b))
+	if err != nil {
+		panic("tablevault: " + err.Error()) // two finite numbers
+	}
+	return settings
 }
 
 // restoreTo begins a restore and looks at it until it is done.

@@ -7,6 +7,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/tablevault/tablevault/shared/backup"
 	"github.com/tablevault/tablevault/shared/function"
 	"github.com/tablevault/tablevault/shared/vault"
 )
@@ -14,6 +15,7 @@ import (
 // verifyOptions are what `tablevault verify` was asked for.
 type verifyOptions struct {
 	stack, backup, restore, against, depth, twin string
+	readUnits                                    float64
 }
 
 // verifyResult is the JSON of `tablevault verify`.
@@ -36,6 +38,8 @@ type verifyResult struct {
 	Differences  []vault.Difference `json:"differences,omitempty"`
 	Findings     []vault.Finding    `json:"findings,omitempty"`
 	Notes        []string           `json:"notes,omitempty"`
+	// Pace is what held back the reads of the table, if anything did.
+	Pace *vault.Pace `json:"pace,omitempty"`
 	// Usage is what the verification asked of the vault's store.
 	Usage vault.Usage `json:"usage,omitzero"`
 }
@@ -62,6 +66,7 @@ func verifyCommand(s *streams) *cobra.Command {
 	c.Flags().StringVar(&o.against, "against", "", "the table to compare rows with, instance/table")
 	c.Flags().StringVar(&o.twin, "twin", "", "address of a further vault: say whether the backup's copy there is the same, by sizes and checksums, reading no shard")
 	c.Flags().StringVar(&o.depth, "depth", "", "objects: present, size, checksum; read: every row and checksum; rows: against a table (the default with --against or --restore, else read)")
+	c.Flags().Float64Var(&o.readUnits, "read-units", 0, "budget of read units per second for the reads of the table (default: as many as the service gives)")
 	return c
 }
 
@@ -73,6 +78,16 @@ func runVerify(ctx context.Context, o verifyOptions) (*verifyResult, error) {
 		return nil, usage("--twin goes with --backup alone: documents are read there, and of shards sizes and checksums are compared")
 	}
 	cmd := function.Command{Kind: function.KindVerify, Backup: o.backup, Restore: o.restore, Against: o.against, Depth: o.depth, Target: o.twin}
+	if o.readUnits != 0 {
+		budget := vault.Budget{ReadUnits: o.readUnits}
+		if err := budget.Validate(); err != nil {
+			return nil, &exit{exitUsage, fmt.Errorf("--read-units: %w", err)}
+		}
+		if o.against == "" && o.restore == "" && o.depth != backup.DepthRows {
+			return nil, usage("--read-units goes with a table that is read: --against, --restore or --depth rows")
+		}
+		cmd.Settings = unitSettings(budget)
+	}
 	if err := validate(cmd); err != nil {
 		return nil, err
 	}
@@ -92,7 +107,7 @@ func verifyAt(ctx context.Context, site *site, cmd function.Command) (*verifyRes
 		Verdict: p.Verdict, Backup: p.Backup, Table: p.Table.String(), Against: p.Target, Depth: p.Depth, Rows: p.Check.Rows,
 		Missing: p.Check.Missing, Extra: p.Check.Extra, Changed: p.Check.Changed, Expired: p.Check.Expired,
 		Quarantined: p.Check.Quarantined, Objects: p.Check.Objects, Bytes: p.Check.Bytes, Corrupted: p.Check.Corrupted,
-		Differences: p.Check.Differences, Findings: p.Check.Findings, Notes: p.Notes, Usage: p.Usage,
+		Differences: p.Check.Differences, Findings: p.Check.Findings, Notes: p.Notes, Pace: p.Pace, Usage: p.Usage,
 	}, nil
 }
 

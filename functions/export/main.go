@@ -21,7 +21,7 @@ func export(ctx context.Context, inv *function.Invocation, cmd function.Command)
 	if err != nil {
 		return nil, err
 	}
-	var share parts.Share
+	var share parts.Units
 	if err := parts.Settings(cmd, &share); err != nil {
 		return nil, err
 	}

@@ -81,6 +81,9 @@ func restore(ctx context.Context, inv *function.Invocation, cmd function.Command
 	if inv.Origin.Key() != "" {
 		req.At = inv.Origin.Time
 	}
+	if req.Budget, err = parts.Budget(cmd); err != nil {
+		return nil, err
+	}
 	if req.Target, err = parts.Table(inv, cmd.To); err != nil {
 		return nil, err
 	}
@@ -125,6 +128,9 @@ func ask(inv *function.Invocation, content []byte) (backup.Ask, error) {
 		return backup.Ask{}, errors.New(`a request asks for a new restore, such as {"kind":"restore","table":"prod/orders","at":"2026-11-20T10:14:00+08:00","to":"prod/orders_copy"}`)
 	}
 	a := backup.Ask{At: cmd.At}
+	if a.Budget, err = parts.Budget(cmd); err != nil {
+		return a, err
+	}
 	if a.Target, err = parts.Table(inv, cmd.To); err != nil {
 		return a, err
 	}
@@ -158,6 +164,10 @@ func source(ctx context.Context, inv *function.Invocation, repo *repository.Repo
 
 // load loads one segment.
 func load(ctx context.Context, inv *function.Invocation, cmd function.Command) (any, error) {
+	var share parts.Units
+	if err := parts.Settings(cmd, &share); err != nil {
+		return nil, err
+	}
 	repo, err := parts.Repository(ctx, inv)
 	if err != nil {
 		return parts.Fail(backup.ImportReply{}, err)
@@ -173,6 +183,7 @@ func load(ctx context.Context, inv *function.Invocation, cmd function.Command) (
 	}
 	reply, err := i.Import(ctx, parts.Run(inv), fanout.Work{
 		Verb: fanout.VerbImport, Restore: plan.Restore, Segment: vault.SegmentID(cmd.Segment), Start: cmd.Start,
+		WriteUnits: share.WriteUnits,
 	})
 	return parts.Fail(reply, err)
 }

@@ -23,12 +23,16 @@ func main() {
 
 // verify proves a whole backup or restore, or one segment of a restore.
 func verify(ctx context.Context, inv *function.Invocation, cmd function.Command) (any, error) {
+	var units parts.Units
+	if err := parts.Settings(cmd, &units); err != nil {
+		return nil, err
+	}
 	repo, err := parts.Repository(ctx, inv)
 	if err != nil {
 		return parts.Fail(vault.Proof{}, err)
 	}
 	v := &backup.Verifier{Repo: repo, Log: inv.Log, Now: time.Now}
-	req := backup.VerifyRequest{Depth: backup.DepthRead}
+	req := backup.VerifyRequest{Depth: backup.DepthRead, ReadUnits: units.ReadUnits}
 	if cmd.Depth != "" {
 		req.Depth = cmd.Depth
 	}
@@ -89,6 +93,7 @@ func verify(ctx context.Context, inv *function.Invocation, cmd function.Command)
 	if cmd.Segment != "" {
 		reply, err := v.VerifySegment(ctx, parts.Run(inv), fanout.Work{
 			Verb: fanout.VerbVerify, Restore: req.Restore, Segment: vault.SegmentID(cmd.Segment), Start: cmd.Start,
+			ReadUnits: units.ReadUnits,
 		})
 		return parts.Fail(reply, err)
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"math"
 	"path"
 	"slices"
 	"strconv"
@@ -31,6 +32,9 @@ func (i *Importer) Begin(ctx context.Context, run fanout.Run, req RestoreRequest
 }
 
 func (i *Importer) begin(ctx context.Context, run fanout.Run, req RestoreRequest) (*vault.RestorePlan, error) {
+	if err := req.Budget.Validate(); err != nil {
+		return nil, fmt.Errorf("%w: %w", err, table.ErrInvalid)
+	}
 	for _, t := range i.Known {
 		copied, err := i.Repo.Exists(ctx, req.Backup.CopyNote(policy.TargetKey(t.Name)))
 		if errors.Is(err, fs.ErrPermission) {
@@ -61,7 +65,12 @@ func (i *Importer) begin(ctx context.Context, run fanout.Run, req RestoreRequest
 	}
 	plan, err := i.Repo.RestorePlan(ctx, id)
 	if errors.Is(err, fs.ErrNotExist) {
-		if plan, err = i.plan(ctx, run, req, id, manifest, object); err != nil {
+		if plan, err = i.plan(ctx, run, req, id, manifest, object); errors.Is(err, table.ErrInvalid) {
+			// Nobody goes on with it: the target is free for another.
+			_, gerr := i.GiveUp(ctx, run, id, err.Error())
+			err = errors.Join(err, gerr)
+		}
+		if err != nil {
 			return nil, err
 		}
 		mine, err := i.Repo.Decide(ctx, vault.Restore{ID: id}.Plan(), plan)
@@ -76,6 +85,10 @@ func (i *Importer) begin(ctx context.Context, run fanout.Run, req RestoreRequest
 	}
 	if plan.Backup != req.Backup.ID || plan.Target != req.Target {
 		return nil, fmt.Errorf("restore %s is of backup %s to %s: ask again, for a new id", id, plan.Backup, plan.Target)
+	}
+	if req.Budget != (vault.Budget{}) && req.Budget != plan.Budget {
+		return nil, fmt.Errorf("%w: restore %s into that table goes on with %s, which its plan fixes, not with %s: ask without a budget, or drop the table and begin anew",
+			table.ErrInvalid, id, plan.Budget, req.Budget)
 	}
 	over, err := i.Repo.Closed(ctx, id)
 	if err != nil {
@@ -260,7 +273,7 @@ func (i *Importer) plan(ctx context.Context, run fanout.Run, req RestoreRequest,
 	p := &vault.RestorePlan{
 		Restore: id, Created: run.Now().UTC(), Command: Version, Backup: m.Backup, Manifest: manifest,
 		Source: m.Table, Target: req.Target, Endpoint: i.Endpoint, Definition: source.Definition,
-		Also: req.Also,
+		Also: req.Also, Budget: req.Budget,
 	}
 	p.Definition.Name = req.Target.Table
 	p.Definition.Raw = nil
@@ -282,22 +295,63 @@ func (i *Importer) plan(ctx context.Context, run fanout.Run, req RestoreRequest,
 		p.Notes = append(p.Notes, fmt.Sprintf("the backup was read row by row from %s to %s and is no single instant's image",
 			m.Totals.First.UTC().Format(time.RFC3339), m.Totals.Latest.UTC().Format(time.RFC3339)))
 	}
+	// How many segments hold rows, and what the reading of the largest cost.
+	hold, largest := 0, int64(0)
 	for g, err := range i.Repo.Groups(ctx, m) {
 		if err != nil {
 			return nil, err
 		}
 		for s := range g.Segments {
 			log := &g.Segments[s]
-			rows := int64(0)
+			rows, units := int64(0), int64(0)
 			for _, slot := range log.Slots {
 				if slot.Part != nil {
 					rows += slot.Part.Rows
+					units += slot.Part.ReadUnits
 				}
+			}
+			if largest = max(largest, units); rows > 0 {
+				hold++
 			}
 			p.Segments = append(p.Segments, vault.RestoreSegment{ID: log.Segment.ID, Group: g.Group, Rows: rows})
 		}
 	}
-	return p, nil
+	return p, i.divide(p, hold, largest)
+}
+
+// The bounds of what a worker is given of a budget.
+const (
+	// leastShare is in write units per second: a worker has to write a block of a
+	// mebibyte, up to twenty thousand rows, in its function's time.
+	leastShare = 50
+	// A segment is compared in one invocation: in fastComparison by as few workers as
+	// that takes, and in slowComparison at least.
+	fastComparison, slowComparison = 3 * time.Minute, 10 * time.Minute
+)
+
+// divide fixes over how many workers the budget of a restore is divided: all that
+// there may be, or fewer, where each would be given too little to come to an end.
+// hold is the number of segments that hold rows, largest what the reading of one has
+// cost at most, in read units.
+func (i *Importer) divide(p *vault.RestorePlan, hold int, largest int64) error {
+	over := func(segments int, workers float64) int {
+		if i.Workers > 0 {
+			segments = min(segments, i.Workers)
+		}
+		return max(1, int(min(float64(segments), workers)))
+	}
+	if units := p.Budget.WriteUnits; units > 0 {
+		p.Loaders = over(hold, units/leastShare)
+	}
+	if units := p.Budget.ReadUnits; units > 0 {
+		least := float64(largest) / slowComparison.Seconds()
+		if units < least {
+			return fmt.Errorf("%w: a budget of %g read units per second: the largest segment of the backup takes %d, and is compared in one invocation: want at least %.0f",
+				table.ErrInvalid, units, largest, math.Ceil(least))
+		}
+		p.Comparers = over(len(p.Segments), units*fastComparison.Seconds()/float64(max(largest, 1)))
+	}
+	return nil
 }
 
 // loading is the table as it is while rows are written: it takes every

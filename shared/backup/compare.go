@@ -29,6 +29,7 @@ type comparer struct {
 	def    table.Definition
 	memory int64
 	pages  pool
+	pace   *pacer // of the reads of the table
 }
 
 // Cells past their TTL are served or not as the service comes around to it, so
@@ -44,9 +45,9 @@ const (
 	sumHorizon = 10 * time.Minute
 )
 
-// newComparer describes the table that a backup is compared with. It must have
-// the backup's key columns.
-func newComparer(ctx context.Context, r *repository.Repository, source *restoreSource, tables Tables, name string, memory int64) (*comparer, error) {
+// newComparer describes the table that a backup is compared with, which is read at
+// a pace. It must have the backup's key columns.
+func newComparer(ctx context.Context, r *repository.Repository, source *restoreSource, tables Tables, name string, memory int64, pace *pacer) (*comparer, error) {
 	def, err := tables.Describe(ctx, name)
 	if err != nil {
 		return nil, fmt.Errorf("compare with %s: %w", name, err)
@@ -64,7 +65,7 @@ func newComparer(ctx context.Context, r *repository.Repository, source *restoreS
 	if memory == 0 {
 		memory = fanout.DefaultMemory
 	}
-	return &comparer{repo: r, source: source, tables: tables, def: def, memory: memory}, nil
+	return &comparer{repo: r, source: source, tables: tables, def: def, memory: memory, pace: pace}, nil
 }
 
 // segment compares the rows of one segment. quarantined are the keys, as
@@ -72,6 +73,7 @@ func newComparer(ctx context.Context, r *repository.Repository, source *restoreS
 func (c *comparer) segment(ctx context.Context, log *fanout.SegmentLog, quarantined map[string]bool, check *vault.Check) error {
 	// Corruption is a finding, and then there is nothing to compare: what the
 	// shards do not tell would look like rows too many.
+	ctx = table.OnThrottled(ctx, c.pace.refused)
 	lanes := covered(log)
 	cutoff, err := c.cutoff(ctx, log)
 	if err != nil {
@@ -138,9 +140,9 @@ func (c *comparer) cutoff(ctx context.Context, log *fanout.SegmentLog) (int64, e
 	}
 	buf := c.pages.get(maxPage)
 	defer c.pages.put(buf)
-	page, err := c.tables.Scan(c.def.Name, c.def.Schema, log.Segment.Range()).Next(ctx, buf)
+	page, err := c.next(ctx, c.tables.Scan(c.def.Name, c.def.Schema, log.Segment.Range()), buf)
 	if err != nil {
-		return 0, fmt.Errorf("read %s: %w", c.def.Name, err)
+		return 0, err
 	}
 	return page.ServerTime.Add(sumHorizon).UnixMilli(), nil
 }
@@ -187,16 +189,36 @@ func (c *comparer) page(lanes int) []byte {
 // live reads a range of the table into buf, page by page.
 func (c *comparer) live(r table.Range, buf []byte) blocks {
 	scan := c.tables.Scan(c.def.Name, c.def.Schema, r)
+	over := false
 	return func(ctx context.Context) (*block, error) {
-		page, err := scan.Next(ctx, buf)
-		if err == io.EOF {
+		if over {
+			return nil, io.EOF
+		}
+		page, err := c.next(ctx, scan, buf)
+		if err != nil {
 			return nil, err
 		}
-		if err != nil {
-			return nil, fmt.Errorf("read %s: %w", c.def.Name, err)
-		}
+		over = page.Next == nil
 		return &block{rows: page.Block, piece: page.Piece, first: page.First, last: page.Last, served: page.ServerTime}, nil
 	}
+}
+
+// next reads the next page of a scan of the table, which is not over, when its turn
+// comes.
+func (c *comparer) next(ctx context.Context, scan table.Scan, buf []byte) (table.Page, error) {
+	aside, err := c.pace.wait(ctx, time.Time{}, 0, 0)
+	if err != nil {
+		return table.Page{}, fmt.Errorf("wait to read %s: %w", c.def.Name, err)
+	}
+	scan.Aim(c.pace.aim() * unitBytes)
+	asked := time.Now()
+	page, err := scan.Next(ctx, buf)
+	if err != nil {
+		c.pace.failed()
+		return page, fmt.Errorf("read %s: %w", c.def.Name, err)
+	}
+	c.pace.took(aside, page.ReadUnits, time.Since(asked))
+	return page, nil
 }
 
 // blocks yields blocks of rows in the order of their keys, then io.EOF. A block

@@ -71,7 +71,7 @@ const (
 // Like an export, a worker that is done with its segment goes on with others that
 // nobody has begun, for as long as there is time and the restore is open.
 func (i *Importer) Import(ctx context.Context, run fanout.Run, w fanout.Work) (ImportReply, error) {
-	x := &importing{Importer: i, run: run, work: w, restore: vault.Restore{ID: w.Restore}, pace: newPacer(0)}
+	x := &importing{Importer: i, run: run, work: w, restore: vault.Restore{ID: w.Restore}, pace: newPacer(w.WriteUnits)}
 	x.pace.writes = true
 	x.reply = ImportReply{Restore: w.Restore, Segment: w.Segment, Start: w.Start}
 	err := x.all(ctx)
@@ -121,6 +121,9 @@ func (x *importing) all(ctx context.Context) (err error) {
 	x.worker.Planned, x.worker.Groups = plannedGroups(x.plan, func(s vault.RestoreSegment) bool { return s.Rows > 0 })
 	if err := x.one(ctx, x.work.Segment, x.work.Start, false); err != nil {
 		return err
+	}
+	if x.reply.Superseded && x.work.WriteUnits > 0 {
+		return nil // one worker more would write beyond the restore's budget
 	}
 	err = x.worker.GoOn(ctx, x.work.Segment, func(ctx context.Context, s vault.SegmentID) error { return x.one(ctx, s, 0, true) })
 	x.reply.Continued = x.worker.Over && !x.reply.Closed

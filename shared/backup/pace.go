@@ -82,6 +82,9 @@ const (
 	// no second has many more than another; leastRequest is the least.
 	requestTime  = 0.5
 	leastRequest = 8 // units
+	// budgetUse is the share of a budget that is used: ten seconds in a row, which may
+	// begin and end with a request, then have no more than the budget.
+	budgetUse = 1 - requestTime/10
 	// Where a request was refused, those that wait for their turn do not try before
 	// longestHold is over, or less where units come in faster.
 	longestHold = 2 * time.Second
@@ -162,7 +165,7 @@ func (p *pacer) wait(ctx context.Context, until time.Time, turn int64, cost floa
 			if cost == 0 {
 				cost = cmp.Or(p.cost, max(1, rate*requestTime))
 			}
-			p.free = now.Add(seconds(cost / rate))
+			p.free = now.Add(earning(cost, rate, why))
 			p.sent++
 			return cost, nil
 		}
@@ -210,6 +213,14 @@ func (p *pacer) wake() {
 	}
 }
 
+// earning is how long it takes to earn so many units at a rate.
+func earning(units, rate float64, why string) time.Duration {
+	if why == vault.PacedByBudget {
+		rate *= budgetUse
+	}
+	return seconds(units / rate)
+}
+
 func seconds(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }
 
 // failed accounts for a request that wait has let through and that has no answer.
@@ -247,14 +258,14 @@ func (p *pacer) took(aside float64, units int64, answer time.Duration) {
 		p.lower(now, slowCut, vault.PacedByLatency)
 	}
 	p.raise(now)
-	rate, _ := p.held()
+	rate, why := p.held()
 	if rate == 0 {
 		return
 	}
 	if aside == 0 && p.free.Before(now) {
 		p.free = now
 	}
-	p.free = p.free.Add(seconds((cost - aside) / rate))
+	p.free = p.free.Add(earning(cost-aside, rate, why))
 }
 
 // refused takes into account that the service wants fewer requests. It is called

@@ -247,6 +247,9 @@ func beginAndDie(w *world, work fanout.Work) error {
 		return err
 	}
 	log := vault.Backup{Table: work.Table, ID: work.Backup}.Log()
+	if work.Restore != "" {
+		log = vault.Restore{ID: work.Restore}.Log()
+	}
 	_, _, err = object.Decide(w.t.Context(), w.store, log.Start(work.Segment, work.Start), data, 1<<20)
 	return err
 }

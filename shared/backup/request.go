@@ -44,6 +44,7 @@ type Ask struct {
 	Table  vault.TableID
 	At     time.Time
 	Target vault.TableID
+	Budget vault.Budget
 }
 
 // RequestProgress is how far a request has come.
@@ -114,7 +115,7 @@ func (q *Requests) serve(ctx context.Context, run fanout.Run, name string, progr
 		return a, answer, err
 	}
 	plan, err := importer.Begin(ctx, run, RestoreRequest{
-		Backup: vault.Backup{Table: a.Table, ID: a.Backup}, Target: a.Target, At: a.At, Own: true,
+		Backup: vault.Backup{Table: a.Table, ID: a.Backup}, Target: a.Target, At: a.At, Own: true, Budget: a.Budget,
 	})
 	if err != nil {
 		return a, answer, err
@@ -177,6 +178,9 @@ func (q *Requests) accept(ctx context.Context, name string) (*vault.Accepted, er
 	if err != nil {
 		return nil, refused{err}
 	}
+	if err := ask.Budget.Validate(); err != nil {
+		return nil, refused{err}
+	}
 	m, err := q.manifest(ctx, ask)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, refused{err}
@@ -188,7 +192,7 @@ func (q *Requests) accept(ctx context.Context, name string) (*vault.Accepted, er
 		return nil, refused{fmt.Errorf("backup %s was given up (%s): `tablevault list` shows those that can be restored", m.Backup, m.Reason)}
 	}
 	*a = vault.Accepted{
-		Request: name, Backup: m.Backup, Table: m.Table, Target: ask.Target, At: info.Modified.UTC(),
+		Request: name, Backup: m.Backup, Table: m.Table, Target: ask.Target, At: info.Modified.UTC(), Budget: ask.Budget,
 		Restore: vault.NewRestoreID(info.Modified, string(m.Backup), ask.Target.Path()),
 	}
 	_, err = q.Repo.Decide(ctx, vault.AcceptedName(name), a)

@@ -1,11 +1,13 @@
 package backup
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"maps"
 	"math"
 	"path"
 	"slices"
@@ -59,6 +61,9 @@ type RestoreRequest struct {
 	Own bool
 	// Also are the addresses of further vaults that hold copies of the backup.
 	Also []string
+	// Budget bounds what is asked of the target. A restore that is gone on with keeps
+	// its own; another one here is refused.
+	Budget vault.Budget
 }
 
 // The states of a restore, besides StateFailed.
@@ -356,7 +361,7 @@ func (i *Importer) load(ctx context.Context, run fanout.Run, r vault.Restore, p 
 		return false, err
 	}
 	open := byGroup(p, func(s vault.RestoreSegment) bool {
-		if s.Rows > 0 && !done[s.ID] {
+		if _, loaded := done[s.ID]; s.Rows > 0 && !loaded {
 			return true
 		}
 		progress.LoadedRows += s.Rows
@@ -371,8 +376,8 @@ func (i *Importer) load(ctx context.Context, run fanout.Run, r vault.Restore, p 
 		_, err := i.Repo.Read(ctx, slot, &entry)
 		return entry.Pace, err
 	}
-	return len(open) == 0, i.dispatch(ctx, run, r.Log(), open, pace, func(s vault.SegmentID, start int) fanout.Work {
-		return fanout.Work{Verb: fanout.VerbImport, Table: p.Source, Backup: p.Backup, Restore: p.Restore, Segment: s, Start: start}
+	return len(open) == 0, i.dispatch(ctx, run, r.Log(), open, p.Loaders, pace, func(s vault.SegmentID, start int) fanout.Work {
+		return fanout.Work{Verb: fanout.VerbImport, Table: p.Source, Backup: p.Backup, Restore: p.Restore, Segment: s, Start: start, WriteUnits: p.LoadShare()}
 	}, progress)
 }
 
@@ -384,15 +389,22 @@ func (i *Importer) verify(ctx context.Context, run fanout.Run, r vault.Restore, 
 	if err != nil {
 		return false, err
 	}
-	open := byGroup(p, func(s vault.RestoreSegment) bool { return !done[s.ID] })
+	open := byGroup(p, func(s vault.RestoreSegment) bool {
+		_, compared := done[s.ID]
+		return !compared
+	})
 	progress.Checked = len(p.Segments)
 	for _, segments := range open {
 		progress.Checked -= len(segments)
 	}
 	if len(open) > 0 {
-		return false, i.dispatch(ctx, run, r.Verify(), open, nil, func(s vault.SegmentID, start int) fanout.Work {
-			return fanout.Work{Verb: fanout.VerbVerify, Table: p.Source, Backup: p.Backup, Restore: p.Restore, Segment: s, Start: start}
+		err := i.dispatch(ctx, run, r.Verify(), open, p.Comparers, nil, func(s vault.SegmentID, start int) fanout.Work {
+			return fanout.Work{Verb: fanout.VerbVerify, Table: p.Source, Backup: p.Backup, Restore: p.Restore, Segment: s, Start: start, ReadUnits: p.CompareShare()}
 		}, progress)
+		if err == nil && progress.Live > 0 {
+			progress.Pace, err = i.comparing(ctx, r, done, progress.Live)
+		}
+		return false, err
 	}
 	checks := make([]vault.SegmentCheck, len(p.Segments))
 	group, gctx := errgroup.WithContext(ctx)
@@ -413,14 +425,31 @@ func (i *Importer) verify(ctx context.Context, run fanout.Run, r vault.Restore, 
 	return true, nil
 }
 
-// reported are the segments that have an object under prefix.
-func (i *Importer) reported(ctx context.Context, prefix string) (map[vault.SegmentID]bool, error) {
-	done := map[vault.SegmentID]bool{}
+// comparing says what held those back who have compared the last n segments: what
+// holds back the workers that are at work tells nothing before its segment's end.
+func (i *Importer) comparing(ctx context.Context, r vault.Restore, done map[vault.SegmentID]time.Time, n int) (pace *fanout.Pace, err error) {
+	last := slices.SortedFunc(maps.Keys(done), func(a, b vault.SegmentID) int {
+		return cmp.Or(done[b].Compare(done[a]), cmp.Compare(a, b))
+	})
+	for _, s := range last[:min(n, len(last))] {
+		var check vault.SegmentCheck
+		if _, err := i.Repo.Read(ctx, r.Check(s), &check); err != nil {
+			return nil, err
+		}
+		pace = pace.Of(check.Pace)
+	}
+	return pace, nil
+}
+
+// reported are the segments that have an object under prefix, with the store's date
+// of it.
+func (i *Importer) reported(ctx context.Context, prefix string) (map[vault.SegmentID]time.Time, error) {
+	done := map[vault.SegmentID]time.Time{}
 	for info, err := range i.Repo.Store().List(ctx, prefix, "") {
 		if err != nil {
 			return nil, fmt.Errorf("list %s: %w", prefix, err)
 		}
-		done[vault.SegmentID(strings.TrimSuffix(path.Base(info.Name), ".json"))] = true
+		done[vault.SegmentID(strings.TrimSuffix(path.Base(info.Name), ".json"))] = info.Modified
 	}
 	return done, nil
 }
@@ -453,11 +482,15 @@ func plannedGroups(p *vault.RestorePlan, holds func(vault.RestoreSegment) bool) 
 	return func(group int) []vault.SegmentID { return all[group] }, groups
 }
 
-// dispatch starts those of the open segments that nobody works on. pace reads what
-// held back who wrote a slot of the log; nil if it has none.
-func (i *Importer) dispatch(ctx context.Context, run fanout.Run, log vault.Log, open [][]vault.SegmentID,
+// dispatch starts those of the open segments that nobody works on, so that no more
+// than most are worked on at a time, if that is not zero. pace reads what held back
+// who wrote a slot of the log; nil if it has none.
+func (i *Importer) dispatch(ctx context.Context, run fanout.Run, log vault.Log, open [][]vault.SegmentID, most int,
 	pace func(context.Context, string) (*vault.Pace, error), work func(vault.SegmentID, int) fanout.Work, progress *RestoreProgress) error {
-	d := fanout.Dispatch{Repo: i.Repo, Log: log, Stale: i.Stale, Since: i.Since, Most: i.Workers}
+	if most == 0 || i.Workers > 0 && i.Workers < most {
+		most = i.Workers
+	}
+	d := fanout.Dispatch{Repo: i.Repo, Log: log, Stale: i.Stale, Since: i.Since, Most: most}
 	for _, segments := range open {
 		group := segments[0].Group()
 		if err := d.Look(ctx, run, group, segments); err != nil {
@@ -474,8 +507,8 @@ func (i *Importer) dispatch(ctx context.Context, run fanout.Run, log vault.Log, 
 		progress.State = StateFailed
 	}
 	room := math.MaxInt
-	if i.Workers > 0 {
-		room = max(0, i.Workers-d.Live)
+	if most > 0 {
+		room = max(0, most-d.Live)
 	}
 	err := d.Submit(ctx, i.Work, room, work)
 	progress.Live, progress.Dispatched, progress.Pace = d.Live, d.Submitted, d.Pace

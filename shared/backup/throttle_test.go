@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"math"
 	"math/rand/v2"
 	"net/http"
 	"strings"
@@ -327,13 +328,13 @@ func (s *service) backUp(workers int, settings vault.Settings, points ...table.K
 
 // bringBack restores a backup and looks every few seconds until that is done. It
 // returns the paces that were seen on the way, and how long loading took.
-func (s *service) bringBack(workers int, m *vault.Manifest) (p backup.RestoreProgress, seen []*fanout.Pace, loading time.Duration) {
+func (s *service) bringBack(workers int, m *vault.Manifest, budget vault.Budget) (p backup.RestoreProgress, seen []*fanout.Pace, loading time.Duration) {
 	s.t.Helper()
 	i := s.importer()
 	i.Work, i.Workers = s, workers
 	run := func() fanout.Run { return fanout.Run{Request: "r", Now: time.Now} }
 	begun := time.Now()
-	plan, err := i.Begin(s.t.Context(), run(), backup.RestoreRequest{Backup: vault.Backup{Table: m.Table, ID: m.Backup}, Target: targetID, At: begun})
+	plan, err := i.Begin(s.t.Context(), run(), backup.RestoreRequest{Backup: vault.Backup{Table: m.Table, ID: m.Backup}, Target: targetID, At: begun, Budget: budget})
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -490,7 +491,7 @@ func TestThrottledWrites(t *testing.T) {
 					return f
 				})
 				s.wire.reset()
-				p, seen, took := s.bringBack(4, m)
+				p, seen, took := s.bringBack(4, m, vault.Budget{})
 				s.server.Engine().SetBehavior(engine.Behavior{})
 				n := s.wire.of("BatchWriteRow")
 				t.Logf("%v: %d requests, %d refused, %d of %d after %v; %d rows, %d refused, %d of %d; %d units, at most %d in 10 s", took, n.requests, n.refused, n.late, n.settled, learning,
@@ -521,5 +522,189 @@ func TestThrottledWrites(t *testing.T) {
 				}
 			})
 		})
+	}
+}
+
+// held counts the paces of a reason that hold workers to a rate of units, at most
+// to most, if that is not zero.
+func held(seen []*fanout.Pace, reason string, writes bool, most float64) (n int) {
+	for _, p := range seen {
+		units, others := p.ReadUnits, p.WriteUnits
+		if writes {
+			units, others = others, units
+		}
+		if p.Reason == reason && p.Workers > 0 && units > 0 && others == 0 && (most == 0 || units <= most) {
+			n++
+		}
+	}
+	return n
+}
+
+// within checks that no seconds in a row have more units than a budget gives, and a
+// few of them not many more: requests come when they come.
+func (c *tally) within(t *testing.T, budget int64) {
+	t.Helper()
+	for seconds, most := range map[int]int64{1: 2 * budget, 3: 4 * budget, 10: 10 * budget, 30: 30 * budget} {
+		if c.most(seconds) > most {
+			t.Errorf("%d units in %d s: want at most %d", c.most(seconds), seconds, most)
+		}
+	}
+	if c.units < 12*budget {
+		t.Errorf("%d units in all are too few to tell", c.units)
+	}
+}
+
+// TestRestoreBudgets restores a table with a budget of write units for loading and
+// one of read units for comparing, through short invocations and with more segments
+// than workers: by the service's account no ten seconds in a row have more.
+func TestRestoreBudgets(t *testing.T) {
+	const rows, size, writes, reads, workers = 6000, 2000, 200, 80, 4
+	synctest.Test(t, func(t *testing.T) {
+		s := newService(t, 10*time.Millisecond)
+		s.keys(rows, size)
+		want := s.read(sourceID.Table)
+		s.server.Engine().SetBehavior(engine.Behavior{PageRows: 50})
+		m, _ := s.backUp(workers, vault.Settings{Lanes: 2, PartBytes: 64 << 10}, cuts(rows, 64)...)
+		s.server.Engine().SetBehavior(engine.Behavior{})
+		s.limit = 20 * time.Second
+		s.wire.reset()
+		begun := time.Now()
+		p, seen, loading := s.bringBack(workers, m, vault.Budget{ReadUnits: reads, WriteUnits: writes})
+		took := time.Since(begun)
+		w, r := s.wire.of("BatchWriteRow"), s.wire.of("GetRange")
+		t.Logf("loaded in %v, all in %v, in %d invocations: %d batches, %d units, at most %d in 1 s, %d in 3 s, %d in 10 s; %d pages, %d units, at most %d, %d and %d",
+			loading, took, s.replies, w.requests, w.units, w.most(1), w.most(3), w.most(10), r.requests, r.units, r.most(1), r.most(3), r.most(10))
+		w.within(t, writes)
+		r.within(t, reads)
+		if best := time.Duration(w.units/writes) * time.Second; loading > best*3/2 {
+			t.Errorf("loading took %v for %v of units", loading, best)
+		}
+		if best := time.Duration(r.units/reads) * time.Second; took-loading > best*3/2+10*time.Second {
+			t.Errorf("comparing took %v for %v of units", took-loading, best)
+		}
+		if held(seen, vault.PacedByBudget, true, writes) == 0 || held(seen, vault.PacedByBudget, false, reads) == 0 {
+			t.Errorf("no look says that the budgets hold the workers: %v", seen)
+		}
+		if p.Proof == nil || p.Proof.Verdict != vault.OK || p.Proof.Check.Rows != rows {
+			t.Errorf("%+v", p)
+		}
+		s.calm("")
+		if got := s.read(targetID.Table); !maps.Equal(got, want) {
+			t.Errorf("%d rows of %d", len(got), len(want))
+		}
+	})
+}
+
+// TestThrottledComparison compares a restored table whose server has fewer read units
+// than the workers could use.
+func TestThrottledComparison(t *testing.T) {
+	const rows, size, capacity = 6000, 2000, 100
+	for _, code := range []string{engine.CodeNotEnoughCapacity, engine.CodeServerBusy} {
+		t.Run(code, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := newService(t, 10*time.Millisecond)
+				s.keys(rows, size)
+				m, _ := s.backUp(4, vault.Settings{Lanes: 4, PartBytes: 128 << 10}, cuts(rows, 64)...)
+				s.server.Engine().SetBehavior(engine.Behavior{ReadCapacity: capacity, ThrottleCode: code})
+				s.wire.reset()
+				begun := time.Now()
+				p, seen, loading := s.bringBack(4, m, vault.Budget{})
+				took := time.Since(begun) - loading
+				n := s.wire.of("GetRange")
+				t.Logf("%v: %d requests, %d refused, %d of %d after %v; %d units, at most %d in 10 s", took, n.requests, n.refused, n.late, n.settled, learning, n.units, n.most(10))
+				if n.refused == 0 || n.refused > n.requests/5 || n.late > n.settled/10 {
+					t.Errorf("%d of %d requests were refused, %d of %d after %v", n.refused, n.requests, n.late, n.settled, learning)
+				}
+				if best := time.Duration(n.units/capacity) * time.Second; took > 2*best {
+					t.Errorf("it took %v for %v of units", took, best)
+				}
+				if held(seen, vault.PacedByService, false, 0) == 0 {
+					t.Errorf("no look says that the service throttles: %v", seen)
+				}
+				if p.Proof == nil || p.Proof.Verdict != vault.OK || p.Proof.Check.Rows != rows {
+					t.Errorf("%+v", p)
+				}
+				s.calm("")
+			})
+		})
+	}
+}
+
+// TestRestoreBudgetIsDivided gives each worker of a restore its share, has never more
+// workers than that was divided over, and refuses a budget by which there would be no
+// end, or that is not the restore's.
+func TestRestoreBudgetIsDivided(t *testing.T) {
+	w := newWorld(t)
+	w.keyed(intKey, ints(100))
+	points := []table.Key{}
+	for i := 1; i < 10; i++ {
+		points = append(points, table.Key{table.Integer(int64(i * 10))})
+	}
+	p := w.planner()
+	quick := func() (time.Duration, bool) { return 0, false }
+	w.instance = busy{w.tables, 1000, quick}
+	m := w.sealed(p, w.plan(p, vault.Settings{Lanes: 1}, points...))
+	w.instance = nil
+	ask := func(b vault.Budget) (*vault.RestorePlan, error) {
+		req := w.request(m)
+		req.Budget = b
+		i := w.importer()
+		i.Workers = 4
+		return i.Begin(t.Context(), w.run(), req)
+	}
+	for _, b := range []vault.Budget{{ReadUnits: -1}, {WriteUnits: 0.5}, {WriteUnits: math.NaN()}, {ReadUnits: math.Inf(1)}} {
+		if _, err := ask(b); !errors.Is(err, table.ErrInvalid) || !strings.Contains(err.Error(), "units per second") {
+			t.Errorf("%s: %v", b, err)
+		}
+	}
+	// No segment could be compared; the target is free for another restore.
+	if _, err := ask(vault.Budget{ReadUnits: 1}); !errors.Is(err, table.ErrInvalid) || !strings.Contains(err.Error(), "want at least 2") {
+		t.Errorf("%v", err)
+	}
+	w.advance(time.Second)
+	plan, err := ask(vault.Budget{ReadUnits: 16, WriteUnits: 150})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if plan.Loaders != 3 || plan.Comparers != 2 {
+		t.Errorf("%d workers load, %d compare", plan.Loaders, plan.Comparers)
+	}
+	w.advance(time.Second)
+	if again, err := ask(vault.Budget{}); err != nil || again.Restore != plan.Restore {
+		t.Errorf("without a budget: %+v, %v", again, err)
+	}
+	if _, err := ask(vault.Budget{WriteUnits: 150}); !errors.Is(err, table.ErrInvalid) || !strings.Contains(err.Error(), "a budget of 150 write and 16 read units/s") {
+		t.Errorf("with another budget: %v", err)
+	}
+	look := func(live, workers int) []fanout.Work {
+		t.Helper()
+		i := w.importer()
+		i.Workers = 50 // by now, the policy allows more
+		progress, err := i.Tick(t.Context(), w.run(), plan.Restore)
+		if err != nil || progress.Live != live || progress.Dispatched != workers {
+			t.Fatalf("%+v, %v", progress, err)
+		}
+		return w.drain()
+	}
+	queue := look(0, 3)
+	for _, work := range queue {
+		if work.Verb != fanout.VerbImport || work.WriteUnits != 50 || work.ReadUnits != 0 {
+			t.Errorf("%+v", work)
+		}
+	}
+	for _, work := range queue {
+		if err := beginAndDie(w, work); err != nil {
+			t.Fatal(err)
+		}
+	}
+	look(3, 0)
+	w.advance(11 * time.Minute)
+	queue = look(0, 3)
+	w.queue = queue
+	w.work()
+	for _, work := range look(0, 2) {
+		if work.Verb != fanout.VerbVerify || work.ReadUnits != 8 || work.WriteUnits != 0 {
+			t.Errorf("%+v", work)
+		}
 	}
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/tablevault/tablevault/shared/fanout"
 	"github.com/tablevault/tablevault/shared/object"
 	"github.com/tablevault/tablevault/shared/repository"
+	"github.com/tablevault/tablevault/shared/table"
 	"github.com/tablevault/tablevault/shared/vault"
 )
 
@@ -50,6 +51,9 @@ type VerifyRequest struct {
 	// restore's target, or the table that was backed up.
 	Against *vault.TableID
 	Depth   string
+	// ReadUnits is what may be read of that table per second, in read units; 0 for as
+	// much as there is.
+	ReadUnits float64
 	// Progress is told now and then what was found so far. It is called by one
 	// goroutine at a time.
 	Progress func(vault.Check)
@@ -67,6 +71,8 @@ type VerifyReply struct {
 	// that was compared before.
 	Verdict vault.Verdict `json:"verdict"`
 	Check   vault.Check   `json:"check"`
+	// Pace is what held the last comparison back.
+	Pace *vault.Pace `json:"pace,omitempty"`
 	// Superseded says that another invocation compares the command's segment, Closed
 	// that the restore was over before, and nothing was done.
 	Superseded bool `json:"superseded,omitempty"`
@@ -83,6 +89,9 @@ func (v *Verifier) Verify(ctx context.Context, run fanout.Run, req VerifyRequest
 	case DepthObjects, DepthRead, DepthRows:
 	default:
 		return nil, fmt.Errorf("verify: depth %q: want objects, read or rows", req.Depth)
+	}
+	if err := (vault.Budget{ReadUnits: req.ReadUnits}).Validate(); err != nil {
+		return nil, fmt.Errorf("verify: %w: %w", err, table.ErrInvalid)
 	}
 	proof, err := v.verify(ctx, run, req)
 	if err != nil && req.Restore != "" {
@@ -148,6 +157,9 @@ func (v *Verifier) verify(ctx context.Context, run fanout.Run, req VerifyRequest
 	}
 	if req.Depth == DepthRows {
 		proof.Target = w.target.String()
+		if w.comparer != nil { // nil if the backup's plan can't be read
+			proof.Pace = w.comparer.pace.take()
+		}
 		if restore == nil {
 			proof.Notes = append(proof.Notes, "rows that were written after the backup are differences too: without the table's change stream they can't be told apart")
 		}
@@ -298,7 +310,7 @@ func (w *verification) against(ctx context.Context) error {
 		memory = fanout.DefaultMemory
 	}
 	var err error
-	w.comparer, err = newComparer(ctx, w.Repo, &w.source, w.Tables, w.target.Table, memory/segmentsInFlight)
+	w.comparer, err = newComparer(ctx, w.Repo, &w.source, w.Tables, w.target.Table, memory/segmentsInFlight, newPacer(w.req.ReadUnits))
 	return err
 }
 
@@ -334,7 +346,9 @@ func (w *verification) found(check vault.Check) error {
 // down what it found. A worker that has time left for more goes on with others
 // that nobody has begun.
 func (v *Verifier) VerifySegment(ctx context.Context, run fanout.Run, w fanout.Work) (VerifyReply, error) {
-	x := &verifying{Verifier: v, run: run, again: run, restore: vault.Restore{ID: w.Restore}, told: map[string]bool{}}
+	x := &verifying{
+		Verifier: v, run: run, again: run, restore: vault.Restore{ID: w.Restore}, pace: newPacer(w.ReadUnits), told: map[string]bool{},
+	}
 	x.reply = VerifyReply{Restore: w.Restore, Segment: w.Segment, Start: w.Start}
 	err := x.all(ctx, w)
 	return x.reply, err
@@ -352,6 +366,7 @@ type verifying struct {
 	plan     *vault.RestorePlan
 	worker   fanout.Worker
 	logs     sealedLogs
+	pace     *pacer
 	comparer *comparer
 	// told are the objects that were read elsewhere and stand in a check.
 	told  map[string]bool
@@ -373,6 +388,9 @@ func (x *verifying) all(ctx context.Context, w fanout.Work) (err error) {
 	if err := x.one(ctx, w.Segment, w.Start, false); err != nil {
 		return err
 	}
+	if x.reply.Superseded && w.ReadUnits > 0 {
+		return nil // one worker more would read beyond the restore's budget
+	}
 	return x.worker.GoOn(ctx, w.Segment, func(ctx context.Context, s vault.SegmentID) error { return x.one(ctx, s, 0, true) })
 }
 
@@ -385,7 +403,7 @@ func (x *verifying) one(ctx context.Context, s vault.SegmentID, start int, claim
 	defer cancel()
 	if err := x.segment(comparing, s, start, claimed); err != nil {
 		if comparing.Err() != nil && ctx.Err() == nil {
-			err = fmt.Errorf("the segment can't be compared in the function's time; give verify a longer timeout: %w", err)
+			err = fmt.Errorf("the segment can't be compared in the function's time; give verify a longer timeout, or the restore a larger budget of read units: %w", err)
 		}
 		return fanout.Fail(ctx, x.Repo, x.restore.Verify(), s, x.reply.Start, x.run, fanout.Permanent(err), fmt.Errorf("%s: %w", x.what(s), err))
 	}
@@ -430,7 +448,7 @@ func (x *verifying) segment(ctx context.Context, s vault.SegmentID, start int, c
 	}
 	found.Usage = loading
 	if x.comparer == nil {
-		if x.comparer, err = newComparer(ctx, x.Repo, source, x.Tables, x.plan.Target.Table, x.Memory); err != nil {
+		if x.comparer, err = newComparer(ctx, x.Repo, source, x.Tables, x.plan.Target.Table, x.Memory, x.pace); err != nil {
 			return err
 		}
 	}
@@ -442,6 +460,8 @@ func (x *verifying) segment(ctx context.Context, s vault.SegmentID, start int, c
 	x.Repo.Heal(ctx, source.backup)
 	found.Check.Replaced = nil
 	found.Check.Replace(x.untold())
+	found.Pace = x.pace.take()
+	x.reply.Pace = found.Pace
 	if _, err := x.Repo.Tell(ctx, x.restore.Check(s), &found, &found.Usage); err != nil {
 		return err
 	}

@@ -31,17 +31,25 @@ func (p *Pace) String() string {
 	if p == nil {
 		return ""
 	}
-	why := map[string]string{
-		vault.PacedByBudget: "the budget of read units", vault.PacedByService: "the service's throttling", vault.PacedByLatency: "slow answers",
-	}[p.Reason]
 	rate, units := p.ReadUnits, "read"
 	if p.WriteUnits > 0 {
 		rate, units = p.WriteUnits, "write"
 	}
+	why := map[string]string{
+		vault.PacedByBudget: "the budget of " + units + " units", vault.PacedByService: "the service's throttling", vault.PacedByLatency: "slow answers",
+	}[p.Reason]
 	if rate == 0 {
 		return fmt.Sprintf("%d workers were held back by %s", p.Workers, cmp.Or(why, p.Reason))
 	}
 	return fmt.Sprintf("%d workers are held to %.0f %s units/s by %s", p.Workers, rate, units, cmp.Or(why, p.Reason))
+}
+
+// Of adds the pace of a worker; either may be nil.
+func (p *Pace) Of(worker *vault.Pace) *Pace {
+	if worker == nil {
+		return p
+	}
+	return p.add(&Pace{Reason: worker.Reason, Workers: 1, ReadUnits: worker.ReadUnits, WriteUnits: worker.WriteUnits, Throttled: worker.Throttled})
 }
 
 // add adds another pace; either may be nil.
@@ -204,9 +212,7 @@ func (d *Dispatch) Paces(ctx context.Context, group int, read func(ctx context.C
 		if err != nil {
 			return err
 		}
-		if of != nil {
-			d.Pace = d.Pace.add(&Pace{Reason: of.Reason, Workers: 1, ReadUnits: of.ReadUnits, WriteUnits: of.WriteUnits, Throttled: of.Throttled})
-		}
+		d.Pace = d.Pace.Of(of)
 	}
 	return nil
 }

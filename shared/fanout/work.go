@@ -26,9 +26,10 @@ type Work struct {
 	Rate   int64
 	// Request is the name of the request to be looked at.
 	Request string
-	// ReadUnits is what the worker may read per second, in read units; 0 for as
-	// much as there is.
-	ReadUnits float64
+	// ReadUnits is what the worker may read of the table per second, in read units,
+	// WriteUnits what it may write, in write units; 0 for as much as there is.
+	ReadUnits  float64
+	WriteUnits float64
 	// Start is the number of the start that this work will be; with the rest it
 	// makes the id of the task, so that a second dispatch of one start is one
 	// task.

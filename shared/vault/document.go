@@ -342,7 +342,7 @@ type Pace struct {
 
 // The reasons of a Pace.
 const (
-	PacedByBudget  = "budget"    // the table's budget of read units
+	PacedByBudget  = "budget"    // the table's, or the restore's, budget of units
 	PacedByService = "throttled" // the service wanted fewer requests
 	PacedByLatency = "latency"   // answers took several times as long as before
 )

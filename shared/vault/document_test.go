@@ -109,6 +109,13 @@ func examples() map[string]Document {
 		"replaced": &SegmentCheck{Segment: "000001", Check: Check{Rows: 2, SizeOnly: 1, Replaced: []Finding{{Object: o.Name, Reason: "r"}}}},
 		"restore-also": &RestorePlan{Restore: NewRestoreID(day, "y"), Created: day, Backup: p.Backup, Manifest: o, Source: p.Table,
 			Target: p.Table, Definition: p.Definition, Also: []string{"s3://other/vault"}},
+		"restore-paced": &RestorePlan{Restore: NewRestoreID(day, "z"), Created: day, Backup: p.Backup, Manifest: o, Source: p.Table,
+			Target: p.Table, Definition: p.Definition, Budget: Budget{ReadUnits: 800, WriteUnits: 500}, Loaders: 10, Comparers: 2},
+		"accepted-paced": &Accepted{Request: "requests/a.json", Restore: NewRestoreID(day, "x"), Backup: p.Backup, Table: p.Table, Target: p.Table, At: day,
+			Budget: Budget{WriteUnits: 500}},
+		"check-paced": &SegmentCheck{Segment: "000001", Check: Check{Rows: 2}, Pace: &Pace{Reason: PacedByService, ReadUnits: 99.5, WaitedMS: 7, Throttled: 3}},
+		"proof-paced": &Proof{Backup: p.Backup, Table: p.Table, Depth: "rows", At: day, Verdict: OK, Manifest: o,
+			Pace: &Pace{Reason: PacedByBudget, ReadUnits: 800, WaitedMS: 7}},
 		"check":      &SegmentCheck{Segment: "000001", Check: Check{Rows: 2}},
 		"slot-used":  &usedSlot,
 		"group-used": &Group{Segments: []SegmentLog{{Segment: p.Segments[1], Slots: []Slot{usedSlot}}}, Totals: totals, Usage: used},
@@ -346,7 +353,7 @@ func TestNames(t *testing.T) {
 // TestSealing holds that every document goes through Seal and Open, for the
 // readers that it has, and that a mode which is not built in writes nothing.
 func TestSealing(t *testing.T) {
-	classes := map[string]Class{"vault": Public, "proof": Public, "proof-used": Public, "answer": Public, "refused": Public, "quarantine": Data,
+	classes := map[string]Class{"vault": Public, "proof": Public, "proof-used": Public, "proof-paced": Public, "answer": Public, "refused": Public, "quarantine": Data,
 		"drill": Public, "drill-end": Public, "drill-failed": Public, "drill-drop": Public, "drill-left": Public}
 	for name, d := range examples() {
 		t.Run(name, func(t *testing.T) {

@@ -50,7 +50,8 @@ type Accepted struct {
 	Table   TableID   `json:"table"`
 	Target  TableID   `json:"target"`
 	// At is when the request was put into the vault, by the store's clock.
-	At time.Time `json:"at"`
+	At     time.Time `json:"at"`
+	Budget Budget    `json:"budget,omitzero"`
 }
 
 func (*Accepted) doc() string { return "accepted" }
@@ -59,8 +60,10 @@ func (a *Accepted) validate() error {
 	if _, err := ParseRestoreID(string(a.Restore)); err != nil {
 		return err
 	}
-	_, err := ParseBackupID(string(a.Backup))
-	return err
+	if _, err := ParseBackupID(string(a.Backup)); err != nil {
+		return err
+	}
+	return a.Budget.Validate()
 }
 
 // Answer is what became of a request. It is for whoever asked, and is never

@@ -29,6 +29,59 @@ type RestorePlan struct {
 	// Also are the addresses of further vaults with copies of the backup, from
 	// which an object is read that is damaged or gone here.
 	Also []string `json:"also,omitempty"`
+	// Budget bounds what the restore asks of the target. Loaders is how many workers
+	// its write units are divided over, and so the most that load at a time, Comparers
+	// the same of its read units and of the workers that compare; 0 where there is no
+	// such budget.
+	Budget    Budget `json:"budget,omitzero"`
+	Loaders   int    `json:"loaders,omitempty"`
+	Comparers int    `json:"comparers,omitempty"`
+}
+
+// Budget is what may be asked of a table per second, for all workers together; 0
+// for as much as there is.
+type Budget struct {
+	ReadUnits  float64 `json:"read_units_per_second,omitempty"`
+	WriteUnits float64 `json:"write_units_per_second,omitempty"`
+}
+
+// MaxUnits is the greatest budget, in capacity units per second.
+const MaxUnits = 1 << 30
+
+// Validate refuses a budget by which nothing would ever come to its end.
+func (b Budget) Validate() error {
+	for _, of := range []struct {
+		what  string
+		units float64
+	}{{"read", b.ReadUnits}, {"write", b.WriteUnits}} {
+		if of.units != 0 && !(of.units >= 1 && of.units <= MaxUnits) {
+			return fmt.Errorf("a budget of %g %s units per second: want 1 to %d, or 0 for none", of.units, of.what, MaxUnits)
+		}
+	}
+	return nil
+}
+
+// String is the budget for people.
+func (b Budget) String() string {
+	switch {
+	case b.ReadUnits == 0 && b.WriteUnits == 0:
+		return "no budget"
+	case b.ReadUnits == 0:
+		return fmt.Sprintf("a budget of %g write units/s", b.WriteUnits)
+	case b.WriteUnits == 0:
+		return fmt.Sprintf("a budget of %g read units/s", b.ReadUnits)
+	}
+	return fmt.Sprintf("a budget of %g write and %g read units/s", b.WriteUnits, b.ReadUnits)
+}
+
+// LoadShare is what each worker that loads may use of the budget, in write units
+// per second, 0 for any number.
+func (p *RestorePlan) LoadShare() float64 { return p.Budget.WriteUnits / float64(max(p.Loaders, 1)) }
+
+// CompareShare is what each worker that compares may use of the budget, in read
+// units per second, 0 for any number.
+func (p *RestorePlan) CompareShare() float64 {
+	return p.Budget.ReadUnits / float64(max(p.Comparers, 1))
 }
 
 // RestoreSegment is a segment of the backup with what a worker needs to
@@ -43,6 +96,9 @@ func (*RestorePlan) doc() string { return "restore-plan" }
 
 func (p *RestorePlan) validate() error {
 	if _, err := ParseRestoreID(string(p.Restore)); err != nil {
+		return err
+	}
+	if err := p.Budget.Validate(); err != nil {
 		return err
 	}
 	return p.Definition.Validate()
@@ -264,6 +320,9 @@ type Proof struct {
 	// Notes say what the verdict cannot tell, and which settings of the table
 	// are not as they were.
 	Notes []string `json:"notes,omitempty"`
+	// Pace is what the reads of the table were held back by, nil if by nothing; a
+	// restore's own proof leaves that to its checks.
+	Pace *Pace `json:"pace,omitempty"`
 	// Usage is what was asked of the store: for a restore's own proof that of its
 	// segments and of the invocation that proved, for any other that of the
 	// verification.
@@ -288,6 +347,8 @@ func (p *Proof) validate() error {
 type SegmentCheck struct {
 	Segment SegmentID `json:"segment"`
 	Check   Check     `json:"check"`
+	// Pace is what the reads of the table were held back by, nil if by nothing.
+	Pace *Pace `json:"pace,omitempty"`
 	// Usage is that of the entries by which the segment was loaded and of the
 	// worker that compared it.
 	Usage Usage `json:"usage,omitzero"`

@@ -189,13 +189,13 @@ func (d dispatcher) Submit(ctx context.Context, w fanout.Work) error {
 	switch w.Verb {
 	case fanout.VerbExport:
 		c.Kind = function.KindExport
-		if w.ReadUnits > 0 {
-			settings = Share{w.ReadUnits}
-		}
+		settings = share(w)
 	case fanout.VerbImport:
 		c.Kind, c.Table = function.KindImport, ""
+		settings = share(w)
 	case fanout.VerbVerify:
 		c.Kind, c.Table = function.KindVerify, ""
+		settings = share(w)
 	case fanout.VerbCopy:
 		c = function.Command{
 			Kind: function.KindCopy, Backup: string(w.Backup), Segment: string(w.Segment), Start: w.Start, Target: w.Target,
@@ -220,11 +220,33 @@ func (d dispatcher) Submit(ctx context.Context, w fanout.Work) error {
 	return d.invoker.Submit(ctx, d.inv.Env.Name(c.Kind.Function()), id, c)
 }
 
-// Share is the settings of a command to export: the worker's share of the table's
-// budget.
-type Share struct {
-	// ReadUnits is in read units per second, 0 for no bound.
-	ReadUnits float64 `json:"read_units"`
+// Units are the settings of a command that reads or writes a table: to a worker its
+// share of a budget, to whoever begins the budget itself.
+type Units struct {
+	// They are per second, 0 for no bound.
+	ReadUnits  float64 `json:"read_units,omitempty"`
+	WriteUnits float64 `json:"write_units,omitempty"`
+}
+
+// share is the settings of a worker's command, nil for none.
+func share(w fanout.Work) any {
+	if w.ReadUnits == 0 && w.WriteUnits == 0 {
+		return nil
+	}
+	return Units{w.ReadUnits, w.WriteUnits}
+}
+
+// Budget reads the budget of a restore from its command's settings.
+func Budget(cmd function.Command) (vault.Budget, error) {
+	var units Units
+	if err := Settings(cmd, &units); err != nil {
+		return vault.Budget{}, err
+	}
+	budget := vault.Budget(units)
+	if err := budget.Validate(); err != nil {
+		return vault.Budget{}, function.Permanent(err)
+	}
+	return budget, nil
 }
 
 // Settings reads a command's settings strictly.
