@@ -1,0 +1,849 @@
+package drill_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/tablevault/tablevault/shared/backup"
+	"github.com/tablevault/tablevault/shared/backup/backuptest"
+	"github.com/tablevault/tablevault/shared/drill"
+	"github.com/tablevault/tablevault/shared/object"
+	"github.com/tablevault/tablevault/shared/object/mem"
+	"github.com/tablevault/tablevault/shared/object/objectfault"
+	"github.com/tablevault/tablevault/shared/plainbuffer"
+	"github.com/tablevault/tablevault/shared/policy"
+	"github.com/tablevault/tablevault/shared/repository"
+	"github.com/tablevault/tablevault/shared/table"
+	"github.com/tablevault/tablevault/shared/vault"
+)
+
+// day is the hour at which every test begins.
+var day = time.Date(2026, 11, 20, 2, 14, 0, 0, time.UTC)
+
+// daily backs prod up by the hour, and rehearses a restore of each table by the day.
+const daily = "tables: prod/*\nevery: hourly\nkeep: 72 hours\nlanes: 1\ndrill: {every: daily, to: staging/drill}\n"
+
+// world is a vault, two instances and the functions, in one process.
+type world struct {
+	t             testing.TB
+	store         object.Store
+	repo          *repository.Repository
+	prod, staging *backuptest.Tables
+
+	mu    sync.Mutex
+	now   time.Time
+	queue []backup.Work
+}
+
+func newWorld(t testing.TB) *world {
+	t.Helper()
+	w := &world{t: t, prod: backuptest.New(), staging: backuptest.New(), now: day}
+	w.prod.Now, w.staging.Now = w.clock, w.clock
+	w.store = &mem.Store{Now: w.clock}
+	var err error
+	if w.repo, err = repository.Init(t.Context(), w.store, day); err != nil {
+		t.Fatal(err)
+	}
+	return w
+}
+
+func (w *world) clock() time.Time {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.now
+}
+
+func (w *world) advance(d time.Duration) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.now = w.now.Add(d)
+}
+
+// make makes a table of prod with some rows.
+func (w *world) make(name string, rows int) {
+	w.prod.Make(table.Definition{
+		Name: name, Schema: table.Schema{{Name: "id", Type: table.IntegerKey}},
+		DefinedColumns: []table.DefinedColumn{{Name: "n", Type: "integer"}},
+		Indexes:        []table.Index{{Name: name + "_by_n", Key: []string{"n", "id"}, Type: "global", Ready: true}},
+		Options:        table.Options{TTL: table.NoTTL, MaxVersions: 1, Deviation: 86400, AllowUpdate: true},
+	})
+	for i := range rows {
+		w.prod.Put(name, backuptest.Row{Key: table.Key{table.Integer(int64(i))}, Cells: []plainbuffer.Cell{backuptest.Cell("n", day.UnixMilli(), i)}})
+	}
+}
+
+func (w *world) Submit(_ context.Context, work backup.Work) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.queue = append(w.queue, work)
+	return nil
+}
+
+func (w *world) take() (backup.Work, bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if len(w.queue) == 0 {
+		return backup.Work{}, false
+	}
+	work := w.queue[0]
+	w.queue = w.queue[1:]
+	return work, true
+}
+
+func (w *world) run() backup.Run {
+	return backup.Run{Request: "request", Until: w.clock().Add(10 * time.Minute), Now: w.clock}
+}
+
+var quiet = slog.New(slog.DiscardHandler)
+
+func (w *world) instance(name string) (*backuptest.Tables, error) {
+	switch name {
+	case "prod":
+		return w.prod, nil
+	case "staging":
+		return w.staging, nil
+	}
+	return nil, fmt.Errorf("no instance %s", name)
+}
+
+func (w *world) importer(instance string) (*backup.Importer, error) {
+	in, err := w.instance(instance)
+	return &backup.Importer{Repo: w.repo, Tables: in, Work: w, Log: quiet}, err
+}
+
+// work carries out what is queued, and what that queues.
+func (w *world) work() {
+	w.t.Helper()
+	for {
+		work, ok := w.take()
+		if !ok {
+			return
+		}
+		var err error
+		switch work.Verb {
+		case backup.VerbExport:
+			_, err = (&backup.Exporter{Repo: w.repo, Tables: w.prod, Work: w, Log: quiet}).Export(w.t.Context(), w.run(), work)
+		case backup.VerbImport:
+			i, _ := w.importer("staging")
+			_, err = i.Import(w.t.Context(), w.run(), work)
+		case backup.VerbVerify:
+			_, err = (&backup.Verifier{Repo: w.repo, Tables: w.staging, Log: quiet, Now: w.clock}).VerifySegment(w.t.Context(), w.run(), work)
+		case backup.VerbRestore:
+			if work.Request != "" {
+				_, err = w.requests().Serve(w.t.Context(), w.run(), work.Request)
+			} else {
+				i, _ := w.importer("staging")
+				_, err = i.Tick(w.t.Context(), w.run(), work.Restore)
+			}
+		}
+		if err != nil {
+			w.t.Logf("%s %s%s: %v", work.Verb, work.Segment, work.Request, err)
+		}
+	}
+}
+
+func (w *world) requests() *backup.Requests {
+	return &backup.Requests{
+		Repo: w.repo, Log: quiet, Importer: w.importer,
+		Parse: func(content []byte) (backup.Ask, error) {
+			var ask struct {
+				Backup vault.BackupID
+				To     vault.TableID
+			}
+			err := json.Unmarshal(content, &ask)
+			return backup.Ask{Backup: ask.Backup, Target: ask.To}, err
+		},
+	}
+}
+
+// restores is the world as it carries restores out.
+type restores struct{ *world }
+
+func (r restores) Request(b vault.BackupID, to vault.TableID) ([]byte, error) {
+	return json.Marshal(map[string]any{"backup": b, "to": to})
+}
+
+func (r restores) Serve(ctx context.Context, request string, number int) error {
+	return r.Submit(ctx, backup.Work{Verb: backup.VerbRestore, Request: request, Start: number})
+}
+
+func (r restores) GiveUp(ctx context.Context, id vault.RestoreID, reason string) (*vault.Closed, error) {
+	return (&backup.Importer{Repo: r.repo, Log: quiet}).GiveUp(ctx, r.run(), id, reason)
+}
+
+func decoded(t testing.TB, text string) *policy.Policy {
+	t.Helper()
+	p, err := policy.Decode("tablevault.yaml", []byte(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+func (w *world) rehearser(text string) *drill.Rehearser {
+	return &drill.Rehearser{
+		Repo: w.repo, Restores: restores{w}, Policy: decoded(w.t, text), Region: "local", Log: quiet, Now: w.clock,
+		Open: func(instance string) (drill.Instance, error) { return w.instance(instance) },
+	}
+}
+
+// tick is one tick of the planner: backups first, then drills.
+func (w *world) tick(text string) *drill.Sweep {
+	w.t.Helper()
+	w.backups(text)
+	s, err := w.rehearser(text).Tick(w.t.Context(), w.clock())
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return s
+}
+
+func (w *world) backups(text string) {
+	w.t.Helper()
+	r := &backup.Reconciler{
+		Repo: w.repo, Policy: decoded(w.t, text), Region: "local", Work: w, Log: quiet,
+		Open: func(instance string) (backup.Instance, string, error) {
+			in, err := w.instance(instance)
+			return in, "http://" + instance, err
+		},
+	}
+	if _, err := r.Tick(w.t.Context(), w.run(), w.clock()); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+// settle ticks and works, a minute apart, until no drill is open and nothing is
+// done about any.
+func (w *world) settle(text string) {
+	w.t.Helper()
+	for n := range 100 {
+		s := w.tick(text)
+		w.work()
+		if n > 2 && s.Open+s.Begun+s.Proved+s.Failed+s.Dropped == 0 {
+			return
+		}
+		w.advance(time.Minute)
+	}
+	w.t.Fatal("the drills do not end")
+}
+
+// seal backs everything up that is due.
+func (w *world) seal() {
+	w.t.Helper()
+	text := strings.Split(daily, "drill:")[0]
+	for range 5 {
+		w.backups(text)
+		w.work()
+	}
+}
+
+func id(name string) vault.TableID {
+	return vault.TableID{Region: "local", Instance: "prod", Table: name}
+}
+
+// drills are those of a table, oldest first.
+func (w *world) drills(name string) []drill.State {
+	w.t.Helper()
+	all, err := drill.Of(w.t.Context(), w.repo, id(name), 100)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	slices.Reverse(all)
+	return all
+}
+
+// said is what the drills of a table have come to, a word each.
+func (w *world) said(name string) string {
+	w.t.Helper()
+	var words []string
+	for _, d := range w.drills(name) {
+		word := d.Due.Format("02T15:04") + " "
+		switch {
+		case d.End == nil:
+			word += "open"
+		case d.End.OK:
+			word += "proved"
+		default:
+			word += "failed"
+		}
+		if d.Drop != nil && d.Drop.Left == "" {
+			word += " dropped"
+		} else if d.Drop != nil {
+			word += " left"
+		}
+		words = append(words, word)
+	}
+	return strings.Join(words, ", ")
+}
+
+func (w *world) is(name, want string) {
+	w.t.Helper()
+	if got := w.said(name); got != want {
+		w.t.Errorf("the drills of %s: %q, want %q", name, got, want)
+	}
+}
+
+// left are the tables of staging.
+func (w *world) left(want ...string) {
+	w.t.Helper()
+	names, err := w.staging.Tables(w.t.Context())
+	if err != nil || !slices.Equal(names, want) && len(names)+len(want) > 0 {
+		w.t.Errorf("staging has %q, %v, want %q", names, err, want)
+	}
+}
+
+func reports(s *drill.Sweep, text string) bool {
+	return slices.ContainsFunc(s.Reports, func(r drill.Report) bool { return strings.Contains(r.Text, text) })
+}
+
+// TestDrill rehearses a restore by ticks alone: it waits for the first sealed
+// backup, restores it into a table of its own, records what came of it, and leaves
+// nothing behind.
+func TestDrill(t *testing.T) {
+	w := newWorld(t)
+	w.make("orders", 40)
+	if s := w.tick(daily); !reports(s, "waits for the first sealed backup") || s.Begun != 0 {
+		t.Errorf("%+v", s)
+	}
+	w.is("orders", "")
+	w.work()
+	w.advance(10 * time.Minute)
+	began := w.clock()
+	if s := w.tick(daily); s.Begun != 1 || s.Open != 1 {
+		t.Fatalf("%+v", s)
+	}
+	w.work()
+	target := w.drills("orders")[0].Target
+	if !strings.HasPrefix(target.Table, "drill_orders_20261120T000000Z_") || target.Instance != "staging" {
+		t.Errorf("target %v", target)
+	}
+	w.left(target.Table)
+	w.settle(daily)
+	w.is("orders", "20T00:00 proved dropped")
+	w.left()
+
+	d := w.drills("orders")[0]
+	m, err := w.repo.Latest(t.Context(), id("orders"), time.Time{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	e := d.End
+	if d.Backup != m.Backup || d.RecoveryPoint != m.RecoveryPoint().UTC() || d.Began != began || d.Rule != "default" || e.Rows != 40 || e.Verdict != vault.OK {
+		t.Errorf("%+v\n%+v", d.Drill, e)
+	}
+	proof, err := w.repo.RestoreProof(t.Context(), e.Restore)
+	if err != nil || proof.Verdict != vault.OK || proof.Target != target.String() || e.Proof != (vault.Restore{ID: e.Restore}).Proof() {
+		t.Errorf("%+v, %v", proof, err)
+	}
+	if e.RTO() <= 0 || e.RTO() > 10*time.Minute || e.Ended != proof.At || e.RPO() != began.Sub(m.RecoveryPoint()) {
+		t.Errorf("RTO %v, RPO %v", e.RTO(), e.RPO())
+	}
+	// Nothing more today, and one tomorrow, of a newer backup.
+	w.settle(daily)
+	w.is("orders", "20T00:00 proved dropped")
+	w.advance(24 * time.Hour)
+	w.seal()
+	w.settle(daily)
+	w.is("orders", "20T00:00 proved dropped, 21T00:00 proved dropped")
+	if w.drills("orders")[1].Backup == d.Backup {
+		t.Error("the same backup is restored again")
+	}
+}
+
+// TestNoDrill asks the vault and the instances for nothing where no drill is wanted.
+func TestNoDrill(t *testing.T) {
+	w := newWorld(t)
+	w.make("orders", 1)
+	w.seal()
+	w.repo = nil
+	before := w.prod.Calls("Tables")
+	s, err := w.rehearser("tables: prod/*\nevery: hourly\n").Tick(t.Context(), w.clock())
+	if err != nil || s.Open != 0 || w.prod.Calls("Tables") != before {
+		t.Errorf("%+v, %v", s, err)
+	}
+}
+
+// TestMissedTicks switches the timer off for days: one drill makes up for all. A
+// tick of the past that comes late begins nothing.
+func TestMissedTicks(t *testing.T) {
+	w := newWorld(t)
+	w.make("orders", 5)
+	w.settle(daily)
+	w.advance(5 * 24 * time.Hour)
+	w.settle(daily)
+	w.is("orders", "20T00:00 proved dropped, 25T00:00 proved dropped")
+	if _, err := w.rehearser(daily).Tick(t.Context(), day.Add(2*24*time.Hour)); err != nil {
+		t.Fatal(err)
+	}
+	w.is("orders", "20T00:00 proved dropped, 25T00:00 proved dropped")
+}
+
+// TestOverlappingTicks runs ticks side by side, with all of their work doubled.
+func TestOverlappingTicks(t *testing.T) {
+	w := newWorld(t)
+	w.make("orders", 30)
+	w.seal()
+	for range 12 {
+		var ticks sync.WaitGroup
+		for i := range 3 {
+			r := w.rehearser(daily)
+			ticks.Add(1)
+			go func() {
+				defer ticks.Done()
+				if _, err := r.Tick(t.Context(), w.clock().Add(time.Duration(i)*time.Second)); err != nil {
+					t.Error(err)
+				}
+			}()
+		}
+		ticks.Wait()
+		w.work()
+		w.advance(time.Minute)
+	}
+	w.is("orders", "20T00:00 proved dropped")
+	w.left()
+	if n := w.staging.Calls("Create"); n > 2 {
+		t.Errorf("%d tables were made", n)
+	}
+}
+
+// TestAtOnce has several tables due: no more drills are under way than may be, and
+// those that have waited longest come first.
+func TestAtOnce(t *testing.T) {
+	w := newWorld(t)
+	var names []string
+	for i := range 2*drill.AtOnce + 1 {
+		names = append(names, fmt.Sprintf("t%d", i))
+		w.make(names[i], i)
+	}
+	w.seal()
+	s := w.tick(daily)
+	if s.Open != drill.AtOnce || s.Waiting != drill.AtOnce+1 {
+		t.Fatalf("%+v", s)
+	}
+	w.settle(daily)
+	for _, name := range names {
+		w.is(name, "20T00:00 proved dropped")
+	}
+	// One more table, and a new day: the new one comes first.
+	w.make("zz", 1)
+	w.advance(24 * time.Hour)
+	w.seal()
+	if w.tick(daily); w.said("zz") != "21T00:00 open" {
+		t.Errorf("the table that was never rehearsed has %q", w.said("zz"))
+	}
+	w.settle(daily)
+	w.is("t8", "20T00:00 proved dropped, 21T00:00 proved dropped")
+
+	// When time is up, what is due waits.
+	w.advance(24 * time.Hour)
+	w.seal()
+	r := w.rehearser(daily)
+	r.Stop = w.clock()
+	if s, err := r.Tick(t.Context(), w.clock()); err != nil || s.Waiting != len(names)+1 || s.Begun != 0 {
+		t.Errorf("%+v, %v", s, err)
+	}
+}
+
+// TestSeveralRules has two rules want drills of one table: each is done justice by
+// whichever drill comes first.
+func TestSeveralRules(t *testing.T) {
+	w := newWorld(t)
+	w.make("orders", 3)
+	const both = "every: hourly\nrules:\n- {name: a, tables: prod/*, drill: {every: weekly, to: staging/w}}\n" +
+		"- {name: b, tables: prod/orders, drill: {every: daily, to: staging/d}}\n"
+	w.settle(both)
+	w.advance(3 * 24 * time.Hour) // Monday
+	w.settle(both)
+	w.advance(24 * time.Hour)
+	w.settle(both)
+	var got []string
+	for _, d := range w.drills("orders") {
+		got = append(got, d.Due.Format("Mon")+" "+d.Rule)
+	}
+	if want := []string{"Mon a", "Fri b", "Mon a", "Tue b"}; !slices.Equal(got, want) {
+		t.Errorf("%v, want %v", got, want)
+	}
+	w.left()
+}
+
+// put makes a table of staging in the way of the next drill.
+func (w *world) inTheWay(name string, due time.Time) string {
+	target := vault.NewDrillID(id(name), due).Target("drill")
+	w.staging.Make(table.Definition{Name: target, Schema: table.Schema{{Name: "other", Type: table.StringKey}},
+		Options: table.Options{TTL: table.NoTTL, MaxVersions: 1, AllowUpdate: true}})
+	return target
+}
+
+var today = day.Truncate(24 * time.Hour)
+
+// TestTableInTheWay never restores into a table that is there, nor drops it.
+func TestTableInTheWay(t *testing.T) {
+	w := newWorld(t)
+	w.make("orders", 3)
+	target := w.inTheWay("orders", today)
+	w.settle(daily)
+	w.is("orders", "20T00:00 failed")
+	if d := w.drills("orders")[0]; !strings.Contains(d.End.Error, "exists") {
+		t.Errorf("%+v", d.End)
+	}
+	w.advance(24 * time.Hour)
+	w.settle(daily)
+	w.is("orders", "20T00:00 failed left, 21T00:00 proved dropped")
+	w.left(target)
+}
+
+// TestRestoreFails keeps the table of a drill that failed, until the next drill
+// begins.
+func TestRestoreFails(t *testing.T) {
+	w := newWorld(t)
+	w.make("orders", 10)
+	w.staging.Refuse = func(string, *plainbuffer.Row, table.WriteOp) (string, string) { return "OTSParameterInvalid", "no" }
+	w.settle(daily)
+	w.is("orders", "20T00:00 failed")
+	target := w.drills("orders")[0].Target.Table
+	w.left(target)
+	if e := w.drills("orders")[0].End; e.Error == "" || e.Restore == "" {
+		t.Errorf("%+v", e)
+	}
+	w.staging.Refuse = nil
+	w.settle(daily)
+	w.left(target)
+	w.advance(24 * time.Hour)
+	w.settle(daily)
+	w.is("orders", "20T00:00 failed dropped, 21T00:00 proved dropped")
+	w.left()
+	// Its late deliveries find the restore closed.
+	w.advance(time.Hour)
+	w.work()
+	w.left()
+}
+
+// TestVerdicts fails a drill whose table is not what the backup holds: other rows,
+// and rows that are missing because the service refuses them.
+func TestVerdicts(t *testing.T) {
+	for _, c := range []struct {
+		name    string
+		verdict vault.Verdict
+		spoil   func(w *world, target string)
+	}{
+		{"differs", vault.Differs, func(w *world, target string) {
+			w.staging.Fault = func(c backuptest.Call) error {
+				if c.Name == "Scan" && !c.After {
+					w.staging.Put(target, backuptest.Row{Key: table.Key{table.Integer(1 << 40)}})
+				}
+				return nil
+			}
+		}},
+		{"quarantined", vault.Quarantined, func(w *world, _ string) {
+			w.staging.Refuse = func(_ string, row *plainbuffer.Row, _ table.WriteOp) (string, string) {
+				if row.Key[0].Int() == 7 {
+					return "OTSParameterInvalid", "no sevens"
+				}
+				return "", ""
+			}
+		}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			w := newWorld(t)
+			w.make("orders", 200)
+			w.seal()
+			target := vault.NewDrillID(id("orders"), today).Target("drill")
+			c.spoil(w, target)
+			w.settle(daily)
+			w.is("orders", "20T00:00 failed")
+			w.left(target)
+			if e := w.drills("orders")[0].End; e.Verdict != c.verdict || e.Proof == "" || e.OK || !strings.Contains(e.Error, string(c.verdict)) {
+				t.Errorf("%+v", e)
+			}
+			w.staging.Fault, w.staging.Refuse = nil, nil
+			w.advance(24 * time.Hour)
+			w.settle(daily)
+			w.is("orders", "20T00:00 failed dropped, 21T00:00 proved dropped")
+			w.left()
+		})
+	}
+}
+
+// TestBound ends a drill whose restore comes to nothing, at each point at which it
+// may be stuck, and lets none of its late deliveries make a table or write a row.
+func TestBound(t *testing.T) {
+	for _, looks := range []int{0, 1, 2} {
+		w := newWorld(t)
+		w.make("orders", 10)
+		w.seal()
+		w.tick(daily)
+		request := w.drills("orders")[0].Request
+		w.drain()
+		for range looks {
+			if _, err := w.requests().Serve(t.Context(), w.run(), request); err != nil {
+				t.Fatal(err)
+			}
+		}
+		late := w.drain()
+		w.advance(23 * time.Hour)
+		if s := w.tick(daily); s.Failed != 0 || s.Open != 1 {
+			t.Fatalf("%+v", s)
+		}
+		late = append(late, w.drain()...)
+		w.advance(2 * time.Hour)
+		s := w.tick(daily)
+		if s.Failed != 1 || !reports(s, "it had not ended by 2026-11-21T02:14:00Z") {
+			t.Fatalf("after %d looks: %+v", looks, s)
+		}
+		w.mu.Lock()
+		w.queue = append(w.queue, late...)
+		w.mu.Unlock()
+		w.work()
+		if looks == 0 {
+			w.left()
+		} else if rows := w.staging.Rows(w.drills("orders")[0].Target.Table); len(rows) != 0 {
+			t.Errorf("late deliveries have written %d rows", len(rows))
+		}
+		// The next one is due already, and waits until nothing is on its way.
+		if s := w.tick(daily); s.Begun != 0 || !reports(s, "waits until 2026-11-21T04:14:00Z") {
+			t.Errorf("%+v", s)
+		}
+		w.advance(2 * time.Hour)
+		w.settle(daily)
+		want := "20T00:00 failed dropped, 21T00:00 proved dropped"
+		if looks == 0 {
+			want = "20T00:00 failed left, 21T00:00 proved dropped"
+		}
+		w.is("orders", want)
+		w.left()
+	}
+}
+
+func (w *world) drain() []backup.Work {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	queue := w.queue
+	w.queue = nil
+	return queue
+}
+
+// TestDropFails tries again until the table is gone, and begins no other drill of
+// the table before.
+func TestDropFails(t *testing.T) {
+	w := newWorld(t)
+	w.make("orders", 4)
+	denied := func(c backuptest.Call) error {
+		if c.Name == "DropTable" && !c.After {
+			return fmt.Errorf("denied: %w", table.ErrPermission)
+		}
+		return nil
+	}
+	w.staging.Fault = denied
+	w.settle(daily)
+	w.is("orders", "20T00:00 proved")
+	if s := w.tick(daily); !reports(s, "denied") {
+		t.Errorf("%+v", s)
+	}
+	w.advance(24 * time.Hour)
+	w.settle(daily)
+	w.is("orders", "20T00:00 proved")
+	w.staging.Fault = nil
+	w.settle(daily)
+	w.is("orders", "20T00:00 proved dropped, 21T00:00 proved dropped")
+	w.left()
+}
+
+// TestAnotherTable leaves a table alone that stands under a drill's name and is not
+// the one that its restore made.
+func TestAnotherTable(t *testing.T) {
+	w := newWorld(t)
+	w.make("orders", 4)
+	w.staging.Fault = func(c backuptest.Call) error {
+		if c.Name == "DropTable" && !c.After {
+			return errors.New("not now")
+		}
+		return nil
+	}
+	w.settle(daily)
+	w.staging.Fault = nil
+	target := w.inTheWay("orders", today)
+	w.settle(daily)
+	w.is("orders", "20T00:00 proved left")
+	w.left(target)
+	if d := w.drills("orders")[0].Drop; !strings.Contains(d.Left, "another primary key") {
+		t.Errorf("%+v", d)
+	}
+}
+
+// TestGoneTables rehearses no table that is gone, goes on with what was begun, and
+// says which instances can't be asked.
+func TestGoneTables(t *testing.T) {
+	w := newWorld(t)
+	w.make("orders", 4)
+	w.seal()
+	w.tick(daily)
+	w.prod.Drop("orders")
+	w.settle(daily)
+	w.is("orders", "20T00:00 proved dropped")
+	w.advance(24 * time.Hour)
+	w.settle(daily)
+	w.is("orders", "20T00:00 proved dropped")
+	if s := w.tick("tables: [dev/*, prod/*]\nevery: hourly\ndrill: {every: daily, to: staging/drill}"); !reports(s, "can't be listed: no instance dev") {
+		t.Errorf("%+v", s)
+	}
+}
+
+// TestPrune deletes no backup that a drill under way restores, and the records of
+// drills say what they said when their backups are gone.
+func TestPrune(t *testing.T) {
+	w := newWorld(t)
+	w.make("orders", 20)
+	w.seal()
+	w.tick(daily)
+	d := w.drills("orders")[0]
+	// The restore is planned, and loads nothing for days.
+	if _, err := w.requests().Serve(t.Context(), w.run(), d.Request); err != nil {
+		t.Fatal(err)
+	}
+	late := w.drain()
+	prune := func() {
+		t.Helper()
+		p := &backup.Pruner{Repo: w.repo, Policy: decoded(t, strings.Replace(daily, "72", "2", 1)), Region: "local", Now: w.clock, Log: quiet, Grace: time.Hour}
+		for range 3 {
+			r, err := p.Prune(t.Context(), true)
+			if err != nil || len(r.Failures) > 0 {
+				t.Fatalf("%+v, %v", r, err)
+			}
+			w.advance(90 * time.Minute)
+		}
+	}
+	for range 6 {
+		w.advance(time.Hour)
+		w.seal()
+	}
+	prune()
+	w.mu.Lock()
+	w.queue = append(w.queue, late...)
+	w.mu.Unlock()
+	w.advance(time.Hour)
+	w.settle(daily)
+	w.is("orders", "20T00:00 proved dropped")
+	for range 6 {
+		w.advance(time.Hour)
+		w.seal()
+	}
+	prune()
+	b := vault.Backup{Table: id("orders"), ID: d.Backup}
+	if _, _, err := w.repo.Manifest(t.Context(), b); err == nil {
+		t.Errorf("backup %s is still there: nothing was pruned", d.Backup)
+	}
+	w.is("orders", "20T00:00 proved dropped")
+	if e := w.drills("orders")[0].End; e.Rows != 20 {
+		t.Errorf("%+v", e)
+	}
+}
+
+// TestEveryCallFails fails each call of the store that the drills make, before and
+// after it took effect, and each of their calls of the instances: the ticks after
+// it make up for it, and the outcome is the same.
+func TestEveryCallFails(t *testing.T) {
+	// A drill that fails, and one that drops its table, are in each run.
+	scene := func(t *testing.T) *world {
+		w := newWorld(t)
+		w.make("orders", 6)
+		w.seal()
+		return w
+	}
+	rounds := func(t *testing.T, w *world, tick func()) {
+		t.Helper()
+		w.staging.Refuse = func(string, *plainbuffer.Row, table.WriteOp) (string, string) { return "OTSParameterInvalid", "no" }
+		for day := range 2 {
+			for range 10 {
+				w.backups(daily)
+				tick()
+				w.work()
+				w.advance(10 * time.Minute)
+			}
+			w.staging.Refuse = nil
+			if day == 0 {
+				w.advance(23 * time.Hour)
+				w.seal()
+			}
+		}
+		w.is("orders", "20T00:00 failed dropped, 21T00:00 proved dropped")
+		w.left()
+	}
+	t.Run("store", func(t *testing.T) {
+		runs := 0
+		for fault := range objectfault.Sweep() {
+			runs++
+			w := scene(t)
+			faulty := objectfault.New(w.store, fault)
+			repo, err := repository.Open(t.Context(), faulty)
+			if err != nil {
+				if repo, err = repository.Open(t.Context(), faulty); err != nil {
+					t.Fatal(err)
+				}
+			}
+			failed := 0
+			rounds(t, w, func() {
+				r := w.rehearser(daily)
+				r.Repo = repo
+				if s, err := r.Tick(t.Context(), w.clock()); err != nil || len(s.Reports) > 0 {
+					failed++
+				}
+			})
+			if t.Failed() {
+				t.Fatalf("with %v, of which %d ticks told", fault, failed)
+			}
+		}
+		if runs < 60 {
+			t.Fatalf("%d calls failed", runs)
+		}
+		t.Logf("%d calls failed", runs)
+	})
+	t.Run("tables", func(t *testing.T) {
+		runs := 0
+		for _, method := range []string{"Tables", "Describe", "DropTable"} {
+			for n := 0; ; n++ {
+				reached := false
+				for _, after := range []bool{false, true} {
+					w := scene(t)
+					ticking, calls := false, 0
+					fault := func(c backuptest.Call) error {
+						if !ticking || c.Name != method || c.After != after {
+							return nil
+						}
+						if calls++; calls-1 != n {
+							return nil
+						}
+						reached = true
+						return fmt.Errorf("injected: %w", table.ErrUnavailable)
+					}
+					w.prod.Fault, w.staging.Fault = fault, fault
+					rounds(t, w, func() {
+						ticking = true
+						defer func() { ticking = false }()
+						if _, err := w.rehearser(daily).Tick(t.Context(), w.clock()); err != nil {
+							t.Error(err)
+						}
+					})
+					if t.Failed() {
+						t.Fatalf("with call %d of %s, after %t", n, method, after)
+					}
+				}
+				if !reached {
+					break
+				}
+				runs++
+			}
+		}
+		if runs < 5 {
+			t.Fatalf("%d calls failed", runs)
+		}
+		t.Logf("%d calls failed", runs)
+	})
+}
