@@ -53,8 +53,10 @@ func (c *call) scanKey(block []byte, row *plainbuffer.Row) *engine.Error {
 func (c *call) fill(change *engine.Change, r *batchRow) *engine.Error {
 	change.Op, change.Existence = r.op, r.existence
 	change.Return, change.ReturnColumns = r.returns, r.columns
-	if err := c.scanRow(r.block, &change.Row); err != nil {
-		return err
+	if !c.frame.survey.Read(change, r.block) {
+		if err := c.scanRow(r.block, &change.Row); err != nil {
+			return err
+		}
 	}
 	if deletes := r.op == engine.Delete; deletes != change.Row.Delete {
 		if deletes {
@@ -72,7 +74,6 @@ func (c *call) fill(change *engine.Change, r *batchRow) *engine.Error {
 	if change.Filter.HasPage() {
 		return invalid("ColumnPaginationFilter can't be a condition.")
 	}
-	c.frame.survey.Look(change)
 	return nil
 }
 

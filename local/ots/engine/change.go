@@ -64,7 +64,8 @@ type Change struct {
 	record []byte // of a put whose key is known
 	size   int    // in limits and capacity units
 	auto   bool   // the key is to be made
-	// usual and summary are what a Survey found.
+	// usual says that a Survey read the row, and summary what it found: the row's
+	// cells are made where they are needed.
 	usual   bool
 	summary summary
 	// given are the cells of a put of which some are not kept, evicted those
@@ -100,8 +101,7 @@ func (e *Engine) checkChange(c *Change) *Error {
 		return nil
 	}
 	b := e.behavior()
-	cells := c.Row.Cells
-	if len(cells) == 0 {
+	if len(c.Row.Cells) == 0 && !c.usual {
 		if c.Op == Update {
 			return invalid("Invalid update row request: missing cells in request.")
 		}
@@ -111,8 +111,15 @@ func (e *Engine) checkChange(c *Change) *Error {
 	}
 	if c.usual && !b.RequireUTF8 && !(b.RefusePutVersions && c.summary.versions > 1) {
 		c.size += c.summary.data + 8*c.summary.cells
-	} else if err := c.checkCells(b); err != nil {
-		return err
+	} else {
+		if c.usual {
+			if err := c.scan(); err != nil {
+				return err
+			}
+		}
+		if err := c.checkCells(b); err != nil {
+			return err
+		}
 	}
 	if c.size > MaxRowWrite {
 		return invalid("The total data size of %s request exceeds the limit, limit size: %d, data size: %d.", c.Op.request(), MaxRowWrite, c.size)

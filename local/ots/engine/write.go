@@ -314,6 +314,16 @@ func (w *writer) prepare(c *Change) *Error {
 	if c.Op == Update && !w.options.AllowUpdate {
 		return invalid("UpdateRow is not allowed on a table whose allow_update is false.")
 	}
+	if c.usual {
+		low, high := w.options.window(w.now, w.seconds)
+		c.usual = c.summary.oldest >= low && c.summary.newest < high && len(w.def.Defined)+len(w.def.Indexes) == 0 &&
+			(c.summary.versions <= int(w.options.MaxVersions) || w.keep)
+		if !c.usual || w.log.on || w.tx != nil {
+			if err := c.scan(); err != nil {
+				return err
+			}
+		}
+	}
 	if err := w.stamp(c); err != nil {
 		return err
 	}
@@ -332,10 +342,10 @@ func (w *writer) prepare(c *Change) *Error {
 
 // stamp gives each cell its timestamp and holds given ones against the window.
 func (w *writer) stamp(c *Change) *Error {
-	low, high := w.options.window(w.now, w.seconds)
-	if c.usual && c.summary.oldest >= low && c.summary.newest < high && len(w.def.Defined)+len(w.def.Indexes) == 0 {
+	if c.usual {
 		return nil
 	}
+	low, high := w.options.window(w.now, w.seconds)
 	for i := range c.Row.Cells {
 		cell := &c.Row.Cells[i]
 		if d, ok := w.definedType(cell.Name); ok && cell.HasValue && cell.Type != d {
@@ -401,10 +411,10 @@ func (w *writer) checkAutoIncrement(c *Change) *Error {
 func (w *writer) buildPut(c *Change) []byte {
 	row := &c.Row
 	cells := row.Cells
-	asIs := !row.Irregular && !row.Delete && !row.HasExtension && !c.auto
-	if asIs && c.usual && (c.summary.versions <= int(w.options.MaxVersions) || w.keep) {
+	if c.usual {
 		return w.record(row, &c.summary)
 	}
+	asIs := !row.Irregular && !row.Delete && !row.HasExtension && !c.auto
 	ordered := true
 	s := newSummary()
 	var previous *plainbuffer.Cell
