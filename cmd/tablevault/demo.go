@@ -54,7 +54,7 @@ type demo struct {
 
 func runDemo(ctx context.Context, s *streams, data demoData) (err error) {
 	d := &demo{streams: s, began: time.Now()}
-	d.say("tablevault %s: the whole story on this machine.", backup.Version)
+	d.say("tablevault %s: the whole story on this machine.", vault.Program)
 	bin, clean, err := binaries(ctx)
 	if err != nil {
 		return err

@@ -12,8 +12,7 @@ import (
 	"syscall"
 
 	"github.com/spf13/cobra"
-
-	"github.com/tablevault/tablevault/shared/backup"
+	"github.com/tablevault/tablevault/shared/vault"
 )
 
 // The exit codes.
@@ -70,7 +69,7 @@ func run(ctx context.Context, args []string, out, errs io.Writer) int {
 	root := &cobra.Command{
 		Use:           "tablevault",
 		Short:         "Backup, restore and proof for Alibaba Cloud Tablestore",
-		Version:       backup.Version,
+		Version:       vault.Program,
 		SilenceErrors: true,
 		SilenceUsage:  true,
 		Args:          cobra.NoArgs,

@@ -12,8 +12,8 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/tablevault/tablevault/shared/backup"
 	"github.com/tablevault/tablevault/shared/policy"
+	"github.com/tablevault/tablevault/shared/prune"
 	"github.com/tablevault/tablevault/shared/vault"
 )
 
@@ -58,8 +58,8 @@ func pruneCommand(s *streams) *cobra.Command {
 }
 
 // runPrune returns what was found and done also where an error ended the run.
-func runPrune(ctx context.Context, s *streams, o pruneOptions) (*backup.Pruned, error) {
-	p := &backup.Pruner{Now: time.Now, Log: slog.New(slog.NewTextHandler(s.err, &slog.HandlerOptions{Level: slog.LevelWarn}))}
+func runPrune(ctx context.Context, s *streams, o pruneOptions) (*prune.Report, error) {
+	p := &prune.Pruner{Now: time.Now, Log: slog.New(slog.NewTextHandler(s.err, &slog.HandlerOptions{Level: slog.LevelWarn}))}
 	duration := func(flag, text string) (time.Duration, error) {
 		d, err := policy.ParseDuration(text)
 		if err != nil {
@@ -71,7 +71,7 @@ func runPrune(ctx context.Context, s *streams, o pruneOptions) (*backup.Pruned, 
 	if p.Grace, err = duration("grace", o.grace); err != nil {
 		return nil, err
 	}
-	if p.Grace < backup.MinGrace {
+	if p.Grace < prune.MinGrace {
 		return nil, usage("--grace %s: want at least 1h, since what reads a backup without holding it, a verification or a copy, must have ended by then", o.grace)
 	}
 	if o.keep != "" {
@@ -132,13 +132,13 @@ func (s *site) policyToPrune(file string) (*policy.Policy, error) {
 }
 
 // did is what an action is called once it is done.
-var did = map[backup.Action]string{
-	backup.PruneKeep: "kept", backup.PruneWait: "waits", backup.PruneMark: "marked", backup.PruneDelete: "deleted", backup.PruneForget: "mark removed",
+var did = map[prune.Action]string{
+	prune.Keep: "kept", prune.Wait: "waits", prune.Mark: "marked", prune.Delete: "deleted", prune.Forget: "mark removed",
 }
 
 // humanPrune prints a run for people. Backups that follow each other and are alike
 // are one line.
-func humanPrune(w io.Writer, r *backup.Pruned) {
+func humanPrune(w io.Writer, r *prune.Report) {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	for _, table := range r.Tables {
 		_, name, _ := strings.Cut(table.Table, "/")
@@ -155,7 +155,7 @@ func humanPrune(w io.Writer, r *backup.Pruned) {
 				n, bytes = n+1, bytes+last.Bytes
 			}
 			what := string(first.Action)
-			if first.Done || r.Apply && (first.Action == backup.PruneKeep || first.Action == backup.PruneWait) {
+			if first.Done || r.Apply && (first.Action == prune.Keep || first.Action == prune.Wait) {
 				what = did[first.Action]
 			}
 			ids := string(first.Backup)
@@ -172,7 +172,7 @@ func humanPrune(w io.Writer, r *backup.Pruned) {
 	for _, f := range r.Failures {
 		fmt.Fprintf(w, "failed: %s\n", f)
 	}
-	sum := func(s backup.PruneSum) string { return fmt.Sprintf("%d backups (%s)", s.Backups, size(s.Bytes)) }
+	sum := func(s prune.Sum) string { return fmt.Sprintf("%d backups (%s)", s.Backups, size(s.Bytes)) }
 	if r.Apply {
 		fmt.Fprintf(w, "%s marked, %s deleted.\n", sum(r.Marked), sum(r.Deleted))
 		return
@@ -180,7 +180,7 @@ func humanPrune(w io.Writer, r *backup.Pruned) {
 	fmt.Fprintf(w, "Nothing was changed. With --apply %s would be marked, and %s, marked before, deleted.\n", sum(r.Marked), sum(r.Deleted))
 }
 
-func alike(a, b backup.PrunedBackup) bool {
+func alike(a, b prune.BackupReport) bool {
 	return a.Action == b.Action && a.Done == b.Done && a.Reason == b.Reason && a.Error == "" && b.Error == "" || a.Backup == b.Backup
 }
 

@@ -9,10 +9,10 @@ import (
 	"time"
 
 	"github.com/tablevault/tablevault/local/stack"
-	"github.com/tablevault/tablevault/shared/backup"
 	"github.com/tablevault/tablevault/shared/object/dir"
 	"github.com/tablevault/tablevault/shared/object/mem"
 	"github.com/tablevault/tablevault/shared/policy"
+	"github.com/tablevault/tablevault/shared/prune"
 	"github.com/tablevault/tablevault/shared/vault"
 )
 
@@ -54,14 +54,14 @@ func TestPruneJob(t *testing.T) {
 	}
 	gone, kept := old[0], old[1]
 	inVault := func(name string) string { return filepath.Join(folder, "vault", filepath.FromSlash(name)) }
-	prune := func(into *backup.Pruned, more ...string) {
+	run := func(into *prune.Report, more ...string) {
 		t.Helper()
-		*into = backup.Pruned{}
+		*into = prune.Report{}
 		must(t, into, append([]string{"prune", "--stack", folder, "--table", "local/ord*", "--keep", "72h"}, more...)...)
 	}
 
-	var r backup.Pruned
-	if prune(&r); r.Apply || r.Marked.Backups != 1 || r.Deleted.Backups != 0 || len(r.Tables) != 1 || len(r.Tables[0].Backups) != 3 {
+	var r prune.Report
+	if run(&r); r.Apply || r.Marked.Backups != 1 || r.Deleted.Backups != 0 || len(r.Tables) != 1 || len(r.Tables[0].Backups) != 3 {
 		t.Fatalf("%+v", r)
 	}
 	code, out, errs := tablevaultRun(t, "prune", "--stack", folder, "--table", "local/orders", "--keep", "72h")
@@ -73,7 +73,7 @@ func TestPruneJob(t *testing.T) {
 			t.Errorf("exit %d, %s: no %q in\n%s", code, errs, want, out)
 		}
 	}
-	if prune(&r, "--apply"); r.Marked.Backups != 1 || r.Deleted.Backups != 0 {
+	if run(&r, "--apply"); r.Marked.Backups != 1 || r.Deleted.Backups != 0 {
 		t.Errorf("%+v", r)
 	}
 	backups.Backups = nil
@@ -98,10 +98,10 @@ func TestPruneJob(t *testing.T) {
 	if err := os.Chtimes(inVault(gone.Mark()), before, before); err != nil {
 		t.Fatal(err)
 	}
-	if prune(&r, "--apply", "--grace", "48h"); r.Deleted.Backups != 0 {
+	if run(&r, "--apply", "--grace", "48h"); r.Deleted.Backups != 0 {
 		t.Errorf("%+v", r)
 	}
-	if prune(&r, "--apply"); r.Deleted.Backups != 1 || r.Marked.Backups != 0 {
+	if run(&r, "--apply"); r.Deleted.Backups != 1 || r.Marked.Backups != 0 {
 		t.Errorf("%+v", r)
 	}
 	for _, name := range []string{gone.Manifest(), vault.Opened(id, gone.ID), gone.Plan(), gone.Shard("000000", "aa")} {

@@ -12,10 +12,10 @@ import (
 	"github.com/tablevault/tablevault/local/oss"
 	"github.com/tablevault/tablevault/local/ram"
 	"github.com/tablevault/tablevault/local/stack"
-	"github.com/tablevault/tablevault/shared/backup"
 	"github.com/tablevault/tablevault/shared/object"
 	"github.com/tablevault/tablevault/shared/object/address"
 	"github.com/tablevault/tablevault/shared/policy"
+	"github.com/tablevault/tablevault/shared/prune"
 	"github.com/tablevault/tablevault/shared/repository"
 	"github.com/tablevault/tablevault/shared/table"
 	"github.com/tablevault/tablevault/shared/vault"
@@ -126,13 +126,13 @@ func (p *pruneSite) run(t *testing.T, role string, times int) error {
 	if err != nil {
 		return err
 	}
-	prune := &backup.Pruner{Repo: repo, Region: "local", Tables: []policy.Pattern{{Instance: "local", Table: "*"}}, Keep: 72 * time.Hour,
+	pruner := &prune.Pruner{Repo: repo, Region: "local", Tables: []policy.Pattern{{Instance: "local", Table: "*"}}, Keep: 72 * time.Hour,
 		Settle: time.Nanosecond, Now: time.Now, Log: slog.New(slog.DiscardHandler)}
 	for n := range times {
 		if n > 0 && times > 2 {
 			time.Sleep(1100 * time.Millisecond) // dates are whole seconds, and what follows is to be later
 		}
-		r, err := prune.Prune(t.Context(), true)
+		r, err := pruner.Prune(t.Context(), true)
 		if err != nil {
 			return err
 		}

@@ -16,9 +16,6 @@ import (
 	"github.com/tablevault/tablevault/shared/table"
 )
 
-// Version is the version of the command, which plans and manifests record.
-const Version = "0.1.0"
-
 // Tables is one Tablestore instance. Errors match the conditions of package
 // table. Every method tries again what may succeed, until ctx ends.
 type Tables interface {

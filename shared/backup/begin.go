@@ -271,7 +271,7 @@ func (i *Importer) plan(ctx context.Context, run fanout.Run, req RestoreRequest,
 		return nil, err
 	}
 	p := &vault.RestorePlan{
-		Restore: id, Created: run.Now().UTC(), Command: Version, Backup: m.Backup, Manifest: manifest,
+		Restore: id, Created: run.Now().UTC(), Command: vault.Program, Backup: m.Backup, Manifest: manifest,
 		Source: m.Table, Target: req.Target, Endpoint: i.Endpoint, Definition: source.Definition,
 		Also: req.Also, Budget: req.Budget,
 	}

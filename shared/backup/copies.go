@@ -5,15 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"path"
 	"slices"
-	"strconv"
 	"strings"
-	"time"
 
 	"github.com/tablevault/tablevault/shared/fanout"
 	"github.com/tablevault/tablevault/shared/policy"
-	"github.com/tablevault/tablevault/shared/repository"
 	"github.com/tablevault/tablevault/shared/vault"
 )
 
@@ -225,116 +221,4 @@ func (s *sweep) lookAtCopy(ctx context.Context, c toCopy, key string) (*copyLook
 		look.units = append(look.units, u)
 	}
 	return look, nil
-}
-
-// copyLog is what a list tells of the copying to one target, by group.
-type copyLog struct {
-	done             map[int]bool
-	starts, failures map[int]fanout.Notes
-}
-
-// copyLogs lists the logs of copies under a prefix, by what stands between it and
-// their own names: nothing, or a target's key and a slash.
-func copyLogs(ctx context.Context, r *repository.Repository, prefix string) (map[string]*copyLog, error) {
-	logs := map[string]*copyLog{}
-	for info, err := range r.Store().List(ctx, prefix, "") {
-		if err != nil {
-			return nil, fmt.Errorf("list %s: %w", prefix, err)
-		}
-		// done/<group>/<segment>, starts/<segment>/<number>.json, failures/….
-		dir, file := path.Split(strings.TrimPrefix(info.Name, prefix))
-		above, of := path.Split(strings.TrimSuffix(dir, "/"))
-		target, what := path.Split(strings.TrimSuffix(above, "/"))
-		l := logs[target]
-		if l == nil {
-			l = &copyLog{done: map[int]bool{}, starts: map[int]fanout.Notes{}, failures: map[int]fanout.Notes{}}
-			logs[target] = l
-		}
-		if what == "done" {
-			of = file
-		}
-		id, err := vault.ParseSegmentID(of)
-		if err != nil {
-			continue // not ours
-		}
-		g := id.Group()
-		n, err := strconv.Atoi(strings.TrimSuffix(file, ".json"))
-		switch {
-		case what == "done":
-			l.done[g] = true
-		case err != nil:
-		case what == "starts":
-			l.starts[g] = l.starts[g].With(n, info.Modified)
-		case what == "failures":
-			l.failures[g] = l.failures[g].With(n, info.Modified)
-		}
-	}
-	return logs, nil
-}
-
-// The states of a copy.
-const (
-	StateCopied  = "copied"
-	StateCopying = "copying"
-)
-
-// CopyState is how far a backup has come in one target.
-type CopyState struct {
-	// Target is the vault's address; its key where no start has noted that.
-	Target string `json:"target"`
-	// State is "copied", "copying", or "failed".
-	State string `json:"state"`
-	// Groups is how many groups the backup has, Copied how many are there.
-	Groups int `json:"groups"`
-	Copied int `json:"copied"`
-	// At is when the copy was complete, Bytes its size.
-	At    time.Time `json:"at,omitzero"`
-	Bytes int64     `json:"bytes,omitempty"`
-	Error string    `json:"error,omitempty"`
-}
-
-// CopyStates tells how far a sealed backup has come in each vault that it was
-// ever copied to, from what is noted in this one.
-func CopyStates(ctx context.Context, r *repository.Repository, m *vault.Manifest) ([]CopyState, error) {
-	b := vault.Backup{Table: m.Table, ID: m.Backup}
-	notes, err := r.Copies(ctx, b)
-	if err != nil {
-		return nil, err
-	}
-	var states []CopyState
-	complete := map[string]bool{}
-	for _, n := range notes {
-		complete[policy.TargetKey(n.Target)] = true
-		states = append(states, CopyState{Target: n.Target, State: StateCopied, Groups: len(m.Groups), Copied: len(m.Groups), At: n.At, Bytes: n.Bytes})
-	}
-	logs, err := copyLogs(ctx, r, strings.TrimSuffix(string(b.Copying("")), "/"))
-	if err != nil {
-		return nil, err
-	}
-	for target, l := range logs {
-		key := strings.TrimSuffix(target, "/")
-		if complete[key] {
-			continue
-		}
-		s := CopyState{Target: key, State: StateCopying, Groups: len(m.Groups), Copied: len(l.done)}
-		log := b.Copying(key)
-		for g, starts := range l.starts {
-			var note vault.Note
-			if _, err := r.Read(ctx, log.Start(vault.GroupID(g), starts.Last), &note); err != nil {
-				return nil, err
-			}
-			if note.Target != "" {
-				s.Target = note.Target
-			}
-			if f := l.failures[g]; f.Count > 0 && f.Last >= starts.Last && !l.done[g] {
-				if _, err := r.Read(ctx, log.Failure(vault.GroupID(g), f.Last), &note); err != nil {
-					return nil, err
-				}
-				s.State, s.Error = StateFailed, note.Error
-			}
-		}
-		states = append(states, s)
-	}
-	slices.SortFunc(states, func(a, b CopyState) int { return strings.Compare(a.Target, b.Target) })
-	return states, nil
 }

@@ -18,7 +18,7 @@ import (
 // markIn marks a backup in a store, as prune does.
 func (w *world) markIn(store object.Store, b vault.Backup) {
 	w.t.Helper()
-	data, err := vault.Encode(&vault.Mark{Backup: b.ID, Table: b.Table, At: w.clock(), Command: backup.Version, Reason: "test"})
+	data, err := vault.Encode(&vault.Mark{Backup: b.ID, Table: b.Table, At: w.clock(), Command: vault.Program, Reason: "test"})
 	if err == nil {
 		_, err = store.Create(w.t.Context(), b.Mark(), strings.NewReader(string(data)))
 	}

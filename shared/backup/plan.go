@@ -124,7 +124,7 @@ func (p *Planner) Plan(ctx context.Context, req PlanRequest) (*vault.Plan, error
 	}
 	b := vault.Backup{Table: req.Table, ID: vault.NewBackupID(req.At, req.Trigger, req.Table.Path(), string(req.Kind))}
 	plan := &vault.Plan{
-		Backup: b.ID, Table: b.Table, Kind: req.Kind, Created: p.Now().UTC(), Trigger: req.Trigger, Command: Version,
+		Backup: b.ID, Table: b.Table, Kind: req.Kind, Created: p.Now().UTC(), Trigger: req.Trigger, Command: vault.Program,
 		Endpoint: p.Endpoint, Definition: def, Settings: settings,
 		Encryption: vault.Encryption{Mode: "none"}, Segments: segments,
 	}

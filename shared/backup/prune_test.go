@@ -20,6 +20,7 @@ import (
 	"github.com/tablevault/tablevault/shared/object/mem"
 	"github.com/tablevault/tablevault/shared/object/objectfault"
 	"github.com/tablevault/tablevault/shared/policy"
+	"github.com/tablevault/tablevault/shared/prune"
 	"github.com/tablevault/tablevault/shared/repository"
 	"github.com/tablevault/tablevault/shared/vault"
 )
@@ -34,20 +35,20 @@ func decodePolicy(t testing.TB, text string) *policy.Policy {
 }
 
 // pruner goes by a policy, with the default grace.
-func (w *world) pruner(text string) *backup.Pruner {
+func (w *world) pruner(text string) *prune.Pruner {
 	w.t.Helper()
-	return &backup.Pruner{
-		Repo: w.repo, Policy: decodePolicy(w.t, text), Region: "local", Grace: backup.DefaultGrace, Now: w.clock, Log: w.log(),
+	return &prune.Pruner{
+		Repo: w.repo, Policy: decodePolicy(w.t, text), Region: "local", Grace: prune.DefaultGrace, Now: w.clock, Log: w.log(),
 	}
 }
 
 // prune is a run that must succeed.
-func (w *world) prune(text string) *backup.Pruned {
+func (w *world) prune(text string) *prune.Report {
 	w.t.Helper()
 	return w.pruned(w.pruner(text), true)
 }
 
-func (w *world) pruned(p *backup.Pruner, apply bool) *backup.Pruned {
+func (w *world) pruned(p *prune.Pruner, apply bool) *prune.Report {
 	w.t.Helper()
 	r, err := p.Prune(w.t.Context(), apply)
 	if err == nil && len(r.Failures) > 0 {
@@ -137,7 +138,7 @@ func (w *world) left(b vault.Backup) (names []string) {
 }
 
 // action is what a run did with a backup.
-func action(r *backup.Pruned, b vault.Backup) backup.PrunedBackup {
+func action(r *prune.Report, b vault.Backup) prune.BackupReport {
 	for _, t := range r.Tables {
 		for _, p := range t.Backups {
 			if t.Table == b.Table.Path() && p.Backup == b.ID {
@@ -145,7 +146,7 @@ func action(r *backup.Pruned, b vault.Backup) backup.PrunedBackup {
 			}
 		}
 	}
-	return backup.PrunedBackup{}
+	return prune.BackupReport{}
 }
 
 // TestPrune follows the backups of a hundred hours, of which 72 are kept, from the
@@ -163,9 +164,9 @@ func TestPrune(t *testing.T) {
 	for i, f := range all {
 		a := action(dry, f.Backup)
 		switch old := !f.point.After(w.clock().Add(-72 * time.Hour)); {
-		case !old && (a.Action != backup.PruneKeep || i < 99 && !strings.Contains(a.Reason, "not older than 72 hours")),
-			old && i == 28 && (a.Action != backup.PruneKeep || !strings.Contains(a.Reason, "72 hours begin")),
-			old && i < 28 && (a.Action != backup.PruneMark || a.Reason != "older than 72 hours" || a.Bytes != 1000):
+		case !old && (a.Action != prune.Keep || i < 99 && !strings.Contains(a.Reason, "not older than 72 hours")),
+			old && i == 28 && (a.Action != prune.Keep || !strings.Contains(a.Reason, "72 hours begin")),
+			old && i < 28 && (a.Action != prune.Mark || a.Reason != "older than 72 hours" || a.Bytes != 1000):
 			t.Errorf("backup %d: %+v", i, a)
 		case old && i < 28:
 			due = append(due, f)
@@ -191,19 +192,19 @@ func TestPrune(t *testing.T) {
 		t.Error("what told the date is left")
 	}
 
-	w.advance(backup.DefaultGrace - time.Second)
+	w.advance(prune.DefaultGrace - time.Second)
 	r = w.prune("tables: prod/*\nevery: hourly\nkeep: 96 hours\nsegment_size: 1 MiB\nlanes: 3")
-	if a := action(r, due[0].Backup); r.Deleted.Backups != 0 || r.Marked.Backups != 0 || a.Action != backup.PruneWait || a.Done {
+	if a := action(r, due[0].Backup); r.Deleted.Backups != 0 || r.Marked.Backups != 0 || a.Action != prune.Wait || a.Done {
 		t.Errorf("before the grace is over: %+v, %+v", r.Deleted, a)
 	}
 	w.advance(time.Second)
 	dry = w.pruned(w.pruner(hourly), false)
-	if a := action(dry, due[0].Backup); a.Action != backup.PruneDelete || a.Objects != 10 || a.Bytes == 0 || dry.Deleted.Backups != 28 {
+	if a := action(dry, due[0].Backup); a.Action != prune.Delete || a.Objects != 10 || a.Bytes == 0 || dry.Deleted.Backups != 28 {
 		t.Errorf("%+v, %+v", a, dry.Deleted)
 	}
 	// Who keeps for longer by now keeps what is marked, too.
 	r = w.prune(strings.Replace(hourly, "72 hours", "200 hours", 1))
-	if a := action(r, due[0].Backup); r.Deleted.Backups != 0 || a.Action != backup.PruneKeep || !strings.Contains(a.Reason, "it is marked") {
+	if a := action(r, due[0].Backup); r.Deleted.Backups != 0 || a.Action != prune.Keep || !strings.Contains(a.Reason, "it is marked") {
 		t.Errorf("kept for longer: %+v, %+v", r.Deleted, a)
 	}
 	r = w.prune(hourly)
@@ -224,13 +225,13 @@ func TestPrune(t *testing.T) {
 		t.Errorf("the planner goes on with %+v", p.Backups)
 	}
 
-	w.advance(backup.DefaultSettle - time.Second)
+	w.advance(prune.DefaultSettle - time.Second)
 	w.prune(hourly)
 	if !w.exists(due[0].Mark()) {
 		t.Error("the mark goes too early")
 	}
 	w.advance(time.Second)
-	if a := action(w.prune(hourly), due[0].Backup); a.Action != backup.PruneForget || !a.Done || len(w.left(due[0].Backup)) != 0 {
+	if a := action(w.prune(hourly), due[0].Backup); a.Action != prune.Forget || !a.Done || len(w.left(due[0].Backup)) != 0 {
 		t.Errorf("%+v, left %v", a, w.left(due[0].Backup))
 	}
 }
@@ -313,8 +314,8 @@ func TestPruneHolds(t *testing.T) {
 				w.fake(manual(w.clock().Add(time.Second), "newer"), w.clock(), nil)
 			}
 			for range 4 {
-				w.advance(backup.DefaultSettle)
-				if a := action(w.prune(c.policy), b); a.Action != backup.PruneKeep || !strings.Contains(a.Reason, c.reason) {
+				w.advance(prune.DefaultSettle)
+				if a := action(w.prune(c.policy), b); a.Action != prune.Keep || !strings.Contains(a.Reason, c.reason) {
 					t.Fatalf("%+v", a)
 				}
 			}
@@ -342,7 +343,7 @@ func TestPruneEnds(t *testing.T) {
 		t.Fatalf("%+v", p)
 	}
 	w.prune(hourly)
-	w.advance(backup.DefaultGrace)
+	w.advance(prune.DefaultGrace)
 	if r := w.prune(hourly); r.Deleted.Backups != 2 || len(w.manifests("orders")) != 1 {
 		t.Errorf("%+v", r)
 	}
@@ -357,7 +358,7 @@ func TestPruneAsks(t *testing.T) {
 	theirs := w.hours(hourly, other, 10)
 	abroad := vault.TableID{Region: "elsewhere", Instance: "prod", Table: "orders"}
 	theirs = append(theirs, w.fake(vault.Backup{Table: abroad, ID: vault.NewBackupID(day, "a")}, day, nil), w.fake(vault.Backup{Table: abroad, ID: vault.NewBackupID(day.Add(1), "b")}, day.Add(1), nil))
-	p := &backup.Pruner{Repo: w.repo, Region: "local", Tables: []policy.Pattern{{Instance: "prod", Table: "ord*"}}, Keep: 15 * time.Hour,
+	p := &prune.Pruner{Repo: w.repo, Region: "local", Tables: []policy.Pattern{{Instance: "prod", Table: "ord*"}}, Keep: 15 * time.Hour,
 		Grace: time.Hour, Now: w.clock, Log: w.log()}
 	w.pruned(p, true)
 	w.advance(time.Hour)
@@ -417,7 +418,7 @@ func TestPruneUnreadable(t *testing.T) {
 	if _, err := w.store.Create(t.Context(), restore.Restoring(), strings.NewReader("")); err != nil {
 		t.Fatal(err)
 	}
-	w.advance(backup.DefaultGrace)
+	w.advance(prune.DefaultGrace)
 	before := contentOf(t, w.store, "")
 	if _, err := p.Prune(t.Context(), true); err == nil || !strings.Contains(err.Error(), string(restore.ID)) {
 		t.Errorf("%v", err)
@@ -440,7 +441,7 @@ func TestLateDeliveries(t *testing.T) {
 	w := newWorld(t)
 	all := w.hours(hourly, sourceID, 80)
 	w.prune(hourly)
-	w.advance(backup.DefaultGrace)
+	w.advance(prune.DefaultGrace)
 	w.prune(hourly)
 	f := all[0]
 	late := map[string]string{
@@ -459,7 +460,7 @@ func TestLateDeliveries(t *testing.T) {
 		if _, err := w.importer().Begin(t.Context(), w.run(), backup.RestoreRequest{Backup: f.Backup, Target: targetID, At: w.clock()}); err == nil {
 			t.Errorf("%s: it is restored", who)
 		}
-		if a := action(w.prune(hourly), f.Backup); a.Action != backup.PruneDelete || !a.Done || a.Objects != 1 {
+		if a := action(w.prune(hourly), f.Backup); a.Action != prune.Delete || !a.Done || a.Objects != 1 {
 			t.Errorf("%s: %+v", who, a)
 		}
 		if w.exists(name) {
@@ -467,7 +468,7 @@ func TestLateDeliveries(t *testing.T) {
 		}
 	}
 	// On the day on which the mark would go, something comes once more.
-	w.advance(backup.DefaultSettle)
+	w.advance(prune.DefaultSettle)
 	if _, err := w.store.Create(t.Context(), late["export"], strings.NewReader("x")); err != nil {
 		t.Fatal(err)
 	}
@@ -552,7 +553,7 @@ func modelPrune(t *testing.T, text string, random *rand.Rand) {
 			deleted, marked = deleted+r.Deleted.Backups, marked+r.Marked.Backups
 			for _, table := range r.Tables {
 				for _, b := range table.Backups {
-					if b.Action == backup.PruneForget {
+					if b.Action == prune.Forget {
 						forgotten++
 					}
 				}
@@ -610,13 +611,13 @@ func pruneFixture(t testing.TB) (w *world, kept, due []fake) {
 	all = append(all, w.hours(text, sourceID, 1)...)
 	w.advance(6 * time.Hour)
 	w.prune(text)
-	w.advance(backup.DefaultGrace)
+	w.advance(prune.DefaultGrace)
 	w.prune(text) // the first three are gone
-	w.advance(backup.DefaultSettle - backup.DefaultGrace)
+	w.advance(prune.DefaultSettle - prune.DefaultGrace)
 	all = append(all, w.hours(text, sourceID, 1)...)
 	w.advance(6 * time.Hour)
 	w.prune(text) // the fourth is marked
-	w.advance(backup.DefaultGrace)
+	w.advance(prune.DefaultGrace)
 	all = append(all, w.hours(text, sourceID, 2)...)
 	w.advance(5 * time.Hour)
 	all = append(all, w.hours(text, sourceID, 1)...)
@@ -631,11 +632,11 @@ const fixturePolicy = "tables: prod/*\nevery: hourly\nkeep: 5 hours"
 // further runs bring it to its end.
 func TestPruneFaults(t *testing.T) {
 	w, _, _ := pruneFixture(t)
-	counts := map[backup.Action]int{}
+	counts := map[prune.Action]int{}
 	for _, b := range w.prune(fixturePolicy).Tables[0].Backups {
 		counts[b.Action]++
 	}
-	for _, a := range []backup.Action{backup.PruneKeep, backup.PruneMark, backup.PruneDelete, backup.PruneForget} {
+	for _, a := range []prune.Action{prune.Keep, prune.Mark, prune.Delete, prune.Forget} {
 		if counts[a] == 0 {
 			t.Fatalf("nothing to %s: %v", a, counts)
 		}
@@ -647,7 +648,7 @@ func TestPruneFaults(t *testing.T) {
 		faulty := objectfault.New(w.store, fault)
 		var err error
 		if p.Repo, err = repository.Open(t.Context(), faulty); err == nil {
-			var r *backup.Pruned
+			var r *prune.Report
 			if r, err = p.Prune(t.Context(), true); err == nil && len(r.Failures) > 0 {
 				err = errors.New(r.Failures[0])
 			}
@@ -670,7 +671,7 @@ func TestPruneFaults(t *testing.T) {
 		w.prune(fixturePolicy)
 		check()
 		for range 3 {
-			w.advance(backup.DefaultGrace)
+			w.advance(prune.DefaultGrace)
 			kept = w.hours(fixturePolicy, sourceID, 1) // the others grow old
 			w.prune(fixturePolicy)
 			check()
@@ -695,7 +696,7 @@ func TestPruneRefused(t *testing.T) {
 		w := newWorld(t)
 		all := w.hours(hourly, sourceID, 80)
 		w.prune(hourly)
-		w.advance(backup.DefaultGrace)
+		w.advance(prune.DefaultGrace)
 		held := all[3]
 		p := w.pruner(hourly)
 		p.Repo = must(repository.Open(t.Context(), objectfault.New(w.store, &objectfault.Fault{
@@ -737,7 +738,7 @@ func TestPruneStaleWord(t *testing.T) {
 	}
 	for range 2 {
 		w.prune(hourly)
-		w.advance(backup.DefaultGrace)
+		w.advance(prune.DefaultGrace)
 	}
 	w.prune(hourly)
 	if !w.exists(all[0].Mark()) || len(w.left(all[0].Backup)) != 2 {
@@ -751,7 +752,7 @@ func TestPruneKeptMarks(t *testing.T) {
 	w := newWorld(t)
 	all := w.hours(hourly, sourceID, 80)
 	w.prune(hourly)
-	w.advance(backup.DefaultGrace)
+	w.advance(prune.DefaultGrace)
 	p := w.pruner(hourly)
 	taken := all[2]
 	p.Repo = must(repository.Open(t.Context(), stepped{w.store, func(call string) {
@@ -759,18 +760,18 @@ func TestPruneKeptMarks(t *testing.T) {
 			w.remove(taken.Mark())
 		}
 	}}))
-	if r := w.pruned(p, true); r.Deleted.Backups != 7 || action(r, taken.Backup).Done || action(r, taken.Backup).Action != backup.PruneKeep {
+	if r := w.pruned(p, true); r.Deleted.Backups != 7 || action(r, taken.Backup).Done || action(r, taken.Backup).Action != prune.Keep {
 		t.Errorf("%+v, %+v", r.Deleted, action(r, taken.Backup))
 	}
 	if err := w.whole(taken); err != nil {
 		t.Error(err)
 	}
-	w.advance(backup.DefaultSettle)
+	w.advance(prune.DefaultSettle)
 	p.Repo = must(repository.Open(t.Context(), objectfault.New(w.store, &objectfault.Fault{
 		Op: objectfault.Delete, Call: objectfault.Every, When: objectfault.Before, Err: fs.ErrPermission,
 		Match: func(name string) bool { return strings.HasPrefix(name, vault.MarkPrefix) },
 	})))
-	if a := action(w.pruned(p, true), all[0].Backup); a.Action != backup.PruneWait || a.Done || !w.exists(all[0].Gone()) || !w.exists(all[0].Mark()) {
+	if a := action(w.pruned(p, true), all[0].Backup); a.Action != prune.Wait || a.Done || !w.exists(all[0].Gone()) || !w.exists(all[0].Mark()) {
 		t.Errorf("%+v", a)
 	}
 }
@@ -994,17 +995,17 @@ func TestPruneTwin(t *testing.T) {
 		w.advance(100 * time.Hour)
 		w.copyAll(w.backup(small), twin)
 	}
-	p := &backup.Pruner{Repo: must(repository.Open(t.Context(), twin)), Region: "local", Tables: []policy.Pattern{{Instance: "prod", Table: "*"}},
-		Keep: 72 * time.Hour, Grace: backup.DefaultGrace, Now: w.clock, Log: w.log()}
+	p := &prune.Pruner{Repo: must(repository.Open(t.Context(), twin)), Region: "local", Tables: []policy.Pattern{{Instance: "prod", Table: "*"}},
+		Keep: 72 * time.Hour, Grace: prune.DefaultGrace, Now: w.clock, Log: w.log()}
 	w.pruned(p, true)
 	if _, err := w.copier(twin).Copy(t.Context(), w.run(), copyWork(m, 0)); !errors.Is(err, repository.ErrMarked) {
 		t.Errorf("copied to where it is marked: %v", err)
 	}
-	w.advance(backup.DefaultGrace)
+	w.advance(prune.DefaultGrace)
 	if r := w.pruned(p, true); r.Deleted.Backups != 1 {
 		t.Fatalf("%+v", r.Deleted)
 	}
-	w.advance(backup.DefaultSettle)
+	w.advance(prune.DefaultSettle)
 	w.pruned(p, true)
 	for name := range contentOf(t, twin, "") {
 		if strings.Contains(name, string(m.Backup)) {

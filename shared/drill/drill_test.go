@@ -21,6 +21,7 @@ import (
 	"github.com/tablevault/tablevault/shared/object/objectfault"
 	"github.com/tablevault/tablevault/shared/plainbuffer"
 	"github.com/tablevault/tablevault/shared/policy"
+	"github.com/tablevault/tablevault/shared/prune"
 	"github.com/tablevault/tablevault/shared/repository"
 	"github.com/tablevault/tablevault/shared/table"
 	"github.com/tablevault/tablevault/shared/vault"
@@ -710,9 +711,9 @@ func TestPrune(t *testing.T) {
 		t.Fatal(err)
 	}
 	late := w.drain()
-	prune := func() {
+	run := func() {
 		t.Helper()
-		p := &backup.Pruner{Repo: w.repo, Policy: decoded(t, strings.Replace(daily, "72", "2", 1)), Region: "local", Now: w.clock, Log: quiet, Grace: time.Hour}
+		p := &prune.Pruner{Repo: w.repo, Policy: decoded(t, strings.Replace(daily, "72", "2", 1)), Region: "local", Now: w.clock, Log: quiet, Grace: time.Hour}
 		for range 3 {
 			r, err := p.Prune(t.Context(), true)
 			if err != nil || len(r.Failures) > 0 {
@@ -725,7 +726,7 @@ func TestPrune(t *testing.T) {
 		w.advance(time.Hour)
 		w.seal()
 	}
-	prune()
+	run()
 	w.mu.Lock()
 	w.queue = append(w.queue, late...)
 	w.mu.Unlock()
@@ -736,7 +737,7 @@ func TestPrune(t *testing.T) {
 		w.advance(time.Hour)
 		w.seal()
 	}
-	prune()
+	run()
 	b := vault.Backup{Table: id("orders"), ID: d.Backup}
 	if _, _, err := w.repo.Manifest(t.Context(), b); err == nil {
 		t.Errorf("backup %s is still there: nothing was pruned", d.Backup)

@@ -25,6 +25,9 @@ import (
 // newest that it reads.
 const Format = 1
 
+// Program is the version of the program, which documents record.
+const Program = "0.1.0"
+
 // ErrCorrupt matches errors about objects that are not what they should be.
 var ErrCorrupt = errors.New("corrupt object")
 

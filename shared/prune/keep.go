@@ -1,4 +1,4 @@
-package backup
+package prune
 
 import (
 	"cmp"
@@ -458,9 +458,9 @@ func (s *pruning) action(c *candidate) (Action, string) {
 	}
 	if c.mark == nil {
 		if c.why != "" {
-			return PruneKeep, c.why
+			return Keep, c.why
 		}
-		return PruneMark, due
+		return Mark, due
 	}
 	whole := c.ended != nil && c.gone == nil
 	if !whole {
@@ -469,26 +469,26 @@ func (s *pruning) action(c *candidate) (Action, string) {
 	_, leased := s.leases[c.Backup]
 	switch {
 	case whole && c.why != "":
-		return PruneKeep, c.why + "; it is marked, and no recovery point"
+		return Keep, c.why + "; it is marked, and no recovery point"
 	case leased:
-		return PruneWait, c.why
+		return Wait, c.why
 	case s.store.Sub(c.mark.Modified) < s.Grace:
-		return PruneWait, due + "; it goes from " + c.mark.Modified.Add(s.Grace).UTC().Format(time.RFC3339) + " on"
+		return Wait, due + "; it goes from " + c.mark.Modified.Add(s.Grace).UTC().Format(time.RFC3339) + " on"
 	case c.gone == nil || c.ended != nil || c.opened != nil:
-		return PruneDelete, due
+		return Delete, due
 	case c.last:
-		return PruneWait, c.why
+		return Wait, c.why
 	case s.store.Sub(c.gone.Modified) < s.settle():
-		return PruneWait, "nothing of it is left; its mark stays until " + c.gone.Modified.Add(s.settle()).UTC().Format(time.RFC3339)
+		return Wait, "nothing of it is left; its mark stays until " + c.gone.Modified.Add(s.settle()).UTC().Format(time.RFC3339)
 	}
-	return PruneForget, "nothing of it has been left for long"
+	return Forget, "nothing of it has been left for long"
 }
 
 // due says whether there is anything to be done.
 func (s *pruning) due() bool {
 	for _, l := range s.lines {
 		for _, c := range l.backups {
-			if c.action == PruneMark || c.action == PruneDelete || c.action == PruneForget || c.gone != nil {
+			if c.action == Mark || c.action == Delete || c.action == Forget || c.gone != nil {
 				return true
 			}
 		}

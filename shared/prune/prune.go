@@ -1,4 +1,6 @@
-package backup
+// Package prune deletes backups whose time is over, and tells for each other one
+// why it stays. It is all that deletes from a vault.
+package prune
 
 import (
 	"cmp"
@@ -68,41 +70,41 @@ type Action string
 
 // The actions.
 const (
-	// PruneKeep leaves a backup as it is.
-	PruneKeep Action = "keep"
-	// PruneMark marks a backup.
-	PruneMark Action = "mark"
-	// PruneWait leaves a marked backup until its time comes.
-	PruneWait Action = "wait"
-	// PruneDelete deletes a backup, or what is left of one.
-	PruneDelete Action = "delete"
-	// PruneForget removes the mark of a backup of which nothing has been left for
+	// Keep leaves a backup as it is.
+	Keep Action = "keep"
+	// Mark marks a backup.
+	Mark Action = "mark"
+	// Wait leaves a marked backup until its time comes.
+	Wait Action = "wait"
+	// Delete deletes a backup, or what is left of one.
+	Delete Action = "delete"
+	// Forget removes the mark of a backup of which nothing has been left for
 	// long.
-	PruneForget Action = "forget"
+	Forget Action = "forget"
 )
 
-// Pruned is what a run of prune did, or would do.
-type Pruned struct {
+// Report is what a run of prune did, or would do.
+type Report struct {
 	// Apply says that it was done.
 	Apply  bool          `json:"apply"`
 	At     time.Time     `json:"at"`
 	Grace  string        `json:"grace"`
-	Tables []PrunedTable `json:"tables"`
+	Tables []TableReport `json:"tables"`
 	// Marked and Deleted sum up what was, or would be, marked and deleted.
-	Marked  PruneSum `json:"marked"`
-	Deleted PruneSum `json:"deleted"`
+	Marked  Sum `json:"marked"`
+	Deleted Sum `json:"deleted"`
 	// Failures say what went wrong, and with what.
 	Failures []string `json:"failures,omitempty"`
 }
 
-// PruneSum counts backups and what they hold.
-type PruneSum struct {
+// Sum counts backups and what they hold.
+type Sum struct {
 	Backups int   `json:"backups"`
 	Bytes   int64 `json:"bytes"`
 }
 
-// PrunedTable is a table in a run of prune.
-type PrunedTable struct {
+// TableReport is a table in a run of prune.
+type TableReport struct {
 	Table string `json:"table"` // region/instance/table
 	// Keep is for how long its backups are kept; where several rules are about it,
 	// one after the other.
@@ -110,11 +112,11 @@ type PrunedTable struct {
 	// Untouched says why nothing of the table goes, if that is so.
 	Untouched string `json:"untouched,omitempty"`
 	// Backups are all backups of the table, oldest first.
-	Backups []PrunedBackup `json:"backups"`
+	Backups []BackupReport `json:"backups"`
 }
 
-// PrunedBackup is a backup in a run of prune.
-type PrunedBackup struct {
+// BackupReport is a backup in a run of prune.
+type BackupReport struct {
 	Backup vault.BackupID `json:"backup"`
 	// State is "sealed", "void", "open", or "gone" if it has no manifest any more.
 	State string `json:"state"`
@@ -160,7 +162,7 @@ type pruning struct {
 // with apply does what is due. What goes wrong with one backup is told in the
 // reply and keeps no other from being looked at; the error is about what stopped
 // the run itself.
-func (p *Pruner) Prune(ctx context.Context, apply bool) (*Pruned, error) {
+func (p *Pruner) Prune(ctx context.Context, apply bool) (*Report, error) {
 	s := &pruning{Pruner: p, apply: apply, at: p.Now()}
 	s.store = s.at
 	if err := s.load(ctx); err != nil {
@@ -190,7 +192,7 @@ func (p *Pruner) settle() time.Duration { return cmp.Or(p.Settle, DefaultSettle)
 func (s *pruning) measure(ctx context.Context) error {
 	for _, l := range s.lines {
 		for _, c := range l.backups {
-			if c.action != PruneDelete {
+			if c.action != Delete {
 				continue
 			}
 			for _, prefix := range c.prefixes() {
@@ -214,10 +216,10 @@ func (s *pruning) measure(ctx context.Context) error {
 }
 
 // reply tells what was found and done.
-func (s *pruning) reply() *Pruned {
-	r := &Pruned{Apply: s.apply, At: s.at.UTC(), Grace: s.Grace.String(), Tables: []PrunedTable{}, Failures: s.failures}
+func (s *pruning) reply() *Report {
+	r := &Report{Apply: s.apply, At: s.at.UTC(), Grace: s.Grace.String(), Tables: []TableReport{}, Failures: s.failures}
 	for _, l := range s.lines {
-		t := PrunedTable{Table: l.table.Path(), Untouched: l.untouched, Backups: []PrunedBackup{}}
+		t := TableReport{Table: l.table.Path(), Untouched: l.untouched, Backups: []BackupReport{}}
 		if s.Keep > 0 {
 			t.Keep = policy.Keep{For: s.Keep}.String()
 		} else {
@@ -230,11 +232,11 @@ func (s *pruning) reply() *Pruned {
 			t.Keep = strings.Join(keeps, "; ")
 		}
 		for _, c := range l.backups {
-			b := PrunedBackup{Backup: c.ID, State: c.state(), Action: c.action, Done: c.done, Reason: c.reason, Objects: c.objects, Bytes: c.bytes}
+			b := BackupReport{Backup: c.ID, State: c.state(), Action: c.action, Done: c.done, Reason: c.reason, Objects: c.objects, Bytes: c.bytes}
 			if c.sealed() {
 				b.RecoveryPoint = c.point().UTC()
 			}
-			if c.sealed() && c.action != PruneDelete {
+			if c.sealed() && c.action != Delete {
 				b.Objects, b.Bytes = c.manifest.Totals.Objects, c.manifest.Totals.StoredBytes
 			}
 			if c.mark != nil {
@@ -244,9 +246,9 @@ func (s *pruning) reply() *Pruned {
 				b.Error = c.err.Error()
 			}
 			switch did := !s.apply || c.done; {
-			case c.action == PruneMark && did:
+			case c.action == Mark && did:
 				r.Marked.add(b.Bytes)
-			case c.action == PruneDelete && did:
+			case c.action == Delete && did:
 				r.Deleted.add(b.Bytes)
 			}
 			t.Backups = append(t.Backups, b)
@@ -256,7 +258,7 @@ func (s *pruning) reply() *Pruned {
 	return r
 }
 
-func (s *PruneSum) add(bytes int64) {
+func (s *Sum) add(bytes int64) {
 	s.Backups++
 	s.Bytes += bytes
 }

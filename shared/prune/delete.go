@@ -1,4 +1,4 @@
-package backup
+package prune
 
 import (
 	"cmp"
@@ -53,10 +53,10 @@ func (s *pruning) sweepClocks(ctx context.Context, mine object.Info) {
 
 // carryOut does what is to be done: it marks, deletes, and forgets.
 func (s *pruning) carryOut(ctx context.Context) error {
-	for _, action := range []Action{PruneMark, PruneDelete, PruneForget} {
+	for _, action := range []Action{Mark, Delete, Forget} {
 		for _, l := range s.lines {
 			for _, c := range l.backups {
-				if c.action != action && !(action == PruneForget && s.late(c)) {
+				if c.action != action && !(action == Forget && s.late(c)) {
 					continue
 				}
 				if err := s.over(); err != nil {
@@ -64,11 +64,11 @@ func (s *pruning) carryOut(ctx context.Context) error {
 				}
 				var err error
 				switch action {
-				case PruneMark:
+				case Mark:
 					err = s.mark(ctx, c)
-				case PruneDelete:
+				case Delete:
 					err = s.delete(ctx, c)
-				case PruneForget:
+				case Forget:
 					err = s.forget(ctx, c)
 				}
 				if ctx.Err() != nil {
@@ -79,7 +79,7 @@ func (s *pruning) carryOut(ctx context.Context) error {
 					s.failures = append(s.failures, fmt.Sprintf("%s backup %s of %s: %v", action, c.ID, c.Table, err))
 					continue
 				}
-				c.done = c.action != PruneWait && c.action != PruneKeep
+				c.done = c.action != Wait && c.action != Keep
 			}
 		}
 	}
@@ -89,7 +89,7 @@ func (s *pruning) carryOut(ctx context.Context) error {
 // late says whether it is to be looked what has come since all of a backup was gone.
 func (s *pruning) late(c *candidate) bool {
 	_, leased := s.leases[c.Backup]
-	return c.action == PruneWait && c.gone != nil && !leased
+	return c.action == Wait && c.gone != nil && !leased
 }
 
 // over is an error when the run has lasted too long.
@@ -101,7 +101,7 @@ func (s *pruning) over() error {
 }
 
 func (s *pruning) mark(ctx context.Context, c *candidate) error {
-	m := &vault.Mark{Backup: c.ID, Table: c.Table, At: s.Now().UTC(), Command: Version, Reason: c.reason}
+	m := &vault.Mark{Backup: c.ID, Table: c.Table, At: s.Now().UTC(), Command: vault.Program, Reason: c.reason}
 	if _, err := s.Repo.Decide(ctx, c.Mark(), m); err != nil {
 		return refusal(err)
 	}
@@ -117,7 +117,7 @@ func (s *pruning) delete(ctx context.Context, c *candidate) error {
 	var m vault.Mark
 	_, err := s.Repo.Read(ctx, c.Mark(), &m)
 	if errors.Is(err, fs.ErrNotExist) {
-		c.action, c.reason = PruneKeep, "its mark is gone: it was taken back, or another run has come to the end"
+		c.action, c.reason = Keep, "its mark is gone: it was taken back, or another run has come to the end"
 		return nil
 	}
 	if err != nil {
@@ -235,10 +235,10 @@ func (s *pruning) forget(ctx context.Context, c *candidate) error {
 		return err
 	}
 	if left != "" {
-		c.action, c.reason = PruneDelete, "something was written since it was deleted"
+		c.action, c.reason = Delete, "something was written since it was deleted"
 		return s.delete(ctx, c)
 	}
-	if c.action != PruneForget {
+	if c.action != Forget {
 		return nil
 	}
 	for _, name := range []string{c.Gone(), c.Mark()} {
@@ -246,7 +246,7 @@ func (s *pruning) forget(ctx context.Context, c *candidate) error {
 		if errors.Is(err, fs.ErrPermission) {
 			// In a bucket that keeps all objects for a time, it keeps marks for longer
 			// than what they were about.
-			c.action, c.reason = PruneWait, fmt.Sprintf("nothing of it is left, and the store keeps its mark: %v", err)
+			c.action, c.reason = Wait, fmt.Sprintf("nothing of it is left, and the store keeps its mark: %v", err)
 			return nil
 		}
 		if err != nil {
