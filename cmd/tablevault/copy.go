@@ -8,7 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/tablevault/tablevault/shared/backup"
+	"github.com/tablevault/tablevault/shared/copies"
 	"github.com/tablevault/tablevault/shared/function"
 	"github.com/tablevault/tablevault/shared/vault"
 )
@@ -81,14 +81,14 @@ func runCopy(ctx context.Context, s *streams, id string, o copyOptions) (*copyRe
 	if o.from != "" {
 		total.Target = site.env.Vault
 	}
-	settings := backup.CopySettings{BytesPerSecond: o.bandwidth, Back: o.from != ""}
+	settings := copies.Settings{BytesPerSecond: o.bandwidth, Back: o.from != ""}
 	bar := s.progress("copy "+id, 1)
 	defer bar.close()
 	for {
 		if cmd.Settings, err = json.Marshal(settings); err != nil {
 			return nil, err
 		}
-		var r backup.CopyReply
+		var r copies.Reply
 		if err := site.call(ctx, cmd, &r); err != nil {
 			return nil, err
 		}

@@ -22,7 +22,7 @@ import (
 	"github.com/tablevault/tablevault/local/ram"
 	"github.com/tablevault/tablevault/local/s3"
 	"github.com/tablevault/tablevault/local/stack"
-	"github.com/tablevault/tablevault/shared/backup"
+	"github.com/tablevault/tablevault/shared/copies"
 	"github.com/tablevault/tablevault/shared/vault"
 )
 
@@ -160,7 +160,7 @@ func twinJob(t *testing.T, keys map[string]string, target func(*stack.Stack) str
 	}
 	var shown shown
 	must(t, &shown, "show", "--stack", dir, id)
-	if len(shown.Copies) != 1 || shown.Copies[0].State != backup.StateCopied || shown.Copies[0].Target != twin {
+	if len(shown.Copies) != 1 || shown.Copies[0].State != copies.StateCopied || shown.Copies[0].Target != twin {
 		t.Errorf("show: %+v", shown.Copies)
 	}
 	identical := func() {
@@ -318,8 +318,8 @@ func TestPolicyCopies(t *testing.T) {
 	}
 	var backups struct{ Backups []backupResult }
 	at := time.Now().Truncate(time.Hour)
-	var state []backup.CopyState
-	for end := time.Now().Add(30 * time.Second); len(state) == 0 || state[0].State != backup.StateCopied; {
+	var state []copies.State
+	for end := time.Now().Add(30 * time.Second); len(state) == 0 || state[0].State != copies.StateCopied; {
 		if time.Now().After(end) {
 			t.Fatalf("nothing is copied: %+v, %+v", backups, state)
 		}

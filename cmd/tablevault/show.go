@@ -17,6 +17,7 @@ import (
 	"golang.org/x/term"
 
 	"github.com/tablevault/tablevault/shared/backup"
+	"github.com/tablevault/tablevault/shared/copies"
 	"github.com/tablevault/tablevault/shared/object"
 	"github.com/tablevault/tablevault/shared/vault"
 )
@@ -131,7 +132,7 @@ type shown struct {
 	Indexes  []string          `json:"indexes,omitempty"`
 	Encrypt  *vault.Encryption `json:"encryption,omitempty"`
 	// Copies say how far the backup has come in further vaults.
-	Copies []backup.CopyState `json:"copies,omitempty"`
+	Copies []copies.State `json:"copies,omitempty"`
 }
 
 func showCommand(s *streams) *cobra.Command {
@@ -190,9 +191,9 @@ func showCommand(s *streams) *cobra.Command {
 	return c
 }
 
-func copyLine(c backup.CopyState) string {
+func copyLine(c copies.State) string {
 	switch {
-	case c.State == backup.StateCopied:
+	case c.State == copies.StateCopied:
 		return fmt.Sprintf("%s: whole since %s, %s", c.Target, c.At.UTC().Format(time.RFC3339), size(c.Bytes))
 	case c.Error != "":
 		return fmt.Sprintf("%s: %d of %d groups; failed: %s", c.Target, c.Copied, c.Groups, c.Error)
@@ -232,7 +233,7 @@ func runShow(ctx context.Context, dir, id string) (*shown, error) {
 	if m.State == vault.Void {
 		return r, nil
 	}
-	if r.Copies, err = backup.CopyStates(ctx, repo, m); err != nil {
+	if r.Copies, err = copies.States(ctx, repo, m); err != nil {
 		return nil, err
 	}
 	plan, err := repo.PlanOf(ctx, m)

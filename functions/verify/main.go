@@ -10,6 +10,7 @@ import (
 
 	"github.com/tablevault/tablevault/functions/internal/parts"
 	"github.com/tablevault/tablevault/shared/backup"
+	"github.com/tablevault/tablevault/shared/copies"
 	"github.com/tablevault/tablevault/shared/fanout"
 	"github.com/tablevault/tablevault/shared/function"
 	"github.com/tablevault/tablevault/shared/repository"
@@ -105,7 +106,7 @@ func verify(ctx context.Context, inv *function.Invocation, cmd function.Command)
 // segment, as much of the whole backup as there is time for; or back, to make anew
 // in this vault what is gone.
 func copyBackup(ctx context.Context, inv *function.Invocation, cmd function.Command) (any, error) {
-	var settings backup.CopySettings
+	var settings copies.Settings
 	if err := parts.Settings(cmd, &settings); err != nil {
 		return nil, err
 	}
@@ -118,26 +119,26 @@ func copyBackup(ctx context.Context, inv *function.Invocation, cmd function.Comm
 	}
 	here, err := parts.Store(ctx, inv)
 	if err != nil {
-		return parts.Fail(backup.CopyReply{}, err)
+		return parts.Fail(copies.Reply{}, err)
 	}
 	there, err := parts.Further(ctx, inv, cmd.Target)
 	if err != nil {
-		return parts.Fail(backup.CopyReply{}, err)
+		return parts.Fail(copies.Reply{}, err)
 	}
 	work, err := parts.Work(inv)
 	if err != nil {
 		return nil, err
 	}
-	from, c := here, &backup.Copier{Target: cmd.Target, To: there, Work: work, Log: inv.Log}
+	from, c := here, &copies.Copier{Target: cmd.Target, To: there, Work: work, Log: inv.Log}
 	if settings.Back {
 		from, c.Target, c.To, c.Back = there, inv.Env.Vault, here, true
 	}
 	if c.Repo, err = repository.Open(ctx, from); err != nil {
-		return parts.Fail(backup.CopyReply{}, err)
+		return parts.Fail(copies.Reply{}, err)
 	}
 	b, err := c.Repo.FindBackup(ctx, id)
 	if err != nil {
-		return parts.Fail(backup.CopyReply{}, function.Permanent(err))
+		return parts.Fail(copies.Reply{}, function.Permanent(err))
 	}
 	if cmd.Segment != "" {
 		reply, err := c.Copy(ctx, parts.Run(inv), fanout.Work{

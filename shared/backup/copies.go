@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/tablevault/tablevault/shared/copies"
 	"github.com/tablevault/tablevault/shared/fanout"
 	"github.com/tablevault/tablevault/shared/policy"
 	"github.com/tablevault/tablevault/shared/vault"
@@ -177,26 +178,26 @@ func (s *sweep) lookAtCopy(ctx context.Context, c toCopy, key string) (*copyLook
 		return nil, err
 	}
 	log := c.Copying(key)
-	at, err := copyLogs(ctx, s.Repo, string(log))
+	at, err := copies.Logs(ctx, s.Repo, string(log))
 	if err != nil {
 		return nil, err
 	}
 	state := at[""]
 	if state == nil {
-		state = &copyLog{}
+		state = &copies.Log{}
 	}
 	look := new(copyLook)
 	for g := range m.Groups {
-		if state.done[g] && (g > 0 || len(state.done) < len(m.Groups)) {
+		if state.Done[g] && (g > 0 || len(state.Done) < len(m.Groups)) {
 			continue
 		}
 		// If all are done and nothing says that the copy is, the first one's worker
 		// completes it.
 		id := vault.GroupID(g)
 		u := copyUnit{c.Backup, fanout.Ready{Segment: id}, m.Totals.StoredBytes / int64(len(m.Groups))}
-		if starts, begun := state.starts[g]; begun {
+		if starts, begun := state.Starts[g]; begun {
 			u.Start = starts.Last + 1
-			failures := state.failures[g]
+			failures := state.Failures[g]
 			name := log.Start(id, starts.Last)
 			failed := failures.Count > 0 && failures.Last >= starts.Last
 			if failed {

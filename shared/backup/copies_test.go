@@ -9,6 +9,7 @@ import (
 
 	"github.com/tablevault/tablevault/shared/backup"
 	"github.com/tablevault/tablevault/shared/backup/backuptest"
+	"github.com/tablevault/tablevault/shared/copies"
 	"github.com/tablevault/tablevault/shared/fanout"
 	"github.com/tablevault/tablevault/shared/object"
 	"github.com/tablevault/tablevault/shared/object/mem"
@@ -58,7 +59,7 @@ func TestTickCopies(t *testing.T) {
 		t.Fatalf("%d backups", len(backups))
 	}
 	for _, m := range backups {
-		states, err := backup.CopyStates(t.Context(), w.repo, m)
+		states, err := copies.States(t.Context(), w.repo, m)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -68,7 +69,7 @@ func TestTickCopies(t *testing.T) {
 			}
 			continue
 		}
-		if len(states) != 2 || states[0].State != backup.StateCopied || states[1].Target != twinAddress || states[1].Bytes != m.Totals.StoredBytes {
+		if len(states) != 2 || states[0].State != copies.StateCopied || states[1].Target != twinAddress || states[1].Bytes != m.Totals.StoredBytes {
 			t.Errorf("%+v", states)
 		}
 		w.isTwin(m, twin)
@@ -103,7 +104,7 @@ func TestTickReportsCopies(t *testing.T) {
 			t.Fatalf("tick %d: %+v", n, s)
 		}
 	}
-	states, err := backup.CopyStates(t.Context(), w.repo, m)
+	states, err := copies.States(t.Context(), w.repo, m)
 	if err != nil || len(states) != 2 || states[1].State != backup.StateFailed || !strings.Contains(states[1].Error, "injected") || states[1].Copied != 0 {
 		t.Errorf("%+v, %v", states, err)
 	}
@@ -119,7 +120,7 @@ func TestTickReportsCopies(t *testing.T) {
 	// A person mends the target and gives the command.
 	mended := &mem.Store{}
 	w.targets[twinAddress] = mended
-	if _, err := w.copier(mended).CopyAll(t.Context(), w.run(), of(m), backup.CopyPoint{}, 0); err != nil {
+	if _, err := w.copier(mended).CopyAll(t.Context(), w.run(), of(m), copies.Point{}, 0); err != nil {
 		t.Fatal(err)
 	}
 	tick()

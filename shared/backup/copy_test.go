@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/tablevault/tablevault/shared/backup"
+	"github.com/tablevault/tablevault/shared/copies"
 	"github.com/tablevault/tablevault/shared/fanout"
 	"github.com/tablevault/tablevault/shared/object"
 	"github.com/tablevault/tablevault/shared/object/mem"
@@ -32,8 +33,8 @@ import (
 // twinAddress is where the tests' second vault is said to be.
 const twinAddress = "s3://twin/vault"
 
-func (w *world) copier(to object.Store) *backup.Copier {
-	return &backup.Copier{Repo: w.repo, Target: twinAddress, To: to, Work: w, Log: w.log()}
+func (w *world) copier(to object.Store) *copies.Copier {
+	return &copies.Copier{Repo: w.repo, Target: twinAddress, To: to, Work: w, Log: w.log()}
 }
 
 func twinAt(store object.Store) repository.Twin {
@@ -48,9 +49,9 @@ func copyWork(m *vault.Manifest, group int) fanout.Work {
 }
 
 // copyAll copies a backup by the work of all its groups.
-func (w *world) copyAll(m *vault.Manifest, to object.Store) backup.CopyReply {
+func (w *world) copyAll(m *vault.Manifest, to object.Store) copies.Reply {
 	w.t.Helper()
-	var reply backup.CopyReply
+	var reply copies.Reply
 	for g := range m.Groups {
 		var err error
 		if reply, err = w.copier(to).Copy(w.t.Context(), w.run(), copyWork(m, g)); err != nil {
@@ -198,7 +199,7 @@ func TestCopy(t *testing.T) {
 			if again := w.copyAll(m, order); !again.Done || again.Objects+again.Found != 0 || len(order.names) != n {
 				t.Errorf("again: %+v, and %v was created", again, order.names[n:])
 			}
-			all, err := w.copier(order).CopyAll(t.Context(), w.run(), of(m), backup.CopyPoint{}, 0)
+			all, err := w.copier(order).CopyAll(t.Context(), w.run(), of(m), copies.Point{}, 0)
 			if err != nil || !all.Done || all.Objects != 0 || all.Found != m.Totals.Objects || len(order.names) != n {
 				t.Errorf("all again: %+v, %v, and %v was created", all, err, order.names[n:])
 			}
@@ -221,7 +222,7 @@ func TestCopyMakesAnew(t *testing.T) {
 		if err != nil || proof.Verdict != vault.Corrupt || len(proof.Check.Findings) == 0 || proof.Check.Findings[0].Object != o.Name {
 			t.Fatalf("without %s: %+v, %v", o.Name, proof, err)
 		}
-		if _, err := w.copier(twin).CopyAll(t.Context(), w.run(), of(m), backup.CopyPoint{}, 0); err != nil {
+		if _, err := w.copier(twin).CopyAll(t.Context(), w.run(), of(m), copies.Point{}, 0); err != nil {
 			t.Fatal(err)
 		}
 		w.isTwin(m, twin)
@@ -308,14 +309,14 @@ func TestCopyBack(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	back := &backup.Copier{Repo: repo, Target: "oss://first/vault", To: here, Log: w.log(), Back: true}
+	back := &copies.Copier{Repo: repo, Target: "oss://first/vault", To: here, Log: w.log(), Back: true}
 	parts := append(w.parts(m), vault.Object{Name: of(m).Manifest()}, vault.Object{Name: vault.Opened(m.Table, m.Backup)})
 	for _, o := range parts {
 		if err := here.Delete(t.Context(), o.Name); err != nil {
 			t.Fatal(err)
 		}
 	}
-	reply, err := back.CopyAll(t.Context(), w.run(), of(m), backup.CopyPoint{}, 0)
+	reply, err := back.CopyAll(t.Context(), w.run(), of(m), copies.Point{}, 0)
 	if err != nil || !reply.Done || reply.Objects != m.Totals.Objects {
 		t.Fatalf("%+v, %v", reply, err)
 	}
@@ -329,7 +330,7 @@ func TestCopyBack(t *testing.T) {
 	if err := here.Delete(t.Context(), gone.Name); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := back.CopyAll(t.Context(), w.run(), of(m), backup.CopyPoint{}, 0); err == nil || !strings.Contains(err.Error(), flipped.Name) {
+	if _, err := back.CopyAll(t.Context(), w.run(), of(m), copies.Point{}, 0); err == nil || !strings.Contains(err.Error(), flipped.Name) {
 		t.Errorf("%v", err)
 	}
 	if now, err := object.ReadAll(t.Context(), here, gone.Name, 1<<30); err != nil || string(now) != before[gone.Name] {
@@ -391,7 +392,7 @@ func TestCopyGoesOn(t *testing.T) {
 	// By hand, with the point to go on from.
 	other := &mem.Store{}
 	w.hop = 1
-	var point backup.CopyPoint
+	var point copies.Point
 	for hops = 0; ; hops++ {
 		reply, err := w.copier(other).CopyAll(t.Context(), w.run(), of(m), point, 0)
 		if err != nil {
@@ -536,7 +537,7 @@ func TestCopyOfDamaged(t *testing.T) {
 				}
 			}
 			w.repo.Also(twinAt(twin))
-			reply, err := w.copier(target).CopyAll(t.Context(), w.run(), of(m), backup.CopyPoint{}, 0)
+			reply, err := w.copier(target).CopyAll(t.Context(), w.run(), of(m), copies.Point{}, 0)
 			if err != nil || !reply.Done {
 				t.Fatalf("%s %s, with a twin: %+v, %v", how, o.Name, reply, err)
 			}
@@ -594,13 +595,13 @@ func TestCopyOfUnsealed(t *testing.T) {
 	}
 	b := vault.Backup{Table: plan.Table, ID: plan.Backup}
 	twin := &mem.Store{}
-	if _, err := w.copier(twin).CopyAll(t.Context(), w.run(), b, backup.CopyPoint{}, 0); err == nil || !strings.Contains(err.Error(), "not sealed") {
+	if _, err := w.copier(twin).CopyAll(t.Context(), w.run(), b, copies.Point{}, 0); err == nil || !strings.Contains(err.Error(), "not sealed") {
 		t.Errorf("unsealed: %v", err)
 	}
 	if _, err := w.planner().Void(t.Context(), b, "enough"); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := w.copier(twin).CopyAll(t.Context(), w.run(), b, backup.CopyPoint{}, 0); err == nil || !strings.Contains(err.Error(), "enough") {
+	if _, err := w.copier(twin).CopyAll(t.Context(), w.run(), b, copies.Point{}, 0); err == nil || !strings.Contains(err.Error(), "enough") {
 		t.Errorf("void: %v", err)
 	}
 	if left := contentOf(t, twin, ""); len(left) > 0 {
@@ -618,7 +619,7 @@ func TestCopyKeepsToItsBudget(t *testing.T) {
 		for _, cut := range []time.Duration{0, 3 * time.Second} {
 			twin := &mem.Store{}
 			begin := time.Now()
-			point, hops := backup.CopyPoint{}, 0
+			point, hops := copies.Point{}, 0
 			for done := false; !done; hops++ {
 				run := fanout.Run{Request: "r", Now: time.Now}
 				if cut > 0 {
@@ -648,7 +649,7 @@ func TestCopyKeepsToItsBudget(t *testing.T) {
 			w.isTwin(m, twin)
 		}
 		run := fanout.Run{Request: "r", Now: time.Now, Stop: time.Now().Add(time.Second), Until: time.Now().Add(2 * time.Second)}
-		if _, err := w.copier(&mem.Store{}).CopyAll(t.Context(), run, of(m), backup.CopyPoint{}, 1); err == nil || !strings.Contains(err.Error(), "raise the bandwidth") {
+		if _, err := w.copier(&mem.Store{}).CopyAll(t.Context(), run, of(m), copies.Point{}, 1); err == nil || !strings.Contains(err.Error(), "raise the bandwidth") {
 			t.Errorf("with too little: %v", err)
 		}
 	})

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/tablevault/tablevault/shared/backup"
+	"github.com/tablevault/tablevault/shared/copies"
 	"github.com/tablevault/tablevault/shared/fanout"
 	"github.com/tablevault/tablevault/shared/object"
 	"github.com/tablevault/tablevault/shared/object/mem"
@@ -82,7 +83,7 @@ func TestMarkedIsNoRecoveryPoint(t *testing.T) {
 	refused("compare with what is marked there", err)
 	_, err = w.copier(elsewhere).Copy(t.Context(), w.run(), copyWork(m, 0))
 	refused("copy", err)
-	_, err = w.copier(elsewhere).CopyAll(t.Context(), w.run(), of(older), backup.CopyPoint{}, 0)
+	_, err = w.copier(elsewhere).CopyAll(t.Context(), w.run(), of(older), copies.Point{}, 0)
 	refused("copy to where it is marked", err)
 	if _, err := w.store.Create(t.Context(), "requests/a.json", strings.NewReader(`{"backup":"`+string(m.Backup)+`","to":"prod/orders_copy"}`)); err != nil {
 		t.Fatal(err)

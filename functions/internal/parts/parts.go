@@ -14,7 +14,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/tablevault/tablevault/shared/backup"
+	"github.com/tablevault/tablevault/shared/copies"
 	"github.com/tablevault/tablevault/shared/fanout"
 	"github.com/tablevault/tablevault/shared/function"
 	"github.com/tablevault/tablevault/shared/object"
@@ -201,7 +201,7 @@ func (d dispatcher) Submit(ctx context.Context, w fanout.Work) error {
 			Kind: function.KindCopy, Backup: string(w.Backup), Segment: string(w.Segment), Start: w.Start, Target: w.Target,
 		}
 		if w.Rate > 0 {
-			settings = backup.CopySettings{BytesPerSecond: w.Rate}
+			settings = copies.Settings{BytesPerSecond: w.Rate}
 		}
 	case fanout.VerbRestore:
 		// Its number only tells one tick's task from another's.

@@ -1,4 +1,6 @@
-package backup
+// Package copies brings sealed backups into further vaults, and tells how far they
+// have come there.
+package copies
 
 import (
 	"bytes"
@@ -50,8 +52,8 @@ type Copier struct {
 	Back bool
 }
 
-// CopyReply is what one invocation came to.
-type CopyReply struct {
+// Reply is what one invocation came to.
+type Reply struct {
 	Backup vault.BackupID `json:"backup"`
 	Target string         `json:"target"`
 	Start  int            `json:"start"`
@@ -65,27 +67,27 @@ type CopyReply struct {
 	Copied int `json:"copied"`
 	// Done says that the whole backup is in the target, Continued that another
 	// invocation goes on. Next is where CopyAll is to go on if it is not done.
-	Done      bool      `json:"done"`
-	Continued bool      `json:"continued,omitempty"`
-	Next      CopyPoint `json:"next,omitzero"`
+	Done      bool  `json:"done"`
+	Continued bool  `json:"continued,omitempty"`
+	Next      Point `json:"next,omitzero"`
 	// Replaced are the objects that were damaged or gone here, and were copied
 	// from another twin.
 	Replaced []vault.Finding `json:"replaced,omitempty"`
 }
 
-// CopyPoint is a place in a backup: one of the objects of a group, in the order
+// Point is a place in a backup: one of the objects of a group, in the order
 // of their names.
-type CopyPoint struct {
+type Point struct {
 	Group  int `json:"group"`
 	Object int `json:"object"`
 }
 
-// CopySettings are the settings of a command to copy.
-type CopySettings struct {
+// Settings are the settings of a command to copy.
+type Settings struct {
 	// BytesPerSecond bounds what is sent, 0 for any number.
 	BytesPerSecond int64 `json:"bytes_per_second,omitempty"`
 	// Next is where a copy of a whole backup goes on.
-	Next CopyPoint `json:"next,omitzero"`
+	Next Point `json:"next,omitzero"`
 	// Back copies from the target to the vault, what is gone there.
 	Back bool `json:"back,omitempty"`
 }
@@ -109,9 +111,9 @@ const (
 // group is missing. Then, without a budget, it hands over to the next start; with
 // one, the planner does, which divides the budget anew. What was copied before
 // an error stays.
-func (c *Copier) Copy(ctx context.Context, run fanout.Run, w fanout.Work) (CopyReply, error) {
+func (c *Copier) Copy(ctx context.Context, run fanout.Run, w fanout.Work) (Reply, error) {
 	b := vault.Backup{Table: w.Table, ID: w.Backup}
-	reply := CopyReply{Backup: b.ID, Target: c.Target, Start: w.Start}
+	reply := Reply{Backup: b.ID, Target: c.Target, Start: w.Start}
 	what := fmt.Sprintf("copy group %d of backup %s of %s to %s", w.Segment.Group(), b.ID, b.Table, c.Target)
 	log := b.Copying(policy.TargetKey(c.Target))
 	var err error
@@ -125,7 +127,7 @@ func (c *Copier) Copy(ctx context.Context, run fanout.Run, w fanout.Work) (CopyR
 	return reply, err
 }
 
-func (c *Copier) part(ctx context.Context, run fanout.Run, w fanout.Work, log vault.Log, reply *CopyReply) error {
+func (c *Copier) part(ctx context.Context, run fanout.Run, w fanout.Work, log vault.Log, reply *Reply) error {
 	b := vault.Backup{Table: w.Table, ID: w.Backup}
 	s, err := c.begin(ctx, run, b, w.Rate, reply)
 	if err != nil {
@@ -182,15 +184,15 @@ func (c *Copier) part(ctx context.Context, run fanout.Run, w fanout.Work, log va
 // can be copied before run says stop. It asks the target's store for each object,
 // whatever the records say, so that what is gone from a complete copy is made
 // anew. An interrupted call is gone on with from the reply's Next.
-func (c *Copier) CopyAll(ctx context.Context, run fanout.Run, b vault.Backup, from CopyPoint, bytesPerSecond int64) (CopyReply, error) {
-	reply := CopyReply{Backup: b.ID, Target: c.Target}
+func (c *Copier) CopyAll(ctx context.Context, run fanout.Run, b vault.Backup, from Point, bytesPerSecond int64) (Reply, error) {
+	reply := Reply{Backup: b.ID, Target: c.Target}
 	if err := c.all(ctx, run, b, from, bytesPerSecond, &reply); err != nil {
 		return reply, fmt.Errorf("copy backup %s of %s to %s: %w", b.ID, b.Table, c.Target, err)
 	}
 	return reply, nil
 }
 
-func (c *Copier) all(ctx context.Context, run fanout.Run, b vault.Backup, from CopyPoint, bytesPerSecond int64, reply *CopyReply) error {
+func (c *Copier) all(ctx context.Context, run fanout.Run, b vault.Backup, from Point, bytesPerSecond int64, reply *Reply) error {
 	s, err := c.begin(ctx, run, b, bytesPerSecond, reply)
 	if err != nil {
 		return err
@@ -250,7 +252,7 @@ type copying struct {
 	target   *repository.Repository
 	rate     int64
 	limit    *rate.Limiter // nil without a budget
-	reply    *CopyReply
+	reply    *Reply
 	// check says that objects are asked for even if records tell of them.
 	check   bool
 	begun   int // objects, in this invocation
@@ -274,7 +276,7 @@ func (s *copying) damage() error {
 }
 
 // begin reads what is to be copied and makes the target a twin of this vault.
-func (c *Copier) begin(ctx context.Context, run fanout.Run, b vault.Backup, bytesPerSecond int64, reply *CopyReply) (*copying, error) {
+func (c *Copier) begin(ctx context.Context, run fanout.Run, b vault.Backup, bytesPerSecond int64, reply *Reply) (*copying, error) {
 	m, named, err := c.Repo.Manifest(ctx, b)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("%w: it is not sealed, or not in this vault: `tablevault list` shows those that are", err)
@@ -397,7 +399,7 @@ func (s *copying) group(ctx context.Context, g, from int) (through bool, err err
 	if !through {
 		for next = min(from, len(objects)); next < len(objects) && w.brought[next]; next++ {
 		}
-		s.reply.Next = CopyPoint{Group: g, Object: next}
+		s.reply.Next = Point{Group: g, Object: next}
 	}
 	s.reply.Replaced = s.Repo.Replaced()
 	return through, err

@@ -1,4 +1,4 @@
-package backup
+package copies
 
 import (
 	"context"
@@ -15,16 +15,16 @@ import (
 	"github.com/tablevault/tablevault/shared/vault"
 )
 
-// copyLog is what a list tells of the copying to one target, by group.
-type copyLog struct {
-	done             map[int]bool
-	starts, failures map[int]fanout.Notes
+// Log is what a list tells of the copying to one target, by group.
+type Log struct {
+	Done             map[int]bool
+	Starts, Failures map[int]fanout.Notes
 }
 
-// copyLogs lists the logs of copies under a prefix, by what stands between it and
+// Logs lists the logs of copies under a prefix, by what stands between it and
 // their own names: nothing, or a target's key and a slash.
-func copyLogs(ctx context.Context, r *repository.Repository, prefix string) (map[string]*copyLog, error) {
-	logs := map[string]*copyLog{}
+func Logs(ctx context.Context, r *repository.Repository, prefix string) (map[string]*Log, error) {
+	logs := map[string]*Log{}
 	for info, err := range r.Store().List(ctx, prefix, "") {
 		if err != nil {
 			return nil, fmt.Errorf("list %s: %w", prefix, err)
@@ -35,7 +35,7 @@ func copyLogs(ctx context.Context, r *repository.Repository, prefix string) (map
 		target, what := path.Split(strings.TrimSuffix(above, "/"))
 		l := logs[target]
 		if l == nil {
-			l = &copyLog{done: map[int]bool{}, starts: map[int]fanout.Notes{}, failures: map[int]fanout.Notes{}}
+			l = &Log{Done: map[int]bool{}, Starts: map[int]fanout.Notes{}, Failures: map[int]fanout.Notes{}}
 			logs[target] = l
 		}
 		if what == "done" {
@@ -49,12 +49,12 @@ func copyLogs(ctx context.Context, r *repository.Repository, prefix string) (map
 		n, err := strconv.Atoi(strings.TrimSuffix(file, ".json"))
 		switch {
 		case what == "done":
-			l.done[g] = true
+			l.Done[g] = true
 		case err != nil:
 		case what == "starts":
-			l.starts[g] = l.starts[g].With(n, info.Modified)
+			l.Starts[g] = l.Starts[g].With(n, info.Modified)
 		case what == "failures":
-			l.failures[g] = l.failures[g].With(n, info.Modified)
+			l.Failures[g] = l.Failures[g].With(n, info.Modified)
 		}
 	}
 	return logs, nil
@@ -64,11 +64,11 @@ func copyLogs(ctx context.Context, r *repository.Repository, prefix string) (map
 const (
 	StateCopied  = "copied"
 	StateCopying = "copying"
-	copyFailed   = "failed"
+	StateFailed  = "failed"
 )
 
-// CopyState is how far a backup has come in one target.
-type CopyState struct {
+// State is how far a backup has come in one target.
+type State struct {
 	// Target is the vault's address; its key where no start has noted that.
 	Target string `json:"target"`
 	// State is "copied", "copying", or "failed".
@@ -82,21 +82,21 @@ type CopyState struct {
 	Error string    `json:"error,omitempty"`
 }
 
-// CopyStates tells how far a sealed backup has come in each vault that it was
+// States tells how far a sealed backup has come in each vault that it was
 // ever copied to, from what is noted in this one.
-func CopyStates(ctx context.Context, r *repository.Repository, m *vault.Manifest) ([]CopyState, error) {
+func States(ctx context.Context, r *repository.Repository, m *vault.Manifest) ([]State, error) {
 	b := vault.Backup{Table: m.Table, ID: m.Backup}
 	notes, err := r.Copies(ctx, b)
 	if err != nil {
 		return nil, err
 	}
-	var states []CopyState
+	var states []State
 	complete := map[string]bool{}
 	for _, n := range notes {
 		complete[policy.TargetKey(n.Target)] = true
-		states = append(states, CopyState{Target: n.Target, State: StateCopied, Groups: len(m.Groups), Copied: len(m.Groups), At: n.At, Bytes: n.Bytes})
+		states = append(states, State{Target: n.Target, State: StateCopied, Groups: len(m.Groups), Copied: len(m.Groups), At: n.At, Bytes: n.Bytes})
 	}
-	logs, err := copyLogs(ctx, r, strings.TrimSuffix(string(b.Copying("")), "/"))
+	logs, err := Logs(ctx, r, strings.TrimSuffix(string(b.Copying("")), "/"))
 	if err != nil {
 		return nil, err
 	}
@@ -105,9 +105,9 @@ func CopyStates(ctx context.Context, r *repository.Repository, m *vault.Manifest
 		if complete[key] {
 			continue
 		}
-		s := CopyState{Target: key, State: StateCopying, Groups: len(m.Groups), Copied: len(l.done)}
+		s := State{Target: key, State: StateCopying, Groups: len(m.Groups), Copied: len(l.Done)}
 		log := b.Copying(key)
-		for g, starts := range l.starts {
+		for g, starts := range l.Starts {
 			var note vault.Note
 			if _, err := r.Read(ctx, log.Start(vault.GroupID(g), starts.Last), &note); err != nil {
 				return nil, err
@@ -115,15 +115,15 @@ func CopyStates(ctx context.Context, r *repository.Repository, m *vault.Manifest
 			if note.Target != "" {
 				s.Target = note.Target
 			}
-			if f := l.failures[g]; f.Count > 0 && f.Last >= starts.Last && !l.done[g] {
+			if f := l.Failures[g]; f.Count > 0 && f.Last >= starts.Last && !l.Done[g] {
 				if _, err := r.Read(ctx, log.Failure(vault.GroupID(g), f.Last), &note); err != nil {
 					return nil, err
 				}
-				s.State, s.Error = copyFailed, note.Error
+				s.State, s.Error = StateFailed, note.Error
 			}
 		}
 		states = append(states, s)
 	}
-	slices.SortFunc(states, func(a, b CopyState) int { return strings.Compare(a.Target, b.Target) })
+	slices.SortFunc(states, func(a, b State) int { return strings.Compare(a.Target, b.Target) })
 	return states, nil
 }
