@@ -5,12 +5,15 @@ package main
 import (
 	"context"
 	"errors"
+	"strings"
 	"time"
 
 	"github.com/tablevault/tablevault/functions/internal/parts"
 	"github.com/tablevault/tablevault/shared/backup"
+	"github.com/tablevault/tablevault/shared/drill"
 	"github.com/tablevault/tablevault/shared/fanout"
 	"github.com/tablevault/tablevault/shared/function"
+	"github.com/tablevault/tablevault/shared/policy"
 	"github.com/tablevault/tablevault/shared/repository"
 	"github.com/tablevault/tablevault/shared/vault"
 )
@@ -32,10 +35,7 @@ func importer(inv *function.Invocation, repo *repository.Repository, instance st
 	if err != nil {
 		return nil, err
 	}
-	wanted, err := parts.Policy(inv)
-	if err != nil {
-		inv.Log.Warn("without the policy", function.KeyError, err)
-	}
+	wanted := wantedBy(inv)
 	var further []string
 	for _, d := range wanted.Destinations() {
 		further = append(further, d.To)
@@ -44,6 +44,15 @@ func importer(inv *function.Invocation, repo *repository.Repository, instance st
 		Repo: repo, Tables: tables, Endpoint: parts.Endpoint(inv, instance), Work: work, Log: inv.Log, Workers: wanted.Workers.Most,
 		Known: parts.Twins(inv, further),
 	}, nil
+}
+
+// wantedBy is the policy, or the default where it can't be read.
+func wantedBy(inv *function.Invocation) *policy.Policy {
+	wanted, err := parts.Policy(inv)
+	if err != nil {
+		inv.Log.Warn("without the policy", function.KeyError, err)
+	}
+	return wanted
 }
 
 // restore begins a restore, or goes on with one, and does what is due.
@@ -111,8 +120,14 @@ func request(ctx context.Context, inv *function.Invocation, repo *repository.Rep
 	}
 	q := &backup.Requests{
 		Repo: repo, Log: inv.Log,
-		Parse:    func(content []byte) (backup.Ask, error) { return ask(inv, content) },
-		Importer: func(instance string) (*backup.Importer, error) { return importer(inv, repo, instance) },
+		Parse: func(content []byte) (backup.Ask, error) { return ask(inv, content) },
+		Importer: func(instance string) (*backup.Importer, error) {
+			i, err := importer(inv, repo, instance)
+			if err == nil && strings.HasPrefix(name, vault.DrillRequests) {
+				i.Workers = drill.Workers(wantedBy(inv))
+			}
+			return i, err
+		},
 	}
 	progress, err := q.Serve(ctx, run, name)
 	return parts.Fail(progress, err)

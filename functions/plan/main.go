@@ -1,5 +1,5 @@
 // Command plan is the function that plans backups, starts their workers and
-// seals them.
+// seals them, and that has restores rehearsed.
 package main
 
 import (
@@ -10,8 +10,10 @@ import (
 
 	"github.com/tablevault/tablevault/functions/internal/parts"
 	"github.com/tablevault/tablevault/shared/backup"
+	"github.com/tablevault/tablevault/shared/drill"
 	"github.com/tablevault/tablevault/shared/function"
 	"github.com/tablevault/tablevault/shared/repository"
+	"github.com/tablevault/tablevault/shared/tablestore"
 	"github.com/tablevault/tablevault/shared/vault"
 )
 
@@ -92,7 +94,7 @@ func begin(ctx context.Context, inv *function.Invocation, cmd function.Command) 
 }
 
 // tick looks at one backup, or at everything: what is open goes on, what is due
-// by the policy begins.
+// by the policy begins, backups and drills.
 func tick(ctx context.Context, inv *function.Invocation, cmd function.Command) (any, error) {
 	if cmd.Backup != "" {
 		p, b, err := plannerOf(ctx, inv, cmd)
@@ -116,10 +118,21 @@ func tick(ctx context.Context, inv *function.Invocation, cmd function.Command) (
 	// A policy that can't be read keeps nothing from going on that has begun;
 	// then the tick fails, so that someone hears of it.
 	wanted, policyErr := parts.Policy(inv)
+	clients := map[string]*tablestore.Client{}
+	open := func(instance string) (*tablestore.Client, error) {
+		if c := clients[instance]; c != nil {
+			return c, nil
+		}
+		c, err := parts.Tables(inv, instance)
+		if err == nil {
+			clients[instance] = c
+		}
+		return c, err
+	}
 	r := &backup.Reconciler{
 		Repo: repo, Policy: wanted, Region: parts.Region(inv), Work: work, Log: inv.Log, Slow: inv.Env.SplitAfter,
 		Open: func(instance string) (backup.Instance, string, error) {
-			tables, err := parts.Tables(inv, instance)
+			tables, err := open(instance)
 			return tables, parts.Endpoint(inv, instance), err
 		},
 	}
@@ -128,7 +141,20 @@ func tick(ctx context.Context, inv *function.Invocation, cmd function.Command) (
 		at = inv.Origin.Time
 	}
 	sweep, err := r.Tick(ctx, parts.Run(inv), at)
-	return parts.Fail(sweep, errors.Join(err, policyErr))
+	// Backups come first: drills have what time and room is left.
+	d := &drill.Rehearser{
+		Repo: repo, Policy: wanted, Region: parts.Region(inv), Restores: restores{inv, repo, work}, Log: inv.Log,
+		Now: time.Now, Stop: parts.Run(inv).Stop,
+		Open: func(instance string) (drill.Instance, error) { return open(instance) },
+	}
+	drills, drillErr := d.Tick(ctx, at)
+	return parts.Fail(swept{sweep, drills}, errors.Join(err, drillErr, policyErr))
+}
+
+// swept is what a tick over everything came to.
+type swept struct {
+	*backup.Sweep
+	Drills *drill.Sweep `json:"drills"`
 }
 
 // plannerOf finds the backup that a command names, and makes its planner.
