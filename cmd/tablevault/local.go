@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -58,8 +59,17 @@ func runLocal(ctx context.Context, s *streams, c stack.Config, policyFile string
 		if err != nil {
 			return err
 		}
-		if _, err := readPolicy(file); err != nil {
+		p, err := readPolicy(file)
+		if err != nil {
 			return err
+		}
+		for _, r := range p.Rules {
+			if r.Drill == nil {
+				continue
+			}
+			if instance, name := r.Drill.Place(); instance == stack.Instance && !slices.Contains(c.Drills, name) {
+				c.Drills = append(c.Drills, name)
+			}
 		}
 		c.Timers, c.Host = true, func(c *fc.Config) { setPolicy(c, file) }
 	}

@@ -79,7 +79,11 @@ var steps = []step{
 	{"a request that a tick finds", func(j *job, ctx context.Context) error { return j.request(ctx, ".json", true) }},
 	{"a backup that the policy wants", (*job).policyStep},
 	{"a backup is copied to a further vault, and compared", (*job).copyStep},
+	{"a restore is rehearsed", (*job).drillStep},
 }
+
+// staging is the instance that drills restore into.
+const staging = "staging"
 
 func beginJob(t *testing.T) *job {
 	t.Helper()
@@ -89,8 +93,8 @@ func beginJob(t *testing.T) *job {
 	}
 	dir := t.TempDir()
 	file := filepath.Join(dir, "tablevault.yaml")
-	const policy = "tables: local/due*\nevery: hourly\nkeep: 72 hours\n"
-	if err := os.WriteFile(file, []byte(policy), 0o600); err != nil {
+	const policy = "every: hourly\nkeep: 72 hours\nrules:\n- {name: drilled, tables: local/drilled*, drill: {every: daily, to: staging/drill}}\n- {name: due, tables: local/due*"
+	if err := os.WriteFile(file, []byte(policy+"}\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	log, err := os.Create(filepath.Join(dir, "functions.log"))
@@ -117,6 +121,7 @@ func beginJob(t *testing.T) *job {
 		},
 		Tablestore: func(c *ots.Config) {
 			// As on the service, a new table is there before it can be used.
+			c.Instances = append(c.Instances, staging)
 			c.Behavior.ReadyDelay, c.Behavior.ReadyCode = 300*time.Millisecond, engine.CodeObjectNotExist
 		},
 		OSS: func(o *stack.OSS) {
@@ -141,7 +146,7 @@ func beginJob(t *testing.T) *job {
 		t.Fatal(err)
 	}
 	j.further = s.OSS.Address("copies", "vault") + "&retention=1d&part_size=1"
-	if err := os.WriteFile(file, []byte(policy+"destinations: "+j.further+"\n"), 0o600); err != nil {
+	if err := os.WriteFile(file, []byte(policy+", destinations: '"+j.further+"'}\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	for role, p := range roles(t) {
@@ -608,6 +613,56 @@ func (j *job) copyStep(ctx context.Context) (err error) {
 	return err
 }
 
+// drillStep has two drills by the timer alone: one is proved and leaves no table
+// behind, and one finds a table in its way, fails, and leaves that where it is.
+func (j *job) drillStep(ctx context.Context) error {
+	j.hour = j.hour.Add(24 * time.Hour)
+	due := j.hour.UTC().Truncate(24 * time.Hour)
+	var ids []vault.DrillID
+	for range 2 {
+		name := j.name("drilled")
+		if err := j.make(name, 2, 10); err != nil {
+			return err
+		}
+		ids = append(ids, vault.NewDrillID(vault.TableID{Region: "local", Instance: "local", Table: name}, due))
+	}
+	there := tablestore.NewClient(j.Info.Tablestore, staging, j.AccessKeyID, j.AccessKeySecret)
+	meta := &tablestore.TableMeta{TableName: ids[1].Target("drill")}
+	meta.AddPrimaryKeyColumn("id", tablestore.PrimaryKeyType_INTEGER)
+	if _, err := there.CreateTable(&tablestore.CreateTableRequest{TableMeta: meta, ReservedThroughput: &tablestore.ReservedThroughput{},
+		TableOption: &tablestore.TableOption{TimeToAlive: -1, MaxVersion: 1}}); err != nil {
+		return err
+	}
+	err := j.ticking(ctx, "the end of the drills", func() (bool, error) {
+		dropped, err := j.exists(ctx, ids[0].Dropped())
+		if err != nil || !dropped {
+			return false, err
+		}
+		return j.exists(ctx, ids[1].Ended())
+	})
+	if err != nil {
+		return err
+	}
+	for i, want := range []string{"", "the table exists"} {
+		var end vault.DrillEnd
+		data, err := object.ReadAll(ctx, j.store, ids[i].Ended(), 1<<20)
+		if err == nil {
+			err = vault.Decode(data, &end)
+		}
+		if err != nil {
+			return err
+		}
+		if end.OK != (want == "") || !strings.Contains(end.Error, want) || end.OK && (end.Rows != 2 || end.Verdict != vault.OK) {
+			return fmt.Errorf("the drill has come to %+v", end)
+		}
+	}
+	tables, err := there.ListTable()
+	if err == nil && (slices.Contains(tables.TableNames, ids[0].Target("drill")) || !slices.Contains(tables.TableNames, ids[1].Target("drill"))) {
+		err = fmt.Errorf("staging has the tables %v", tables.TableNames)
+	}
+	return err
+}
+
 // do does a step.
 func (j *job) do(s step) error {
 	ctx, cancel := context.WithTimeout(j.t.Context(), j.limit)
@@ -623,9 +678,14 @@ func roles(t *testing.T) map[string]*ram.Policy {
 	t.Helper()
 	out := map[string]*ram.Policy{}
 	for _, name := range []string{"plan", "export", "import", "verify", "trigger"} {
-		names := []string{name}
-		if name == "verify" {
-			names = append(names, "further-verify")
+		names, instances := []string{name}, []string{"local"}
+		switch name {
+		case "plan":
+			names = append(names, "drill-plan")
+		case "import":
+			instances = append(instances, staging)
+		case "verify":
+			names, instances = append(names, "further-verify"), append(instances, staging)
 		}
 		var all struct {
 			Version   string
@@ -636,8 +696,8 @@ func roles(t *testing.T) map[string]*ram.Policy {
 			if err != nil {
 				t.Fatal(err)
 			}
-			text, err = ram.Fill(text, map[string][]string{"bucket": {"tablevault"}, "prefix": {"vault"}, "instance": {"local"}, "functions": {"tablevault-"},
-				"further-bucket": {"copies"}, "further-prefix": {"vault"}})
+			text, err = ram.Fill(text, map[string][]string{"bucket": {"tablevault"}, "prefix": {"vault"}, "instance": instances, "functions": {"tablevault-"},
+				"drill-instance": {staging}, "drill-name": {"drill"}, "further-bucket": {"copies"}, "further-prefix": {"vault"}})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -770,12 +830,14 @@ func spare(role string, g ram.Grant) string {
 // deliveries die or come twice would not end well. Not every run asks for each of
 // them.
 var spared = map[string]string{
-	"export oss:ListObjects acs:oss:*:*:tablevault":                   "a worker that can't see what nobody has begun fails when its own segment is done; ticks have the rest begun",
-	"plan oss:GetObject acs:oss:*:*:tablevault/vault/copying/*":       "a copy whose worker died is begun anew by who reads its notes",
-	"import oss:GetObject acs:oss:*:*:tablevault/vault/copied/*":      "where an object is damaged, the notes tell which vault has another",
-	"verify fc:InvokeFunction acs:fc:*:*:functions/tablevault-verify": "a copy that its time limit ends is gone on with by ticks",
-	"verify oss:GetObject acs:oss:*:*:tablevault/vault/copies/*":      "a vault that was a copy, from a store with other checksums, knows there how its objects came",
-	"verify oss:GetObject acs:oss:*:*:tablevault/vault/copied/*":      "the note of another delivery is read back and obeyed",
+	"export oss:ListObjects acs:oss:*:*:tablevault":                          "a worker that can't see what nobody has begun fails when its own segment is done; ticks have the rest begun",
+	"plan oss:GetObject acs:oss:*:*:tablevault/vault/copying/*":              "a copy whose worker died is begun anew by who reads its notes",
+	"import oss:GetObject acs:oss:*:*:tablevault/vault/copied/*":             "where an object is damaged, the notes tell which vault has another",
+	"plan oss:GetObject acs:oss:*:*:tablevault/vault/restores/*/closed.json": "where a restore was closed before its drill has failed, what it was closed with is read back",
+	"verify ots:DescribeSearchIndex acs:ots:*:*:instance/staging/table/*":    "a drill's table is compared before it has search indexes; by a person's command, after",
+	"verify fc:InvokeFunction acs:fc:*:*:functions/tablevault-verify":        "a copy that its time limit ends is gone on with by ticks",
+	"verify oss:GetObject acs:oss:*:*:tablevault/vault/copies/*":             "a vault that was a copy, from a store with other checksums, knows there how its objects came",
+	"verify oss:GetObject acs:oss:*:*:tablevault/vault/copied/*":             "the note of another delivery is read back and obeyed",
 }
 
 // TestNobodyHarms holds keys of the functions' roles in a thief's hand: together

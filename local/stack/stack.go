@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"net/url"
 	"os"
 	"path"
@@ -70,6 +71,10 @@ type Config struct {
 	// roles may do: plan.json and so on, with places to be filled in. Nil lets them
 	// do everything.
 	Policies fs.FS
+	// Drills is what the names of tables begin with that drills make in the
+	// instance. Where it is given, the planner may do there what drill-plan.json
+	// says.
+	Drills []string
 	// Memory keeps the tables and the queues in memory: faster, and gone
 	// afterwards.
 	Memory bool
@@ -151,7 +156,7 @@ func Start(ctx context.Context, c Config) (s *Stack, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("start the function host: %w", err)
 	}
-	if err := s.permit(c.Policies, d); err != nil {
+	if err := s.permit(c, d); err != nil {
 		return nil, fmt.Errorf("start the function host: %w", err)
 	}
 	host := fc.Config{
@@ -184,8 +189,8 @@ func Start(ctx context.Context, c Config) (s *Stack, err error) {
 }
 
 // permit says what the functions' roles may do, and those of their triggers.
-func (s *Stack) permit(policies fs.FS, d *deployment.Deployment) error {
-	if policies == nil {
+func (s *Stack) permit(c Config, d *deployment.Deployment) error {
+	if c.Policies == nil {
 		return nil
 	}
 	for _, f := range d.Functions {
@@ -196,11 +201,18 @@ func (s *Stack) permit(policies fs.FS, d *deployment.Deployment) error {
 			}
 		}
 		for role, name := range roles {
-			p, err := Policy(policies, name)
+			p, err := Policy(c.Policies, name)
 			if err != nil {
 				return err
 			}
-			s.Authority.SetPolicies(role, p)
+			all := []*ram.Policy{p}
+			if name == "plan" && len(c.Drills) > 0 {
+				if p, err = filled(c.Policies, "drill-plan", map[string][]string{"drill-instance": {Instance}, "drill-name": c.Drills}); err != nil {
+					return err
+				}
+				all = append(all, p)
+			}
+			s.Authority.SetPolicies(role, all...)
 		}
 	}
 	return nil
@@ -208,11 +220,18 @@ func (s *Stack) permit(policies fs.FS, d *deployment.Deployment) error {
 
 // Policy is the policy of a name, filled in for a stack.
 func Policy(policies fs.FS, name string) (*ram.Policy, error) {
+	return filled(policies, name, nil)
+}
+
+// filled is the policy of a name, with more places than those of every stack.
+func filled(policies fs.FS, name string, more map[string][]string) (*ram.Policy, error) {
+	places := map[string][]string{"bucket": {bucket}, "prefix": {prefix}, "instance": {Instance}, "functions": {"tablevault-"}}
+	maps.Copy(places, more)
 	open, err := fs.ReadFile(policies, name+".json")
 	if err != nil {
 		return nil, fmt.Errorf("policy of %s: %w", name, err)
 	}
-	text, err := ram.Fill(open, map[string][]string{"bucket": {bucket}, "prefix": {prefix}, "instance": {Instance}, "functions": {"tablevault-"}})
+	text, err := ram.Fill(open, places)
 	if err != nil {
 		return nil, fmt.Errorf("policy of %s: %w", name, err)
 	}
