@@ -191,7 +191,7 @@ func content(t *testing.T, c *tablestore.TableStoreClient, name string) map[stri
 
 // cut is an instance that proposes the given split points.
 type cut struct {
-	backup.Tables
+	table.Instance
 	points []table.Key
 }
 

@@ -396,7 +396,7 @@ func (i *Importer) adopt(ctx context.Context, t vault.TableID, want table.Defini
 		return refuse
 	}
 	scan := i.Tables.Scan(t.Table, want.Schema, want.Schema.Whole())
-	buf := make([]byte, minPage)
+	buf := make([]byte, table.MinPage)
 	for {
 		page, err := scan.Next(ctx, buf)
 		if err == io.EOF {

@@ -10,16 +10,16 @@ import (
 	"time"
 
 	"github.com/tablevault/tablevault/shared/backup"
-	"github.com/tablevault/tablevault/shared/backup/backuptest"
 	"github.com/tablevault/tablevault/shared/fanout"
 	"github.com/tablevault/tablevault/shared/table"
+	"github.com/tablevault/tablevault/shared/table/tabletest"
 	"github.com/tablevault/tablevault/shared/vault"
 )
 
 // sink takes batches and keeps nothing, so that what is measured is the
 // import.
 type sink struct {
-	backup.Tables
+	table.Instance
 }
 
 type sinkBatch struct {
@@ -50,13 +50,13 @@ func medium(w *world, rows int) {
 	w.tables.Make(def)
 	random := rand.New(rand.NewPCG(1, 2))
 	for i := range rows {
-		r := backuptest.Row{Key: table.Key{table.String(fmt.Sprintf("user%06d", i/10)), table.Integer(int64(i))}}
+		r := tabletest.Row{Key: table.Key{table.String(fmt.Sprintf("user%06d", i/10)), table.Integer(int64(i))}}
 		for c := range 10 {
 			at := day.UnixMilli() - random.Int64N(1<<30)
 			if c%2 == 0 {
-				r.Cells = append(r.Cells, backuptest.Cell(fmt.Sprintf("column%d", c), at, random.Int64N(1<<40)))
+				r.Cells = append(r.Cells, tabletest.Cell(fmt.Sprintf("column%d", c), at, random.Int64N(1<<40)))
 			} else {
-				r.Cells = append(r.Cells, backuptest.Cell(fmt.Sprintf("column%d", c), at, strings.Repeat(fmt.Sprint(random.Int64N(1e9)), 6)))
+				r.Cells = append(r.Cells, tabletest.Cell(fmt.Sprintf("column%d", c), at, strings.Repeat(fmt.Sprint(random.Int64N(1e9)), 6)))
 			}
 		}
 		w.tables.Put(def.Name, r)
@@ -74,7 +74,7 @@ func BenchmarkImport(b *testing.B) {
 	plan := w.begin(m)
 	for n := 0; b.Loop(); n++ {
 		i := w.importer()
-		i.Tables = &sink{Tables: w.tables}
+		i.Tables = &sink{Instance: w.tables}
 		// Each run is of a restore of its own.
 		b.StopTimer()
 		if n > 0 {
@@ -142,7 +142,7 @@ func TestImportMemory(t *testing.T) {
 			}
 		}()
 		i := w.importer()
-		i.Tables = &sink{Tables: w.tables}
+		i.Tables = &sink{Instance: w.tables}
 		for _, s := range plan.Segments {
 			if _, err := i.Import(t.Context(), w.run(), fanout.Work{Restore: plan.Restore, Segment: s.ID}); err != nil {
 				t.Fatal(err)

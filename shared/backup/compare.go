@@ -24,11 +24,11 @@ import (
 type comparer struct {
 	repo   *repository.Repository
 	source *restoreSource
-	tables Tables
+	tables table.Instance
 	// def is the table compared with, as it is now.
 	def    table.Definition
 	memory int64
-	pages  pool
+	pages  table.Pages
 	pace   *pacer // of the reads of the table
 }
 
@@ -47,7 +47,7 @@ const (
 
 // newComparer describes the table that a backup is compared with, which is read at
 // a pace. It must have the backup's key columns.
-func newComparer(ctx context.Context, r *repository.Repository, source *restoreSource, tables Tables, name string, memory int64, pace *pacer) (*comparer, error) {
+func newComparer(ctx context.Context, r *repository.Repository, source *restoreSource, tables table.Instance, name string, memory int64, pace *pacer) (*comparer, error) {
 	def, err := tables.Describe(ctx, name)
 	if err != nil {
 		return nil, fmt.Errorf("compare with %s: %w", name, err)
@@ -138,8 +138,8 @@ func (c *comparer) cutoff(ctx context.Context, log *fanout.SegmentLog) (int64, e
 	if c.def.Options.TTL <= 0 {
 		return 0, nil
 	}
-	buf := c.pages.get(maxPage)
-	defer c.pages.put(buf)
+	buf := c.pages.Get(table.MaxPage)
+	defer c.pages.Put(buf)
 	page, err := c.next(ctx, c.tables.Scan(c.def.Name, c.def.Schema, log.Segment.Range()), buf)
 	if err != nil {
 		return 0, err
@@ -150,7 +150,7 @@ func (c *comparer) cutoff(ctx context.Context, log *fanout.SegmentLog) (int64, e
 // scan sums up a range of the table.
 func (c *comparer) scan(ctx context.Context, r table.Range, lanes int, sum *tally) error {
 	buf := c.page(lanes)
-	defer c.pages.put(buf)
+	defer c.pages.Put(buf)
 	rows := c.live(r, buf)
 	var row plainbuffer.Row
 	scanner := plainbuffer.NewScanner(nil)
@@ -178,12 +178,12 @@ func (c *comparer) scan(ctx context.Context, r table.Range, lanes int, sum *tall
 // pagesInFlight is how many of a segment's lanes are scanned at a time: with
 // little memory not all, since a page must hold the largest cell.
 func (c *comparer) pagesInFlight(lanes int) int {
-	return max(1, min(lanes, int(c.memory/minPage)))
+	return max(1, min(lanes, int(c.memory/table.MinPage)))
 }
 
 // page is a buffer for the pages of one of a segment's lanes.
 func (c *comparer) page(lanes int) []byte {
-	return c.pages.get(int(min(max(c.memory/int64(c.pagesInFlight(lanes)), minPage), maxPage)))
+	return c.pages.Get(int(min(max(c.memory/int64(c.pagesInFlight(lanes)), table.MinPage), table.MaxPage)))
 }
 
 // live reads a range of the table into buf, page by page.
@@ -210,7 +210,7 @@ func (c *comparer) next(ctx context.Context, scan table.Scan, buf []byte) (table
 	if err != nil {
 		return table.Page{}, fmt.Errorf("wait to read %s: %w", c.def.Name, err)
 	}
-	scan.Aim(c.pace.aim() * unitBytes)
+	scan.Aim(c.pace.aim() * table.UnitBytes)
 	asked := time.Now()
 	page, err := scan.Next(ctx, buf)
 	if err != nil {
@@ -342,7 +342,7 @@ func (t *tally) equals(live *tally, cutoff int64) bool {
 func (c *comparer) lane(ctx context.Context, log *fanout.SegmentLog, lane int, r table.Range, quarantined map[string]bool, check *vault.Check) error {
 	ours := newCursor(laneBlocks(c.repo, c.source, log, lane))
 	buf := c.page(1)
-	defer c.pages.put(buf)
+	defer c.pages.Put(buf)
 	theirs := newCursor(c.live(r, buf))
 	if err := ours.next(ctx); err != nil {
 		return err

@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/tablevault/tablevault/shared/backup"
-	"github.com/tablevault/tablevault/shared/backup/backuptest"
 	"github.com/tablevault/tablevault/shared/copies"
 	"github.com/tablevault/tablevault/shared/fanout"
 	"github.com/tablevault/tablevault/shared/object"
@@ -17,6 +16,7 @@ import (
 	"github.com/tablevault/tablevault/shared/plainbuffer"
 	"github.com/tablevault/tablevault/shared/repository"
 	"github.com/tablevault/tablevault/shared/table"
+	"github.com/tablevault/tablevault/shared/table/tabletest"
 	"github.com/tablevault/tablevault/shared/vault"
 )
 
@@ -172,9 +172,9 @@ func TestBudgetIsShared(t *testing.T) {
 		def.Name = fmt.Sprintf("t%02d", i)
 		w.tables.Make(def)
 		for k := range int64(i*200 + 1) {
-			w.tables.Put(def.Name, backuptest.Row{
+			w.tables.Put(def.Name, tabletest.Row{
 				Key:   table.Key{table.String("k"), table.Binary(nil), table.Integer(k)},
-				Cells: []plainbuffer.Cell{backuptest.Cell("c", 1, fmt.Sprint(k*k*7919))},
+				Cells: []plainbuffer.Cell{tabletest.Cell("c", 1, fmt.Sprint(k*k*7919))},
 			})
 		}
 	}

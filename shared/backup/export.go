@@ -27,7 +27,7 @@ import (
 // Exporter reads the segments of backups into shards.
 type Exporter struct {
 	Repo   *repository.Repository
-	Tables Tables
+	Tables table.Instance
 	Work   fanout.Dispatcher
 	Log    *slog.Logger
 	// Memory bounds the pages in flight, in bytes; 0 means DefaultMemory.
@@ -38,19 +38,8 @@ type Exporter struct {
 	// MaxStarts bounds the starts of a segment, 0 for MaxStarts.
 	MaxStarts int
 	// pages are the buffers of lanes, kept from one part to the next.
-	pages pool
+	pages table.Pages
 }
-
-// The bounds of a page's buffer. The service sends at most 4 MB of values and
-// names in a page, and the scan asks for fewer rows if they do not fit. A single
-// cell must: the largest is 2 MiB, beside its name and its row's key.
-const (
-	minPage = 2<<20 + 64<<10
-	maxPage = 4 << 20
-)
-
-// unitBytes is how much a unit reads or writes.
-const unitBytes = 4096
 
 // ExportReply is what one invocation came to.
 type ExportReply struct {
@@ -351,7 +340,7 @@ func (e *Exporter) memory() int64 { return cmp.Or(e.Memory, fanout.DefaultMemory
 
 // pageSize is the room for a page of each of the lanes that are open.
 func (x *export) pageSize() int {
-	return int(min(max(x.memory()/int64(max(x.open, 1)), minPage), maxPage))
+	return int(min(max(x.memory()/int64(max(x.open, 1)), table.MinPage), table.MaxPage))
 }
 
 // readers is for how many pages at a time there is memory.
@@ -427,15 +416,15 @@ func (p *partRun) read(ctx context.Context) error {
 	size := p.pageSize()
 	var lanes errgroup.Group
 	// With little memory fewer lanes read at a time.
-	lanes.SetLimit(max(1, int(e.memory()/minPage)))
+	lanes.SetLimit(max(1, int(e.memory()/table.MinPage)))
 	for i := range p.lanes {
 		l := &p.lanes[i]
 		if l.next.Equal(l.end) {
 			continue
 		}
 		lanes.Go(func() error {
-			buf := e.pages.get(size)
-			defer e.pages.put(buf)
+			buf := e.pages.Get(size)
+			defer e.pages.Put(buf)
 			err := p.lane(pages, l, buf)
 			if err != nil {
 				p.stop()
@@ -490,7 +479,7 @@ func (p *partRun) lane(ctx context.Context, l *laneRun, buf []byte) error {
 			p.pace.failed()
 			return nil
 		}
-		scan.Aim(p.pace.aim() * unitBytes)
+		scan.Aim(p.pace.aim() * table.UnitBytes)
 		asked := time.Now()
 		page, err := scan.Next(ctx, buf)
 		if err != nil {
@@ -721,35 +710,4 @@ func (u *upload) abort(cause error) error {
 		return s.err
 	}
 	return nil
-}
-
-// pool keeps the buffers of pages. A sync.Pool would free them at each garbage
-// collection, and new ones would have to be cleared.
-type pool struct {
-	mu   sync.Mutex
-	free [][]byte
-}
-
-// get returns a buffer of at most size bytes, and at least minPage: the memory
-// for pages is shared anew by those who read at a time, and what they had before
-// serves as well as long as it does not exceed a share. Buffers that do are
-// dropped.
-func (p *pool) get(size int) []byte {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	for len(p.free) > 0 {
-		last := len(p.free) - 1
-		b := p.free[last]
-		p.free[last], p.free = nil, p.free[:last]
-		if cap(b) <= size {
-			return b
-		}
-	}
-	return make([]byte, 0, size)
-}
-
-func (p *pool) put(b []byte) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.free = append(p.free, b[:0])
 }

@@ -13,7 +13,6 @@ import (
 	"time"
 
 	"github.com/tablevault/tablevault/shared/backup"
-	"github.com/tablevault/tablevault/shared/backup/backuptest"
 	"github.com/tablevault/tablevault/shared/fanout"
 	"github.com/tablevault/tablevault/shared/object"
 	"github.com/tablevault/tablevault/shared/object/mem"
@@ -21,6 +20,7 @@ import (
 	"github.com/tablevault/tablevault/shared/plainbuffer"
 	"github.com/tablevault/tablevault/shared/repository"
 	"github.com/tablevault/tablevault/shared/table"
+	"github.com/tablevault/tablevault/shared/table/tabletest"
 	"github.com/tablevault/tablevault/shared/vault"
 	"github.com/tablevault/tablevault/shared/vault/shard"
 )
@@ -33,7 +33,7 @@ var (
 
 // orders is a table with a binary, a string and an integer in its key, and
 // rows of several kinds: versions, timestamp 0, no cells.
-func orders(tables *backuptest.Tables, rows int) {
+func orders(tables *tabletest.Tables, rows int) {
 	def := table.Definition{
 		Name: "orders",
 		Schema: table.Schema{
@@ -43,12 +43,12 @@ func orders(tables *backuptest.Tables, rows int) {
 	}
 	tables.Make(def)
 	for i := range rows {
-		r := backuptest.Row{Key: table.Key{table.Binary([]byte{byte(i >> 8), byte(i)}), table.String(fmt.Sprint("k", i%3)), table.Integer(int64(-i))}}
+		r := tabletest.Row{Key: table.Key{table.Binary([]byte{byte(i >> 8), byte(i)}), table.String(fmt.Sprint("k", i%3)), table.Integer(int64(-i))}}
 		if i%5 != 4 {
 			for v := range 1 + i%3 {
-				r.Cells = append(r.Cells, backuptest.Cell("amount", int64(1000-v), int64(i*v)))
+				r.Cells = append(r.Cells, tabletest.Cell("amount", int64(1000-v), int64(i*v)))
 			}
-			r.Cells = append(r.Cells, backuptest.Cell("note", 0, strings.Repeat("text ", i%20)), backuptest.Cell("ok", int64(i), i%2 == 0))
+			r.Cells = append(r.Cells, tabletest.Cell("note", 0, strings.Repeat("text ", i%20)), tabletest.Cell("ok", int64(i), i%2 == 0))
 		}
 		tables.Put("orders", r)
 	}
@@ -58,7 +58,7 @@ func orders(tables *backuptest.Tables, rows int) {
 // other.
 type runner struct {
 	store  object.Store
-	tables backup.Tables
+	tables table.Instance
 	hop    time.Duration // how long an invocation works; 0 without end
 	pages  time.Duration // how much time passes per look at the clock
 	memory int64
@@ -200,7 +200,7 @@ func print(cells []plainbuffer.Cell) string {
 	return b.String()
 }
 
-func live(tables *backuptest.Tables) map[string]string {
+func live(tables *tabletest.Tables) map[string]string {
 	rows := map[string]string{}
 	for _, r := range tables.Rows("orders") {
 		rows[r.Key.String()] = print(r.Cells)
@@ -239,7 +239,7 @@ func TestBackupHoldsTheTable(t *testing.T) {
 	}
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
-			tables := backuptest.New()
+			tables := tabletest.New()
 			tables.PageRows = c.page
 			orders(tables, c.rows)
 			r := &runner{store: &mem.Store{}, tables: tables, now: began, hop: c.hop, pages: time.Second, memory: c.memory}
@@ -265,12 +265,12 @@ func TestBackupHoldsTheTable(t *testing.T) {
 
 // TestWideRow: a row that no buffer holds goes through in pieces.
 func TestWideRow(t *testing.T) {
-	tables := backuptest.New()
+	tables := tabletest.New()
 	orders(tables, 50)
 	rng := rand.New(rand.NewPCG(1, 2))
-	wide := backuptest.Row{Key: table.Key{table.Binary([]byte{0, 20, 1}), table.String("wide"), table.Integer(0)}}
+	wide := tabletest.Row{Key: table.Key{table.Binary([]byte{0, 20, 1}), table.String("wide"), table.Integer(0)}}
 	for i := range 3000 {
-		wide.Cells = append(wide.Cells, backuptest.Cell(fmt.Sprintf("c%05d", i), 7, fmt.Sprintf("%0*x", 1000, rng.Uint64())))
+		wide.Cells = append(wide.Cells, tabletest.Cell(fmt.Sprintf("c%05d", i), 7, fmt.Sprintf("%0*x", 1000, rng.Uint64())))
 	}
 	tables.Put("orders", wide)
 	r := &runner{store: &mem.Store{}, tables: tables, now: began, memory: 1 << 20}
@@ -291,7 +291,7 @@ func TestStoreFaults(t *testing.T) {
 	swept := 0
 	for fault := range objectfault.Sweep(objectfault.Create, objectfault.Open, objectfault.List) {
 		swept++
-		tables := backuptest.New()
+		tables := tabletest.New()
 		tables.PageRows = 40
 		orders(tables, 150)
 		store := &mem.Store{}
@@ -326,12 +326,12 @@ func TestTableFaults(t *testing.T) {
 	for _, name := range []string{"Describe", "SplitPoints", "Scan"} {
 		for _, after := range []bool{false, true} {
 			for n := 0; ; n++ {
-				tables := backuptest.New()
+				tables := tabletest.New()
 				tables.PageRows = 40
 				orders(tables, 150)
 				reached := false
 				broken := errors.New("the connection broke")
-				tables.Fault = func(c backuptest.Call) error {
+				tables.Fault = func(c tabletest.Call) error {
 					if c.Name == name && c.N == n && c.After == after {
 						reached = true
 						return broken
@@ -371,7 +371,7 @@ func TestTableFaults(t *testing.T) {
 // TestTwice delivers each work twice, side by side: there is one log, and the
 // rows stand in it once.
 func TestTwice(t *testing.T) {
-	tables := backuptest.New()
+	tables := tabletest.New()
 	tables.PageRows = 30
 	orders(tables, 1000)
 	r := &runner{store: &mem.Store{}, tables: tables, now: began}
@@ -413,7 +413,7 @@ func TestTwice(t *testing.T) {
 // TestVoid: a backup that was given up can't be sealed, and a late worker
 // writes nothing.
 func TestVoid(t *testing.T) {
-	tables := backuptest.New()
+	tables := tabletest.New()
 	orders(tables, 10)
 	r := &runner{store: &mem.Store{}, tables: tables, now: began}
 	repo, err := r.repo(t)
@@ -452,7 +452,7 @@ func TestVoid(t *testing.T) {
 
 // TestPlanResumes: the same request finds the open plan, another one does not.
 func TestPlanResumes(t *testing.T) {
-	tables := backuptest.New()
+	tables := tabletest.New()
 	orders(tables, 10)
 	r := &runner{store: &mem.Store{}, tables: tables, now: began}
 	repo, err := r.repo(t)

@@ -16,7 +16,6 @@ import (
 	"time"
 
 	"github.com/tablevault/tablevault/shared/backup"
-	"github.com/tablevault/tablevault/shared/backup/backuptest"
 	"github.com/tablevault/tablevault/shared/fanout"
 	"github.com/tablevault/tablevault/shared/object"
 	"github.com/tablevault/tablevault/shared/object/mem"
@@ -25,6 +24,7 @@ import (
 	"github.com/tablevault/tablevault/shared/plainbuffer"
 	"github.com/tablevault/tablevault/shared/repository"
 	"github.com/tablevault/tablevault/shared/table"
+	"github.com/tablevault/tablevault/shared/table/tabletest"
 	"github.com/tablevault/tablevault/shared/vault"
 )
 
@@ -33,7 +33,7 @@ var long = flag.Bool("fanout.long", false, "run the fan-out tests at full size")
 
 // cut is an instance that proposes the given split points.
 type cut struct {
-	backup.Tables
+	table.Instance
 	points []table.Key
 }
 
@@ -152,7 +152,7 @@ func (w *world) keyed(schema table.Schema, keys iterKeys) int {
 	w.tables.Make(def)
 	n := 0
 	keys(func(k table.Key) {
-		w.tables.Put(def.Name, backuptest.Row{Key: k, Cells: []plainbuffer.Cell{backuptest.Cell("c", 1, n)}})
+		w.tables.Put(def.Name, tabletest.Row{Key: k, Cells: []plainbuffer.Cell{tabletest.Cell("c", 1, n)}})
 		n++
 	})
 	return n
@@ -264,7 +264,7 @@ func TestSplit(t *testing.T) {
 }
 
 // rowsOf are the source's rows as contents prints them.
-func rowsOf(tables *backuptest.Tables) map[string]string {
+func rowsOf(tables *tabletest.Tables) map[string]string {
 	rows := map[string]string{}
 	for _, r := range tables.Rows(sourceID.Table) {
 		rows[r.Key.String()] = print(r.Cells)
@@ -544,7 +544,7 @@ func TestWorkersThatDie(t *testing.T) {
 			t.Fatalf("%+v", last)
 		}
 		ctx, cancel := context.WithCancel(t.Context())
-		w.tables.Fault = func(c backuptest.Call) error {
+		w.tables.Fault = func(c tabletest.Call) error {
 			if c.Name == "Scan" {
 				cancel() // nothing can be written any more
 			}
@@ -591,7 +591,7 @@ func TestGivenAgain(t *testing.T) {
 		t.Helper()
 		work, ok := w.take()
 		w.drain()
-		w.tables.Fault = func(c backuptest.Call) error {
+		w.tables.Fault = func(c tabletest.Call) error {
 			if c.Name == "Scan" {
 				return table.ErrPermission
 			}
@@ -666,13 +666,13 @@ func TestBudgetIsDivided(t *testing.T) {
 // busy is an instance whose pages cost what they are said to, take their time,
 // and may be throttled.
 type busy struct {
-	backup.Tables
+	table.Instance
 	units  int64
 	answer func() (time.Duration, bool)
 }
 
 func (b busy) Scan(name string, schema table.Schema, r table.Range) table.Scan {
-	return busyScan{b.Tables.Scan(name, schema, r), b}
+	return busyScan{b.Instance.Scan(name, schema, r), b}
 }
 
 type busyScan struct {

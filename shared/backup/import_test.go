@@ -15,7 +15,6 @@ import (
 	"time"
 
 	"github.com/tablevault/tablevault/shared/backup"
-	"github.com/tablevault/tablevault/shared/backup/backuptest"
 	"github.com/tablevault/tablevault/shared/fanout"
 	"github.com/tablevault/tablevault/shared/object"
 	"github.com/tablevault/tablevault/shared/object/mem"
@@ -23,6 +22,7 @@ import (
 	"github.com/tablevault/tablevault/shared/plainbuffer"
 	"github.com/tablevault/tablevault/shared/repository"
 	"github.com/tablevault/tablevault/shared/table"
+	"github.com/tablevault/tablevault/shared/table/tabletest"
 	"github.com/tablevault/tablevault/shared/vault"
 )
 
@@ -55,7 +55,7 @@ func TestClosingStopsWriters(t *testing.T) {
 	w.fill(definition(), 3000)
 	m := w.backup(vault.Settings{})
 	plan := w.begin(m)
-	w.tables.Fault = func(c backuptest.Call) error {
+	w.tables.Fault = func(c tabletest.Call) error {
 		if c.Name == "Write" && c.N == 2 && !c.After {
 			if _, err := w.importer().GiveUp(t.Context(), w.run(), plan.Restore, "enough"); err != nil {
 				t.Error(err)
@@ -96,7 +96,7 @@ func TestHandOverWaitsForWriters(t *testing.T) {
 	// Another delivery of the same start hangs in its first batch.
 	hang, hung := make(chan struct{}), make(chan struct{})
 	var first atomic.Bool
-	w.tables.Fault = func(c backuptest.Call) error {
+	w.tables.Fault = func(c tabletest.Call) error {
 		if c.Name == "Write" && !c.After && first.CompareAndSwap(false, true) {
 			close(hung)
 			<-hang
@@ -179,7 +179,7 @@ func TestObeysTheWinner(t *testing.T) {
 	work := fanout.Work{Verb: fanout.VerbImport, Restore: plan.Restore, Segment: plan.Segments[0].ID}
 	var inside atomic.Bool
 	var lost atomic.Int64
-	w.tables.Fault = func(c backuptest.Call) error {
+	w.tables.Fault = func(c tabletest.Call) error {
 		if c.Name != "Write" || c.After || !inside.CompareAndSwap(false, true) {
 			return nil
 		}
@@ -228,7 +228,7 @@ func TestImportKeepsWhatWasWritten(t *testing.T) {
 	}
 	t.Run("an error", func(t *testing.T) {
 		w, plan, work := setting(t)
-		w.tables.Fault = func(c backuptest.Call) error {
+		w.tables.Fault = func(c tabletest.Call) error {
 			if c.Name == "Write" && c.N >= 10 && !c.After {
 				return table.ErrUnavailable
 			}
@@ -247,7 +247,7 @@ func TestImportKeepsWhatWasWritten(t *testing.T) {
 		w, plan, work := setting(t)
 		i := w.importer()
 		i.Memory = 1
-		i.Tables = &hanging{Tables: w.tables, after: 10}
+		i.Tables = &hanging{Instance: w.tables, after: 10}
 		now := time.Now()
 		run := fanout.Run{Request: "hangs", Stop: now.Add(300 * time.Millisecond), Until: now.Add(900 * time.Millisecond), Now: time.Now}
 		reply, err := i.Import(t.Context(), run, work)
@@ -260,7 +260,7 @@ func TestImportKeepsWhatWasWritten(t *testing.T) {
 
 // hanging takes some batches, and then keeps its caller waiting.
 type hanging struct {
-	backup.Tables
+	table.Instance
 	after int
 }
 
@@ -269,7 +269,7 @@ func (h *hanging) Write(ctx context.Context, name string, b table.Batch) (table.
 		<-ctx.Done()
 		return table.WriteResult{}, ctx.Err()
 	}
-	return h.Tables.Write(ctx, name, b)
+	return h.Instance.Write(ctx, name, b)
 }
 
 func TestQuarantine(t *testing.T) {
@@ -335,7 +335,7 @@ func TestQuarantine(t *testing.T) {
 		w.fill(definition(), 300)
 		m := w.backup(vault.Settings{})
 		refuse := bad(60)
-		tables := &wholeRefuser{Tables: w.tables, refuse: refuse}
+		tables := &wholeRefuser{Instance: w.tables, refuse: refuse}
 		plan := w.begin(m)
 		i := w.importer()
 		i.Tables = tables
@@ -372,7 +372,7 @@ func TestQuarantine(t *testing.T) {
 // wholeRefuser refuses a request for one of its rows, as a service does that
 // checks a row before it looks at any.
 type wholeRefuser struct {
-	backup.Tables
+	table.Instance
 	refuse func(string, *plainbuffer.Row, table.WriteOp) (string, string)
 }
 
@@ -394,7 +394,7 @@ func (b *spiedBatch) Reset() {
 	b.rows = nil
 }
 
-func (w *wholeRefuser) NewBatch() table.Batch { return &spiedBatch{Batch: w.Tables.NewBatch()} }
+func (w *wholeRefuser) NewBatch() table.Batch { return &spiedBatch{Batch: w.Instance.NewBatch()} }
 
 func (w *wholeRefuser) Write(ctx context.Context, name string, b table.Batch) (table.WriteResult, error) {
 	spied := b.(*spiedBatch)
@@ -407,7 +407,7 @@ func (w *wholeRefuser) Write(ctx context.Context, name string, b table.Batch) (t
 			return table.WriteResult{}, fmt.Errorf("%s: %s: %w", code, message, table.ErrInvalid)
 		}
 	}
-	return w.Tables.Write(ctx, name, spied.Batch)
+	return w.Instance.Write(ctx, name, spied.Batch)
 }
 
 func TestImportOfACorruptShardFails(t *testing.T) {
@@ -496,7 +496,7 @@ func TestKilledAnywhere(t *testing.T) {
 		}
 		left := new(atomic.Int64)
 		left.Store(1 << 40)
-		w.tables.Fault = func(backuptest.Call) error {
+		w.tables.Fault = func(tabletest.Call) error {
 			if left.Add(-1) < 0 {
 				return errDead
 			}
@@ -591,8 +591,8 @@ func TestEveryCallFails(t *testing.T) {
 		def.Stream = &table.Stream{ExpirationHours: 24}
 		w.tables.Make(def)
 		for i := range 60 {
-			w.tables.Put(def.Name, backuptest.Row{Key: table.Key{table.String("k"), table.Binary(nil), table.Integer(int64(i))},
-				Cells: []plainbuffer.Cell{backuptest.Cell("name", int64(i), strings.Repeat("n", 100))}})
+			w.tables.Put(def.Name, tabletest.Row{Key: table.Key{table.String("k"), table.Binary(nil), table.Integer(int64(i))},
+				Cells: []plainbuffer.Cell{tabletest.Cell("name", int64(i), strings.Repeat("n", 100))}})
 		}
 		w.tables.PageRows = 20
 	}
@@ -604,7 +604,7 @@ func TestEveryCallFails(t *testing.T) {
 	manifest := original.sealed(p, original.plan(p, vault.Settings{Lanes: 2, PartBytes: 1}, at(20), at(40)))
 	setting := func(t *testing.T) *world {
 		t.Helper()
-		w := &world{t: t, tables: backuptest.New(), now: original.clock(), quiet: true, manifest: manifest, workers: 1}
+		w := &world{t: t, tables: tabletest.New(), now: original.clock(), quiet: true, manifest: manifest, workers: 1}
 		w.tables.Now = w.clock
 		w.store = &mem.Store{Now: w.clock}
 		for info, err := range original.store.List(t.Context(), "", "") {
@@ -652,7 +652,7 @@ func TestEveryCallFails(t *testing.T) {
 				for _, after := range []bool{false, true} {
 					w := setting(t)
 					first := w.tables.Calls(method)
-					w.tables.Fault = func(c backuptest.Call) error {
+					w.tables.Fault = func(c tabletest.Call) error {
 						if c.Name == method && c.N == first+n && c.After == after {
 							reached = true
 							return fmt.Errorf("injected: %w", table.ErrUnavailable)

@@ -239,7 +239,7 @@ func (w *blockWriter) take(raw []byte, op table.WriteOp) bool {
 }
 
 // writeUnits is what the service counts for writing a row, give or take a unit.
-func writeUnits(raw []byte) int { return max(1, (len(raw)+unitBytes-1)/unitBytes) }
+func writeUnits(raw []byte) int { return max(1, (len(raw)+table.UnitBytes-1)/table.UnitBytes) }
 
 // pieces writes a row that no request can hold, in as many as it takes. The
 // batch is empty.

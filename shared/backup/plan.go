@@ -27,7 +27,7 @@ import (
 type Planner struct {
 	Repo *repository.Repository
 	// Tables is the instance that the table is in, Endpoint its address.
-	Tables   Tables
+	Tables   table.Instance
 	Endpoint string
 	Work     fanout.Dispatcher
 	Log      *slog.Logger

@@ -12,6 +12,7 @@ import (
 	"github.com/tablevault/tablevault/shared/fanout"
 	"github.com/tablevault/tablevault/shared/policy"
 	"github.com/tablevault/tablevault/shared/repository"
+	"github.com/tablevault/tablevault/shared/table"
 	"github.com/tablevault/tablevault/shared/vault"
 )
 
@@ -36,7 +37,7 @@ type Reconciler struct {
 
 // Instance is one Tablestore instance as a tick needs it.
 type Instance interface {
-	Tables
+	table.Instance
 	// Tables are the names of the instance's tables.
 	Tables(ctx context.Context) ([]string, error)
 }

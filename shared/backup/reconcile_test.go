@@ -12,12 +12,12 @@ import (
 	"time"
 
 	"github.com/tablevault/tablevault/shared/backup"
-	"github.com/tablevault/tablevault/shared/backup/backuptest"
 	"github.com/tablevault/tablevault/shared/fanout"
 	"github.com/tablevault/tablevault/shared/object"
 	"github.com/tablevault/tablevault/shared/plainbuffer"
 	"github.com/tablevault/tablevault/shared/policy"
 	"github.com/tablevault/tablevault/shared/table"
+	"github.com/tablevault/tablevault/shared/table/tabletest"
 	"github.com/tablevault/tablevault/shared/vault"
 )
 
@@ -263,9 +263,9 @@ func TestWorkersAreBounded(t *testing.T) {
 		def.Name = name
 		w.tables.Make(def)
 		for i := range 8 {
-			w.tables.Put(name, backuptest.Row{
+			w.tables.Put(name, tabletest.Row{
 				Key:   table.Key{table.String(fmt.Sprint("k", i)), table.Binary(nil), table.Integer(1)},
-				Cells: []plainbuffer.Cell{backuptest.Cell("c", 1, make([]byte, 1<<20))},
+				Cells: []plainbuffer.Cell{tabletest.Cell("c", 1, make([]byte, 1<<20))},
 			})
 		}
 	}
@@ -476,13 +476,13 @@ func TestRequestName(t *testing.T) {
 }
 
 // row2 is a row of the first two columns of definition's key.
-func row2() backuptest.Row {
-	return backuptest.Row{Key: table.Key{table.String("a"), table.Binary([]byte{1})}, Cells: []plainbuffer.Cell{backuptest.Cell("c", 1, "v")}}
+func row2() tabletest.Row {
+	return tabletest.Row{Key: table.Key{table.String("a"), table.Binary([]byte{1})}, Cells: []plainbuffer.Cell{tabletest.Cell("c", 1, "v")}}
 }
 
 // refuse denies a call on a table, for good.
-func refuse(call, name string) func(backuptest.Call) error {
-	return func(c backuptest.Call) error {
+func refuse(call, name string) func(tabletest.Call) error {
+	return func(c tabletest.Call) error {
 		if c.Name == call && c.Table == name && !c.After {
 			return fmt.Errorf("denied: %w", table.ErrPermission)
 		}

@@ -18,6 +18,7 @@ import (
 
 	"github.com/tablevault/tablevault/shared/fanout"
 	"github.com/tablevault/tablevault/shared/repository"
+	"github.com/tablevault/tablevault/shared/table"
 	"github.com/tablevault/tablevault/shared/vault"
 )
 
@@ -25,7 +26,7 @@ import (
 type Importer struct {
 	Repo *repository.Repository
 	// Tables is the instance that the target is in, Endpoint its address.
-	Tables   Tables
+	Tables   table.Instance
 	Endpoint string
 	Work     fanout.Dispatcher
 	Log      *slog.Logger

@@ -17,13 +17,13 @@ import (
 	"time"
 
 	"github.com/tablevault/tablevault/shared/backup"
-	"github.com/tablevault/tablevault/shared/backup/backuptest"
 	"github.com/tablevault/tablevault/shared/fanout"
 	"github.com/tablevault/tablevault/shared/object"
 	"github.com/tablevault/tablevault/shared/object/mem"
 	"github.com/tablevault/tablevault/shared/plainbuffer"
 	"github.com/tablevault/tablevault/shared/repository"
 	"github.com/tablevault/tablevault/shared/table"
+	"github.com/tablevault/tablevault/shared/table/tabletest"
 	"github.com/tablevault/tablevault/shared/vault"
 )
 
@@ -40,9 +40,9 @@ type world struct {
 	t      testing.TB
 	store  object.Store
 	repo   *repository.Repository
-	tables *backuptest.Tables
+	tables *tabletest.Tables
 	// instance is what the functions work on, tables if it is nil.
-	instance backup.Tables
+	instance table.Instance
 	// hop is how long an invocation works before it is to stop, counted in looks
 	// at its clock; 0 for as long as it takes.
 	hop int
@@ -66,7 +66,7 @@ type world struct {
 
 func newWorld(t testing.TB) *world {
 	t.Helper()
-	w := &world{t: t, tables: backuptest.New(), now: day}
+	w := &world{t: t, tables: tabletest.New(), now: day}
 	w.tables.Now = w.clock
 	w.store = &mem.Store{Now: w.clock}
 	var err error
@@ -132,7 +132,7 @@ func (w *world) run() fanout.Run {
 func (w *world) log() *slog.Logger { return slog.New(slog.DiscardHandler) }
 
 // worked is the instance that the functions work on.
-func (w *world) worked() backup.Tables {
+func (w *world) worked() table.Instance {
 	if w.instance != nil {
 		return w.instance
 	}
@@ -296,20 +296,20 @@ func (w *world) fill(def table.Definition, n int) {
 		return []int64{0, 1, day.UnixMilli(), day.UnixMilli() - random.Int64N(1<<40), day.AddDate(1, 0, 0).UnixMilli()}[random.IntN(5)]
 	}
 	for i := range n {
-		r := backuptest.Row{Key: table.Key{table.String(fmt.Sprintf("u%06d", i)), table.Binary([]byte{byte(i), 0xff}), table.Integer(int64(i) - 50)}}
+		r := tabletest.Row{Key: table.Key{table.String(fmt.Sprintf("u%06d", i)), table.Binary([]byte{byte(i), 0xff}), table.Integer(int64(i) - 50)}}
 		if i%17 != 0 {
 			r.Cells = append(r.Cells,
-				backuptest.Cell("count", stamp(), int64(i)), backuptest.Cell("price", stamp(), random.Float64()),
-				backuptest.Cell("paid", stamp(), i%2 == 0), backuptest.Cell("name", stamp(), text(random.IntN(200))),
-				backuptest.Cell("raw", stamp(), []byte(text(random.IntN(100)))))
+				tabletest.Cell("count", stamp(), int64(i)), tabletest.Cell("price", stamp(), random.Float64()),
+				tabletest.Cell("paid", stamp(), i%2 == 0), tabletest.Cell("name", stamp(), text(random.IntN(200))),
+				tabletest.Cell("raw", stamp(), []byte(text(random.IntN(100)))))
 		}
 		if i%5 == 0 {
 			for v := range random.IntN(5) {
-				r.Cells = append(r.Cells, backuptest.Cell("state", int64(v), text(5)))
+				r.Cells = append(r.Cells, tabletest.Cell("state", int64(v), text(5)))
 			}
 		}
 		if i%7 == 0 {
-			r.Cells = append(r.Cells, backuptest.Cell("only"+text(8), stamp(), ""), backuptest.Cell("公司 \n.", stamp(), "x"))
+			r.Cells = append(r.Cells, tabletest.Cell("only"+text(8), stamp(), ""), tabletest.Cell("公司 \n.", stamp(), "x"))
 		}
 		w.tables.Put(def.Name, r)
 	}
@@ -319,21 +319,21 @@ func (w *world) fill(def table.Definition, n int) {
 		{table.String("\x00"), table.Binary([]byte{0}), table.Integer(0)},
 		{table.String(longest), table.Binary(bytes.Repeat([]byte{0xff}, 1024)), table.Integer(math.MaxInt64)},
 	} {
-		w.tables.Put(def.Name, backuptest.Row{Key: k})
+		w.tables.Put(def.Name, tabletest.Row{Key: k})
 	}
 	for _, k := range []table.Key{
 		{table.String(""), table.Binary([]byte{}), table.Integer(math.MinInt64 + 1)},
 		{table.String(longest), table.Binary(bytes.Repeat([]byte{0xff}, 1024)), table.Integer(math.MaxInt64 - 1)},
 	} {
-		w.tables.Put(def.Name, backuptest.Row{Key: k, Cells: []plainbuffer.Cell{backuptest.Cell("a", 5, "b")}})
+		w.tables.Put(def.Name, tabletest.Row{Key: k, Cells: []plainbuffer.Cell{tabletest.Cell("a", 5, "b")}})
 	}
 }
 
 // wideRow has more cells, and more bytes, than a request takes.
-func wideRow() backuptest.Row {
-	r := backuptest.Row{Key: table.Key{table.String("wide"), table.Binary(nil), table.Integer(0)}}
+func wideRow() tabletest.Row {
+	r := tabletest.Row{Key: table.Key{table.String("wide"), table.Binary(nil), table.Integer(0)}}
 	for c := range 1200 {
-		r.Cells = append(r.Cells, backuptest.Cell(fmt.Sprintf("column%04d", c), 7, strings.Repeat("w", 3600)))
+		r.Cells = append(r.Cells, tabletest.Cell(fmt.Sprintf("column%04d", c), 7, strings.Repeat("w", 3600)))
 	}
 	return r
 }
@@ -350,7 +350,7 @@ func (w *world) same(a, b string) {
 	}
 	schema := definition().Schema
 	for i := range as {
-		if x, y := backuptest.Encode(schema, as[i]), backuptest.Encode(schema, bs[i]); !bytes.Equal(x, y) {
+		if x, y := tabletest.Encode(schema, as[i]), tabletest.Encode(schema, bs[i]); !bytes.Equal(x, y) {
 			w.t.Fatalf("row %d: %s has %v with %d cells, %s has %v with %d, or other ones", i, a, as[i].Key, len(as[i].Cells), b, bs[i].Key, len(bs[i].Cells))
 		}
 	}
@@ -418,9 +418,9 @@ func TestRestoreGivesTheTableItsSettings(t *testing.T) {
 	w := newWorld(t)
 	w.tables.Make(def)
 	for i := range 100 {
-		w.tables.Put(def.Name, backuptest.Row{
+		w.tables.Put(def.Name, tabletest.Row{
 			Key:   table.Key{table.String("u"), table.Binary(nil), table.Integer(int64(i))},
-			Cells: []plainbuffer.Cell{backuptest.Cell("name", day.UnixMilli()-int64(i), "n"), backuptest.Cell("count", day.UnixMilli(), i)},
+			Cells: []plainbuffer.Cell{tabletest.Cell("name", day.UnixMilli()-int64(i), "n"), tabletest.Cell("count", day.UnixMilli(), i)},
 		})
 	}
 	p := w.restore(w.backup(vault.Settings{}))
@@ -476,7 +476,7 @@ func TestRestoreRefusesWhatIsNotItsOwn(t *testing.T) {
 	w.tables.Drop(targetID.Table)
 
 	// A target that comes to exist between the look and the making.
-	w.tables.Fault = func(c backuptest.Call) error {
+	w.tables.Fault = func(c tabletest.Call) error {
 		if c.Name == "Create" && !c.After {
 			w.tables.Make(def)
 		}
@@ -495,7 +495,7 @@ func TestRestoreAdoptsTheTableWhoseAnswerWasLost(t *testing.T) {
 	w.fill(definition(), 20)
 	m := w.backup(vault.Settings{})
 	lost := errors.New("connection reset")
-	w.tables.Fault = func(c backuptest.Call) error {
+	w.tables.Fault = func(c tabletest.Call) error {
 		if c.Name == "Create" && c.After {
 			return lost
 		}

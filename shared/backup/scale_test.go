@@ -12,19 +12,19 @@ import (
 	"time"
 
 	"github.com/tablevault/tablevault/shared/backup"
-	"github.com/tablevault/tablevault/shared/backup/backuptest"
 	"github.com/tablevault/tablevault/shared/fanout"
 	"github.com/tablevault/tablevault/shared/object/mem"
 	"github.com/tablevault/tablevault/shared/object/objectmeter"
 	"github.com/tablevault/tablevault/shared/plainbuffer"
 	"github.com/tablevault/tablevault/shared/repository"
 	"github.com/tablevault/tablevault/shared/table"
+	"github.com/tablevault/tablevault/shared/table/tabletest"
 	"github.com/tablevault/tablevault/shared/vault"
 )
 
 // stub is an instance of a table with one row per range, made when it is read.
 type stub struct {
-	backup.Tables
+	table.Instance
 	ranges int
 }
 
@@ -70,8 +70,8 @@ func (s *stubScan) Next(_ context.Context, buf []byte) (table.Page, error) {
 	if key[0].Type == plainbuffer.InfMin {
 		key = stubKey(0)
 	}
-	block := append(plainbuffer.AppendHeader(buf[:0]), backuptest.Encode(s.schema, backuptest.Row{
-		Key: key, Cells: []plainbuffer.Cell{backuptest.Cell("c", 1, "v")},
+	block := append(plainbuffer.AppendHeader(buf[:0]), tabletest.Encode(s.schema, tabletest.Row{
+		Key: key, Cells: []plainbuffer.Cell{tabletest.Cell("c", 1, "v")},
 	})...)
 	return table.Page{Block: block, ServerTime: day, ReadUnits: 1}, nil
 }

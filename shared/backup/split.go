@@ -247,8 +247,8 @@ func (x *export) spread(ctx context.Context, schema table.Schema, within table.R
 
 // rowFrom is the key of the first row of a range, nil if there is none.
 func (x *export) rowFrom(ctx context.Context, r table.Range) (table.Key, error) {
-	buf := x.pages.get(x.pageSize())
-	defer x.pages.put(buf)
+	buf := x.pages.Get(x.pageSize())
+	defer x.pages.Put(buf)
 	scan := x.Tables.Scan(x.plan.Definition.Name, x.plan.Definition.Schema, r)
 	for {
 		page, err := scan.Next(ctx, buf)

@@ -12,9 +12,9 @@ import (
 
 	"github.com/tablevault/tablevault/local/ots"
 	"github.com/tablevault/tablevault/local/ots/engine"
-	"github.com/tablevault/tablevault/shared/backup/backuptest"
 	"github.com/tablevault/tablevault/shared/plainbuffer"
 	"github.com/tablevault/tablevault/shared/table"
+	"github.com/tablevault/tablevault/shared/table/tabletest"
 	"github.com/tablevault/tablevault/shared/tablestore"
 	"github.com/tablevault/tablevault/shared/vault"
 )
@@ -134,7 +134,7 @@ func (p *provingGround) load(def table.Definition) {
 		changes := make([]engine.Change, len(batch))
 		for i, r := range batch {
 			changes[i].Op = engine.Put
-			if _, err := plainbuffer.Scan(backuptest.Encode(def.Schema, r), &changes[i].Row); err != nil {
+			if _, err := plainbuffer.Scan(tabletest.Encode(def.Schema, r), &changes[i].Row); err != nil {
 				p.t.Fatal(err)
 			}
 		}
@@ -154,9 +154,9 @@ func (p *provingGround) load(def table.Definition) {
 func (p *provingGround) rows() {
 	p.t.Helper()
 	p.fill(definition(), 200)
-	wide := backuptest.Row{Key: table.Key{table.String("wide"), table.Binary(nil), table.Integer(0)}}
+	wide := tabletest.Row{Key: table.Key{table.String("wide"), table.Binary(nil), table.Integer(0)}}
 	for c := range 1000 {
-		wide.Cells = append(wide.Cells, backuptest.Cell(fmt.Sprintf("column%04d", c/4), int64(7-c%4), strings.Repeat("w", 50)))
+		wide.Cells = append(wide.Cells, tabletest.Cell(fmt.Sprintf("column%04d", c/4), int64(7-c%4), strings.Repeat("w", 50)))
 	}
 	p.tables.Put(sourceID.Table, wide)
 	p.load(definition())
@@ -174,8 +174,8 @@ func (p *provingGround) settings() {
 	now := time.Now().UnixMilli()
 	const day, ttl = 86_400_000, 10
 	for i := range 100 {
-		r := backuptest.Row{Key: table.Key{table.String("u"), table.Binary(nil), table.Integer(int64(i))}}
-		for c, value := range []plainbuffer.Cell{backuptest.Cell("count", 0, i), backuptest.Cell("name", 0, "n"), backuptest.Cell("price", 0, 1.5)} {
+		r := tabletest.Row{Key: table.Key{table.String("u"), table.Binary(nil), table.Integer(int64(i))}}
+		for c, value := range []plainbuffer.Cell{tabletest.Cell("count", 0, i), tabletest.Cell("name", 0, "n"), tabletest.Cell("price", 0, 1.5)} {
 			// Half a day keeps every cell from expiring while the test runs.
 			value.Timestamp = now - (int64(i+c*7)%(2*ttl))*day - day/2
 			r.Cells = append(r.Cells, value)

@@ -23,12 +23,12 @@ import (
 	"github.com/tablevault/tablevault/local/ots"
 	"github.com/tablevault/tablevault/local/ots/engine"
 	"github.com/tablevault/tablevault/shared/backup"
-	"github.com/tablevault/tablevault/shared/backup/backuptest"
 	"github.com/tablevault/tablevault/shared/fanout"
 	"github.com/tablevault/tablevault/shared/object/mem"
 	"github.com/tablevault/tablevault/shared/plainbuffer"
 	"github.com/tablevault/tablevault/shared/repository"
 	"github.com/tablevault/tablevault/shared/table"
+	"github.com/tablevault/tablevault/shared/table/tabletest"
 	"github.com/tablevault/tablevault/shared/tablestore"
 	"github.com/tablevault/tablevault/shared/vault"
 )
@@ -219,7 +219,7 @@ func (s *service) keys(rows, size int) {
 		for k := range text {
 			text[k] = byte('!' + random.IntN(90))
 		}
-		row := backuptest.Encode(intKey, backuptest.Row{Key: table.Key{table.Integer(int64(i))}, Cells: []plainbuffer.Cell{backuptest.Cell("c", time.Now().UnixMilli(), string(text))}})
+		row := tabletest.Encode(intKey, tabletest.Row{Key: table.Key{table.Integer(int64(i))}, Cells: []plainbuffer.Cell{tabletest.Cell("c", time.Now().UnixMilli(), string(text))}})
 		if !batch.Add(row, table.Put) {
 			flush()
 			batch.Add(row, table.Put)

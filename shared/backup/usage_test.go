@@ -16,11 +16,11 @@ import (
 	"time"
 
 	"github.com/tablevault/tablevault/shared/backup"
-	"github.com/tablevault/tablevault/shared/backup/backuptest"
 	"github.com/tablevault/tablevault/shared/fanout"
 	"github.com/tablevault/tablevault/shared/object"
 	"github.com/tablevault/tablevault/shared/object/objectmeter"
 	"github.com/tablevault/tablevault/shared/repository"
+	"github.com/tablevault/tablevault/shared/table/tabletest"
 	"github.com/tablevault/tablevault/shared/vault"
 )
 
@@ -336,7 +336,7 @@ func TestLostSlotKeepsItsUsage(t *testing.T) {
 	w.ledger = &ledger{store: w.store}
 	work := fanout.Work{Verb: fanout.VerbImport, Restore: plan.Restore, Segment: plan.Segments[0].ID}
 	var inside atomic.Bool
-	w.tables.Fault = func(c backuptest.Call) error {
+	w.tables.Fault = func(c tabletest.Call) error {
 		if c.Name == "Write" && !c.After && inside.CompareAndSwap(false, true) {
 			run := w.run()
 			run.Stop = run.Now() // one entry, then stop

@@ -23,7 +23,7 @@ type Verifier struct {
 	Repo *repository.Repository
 	// Tables is the instance of the table that is compared with; nil where
 	// nothing is compared.
-	Tables Tables
+	Tables table.Instance
 	Log    *slog.Logger
 	// Memory bounds the pages in flight, in bytes; 0 means DefaultMemory.
 	Memory int64

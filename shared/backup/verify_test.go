@@ -13,12 +13,12 @@ import (
 	"time"
 
 	"github.com/tablevault/tablevault/shared/backup"
-	"github.com/tablevault/tablevault/shared/backup/backuptest"
 	"github.com/tablevault/tablevault/shared/object"
 	"github.com/tablevault/tablevault/shared/object/mem"
 	"github.com/tablevault/tablevault/shared/plainbuffer"
 	"github.com/tablevault/tablevault/shared/repository"
 	"github.com/tablevault/tablevault/shared/table"
+	"github.com/tablevault/tablevault/shared/table/tabletest"
 	"github.com/tablevault/tablevault/shared/vault"
 )
 
@@ -169,9 +169,9 @@ func TestVerifyAsksTheStoreForEveryObject(t *testing.T) {
 }
 
 // model is a table as a map, to say what a comparison must find.
-type model map[string]backuptest.Row
+type model map[string]tabletest.Row
 
-func modelOf(rows []backuptest.Row) model {
+func modelOf(rows []tabletest.Row) model {
 	m := model{}
 	for _, r := range rows {
 		m[r.Key.String()] = r
@@ -186,7 +186,7 @@ func (m model) differences(live model) map[string]string {
 		l, ok := live[k]
 		if !ok {
 			found[k] = "missing"
-		} else if !bytes.Equal(backuptest.Encode(schema, r), backuptest.Encode(schema, l)) {
+		} else if !bytes.Equal(tabletest.Encode(schema, r), tabletest.Encode(schema, l)) {
 			found[k] = "changed"
 		}
 	}
@@ -219,15 +219,15 @@ func TestVerifyListsEveryDifference(t *testing.T) {
 				w.tables.Delete(sourceID.Table, r.Key)
 			case 1: // a new row
 				if last := r.Key[2].Int; last < 1<<40 && last > -1<<40 {
-					w.tables.Put(sourceID.Table, backuptest.Row{Key: r.Key.Next(), Cells: r.Cells})
+					w.tables.Put(sourceID.Table, tabletest.Row{Key: r.Key.Next(), Cells: r.Cells})
 				}
 			case 2: // one column more
-				w.tables.Put(sourceID.Table, backuptest.Row{Key: r.Key, Cells: append(slices.Clip(r.Cells), backuptest.Cell("zz", 1, 1))})
+				w.tables.Put(sourceID.Table, tabletest.Row{Key: r.Key, Cells: append(slices.Clip(r.Cells), tabletest.Cell("zz", 1, 1))})
 			case 3: // another timestamp
 				if len(r.Cells) > 0 {
 					cells := slices.Clone(r.Cells)
 					cells[random.IntN(len(cells))].Timestamp += 1 << 50
-					w.tables.Put(sourceID.Table, backuptest.Row{Key: r.Key, Cells: cells})
+					w.tables.Put(sourceID.Table, tabletest.Row{Key: r.Key, Cells: cells})
 				}
 			case 4: // another type, the same bytes
 				cells := slices.Clone(r.Cells)
@@ -236,9 +236,9 @@ func TestVerifyListsEveryDifference(t *testing.T) {
 						cells[i].Type = plainbuffer.Blob
 					}
 				}
-				w.tables.Put(sourceID.Table, backuptest.Row{Key: r.Key, Cells: cells})
+				w.tables.Put(sourceID.Table, tabletest.Row{Key: r.Key, Cells: cells})
 			case 5: // no cells
-				w.tables.Put(sourceID.Table, backuptest.Row{Key: r.Key})
+				w.tables.Put(sourceID.Table, tabletest.Row{Key: r.Key})
 			}
 		}
 		want := modelOf(before).differences(modelOf(w.tables.Rows(sourceID.Table)))
@@ -276,7 +276,7 @@ func TestVerifyNamesTheColumnsOfAWideRow(t *testing.T) {
 	r := wideRow()
 	w.tables.Put(sourceID.Table, r)
 	m := w.backup(vault.Settings{})
-	r.Cells[1100] = backuptest.Cell("column1100", 7, "other")
+	r.Cells[1100] = tabletest.Cell("column1100", 7, "other")
 	r.Cells = slices.Delete(r.Cells, 10, 11)
 	w.tables.Put(sourceID.Table, r)
 	check := w.verify(m, backup.DepthRows).Check
@@ -299,10 +299,10 @@ func TestVerifyLeavesOutWhatHasExpired(t *testing.T) {
 			// hour after the backup.
 			ages := []time.Duration{0, time.Hour, 22 * time.Hour, 23*time.Hour - 11*time.Minute, 23*time.Hour - time.Minute, 23*time.Hour - time.Millisecond, 23 * time.Hour, 23*time.Hour + 30*time.Minute}
 			for i := range 64 {
-				r := backuptest.Row{Key: table.Key{table.String("k"), table.Binary(nil), table.Integer(int64(i))}}
+				r := tabletest.Row{Key: table.Key{table.String("k"), table.Binary(nil), table.Integer(int64(i))}}
 				for bit, name := range []string{"a", "b"} {
 					if age := i >> (3 * bit) & 7; age > 0 {
-						r.Cells = append(r.Cells, backuptest.Cell(name, now-ages[age].Milliseconds(), i))
+						r.Cells = append(r.Cells, tabletest.Cell(name, now-ages[age].Milliseconds(), i))
 					}
 				}
 				w.tables.Put(def.Name, r)
@@ -317,8 +317,8 @@ func TestVerifyLeavesOutWhatHasExpired(t *testing.T) {
 				t.Fatal("nothing has expired")
 			}
 			// What has not expired is still compared.
-			w.tables.Put(def.Name, backuptest.Row{Key: table.Key{table.String("k"), table.Binary(nil), table.Integer(1)},
-				Cells: []plainbuffer.Cell{backuptest.Cell("a", now-ages[1].Milliseconds(), "changed")}})
+			w.tables.Put(def.Name, tabletest.Row{Key: table.Key{table.String("k"), table.Binary(nil), table.Integer(1)},
+				Cells: []plainbuffer.Cell{tabletest.Cell("a", now-ages[1].Milliseconds(), "changed")}})
 			w.tables.Delete(def.Name, table.Key{table.String("k"), table.Binary(nil), table.Integer(0)}) // a row that never had cells
 			check := w.verify(m, backup.DepthRows).Check
 			if check.Changed != 1 || check.Missing != 1 || check.Extra != 0 {
@@ -339,7 +339,7 @@ func TestVerifyOfARestoreSeesWhatWasDoneToIt(t *testing.T) {
 	w.fill(definition(), 100)
 	m := w.backup(small)
 	plan := w.begin(m)
-	stranger := backuptest.Row{Key: table.Key{table.String("stranger"), table.Binary(nil), table.Integer(1)}}
+	stranger := tabletest.Row{Key: table.Key{table.String("stranger"), table.Binary(nil), table.Integer(1)}}
 	w.tables.Put(targetID.Table, stranger)
 	p := w.finish(plan.Restore)
 	if p.State != backup.StateFailed || !strings.Contains(p.LastError, "1 extra") {

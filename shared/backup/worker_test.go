@@ -6,9 +6,9 @@ import (
 	"testing"
 
 	"github.com/tablevault/tablevault/shared/backup"
-	"github.com/tablevault/tablevault/shared/backup/backuptest"
 	"github.com/tablevault/tablevault/shared/object/objectmeter"
 	"github.com/tablevault/tablevault/shared/repository"
+	"github.com/tablevault/tablevault/shared/table/tabletest"
 	"github.com/tablevault/tablevault/shared/vault"
 )
 
@@ -151,7 +151,7 @@ func TestClosingStopsWhoGoesOn(t *testing.T) {
 	plan := w.begin(m)
 	w.workers = 1
 	w.look(plan.Restore)
-	w.tables.Fault = func(c backuptest.Call) error {
+	w.tables.Fault = func(c tabletest.Call) error {
 		if c.Name == "Write" && c.N == 3 && c.After {
 			if _, err := w.importer().GiveUp(t.Context(), w.run(), plan.Restore, "enough"); err != nil {
 				t.Error(err)

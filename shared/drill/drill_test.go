@@ -13,7 +13,6 @@ import (
 	"time"
 
 	"github.com/tablevault/tablevault/shared/backup"
-	"github.com/tablevault/tablevault/shared/backup/backuptest"
 	"github.com/tablevault/tablevault/shared/drill"
 	"github.com/tablevault/tablevault/shared/fanout"
 	"github.com/tablevault/tablevault/shared/object"
@@ -24,6 +23,7 @@ import (
 	"github.com/tablevault/tablevault/shared/prune"
 	"github.com/tablevault/tablevault/shared/repository"
 	"github.com/tablevault/tablevault/shared/table"
+	"github.com/tablevault/tablevault/shared/table/tabletest"
 	"github.com/tablevault/tablevault/shared/vault"
 )
 
@@ -38,7 +38,7 @@ type world struct {
 	t             testing.TB
 	store         object.Store
 	repo          *repository.Repository
-	prod, staging *backuptest.Tables
+	prod, staging *tabletest.Tables
 
 	mu    sync.Mutex
 	now   time.Time
@@ -47,7 +47,7 @@ type world struct {
 
 func newWorld(t testing.TB) *world {
 	t.Helper()
-	w := &world{t: t, prod: backuptest.New(), staging: backuptest.New(), now: day}
+	w := &world{t: t, prod: tabletest.New(), staging: tabletest.New(), now: day}
 	w.prod.Now, w.staging.Now = w.clock, w.clock
 	w.store = &mem.Store{Now: w.clock}
 	var err error
@@ -78,7 +78,7 @@ func (w *world) make(name string, rows int) {
 		Options:        table.Options{TTL: table.NoTTL, MaxVersions: 1, Deviation: 86400, AllowUpdate: true},
 	})
 	for i := range rows {
-		w.prod.Put(name, backuptest.Row{Key: table.Key{table.Integer(int64(i))}, Cells: []plainbuffer.Cell{backuptest.Cell("n", day.UnixMilli(), i)}})
+		w.prod.Put(name, tabletest.Row{Key: table.Key{table.Integer(int64(i))}, Cells: []plainbuffer.Cell{tabletest.Cell("n", day.UnixMilli(), i)}})
 	}
 }
 
@@ -106,7 +106,7 @@ func (w *world) run() fanout.Run {
 
 var quiet = slog.New(slog.DiscardHandler)
 
-func (w *world) instance(name string) (*backuptest.Tables, error) {
+func (w *world) instance(name string) (*tabletest.Tables, error) {
 	switch name {
 	case "prod":
 		return w.prod, nil
@@ -537,9 +537,9 @@ func TestVerdicts(t *testing.T) {
 		spoil   func(w *world, target string)
 	}{
 		{"differs", vault.Differs, func(w *world, target string) {
-			w.staging.Fault = func(c backuptest.Call) error {
+			w.staging.Fault = func(c tabletest.Call) error {
 				if c.Name == "Scan" && !c.After {
-					w.staging.Put(target, backuptest.Row{Key: table.Key{table.Integer(1 << 40)}})
+					w.staging.Put(target, tabletest.Row{Key: table.Key{table.Integer(1 << 40)}})
 				}
 				return nil
 			}
@@ -637,7 +637,7 @@ func (w *world) drain() []fanout.Work {
 func TestDropFails(t *testing.T) {
 	w := newWorld(t)
 	w.make("orders", 4)
-	denied := func(c backuptest.Call) error {
+	denied := func(c tabletest.Call) error {
 		if c.Name == "DropTable" && !c.After {
 			return fmt.Errorf("denied: %w", table.ErrPermission)
 		}
@@ -663,7 +663,7 @@ func TestDropFails(t *testing.T) {
 func TestAnotherTable(t *testing.T) {
 	w := newWorld(t)
 	w.make("orders", 4)
-	w.staging.Fault = func(c backuptest.Call) error {
+	w.staging.Fault = func(c tabletest.Call) error {
 		if c.Name == "DropTable" && !c.After {
 			return errors.New("not now")
 		}
@@ -815,7 +815,7 @@ func TestEveryCallFails(t *testing.T) {
 				for _, after := range []bool{false, true} {
 					w := scene(t)
 					ticking, calls := false, 0
-					fault := func(c backuptest.Call) error {
+					fault := func(c tabletest.Call) error {
 						if !ticking || c.Name != method || c.After != after {
 							return nil
 						}

@@ -87,3 +87,30 @@ type Refusal struct {
 	Code    string
 	Message string
 }
+
+// An Instance is one Tablestore instance. Errors match the conditions of this
+// package. Every method tries again what may succeed, until ctx ends.
+type Instance interface {
+	Describe(ctx context.Context, name string) (Definition, error)
+	// SplitPoints cuts a table into ranges of about size bytes and returns the
+	// keys between them, in ascending order, each as long as the schema.
+	SplitPoints(ctx context.Context, name string, schema Schema, size int64) ([]Key, error)
+	Scan(name string, schema Schema, r Range) Scan
+
+	// Create makes a table with the definition's schema, options and defined
+	// columns, without its indexes, and waits until it serves.
+	Create(ctx context.Context, def Definition) error
+	SetOptions(ctx context.Context, name string, o Options) error
+	SetStream(ctx context.Context, name string, s Stream) error
+	AddDefinedColumns(ctx context.Context, name string, columns []DefinedColumn) error
+	// CreateIndex makes an index over the rows that are there and waits until
+	// it is built.
+	CreateIndex(ctx context.Context, def Definition, index Index) error
+	CreateSearchIndex(ctx context.Context, name string, index SearchIndex) error
+
+	NewBatch() Batch
+	Write(ctx context.Context, name string, b Batch) (WriteResult, error)
+}
+
+// UnitBytes is how much a unit reads or writes.
+const UnitBytes = 4096

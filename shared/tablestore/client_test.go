@@ -1,9 +1,9 @@
 package tablestore_test
 
 import (
-	"github.com/tablevault/tablevault/shared/backup"
+	"github.com/tablevault/tablevault/shared/table"
 	"github.com/tablevault/tablevault/shared/tablestore"
 )
 
 // The client is the port that the verbs work with.
-var _ backup.Tables = (*tablestore.Client)(nil)
+var _ table.Instance = (*tablestore.Client)(nil)

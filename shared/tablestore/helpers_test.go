@@ -11,9 +11,9 @@ import (
 	"time"
 
 	"github.com/tablevault/tablevault/local/ots"
-	"github.com/tablevault/tablevault/shared/backup/backuptest"
 	"github.com/tablevault/tablevault/shared/plainbuffer"
 	"github.com/tablevault/tablevault/shared/table"
+	"github.com/tablevault/tablevault/shared/table/tabletest"
 	"github.com/tablevault/tablevault/shared/tablestore"
 )
 
@@ -89,7 +89,7 @@ func row(user string, n int64, cells ...plainbuffer.Cell) []byte {
 	return b.Buf
 }
 
-var cell = backuptest.Cell
+var cell = tabletest.Cell
 
 // write writes rows in as many batches as it takes, and fails on refusals.
 func write(t testing.TB, c *tablestore.Client, name string, op table.WriteOp, rows ...[]byte) {

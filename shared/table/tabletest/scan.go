@@ -1,4 +1,4 @@
-package backuptest
+package tabletest
 
 import (
 	"context"

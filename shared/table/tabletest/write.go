@@ -1,4 +1,4 @@
-package backuptest
+package tabletest
 
 import (
 	"context"
@@ -37,7 +37,7 @@ func (b *batch) Add(row []byte, op table.WriteOp) bool {
 		return false
 	}
 	if n, err := plainbuffer.Scan(row, &b.row); err != nil || n != len(row) {
-		panic(fmt.Sprintf("backuptest: a batch was given %d bytes that are no row: %v", len(row), err))
+		panic(fmt.Sprintf("tabletest: a batch was given %d bytes that are no row: %v", len(row), err))
 	}
 	size := 0
 	for _, c := range b.row.Key {

@@ -1,4 +1,4 @@
-package backuptest_test
+package tabletest_test
 
 import (
 	"bytes"
@@ -9,13 +9,12 @@ import (
 	"testing"
 	"time"
 
-	"github.com/tablevault/tablevault/shared/backup"
-	"github.com/tablevault/tablevault/shared/backup/backuptest"
 	"github.com/tablevault/tablevault/shared/plainbuffer"
 	"github.com/tablevault/tablevault/shared/table"
+	"github.com/tablevault/tablevault/shared/table/tabletest"
 )
 
-var _ backup.Tables = (*backuptest.Tables)(nil)
+var _ table.Instance = (*tabletest.Tables)(nil)
 
 func definition() table.Definition {
 	return table.Definition{
@@ -28,11 +27,11 @@ func definition() table.Definition {
 func key(s string, n int64) table.Key { return table.Key{table.String(s), table.Integer(n)} }
 
 // read reads a range with a buffer of the given size and joins what it brings.
-func read(t *testing.T, tables *backuptest.Tables, size int) []backuptest.Row {
+func read(t *testing.T, tables *tabletest.Tables, size int) []tabletest.Row {
 	t.Helper()
 	schema := definition().Schema
 	scan := tables.Scan("t", schema, schema.Whole())
-	var rows []backuptest.Row
+	var rows []tabletest.Row
 	open := false
 	for {
 		page, err := scan.Next(t.Context(), make([]byte, 0, size))
@@ -54,7 +53,7 @@ func read(t *testing.T, tables *backuptest.Tables, size int) []backuptest.Row {
 				t.Fatalf("page %+v while a row is open: %t", page, open)
 			}
 			if !open {
-				rows = append(rows, backuptest.Row{Key: table.KeyOf(row.Key)})
+				rows = append(rows, tabletest.Row{Key: table.KeyOf(row.Key)})
 			}
 			last := &rows[len(rows)-1]
 			last.Cells = append(last.Cells, row.Cells...)
@@ -64,16 +63,16 @@ func read(t *testing.T, tables *backuptest.Tables, size int) []backuptest.Row {
 }
 
 func TestScanBringsEveryRowWhateverTheBuffer(t *testing.T) {
-	tables := backuptest.New()
+	tables := tabletest.New()
 	tables.Make(definition())
-	wide := backuptest.Row{Key: key("wide", 0)}
+	wide := tabletest.Row{Key: key("wide", 0)}
 	for i := range 500 {
-		wide.Cells = append(wide.Cells, backuptest.Cell(fmt.Sprintf("c%03d", i), int64(i), bytes.Repeat([]byte{byte(i)}, i)))
+		wide.Cells = append(wide.Cells, tabletest.Cell(fmt.Sprintf("c%03d", i), int64(i), bytes.Repeat([]byte{byte(i)}, i)))
 	}
-	tables.Put("t", wide, backuptest.Row{Key: key("", math.MinInt64)}, backuptest.Row{Key: key("\xff", math.MaxInt64)})
+	tables.Put("t", wide, tabletest.Row{Key: key("", math.MinInt64)}, tabletest.Row{Key: key("\xff", math.MaxInt64)})
 	for i := range 100 {
-		tables.Put("t", backuptest.Row{Key: key("a", int64(i)), Cells: []plainbuffer.Cell{
-			backuptest.Cell("v", 3, i), backuptest.Cell("v", 2, "old"), backuptest.Cell("v", 1, "older")}})
+		tables.Put("t", tabletest.Row{Key: key("a", int64(i)), Cells: []plainbuffer.Cell{
+			tabletest.Cell("v", 3, i), tabletest.Cell("v", 2, "old"), tabletest.Cell("v", 1, "older")}})
 	}
 	want := tables.Rows("t")
 	if len(want) != 103 || len(want[1].Cells) != 2 {
@@ -85,7 +84,7 @@ func TestScanBringsEveryRowWhateverTheBuffer(t *testing.T) {
 			t.Fatalf("buffer of %d bytes: %d rows, want %d", size, len(got), len(want))
 		}
 		for i := range got {
-			g, w := backuptest.Encode(definition().Schema, got[i]), backuptest.Encode(definition().Schema, want[i])
+			g, w := tabletest.Encode(definition().Schema, got[i]), tabletest.Encode(definition().Schema, want[i])
 			if !bytes.Equal(g, w) {
 				t.Fatalf("buffer of %d bytes: row %d is %v with %d cells, want %v with %d", size, i, got[i].Key, len(got[i].Cells), want[i].Key, len(want[i].Cells))
 			}
@@ -102,20 +101,20 @@ func TestWriteKeepsTheServicesRules(t *testing.T) {
 		cells  []plainbuffer.Cell
 		code   string
 	}{
-		{"put", nil, table.Put, []plainbuffer.Cell{backuptest.Cell("a", 0, 1)}, ""},
+		{"put", nil, table.Put, []plainbuffer.Cell{tabletest.Cell("a", 0, 1)}, ""},
 		{"no cells", nil, table.Put, nil, ""},
-		{"old timestamp", func(d *table.Definition) { d.Options.Deviation = 86400 }, table.Put, []plainbuffer.Cell{backuptest.Cell("a", 1, 1)}, "OTSParameterInvalid"},
-		{"expired timestamp", func(d *table.Definition) { d.Options.TTL = 86400 }, table.Put, []plainbuffer.Cell{backuptest.Cell("a", 1, 1)}, "OTSParameterInvalid"},
+		{"old timestamp", func(d *table.Definition) { d.Options.Deviation = 86400 }, table.Put, []plainbuffer.Cell{tabletest.Cell("a", 1, 1)}, "OTSParameterInvalid"},
+		{"expired timestamp", func(d *table.Definition) { d.Options.TTL = 86400 }, table.Put, []plainbuffer.Cell{tabletest.Cell("a", 1, 1)}, "OTSParameterInvalid"},
 		{"auto-increment", func(d *table.Definition) { d.Schema[1].AutoIncrement = true }, table.Put, nil, "OTSConditionCheckFail"},
 		{"update where none are allowed", func(d *table.Definition) { d.Options.AllowUpdate = false }, table.Update, nil, "OTSParameterInvalid"},
-		{"defined type", func(d *table.Definition) { d.DefinedColumns = []table.DefinedColumn{{Name: "a", Type: "string"}} }, table.Put, []plainbuffer.Cell{backuptest.Cell("a", 1, 1)}, "OTSParameterInvalid"},
-		{"timestamp beside an index", func(d *table.Definition) { d.Indexes = []table.Index{{Name: "i"}} }, table.Put, []plainbuffer.Cell{backuptest.Cell("a", 1, 1)}, "OTSParameterInvalid"},
-		{"column name", nil, table.Put, []plainbuffer.Cell{backuptest.Cell("#a", 1, 1)}, "OTSParameterInvalid"},
-		{"not a number", nil, table.Put, []plainbuffer.Cell{backuptest.Cell("a", 1, math.NaN())}, "OTSParameterInvalid"},
+		{"defined type", func(d *table.Definition) { d.DefinedColumns = []table.DefinedColumn{{Name: "a", Type: "string"}} }, table.Put, []plainbuffer.Cell{tabletest.Cell("a", 1, 1)}, "OTSParameterInvalid"},
+		{"timestamp beside an index", func(d *table.Definition) { d.Indexes = []table.Index{{Name: "i"}} }, table.Put, []plainbuffer.Cell{tabletest.Cell("a", 1, 1)}, "OTSParameterInvalid"},
+		{"column name", nil, table.Put, []plainbuffer.Cell{tabletest.Cell("#a", 1, 1)}, "OTSParameterInvalid"},
+		{"not a number", nil, table.Put, []plainbuffer.Cell{tabletest.Cell("a", 1, math.NaN())}, "OTSParameterInvalid"},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
-			tables := backuptest.New()
+			tables := tabletest.New()
 			tables.Now = func() time.Time { return now }
 			def := definition()
 			if test.change != nil {
@@ -123,7 +122,7 @@ func TestWriteKeepsTheServicesRules(t *testing.T) {
 			}
 			tables.Make(def)
 			batch := tables.NewBatch()
-			if !batch.Add(backuptest.Encode(def.Schema, backuptest.Row{Key: key("k", 1), Cells: test.cells}), test.op) {
+			if !batch.Add(tabletest.Encode(def.Schema, tabletest.Row{Key: key("k", 1), Cells: test.cells}), test.op) {
 				t.Fatal("the row does not fit into an empty batch")
 			}
 			result, err := tables.Write(t.Context(), "t", batch)
@@ -145,22 +144,22 @@ func TestWriteKeepsTheServicesRules(t *testing.T) {
 }
 
 func TestUpdateAddsAndPutReplaces(t *testing.T) {
-	tables := backuptest.New()
+	tables := tabletest.New()
 	tables.Make(definition())
 	steps := []struct {
 		op    table.WriteOp
 		cells []plainbuffer.Cell
 		want  int
 	}{
-		{table.Put, []plainbuffer.Cell{backuptest.Cell("a", 1, 1)}, 1},
-		{table.Update, []plainbuffer.Cell{backuptest.Cell("b", 1, 1)}, 2},
-		{table.Update, []plainbuffer.Cell{backuptest.Cell("b", 1, 1)}, 2},
-		{table.Update, []plainbuffer.Cell{backuptest.Cell("a", 2, 1), backuptest.Cell("a", 3, 1)}, 3}, // two versions of a
+		{table.Put, []plainbuffer.Cell{tabletest.Cell("a", 1, 1)}, 1},
+		{table.Update, []plainbuffer.Cell{tabletest.Cell("b", 1, 1)}, 2},
+		{table.Update, []plainbuffer.Cell{tabletest.Cell("b", 1, 1)}, 2},
+		{table.Update, []plainbuffer.Cell{tabletest.Cell("a", 2, 1), tabletest.Cell("a", 3, 1)}, 3}, // two versions of a
 		{table.Put, nil, 0},
 	}
 	for i, step := range steps {
 		batch := tables.NewBatch()
-		batch.Add(backuptest.Encode(definition().Schema, backuptest.Row{Key: key("k", 1), Cells: step.cells}), step.op)
+		batch.Add(tabletest.Encode(definition().Schema, tabletest.Row{Key: key("k", 1), Cells: step.cells}), step.op)
 		if _, err := tables.Write(t.Context(), "t", batch); err != nil {
 			t.Fatal(err)
 		}
@@ -173,8 +172,8 @@ func TestUpdateAddsAndPutReplaces(t *testing.T) {
 func TestFaultsComeBeforeAndAfter(t *testing.T) {
 	broken := errors.New("broken")
 	for _, after := range []bool{false, true} {
-		tables := backuptest.New()
-		tables.Fault = func(c backuptest.Call) error {
+		tables := tabletest.New()
+		tables.Fault = func(c tabletest.Call) error {
 			if c.Name == "Create" && c.N == 0 && c.After == after {
 				return broken
 			}

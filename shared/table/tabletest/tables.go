@@ -1,12 +1,12 @@
-// Package backuptest is a Tablestore instance in memory, for tests of the
-// verbs: a plain model behind the port backup.Tables, with the clock, the
+// Package tabletest is a Tablestore instance in memory, for tests of the
+// verbs: a plain model behind the port table.Instance, with the clock, the
 // faults and the refusals under the test's hand.
 //
-//	tables := backuptest.New()
+//	tables := tabletest.New()
 //	tables.Make(def)
-//	tables.Put("orders", backuptest.Row{
+//	tables.Put("orders", tabletest.Row{
 //		Key:   table.Key{table.Integer(1)},
-//		Cells: []plainbuffer.Cell{backuptest.Cell("name", 1000, "ada")},
+//		Cells: []plainbuffer.Cell{tabletest.Cell("name", 1000, "ada")},
 //	})
 //
 // It keeps what the service keeps (versions, timestamps, rows without cells)
@@ -14,7 +14,7 @@
 // window, explicit timestamps on an indexed table, keys of another schema,
 // concrete values of an auto-increment column). It has no partitions, quotas,
 // filters or change streams; a stream's setting is remembered and nothing else.
-package backuptest
+package tabletest
 
 import (
 	"bytes"
@@ -104,7 +104,7 @@ func Cell(name string, timestamp int64, value any) plainbuffer.Cell {
 	case []byte:
 		c.Type, c.Data = plainbuffer.Blob, bytes.Clone(v)
 	default:
-		panic(fmt.Sprintf("backuptest: a cell of Go type %T", value))
+		panic(fmt.Sprintf("tabletest: a cell of Go type %T", value))
 	}
 	return c
 }
@@ -177,7 +177,7 @@ func (t *Tables) Calls(name string) int {
 func (t *Tables) must(name string) *content {
 	c := t.tables[name]
 	if c == nil {
-		panic("backuptest: no table " + name)
+		panic("tabletest: no table " + name)
 	}
 	return c
 }
