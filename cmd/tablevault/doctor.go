@@ -117,7 +117,7 @@ func runDoctor(ctx context.Context, dir, file string, maxAge time.Duration) []fi
 		check(ctx)
 	}
 	d.readPolicy(dir, file)
-	for _, check := range []func(context.Context){d.functions, d.tables, d.recoveryPoints, d.retention} {
+	for _, check := range []func(context.Context){d.functions, d.tables, d.recoveryPoints, d.retention, d.drills} {
 		check(ctx)
 	}
 	return d.found

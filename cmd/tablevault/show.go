@@ -26,26 +26,31 @@ func listCommand(s *streams) *cobra.Command {
 	var dir, table string
 	c := &cobra.Command{
 		Use:   "list",
-		Short: "List the recovery points in the vault",
+		Short: "List the recovery points in the vault, and the newest drill of each table",
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			results, running, err := runList(cmd.Context(), dir, table)
+			l, err := runList(cmd.Context(), dir, table)
 			if err != nil {
 				return err
 			}
-			return s.print(map[string]any{"backups": results, "running": running}, func(w io.Writer) {
-				if len(results)+len(running) == 0 {
+			return s.print(l, func(w io.Writer) {
+				if len(l.Backups)+len(l.Running) == 0 {
 					fmt.Fprintln(w, "There is no backup yet: `tablevault backup --table INSTANCE/TABLE` makes one.")
 					return
 				}
 				t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 				fmt.Fprintln(t, "BACKUP\tTABLE\tKIND\tSTATE\tROWS\tSTORED\tRECOVERY POINT")
-				for _, r := range results {
+				for _, r := range l.Backups {
 					fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", r.ID, r.Table, r.Kind, r.State, count(r.Rows), size(r.Bytes), recoveryPoint(r))
 				}
-				for _, r := range running {
+				for _, r := range l.Running {
 					fmt.Fprintf(t, "%s\t%s\t\t%s\t%s\t%s\tnot yet: %d of %d segments %s\n", r.Backup, r.Table, r.State, count(r.Totals.Rows), size(r.Totals.StoredBytes), r.Done, r.Segments, r.LastError)
 				}
 				t.Flush()
+				if len(l.Drills) > 0 {
+					fmt.Fprintln(t, "\nTABLE\tDUE\tNEWEST DRILL")
+					fmt.Fprint(t, drillLines(l.Drills, time.Now()))
+					t.Flush()
+				}
 			})
 		},
 	}
@@ -76,39 +81,46 @@ func markedResult(m *vault.Manifest, marks map[vault.Backup]object.Info) backupR
 	return r
 }
 
-// runList lists the backups that have ended, and those that run.
-func runList(ctx context.Context, dir, table string) ([]backupResult, []backup.Watched, error) {
+// listing is what `tablevault list` knows: the backups that have ended, those that
+// run, and the newest drill of each table.
+type listing struct {
+	Backups []backupResult   `json:"backups"`
+	Running []backup.Watched `json:"running"`
+	Drills  []drillResult    `json:"drills"`
+}
+
+func runList(ctx context.Context, dir, table string) (*listing, error) {
 	site, err := openSite(dir)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	var only *vault.TableID
 	if table != "" {
 		id, err := site.id(table)
 		if err != nil {
-			return nil, nil, err
+			return nil, err
 		}
 		only = &id
 	}
 	repo, err := site.repository(ctx)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	marks, err := repo.Marks(ctx, only)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	results := []backupResult{}
 	for m, err := range repo.Manifests(ctx, only) {
 		if err != nil {
-			return nil, nil, err
+			return nil, err
 		}
 		results = append(results, markedResult(m, marks))
 	}
 	var open []*backup.Watcher
 	for b, err := range repo.Open(ctx, only) {
 		if err != nil {
-			return nil, nil, err
+			return nil, err
 		}
 		// What a late list of manifests does not show is among the results by now.
 		if !slices.ContainsFunc(results, func(r backupResult) bool { return r.ID == b.ID }) {
@@ -116,7 +128,11 @@ func runList(ctx context.Context, dir, table string) ([]backupResult, []backup.W
 		}
 	}
 	l, err := lookAt(ctx, open)
-	return results, l.Backups, err
+	if err != nil {
+		return nil, err
+	}
+	drills, err := newestDrills(ctx, repo, only)
+	return &listing{results, l.Backups, drills}, err
 }
 
 // shown is what `tablevault show` knows of a backup.
@@ -133,6 +149,8 @@ type shown struct {
 	Encrypt  *vault.Encryption `json:"encryption,omitempty"`
 	// Copies say how far the backup has come in further vaults.
 	Copies []copies.State `json:"copies,omitempty"`
+	// Drills are the rehearsals that have restored it.
+	Drills []drillResult `json:"drills,omitempty"`
 }
 
 func showCommand(s *streams) *cobra.Command {
@@ -180,6 +198,9 @@ func showCommand(s *streams) *cobra.Command {
 				}
 				for _, c := range r.Copies {
 					line("copy", copyLine(c))
+				}
+				for i := range r.Drills {
+					line("drill", r.Drills[i].line(time.Now()))
 				}
 				t.Flush()
 			})
@@ -232,6 +253,9 @@ func runShow(ctx context.Context, dir, id string) (*shown, error) {
 	r := &shown{backupResult: markedResult(m, marks), Sealed: m.Sealed, Reason: m.Reason, Segments: m.Segments, Parts: m.Totals.Parts, Digest: m.Totals.Digest.String()}
 	if m.State == vault.Void {
 		return r, nil
+	}
+	if r.Drills, err = drillsOf(ctx, repo, b); err != nil {
+		return nil, err
 	}
 	if r.Copies, err = copies.States(ctx, repo, m); err != nil {
 		return nil, err
