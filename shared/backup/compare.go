@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/tablevault/tablevault/shared/fanout"
+	"github.com/tablevault/tablevault/shared/pace"
 	"github.com/tablevault/tablevault/shared/plainbuffer"
 	"github.com/tablevault/tablevault/shared/repository"
 	"github.com/tablevault/tablevault/shared/table"
@@ -29,7 +30,7 @@ type comparer struct {
 	def    table.Definition
 	memory int64
 	pages  table.Pages
-	pace   *pacer // of the reads of the table
+	pace   *pace.Pacer // of the reads of the table
 }
 
 // Cells past their TTL are served or not as the service comes around to it, so
@@ -47,7 +48,7 @@ const (
 
 // newComparer describes the table that a backup is compared with, which is read at
 // a pace. It must have the backup's key columns.
-func newComparer(ctx context.Context, r *repository.Repository, source *restoreSource, tables table.Instance, name string, memory int64, pace *pacer) (*comparer, error) {
+func newComparer(ctx context.Context, r *repository.Repository, source *restoreSource, tables table.Instance, name string, memory int64, pace *pace.Pacer) (*comparer, error) {
 	def, err := tables.Describe(ctx, name)
 	if err != nil {
 		return nil, fmt.Errorf("compare with %s: %w", name, err)
@@ -73,7 +74,7 @@ func newComparer(ctx context.Context, r *repository.Repository, source *restoreS
 func (c *comparer) segment(ctx context.Context, log *fanout.SegmentLog, quarantined map[string]bool, check *vault.Check) error {
 	// Corruption is a finding, and then there is nothing to compare: what the
 	// shards do not tell would look like rows too many.
-	ctx = table.OnThrottled(ctx, c.pace.refused)
+	ctx = table.OnThrottled(ctx, c.pace.Refused)
 	lanes := covered(log)
 	cutoff, err := c.cutoff(ctx, log)
 	if err != nil {
@@ -206,18 +207,18 @@ func (c *comparer) live(r table.Range, buf []byte) blocks {
 // next reads the next page of a scan of the table, which is not over, when its turn
 // comes.
 func (c *comparer) next(ctx context.Context, scan table.Scan, buf []byte) (table.Page, error) {
-	aside, err := c.pace.wait(ctx, time.Time{}, 0, 0)
+	aside, err := c.pace.Wait(ctx, time.Time{}, 0, 0)
 	if err != nil {
 		return table.Page{}, fmt.Errorf("wait to read %s: %w", c.def.Name, err)
 	}
-	scan.Aim(c.pace.aim() * table.UnitBytes)
+	scan.Aim(c.pace.Aim() * table.UnitBytes)
 	asked := time.Now()
 	page, err := scan.Next(ctx, buf)
 	if err != nil {
-		c.pace.failed()
+		c.pace.Failed()
 		return page, fmt.Errorf("read %s: %w", c.def.Name, err)
 	}
-	c.pace.took(aside, page.ReadUnits, time.Since(asked))
+	c.pace.Took(aside, page.ReadUnits, time.Since(asked))
 	return page, nil
 }
 

@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/tablevault/tablevault/shared/fanout"
+	"github.com/tablevault/tablevault/shared/pace"
 	"github.com/tablevault/tablevault/shared/plainbuffer"
 	"github.com/tablevault/tablevault/shared/repository"
 	"github.com/tablevault/tablevault/shared/table"
@@ -77,7 +78,7 @@ type ExportReply struct {
 // many work as were dispatched, until nothing is left.
 func (e *Exporter) Export(ctx context.Context, run fanout.Run, w fanout.Work) (ExportReply, error) {
 	b := vault.Backup{Table: w.Table, ID: w.Backup}
-	x := &export{Exporter: e, run: run, backup: b, work: w, margin: fanout.NewMargin(run), pace: newPacer(w.ReadUnits)}
+	x := &export{Exporter: e, run: run, backup: b, work: w, margin: fanout.NewMargin(run), pace: pace.New(w.ReadUnits)}
 	x.reply = ExportReply{Segment: w.Segment, Start: w.Start}
 	err := x.all(ctx)
 	if !x.run.Stop.IsZero() {
@@ -95,7 +96,7 @@ type export struct {
 	plan     *vault.Plan
 	encoders chan *shard.Encoder
 	margin   fanout.Margin
-	pace     *pacer
+	pace     *pace.Pacer
 	ask      asking
 	worker   fanout.Worker
 	// children are the segments that this invocation has split off.
@@ -198,7 +199,7 @@ func (x *export) segment(ctx context.Context, s vault.Segment, start int, claime
 	}
 	x.margin.Resume(log, idle)
 	if n := len(log.Slots); n > 0 && log.Slots[n-1].Part != nil {
-		x.pace.resume(log.Slots[n-1].Part.Pace)
+		x.pace.Resume(log.Slots[n-1].Part.Pace)
 	}
 	x.ask.reset(x.reply.Start > 0)
 	for parts := 0; !log.Ended; parts++ {
@@ -332,7 +333,7 @@ func (x *export) part(ctx context.Context, log *fanout.SegmentLog) (*vault.Part,
 	if part.Index, err = index.finish(); err != nil {
 		return nil, fmt.Errorf("write %s: %w", vault.Index(name), err)
 	}
-	part.ClosingMS, part.Pace = time.Since(read).Milliseconds(), x.pace.take()
+	part.ClosingMS, part.Pace = time.Since(read).Milliseconds(), x.pace.Take()
 	return part, readErr
 }
 
@@ -460,14 +461,14 @@ func (p *partRun) lane(ctx context.Context, l *laneRun, buf []byte) error {
 	var row plainbuffer.Row
 	inRow := false
 	defer p.release(l)
-	ctx = table.OnThrottled(ctx, p.pace.refused)
+	ctx = table.OnThrottled(ctx, p.pace.Refused)
 	for {
 		// Inside of a row there is no end but the row's.
 		until := p.run.Stop
 		if inRow {
 			until = time.Time{}
 		}
-		aside, err := p.pace.wait(ctx, until, 0, 0)
+		aside, err := p.pace.Wait(ctx, until, 0, 0)
 		if err != nil {
 			err = fmt.Errorf("wait to read from %v: %w", l.next, err)
 			if inRow {
@@ -476,14 +477,14 @@ func (p *partRun) lane(ctx context.Context, l *laneRun, buf []byte) error {
 			return err
 		}
 		if !inRow && l.next.Compare(l.from) > 0 && p.stopping() {
-			p.pace.failed()
+			p.pace.Failed()
 			return nil
 		}
-		scan.Aim(p.pace.aim() * table.UnitBytes)
+		scan.Aim(p.pace.Aim() * table.UnitBytes)
 		asked := time.Now()
 		page, err := scan.Next(ctx, buf)
 		if err != nil {
-			p.pace.failed()
+			p.pace.Failed()
 		}
 		if err == io.EOF {
 			return fmt.Errorf("read %v: the scan ended without saying that the range is done", table.Range{Start: l.next, End: l.end})
@@ -499,7 +500,7 @@ func (p *partRun) lane(ctx context.Context, l *laneRun, buf []byte) error {
 		if next == nil {
 			next = l.end
 		}
-		p.pace.took(aside, page.ReadUnits, time.Since(asked))
+		p.pace.Took(aside, page.ReadUnits, time.Since(asked))
 		if !page.Piece && next.Compare(l.next) <= 0 || next.Compare(l.end) > 0 {
 			return fmt.Errorf("read from %v to %v: the service says that %v is next", l.next, l.end, next)
 		}

@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 
 	"github.com/tablevault/tablevault/shared/fanout"
+	"github.com/tablevault/tablevault/shared/pace"
 	"github.com/tablevault/tablevault/shared/repository"
 	"github.com/tablevault/tablevault/shared/vault"
 	"github.com/tablevault/tablevault/shared/vault/shard"
@@ -71,8 +72,8 @@ const (
 // Like an export, a worker that is done with its segment goes on with others that
 // nobody has begun, for as long as there is time and the restore is open.
 func (i *Importer) Import(ctx context.Context, run fanout.Run, w fanout.Work) (ImportReply, error) {
-	x := &importing{Importer: i, run: run, work: w, restore: vault.Restore{ID: w.Restore}, pace: newPacer(w.WriteUnits)}
-	x.pace.writes = true
+	x := &importing{Importer: i, run: run, work: w, restore: vault.Restore{ID: w.Restore}, pace: pace.New(w.WriteUnits)}
+	x.pace.Writes = true
 	x.reply = ImportReply{Restore: w.Restore, Segment: w.Segment, Start: w.Start}
 	err := x.all(ctx)
 	x.reply.Replaced = i.Repo.Replaced()
@@ -90,7 +91,7 @@ type importing struct {
 	restore vault.Restore
 	plan    *vault.RestorePlan
 	worker  fanout.Worker
-	pace    *pacer
+	pace    *pace.Pacer
 	reply   ImportReply
 
 	logs sealedLogs
@@ -198,7 +199,7 @@ func (x *importing) segment(ctx context.Context, s vault.SegmentID, start int, c
 		}
 	}
 	if n := len(entries); n > 0 && idle == 0 {
-		x.pace.resume(entries[n-1].Pace)
+		x.pace.Resume(entries[n-1].Pace)
 	}
 	for stored := 0; !l.ended; stored++ {
 		if stored > 0 && x.run.Stopping() {
@@ -401,7 +402,7 @@ func (l *loader) entry(ctx context.Context) (*vault.Loaded, error) {
 	e := &vault.Loaded{
 		Segment: l.segment, Slot: l.slots, Start: l.reply.Start, Part: part.Slot, Block: w.next,
 		Rows: w.sum.rows - int64(len(refused)), Bytes: w.sum.bytes, Digest: w.sum.digest,
-		Quarantined: int64(len(refused)), WriteUnits: w.sum.units, Pace: l.pace.take(),
+		Quarantined: int64(len(refused)), WriteUnits: w.sum.units, Pace: l.pace.Take(),
 	}
 	if whole {
 		e.Block = 0

@@ -59,7 +59,7 @@ func (w *partLoad) load(ctx context.Context, part *vault.Part) (whole bool, err 
 	// to save what did.
 	writing, cancel := w.run.InTime(ctx)
 	defer cancel()
-	err = w.blocks(table.OnThrottled(writing, w.pace.refused), part, &whole)
+	err = w.blocks(table.OnThrottled(writing, w.pace.Refused), part, &whole)
 	if err != nil && w.next > w.block && writing.Err() != nil && ctx.Err() == nil {
 		return false, nil // time ran out, and there is something to save
 	}
@@ -227,7 +227,7 @@ func (w *blockWriter) add(ctx context.Context, raw []byte, op table.WriteOp) err
 
 func (w *blockWriter) take(raw []byte, op table.WriteOp) bool {
 	if len(w.pending) == 0 {
-		w.units, w.aim = 0, w.pace.aim()
+		w.units, w.aim = 0, w.pace.Aim()
 	}
 	units := writeUnits(raw)
 	if len(w.pending) > 0 && w.aim > 0 && w.units+units > w.aim || !w.batch.Add(raw, op) {
@@ -305,22 +305,22 @@ func (w *blockWriter) write(ctx context.Context, batch table.Batch, rows []pendi
 		cost += writeUnits(rows[i].raw)
 	}
 	// What comes first goes first: only blocks without a gap can stand in the log.
-	aside, err := w.pace.wait(ctx, time.Time{}, w.n, float64(cost))
+	aside, err := w.pace.Wait(ctx, time.Time{}, w.n, float64(cost))
 	if err != nil {
 		return fmt.Errorf("wait to write to %s: %w", w.plan.Target, err)
 	}
 	if err := w.gate.pass(ctx); err != nil {
-		w.pace.failed()
+		w.pace.Failed()
 		return err
 	}
 	sent := time.Now()
 	result, err := w.Tables.Write(ctx, w.plan.Target.Table, batch)
 	if err != nil {
-		w.pace.failed()
+		w.pace.Failed()
 	}
 	switch {
 	case err == nil:
-		w.pace.took(aside, result.WriteUnits, time.Since(sent))
+		w.pace.Took(aside, result.WriteUnits, time.Since(sent))
 		updates, err := w.updateRefused(&result, rows)
 		if err != nil {
 			return err

@@ -13,6 +13,7 @@ import (
 
 	"github.com/tablevault/tablevault/shared/fanout"
 	"github.com/tablevault/tablevault/shared/object"
+	"github.com/tablevault/tablevault/shared/pace"
 	"github.com/tablevault/tablevault/shared/repository"
 	"github.com/tablevault/tablevault/shared/table"
 	"github.com/tablevault/tablevault/shared/vault"
@@ -158,7 +159,7 @@ func (v *Verifier) verify(ctx context.Context, run fanout.Run, req VerifyRequest
 	if req.Depth == DepthRows {
 		proof.Target = w.target.String()
 		if w.comparer != nil { // nil if the backup's plan can't be read
-			proof.Pace = w.comparer.pace.take()
+			proof.Pace = w.comparer.pace.Take()
 		}
 		if restore == nil {
 			proof.Notes = append(proof.Notes, "rows that were written after the backup are differences too: without the table's change stream they can't be told apart")
@@ -310,7 +311,7 @@ func (w *verification) against(ctx context.Context) error {
 		memory = fanout.DefaultMemory
 	}
 	var err error
-	w.comparer, err = newComparer(ctx, w.Repo, &w.source, w.Tables, w.target.Table, memory/segmentsInFlight, newPacer(w.req.ReadUnits))
+	w.comparer, err = newComparer(ctx, w.Repo, &w.source, w.Tables, w.target.Table, memory/segmentsInFlight, pace.New(w.req.ReadUnits))
 	return err
 }
 
@@ -347,7 +348,7 @@ func (w *verification) found(check vault.Check) error {
 // that nobody has begun.
 func (v *Verifier) VerifySegment(ctx context.Context, run fanout.Run, w fanout.Work) (VerifyReply, error) {
 	x := &verifying{
-		Verifier: v, run: run, again: run, restore: vault.Restore{ID: w.Restore}, pace: newPacer(w.ReadUnits), told: map[string]bool{},
+		Verifier: v, run: run, again: run, restore: vault.Restore{ID: w.Restore}, pace: pace.New(w.ReadUnits), told: map[string]bool{},
 	}
 	x.reply = VerifyReply{Restore: w.Restore, Segment: w.Segment, Start: w.Start}
 	err := x.all(ctx, w)
@@ -366,7 +367,7 @@ type verifying struct {
 	plan     *vault.RestorePlan
 	worker   fanout.Worker
 	logs     sealedLogs
-	pace     *pacer
+	pace     *pace.Pacer
 	comparer *comparer
 	// told are the objects that were read elsewhere and stand in a check.
 	told  map[string]bool
@@ -460,7 +461,7 @@ func (x *verifying) segment(ctx context.Context, s vault.SegmentID, start int, c
 	x.Repo.Heal(ctx, source.backup)
 	found.Check.Replaced = nil
 	found.Check.Replace(x.untold())
-	found.Pace = x.pace.take()
+	found.Pace = x.pace.Take()
 	x.reply.Pace = found.Pace
 	if _, err := x.Repo.Tell(ctx, x.restore.Check(s), &found, &found.Usage); err != nil {
 		return err

@@ -1,4 +1,6 @@
-package backup
+// Package pace holds requests to a rate: to a share of a budget of capacity units,
+// and below it to what the service can take.
+package pace
 
 import (
 	"cmp"
@@ -11,14 +13,14 @@ import (
 	"github.com/tablevault/tablevault/shared/vault"
 )
 
-// pacer holds the requests of one worker to a rate of capacity units: to the
+// Pacer holds the requests of one worker to a rate of capacity units: to the
 // worker's share of the table's budget, and below it while the service throttles
 // or answers slowly. What a request costs is known when its answer has come, so
 // what those before it cost is set aside for it, and the rest is paid for by
 // those after it.
-type pacer struct {
+type Pacer struct {
 	budget float64 // units per second, 0 for none
-	writes bool    // the units are write units
+	Writes bool    // the units are write units
 
 	mu    sync.Mutex
 	limit float64   // what the service makes of it, 0 for nothing
@@ -97,10 +99,10 @@ const (
 	firstAnswers = 8
 )
 
-// newPacer returns a pacer that has earned nothing so far: where there is a budget,
+// New returns a pacer that has earned nothing so far: where there is a budget,
 // workers may follow each other at any time.
-func newPacer(budget float64) *pacer {
-	p := &pacer{budget: budget, window: firstWindow}
+func New(budget float64) *Pacer {
+	p := &Pacer{budget: budget, window: firstWindow}
 	if budget > 0 {
 		p.free = time.Now().Add(seconds(requestTime))
 	}
@@ -108,7 +110,7 @@ func newPacer(budget float64) *pacer {
 }
 
 // held is the rate that is to be kept, with its reason; 0 for none.
-func (p *pacer) held() (float64, string) {
+func (p *Pacer) held() (float64, string) {
 	switch {
 	case p.limit > 0 && (p.budget == 0 || p.limit < p.budget):
 		return p.limit, p.why
@@ -118,13 +120,13 @@ func (p *pacer) held() (float64, string) {
 	return 0, ""
 }
 
-// aim is how many units a request should cost at most, 0 for any number.
-func (p *pacer) aim() int {
+// Aim is how many units a request should cost at most, 0 for any number.
+func (p *Pacer) Aim() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	rate, _ := p.held()
 	if rate == 0 {
-		if p.writes && p.answers < firstBatches {
+		if p.Writes && p.answers < firstBatches {
 			return firstBatch
 		}
 		return 0
@@ -132,11 +134,11 @@ func (p *pacer) aim() int {
 	return max(leastRequest, int(rate*requestTime))
 }
 
-// wait waits until a request of an expected cost, 0 if that is not known, may be
+// Wait waits until a request of an expected cost, 0 if that is not known, may be
 // sent, but not beyond until, if that is not zero. While there is a rate to keep,
 // requests of a lower turn go before those of a higher one. It returns what was set
 // aside for the request, which took takes, and an error if ctx ends first.
-func (p *pacer) wait(ctx context.Context, until time.Time, turn int64, cost float64) (aside float64, err error) {
+func (p *Pacer) Wait(ctx context.Context, until time.Time, turn int64, cost float64) (aside float64, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.waiting = append(p.waiting, turn)
@@ -183,7 +185,7 @@ func (p *pacer) wait(ctx context.Context, until time.Time, turn int64, cost floa
 
 // sleep sleeps for a pause, if that is above 0, or until it is woken, or ctx ends,
 // whatever comes first. The lock is held before and after it.
-func (p *pacer) sleep(ctx context.Context, pause time.Duration) error {
+func (p *Pacer) sleep(ctx context.Context, pause time.Duration) error {
 	if p.woken == nil {
 		p.woken = make(chan struct{})
 	}
@@ -206,7 +208,7 @@ func (p *pacer) sleep(ctx context.Context, pause time.Duration) error {
 }
 
 // wake has all that wait look again.
-func (p *pacer) wake() {
+func (p *Pacer) wake() {
 	if p.woken != nil {
 		close(p.woken)
 		p.woken = nil
@@ -223,17 +225,17 @@ func earning(units, rate float64, why string) time.Duration {
 
 func seconds(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }
 
-// failed accounts for a request that wait has let through and that has no answer.
-func (p *pacer) failed() {
+// Failed accounts for a request that wait has let through and that has no answer.
+func (p *Pacer) Failed() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.sent--
 	p.wake()
 }
 
-// took accounts for a request for which so much was set aside: its cost, and how
+// Took accounts for a request for which so much was set aside: its cost, and how
 // long its answer took.
-func (p *pacer) took(aside float64, units int64, answer time.Duration) {
+func (p *Pacer) Took(aside float64, units int64, answer time.Duration) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	now := time.Now()
@@ -268,9 +270,9 @@ func (p *pacer) took(aside float64, units int64, answer time.Duration) {
 	p.free = p.free.Add(earning(cost-aside, rate, why))
 }
 
-// refused takes into account that the service wants fewer requests. It is called
+// Refused takes into account that the service wants fewer requests. It is called
 // while the one that was refused waits to be sent again; the others wait, too.
-func (p *pacer) refused() {
+func (p *Pacer) Refused() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	now := time.Now()
@@ -290,8 +292,8 @@ func (p *pacer) refused() {
 	}
 }
 
-// resume begins at the rate at which another invocation ended.
-func (p *pacer) resume(of *vault.Pace) {
+// Resume begins at the rate at which another invocation ended.
+func (p *Pacer) Resume(of *vault.Pace) {
 	if of == nil || of.Reason == vault.PacedByBudget || of.ReadUnits+of.WriteUnits == 0 || p.limit > 0 {
 		return
 	}
@@ -301,7 +303,7 @@ func (p *pacer) resume(of *vault.Pace) {
 }
 
 // measure keeps the rate of the last window.
-func (p *pacer) measure(now time.Time, answer time.Duration, cost float64) {
+func (p *Pacer) measure(now time.Time, answer time.Duration, cost float64) {
 	if p.since.IsZero() {
 		p.since = now.Add(-answer)
 	}
@@ -316,7 +318,7 @@ func (p *pacer) measure(now time.Time, answer time.Duration, cost float64) {
 
 // slow takes an answer's time into the average, and says whether answers take
 // too long for their size.
-func (p *pacer) slow(answer time.Duration, cost float64) bool {
+func (p *Pacer) slow(answer time.Duration, cost float64) bool {
 	took := max(answer.Seconds(), 1e-6)
 	if p.answers == 0 {
 		p.least, p.perUnit, p.slowness = took, took/cost, 1
@@ -328,7 +330,7 @@ func (p *pacer) slow(answer time.Duration, cost float64) bool {
 }
 
 // lower cuts the rate to a share of what was reached.
-func (p *pacer) lower(now time.Time, share float64, why string) {
+func (p *Pacer) lower(now time.Time, share float64, why string) {
 	reached := p.recent
 	if reached == 0 {
 		return // the first window is not over: there is no rate to go by
@@ -346,7 +348,7 @@ func (p *pacer) lower(now time.Time, share float64, why string) {
 
 // raise lets the rate grow after a calm time, until nothing holds it any more:
 // it is at the budget, or far above what is asked for.
-func (p *pacer) raise(now time.Time) {
+func (p *Pacer) raise(now time.Time) {
 	if p.limit == 0 {
 		return
 	}
@@ -363,9 +365,9 @@ func (p *pacer) raise(now time.Time) {
 	}
 }
 
-// take returns what the requests were held back by since the last call, nil if by
+// Take returns what the requests were held back by since the last call, nil if by
 // nothing.
-func (p *pacer) take() *vault.Pace {
+func (p *Pacer) Take() *vault.Pace {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.reason == "" {
@@ -374,7 +376,7 @@ func (p *pacer) take() *vault.Pace {
 	held, _ := p.held()
 	rate := math.Round(held*10) / 10
 	pace := &vault.Pace{Reason: p.reason, WaitedMS: p.waited.Milliseconds(), Throttled: p.throttled}
-	if p.writes {
+	if p.Writes {
 		pace.WriteUnits = rate
 	} else {
 		pace.ReadUnits = rate
