@@ -44,6 +44,7 @@ type call struct {
 // A frame is the memory of a call, used again by later ones.
 type frame struct {
 	body    []byte
+	sum     summing
 	answer  []byte
 	batch   batchRequest
 	scanner plainbuffer.Scanner
@@ -101,7 +102,7 @@ func (c *call) read(r *http.Request) *engine.Error {
 	if err := c.authenticate(); err != nil {
 		return err
 	}
-	sum := md5.Sum(c.body)
+	sum := c.server.sums.sum(c.body, &c.frame.sum)
 	if got := base64.StdEncoding.EncodeToString(sum[:]); got != c.header.Get(headerMD5) {
 		return denied("Mismatch between MD5 value of request body and x-ots-contentmd5 in header.")
 	}

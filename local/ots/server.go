@@ -112,6 +112,7 @@ type Server struct {
 	http     *http.Server
 	served   chan struct{}
 	working  sync.WaitGroup // requests
+	sums     summer
 	keys     atomic.Pointer[map[string]Key]
 	fault    atomic.Pointer[FaultFunc]
 	mu       sync.Mutex
@@ -196,6 +197,7 @@ func (s *Server) Close() error {
 		<-s.served
 	}
 	s.working.Wait()
+	s.sums.close()
 	return errors.Join(err, s.engine.Close())
 }
 

@@ -37,7 +37,7 @@ type PutScanner struct {
 // A knownHead is how a cell with a name begins.
 type knownHead struct {
 	bytes []byte // the cell's tag, the name with its tag and length, the tag of a value
-	next  uint16 // the name that came after it, lately; 0 for none
+	next  uint16 // the first in order of the names that came after it; 0 for none
 	crc   byte   // of the name
 }
 
@@ -152,20 +152,14 @@ func (s *PutScanner) cells(b []byte, pos int, key []Cell, sum *Summary, rowCRC *
 	var last uint64   // its timestamp
 	inStep := true    // all names so far are those of the row before
 	for ; pos < len(b) && b[pos] == tagCell; pos += 11 {
-		// A name is mostly the one that the row before had here or, where the
-		// columns of rows differ, that came after the one before lately. Each is in
-		// order by then.
-		at := s.known[before].next
-		if inStep = inStep && n < len(s.order); inStep {
+		// The name is mostly the one that the row before had here, and in order then.
+		var at uint16
+		if inStep = inStep && n < len(s.order) && bytes.HasPrefix(b[pos:], s.known[s.order[n]].bytes); inStep {
 			at = s.order[n]
-		}
-		if at == 0 || !bytes.HasPrefix(b[pos:], s.known[at].bytes) {
-			if at = s.learn(b[pos:], before, key); at == 0 {
+		} else {
+			if at = s.find(b[pos:], before, key); at == 0 {
 				return 0
 			}
-			inStep = false
-		}
-		if !inStep {
 			s.order = append(s.order[:n], at)
 		}
 		known := &s.known[at]
@@ -204,8 +198,21 @@ func (s *PutScanner) cells(b []byte, pos int, key []Cell, sum *Summary, rowCRC *
 	return pos
 }
 
-// learn returns the place of the name of the cell at the start of b, or 0 if no
-// attribute may have it after the one before.
+// find returns the place of the name of the cell at the start of b, or 0 if no
+// attribute may have it after the one before. Where the columns of rows differ it
+// is mostly one of the next in order.
+func (s *PutScanner) find(b []byte, before uint16, key []Cell) uint16 {
+	at := s.known[before].next
+	for hops := 0; at != 0 && hops < 4; hops++ {
+		if bytes.HasPrefix(b, s.known[at].bytes) {
+			return at
+		}
+		at = s.known[at].next
+	}
+	return s.learn(b, before, key)
+}
+
+// learn is find for any name, and remembers it.
 func (s *PutScanner) learn(b []byte, before uint16, key []Cell) uint16 {
 	head := cellHead(b)
 	if head == nil {
@@ -233,10 +240,16 @@ func (s *PutScanner) learn(b []byte, before uint16, key []Cell) uint16 {
 		s.known = append(s.known, known)
 		*place = at
 	}
-	if before != 0 && before != at && bytes.Compare(s.known[before].name(), s.known[at].name()) >= 0 {
+	if before == at {
+		return at
+	}
+	name := s.known[at].name()
+	if before != 0 && bytes.Compare(s.known[before].name(), name) >= 0 {
 		return 0
 	}
-	s.known[before].next = at
+	if next := s.known[before].next; next == 0 || bytes.Compare(name, s.known[next].name()) < 0 {
+		s.known[before].next = at
+	}
 	return at
 }
 
