@@ -233,7 +233,11 @@ func (i *Importer) after(ctx context.Context, run fanout.Run, req RestoreRequest
 	if err != nil {
 		return false, err
 	}
-	if waiting, err := i.working(ctx, run, plan); err != nil || waiting != "" {
+	segments, err := i.unsettled(ctx, plan)
+	if err != nil {
+		return false, err
+	}
+	if waiting, err := i.working(ctx, run, vault.Restore{ID: plan.Restore}, segments); err != nil || waiting != "" {
 		if err == nil {
 			err = fmt.Errorf("restore %s into that table has ended, and still %s: try again after that", last.Restore, waiting)
 		}

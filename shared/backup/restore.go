@@ -1,20 +1,16 @@
 package backup
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io/fs"
 	"log/slog"
-	"maps"
 	"math"
 	"path"
 	"slices"
 	"strings"
 	"time"
-
-	"golang.org/x/sync/errgroup"
 
 	"github.com/tablevault/tablevault/shared/fanout"
 	"github.com/tablevault/tablevault/shared/repository"
@@ -176,66 +172,6 @@ func replay(s *vault.SegmentLog) (*fanout.SegmentLog, error) {
 	return l, nil
 }
 
-// startMargin is how long after an invocation's end a request that it had sent
-// may still be carried out.
-const startMargin = 10 * time.Second
-
-// working says which start of the restore's segments may still write, empty if
-// none. It reads the starts by their names, one after the other, since a list
-// might not show the last of them.
-func (i *Importer) working(ctx context.Context, run fanout.Run, p *vault.RestorePlan) (string, error) {
-	log := vault.Restore{ID: p.Restore}.Log()
-	found := make([]string, len(p.Segments))
-	group, gctx := errgroup.WithContext(ctx)
-	group.SetLimit(repository.StatsInFlight)
-	for k, s := range p.Segments {
-		if s.Rows == 0 {
-			continue
-		}
-		group.Go(func() (err error) {
-			found[k], err = i.workingOn(gctx, run, log, s.ID)
-			return err
-		})
-	}
-	err := group.Wait()
-	for _, f := range found {
-		if f != "" {
-			return f, err
-		}
-	}
-	return "", err
-}
-
-func (i *Importer) workingOn(ctx context.Context, run fanout.Run, log vault.Log, s vault.SegmentID) (string, error) {
-	for n := 0; ; n++ {
-		var note vault.Note
-		_, err := i.Repo.Read(ctx, log.Start(s, n), &note)
-		if errors.Is(err, fs.ErrNotExist) {
-			return "", nil
-		}
-		if err != nil {
-			return "", err
-		}
-		if !note.Until.IsZero() && run.Now().After(note.Until.Add(startMargin)) || i.Stale > 0 && run.Now().Sub(note.Began) > i.Stale {
-			continue
-		}
-		over, err := i.Repo.Exists(ctx, log.End(s, n))
-		if err == nil && !over {
-			over, err = i.Repo.Exists(ctx, log.Failure(s, n))
-		}
-		if err != nil {
-			return "", err
-		}
-		if !over {
-			until := "until it ends"
-			if !note.Until.IsZero() {
-				until = "until " + note.Until.UTC().Format(time.RFC3339)
-			}
-			return fmt.Sprintf("start %d of segment %s may write, %s", n, s, until), nil
-		}
-	}
-}
-
 // Tick looks at a restore and does what is due: it dispatches the segments that
 // nobody works on, first to load them, then to verify them; writes the closing
 // record; gives the table its indexes and settings; and writes the proof. It
@@ -277,24 +213,19 @@ func (i *Importer) tick(ctx context.Context, run fanout.Run, id vault.RestoreID)
 		progress.State, progress.LastError, progress.over = StateFailed, closed.Reason, true
 		return progress, nil
 	}
-	var found vault.SegmentCheck // of all segments together
 	if closed == nil {
 		if done, err := i.load(ctx, run, r, p, &progress); err != nil || !done {
 			return progress, err
 		}
-		progress.State = StateVerifying
-		if progress.Waiting, err = i.working(ctx, run, p); err != nil || progress.Waiting != "" {
-			return progress, err
-		}
 	}
-	done, err := i.verify(ctx, run, r, p, &progress, &found)
-	if err != nil || !done {
+	found, err := i.verify(ctx, run, r, p, &progress)
+	if err != nil || found == nil {
 		return progress, err
 	}
 	verdict := found.Check.Verdict()
 	if verdict != vault.OK && verdict != vault.Quarantined {
 		// The table is not handed over; its proof says why.
-		proof, err := i.prove(ctx, run, r, p, &found, p.Notes)
+		proof, err := i.prove(ctx, run, r, p, found, p.Notes)
 		if err != nil {
 			return progress, err
 		}
@@ -314,16 +245,14 @@ func (i *Importer) tick(ctx context.Context, run fanout.Run, id vault.RestoreID)
 			return progress, nil
 		}
 	}
-	// A start that noted itself before the closing record stood may not have
-	// seen it. One that comes later notes itself first, then looks, and sees it.
-	if progress.Waiting, err = i.working(ctx, run, p); err != nil || progress.Waiting != "" {
+	if progress.Waiting, err = i.working(ctx, run, r, found.Unsettled); err != nil || progress.Waiting != "" {
 		return progress, err
 	}
 	notes, waiting, err := i.finish(ctx, p)
 	if progress.Waiting = waiting; err != nil || waiting != "" {
 		return progress, err
 	}
-	if proof, err = i.prove(ctx, run, r, p, &found, append(slices.Clip(p.Notes), notes...)); err != nil {
+	if proof, err = i.prove(ctx, run, r, p, found, append(slices.Clip(p.Notes), notes...)); err != nil {
 		return progress, err
 	}
 	return progress.ended(proof), nil
@@ -339,7 +268,7 @@ func (p RestoreProgress) ended(proof *vault.Proof) RestoreProgress {
 	return p
 }
 
-func (i *Importer) prove(ctx context.Context, run fanout.Run, r vault.Restore, p *vault.RestorePlan, found *vault.SegmentCheck, notes []string) (*vault.Proof, error) {
+func (i *Importer) prove(ctx context.Context, run fanout.Run, r vault.Restore, p *vault.RestorePlan, found *vault.CheckedGroup, notes []string) (*vault.Proof, error) {
 	notes = append(slices.Clip(notes), repository.ReplacedNotes(found.Check.Replaced, i.Repo.Replaced())...)
 	notes = append(notes, i.Repo.TwinErrors()...)
 	proof := &vault.Proof{
@@ -380,66 +309,6 @@ func (i *Importer) load(ctx context.Context, run fanout.Run, r vault.Restore, p 
 	return len(open) == 0, i.dispatch(ctx, run, r.Log(), open, p.Loaders, pace, func(s vault.SegmentID, start int) fanout.Work {
 		return fanout.Work{Verb: fanout.VerbImport, Table: p.Source, Backup: p.Backup, Restore: p.Restore, Segment: s, Start: start, WriteUnits: p.LoadShare()}
 	}, progress)
-}
-
-// verify dispatches the segments that are not compared and that nobody works
-// on; when all are, it adds up what was found.
-func (i *Importer) verify(ctx context.Context, run fanout.Run, r vault.Restore, p *vault.RestorePlan, progress *RestoreProgress, found *vault.SegmentCheck) (bool, error) {
-	progress.State, progress.Loaded, progress.LoadedRows = StateVerifying, len(p.Segments), progress.Rows
-	done, err := i.reported(ctx, r.Dir()+"checks/")
-	if err != nil {
-		return false, err
-	}
-	open := byGroup(p, func(s vault.RestoreSegment) bool {
-		_, compared := done[s.ID]
-		return !compared
-	})
-	progress.Checked = len(p.Segments)
-	for _, segments := range open {
-		progress.Checked -= len(segments)
-	}
-	if len(open) > 0 {
-		err := i.dispatch(ctx, run, r.Verify(), open, p.Comparers, nil, func(s vault.SegmentID, start int) fanout.Work {
-			return fanout.Work{Verb: fanout.VerbVerify, Table: p.Source, Backup: p.Backup, Restore: p.Restore, Segment: s, Start: start, ReadUnits: p.CompareShare()}
-		}, progress)
-		if err == nil && progress.Live > 0 {
-			progress.Pace, err = i.comparing(ctx, r, done, progress.Live)
-		}
-		return false, err
-	}
-	checks := make([]vault.SegmentCheck, len(p.Segments))
-	group, gctx := errgroup.WithContext(ctx)
-	group.SetLimit(repository.StatsInFlight)
-	for k, s := range p.Segments {
-		group.Go(func() error {
-			_, err := i.Repo.Read(gctx, r.Check(s.ID), &checks[k])
-			return err
-		})
-	}
-	if err := group.Wait(); err != nil {
-		return false, err
-	}
-	for _, c := range checks {
-		found.Check.Add(c.Check)
-		found.Usage.Add(c.Usage)
-	}
-	return true, nil
-}
-
-// comparing says what held those back who have compared the last n segments: what
-// holds back the workers that are at work tells nothing before its segment's end.
-func (i *Importer) comparing(ctx context.Context, r vault.Restore, done map[vault.SegmentID]time.Time, n int) (pace *fanout.Pace, err error) {
-	last := slices.SortedFunc(maps.Keys(done), func(a, b vault.SegmentID) int {
-		return cmp.Or(done[b].Compare(done[a]), cmp.Compare(a, b))
-	})
-	for _, s := range last[:min(n, len(last))] {
-		var check vault.SegmentCheck
-		if _, err := i.Repo.Read(ctx, r.Check(s), &check); err != nil {
-			return nil, err
-		}
-		pace = pace.Of(check.Pace)
-	}
-	return pace, nil
 }
 
 // reported are the segments that have an object under prefix, with the store's date

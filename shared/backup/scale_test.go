@@ -230,12 +230,12 @@ func (b *taken) Reset()                         { *b = 0 }
 
 // TestScaleOfRestores restores a backup of many segments of one part, and holds
 // what that asks of the store against the formulae of docs/design.md: 600 segments,
-// 3,000 at full size.
+// 10,000 at full size.
 func TestScaleOfRestores(t *testing.T) {
 	segments := 600
 	switch {
 	case *long:
-		segments = 3_000
+		segments = 10_000
 	case testing.Short():
 		segments = 300
 	}
@@ -327,9 +327,9 @@ func TestScaleOfRestores(t *testing.T) {
 	meet, each := n/4+4*workers, 6+2*groups
 	within("loading", 4*n+meet, n+workers*(groups+4), 5*n+meet+workers*each)
 	progress = w.look(restore.Restore)
-	// The lists of what is loaded and of what is compared; who may still write, which is
-	// three reads of a segment.
-	within("the tick after it", 0, 2+2*groups, 3*n+4)
+	// The lists of what is loaded, of what is compared and of roll-ups; of each group's
+	// starts, their ends and failures, and of those of its comparison.
+	within("the tick after it", 0, 3+5*groups, 4)
 	if progress.State != backup.StateVerifying || progress.Dispatched != workers {
 		t.Fatalf("%+v", progress)
 	}
@@ -342,13 +342,33 @@ func TestScaleOfRestores(t *testing.T) {
 		t.Errorf("%d of %d segments are compared", ended, segments)
 	}
 	// Start and check; whether there is a check, whether the restore is open, the log of
-	// its loading and its end, two looks and a read for the shard and its index, and the
-	// newest of its rows.
-	within("comparing", 2*n+meet, n+workers*(groups+4), 8*n+meet+workers*each)
+	// its loading, three for who may still write, two looks and a read for the shard and
+	// its index, and the newest of its rows.
+	within("comparing", 2*n+meet, n+workers*(groups+4), 10*n+meet+workers*each)
+	// A look without time gathers nothing, and one with time for a group that.
+	late := w.run()
+	late.Stop = w.clock()
+	if progress, err = w.importer().Tick(t.Context(), late, restore.Restore); err != nil || progress.State != backup.StateVerifying || progress.Waiting == "" {
+		t.Errorf("%+v, %v", progress, err)
+	}
+	within("a look without time", 0, 3, 4)
+	looks := 0
+	late.Now = func() time.Time {
+		if looks++; looks > 1 {
+			return late.Stop
+		}
+		return late.Stop.Add(-1)
+	}
+	if progress, err = w.importer().Tick(t.Context(), late, restore.Restore); err != nil || progress.State != backup.StateVerifying || progress.Waiting == "" {
+		t.Errorf("%+v, %v", progress, err)
+	}
+	within("a look with time for one group", 1, 3, vault.GroupSize+4)
+	begun := time.Now()
 	progress = w.look(restore.Restore)
-	// The closing record, the proof and the mark that it is restored; who may still
-	// write, twice, and the checks.
-	within("closing", 3, 2, 7*n+8)
+	t.Logf("closed in %v", time.Since(begun).Round(time.Millisecond))
+	// A roll-up for each group but one, the closing record, the proof and the mark that it
+	// is restored; the checks, and the roll-ups.
+	within("closing", groups+2, 3, n-vault.GroupSize+groups+4)
 	w.proved(progress, vault.OK)
 }
 

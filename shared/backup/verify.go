@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -321,13 +322,13 @@ func (w *verification) segment(ctx context.Context, s *vault.SegmentLog) error {
 	if err != nil {
 		return w.found(vault.Check{Corrupted: 1, Findings: []vault.Finding{{Object: w.req.Backup.Group(s.Segment.ID.Group()), Reason: err.Error()}}})
 	}
-	var quarantined map[string]bool
+	var loaded loadedSegment
 	if w.restore != nil && w.comparer != nil {
-		if quarantined, _, err = readQuarantine(ctx, w.Repo, vault.Restore{ID: w.restore.Restore}, log.Segment.ID, &check); err != nil {
+		if loaded, err = readLoading(ctx, w.Repo, vault.Restore{ID: w.restore.Restore}, log.Segment.ID, &check); err != nil {
 			return err
 		}
 	}
-	if err := checkSegment(ctx, w.Repo, &w.source, log, w.req.Depth, w.comparer, quarantined, &check); err != nil {
+	if err := checkSegment(ctx, w.Repo, &w.source, log, w.req.Depth, w.comparer, loaded.quarantined, &check); err != nil {
 		return fmt.Errorf("segment %s: %w", log.Segment.ID, err)
 	}
 	return w.found(check)
@@ -443,17 +444,20 @@ func (x *verifying) segment(ctx context.Context, s vault.SegmentID, start int, c
 	}
 	source := x.logs.source
 	found = vault.SegmentCheck{Segment: s}
-	quarantined, loading, err := readQuarantine(ctx, x.Repo, x.restore, s, &found.Check)
+	loaded, err := readLoading(ctx, x.Repo, x.restore, s, &found.Check)
 	if err != nil {
 		return err
 	}
-	found.Usage = loading
+	found.Usage = loaded.usage
+	if found.Settled, err = x.settled(ctx, log, loaded); err != nil {
+		return err
+	}
 	if x.comparer == nil {
 		if x.comparer, err = newComparer(ctx, x.Repo, source, x.Tables, x.plan.Target.Table, x.Memory, x.pace); err != nil {
 			return err
 		}
 	}
-	if err := checkSegment(ctx, x.Repo, source, log, DepthRows, x.comparer, quarantined, &found.Check); err != nil {
+	if err := checkSegment(ctx, x.Repo, source, log, DepthRows, x.comparer, loaded.quarantined, &found.Check); err != nil {
 		return err
 	}
 	// Among what was read elsewhere are documents too. The comparison has proved
@@ -488,31 +492,55 @@ func (x *verifying) untold() (found []vault.Finding) {
 	return found
 }
 
-// quarantined are the keys of the rows of a segment that the service refused, as
-// the log of its loading tells, and what that asked of the store. Those in an
-// object that can't be read are not among them.
-func readQuarantine(ctx context.Context, r *repository.Repository, restore vault.Restore, s vault.SegmentID, check *vault.Check) (keys map[string]bool, loading vault.Usage, err error) {
-	keys = map[string]bool{}
+// settled says whether nobody writes the rows of a segment any more, the log of whose
+// loading was read: see Importer.working. It is looked at before the rows are compared.
+func (x *verifying) settled(ctx context.Context, log *fanout.SegmentLog, loaded loadedSegment) (bool, error) {
+	if !loaded.ended {
+		// Of a segment without rows, nothing is loaded.
+		return !slices.ContainsFunc(log.Slots, func(s vault.Slot) bool { return s.Part != nil && s.Part.Rows > 0 }), nil
+	}
+	working, err := fanout.MayWork(ctx, x.Repo, x.restore.Log(), log.Segment.ID, x.run, 0)
+	return working == "", err
+}
+
+// loadedSegment is what the log of a segment's loading tells.
+type loadedSegment struct {
+	ended bool
+	// quarantined are the keys, as Key.String gives them, of the rows that the service
+	// refused.
+	quarantined map[string]bool
+	// usage is what the loading asked of the store.
+	usage vault.Usage
+}
+
+// readLoading reads the log of a segment's loading. Rows in quarantine that can't be
+// read are left out.
+func readLoading(ctx context.Context, r *repository.Repository, restore vault.Restore, s vault.SegmentID, check *vault.Check) (loadedSegment, error) {
+	loaded := loadedSegment{quarantined: map[string]bool{}}
 	for entry, err := range r.Loading(ctx, restore, s, 0) {
 		if err != nil {
-			return nil, loading, err
+			return loaded, err
 		}
-		loading.Add(entry.Usage)
-		if entry.Quarantine == nil {
-			continue
+		loaded.usage.Add(entry.Usage)
+		if entry.Quarantine != nil {
+			var q vault.Quarantine
+			err := r.ReadExact(ctx, *entry.Quarantine, &q)
+			switch {
+			case repository.Corrupt(err):
+				check.Find(entry.Quarantine.Name, err)
+			case err != nil:
+				return loaded, err
+			default:
+				for _, row := range q.Rows {
+					loaded.quarantined[row.Key.String()] = true
+				}
+			}
 		}
-		var q vault.Quarantine
-		if err := r.ReadExact(ctx, *entry.Quarantine, &q); repository.Corrupt(err) {
-			check.Find(entry.Quarantine.Name, err)
-			continue
-		} else if err != nil {
-			return nil, loading, err
-		}
-		for _, row := range q.Rows {
-			keys[row.Key.String()] = true
+		if loaded.ended = entry.Last; loaded.ended {
+			break
 		}
 	}
-	return keys, loading, nil
+	return loaded, nil
 }
 
 // checkSegment verifies one segment at a depth. What is damaged here and not in

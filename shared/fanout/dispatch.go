@@ -130,7 +130,7 @@ func (d *Dispatch) failed(reason string, over bool) {
 // failed for good is reported and left alone, unless it failed before Since, or
 // starts have gone stale by order of the caller. All others are ready.
 func (d *Dispatch) Look(ctx context.Context, run Run, group int, open []vault.SegmentID) error {
-	starts, err := countNotes(ctx, d.Repo, string(d.Log)+"starts/", group)
+	starts, err := countNotes(ctx, d.Repo, d.Log.Starts(""), group)
 	if err != nil {
 		return err
 	}

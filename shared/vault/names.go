@@ -261,19 +261,22 @@ func (l Log) DoneIn(group int) string { return fmt.Sprintf("%sdone/%06d/", strin
 // Start is the name of the n-th start of a segment.
 func (l Log) Start(s SegmentID, n int) string { return fmt.Sprintf("%s%06d.json", l.Starts(s), n) }
 
-// Starts begins the names of a segment's starts.
-func (l Log) Starts(s SegmentID) string { return string(l) + "starts/" + string(s) + "/" }
+// Starts begins the names of a segment's starts; without a segment, of all.
+func (l Log) Starts(s SegmentID) string { return within(string(l)+"starts/", s) }
 
 // Failure is the name of the n-th note of what went wrong in a segment.
 func (l Log) Failure(s SegmentID, n int) string { return fmt.Sprintf("%s%06d.json", l.Failures(s), n) }
 
 // Failures begins the names of a segment's failures; without a segment, of
 // all.
-func (l Log) Failures(s SegmentID) string {
+func (l Log) Failures(s SegmentID) string { return within(string(l)+"failures/", s) }
+
+// within is a segment's folder in dir, or dir without one.
+func within(dir string, s SegmentID) string {
 	if s == "" {
-		return string(l) + "failures/"
+		return dir
 	}
-	return string(l) + "failures/" + string(s) + "/"
+	return dir + string(s) + "/"
 }
 
 // Opened is the mark that a backup was begun. It stands apart from the data, so

@@ -198,7 +198,10 @@ func (r Restore) Verify() Log { return Log(r.Dir() + "verify/") }
 
 // End is the name of the mark that the n-th start of a segment is over, and
 // writes nothing any more.
-func (l Log) End(s SegmentID, n int) string { return fmt.Sprintf("%sends/%s/%06d", string(l), s, n) }
+func (l Log) End(s SegmentID, n int) string { return fmt.Sprintf("%s%06d", l.Ends(s), n) }
+
+// Ends begins the names of those marks of a segment; without a segment, of all.
+func (l Log) Ends(s SegmentID) string { return within(string(l)+"ends/", s) }
 
 // Verdict is what a verification comes to.
 type Verdict string
@@ -347,6 +350,10 @@ func (p *Proof) validate() error {
 type SegmentCheck struct {
 	Segment SegmentID `json:"segment"`
 	Check   Check     `json:"check"`
+	// Settled says that the segment's log had ended before the comparison and that,
+	// after that, each of its starts that there were had come to an end: nobody writes
+	// its rows any more, whoever starts.
+	Settled bool `json:"settled,omitempty"`
 	// Pace is what the reads of the table were held back by, nil if by nothing.
 	Pace *Pace `json:"pace,omitempty"`
 	// Usage is that of the entries by which the segment was loaded and of the
@@ -357,3 +364,33 @@ type SegmentCheck struct {
 func (*SegmentCheck) doc() string { return "check" }
 
 func (c *SegmentCheck) validate() error { return nil }
+
+// CheckedGroup is the roll-up of the checks of a group's segments.
+type CheckedGroup struct {
+	Group int   `json:"group"`
+	Check Check `json:"check"`
+	// Unsettled are the segments whose starts had not all come to an end when they were
+	// compared.
+	Unsettled []SegmentID `json:"unsettled,omitempty"`
+	// Usage is that of the checks, and of the look that rolled them up.
+	Usage Usage `json:"usage,omitzero"`
+}
+
+func (*CheckedGroup) doc() string { return "checked-group" }
+
+func (g *CheckedGroup) validate() error { return nil }
+
+// Add adds the check of a segment.
+func (g *CheckedGroup) Add(c *SegmentCheck) {
+	g.Check.Add(c.Check)
+	g.Usage.Add(c.Usage)
+	if !c.Settled {
+		g.Unsettled = append(g.Unsettled, c.Segment)
+	}
+}
+
+// Groups begins the names of the roll-ups of a restore's checks.
+func (r Restore) Groups() string { return r.Dir() + "groups/" }
+
+// Group is the name of the roll-up of a group's checks.
+func (r Restore) Group(g int) string { return fmt.Sprintf("%s%06d.json", r.Groups(), g) }
