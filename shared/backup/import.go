@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"sync/atomic"
+	"time"
 
 	"github.com/tablevault/tablevault/shared/fanout"
 	"github.com/tablevault/tablevault/shared/pace"
@@ -269,7 +270,7 @@ func (x *importing) loader(ctx context.Context, s vault.SegmentID) (*loader, err
 	if err != nil {
 		return nil, err
 	}
-	l := &loader{importing: x, segment: s}
+	l := &loader{importing: x, segment: s, looked: -1}
 	for _, slot := range source.Slots {
 		if slot.Part != nil {
 			l.parts = append(l.parts, slot)
@@ -288,6 +289,9 @@ type loader struct {
 	parts   []vault.Slot // of the backup, those that hold rows
 	total   int64        // rows in all of them
 	gate    gate
+	// looked is the slot that was seen to be free last, at lookedAt; -1 for none.
+	looked   int
+	lookedAt time.Time
 
 	// What the log says: how many slots it has, where to go on, and what was
 	// accepted and refused.
@@ -351,8 +355,18 @@ func (l *loader) add(e *vault.Loaded) error {
 	return nil
 }
 
+// lookAgain is how long a slot that was seen to be free is taken to be so.
+const lookAgain = time.Second
+
 // look says whether rows may still be written for the slot that is being
 // worked for.
+//
+// It asks for the closing record each time: once that stands, no batch may follow,
+// and whoever gives a restore up writes nothing else that this worker could see. No
+// list answers for it, since lists may be late. The slot has to be asked for before
+// the first batch for it, so that a start which was noted after the log's end writes
+// nothing (see closing.go); then now and then, since what is written for a slot that
+// another has won is the same rows once more, in vain.
 func (l *loader) look(ctx context.Context) error {
 	over, err := l.Repo.Exists(ctx, l.restore.Closed())
 	if err != nil {
@@ -361,10 +375,19 @@ func (l *loader) look(ctx context.Context) error {
 	if over {
 		return errClosed
 	}
-	if over, err = l.Repo.Exists(ctx, l.restore.Log().Slot(l.segment, l.slots)); err == nil && over {
-		err = errObey
+	now := l.run.Now()
+	if l.looked == l.slots && now.Sub(l.lookedAt) < lookAgain {
+		return nil
 	}
-	return err
+	over, err = l.Repo.Exists(ctx, l.restore.Log().Slot(l.segment, l.slots))
+	if err != nil {
+		return err
+	}
+	if over {
+		return errObey
+	}
+	l.looked, l.lookedAt = l.slots, now
+	return nil
 }
 
 // entry loads one part of the backup, or what of it can be loaded before run

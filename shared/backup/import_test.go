@@ -19,6 +19,7 @@ import (
 	"github.com/tablevault/tablevault/shared/object"
 	"github.com/tablevault/tablevault/shared/object/mem"
 	"github.com/tablevault/tablevault/shared/object/objectfault"
+	"github.com/tablevault/tablevault/shared/object/objectmeter"
 	"github.com/tablevault/tablevault/shared/plainbuffer"
 	"github.com/tablevault/tablevault/shared/repository"
 	"github.com/tablevault/tablevault/shared/table"
@@ -674,4 +675,39 @@ func TestEveryCallFails(t *testing.T) {
 		}
 		t.Logf("%d calls failed", runs)
 	})
+}
+
+// TestLooksOfLoading counts what an import asks the store before its batches, one
+// after the other: whether the restore is open each time, and whether another has won
+// its slot once for each.
+func TestLooksOfLoading(t *testing.T) {
+	w := newWorld(t)
+	w.fill(definition(), 3000)
+	w.tables.PageRows = 30
+	plan := w.begin(w.backup(vault.Settings{PartBytes: 100 << 10}))
+	meter := objectmeter.New(w.store)
+	repo, err := repository.Open(t.Context(), meter)
+	if err != nil {
+		t.Fatal(err)
+	}
+	i := w.importer()
+	i.Repo, i.Memory = repo, 1 // one writer
+	before := w.tables.Calls("Write")
+	reply, err := i.Import(t.Context(), w.run(), fanout.Work{Verb: fanout.VerbImport, Restore: plan.Restore, Segment: plan.Segments[0].ID})
+	if err != nil || !reply.Done {
+		t.Fatalf("%+v, %v", reply, err)
+	}
+	batches := int64(w.tables.Calls("Write") - before)
+	slots := int64(0)
+	for _, err := range w.store.List(t.Context(), vault.Restore{ID: plan.Restore}.Log().Slots(plan.Segments[0].ID), "") {
+		if err != nil {
+			t.Fatal(err)
+		}
+		slots++
+	}
+	c := meter.Usage()
+	t.Logf("%d batches, %d slots: %+v", batches, slots, c)
+	if slots < 3 || batches < 10*slots || c.Stat > batches+slots {
+		t.Errorf("%d questions for %d batches and %d slots", c.Stat, batches, slots)
+	}
 }
