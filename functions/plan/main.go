@@ -12,6 +12,7 @@ import (
 	"github.com/tablevault/tablevault/shared/backup"
 	"github.com/tablevault/tablevault/shared/drill"
 	"github.com/tablevault/tablevault/shared/function"
+	"github.com/tablevault/tablevault/shared/reconcile"
 	"github.com/tablevault/tablevault/shared/repository"
 	"github.com/tablevault/tablevault/shared/tablestore"
 	"github.com/tablevault/tablevault/shared/vault"
@@ -109,7 +110,7 @@ func tick(ctx context.Context, inv *function.Invocation, cmd function.Command) (
 	}
 	repo, err := parts.NewRepository(ctx, inv)
 	if err != nil {
-		return parts.Fail(backup.Sweep{}, err)
+		return parts.Fail(reconcile.Sweep{}, err)
 	}
 	work, err := parts.Work(inv)
 	if err != nil {
@@ -129,9 +130,9 @@ func tick(ctx context.Context, inv *function.Invocation, cmd function.Command) (
 		}
 		return c, err
 	}
-	r := &backup.Reconciler{
+	r := &reconcile.Reconciler{
 		Repo: repo, Policy: wanted, Region: parts.Region(inv), Work: work, Log: inv.Log, Slow: inv.Env.SplitAfter,
-		Open: func(instance string) (backup.Instance, string, error) {
+		Open: func(instance string) (reconcile.Instance, string, error) {
 			tables, err := open(instance)
 			return tables, parts.Endpoint(inv, instance), err
 		},
@@ -153,7 +154,7 @@ func tick(ctx context.Context, inv *function.Invocation, cmd function.Command) (
 
 // swept is what a tick over everything came to.
 type swept struct {
-	*backup.Sweep
+	*reconcile.Sweep
 	Drills *drill.Sweep `json:"drills"`
 }
 

@@ -14,6 +14,7 @@ import (
 	"github.com/tablevault/tablevault/shared/object/mem"
 	"github.com/tablevault/tablevault/shared/object/objectfault"
 	"github.com/tablevault/tablevault/shared/plainbuffer"
+	"github.com/tablevault/tablevault/shared/reconcile"
 	"github.com/tablevault/tablevault/shared/repository"
 	"github.com/tablevault/tablevault/shared/table"
 	"github.com/tablevault/tablevault/shared/table/tabletest"
@@ -75,7 +76,7 @@ func TestTickCopies(t *testing.T) {
 		w.isTwin(m, twin)
 		w.isTwin(m, third)
 	}
-	if s := w.tick(copied); s.Copies != (backup.Copies{}) || len(w.drain()) != 0 {
+	if s := w.tick(copied); s.Copies != (reconcile.Copies{}) || len(w.drain()) != 0 {
 		t.Errorf("when all is copied: %+v", s.Copies)
 	}
 }
@@ -90,7 +91,7 @@ func TestTickReportsCopies(t *testing.T) {
 	broken := objectfault.New(&mem.Store{}, &objectfault.Fault{Op: objectfault.Create, Call: objectfault.Every, When: objectfault.Before})
 	w.targets = map[string]object.Store{twinAddress: broken, "oss://third/vault": third}
 	w.settle(hourly)
-	tick := func() *backup.Sweep {
+	tick := func() *reconcile.Sweep {
 		t.Helper()
 		s := w.tick(copied)
 		w.work()

@@ -249,27 +249,27 @@ const (
 // nobody works on, rolls up the groups that are complete, and seals. It may
 // run at any time, twice, and beside itself.
 func (p *Planner) Tick(ctx context.Context, run fanout.Run, b vault.Backup) (Progress, error) {
-	s, err := p.survey(ctx, run, b)
+	s, err := p.Survey(ctx, run, b)
 	if err != nil {
-		return s.progress, err
+		return s.Progress, err
 	}
 	room := math.MaxInt
 	if p.Workers > 0 {
 		room = max(0, p.Workers-s.Live)
 	}
-	progress, err := p.start(ctx, s, room)
+	progress, err := p.Start(ctx, s, room)
 	if err != nil {
 		return progress, err
 	}
-	_, err = p.ask(ctx, run, s, room-s.Submitted)
-	return s.progress, err
+	_, err = p.Ask(ctx, run, s, room-s.Submitted)
+	return s.Progress, err
 }
 
-// survey is what a look at a backup found.
-type survey struct {
-	backup   vault.Backup
+// Survey is what a look at a backup found.
+type Survey struct {
+	Backup   vault.Backup
 	plan     *vault.Plan // nil if the backup has ended
-	progress Progress
+	Progress Progress
 	rolled   map[int]bool // the groups that are rolled up
 	fanout.Dispatch
 	// lagging are the live segments that are far behind their siblings, the
@@ -284,7 +284,7 @@ type lagging struct {
 
 // room is how many of n workers the backup may still be given: where there is a
 // budget of read units, no more than it was divided over.
-func (s *survey) room(n int) int {
+func (s *Survey) room(n int) int {
 	if s.plan != nil && s.plan.Workers > 0 {
 		n = min(n, s.plan.Workers-s.Live-s.Submitted)
 	}
@@ -294,16 +294,16 @@ func (s *survey) room(n int) int {
 // looksInFlight is how many groups are looked at at a time.
 const looksInFlight = 8
 
-// survey looks at a backup, rolls up what is complete and seals; it starts
+// Survey looks at a backup, rolls up what is complete and seals; it starts
 // nothing. Its cost is a list of the roll-ups; for each group that is not rolled
 // up three lists, four if it has live segments, and two reads for each of these.
-func (p *Planner) survey(ctx context.Context, run fanout.Run, b vault.Backup) (*survey, error) {
-	s := &survey{backup: b, Dispatch: p.dispatch(b)}
+func (p *Planner) Survey(ctx context.Context, run fanout.Run, b vault.Backup) (*Survey, error) {
+	s := &Survey{Backup: b, Dispatch: p.dispatch(b)}
 	p.Repo.TakeUsage() // what was asked before is not about this backup alone
 	what := func(err error) error { return fmt.Errorf("backup %s of %s: %w", b.ID, b.Table, err) }
 	m, _, err := p.Repo.Manifest(ctx, b)
 	if err == nil {
-		s.progress = ended(m)
+		s.Progress = ended(m)
 		return s, nil
 	}
 	if !errors.Is(err, fs.ErrNotExist) {
@@ -317,7 +317,7 @@ func (p *Planner) survey(ctx context.Context, run fanout.Run, b vault.Backup) (*
 	if err != nil {
 		return s, err
 	}
-	s.plan, s.progress = plan, Progress{State: StateRunning, Since: p.Since}
+	s.plan, s.Progress = plan, Progress{State: StateRunning, Since: p.Since}
 	if s.rolled, err = p.rolledUp(ctx, b); err != nil {
 		return s, what(err)
 	}
@@ -341,15 +341,15 @@ func (p *Planner) survey(ctx context.Context, run fanout.Run, b vault.Backup) (*
 	complete := true
 	for _, look := range groups {
 		complete = complete && look.over
-		s.progress.Segments += look.segments
-		s.progress.Done += look.done
+		s.Progress.Segments += look.segments
+		s.Progress.Done += look.done
 		s.lagging = append(s.lagging, look.lagging...)
 		s.Dispatch.Add(&look.Dispatch)
 	}
 	slices.SortStableFunc(s.lagging, func(a, b lagging) int { return cmp.Compare(b.age, a.age) })
-	s.progress.Live, s.progress.Starts, s.progress.Pace = s.Live, s.Starts, s.Pace
-	if s.progress.LastError = s.Failure; s.Over {
-		s.progress.State = StateFailed
+	s.Progress.Live, s.Progress.Starts, s.Progress.Pace = s.Live, s.Starts, s.Pace
+	if s.Progress.LastError = s.Failure; s.Over {
+		s.Progress.State = StateFailed
 	}
 	if !complete || p.watching {
 		return s, nil
@@ -358,7 +358,7 @@ func (p *Planner) survey(ctx context.Context, run fanout.Run, b vault.Backup) (*
 		return s, fmt.Errorf("seal backup %s of %s: %w", b.ID, b.Table, err)
 	}
 	p.Log.Info("sealed", "backup", b.ID, "table", b.Table.String(), "rows", m.Totals.Rows, "stored_bytes", m.Totals.StoredBytes)
-	s.progress = ended(m)
+	s.Progress = ended(m)
 	return s, nil
 }
 
@@ -366,22 +366,22 @@ func (p *Planner) dispatch(b vault.Backup) fanout.Dispatch {
 	return fanout.Dispatch{Repo: p.Repo, Log: b.Log(), Stale: p.Stale, Since: p.Since, Most: p.Workers}
 }
 
-// start dispatches at most n of the segments that nobody works on.
-func (p *Planner) start(ctx context.Context, s *survey, n int) (Progress, error) {
+// Start dispatches at most n of the segments that nobody works on.
+func (p *Planner) Start(ctx context.Context, s *Survey, n int) (Progress, error) {
 	err := s.Submit(ctx, p.Work, s.room(n), func(id vault.SegmentID, start int) fanout.Work {
-		return fanout.Work{Verb: fanout.VerbExport, Table: s.backup.Table, Backup: s.backup.ID, Segment: id, Start: start, ReadUnits: s.plan.Share()}
+		return fanout.Work{Verb: fanout.VerbExport, Table: s.Backup.Table, Backup: s.Backup.ID, Segment: id, Start: start, ReadUnits: s.plan.Share()}
 	})
-	s.progress.Dispatched = s.Submitted
+	s.Progress.Dispatched = s.Submitted
 	if err != nil {
-		err = fmt.Errorf("backup %s of %s: %w", s.backup.ID, s.backup.Table, err)
+		err = fmt.Errorf("backup %s of %s: %w", s.Backup.ID, s.Backup.Table, err)
 	}
-	return s.progress, err
+	return s.Progress, err
 }
 
-// ask asks the workers of segments that lag behind to split them, if everything
+// Ask asks the workers of segments that lag behind to split them, if everything
 // else has a worker and n could be started beside those that live. It returns for
 // how many of them it found work.
-func (p *Planner) ask(ctx context.Context, run fanout.Run, s *survey, n int) (used int, err error) {
+func (p *Planner) Ask(ctx context.Context, run fanout.Run, s *Survey, n int) (used int, err error) {
 	n = s.room(n)
 	if len(s.Ready) > 0 {
 		return 0, nil
@@ -395,11 +395,11 @@ func (p *Planner) ask(ctx context.Context, run fanout.Run, s *survey, n int) (us
 		a := vault.Ask{Segment: lag.segment, Children: min(share, maxSplit-1) + 1, At: run.Now().UTC()}
 		mine, err := p.Repo.Decide(ctx, s.Log.Ask(lag.segment), &a)
 		if err != nil {
-			return used, fmt.Errorf("backup %s of %s: ask for a split of segment %s: %w", s.backup.ID, s.backup.Table, lag.segment, err)
+			return used, fmt.Errorf("backup %s of %s: ask for a split of segment %s: %w", s.Backup.ID, s.Backup.Table, lag.segment, err)
 		}
 		if mine {
-			p.Log.Info("asked to split", "backup", s.backup.ID, "segment", lag.segment, "age", lag.age, "children", a.Children)
-			s.progress.Asked++
+			p.Log.Info("asked to split", "backup", s.Backup.ID, "segment", lag.segment, "age", lag.age, "children", a.Children)
+			s.Progress.Asked++
 			used += a.Children - 1
 		}
 	}

@@ -16,6 +16,7 @@ import (
 	"github.com/tablevault/tablevault/shared/object"
 	"github.com/tablevault/tablevault/shared/plainbuffer"
 	"github.com/tablevault/tablevault/shared/policy"
+	"github.com/tablevault/tablevault/shared/reconcile"
 	"github.com/tablevault/tablevault/shared/table"
 	"github.com/tablevault/tablevault/shared/table/tabletest"
 	"github.com/tablevault/tablevault/shared/vault"
@@ -41,7 +42,7 @@ func (w *world) requests() *backup.Requests {
 	}
 }
 
-func (w *world) reconciler(text string) *backup.Reconciler {
+func (w *world) reconciler(text string) *reconcile.Reconciler {
 	w.t.Helper()
 	p := policy.Default()
 	if text != "" {
@@ -50,9 +51,9 @@ func (w *world) reconciler(text string) *backup.Reconciler {
 			w.t.Fatal(err)
 		}
 	}
-	return &backup.Reconciler{
+	return &reconcile.Reconciler{
 		Repo: w.repo, Policy: p, Region: "local", Work: w, Log: w.log(),
-		Open: func(instance string) (backup.Instance, string, error) {
+		Open: func(instance string) (reconcile.Instance, string, error) {
 			if instance != "prod" {
 				return nil, "", fmt.Errorf("no instance %s", instance)
 			}
@@ -62,7 +63,7 @@ func (w *world) reconciler(text string) *backup.Reconciler {
 }
 
 // tick is one tick, at the world's time or at an instant of its own.
-func (w *world) tick(text string, at ...time.Time) *backup.Sweep {
+func (w *world) tick(text string, at ...time.Time) *reconcile.Sweep {
 	w.t.Helper()
 	instant := w.clock()
 	if len(at) > 0 {
@@ -81,7 +82,7 @@ func (w *world) settle(text string) {
 	for range 100 {
 		sweep := w.tick(text)
 		w.work()
-		if !slices.ContainsFunc(sweep.Backups, func(b backup.SweptBackup) bool { return b.State == backup.StateRunning }) && sweep.Restores+sweep.Requests == 0 {
+		if !slices.ContainsFunc(sweep.Backups, func(b reconcile.Backup) bool { return b.State == backup.StateRunning }) && sweep.Restores+sweep.Requests == 0 {
 			return
 		}
 		w.advance(10 * time.Second)
@@ -120,8 +121,8 @@ func want(t *testing.T, got, want []string) {
 	}
 }
 
-func said(s *backup.Sweep, text string) bool {
-	return slices.ContainsFunc(s.Reports, func(r backup.Report) bool { return strings.Contains(r.Text, text) })
+func said(s *reconcile.Sweep, text string) bool {
+	return slices.ContainsFunc(s.Reports, func(r reconcile.Report) bool { return strings.Contains(r.Text, text) })
 }
 
 // TestTickBeginsWhatIsDue makes one backup per hour and table, of all tables

@@ -91,11 +91,11 @@ func (w *Watcher) Look(ctx context.Context) (Watched, error) {
 		out.Begun = w.plan.Created
 	}
 	p := &Planner{Repo: w.repo, Log: slog.New(slog.NewTextHandler(io.Discard, nil)), Now: w.now, watching: true}
-	s, err := p.survey(ctx, fanout.Run{Now: w.now}, w.backup)
+	s, err := p.Survey(ctx, fanout.Run{Now: w.now}, w.backup)
 	if err != nil {
 		return out, err
 	}
-	out.Progress = s.progress
+	out.Progress = s.Progress
 	now := sample{at: w.now()}
 	if s.plan != nil {
 		sum, err := w.stored(ctx, s.rolled)

@@ -21,6 +21,7 @@ import (
 	"github.com/tablevault/tablevault/shared/plainbuffer"
 	"github.com/tablevault/tablevault/shared/policy"
 	"github.com/tablevault/tablevault/shared/prune"
+	"github.com/tablevault/tablevault/shared/reconcile"
 	"github.com/tablevault/tablevault/shared/repository"
 	"github.com/tablevault/tablevault/shared/table"
 	"github.com/tablevault/tablevault/shared/table/tabletest"
@@ -210,9 +211,9 @@ func (w *world) tick(text string) *drill.Sweep {
 
 func (w *world) backups(text string) {
 	w.t.Helper()
-	r := &backup.Reconciler{
+	r := &reconcile.Reconciler{
 		Repo: w.repo, Policy: decoded(w.t, text), Region: "local", Work: w, Log: quiet,
-		Open: func(instance string) (backup.Instance, string, error) {
+		Open: func(instance string) (reconcile.Instance, string, error) {
 			in, err := w.instance(instance)
 			return in, "http://" + instance, err
 		},

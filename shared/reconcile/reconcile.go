@@ -1,4 +1,6 @@
-package backup
+// Package reconcile does what a policy asks for: it compares that with what the
+// vault holds, goes on with what was begun, and begins what is due.
+package reconcile
 
 import (
 	"context"
@@ -9,6 +11,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/tablevault/tablevault/shared/backup"
 	"github.com/tablevault/tablevault/shared/fanout"
 	"github.com/tablevault/tablevault/shared/policy"
 	"github.com/tablevault/tablevault/shared/repository"
@@ -47,7 +50,7 @@ type Sweep struct {
 	// At is the instant for which the tick looked at what is due.
 	At time.Time `json:"at"`
 	// Backups are those that were open, or that were begun by the tick.
-	Backups []SweptBackup `json:"backups"`
+	Backups []Backup `json:"backups"`
 	// Restores counts those that are under way, Requests those that are not
 	// answered yet; each was handed to its function.
 	Restores int `json:"restores"`
@@ -63,14 +66,14 @@ type Sweep struct {
 	Reports []Report `json:"reports,omitempty"`
 }
 
-// SweptBackup is a backup as a tick left it.
-type SweptBackup struct {
+// Backup is a backup as a tick left it.
+type Backup struct {
 	Backup vault.BackupID `json:"backup"`
 	Table  string         `json:"table"`
 	Rule   string         `json:"rule,omitempty"`
 	// Begun says that this tick began it.
 	Begun bool `json:"begun,omitempty"`
-	Progress
+	backup.Progress
 }
 
 // Report is something that a person should know about a table or a rule.
@@ -85,12 +88,12 @@ type sweep struct {
 	*Reconciler
 	run       fanout.Run
 	reply     *Sweep
-	surveys   []*survey
+	surveys   []*backup.Survey
 	instances map[string]*swept // by name
 	// last is the newest instant for which a rule has begun a backup of a table.
 	last map[position]time.Time
 	// failed and running are the open backups by rule and table.
-	failed, running map[position]*survey
+	failed, running map[position]*backup.Survey
 	// known are the tables that the vault has backups of.
 	known []vault.TableID
 	// toCopy are the ended backups of rules with destinations.
@@ -104,7 +107,7 @@ type position struct {
 
 // swept is an instance in a tick.
 type swept struct {
-	planner *Planner
+	planner *backup.Planner
 	tables  []string
 	err     error
 }
@@ -116,9 +119,9 @@ type swept struct {
 // on; the error is about what stopped the tick itself.
 func (r *Reconciler) Tick(ctx context.Context, run fanout.Run, at time.Time) (*Sweep, error) {
 	s := &sweep{
-		Reconciler: r, run: run, reply: &Sweep{At: at.UTC(), Backups: []SweptBackup{}, Most: r.Policy.Workers.Most},
+		Reconciler: r, run: run, reply: &Sweep{At: at.UTC(), Backups: []Backup{}, Most: r.Policy.Workers.Most},
 		instances: map[string]*swept{}, last: map[position]time.Time{},
-		failed: map[position]*survey{}, running: map[position]*survey{},
+		failed: map[position]*backup.Survey{}, running: map[position]*backup.Survey{},
 	}
 	// What is there comes before what is new: a tick that runs out of time has
 	// then lost nothing that is under way.
@@ -143,7 +146,7 @@ func (s *sweep) report(rule, table, format string, args ...any) {
 }
 
 // instance reaches an instance, once per tick.
-func (s *sweep) instance(name string) (*Planner, error) {
+func (s *sweep) instance(name string) (*backup.Planner, error) {
 	in := s.instances[name]
 	if in == nil {
 		in = &swept{}
@@ -152,7 +155,7 @@ func (s *sweep) instance(name string) (*Planner, error) {
 		if err != nil {
 			in.err = err
 		} else {
-			in.planner = &Planner{
+			in.planner = &backup.Planner{
 				Repo: s.Repo, Tables: tables, Endpoint: endpoint, Work: s.Work, Log: s.Log, Now: s.run.Now, Workers: s.Policy.Workers.Most,
 				Slow: s.Slow,
 			}
@@ -199,7 +202,7 @@ func (s *sweep) open(ctx context.Context) error {
 		if !b.Ended {
 			s.look(ctx, b.Backup, of, false)
 		}
-		if n := len(s.surveys); of != nil && (b.Ended || n > 0 && s.surveys[n-1].backup == b.Backup && s.surveys[n-1].progress.State == StateSealed) {
+		if n := len(s.surveys); of != nil && (b.Ended || n > 0 && s.surveys[n-1].Backup == b.Backup && s.surveys[n-1].Progress.State == backup.StateSealed) {
 			s.toCopy = append(s.toCopy, toCopy{b.Backup, of})
 		}
 	}
@@ -225,11 +228,11 @@ func (s *sweep) ruleOf(b vault.Backup) (of *policy.Rule) {
 // look surveys a backup and remembers what it found.
 func (s *sweep) look(ctx context.Context, b vault.Backup, of *policy.Rule, begun bool) {
 	p, err := s.instance(b.Table.Instance)
-	found := &survey{backup: b}
+	found := &backup.Survey{Backup: b}
 	if err == nil {
-		found, err = p.survey(ctx, s.run, b)
+		found, err = p.Survey(ctx, s.run, b)
 	}
-	swept := SweptBackup{Backup: b.ID, Table: b.Table.String(), Begun: begun, Progress: found.progress}
+	swept := Backup{Backup: b.ID, Table: b.Table.String(), Begun: begun, Progress: found.Progress}
 	if of != nil {
 		swept.Rule = of.Name
 	}
@@ -244,17 +247,17 @@ func (s *sweep) look(ctx context.Context, b vault.Backup, of *policy.Rule, begun
 	case err != nil:
 		// One backup that can't go on must not keep the others from it.
 		s.Log.Error("look at a backup", "backup", b.ID, "table", b.Table.String(), "error", err)
-		swept.State, swept.LastError = StateFailed, err.Error()
+		swept.State, swept.LastError = backup.StateFailed, err.Error()
 	}
 	s.reply.Live += found.Live
 	s.reply.Backups = append(s.reply.Backups, swept)
-	found.progress = swept.Progress
+	found.Progress = swept.Progress
 	s.surveys = append(s.surveys, found)
 	if of != nil {
 		switch at := (position{of.Name, b.Table}); swept.State {
-		case StateFailed:
+		case backup.StateFailed:
 			s.failed[at] = found
-		case StateRunning:
+		case backup.StateRunning:
 			s.running[at] = found
 		}
 	}
@@ -302,7 +305,7 @@ func (s *sweep) table(ctx context.Context, r *policy.Rule, t vault.TableID, due 
 	}
 	if running := s.running[at]; running != nil {
 		s.report(r.Name, t.String(), "the backup of %s is due, and %s, begun for %s, still runs: it is made after that; a longer interval or more workers help",
-			due.Format(time.RFC3339), running.backup.ID, last.Format(time.RFC3339))
+			due.Format(time.RFC3339), running.Backup.ID, last.Format(time.RFC3339))
 		return nil
 	}
 	if missed := s.missed(r, last, due); any && missed > 0 {
@@ -312,7 +315,7 @@ func (s *sweep) table(ctx context.Context, r *policy.Rule, t vault.TableID, due 
 	if err != nil {
 		return err
 	}
-	plan, err := p.Plan(ctx, PlanRequest{Table: t, Kind: r.Kind, At: due, Trigger: r.Trigger(), New: true, Settings: r.Settings})
+	plan, err := p.Plan(ctx, backup.PlanRequest{Table: t, Kind: r.Kind, At: due, Trigger: r.Trigger(), New: true, Settings: r.Settings})
 	if err != nil {
 		if ctx.Err() != nil {
 			return err
@@ -321,7 +324,7 @@ func (s *sweep) table(ctx context.Context, r *policy.Rule, t vault.TableID, due 
 		return nil
 	}
 	if failed := s.failed[at]; failed != nil {
-		s.void(ctx, failed, fmt.Sprintf("it could not go on (%s), and backup %s has been begun since", failed.progress.LastError, plan.Backup))
+		s.void(ctx, failed, fmt.Sprintf("it could not go on (%s), and backup %s has been begun since", failed.Progress.LastError, plan.Backup))
 	}
 	s.look(ctx, vault.Backup{Table: t, ID: plan.Backup}, r, true)
 	return nil
@@ -347,7 +350,7 @@ func (s *sweep) gone(ctx context.Context, r *policy.Rule, instance string, names
 		}
 		s.report(r.Name, t.String(), "the table is gone; its backups stay, the newest is of %s", last.Format(time.RFC3339))
 		if failed := s.failed[at]; failed != nil {
-			s.void(ctx, failed, fmt.Sprintf("the table is gone, and it could not go on (%s)", failed.progress.LastError))
+			s.void(ctx, failed, fmt.Sprintf("the table is gone, and it could not go on (%s)", failed.Progress.LastError))
 		}
 	}
 	for _, p := range r.Tables {
@@ -360,17 +363,17 @@ func (s *sweep) gone(ctx context.Context, r *policy.Rule, instance string, names
 }
 
 // void gives up a backup that a rule has begun and that can't go on.
-func (s *sweep) void(ctx context.Context, failed *survey, reason string) {
-	p, err := s.instance(failed.backup.Table.Instance)
+func (s *sweep) void(ctx context.Context, failed *backup.Survey, reason string) {
+	p, err := s.instance(failed.Backup.Table.Instance)
 	if err == nil {
-		_, err = p.Void(ctx, failed.backup, reason)
+		_, err = p.Void(ctx, failed.Backup, reason)
 	}
 	if err != nil {
-		s.report("", failed.backup.Table.String(), "backup %s can't be given up: %v", failed.backup.ID, err)
+		s.report("", failed.Backup.Table.String(), "backup %s can't be given up: %v", failed.Backup.ID, err)
 		return
 	}
 	failed.Ready = nil
-	s.report("", failed.backup.Table.String(), "backup %s is given up: %s", failed.backup.ID, reason)
+	s.report("", failed.Backup.Table.String(), "backup %s is given up: %s", failed.Backup.ID, reason)
 }
 
 // start spreads the workers that may be started over the backups: each gets an
@@ -379,11 +382,11 @@ func (s *sweep) start(ctx context.Context) error {
 	room := max(0, s.reply.Most-s.reply.Live)
 	for i, found := range s.surveys {
 		left := len(s.surveys) - i
-		p, err := s.instance(found.backup.Table.Instance)
+		p, err := s.instance(found.Backup.Table.Instance)
 		if err != nil || len(found.Ready) == 0 {
 			continue
 		}
-		progress, err := p.start(ctx, found, (room+left-1)/left)
+		progress, err := p.Start(ctx, found, (room+left-1)/left)
 		room -= found.Submitted
 		s.reply.Dispatched += found.Submitted
 		swept := &s.reply.Backups[i]
@@ -399,19 +402,19 @@ func (s *sweep) start(ctx context.Context) error {
 	}
 	// Workers that nothing waits for could help those that lag behind.
 	for i, found := range s.surveys {
-		p, err := s.instance(found.backup.Table.Instance)
+		p, err := s.instance(found.Backup.Table.Instance)
 		if err != nil || room == 0 {
 			continue
 		}
-		asked, err := p.ask(ctx, s.run, found, room)
+		asked, err := p.Ask(ctx, s.run, found, room)
 		if err != nil {
 			if ctx.Err() != nil {
 				return err
 			}
-			s.Log.Error("ask for splits", "backup", found.backup.ID, "error", err)
+			s.Log.Error("ask for splits", "backup", found.Backup.ID, "error", err)
 		}
 		room -= asked
-		s.reply.Backups[i].Asked = found.progress.Asked
+		s.reply.Backups[i].Asked = found.Progress.Asked
 	}
 	return nil
 }
