@@ -434,6 +434,10 @@ func (d *doctor) instances() []string {
 	if d.policy != nil {
 		for i := range d.policy.Rules {
 			names = append(names, d.policy.Rules[i].Instances()...)
+			if drill := d.policy.Rules[i].Drill; drill != nil {
+				instance, _ := drill.Place()
+				names = append(names, instance)
+			}
 		}
 	}
 	for t := range d.listed {

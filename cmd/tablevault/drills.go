@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -154,7 +155,7 @@ func (d *doctor) drills(ctx context.Context) {
 			}
 		}
 	}
-	if len(tables) == 0 {
+	if !slices.ContainsFunc(d.policy.Rules, func(r policy.Rule) bool { return r.Drill != nil }) {
 		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, 5*askFor)
@@ -170,7 +171,12 @@ func (d *doctor) drills(ctx context.Context) {
 	}
 	newest := map[vault.TableID]*drill.State{}
 	for i := range states {
-		newest[states[i].Table] = &states[i]
+		s := &states[i]
+		newest[s.Table] = s
+		_, listed := d.names[s.Table.Instance]
+		if s.Table.Region == d.site.region && listed && wanted[s.Table] == nil && s.End != nil && !s.End.OK && s.Drop == nil {
+			d.add("drill", s.Table.String(), warning, fmt.Sprintf("no further drill of it is due, and the last one has failed: the table %s stays", s.Target), "examine it, and drop it by hand")
+		}
 	}
 	now := time.Now().Add(d.skew)
 	for _, t := range tables {

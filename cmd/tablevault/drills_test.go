@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -11,7 +12,9 @@ import (
 	"github.com/tablevault/tablevault/local/fc"
 	"github.com/tablevault/tablevault/local/stack"
 	"github.com/tablevault/tablevault/shared/drill"
+	"github.com/tablevault/tablevault/shared/object/mem"
 	"github.com/tablevault/tablevault/shared/policy"
+	"github.com/tablevault/tablevault/shared/repository"
 	"github.com/tablevault/tablevault/shared/vault"
 )
 
@@ -78,6 +81,53 @@ func TestDoctorsDrills(t *testing.T) {
 		if l != c.level || !strings.Contains(text, c.text) || !strings.Contains(fix, c.fix) || (fix == "") != (l == fine) {
 			t.Errorf("%s: %s %q → %q", c.name, l, text, fix)
 		}
+	}
+}
+
+// TestDoctorFindsDrills looks at the records in a vault: of tables that are to be
+// rehearsed there is a line each, and of others where a table was left behind.
+func TestDoctorFindsDrills(t *testing.T) {
+	p, err := policy.Decode("f", []byte("every: hourly\nrules:\n- {name: a, tables: prod/or*, drill: {every: weekly, to: staging/drill}}\n- {name: b, tables: prod/*}"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	store := &mem.Store{}
+	repo, err := repository.Init(t.Context(), store, time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	now := time.Now().UTC()
+	fail := func(region, instance, name string) {
+		t.Helper()
+		id := vault.NewDrillID(vault.TableID{Region: region, Instance: instance, Table: name}, now)
+		d := vault.Drill{DrillID: id, Backup: vault.NewBackupID(now, "x"), Target: vault.TableID{Region: region, Instance: "staging", Table: id.Target("drill")},
+			Request: id.Request(), Began: now, Until: now.Add(time.Hour)}
+		for name, doc := range map[string]vault.Document{id.Begun(): &d, id.Ended(): &vault.DrillEnd{Drill: d, Ended: now, Error: "no room"}} {
+			if _, err := repo.Decide(t.Context(), name, doc); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	fail("local", "prod", "orders")
+	fail("local", "prod", "others") // only rule b is about it
+	fail("local", "unknown", "t")   // whose tables could not be listed
+	fail("elsewhere", "prod", "others")
+	d := &doctor{store: store, policy: p, site: &site{region: "local"}, names: map[string][]string{"prod": {"orders", "ordinary", "others"}}}
+	d.drills(t.Context())
+	var got []string
+	for _, f := range d.found {
+		got = append(got, fmt.Sprintf("%s %s %.24s", f.Level, f.About, f.Text))
+	}
+	want := []string{
+		"warning prod/others no further drill of it i", "failure prod/orders failed 0 s ago: no room", "ok prod/ordinary there was none yet; the ",
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("%q, want %q", got, want)
+	}
+	p.Rules[0].Drill = nil
+	d.found = nil
+	if d.drills(t.Context()); len(d.found) != 0 {
+		t.Errorf("without drills: %+v", d.found)
 	}
 }
 

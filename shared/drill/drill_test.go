@@ -361,6 +361,16 @@ func TestDrill(t *testing.T) {
 	}
 }
 
+func TestWorkers(t *testing.T) {
+	for most, want := range map[int]int{1: 1, 7: 1, 8: 1, 60: 7, 800: 100} {
+		p := policy.Default()
+		p.Workers.Most = most
+		if got := drill.Workers(p); got != want || got*drill.AtOnce > max(most/2, drill.AtOnce) {
+			t.Errorf("of %d workers a drill has %d, want %d", most, got, want)
+		}
+	}
+}
+
 // TestNoDrill asks the vault and the instances for nothing where no drill is wanted.
 func TestNoDrill(t *testing.T) {
 	w := newWorld(t)
@@ -507,13 +517,13 @@ func TestTableInTheWay(t *testing.T) {
 // begins.
 func TestRestoreFails(t *testing.T) {
 	w := newWorld(t)
-	w.make("orders", 10)
+	w.make("orders", 50)
 	w.staging.Refuse = func(string, *plainbuffer.Row, table.WriteOp) (string, string) { return "OTSParameterInvalid", "no" }
 	w.settle(daily)
 	w.is("orders", "20T00:00 failed")
 	target := w.drills("orders")[0].Target.Table
 	w.left(target)
-	if e := w.drills("orders")[0].End; e.Error == "" || e.Restore == "" {
+	if e := w.drills("orders")[0].End; !strings.Contains(e.Error, "OTSParameterInvalid") || strings.Contains(e.Error, "under another name") || e.Restore == "" {
 		t.Errorf("%+v", e)
 	}
 	w.staging.Refuse = nil

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/tablevault/tablevault/shared/object"
@@ -72,7 +73,8 @@ func outcome(d *vault.Drill, a *vault.Answer) *vault.DrillEnd {
 	case a.OK:
 		e.Error = fmt.Sprintf("verdict %s: the service refused %d rows for good", a.Verdict, a.Quarantined)
 	default:
-		e.Error = a.Error
+		// What stands behind is advice for people who ask for a restore.
+		e.Error, _, _ = strings.Cut(a.Error, "; drop "+a.Target)
 	}
 	return e
 }
