@@ -45,7 +45,7 @@ func TestInit(t *testing.T) {
 
 // TestPolicyOnTheStack fires the planner's timer on the local stack: what the
 // policy wants is backed up, once per hour whatever ticks come, and a request
-// in the vault restores it.
+// in the vault restores it, with the budget that it names, as the command line does.
 func TestPolicyOnTheStack(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "tablevault.yaml")
 	if code, _, errs := tablevaultRun(t, "init", "--file", file, "--table", "local/ord*", "--vault", "oss://not/here"); code != 0 {
@@ -102,16 +102,52 @@ func TestPolicyOnTheStack(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	request := `{"kind":"restore","table":"local/orders","to":"local/copy"}`
-	if _, err := store.Create(t.Context(), "requests/copy.json", strings.NewReader(request)); err != nil {
-		t.Fatal(err)
+	read := func(name string, d vault.Document) error {
+		data, err := object.ReadAll(t.Context(), store, name, 1<<20)
+		if err != nil {
+			return err
+		}
+		return vault.Decode(data, d)
 	}
-	answer := new(vault.Answer)
-	until("the answer", func() bool {
-		data, err := object.ReadAll(t.Context(), store, "requests/copy.answer.json", 1<<20)
-		return err == nil && vault.Decode(data, answer) == nil
-	})
+	ask := func(name, request string) *vault.Answer {
+		t.Helper()
+		if _, err := store.Create(t.Context(), "requests/"+name+".json", strings.NewReader(request)); err != nil {
+			t.Fatal(err)
+		}
+		answer := new(vault.Answer)
+		until("the answer", func() bool { return read("requests/"+name+".answer.json", answer) == nil })
+		return answer
+	}
+	planned := func(id vault.RestoreID, want vault.Budget) {
+		t.Helper()
+		var plan vault.RestorePlan
+		if err := read(vault.Restore{ID: id}.Plan(), &plan); err != nil || plan.Budget != want {
+			t.Errorf("the plan has %s, want %s: %v", plan.Budget, want, err)
+		}
+	}
+	answer := ask("copy", `{"kind":"restore","table":"local/orders","to":"local/copy","settings":{"write_units":500}}`)
 	if !answer.OK || answer.Rows != 20 || answer.Target != "local/copy" {
 		t.Errorf("%+v", answer)
+	}
+	planned(answer.Restore, vault.Budget{WriteUnits: 500})
+	for name, bad := range map[string]struct{ settings, want string }{
+		"unknown":  {`{"write_unit":500}`, `unknown field "write_unit"`},
+		"negative": {`{"read_units":-1}`, "want 1 to"},
+		"text":     {`{"read_units":"many"}`, "settings of a command of kind restore"},
+	} {
+		if answer := ask(name, `{"kind":"restore","table":"local/orders","to":"local/other","settings":`+bad.settings+`}`); answer.OK || !strings.Contains(answer.Error, bad.want) {
+			t.Errorf("%s: %+v", name, answer)
+		}
+	}
+	var restored restoreResult
+	must(t, &restored, "restore", "--stack", folder, "--table", "local/orders", "--to", "local/paced", "--write-units", "5000", "--read-units", "4000")
+	if restored.Verdict != vault.OK || restored.Rows != 20 {
+		t.Errorf("%+v", restored)
+	}
+	planned(restored.Restore, vault.Budget{ReadUnits: 4000, WriteUnits: 5000})
+	var verified verifyResult
+	must(t, &verified, "verify", "--stack", folder, "--restore", string(restored.Restore), "--read-units", "40")
+	if verified.Verdict != vault.OK || verified.Pace == nil || verified.Pace.Reason != vault.PacedByBudget || verified.Pace.ReadUnits != 40 {
+		t.Errorf("%+v", verified)
 	}
 }
