@@ -43,7 +43,7 @@ func TestDoctorsDrills(t *testing.T) {
 	begun := func(due, began time.Time) *drill.State {
 		d := vault.NewDrillID(id, due)
 		return &drill.State{Drill: vault.Drill{DrillID: d, Backup: vault.NewBackupID(began, "x"), RecoveryPoint: began.Add(-40 * time.Minute),
-			Target: vault.TableID{Region: "local", Instance: "staging", Table: d.Target("drill")}, Request: d.Request(), Began: began, Until: began.Add(drill.Bound)}}
+			Target: vault.TableID{Region: "local", Instance: "staging", Table: d.Target("drill")}, Request: d.Request(), Workers: 1, Began: began, Until: began.Add(drill.Bound)}}
 	}
 	ended := func(s *drill.State, err string) *drill.State {
 		s.End = &vault.DrillEnd{Drill: s.Drill, Ended: s.Began.Add(12 * time.Minute), OK: err == "", Error: err, Rows: 1234567, Verdict: vault.OK, Restore: "r"}
@@ -101,7 +101,7 @@ func TestDoctorFindsDrills(t *testing.T) {
 		t.Helper()
 		id := vault.NewDrillID(vault.TableID{Region: region, Instance: instance, Table: name}, now)
 		d := vault.Drill{DrillID: id, Backup: vault.NewBackupID(now, "x"), Target: vault.TableID{Region: region, Instance: "staging", Table: id.Target("drill")},
-			Request: id.Request(), Began: now, Until: now.Add(time.Hour)}
+			Request: id.Request(), Workers: 1, Began: now, Until: now.Add(time.Hour)}
 		for name, doc := range map[string]vault.Document{id.Begun(): &d, id.Ended(): &vault.DrillEnd{Drill: d, Ended: now, Error: "no room"}} {
 			if _, err := repo.Decide(t.Context(), name, doc); err != nil {
 				t.Fatal(err)

@@ -276,7 +276,7 @@ func (s *sweep) begin(ctx context.Context, due due) error {
 	d := &vault.Drill{
 		DrillID: due.DrillID, Rule: due.rule.Name, Backup: m.Backup, RecoveryPoint: m.RecoveryPoint().UTC(),
 		Target:  vault.TableID{Region: s.Region, Instance: instance, Table: due.Target(name)},
-		Request: due.Request(), Began: now, Until: now.Add(Bound),
+		Request: due.Request(), Workers: Workers(s.Policy), Began: now, Until: now.Add(Bound),
 	}
 	if d.RecoveryPoint.IsZero() {
 		d.RecoveryPoint = m.Sealed.UTC() // the table was empty

@@ -1,6 +1,7 @@
 package drill_test
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -689,6 +690,36 @@ func TestAnotherTable(t *testing.T) {
 	if d := w.drills("orders")[0].Drop; !strings.Contains(d.Left, "another primary key") {
 		t.Errorf("%+v", d)
 	}
+}
+
+// TestForeignRequest has another request lie where the drill's belongs: whatever it
+// restores, nothing is proved by it, and its table stays.
+func TestForeignRequest(t *testing.T) {
+	w := newWorld(t)
+	w.make("orders", 4)
+	w.make("other", 4)
+	w.seal()
+	m, err := w.repo.Latest(t.Context(), id("other"), time.Time{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	content, err := restores{w}.Request(m.Backup, vault.TableID{Region: "local", Instance: "staging", Table: "theirs"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.store.Create(t.Context(), vault.NewDrillID(id("orders"), today).Request(), bytes.NewReader(content)); err != nil {
+		t.Fatal(err)
+	}
+	const only = "tables: prod/orders\nevery: hourly\ndrill: {every: daily, to: staging/drill}\n"
+	w.settle(only)
+	w.is("orders", "20T00:00 failed")
+	if e := w.drills("orders")[0].End; !strings.Contains(e.Error, "has restored backup "+string(m.Backup)+" to staging/theirs") {
+		t.Errorf("%+v", e)
+	}
+	w.advance(24 * time.Hour)
+	w.settle(only)
+	w.is("orders", "20T00:00 failed left, 21T00:00 proved dropped")
+	w.left("theirs")
 }
 
 // TestGoneTables rehearses no table that is gone, goes on with what was begun, and

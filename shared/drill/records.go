@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"slices"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/tablevault/tablevault/shared/repository"
 	"github.com/tablevault/tablevault/shared/vault"
 )
@@ -28,16 +30,12 @@ func Newest(ctx context.Context, repo *repository.Repository, t *vault.TableID) 
 	if err != nil {
 		return nil, err
 	}
-	var all []State
+	newest := make([]*record, 0, len(drills))
 	for _, records := range drills {
-		state, err := records[len(records)-1].state(ctx, repo)
-		if err != nil {
-			return nil, err
-		}
-		all = append(all, *state)
+		newest = append(newest, records[len(records)-1])
 	}
-	slices.SortFunc(all, func(a, b State) int { return byPath(a.Table, b.Table) })
-	return all, nil
+	slices.SortFunc(newest, func(a, b *record) int { return byPath(a.Table, b.Table) })
+	return states(ctx, repo, newest)
 }
 
 // Of reads the newest n drills of a table, newest first.
@@ -46,18 +44,10 @@ func Of(ctx context.Context, repo *repository.Repository, t vault.TableID, n int
 	if err != nil {
 		return nil, err
 	}
-	var all []State
-	for _, r := range slices.Backward(drills[t]) {
-		if len(all) == n {
-			break
-		}
-		state, err := r.state(ctx, repo)
-		if err != nil {
-			return nil, err
-		}
-		all = append(all, *state)
-	}
-	return all, nil
+	newest := drills[t]
+	newest = slices.Clone(newest[max(0, len(newest)-n):])
+	slices.Reverse(newest)
+	return states(ctx, repo, newest)
 }
 
 // record is what a list tells of a drill.
@@ -94,22 +84,33 @@ func list(ctx context.Context, repo *repository.Repository, prefix string) (map[
 	return drills, nil
 }
 
-func (r *record) state(ctx context.Context, repo *repository.Repository) (*State, error) {
-	var s State
-	if _, err := repo.Read(ctx, r.Begun(), &s.Drill); err != nil {
-		return nil, err
+// readsInFlight is how many drills are read at a time.
+const readsInFlight = 16
+
+// states reads the records of drills.
+func states(ctx context.Context, repo *repository.Repository, drills []*record) ([]State, error) {
+	all := make([]State, len(drills))
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(readsInFlight)
+	for i, r := range drills {
+		group.Go(func() error { return r.state(ctx, repo, &all[i]) })
 	}
-	if r.ended {
-		s.End = new(vault.DrillEnd)
-		if _, err := repo.Read(ctx, r.Ended(), s.End); err != nil {
-			return nil, err
-		}
-	}
+	return all, group.Wait()
+}
+
+func (r *record) state(ctx context.Context, repo *repository.Repository, s *State) error {
 	if r.dropped {
 		s.Drop = new(vault.DrillDrop)
 		if _, err := repo.Read(ctx, r.Dropped(), s.Drop); err != nil {
-			return nil, err
+			return err
 		}
 	}
-	return &s, nil
+	if !r.ended {
+		_, err := repo.Read(ctx, r.Begun(), &s.Drill)
+		return err
+	}
+	s.End = new(vault.DrillEnd)
+	_, err := repo.Read(ctx, r.Ended(), s.End)
+	s.Drill = s.End.Drill
+	return err
 }

@@ -68,6 +68,8 @@ func outcome(d *vault.Drill, a *vault.Answer) *vault.DrillEnd {
 		Drill: *d, Ended: a.At, Restore: a.Restore, Rows: a.Rows, Quarantined: a.Quarantined, Proof: a.Proof, Verdict: a.Verdict, Notes: a.Notes,
 	}
 	switch {
+	case a.OK && (a.Backup != d.Backup || a.Target != d.Target.String()):
+		e.Error = fmt.Sprintf("what lies under the name of its request has restored backup %s to %s", a.Backup, a.Target)
 	case a.OK && a.Verdict == vault.OK:
 		e.OK = true
 	case a.OK:

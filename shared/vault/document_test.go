@@ -60,7 +60,7 @@ func exampleDrill() *Drill {
 	id := NewDrillID(p.Table, day)
 	return &Drill{
 		DrillID: id, Rule: "default", Backup: p.Backup, RecoveryPoint: day.Add(-40 * time.Minute),
-		Target: TableID{"local", "staging", id.Target("drill")}, Request: id.Request(), Began: day.Add(time.Minute), Until: day.Add(24 * time.Hour),
+		Target: TableID{"local", "staging", id.Target("drill")}, Request: id.Request(), Workers: 7, Began: day.Add(time.Minute), Until: day.Add(24 * time.Hour),
 	}
 }
 
@@ -231,6 +231,7 @@ func TestRecordsAreStrict(t *testing.T) {
 		{"drill", `"backup":"2026`, `"backup":"x2026`},
 		{"drill", `"target":"local/staging/`, `"target":"`},
 		{"drill", `"request":"requests/`, `"request":"other/`},
+		{"drill", `"workers":7`, `"workers":0`},
 		{"drill-end", `"ok":true`, `"ok":false`},
 		{"drill-end", `"verdict":"ok"`, `"verdict":"differs"`},
 		{"drill-end", `"restore":"2026`, `"restore":"x2026`},

@@ -115,6 +115,8 @@ type Drill struct {
 	Target TableID `json:"target"`
 	// Request is the name of the request to restore.
 	Request string `json:"request"`
+	// Workers is how many workers its restore may have at a time.
+	Workers int `json:"workers"`
 	// Began and Until are by the planner's clock. A drill that has not ended by
 	// then has failed.
 	Began time.Time `json:"began"`
@@ -132,6 +134,9 @@ func (d *Drill) validate() error {
 	}
 	if d.Target == (TableID{}) || d.Target == d.Table {
 		return fmt.Errorf("it restores %s into %s", d.Table.Path(), d.Target.Path())
+	}
+	if d.Workers < 1 {
+		return fmt.Errorf("a restore by %d workers", d.Workers)
 	}
 	return ParseRequestName(d.Request)
 }
