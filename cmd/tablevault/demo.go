@@ -17,11 +17,11 @@ import (
 
 	"github.com/tablevault/tablevault"
 	"github.com/tablevault/tablevault/local/stack"
-	"github.com/tablevault/tablevault/shared/backup"
 	"github.com/tablevault/tablevault/shared/fanout"
 	"github.com/tablevault/tablevault/shared/function"
 	"github.com/tablevault/tablevault/shared/object/dir"
 	"github.com/tablevault/tablevault/shared/repository"
+	"github.com/tablevault/tablevault/shared/restore"
 	"github.com/tablevault/tablevault/shared/vault"
 )
 
@@ -151,7 +151,7 @@ func (d *demo) damage(ctx context.Context, data demoData) error {
 	if err != nil {
 		return err
 	}
-	r, err := verifyAt(ctx, d.site, function.Command{Kind: function.KindVerify, Backup: string(m.Backup), Against: d.table("orders"), Depth: backup.DepthRows})
+	r, err := verifyAt(ctx, d.site, function.Command{Kind: function.KindVerify, Backup: string(m.Backup), Against: d.table("orders"), Depth: restore.DepthRows})
 	if err != nil {
 		return fmt.Errorf("verify: %w", err)
 	}
@@ -206,8 +206,8 @@ func (d *demo) tamper(ctx context.Context, _ demoData) error {
 	if err != nil {
 		return err
 	}
-	v := &backup.Verifier{Repo: repo, Log: slog.New(slog.DiscardHandler), Now: time.Now}
-	proof, err := v.Verify(ctx, fanout.Run{Now: time.Now}, backup.VerifyRequest{Backup: b, Depth: backup.DepthRead})
+	v := &restore.Verifier{Repo: repo, Log: slog.New(slog.DiscardHandler), Now: time.Now}
+	proof, err := v.Verify(ctx, fanout.Run{Now: time.Now}, restore.VerifyRequest{Backup: b, Depth: restore.DepthRead})
 	if err != nil {
 		return fmt.Errorf("verify the copy: %w", err)
 	}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/tablevault/tablevault/shared/backup"
 	"github.com/tablevault/tablevault/shared/function"
+	"github.com/tablevault/tablevault/shared/restore"
 	"github.com/tablevault/tablevault/shared/vault"
 )
 
@@ -121,7 +122,7 @@ func unitSettings(b vault.Budget) json.RawMessage {
 
 // restoreTo begins a restore and looks at it until it is done.
 func restoreTo(ctx context.Context, s *streams, site *site, cmd function.Command) (*restoreResult, error) {
-	var r backup.RestoreProgress
+	var r restore.Progress
 	if err := site.call(ctx, cmd, &r); err != nil {
 		return nil, err
 	}
@@ -134,7 +135,7 @@ func restoreTo(ctx context.Context, s *streams, site *site, cmd function.Command
 		}
 		bar.set(r.Loaded+r.Checked, doing)
 		switch r.State {
-		case backup.StateDone:
+		case restore.StateDone:
 			return &restoreResult{
 				Restore: r.Restore, Backup: r.Proof.Backup, Table: cmd.To, Rows: r.Proof.Check.Target, Quarantined: r.Proof.Check.Quarantined,
 				Verdict: r.Proof.Verdict, Notes: r.Proof.Notes, Proof: vault.Restore{ID: r.Restore}.Proof(), Usage: r.Proof.Usage,
@@ -145,7 +146,7 @@ func restoreTo(ctx context.Context, s *streams, site *site, cmd function.Command
 		if err := pause(ctx, lookEvery); err != nil {
 			return nil, fmt.Errorf("%w; give the same command again to go on with restore %s", err, r.Restore)
 		}
-		next := backup.RestoreProgress{}
+		next := restore.Progress{}
 		if err := site.call(ctx, function.Command{Kind: function.KindRestore, Restore: string(r.Restore), Settings: since(r.Since)}, &next); err != nil {
 			return nil, err
 		}

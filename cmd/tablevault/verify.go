@@ -7,8 +7,8 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/tablevault/tablevault/shared/backup"
 	"github.com/tablevault/tablevault/shared/function"
+	"github.com/tablevault/tablevault/shared/restore"
 	"github.com/tablevault/tablevault/shared/vault"
 )
 
@@ -83,7 +83,7 @@ func runVerify(ctx context.Context, o verifyOptions) (*verifyResult, error) {
 		if err := budget.Validate(); err != nil {
 			return nil, &exit{exitUsage, fmt.Errorf("--read-units: %w", err)}
 		}
-		if o.against == "" && o.restore == "" && o.depth != backup.DepthRows {
+		if o.against == "" && o.restore == "" && o.depth != restore.DepthRows {
 			return nil, usage("--read-units goes with a table that is read: --against, --restore or --depth rows")
 		}
 		cmd.Settings = unitSettings(budget)

@@ -9,24 +9,24 @@ import (
 	"time"
 
 	"github.com/tablevault/tablevault/functions/internal/parts"
-	"github.com/tablevault/tablevault/shared/backup"
 	"github.com/tablevault/tablevault/shared/drill"
 	"github.com/tablevault/tablevault/shared/fanout"
 	"github.com/tablevault/tablevault/shared/function"
 	"github.com/tablevault/tablevault/shared/policy"
 	"github.com/tablevault/tablevault/shared/repository"
+	"github.com/tablevault/tablevault/shared/restore"
 	"github.com/tablevault/tablevault/shared/vault"
 )
 
 func main() {
 	parts.BoundMemory()
 	function.Serve(function.Verbs{
-		function.KindRestore: restore,
+		function.KindRestore: bringBack,
 		function.KindImport:  load,
 	})
 }
 
-func importer(inv *function.Invocation, repo *repository.Repository, instance string) (*backup.Importer, error) {
+func importer(inv *function.Invocation, repo *repository.Repository, instance string) (*restore.Importer, error) {
 	tables, err := parts.Tables(inv, instance)
 	if err != nil {
 		return nil, err
@@ -40,7 +40,7 @@ func importer(inv *function.Invocation, repo *repository.Repository, instance st
 	for _, d := range wanted.Destinations() {
 		further = append(further, d.To)
 	}
-	return &backup.Importer{
+	return &restore.Importer{
 		Repo: repo, Tables: tables, Endpoint: parts.Endpoint(inv, instance), Work: work, Log: inv.Log, Workers: wanted.Workers.Most,
 		Known: parts.Twins(inv, further),
 	}, nil
@@ -55,11 +55,11 @@ func wantedBy(inv *function.Invocation) *policy.Policy {
 	return wanted
 }
 
-// restore begins a restore, or goes on with one, and does what is due.
-func restore(ctx context.Context, inv *function.Invocation, cmd function.Command) (any, error) {
+// bringBack begins a restore, or goes on with one, and does what is due.
+func bringBack(ctx context.Context, inv *function.Invocation, cmd function.Command) (any, error) {
 	repo, err := parts.Repository(ctx, inv)
 	if err != nil {
-		return parts.Fail(backup.RestoreProgress{}, err)
+		return parts.Fail(restore.Progress{}, err)
 	}
 	run := parts.Run(inv)
 	if cmd.Request != "" {
@@ -72,12 +72,12 @@ func restore(ctx context.Context, inv *function.Invocation, cmd function.Command
 		}
 		plan, err := repo.RestorePlan(ctx, id)
 		if err != nil {
-			return parts.Fail(backup.RestoreProgress{}, err)
+			return parts.Fail(restore.Progress{}, err)
 		}
 		parts.Also(inv, repo, plan.Also)
 		i, err := importer(inv, repo, plan.Target.Instance)
 		if err != nil {
-			return parts.Fail(backup.RestoreProgress{}, err)
+			return parts.Fail(restore.Progress{}, err)
 		}
 		if i.Since, err = parts.Since(cmd); err != nil {
 			return nil, err
@@ -86,7 +86,7 @@ func restore(ctx context.Context, inv *function.Invocation, cmd function.Command
 		return parts.Fail(progress, err)
 	}
 	parts.Also(inv, repo, cmd.Also)
-	req := backup.RestoreRequest{At: time.Now(), New: cmd.New, Also: cmd.Also}
+	req := restore.Request{At: time.Now(), New: cmd.New, Also: cmd.Also}
 	if inv.Origin.Key() != "" {
 		req.At = inv.Origin.Time
 	}
@@ -97,15 +97,15 @@ func restore(ctx context.Context, inv *function.Invocation, cmd function.Command
 		return nil, err
 	}
 	if req.Backup, err = source(ctx, inv, repo, cmd); err != nil {
-		return parts.Fail(backup.RestoreProgress{}, err)
+		return parts.Fail(restore.Progress{}, err)
 	}
 	i, err := importer(inv, repo, req.Target.Instance)
 	if err != nil {
-		return parts.Fail(backup.RestoreProgress{}, err)
+		return parts.Fail(restore.Progress{}, err)
 	}
 	plan, err := i.Begin(ctx, run, req)
 	if err != nil {
-		return parts.Fail(backup.RestoreProgress{}, err)
+		return parts.Fail(restore.Progress{}, err)
 	}
 	i.Since = time.Now()
 	progress, err := i.Tick(ctx, run, plan.Restore)
@@ -114,14 +114,14 @@ func restore(ctx context.Context, inv *function.Invocation, cmd function.Command
 
 // request looks at a request that lies in the vault.
 func request(ctx context.Context, inv *function.Invocation, repo *repository.Repository, run fanout.Run, name string) (any, error) {
-	name, err := backup.RequestName(inv.Env.Vault, name)
+	name, err := restore.RequestName(inv.Env.Vault, name)
 	if err != nil {
 		return nil, function.Permanent(err)
 	}
-	q := &backup.Requests{
+	q := &restore.Requests{
 		Repo: repo, Log: inv.Log,
-		Parse: func(content []byte) (backup.Ask, error) { return ask(inv, content) },
-		Importer: func(instance string) (*backup.Importer, error) {
+		Parse: func(content []byte) (restore.Ask, error) { return ask(inv, content) },
+		Importer: func(instance string) (*restore.Importer, error) {
 			i, err := importer(inv, repo, instance)
 			if err == nil && strings.HasPrefix(name, vault.DrillRequests) {
 				i.Workers = drill.Workers(wantedBy(inv))
@@ -134,15 +134,15 @@ func request(ctx context.Context, inv *function.Invocation, repo *repository.Rep
 }
 
 // ask reads a request: the command that a person would give.
-func ask(inv *function.Invocation, content []byte) (backup.Ask, error) {
+func ask(inv *function.Invocation, content []byte) (restore.Ask, error) {
 	cmd, err := function.ParseCommand(content)
 	if err != nil {
-		return backup.Ask{}, err
+		return restore.Ask{}, err
 	}
 	if cmd.Kind != function.KindRestore || cmd.Restore != "" || cmd.Request != "" || cmd.New || len(cmd.Also) > 0 {
-		return backup.Ask{}, errors.New(`a request asks for a new restore, such as {"kind":"restore","table":"prod/orders","at":"2026-11-20T10:14:00+08:00","to":"prod/orders_copy"}`)
+		return restore.Ask{}, errors.New(`a request asks for a new restore, such as {"kind":"restore","table":"prod/orders","at":"2026-11-20T10:14:00+08:00","to":"prod/orders_copy"}`)
 	}
-	a := backup.Ask{At: cmd.At}
+	a := restore.Ask{At: cmd.At}
 	if a.Budget, err = parts.Budget(cmd); err != nil {
 		return a, err
 	}
@@ -185,16 +185,16 @@ func load(ctx context.Context, inv *function.Invocation, cmd function.Command) (
 	}
 	repo, err := parts.Repository(ctx, inv)
 	if err != nil {
-		return parts.Fail(backup.ImportReply{}, err)
+		return parts.Fail(restore.ImportReply{}, err)
 	}
 	plan, err := repo.RestorePlan(ctx, vault.RestoreID(cmd.Restore))
 	if err != nil {
-		return parts.Fail(backup.ImportReply{}, err)
+		return parts.Fail(restore.ImportReply{}, err)
 	}
 	parts.Also(inv, repo, plan.Also)
 	i, err := importer(inv, repo, plan.Target.Instance)
 	if err != nil {
-		return parts.Fail(backup.ImportReply{}, err)
+		return parts.Fail(restore.ImportReply{}, err)
 	}
 	reply, err := i.Import(ctx, parts.Run(inv), fanout.Work{
 		Verb: fanout.VerbImport, Restore: plan.Restore, Segment: vault.SegmentID(cmd.Segment), Start: cmd.Start,

@@ -4,10 +4,10 @@ import (
 	"context"
 
 	"github.com/tablevault/tablevault/functions/internal/parts"
-	"github.com/tablevault/tablevault/shared/backup"
 	"github.com/tablevault/tablevault/shared/fanout"
 	"github.com/tablevault/tablevault/shared/function"
 	"github.com/tablevault/tablevault/shared/repository"
+	"github.com/tablevault/tablevault/shared/restore"
 	"github.com/tablevault/tablevault/shared/vault"
 )
 
@@ -28,5 +28,5 @@ func (r restores) Serve(ctx context.Context, request string, number int) error {
 }
 
 func (r restores) GiveUp(ctx context.Context, id vault.RestoreID, reason string) (*vault.Closed, error) {
-	return (&backup.Importer{Repo: r.repo, Log: r.inv.Log}).GiveUp(ctx, parts.Run(r.inv), id, reason)
+	return (&restore.Importer{Repo: r.repo, Log: r.inv.Log}).GiveUp(ctx, parts.Run(r.inv), id, reason)
 }

@@ -9,11 +9,11 @@ import (
 	"time"
 
 	"github.com/tablevault/tablevault/functions/internal/parts"
-	"github.com/tablevault/tablevault/shared/backup"
 	"github.com/tablevault/tablevault/shared/copies"
 	"github.com/tablevault/tablevault/shared/fanout"
 	"github.com/tablevault/tablevault/shared/function"
 	"github.com/tablevault/tablevault/shared/repository"
+	"github.com/tablevault/tablevault/shared/restore"
 	"github.com/tablevault/tablevault/shared/vault"
 )
 
@@ -32,8 +32,8 @@ func verify(ctx context.Context, inv *function.Invocation, cmd function.Command)
 	if err != nil {
 		return parts.Fail(vault.Proof{}, err)
 	}
-	v := &backup.Verifier{Repo: repo, Log: inv.Log, Now: time.Now}
-	req := backup.VerifyRequest{Depth: backup.DepthRead, ReadUnits: units.ReadUnits}
+	v := &restore.Verifier{Repo: repo, Log: inv.Log, Now: time.Now}
+	req := restore.VerifyRequest{Depth: restore.DepthRead, ReadUnits: units.ReadUnits}
 	if cmd.Depth != "" {
 		req.Depth = cmd.Depth
 	}
@@ -48,7 +48,7 @@ func verify(ctx context.Context, inv *function.Invocation, cmd function.Command)
 		req.Restore, instance = plan.Restore, plan.Target.Instance
 		req.Backup = vault.Backup{Table: plan.Source, ID: plan.Backup}
 		if cmd.Depth == "" {
-			req.Depth = backup.DepthRows
+			req.Depth = restore.DepthRows
 		}
 	case cmd.Backup != "":
 		id, err := vault.ParseBackupID(cmd.Backup)
@@ -77,7 +77,7 @@ func verify(ctx context.Context, inv *function.Invocation, cmd function.Command)
 		}
 		req.Against, instance = &id, id.Instance
 		if cmd.Depth == "" {
-			req.Depth = backup.DepthRows
+			req.Depth = restore.DepthRows
 		}
 	}
 	if cmd.Target != "" {

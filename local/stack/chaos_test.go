@@ -28,6 +28,7 @@ import (
 	"github.com/tablevault/tablevault/shared/function"
 	"github.com/tablevault/tablevault/shared/object/address"
 	"github.com/tablevault/tablevault/shared/repository"
+	"github.com/tablevault/tablevault/shared/restore"
 	"github.com/tablevault/tablevault/shared/table"
 	client "github.com/tablevault/tablevault/shared/tablestore"
 	"github.com/tablevault/tablevault/shared/vault"
@@ -384,12 +385,12 @@ func chaos(t *testing.T, seed uint64) {
 		t.Fatalf("%+v", sealed)
 	}
 
-	var restored backup.RestoreProgress
+	var restored restore.Progress
 	command := function.Command{Kind: function.KindRestore, Backup: string(id), To: "local/copy"}
-	begun := drive(ctx, t, v, command, func(p backup.RestoreProgress) bool { return p.Restore != "" })
+	begun := drive(ctx, t, v, command, func(p restore.Progress) bool { return p.Restore != "" })
 	command = function.Command{Kind: function.KindRestore, Restore: string(begun.Restore)}
-	restored = drive(ctx, t, v, command, func(p backup.RestoreProgress) bool {
-		return p.State == backup.StateDone || p.State == backup.StateFailed
+	restored = drive(ctx, t, v, command, func(p restore.Progress) bool {
+		return p.State == restore.StateDone || p.State == backup.StateFailed
 	})
 	t.Logf("%s after %v", restored.State, time.Since(start).Round(time.Millisecond))
 	if restored.State == backup.StateFailed {

@@ -20,6 +20,7 @@ import (
 	"github.com/tablevault/tablevault/local/stack"
 	"github.com/tablevault/tablevault/shared/backup"
 	"github.com/tablevault/tablevault/shared/function"
+	"github.com/tablevault/tablevault/shared/restore"
 	"github.com/tablevault/tablevault/shared/table"
 	"github.com/tablevault/tablevault/shared/vault"
 )
@@ -301,7 +302,7 @@ func TestTenThousandSegments(t *testing.T) {
 }
 
 // bringBack restores a backup to local/copy.
-func bringBack(t *testing.T, s *stack.Stack, id vault.BackupID) backup.RestoreProgress {
+func bringBack(t *testing.T, s *stack.Stack, id vault.BackupID) restore.Progress {
 	t.Helper()
 	v := caller(t, s)
 	most := 2 * time.Minute
@@ -311,9 +312,9 @@ func bringBack(t *testing.T, s *stack.Stack, id vault.BackupID) backup.RestorePr
 	ctx, cancel := context.WithTimeout(t.Context(), most)
 	defer cancel()
 	begun := drive(ctx, t, v, function.Command{Kind: function.KindRestore, Backup: string(id), To: "local/copy"},
-		func(p backup.RestoreProgress) bool { return p.Restore != "" })
+		func(p restore.Progress) bool { return p.Restore != "" })
 	return drive(ctx, t, v, function.Command{Kind: function.KindRestore, Restore: string(begun.Restore)},
-		func(p backup.RestoreProgress) bool {
-			return p.State == backup.StateDone || p.State == backup.StateFailed
+		func(p restore.Progress) bool {
+			return p.State == restore.StateDone || p.State == backup.StateFailed
 		})
 }

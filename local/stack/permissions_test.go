@@ -33,6 +33,7 @@ import (
 	"github.com/tablevault/tablevault/shared/function"
 	"github.com/tablevault/tablevault/shared/object"
 	"github.com/tablevault/tablevault/shared/object/address"
+	"github.com/tablevault/tablevault/shared/restore"
 	"github.com/tablevault/tablevault/shared/vault"
 )
 
@@ -417,17 +418,17 @@ func (j *job) failureStep(ctx context.Context) error {
 
 // restore restores the first backup and returns how that ended.
 func (j *job) restore(ctx context.Context, to string) error {
-	begun, err := ask(ctx, j, function.Command{Kind: function.KindRestore, Backup: string(j.base), To: "local/" + to}, func(backup.RestoreProgress) bool { return true })
+	begun, err := ask(ctx, j, function.Command{Kind: function.KindRestore, Backup: string(j.base), To: "local/" + to}, func(restore.Progress) bool { return true })
 	if err != nil {
 		return err
 	}
-	return restored(ask(ctx, j, function.Command{Kind: function.KindRestore, Restore: string(begun.Restore)}, func(p backup.RestoreProgress) bool {
-		return p.State == backup.StateDone || p.State == backup.StateFailed
+	return restored(ask(ctx, j, function.Command{Kind: function.KindRestore, Restore: string(begun.Restore)}, func(p restore.Progress) bool {
+		return p.State == restore.StateDone || p.State == backup.StateFailed
 	}))
 }
 
-func restored(p backup.RestoreProgress, err error) error {
-	if err == nil && (p.State != backup.StateDone || p.Proof == nil || p.Proof.Verdict != vault.OK) {
+func restored(p restore.Progress, err error) error {
+	if err == nil && (p.State != restore.StateDone || p.Proof == nil || p.Proof.Verdict != vault.OK) {
 		err = fmt.Errorf("%s: %s", p.State, p.LastError)
 	}
 	return err
@@ -473,7 +474,7 @@ func (j *job) ticking(ctx context.Context, what string, over func() (bool, error
 }
 
 func (j *job) tickedRestoreStep(ctx context.Context) error {
-	begun, err := ask(ctx, j, function.Command{Kind: function.KindRestore, Backup: string(j.base), To: "local/" + j.name("ticked")}, func(backup.RestoreProgress) bool { return true })
+	begun, err := ask(ctx, j, function.Command{Kind: function.KindRestore, Backup: string(j.base), To: "local/" + j.name("ticked")}, func(restore.Progress) bool { return true })
 	if err != nil {
 		return err
 	}
@@ -490,7 +491,7 @@ func (j *job) exists(ctx context.Context, name string) (bool, error) {
 
 func (j *job) verifyStep(ctx context.Context) error {
 	for _, cmd := range []function.Command{
-		{Kind: function.KindVerify, Backup: string(j.base), Depth: backup.DepthRead},
+		{Kind: function.KindVerify, Backup: string(j.base), Depth: restore.DepthRead},
 		{Kind: function.KindVerify, Backup: string(j.base), Against: "local/orders1"},
 	} {
 		p, err := ask(ctx, j, cmd, func(vault.Proof) bool { return true })
@@ -532,7 +533,7 @@ func (j *job) request(ctx context.Context, suffix string, ticks bool) error {
 				return errors.New("the request is not accepted")
 			}
 		}
-		if _, err := ask(ctx, j, function.Command{Kind: function.KindRestore, Request: request}, func(p backup.RequestProgress) bool { return p.Answer != nil }); err != nil {
+		if _, err := ask(ctx, j, function.Command{Kind: function.KindRestore, Request: request}, func(p restore.RequestProgress) bool { return p.Answer != nil }); err != nil {
 			return err
 		}
 	}

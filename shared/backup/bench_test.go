@@ -9,8 +9,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/tablevault/tablevault/shared/backup"
 	"github.com/tablevault/tablevault/shared/fanout"
+	"github.com/tablevault/tablevault/shared/restore"
 	"github.com/tablevault/tablevault/shared/table"
 	"github.com/tablevault/tablevault/shared/table/tabletest"
 	"github.com/tablevault/tablevault/shared/vault"
@@ -99,12 +99,12 @@ func BenchmarkVerify(b *testing.B) {
 	w := newWorld(b)
 	medium(w, 100_000)
 	m := w.backup(vault.Settings{})
-	for _, depth := range []string{backup.DepthObjects, backup.DepthRead} {
+	for _, depth := range []string{restore.DepthObjects, restore.DepthRead} {
 		b.Run(depth, func(b *testing.B) {
 			b.SetBytes(m.Totals.RawBytes)
 			b.ReportAllocs()
 			for b.Loop() {
-				if _, err := w.verifier().Verify(b.Context(), w.run(), backup.VerifyRequest{Backup: vault.Backup{Table: m.Table, ID: m.Backup}, Depth: depth}); err != nil {
+				if _, err := w.verifier().Verify(b.Context(), w.run(), restore.VerifyRequest{Backup: vault.Backup{Table: m.Table, ID: m.Backup}, Depth: depth}); err != nil {
 					b.Fatal(err)
 				}
 			}

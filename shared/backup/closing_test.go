@@ -10,10 +10,10 @@ import (
 	"testing"
 	"time"
 
-	"github.com/tablevault/tablevault/shared/backup"
 	"github.com/tablevault/tablevault/shared/fanout"
 	"github.com/tablevault/tablevault/shared/object"
 	"github.com/tablevault/tablevault/shared/repository"
+	"github.com/tablevault/tablevault/shared/restore"
 	"github.com/tablevault/tablevault/shared/table/tabletest"
 	"github.com/tablevault/tablevault/shared/vault"
 )
@@ -64,7 +64,7 @@ func TestClosingSeesWhatListsDoNot(t *testing.T) {
 	w.fill(definition(), 50)
 	plan := w.begin(w.backup(vault.Settings{}))
 	r := vault.Restore{ID: plan.Restore}
-	tick := func() backup.RestoreProgress {
+	tick := func() restore.Progress {
 		t.Helper()
 		p, err := w.importer().Tick(t.Context(), w.run(), plan.Restore)
 		if err != nil {
@@ -98,12 +98,12 @@ func TestClosingSeesWhatListsDoNot(t *testing.T) {
 	}
 	plain := w.repo
 	w.repo = w.watch(watched{late: func(name string) bool { return strings.HasPrefix(name, r.Log().Starts("")) }})
-	if p := tick(); p.State != backup.StateVerifying || p.Waiting != "" || p.Dispatched != 1 {
+	if p := tick(); p.State != restore.StateVerifying || p.Waiting != "" || p.Dispatched != 1 {
 		t.Fatalf("without the starts in lists: %+v", p)
 	}
 	w.work()
 	for range 2 {
-		if p := tick(); p.State != backup.StateClosing || !strings.Contains(p.Waiting, "start 0 of segment 000000") {
+		if p := tick(); p.State != restore.StateClosing || !strings.Contains(p.Waiting, "start 0 of segment 000000") {
 			t.Fatalf("with a writer at work: %+v", p)
 		}
 	}
@@ -170,7 +170,7 @@ func TestUnsettled(t *testing.T) {
 	plan := w.begin(w.sealed(planner, w.plan(planner, vault.Settings{Lanes: 1}, cuts(100, 5)...)))
 	r := vault.Restore{ID: plan.Restore}
 	segment := plan.Segments[len(plan.Segments)/2].ID
-	tick := func() backup.RestoreProgress {
+	tick := func() restore.Progress {
 		t.Helper()
 		p, err := w.importer().Tick(t.Context(), w.run(), plan.Restore)
 		if err != nil {
@@ -196,7 +196,7 @@ func TestUnsettled(t *testing.T) {
 	if _, err := w.repo.Create(t.Context(), r.Log().Start(segment, 1), &note); err != nil {
 		t.Fatal(err)
 	}
-	if p := tick(); p.State != backup.StateClosing || !strings.Contains(p.Waiting, "start 1 of segment "+string(segment)) {
+	if p := tick(); p.State != restore.StateClosing || !strings.Contains(p.Waiting, "start 1 of segment "+string(segment)) {
 		t.Fatalf("%+v", p)
 	}
 	w.advance(11 * time.Minute)

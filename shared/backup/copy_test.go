@@ -26,6 +26,7 @@ import (
 	"github.com/tablevault/tablevault/shared/object/objectmeter"
 	"github.com/tablevault/tablevault/shared/policy"
 	"github.com/tablevault/tablevault/shared/repository"
+	"github.com/tablevault/tablevault/shared/restore"
 	"github.com/tablevault/tablevault/shared/table"
 	"github.com/tablevault/tablevault/shared/vault"
 )
@@ -96,7 +97,7 @@ func (w *world) isTwin(m *vault.Manifest, twin object.Store) {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	if proof, err = v.Verify(w.t.Context(), w.run(), backup.VerifyRequest{Backup: b, Depth: backup.DepthRead}); err != nil || proof.Verdict != vault.OK || proof.Check.Rows != m.Totals.Rows {
+	if proof, err = v.Verify(w.t.Context(), w.run(), restore.VerifyRequest{Backup: b, Depth: restore.DepthRead}); err != nil || proof.Verdict != vault.OK || proof.Check.Rows != m.Totals.Rows {
 		w.t.Fatalf("the twin, read: %+v, %v", proof, err)
 	}
 	for _, o := range append(w.parts(m), vault.Object{Name: vault.HeaderName}, vault.Object{Name: of(m).Manifest()}, vault.Object{Name: vault.Opened(m.Table, m.Backup)}) {
@@ -748,7 +749,7 @@ func TestTwinIsAVault(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.store, w.repo = twin, repo
-	for _, depth := range []string{backup.DepthObjects, backup.DepthRows} {
+	for _, depth := range []string{restore.DepthObjects, restore.DepthRows} {
 		if proof := w.verify(m, depth); proof.Verdict != vault.OK || proof.Check.SizeOnly != 0 {
 			t.Errorf("%s: %+v", depth, proof)
 		}
@@ -756,7 +757,7 @@ func TestTwinIsAVault(t *testing.T) {
 	w.proved(w.restore(m), vault.OK)
 	w.same(sourceID.Table, targetID.Table)
 	w.advance(time.Hour)
-	if again := w.backup(small); again.Backup == m.Backup || w.verify(again, backup.DepthRead).Verdict != vault.OK {
+	if again := w.backup(small); again.Backup == m.Backup || w.verify(again, restore.DepthRead).Verdict != vault.OK {
 		t.Errorf("%+v", again)
 	}
 }
@@ -782,7 +783,7 @@ func TestTwinsAreTriedInTurn(t *testing.T) {
 		return nil, fs.ErrPermission
 	}}
 	w.repo.Also(closed, repository.Twin{Name: "oss://poor", Open: func(context.Context) (object.Store, error) { return poor, nil }}, twinAt(twin))
-	proof := w.verify(m, backup.DepthRead)
+	proof := w.verify(m, restore.DepthRead)
 	said := strings.Join(proof.Notes, "\n")
 	if proof.Verdict != vault.OK || opened != 1 || !strings.Contains(said, "read from "+twinAddress) || !strings.Contains(said, "oss://closed can't be read") {
 		t.Errorf("%d openings, %s: %q", opened, proof.Verdict, said)
@@ -791,7 +792,7 @@ func TestTwinsAreTriedInTurn(t *testing.T) {
 		t.Errorf("verify made %s anew: %v", shard.Name, err)
 	}
 	w.repo.Also(closed)
-	if proof := w.verify(m, backup.DepthRead); proof.Verdict != vault.Corrupt {
+	if proof := w.verify(m, restore.DepthRead); proof.Verdict != vault.Corrupt {
 		t.Errorf("without a twin that has it: %s", proof.Verdict)
 	}
 }

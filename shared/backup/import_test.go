@@ -22,6 +22,7 @@ import (
 	"github.com/tablevault/tablevault/shared/object/objectmeter"
 	"github.com/tablevault/tablevault/shared/plainbuffer"
 	"github.com/tablevault/tablevault/shared/repository"
+	"github.com/tablevault/tablevault/shared/restore"
 	"github.com/tablevault/tablevault/shared/table"
 	"github.com/tablevault/tablevault/shared/table/tabletest"
 	"github.com/tablevault/tablevault/shared/vault"
@@ -85,7 +86,7 @@ func TestHandOverWaitsForWriters(t *testing.T) {
 	w.fill(definition(), 50)
 	m := w.backup(vault.Settings{})
 	plan := w.begin(m)
-	tick := func() backup.RestoreProgress {
+	tick := func() restore.Progress {
 		t.Helper()
 		p, err := w.importer().Tick(t.Context(), w.run(), plan.Restore)
 		if err != nil {
@@ -119,7 +120,7 @@ func TestHandOverWaitsForWriters(t *testing.T) {
 		t.Fatalf("%+v, %v", reply, err)
 	}
 	w.queue = nil
-	if p := tick(); p.State != backup.StateVerifying || !strings.Contains(p.Waiting, "start 0 of segment 000000") {
+	if p := tick(); p.State != restore.StateVerifying || !strings.Contains(p.Waiting, "start 0 of segment 000000") {
 		t.Fatalf("with a writer at work: %+v", p)
 	}
 	w.advance(9 * time.Minute)
@@ -291,20 +292,20 @@ func TestQuarantine(t *testing.T) {
 		plan := w.begin(m)
 		p := w.finish(plan.Restore)
 		w.proved(p, vault.Quarantined)
-		if p.State != backup.StateDone {
+		if p.State != restore.StateDone {
 			t.Errorf("%+v", p)
 		}
 		want := int64(len(w.tables.Rows(sourceID.Table)) - len(w.tables.Rows(targetID.Table)))
 		if want == 0 || p.Proof.Check.Quarantined != want || p.Proof.Check.Missing != want {
 			t.Errorf("%d rows are not there, the proof says %+v", want, p.Proof.Check)
 		}
-		proof, err := w.verifier().Verify(t.Context(), w.run(), backup.VerifyRequest{Restore: plan.Restore, Depth: backup.DepthRows})
+		proof, err := w.verifier().Verify(t.Context(), w.run(), restore.VerifyRequest{Restore: plan.Restore, Depth: restore.DepthRows})
 		if err != nil || proof.Verdict != vault.Quarantined {
 			t.Errorf("verified again: %+v, %v", proof, err)
 		}
 		// One more row that is missing is no quarantined one.
 		w.tables.Delete(targetID.Table, w.tables.Rows(targetID.Table)[7].Key)
-		proof, err = w.verifier().Verify(t.Context(), w.run(), backup.VerifyRequest{Restore: plan.Restore, Depth: backup.DepthRows})
+		proof, err = w.verifier().Verify(t.Context(), w.run(), restore.VerifyRequest{Restore: plan.Restore, Depth: restore.DepthRows})
 		if err != nil || proof.Verdict != vault.Differs {
 			t.Errorf("with a row too few: %+v, %v", proof, err)
 		}
@@ -519,7 +520,7 @@ func TestKilledAnywhere(t *testing.T) {
 				left.Store(1 << 40)
 			}
 			work, ok := w.take()
-			var progress backup.RestoreProgress
+			var progress restore.Progress
 			var err error
 			switch {
 			case id == "":
@@ -544,7 +545,7 @@ func TestKilledAnywhere(t *testing.T) {
 			if progress.State == backup.StateFailed {
 				t.Fatalf("%+v", progress)
 			}
-			if progress.State == backup.StateDone {
+			if progress.State == restore.StateDone {
 				left.Store(1 << 40)
 				w.proved(progress, vault.OK)
 				w.same(sourceID.Table, targetID.Table)
@@ -561,7 +562,7 @@ func TestKilledAnywhere(t *testing.T) {
 // TestEveryCallFails fails each call of the store and of the tables in turn,
 // before and after it took effect, and goes on as the platform would.
 func TestEveryCallFails(t *testing.T) {
-	restore := func(w *world) backup.RestoreProgress {
+	restored := func(w *world) restore.Progress {
 		w.t.Helper()
 		for range 50 {
 			plan, err := w.importer().Begin(t.Context(), w.run(), w.request(w.manifest))
@@ -573,7 +574,7 @@ func TestEveryCallFails(t *testing.T) {
 				if err != nil {
 					continue
 				}
-				if p.State == backup.StateDone || p.State == backup.StateFailed {
+				if p.State == restore.StateDone || p.State == backup.StateFailed {
 					return p
 				}
 				if p.Dispatched == 0 {
@@ -583,7 +584,7 @@ func TestEveryCallFails(t *testing.T) {
 			}
 		}
 		w.t.Fatal("the restore does not end")
-		return backup.RestoreProgress{}
+		return restore.Progress{}
 	}
 	// The backup is made once, and copied for each run.
 	fill := func(w *world) {
@@ -636,7 +637,7 @@ func TestEveryCallFails(t *testing.T) {
 			if repo, err := repository.Open(t.Context(), objectfault.New(w.store, fault)); err == nil {
 				w.repo = repo
 			}
-			p := restore(w)
+			p := restored(w)
 			w.proved(p, vault.OK)
 			w.same(sourceID.Table, targetID.Table)
 		}
@@ -660,7 +661,7 @@ func TestEveryCallFails(t *testing.T) {
 						}
 						return nil
 					}
-					p := restore(w)
+					p := restored(w)
 					w.proved(p, vault.OK)
 					w.same(sourceID.Table, targetID.Table)
 				}

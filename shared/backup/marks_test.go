@@ -13,6 +13,7 @@ import (
 	"github.com/tablevault/tablevault/shared/object"
 	"github.com/tablevault/tablevault/shared/object/mem"
 	"github.com/tablevault/tablevault/shared/repository"
+	"github.com/tablevault/tablevault/shared/restore"
 	"github.com/tablevault/tablevault/shared/vault"
 )
 
@@ -75,7 +76,7 @@ func TestMarkedIsNoRecoveryPoint(t *testing.T) {
 			t.Errorf("a refused restore leaves %v", left)
 		}
 	}
-	_, err = w.verifier().Verify(t.Context(), w.run(), backup.VerifyRequest{Backup: of(m), Depth: backup.DepthObjects})
+	_, err = w.verifier().Verify(t.Context(), w.run(), restore.VerifyRequest{Backup: of(m), Depth: restore.DepthObjects})
 	refused("verify", err)
 	_, err = w.verifier().Compare(t.Context(), w.run(), of(m), twinAddress, elsewhere)
 	refused("compare", err)
@@ -92,7 +93,7 @@ func TestMarkedIsNoRecoveryPoint(t *testing.T) {
 	if err != nil || progress.Answer == nil || progress.Answer.OK || !strings.Contains(progress.Answer.Error, "marked for deletion") {
 		t.Errorf("request: %+v, %v", progress.Answer, err)
 	}
-	if p := w.restore(older); p.State != backup.StateDone || p.Proof.Verdict != vault.OK {
+	if p := w.restore(older); p.State != restore.StateDone || p.Proof.Verdict != vault.OK {
 		t.Errorf("the other backup: %+v", p)
 	}
 }
@@ -112,13 +113,13 @@ func TestRestoreUnderALaterMark(t *testing.T) {
 	if again, err := w.importer().Begin(t.Context(), w.run(), request); err != nil || again.Restore != plan.Restore {
 		t.Fatalf("given again: %v", err)
 	}
-	if _, err := w.verifier().Verify(t.Context(), w.run(), backup.VerifyRequest{Restore: plan.Restore, Depth: backup.DepthObjects}); err != nil {
+	if _, err := w.verifier().Verify(t.Context(), w.run(), restore.VerifyRequest{Restore: plan.Restore, Depth: restore.DepthObjects}); err != nil {
 		t.Errorf("verify while it goes on: %v", err)
 	}
-	if p := w.finish(plan.Restore); p.State != backup.StateDone || p.Proof.Verdict != vault.OK {
+	if p := w.finish(plan.Restore); p.State != restore.StateDone || p.Proof.Verdict != vault.OK {
 		t.Errorf("%+v", p)
 	}
-	if _, err := w.verifier().Verify(t.Context(), w.run(), backup.VerifyRequest{Restore: plan.Restore, Depth: backup.DepthObjects}); !errors.Is(err, repository.ErrMarked) {
+	if _, err := w.verifier().Verify(t.Context(), w.run(), restore.VerifyRequest{Restore: plan.Restore, Depth: restore.DepthObjects}); !errors.Is(err, repository.ErrMarked) {
 		t.Errorf("verify when it has ended: %v", err)
 	}
 }

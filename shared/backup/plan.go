@@ -291,9 +291,6 @@ func (s *Survey) room(n int) int {
 	return max(0, n)
 }
 
-// looksInFlight is how many groups are looked at at a time.
-const looksInFlight = 8
-
 // Survey looks at a backup, rolls up what is complete and seals; it starts
 // nothing. Its cost is a list of the roll-ups; for each group that is not rolled
 // up three lists, four if it has live segments, and two reads for each of these.
@@ -323,7 +320,7 @@ func (p *Planner) Survey(ctx context.Context, run fanout.Run, b vault.Backup) (*
 	}
 	groups := make([]*groupLook, plan.Groups())
 	looks, lctx := errgroup.WithContext(ctx)
-	looks.SetLimit(looksInFlight)
+	looks.SetLimit(fanout.LooksInFlight)
 	var rollUps sync.Mutex // each reads many logs at a time
 	for g := range groups {
 		look := &groupLook{Dispatch: p.dispatch(b), number: g, slow: cmp.Or(p.Slow, DefaultSlow)}

@@ -15,13 +15,13 @@ import (
 	"testing"
 	"time"
 
-	"github.com/tablevault/tablevault/shared/backup"
 	"github.com/tablevault/tablevault/shared/object"
 	"github.com/tablevault/tablevault/shared/object/mem"
 	"github.com/tablevault/tablevault/shared/object/objectfault"
 	"github.com/tablevault/tablevault/shared/policy"
 	"github.com/tablevault/tablevault/shared/prune"
 	"github.com/tablevault/tablevault/shared/repository"
+	"github.com/tablevault/tablevault/shared/restore"
 	"github.com/tablevault/tablevault/shared/vault"
 )
 
@@ -339,7 +339,7 @@ func TestPruneEnds(t *testing.T) {
 	if r := w.prune(hourly); r.Marked.Backups != 1 { // the one that was given up
 		t.Errorf("%+v", r)
 	}
-	if p := w.finish(plan.Restore); p.State != backup.StateDone {
+	if p := w.finish(plan.Restore); p.State != restore.StateDone {
 		t.Fatalf("%+v", p)
 	}
 	w.prune(hourly)
@@ -457,7 +457,7 @@ func TestLateDeliveries(t *testing.T) {
 		if m, err := w.repo.Latest(t.Context(), sourceID, f.point); err == nil {
 			t.Errorf("%s: %s is a recovery point", who, m.Backup)
 		}
-		if _, err := w.importer().Begin(t.Context(), w.run(), backup.RestoreRequest{Backup: f.Backup, Target: targetID, At: w.clock()}); err == nil {
+		if _, err := w.importer().Begin(t.Context(), w.run(), restore.Request{Backup: f.Backup, Target: targetID, At: w.clock()}); err == nil {
 			t.Errorf("%s: it is restored", who)
 		}
 		if a := action(w.prune(hourly), f.Backup); a.Action != prune.Delete || !a.Done || a.Objects != 1 {

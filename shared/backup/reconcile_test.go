@@ -17,6 +17,7 @@ import (
 	"github.com/tablevault/tablevault/shared/plainbuffer"
 	"github.com/tablevault/tablevault/shared/policy"
 	"github.com/tablevault/tablevault/shared/reconcile"
+	"github.com/tablevault/tablevault/shared/restore"
 	"github.com/tablevault/tablevault/shared/table"
 	"github.com/tablevault/tablevault/shared/table/tabletest"
 	"github.com/tablevault/tablevault/shared/vault"
@@ -25,19 +26,19 @@ import (
 // hourly backs everything of prod up.
 const hourly = "tables: prod/*\nevery: hourly\nkeep: 72 hours\nsegment_size: 1 MiB\nlanes: 3"
 
-func (w *world) requests() *backup.Requests {
-	return &backup.Requests{
-		Repo: w.repo, Log: w.log(), Importer: func(string) (*backup.Importer, error) { return w.importer(), nil },
-		Parse: func(content []byte) (backup.Ask, error) {
+func (w *world) requests() *restore.Requests {
+	return &restore.Requests{
+		Repo: w.repo, Log: w.log(), Importer: func(string) (*restore.Importer, error) { return w.importer(), nil },
+		Parse: func(content []byte) (restore.Ask, error) {
 			var ask struct{ Backup, Table, To string }
 			if err := json.Unmarshal(content, &ask); err != nil {
-				return backup.Ask{}, err
+				return restore.Ask{}, err
 			}
 			id := func(name string) vault.TableID {
 				instance, table, _ := strings.Cut(name, "/")
 				return vault.TableID{Region: "local", Instance: instance, Table: table}
 			}
-			return backup.Ask{Backup: vault.BackupID(ask.Backup), Table: id(ask.Table), Target: id(ask.To)}, nil
+			return restore.Ask{Backup: vault.BackupID(ask.Backup), Table: id(ask.Table), Target: id(ask.To)}, nil
 		},
 	}
 }
@@ -469,7 +470,7 @@ func TestRequestName(t *testing.T) {
 		{"oss://b/v", "oss://b/v/requests/../vault.json", ""},
 		{"oss://b/v", "requests/.json", ""},
 	} {
-		got, err := backup.RequestName(c.vault, c.request)
+		got, err := restore.RequestName(c.vault, c.request)
 		if (err == nil) != (c.want != "") || c.want != "" && got != c.want {
 			t.Errorf("%s in %s: %q, %v", c.request, c.vault, got, err)
 		}

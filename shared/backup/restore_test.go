@@ -22,6 +22,7 @@ import (
 	"github.com/tablevault/tablevault/shared/object/mem"
 	"github.com/tablevault/tablevault/shared/plainbuffer"
 	"github.com/tablevault/tablevault/shared/repository"
+	"github.com/tablevault/tablevault/shared/restore"
 	"github.com/tablevault/tablevault/shared/table"
 	"github.com/tablevault/tablevault/shared/table/tabletest"
 	"github.com/tablevault/tablevault/shared/vault"
@@ -155,12 +156,12 @@ func (w *world) exporter() *backup.Exporter {
 	return &backup.Exporter{Repo: w.opened("export"), Tables: w.worked(), Work: w, Log: w.log()}
 }
 
-func (w *world) importer() *backup.Importer {
-	return &backup.Importer{Repo: w.opened("import"), Tables: w.worked(), Work: w, Log: w.log(), Workers: w.workers}
+func (w *world) importer() *restore.Importer {
+	return &restore.Importer{Repo: w.opened("import"), Tables: w.worked(), Work: w, Log: w.log(), Workers: w.workers}
 }
 
-func (w *world) verifier() *backup.Verifier {
-	return &backup.Verifier{Repo: w.opened("verify"), Tables: w.worked(), Log: w.log(), Now: w.clock}
+func (w *world) verifier() *restore.Verifier {
+	return &restore.Verifier{Repo: w.opened("verify"), Tables: w.worked(), Log: w.log(), Now: w.clock}
 }
 
 // work carries out what is queued, and what that queues.
@@ -223,8 +224,8 @@ func (w *world) backup(s vault.Settings) *vault.Manifest {
 	return nil
 }
 
-func (w *world) request(m *vault.Manifest) backup.RestoreRequest {
-	return backup.RestoreRequest{Backup: vault.Backup{Table: m.Table, ID: m.Backup}, Target: targetID, At: w.clock()}
+func (w *world) request(m *vault.Manifest) restore.Request {
+	return restore.Request{Backup: vault.Backup{Table: m.Table, ID: m.Backup}, Target: targetID, At: w.clock()}
 }
 
 func (w *world) begin(m *vault.Manifest) *vault.RestorePlan {
@@ -237,14 +238,14 @@ func (w *world) begin(m *vault.Manifest) *vault.RestorePlan {
 }
 
 // finish drives a restore until it is done or has failed for good.
-func (w *world) finish(id vault.RestoreID) backup.RestoreProgress {
+func (w *world) finish(id vault.RestoreID) restore.Progress {
 	w.t.Helper()
 	for range 200 {
 		progress, err := w.importer().Tick(w.t.Context(), w.run(), id)
 		if err != nil {
 			w.t.Fatal(err)
 		}
-		if progress.State == backup.StateDone || progress.State == backup.StateFailed {
+		if progress.State == restore.StateDone || progress.State == backup.StateFailed {
 			return progress
 		}
 		if progress.Dispatched == 0 {
@@ -253,10 +254,10 @@ func (w *world) finish(id vault.RestoreID) backup.RestoreProgress {
 		w.work()
 	}
 	w.t.Fatal("the restore does not end")
-	return backup.RestoreProgress{}
+	return restore.Progress{}
 }
 
-func (w *world) restore(m *vault.Manifest) backup.RestoreProgress {
+func (w *world) restore(m *vault.Manifest) restore.Progress {
 	w.t.Helper()
 	return w.finish(w.begin(m).Restore)
 }
@@ -356,7 +357,7 @@ func (w *world) same(a, b string) {
 	}
 }
 
-func (w *world) proved(p backup.RestoreProgress, want vault.Verdict) {
+func (w *world) proved(p restore.Progress, want vault.Verdict) {
 	w.t.Helper()
 	if p.Proof == nil {
 		w.t.Fatalf("no proof: %+v; %v", p, w.last)

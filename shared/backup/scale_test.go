@@ -17,6 +17,7 @@ import (
 	"github.com/tablevault/tablevault/shared/object/objectmeter"
 	"github.com/tablevault/tablevault/shared/plainbuffer"
 	"github.com/tablevault/tablevault/shared/repository"
+	"github.com/tablevault/tablevault/shared/restore"
 	"github.com/tablevault/tablevault/shared/table"
 	"github.com/tablevault/tablevault/shared/table/tabletest"
 	"github.com/tablevault/tablevault/shared/vault"
@@ -280,11 +281,11 @@ func TestScaleOfRestores(t *testing.T) {
 		return repo
 	}
 	w.workers = workers
-	restore := w.begin(m)
+	planned := w.begin(m)
 	// The claim, the plan, and the marks that it is being restored and that the
 	// target was made; a read for each roll-up.
 	within("planning", 4, 1, groups+8)
-	progress := w.look(restore.Restore)
+	progress := w.look(planned.Restore)
 	// A list of what is loaded; starts and failures of each group.
 	within("the first tick", 0, 1+2*groups, 4)
 	if progress.Dispatched != workers {
@@ -326,11 +327,11 @@ func TestScaleOfRestores(t *testing.T) {
 	// the groups that it comes to.
 	meet, each := n/4+4*workers, 6+2*groups
 	within("loading", 4*n+meet, n+workers*(groups+4), 5*n+meet+workers*each)
-	progress = w.look(restore.Restore)
+	progress = w.look(planned.Restore)
 	// The lists of what is loaded, of what is compared and of roll-ups; of each group's
 	// starts, their ends and failures, and of those of its comparison.
 	within("the tick after it", 0, 3+5*groups, 4)
-	if progress.State != backup.StateVerifying || progress.Dispatched != workers {
+	if progress.State != restore.StateVerifying || progress.Dispatched != workers {
 		t.Fatalf("%+v", progress)
 	}
 	if ended := work(func(of fanout.Work) (int, error) {
@@ -348,7 +349,7 @@ func TestScaleOfRestores(t *testing.T) {
 	// A look without time gathers nothing, and one with time for a group that.
 	late := w.run()
 	late.Stop = w.clock()
-	if progress, err = w.importer().Tick(t.Context(), late, restore.Restore); err != nil || progress.State != backup.StateVerifying || progress.Waiting == "" {
+	if progress, err = w.importer().Tick(t.Context(), late, planned.Restore); err != nil || progress.State != restore.StateVerifying || progress.Waiting == "" {
 		t.Errorf("%+v, %v", progress, err)
 	}
 	within("a look without time", 0, 3, 4)
@@ -359,12 +360,12 @@ func TestScaleOfRestores(t *testing.T) {
 		}
 		return late.Stop.Add(-1)
 	}
-	if progress, err = w.importer().Tick(t.Context(), late, restore.Restore); err != nil || progress.State != backup.StateVerifying || progress.Waiting == "" {
+	if progress, err = w.importer().Tick(t.Context(), late, planned.Restore); err != nil || progress.State != restore.StateVerifying || progress.Waiting == "" {
 		t.Errorf("%+v, %v", progress, err)
 	}
 	within("a look with time for one group", 1, 3, vault.GroupSize+4)
 	begun := time.Now()
-	progress = w.look(restore.Restore)
+	progress = w.look(planned.Restore)
 	t.Logf("closed in %v", time.Since(begun).Round(time.Millisecond))
 	// A roll-up for each group but one, the closing record, the proof and the mark that it
 	// is restored; the checks, and the roll-ups.

@@ -15,8 +15,8 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/tablevault/tablevault/local/ots"
-	"github.com/tablevault/tablevault/shared/backup"
 	"github.com/tablevault/tablevault/shared/fanout"
+	"github.com/tablevault/tablevault/shared/restore"
 	"github.com/tablevault/tablevault/shared/sidebyside"
 	"github.com/tablevault/tablevault/shared/tablestore"
 )
@@ -130,10 +130,10 @@ func BenchmarkServerBesideWorkers(b *testing.B) {
 		}
 		// Each import goes into a table of its own, whose name its batches have.
 		begin := func(w *workshop, name string) (load func() error, err error) {
-			i := &backup.Importer{Repo: w.repo, Tables: w, Work: w, Log: slog.New(slog.DiscardHandler)}
+			i := &restore.Importer{Repo: w.repo, Tables: w, Work: w, Log: slog.New(slog.DiscardHandler)}
 			target := benchID
 			target.Table = name
-			plan, err := i.Begin(b.Context(), w.run(), backup.RestoreRequest{Backup: source, Target: target, At: time.Now()})
+			plan, err := i.Begin(b.Context(), w.run(), restore.Request{Backup: source, Target: target, At: time.Now()})
 			if err != nil {
 				return nil, err
 			}

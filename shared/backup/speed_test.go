@@ -35,6 +35,7 @@ import (
 	"github.com/tablevault/tablevault/shared/plainbuffer"
 	"github.com/tablevault/tablevault/shared/plainbuffer/plainbuffertest"
 	"github.com/tablevault/tablevault/shared/repository"
+	"github.com/tablevault/tablevault/shared/restore"
 	"github.com/tablevault/tablevault/shared/sidebyside"
 	"github.com/tablevault/tablevault/shared/table"
 	"github.com/tablevault/tablevault/shared/tablestore"
@@ -446,9 +447,9 @@ func BenchmarkExportBesideSDK(b *testing.B) {
 		if err != nil {
 			b.Fatal(err)
 		}
-		verifier := &backup.Verifier{Repo: w.repo, Log: slog.New(slog.DiscardHandler), Now: time.Now}
+		verifier := &restore.Verifier{Repo: w.repo, Log: slog.New(slog.DiscardHandler), Now: time.Now}
 		verify := func() error {
-			proof, err := verifier.Verify(b.Context(), w.run(), backup.VerifyRequest{Backup: sealed, Depth: backup.DepthRead})
+			proof, err := verifier.Verify(b.Context(), w.run(), restore.VerifyRequest{Backup: sealed, Depth: restore.DepthRead})
 			if err == nil && (proof.Verdict != vault.OK || proof.Check.Rows != int64(w.rows)) {
 				err = fmt.Errorf("of %d rows: %+v", w.rows, proof)
 			}
@@ -476,10 +477,10 @@ func BenchmarkImportBesideSDK(b *testing.B) {
 		}
 		load := func(measure func(func() error) (time.Duration, error)) (time.Duration, error) {
 			w.n++
-			i := &backup.Importer{Repo: w.repo, Tables: w, Work: w, Log: slog.New(slog.DiscardHandler)}
+			i := &restore.Importer{Repo: w.repo, Tables: w, Work: w, Log: slog.New(slog.DiscardHandler)}
 			target := benchID
 			target.Table = fmt.Sprint("copy", w.n)
-			plan, err := i.Begin(b.Context(), w.run(), backup.RestoreRequest{Backup: source, Target: target, At: time.Now()})
+			plan, err := i.Begin(b.Context(), w.run(), restore.Request{Backup: source, Target: target, At: time.Now()})
 			if err != nil {
 				return 0, err
 			}

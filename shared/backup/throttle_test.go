@@ -27,6 +27,7 @@ import (
 	"github.com/tablevault/tablevault/shared/object/mem"
 	"github.com/tablevault/tablevault/shared/plainbuffer"
 	"github.com/tablevault/tablevault/shared/repository"
+	"github.com/tablevault/tablevault/shared/restore"
 	"github.com/tablevault/tablevault/shared/table"
 	"github.com/tablevault/tablevault/shared/table/tabletest"
 	"github.com/tablevault/tablevault/shared/tablestore"
@@ -328,13 +329,13 @@ func (s *service) backUp(workers int, settings vault.Settings, points ...table.K
 
 // bringBack restores a backup and looks every few seconds until that is done. It
 // returns the paces that were seen on the way, and how long loading took.
-func (s *service) bringBack(workers int, m *vault.Manifest, budget vault.Budget) (p backup.RestoreProgress, seen []*fanout.Pace, loading time.Duration) {
+func (s *service) bringBack(workers int, m *vault.Manifest, budget vault.Budget) (p restore.Progress, seen []*fanout.Pace, loading time.Duration) {
 	s.t.Helper()
 	i := s.importer()
 	i.Work, i.Workers = s, workers
 	run := func() fanout.Run { return fanout.Run{Request: "r", Now: time.Now} }
 	begun := time.Now()
-	plan, err := i.Begin(s.t.Context(), run(), backup.RestoreRequest{Backup: vault.Backup{Table: m.Table, ID: m.Backup}, Target: targetID, At: begun, Budget: budget})
+	plan, err := i.Begin(s.t.Context(), run(), restore.Request{Backup: vault.Backup{Table: m.Table, ID: m.Backup}, Target: targetID, At: begun, Budget: budget})
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -346,10 +347,10 @@ func (s *service) bringBack(workers int, m *vault.Manifest, budget vault.Budget)
 		if p.LastError != "" {
 			s.t.Errorf("%s", p.LastError)
 		}
-		if p.State == backup.StateLoading {
+		if p.State == restore.StateLoading {
 			loading = time.Since(begun)
 		}
-		if p.State == backup.StateDone || p.State == backup.StateFailed {
+		if p.State == restore.StateDone || p.State == backup.StateFailed {
 			s.all.Wait()
 			return p, seen, loading
 		}

@@ -20,6 +20,7 @@ import (
 	"github.com/tablevault/tablevault/shared/object"
 	"github.com/tablevault/tablevault/shared/object/objectmeter"
 	"github.com/tablevault/tablevault/shared/repository"
+	"github.com/tablevault/tablevault/shared/restore"
 	"github.com/tablevault/tablevault/shared/table/tabletest"
 	"github.com/tablevault/tablevault/shared/vault"
 )
@@ -267,13 +268,13 @@ func TestUsageIsTold(t *testing.T) {
 				t.Errorf("a watcher says %+v: %v", watched.Usage, err)
 			}
 
-			restore := w.begin(m)
+			planned := w.begin(m)
 			var proof *vault.Proof
 			for n := 0; proof == nil; n++ {
 				if n == 1000 {
 					t.Fatal("the restore does not end")
 				}
-				progress, err := w.importer().Tick(t.Context(), w.run(), restore.Restore)
+				progress, err := w.importer().Tick(t.Context(), w.run(), planned.Restore)
 				if err != nil || progress.State == backup.StateFailed {
 					t.Fatalf("%+v: %v", progress, err)
 				}
@@ -283,7 +284,7 @@ func TestUsageIsTold(t *testing.T) {
 				working()
 			}
 			want = vault.Usage{}
-			r := vault.Restore{ID: restore.Restore}
+			r := vault.Restore{ID: planned.Restore}
 			for _, in := range w.ledger.take("import", "verify") {
 				told, after := in.told("", func(name string) bool {
 					return strings.Contains(name, "/slots/") || strings.Contains(name, "/checks/") || name == r.Proof()
@@ -297,7 +298,7 @@ func TestUsageIsTold(t *testing.T) {
 				t.Errorf("the proof, %s, tells of %+v, the store saw %+v", proof.Verdict, proof.Usage, want)
 			}
 
-			verified := w.verify(m, backup.DepthRead)
+			verified := w.verify(m, restore.DepthRead)
 			want = vault.Usage{}
 			for _, a := range w.ledger.take("verify")[0].asked {
 				want.Add(a.Usage)
@@ -389,7 +390,7 @@ func TestReadOnce(t *testing.T) {
 	if _, err := repo.RestorePlan(t.Context(), plan.Restore); err != nil {
 		t.Fatal(err)
 	}
-	i := &backup.Importer{Repo: repo, Tables: w.tables, Work: w, Log: w.log()}
+	i := &restore.Importer{Repo: repo, Tables: w.tables, Work: w, Log: w.log()}
 	if _, err := i.Import(t.Context(), w.run(), fanout.Work{Verb: fanout.VerbImport, Restore: plan.Restore, Segment: plan.Segments[0].ID}); err != nil {
 		t.Fatal(err)
 	}

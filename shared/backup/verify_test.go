@@ -17,6 +17,7 @@ import (
 	"github.com/tablevault/tablevault/shared/object/mem"
 	"github.com/tablevault/tablevault/shared/plainbuffer"
 	"github.com/tablevault/tablevault/shared/repository"
+	"github.com/tablevault/tablevault/shared/restore"
 	"github.com/tablevault/tablevault/shared/table"
 	"github.com/tablevault/tablevault/shared/table/tabletest"
 	"github.com/tablevault/tablevault/shared/vault"
@@ -24,7 +25,7 @@ import (
 
 func (w *world) verify(m *vault.Manifest, depth string) *vault.Proof {
 	w.t.Helper()
-	proof, err := w.verifier().Verify(w.t.Context(), w.run(), backup.VerifyRequest{Backup: vault.Backup{Table: m.Table, ID: m.Backup}, Depth: depth})
+	proof, err := w.verifier().Verify(w.t.Context(), w.run(), restore.VerifyRequest{Backup: vault.Backup{Table: m.Table, ID: m.Backup}, Depth: depth})
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -36,7 +37,7 @@ func TestVerifyOfASoundBackup(t *testing.T) {
 	w.fill(definition(), 500)
 	w.tables.PageRows = 40
 	m := w.backup(small)
-	for _, depth := range []string{backup.DepthObjects, backup.DepthRead, backup.DepthRows} {
+	for _, depth := range []string{restore.DepthObjects, restore.DepthRead, restore.DepthRows} {
 		proof := w.verify(m, depth)
 		if proof.Verdict != vault.OK {
 			t.Fatalf("%s: %+v", depth, proof)
@@ -44,7 +45,7 @@ func TestVerifyOfASoundBackup(t *testing.T) {
 		if want := m.Totals.Objects + 2 + int64(len(m.Groups)); proof.Check.Objects != want {
 			t.Errorf("%s: %d objects, want %d", depth, proof.Check.Objects, want)
 		}
-		if depth != backup.DepthObjects && (proof.Check.Rows != m.Totals.Rows || proof.Check.Digest != m.Totals.Digest) {
+		if depth != restore.DepthObjects && (proof.Check.Rows != m.Totals.Rows || proof.Check.Digest != m.Totals.Digest) {
 			t.Errorf("%s: %d rows, the manifest says %d, or another digest", depth, proof.Check.Rows, m.Totals.Rows)
 		}
 	}
@@ -117,7 +118,7 @@ func TestVerifyFindsWhatTheStoreDoesNotShow(t *testing.T) {
 				t.Fatal(err)
 			}
 			w.repo = repo
-			for _, depth := range []string{backup.DepthRead, backup.DepthRows} {
+			for _, depth := range []string{restore.DepthRead, restore.DepthRows} {
 				proof := w.verify(m, depth)
 				if proof.Verdict != vault.Corrupt || !slices.ContainsFunc(proof.Check.Findings, func(f vault.Finding) bool { return f.Object == o.Name }) {
 					t.Fatalf("%s %s, %s: verdict %s, %+v", o.Name, name, depth, proof.Verdict, proof.Check)
@@ -156,14 +157,14 @@ func TestVerifyAsksTheStoreForEveryObject(t *testing.T) {
 		other[len(other)/2] ^= 1
 		for what, damaged := range map[string][]byte{"gone": nil, "short": content[:len(content)-1], "other bytes": other} {
 			put(damaged)
-			proof := w.verify(m, backup.DepthObjects)
+			proof := w.verify(m, restore.DepthObjects)
 			if proof.Verdict != vault.Corrupt || proof.Check.Findings[0].Object != o.Name {
 				t.Errorf("%s %s: %s, %+v", o.Name, what, proof.Verdict, proof.Check.Findings)
 			}
 		}
 		put(content)
 	}
-	if proof := w.verify(m, backup.DepthRead); proof.Verdict != vault.OK {
+	if proof := w.verify(m, restore.DepthRead); proof.Verdict != vault.OK {
 		t.Errorf("with everything put back: %+v", proof)
 	}
 }
@@ -242,7 +243,7 @@ func TestVerifyListsEveryDifference(t *testing.T) {
 			}
 		}
 		want := modelOf(before).differences(modelOf(w.tables.Rows(sourceID.Table)))
-		proof := w.verify(m, backup.DepthRows)
+		proof := w.verify(m, restore.DepthRows)
 		got := map[string]string{}
 		for _, d := range proof.Check.Differences {
 			got[d.Key.String()] = d.Kind
@@ -279,7 +280,7 @@ func TestVerifyNamesTheColumnsOfAWideRow(t *testing.T) {
 	r.Cells[1100] = tabletest.Cell("column1100", 7, "other")
 	r.Cells = slices.Delete(r.Cells, 10, 11)
 	w.tables.Put(sourceID.Table, r)
-	check := w.verify(m, backup.DepthRows).Check
+	check := w.verify(m, restore.DepthRows).Check
 	if len(check.Differences) != 1 || !slices.Equal(check.Differences[0].Columns, []string{"column0010", "column1100"}) {
 		t.Errorf("%+v", check.Differences)
 	}
@@ -309,7 +310,7 @@ func TestVerifyLeavesOutWhatHasExpired(t *testing.T) {
 			}
 			m := w.backup(vault.Settings{})
 			w.advance(time.Hour)
-			proof := w.verify(m, backup.DepthRows)
+			proof := w.verify(m, restore.DepthRows)
 			if proof.Verdict != vault.OK {
 				t.Fatalf("%+v", proof.Check)
 			}
@@ -320,13 +321,13 @@ func TestVerifyLeavesOutWhatHasExpired(t *testing.T) {
 			w.tables.Put(def.Name, tabletest.Row{Key: table.Key{table.String("k"), table.Binary(nil), table.Integer(1)},
 				Cells: []plainbuffer.Cell{tabletest.Cell("a", now-ages[1].Milliseconds(), "changed")}})
 			w.tables.Delete(def.Name, table.Key{table.String("k"), table.Binary(nil), table.Integer(0)}) // a row that never had cells
-			check := w.verify(m, backup.DepthRows).Check
+			check := w.verify(m, restore.DepthRows).Check
 			if check.Changed != 1 || check.Missing != 1 || check.Extra != 0 {
 				t.Errorf("%+v", check)
 			}
 			// All but the youngest cells are gone.
 			w.advance(22 * time.Hour)
-			check = w.verify(m, backup.DepthRows).Check
+			check = w.verify(m, restore.DepthRows).Check
 			if check.Extra != 0 || check.Changed > 1 || check.Missing > 1 {
 				t.Errorf("later: %+v", check)
 			}
@@ -365,14 +366,14 @@ func TestVerifyRefusesBadRequests(t *testing.T) {
 	w.tables.Make(other)
 	for _, test := range []struct {
 		name string
-		req  backup.VerifyRequest
+		req  restore.VerifyRequest
 		want string
 	}{
-		{"depth", backup.VerifyRequest{Backup: b, Depth: "deep"}, "want objects, read or rows"},
-		{"no such backup", backup.VerifyRequest{Backup: vault.Backup{Table: m.Table, ID: "20261120T021400Z-00000000"}, Depth: "read"}, "tablevault list"},
-		{"no such restore", backup.VerifyRequest{Restore: "20261120T021400Z-00000000", Depth: "read"}, "no restore"},
-		{"no such table", backup.VerifyRequest{Backup: b, Depth: "rows", Against: &targetID}, "does not exist"},
-		{"another schema", backup.VerifyRequest{Backup: b, Depth: "rows", Against: &vault.TableID{Region: "local", Instance: "prod", Table: "other"}}, "primary key"},
+		{"depth", restore.VerifyRequest{Backup: b, Depth: "deep"}, "want objects, read or rows"},
+		{"no such backup", restore.VerifyRequest{Backup: vault.Backup{Table: m.Table, ID: "20261120T021400Z-00000000"}, Depth: "read"}, "tablevault list"},
+		{"no such restore", restore.VerifyRequest{Restore: "20261120T021400Z-00000000", Depth: "read"}, "no restore"},
+		{"no such table", restore.VerifyRequest{Backup: b, Depth: "rows", Against: &targetID}, "does not exist"},
+		{"another schema", restore.VerifyRequest{Backup: b, Depth: "rows", Against: &vault.TableID{Region: "local", Instance: "prod", Table: "other"}}, "primary key"},
 	} {
 		_, err := w.verifier().Verify(t.Context(), w.run(), test.req)
 		if err == nil || !strings.Contains(err.Error(), test.want) {

@@ -8,6 +8,7 @@ import (
 	"github.com/tablevault/tablevault/shared/backup"
 	"github.com/tablevault/tablevault/shared/object/objectmeter"
 	"github.com/tablevault/tablevault/shared/repository"
+	"github.com/tablevault/tablevault/shared/restore"
 	"github.com/tablevault/tablevault/shared/table/tabletest"
 	"github.com/tablevault/tablevault/shared/vault"
 )
@@ -25,7 +26,7 @@ func (w *world) cutInto(segments, rows int) *vault.Manifest {
 }
 
 // look looks at a restore.
-func (w *world) look(id vault.RestoreID) backup.RestoreProgress {
+func (w *world) look(id vault.RestoreID) restore.Progress {
 	w.t.Helper()
 	p, err := w.importer().Tick(w.t.Context(), w.run(), id)
 	if err != nil {
@@ -134,7 +135,7 @@ func TestImportersGoOnInTheNextInvocation(t *testing.T) {
 	w.work()
 	w.hop = 0
 	p := w.look(plan.Restore)
-	if p.Loaded != segments || p.State != backup.StateVerifying {
+	if p.Loaded != segments || p.State != restore.StateVerifying {
 		t.Errorf("%+v", p)
 	}
 	w.proved(w.finish(plan.Restore), vault.OK)

@@ -24,6 +24,7 @@ import (
 	"github.com/tablevault/tablevault/shared/prune"
 	"github.com/tablevault/tablevault/shared/reconcile"
 	"github.com/tablevault/tablevault/shared/repository"
+	"github.com/tablevault/tablevault/shared/restore"
 	"github.com/tablevault/tablevault/shared/table"
 	"github.com/tablevault/tablevault/shared/table/tabletest"
 	"github.com/tablevault/tablevault/shared/vault"
@@ -118,9 +119,9 @@ func (w *world) instance(name string) (*tabletest.Tables, error) {
 	return nil, fmt.Errorf("no instance %s", name)
 }
 
-func (w *world) importer(instance string) (*backup.Importer, error) {
+func (w *world) importer(instance string) (*restore.Importer, error) {
 	in, err := w.instance(instance)
-	return &backup.Importer{Repo: w.repo, Tables: in, Work: w, Log: quiet, Memory: 4 << 20}, err
+	return &restore.Importer{Repo: w.repo, Tables: in, Work: w, Log: quiet, Memory: 4 << 20}, err
 }
 
 // work carries out what is queued, and what that queues.
@@ -139,7 +140,7 @@ func (w *world) work() {
 			i, _ := w.importer("staging")
 			_, err = i.Import(w.t.Context(), w.run(), work)
 		case fanout.VerbVerify:
-			_, err = (&backup.Verifier{Repo: w.repo, Tables: w.staging, Log: quiet, Now: w.clock}).VerifySegment(w.t.Context(), w.run(), work)
+			_, err = (&restore.Verifier{Repo: w.repo, Tables: w.staging, Log: quiet, Now: w.clock}).VerifySegment(w.t.Context(), w.run(), work)
 		case fanout.VerbRestore:
 			if work.Request != "" {
 				_, err = w.requests().Serve(w.t.Context(), w.run(), work.Request)
@@ -154,16 +155,16 @@ func (w *world) work() {
 	}
 }
 
-func (w *world) requests() *backup.Requests {
-	return &backup.Requests{
+func (w *world) requests() *restore.Requests {
+	return &restore.Requests{
 		Repo: w.repo, Log: quiet, Importer: w.importer,
-		Parse: func(content []byte) (backup.Ask, error) {
+		Parse: func(content []byte) (restore.Ask, error) {
 			var ask struct {
 				Backup vault.BackupID
 				To     vault.TableID
 			}
 			err := json.Unmarshal(content, &ask)
-			return backup.Ask{Backup: ask.Backup, Target: ask.To}, err
+			return restore.Ask{Backup: ask.Backup, Target: ask.To}, err
 		},
 	}
 }
@@ -180,7 +181,7 @@ func (r restores) Serve(ctx context.Context, request string, number int) error {
 }
 
 func (r restores) GiveUp(ctx context.Context, id vault.RestoreID, reason string) (*vault.Closed, error) {
-	return (&backup.Importer{Repo: r.repo, Log: quiet}).GiveUp(ctx, r.run(), id, reason)
+	return (&restore.Importer{Repo: r.repo, Log: quiet}).GiveUp(ctx, r.run(), id, reason)
 }
 
 func decoded(t testing.TB, text string) *policy.Policy {

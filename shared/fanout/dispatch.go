@@ -66,6 +66,9 @@ func (p *Pace) add(o *Pace) *Pace {
 	return sum
 }
 
+// LooksInFlight is how many groups are looked at at a time.
+const LooksInFlight = 8
+
 // MaxFailures is how often a segment may fail before only a person's command
 // starts it again.
 const MaxFailures = 10

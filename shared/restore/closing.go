@@ -1,4 +1,4 @@
-package backup
+package restore
 
 import (
 	"cmp"
@@ -42,7 +42,7 @@ const (
 // verify dispatches the segments that are not compared and that nobody works on, and
 // rolls up the groups of which all are. It returns what was found in all segments
 // together, nil while that is open.
-func (i *Importer) verify(ctx context.Context, run fanout.Run, r vault.Restore, p *vault.RestorePlan, progress *RestoreProgress) (*vault.CheckedGroup, error) {
+func (i *Importer) verify(ctx context.Context, run fanout.Run, r vault.Restore, p *vault.RestorePlan, progress *Progress) (*vault.CheckedGroup, error) {
 	progress.State, progress.Loaded, progress.LoadedRows = StateVerifying, len(p.Segments), progress.Rows
 	rolled, err := i.rolledUp(ctx, r)
 	if err != nil {
@@ -104,7 +104,7 @@ func (i *Importer) verify(ctx context.Context, run fanout.Run, r vault.Restore, 
 // far as lists tell, empty if none.
 func (i *Importer) loadingAtWork(ctx context.Context, run fanout.Run, r vault.Restore, p *vault.RestorePlan) (string, error) {
 	groups := byGroup(p, func(s vault.RestoreSegment) bool { return s.Rows > 0 })
-	return first(ctx, looksInFlight, groups, func(ctx context.Context, segments []vault.SegmentID) (string, error) {
+	return first(ctx, fanout.LooksInFlight, groups, func(ctx context.Context, segments []vault.SegmentID) (string, error) {
 		return fanout.AtWork(ctx, i.Repo, r.Log(), segments[0].Group(), run, i.Stale)
 	})
 }

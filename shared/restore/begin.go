@@ -1,4 +1,4 @@
-package backup
+package restore
 
 import (
 	"context"
@@ -23,7 +23,7 @@ import (
 // Begin makes a restore's plan and its target table, or finds those of the
 // open restore of the same backup into the same table. It dispatches nothing.
 // A target that exists and is not this restore's own is refused.
-func (i *Importer) Begin(ctx context.Context, run fanout.Run, req RestoreRequest) (*vault.RestorePlan, error) {
+func (i *Importer) Begin(ctx context.Context, run fanout.Run, req Request) (*vault.RestorePlan, error) {
 	plan, err := i.begin(ctx, run, req)
 	if err != nil {
 		return nil, fmt.Errorf("restore backup %s of %s to %s: %w", req.Backup.ID, req.Backup.Table, req.Target, err)
@@ -31,7 +31,7 @@ func (i *Importer) Begin(ctx context.Context, run fanout.Run, req RestoreRequest
 	return plan, nil
 }
 
-func (i *Importer) begin(ctx context.Context, run fanout.Run, req RestoreRequest) (*vault.RestorePlan, error) {
+func (i *Importer) begin(ctx context.Context, run fanout.Run, req Request) (*vault.RestorePlan, error) {
 	if err := req.Budget.Validate(); err != nil {
 		return nil, fmt.Errorf("%w: %w", err, table.ErrInvalid)
 	}
@@ -130,7 +130,7 @@ func (i *Importer) unmarked(ctx context.Context, run fanout.Run, p *vault.Restor
 
 // claim wins the target's name for a restore, or finds the restore that is to
 // be gone on with, and returns its id.
-func (i *Importer) claim(ctx context.Context, run fanout.Run, req RestoreRequest) (vault.RestoreID, error) {
+func (i *Importer) claim(ctx context.Context, run fanout.Run, req Request) (vault.RestoreID, error) {
 	id := vault.NewRestoreID(req.At, string(req.Backup.ID), req.Target.Path())
 	for {
 		n, last, err := i.lastClaim(ctx, req.Target)
@@ -198,7 +198,7 @@ func (i *Importer) lastClaim(ctx context.Context, t vault.TableID) (next int, la
 
 // after says what becomes of a request when the target has a claim already:
 // true goes on with the claim's restore, false lets a new claim follow.
-func (i *Importer) after(ctx context.Context, run fanout.Run, req RestoreRequest, last *vault.Claim) (goOn bool, err error) {
+func (i *Importer) after(ctx context.Context, run fanout.Run, req Request, last *vault.Claim) (goOn bool, err error) {
 	_, err = i.Repo.RestoreProof(ctx, last.Restore)
 	proved := err == nil
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -269,7 +269,7 @@ func (i *Importer) absent(ctx context.Context, t vault.TableID) error {
 }
 
 // plan makes a restore's plan.
-func (i *Importer) plan(ctx context.Context, run fanout.Run, req RestoreRequest, id vault.RestoreID, m *vault.Manifest, manifest vault.Object) (*vault.RestorePlan, error) {
+func (i *Importer) plan(ctx context.Context, run fanout.Run, req Request, id vault.RestoreID, m *vault.Manifest, manifest vault.Object) (*vault.RestorePlan, error) {
 	source, err := i.Repo.PlanOf(ctx, m)
 	if err != nil {
 		return nil, err

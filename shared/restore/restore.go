@@ -1,4 +1,6 @@
-package backup
+// Package restore brings backups back into tables, and proves them: rows are
+// loaded, compared in both directions, and only then is the table handed over.
+package restore
 
 import (
 	"context"
@@ -43,8 +45,8 @@ type Importer struct {
 	Known []repository.Twin
 }
 
-// RestoreRequest says what is to be restored, and where.
-type RestoreRequest struct {
+// Request says what is to be restored, and where.
+type Request struct {
 	Backup vault.Backup
 	Target vault.TableID
 	// At is when the restore was asked for; with the backup and the target it
@@ -63,16 +65,17 @@ type RestoreRequest struct {
 	Budget vault.Budget
 }
 
-// The states of a restore, besides StateFailed.
+// The states of a restore.
 const (
 	StateLoading   = "loading"
 	StateVerifying = "verifying"
 	StateClosing   = "closing"
 	StateDone      = "done"
+	StateFailed    = "failed"
 )
 
-// RestoreProgress is how far a restore has come.
-type RestoreProgress struct {
+// Progress is how far a restore has come.
+type Progress struct {
 	Restore vault.RestoreID `json:"restore"`
 	// State is "loading", "verifying", "closing", "done" or "failed".
 	State    string `json:"state"`
@@ -176,7 +179,7 @@ func replay(s *vault.SegmentLog) (*fanout.SegmentLog, error) {
 // nobody works on, first to load them, then to verify them; writes the closing
 // record; gives the table its indexes and settings; and writes the proof. It
 // may run at any time, twice, and beside itself.
-func (i *Importer) Tick(ctx context.Context, run fanout.Run, id vault.RestoreID) (RestoreProgress, error) {
+func (i *Importer) Tick(ctx context.Context, run fanout.Run, id vault.RestoreID) (Progress, error) {
 	progress, err := i.tick(ctx, run, id)
 	if err == nil && progress.over {
 		err = i.Repo.Mark(ctx, vault.Restore{ID: id}.Restored())
@@ -187,8 +190,8 @@ func (i *Importer) Tick(ctx context.Context, run fanout.Run, id vault.RestoreID)
 	return progress, nil
 }
 
-func (i *Importer) tick(ctx context.Context, run fanout.Run, id vault.RestoreID) (RestoreProgress, error) {
-	progress := RestoreProgress{Restore: id, Since: i.Since}
+func (i *Importer) tick(ctx context.Context, run fanout.Run, id vault.RestoreID) (Progress, error) {
+	progress := Progress{Restore: id, Since: i.Since}
 	p, err := i.Repo.RestorePlan(ctx, id)
 	if err != nil {
 		return progress, err
@@ -258,7 +261,7 @@ func (i *Importer) tick(ctx context.Context, run fanout.Run, id vault.RestoreID)
 	return progress.ended(proof), nil
 }
 
-func (p RestoreProgress) ended(proof *vault.Proof) RestoreProgress {
+func (p Progress) ended(proof *vault.Proof) Progress {
 	p.Proof, p.Loaded, p.LoadedRows, p.Checked, p.State, p.over = proof, p.Segments, p.Rows, p.Segments, StateDone, true
 	if proof.Verdict != vault.OK && proof.Verdict != vault.Quarantined {
 		p.State = StateFailed
@@ -284,7 +287,7 @@ func (i *Importer) prove(ctx context.Context, run fanout.Run, r vault.Restore, p
 }
 
 // load dispatches the segments that are not loaded and that nobody works on.
-func (i *Importer) load(ctx context.Context, run fanout.Run, r vault.Restore, p *vault.RestorePlan, progress *RestoreProgress) (bool, error) {
+func (i *Importer) load(ctx context.Context, run fanout.Run, r vault.Restore, p *vault.RestorePlan, progress *Progress) (bool, error) {
 	progress.State = StateLoading
 	done, err := i.reported(ctx, r.Dir()+"done/")
 	if err != nil {
@@ -356,7 +359,7 @@ func plannedGroups(p *vault.RestorePlan, holds func(vault.RestoreSegment) bool) 
 // than most are worked on at a time, if that is not zero. pace reads what held back
 // who wrote a slot of the log; nil if it has none.
 func (i *Importer) dispatch(ctx context.Context, run fanout.Run, log vault.Log, open [][]vault.SegmentID, most int,
-	pace func(context.Context, string) (*vault.Pace, error), work func(vault.SegmentID, int) fanout.Work, progress *RestoreProgress) error {
+	pace func(context.Context, string) (*vault.Pace, error), work func(vault.SegmentID, int) fanout.Work, progress *Progress) error {
 	if most == 0 || i.Workers > 0 && i.Workers < most {
 		most = i.Workers
 	}

@@ -1,4 +1,4 @@
-package backup
+package restore
 
 import (
 	"context"
@@ -52,8 +52,8 @@ type RequestProgress struct {
 	Request string `json:"request"`
 	// Restore is how far the restore has come, Answer what became of it; nil
 	// while that is open.
-	Restore *RestoreProgress `json:"restore,omitempty"`
-	Answer  *vault.Answer    `json:"answer,omitempty"`
+	Restore *Progress     `json:"restore,omitempty"`
+	Answer  *vault.Answer `json:"answer,omitempty"`
 }
 
 // refused is why a request can't be carried out, now or ever.
@@ -114,7 +114,7 @@ func (q *Requests) serve(ctx context.Context, run fanout.Run, name string, progr
 	if err != nil {
 		return a, answer, err
 	}
-	plan, err := importer.Begin(ctx, run, RestoreRequest{
+	plan, err := importer.Begin(ctx, run, Request{
 		Backup: vault.Backup{Table: a.Table, ID: a.Backup}, Target: a.Target, At: a.At, Own: true, Budget: a.Budget,
 	})
 	if err != nil {
