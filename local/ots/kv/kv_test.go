@@ -6,10 +6,13 @@ import (
 	"fmt"
 	"maps"
 	"math/rand/v2"
+	"path/filepath"
 	"slices"
 	"sync"
 	"testing"
 	"time"
+
+	"go.etcd.io/bbolt"
 
 	"github.com/tablevault/tablevault/local/ots/kv"
 )
@@ -259,6 +262,47 @@ func TestOpenAgain(t *testing.T) {
 	})
 	if err != nil {
 		t.Fatal(err)
+	}
+}
+
+// TestOpenOtherPages opens a file whose pages have another size than those of new
+// files.
+func TestOpenOtherPages(t *testing.T) {
+	dir := t.TempDir()
+	db, err := bbolt.Open(filepath.Join(dir, "tablestore.db"), 0o600, &bbolt.Options{PageSize: 4 << 10})
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = db.Update(func(tx *bbolt.Tx) error {
+		b, err := tx.CreateBucket([]byte("space"))
+		if err != nil {
+			return err
+		}
+		return b.Put([]byte("k"), []byte("old"))
+	})
+	if err := errors.Join(err, db.Close()); err != nil {
+		t.Fatal(err)
+	}
+	s, err := kv.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	var got []byte
+	err = s.Update("space", func(w kv.Writer) error {
+		got = bytes.Clone(w.Get([]byte("k")))
+		w.Put([]byte("long"), make([]byte, 100_000))
+		return nil
+	})
+	if err != nil || string(got) != "old" {
+		t.Fatalf("k holds %q, %v", got, err)
+	}
+	err = s.View("space", func(r kv.Reader) error {
+		got = bytes.Clone(r.Get([]byte("long")))
+		return nil
+	})
+	if err != nil || len(got) != 100_000 {
+		t.Fatalf("long holds %d bytes, %v", len(got), err)
 	}
 }
 
