@@ -30,3 +30,11 @@ func (r restores) Serve(ctx context.Context, request string, number int) error {
 func (r restores) GiveUp(ctx context.Context, id vault.RestoreID, reason string) (*vault.Closed, error) {
 	return (&restore.Importer{Repo: r.repo, Log: r.inv.Log}).GiveUp(ctx, parts.Run(r.inv), id, reason)
 }
+
+func (r restores) Made(ctx context.Context, p *vault.RestorePlan) (bool, error) {
+	tables, err := parts.Tables(r.inv, p.Target.Instance)
+	if err != nil {
+		return false, err
+	}
+	return (&backup.Importer{Repo: r.repo, Tables: tables, Log: r.inv.Log}).Made(ctx, p)
+}

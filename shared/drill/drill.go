@@ -74,6 +74,9 @@ type Restores interface {
 	// closing record that stands, which has no reason where the restore was done
 	// with its rows before.
 	GiveUp(ctx context.Context, id vault.RestoreID, reason string) (*vault.Closed, error)
+	// Made says whether the table that stands under the name of a restore's target
+	// is the one that the restore has made.
+	Made(ctx context.Context, p *vault.RestorePlan) (bool, error)
 }
 
 // Instance is a Tablestore instance.

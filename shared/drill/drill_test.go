@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"slices"
 	"strings"
 	"sync"
@@ -184,6 +185,14 @@ func (r restores) GiveUp(ctx context.Context, id vault.RestoreID, reason string)
 	return (&restore.Importer{Repo: r.repo, Log: quiet}).GiveUp(ctx, r.run(), id, reason)
 }
 
+func (r restores) Made(ctx context.Context, p *vault.RestorePlan) (bool, error) {
+	i, err := r.importer(p.Target.Instance)
+	if err != nil {
+		return false, err
+	}
+	return i.Made(ctx, p)
+}
+
 func decoded(t testing.TB, text string) *policy.Policy {
 	t.Helper()
 	p, err := policy.Decode("tablevault.yaml", []byte(text))
@@ -213,15 +222,18 @@ func (w *world) tick(text string) *drill.Sweep {
 
 func (w *world) backups(text string) {
 	w.t.Helper()
-	r := &reconcile.Reconciler{
+	if _, err := w.reconciler(text).Tick(w.t.Context(), w.run(), w.clock()); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+func (w *world) reconciler(text string) *reconcile.Reconciler {
+	return &reconcile.Reconciler{
 		Repo: w.repo, Policy: decoded(w.t, text), Region: "local", Work: w, Log: quiet,
 		Open: func(instance string) (reconcile.Instance, string, error) {
 			in, err := w.instance(instance)
 			return in, "http://" + instance, err
 		},
-	}
-	if _, err := r.Tick(w.t.Context(), w.run(), w.clock()); err != nil {
-		w.t.Fatal(err)
 	}
 }
 
@@ -693,6 +705,41 @@ func TestAnotherTable(t *testing.T) {
 	}
 }
 
+// TestUnnotedTable has a restore die between making its table and noting that: the
+// table is the drill's, as long as it is as it was made.
+func TestUnnotedTable(t *testing.T) {
+	for _, written := range []bool{false, true} {
+		w := newWorld(t)
+		w.make("orders", 4)
+		w.seal()
+		dead := false
+		w.staging.Fault = func(c tabletest.Call) error {
+			if dead = dead || c.Name == "Create" && c.After; dead {
+				return fmt.Errorf("denied: %w", table.ErrPermission)
+			}
+			return nil
+		}
+		w.settle(daily)
+		w.is("orders", "20T00:00 failed")
+		w.staging.Fault = nil
+		target := w.drills("orders")[0].Target.Table
+		w.left(target)
+		want := "20T00:00 failed dropped, 21T00:00 proved dropped"
+		if written {
+			w.staging.Put(target, tabletest.Row{Key: table.Key{table.Integer(1)}})
+			want = "20T00:00 failed left, 21T00:00 proved dropped"
+		}
+		w.advance(24 * time.Hour)
+		w.settle(daily)
+		w.is("orders", want)
+		if written {
+			w.left(target)
+		} else {
+			w.left()
+		}
+	}
+}
+
 // TestForeignRequest has another request lie where the drill's belongs: whatever it
 // restores, nothing is proved by it, and its table stays.
 func TestForeignRequest(t *testing.T) {
@@ -789,6 +836,110 @@ func TestPrune(t *testing.T) {
 	if e := w.drills("orders")[0].End; e.Rows != 20 {
 		t.Errorf("%+v", e)
 	}
+}
+
+// TestAnyOrder lets anything happen, in any order: ticks that are lost, late, doubled
+// or of the past, work that is lost or delivered late, calls that fail, rows that
+// are refused, days that go by. At no time is there more than one table of drills
+// for a source, and no other table is touched; when all is well again, the newest
+// drill is proved and nothing is left.
+func TestAnyOrder(t *testing.T) {
+	seed := uint64(time.Now().UnixNano())
+	t.Logf("seed %d", seed)
+	begun := 0
+	for round := range uint64(12) {
+		random := rand.New(rand.NewPCG(seed, round))
+		w := newWorld(t)
+		sources := []string{"orders", "events"}
+		for _, name := range sources {
+			w.make(name, 30)
+		}
+		theirs := w.inTheWay("theirs", today)
+		likely := func(percent int) bool { return random.IntN(100) < percent }
+		failing := 0
+		fault := func(tabletest.Call) error {
+			if likely(failing) {
+				return fmt.Errorf("injected: %w", table.ErrUnavailable)
+			}
+			return nil
+		}
+		w.prod.Fault, w.staging.Fault = fault, fault
+		store := w.store
+		var late []fanout.Work
+		for range 60 {
+			failing = random.IntN(2) * random.IntN(30)
+			w.staging.Refuse = nil
+			if likely(30) {
+				w.staging.Refuse = func(string, *plainbuffer.Row, table.WriteOp) (string, string) { return "OTSParameterInvalid", "no" }
+			}
+			for range random.IntN(3) {
+				at := w.clock()
+				if likely(10) {
+					at = at.Add(-time.Duration(random.IntN(72)) * time.Hour)
+				}
+				seldom := strings.Replace(daily, "hourly", "daily", 1)
+				// A tick that fails half way is as good as one that dies.
+				_, _ = w.reconciler(seldom).Tick(t.Context(), w.run(), at)
+				faulty := objectfault.New(store, &objectfault.Fault{
+					Op:   []objectfault.Op{objectfault.Create, objectfault.Open, objectfault.List}[random.IntN(3)],
+					When: []objectfault.When{objectfault.Before, objectfault.After}[random.IntN(2)], Call: 1 + random.IntN(30),
+				})
+				repo, err := repository.Open(t.Context(), faulty)
+				if err != nil {
+					t.Fatal(err)
+				}
+				r := w.rehearser(seldom)
+				r.Repo = repo
+				_, _ = r.Tick(t.Context(), at)
+			}
+			switch {
+			case likely(20):
+				w.drain()
+			case likely(20):
+				late = append(late, w.drain()...)
+			case likely(20):
+				w.mu.Lock()
+				w.queue, late = append(w.queue, late...), nil
+				w.mu.Unlock()
+			}
+			w.work()
+			w.advance([]time.Duration{time.Minute, 10 * time.Minute, time.Hour, 13 * time.Hour, 40 * time.Hour}[random.IntN(5)])
+
+			failing = 0
+			names, err := w.staging.Tables(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, source := range sources {
+				n := 0
+				for _, name := range names {
+					if strings.HasPrefix(name, "drill_"+source+"_") {
+						n++
+					}
+				}
+				if n > 1 {
+					t.Fatalf("round %d: %q are there at once; the drills: %s", round, names, w.said(source))
+				}
+			}
+		}
+		failing, w.staging.Refuse = 0, nil
+		for range 3 {
+			w.advance(25 * time.Hour)
+			w.settle(daily)
+		}
+		for _, source := range sources {
+			said := w.said(source)
+			begun += strings.Count(said, ",") + 1
+			if !strings.HasSuffix(said, "proved dropped") || strings.Contains(said, "open") || strings.Count(said, "dropped")+strings.Count(said, "left") != strings.Count(said, ",")+1 {
+				t.Errorf("round %d: the drills of %s: %s", round, source, said)
+			}
+		}
+		w.left(theirs)
+	}
+	if begun < 100 {
+		t.Errorf("only %d drills were begun", begun)
+	}
+	t.Logf("%d drills", begun)
 }
 
 // TestEveryCallFails fails each call of the store that the drills make, before and

@@ -159,9 +159,9 @@ func (s *sweep) drop(ctx context.Context, r *record, e *vault.DrillEnd) error {
 }
 
 // left says why the table of a drill is not to be dropped; empty if it is. It is
-// only where the plan of the drill's restore names it, the restore has noted that
-// it made it, no rule is about it, and what stands there has the key that it was
-// made with.
+// only where the plan of the drill's restore names it, the restore is known to have
+// made it, no rule is about it, and what stands there has the key that it was made
+// with.
 func (s *sweep) left(ctx context.Context, in Instance, e *vault.DrillEnd) (string, error) {
 	target := e.Drill.Target
 	plan, err := s.Repo.RestorePlan(ctx, e.Restore)
@@ -174,12 +174,12 @@ func (s *sweep) left(ctx context.Context, in Instance, e *vault.DrillEnd) (strin
 	if plan.Target != target || plan.Backup != e.Drill.Backup {
 		return fmt.Sprintf("restore %s is of backup %s to %s", plan.Restore, plan.Backup, plan.Target), nil
 	}
-	made, err := s.Repo.Exists(ctx, vault.Restore{ID: e.Restore}.Created())
+	made, err := s.Restores.Made(ctx, plan)
 	if err != nil {
 		return "", err
 	}
 	if !made {
-		return "its restore has not noted that it made a table", nil
+		return "its restore is not known to have made a table", nil
 	}
 	if slices.ContainsFunc(s.Policy.Rules, func(r policy.Rule) bool { return r.Match(target.Instance, target.Table) }) {
 		return "a rule of the policy is about the table", nil

@@ -389,6 +389,21 @@ func (i *Importer) make(ctx context.Context, p *vault.RestorePlan) error {
 	return i.Repo.Mark(ctx, mark)
 }
 
+// Made says whether the table that stands under the name of a restore's target is
+// the one that the restore has made: it has noted so, or, if it died before it
+// could, the table is as it makes them, and nobody has written to it.
+func (i *Importer) Made(ctx context.Context, p *vault.RestorePlan) (bool, error) {
+	made, err := i.Repo.Exists(ctx, vault.Restore{ID: p.Restore}.Created())
+	if err != nil || made {
+		return made, err
+	}
+	err = i.adopt(ctx, p.Target, loading(p.Definition))
+	if errors.Is(err, table.ErrNotExist) || errors.Is(err, table.ErrExist) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
 func (i *Importer) adopt(ctx context.Context, t vault.TableID, want table.Definition) error {
 	got, err := i.Tables.Describe(ctx, t.Table)
 	if err != nil {
