@@ -36,5 +36,5 @@ func (r restores) Made(ctx context.Context, p *vault.RestorePlan) (bool, error) 
 	if err != nil {
 		return false, err
 	}
-	return (&backup.Importer{Repo: r.repo, Tables: tables, Log: r.inv.Log}).Made(ctx, p)
+	return (&restore.Importer{Repo: r.repo, Tables: tables, Log: r.inv.Log}).Made(ctx, p)
 }
