@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"math/rand/v2"
 	"strings"
@@ -17,12 +16,11 @@ import (
 	"github.com/tablevault/tablevault/shared/object"
 	"github.com/tablevault/tablevault/shared/object/mem"
 	"github.com/tablevault/tablevault/shared/object/objectfault"
-	"github.com/tablevault/tablevault/shared/plainbuffer"
 	"github.com/tablevault/tablevault/shared/repository"
 	"github.com/tablevault/tablevault/shared/table"
 	"github.com/tablevault/tablevault/shared/table/tabletest"
 	"github.com/tablevault/tablevault/shared/vault"
-	"github.com/tablevault/tablevault/shared/vault/shard"
+	"github.com/tablevault/tablevault/shared/vaulttest"
 )
 
 var (
@@ -137,87 +135,12 @@ func (r *runner) backup(t testing.TB, settings vault.Settings) (*vault.Manifest,
 	return nil, errors.New("a thousand ticks, and no manifest")
 }
 
-// contents reads a sealed backup back, as the rows of the model.
-func contents(t testing.TB, repo *repository.Repository, m *vault.Manifest) map[string]string {
-	t.Helper()
-	rows := map[string]string{}
-	for g, err := range repo.Groups(t.Context(), m) {
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, s := range g.Segments {
-			for _, slot := range s.Slots {
-				if slot.Part == nil {
-					continue
-				}
-				f, _, err := repo.Store().Open(t.Context(), slot.Part.Shard.Name, 0, -1)
-				if err != nil {
-					t.Fatal(err)
-				}
-				defer f.Close()
-				r, err := shard.NewReader(f)
-				if err != nil {
-					t.Fatal(err)
-				}
-				var block shard.Rows
-				for {
-					err := r.Next(&block)
-					if err == io.EOF {
-						break
-					}
-					if err != nil {
-						t.Fatal(err)
-					}
-					for i := range block.Len() {
-						add(t, rows, block.Row(i), block.Continues)
-					}
-				}
-			}
-		}
-	}
-	return rows
-}
-
-func add(t testing.TB, rows map[string]string, raw []byte, continues bool) {
-	t.Helper()
-	var row plainbuffer.Row
-	if _, err := plainbuffer.Scan(raw, &row); err != nil {
-		t.Fatal(err)
-	}
-	key := table.KeyOf(row.Key).String()
-	if _, twice := rows[key]; twice != continues {
-		t.Fatalf("row %s stands twice, or goes on without a beginning", key)
-	}
-	rows[key] += print(row.Cells)
-}
-
-func print(cells []plainbuffer.Cell) string {
-	var b strings.Builder
-	for i := range cells {
-		c := &cells[i]
-		fmt.Fprintf(&b, "%q@%d %v %x;", c.Name, c.Timestamp, c.Type, c.Data)
-	}
-	return b.String()
-}
-
 func live(tables *tabletest.Tables) map[string]string {
 	rows := map[string]string{}
 	for _, r := range tables.Rows("orders") {
-		rows[r.Key.String()] = print(r.Cells)
+		rows[r.Key.String()] = vaulttest.PrintCells(r.Cells)
 	}
 	return rows
-}
-
-func same(t testing.TB, got, want map[string]string) {
-	t.Helper()
-	for k, v := range want {
-		if g, ok := got[k]; !ok || g != v {
-			t.Fatalf("row %s is %.200q in the backup, %.200q in the table", k, g, v)
-		}
-	}
-	if len(got) != len(want) {
-		t.Fatalf("%d rows in the backup, %d in the table", len(got), len(want))
-	}
 }
 
 func TestBackupHoldsTheTable(t *testing.T) {
@@ -252,7 +175,7 @@ func TestBackupHoldsTheTable(t *testing.T) {
 				t.Fatal(err)
 			}
 			want := live(tables)
-			same(t, contents(t, repo, m), want)
+			vaulttest.Same(t, vaulttest.Contents(t, repo, m), want)
 			if m.State != vault.Sealed || m.Totals.Rows != int64(len(want)) || m.Totals.Walked != m.Totals.Rows {
 				t.Errorf("manifest: %s, %d rows, %d walked", m.State, m.Totals.Rows, m.Totals.Walked)
 			}
@@ -282,7 +205,7 @@ func TestWideRow(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	same(t, contents(t, repo, m), live(tables))
+	vaulttest.Same(t, vaulttest.Contents(t, repo, m), live(tables))
 }
 
 // TestStoreFaults fails every call to the store, before, in the middle of and
@@ -312,7 +235,7 @@ func TestStoreFaults(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		same(t, contents(t, repo, m), live(tables))
+		vaulttest.Same(t, vaulttest.Contents(t, repo, m), live(tables))
 	}
 	if swept < 20 {
 		t.Fatalf("only %d faults were tried", swept)
@@ -358,7 +281,7 @@ func TestTableFaults(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				same(t, contents(t, repo, m), live(tables))
+				vaulttest.Same(t, vaulttest.Contents(t, repo, m), live(tables))
 			}
 		}
 	}
@@ -392,7 +315,7 @@ func TestTwice(t *testing.T) {
 			t.Fatal(err)
 		}
 		if m := progress.Manifest; m != nil {
-			same(t, contents(t, repo, m), live(tables))
+			vaulttest.Same(t, vaulttest.Contents(t, repo, m), live(tables))
 			return
 		}
 		var both sync.WaitGroup

@@ -3,7 +3,6 @@ package backup_test
 import (
 	"context"
 	"errors"
-	"flag"
 	"fmt"
 	"io"
 	"maps"
@@ -21,116 +20,63 @@ import (
 	"github.com/tablevault/tablevault/shared/object/mem"
 	"github.com/tablevault/tablevault/shared/object/objectfault"
 	"github.com/tablevault/tablevault/shared/object/objectmeter"
-	"github.com/tablevault/tablevault/shared/plainbuffer"
 	"github.com/tablevault/tablevault/shared/repository"
 	"github.com/tablevault/tablevault/shared/table"
 	"github.com/tablevault/tablevault/shared/table/tabletest"
 	"github.com/tablevault/tablevault/shared/vault"
+	"github.com/tablevault/tablevault/shared/vaulttest"
 )
 
-// long is set by CI: larger runs of what the tests do anyway.
-var long = flag.Bool("fanout.long", false, "run the fan-out tests at full size")
-
-// cut is an instance that proposes the given split points.
-type cut struct {
-	table.Instance
-	points []table.Key
-}
-
-func (c cut) SplitPoints(context.Context, string, table.Schema, int64) ([]table.Key, error) {
-	return c.points, nil
-}
-
-// plan plans a full of the source, cut at the given keys.
-func (w *world) plan(p *backup.Planner, settings vault.Settings, points ...table.Key) vault.Backup {
-	w.t.Helper()
-	p.Tables = cut{w.tables, points}
-	plan, err := p.Plan(w.t.Context(), backup.PlanRequest{Table: sourceID, Kind: vault.Full, At: w.clock(), Trigger: "test", New: true, Settings: settings})
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	return vault.Backup{Table: sourceID, ID: plan.Backup}
-}
-
-func (w *world) tickBackup(p *backup.Planner, b vault.Backup) backup.Progress {
-	w.t.Helper()
-	progress, err := p.Tick(w.t.Context(), w.run(), b)
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	return progress
-}
-
-// sealed works and looks until the backup is sealed.
-func (w *world) sealed(p *backup.Planner, b vault.Backup) *vault.Manifest {
-	w.t.Helper()
-	for range 200 {
-		w.work()
-		progress := w.tickBackup(p, b)
-		if progress.State != backup.StateRunning {
-			if progress.State != backup.StateSealed {
-				w.t.Fatalf("%+v", progress)
-			}
-			return progress.Manifest
-		}
-		if progress.Dispatched == 0 {
-			w.advance(11 * time.Minute)
-		}
-	}
-	w.t.Fatal("the backup does not end")
-	return nil
-}
-
 // export runs one invocation.
-func (w *world) export(work fanout.Work) backup.ExportReply {
-	w.t.Helper()
-	reply, err := w.exporter().Export(w.t.Context(), w.run(), work)
+func exportOnce(w *vaulttest.World, work fanout.Work) backup.ExportReply {
+	w.T.Helper()
+	reply, err := w.Exporter().Export(w.T.Context(), w.Run(), work)
 	if err != nil {
-		w.t.Fatal(err)
+		w.T.Fatal(err)
 	}
 	return reply
 }
 
 // lag is a backup of one segment whose worker has stored some parts and handed
 // over, and which the planner has asked to be split since.
-func (w *world) lag(p *backup.Planner, settings vault.Settings) (vault.Backup, fanout.Work) {
-	w.t.Helper()
-	w.hop = 20
-	b := w.plan(p, settings)
-	if progress := w.tickBackup(p, b); progress.Dispatched != 1 || progress.Segments != 1 {
-		w.t.Fatalf("%+v", progress)
+func lagging(w *vaulttest.World, p *backup.Planner, settings vault.Settings) (vault.Backup, fanout.Work) {
+	w.T.Helper()
+	w.Hop = 20
+	b := w.Plan(p, settings)
+	if progress := vaulttest.TickBackup(w, p, b); progress.Dispatched != 1 || progress.Segments != 1 {
+		w.T.Fatalf("%+v", progress)
 	}
-	first, _ := w.take()
-	if reply := w.export(first); !reply.Continued || reply.Parts == 0 {
-		w.t.Fatalf("%+v", reply)
+	first, _ := w.Take()
+	if reply := exportOnce(w, first); !reply.Continued || reply.Parts == 0 {
+		w.T.Fatalf("%+v", reply)
 	}
 	// Nobody is asked who has only just begun.
-	if progress := w.tickBackup(p, b); progress.Asked != 0 || progress.Live != 1 {
-		w.t.Fatalf("%+v", progress)
+	if progress := vaulttest.TickBackup(w, p, b); progress.Asked != 0 || progress.Live != 1 {
+		w.T.Fatalf("%+v", progress)
 	}
-	w.advance(2 * time.Minute)
-	if progress := w.tickBackup(p, b); progress.Asked != 1 || progress.Live != 1 || progress.Dispatched != 0 {
-		w.t.Fatalf("%+v", progress)
+	w.Advance(2 * time.Minute)
+	if progress := vaulttest.TickBackup(w, p, b); progress.Asked != 1 || progress.Live != 1 || progress.Dispatched != 0 {
+		w.T.Fatalf("%+v", progress)
 	}
-	w.advance(time.Second)
-	if progress := w.tickBackup(p, b); progress.Asked != 0 {
-		w.t.Fatalf("asked twice: %+v", progress)
+	w.Advance(time.Second)
+	if progress := vaulttest.TickBackup(w, p, b); progress.Asked != 0 {
+		w.T.Fatalf("asked twice: %+v", progress)
 	}
-	next, ok := w.take()
+	next, ok := w.Take()
 	if !ok || next.Start != 1 {
-		w.t.Fatalf("%+v goes on", next)
+		w.T.Fatalf("%+v goes on", next)
 	}
-	w.hop = 0
+	w.Hop = 0
 	return b, next
 }
 
 // shares are the rows of each segment of a backup.
-func (w *world) shares(m *vault.Manifest) map[vault.SegmentID]int64 {
-	w.t.Helper()
+func rowsBySegment(w *vaulttest.World, m *vault.Manifest) map[vault.SegmentID]int64 {
+	w.T.Helper()
 	rows := map[vault.SegmentID]int64{}
-	for g, err := range w.repo.Groups(w.t.Context(), m) {
+	for g, err := range w.Repo.Groups(w.T.Context(), m) {
 		if err != nil {
-			w.t.Fatal(err)
+			w.T.Fatal(err)
 		}
 		for _, s := range g.Segments {
 			rows[s.Segment.ID] = 0
@@ -144,28 +90,12 @@ func (w *world) shares(m *vault.Manifest) map[vault.SegmentID]int64 {
 	return rows
 }
 
-// keyed makes a table whose rows have the given keys, one short cell each.
-func (w *world) keyed(schema table.Schema, keys iterKeys) int {
-	w.t.Helper()
-	def := definition()
-	def.Schema = schema
-	w.tables.Make(def)
-	n := 0
-	keys(func(k table.Key) {
-		w.tables.Put(def.Name, tabletest.Row{Key: k, Cells: []plainbuffer.Cell{tabletest.Cell("c", 1, n)}})
-		n++
-	})
-	return n
-}
-
-type iterKeys func(put func(table.Key))
-
 // TestSplit splits a segment where its worker stands. The backup holds each row
 // once, its coverage is proved, it can be restored, and the children have about
 // as many rows, whatever the keys are made of.
 func TestSplit(t *testing.T) {
 	const rows = 1500
-	text := func(form string) iterKeys {
+	text := func(form string) vaulttest.IterKeys {
 		return func(put func(table.Key)) {
 			for i := range rows {
 				put(table.Key{table.String(fmt.Sprintf(form, i))})
@@ -177,7 +107,7 @@ func TestSplit(t *testing.T) {
 	for _, test := range []struct {
 		name   string
 		schema table.Schema
-		keys   iterKeys
+		keys   vaulttest.IterKeys
 		lanes  int
 	}{
 		{"integers", oneOf(table.IntegerKey), func(put func(table.Key)) {
@@ -229,23 +159,23 @@ func TestSplit(t *testing.T) {
 		}, 4},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			w := newWorld(t)
-			w.tables.PageRows = 10
-			n := w.keyed(test.schema, test.keys)
-			p := w.planner()
+			w := vaulttest.NewWorld(t)
+			w.Tables.PageRows = 10
+			n := w.Keyed(test.schema, test.keys)
+			p := w.Planner()
 			p.Workers = 8
 			settings := vault.Settings{Lanes: test.lanes, PartBytes: 4 << 10}
-			b, next := w.lag(p, settings)
-			reply := w.export(next)
+			b, next := lagging(w, p, settings)
+			reply := exportOnce(w, next)
 			if reply.Split != 1 || reply.Ended == 0 {
 				t.Fatalf("%+v", reply)
 			}
-			m := w.sealed(p, b)
-			same(t, contents(t, w.repo, m), rowsOf(w.tables))
+			m := w.Sealed(p, b)
+			vaulttest.Same(t, vaulttest.Contents(t, w.Repo, m), rowsOf(w.Tables))
 			if m.Totals.Rows != int64(n) {
 				t.Errorf("%d rows of %d", m.Totals.Rows, n)
 			}
-			shares := w.shares(m)
+			shares := rowsBySegment(w, m)
 			root := shares["000000"]
 			delete(shares, "000000")
 			most := slices.Max(slices.Collect(maps.Values(shares)))
@@ -258,7 +188,7 @@ func TestSplit(t *testing.T) {
 			if even := (int64(n) - root) / 8; most > even*7/4+40 {
 				t.Errorf("a segment has %d rows of %d: %v", most, int64(n)-root, shares)
 			}
-			w.proved(w.restore(m), vault.OK)
+			w.Proved(w.Restore(m), vault.OK)
 		})
 	}
 }
@@ -266,51 +196,40 @@ func TestSplit(t *testing.T) {
 // rowsOf are the source's rows as contents prints them.
 func rowsOf(tables *tabletest.Tables) map[string]string {
 	rows := map[string]string{}
-	for _, r := range tables.Rows(sourceID.Table) {
-		rows[r.Key.String()] = print(r.Cells)
+	for _, r := range tables.Rows(vaulttest.SourceID.Table) {
+		rows[r.Key.String()] = vaulttest.PrintCells(r.Cells)
 	}
 	return rows
 }
-
-// ints makes a table of so many integers.
-func ints(n int) iterKeys {
-	return func(put func(table.Key)) {
-		for i := range n {
-			put(table.Key{table.Integer(int64(i))})
-		}
-	}
-}
-
-var intKey = table.Schema{{Name: "k", Type: table.IntegerKey}}
 
 // TestSplitSurvives fails each call to the store while a segment is split, before
 // and after its effect; whoever comes after completes the backup.
 func TestSplitSurvives(t *testing.T) {
 	swept, ops := 0, []objectfault.Op{objectfault.Create}
-	if *long {
+	if *vaulttest.Long {
 		ops = append(ops, objectfault.Open, objectfault.List)
 	}
 	for fault := range objectfault.Sweep(ops...) {
 		swept++
-		w := newWorld(t)
-		w.quiet = true
-		w.tables.PageRows = 5
-		w.keyed(intKey, ints(120))
-		p := w.planner()
+		w := vaulttest.NewWorld(t)
+		w.Quiet = true
+		w.Tables.PageRows = 5
+		w.Keyed(vaulttest.IntKey, vaulttest.Ints(120))
+		p := w.Planner()
 		p.Workers = 2
-		b, next := w.lag(p, vault.Settings{Lanes: 1})
-		broken, err := repository.Open(t.Context(), objectfault.New(w.store, fault))
+		b, next := lagging(w, p, vault.Settings{Lanes: 1})
+		broken, err := repository.Open(t.Context(), objectfault.New(w.Store, fault))
 		if err == nil {
-			e := w.exporter()
+			e := w.Exporter()
 			e.Repo = broken
-			if _, err = e.Export(t.Context(), w.run(), next); err != nil {
-				w.queue = append(w.queue, next)
+			if _, err = e.Export(t.Context(), w.Run(), next); err != nil {
+				w.Queue = append(w.Queue, next)
 			}
 		}
 		if err != nil && !errors.Is(err, objectfault.ErrInjected) {
 			t.Fatalf("%v: %v", fault, err)
 		}
-		same(t, contents(t, w.repo, w.sealed(p, b)), rowsOf(w.tables))
+		vaulttest.Same(t, vaulttest.Contents(t, w.Repo, w.Sealed(p, b)), rowsOf(w.Tables))
 	}
 	if swept < 15 {
 		t.Fatalf("only %d faults were tried", swept)
@@ -322,61 +241,61 @@ func TestSplitSurvives(t *testing.T) {
 // of them wins the slot, the others obey.
 func TestSplitOnce(t *testing.T) {
 	for range 10 {
-		w := newWorld(t)
-		w.tables.PageRows = 10
-		w.keyed(intKey, ints(300))
-		p := w.planner()
+		w := vaulttest.NewWorld(t)
+		w.Tables.PageRows = 10
+		w.Keyed(vaulttest.IntKey, vaulttest.Ints(300))
+		p := w.Planner()
 		p.Workers = 4
-		b, next := w.lag(p, vault.Settings{Lanes: 1, PartBytes: 2 << 10})
+		b, next := lagging(w, p, vault.Settings{Lanes: 1, PartBytes: 2 << 10})
 		var all sync.WaitGroup
 		for retry := range 3 {
 			all.Go(func() {
-				run := w.run()
+				run := w.Run()
 				run.Retry = retry // so that none takes itself for a second delivery
-				if _, err := w.exporter().Export(t.Context(), run, next); err != nil {
+				if _, err := w.Exporter().Export(t.Context(), run, next); err != nil {
 					t.Error(err)
 				}
 			})
 		}
 		all.Wait()
-		same(t, contents(t, w.repo, w.sealed(p, b)), rowsOf(w.tables))
+		vaulttest.Same(t, vaulttest.Contents(t, w.Repo, w.Sealed(p, b)), rowsOf(w.Tables))
 	}
 }
 
 // TestSplitAgain splits what came from a split, and does not split what can't be.
 func TestSplitAgain(t *testing.T) {
-	w := newWorld(t)
-	w.tables.PageRows = 10
+	w := vaulttest.NewWorld(t)
+	w.Tables.PageRows = 10
 	// Nearly all rows lie close together at the end of a wide span, so that even
 	// cuts leave them in one segment.
-	w.keyed(intKey, func(put func(table.Key)) {
+	w.Keyed(vaulttest.IntKey, func(put func(table.Key)) {
 		for i := range 2000 {
 			put(table.Key{table.Integer(int64(i))})
 		}
 		put(table.Key{table.Integer(1 << 50)})
 	})
-	p := w.planner()
+	p := w.Planner()
 	p.Workers = 4
-	b, next := w.lag(p, vault.Settings{Lanes: 1, PartBytes: 1 << 10})
-	w.hop = 60
+	b, next := lagging(w, p, vault.Settings{Lanes: 1, PartBytes: 1 << 10})
+	w.Hop = 60
 	deepest := 0
 	for range 400 {
-		if _, err := w.exporter().Export(t.Context(), w.run(), next); err != nil {
+		if _, err := w.Exporter().Export(t.Context(), w.Run(), next); err != nil {
 			t.Fatal(err)
 		}
-		w.advance(90 * time.Second)
-		progress := w.tickBackup(p, b)
+		w.Advance(90 * time.Second)
+		progress := vaulttest.TickBackup(w, p, b)
 		if progress.Manifest != nil {
-			for id := range w.shares(progress.Manifest) {
+			for id := range rowsBySegment(w, progress.Manifest) {
 				deepest = max(deepest, id.Generation())
 			}
 			break
 		}
 		var ok bool
-		if next, ok = w.take(); !ok {
-			w.advance(11 * time.Minute)
-			w.tickBackup(p, b)
-			if next, ok = w.take(); !ok {
+		if next, ok = w.Take(); !ok {
+			w.Advance(11 * time.Minute)
+			vaulttest.TickBackup(w, p, b)
+			if next, ok = w.Take(); !ok {
 				t.Fatalf("nothing goes on: %+v", progress)
 			}
 		}
@@ -384,37 +303,37 @@ func TestSplitAgain(t *testing.T) {
 	if deepest < 2 {
 		t.Errorf("%d generations: what lags after a split is not split again", deepest)
 	}
-	same(t, contents(t, w.repo, w.sealed(p, b)), rowsOf(w.tables))
+	vaulttest.Same(t, vaulttest.Contents(t, w.Repo, w.Sealed(p, b)), rowsOf(w.Tables))
 }
 
 // TestWorkersGoOn backs up a table of two groups with four workers and one
 // tick: they work until nothing is left, at a list per segment.
 func TestWorkersGoOn(t *testing.T) {
 	const segments, rows = 300, 2
-	w := newWorld(t)
-	meter := objectmeter.New(w.store)
+	w := vaulttest.NewWorld(t)
+	meter := objectmeter.New(w.Store)
 	var err error
-	if w.repo, err = repository.Open(t.Context(), meter); err != nil {
+	if w.Repo, err = repository.Open(t.Context(), meter); err != nil {
 		t.Fatal(err)
 	}
-	w.keyed(intKey, ints(segments*rows))
-	p := w.planner()
+	w.Keyed(vaulttest.IntKey, vaulttest.Ints(segments*rows))
+	p := w.Planner()
 	p.Workers = 4
 	var points []table.Key
 	for i := 1; i < segments; i++ {
 		points = append(points, table.Key{table.Integer(int64(i * rows))})
 	}
-	b := w.plan(p, vault.Settings{Lanes: 1}, points...)
-	if progress := w.tickBackup(p, b); progress.Dispatched != 4 || progress.Segments != segments {
+	b := w.Plan(p, vault.Settings{Lanes: 1}, points...)
+	if progress := vaulttest.TickBackup(w, p, b); progress.Dispatched != 4 || progress.Segments != segments {
 		t.Fatalf("%+v", progress)
 	}
 	before := meter.Usage()
 	ended := 0
-	for _, work := range w.drain() {
-		ended += w.export(work).Ended
+	for _, work := range w.Drain() {
+		ended += exportOnce(w, work).Ended
 	}
-	if ended != segments || len(w.queue) > 0 {
-		t.Errorf("%d of %d segments have ended, %d invocations are to come", ended, segments, len(w.queue))
+	if ended != segments || len(w.Queue) > 0 {
+		t.Errorf("%d of %d segments have ended, %d invocations are to come", ended, segments, len(w.Queue))
 	}
 	// Beside the lists by which they are found, a segment costs two reads of its
 	// empty log and of its start, and five objects.
@@ -422,7 +341,7 @@ func TestWorkersGoOn(t *testing.T) {
 	if used.List > segments+20 || used.Create > 5*segments+20 {
 		t.Errorf("%d lists and %d objects for %d segments", used.List, used.Create, segments)
 	}
-	if m := w.sealed(p, b); m.Totals.Rows != segments*rows {
+	if m := w.Sealed(p, b); m.Totals.Rows != segments*rows {
 		t.Errorf("%d rows", m.Totals.Rows)
 	}
 }
@@ -431,27 +350,27 @@ func TestWorkersGoOn(t *testing.T) {
 // once.
 func TestWorkersGoOnSideBySide(t *testing.T) {
 	const segments = 60
-	w := newWorld(t)
-	w.keyed(intKey, ints(segments))
-	p := w.planner()
+	w := vaulttest.NewWorld(t)
+	w.Keyed(vaulttest.IntKey, vaulttest.Ints(segments))
+	p := w.Planner()
 	var points []table.Key
 	for i := 1; i < segments; i++ {
 		points = append(points, table.Key{table.Integer(int64(i))})
 	}
-	b := w.plan(p, vault.Settings{Lanes: 1}, points...)
+	b := w.Plan(p, vault.Settings{Lanes: 1}, points...)
 	p.Workers = 12
-	w.tickBackup(p, b)
+	vaulttest.TickBackup(w, p, b)
 	var all sync.WaitGroup
-	for _, work := range w.drain() {
+	for _, work := range w.Drain() {
 		all.Go(func() {
-			if _, err := w.exporter().Export(t.Context(), w.run(), work); err != nil {
+			if _, err := w.Exporter().Export(t.Context(), w.Run(), work); err != nil {
 				t.Error(err)
 			}
 		})
 	}
 	all.Wait()
 	for i := range segments {
-		for info, err := range w.store.List(t.Context(), b.Log().Starts(vault.NewSegmentID(i)), "") {
+		for info, err := range w.Store.List(t.Context(), b.Log().Starts(vault.NewSegmentID(i)), "") {
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -460,63 +379,63 @@ func TestWorkersGoOnSideBySide(t *testing.T) {
 			}
 		}
 	}
-	w.sealed(p, b)
+	w.Sealed(p, b)
 }
 
 // TestSecondDeliveryLeavesTheFirstAlone: a start that is at work is not begun
 // again by a second delivery, but by a retry, and by anyone once it is over.
 func TestSecondDeliveryLeavesTheFirstAlone(t *testing.T) {
-	w := newWorld(t)
-	w.fill(definition(), 30)
-	p := w.planner()
-	b := w.plan(p, vault.Settings{})
-	w.tickBackup(p, b)
-	work, _ := w.take()
-	if err := beginAndDie(w, work); err != nil {
+	w := vaulttest.NewWorld(t)
+	w.Fill(vaulttest.Definition(), 30)
+	p := w.Planner()
+	b := w.Plan(p, vault.Settings{})
+	vaulttest.TickBackup(w, p, b)
+	work, _ := w.Take()
+	if err := vaulttest.BeginAndDie(w, work); err != nil {
 		t.Fatal(err)
 	}
-	if reply := w.export(work); !reply.Superseded || reply.Parts != 0 {
+	if reply := exportOnce(w, work); !reply.Superseded || reply.Parts != 0 {
 		t.Fatalf("a second delivery: %+v", reply)
 	}
-	again := w.run()
+	again := w.Run()
 	again.Retry = 1
-	if reply, err := w.exporter().Export(t.Context(), again, work); err != nil || !reply.Done || reply.Start != 1 {
+	if reply, err := w.Exporter().Export(t.Context(), again, work); err != nil || !reply.Done || reply.Start != 1 {
 		t.Fatalf("a retry: %+v, %v", reply, err)
 	}
-	w.sealed(p, b)
+	w.Sealed(p, b)
 }
 
 // TestStartsAreBounded ends a segment that needs too many starts with a failure
 // that says so; until then, progress shows how many there were.
 func TestStartsAreBounded(t *testing.T) {
-	w := newWorld(t)
-	w.quiet = true
-	w.hop = 6
-	w.tables.PageRows = 5
-	w.keyed(intKey, ints(1000))
-	p := w.planner()
-	b := w.plan(p, vault.Settings{Lanes: 1, PartBytes: 1})
-	w.tickBackup(p, b)
+	w := vaulttest.NewWorld(t)
+	w.Quiet = true
+	w.Hop = 6
+	w.Tables.PageRows = 5
+	w.Keyed(vaulttest.IntKey, vaulttest.Ints(1000))
+	p := w.Planner()
+	b := w.Plan(p, vault.Settings{Lanes: 1, PartBytes: 1})
+	vaulttest.TickBackup(w, p, b)
 	seen := 0
 	for {
-		work, ok := w.take()
+		work, ok := w.Take()
 		if !ok {
 			break
 		}
-		e := w.exporter()
+		e := w.Exporter()
 		e.MaxStarts = 7
-		if _, err := e.Export(t.Context(), w.run(), work); err != nil {
+		if _, err := e.Export(t.Context(), w.Run(), work); err != nil {
 			if !fanout.Permanent(err) || !strings.Contains(err.Error(), "too many starts: 7") {
 				t.Fatal(err)
 			}
 			continue
 		}
-		seen = max(seen, w.tickBackup(p, b).Starts)
+		seen = max(seen, vaulttest.TickBackup(w, p, b).Starts)
 	}
 	if seen != 6 {
 		t.Errorf("progress has shown %d starts", seen)
 	}
-	if progress := w.tickBackup(p, b); progress.State != backup.StateFailed || progress.Starts != 7 || !strings.Contains(progress.LastError, "give the function more time") {
+	if progress := vaulttest.TickBackup(w, p, b); progress.State != backup.StateFailed || progress.Starts != 7 || !strings.Contains(progress.LastError, "give the function more time") {
 		t.Errorf("%+v", progress)
 	}
 }
@@ -525,114 +444,114 @@ func TestStartsAreBounded(t *testing.T) {
 // is seen, and after a number of them the segment has failed, with a record that
 // says why. When the cause is mended, a person's command goes on.
 func TestWorkersThatDie(t *testing.T) {
-	w := newWorld(t)
-	w.quiet = true
-	w.keyed(intKey, ints(100))
-	p := w.planner()
-	b := w.plan(p, vault.Settings{Lanes: 1})
+	w := vaulttest.NewWorld(t)
+	w.Quiet = true
+	w.Keyed(vaulttest.IntKey, vaulttest.Ints(100))
+	p := w.Planner()
+	b := w.Plan(p, vault.Settings{Lanes: 1})
 	deaths := 0
 	var last backup.Progress
 	for range 100 {
-		if last = w.tickBackup(p, b); last.State == backup.StateFailed {
+		if last = vaulttest.TickBackup(w, p, b); last.State == backup.StateFailed {
 			break
 		}
 		if deaths > 0 && !strings.Contains(last.LastError, "left no word") {
 			t.Fatalf("after %d deaths: %+v", deaths, last)
 		}
-		work, ok := w.take()
+		work, ok := w.Take()
 		if !ok {
 			t.Fatalf("%+v", last)
 		}
 		ctx, cancel := context.WithCancel(t.Context())
-		w.tables.Fault = func(c tabletest.Call) error {
+		w.Tables.Fault = func(c tabletest.Call) error {
 			if c.Name == "Scan" {
 				cancel() // nothing can be written any more
 			}
 			return nil
 		}
-		if _, err := w.exporter().Export(ctx, w.run(), work); err == nil {
+		if _, err := w.Exporter().Export(ctx, w.Run(), work); err == nil {
 			t.Fatal("it lives")
 		} else if !errors.Is(err, context.Canceled) && !fanout.Permanent(err) {
 			t.Fatal(err)
 		}
 		cancel()
 		deaths++
-		w.advance(11 * time.Minute)
+		w.Advance(11 * time.Minute)
 	}
 	if last.State != backup.StateFailed || !strings.Contains(last.LastError, "20 in a row have died") || deaths != 21 {
 		t.Fatalf("after %d deaths: %+v", deaths, last)
 	}
-	w.tables.Fault = nil
-	if reply := w.tickBackup(p, b); reply.Dispatched != 0 {
+	w.Tables.Fault = nil
+	if reply := vaulttest.TickBackup(w, p, b); reply.Dispatched != 0 {
 		t.Errorf("it is started again by itself: %+v", reply)
 	}
 	p.Stale = time.Second
-	w.tickBackup(p, b)
+	vaulttest.TickBackup(w, p, b)
 	p.Stale = 0
-	w.sealed(p, b)
+	w.Sealed(p, b)
 }
 
 // TestGivenAgain has a segment fail for good. Ticks leave it alone; those that
 // belong to a command that a person gave after that try it once more, and report
 // its next failure.
 func TestGivenAgain(t *testing.T) {
-	w := newWorld(t)
-	w.quiet = true
-	w.keyed(intKey, ints(100))
-	p := w.planner()
-	b := w.plan(p, vault.Settings{Lanes: 1})
+	w := vaulttest.NewWorld(t)
+	w.Quiet = true
+	w.Keyed(vaulttest.IntKey, vaulttest.Ints(100))
+	p := w.Planner()
+	b := w.Plan(p, vault.Settings{Lanes: 1})
 	tick := func(state string, dispatched int) {
 		t.Helper()
-		if progress := w.tickBackup(p, b); progress.State != state || progress.Dispatched != dispatched {
+		if progress := vaulttest.TickBackup(w, p, b); progress.State != state || progress.Dispatched != dispatched {
 			t.Fatalf("want it %s, with %d dispatched: %+v", state, dispatched, progress)
 		}
 	}
 	fail := func() {
 		t.Helper()
-		work, ok := w.take()
-		w.drain()
-		w.tables.Fault = func(c tabletest.Call) error {
+		work, ok := w.Take()
+		w.Drain()
+		w.Tables.Fault = func(c tabletest.Call) error {
 			if c.Name == "Scan" {
 				return table.ErrPermission
 			}
 			return nil
 		}
-		if _, err := w.exporter().Export(t.Context(), w.run(), work); !ok || !errors.Is(err, table.ErrPermission) {
+		if _, err := w.Exporter().Export(t.Context(), w.Run(), work); !ok || !errors.Is(err, table.ErrPermission) {
 			t.Fatal(ok, err)
 		}
-		w.tables.Fault = nil
-		w.advance(time.Minute)
+		w.Tables.Fault = nil
+		w.Advance(time.Minute)
 	}
 	tick(backup.StateRunning, 1)
 	fail()
 	tick(backup.StateFailed, 0)
-	p.Since = w.clock()
+	p.Since = w.Clock()
 	tick(backup.StateRunning, 1)
 	tick(backup.StateRunning, 1) // its worker has not begun yet
-	w.advance(time.Second)
+	w.Advance(time.Second)
 	fail()
 	tick(backup.StateFailed, 0)
-	p.Since = w.clock()
+	p.Since = w.Clock()
 	tick(backup.StateRunning, 1)
 	p.Since = time.Time{}
-	w.work()
+	w.Work()
 	tick(backup.StateSealed, 0)
 }
 
 // TestBudgetIsDivided gives each worker its share of the table's read units, and
 // never has more workers than it was divided over.
 func TestBudgetIsDivided(t *testing.T) {
-	w := newWorld(t)
-	w.keyed(intKey, ints(100))
+	w := vaulttest.NewWorld(t)
+	w.Keyed(vaulttest.IntKey, vaulttest.Ints(100))
 	points := []table.Key{}
 	for i := 1; i < 10; i++ {
 		points = append(points, table.Key{table.Integer(int64(i * 10))})
 	}
-	p := w.planner()
+	p := w.Planner()
 	p.Workers = 4
-	b := w.plan(p, vault.Settings{Lanes: 1, ReadUnits: 100}, points...)
-	w.tickBackup(p, b)
-	queue := w.drain()
+	b := w.Plan(p, vault.Settings{Lanes: 1, ReadUnits: 100}, points...)
+	vaulttest.TickBackup(w, p, b)
+	queue := w.Drain()
 	if len(queue) != 4 {
 		t.Fatalf("%d workers", len(queue))
 	}
@@ -640,55 +559,27 @@ func TestBudgetIsDivided(t *testing.T) {
 		if work.ReadUnits != 25 {
 			t.Errorf("a worker may read %g units per second", work.ReadUnits)
 		}
-		if err := beginAndDie(w, work); err != nil {
+		if err := vaulttest.BeginAndDie(w, work); err != nil {
 			t.Fatal(err)
 		}
 	}
 	// The policy allows more by now: the shares are what they are.
 	p.Workers = 50
-	if progress := w.tickBackup(p, b); progress.Live != 4 || progress.Dispatched != 0 {
+	if progress := vaulttest.TickBackup(w, p, b); progress.Live != 4 || progress.Dispatched != 0 {
 		t.Errorf("%+v", progress)
 	}
-	w.advance(11 * time.Minute)
-	w.tickBackup(p, b)
-	if queue = w.drain(); len(queue) != 4 || queue[0].ReadUnits != 25 {
+	w.Advance(11 * time.Minute)
+	vaulttest.TickBackup(w, p, b)
+	if queue = w.Drain(); len(queue) != 4 || queue[0].ReadUnits != 25 {
 		t.Errorf("%+v", queue)
 	}
 	// A table of one segment has one worker, whose share is all, and goes on so
 	// when it is split.
-	one := w.plan(w.planner(), vault.Settings{Lanes: 1, ReadUnits: 100, PartBytes: 77})
-	w.tickBackup(w.planner(), one)
-	if queue = w.drain(); len(queue) != 1 || queue[0].ReadUnits != 100 {
+	one := w.Plan(w.Planner(), vault.Settings{Lanes: 1, ReadUnits: 100, PartBytes: 77})
+	vaulttest.TickBackup(w, w.Planner(), one)
+	if queue = w.Drain(); len(queue) != 1 || queue[0].ReadUnits != 100 {
 		t.Errorf("%+v", queue)
 	}
-}
-
-// busy is an instance whose pages cost what they are said to, take their time,
-// and may be throttled.
-type busy struct {
-	table.Instance
-	units  int64
-	answer func() (time.Duration, bool)
-}
-
-func (b busy) Scan(name string, schema table.Schema, r table.Range) table.Scan {
-	return busyScan{b.Instance.Scan(name, schema, r), b}
-}
-
-type busyScan struct {
-	table.Scan
-	b busy
-}
-
-func (s busyScan) Next(ctx context.Context, buf []byte) (table.Page, error) {
-	page, err := s.Scan.Next(ctx, buf)
-	took, throttled := s.b.answer()
-	time.Sleep(took)
-	page.ReadUnits = s.b.units
-	if throttled {
-		table.Throttled(ctx)
-	}
-	return page, err
 }
 
 // TestPace measures how fast a worker reads, on a clock of its own: to its share,
@@ -705,24 +596,24 @@ func TestPace(t *testing.T) {
 	read := func(t *testing.T, budget float64, answer func(begun time.Time) (time.Duration, bool)) (r run) {
 		t.Helper()
 		synctest.Test(t, func(t *testing.T) {
-			w := newWorld(t)
-			w.store = &mem.Store{}
+			w := vaulttest.NewWorld(t)
+			w.Store = &mem.Store{}
 			var err error
-			if w.repo, err = repository.Init(t.Context(), w.store, time.Now()); err != nil {
+			if w.Repo, err = repository.Init(t.Context(), w.Store, time.Now()); err != nil {
 				t.Fatal(err)
 			}
-			w.tables.PageRows = 1
-			w.keyed(intKey, ints(pages))
-			p := w.planner()
+			w.Tables.PageRows = 1
+			w.Keyed(vaulttest.IntKey, vaulttest.Ints(pages))
+			p := w.Planner()
 			p.Now = time.Now
 			// Two parts of half of the pages each, so that one is there before the
 			// segment ends.
-			b := w.plan(p, vault.Settings{Lanes: 1})
+			b := w.Plan(p, vault.Settings{Lanes: 1})
 			begun := time.Now()
-			e := w.exporter()
-			e.Tables = busy{w.tables, 10, func() (time.Duration, bool) { return answer(begun) }}
+			e := w.Exporter()
+			e.Tables = vaulttest.Busy{Instance: w.Tables, Units: 10, Answer: func() (time.Duration, bool) { return answer(begun) }}
 			clock := fanout.Run{Request: "r", Now: time.Now}
-			work := fanout.Work{Verb: fanout.VerbExport, Table: sourceID, Backup: b.ID, Segment: "000000", ReadUnits: budget}
+			work := fanout.Work{Verb: fanout.VerbExport, Table: vaulttest.SourceID, Backup: b.ID, Segment: "000000", ReadUnits: budget}
 			reply, err := e.Export(t.Context(), clock, work)
 			if err != nil {
 				t.Fatal(err)
@@ -772,24 +663,24 @@ func TestPace(t *testing.T) {
 // TestPaceIsSeen shows in a backup's progress what holds its workers back.
 func TestPaceIsSeen(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t)
-		w.tables.PageRows = 5
-		w.keyed(intKey, ints(400))
-		p := w.planner()
+		w := vaulttest.NewWorld(t)
+		w.Tables.PageRows = 5
+		w.Keyed(vaulttest.IntKey, vaulttest.Ints(400))
+		p := w.Planner()
 		p.Workers = 2
-		b := w.plan(p, vault.Settings{Lanes: 1, PartBytes: 1, ReadUnits: 1000}, table.Key{table.Integer(200)})
-		if progress := w.tickBackup(p, b); progress.Pace != nil {
+		b := w.Plan(p, vault.Settings{Lanes: 1, PartBytes: 1, ReadUnits: 1000}, table.Key{table.Integer(200)})
+		if progress := vaulttest.TickBackup(w, p, b); progress.Pace != nil {
 			t.Errorf("before anyone reads: %v", progress.Pace)
 		}
-		w.hop = 25
-		for _, work := range w.drain() {
-			e := w.exporter()
-			e.Tables = busy{w.tables, 500, func() (time.Duration, bool) { return 0, work.Segment == "000001" }}
-			if reply, err := e.Export(t.Context(), w.run(), work); err != nil || !reply.Continued {
+		w.Hop = 25
+		for _, work := range w.Drain() {
+			e := w.Exporter()
+			e.Tables = vaulttest.Busy{Instance: w.Tables, Units: 500, Answer: func() (time.Duration, bool) { return 0, work.Segment == "000001" }}
+			if reply, err := e.Export(t.Context(), w.Run(), work); err != nil || !reply.Continued {
 				t.Fatalf("%+v: %v", reply, err)
 			}
 		}
-		pace := w.tickBackup(p, b).Pace
+		pace := vaulttest.TickBackup(w, p, b).Pace
 		if pace == nil || pace.Workers != 2 || pace.Reason != vault.PacedByService || pace.Throttled == 0 || pace.ReadUnits <= 0 || pace.ReadUnits > 1000 {
 			t.Errorf("%+v", pace)
 		}
@@ -831,22 +722,22 @@ func TestMargin(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				store := &slowStore{Store: &mem.Store{}, shards: test.store}
-				w := newWorld(t)
-				w.store = store
+				w := vaulttest.NewWorld(t)
+				w.Store = store
 				var err error
-				if w.repo, err = repository.Init(t.Context(), store, time.Now()); err != nil {
+				if w.Repo, err = repository.Init(t.Context(), store, time.Now()); err != nil {
 					t.Fatal(err)
 				}
-				w.tables.PageRows = 1
-				w.keyed(intKey, ints(1000))
-				p := w.planner()
-				b := w.plan(p, vault.Settings{Lanes: 1, PartBytes: 1 << 10})
-				e := w.exporter()
-				e.Tables = busy{w.tables, 1, func() (time.Duration, bool) { return 100 * time.Millisecond, false }}
+				w.Tables.PageRows = 1
+				w.Keyed(vaulttest.IntKey, vaulttest.Ints(1000))
+				p := w.Planner()
+				b := w.Plan(p, vault.Settings{Lanes: 1, PartBytes: 1 << 10})
+				e := w.Exporter()
+				e.Tables = vaulttest.Busy{Instance: w.Tables, Units: 1, Answer: func() (time.Duration, bool) { return 100 * time.Millisecond, false }}
 				begun := time.Now()
 				// What is configured is more than what the time allows.
 				run := fanout.Run{Now: time.Now, Stop: begun.Add(test.timeout * 2 / 3), Until: begun.Add(test.timeout)}
-				reply, err := e.Export(t.Context(), run, fanout.Work{Verb: fanout.VerbExport, Table: sourceID, Backup: b.ID, Segment: "000000"})
+				reply, err := e.Export(t.Context(), run, fanout.Work{Verb: fanout.VerbExport, Table: vaulttest.SourceID, Backup: b.ID, Segment: "000000"})
 				if err != nil || !reply.Continued || reply.Parts < test.parts {
 					t.Fatalf("%+v: %v", reply, err)
 				}
@@ -857,7 +748,7 @@ func TestMargin(t *testing.T) {
 					t.Errorf("it took %v of %v", took, test.timeout)
 				}
 				// The next hop knows from the start.
-				next, _ := w.take()
+				next, _ := w.Take()
 				begun = time.Now()
 				run.Stop, run.Until = begun.Add(test.timeout*2/3), begun.Add(test.timeout)
 				reply, err = e.Export(t.Context(), run, next)

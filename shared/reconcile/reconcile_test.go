@@ -1,7 +1,6 @@
-package backup_test
+package reconcile_test
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -11,104 +10,34 @@ import (
 	"testing"
 	"time"
 
-	"github.com/tablevault/tablevault/shared/backup"
 	"github.com/tablevault/tablevault/shared/fanout"
 	"github.com/tablevault/tablevault/shared/object"
 	"github.com/tablevault/tablevault/shared/plainbuffer"
-	"github.com/tablevault/tablevault/shared/policy"
-	"github.com/tablevault/tablevault/shared/reconcile"
 	"github.com/tablevault/tablevault/shared/restore"
 	"github.com/tablevault/tablevault/shared/table"
 	"github.com/tablevault/tablevault/shared/table/tabletest"
 	"github.com/tablevault/tablevault/shared/vault"
+	"github.com/tablevault/tablevault/shared/vaulttest"
 )
-
-// hourly backs everything of prod up.
-const hourly = "tables: prod/*\nevery: hourly\nkeep: 72 hours\nsegment_size: 1 MiB\nlanes: 3"
-
-func (w *world) requests() *restore.Requests {
-	return &restore.Requests{
-		Repo: w.repo, Log: w.log(), Importer: func(string) (*restore.Importer, error) { return w.importer(), nil },
-		Parse: func(content []byte) (restore.Ask, error) {
-			var ask struct{ Backup, Table, To string }
-			if err := json.Unmarshal(content, &ask); err != nil {
-				return restore.Ask{}, err
-			}
-			id := func(name string) vault.TableID {
-				instance, table, _ := strings.Cut(name, "/")
-				return vault.TableID{Region: "local", Instance: instance, Table: table}
-			}
-			return restore.Ask{Backup: vault.BackupID(ask.Backup), Table: id(ask.Table), Target: id(ask.To)}, nil
-		},
-	}
-}
-
-func (w *world) reconciler(text string) *reconcile.Reconciler {
-	w.t.Helper()
-	p := policy.Default()
-	if text != "" {
-		var err error
-		if p, err = policy.Decode("tablevault.yaml", []byte(text)); err != nil {
-			w.t.Fatal(err)
-		}
-	}
-	return &reconcile.Reconciler{
-		Repo: w.repo, Policy: p, Region: "local", Work: w, Log: w.log(),
-		Open: func(instance string) (reconcile.Instance, string, error) {
-			if instance != "prod" {
-				return nil, "", fmt.Errorf("no instance %s", instance)
-			}
-			return w.tables, "http://prod", nil
-		},
-	}
-}
-
-// tick is one tick, at the world's time or at an instant of its own.
-func (w *world) tick(text string, at ...time.Time) *reconcile.Sweep {
-	w.t.Helper()
-	instant := w.clock()
-	if len(at) > 0 {
-		instant = at[0]
-	}
-	sweep, err := w.reconciler(text).Tick(w.t.Context(), w.run(), instant)
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	return sweep
-}
-
-// settle ticks and works until nothing is open.
-func (w *world) settle(text string) {
-	w.t.Helper()
-	for range 100 {
-		sweep := w.tick(text)
-		w.work()
-		if !slices.ContainsFunc(sweep.Backups, func(b reconcile.Backup) bool { return b.State == backup.StateRunning }) && sweep.Restores+sweep.Requests == 0 {
-			return
-		}
-		w.advance(10 * time.Second)
-	}
-	w.t.Fatal("what is due does not end")
-}
 
 // begun are the backups of a table, by the instants of their ids, with their
 // states.
-func (w *world) begun(table string) []string {
-	w.t.Helper()
+func begunOf(w *vaulttest.World, table string) []string {
+	w.T.Helper()
 	var ids []string
 	id := vault.TableID{Region: "local", Instance: "prod", Table: table}
-	for b, err := range w.repo.Begun(w.t.Context(), &id) {
+	for b, err := range w.Repo.Begun(w.T.Context(), &id) {
 		if err != nil {
-			w.t.Fatal(err)
+			w.T.Fatal(err)
 		}
 		state := "open"
-		if m, _, err := w.repo.Manifest(w.t.Context(), b.Backup); err == nil {
+		if m, _, err := w.Repo.Manifest(w.T.Context(), b.Backup); err == nil {
 			state = string(m.State)
 		} else if !errors.Is(err, fs.ErrNotExist) {
-			w.t.Fatal(err)
+			w.T.Fatal(err)
 		}
 		if b.Ended != (state != "open") {
-			w.t.Errorf("backup %s of %s is %s, the lists say ended: %t", b.ID, table, state, b.Ended)
+			w.T.Errorf("backup %s of %s is %s, the lists say ended: %t", b.ID, table, state, b.Ended)
 		}
 		ids = append(ids, b.ID.Time().Format("15:04")+" "+state)
 	}
@@ -122,238 +51,210 @@ func want(t *testing.T, got, want []string) {
 	}
 }
 
-func said(s *reconcile.Sweep, text string) bool {
-	return slices.ContainsFunc(s.Reports, func(r reconcile.Report) bool { return strings.Contains(r.Text, text) })
-}
-
 // TestTickBeginsWhatIsDue makes one backup per hour and table, of all tables
 // that are there when the tick runs, and none twice.
 func TestTickBeginsWhatIsDue(t *testing.T) {
-	w := newWorld(t)
-	w.fill(definition(), 60)
-	w.settle(hourly)
-	w.advance(10 * time.Minute)
-	w.settle(hourly)
-	want(t, w.begun("orders"), []string{"02:00 sealed"})
+	w := vaulttest.NewWorld(t)
+	w.Fill(vaulttest.Definition(), 60)
+	w.Settle(vaulttest.Hourly)
+	w.Advance(10 * time.Minute)
+	w.Settle(vaulttest.Hourly)
+	want(t, begunOf(w, "orders"), []string{"02:00 sealed"})
 
 	// A new table is picked up, by the same instant.
-	other := definition()
+	other := vaulttest.Definition()
 	other.Name = "events"
-	w.tables.Make(other)
-	w.settle(hourly)
-	want(t, w.begun("events"), []string{"02:00 sealed"})
-	want(t, w.begun("orders"), []string{"02:00 sealed"})
+	w.Tables.Make(other)
+	w.Settle(vaulttest.Hourly)
+	want(t, begunOf(w, "events"), []string{"02:00 sealed"})
+	want(t, begunOf(w, "orders"), []string{"02:00 sealed"})
 
 	// A dropped one is reported, and its backups stay.
-	w.tables.Drop("events")
-	w.advance(time.Hour)
-	if s := w.tick(hourly); !said(s, "the table is gone") {
+	w.Tables.Drop("events")
+	w.Advance(time.Hour)
+	if s := w.Tick(vaulttest.Hourly); !vaulttest.Said(s, "the table is gone") {
 		t.Errorf("%+v", s.Reports)
 	}
-	w.settle(hourly)
-	want(t, w.begun("events"), []string{"02:00 sealed"})
-	want(t, w.begun("orders"), []string{"02:00 sealed", "03:00 sealed"})
+	w.Settle(vaulttest.Hourly)
+	want(t, begunOf(w, "events"), []string{"02:00 sealed"})
+	want(t, begunOf(w, "orders"), []string{"02:00 sealed", "03:00 sealed"})
 }
 
 // TestMissedTicks switches the timer off for hours and on again: one backup
 // makes up for all that was missed.
 func TestMissedTicks(t *testing.T) {
-	w := newWorld(t)
-	w.fill(definition(), 30)
-	w.settle(hourly)
-	w.advance(5 * time.Hour)
-	if s := w.tick(hourly); !said(s, "4 backups were due since 2026-11-20T02:00:00Z") {
+	w := vaulttest.NewWorld(t)
+	w.Fill(vaulttest.Definition(), 30)
+	w.Settle(vaulttest.Hourly)
+	w.Advance(5 * time.Hour)
+	if s := w.Tick(vaulttest.Hourly); !vaulttest.Said(s, "4 backups were due since 2026-11-20T02:00:00Z") {
 		t.Errorf("%+v", s.Reports)
 	}
-	w.settle(hourly)
-	want(t, w.begun("orders"), []string{"02:00 sealed", "07:00 sealed"})
+	w.Settle(vaulttest.Hourly)
+	want(t, begunOf(w, "orders"), []string{"02:00 sealed", "07:00 sealed"})
 
 	// A tick of the past that is delivered now begins nothing, nor does one of
 	// a clock that is ahead twice.
-	w.tick(hourly, day.Add(2*time.Hour))
-	w.settle(hourly)
-	want(t, w.begun("orders"), []string{"02:00 sealed", "07:00 sealed"})
+	w.Tick(vaulttest.Hourly, vaulttest.Day.Add(2*time.Hour))
+	w.Settle(vaulttest.Hourly)
+	want(t, begunOf(w, "orders"), []string{"02:00 sealed", "07:00 sealed"})
 }
 
 // TestOverlappingTicks runs ticks at the same moment, again and again, with all
 // of their work doubled: they agree on what they begin.
 func TestOverlappingTicks(t *testing.T) {
-	w := newWorld(t)
-	w.quiet = true
-	w.fill(definition(), 200)
+	w := vaulttest.NewWorld(t)
+	w.Quiet = true
+	w.Fill(vaulttest.Definition(), 200)
 	for range 20 {
 		var ticks sync.WaitGroup
 		for i := range 3 {
 			ticks.Add(1)
 			go func() {
 				defer ticks.Done()
-				if _, err := w.reconciler(hourly).Tick(t.Context(), w.run(), w.clock().Add(time.Duration(i)*time.Second)); err != nil {
+				if _, err := w.Reconciler(vaulttest.Hourly).Tick(t.Context(), w.Run(), w.Clock().Add(time.Duration(i)*time.Second)); err != nil {
 					t.Error(err)
 				}
 			}()
 		}
 		ticks.Wait()
-		w.work()
-		w.advance(time.Second)
+		w.Work()
+		w.Advance(time.Second)
 	}
-	want(t, w.begun("orders"), []string{"02:00 sealed"})
+	want(t, begunOf(w, "orders"), []string{"02:00 sealed"})
 }
 
 // TestLostWork loses every dispatch of an hour: the segments are dispatched
 // again, under the numbers of their starts, until they are at work.
 func TestLostWork(t *testing.T) {
-	w := newWorld(t)
-	w.fill(definition(), 100)
-	first := w.tick(hourly)
-	lost := w.drain()
+	w := vaulttest.NewWorld(t)
+	w.Fill(vaulttest.Definition(), 100)
+	first := w.Tick(vaulttest.Hourly)
+	lost := w.Drain()
 	if first.Dispatched == 0 || len(lost) != first.Dispatched {
 		t.Fatalf("%d dispatched, %d queued", first.Dispatched, len(lost))
 	}
-	again := w.tick(hourly)
-	if same := w.drain(); !slices.Equal(same, lost) || again.Dispatched != first.Dispatched {
+	again := w.Tick(vaulttest.Hourly)
+	if same := w.Drain(); !slices.Equal(same, lost) || again.Dispatched != first.Dispatched {
 		t.Errorf("%v is dispatched after %v", same, lost)
 	}
 	// One begins and dies: nothing happens until the platform would have ended
 	// it, and then it has a new number.
 	dead := lost[0]
-	w.tables.Fault = nil
-	if err := beginAndDie(w, dead); err != nil {
+	w.Tables.Fault = nil
+	if err := vaulttest.BeginAndDie(w, dead); err != nil {
 		t.Fatal(err)
 	}
-	if s := w.tick(hourly); s.Live != 1 || slices.ContainsFunc(w.drain(), func(x fanout.Work) bool { return x.Segment == dead.Segment }) {
+	if s := w.Tick(vaulttest.Hourly); s.Live != 1 || slices.ContainsFunc(w.Drain(), func(x fanout.Work) bool { return x.Segment == dead.Segment }) {
 		t.Errorf("a segment that is at work is dispatched: %+v", s)
 	}
-	w.advance(11 * time.Minute)
-	w.tick(hourly)
-	if !slices.ContainsFunc(w.drain(), func(x fanout.Work) bool { return x.Segment == dead.Segment && x.Start == 1 }) {
+	w.Advance(11 * time.Minute)
+	w.Tick(vaulttest.Hourly)
+	if !slices.ContainsFunc(w.Drain(), func(x fanout.Work) bool { return x.Segment == dead.Segment && x.Start == 1 }) {
 		t.Error("the segment of a dead worker is not dispatched again")
 	}
-	w.settle(hourly)
-	want(t, w.begun("orders"), []string{"02:00 sealed"})
-}
-
-func (w *world) drain() []fanout.Work {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	queue := w.queue
-	w.queue = nil
-	return queue
-}
-
-// beginAndDie notes a start as a worker does, and nothing else.
-func beginAndDie(w *world, work fanout.Work) error {
-	run := w.run()
-	n := vault.Note{Segment: work.Segment, Start: work.Start, Request: "dead", Began: run.Now(), Until: run.Until}
-	data, err := vault.Encode(&n)
-	if err != nil {
-		return err
-	}
-	log := vault.Backup{Table: work.Table, ID: work.Backup}.Log()
-	if work.Restore != "" {
-		log = vault.Restore{ID: work.Restore}.Log()
-	}
-	_, _, err = object.Decide(w.t.Context(), w.store, log.Start(work.Segment, work.Start), data, 1<<20)
-	return err
+	w.Settle(vaulttest.Hourly)
+	want(t, begunOf(w, "orders"), []string{"02:00 sealed"})
 }
 
 // TestWorkersAreBounded never has more workers than the policy allows, over all
 // backups, and gives each backup some.
 func TestWorkersAreBounded(t *testing.T) {
-	w := newWorld(t)
+	w := vaulttest.NewWorld(t)
 	for _, name := range []string{"orders", "other"} {
-		def := definition()
+		def := vaulttest.Definition()
 		def.Name = name
-		w.tables.Make(def)
+		w.Tables.Make(def)
 		for i := range 8 {
-			w.tables.Put(name, tabletest.Row{
+			w.Tables.Put(name, tabletest.Row{
 				Key:   table.Key{table.String(fmt.Sprint("k", i)), table.Binary(nil), table.Integer(1)},
 				Cells: []plainbuffer.Cell{tabletest.Cell("c", 1, make([]byte, 1<<20))},
 			})
 		}
 	}
-	limited := strings.Replace(hourly, "lanes: 3", "lanes: 1", 1) + "\nworkers: 4"
-	s := w.tick(limited)
+	limited := strings.Replace(vaulttest.Hourly, "lanes: 3", "lanes: 1", 1) + "\nworkers: 4"
+	s := w.Tick(limited)
 	if s.Dispatched != 4 || s.Most != 4 || len(s.Backups) != 2 {
 		t.Fatalf("%+v", s)
 	}
-	queue := w.drain()
+	queue := w.Drain()
 	tables := map[string]int{}
 	for _, x := range queue {
 		tables[x.Table.Table]++
-		if err := beginAndDie(w, x); err != nil {
+		if err := vaulttest.BeginAndDie(w, x); err != nil {
 			t.Fatal(err)
 		}
 	}
 	if tables["orders"] != 2 || tables["other"] != 2 {
 		t.Errorf("%v: each backup gets its share", tables)
 	}
-	if s := w.tick(limited); s.Live != 4 || s.Dispatched != 0 {
+	if s := w.Tick(limited); s.Live != 4 || s.Dispatched != 0 {
 		t.Errorf("with 4 at work, %d are started", s.Dispatched)
 	}
-	w.advance(11 * time.Minute)
-	w.settle(limited)
-	want(t, w.begun("orders"), []string{"02:00 sealed"})
-	want(t, w.begun("other"), []string{"02:00 sealed"})
+	w.Advance(11 * time.Minute)
+	w.Settle(limited)
+	want(t, begunOf(w, "orders"), []string{"02:00 sealed"})
+	want(t, begunOf(w, "other"), []string{"02:00 sealed"})
 }
 
 // TestNoPileUp does not begin a backup while the rule's former one still runs,
 // and gives up one that can't go on when its successor begins.
 func TestNoPileUp(t *testing.T) {
-	w := newWorld(t)
-	w.quiet = true
-	w.fill(definition(), 50)
-	w.tick(hourly)
-	w.drain()
-	w.advance(time.Hour)
-	if s := w.tick(hourly); !said(s, "still runs") {
+	w := vaulttest.NewWorld(t)
+	w.Quiet = true
+	w.Fill(vaulttest.Definition(), 50)
+	w.Tick(vaulttest.Hourly)
+	w.Drain()
+	w.Advance(time.Hour)
+	if s := w.Tick(vaulttest.Hourly); !vaulttest.Said(s, "still runs") {
 		t.Errorf("%+v", s.Reports)
 	}
-	want(t, w.begun("orders"), []string{"02:00 open"})
+	want(t, begunOf(w, "orders"), []string{"02:00 open"})
 
 	// The table is replaced by one of another key: the backup can't go on.
-	changed := definition()
+	changed := vaulttest.Definition()
 	changed.Schema = changed.Schema[:2]
-	w.tables.Make(changed)
-	w.tables.Put("orders", row2())
-	w.work()
-	w.settle(hourly)
-	want(t, w.begun("orders"), []string{"02:00 void", "03:00 sealed"})
+	w.Tables.Make(changed)
+	w.Tables.Put("orders", row2())
+	w.Work()
+	w.Settle(vaulttest.Hourly)
+	want(t, begunOf(w, "orders"), []string{"02:00 void", "03:00 sealed"})
 }
 
 // TestOneTableKeepsNoOtherBack goes on with all that can.
 func TestOneTableKeepsNoOtherBack(t *testing.T) {
-	w := newWorld(t)
-	w.fill(definition(), 20)
-	bad := definition()
+	w := vaulttest.NewWorld(t)
+	w.Fill(vaulttest.Definition(), 20)
+	bad := vaulttest.Definition()
 	bad.Name = "bad"
-	w.tables.Make(bad)
-	w.tables.Fault = refuse("Describe", "bad")
-	s := w.tick("tables: [dev/x, prod/*, prod/never]\nevery: hourly")
+	w.Tables.Make(bad)
+	w.Tables.Fault = refuse("Describe", "bad")
+	s := w.Tick("tables: [dev/x, prod/*, prod/never]\nevery: hourly")
 	for _, text := range []string{"instance dev can't be listed", "can't be planned", "there is no such table"} {
-		if !said(s, text) {
+		if !vaulttest.Said(s, text) {
 			t.Errorf("%q is not reported: %+v", text, s.Reports)
 		}
 	}
-	w.settle(hourly)
-	want(t, w.begun("orders"), []string{"02:00 sealed"})
-	want(t, w.begun("bad"), nil)
+	w.Settle(vaulttest.Hourly)
+	want(t, begunOf(w, "orders"), []string{"02:00 sealed"})
+	want(t, begunOf(w, "bad"), nil)
 }
 
 // TestRestoreByRequest puts requests into the vault and waits for the answers.
 func TestRestoreByRequest(t *testing.T) {
-	w := newWorld(t)
-	w.quiet = true
-	w.fill(definition(), 80)
-	m := w.backup(small)
+	w := vaulttest.NewWorld(t)
+	w.Quiet = true
+	w.Fill(vaulttest.Definition(), 80)
+	m := w.Backup(vaulttest.Small)
 	put := func(name, content string) {
 		t.Helper()
-		if _, err := w.store.Create(t.Context(), name, strings.NewReader(content)); err != nil {
+		if _, err := w.Store.Create(t.Context(), name, strings.NewReader(content)); err != nil {
 			t.Fatal(err)
 		}
 	}
 	answer := func(name string) *vault.Answer {
 		t.Helper()
-		data, err := object.ReadAll(t.Context(), w.store, vault.AnswerName(name), 1<<20)
+		data, err := object.ReadAll(t.Context(), w.Store, vault.AnswerName(name), 1<<20)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -376,13 +277,13 @@ func TestRestoreByRequest(t *testing.T) {
 		looks.Add(1)
 		go func() {
 			defer looks.Done()
-			if _, err := w.requests().Serve(t.Context(), w.run(), "requests/good.json"); err != nil && !strings.Contains(err.Error(), "loading") {
+			if _, err := w.Requests().Serve(t.Context(), w.Run(), "requests/good.json"); err != nil && !strings.Contains(err.Error(), "loading") {
 				t.Error(err)
 			}
 		}()
 	}
 	looks.Wait()
-	w.settle("")
+	w.Settle("")
 	for name, want := range map[string]string{
 		"requests/taken.json": "exists", "requests/none.json": "there is no sealed backup", "requests/nonsense.json": "unexpected end",
 	} {
@@ -395,24 +296,24 @@ func TestRestoreByRequest(t *testing.T) {
 		if !a.OK || a.Verdict != vault.OK || a.Rows != m.Totals.Rows || a.Target != "prod/"+target || a.Backup != m.Backup || a.Proof == "" {
 			t.Errorf("%s: %+v", name, a)
 		}
-		if got := len(w.tables.Rows(target)); int64(got) != m.Totals.Rows {
+		if got := len(w.Tables.Rows(target)); int64(got) != m.Totals.Rows {
 			t.Errorf("%s has %d rows of %d", target, got, m.Totals.Rows)
 		}
 	}
 
 	// Deliveries after the answer do nothing, also when the table is gone or
 	// another's by then.
-	w.tables.Drop("copy")
-	w.advance(5 * time.Hour)
-	progress, err := w.requests().Serve(t.Context(), w.run(), "requests/good.json")
+	w.Tables.Drop("copy")
+	w.Advance(5 * time.Hour)
+	progress, err := w.Requests().Serve(t.Context(), w.Run(), "requests/good.json")
 	if err != nil || progress.Answer == nil || !progress.Answer.OK {
 		t.Errorf("%+v: %v", progress, err)
 	}
-	if s := w.tick(""); s.Requests != 0 || s.Restores != 0 {
+	if s := w.Tick(""); s.Requests != 0 || s.Restores != 0 {
 		t.Errorf("%d requests and %d restores are open after all have ended", s.Requests, s.Restores)
 	}
-	w.work()
-	if _, err := w.tables.Describe(t.Context(), "copy"); !errors.Is(err, table.ErrNotExist) {
+	w.Work()
+	if _, err := w.Tables.Describe(t.Context(), "copy"); !errors.Is(err, table.ErrNotExist) {
 		t.Errorf("a late delivery made the table again: %v", err)
 	}
 }
@@ -420,23 +321,23 @@ func TestRestoreByRequest(t *testing.T) {
 // TestRequestThatFails answers with the reason, and ends the restore so that no
 // worker writes any more.
 func TestRequestThatFails(t *testing.T) {
-	w := newWorld(t)
-	w.quiet = true
-	w.fill(definition(), 40)
-	w.backup(small)
-	if _, err := w.store.Create(t.Context(), "requests/a.json", strings.NewReader(`{"table":"prod/orders","to":"prod/copy"}`)); err != nil {
+	w := vaulttest.NewWorld(t)
+	w.Quiet = true
+	w.Fill(vaulttest.Definition(), 40)
+	w.Backup(vaulttest.Small)
+	if _, err := w.Store.Create(t.Context(), "requests/a.json", strings.NewReader(`{"table":"prod/orders","to":"prod/copy"}`)); err != nil {
 		t.Fatal(err)
 	}
-	w.tables.Fault = refuse("Write", "copy")
+	w.Tables.Fault = refuse("Write", "copy")
 	for range 10 {
-		w.tick("")
-		w.work()
+		w.Tick("")
+		w.Work()
 	}
-	progress, err := w.requests().Serve(t.Context(), w.run(), "requests/a.json")
+	progress, err := w.Requests().Serve(t.Context(), w.Run(), "requests/a.json")
 	if err != nil || progress.Answer == nil || progress.Answer.OK || !strings.Contains(progress.Answer.Error, "denied") {
 		t.Fatalf("%+v: %v", progress.Answer, err)
 	}
-	if s := w.tick(""); s.Requests+s.Restores != 0 {
+	if s := w.Tick(""); s.Requests+s.Restores != 0 {
 		t.Errorf("%+v", s)
 	}
 }
@@ -444,15 +345,15 @@ func TestRequestThatFails(t *testing.T) {
 // TestTickRestoresGoOn lets the planner go on with a restore whose command has
 // gone away.
 func TestTickRestoresGoOn(t *testing.T) {
-	w := newWorld(t)
-	w.fill(definition(), 40)
-	m := w.backup(small)
-	plan := w.begin(m)
-	if s := w.tick(""); s.Restores != 1 {
+	w := vaulttest.NewWorld(t)
+	w.Fill(vaulttest.Definition(), 40)
+	m := w.Backup(vaulttest.Small)
+	plan := w.Begin(m)
+	if s := w.Tick(""); s.Restores != 1 {
 		t.Fatalf("%+v", s)
 	}
-	w.settle("")
-	proof, err := w.repo.RestoreProof(t.Context(), plan.Restore)
+	w.Settle("")
+	proof, err := w.Repo.RestoreProof(t.Context(), plan.Restore)
 	if err != nil || proof.Verdict != vault.OK {
 		t.Fatalf("%+v: %v", proof, err)
 	}

@@ -1,4 +1,4 @@
-package backup_test
+package reconcile_test
 
 import (
 	"fmt"
@@ -19,48 +19,33 @@ import (
 	"github.com/tablevault/tablevault/shared/table"
 	"github.com/tablevault/tablevault/shared/table/tabletest"
 	"github.com/tablevault/tablevault/shared/vault"
+	"github.com/tablevault/tablevault/shared/vaulttest"
 )
-
-// copied is a policy that backs everything of prod up, to two further vaults.
-const copied = hourly + "\ndestinations: [" + twinAddress + ", oss://third/vault]"
-
-// manifests are the sealed backups of a table, oldest first.
-func (w *world) manifests(name string) []*vault.Manifest {
-	w.t.Helper()
-	var all []*vault.Manifest
-	for m, err := range w.repo.Manifests(w.t.Context(), &vault.TableID{Region: "local", Instance: "prod", Table: name}) {
-		if err != nil {
-			w.t.Fatal(err)
-		}
-		all = append(all, m)
-	}
-	return all
-}
 
 // TestTickCopies brings each backup of the policy into each destination, once,
 // and none that a person has made.
 func TestTickCopies(t *testing.T) {
-	w := newWorld(t)
-	w.fill(definition(), 300)
-	twin, third := &mem.Store{}, &otherKind{&mem.Store{}}
-	w.targets = map[string]object.Store{twinAddress: twin, "oss://third/vault": third}
-	byHand := w.backup(small)
-	w.settle(hourly)
-	s := w.tick(copied)
-	w.work()
+	w := vaulttest.NewWorld(t)
+	w.Fill(vaulttest.Definition(), 300)
+	twin, third := &mem.Store{}, &vaulttest.OtherKind{Store: &mem.Store{}}
+	w.Targets = map[string]object.Store{vaulttest.TwinAddress: twin, "oss://third/vault": third}
+	byHand := w.Backup(vaulttest.Small)
+	w.Settle(vaulttest.Hourly)
+	s := w.Tick(vaulttest.HourlyCopied)
+	w.Work()
 	if s.Copies.Pending != 2 || s.Copies.Dispatched != 2 {
 		t.Fatalf("%+v", s.Copies)
 	}
-	w.advance(time.Hour)
-	w.settle(copied)
-	w.tick(copied)
-	w.work()
-	backups := w.manifests("orders")
+	w.Advance(time.Hour)
+	w.Settle(vaulttest.HourlyCopied)
+	w.Tick(vaulttest.HourlyCopied)
+	w.Work()
+	backups := w.Manifests("orders")
 	if len(backups) != 3 {
 		t.Fatalf("%d backups", len(backups))
 	}
 	for _, m := range backups {
-		states, err := copies.States(t.Context(), w.repo, m)
+		states, err := copies.States(t.Context(), w.Repo, m)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -70,13 +55,13 @@ func TestTickCopies(t *testing.T) {
 			}
 			continue
 		}
-		if len(states) != 2 || states[0].State != copies.StateCopied || states[1].Target != twinAddress || states[1].Bytes != m.Totals.StoredBytes {
+		if len(states) != 2 || states[0].State != copies.StateCopied || states[1].Target != vaulttest.TwinAddress || states[1].Bytes != m.Totals.StoredBytes {
 			t.Errorf("%+v", states)
 		}
-		w.isTwin(m, twin)
-		w.isTwin(m, third)
+		w.IsTwin(m, twin)
+		w.IsTwin(m, third)
 	}
-	if s := w.tick(copied); s.Copies != (reconcile.Copies{}) || len(w.drain()) != 0 {
+	if s := w.Tick(vaulttest.HourlyCopied); s.Copies != (reconcile.Copies{}) || len(w.Drain()) != 0 {
 		t.Errorf("when all is copied: %+v", s.Copies)
 	}
 }
@@ -84,76 +69,76 @@ func TestTickCopies(t *testing.T) {
 // TestTickReportsCopies has a target that fails: it is reported, tried again, and
 // keeps neither backups nor other copies from being made.
 func TestTickReportsCopies(t *testing.T) {
-	w := newWorld(t)
-	w.quiet = true
-	w.fill(definition(), 300)
+	w := vaulttest.NewWorld(t)
+	w.Quiet = true
+	w.Fill(vaulttest.Definition(), 300)
 	third := &mem.Store{}
 	broken := objectfault.New(&mem.Store{}, &objectfault.Fault{Op: objectfault.Create, Call: objectfault.Every, When: objectfault.Before})
-	w.targets = map[string]object.Store{twinAddress: broken, "oss://third/vault": third}
-	w.settle(hourly)
+	w.Targets = map[string]object.Store{vaulttest.TwinAddress: broken, "oss://third/vault": third}
+	w.Settle(vaulttest.Hourly)
 	tick := func() *reconcile.Sweep {
 		t.Helper()
-		s := w.tick(copied)
-		w.work()
+		s := w.Tick(vaulttest.HourlyCopied)
+		w.Work()
 		return s
 	}
 	tick()
-	m := w.manifests("orders")[0]
-	w.isTwin(m, third)
+	m := w.Manifests("orders")[0]
+	w.IsTwin(m, third)
 	for n := range 9 {
-		if s := tick(); !said(s, "injected") || s.Copies.Dispatched != 1 {
+		if s := tick(); !vaulttest.Said(s, "injected") || s.Copies.Dispatched != 1 {
 			t.Fatalf("tick %d: %+v", n, s)
 		}
 	}
-	states, err := copies.States(t.Context(), w.repo, m)
+	states, err := copies.States(t.Context(), w.Repo, m)
 	if err != nil || len(states) != 2 || states[1].State != backup.StateFailed || !strings.Contains(states[1].Error, "injected") || states[1].Copied != 0 {
 		t.Errorf("%+v, %v", states, err)
 	}
-	if s := tick(); !said(s, "tablevault copy "+string(m.Backup)) || s.Copies.Dispatched != 0 || s.Copies.Pending != 1 {
+	if s := tick(); !vaulttest.Said(s, "tablevault copy "+string(m.Backup)) || s.Copies.Dispatched != 0 || s.Copies.Pending != 1 {
 		t.Errorf("after ten failures: %+v", s)
 	}
 	// The next hour's backup is made all the same.
-	w.advance(time.Hour)
-	w.settle(copied)
-	if n := len(w.manifests("orders")); n != 2 {
+	w.Advance(time.Hour)
+	w.Settle(vaulttest.HourlyCopied)
+	if n := len(w.Manifests("orders")); n != 2 {
 		t.Errorf("%d backups", n)
 	}
 	// A person mends the target and gives the command.
 	mended := &mem.Store{}
-	w.targets[twinAddress] = mended
-	if _, err := w.copier(mended).CopyAll(t.Context(), w.run(), of(m), copies.Point{}, 0); err != nil {
+	w.Targets[vaulttest.TwinAddress] = mended
+	if _, err := w.Copier(mended).CopyAll(t.Context(), w.Run(), vaulttest.BackupOf(m), copies.Point{}, 0); err != nil {
 		t.Fatal(err)
 	}
 	tick()
 	if s := tick(); s.Copies.Pending != 0 {
 		t.Errorf("%+v", s)
 	}
-	for _, m := range w.manifests("orders") {
-		w.isTwin(m, mended)
+	for _, m := range w.Manifests("orders") {
+		w.IsTwin(m, mended)
 	}
 }
 
 // TestTickCopiesWhatIsKept leaves out what the policy keeps no longer, but for
 // the newest.
 func TestTickCopiesWhatIsKept(t *testing.T) {
-	w := newWorld(t)
-	w.fill(definition(), 30)
+	w := vaulttest.NewWorld(t)
+	w.Fill(vaulttest.Definition(), 30)
 	for range 6 {
-		w.settle(hourly)
-		w.advance(time.Hour)
+		w.Settle(vaulttest.Hourly)
+		w.Advance(time.Hour)
 	}
-	backups := w.manifests("orders")
-	policy := strings.Replace(copied, "keep: 72 hours", "keep: {for: 1 hours, at_least: 3}", 1)
-	w.advance(2 * time.Hour)
-	w.settle(hourly)
-	s := w.tick(policy)
+	backups := w.Manifests("orders")
+	policy := strings.Replace(vaulttest.HourlyCopied, "keep: 72 hours", "keep: {for: 1 hours, at_least: 3}", 1)
+	w.Advance(2 * time.Hour)
+	w.Settle(vaulttest.Hourly)
+	s := w.Tick(policy)
 	var ids []vault.BackupID
-	for _, work := range w.drain() {
-		if work.Verb == fanout.VerbCopy && work.Target == twinAddress {
+	for _, work := range w.Drain() {
+		if work.Verb == fanout.VerbCopy && work.Target == vaulttest.TwinAddress {
 			ids = append(ids, work.Backup)
 		}
 	}
-	all := w.manifests("orders")
+	all := w.Manifests("orders")
 	if len(all) != len(backups)+1 || s.Copies.Pending != 6 {
 		t.Fatalf("%d backups, %+v", len(all), s.Copies)
 	}
@@ -167,25 +152,25 @@ func TestTickCopiesWhatIsKept(t *testing.T) {
 // among them, no more than the destination's bandwidth, the greater ones more of
 // it.
 func TestBudgetIsShared(t *testing.T) {
-	w := newWorld(t)
+	w := vaulttest.NewWorld(t)
 	for i := range 12 {
-		def := definition()
+		def := vaulttest.Definition()
 		def.Name = fmt.Sprintf("t%02d", i)
-		w.tables.Make(def)
+		w.Tables.Make(def)
 		for k := range int64(i*200 + 1) {
-			w.tables.Put(def.Name, tabletest.Row{
+			w.Tables.Put(def.Name, tabletest.Row{
 				Key:   table.Key{table.String("k"), table.Binary(nil), table.Integer(k)},
 				Cells: []plainbuffer.Cell{tabletest.Cell("c", 1, fmt.Sprint(k*k*7919))},
 			})
 		}
 	}
 	twin := &mem.Store{}
-	w.targets = map[string]object.Store{twinAddress: twin}
-	w.settle(hourly)
+	w.Targets = map[string]object.Store{vaulttest.TwinAddress: twin}
+	w.Settle(vaulttest.Hourly)
 	const budget = 10 << 20
-	limited := hourly + "\ndestinations: {to: " + twinAddress + ", bandwidth: 10 MiB/s}"
-	s := w.tick(limited)
-	queue := w.drain()
+	limited := vaulttest.Hourly + "\ndestinations: {to: " + vaulttest.TwinAddress + ", bandwidth: 10 MiB/s}"
+	s := w.Tick(limited)
+	queue := w.Drain()
 	if s.Copies.Pending != 12 || s.Copies.Dispatched != 10 || len(queue) != 10 {
 		t.Fatalf("%+v", s.Copies)
 	}
@@ -204,31 +189,31 @@ func TestBudgetIsShared(t *testing.T) {
 	used := int64(0)
 	for _, work := range queue[:2] {
 		used += work.Rate
-		w.noteCopy(work)
+		noteCopy(w, work)
 	}
-	s = w.tick(limited)
+	s = w.Tick(limited)
 	sum = 0
-	for _, work := range w.drain() {
+	for _, work := range w.Drain() {
 		sum += work.Rate
 	}
 	if s.Copies.Live != 2 || sum+used > budget {
 		t.Errorf("%d are at work with %d, and %d is given to %d others", s.Copies.Live, used, sum, s.Copies.Dispatched)
 	}
 	// When they are over, the rest is copied, and the greatest gets the most.
-	w.advance(11 * time.Minute)
+	w.Advance(11 * time.Minute)
 	for range 5 {
-		s = w.tick(limited)
-		w.work()
+		s = w.Tick(limited)
+		w.Work()
 	}
 	if s.Copies.Pending != 0 {
 		t.Fatalf("%+v", s)
 	}
 	wide := strings.Replace(limited, "10 MiB", "100 MiB", 1)
-	w.advance(time.Hour)
-	w.settle(hourly)
-	w.tick(wide)
+	w.Advance(time.Hour)
+	w.Settle(vaulttest.Hourly)
+	w.Tick(wide)
 	rates = map[string]int64{}
-	for _, work := range w.drain() {
+	for _, work := range w.Drain() {
 		rates[work.Table.Table] = work.Rate
 	}
 	if len(rates) != 12 || rates["t11"] <= rates["t05"] || rates["t05"] <= rates["t00"] {
@@ -237,18 +222,18 @@ func TestBudgetIsShared(t *testing.T) {
 }
 
 // noteCopy notes a start as a copier does, and nothing else.
-func (w *world) noteCopy(work fanout.Work) {
-	w.t.Helper()
-	slow := objectfault.New(w.targets[work.Target], &objectfault.Fault{Op: objectfault.Open, Call: objectfault.Every, When: objectfault.Before})
-	failing := objectfault.New(w.store, &objectfault.Fault{Op: objectfault.Create, Call: objectfault.Every, When: objectfault.Before,
+func noteCopy(w *vaulttest.World, work fanout.Work) {
+	w.T.Helper()
+	slow := objectfault.New(w.Targets[work.Target], &objectfault.Fault{Op: objectfault.Open, Call: objectfault.Every, When: objectfault.Before})
+	failing := objectfault.New(w.Store, &objectfault.Fault{Op: objectfault.Create, Call: objectfault.Every, When: objectfault.Before,
 		Match: func(name string) bool { return strings.Contains(name, "/failures/") }})
-	repo, err := repository.Open(w.t.Context(), failing)
+	repo, err := repository.Open(w.T.Context(), failing)
 	if err != nil {
-		w.t.Fatal(err)
+		w.T.Fatal(err)
 	}
-	c := w.copier(slow)
+	c := w.Copier(slow)
 	c.Repo = repo
-	if _, err := c.Copy(w.t.Context(), w.run(), work); err == nil {
-		w.t.Fatal("it did not die")
+	if _, err := c.Copy(w.T.Context(), w.Run(), work); err == nil {
+		w.T.Fatal("it did not die")
 	}
 }

@@ -1,4 +1,4 @@
-package backup_test
+package prune_test
 
 import (
 	"context"
@@ -23,6 +23,7 @@ import (
 	"github.com/tablevault/tablevault/shared/repository"
 	"github.com/tablevault/tablevault/shared/restore"
 	"github.com/tablevault/tablevault/shared/vault"
+	"github.com/tablevault/tablevault/shared/vaulttest"
 )
 
 func decodePolicy(t testing.TB, text string) *policy.Policy {
@@ -34,28 +35,28 @@ func decodePolicy(t testing.TB, text string) *policy.Policy {
 	return p
 }
 
-// pruner goes by a policy, with the default grace.
-func (w *world) pruner(text string) *prune.Pruner {
-	w.t.Helper()
+// prunerOf goes by a policy, with the default grace.
+func prunerOf(w *vaulttest.World, text string) *prune.Pruner {
+	w.T.Helper()
 	return &prune.Pruner{
-		Repo: w.repo, Policy: decodePolicy(w.t, text), Region: "local", Grace: prune.DefaultGrace, Now: w.clock, Log: w.log(),
+		Repo: w.Repo, Policy: decodePolicy(w.T, text), Region: "local", Grace: prune.DefaultGrace, Now: w.Clock, Log: w.Log(),
 	}
 }
 
-// prune is a run that must succeed.
-func (w *world) prune(text string) *prune.Report {
-	w.t.Helper()
-	return w.pruned(w.pruner(text), true)
+// pruned is a run that must succeed.
+func pruned(w *vaulttest.World, text string) *prune.Report {
+	w.T.Helper()
+	return prunedBy(w, prunerOf(w, text), true)
 }
 
-func (w *world) pruned(p *prune.Pruner, apply bool) *prune.Report {
-	w.t.Helper()
-	r, err := p.Prune(w.t.Context(), apply)
+func prunedBy(w *vaulttest.World, p *prune.Pruner, apply bool) *prune.Report {
+	w.T.Helper()
+	r, err := p.Prune(w.T.Context(), apply)
 	if err == nil && len(r.Failures) > 0 {
 		err = errors.New(strings.Join(r.Failures, "; "))
 	}
 	if err != nil {
-		w.t.Fatal(err)
+		w.T.Fatal(err)
 	}
 	return r
 }
@@ -69,8 +70,8 @@ type fake struct {
 }
 
 // fake makes a backup; point is its recovery point, a zero one makes it void.
-func (w *world) fake(b vault.Backup, point time.Time, parent *vault.Parent) fake {
-	w.t.Helper()
+func fakeOf(w *vaulttest.World, b vault.Backup, point time.Time, parent *vault.Parent) fake {
+	w.T.Helper()
 	f := fake{b, point, map[string]string{}}
 	log := b.Log()
 	names := []string{
@@ -80,19 +81,19 @@ func (w *world) fake(b vault.Backup, point time.Time, parent *vault.Parent) fake
 	for _, name := range names {
 		f.content[name] = "content of " + name
 	}
-	m := &vault.Manifest{Backup: b.ID, Table: b.Table, Kind: vault.Full, State: vault.Sealed, Sealed: w.clock(), Segments: 1, Parent: parent,
+	m := &vault.Manifest{Backup: b.ID, Table: b.Table, Kind: vault.Full, State: vault.Sealed, Sealed: w.Clock(), Segments: 1, Parent: parent,
 		Plan: &vault.Object{Name: b.Plan()}, Groups: []vault.Object{{Name: b.Group(0)}}, Totals: vault.Totals{First: point, Latest: point, StoredBytes: 1000, Objects: 2}}
 	if point.IsZero() {
-		m = &vault.Manifest{Backup: b.ID, Table: b.Table, Kind: vault.Full, State: vault.Void, Sealed: w.clock(), Reason: "test"}
+		m = &vault.Manifest{Backup: b.ID, Table: b.Table, Kind: vault.Full, State: vault.Void, Sealed: w.Clock(), Reason: "test"}
 	}
 	data, err := vault.Encode(m)
 	if err != nil {
-		w.t.Fatal(err)
+		w.T.Fatal(err)
 	}
 	f.content[b.Manifest()] = string(data)
 	for _, name := range slices.Sorted(maps.Keys(f.content)) {
-		if _, err := w.store.Create(w.t.Context(), name, strings.NewReader(f.content[name])); err != nil {
-			w.t.Fatal(err)
+		if _, err := w.Store.Create(w.T.Context(), name, strings.NewReader(f.content[name])); err != nil {
+			w.T.Fatal(err)
 		}
 	}
 	return f
@@ -100,22 +101,22 @@ func (w *world) fake(b vault.Backup, point time.Time, parent *vault.Parent) fake
 
 // hours makes an hourly backup of a table for each of the last n hours, as the
 // rule of a policy does; the world's clock stands behind them.
-func (w *world) hours(text string, t vault.TableID, n int) []fake {
-	w.t.Helper()
-	rule := decodePolicy(w.t, text).Rules[0]
+func hoursOf(w *vaulttest.World, text string, t vault.TableID, n int) []fake {
+	w.T.Helper()
+	rule := decodePolicy(w.T, text).Rules[0]
 	var all []fake
 	for range n {
-		due := rule.Every.Due(w.clock())
-		all = append(all, w.fake(rule.Backup(t, due), w.clock(), nil))
-		w.advance(time.Hour)
+		due := rule.Every.Due(w.Clock())
+		all = append(all, fakeOf(w, rule.Backup(t, due), w.Clock(), nil))
+		w.Advance(time.Hour)
 	}
 	return all
 }
 
 // whole says whether all objects of a backup are there as they were written.
-func (w *world) whole(f fake) error {
+func wholeOf(w *vaulttest.World, f fake) error {
 	for name, want := range f.content {
-		data, err := object.ReadAll(w.t.Context(), w.store, name, 1<<20)
+		data, err := object.ReadAll(w.T.Context(), w.Store, name, 1<<20)
 		if err != nil {
 			return err
 		}
@@ -127,8 +128,8 @@ func (w *world) whole(f fake) error {
 }
 
 // left are the names of all objects of a backup, its mark included.
-func (w *world) left(b vault.Backup) (names []string) {
-	for name := range contentOf(w.t, w.store, "") {
+func leftOf(w *vaulttest.World, b vault.Backup) (names []string) {
+	for name := range vaulttest.ContentOf(w.T, w.Store, "") {
 		if strings.Contains(name, b.Table.Path()+"/"+string(b.ID)) {
 			names = append(names, name)
 		}
@@ -152,18 +153,18 @@ func action(r *prune.Report, b vault.Backup) prune.BackupReport {
 // TestPrune follows the backups of a hundred hours, of which 72 are kept, from the
 // dry run to the day on which their marks are gone.
 func TestPrune(t *testing.T) {
-	w := newWorld(t)
-	all := w.hours(hourly, sourceID, 100)
-	before := contentOf(t, w.store, "")
-	dry := w.pruned(w.pruner(hourly), false)
-	if after := contentOf(t, w.store, ""); !maps.Equal(before, after) || dry.Apply || dry.Deleted.Backups != 0 {
+	w := vaulttest.NewWorld(t)
+	all := hoursOf(w, vaulttest.Hourly, vaulttest.SourceID, 100)
+	before := vaulttest.ContentOf(t, w.Store, "")
+	dry := prunedBy(w, prunerOf(w, vaulttest.Hourly), false)
+	if after := vaulttest.ContentOf(t, w.Store, ""); !maps.Equal(before, after) || dry.Apply || dry.Deleted.Backups != 0 {
 		t.Fatal("a dry run changes something")
 	}
 	// Those of more than 72 hours, but for the one that was the newest then.
 	var due []fake
 	for i, f := range all {
 		a := action(dry, f.Backup)
-		switch old := !f.point.After(w.clock().Add(-72 * time.Hour)); {
+		switch old := !f.point.After(w.Clock().Add(-72 * time.Hour)); {
 		case !old && (a.Action != prune.Keep || i < 99 && !strings.Contains(a.Reason, "not older than 72 hours")),
 			old && i == 28 && (a.Action != prune.Keep || !strings.Contains(a.Reason, "72 hours begin")),
 			old && i < 28 && (a.Action != prune.Mark || a.Reason != "older than 72 hours" || a.Bytes != 1000):
@@ -176,150 +177,152 @@ func TestPrune(t *testing.T) {
 		t.Fatalf("%d are due; %+v", len(due), dry.Marked)
 	}
 
-	r := w.prune(hourly)
+	r := pruned(w, vaulttest.Hourly)
 	if r.Marked.Backups != 28 || r.Deleted.Backups != 0 || !action(r, due[0].Backup).Done {
 		t.Fatalf("%+v", r.Marked)
 	}
 	for _, f := range all {
-		if err := w.whole(f); err != nil {
+		if err := wholeOf(w, f); err != nil {
 			t.Error(err)
 		}
 	}
-	if found, err := w.repo.Latest(t.Context(), sourceID, due[27].point); err == nil {
+	if found, err := w.Repo.Latest(t.Context(), vaulttest.SourceID, due[27].point); err == nil {
 		t.Errorf("%s is marked, and found", found.Backup)
 	}
-	if len(contentOf(t, w.store, vault.ClockPrefix)) != 0 {
+	if len(vaulttest.ContentOf(t, w.Store, vault.ClockPrefix)) != 0 {
 		t.Error("what told the date is left")
 	}
 
-	w.advance(prune.DefaultGrace - time.Second)
-	r = w.prune("tables: prod/*\nevery: hourly\nkeep: 96 hours\nsegment_size: 1 MiB\nlanes: 3")
+	w.Advance(prune.DefaultGrace - time.Second)
+	r = pruned(w, "tables: prod/*\nevery: hourly\nkeep: 96 hours\nsegment_size: 1 MiB\nlanes: 3")
 	if a := action(r, due[0].Backup); r.Deleted.Backups != 0 || r.Marked.Backups != 0 || a.Action != prune.Wait || a.Done {
 		t.Errorf("before the grace is over: %+v, %+v", r.Deleted, a)
 	}
-	w.advance(time.Second)
-	dry = w.pruned(w.pruner(hourly), false)
+	w.Advance(time.Second)
+	dry = prunedBy(w, prunerOf(w, vaulttest.Hourly), false)
 	if a := action(dry, due[0].Backup); a.Action != prune.Delete || a.Objects != 10 || a.Bytes == 0 || dry.Deleted.Backups != 28 {
 		t.Errorf("%+v, %+v", a, dry.Deleted)
 	}
 	// Who keeps for longer by now keeps what is marked, too.
-	r = w.prune(strings.Replace(hourly, "72 hours", "200 hours", 1))
+	r = pruned(w, strings.Replace(vaulttest.Hourly, "72 hours", "200 hours", 1))
 	if a := action(r, due[0].Backup); r.Deleted.Backups != 0 || a.Action != prune.Keep || !strings.Contains(a.Reason, "it is marked") {
 		t.Errorf("kept for longer: %+v, %+v", r.Deleted, a)
 	}
-	r = w.prune(hourly)
+	r = pruned(w, vaulttest.Hourly)
 	if a := action(r, due[0].Backup); r.Deleted.Backups != 28 || !a.Done || a.Objects != 10 {
 		t.Errorf("%+v, %+v", r.Deleted, a)
 	}
 	for _, f := range due {
-		if left := w.left(f.Backup); !slices.Equal(left, []string{f.Gone(), f.Mark()}) {
+		if left := leftOf(w, f.Backup); !slices.Equal(left, []string{f.Gone(), f.Mark()}) {
 			t.Errorf("%v are left", left)
 		}
 	}
 	for _, f := range all[28:] {
-		if err := w.whole(f); err != nil {
+		if err := wholeOf(w, f); err != nil {
 			t.Error(err)
 		}
 	}
-	if p := w.tick(hourly); len(p.Backups) != 0 || len(p.Reports) == 0 {
+	if p := w.Tick(vaulttest.Hourly); len(p.Backups) != 0 || len(p.Reports) == 0 {
 		t.Errorf("the planner goes on with %+v", p.Backups)
 	}
 
-	w.advance(prune.DefaultSettle - time.Second)
-	w.prune(hourly)
-	if !w.exists(due[0].Mark()) {
+	w.Advance(prune.DefaultSettle - time.Second)
+	pruned(w, vaulttest.Hourly)
+	if !w.Exists(due[0].Mark()) {
 		t.Error("the mark goes too early")
 	}
-	w.advance(time.Second)
-	if a := action(w.prune(hourly), due[0].Backup); a.Action != prune.Forget || !a.Done || len(w.left(due[0].Backup)) != 0 {
-		t.Errorf("%+v, left %v", a, w.left(due[0].Backup))
+	w.Advance(time.Second)
+	if a := action(pruned(w, vaulttest.Hourly), due[0].Backup); a.Action != prune.Forget || !a.Done || len(leftOf(w, due[0].Backup)) != 0 {
+		t.Errorf("%+v, left %v", a, leftOf(w, due[0].Backup))
 	}
 }
 
 // TestPruneHolds says for each reason that a backup stays for.
 func TestPruneHolds(t *testing.T) {
 	manual := func(at time.Time, what string) vault.Backup {
-		return vault.Backup{Table: sourceID, ID: vault.NewBackupID(at, what)}
+		return vault.Backup{Table: vaulttest.SourceID, ID: vault.NewBackupID(at, what)}
 	}
 	long := 1000 * time.Hour
 	for _, c := range []struct {
 		name, policy, reason string
 		// make makes the backup that is meant; a newer one is made after it.
-		make func(w *world) vault.Backup
+		make func(w *vaulttest.World) vault.Backup
 		only bool // nothing newer is made
 	}{
-		{name: "the last one", policy: hourly, reason: "the newest recovery point", only: true,
-			make: func(w *world) vault.Backup { return w.fake(manual(w.clock(), "a"), w.clock(), nil).Backup }},
+		{name: "the last one", policy: vaulttest.Hourly, reason: "the newest recovery point", only: true,
+			make: func(w *vaulttest.World) vault.Backup { return fakeOf(w, manual(w.Clock(), "a"), w.Clock(), nil).Backup }},
 		{name: "no rule", policy: "tables: prod/other*\nevery: hourly\nkeep: 72 hours", reason: "no rule of the policy",
-			make: func(w *world) vault.Backup { return w.fake(manual(w.clock(), "a"), w.clock(), nil).Backup }},
+			make: func(w *vaulttest.World) vault.Backup { return fakeOf(w, manual(w.Clock(), "a"), w.Clock(), nil).Backup }},
 		{name: "no keep", policy: "tables: prod/*\nevery: hourly", reason: "for ever",
-			make: func(w *world) vault.Backup { return w.fake(manual(w.clock(), "a"), w.clock(), nil).Backup }},
-		{name: "open", policy: hourly, reason: "it has not ended",
-			make: func(w *world) vault.Backup {
-				b := manual(w.clock(), "a")
-				if _, err := w.store.Create(w.t.Context(), vault.Opened(b.Table, b.ID), strings.NewReader("")); err != nil {
-					w.t.Fatal(err)
+			make: func(w *vaulttest.World) vault.Backup { return fakeOf(w, manual(w.Clock(), "a"), w.Clock(), nil).Backup }},
+		{name: "open", policy: vaulttest.Hourly, reason: "it has not ended",
+			make: func(w *vaulttest.World) vault.Backup {
+				b := manual(w.Clock(), "a")
+				if _, err := w.Store.Create(w.T.Context(), vault.Opened(b.Table, b.ID), strings.NewReader("")); err != nil {
+					w.T.Fatal(err)
 				}
 				return b
 			}},
 		{name: "at least", policy: "tables: prod/*\nevery: hourly\nkeep: {for: 72 hours, at_least: 4}", reason: "one of the newest 4",
-			make: func(w *world) vault.Backup {
-				b := w.fake(manual(w.clock(), "a"), w.clock(), nil).Backup
-				w.advance(time.Hour)
-				w.fake(manual(w.clock(), "b"), w.clock(), nil)
+			make: func(w *vaulttest.World) vault.Backup {
+				b := fakeOf(w, manual(w.Clock(), "a"), w.Clock(), nil).Backup
+				w.Advance(time.Hour)
+				fakeOf(w, manual(w.Clock(), "b"), w.Clock(), nil)
 				return b
 			}},
-		{name: "the last of its rule", policy: hourly, reason: "the newest that the rule default has begun",
-			make: func(w *world) vault.Backup {
-				b := w.hours(hourly, sourceID, 1)[0].Backup
-				w.fake(manual(w.clock(), "b"), w.clock(), nil)
+		{name: "the last of its rule", policy: vaulttest.Hourly, reason: "the newest that the rule default has begun",
+			make: func(w *vaulttest.World) vault.Backup {
+				b := hoursOf(w, vaulttest.Hourly, vaulttest.SourceID, 1)[0].Backup
+				fakeOf(w, manual(w.Clock(), "b"), w.Clock(), nil)
 				return b
 			}},
-		{name: "a parent", policy: hourly, reason: "the parent of",
-			make: func(w *world) vault.Backup {
-				b := w.fake(manual(w.clock(), "a"), w.clock(), nil).Backup
-				w.advance(long)
-				child := w.fake(manual(w.clock(), "b"), w.clock(), &vault.Parent{Backup: b.ID})
-				w.advance(long)
-				w.fake(manual(w.clock(), "c"), w.clock(), nil)
-				w.advance(long)
-				w.fake(manual(w.clock(), "d"), w.clock(), &vault.Parent{Backup: child.ID})
+		{name: "a parent", policy: vaulttest.Hourly, reason: "the parent of",
+			make: func(w *vaulttest.World) vault.Backup {
+				b := fakeOf(w, manual(w.Clock(), "a"), w.Clock(), nil).Backup
+				w.Advance(long)
+				child := fakeOf(w, manual(w.Clock(), "b"), w.Clock(), &vault.Parent{Backup: b.ID})
+				w.Advance(long)
+				fakeOf(w, manual(w.Clock(), "c"), w.Clock(), nil)
+				w.Advance(long)
+				fakeOf(w, manual(w.Clock(), "d"), w.Clock(), &vault.Parent{Backup: child.ID})
 				return b
 			}, only: true},
-		{name: "to be copied", policy: copied, reason: "not copied to s3://twin/vault yet",
-			make: func(w *world) vault.Backup { return w.hours(copied, sourceID, 3)[0].Backup }},
-		{name: "being copied", policy: copied, reason: "being copied to s3://twin/vault",
-			make: func(w *world) vault.Backup {
-				b := w.fake(manual(w.clock(), "a"), w.clock(), nil).Backup
-				if _, err := w.store.Create(w.t.Context(), b.Copying(policy.TargetKey(twinAddress)).Start("000000", 0), strings.NewReader("")); err != nil {
-					w.t.Fatal(err)
+		{name: "to be copied", policy: vaulttest.HourlyCopied, reason: "not copied to s3://twin/vault yet",
+			make: func(w *vaulttest.World) vault.Backup {
+				return hoursOf(w, vaulttest.HourlyCopied, vaulttest.SourceID, 3)[0].Backup
+			}},
+		{name: "being copied", policy: vaulttest.HourlyCopied, reason: "being copied to s3://twin/vault",
+			make: func(w *vaulttest.World) vault.Backup {
+				b := fakeOf(w, manual(w.Clock(), "a"), w.Clock(), nil).Backup
+				if _, err := w.Store.Create(w.T.Context(), b.Copying(policy.TargetKey(vaulttest.TwinAddress)).Start("000000", 0), strings.NewReader("")); err != nil {
+					w.T.Fatal(err)
 				}
 				return b
 			}},
-		{name: "a restore", policy: hourly, reason: "uses it",
-			make: func(w *world) vault.Backup {
-				w.fill(definition(), 10)
-				m := w.backup(small)
-				w.begin(m)
-				return of(m)
+		{name: "a restore", policy: vaulttest.Hourly, reason: "uses it",
+			make: func(w *vaulttest.World) vault.Backup {
+				w.Fill(vaulttest.Definition(), 10)
+				m := w.Backup(vaulttest.Small)
+				w.Begin(m)
+				return vaulttest.BackupOf(m)
 			}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			w := newWorld(t)
+			w := vaulttest.NewWorld(t)
 			b := c.make(w)
 			if !c.only {
-				w.advance(long)
-				w.fake(manual(w.clock().Add(time.Second), "older"), w.clock(), nil)
-				w.advance(long)
-				w.fake(manual(w.clock().Add(time.Second), "newer"), w.clock(), nil)
+				w.Advance(long)
+				fakeOf(w, manual(w.Clock().Add(time.Second), "older"), w.Clock(), nil)
+				w.Advance(long)
+				fakeOf(w, manual(w.Clock().Add(time.Second), "newer"), w.Clock(), nil)
 			}
 			for range 4 {
-				w.advance(prune.DefaultSettle)
-				if a := action(w.prune(c.policy), b); a.Action != prune.Keep || !strings.Contains(a.Reason, c.reason) {
+				w.Advance(prune.DefaultSettle)
+				if a := action(pruned(w, c.policy), b); a.Action != prune.Keep || !strings.Contains(a.Reason, c.reason) {
 					t.Fatalf("%+v", a)
 				}
 			}
-			if w.exists(b.Mark()) || !w.exists(vault.Opened(b.Table, b.ID)) {
+			if w.Exists(b.Mark()) || !w.Exists(vault.Opened(b.Table, b.ID)) {
 				t.Error("it was marked, or has gone")
 			}
 		})
@@ -328,23 +331,23 @@ func TestPruneHolds(t *testing.T) {
 
 // TestPruneEnds: a backup goes once what held it is over.
 func TestPruneEnds(t *testing.T) {
-	w := newWorld(t)
-	w.fill(definition(), 10)
-	m := w.backup(small)
-	plan := w.begin(m)
-	w.fake(vault.Backup{Table: sourceID, ID: vault.NewBackupID(w.clock().Add(time.Hour), "void")}, time.Time{}, nil)
-	w.advance(100 * time.Hour)
-	w.fake(vault.Backup{Table: sourceID, ID: vault.NewBackupID(w.clock(), "newer")}, w.clock(), nil)
-	w.advance(100 * time.Hour)
-	if r := w.prune(hourly); r.Marked.Backups != 1 { // the one that was given up
+	w := vaulttest.NewWorld(t)
+	w.Fill(vaulttest.Definition(), 10)
+	m := w.Backup(vaulttest.Small)
+	plan := w.Begin(m)
+	fakeOf(w, vault.Backup{Table: vaulttest.SourceID, ID: vault.NewBackupID(w.Clock().Add(time.Hour), "void")}, time.Time{}, nil)
+	w.Advance(100 * time.Hour)
+	fakeOf(w, vault.Backup{Table: vaulttest.SourceID, ID: vault.NewBackupID(w.Clock(), "newer")}, w.Clock(), nil)
+	w.Advance(100 * time.Hour)
+	if r := pruned(w, vaulttest.Hourly); r.Marked.Backups != 1 { // the one that was given up
 		t.Errorf("%+v", r)
 	}
-	if p := w.finish(plan.Restore); p.State != restore.StateDone {
+	if p := w.Finish(plan.Restore); p.State != restore.StateDone {
 		t.Fatalf("%+v", p)
 	}
-	w.prune(hourly)
-	w.advance(prune.DefaultGrace)
-	if r := w.prune(hourly); r.Deleted.Backups != 2 || len(w.manifests("orders")) != 1 {
+	pruned(w, vaulttest.Hourly)
+	w.Advance(prune.DefaultGrace)
+	if r := pruned(w, vaulttest.Hourly); r.Deleted.Backups != 2 || len(w.Manifests("orders")) != 1 {
 		t.Errorf("%+v", r)
 	}
 }
@@ -352,22 +355,22 @@ func TestPruneEnds(t *testing.T) {
 // TestPruneAsks has a table and a time given by a person: no other table is
 // touched.
 func TestPruneAsks(t *testing.T) {
-	w := newWorld(t)
+	w := vaulttest.NewWorld(t)
 	other := vault.TableID{Region: "local", Instance: "prod", Table: "other"}
-	mine := w.hours(hourly, sourceID, 10)
-	theirs := w.hours(hourly, other, 10)
+	mine := hoursOf(w, vaulttest.Hourly, vaulttest.SourceID, 10)
+	theirs := hoursOf(w, vaulttest.Hourly, other, 10)
 	abroad := vault.TableID{Region: "elsewhere", Instance: "prod", Table: "orders"}
-	theirs = append(theirs, w.fake(vault.Backup{Table: abroad, ID: vault.NewBackupID(day, "a")}, day, nil), w.fake(vault.Backup{Table: abroad, ID: vault.NewBackupID(day.Add(1), "b")}, day.Add(1), nil))
-	p := &prune.Pruner{Repo: w.repo, Region: "local", Tables: []policy.Pattern{{Instance: "prod", Table: "ord*"}}, Keep: 15 * time.Hour,
-		Grace: time.Hour, Now: w.clock, Log: w.log()}
-	w.pruned(p, true)
-	w.advance(time.Hour)
+	theirs = append(theirs, fakeOf(w, vault.Backup{Table: abroad, ID: vault.NewBackupID(vaulttest.Day, "a")}, vaulttest.Day, nil), fakeOf(w, vault.Backup{Table: abroad, ID: vault.NewBackupID(vaulttest.Day.Add(1), "b")}, vaulttest.Day.Add(1), nil))
+	p := &prune.Pruner{Repo: w.Repo, Region: "local", Tables: []policy.Pattern{{Instance: "prod", Table: "ord*"}}, Keep: 15 * time.Hour,
+		Grace: time.Hour, Now: w.Clock, Log: w.Log()}
+	prunedBy(w, p, true)
+	w.Advance(time.Hour)
 	// By now one more is due, and is marked.
-	if r := w.pruned(p, true); r.Deleted.Backups != 5 || len(r.Tables) != 1 {
+	if r := prunedBy(w, p, true); r.Deleted.Backups != 5 || len(r.Tables) != 1 {
 		t.Errorf("%+v", r)
 	}
 	for _, f := range append(theirs, mine[6:]...) {
-		if err := w.whole(f); err != nil {
+		if err := wholeOf(w, f); err != nil {
 			t.Error(err)
 		}
 	}
@@ -377,16 +380,16 @@ func TestPruneAsks(t *testing.T) {
 // or deleted, and both are told.
 func TestPruneClock(t *testing.T) {
 	for _, off := range []time.Duration{6 * time.Minute, -6 * time.Minute} {
-		w := newWorld(t)
-		w.hours(hourly, sourceID, 100)
-		before := contentOf(t, w.store, "")
-		p := w.pruner(hourly)
-		p.Now = func() time.Time { return w.clock().Add(off) }
+		w := vaulttest.NewWorld(t)
+		hoursOf(w, vaulttest.Hourly, vaulttest.SourceID, 100)
+		before := vaulttest.ContentOf(t, w.Store, "")
+		p := prunerOf(w, vaulttest.Hourly)
+		p.Now = func() time.Time { return w.Clock().Add(off) }
 		_, err := p.Prune(t.Context(), true)
-		if err == nil || !strings.Contains(err.Error(), w.clock().UTC().Format(time.RFC3339)) || !strings.Contains(err.Error(), p.Now().UTC().Format(time.RFC3339)) {
+		if err == nil || !strings.Contains(err.Error(), w.Clock().UTC().Format(time.RFC3339)) || !strings.Contains(err.Error(), p.Now().UTC().Format(time.RFC3339)) {
 			t.Errorf("%v", err)
 		}
-		if !maps.Equal(before, contentOf(t, w.store, "")) {
+		if !maps.Equal(before, vaulttest.ContentOf(t, w.Store, "")) {
 			t.Error("something was changed")
 		}
 	}
@@ -396,17 +399,17 @@ func TestPruneClock(t *testing.T) {
 // table goes; other tables are pruned. A restore whose plan can't be read stops
 // the run.
 func TestPruneUnreadable(t *testing.T) {
-	w := newWorld(t)
+	w := vaulttest.NewWorld(t)
 	other := vault.TableID{Region: "local", Instance: "prod", Table: "other"}
-	broken := w.hours(hourly, sourceID, 80)
-	w.hours(hourly, other, 80)
-	w.store.(*mem.Store).Replace(broken[40].Manifest(), []byte("{"))
-	p := w.pruner(hourly)
+	broken := hoursOf(w, vaulttest.Hourly, vaulttest.SourceID, 80)
+	hoursOf(w, vaulttest.Hourly, other, 80)
+	w.Store.(*mem.Store).Replace(broken[40].Manifest(), []byte("{"))
+	p := prunerOf(w, vaulttest.Hourly)
 	r, err := p.Prune(t.Context(), true)
 	if err != nil || len(r.Failures) != 1 || !strings.Contains(r.Failures[0], string(broken[40].ID)) {
 		t.Fatalf("%v, %v", r.Failures, err)
 	}
-	for b := range must(w.repo.Marks(t.Context(), nil)) {
+	for b := range must(w.Repo.Marks(t.Context(), nil)) {
 		if b.Table != other {
 			t.Errorf("%s of %s is marked", b.ID, b.Table)
 		}
@@ -414,16 +417,16 @@ func TestPruneUnreadable(t *testing.T) {
 	if r.Marked.Backups == 0 {
 		t.Error("the other table was not pruned")
 	}
-	restore := vault.Restore{ID: vault.NewRestoreID(day, "x")}
-	if _, err := w.store.Create(t.Context(), restore.Restoring(), strings.NewReader("")); err != nil {
+	restore := vault.Restore{ID: vault.NewRestoreID(vaulttest.Day, "x")}
+	if _, err := w.Store.Create(t.Context(), restore.Restoring(), strings.NewReader("")); err != nil {
 		t.Fatal(err)
 	}
-	w.advance(prune.DefaultGrace)
-	before := contentOf(t, w.store, "")
+	w.Advance(prune.DefaultGrace)
+	before := vaulttest.ContentOf(t, w.Store, "")
 	if _, err := p.Prune(t.Context(), true); err == nil || !strings.Contains(err.Error(), string(restore.ID)) {
 		t.Errorf("%v", err)
 	}
-	if !maps.Equal(before, contentOf(t, w.store, "")) {
+	if !maps.Equal(before, vaulttest.ContentOf(t, w.Store, "")) {
 		t.Error("something was changed")
 	}
 }
@@ -438,11 +441,11 @@ func must[T any](v T, err error) T {
 // TestLateDeliveries: what a delivery writes that outlived its backup is no
 // recovery point, and goes with the next run, as long as the mark stands.
 func TestLateDeliveries(t *testing.T) {
-	w := newWorld(t)
-	all := w.hours(hourly, sourceID, 80)
-	w.prune(hourly)
-	w.advance(prune.DefaultGrace)
-	w.prune(hourly)
+	w := vaulttest.NewWorld(t)
+	all := hoursOf(w, vaulttest.Hourly, vaulttest.SourceID, 80)
+	pruned(w, vaulttest.Hourly)
+	w.Advance(prune.DefaultGrace)
+	pruned(w, vaulttest.Hourly)
 	f := all[0]
 	late := map[string]string{
 		"seal":   f.Manifest(),
@@ -451,33 +454,33 @@ func TestLateDeliveries(t *testing.T) {
 		"copy":   f.Copying("0a1b").Start("000000", 0),
 	}
 	for who, name := range late {
-		if _, err := w.store.Create(t.Context(), name, strings.NewReader(f.content[f.Manifest()])); err != nil {
+		if _, err := w.Store.Create(t.Context(), name, strings.NewReader(f.content[f.Manifest()])); err != nil {
 			t.Fatal(err)
 		}
-		if m, err := w.repo.Latest(t.Context(), sourceID, f.point); err == nil {
+		if m, err := w.Repo.Latest(t.Context(), vaulttest.SourceID, f.point); err == nil {
 			t.Errorf("%s: %s is a recovery point", who, m.Backup)
 		}
-		if _, err := w.importer().Begin(t.Context(), w.run(), restore.Request{Backup: f.Backup, Target: targetID, At: w.clock()}); err == nil {
+		if _, err := w.Importer().Begin(t.Context(), w.Run(), restore.Request{Backup: f.Backup, Target: vaulttest.TargetID, At: w.Clock()}); err == nil {
 			t.Errorf("%s: it is restored", who)
 		}
-		if a := action(w.prune(hourly), f.Backup); a.Action != prune.Delete || !a.Done || a.Objects != 1 {
+		if a := action(pruned(w, vaulttest.Hourly), f.Backup); a.Action != prune.Delete || !a.Done || a.Objects != 1 {
 			t.Errorf("%s: %+v", who, a)
 		}
-		if w.exists(name) {
+		if w.Exists(name) {
 			t.Errorf("%s is left", name)
 		}
 	}
 	// On the day on which the mark would go, something comes once more.
-	w.advance(prune.DefaultSettle)
-	if _, err := w.store.Create(t.Context(), late["export"], strings.NewReader("x")); err != nil {
+	w.Advance(prune.DefaultSettle)
+	if _, err := w.Store.Create(t.Context(), late["export"], strings.NewReader("x")); err != nil {
 		t.Fatal(err)
 	}
-	w.prune(hourly)
-	if w.exists(late["export"]) || !w.exists(f.Mark()) {
+	pruned(w, vaulttest.Hourly)
+	if w.Exists(late["export"]) || !w.Exists(f.Mark()) {
 		t.Error("the mark went before what had come")
 	}
-	w.prune(hourly)
-	if left := w.left(f.Backup); len(left) != 0 {
+	pruned(w, vaulttest.Hourly)
+	if left := leftOf(w, f.Backup); len(left) != 0 {
 		t.Errorf("%v are left", left)
 	}
 }
@@ -487,7 +490,7 @@ func TestLateDeliveries(t *testing.T) {
 // begins, every instant gives the same backup, whole.
 func TestPruneModel(t *testing.T) {
 	for _, text := range []string{
-		hourly,
+		vaulttest.Hourly,
 		"tables: prod/*\nevery: hourly\nkeep: {for: 30 hours, at_least: 4}\n",
 		"rules:\n- {name: often, tables: prod/*, every: hourly, keep: 20 hours}\n- {name: rare, tables: prod/*, every: daily, keep: 90 hours}\n",
 	} {
@@ -498,10 +501,10 @@ func TestPruneModel(t *testing.T) {
 }
 
 func modelPrune(t *testing.T, text string, random *rand.Rand) {
-	w := newWorld(t)
+	w := vaulttest.NewWorld(t)
 	p := decodePolicy(t, text)
 	window := p.Rules[0].Keep.For // the shortest
-	tables := []vault.TableID{sourceID, targetID}
+	tables := []vault.TableID{vaulttest.SourceID, vaulttest.TargetID}
 	sealed := map[vault.TableID][]fake{}
 	held := map[vault.RestoreID]fake{}
 	deleted, marked, forgotten, compared := 0, 0, 0, 0
@@ -510,46 +513,46 @@ func modelPrune(t *testing.T, text string, random *rand.Rand) {
 		switch n := random.IntN(20); {
 		case n < 9: // a backup, that may have begun long before it is sealed
 			rule := p.Rules[random.IntN(len(p.Rules))]
-			b := rule.Backup(id, rule.Every.Due(w.clock().Add(-time.Duration(random.IntN(8))*time.Hour)))
+			b := rule.Backup(id, rule.Every.Due(w.Clock().Add(-time.Duration(random.IntN(8))*time.Hour)))
 			if random.IntN(4) == 0 {
-				b.ID = vault.NewBackupID(w.clock(), "manual", fmt.Sprint(step))
+				b.ID = vault.NewBackupID(w.Clock(), "manual", fmt.Sprint(step))
 			}
-			if w.exists(vault.Opened(id, b.ID)) || w.exists(b.Mark()) {
+			if w.Exists(vault.Opened(id, b.ID)) || w.Exists(b.Mark()) {
 				break
 			}
 			if random.IntN(8) == 0 {
-				w.fake(b, time.Time{}, nil)
+				fakeOf(w, b, time.Time{}, nil)
 				break
 			}
-			sealed[id] = append(sealed[id], w.fake(b, w.clock().Add(-time.Duration(random.IntN(180))*time.Minute), nil))
+			sealed[id] = append(sealed[id], fakeOf(w, b, w.Clock().Add(-time.Duration(random.IntN(180))*time.Minute), nil))
 		case n < 10: // a restore, as it stands once it is begun
-			m, err := w.repo.Latest(t.Context(), id, w.clock().Add(-time.Duration(random.IntN(200))*time.Hour))
+			m, err := w.Repo.Latest(t.Context(), id, w.Clock().Add(-time.Duration(random.IntN(200))*time.Hour))
 			if err != nil {
 				break
 			}
-			r := vault.Restore{ID: vault.NewRestoreID(w.clock(), fmt.Sprint(step))}
-			data, err := vault.Encode(&vault.RestorePlan{Restore: r.ID, Backup: m.Backup, Source: id, Target: id, Definition: definition()})
+			r := vault.Restore{ID: vault.NewRestoreID(w.Clock(), fmt.Sprint(step))}
+			data, err := vault.Encode(&vault.RestorePlan{Restore: r.ID, Backup: m.Backup, Source: id, Target: id, Definition: vaulttest.Definition()})
 			if err != nil {
 				t.Fatal(err)
 			}
 			for name, content := range map[string]string{r.Plan(): string(data), r.Restoring(): ""} {
-				if _, err := w.store.Create(t.Context(), name, strings.NewReader(content)); err != nil {
+				if _, err := w.Store.Create(t.Context(), name, strings.NewReader(content)); err != nil {
 					t.Fatal(err)
 				}
 			}
 			held[r.ID] = sealed[id][slices.IndexFunc(sealed[id], func(f fake) bool { return f.ID == m.Backup })]
 		case n < 11:
 			for r := range held {
-				if _, err := w.store.Create(t.Context(), vault.Restore{ID: r}.Restored(), strings.NewReader("")); err != nil {
+				if _, err := w.Store.Create(t.Context(), vault.Restore{ID: r}.Restored(), strings.NewReader("")); err != nil {
 					t.Fatal(err)
 				}
 				delete(held, r)
 				break
 			}
 		case n < 17:
-			w.advance(time.Duration(random.IntN(300)) * time.Minute)
+			w.Advance(time.Duration(random.IntN(300)) * time.Minute)
 		default:
-			r := w.prune(text)
+			r := pruned(w, text)
 			deleted, marked = deleted+r.Deleted.Backups, marked+r.Marked.Backups
 			for _, table := range r.Tables {
 				for _, b := range table.Backups {
@@ -563,14 +566,14 @@ func modelPrune(t *testing.T, text string, random *rand.Rand) {
 			continue
 		}
 		for r, f := range held {
-			if err := w.whole(f); err != nil {
+			if err := wholeOf(w, f); err != nil {
 				t.Fatalf("step %d: restore %s reads what is gone: %v", step, r, err)
 			}
 		}
 		for id, all := range sealed {
-			instants := []time.Time{{}, w.clock().Add(-window)}
+			instants := []time.Time{{}, w.Clock().Add(-window)}
 			for _, f := range all {
-				if f.point.After(w.clock().Add(-window)) {
+				if f.point.After(w.Clock().Add(-window)) {
 					instants = append(instants, f.point)
 				}
 			}
@@ -585,11 +588,11 @@ func modelPrune(t *testing.T, text string, random *rand.Rand) {
 					continue
 				}
 				compared++
-				got, err := w.repo.Latest(t.Context(), id, at)
+				got, err := w.Repo.Latest(t.Context(), id, at)
 				if err != nil || got.Backup != want.ID {
 					t.Fatalf("step %d: at %v of %s: %+v, %v; without prune it is %s", step, at, id, got, err, want.ID)
 				}
-				if err := w.whole(*want); err != nil {
+				if err := wholeOf(w, *want); err != nil {
 					t.Fatalf("step %d: %v", step, err)
 				}
 			}
@@ -603,25 +606,25 @@ func modelPrune(t *testing.T, text string, random *rand.Rand) {
 
 // pruneFixture is a vault in which one run has something to mark, to delete and to
 // forget; it returns the backups that are kept.
-func pruneFixture(t testing.TB) (w *world, kept, due []fake) {
-	w = newWorld(t)
+func pruneFixture(t testing.TB) (w *vaulttest.World, kept, due []fake) {
+	w = vaulttest.NewWorld(t)
 	const text = "tables: prod/*\nevery: hourly\nkeep: 5 hours"
-	all := w.hours(text, sourceID, 3)
-	w.advance(6 * time.Hour)
-	all = append(all, w.hours(text, sourceID, 1)...)
-	w.advance(6 * time.Hour)
-	w.prune(text)
-	w.advance(prune.DefaultGrace)
-	w.prune(text) // the first three are gone
-	w.advance(prune.DefaultSettle - prune.DefaultGrace)
-	all = append(all, w.hours(text, sourceID, 1)...)
-	w.advance(6 * time.Hour)
-	w.prune(text) // the fourth is marked
-	w.advance(prune.DefaultGrace)
-	all = append(all, w.hours(text, sourceID, 2)...)
-	w.advance(5 * time.Hour)
-	all = append(all, w.hours(text, sourceID, 1)...)
-	w.fake(vault.Backup{Table: sourceID, ID: vault.NewBackupID(day, "void")}, time.Time{}, nil)
+	all := hoursOf(w, text, vaulttest.SourceID, 3)
+	w.Advance(6 * time.Hour)
+	all = append(all, hoursOf(w, text, vaulttest.SourceID, 1)...)
+	w.Advance(6 * time.Hour)
+	pruned(w, text)
+	w.Advance(prune.DefaultGrace)
+	pruned(w, text) // the first three are gone
+	w.Advance(prune.DefaultSettle - prune.DefaultGrace)
+	all = append(all, hoursOf(w, text, vaulttest.SourceID, 1)...)
+	w.Advance(6 * time.Hour)
+	pruned(w, text) // the fourth is marked
+	w.Advance(prune.DefaultGrace)
+	all = append(all, hoursOf(w, text, vaulttest.SourceID, 2)...)
+	w.Advance(5 * time.Hour)
+	all = append(all, hoursOf(w, text, vaulttest.SourceID, 1)...)
+	fakeOf(w, vault.Backup{Table: vaulttest.SourceID, ID: vault.NewBackupID(vaulttest.Day, "void")}, time.Time{}, nil)
 	return w, all[5:], all[:5]
 }
 
@@ -633,7 +636,7 @@ const fixturePolicy = "tables: prod/*\nevery: hourly\nkeep: 5 hours"
 func TestPruneFaults(t *testing.T) {
 	w, _, _ := pruneFixture(t)
 	counts := map[prune.Action]int{}
-	for _, b := range w.prune(fixturePolicy).Tables[0].Backups {
+	for _, b := range pruned(w, fixturePolicy).Tables[0].Backups {
 		counts[b.Action]++
 	}
 	for _, a := range []prune.Action{prune.Keep, prune.Mark, prune.Delete, prune.Forget} {
@@ -644,8 +647,8 @@ func TestPruneFaults(t *testing.T) {
 	fired, failed := 0, 0
 	for fault := range objectfault.Sweep() {
 		w, kept, due := pruneFixture(t)
-		p := w.pruner(fixturePolicy)
-		faulty := objectfault.New(w.store, fault)
+		p := prunerOf(w, fixturePolicy)
+		faulty := objectfault.New(w.Store, fault)
 		var err error
 		if p.Repo, err = repository.Open(t.Context(), faulty); err == nil {
 			var r *prune.Report
@@ -662,22 +665,22 @@ func TestPruneFaults(t *testing.T) {
 		check := func() {
 			t.Helper()
 			for _, f := range kept {
-				if err := w.whole(f); err != nil {
+				if err := wholeOf(w, f); err != nil {
 					t.Fatalf("%v: %v", fault, err)
 				}
 			}
 		}
 		check()
-		w.prune(fixturePolicy)
+		pruned(w, fixturePolicy)
 		check()
 		for range 3 {
-			w.advance(prune.DefaultGrace)
-			kept = w.hours(fixturePolicy, sourceID, 1) // the others grow old
-			w.prune(fixturePolicy)
+			w.Advance(prune.DefaultGrace)
+			kept = hoursOf(w, fixturePolicy, vaulttest.SourceID, 1) // the others grow old
+			pruned(w, fixturePolicy)
 			check()
 		}
 		for _, f := range due {
-			if left := w.left(f.Backup); slices.ContainsFunc(left, func(n string) bool { return !strings.HasPrefix(n, vault.MarkPrefix) }) {
+			if left := leftOf(w, f.Backup); slices.ContainsFunc(left, func(n string) bool { return !strings.HasPrefix(n, vault.MarkPrefix) }) {
 				t.Fatalf("%v: %v are left", fault, left)
 			}
 		}
@@ -693,13 +696,13 @@ func TestPruneFaults(t *testing.T) {
 // that is there, and the others go.
 func TestPruneRefused(t *testing.T) {
 	for _, what := range []string{"opened/", "manifests/", "plan.json", ".shard"} {
-		w := newWorld(t)
-		all := w.hours(hourly, sourceID, 80)
-		w.prune(hourly)
-		w.advance(prune.DefaultGrace)
+		w := vaulttest.NewWorld(t)
+		all := hoursOf(w, vaulttest.Hourly, vaulttest.SourceID, 80)
+		pruned(w, vaulttest.Hourly)
+		w.Advance(prune.DefaultGrace)
 		held := all[3]
-		p := w.pruner(hourly)
-		p.Repo = must(repository.Open(t.Context(), objectfault.New(w.store, &objectfault.Fault{
+		p := prunerOf(w, vaulttest.Hourly)
+		p.Repo = must(repository.Open(t.Context(), objectfault.New(w.Store, &objectfault.Fault{
 			Op: objectfault.Delete, Call: objectfault.Every, When: objectfault.Before, Err: fs.ErrPermission,
 			Match: func(name string) bool { return strings.Contains(name, string(held.ID)) && strings.Contains(name, what) },
 		})))
@@ -708,21 +711,21 @@ func TestPruneRefused(t *testing.T) {
 			!strings.Contains(r.Failures[0], "docs/ram/prune.json") {
 			t.Fatalf("%s: %v, %v", what, r.Failures, err)
 		}
-		if a := action(r, held.Backup); a.Done || a.Error == "" || r.Deleted.Backups != 7 || w.exists(held.Gone()) {
+		if a := action(r, held.Backup); a.Done || a.Error == "" || r.Deleted.Backups != 7 || w.Exists(held.Gone()) {
 			t.Errorf("%s: %+v, %+v", what, a, r.Deleted)
 		}
 		// What stands before it in the order is gone, what comes after it is there.
 		if what == "manifests/" || what == "opened/" {
 			for name := range held.content {
-				if strings.HasPrefix(name, "backups/") && !w.exists(name) {
+				if strings.HasPrefix(name, "backups/") && !w.Exists(name) {
 					t.Errorf("%s: %s is gone", what, name)
 				}
 			}
 		}
-		if w.exists(held.Manifest()) != (what == "manifests/" || what == "opened/") {
+		if w.Exists(held.Manifest()) != (what == "manifests/" || what == "opened/") {
 			t.Errorf("%s: the manifest", what)
 		}
-		if r := w.prune(hourly); r.Deleted.Backups != 1 {
+		if r := pruned(w, vaulttest.Hourly); r.Deleted.Backups != 1 {
 			t.Errorf("%s: then %+v", what, r.Deleted)
 		}
 	}
@@ -731,47 +734,47 @@ func TestPruneRefused(t *testing.T) {
 // TestPruneStaleWord: what says since when nothing is left of a backup says nothing
 // of one that was marked again since.
 func TestPruneStaleWord(t *testing.T) {
-	w := newWorld(t)
-	all := w.hours(hourly, sourceID, 80)
-	if _, err := w.store.Create(t.Context(), all[0].Gone(), strings.NewReader("")); err != nil {
+	w := vaulttest.NewWorld(t)
+	all := hoursOf(w, vaulttest.Hourly, vaulttest.SourceID, 80)
+	if _, err := w.Store.Create(t.Context(), all[0].Gone(), strings.NewReader("")); err != nil {
 		t.Fatal(err)
 	}
 	for range 2 {
-		w.prune(hourly)
-		w.advance(prune.DefaultGrace)
+		pruned(w, vaulttest.Hourly)
+		w.Advance(prune.DefaultGrace)
 	}
-	w.prune(hourly)
-	if !w.exists(all[0].Mark()) || len(w.left(all[0].Backup)) != 2 {
-		t.Errorf("%v are left", w.left(all[0].Backup))
+	pruned(w, vaulttest.Hourly)
+	if !w.Exists(all[0].Mark()) || len(leftOf(w, all[0].Backup)) != 2 {
+		t.Errorf("%v are left", leftOf(w, all[0].Backup))
 	}
 }
 
 // TestPruneKeptMarks: that the store keeps the mark of what is gone is no failure,
 // and a mark that is taken away while a run goes on stops it before it deletes.
 func TestPruneKeptMarks(t *testing.T) {
-	w := newWorld(t)
-	all := w.hours(hourly, sourceID, 80)
-	w.prune(hourly)
-	w.advance(prune.DefaultGrace)
-	p := w.pruner(hourly)
+	w := vaulttest.NewWorld(t)
+	all := hoursOf(w, vaulttest.Hourly, vaulttest.SourceID, 80)
+	pruned(w, vaulttest.Hourly)
+	w.Advance(prune.DefaultGrace)
+	p := prunerOf(w, vaulttest.Hourly)
 	taken := all[2]
-	p.Repo = must(repository.Open(t.Context(), stepped{w.store, func(call string) {
+	p.Repo = must(repository.Open(t.Context(), stepped{w.Store, func(call string) {
 		if call == "delete "+all[1].Plan() {
-			w.remove(taken.Mark())
+			w.Remove(taken.Mark())
 		}
 	}}))
-	if r := w.pruned(p, true); r.Deleted.Backups != 7 || action(r, taken.Backup).Done || action(r, taken.Backup).Action != prune.Keep {
+	if r := prunedBy(w, p, true); r.Deleted.Backups != 7 || action(r, taken.Backup).Done || action(r, taken.Backup).Action != prune.Keep {
 		t.Errorf("%+v, %+v", r.Deleted, action(r, taken.Backup))
 	}
-	if err := w.whole(taken); err != nil {
+	if err := wholeOf(w, taken); err != nil {
 		t.Error(err)
 	}
-	w.advance(prune.DefaultSettle)
-	p.Repo = must(repository.Open(t.Context(), objectfault.New(w.store, &objectfault.Fault{
+	w.Advance(prune.DefaultSettle)
+	p.Repo = must(repository.Open(t.Context(), objectfault.New(w.Store, &objectfault.Fault{
 		Op: objectfault.Delete, Call: objectfault.Every, When: objectfault.Before, Err: fs.ErrPermission,
 		Match: func(name string) bool { return strings.HasPrefix(name, vault.MarkPrefix) },
 	})))
-	if a := action(w.pruned(p, true), all[0].Backup); a.Action != prune.Wait || a.Done || !w.exists(all[0].Gone()) || !w.exists(all[0].Mark()) {
+	if a := action(prunedBy(w, p, true), all[0].Backup); a.Action != prune.Wait || a.Done || !w.Exists(all[0].Gone()) || !w.Exists(all[0].Mark()) {
 		t.Errorf("%+v", a)
 	}
 }
@@ -783,19 +786,19 @@ func TestPrunesSideBySide(t *testing.T) {
 		var all sync.WaitGroup
 		for range 4 {
 			all.Go(func() {
-				if r, err := w.pruner(fixturePolicy).Prune(t.Context(), true); err != nil || len(r.Failures) > 0 {
+				if r, err := prunerOf(w, fixturePolicy).Prune(t.Context(), true); err != nil || len(r.Failures) > 0 {
 					t.Errorf("%v, %v", r.Failures, err)
 				}
 			})
 		}
 		all.Wait()
 		for _, f := range kept {
-			if err := w.whole(f); err != nil {
+			if err := wholeOf(w, f); err != nil {
 				t.Error(err)
 			}
 		}
 		for _, f := range due[:4] {
-			if left := w.left(f.Backup); slices.ContainsFunc(left, func(n string) bool { return !strings.HasPrefix(n, vault.MarkPrefix) }) {
+			if left := leftOf(w, f.Backup); slices.ContainsFunc(left, func(n string) bool { return !strings.HasPrefix(n, vault.MarkPrefix) }) {
 				t.Errorf("%v are left", left)
 			}
 		}
@@ -883,23 +886,23 @@ func schedule(choices []int, works [2]func(turn func())) (taken []int) {
 // Either the restore is refused, or the backup stays as it is until the restore
 // has ended.
 func TestRestoreBesidePrune(t *testing.T) {
-	w := newWorld(t)
-	w.fill(definition(), 3)
-	m := w.backup(vault.Settings{Lanes: 1})
-	w.advance(100 * time.Hour)
-	w.fake(vault.Backup{Table: sourceID, ID: vault.NewBackupID(w.clock(), "newer")}, w.clock(), nil)
-	w.advance(100 * time.Hour)
-	base := contentOf(t, w.store, "")
+	w := vaulttest.NewWorld(t)
+	w.Fill(vaulttest.Definition(), 3)
+	m := w.Backup(vault.Settings{Lanes: 1})
+	w.Advance(100 * time.Hour)
+	fakeOf(w, vault.Backup{Table: vaulttest.SourceID, ID: vault.NewBackupID(w.Clock(), "newer")}, w.Clock(), nil)
+	w.Advance(100 * time.Hour)
+	base := vaulttest.ContentOf(t, w.Store, "")
 	mine := map[string]string{}
 	for name, content := range base {
 		if strings.Contains(name, string(m.Backup)) {
 			mine[name] = content
 		}
 	}
-	request := w.request(m)
+	request := w.Request(m)
 	began, refused, runs, steps := 0, 0, 0, 0
 	for choices := []int{}; choices != nil; {
-		store := &mem.Store{Now: w.clock}
+		store := &mem.Store{Now: w.Clock}
 		for name, content := range base {
 			if _, err := store.Create(t.Context(), name, strings.NewReader(content)); err != nil {
 				t.Fatal(err)
@@ -917,16 +920,16 @@ func TestRestoreBesidePrune(t *testing.T) {
 				}
 			}
 		}
-		b := of(m)
+		b := vaulttest.BackupOf(m)
 		taken := schedule(choices, [2]func(func()){
 			func(turn func()) {
-				i := w.importer()
+				i := w.Importer()
 				i.Repo = must(repository.Open(t.Context(), stepped{store, gate(turn, "open "+b.Mark(), "create "+vault.RestoringPrefix, "open "+b.Plan(), "/created")}))
-				plan, begin = i.Begin(t.Context(), w.run(), request)
+				plan, begin = i.Begin(t.Context(), w.Run(), request)
 			},
 			func(turn func()) {
 				for range 2 {
-					p := w.pruner(hourly)
+					p := prunerOf(w, vaulttest.Hourly)
 					p.Grace = 0
 					p.Repo = must(repository.Open(t.Context(), stepped{store, gate(turn, "list "+vault.MarkPrefix, "list "+vault.RestoringPrefix, "create "+b.Mark(), "delete "+b.Manifest(), "delete "+b.Plan())}))
 					if r, err := p.Prune(t.Context(), true); err != nil || len(r.Failures) > 0 {
@@ -936,7 +939,7 @@ func TestRestoreBesidePrune(t *testing.T) {
 			},
 		})
 		runs, steps = runs+1, max(steps, len(taken))
-		now := contentOf(t, store, "")
+		now := vaulttest.ContentOf(t, store, "")
 		switch {
 		case begin == nil:
 			began++
@@ -953,7 +956,7 @@ func TestRestoreBesidePrune(t *testing.T) {
 		default:
 			t.Fatalf("%v: %v", taken, begin)
 		}
-		w.tables.Drop(targetID.Table)
+		w.Tables.Drop(vaulttest.TargetID.Table)
 		// The next order: the last choice that can be another is.
 		choices = slices.Clone(taken)
 		for len(choices) > 0 && choices[len(choices)-1] == 1 {
@@ -973,13 +976,13 @@ func TestRestoreBesidePrune(t *testing.T) {
 // TestPruneCosts counts the calls to the store of a run that finds nothing to do:
 // seven lists, and a read for each backup of the tables that have a retention.
 func TestPruneCosts(t *testing.T) {
-	w := newWorld(t)
-	w.hours(hourly, vault.TableID{Region: "local", Instance: "elsewhere", Table: "orders"}, 30)
-	w.hours(hourly, sourceID, 70)
-	store := objectfault.New(w.store)
-	p := w.pruner(hourly)
+	w := vaulttest.NewWorld(t)
+	hoursOf(w, vaulttest.Hourly, vault.TableID{Region: "local", Instance: "elsewhere", Table: "orders"}, 30)
+	hoursOf(w, vaulttest.Hourly, vaulttest.SourceID, 70)
+	store := objectfault.New(w.Store)
+	p := prunerOf(w, vaulttest.Hourly)
 	p.Repo = must(repository.Open(t.Context(), store))
-	w.pruned(p, true)
+	prunedBy(w, p, true)
 	if lists, reads := store.Calls(objectfault.List), store.Calls(objectfault.Open); lists != 7 || reads != 1+70 || store.Calls(objectfault.Create)+store.Calls(objectfault.Delete) != 0 {
 		t.Errorf("a run in which nothing is due: %d lists, %d reads", lists, reads)
 	}
@@ -988,32 +991,32 @@ func TestPruneCosts(t *testing.T) {
 // TestPruneTwin prunes a vault that holds copies. What is copied there again after
 // that is whole again: no record vouches for what was deleted.
 func TestPruneTwin(t *testing.T) {
-	w, m := copyWorld(t, 600)
-	twin := &mem.Store{Now: w.clock}
-	w.copyAll(m, twin)
+	w, m := vaulttest.CopyWorld(t, 600)
+	twin := &mem.Store{Now: w.Clock}
+	w.CopyAll(m, twin)
 	for range 2 {
-		w.advance(100 * time.Hour)
-		w.copyAll(w.backup(small), twin)
+		w.Advance(100 * time.Hour)
+		w.CopyAll(w.Backup(vaulttest.Small), twin)
 	}
 	p := &prune.Pruner{Repo: must(repository.Open(t.Context(), twin)), Region: "local", Tables: []policy.Pattern{{Instance: "prod", Table: "*"}},
-		Keep: 72 * time.Hour, Grace: prune.DefaultGrace, Now: w.clock, Log: w.log()}
-	w.pruned(p, true)
-	if _, err := w.copier(twin).Copy(t.Context(), w.run(), copyWork(m, 0)); !errors.Is(err, repository.ErrMarked) {
+		Keep: 72 * time.Hour, Grace: prune.DefaultGrace, Now: w.Clock, Log: w.Log()}
+	prunedBy(w, p, true)
+	if _, err := w.Copier(twin).Copy(t.Context(), w.Run(), vaulttest.CopyWork(m, 0)); !errors.Is(err, repository.ErrMarked) {
 		t.Errorf("copied to where it is marked: %v", err)
 	}
-	w.advance(prune.DefaultGrace)
-	if r := w.pruned(p, true); r.Deleted.Backups != 1 {
+	w.Advance(prune.DefaultGrace)
+	if r := prunedBy(w, p, true); r.Deleted.Backups != 1 {
 		t.Fatalf("%+v", r.Deleted)
 	}
-	w.advance(prune.DefaultSettle)
-	w.pruned(p, true)
-	for name := range contentOf(t, twin, "") {
+	w.Advance(prune.DefaultSettle)
+	prunedBy(w, p, true)
+	for name := range vaulttest.ContentOf(t, twin, "") {
 		if strings.Contains(name, string(m.Backup)) {
 			t.Errorf("%s is left", name)
 		}
 	}
-	if reply := w.copyAll(m, twin); !reply.Done {
+	if reply := w.CopyAll(m, twin); !reply.Done {
 		t.Errorf("%+v", reply)
 	}
-	w.isTwin(m, twin)
+	w.IsTwin(m, twin)
 }

@@ -1,4 +1,4 @@
-package backup_test
+package copies_test
 
 import (
 	"bytes"
@@ -6,7 +6,6 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
-	"hash/crc64"
 	"io"
 	"io/fs"
 	"maps"
@@ -29,104 +28,8 @@ import (
 	"github.com/tablevault/tablevault/shared/restore"
 	"github.com/tablevault/tablevault/shared/table"
 	"github.com/tablevault/tablevault/shared/vault"
+	"github.com/tablevault/tablevault/shared/vaulttest"
 )
-
-// twinAddress is where the tests' second vault is said to be.
-const twinAddress = "s3://twin/vault"
-
-func (w *world) copier(to object.Store) *copies.Copier {
-	return &copies.Copier{Repo: w.repo, Target: twinAddress, To: to, Work: w, Log: w.log()}
-}
-
-func twinAt(store object.Store) repository.Twin {
-	return repository.Twin{Name: twinAddress, Open: func(context.Context) (object.Store, error) { return store, nil }}
-}
-
-func of(m *vault.Manifest) vault.Backup { return vault.Backup{Table: m.Table, ID: m.Backup} }
-
-// copyWork is the work that copies a group.
-func copyWork(m *vault.Manifest, group int) fanout.Work {
-	return fanout.Work{Verb: fanout.VerbCopy, Table: m.Table, Backup: m.Backup, Segment: vault.GroupID(group), Target: twinAddress}
-}
-
-// copyAll copies a backup by the work of all its groups.
-func (w *world) copyAll(m *vault.Manifest, to object.Store) copies.Reply {
-	w.t.Helper()
-	var reply copies.Reply
-	for g := range m.Groups {
-		var err error
-		if reply, err = w.copier(to).Copy(w.t.Context(), w.run(), copyWork(m, g)); err != nil {
-			w.t.Fatal(err)
-		}
-	}
-	return reply
-}
-
-// contentOf is what a store holds under a prefix.
-func contentOf(t testing.TB, store object.Store, prefix string) map[string]string {
-	t.Helper()
-	content := map[string]string{}
-	for info, err := range store.List(t.Context(), prefix, "") {
-		if err != nil {
-			t.Fatal(err)
-		}
-		data, err := object.ReadAll(t.Context(), store, info.Name, 1<<30)
-		if err != nil {
-			t.Fatal(err)
-		}
-		content[info.Name] = string(data)
-	}
-	return content
-}
-
-// isTwin holds a copy against the backup: by the records, by reading, and byte
-// for byte.
-func (w *world) isTwin(m *vault.Manifest, twin object.Store) {
-	w.t.Helper()
-	proof, err := w.verifier().Compare(w.t.Context(), w.run(), of(m), twinAddress, twin)
-	if err != nil || proof.Verdict != vault.OK || proof.Check.SizeOnly != 0 || proof.Check.Objects != m.Totals.Objects+2+int64(len(m.Groups)) {
-		w.t.Fatalf("the twin: %+v, %v", proof, err)
-	}
-	repo, err := repository.Open(w.t.Context(), twin)
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	v := w.verifier()
-	v.Repo = repo
-	b, err := repo.FindBackup(w.t.Context(), m.Backup)
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	if proof, err = v.Verify(w.t.Context(), w.run(), restore.VerifyRequest{Backup: b, Depth: restore.DepthRead}); err != nil || proof.Verdict != vault.OK || proof.Check.Rows != m.Totals.Rows {
-		w.t.Fatalf("the twin, read: %+v, %v", proof, err)
-	}
-	for _, o := range append(w.parts(m), vault.Object{Name: vault.HeaderName}, vault.Object{Name: of(m).Manifest()}, vault.Object{Name: vault.Opened(m.Table, m.Backup)}) {
-		here, err := object.ReadAll(w.t.Context(), w.store, o.Name, 1<<30)
-		if err != nil {
-			w.t.Fatal(err)
-		}
-		if there, err := object.ReadAll(w.t.Context(), twin, o.Name, 1<<30); err != nil || !bytes.Equal(here, there) {
-			w.t.Fatalf("%s is another in the twin, %v", o.Name, err)
-		}
-	}
-	for name := range contentOf(w.t, twin, "") {
-		if strings.Contains(name, "/slots/") || strings.Contains(name, "/starts/") {
-			w.t.Errorf("%s was copied", name)
-		}
-	}
-}
-
-// copyWorld has a backup of several segments and parts.
-func copyWorld(t testing.TB, rows int) (*world, *vault.Manifest) {
-	w := newWorld(t)
-	w.fill(definition(), rows)
-	w.tables.PageRows = 40
-	m := w.backup(small)
-	if m.Totals.Parts < 3 {
-		t.Fatalf("%d parts: too few for this test", m.Totals.Parts)
-	}
-	return w, m
-}
 
 // creations are the names that were created in a store, in their order.
 type creations struct {
@@ -145,62 +48,30 @@ func (c *creations) Create(ctx context.Context, name string, r io.Reader) (objec
 	return info, err
 }
 
-// otherKind is a store that keeps checksums of another kind, as OSS does beside
-// S3.
-type otherKind struct{ *mem.Store }
-
-func (o otherKind) relabel(info object.Info) object.Info {
-	if info.Checksum == "" {
-		return info
-	}
-	content, err := object.ReadAll(context.Background(), o.Store, info.Name, 1<<30)
-	if err != nil {
-		panic(err)
-	}
-	info.Checksum = fmt.Sprintf("crc64ecma:%016x", crc64.Checksum(content, crc64.MakeTable(crc64.ECMA)))
-	return info
-}
-
-func (o otherKind) Create(ctx context.Context, name string, r io.Reader) (object.Info, error) {
-	info, err := o.Store.Create(ctx, name, r)
-	if err == nil {
-		info = o.relabel(info)
-	}
-	return info, err
-}
-
-func (o otherKind) Open(ctx context.Context, name string, off, n int64) (io.ReadCloser, object.Info, error) {
-	r, info, err := o.Store.Open(ctx, name, off, n)
-	if err == nil {
-		info = o.relabel(info)
-	}
-	return r, info, err
-}
-
 // TestCopy copies a backup into an empty place, which is then a vault of its
 // own: the manifest comes last, and a second copy finds everything there.
 func TestCopy(t *testing.T) {
-	for name, twin := range map[string]object.Store{"one kind of checksum": &mem.Store{}, "another kind": &otherKind{&mem.Store{}}} {
+	for name, twin := range map[string]object.Store{"one kind of checksum": &mem.Store{}, "another kind": &vaulttest.OtherKind{Store: &mem.Store{}}} {
 		t.Run(name, func(t *testing.T) {
-			w, m := copyWorld(t, 1500)
+			w, m := vaulttest.CopyWorld(t, 1500)
 			order := &creations{Store: twin}
-			reply := w.copyAll(m, order)
+			reply := w.CopyAll(m, order)
 			if !reply.Done || reply.Objects != m.Totals.Objects || reply.Bytes != m.Totals.StoredBytes || reply.Copied != len(m.Groups) {
 				t.Fatalf("%+v, of %+v", reply, m.Totals)
 			}
-			w.isTwin(m, twin)
+			w.IsTwin(m, twin)
 			n := len(order.names)
-			if n < 2 || order.names[0] != vault.HeaderName || order.names[n-2] != of(m).Manifest() || order.names[n-1] != vault.Opened(m.Table, m.Backup) {
+			if n < 2 || order.names[0] != vault.HeaderName || order.names[n-2] != vaulttest.BackupOf(m).Manifest() || order.names[n-1] != vault.Opened(m.Table, m.Backup) {
 				t.Errorf("the order of what was created is %v", order.names)
 			}
-			notes, err := w.repo.Copies(t.Context(), of(m))
-			if err != nil || len(notes) != 1 || notes[0].Target != twinAddress || notes[0].Bytes != m.Totals.StoredBytes {
+			notes, err := w.Repo.Copies(t.Context(), vaulttest.BackupOf(m))
+			if err != nil || len(notes) != 1 || notes[0].Target != vaulttest.TwinAddress || notes[0].Bytes != m.Totals.StoredBytes {
 				t.Errorf("notes %+v, %v", notes, err)
 			}
-			if again := w.copyAll(m, order); !again.Done || again.Objects+again.Found != 0 || len(order.names) != n {
+			if again := w.CopyAll(m, order); !again.Done || again.Objects+again.Found != 0 || len(order.names) != n {
 				t.Errorf("again: %+v, and %v was created", again, order.names[n:])
 			}
-			all, err := w.copier(order).CopyAll(t.Context(), w.run(), of(m), copies.Point{}, 0)
+			all, err := w.Copier(order).CopyAll(t.Context(), w.Run(), vaulttest.BackupOf(m), copies.Point{}, 0)
 			if err != nil || !all.Done || all.Objects != 0 || all.Found != m.Totals.Objects || len(order.names) != n {
 				t.Errorf("all again: %+v, %v, and %v was created", all, err, order.names[n:])
 			}
@@ -211,22 +82,22 @@ func TestCopy(t *testing.T) {
 // TestCopyMakesAnew deletes each object of a copy: a comparison finds it gone,
 // and copying by hand brings it back.
 func TestCopyMakesAnew(t *testing.T) {
-	w, m := copyWorld(t, 1500)
+	w, m := vaulttest.CopyWorld(t, 1500)
 	twin := &mem.Store{}
-	w.copyAll(m, twin)
+	w.CopyAll(m, twin)
 	deleted := 0
-	for _, o := range append(w.parts(m), vault.Object{Name: of(m).Manifest()}) {
+	for _, o := range append(w.Parts(m), vault.Object{Name: vaulttest.BackupOf(m).Manifest()}) {
 		if err := twin.Delete(t.Context(), o.Name); err != nil {
 			t.Fatal(err)
 		}
-		proof, err := w.verifier().Compare(t.Context(), w.run(), of(m), twinAddress, twin)
+		proof, err := w.Verifier().Compare(t.Context(), w.Run(), vaulttest.BackupOf(m), vaulttest.TwinAddress, twin)
 		if err != nil || proof.Verdict != vault.Corrupt || len(proof.Check.Findings) == 0 || proof.Check.Findings[0].Object != o.Name {
 			t.Fatalf("without %s: %+v, %v", o.Name, proof, err)
 		}
-		if _, err := w.copier(twin).CopyAll(t.Context(), w.run(), of(m), copies.Point{}, 0); err != nil {
+		if _, err := w.Copier(twin).CopyAll(t.Context(), w.Run(), vaulttest.BackupOf(m), copies.Point{}, 0); err != nil {
 			t.Fatal(err)
 		}
-		w.isTwin(m, twin)
+		w.IsTwin(m, twin)
 		deleted++
 	}
 	if deleted < 8 {
@@ -236,27 +107,27 @@ func TestCopyMakesAnew(t *testing.T) {
 
 // grouped makes a sealed backup of many segments by hand, of which the shards
 // hold anything but rows: copying does not ask what they hold.
-func (w *world) grouped(segments int) *vault.Manifest {
-	w.t.Helper()
-	b := vault.Backup{Table: sourceID, ID: vault.NewBackupID(day, "grouped")}
+func grouped(w *vaulttest.World, segments int) *vault.Manifest {
+	w.T.Helper()
+	b := vault.Backup{Table: vaulttest.SourceID, ID: vault.NewBackupID(vaulttest.Day, "grouped")}
 	put := func(name string, content []byte) vault.Object {
-		info, err := w.store.Create(w.t.Context(), name, bytes.NewReader(content))
+		info, err := w.Store.Create(w.T.Context(), name, bytes.NewReader(content))
 		if err != nil {
-			w.t.Fatal(err)
+			w.T.Fatal(err)
 		}
 		return vault.Object{Name: name, Bytes: info.Size, SHA256: fmt.Sprintf("%x", sha256.Sum256(content)), Checksum: info.Checksum}
 	}
 	document := func(name string, d vault.Document) *vault.Object {
 		data, err := vault.Encode(d)
 		if err != nil {
-			w.t.Fatal(err)
+			w.T.Fatal(err)
 		}
 		o := put(name, data)
 		o.Checksum = ""
 		return &o
 	}
-	whole := definition().Schema.Whole()
-	plan := &vault.Plan{Backup: b.ID, Table: b.Table, Kind: vault.Full, Created: day, Definition: definition(), Encryption: vault.Encryption{Mode: "none"}}
+	whole := vaulttest.Definition().Schema.Whole()
+	plan := &vault.Plan{Backup: b.ID, Table: b.Table, Kind: vault.Full, Created: vaulttest.Day, Definition: vaulttest.Definition(), Encryption: vault.Encryption{Mode: "none"}}
 	bound := func(i int) table.Key {
 		switch i {
 		case 0:
@@ -277,16 +148,16 @@ func (w *world) grouped(segments int) *vault.Manifest {
 		name := b.Shard(s.ID, "aa")
 		part := &vault.Part{
 			Shard: put(name, fmt.Appendf(nil, "shard %d", i)), Index: put(vault.Index(name), fmt.Appendf(nil, "index %d", i)),
-			Lanes: []vault.Lane{{From: s.Bounds[0], Next: s.Bounds[1]}}, First: day, Latest: day, Last: true,
+			Lanes: []vault.Lane{{From: s.Bounds[0], Next: s.Bounds[1]}}, First: vaulttest.Day, Latest: vaulttest.Day, Last: true,
 		}
 		groups[g].Segments = append(groups[g].Segments, vault.SegmentLog{Segment: s, Slots: []vault.Slot{{Segment: s.ID, Part: part}}})
 		groups[g].Totals.AddPart(part)
 	}
 	totals, n, err := fanout.Prove(plan, groups)
 	if err != nil {
-		w.t.Fatal(err)
+		w.T.Fatal(err)
 	}
-	m := &vault.Manifest{Backup: b.ID, Table: b.Table, Kind: vault.Full, State: vault.Sealed, Sealed: day, Fuzzy: true, Totals: totals, Segments: n}
+	m := &vault.Manifest{Backup: b.ID, Table: b.Table, Kind: vault.Full, State: vault.Sealed, Sealed: vaulttest.Day, Fuzzy: true, Totals: totals, Segments: n}
 	m.Plan = document(b.Plan(), plan)
 	for g, group := range groups {
 		m.Groups = append(m.Groups, *document(b.Group(g), group))
@@ -300,28 +171,28 @@ func (w *world) grouped(segments int) *vault.Manifest {
 // anew out of the copy, from which nothing but reading is asked; what is flipped
 // keeps nothing else from being put back.
 func TestCopyBack(t *testing.T) {
-	w, m := copyWorld(t, 1000)
-	here := w.store.(*mem.Store)
-	inner := &otherKind{&mem.Store{}}
-	w.copyAll(m, inner)
-	before := contentOf(t, here, "")
+	w, m := vaulttest.CopyWorld(t, 1000)
+	here := w.Store.(*mem.Store)
+	inner := &vaulttest.OtherKind{Store: &mem.Store{}}
+	w.CopyAll(m, inner)
+	before := vaulttest.ContentOf(t, here, "")
 	twin := objectfault.New(inner, &objectfault.Fault{Op: objectfault.Create, Call: objectfault.Every, When: objectfault.Before})
 	repo, err := repository.Open(t.Context(), twin)
 	if err != nil {
 		t.Fatal(err)
 	}
-	back := &copies.Copier{Repo: repo, Target: "oss://first/vault", To: here, Log: w.log(), Back: true}
-	parts := append(w.parts(m), vault.Object{Name: of(m).Manifest()}, vault.Object{Name: vault.Opened(m.Table, m.Backup)})
+	back := &copies.Copier{Repo: repo, Target: "oss://first/vault", To: here, Log: w.Log(), Back: true}
+	parts := append(w.Parts(m), vault.Object{Name: vaulttest.BackupOf(m).Manifest()}, vault.Object{Name: vault.Opened(m.Table, m.Backup)})
 	for _, o := range parts {
 		if err := here.Delete(t.Context(), o.Name); err != nil {
 			t.Fatal(err)
 		}
 	}
-	reply, err := back.CopyAll(t.Context(), w.run(), of(m), copies.Point{}, 0)
+	reply, err := back.CopyAll(t.Context(), w.Run(), vaulttest.BackupOf(m), copies.Point{}, 0)
 	if err != nil || !reply.Done || reply.Objects != m.Totals.Objects {
 		t.Fatalf("%+v, %v", reply, err)
 	}
-	if after := contentOf(t, here, ""); !maps.Equal(after, before) {
+	if after := vaulttest.ContentOf(t, here, ""); !maps.Equal(after, before) {
 		t.Errorf("the vault has other objects than before: %d, of %d", len(after), len(before))
 	}
 	flipped, gone := parts[2], parts[5]
@@ -331,7 +202,7 @@ func TestCopyBack(t *testing.T) {
 	if err := here.Delete(t.Context(), gone.Name); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := back.CopyAll(t.Context(), w.run(), of(m), copies.Point{}, 0); err == nil || !strings.Contains(err.Error(), flipped.Name) {
+	if _, err := back.CopyAll(t.Context(), w.Run(), vaulttest.BackupOf(m), copies.Point{}, 0); err == nil || !strings.Contains(err.Error(), flipped.Name) {
 		t.Errorf("%v", err)
 	}
 	if now, err := object.ReadAll(t.Context(), here, gone.Name, 1<<30); err != nil || string(now) != before[gone.Name] {
@@ -341,19 +212,19 @@ func TestCopyBack(t *testing.T) {
 
 // TestCopyGroups copies a backup of several groups, the last group first.
 func TestCopyGroups(t *testing.T) {
-	w := newWorld(t)
-	m := w.grouped(2*vault.GroupSize + 20)
-	twin := &otherKind{&mem.Store{}}
+	w := vaulttest.NewWorld(t)
+	m := grouped(w, 2*vault.GroupSize+20)
+	twin := &vaulttest.OtherKind{Store: &mem.Store{}}
 	for g := len(m.Groups) - 1; g >= 0; g-- {
-		reply, err := w.copier(twin).Copy(t.Context(), w.run(), copyWork(m, g))
+		reply, err := w.Copier(twin).Copy(t.Context(), w.Run(), vaulttest.CopyWork(m, g))
 		if err != nil || reply.Done != (g == 0) || reply.Copied != len(m.Groups)-g {
 			t.Fatalf("group %d: %+v, %v", g, reply, err)
 		}
-		if _, err := object.Stat(t.Context(), twin, of(m).Manifest()); (err == nil) != reply.Done {
+		if _, err := object.Stat(t.Context(), twin, vaulttest.BackupOf(m).Manifest()); (err == nil) != reply.Done {
 			t.Fatalf("group %d: the manifest in the target: %v", g, err)
 		}
 	}
-	proof, err := w.verifier().Compare(t.Context(), w.run(), of(m), twinAddress, twin)
+	proof, err := w.Verifier().Compare(t.Context(), w.Run(), vaulttest.BackupOf(m), vaulttest.TwinAddress, twin)
 	if err != nil || proof.Verdict != vault.OK || proof.Check.SizeOnly != 0 || proof.Check.Objects != m.Totals.Objects+5 {
 		t.Fatalf("%+v, %v", proof, err)
 	}
@@ -362,17 +233,17 @@ func TestCopyGroups(t *testing.T) {
 // TestCopyGoesOn stops a copy after each object, as a deadline does: the next
 // invocation goes on, and no object is sent twice.
 func TestCopyGoesOn(t *testing.T) {
-	w, m := copyWorld(t, 3000)
-	meter := objectmeter.New(&otherKind{&mem.Store{}})
-	w.hop = 1
-	w.queue = append(w.queue, copyWork(m, 0))
+	w, m := vaulttest.CopyWorld(t, 3000)
+	meter := objectmeter.New(&vaulttest.OtherKind{Store: &mem.Store{}})
+	w.Hop = 1
+	w.Queue = append(w.Queue, vaulttest.CopyWork(m, 0))
 	hops := 0
 	for {
-		work, ok := w.take()
+		work, ok := w.Take()
 		if !ok {
 			break
 		}
-		reply, err := w.copier(meter).Copy(t.Context(), w.run(), work)
+		reply, err := w.Copier(meter).Copy(t.Context(), w.Run(), work)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -383,8 +254,8 @@ func TestCopyGoesOn(t *testing.T) {
 	if int64(hops) < m.Totals.Objects/2 {
 		t.Errorf("%d hops for %d objects", hops, m.Totals.Objects)
 	}
-	w.hop = 0
-	w.isTwin(m, meter)
+	w.Hop = 0
+	w.IsTwin(m, meter)
 	// What is not a shard, an index or a record of a hop are six documents.
 	if creates := meter.Usage().Create; creates > m.Totals.Objects+int64(hops)+int64(len(m.Groups))+6 {
 		t.Errorf("%d creations for %d objects in %d hops", creates, m.Totals.Objects, hops)
@@ -392,10 +263,10 @@ func TestCopyGoesOn(t *testing.T) {
 
 	// By hand, with the point to go on from.
 	other := &mem.Store{}
-	w.hop = 1
+	w.Hop = 1
 	var point copies.Point
 	for hops = 0; ; hops++ {
-		reply, err := w.copier(other).CopyAll(t.Context(), w.run(), of(m), point, 0)
+		reply, err := w.Copier(other).CopyAll(t.Context(), w.Run(), vaulttest.BackupOf(m), point, 0)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -407,8 +278,8 @@ func TestCopyGoesOn(t *testing.T) {
 		}
 		point = reply.Next
 	}
-	w.hop = 0
-	w.isTwin(m, other)
+	w.Hop = 0
+	w.IsTwin(m, other)
 	if hops == 0 {
 		t.Error("all in one hop")
 	}
@@ -416,27 +287,27 @@ func TestCopyGoesOn(t *testing.T) {
 
 // TestCopyBesideItself runs several copiers at once, as double deliveries do.
 func TestCopyBesideItself(t *testing.T) {
-	w, m := copyWorld(t, 2000)
-	twin := &otherKind{&mem.Store{}}
+	w, m := vaulttest.CopyWorld(t, 2000)
+	twin := &vaulttest.OtherKind{Store: &mem.Store{}}
 	var wg sync.WaitGroup
 	for range 6 {
 		wg.Go(func() {
-			if _, err := w.copier(twin).Copy(t.Context(), w.run(), copyWork(m, 0)); err != nil {
+			if _, err := w.Copier(twin).Copy(t.Context(), w.Run(), vaulttest.CopyWork(m, 0)); err != nil {
 				t.Error(err)
 			}
 		})
 	}
 	wg.Wait()
-	w.isTwin(m, twin)
+	w.IsTwin(m, twin)
 }
 
 // TestCopyUnderFaults fails every call of a copy, to either store, before it took
 // effect, midway and after. Nothing is in the target before all of it is, and
 // copying again completes it.
 func TestCopyUnderFaults(t *testing.T) {
-	w, m := copyWorld(t, 700)
-	before := contentOf(t, w.store, "")
-	w.quiet = true
+	w, m := vaulttest.CopyWorld(t, 700)
+	before := vaulttest.ContentOf(t, w.Store, "")
+	w.Quiet = true
 	fired := map[string]int{}
 	for _, faulty := range []string{"source", "target"} {
 		for fault := range objectfault.Sweep(objectfault.Create, objectfault.Open, objectfault.List) {
@@ -444,8 +315,8 @@ func TestCopyUnderFaults(t *testing.T) {
 			for name, content := range before {
 				source.Replace(name, []byte(content))
 			}
-			inner := &otherKind{&mem.Store{}}
-			w.store = source
+			inner := &vaulttest.OtherKind{Store: &mem.Store{}}
+			w.Store = source
 			var target object.Store = inner
 			from := object.Store(source)
 			if faulty == "source" {
@@ -460,27 +331,27 @@ func TestCopyUnderFaults(t *testing.T) {
 				}
 				continue
 			}
-			w.repo = repo
-			reply, err := w.copier(target).Copy(t.Context(), w.run(), copyWork(m, 0))
+			w.Repo = repo
+			reply, err := w.Copier(target).Copy(t.Context(), w.Run(), vaulttest.CopyWork(m, 0))
 			if err == nil && !reply.Done {
 				t.Fatalf("%s, %v: %+v", faulty, fault, reply)
 			}
-			if _, serr := object.Stat(t.Context(), inner, of(m).Manifest()); serr == nil {
-				if w.repo, err = repository.Open(t.Context(), source); err != nil {
+			if _, serr := object.Stat(t.Context(), inner, vaulttest.BackupOf(m).Manifest()); serr == nil {
+				if w.Repo, err = repository.Open(t.Context(), source); err != nil {
 					t.Fatal(err)
 				}
-				proof, err := w.verifier().Compare(t.Context(), w.run(), of(m), twinAddress, inner)
+				proof, err := w.Verifier().Compare(t.Context(), w.Run(), vaulttest.BackupOf(m), vaulttest.TwinAddress, inner)
 				if err != nil || proof.Verdict != vault.OK {
 					t.Fatalf("%s, %v: a manifest stands over %+v, %v", faulty, fault, proof, err)
 				}
 			}
-			if w.repo, err = repository.Open(t.Context(), source); err != nil {
+			if w.Repo, err = repository.Open(t.Context(), source); err != nil {
 				t.Fatal(err)
 			}
-			if reply, err = w.copier(inner).Copy(t.Context(), w.run(), copyWork(m, 0)); err != nil || !reply.Done {
+			if reply, err = w.Copier(inner).Copy(t.Context(), w.Run(), vaulttest.CopyWork(m, 0)); err != nil || !reply.Done {
 				t.Fatalf("%s, %v: again: %+v, %v", faulty, fault, reply, err)
 			}
-			w.isTwin(m, inner)
+			w.IsTwin(m, inner)
 			if fault.Fired() {
 				fired[faulty+" "+string(fault.Op)]++
 			}
@@ -497,10 +368,10 @@ func TestCopyUnderFaults(t *testing.T) {
 // target as a good one, and a copy of the rest is no backup. With a twin to take
 // it from, the copy is complete.
 func TestCopyOfDamaged(t *testing.T) {
-	w, m := copyWorld(t, 700)
-	good := w.store.(*mem.Store)
+	w, m := vaulttest.CopyWorld(t, 700)
+	good := w.Store.(*mem.Store)
 	twin := &mem.Store{}
-	w.copyAll(m, twin)
+	w.CopyAll(m, twin)
 	damages := map[string]func(*mem.Store, string, []byte){
 		"flipped": func(s *mem.Store, name string, b []byte) { b[len(b)/2] ^= 4; s.Replace(name, b) },
 		"cut":     func(s *mem.Store, name string, b []byte) { s.Replace(name, b[:len(b)-1]) },
@@ -513,9 +384,9 @@ func TestCopyOfDamaged(t *testing.T) {
 	}
 	tried := 0
 	for how, damage := range damages {
-		for _, o := range append(w.parts(m), vault.Object{Name: of(m).Manifest()}) {
+		for _, o := range append(w.Parts(m), vault.Object{Name: vaulttest.BackupOf(m).Manifest()}) {
 			damaged := &mem.Store{}
-			for name, content := range contentOf(t, good, "") {
+			for name, content := range vaulttest.ContentOf(t, good, "") {
 				damaged.Replace(name, []byte(content))
 			}
 			content, err := object.ReadAll(t.Context(), damaged, o.Name, 1<<30)
@@ -523,32 +394,32 @@ func TestCopyOfDamaged(t *testing.T) {
 				t.Fatal(err)
 			}
 			damage(damaged, o.Name, content)
-			w.repo, err = repository.Open(t.Context(), damaged)
+			w.Repo, err = repository.Open(t.Context(), damaged)
 			if err != nil {
 				t.Fatal(err)
 			}
 			target := &mem.Store{}
-			_, err = w.copier(target).Copy(t.Context(), w.run(), copyWork(m, 0))
+			_, err = w.Copier(target).Copy(t.Context(), w.Run(), vaulttest.CopyWork(m, 0))
 			if err == nil || !fanout.Permanent(err) && !errors.Is(err, fs.ErrNotExist) {
 				t.Fatalf("%s %s: %v", how, o.Name, err)
 			}
-			for _, name := range []string{o.Name, of(m).Manifest()} {
+			for _, name := range []string{o.Name, vaulttest.BackupOf(m).Manifest()} {
 				if _, err := object.Stat(t.Context(), target, name); !errors.Is(err, fs.ErrNotExist) {
 					t.Fatalf("%s %s: %s is in the target, %v", how, o.Name, name, err)
 				}
 			}
-			w.repo.Also(twinAt(twin))
-			reply, err := w.copier(target).CopyAll(t.Context(), w.run(), of(m), copies.Point{}, 0)
+			w.Repo.Also(vaulttest.TwinAt(twin))
+			reply, err := w.Copier(target).CopyAll(t.Context(), w.Run(), vaulttest.BackupOf(m), copies.Point{}, 0)
 			if err != nil || !reply.Done {
 				t.Fatalf("%s %s, with a twin: %+v, %v", how, o.Name, reply, err)
 			}
-			w.store = twin
-			w.repo, err = repository.Open(t.Context(), twin)
+			w.Store = twin
+			w.Repo, err = repository.Open(t.Context(), twin)
 			if err != nil {
 				t.Fatal(err)
 			}
-			w.isTwin(m, target)
-			w.store = good
+			w.IsTwin(m, target)
+			w.Store = good
 			tried++
 		}
 	}
@@ -559,15 +430,15 @@ func TestCopyOfDamaged(t *testing.T) {
 
 // TestCopyWritesNothingOver copies to where something else stands.
 func TestCopyWritesNothingOver(t *testing.T) {
-	w, m := copyWorld(t, 700)
-	for _, o := range append(w.parts(m), vault.Object{Name: of(m).Manifest()}) {
+	w, m := vaulttest.CopyWorld(t, 700)
+	for _, o := range append(w.Parts(m), vault.Object{Name: vaulttest.BackupOf(m).Manifest()}) {
 		for what, content := range map[string][]byte{"other": bytes.Repeat([]byte{1}, int(o.Bytes)), "short": {1}} {
 			for _, target := range []interface {
 				object.Store
 				Replace(string, []byte)
-			}{&mem.Store{}, &otherKind{&mem.Store{}}} {
+			}{&mem.Store{}, &vaulttest.OtherKind{Store: &mem.Store{}}} {
 				target.Replace(o.Name, content)
-				_, err := w.copier(target).Copy(t.Context(), w.run(), copyWork(m, 0))
+				_, err := w.Copier(target).Copy(t.Context(), w.Run(), vaulttest.CopyWork(m, 0))
 				if err == nil || !fanout.Permanent(err) || !strings.Contains(err.Error(), o.Name) {
 					t.Fatalf("%s %s: %v", what, o.Name, err)
 				}
@@ -578,34 +449,34 @@ func TestCopyWritesNothingOver(t *testing.T) {
 		}
 	}
 	other := &mem.Store{}
-	if _, err := repository.Init(t.Context(), other, day); err != nil {
+	if _, err := repository.Init(t.Context(), other, vaulttest.Day); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := w.copier(other).Copy(t.Context(), w.run(), copyWork(m, 0)); err == nil || !strings.Contains(err.Error(), "another") {
+	if _, err := w.Copier(other).Copy(t.Context(), w.Run(), vaulttest.CopyWork(m, 0)); err == nil || !strings.Contains(err.Error(), "another") {
 		t.Errorf("into another vault: %v", err)
 	}
 }
 
 // TestCopyOfUnsealed refuses what is no backup.
 func TestCopyOfUnsealed(t *testing.T) {
-	w := newWorld(t)
-	w.fill(definition(), 20)
-	plan, err := w.planner().Plan(t.Context(), backup.PlanRequest{Table: sourceID, Kind: vault.Full, At: day, Trigger: "test"})
+	w := vaulttest.NewWorld(t)
+	w.Fill(vaulttest.Definition(), 20)
+	plan, err := w.Planner().Plan(t.Context(), backup.PlanRequest{Table: vaulttest.SourceID, Kind: vault.Full, At: vaulttest.Day, Trigger: "test"})
 	if err != nil {
 		t.Fatal(err)
 	}
 	b := vault.Backup{Table: plan.Table, ID: plan.Backup}
 	twin := &mem.Store{}
-	if _, err := w.copier(twin).CopyAll(t.Context(), w.run(), b, copies.Point{}, 0); err == nil || !strings.Contains(err.Error(), "not sealed") {
+	if _, err := w.Copier(twin).CopyAll(t.Context(), w.Run(), b, copies.Point{}, 0); err == nil || !strings.Contains(err.Error(), "not sealed") {
 		t.Errorf("unsealed: %v", err)
 	}
-	if _, err := w.planner().Void(t.Context(), b, "enough"); err != nil {
+	if _, err := w.Planner().Void(t.Context(), b, "enough"); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := w.copier(twin).CopyAll(t.Context(), w.run(), b, copies.Point{}, 0); err == nil || !strings.Contains(err.Error(), "enough") {
+	if _, err := w.Copier(twin).CopyAll(t.Context(), w.Run(), b, copies.Point{}, 0); err == nil || !strings.Contains(err.Error(), "enough") {
 		t.Errorf("void: %v", err)
 	}
-	if left := contentOf(t, twin, ""); len(left) > 0 {
+	if left := vaulttest.ContentOf(t, twin, ""); len(left) > 0 {
 		t.Errorf("in the target are %v", slices.Collect(maps.Keys(left)))
 	}
 }
@@ -614,7 +485,7 @@ func TestCopyOfUnsealed(t *testing.T) {
 // test's: it takes as long as its bytes need, and is not begun where time does
 // not suffice.
 func TestCopyKeepsToItsBudget(t *testing.T) {
-	w, m := copyWorld(t, 3000)
+	w, m := vaulttest.CopyWorld(t, 3000)
 	const perSecond = 100_000
 	synctest.Test(t, func(t *testing.T) {
 		for _, cut := range []time.Duration{0, 3 * time.Second} {
@@ -628,7 +499,7 @@ func TestCopyKeepsToItsBudget(t *testing.T) {
 					run.Until = run.Stop.Add(time.Second)
 				}
 				since := time.Now()
-				reply, err := w.copier(twin).CopyAll(t.Context(), run, of(m), point, perSecond)
+				reply, err := w.Copier(twin).CopyAll(t.Context(), run, vaulttest.BackupOf(m), point, perSecond)
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -647,10 +518,10 @@ func TestCopyKeepsToItsBudget(t *testing.T) {
 			if (hops > 1) != (cut > 0) {
 				t.Errorf("%d hops", hops)
 			}
-			w.isTwin(m, twin)
+			w.IsTwin(m, twin)
 		}
 		run := fanout.Run{Request: "r", Now: time.Now, Stop: time.Now().Add(time.Second), Until: time.Now().Add(2 * time.Second)}
-		if _, err := w.copier(&mem.Store{}).CopyAll(t.Context(), run, of(m), copies.Point{}, 1); err == nil || !strings.Contains(err.Error(), "raise the bandwidth") {
+		if _, err := w.Copier(&mem.Store{}).CopyAll(t.Context(), run, vaulttest.BackupOf(m), copies.Point{}, 1); err == nil || !strings.Contains(err.Error(), "raise the bandwidth") {
 			t.Errorf("with too little: %v", err)
 		}
 	})
@@ -659,22 +530,22 @@ func TestCopyKeepsToItsBudget(t *testing.T) {
 // TestCopyKnowsWhatCameWithoutARecord kills a copy before it can write a record:
 // the next one reads what it can't tell by a checksum, and sends nothing again.
 func TestCopyKnowsWhatCameWithoutARecord(t *testing.T) {
-	w, m := copyWorld(t, 1500)
-	inner := &otherKind{&mem.Store{}}
+	w, m := vaulttest.CopyWorld(t, 1500)
+	inner := &vaulttest.OtherKind{Store: &mem.Store{}}
 	killed := objectfault.New(inner, &objectfault.Fault{Op: objectfault.Create, Call: objectfault.Every, When: objectfault.Before,
 		Match: func(name string) bool { return strings.HasPrefix(name, vault.CopiesPrefix) }})
-	if _, err := w.copier(killed).Copy(t.Context(), w.run(), copyWork(m, 0)); !errors.Is(err, objectfault.ErrInjected) {
+	if _, err := w.Copier(killed).Copy(t.Context(), w.Run(), vaulttest.CopyWork(m, 0)); !errors.Is(err, objectfault.ErrInjected) {
 		t.Fatal(err)
 	}
 	meter := objectmeter.New(inner)
-	reply, err := w.copier(meter).Copy(t.Context(), w.run(), copyWork(m, 0))
+	reply, err := w.Copier(meter).Copy(t.Context(), w.Run(), vaulttest.CopyWork(m, 0))
 	if err != nil || !reply.Done || reply.Objects != 0 || reply.Found != m.Totals.Objects {
 		t.Fatalf("%+v, %v", reply, err)
 	}
 	if read := meter.Usage().Read; read < m.Totals.StoredBytes {
 		t.Errorf("%d bytes were read in the target, of %d", read, m.Totals.StoredBytes)
 	}
-	w.isTwin(m, inner)
+	w.IsTwin(m, inner)
 }
 
 // TestRestoreReadsFromTheTwin deletes or flips each object of a backup in turn.
@@ -683,13 +554,13 @@ func TestCopyKnowsWhatCameWithoutARecord(t *testing.T) {
 func TestRestoreReadsFromTheTwin(t *testing.T) {
 	for _, how := range []string{"gone", "flipped"} {
 		t.Run(how, func(t *testing.T) {
-			w, m := copyWorld(t, 700)
-			twin := &otherKind{&mem.Store{}}
-			w.copyAll(m, twin)
-			good := contentOf(t, w.store, "")
-			parts := append(w.parts(m), vault.Object{Name: of(m).Manifest()})
+			w, m := vaulttest.CopyWorld(t, 700)
+			twin := &vaulttest.OtherKind{Store: &mem.Store{}}
+			w.CopyAll(m, twin)
+			good := vaulttest.ContentOf(t, w.Store, "")
+			parts := append(w.Parts(m), vault.Object{Name: vaulttest.BackupOf(m).Manifest()})
 			for i, o := range parts {
-				damaged := &mem.Store{Now: w.clock}
+				damaged := &mem.Store{Now: w.Clock}
 				for name, content := range good {
 					damaged.Replace(name, []byte(content))
 				}
@@ -701,18 +572,18 @@ func TestRestoreReadsFromTheTwin(t *testing.T) {
 						t.Fatal(err)
 					}
 				}
-				w.store = damaged
+				w.Store = damaged
 				repo, err := repository.Open(t.Context(), damaged)
 				if err != nil {
 					t.Fatal(err)
 				}
-				repo.Also(twinAt(twin))
-				w.repo = repo
-				p := w.restore(m)
-				w.proved(p, vault.OK)
-				w.same(sourceID.Table, targetID.Table)
+				repo.Also(vaulttest.TwinAt(twin))
+				w.Repo = repo
+				p := w.Restore(m)
+				w.Proved(p, vault.OK)
+				w.Same(vaulttest.SourceID.Table, vaulttest.TargetID.Table)
 				said := strings.Join(p.Proof.Notes, "\n")
-				if !strings.Contains(said, o.Name) || !strings.Contains(said, "read from "+twinAddress) {
+				if !strings.Contains(said, o.Name) || !strings.Contains(said, "read from "+vaulttest.TwinAddress) {
 					t.Fatalf("%s %s: the proof says %q", how, o.Name, said)
 				}
 				now, err := object.ReadAll(t.Context(), damaged, o.Name, 1<<30)
@@ -729,7 +600,7 @@ func TestRestoreReadsFromTheTwin(t *testing.T) {
 				case err != nil || string(now) != good[o.Name] || !strings.Contains(said, "made anew"):
 					t.Fatalf("%s was not made anew: %v, the proof says %q", o.Name, err, said)
 				}
-				w.tables.Drop(targetID.Table)
+				w.Tables.Drop(vaulttest.TargetID.Table)
 			}
 			if len(parts) < 8 {
 				t.Errorf("only %d objects", len(parts))
@@ -741,23 +612,23 @@ func TestRestoreReadsFromTheTwin(t *testing.T) {
 // TestTwinIsAVault loses the first vault and goes on with the second, whose store
 // keeps checksums of another kind: a restore, and a further backup.
 func TestTwinIsAVault(t *testing.T) {
-	w, m := copyWorld(t, 700)
-	twin := &otherKind{&mem.Store{Now: w.clock}}
-	w.copyAll(m, twin)
+	w, m := vaulttest.CopyWorld(t, 700)
+	twin := &vaulttest.OtherKind{Store: &mem.Store{Now: w.Clock}}
+	w.CopyAll(m, twin)
 	repo, err := repository.Open(t.Context(), twin)
 	if err != nil {
 		t.Fatal(err)
 	}
-	w.store, w.repo = twin, repo
+	w.Store, w.Repo = twin, repo
 	for _, depth := range []string{restore.DepthObjects, restore.DepthRows} {
-		if proof := w.verify(m, depth); proof.Verdict != vault.OK || proof.Check.SizeOnly != 0 {
+		if proof := w.Verify(m, depth); proof.Verdict != vault.OK || proof.Check.SizeOnly != 0 {
 			t.Errorf("%s: %+v", depth, proof)
 		}
 	}
-	w.proved(w.restore(m), vault.OK)
-	w.same(sourceID.Table, targetID.Table)
-	w.advance(time.Hour)
-	if again := w.backup(small); again.Backup == m.Backup || w.verify(again, restore.DepthRead).Verdict != vault.OK {
+	w.Proved(w.Restore(m), vault.OK)
+	w.Same(vaulttest.SourceID.Table, vaulttest.TargetID.Table)
+	w.Advance(time.Hour)
+	if again := w.Backup(vaulttest.Small); again.Backup == m.Backup || w.Verify(again, restore.DepthRead).Verdict != vault.OK {
 		t.Errorf("%+v", again)
 	}
 }
@@ -765,16 +636,16 @@ func TestTwinIsAVault(t *testing.T) {
 // TestTwinsAreTriedInTurn has a first twin that can't be opened, and a second
 // that lacks the object.
 func TestTwinsAreTriedInTurn(t *testing.T) {
-	w, m := copyWorld(t, 700)
+	w, m := vaulttest.CopyWorld(t, 700)
 	twin, poor := &mem.Store{}, &mem.Store{}
-	w.copyAll(m, twin)
-	shard := w.parts(m)[2]
-	for name, content := range contentOf(t, twin, "") {
+	w.CopyAll(m, twin)
+	shard := w.Parts(m)[2]
+	for name, content := range vaulttest.ContentOf(t, twin, "") {
 		if name != shard.Name {
 			poor.Replace(name, []byte(content))
 		}
 	}
-	if err := w.store.Delete(t.Context(), shard.Name); err != nil {
+	if err := w.Store.Delete(t.Context(), shard.Name); err != nil {
 		t.Fatal(err)
 	}
 	opened := 0
@@ -782,39 +653,39 @@ func TestTwinsAreTriedInTurn(t *testing.T) {
 		opened++
 		return nil, fs.ErrPermission
 	}}
-	w.repo.Also(closed, repository.Twin{Name: "oss://poor", Open: func(context.Context) (object.Store, error) { return poor, nil }}, twinAt(twin))
-	proof := w.verify(m, restore.DepthRead)
+	w.Repo.Also(closed, repository.Twin{Name: "oss://poor", Open: func(context.Context) (object.Store, error) { return poor, nil }}, vaulttest.TwinAt(twin))
+	proof := w.Verify(m, restore.DepthRead)
 	said := strings.Join(proof.Notes, "\n")
-	if proof.Verdict != vault.OK || opened != 1 || !strings.Contains(said, "read from "+twinAddress) || !strings.Contains(said, "oss://closed can't be read") {
+	if proof.Verdict != vault.OK || opened != 1 || !strings.Contains(said, "read from "+vaulttest.TwinAddress) || !strings.Contains(said, "oss://closed can't be read") {
 		t.Errorf("%d openings, %s: %q", opened, proof.Verdict, said)
 	}
-	if _, err := object.Stat(t.Context(), w.store, shard.Name); !errors.Is(err, fs.ErrNotExist) {
+	if _, err := object.Stat(t.Context(), w.Store, shard.Name); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("verify made %s anew: %v", shard.Name, err)
 	}
-	w.repo.Also(closed)
-	if proof := w.verify(m, restore.DepthRead); proof.Verdict != vault.Corrupt {
+	w.Repo.Also(closed)
+	if proof := w.Verify(m, restore.DepthRead); proof.Verdict != vault.Corrupt {
 		t.Errorf("without a twin that has it: %s", proof.Verdict)
 	}
 }
 
 // TestLostCatalog restores a backup whose marks and manifest are gone.
 func TestLostCatalog(t *testing.T) {
-	w, m := copyWorld(t, 700)
+	w, m := vaulttest.CopyWorld(t, 700)
 	twin := &mem.Store{}
-	w.copyAll(m, twin)
-	for _, name := range []string{of(m).Manifest(), vault.Opened(m.Table, m.Backup)} {
-		if err := w.store.Delete(t.Context(), name); err != nil {
+	w.CopyAll(m, twin)
+	for _, name := range []string{vaulttest.BackupOf(m).Manifest(), vault.Opened(m.Table, m.Backup)} {
+		if err := w.Store.Delete(t.Context(), name); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if _, err := w.repo.FindBackup(t.Context(), m.Backup); !errors.Is(err, fs.ErrNotExist) {
+	if _, err := w.Repo.FindBackup(t.Context(), m.Backup); !errors.Is(err, fs.ErrNotExist) {
 		t.Fatal(err)
 	}
-	w.repo.Also(twinAt(twin))
-	if b, err := w.repo.FindBackup(t.Context(), m.Backup); err != nil || b != of(m) {
+	w.Repo.Also(vaulttest.TwinAt(twin))
+	if b, err := w.Repo.FindBackup(t.Context(), m.Backup); err != nil || b != vaulttest.BackupOf(m) {
 		t.Errorf("%v, %v", b, err)
 	}
-	if newest, err := w.repo.Latest(t.Context(), m.Table, time.Time{}); err != nil || newest.Backup != m.Backup {
+	if newest, err := w.Repo.Latest(t.Context(), m.Table, time.Time{}); err != nil || newest.Backup != m.Backup {
 		t.Errorf("%+v, %v", newest, err)
 	}
 }

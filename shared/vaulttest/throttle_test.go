@@ -1,4 +1,4 @@
-package backup_test
+package vaulttest_test
 
 import (
 	"bytes"
@@ -32,6 +32,7 @@ import (
 	"github.com/tablevault/tablevault/shared/table/tabletest"
 	"github.com/tablevault/tablevault/shared/tablestore"
 	"github.com/tablevault/tablevault/shared/vault"
+	"github.com/tablevault/tablevault/shared/vaulttest"
 )
 
 // A tally is what the service answered to the requests of one operation.
@@ -154,7 +155,7 @@ func (c *counter) RoundTrip(q *http.Request) (*http.Response, error) {
 // A service is a vault, a Tablestore server and functions that run side by side,
 // in a test's own time.
 type service struct {
-	*world
+	*vaulttest.World
 	server *ots.Server
 	client *tablestore.Client
 	wire   *counter
@@ -178,10 +179,10 @@ func newService(t *testing.T, latency time.Duration) *service {
 			t.Error(err)
 		}
 	})
-	s := &service{world: newWorld(t), server: server, wire: &counter{next: server}, limit: 2 * time.Minute}
+	s := &service{World: vaulttest.NewWorld(t), server: server, wire: &counter{next: server}, limit: 2 * time.Minute}
 	s.wire.reset()
-	s.store = &mem.Store{}
-	if s.repo, err = repository.Init(t.Context(), s.store, time.Now()); err != nil {
+	s.Store = &mem.Store{}
+	if s.Repo, err = repository.Init(t.Context(), s.Store, time.Now()); err != nil {
 		t.Fatal(err)
 	}
 	s.client, err = tablestore.New(tablestore.Config{
@@ -193,24 +194,24 @@ func newService(t *testing.T, latency time.Duration) *service {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.instance = s.client
+	s.Instance = s.client
 	return s
 }
 
 // keys makes a table of so many integer keys, whose rows have a cell of size
 // bytes.
 func (s *service) keys(rows, size int) {
-	s.t.Helper()
-	def := definition()
-	def.Schema = intKey
-	if err := s.client.Create(s.t.Context(), def); err != nil {
-		s.t.Fatal(err)
+	s.T.Helper()
+	def := vaulttest.Definition()
+	def.Schema = vaulttest.IntKey
+	if err := s.client.Create(s.T.Context(), def); err != nil {
+		s.T.Fatal(err)
 	}
 	batch := s.client.NewBatch()
 	flush := func() {
-		result, err := s.client.Write(s.t.Context(), def.Name, batch)
+		result, err := s.client.Write(s.T.Context(), def.Name, batch)
 		if err != nil || len(result.Refused) > 0 {
-			s.t.Fatalf("%+v, %v", result.Refused, err)
+			s.T.Fatalf("%+v, %v", result.Refused, err)
 		}
 		batch.Reset()
 	}
@@ -220,7 +221,7 @@ func (s *service) keys(rows, size int) {
 		for k := range text {
 			text[k] = byte('!' + random.IntN(90))
 		}
-		row := tabletest.Encode(intKey, tabletest.Row{Key: table.Key{table.Integer(int64(i))}, Cells: []plainbuffer.Cell{tabletest.Cell("c", time.Now().UnixMilli(), string(text))}})
+		row := tabletest.Encode(vaulttest.IntKey, tabletest.Row{Key: table.Key{table.Integer(int64(i))}, Cells: []plainbuffer.Cell{tabletest.Cell("c", time.Now().UnixMilli(), string(text))}})
 		if !batch.Add(row, table.Put) {
 			flush()
 			batch.Add(row, table.Put)
@@ -231,22 +232,22 @@ func (s *service) keys(rows, size int) {
 
 // read is the table as printed rows.
 func (s *service) read(name string) map[string]string {
-	s.t.Helper()
+	s.T.Helper()
 	rows := map[string]string{}
-	scan := s.client.Scan(name, intKey, intKey.Whole())
+	scan := s.client.Scan(name, vaulttest.IntKey, vaulttest.IntKey.Whole())
 	buf := make([]byte, 0, 4<<20)
 	for {
-		page, err := scan.Next(s.t.Context(), buf)
+		page, err := scan.Next(s.T.Context(), buf)
 		if err == io.EOF {
 			return rows
 		}
 		if err != nil {
-			s.t.Fatal(err)
+			s.T.Fatal(err)
 		}
 		scanner := plainbuffer.NewScanner(page.Block)
 		var row plainbuffer.Row
 		for scanner.Next(&row) == nil {
-			rows[table.KeyOf(row.Key).String()] = print(row.Cells)
+			rows[table.KeyOf(row.Key).String()] = vaulttest.PrintCells(row.Cells)
 		}
 	}
 }
@@ -255,21 +256,21 @@ func (s *service) read(name string) map[string]string {
 func (s *service) Submit(_ context.Context, w fanout.Work) error {
 	s.all.Go(func() {
 		now := time.Now()
-		run := fanout.Run{Request: fmt.Sprint("request ", requests.Add(1)), Now: time.Now, Stop: now.Add(s.limit - 10*time.Second), Until: now.Add(s.limit)}
-		ctx, cancel := context.WithDeadline(s.t.Context(), run.Until)
+		run := fanout.Run{Request: fmt.Sprint("request ", vaulttest.Requests.Add(1)), Now: time.Now, Stop: now.Add(s.limit - 10*time.Second), Until: now.Add(s.limit)}
+		ctx, cancel := context.WithDeadline(s.T.Context(), run.Until)
 		defer cancel()
 		var err error
 		switch w.Verb {
 		case fanout.VerbExport:
-			e := s.exporter()
+			e := s.Exporter()
 			e.Work, e.Encoders = s, 1
 			_, err = e.Export(ctx, run, w)
 		case fanout.VerbImport:
-			i := s.importer()
+			i := s.Importer()
 			i.Work = s
 			_, err = i.Import(ctx, run, w)
 		case fanout.VerbVerify:
-			v := s.verifier()
+			v := s.Verifier()
 			v.Now = time.Now
 			_, err = v.VerifySegment(ctx, run, w)
 		default:
@@ -285,34 +286,26 @@ func (s *service) Submit(_ context.Context, w fanout.Work) error {
 	return nil
 }
 
-// cuts are n-1 keys that cut the keys below rows evenly.
-func cuts(rows, n int) (points []table.Key) {
-	for i := 1; i < n; i++ {
-		points = append(points, table.Key{table.Integer(int64(i * rows / n))})
-	}
-	return points
-}
-
 // backUp plans a backup and looks every few seconds until it is sealed. It returns
 // the paces that were seen on the way.
 func (s *service) backUp(workers int, settings vault.Settings, points ...table.Key) (*vault.Manifest, []*fanout.Pace) {
-	s.t.Helper()
-	p := s.planner()
+	s.T.Helper()
+	p := s.Planner()
 	p.Work, p.Now, p.Workers = s, time.Now, workers
-	p.Tables = cut{s.client, points}
-	plan, err := p.Plan(s.t.Context(), backup.PlanRequest{Table: sourceID, Kind: vault.Full, At: time.Now(), Trigger: "test", New: true, Settings: settings})
+	p.Tables = vaulttest.Cut{Instance: s.client, Points: points}
+	plan, err := p.Plan(s.T.Context(), backup.PlanRequest{Table: vaulttest.SourceID, Kind: vault.Full, At: time.Now(), Trigger: "test", New: true, Settings: settings})
 	if err != nil {
-		s.t.Fatal(err)
+		s.T.Fatal(err)
 	}
 	p.Tables = s.client
 	var seen []*fanout.Pace
 	for range 1000 {
-		progress, err := p.Tick(s.t.Context(), fanout.Run{Request: "r", Now: time.Now}, vault.Backup{Table: plan.Table, ID: plan.Backup})
+		progress, err := p.Tick(s.T.Context(), fanout.Run{Request: "r", Now: time.Now}, vault.Backup{Table: plan.Table, ID: plan.Backup})
 		if err != nil {
-			s.t.Fatal(err)
+			s.T.Fatal(err)
 		}
 		if progress.LastError != "" {
-			s.t.Errorf("%s", progress.LastError)
+			s.T.Errorf("%s", progress.LastError)
 		}
 		if progress.Manifest != nil {
 			s.all.Wait()
@@ -323,29 +316,29 @@ func (s *service) backUp(workers int, settings vault.Settings, points ...table.K
 		}
 		time.Sleep(3 * time.Second)
 	}
-	s.t.Fatal("the backup does not end")
+	s.T.Fatal("the backup does not end")
 	return nil, nil
 }
 
 // bringBack restores a backup and looks every few seconds until that is done. It
 // returns the paces that were seen on the way, and how long loading took.
 func (s *service) bringBack(workers int, m *vault.Manifest, budget vault.Budget) (p restore.Progress, seen []*fanout.Pace, loading time.Duration) {
-	s.t.Helper()
-	i := s.importer()
+	s.T.Helper()
+	i := s.Importer()
 	i.Work, i.Workers = s, workers
 	run := func() fanout.Run { return fanout.Run{Request: "r", Now: time.Now} }
 	begun := time.Now()
-	plan, err := i.Begin(s.t.Context(), run(), restore.Request{Backup: vault.Backup{Table: m.Table, ID: m.Backup}, Target: targetID, At: begun, Budget: budget})
+	plan, err := i.Begin(s.T.Context(), run(), restore.Request{Backup: vault.Backup{Table: m.Table, ID: m.Backup}, Target: vaulttest.TargetID, At: begun, Budget: budget})
 	if err != nil {
-		s.t.Fatal(err)
+		s.T.Fatal(err)
 	}
 	for range 1000 {
-		p, err := i.Tick(s.t.Context(), run(), plan.Restore)
+		p, err := i.Tick(s.T.Context(), run(), plan.Restore)
 		if err != nil {
-			s.t.Fatal(err)
+			s.T.Fatal(err)
 		}
 		if p.LastError != "" {
-			s.t.Errorf("%s", p.LastError)
+			s.T.Errorf("%s", p.LastError)
 		}
 		if p.State == restore.StateLoading {
 			loading = time.Since(begun)
@@ -359,24 +352,24 @@ func (s *service) bringBack(workers int, m *vault.Manifest, budget vault.Budget)
 		}
 		time.Sleep(3 * time.Second)
 	}
-	s.t.Fatal("the restore does not end")
+	s.T.Fatal("the restore does not end")
 	return p, nil, 0
 }
 
 // calm checks that no invocation failed and no failure was noted under prefix.
 func (s *service) calm(prefix string) {
-	s.t.Helper()
+	s.T.Helper()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, err := range s.failures {
-		s.t.Error(err)
+		s.T.Error(err)
 	}
-	for info, err := range s.store.List(s.t.Context(), prefix, "") {
+	for info, err := range s.Store.List(s.T.Context(), prefix, "") {
 		if err != nil {
-			s.t.Fatal(err)
+			s.T.Fatal(err)
 		}
 		if strings.Contains(info.Name, "/failures/") {
-			s.t.Errorf("a failure is noted: %s", info.Name)
+			s.T.Errorf("a failure is noted: %s", info.Name)
 		}
 	}
 }
@@ -390,11 +383,11 @@ func TestThrottledReads(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				s := newService(t, 10*time.Millisecond)
 				s.keys(rows, size)
-				want := s.read(sourceID.Table)
+				want := s.read(vaulttest.SourceID.Table)
 				s.server.Engine().SetBehavior(engine.Behavior{ReadCapacity: capacity, ThrottleCode: code})
 				s.wire.reset()
 				begun := time.Now()
-				m, seen := s.backUp(4, vault.Settings{Lanes: 4, PartBytes: 128 << 10}, cuts(rows, 16)...)
+				m, seen := s.backUp(4, vault.Settings{Lanes: 4, PartBytes: 128 << 10}, vaulttest.Cuts(rows, 16)...)
 				took := time.Since(begun)
 				s.server.Engine().SetBehavior(engine.Behavior{})
 				n := s.wire.of("GetRange")
@@ -418,7 +411,7 @@ func TestThrottledReads(t *testing.T) {
 					t.Errorf("no look says that the service throttles: %v", seen)
 				}
 				s.calm("")
-				if got := contents(t, s.repo, m); !maps.Equal(got, want) {
+				if got := vaulttest.Contents(t, s.Repo, m); !maps.Equal(got, want) {
 					t.Errorf("%d rows of %d", len(got), len(want))
 				}
 			})
@@ -436,10 +429,10 @@ func TestReadBudget(t *testing.T) {
 		s := newService(t, 10*time.Millisecond)
 		s.limit = 20 * time.Second
 		s.keys(rows, size)
-		want := s.read(sourceID.Table)
+		want := s.read(vaulttest.SourceID.Table)
 		s.wire.reset()
 		begun := time.Now()
-		m, seen := s.backUp(workers, vault.Settings{Lanes: 4, PartBytes: 128 << 10, ReadUnits: budget}, cuts(rows, 32)...)
+		m, seen := s.backUp(workers, vault.Settings{Lanes: 4, PartBytes: 128 << 10, ReadUnits: budget}, vaulttest.Cuts(rows, 32)...)
 		took := time.Since(begun)
 		n := s.wire.of("GetRange")
 		t.Logf("%v in %d invocations: %d requests, %d units, at most %d in 1 s, %d in 3 s, %d in 10 s", took, s.replies, n.requests, n.units, n.most(1), n.most(3), n.most(10))
@@ -461,7 +454,7 @@ func TestReadBudget(t *testing.T) {
 			t.Errorf("no look says that the budget holds the workers: %v", seen)
 		}
 		s.calm("")
-		if got := contents(t, s.repo, m); !maps.Equal(got, want) {
+		if got := vaulttest.Contents(t, s.Repo, m); !maps.Equal(got, want) {
 			t.Errorf("%d rows of %d", len(got), len(want))
 		}
 	})
@@ -476,10 +469,10 @@ func TestThrottledWrites(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				s := newService(t, 10*time.Millisecond)
 				s.keys(rows, size)
-				want := s.read(sourceID.Table)
+				want := s.read(vaulttest.SourceID.Table)
 				// Parts of a few dozen rows, so that looks see some of each segment.
 				s.server.Engine().SetBehavior(engine.Behavior{PageRows: 50})
-				m, _ := s.backUp(4, vault.Settings{Lanes: 1, PartBytes: 64 << 10}, cuts(rows, 12)...)
+				m, _ := s.backUp(4, vault.Settings{Lanes: 1, PartBytes: 64 << 10}, vaulttest.Cuts(rows, 12)...)
 				s.server.Engine().SetBehavior(engine.Behavior{WriteCapacity: capacity, ThrottleCode: code})
 				s.server.SetFault(func(op, _ string, n int) *ots.Fault {
 					f := &ots.Fault{Delay: 10 * time.Millisecond}
@@ -518,7 +511,7 @@ func TestThrottledWrites(t *testing.T) {
 					t.Errorf("no look says that the service throttles: %v", seen)
 				}
 				s.calm("")
-				if got := s.read(targetID.Table); !maps.Equal(got, want) {
+				if got := s.read(vaulttest.TargetID.Table); !maps.Equal(got, want) {
 					t.Errorf("%d rows of %d", len(got), len(want))
 				}
 			})
@@ -563,9 +556,9 @@ func TestRestoreBudgets(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newService(t, 10*time.Millisecond)
 		s.keys(rows, size)
-		want := s.read(sourceID.Table)
+		want := s.read(vaulttest.SourceID.Table)
 		s.server.Engine().SetBehavior(engine.Behavior{PageRows: 50})
-		m, _ := s.backUp(workers, vault.Settings{Lanes: 2, PartBytes: 64 << 10}, cuts(rows, 64)...)
+		m, _ := s.backUp(workers, vault.Settings{Lanes: 2, PartBytes: 64 << 10}, vaulttest.Cuts(rows, 64)...)
 		s.server.Engine().SetBehavior(engine.Behavior{})
 		s.limit = 20 * time.Second
 		s.wire.reset()
@@ -590,7 +583,7 @@ func TestRestoreBudgets(t *testing.T) {
 			t.Errorf("%+v", p)
 		}
 		s.calm("")
-		if got := s.read(targetID.Table); !maps.Equal(got, want) {
+		if got := s.read(vaulttest.TargetID.Table); !maps.Equal(got, want) {
 			t.Errorf("%d rows of %d", len(got), len(want))
 		}
 	})
@@ -605,7 +598,7 @@ func TestThrottledComparison(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				s := newService(t, 10*time.Millisecond)
 				s.keys(rows, size)
-				m, _ := s.backUp(4, vault.Settings{Lanes: 4, PartBytes: 128 << 10}, cuts(rows, 64)...)
+				m, _ := s.backUp(4, vault.Settings{Lanes: 4, PartBytes: 128 << 10}, vaulttest.Cuts(rows, 64)...)
 				s.server.Engine().SetBehavior(engine.Behavior{ReadCapacity: capacity, ThrottleCode: code})
 				s.wire.reset()
 				begun := time.Now()
@@ -635,23 +628,23 @@ func TestThrottledComparison(t *testing.T) {
 // workers than that was divided over, and refuses a budget by which there would be no
 // end, or that is not the restore's.
 func TestRestoreBudgetIsDivided(t *testing.T) {
-	w := newWorld(t)
-	w.keyed(intKey, ints(100))
+	w := vaulttest.NewWorld(t)
+	w.Keyed(vaulttest.IntKey, vaulttest.Ints(100))
 	points := []table.Key{}
 	for i := 1; i < 10; i++ {
 		points = append(points, table.Key{table.Integer(int64(i * 10))})
 	}
-	p := w.planner()
+	p := w.Planner()
 	quick := func() (time.Duration, bool) { return 0, false }
-	w.instance = busy{w.tables, 1000, quick}
-	m := w.sealed(p, w.plan(p, vault.Settings{Lanes: 1}, points...))
-	w.instance = nil
+	w.Instance = vaulttest.Busy{Instance: w.Tables, Units: 1000, Answer: quick}
+	m := w.Sealed(p, w.Plan(p, vault.Settings{Lanes: 1}, points...))
+	w.Instance = nil
 	ask := func(b vault.Budget) (*vault.RestorePlan, error) {
-		req := w.request(m)
+		req := w.Request(m)
 		req.Budget = b
-		i := w.importer()
+		i := w.Importer()
 		i.Workers = 4
-		return i.Begin(t.Context(), w.run(), req)
+		return i.Begin(t.Context(), w.Run(), req)
 	}
 	for _, b := range []vault.Budget{{ReadUnits: -1}, {WriteUnits: 0.5}, {WriteUnits: math.NaN()}, {ReadUnits: math.Inf(1)}} {
 		if _, err := ask(b); !errors.Is(err, table.ErrInvalid) || !strings.Contains(err.Error(), "units per second") {
@@ -662,7 +655,7 @@ func TestRestoreBudgetIsDivided(t *testing.T) {
 	if _, err := ask(vault.Budget{ReadUnits: 1}); !errors.Is(err, table.ErrInvalid) || !strings.Contains(err.Error(), "want at least 2") {
 		t.Errorf("%v", err)
 	}
-	w.advance(time.Second)
+	w.Advance(time.Second)
 	plan, err := ask(vault.Budget{ReadUnits: 16, WriteUnits: 150})
 	if err != nil {
 		t.Fatal(err)
@@ -670,7 +663,7 @@ func TestRestoreBudgetIsDivided(t *testing.T) {
 	if plan.Loaders != 3 || plan.Comparers != 2 {
 		t.Errorf("%d workers load, %d compare", plan.Loaders, plan.Comparers)
 	}
-	w.advance(time.Second)
+	w.Advance(time.Second)
 	if again, err := ask(vault.Budget{}); err != nil || again.Restore != plan.Restore {
 		t.Errorf("without a budget: %+v, %v", again, err)
 	}
@@ -679,13 +672,13 @@ func TestRestoreBudgetIsDivided(t *testing.T) {
 	}
 	look := func(live, workers int) []fanout.Work {
 		t.Helper()
-		i := w.importer()
+		i := w.Importer()
 		i.Workers = 50 // by now, the policy allows more
-		progress, err := i.Tick(t.Context(), w.run(), plan.Restore)
+		progress, err := i.Tick(t.Context(), w.Run(), plan.Restore)
 		if err != nil || progress.Live != live || progress.Dispatched != workers {
 			t.Fatalf("%+v, %v", progress, err)
 		}
-		return w.drain()
+		return w.Drain()
 	}
 	queue := look(0, 3)
 	for _, work := range queue {
@@ -694,15 +687,15 @@ func TestRestoreBudgetIsDivided(t *testing.T) {
 		}
 	}
 	for _, work := range queue {
-		if err := beginAndDie(w, work); err != nil {
+		if err := vaulttest.BeginAndDie(w, work); err != nil {
 			t.Fatal(err)
 		}
 	}
 	look(3, 0)
-	w.advance(11 * time.Minute)
+	w.Advance(11 * time.Minute)
 	queue = look(0, 3)
-	w.queue = queue
-	w.work()
+	w.Queue = queue
+	w.Work()
 	for _, work := range look(0, 2) {
 		if work.Verb != fanout.VerbVerify || work.ReadUnits != 8 || work.WriteUnits != 0 {
 			t.Errorf("%+v", work)

@@ -1,10 +1,8 @@
-package backup_test
+package restore_test
 
 import (
 	"bytes"
-	"context"
 	"fmt"
-	"io"
 	"maps"
 	"math/rand/v2"
 	"slices"
@@ -21,24 +19,16 @@ import (
 	"github.com/tablevault/tablevault/shared/table"
 	"github.com/tablevault/tablevault/shared/table/tabletest"
 	"github.com/tablevault/tablevault/shared/vault"
+	"github.com/tablevault/tablevault/shared/vaulttest"
 )
 
-func (w *world) verify(m *vault.Manifest, depth string) *vault.Proof {
-	w.t.Helper()
-	proof, err := w.verifier().Verify(w.t.Context(), w.run(), restore.VerifyRequest{Backup: vault.Backup{Table: m.Table, ID: m.Backup}, Depth: depth})
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	return proof
-}
-
 func TestVerifyOfASoundBackup(t *testing.T) {
-	w := newWorld(t)
-	w.fill(definition(), 500)
-	w.tables.PageRows = 40
-	m := w.backup(small)
+	w := vaulttest.NewWorld(t)
+	w.Fill(vaulttest.Definition(), 500)
+	w.Tables.PageRows = 40
+	m := w.Backup(vaulttest.Small)
 	for _, depth := range []string{restore.DepthObjects, restore.DepthRead, restore.DepthRows} {
-		proof := w.verify(m, depth)
+		proof := w.Verify(m, depth)
 		if proof.Verdict != vault.OK {
 			t.Fatalf("%s: %+v", depth, proof)
 		}
@@ -51,52 +41,11 @@ func TestVerifyOfASoundBackup(t *testing.T) {
 	}
 }
 
-// parts are the objects that a backup consists of.
-func (w *world) parts(m *vault.Manifest) []vault.Object {
-	w.t.Helper()
-	objects := append([]vault.Object{*m.Plan}, m.Groups...)
-	for g, err := range w.repo.Groups(w.t.Context(), m) {
-		if err != nil {
-			w.t.Fatal(err)
-		}
-		for _, s := range g.Segments {
-			for _, slot := range s.Slots {
-				objects = append(objects, slot.Part.Shard, slot.Part.Index)
-			}
-		}
-	}
-	return objects
-}
-
-// bent is a store in which one object's bytes come out otherwise, and whose
-// records do not show it.
-type bent struct {
-	object.Store
-	name string
-	bend func([]byte) []byte
-}
-
-func (b *bent) Open(ctx context.Context, name string, off, n int64) (io.ReadCloser, object.Info, error) {
-	if name != b.name || n == 0 {
-		return b.Store.Open(ctx, name, off, n)
-	}
-	content, err := object.ReadAll(ctx, b.Store, name, 1<<30)
-	if err != nil {
-		return nil, object.Info{}, err
-	}
-	content = b.bend(bytes.Clone(content))
-	content = content[min(off, int64(len(content))):]
-	if n > 0 {
-		content = content[:min(n, int64(len(content)))]
-	}
-	return io.NopCloser(bytes.NewReader(content)), object.Info{Name: name, Size: int64(len(content))}, nil
-}
-
 func TestVerifyFindsWhatTheStoreDoesNotShow(t *testing.T) {
-	w := newWorld(t)
-	w.fill(definition(), 60)
-	w.tables.PageRows = 10
-	m := w.backup(small)
+	w := vaulttest.NewWorld(t)
+	w.Fill(vaulttest.Definition(), 60)
+	w.Tables.PageRows = 10
+	m := w.Backup(vaulttest.Small)
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
 	random := rand.New(rand.NewPCG(seed, 2))
@@ -110,16 +59,16 @@ func TestVerifyFindsWhatTheStoreDoesNotShow(t *testing.T) {
 			return b
 		}
 	}
-	whole := w.repo
-	for _, o := range w.parts(m) {
+	whole := w.Repo
+	for _, o := range w.Parts(m) {
 		for name, bend := range bends {
-			repo, err := repository.Open(t.Context(), &bent{w.store, o.Name, bend})
+			repo, err := repository.Open(t.Context(), &vaulttest.Bent{Store: w.Store, Name: o.Name, Bend: bend})
 			if err != nil {
 				t.Fatal(err)
 			}
-			w.repo = repo
+			w.Repo = repo
 			for _, depth := range []string{restore.DepthRead, restore.DepthRows} {
-				proof := w.verify(m, depth)
+				proof := w.Verify(m, depth)
 				if proof.Verdict != vault.Corrupt || !slices.ContainsFunc(proof.Check.Findings, func(f vault.Finding) bool { return f.Object == o.Name }) {
 					t.Fatalf("%s %s, %s: verdict %s, %+v", o.Name, name, depth, proof.Verdict, proof.Check)
 				}
@@ -129,15 +78,15 @@ func TestVerifyFindsWhatTheStoreDoesNotShow(t *testing.T) {
 			}
 		}
 	}
-	w.repo = whole
+	w.Repo = whole
 }
 
 func TestVerifyAsksTheStoreForEveryObject(t *testing.T) {
-	w := newWorld(t)
-	w.fill(definition(), 60)
-	m := w.backup(small)
-	store := w.store.(*mem.Store)
-	for _, o := range w.parts(m) {
+	w := vaulttest.NewWorld(t)
+	w.Fill(vaulttest.Definition(), 60)
+	m := w.Backup(vaulttest.Small)
+	store := w.Store.(*mem.Store)
+	for _, o := range w.Parts(m) {
 		content, err := object.ReadAll(t.Context(), store, o.Name, 1<<30)
 		if err != nil {
 			t.Fatal(err)
@@ -157,14 +106,14 @@ func TestVerifyAsksTheStoreForEveryObject(t *testing.T) {
 		other[len(other)/2] ^= 1
 		for what, damaged := range map[string][]byte{"gone": nil, "short": content[:len(content)-1], "other bytes": other} {
 			put(damaged)
-			proof := w.verify(m, restore.DepthObjects)
+			proof := w.Verify(m, restore.DepthObjects)
 			if proof.Verdict != vault.Corrupt || proof.Check.Findings[0].Object != o.Name {
 				t.Errorf("%s %s: %s, %+v", o.Name, what, proof.Verdict, proof.Check.Findings)
 			}
 		}
 		put(content)
 	}
-	if proof := w.verify(m, restore.DepthRead); proof.Verdict != vault.OK {
+	if proof := w.Verify(m, restore.DepthRead); proof.Verdict != vault.OK {
 		t.Errorf("with everything put back: %+v", proof)
 	}
 }
@@ -181,7 +130,7 @@ func modelOf(rows []tabletest.Row) model {
 }
 
 func (m model) differences(live model) map[string]string {
-	schema := definition().Schema
+	schema := vaulttest.Definition().Schema
 	found := map[string]string{}
 	for k, r := range m {
 		l, ok := live[k]
@@ -205,30 +154,30 @@ func TestVerifyListsEveryDifference(t *testing.T) {
 	random := rand.New(rand.NewPCG(seed, 3))
 	found := 0
 	for range 8 {
-		w := newWorld(t)
-		w.fill(definition(), 400)
-		w.tables.Put(sourceID.Table, wideRow())
-		w.tables.PageRows = 1 + random.IntN(60)
-		settings := small
+		w := vaulttest.NewWorld(t)
+		w.Fill(vaulttest.Definition(), 400)
+		w.Tables.Put(vaulttest.SourceID.Table, vaulttest.WideRow())
+		w.Tables.PageRows = 1 + random.IntN(60)
+		settings := vaulttest.Small
 		settings.Lanes = 1 + random.IntN(16)
-		m := w.backup(settings)
-		before := w.tables.Rows(sourceID.Table)
+		m := w.Backup(settings)
+		before := w.Tables.Rows(vaulttest.SourceID.Table)
 		for range random.IntN(30) {
 			r := before[random.IntN(len(before))]
 			switch random.IntN(6) {
 			case 0:
-				w.tables.Delete(sourceID.Table, r.Key)
+				w.Tables.Delete(vaulttest.SourceID.Table, r.Key)
 			case 1: // a new row
 				if last := r.Key[2].Int; last < 1<<40 && last > -1<<40 {
-					w.tables.Put(sourceID.Table, tabletest.Row{Key: r.Key.Next(), Cells: r.Cells})
+					w.Tables.Put(vaulttest.SourceID.Table, tabletest.Row{Key: r.Key.Next(), Cells: r.Cells})
 				}
 			case 2: // one column more
-				w.tables.Put(sourceID.Table, tabletest.Row{Key: r.Key, Cells: append(slices.Clip(r.Cells), tabletest.Cell("zz", 1, 1))})
+				w.Tables.Put(vaulttest.SourceID.Table, tabletest.Row{Key: r.Key, Cells: append(slices.Clip(r.Cells), tabletest.Cell("zz", 1, 1))})
 			case 3: // another timestamp
 				if len(r.Cells) > 0 {
 					cells := slices.Clone(r.Cells)
 					cells[random.IntN(len(cells))].Timestamp += 1 << 50
-					w.tables.Put(sourceID.Table, tabletest.Row{Key: r.Key, Cells: cells})
+					w.Tables.Put(vaulttest.SourceID.Table, tabletest.Row{Key: r.Key, Cells: cells})
 				}
 			case 4: // another type, the same bytes
 				cells := slices.Clone(r.Cells)
@@ -237,13 +186,13 @@ func TestVerifyListsEveryDifference(t *testing.T) {
 						cells[i].Type = plainbuffer.Blob
 					}
 				}
-				w.tables.Put(sourceID.Table, tabletest.Row{Key: r.Key, Cells: cells})
+				w.Tables.Put(vaulttest.SourceID.Table, tabletest.Row{Key: r.Key, Cells: cells})
 			case 5: // no cells
-				w.tables.Put(sourceID.Table, tabletest.Row{Key: r.Key})
+				w.Tables.Put(vaulttest.SourceID.Table, tabletest.Row{Key: r.Key})
 			}
 		}
-		want := modelOf(before).differences(modelOf(w.tables.Rows(sourceID.Table)))
-		proof := w.verify(m, restore.DepthRows)
+		want := modelOf(before).differences(modelOf(w.Tables.Rows(vaulttest.SourceID.Table)))
+		proof := w.Verify(m, restore.DepthRows)
 		got := map[string]string{}
 		for _, d := range proof.Check.Differences {
 			got[d.Key.String()] = d.Kind
@@ -272,15 +221,15 @@ func TestVerifyListsEveryDifference(t *testing.T) {
 }
 
 func TestVerifyNamesTheColumnsOfAWideRow(t *testing.T) {
-	w := newWorld(t)
-	w.tables.Make(definition())
-	r := wideRow()
-	w.tables.Put(sourceID.Table, r)
-	m := w.backup(vault.Settings{})
+	w := vaulttest.NewWorld(t)
+	w.Tables.Make(vaulttest.Definition())
+	r := vaulttest.WideRow()
+	w.Tables.Put(vaulttest.SourceID.Table, r)
+	m := w.Backup(vault.Settings{})
 	r.Cells[1100] = tabletest.Cell("column1100", 7, "other")
 	r.Cells = slices.Delete(r.Cells, 10, 11)
-	w.tables.Put(sourceID.Table, r)
-	check := w.verify(m, restore.DepthRows).Check
+	w.Tables.Put(vaulttest.SourceID.Table, r)
+	check := w.Verify(m, restore.DepthRows).Check
 	if len(check.Differences) != 1 || !slices.Equal(check.Differences[0].Columns, []string{"column0010", "column1100"}) {
 		t.Errorf("%+v", check.Differences)
 	}
@@ -290,12 +239,12 @@ func TestVerifyLeavesOutWhatHasExpired(t *testing.T) {
 	const ttl = 86400
 	for _, hide := range []bool{false, true} {
 		t.Run(fmt.Sprintf("hidden %t", hide), func(t *testing.T) {
-			w := newWorld(t)
-			w.tables.HideExpired = hide
-			def := definition()
+			w := vaulttest.NewWorld(t)
+			w.Tables.HideExpired = hide
+			def := vaulttest.Definition()
 			def.Options.TTL = ttl
-			w.tables.Make(def)
-			now := day.UnixMilli()
+			w.Tables.Make(def)
+			now := vaulttest.Day.UnixMilli()
 			// Cells that expire at every moment around the comparison, which is an
 			// hour after the backup.
 			ages := []time.Duration{0, time.Hour, 22 * time.Hour, 23*time.Hour - 11*time.Minute, 23*time.Hour - time.Minute, 23*time.Hour - time.Millisecond, 23 * time.Hour, 23*time.Hour + 30*time.Minute}
@@ -306,11 +255,11 @@ func TestVerifyLeavesOutWhatHasExpired(t *testing.T) {
 						r.Cells = append(r.Cells, tabletest.Cell(name, now-ages[age].Milliseconds(), i))
 					}
 				}
-				w.tables.Put(def.Name, r)
+				w.Tables.Put(def.Name, r)
 			}
-			m := w.backup(vault.Settings{})
-			w.advance(time.Hour)
-			proof := w.verify(m, restore.DepthRows)
+			m := w.Backup(vault.Settings{})
+			w.Advance(time.Hour)
+			proof := w.Verify(m, restore.DepthRows)
 			if proof.Verdict != vault.OK {
 				t.Fatalf("%+v", proof.Check)
 			}
@@ -318,16 +267,16 @@ func TestVerifyLeavesOutWhatHasExpired(t *testing.T) {
 				t.Fatal("nothing has expired")
 			}
 			// What has not expired is still compared.
-			w.tables.Put(def.Name, tabletest.Row{Key: table.Key{table.String("k"), table.Binary(nil), table.Integer(1)},
+			w.Tables.Put(def.Name, tabletest.Row{Key: table.Key{table.String("k"), table.Binary(nil), table.Integer(1)},
 				Cells: []plainbuffer.Cell{tabletest.Cell("a", now-ages[1].Milliseconds(), "changed")}})
-			w.tables.Delete(def.Name, table.Key{table.String("k"), table.Binary(nil), table.Integer(0)}) // a row that never had cells
-			check := w.verify(m, restore.DepthRows).Check
+			w.Tables.Delete(def.Name, table.Key{table.String("k"), table.Binary(nil), table.Integer(0)}) // a row that never had cells
+			check := w.Verify(m, restore.DepthRows).Check
 			if check.Changed != 1 || check.Missing != 1 || check.Extra != 0 {
 				t.Errorf("%+v", check)
 			}
 			// All but the youngest cells are gone.
-			w.advance(22 * time.Hour)
-			check = w.verify(m, restore.DepthRows).Check
+			w.Advance(22 * time.Hour)
+			check = w.Verify(m, restore.DepthRows).Check
 			if check.Extra != 0 || check.Changed > 1 || check.Missing > 1 {
 				t.Errorf("later: %+v", check)
 			}
@@ -336,18 +285,18 @@ func TestVerifyLeavesOutWhatHasExpired(t *testing.T) {
 }
 
 func TestVerifyOfARestoreSeesWhatWasDoneToIt(t *testing.T) {
-	w := newWorld(t)
-	w.fill(definition(), 100)
-	m := w.backup(small)
-	plan := w.begin(m)
+	w := vaulttest.NewWorld(t)
+	w.Fill(vaulttest.Definition(), 100)
+	m := w.Backup(vaulttest.Small)
+	plan := w.Begin(m)
 	stranger := tabletest.Row{Key: table.Key{table.String("stranger"), table.Binary(nil), table.Integer(1)}}
-	w.tables.Put(targetID.Table, stranger)
-	p := w.finish(plan.Restore)
+	w.Tables.Put(vaulttest.TargetID.Table, stranger)
+	p := w.Finish(plan.Restore)
 	if p.State != backup.StateFailed || !strings.Contains(p.LastError, "1 extra") {
 		t.Fatalf("%+v", p)
 	}
-	w.proved(p, vault.Differs)
-	got, err := w.tables.Describe(t.Context(), targetID.Table)
+	w.Proved(p, vault.Differs)
+	got, err := w.Tables.Describe(t.Context(), vaulttest.TargetID.Table)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -357,13 +306,13 @@ func TestVerifyOfARestoreSeesWhatWasDoneToIt(t *testing.T) {
 }
 
 func TestVerifyRefusesBadRequests(t *testing.T) {
-	w := newWorld(t)
-	w.fill(definition(), 10)
-	m := w.backup(vault.Settings{})
+	w := vaulttest.NewWorld(t)
+	w.Fill(vaulttest.Definition(), 10)
+	m := w.Backup(vault.Settings{})
 	b := vault.Backup{Table: m.Table, ID: m.Backup}
-	other := definition()
+	other := vaulttest.Definition()
 	other.Name, other.Schema = "other", table.Schema{{Name: "k", Type: table.IntegerKey}}
-	w.tables.Make(other)
+	w.Tables.Make(other)
 	for _, test := range []struct {
 		name string
 		req  restore.VerifyRequest
@@ -372,10 +321,10 @@ func TestVerifyRefusesBadRequests(t *testing.T) {
 		{"depth", restore.VerifyRequest{Backup: b, Depth: "deep"}, "want objects, read or rows"},
 		{"no such backup", restore.VerifyRequest{Backup: vault.Backup{Table: m.Table, ID: "20261120T021400Z-00000000"}, Depth: "read"}, "tablevault list"},
 		{"no such restore", restore.VerifyRequest{Restore: "20261120T021400Z-00000000", Depth: "read"}, "no restore"},
-		{"no such table", restore.VerifyRequest{Backup: b, Depth: "rows", Against: &targetID}, "does not exist"},
+		{"no such table", restore.VerifyRequest{Backup: b, Depth: "rows", Against: &vaulttest.TargetID}, "does not exist"},
 		{"another schema", restore.VerifyRequest{Backup: b, Depth: "rows", Against: &vault.TableID{Region: "local", Instance: "prod", Table: "other"}}, "primary key"},
 	} {
-		_, err := w.verifier().Verify(t.Context(), w.run(), test.req)
+		_, err := w.Verifier().Verify(t.Context(), w.Run(), test.req)
 		if err == nil || !strings.Contains(err.Error(), test.want) {
 			t.Errorf("%s: %v, want %q", test.name, err, test.want)
 		}

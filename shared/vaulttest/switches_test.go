@@ -1,4 +1,4 @@
-package backup_test
+package vaulttest_test
 
 import (
 	"context"
@@ -17,6 +17,7 @@ import (
 	"github.com/tablevault/tablevault/shared/table/tabletest"
 	"github.com/tablevault/tablevault/shared/tablestore"
 	"github.com/tablevault/tablevault/shared/vault"
+	"github.com/tablevault/tablevault/shared/vaulttest"
 )
 
 // TestWholeJobUnderEverySwitch backs up, restores and verifies tables of the
@@ -88,7 +89,7 @@ func TestWholeJobUnderEverySwitch(t *testing.T) {
 // A provingGround is a world whose instance is the local Tablestore. The rows
 // are made in the model that a world has, and written to the server.
 type provingGround struct {
-	*world
+	*vaulttest.World
 	server   *ots.Server
 	client   *tablestore.Client
 	behavior engine.Behavior
@@ -96,7 +97,7 @@ type provingGround struct {
 
 func newProvingGround(t *testing.T, config ots.Config) *provingGround {
 	t.Helper()
-	p := &provingGround{world: newWorld(t), behavior: config.Behavior}
+	p := &provingGround{World: vaulttest.NewWorld(t), behavior: config.Behavior}
 	// The source is made in peace; only what it keeps of versions is the switch's.
 	config.Behavior = engine.Behavior{KeepVersions: p.behavior.KeepVersions}
 	var err error
@@ -112,38 +113,38 @@ func newProvingGround(t *testing.T, config ots.Config) *provingGround {
 		Retry: tablestore.Retry{First: time.Millisecond, Longest: 20 * time.Millisecond},
 	})
 	p.must(err)
-	p.instance = p.client
+	p.Instance = p.client
 	return p
 }
 
 func (p *provingGround) must(err error) {
-	p.t.Helper()
+	p.T.Helper()
 	if err != nil {
-		p.t.Fatal(err)
+		p.T.Fatal(err)
 	}
 }
 
 // load makes the table on the server and writes the model's rows to it.
 func (p *provingGround) load(def table.Definition) {
-	p.t.Helper()
+	p.T.Helper()
 	open := def
 	open.Options.Deviation = table.WidestDeviation
-	p.must(p.client.Create(p.t.Context(), open))
-	rows := p.tables.Rows(def.Name)
+	p.must(p.client.Create(p.T.Context(), open))
+	rows := p.Tables.Rows(def.Name)
 	for batch := range slices.Chunk(rows, engine.MaxBatchRows) {
 		changes := make([]engine.Change, len(batch))
 		for i, r := range batch {
 			changes[i].Op = engine.Put
 			if _, err := plainbuffer.Scan(tabletest.Encode(def.Schema, r), &changes[i].Row); err != nil {
-				p.t.Fatal(err)
+				p.T.Fatal(err)
 			}
 		}
 		if err := p.server.Engine().BatchWrite([]engine.Group{{Table: def.Name, Changes: changes}}, false); err != nil {
-			p.t.Fatal(err)
+			p.T.Fatal(err)
 		}
 		for i := range changes {
 			if err := changes[i].Outcome.Err; err != nil {
-				p.t.Fatalf("row %v: %v", batch[i].Key, err)
+				p.T.Fatalf("row %v: %v", batch[i].Key, err)
 			}
 		}
 	}
@@ -152,25 +153,25 @@ func (p *provingGround) load(def table.Definition) {
 // rows makes a table with versions, rows without cells, keys at every extreme,
 // timestamps of every age, and a row that is wider than small pages.
 func (p *provingGround) rows() {
-	p.t.Helper()
-	p.fill(definition(), 200)
+	p.T.Helper()
+	p.Fill(vaulttest.Definition(), 200)
 	wide := tabletest.Row{Key: table.Key{table.String("wide"), table.Binary(nil), table.Integer(0)}}
 	for c := range 1000 {
 		wide.Cells = append(wide.Cells, tabletest.Cell(fmt.Sprintf("column%04d", c/4), int64(7-c%4), strings.Repeat("w", 50)))
 	}
-	p.tables.Put(sourceID.Table, wide)
-	p.load(definition())
-	p.must(p.client.SetOptions(p.t.Context(), sourceID.Table, definition().Options))
+	p.Tables.Put(vaulttest.SourceID.Table, wide)
+	p.load(vaulttest.Definition())
+	p.must(p.client.SetOptions(p.T.Context(), vaulttest.SourceID.Table, vaulttest.Definition().Options))
 }
 
 // settings makes a table with a TTL, of whose cells some have expired, and with
 // every setting that a table can have.
 func (p *provingGround) settings() {
-	p.t.Helper()
-	ctx := p.t.Context()
-	def := definition()
+	p.T.Helper()
+	ctx := p.T.Context()
+	def := vaulttest.Definition()
 	def.Options.MaxVersions = 1
-	p.tables.Make(def)
+	p.Tables.Make(def)
 	now := time.Now().UnixMilli()
 	const day, ttl = 86_400_000, 10
 	for i := range 100 {
@@ -180,7 +181,7 @@ func (p *provingGround) settings() {
 			value.Timestamp = now - (int64(i+c*7)%(2*ttl))*day - day/2
 			r.Cells = append(r.Cells, value)
 		}
-		p.tables.Put(def.Name, r)
+		p.Tables.Put(def.Name, r)
 	}
 	p.load(def)
 	p.must(p.client.AddDefinedColumns(ctx, def.Name, []table.DefinedColumn{{Name: "name", Type: "string"}, {Name: "count", Type: "integer"}}))
@@ -193,7 +194,7 @@ func (p *provingGround) settings() {
 	}
 	units := int32(10)
 	if _, err := p.server.Engine().UpdateTable(def.Name, &engine.OptionsChange{Read: &units, Write: &units}); err != nil {
-		p.t.Fatal(err)
+		p.T.Fatal(err)
 	}
 	p.must(p.client.SetOptions(ctx, def.Name, options))
 	// An IndexSchema of one field: the indexed keyword "name".
@@ -204,24 +205,24 @@ func (p *provingGround) settings() {
 
 // job is a backup, a restore and its proof, under the switch.
 func (p *provingGround) job() {
-	p.t.Helper()
+	p.T.Helper()
 	p.server.Engine().SetBehavior(p.behavior)
-	m := p.backup(small)
-	progress := p.restore(m)
-	p.proved(progress, vault.OK)
+	m := p.Backup(vaulttest.Small)
+	progress := p.Restore(m)
+	p.Proved(progress, vault.OK)
 	// From here on the server is looked at, not tried.
 	p.server.Engine().SetBehavior(engine.Behavior{HideExpiredRows: p.behavior.HideExpiredRows})
-	source, target := p.read(sourceID.Table), p.read(targetID.Table)
+	source, target := p.read(vaulttest.SourceID.Table), p.read(vaulttest.TargetID.Table)
 	if len(source) == 0 || int64(len(source)) != m.Totals.Rows {
-		p.t.Errorf("the source shows %d rows, the manifest has %d", len(source), m.Totals.Rows)
+		p.T.Errorf("the source shows %d rows, the manifest has %d", len(source), m.Totals.Rows)
 	}
-	same(p.t, target, source)
-	want, err := p.client.Describe(p.t.Context(), sourceID.Table)
+	vaulttest.Same(p.T, target, source)
+	want, err := p.client.Describe(p.T.Context(), vaulttest.SourceID.Table)
 	p.must(err)
-	got, err := p.client.Describe(p.t.Context(), targetID.Table)
+	got, err := p.client.Describe(p.T.Context(), vaulttest.TargetID.Table)
 	p.must(err)
 	if settings(got) != settings(want) {
-		p.t.Errorf("the copy has settings %s\nwant %s", settings(got), settings(want))
+		p.T.Errorf("the copy has settings %s\nwant %s", settings(got), settings(want))
 	}
 }
 
@@ -244,10 +245,10 @@ func settings(d table.Definition) string {
 // read is a table as the server shows it, whatever the product's own reader
 // makes of it.
 func (p *provingGround) read(name string) map[string]string {
-	p.t.Helper()
+	p.T.Helper()
 	bounds := [2][]plainbuffer.Cell{}
 	for i, kind := range []plainbuffer.Type{plainbuffer.InfMin, plainbuffer.InfMax} {
-		for _, c := range definition().Schema {
+		for _, c := range vaulttest.Definition().Schema {
 			bounds[i] = append(bounds[i], plainbuffer.Cell{Name: []byte(c.Name), Type: kind, HasValue: true})
 		}
 	}
@@ -255,7 +256,7 @@ func (p *provingGround) read(name string) map[string]string {
 	q := engine.RangeQuery{Query: engine.Query{MaxVersions: 1 << 30}, Start: bounds[0], End: bounds[1]}
 	block, page, err := p.server.Engine().Range(name, &q, plainbuffer.AppendHeader(nil))
 	if err != nil || page.Next != nil {
-		p.t.Fatalf("read %s: %v, the next page is at %x", name, err, page.Next)
+		p.T.Fatalf("read %s: %v, the next page is at %x", name, err, page.Next)
 	}
 	s := plainbuffer.NewScanner(block)
 	for {
@@ -265,6 +266,6 @@ func (p *provingGround) read(name string) map[string]string {
 			return rows
 		}
 		p.must(err)
-		rows[table.KeyOf(row.Key).String()] = print(row.Cells)
+		rows[table.KeyOf(row.Key).String()] = vaulttest.PrintCells(row.Cells)
 	}
 }

@@ -1,4 +1,4 @@
-package backup_test
+package restore_test
 
 import (
 	"context"
@@ -14,6 +14,7 @@ import (
 	"github.com/tablevault/tablevault/shared/table"
 	"github.com/tablevault/tablevault/shared/table/tabletest"
 	"github.com/tablevault/tablevault/shared/vault"
+	"github.com/tablevault/tablevault/shared/vaulttest"
 )
 
 // sink takes batches and keeps nothing, so that what is measured is the
@@ -44,50 +45,50 @@ func (s *sink) Write(context.Context, string, table.Batch) (table.WriteResult, e
 
 // medium fills the source with rows of about 600 bytes: two key columns, ten
 // attributes.
-func medium(w *world, rows int) {
-	def := definition()
+func medium(w *vaulttest.World, rows int) {
+	def := vaulttest.Definition()
 	def.Schema = table.Schema{{Name: "user", Type: table.StringKey}, {Name: "id", Type: table.IntegerKey}}
-	w.tables.Make(def)
+	w.Tables.Make(def)
 	random := rand.New(rand.NewPCG(1, 2))
 	for i := range rows {
 		r := tabletest.Row{Key: table.Key{table.String(fmt.Sprintf("user%06d", i/10)), table.Integer(int64(i))}}
 		for c := range 10 {
-			at := day.UnixMilli() - random.Int64N(1<<30)
+			at := vaulttest.Day.UnixMilli() - random.Int64N(1<<30)
 			if c%2 == 0 {
 				r.Cells = append(r.Cells, tabletest.Cell(fmt.Sprintf("column%d", c), at, random.Int64N(1<<40)))
 			} else {
 				r.Cells = append(r.Cells, tabletest.Cell(fmt.Sprintf("column%d", c), at, strings.Repeat(fmt.Sprint(random.Int64N(1e9)), 6)))
 			}
 		}
-		w.tables.Put(def.Name, r)
+		w.Tables.Put(def.Name, r)
 	}
 }
 
 // BenchmarkImport is the work of an import function but for the network: read,
 // check, decode, batch.
 func BenchmarkImport(b *testing.B) {
-	w := newWorld(b)
+	w := vaulttest.NewWorld(b)
 	medium(w, 100_000)
-	m := w.backup(vault.Settings{})
+	m := w.Backup(vault.Settings{})
 	b.SetBytes(m.Totals.RawBytes)
 	b.ReportAllocs()
-	plan := w.begin(m)
+	plan := w.Begin(m)
 	for n := 0; b.Loop(); n++ {
-		i := w.importer()
-		i.Tables = &sink{Instance: w.tables}
+		i := w.Importer()
+		i.Tables = &sink{Instance: w.Tables}
 		// Each run is of a restore of its own.
 		b.StopTimer()
 		if n > 0 {
-			req := w.request(m)
+			req := w.Request(m)
 			req.Target.Table = fmt.Sprintf("copy%d", n)
 			var err error
-			if plan, err = w.importer().Begin(b.Context(), w.run(), req); err != nil {
+			if plan, err = w.Importer().Begin(b.Context(), w.Run(), req); err != nil {
 				b.Fatal(err)
 			}
 		}
 		b.StartTimer()
 		for _, s := range plan.Segments {
-			if _, err := i.Import(b.Context(), w.run(), fanout.Work{Restore: plan.Restore, Segment: s.ID}); err != nil {
+			if _, err := i.Import(b.Context(), w.Run(), fanout.Work{Restore: plan.Restore, Segment: s.ID}); err != nil {
 				b.Fatal(err)
 			}
 		}
@@ -96,15 +97,15 @@ func BenchmarkImport(b *testing.B) {
 
 // BenchmarkVerify verifies a backup without a table to compare with.
 func BenchmarkVerify(b *testing.B) {
-	w := newWorld(b)
+	w := vaulttest.NewWorld(b)
 	medium(w, 100_000)
-	m := w.backup(vault.Settings{})
+	m := w.Backup(vault.Settings{})
 	for _, depth := range []string{restore.DepthObjects, restore.DepthRead} {
 		b.Run(depth, func(b *testing.B) {
 			b.SetBytes(m.Totals.RawBytes)
 			b.ReportAllocs()
 			for b.Loop() {
-				if _, err := w.verifier().Verify(b.Context(), w.run(), restore.VerifyRequest{Backup: vault.Backup{Table: m.Table, ID: m.Backup}, Depth: depth}); err != nil {
+				if _, err := w.Verifier().Verify(b.Context(), w.Run(), restore.VerifyRequest{Backup: vault.Backup{Table: m.Table, ID: m.Backup}, Depth: depth}); err != nil {
 					b.Fatal(err)
 				}
 			}
@@ -118,11 +119,11 @@ func TestImportMemory(t *testing.T) {
 		t.Skip("it samples the heap for seconds")
 	}
 	peak := func(rows int) int64 {
-		w := newWorld(t)
+		w := vaulttest.NewWorld(t)
 		medium(w, rows)
-		m := w.backup(vault.Settings{})
-		plan := w.begin(m)
-		w.tables.Drop(sourceID.Table)
+		m := w.Backup(vault.Settings{})
+		plan := w.Begin(m)
+		w.Tables.Drop(vaulttest.SourceID.Table)
 		runtime.GC()
 		var before runtime.MemStats
 		runtime.ReadMemStats(&before)
@@ -141,10 +142,10 @@ func TestImportMemory(t *testing.T) {
 				most = max(most, now.HeapAlloc)
 			}
 		}()
-		i := w.importer()
-		i.Tables = &sink{Instance: w.tables}
+		i := w.Importer()
+		i.Tables = &sink{Instance: w.Tables}
 		for _, s := range plan.Segments {
-			if _, err := i.Import(t.Context(), w.run(), fanout.Work{Restore: plan.Restore, Segment: s.ID}); err != nil {
+			if _, err := i.Import(t.Context(), w.Run(), fanout.Work{Restore: plan.Restore, Segment: s.ID}); err != nil {
 				t.Fatal(err)
 			}
 		}

@@ -1,9 +1,10 @@
-package backup_test
+package vaulttest_test
 
 import (
 	"context"
 	"fmt"
 	"io"
+	"log/slog"
 	"runtime"
 	"strings"
 	"sync"
@@ -21,6 +22,7 @@ import (
 	"github.com/tablevault/tablevault/shared/table"
 	"github.com/tablevault/tablevault/shared/table/tabletest"
 	"github.com/tablevault/tablevault/shared/vault"
+	"github.com/tablevault/tablevault/shared/vaulttest"
 )
 
 // stub is an instance of a table with one row per range, made when it is read.
@@ -37,7 +39,7 @@ func stubKey(i int) table.Key {
 }
 
 func (s stub) Describe(context.Context, string) (table.Definition, error) {
-	def := definition()
+	def := vaulttest.Definition()
 	def.Schema = stubSchema
 	return def, nil
 }
@@ -74,7 +76,7 @@ func (s *stubScan) Next(_ context.Context, buf []byte) (table.Page, error) {
 	block := append(plainbuffer.AppendHeader(buf[:0]), tabletest.Encode(s.schema, tabletest.Row{
 		Key: key, Cells: []plainbuffer.Cell{tabletest.Cell("c", 1, "v")},
 	})...)
-	return table.Page{Block: block, ServerTime: day, ReadUnits: 1}, nil
+	return table.Page{Block: block, ServerTime: vaulttest.Day, ReadUnits: 1}, nil
 }
 
 // fleet is functions that work while the planner looks: a bounded number at a
@@ -99,20 +101,20 @@ func (f *fleet) Submit(_ context.Context, w fanout.Work) error {
 func TestScale(t *testing.T) {
 	segments := 600
 	switch {
-	case *long:
+	case *vaulttest.Long:
 		segments = 10_000
 	case testing.Short():
 		segments = 300
 	}
 	const workers = 60
 	store := objectmeter.New(&mem.Store{})
-	repo, err := repository.Init(t.Context(), store, day)
+	repo, err := repository.Init(t.Context(), store, vaulttest.Day)
 	if err != nil {
 		t.Fatal(err)
 	}
 	work := &fleet{}
 	tables := stub{ranges: segments}
-	p := &backup.Planner{Repo: repo, Tables: tables, Work: work, Log: discard, Now: time.Now, Workers: workers}
+	p := &backup.Planner{Repo: repo, Tables: tables, Work: work, Log: slog.New(slog.DiscardHandler), Now: time.Now, Workers: workers}
 	run := fanout.Run{Request: "r", Now: time.Now, Until: time.Now().Add(time.Hour)}
 	used := store.Usage()
 	cost := func() vault.Usage {
@@ -122,12 +124,12 @@ func TestScale(t *testing.T) {
 	}
 
 	begun := time.Now()
-	plan, err := p.Plan(t.Context(), backup.PlanRequest{Table: sourceID, Kind: vault.Full, At: day, Trigger: "t", New: true, Settings: vault.Settings{Lanes: 1}})
+	plan, err := p.Plan(t.Context(), backup.PlanRequest{Table: vaulttest.SourceID, Kind: vault.Full, At: vaulttest.Day, Trigger: "t", New: true, Settings: vault.Settings{Lanes: 1}})
 	if err != nil {
 		t.Fatal(err)
 	}
 	planning := time.Since(begun)
-	b := vault.Backup{Table: sourceID, ID: plan.Backup}
+	b := vault.Backup{Table: vaulttest.SourceID, ID: plan.Backup}
 	if len(plan.Segments) != segments || planning > 30*time.Second {
 		t.Errorf("%d segments planned in %v", len(plan.Segments), planning)
 	}
@@ -152,7 +154,7 @@ func TestScale(t *testing.T) {
 	var all sync.WaitGroup
 	for _, w := range work.queue {
 		all.Go(func() {
-			e := &backup.Exporter{Repo: repo, Tables: tables, Work: work, Log: discard, Encoders: 1, Memory: 4 << 20}
+			e := &backup.Exporter{Repo: repo, Tables: tables, Work: work, Log: slog.New(slog.DiscardHandler), Encoders: 1, Memory: 4 << 20}
 			reply, err := e.Export(t.Context(), run, w)
 			if err != nil {
 				t.Error(err)
@@ -203,7 +205,7 @@ type made struct {
 }
 
 func (m made) Describe(ctx context.Context, name string) (table.Definition, error) {
-	if name == targetID.Table && !m.there.Load() {
+	if name == vaulttest.TargetID.Table && !m.there.Load() {
 		return table.Definition{}, fmt.Errorf("no %s: %w", name, table.ErrNotExist)
 	}
 	def, err := m.stub.Describe(ctx, name)
@@ -219,7 +221,7 @@ func (m made) Create(context.Context, table.Definition) error {
 func (m made) NewBatch() table.Batch { return new(taken) }
 
 func (m made) Write(_ context.Context, _ string, b table.Batch) (table.WriteResult, error) {
-	return table.WriteResult{ServerTime: day, WriteUnits: int64(b.Len())}, nil
+	return table.WriteResult{ServerTime: vaulttest.Day, WriteUnits: int64(b.Len())}, nil
 }
 
 // taken is a batch of which only the size is kept.
@@ -235,26 +237,26 @@ func (b *taken) Reset()                         { *b = 0 }
 func TestScaleOfRestores(t *testing.T) {
 	segments := 600
 	switch {
-	case *long:
+	case *vaulttest.Long:
 		segments = 10_000
 	case testing.Short():
 		segments = 300
 	}
 	const workers = 20
-	w := newWorld(t)
-	w.instance = made{stub{ranges: segments}, new(atomic.Bool)}
-	meter := objectmeter.New(w.store)
+	w := vaulttest.NewWorld(t)
+	w.Instance = made{stub{ranges: segments}, new(atomic.Bool)}
+	meter := objectmeter.New(w.Store)
 	var err error
-	if w.repo, err = repository.Open(t.Context(), meter); err != nil {
+	if w.Repo, err = repository.Open(t.Context(), meter); err != nil {
 		t.Fatal(err)
 	}
-	p := w.planner()
+	p := w.Planner()
 	p.Workers = workers
-	plan, err := p.Plan(t.Context(), backup.PlanRequest{Table: sourceID, Kind: vault.Full, At: day, Trigger: "t", New: true, Settings: vault.Settings{Lanes: 1}})
+	plan, err := p.Plan(t.Context(), backup.PlanRequest{Table: vaulttest.SourceID, Kind: vault.Full, At: vaulttest.Day, Trigger: "t", New: true, Settings: vault.Settings{Lanes: 1}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	m := w.sealed(p, vault.Backup{Table: sourceID, ID: plan.Backup})
+	m := w.Sealed(p, vault.Backup{Table: vaulttest.SourceID, ID: plan.Backup})
 	if m.Segments != segments || m.Totals.Rows != int64(segments) {
 		t.Fatalf("%d rows in %d segments", m.Totals.Rows, m.Segments)
 	}
@@ -280,12 +282,12 @@ func TestScaleOfRestores(t *testing.T) {
 		}
 		return repo
 	}
-	w.workers = workers
-	planned := w.begin(m)
+	w.Workers = workers
+	planned := w.Begin(m)
 	// The claim, the plan, and the marks that it is being restored and that the
 	// target was made; a read for each roll-up.
 	within("planning", 4, 1, groups+8)
-	progress := w.look(planned.Restore)
+	progress := w.Look(planned.Restore)
 	// A list of what is loaded; starts and failures of each group.
 	within("the first tick", 0, 1+2*groups, 4)
 	if progress.Dispatched != workers {
@@ -295,7 +297,7 @@ func TestScaleOfRestores(t *testing.T) {
 		t.Helper()
 		var mu sync.Mutex
 		var all sync.WaitGroup
-		for _, of := range w.drain() {
+		for _, of := range w.Drain() {
 			all.Go(func() {
 				n, err := do(of)
 				if err != nil {
@@ -307,15 +309,15 @@ func TestScaleOfRestores(t *testing.T) {
 			})
 		}
 		all.Wait()
-		if len(w.queue) > 0 {
-			t.Errorf("%d more invocations", len(w.queue))
+		if len(w.Queue) > 0 {
+			t.Errorf("%d more invocations", len(w.Queue))
 		}
 		return ended
 	}
 	if ended := work(func(of fanout.Work) (int, error) {
-		i := w.importer()
+		i := w.Importer()
 		i.Repo, i.Memory = open(), 4<<20
-		reply, err := i.Import(t.Context(), w.run(), of)
+		reply, err := i.Import(t.Context(), w.Run(), of)
 		return reply.Ended, err
 	}); ended != segments {
 		t.Errorf("%d of %d segments are loaded", ended, segments)
@@ -327,7 +329,7 @@ func TestScaleOfRestores(t *testing.T) {
 	// the groups that it comes to.
 	meet, each := n/4+4*workers, 6+2*groups
 	within("loading", 4*n+meet, n+workers*(groups+4), 5*n+meet+workers*each)
-	progress = w.look(planned.Restore)
+	progress = w.Look(planned.Restore)
 	// The lists of what is loaded, of what is compared and of roll-ups; of each group's
 	// starts, their ends and failures, and of those of its comparison.
 	within("the tick after it", 0, 3+5*groups, 4)
@@ -335,9 +337,9 @@ func TestScaleOfRestores(t *testing.T) {
 		t.Fatalf("%+v", progress)
 	}
 	if ended := work(func(of fanout.Work) (int, error) {
-		v := w.verifier()
+		v := w.Verifier()
 		v.Repo, v.Memory = open(), 4<<20
-		reply, err := v.VerifySegment(t.Context(), w.run(), of)
+		reply, err := v.VerifySegment(t.Context(), w.Run(), of)
 		return reply.Ended, err
 	}); ended != segments {
 		t.Errorf("%d of %d segments are compared", ended, segments)
@@ -347,9 +349,9 @@ func TestScaleOfRestores(t *testing.T) {
 	// its index, and the newest of its rows.
 	within("comparing", 2*n+meet, n+workers*(groups+4), 10*n+meet+workers*each)
 	// A look without time gathers nothing, and one with time for a group that.
-	late := w.run()
-	late.Stop = w.clock()
-	if progress, err = w.importer().Tick(t.Context(), late, planned.Restore); err != nil || progress.State != restore.StateVerifying || progress.Waiting == "" {
+	late := w.Run()
+	late.Stop = w.Clock()
+	if progress, err = w.Importer().Tick(t.Context(), late, planned.Restore); err != nil || progress.State != restore.StateVerifying || progress.Waiting == "" {
 		t.Errorf("%+v, %v", progress, err)
 	}
 	within("a look without time", 0, 3, 4)
@@ -360,17 +362,17 @@ func TestScaleOfRestores(t *testing.T) {
 		}
 		return late.Stop.Add(-1)
 	}
-	if progress, err = w.importer().Tick(t.Context(), late, planned.Restore); err != nil || progress.State != restore.StateVerifying || progress.Waiting == "" {
+	if progress, err = w.Importer().Tick(t.Context(), late, planned.Restore); err != nil || progress.State != restore.StateVerifying || progress.Waiting == "" {
 		t.Errorf("%+v, %v", progress, err)
 	}
 	within("a look with time for one group", 1, 3, vault.GroupSize+4)
 	begun := time.Now()
-	progress = w.look(planned.Restore)
+	progress = w.Look(planned.Restore)
 	t.Logf("closed in %v", time.Since(begun).Round(time.Millisecond))
 	// A roll-up for each group but one, the closing record, the proof and the mark that it
 	// is restored; the checks, and the roll-ups.
 	within("closing", groups+2, 3, n-vault.GroupSize+groups+4)
-	w.proved(progress, vault.OK)
+	w.Proved(progress, vault.OK)
 }
 
 // TestScaleOfPlans plans 100,000 ranges (10,000 in the short form), as eight
@@ -379,25 +381,25 @@ func TestScaleOfRestores(t *testing.T) {
 // what is in memory is bounded.
 func TestScaleOfPlans(t *testing.T) {
 	ranges := 10_000
-	if *long {
+	if *vaulttest.Long {
 		ranges = 100_000
 	}
 	store := objectmeter.New(&mem.Store{})
-	repo, err := repository.Init(t.Context(), store, day)
+	repo, err := repository.Init(t.Context(), store, vaulttest.Day)
 	if err != nil {
 		t.Fatal(err)
 	}
 	work := &fleet{}
-	p := &backup.Planner{Repo: repo, Tables: stub{ranges: ranges}, Work: work, Log: discard, Now: time.Now, Workers: 60}
+	p := &backup.Planner{Repo: repo, Tables: stub{ranges: ranges}, Work: work, Log: slog.New(slog.DiscardHandler), Now: time.Now, Workers: 60}
 	run := fanout.Run{Request: "r", Now: time.Now, Until: time.Now().Add(time.Hour)}
 	begun := time.Now()
-	plan, err := p.Plan(t.Context(), backup.PlanRequest{Table: sourceID, Kind: vault.Full, At: day, Trigger: "t", New: true})
+	plan, err := p.Plan(t.Context(), backup.PlanRequest{Table: vaulttest.SourceID, Kind: vault.Full, At: vaulttest.Day, Trigger: "t", New: true})
 	if err != nil {
 		t.Fatal(err)
 	}
 	planning := time.Since(begun)
 	segments := len(plan.Segments)
-	b := vault.Backup{Table: sourceID, ID: plan.Backup}
+	b := vault.Backup{Table: vaulttest.SourceID, ID: plan.Backup}
 	if segments != (ranges+7)/8 || planning > 30*time.Second {
 		t.Errorf("%d segments in %v", segments, planning)
 	}

@@ -1,4 +1,4 @@
-package backup_test
+package restore_test
 
 import (
 	"bytes"
@@ -26,26 +26,27 @@ import (
 	"github.com/tablevault/tablevault/shared/table"
 	"github.com/tablevault/tablevault/shared/table/tabletest"
 	"github.com/tablevault/tablevault/shared/vault"
+	"github.com/tablevault/tablevault/shared/vaulttest"
 )
 
 func TestLateDeliveryTouchesNothing(t *testing.T) {
-	w := newWorld(t)
-	w.fill(definition(), 200)
-	m := w.backup(small)
-	plan := w.begin(m)
-	w.proved(w.finish(plan.Restore), vault.OK)
+	w := vaulttest.NewWorld(t)
+	w.Fill(vaulttest.Definition(), 200)
+	m := w.Backup(vaulttest.Small)
+	plan := w.Begin(m)
+	w.Proved(w.Finish(plan.Restore), vault.OK)
 	// The table is handed over, and its owner writes.
-	w.tables.Delete(targetID.Table, w.tables.Rows(targetID.Table)[5].Key)
-	writes := w.tables.Calls("Write")
+	w.Tables.Delete(vaulttest.TargetID.Table, w.Tables.Rows(vaulttest.TargetID.Table)[5].Key)
+	writes := w.Tables.Calls("Write")
 	for _, s := range plan.Segments {
 		for _, start := range []int{0, 7} {
-			reply, err := w.importer().Import(t.Context(), w.run(), fanout.Work{Verb: fanout.VerbImport, Restore: plan.Restore, Segment: s.ID, Start: start})
+			reply, err := w.Importer().Import(t.Context(), w.Run(), fanout.Work{Verb: fanout.VerbImport, Restore: plan.Restore, Segment: s.ID, Start: start})
 			if err != nil || !reply.Closed {
 				t.Fatalf("a late delivery of segment %s: %+v, %v", s.ID, reply, err)
 			}
 		}
 	}
-	if n := w.tables.Calls("Write") - writes; n != 0 {
+	if n := w.Tables.Calls("Write") - writes; n != 0 {
 		t.Errorf("%d batches were written to a table that was handed over", n)
 	}
 }
@@ -53,28 +54,28 @@ func TestLateDeliveryTouchesNothing(t *testing.T) {
 // TestClosingStopsWriters closes a restore while its writers are at work: from
 // the batch on that is being written, nothing more is.
 func TestClosingStopsWriters(t *testing.T) {
-	w := newWorld(t)
-	w.fill(definition(), 3000)
-	m := w.backup(vault.Settings{})
-	plan := w.begin(m)
-	w.tables.Fault = func(c tabletest.Call) error {
+	w := vaulttest.NewWorld(t)
+	w.Fill(vaulttest.Definition(), 3000)
+	m := w.Backup(vault.Settings{})
+	plan := w.Begin(m)
+	w.Tables.Fault = func(c tabletest.Call) error {
 		if c.Name == "Write" && c.N == 2 && !c.After {
-			if _, err := w.importer().GiveUp(t.Context(), w.run(), plan.Restore, "enough"); err != nil {
+			if _, err := w.Importer().GiveUp(t.Context(), w.Run(), plan.Restore, "enough"); err != nil {
 				t.Error(err)
 			}
 		}
 		return nil
 	}
-	i := w.importer()
+	i := w.Importer()
 	i.Memory = 1 // one writer
-	reply, err := i.Import(t.Context(), w.run(), fanout.Work{Verb: fanout.VerbImport, Restore: plan.Restore, Segment: plan.Segments[0].ID})
+	reply, err := i.Import(t.Context(), w.Run(), fanout.Work{Verb: fanout.VerbImport, Restore: plan.Restore, Segment: plan.Segments[0].ID})
 	if err != nil || !reply.Closed {
 		t.Fatalf("%+v, %v", reply, err)
 	}
-	if n := w.tables.Calls("Write"); n != 3 {
+	if n := w.Tables.Calls("Write"); n != 3 {
 		t.Errorf("%d batches were written, want the 3 that had begun", n)
 	}
-	if p := w.finish(plan.Restore); p.State != backup.StateFailed || p.LastError != "enough" {
+	if p := w.Finish(plan.Restore); p.State != backup.StateFailed || p.LastError != "enough" {
 		t.Errorf("%+v", p)
 	}
 }
@@ -82,13 +83,13 @@ func TestClosingStopsWriters(t *testing.T) {
 // TestHandOverWaitsForWriters holds a start open that has noted itself: the
 // restore is not closed before it has ended, or its deadline has passed.
 func TestHandOverWaitsForWriters(t *testing.T) {
-	w := newWorld(t)
-	w.fill(definition(), 50)
-	m := w.backup(vault.Settings{})
-	plan := w.begin(m)
+	w := vaulttest.NewWorld(t)
+	w.Fill(vaulttest.Definition(), 50)
+	m := w.Backup(vault.Settings{})
+	plan := w.Begin(m)
 	tick := func() restore.Progress {
 		t.Helper()
-		p, err := w.importer().Tick(t.Context(), w.run(), plan.Restore)
+		p, err := w.Importer().Tick(t.Context(), w.Run(), plan.Restore)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -98,32 +99,32 @@ func TestHandOverWaitsForWriters(t *testing.T) {
 	// Another delivery of the same start hangs in its first batch.
 	hang, hung := make(chan struct{}), make(chan struct{})
 	var first atomic.Bool
-	w.tables.Fault = func(c tabletest.Call) error {
+	w.Tables.Fault = func(c tabletest.Call) error {
 		if c.Name == "Write" && !c.After && first.CompareAndSwap(false, true) {
 			close(hung)
 			<-hang
 		}
 		return nil
 	}
-	work := w.queue[0]
+	work := w.Queue[0]
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		if _, err := w.importer().Import(t.Context(), w.run(), work); err != nil {
+		if _, err := w.Importer().Import(t.Context(), w.Run(), work); err != nil {
 			t.Error(err)
 		}
 	}()
 	<-hung
-	again := w.run()
+	again := w.Run()
 	again.Retry = 1 // or it would leave the segment to the first
-	if reply, err := w.importer().Import(t.Context(), again, work); err != nil || !reply.Done || reply.Start != 1 {
+	if reply, err := w.Importer().Import(t.Context(), again, work); err != nil || !reply.Done || reply.Start != 1 {
 		t.Fatalf("%+v, %v", reply, err)
 	}
-	w.queue = nil
+	w.Queue = nil
 	if p := tick(); p.State != restore.StateVerifying || !strings.Contains(p.Waiting, "start 0 of segment 000000") {
 		t.Fatalf("with a writer at work: %+v", p)
 	}
-	w.advance(9 * time.Minute)
+	w.Advance(9 * time.Minute)
 	if p := tick(); p.Waiting == "" {
 		t.Fatalf("before the writer's deadline: %+v", p)
 	}
@@ -132,63 +133,63 @@ func TestHandOverWaitsForWriters(t *testing.T) {
 	if p := tick(); p.Waiting != "" || p.Dispatched == 0 {
 		t.Fatalf("after the writer has ended: %+v", p)
 	}
-	w.proved(w.finish(plan.Restore), vault.OK)
-	w.same(sourceID.Table, targetID.Table)
+	w.Proved(w.Finish(plan.Restore), vault.OK)
+	w.Same(vaulttest.SourceID.Table, vaulttest.TargetID.Table)
 }
 
 func TestTwoWorkersOnOneSegment(t *testing.T) {
-	w := newWorld(t)
-	w.fill(definition(), 2000)
-	w.tables.Put(sourceID.Table, wideRow())
-	w.tables.PageRows = 50
-	m := w.backup(small)
-	plan := w.begin(m)
-	w.hop = 20
-	if _, err := w.importer().Tick(t.Context(), w.run(), plan.Restore); err != nil {
+	w := vaulttest.NewWorld(t)
+	w.Fill(vaulttest.Definition(), 2000)
+	w.Tables.Put(vaulttest.SourceID.Table, vaulttest.WideRow())
+	w.Tables.PageRows = 50
+	m := w.Backup(vaulttest.Small)
+	plan := w.Begin(m)
+	w.Hop = 20
+	if _, err := w.Importer().Tick(t.Context(), w.Run(), plan.Restore); err != nil {
 		t.Fatal(err)
 	}
-	for n := 0; len(w.queue) > 0; n++ {
+	for n := 0; len(w.Queue) > 0; n++ {
 		if n > 1000 {
 			t.Fatal("the work does not end")
 		}
 		var both sync.WaitGroup
-		work, _ := w.take()
+		work, _ := w.Take()
 		for retry := range 2 {
 			both.Go(func() {
-				run := w.run()
+				run := w.Run()
 				run.Retry = retry // so that neither leaves the segment to the other
-				if _, err := w.importer().Import(t.Context(), run, work); err != nil {
+				if _, err := w.Importer().Import(t.Context(), run, work); err != nil {
 					t.Error(err)
 				}
 			})
 		}
 		both.Wait()
 	}
-	w.hop = 0
-	p := w.finish(plan.Restore)
-	w.proved(p, vault.OK)
-	w.same(sourceID.Table, targetID.Table)
+	w.Hop = 0
+	p := w.Finish(plan.Restore)
+	w.Proved(p, vault.OK)
+	w.Same(vaulttest.SourceID.Table, vaulttest.TargetID.Table)
 }
 
 // TestObeysTheWinner lets another execution win each slot that an import works
 // for, while its writers are at work: it goes on from what the slots say.
 func TestObeysTheWinner(t *testing.T) {
-	w := newWorld(t)
-	w.fill(definition(), 2000)
-	w.tables.PageRows = 50
-	m := w.backup(vault.Settings{SegmentBytes: 64 << 20, Lanes: 3, PartBytes: 40 << 10})
-	plan := w.begin(m)
+	w := vaulttest.NewWorld(t)
+	w.Fill(vaulttest.Definition(), 2000)
+	w.Tables.PageRows = 50
+	m := w.Backup(vault.Settings{SegmentBytes: 64 << 20, Lanes: 3, PartBytes: 40 << 10})
+	plan := w.Begin(m)
 	work := fanout.Work{Verb: fanout.VerbImport, Restore: plan.Restore, Segment: plan.Segments[0].ID}
 	var inside atomic.Bool
 	var lost atomic.Int64
-	w.tables.Fault = func(c tabletest.Call) error {
+	w.Tables.Fault = func(c tabletest.Call) error {
 		if c.Name != "Write" || c.After || !inside.CompareAndSwap(false, true) {
 			return nil
 		}
-		run := w.run()
+		run := w.Run()
 		run.Retry = 1
 		run.Stop = run.Now() // one entry, then stop
-		reply, err := w.importer().Import(t.Context(), run, work)
+		reply, err := w.Importer().Import(t.Context(), run, work)
 		if err != nil || !reply.Continued && !reply.Done {
 			t.Errorf("the other execution: %+v, %v", reply, err)
 		}
@@ -198,58 +199,58 @@ func TestObeysTheWinner(t *testing.T) {
 		}
 		return nil
 	}
-	reply, err := w.importer().Import(t.Context(), w.run(), work)
+	reply, err := w.Importer().Import(t.Context(), w.Run(), work)
 	if err != nil || !reply.Done {
 		t.Fatalf("%+v, %v", reply, err)
 	}
 	if lost.Load() < 3 {
 		t.Fatalf("%d slots were lost", lost.Load())
 	}
-	w.proved(w.finish(plan.Restore), vault.OK)
-	w.same(sourceID.Table, targetID.Table)
+	w.Proved(w.Finish(plan.Restore), vault.OK)
+	w.Same(vaulttest.SourceID.Table, vaulttest.TargetID.Table)
 }
 
 // TestImportKeepsWhatWasWritten breaks off in the middle of a part: the blocks
 // before the break are not written again.
 func TestImportKeepsWhatWasWritten(t *testing.T) {
-	setting := func(t *testing.T) (*world, *vault.RestorePlan, fanout.Work) {
-		w := newWorld(t)
-		w.fill(definition(), 800)
-		w.tables.PageRows = 40 // a block each, and a batch
-		plan := w.begin(w.backup(vault.Settings{}))
+	setting := func(t *testing.T) (*vaulttest.World, *vault.RestorePlan, fanout.Work) {
+		w := vaulttest.NewWorld(t)
+		w.Fill(vaulttest.Definition(), 800)
+		w.Tables.PageRows = 40 // a block each, and a batch
+		plan := w.Begin(w.Backup(vault.Settings{}))
 		return w, plan, fanout.Work{Verb: fanout.VerbImport, Restore: plan.Restore, Segment: plan.Segments[0].ID}
 	}
-	resume := func(t *testing.T, w *world, plan *vault.RestorePlan) {
+	resume := func(t *testing.T, w *vaulttest.World, plan *vault.RestorePlan) {
 		t.Helper()
-		before := w.tables.Calls("Write")
-		w.proved(w.finish(plan.Restore), vault.OK)
-		w.same(sourceID.Table, targetID.Table)
-		if n := w.tables.Calls("Write") - before; n > 15 {
+		before := w.Tables.Calls("Write")
+		w.Proved(w.Finish(plan.Restore), vault.OK)
+		w.Same(vaulttest.SourceID.Table, vaulttest.TargetID.Table)
+		if n := w.Tables.Calls("Write") - before; n > 15 {
 			t.Errorf("%d batches were written after 10 of some 22 had been", n)
 		}
 	}
 	t.Run("an error", func(t *testing.T) {
 		w, plan, work := setting(t)
-		w.tables.Fault = func(c tabletest.Call) error {
+		w.Tables.Fault = func(c tabletest.Call) error {
 			if c.Name == "Write" && c.N >= 10 && !c.After {
 				return table.ErrUnavailable
 			}
 			return nil
 		}
-		i := w.importer()
+		i := w.Importer()
 		i.Memory = 1 // one writer, so that the blocks are written in their order
-		reply, err := i.Import(t.Context(), w.run(), work)
+		reply, err := i.Import(t.Context(), w.Run(), work)
 		if !errors.Is(err, table.ErrUnavailable) || reply.Rows == 0 {
 			t.Fatalf("%+v, %v", reply, err)
 		}
-		w.tables.Fault = nil
+		w.Tables.Fault = nil
 		resume(t, w, plan)
 	})
 	t.Run("a batch that does not come back", func(t *testing.T) {
 		w, plan, work := setting(t)
-		i := w.importer()
+		i := w.Importer()
 		i.Memory = 1
-		i.Tables = &hanging{Instance: w.tables, after: 10}
+		i.Tables = &hanging{Instance: w.Tables, after: 10}
 		now := time.Now()
 		run := fanout.Run{Request: "hangs", Stop: now.Add(300 * time.Millisecond), Until: now.Add(900 * time.Millisecond), Now: time.Now}
 		reply, err := i.Import(t.Context(), run, work)
@@ -277,94 +278,94 @@ func (h *hanging) Write(ctx context.Context, name string, b table.Batch) (table.
 func TestQuarantine(t *testing.T) {
 	bad := func(share int64) func(string, *plainbuffer.Row, table.WriteOp) (string, string) {
 		return func(name string, row *plainbuffer.Row, op table.WriteOp) (string, string) {
-			if id := row.Key[2].Int(); name == targetID.Table && id%share == 0 && id > -1<<40 && id < 1<<40 {
+			if id := row.Key[2].Int(); name == vaulttest.TargetID.Table && id%share == 0 && id > -1<<40 && id < 1<<40 {
 				return "OTSParameterInvalid", "Invalid column name."
 			}
 			return "", ""
 		}
 	}
 	t.Run("some rows", func(t *testing.T) {
-		w := newWorld(t)
-		w.fill(definition(), 1000)
-		w.tables.PageRows = 100
-		m := w.backup(small)
-		w.tables.Refuse = bad(100)
-		plan := w.begin(m)
-		p := w.finish(plan.Restore)
-		w.proved(p, vault.Quarantined)
+		w := vaulttest.NewWorld(t)
+		w.Fill(vaulttest.Definition(), 1000)
+		w.Tables.PageRows = 100
+		m := w.Backup(vaulttest.Small)
+		w.Tables.Refuse = bad(100)
+		plan := w.Begin(m)
+		p := w.Finish(plan.Restore)
+		w.Proved(p, vault.Quarantined)
 		if p.State != restore.StateDone {
 			t.Errorf("%+v", p)
 		}
-		want := int64(len(w.tables.Rows(sourceID.Table)) - len(w.tables.Rows(targetID.Table)))
+		want := int64(len(w.Tables.Rows(vaulttest.SourceID.Table)) - len(w.Tables.Rows(vaulttest.TargetID.Table)))
 		if want == 0 || p.Proof.Check.Quarantined != want || p.Proof.Check.Missing != want {
 			t.Errorf("%d rows are not there, the proof says %+v", want, p.Proof.Check)
 		}
-		proof, err := w.verifier().Verify(t.Context(), w.run(), restore.VerifyRequest{Restore: plan.Restore, Depth: restore.DepthRows})
+		proof, err := w.Verifier().Verify(t.Context(), w.Run(), restore.VerifyRequest{Restore: plan.Restore, Depth: restore.DepthRows})
 		if err != nil || proof.Verdict != vault.Quarantined {
 			t.Errorf("verified again: %+v, %v", proof, err)
 		}
 		// One more row that is missing is no quarantined one.
-		w.tables.Delete(targetID.Table, w.tables.Rows(targetID.Table)[7].Key)
-		proof, err = w.verifier().Verify(t.Context(), w.run(), restore.VerifyRequest{Restore: plan.Restore, Depth: restore.DepthRows})
+		w.Tables.Delete(vaulttest.TargetID.Table, w.Tables.Rows(vaulttest.TargetID.Table)[7].Key)
+		proof, err = w.Verifier().Verify(t.Context(), w.Run(), restore.VerifyRequest{Restore: plan.Restore, Depth: restore.DepthRows})
 		if err != nil || proof.Verdict != vault.Differs {
 			t.Errorf("with a row too few: %+v, %v", proof, err)
 		}
 	})
 	t.Run("every row", func(t *testing.T) {
-		w := newWorld(t)
-		w.fill(definition(), 1000)
-		m := w.backup(vault.Settings{})
-		w.tables.Refuse = func(name string, _ *plainbuffer.Row, _ table.WriteOp) (string, string) {
+		w := vaulttest.NewWorld(t)
+		w.Fill(vaulttest.Definition(), 1000)
+		m := w.Backup(vault.Settings{})
+		w.Tables.Refuse = func(name string, _ *plainbuffer.Row, _ table.WriteOp) (string, string) {
 			return "OTSParameterInvalid", "Invalid column name."
 		}
-		p := w.restore(m)
+		p := w.Restore(m)
 		if p.State != backup.StateFailed || !strings.Contains(p.LastError, "Invalid column name.") || !strings.Contains(p.LastError, "took none") {
 			t.Errorf("%+v", p)
 		}
 	})
 	t.Run("too many rows", func(t *testing.T) {
-		w := newWorld(t)
-		w.fill(definition(), 4000)
-		m := w.backup(vault.Settings{})
-		w.tables.Refuse = bad(2)
-		p := w.restore(m)
+		w := vaulttest.NewWorld(t)
+		w.Fill(vaulttest.Definition(), 4000)
+		m := w.Backup(vault.Settings{})
+		w.Tables.Refuse = bad(2)
+		p := w.Restore(m)
 		if p.State != backup.StateFailed || !strings.Contains(p.LastError, "more than 1000") {
 			t.Errorf("%+v", p)
 		}
 	})
 	t.Run("a request is refused whole", func(t *testing.T) {
-		w := newWorld(t)
-		w.fill(definition(), 300)
-		m := w.backup(vault.Settings{})
+		w := vaulttest.NewWorld(t)
+		w.Fill(vaulttest.Definition(), 300)
+		m := w.Backup(vault.Settings{})
 		refuse := bad(60)
-		tables := &wholeRefuser{Instance: w.tables, refuse: refuse}
-		plan := w.begin(m)
-		i := w.importer()
+		tables := &wholeRefuser{Instance: w.Tables, refuse: refuse}
+		plan := w.Begin(m)
+		i := w.Importer()
 		i.Tables = tables
-		if _, err := i.Import(t.Context(), w.run(), fanout.Work{Verb: fanout.VerbImport, Restore: plan.Restore, Segment: "000000"}); err != nil {
+		if _, err := i.Import(t.Context(), w.Run(), fanout.Work{Verb: fanout.VerbImport, Restore: plan.Restore, Segment: "000000"}); err != nil {
 			t.Fatal(err)
 		}
-		p := w.finish(plan.Restore)
-		w.proved(p, vault.Quarantined)
-		if want := int64(len(w.tables.Rows(sourceID.Table)) - len(w.tables.Rows(targetID.Table))); want == 0 || p.Proof.Check.Quarantined != want {
+		p := w.Finish(plan.Restore)
+		w.Proved(p, vault.Quarantined)
+		if want := int64(len(w.Tables.Rows(vaulttest.SourceID.Table)) - len(w.Tables.Rows(vaulttest.TargetID.Table))); want == 0 || p.Proof.Check.Quarantined != want {
 			t.Errorf("%d rows are not there, the proof says %+v", want, p.Proof.Check)
 		}
 	})
 	t.Run("a piece of a wide row", func(t *testing.T) {
-		w := newWorld(t)
-		w.fill(definition(), 100)
-		w.tables.Put(sourceID.Table, wideRow())
-		m := w.backup(vault.Settings{})
-		w.tables.Refuse = func(name string, row *plainbuffer.Row, op table.WriteOp) (string, string) {
+		w := vaulttest.NewWorld(t)
+		w.Fill(vaulttest.Definition(), 100)
+		w.Tables.Put(vaulttest.SourceID.Table, vaulttest.WideRow())
+		m := w.Backup(vault.Settings{})
+		w.Tables.Refuse = func(name string, row *plainbuffer.Row, op table.WriteOp) (string, string) {
 			for _, c := range row.Cells {
-				if name == targetID.Table && string(c.Name) == "column0700" {
+				if name == vaulttest.TargetID.Table && string(c.Name) == "column0700" {
 					return "OTSParameterInvalid", "no"
 				}
 			}
 			return "", ""
 		}
-		p := w.restore(m)
-		w.proved(p, vault.Quarantined)
+		p := w.Restore(m)
+		w.Proved(p, vault.Quarantined)
 		if c := p.Proof.Check; c.Quarantined != 1 || c.Changed != 1 || c.Missing != 0 {
 			t.Errorf("%+v", c)
 		}
@@ -413,29 +414,26 @@ func (w *wholeRefuser) Write(ctx context.Context, name string, b table.Batch) (t
 }
 
 func TestImportOfACorruptShardFails(t *testing.T) {
-	w := newWorld(t)
-	w.fill(definition(), 100)
-	m := w.backup(vault.Settings{})
-	plan := w.begin(m)
-	shard := w.parts(m)[1+len(m.Groups)]
-	repo, err := repository.Open(t.Context(), &bent{w.store, shard.Name, func(b []byte) []byte {
+	w := vaulttest.NewWorld(t)
+	w.Fill(vaulttest.Definition(), 100)
+	m := w.Backup(vault.Settings{})
+	plan := w.Begin(m)
+	shard := w.Parts(m)[1+len(m.Groups)]
+	repo, err := repository.Open(t.Context(), &vaulttest.Bent{Store: w.Store, Name: shard.Name, Bend: func(b []byte) []byte {
 		b[len(b)/2] ^= 1
 		return b
 	}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	whole := w.repo
-	w.repo = repo
-	p := w.finish(plan.Restore)
+	whole := w.Repo
+	w.Repo = repo
+	p := w.Finish(plan.Restore)
 	if p.State != backup.StateFailed || !strings.Contains(p.LastError, shard.Name) {
 		t.Errorf("%+v", p)
 	}
-	w.repo = whole
+	w.Repo = whole
 }
-
-// errDead is what everything answers to an invocation that was killed.
-var errDead = errors.New("killed")
 
 // mortal is a store that is there for so many more calls.
 type mortal struct {
@@ -445,7 +443,7 @@ type mortal struct {
 
 func (m *mortal) dies() error {
 	if m.left.Add(-1) < 0 {
-		return errDead
+		return vaulttest.ErrDead
 	}
 	return nil
 }
@@ -456,7 +454,7 @@ func (m *mortal) Create(ctx context.Context, name string, r io.Reader) (object.I
 	}
 	info, err := m.Store.Create(ctx, name, r)
 	if m.left.Load() <= 0 {
-		return object.Info{}, errDead // it was stored, and nobody heard
+		return object.Info{}, vaulttest.ErrDead // it was stored, and nobody heard
 	}
 	return info, err
 }
@@ -484,32 +482,32 @@ func TestKilledAnywhere(t *testing.T) {
 	random := rand.New(rand.NewPCG(seed, 4))
 	killed := 0
 	for n := range 8 {
-		w := newWorld(t)
+		w := vaulttest.NewWorld(t)
 		var m *vault.Manifest
 		if n%2 == 0 {
-			w.fill(definition(), 600)
-			w.tables.Put(sourceID.Table, wideRow())
-			w.tables.PageRows = 60
-			m = w.backup(small)
+			w.Fill(vaulttest.Definition(), 600)
+			w.Tables.Put(vaulttest.SourceID.Table, vaulttest.WideRow())
+			w.Tables.PageRows = 60
+			m = w.Backup(vaulttest.Small)
 		} else {
 			// Two workers go on from segment to segment.
-			w.workers = 2
-			m = w.cutInto(9, 5)
+			w.Workers = 2
+			m = w.CutInto(9, 5)
 		}
 		left := new(atomic.Int64)
 		left.Store(1 << 40)
-		w.tables.Fault = func(tabletest.Call) error {
+		w.Tables.Fault = func(tabletest.Call) error {
 			if left.Add(-1) < 0 {
-				return errDead
+				return vaulttest.ErrDead
 			}
 			return nil
 		}
-		store := w.store
+		store := w.Store
 		repo, err := repository.Open(t.Context(), &mortal{store, left})
 		if err != nil {
 			t.Fatal(err)
 		}
-		w.repo = repo
+		w.Repo = repo
 		var id vault.RestoreID
 		for n := 0; ; n++ {
 			if n > 5000 {
@@ -519,25 +517,25 @@ func TestKilledAnywhere(t *testing.T) {
 			if random.IntN(3) == 0 || n > 200 {
 				left.Store(1 << 40)
 			}
-			work, ok := w.take()
+			work, ok := w.Take()
 			var progress restore.Progress
 			var err error
 			switch {
 			case id == "":
 				var plan *vault.RestorePlan
-				if plan, err = w.importer().Begin(t.Context(), w.run(), w.request(m)); err == nil {
+				if plan, err = w.Importer().Begin(t.Context(), w.Run(), w.Request(m)); err == nil {
 					id = plan.Restore
 				}
 			case !ok:
-				if progress, err = w.importer().Tick(t.Context(), w.run(), id); err == nil && progress.Dispatched == 0 {
-					w.advance(2 * time.Minute)
+				if progress, err = w.Importer().Tick(t.Context(), w.Run(), id); err == nil && progress.Dispatched == 0 {
+					w.Advance(2 * time.Minute)
 				}
 			case work.Verb == fanout.VerbImport:
-				_, err = w.importer().Import(t.Context(), w.run(), work)
+				_, err = w.Importer().Import(t.Context(), w.Run(), work)
 			default:
-				_, err = w.verifier().VerifySegment(t.Context(), w.run(), work)
+				_, err = w.Verifier().VerifySegment(t.Context(), w.Run(), work)
 			}
-			if errors.Is(err, errDead) {
+			if errors.Is(err, vaulttest.ErrDead) {
 				killed++
 			} else if err != nil {
 				t.Fatal(err)
@@ -547,8 +545,8 @@ func TestKilledAnywhere(t *testing.T) {
 			}
 			if progress.State == restore.StateDone {
 				left.Store(1 << 40)
-				w.proved(progress, vault.OK)
-				w.same(sourceID.Table, targetID.Table)
+				w.Proved(progress, vault.OK)
+				w.Same(vaulttest.SourceID.Table, vaulttest.TargetID.Table)
 				break
 			}
 		}
@@ -562,15 +560,15 @@ func TestKilledAnywhere(t *testing.T) {
 // TestEveryCallFails fails each call of the store and of the tables in turn,
 // before and after it took effect, and goes on as the platform would.
 func TestEveryCallFails(t *testing.T) {
-	restored := func(w *world) restore.Progress {
-		w.t.Helper()
+	restored := func(w *vaulttest.World) restore.Progress {
+		w.T.Helper()
 		for range 50 {
-			plan, err := w.importer().Begin(t.Context(), w.run(), w.request(w.manifest))
+			plan, err := w.Importer().Begin(t.Context(), w.Run(), w.Request(w.Manifest))
 			if err != nil {
 				continue
 			}
 			for range 50 {
-				p, err := w.importer().Tick(t.Context(), w.run(), plan.Restore)
+				p, err := w.Importer().Tick(t.Context(), w.Run(), plan.Restore)
 				if err != nil {
 					continue
 				}
@@ -578,52 +576,52 @@ func TestEveryCallFails(t *testing.T) {
 					return p
 				}
 				if p.Dispatched == 0 {
-					w.advance(2 * time.Minute)
+					w.Advance(2 * time.Minute)
 				}
-				w.work()
+				w.Work()
 			}
 		}
-		w.t.Fatal("the restore does not end")
+		w.T.Fatal("the restore does not end")
 		return restore.Progress{}
 	}
 	// The backup is made once, and copied for each run.
-	fill := func(w *world) {
-		def := definition()
+	fill := func(w *vaulttest.World) {
+		def := vaulttest.Definition()
 		def.DefinedColumns = []table.DefinedColumn{{Name: "name", Type: "string"}}
 		def.Stream = &table.Stream{ExpirationHours: 24}
-		w.tables.Make(def)
+		w.Tables.Make(def)
 		for i := range 60 {
-			w.tables.Put(def.Name, tabletest.Row{Key: table.Key{table.String("k"), table.Binary(nil), table.Integer(int64(i))},
+			w.Tables.Put(def.Name, tabletest.Row{Key: table.Key{table.String("k"), table.Binary(nil), table.Integer(int64(i))},
 				Cells: []plainbuffer.Cell{tabletest.Cell("name", int64(i), strings.Repeat("n", 100))}})
 		}
-		w.tables.PageRows = 20
+		w.Tables.PageRows = 20
 	}
-	original := newWorld(t)
+	original := vaulttest.NewWorld(t)
 	fill(original)
 	// One worker goes on from segment to segment.
-	p := original.planner()
+	p := original.Planner()
 	at := func(i int64) table.Key { return table.Key{table.String("k"), table.Binary(nil), table.Integer(i)} }
-	manifest := original.sealed(p, original.plan(p, vault.Settings{Lanes: 2, PartBytes: 1}, at(20), at(40)))
-	setting := func(t *testing.T) *world {
+	manifest := original.Sealed(p, original.Plan(p, vault.Settings{Lanes: 2, PartBytes: 1}, at(20), at(40)))
+	setting := func(t *testing.T) *vaulttest.World {
 		t.Helper()
-		w := &world{t: t, tables: tabletest.New(), now: original.clock(), quiet: true, manifest: manifest, workers: 1}
-		w.tables.Now = w.clock
-		w.store = &mem.Store{Now: w.clock}
-		for info, err := range original.store.List(t.Context(), "", "") {
+		w := &vaulttest.World{T: t, Tables: tabletest.New(), Now: original.Clock(), Quiet: true, Manifest: manifest, Workers: 1}
+		w.Tables.Now = w.Clock
+		w.Store = &mem.Store{Now: w.Clock}
+		for info, err := range original.Store.List(t.Context(), "", "") {
 			if err != nil {
 				t.Fatal(err)
 			}
-			content, err := object.ReadAll(t.Context(), original.store, info.Name, 1<<30)
+			content, err := object.ReadAll(t.Context(), original.Store, info.Name, 1<<30)
 			if err != nil {
 				t.Fatal(err)
 			}
-			if _, err := w.store.Create(t.Context(), info.Name, bytes.NewReader(content)); err != nil {
+			if _, err := w.Store.Create(t.Context(), info.Name, bytes.NewReader(content)); err != nil {
 				t.Fatal(err)
 			}
 		}
 		fill(w)
 		var err error
-		if w.repo, err = repository.Open(t.Context(), w.store); err != nil {
+		if w.Repo, err = repository.Open(t.Context(), w.Store); err != nil {
 			t.Fatal(err)
 		}
 		return w
@@ -634,12 +632,12 @@ func TestEveryCallFails(t *testing.T) {
 			runs++
 			w := setting(t)
 			// A fault that strikes the opening is none of the restore's.
-			if repo, err := repository.Open(t.Context(), objectfault.New(w.store, fault)); err == nil {
-				w.repo = repo
+			if repo, err := repository.Open(t.Context(), objectfault.New(w.Store, fault)); err == nil {
+				w.Repo = repo
 			}
 			p := restored(w)
-			w.proved(p, vault.OK)
-			w.same(sourceID.Table, targetID.Table)
+			w.Proved(p, vault.OK)
+			w.Same(vaulttest.SourceID.Table, vaulttest.TargetID.Table)
 		}
 		if runs < 100 {
 			t.Fatalf("%d calls failed", runs)
@@ -653,8 +651,8 @@ func TestEveryCallFails(t *testing.T) {
 				reached := false
 				for _, after := range []bool{false, true} {
 					w := setting(t)
-					first := w.tables.Calls(method)
-					w.tables.Fault = func(c tabletest.Call) error {
+					first := w.Tables.Calls(method)
+					w.Tables.Fault = func(c tabletest.Call) error {
 						if c.Name == method && c.N == first+n && c.After == after {
 							reached = true
 							return fmt.Errorf("injected: %w", table.ErrUnavailable)
@@ -662,8 +660,8 @@ func TestEveryCallFails(t *testing.T) {
 						return nil
 					}
 					p := restored(w)
-					w.proved(p, vault.OK)
-					w.same(sourceID.Table, targetID.Table)
+					w.Proved(p, vault.OK)
+					w.Same(vaulttest.SourceID.Table, vaulttest.TargetID.Table)
 				}
 				if !reached {
 					break
@@ -682,25 +680,25 @@ func TestEveryCallFails(t *testing.T) {
 // after the other: whether the restore is open each time, and whether another has won
 // its slot once for each.
 func TestLooksOfLoading(t *testing.T) {
-	w := newWorld(t)
-	w.fill(definition(), 3000)
-	w.tables.PageRows = 30
-	plan := w.begin(w.backup(vault.Settings{PartBytes: 100 << 10}))
-	meter := objectmeter.New(w.store)
+	w := vaulttest.NewWorld(t)
+	w.Fill(vaulttest.Definition(), 3000)
+	w.Tables.PageRows = 30
+	plan := w.Begin(w.Backup(vault.Settings{PartBytes: 100 << 10}))
+	meter := objectmeter.New(w.Store)
 	repo, err := repository.Open(t.Context(), meter)
 	if err != nil {
 		t.Fatal(err)
 	}
-	i := w.importer()
+	i := w.Importer()
 	i.Repo, i.Memory = repo, 1 // one writer
-	before := w.tables.Calls("Write")
-	reply, err := i.Import(t.Context(), w.run(), fanout.Work{Verb: fanout.VerbImport, Restore: plan.Restore, Segment: plan.Segments[0].ID})
+	before := w.Tables.Calls("Write")
+	reply, err := i.Import(t.Context(), w.Run(), fanout.Work{Verb: fanout.VerbImport, Restore: plan.Restore, Segment: plan.Segments[0].ID})
 	if err != nil || !reply.Done {
 		t.Fatalf("%+v, %v", reply, err)
 	}
-	batches := int64(w.tables.Calls("Write") - before)
+	batches := int64(w.Tables.Calls("Write") - before)
 	slots := int64(0)
-	for _, err := range w.store.List(t.Context(), vault.Restore{ID: plan.Restore}.Log().Slots(plan.Segments[0].ID), "") {
+	for _, err := range w.Store.List(t.Context(), vault.Restore{ID: plan.Restore}.Log().Slots(plan.Segments[0].ID), "") {
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -1,4 +1,4 @@
-package backup_test
+package restore_test
 
 import (
 	"context"
@@ -16,6 +16,7 @@ import (
 	"github.com/tablevault/tablevault/shared/restore"
 	"github.com/tablevault/tablevault/shared/table/tabletest"
 	"github.com/tablevault/tablevault/shared/vault"
+	"github.com/tablevault/tablevault/shared/vaulttest"
 )
 
 // watched is a store whose lists leave some names out, as if they were late, and
@@ -46,12 +47,12 @@ func (s watched) Create(ctx context.Context, name string, r io.Reader) (object.I
 	return s.Store.Create(ctx, name, r)
 }
 
-func (w *world) watch(s watched) *repository.Repository {
-	w.t.Helper()
-	s.Store = w.store
-	repo, err := repository.Open(w.t.Context(), s)
+func watch(w *vaulttest.World, s watched) *repository.Repository {
+	w.T.Helper()
+	s.Store = w.Store
+	repo, err := repository.Open(w.T.Context(), s)
 	if err != nil {
-		w.t.Fatal(err)
+		w.T.Fatal(err)
 	}
 	return repo
 }
@@ -60,13 +61,13 @@ func (w *world) watch(s watched) *repository.Repository {
 // is compared, and does not count as settled, and the table is not handed over before
 // the writer has ended.
 func TestClosingSeesWhatListsDoNot(t *testing.T) {
-	w := newWorld(t)
-	w.fill(definition(), 50)
-	plan := w.begin(w.backup(vault.Settings{}))
+	w := vaulttest.NewWorld(t)
+	w.Fill(vaulttest.Definition(), 50)
+	plan := w.Begin(w.Backup(vault.Settings{}))
 	r := vault.Restore{ID: plan.Restore}
 	tick := func() restore.Progress {
 		t.Helper()
-		p, err := w.importer().Tick(t.Context(), w.run(), plan.Restore)
+		p, err := w.Importer().Tick(t.Context(), w.Run(), plan.Restore)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -75,33 +76,33 @@ func TestClosingSeesWhatListsDoNot(t *testing.T) {
 	tick()
 	hang, hung, done := make(chan struct{}), make(chan struct{}), make(chan struct{})
 	var first atomic.Bool
-	w.tables.Fault = func(c tabletest.Call) error {
+	w.Tables.Fault = func(c tabletest.Call) error {
 		if c.Name == "Write" && !c.After && first.CompareAndSwap(false, true) {
 			close(hung)
 			<-hang
 		}
 		return nil
 	}
-	work := w.queue[0]
-	w.queue = nil
+	work := w.Queue[0]
+	w.Queue = nil
 	go func() {
 		defer close(done)
-		if _, err := w.importer().Import(t.Context(), w.run(), work); err != nil {
+		if _, err := w.Importer().Import(t.Context(), w.Run(), work); err != nil {
 			t.Error(err)
 		}
 	}()
 	<-hung
-	again := w.run()
+	again := w.Run()
 	again.Retry = 1 // or it would leave the segment to the first
-	if reply, err := w.importer().Import(t.Context(), again, work); err != nil || !reply.Done || reply.Start != 1 {
+	if reply, err := w.Importer().Import(t.Context(), again, work); err != nil || !reply.Done || reply.Start != 1 {
 		t.Fatalf("%+v, %v", reply, err)
 	}
-	plain := w.repo
-	w.repo = w.watch(watched{late: func(name string) bool { return strings.HasPrefix(name, r.Log().Starts("")) }})
+	plain := w.Repo
+	w.Repo = watch(w, watched{late: func(name string) bool { return strings.HasPrefix(name, r.Log().Starts("")) }})
 	if p := tick(); p.State != restore.StateVerifying || p.Waiting != "" || p.Dispatched != 1 {
 		t.Fatalf("without the starts in lists: %+v", p)
 	}
-	w.work()
+	w.Work()
 	for range 2 {
 		if p := tick(); p.State != restore.StateClosing || !strings.Contains(p.Waiting, "start 0 of segment 000000") {
 			t.Fatalf("with a writer at work: %+v", p)
@@ -111,94 +112,94 @@ func TestClosingSeesWhatListsDoNot(t *testing.T) {
 	if _, err := plain.Read(t.Context(), r.Group(0), &group); err != nil || !slices.Equal(group.Unsettled, []vault.SegmentID{"000000"}) {
 		t.Errorf("%+v, %v", group, err)
 	}
-	if def, err := w.tables.Describe(t.Context(), targetID.Table); err != nil || def.Options == plan.Definition.Options {
+	if def, err := w.Tables.Describe(t.Context(), vaulttest.TargetID.Table); err != nil || def.Options == plan.Definition.Options {
 		t.Errorf("the table has its options already: %+v, %v", def, err)
 	}
 	close(hang)
 	<-done
-	w.proved(tick(), vault.OK)
-	w.same(sourceID.Table, targetID.Table)
+	w.Proved(tick(), vault.OK)
+	w.Same(vaulttest.SourceID.Table, vaulttest.TargetID.Table)
 }
 
 // TestStartAfterTheEnd notes a start when the log of its segment, which it has read
 // before, has ended meanwhile and the segment was compared and is settled: though
 // the restore is open, it writes nothing.
 func TestStartAfterTheEnd(t *testing.T) {
-	w := newWorld(t)
-	w.fill(definition(), 2000)
-	w.tables.PageRows = 50
-	plan := w.begin(w.backup(vault.Settings{PartBytes: 40 << 10}))
+	w := vaulttest.NewWorld(t)
+	w.Fill(vaulttest.Definition(), 2000)
+	w.Tables.PageRows = 50
+	plan := w.Begin(w.Backup(vault.Settings{PartBytes: 40 << 10}))
 	r, s := vault.Restore{ID: plan.Restore}, plan.Segments[0].ID
 	work := fanout.Work{Verb: fanout.VerbImport, Restore: plan.Restore, Segment: s}
 	writes := 0
-	i := w.importer()
-	i.Repo = w.watch(watched{before: func(name string) {
+	i := w.Importer()
+	i.Repo = watch(w, watched{before: func(name string) {
 		if name != r.Log().Start(s, 1) || writes > 0 {
 			return
 		}
-		if reply, err := w.importer().Import(t.Context(), w.run(), work); err != nil || !reply.Done {
+		if reply, err := w.Importer().Import(t.Context(), w.Run(), work); err != nil || !reply.Done {
 			t.Errorf("%+v, %v", reply, err)
 		}
 		compare := work
 		compare.Verb = fanout.VerbVerify
-		if reply, err := w.verifier().VerifySegment(t.Context(), w.run(), compare); err != nil || reply.Verdict != vault.OK {
+		if reply, err := w.Verifier().VerifySegment(t.Context(), w.Run(), compare); err != nil || reply.Verdict != vault.OK {
 			t.Errorf("%+v, %v", reply, err)
 		}
 		var check vault.SegmentCheck
-		if _, err := w.repo.Read(t.Context(), r.Check(s), &check); err != nil || !check.Settled {
+		if _, err := w.Repo.Read(t.Context(), r.Check(s), &check); err != nil || !check.Settled {
 			t.Errorf("%+v, %v", check, err)
 		}
-		writes = w.tables.Calls("Write")
+		writes = w.Tables.Calls("Write")
 	}})
 	late := work
 	late.Start = 1
-	if reply, err := i.Import(t.Context(), w.run(), late); err != nil || !reply.Done || reply.Start != 1 || reply.Rows != 0 {
+	if reply, err := i.Import(t.Context(), w.Run(), late); err != nil || !reply.Done || reply.Start != 1 || reply.Rows != 0 {
 		t.Fatalf("%+v, %v", reply, err)
 	}
-	if n := w.tables.Calls("Write") - writes; writes == 0 || n != 0 {
+	if n := w.Tables.Calls("Write") - writes; writes == 0 || n != 0 {
 		t.Errorf("%d batches were written, and %d after the segment was settled", writes, n)
 	}
-	w.proved(w.finish(plan.Restore), vault.OK)
+	w.Proved(w.Finish(plan.Restore), vault.OK)
 }
 
 // TestUnsettled closes a restore whose checks do not tell that segments are settled,
 // as those of an earlier version: it looks at each by name.
 func TestUnsettled(t *testing.T) {
-	w := newWorld(t)
-	w.keyed(intKey, ints(100))
-	planner := w.planner()
-	plan := w.begin(w.sealed(planner, w.plan(planner, vault.Settings{Lanes: 1}, cuts(100, 5)...)))
+	w := vaulttest.NewWorld(t)
+	w.Keyed(vaulttest.IntKey, vaulttest.Ints(100))
+	planner := w.Planner()
+	plan := w.Begin(w.Sealed(planner, w.Plan(planner, vault.Settings{Lanes: 1}, vaulttest.Cuts(100, 5)...)))
 	r := vault.Restore{ID: plan.Restore}
 	segment := plan.Segments[len(plan.Segments)/2].ID
 	tick := func() restore.Progress {
 		t.Helper()
-		p, err := w.importer().Tick(t.Context(), w.run(), plan.Restore)
+		p, err := w.Importer().Tick(t.Context(), w.Run(), plan.Restore)
 		if err != nil {
 			t.Fatal(err)
 		}
 		return p
 	}
 	tick()
-	w.work()
+	w.Work()
 	tick()
-	queue := w.queue
-	w.queue = nil
+	queue := w.Queue
+	w.Queue = nil
 	for _, s := range plan.Segments {
-		if _, err := w.repo.Create(t.Context(), r.Check(s.ID), &vault.SegmentCheck{Segment: s.ID, Check: vault.Check{Rows: s.Rows, Target: s.Rows}}); err != nil {
+		if _, err := w.Repo.Create(t.Context(), r.Check(s.ID), &vault.SegmentCheck{Segment: s.ID, Check: vault.Check{Rows: s.Rows, Target: s.Rows}}); err != nil {
 			t.Fatal(err)
 		}
 	}
 	if len(queue) == 0 || len(plan.Segments) != 5 {
 		t.Fatalf("%d segments, %d to compare", len(plan.Segments), len(queue))
 	}
-	run := w.run()
+	run := w.Run()
 	note := vault.Note{Segment: segment, Start: 1, Began: run.Now(), Until: run.Until}
-	if _, err := w.repo.Create(t.Context(), r.Log().Start(segment, 1), &note); err != nil {
+	if _, err := w.Repo.Create(t.Context(), r.Log().Start(segment, 1), &note); err != nil {
 		t.Fatal(err)
 	}
 	if p := tick(); p.State != restore.StateClosing || !strings.Contains(p.Waiting, "start 1 of segment "+string(segment)) {
 		t.Fatalf("%+v", p)
 	}
-	w.advance(11 * time.Minute)
-	w.proved(tick(), vault.OK)
+	w.Advance(11 * time.Minute)
+	w.Proved(tick(), vault.OK)
 }

@@ -1,0 +1,193 @@
+package restore_test
+
+import (
+	"errors"
+	"io/fs"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/tablevault/tablevault/shared/backup"
+	"github.com/tablevault/tablevault/shared/fanout"
+	"github.com/tablevault/tablevault/shared/plainbuffer"
+	"github.com/tablevault/tablevault/shared/table"
+	"github.com/tablevault/tablevault/shared/table/tabletest"
+	"github.com/tablevault/tablevault/shared/vault"
+	"github.com/tablevault/tablevault/shared/vaulttest"
+)
+
+func TestRestoreBringsEveryRowBack(t *testing.T) {
+	for _, test := range []struct {
+		name     string
+		rows     int
+		wide     bool
+		hop      int
+		pageRows int
+		settings vault.Settings
+	}{
+		{"many segments", 2000, false, 0, 100, vaulttest.Small},
+		{"one segment", 300, false, 0, 0, vault.Settings{}},
+		{"a block per invocation", 800, false, 1, 50, vaulttest.Small},
+		{"a wide row", 50, true, 0, 7, vault.Settings{}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			w := vaulttest.NewWorld(t)
+			w.Fill(vaulttest.Definition(), test.rows)
+			if test.wide {
+				w.Tables.Put(vaulttest.SourceID.Table, vaulttest.WideRow())
+			}
+			w.Tables.PageRows, w.Hop = test.pageRows, test.hop
+			m := w.Backup(test.settings)
+			p := w.Restore(m)
+			w.Proved(p, vault.OK)
+			w.Same(vaulttest.SourceID.Table, vaulttest.TargetID.Table)
+			if c := p.Proof.Check; c.Rows != m.Totals.Rows || c.Target != m.Totals.Rows || c.Digest != m.Totals.Digest || c.TargetDigest != m.Totals.Digest {
+				t.Errorf("the proof counts %d and %d rows, digests %s and %s; the manifest %d, %s", c.Rows, c.Target, c.Digest, c.TargetDigest, m.Totals.Rows, m.Totals.Digest)
+			}
+		})
+	}
+}
+
+func TestRestoreOfATableWithoutRows(t *testing.T) {
+	w := vaulttest.NewWorld(t)
+	w.Tables.Make(vaulttest.Definition())
+	p := w.Restore(w.Backup(vault.Settings{}))
+	w.Proved(p, vault.OK)
+	w.Same(vaulttest.SourceID.Table, vaulttest.TargetID.Table)
+}
+
+func TestRestoreGivesTheTableItsSettings(t *testing.T) {
+	def := vaulttest.Definition()
+	def.Schema[2].AutoIncrement = true
+	def.DefinedColumns = []table.DefinedColumn{{Name: "name", Type: "string"}, {Name: "count", Type: "integer"}}
+	def.Indexes = []table.Index{{Name: "by_name", Key: []string{"name", "user", "blob", "id"}, Columns: []string{"count"}, Type: "global", Ready: true}}
+	def.SearchIndexes = []table.SearchIndex{{Name: "search", Schema: []byte{1, 2, 3}}}
+	def.Stream = &table.Stream{ID: "s", ExpirationHours: 48}
+	def.Throughput = table.Throughput{Read: 100, Write: 20}
+	def.Options = table.Options{TTL: 86400 * 365, MaxVersions: 1, Deviation: 3600, AllowUpdate: false}
+	w := vaulttest.NewWorld(t)
+	w.Tables.Make(def)
+	for i := range 100 {
+		w.Tables.Put(def.Name, tabletest.Row{
+			Key:   table.Key{table.String("u"), table.Binary(nil), table.Integer(int64(i))},
+			Cells: []plainbuffer.Cell{tabletest.Cell("name", vaulttest.Day.UnixMilli()-int64(i), "n"), tabletest.Cell("count", vaulttest.Day.UnixMilli(), i)},
+		})
+	}
+	p := w.Restore(w.Backup(vault.Settings{}))
+	w.Proved(p, vault.OK)
+	w.Same(vaulttest.SourceID.Table, vaulttest.TargetID.Table)
+	got, err := w.Tables.Describe(t.Context(), vaulttest.TargetID.Table)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got.Options != def.Options {
+		t.Errorf("options %+v, want %+v", got.Options, def.Options)
+	}
+	if got.Schema[2].AutoIncrement {
+		t.Error("the copy's key column is auto-increment: its rows could not have kept their keys")
+	}
+	if !slices.Equal(got.DefinedColumns, def.DefinedColumns) || len(got.Indexes) != 1 || len(got.SearchIndexes) != 1 || got.Stream == nil || got.Stream.ExpirationHours != 48 {
+		t.Errorf("the copy is %+v", got)
+	}
+	if got.Throughput != (table.Throughput{}) {
+		t.Errorf("%+v is reserved for the copy, which costs by the hour", got.Throughput)
+	}
+	notes := strings.Join(p.Proof.Notes, "\n")
+	for _, want := range []string{"had reserved 100 read and 20 write units", `key column "id" was auto-increment`, `index "by_name" is "orders_copy_by_name" here`} {
+		if !strings.Contains(notes, want) {
+			t.Errorf("the notes do not say %q:\n%s", want, notes)
+		}
+	}
+}
+
+func TestRestoreRefusesWhatIsNotItsOwn(t *testing.T) {
+	w := vaulttest.NewWorld(t)
+	w.Fill(vaulttest.Definition(), 20)
+	m := w.Backup(vault.Settings{})
+	check := func(what string, want error, texts ...string) {
+		t.Helper()
+		_, err := w.Importer().Begin(t.Context(), w.Run(), w.Request(m))
+		if !errors.Is(err, want) {
+			t.Fatalf("%s: %v, want %v", what, err, want)
+		}
+		if want == table.ErrExist && !fanout.Permanent(err) {
+			t.Errorf("%s: trying again is said to help", what)
+		}
+		for _, text := range texts {
+			if !strings.Contains(err.Error(), text) {
+				t.Errorf("%s: the error does not say %q: %v", what, text, err)
+			}
+		}
+	}
+	def := vaulttest.Definition()
+	def.Name = vaulttest.TargetID.Table
+	w.Tables.Make(def)
+	check("a target that exists", table.ErrExist, "prod/orders_copy", "another name")
+	w.Tables.Drop(vaulttest.TargetID.Table)
+
+	// A target that comes to exist between the look and the making.
+	w.Tables.Fault = func(c tabletest.Call) error {
+		if c.Name == "Create" && !c.After {
+			w.Tables.Make(def)
+		}
+		return nil
+	}
+	check("a target that another made meanwhile", table.ErrExist, "not by this restore")
+	w.Tables.Fault = nil
+	w.Tables.Drop(vaulttest.TargetID.Table)
+
+	m.Backup = vault.NewBackupID(vaulttest.Day, "no such")
+	check("a backup that is not there", fs.ErrNotExist, "tablevault list")
+}
+
+func TestRestoreAdoptsTheTableWhoseAnswerWasLost(t *testing.T) {
+	w := vaulttest.NewWorld(t)
+	w.Fill(vaulttest.Definition(), 20)
+	m := w.Backup(vault.Settings{})
+	lost := errors.New("connection reset")
+	w.Tables.Fault = func(c tabletest.Call) error {
+		if c.Name == "Create" && c.After {
+			return lost
+		}
+		return nil
+	}
+	if _, err := w.Importer().Begin(t.Context(), w.Run(), w.Request(m)); !errors.Is(err, lost) {
+		t.Fatal(err)
+	}
+	w.Tables.Fault = nil
+	w.Advance(time.Hour) // a manual command that is given again has another time
+	w.Proved(w.Restore(m), vault.OK)
+	w.Same(vaulttest.SourceID.Table, vaulttest.TargetID.Table)
+}
+
+func TestOneRestorePerTarget(t *testing.T) {
+	w := vaulttest.NewWorld(t)
+	w.Fill(vaulttest.Definition(), 20)
+	m := w.Backup(vault.Settings{})
+	w.Advance(time.Hour)
+	other := w.Backup(vault.Settings{})
+	first := w.Begin(m)
+	w.Advance(time.Minute)
+	if again := w.Begin(m); again.Restore != first.Restore {
+		t.Errorf("the same command began %s beside %s", again.Restore, first.Restore)
+	}
+	if _, err := w.Importer().Begin(t.Context(), w.Run(), w.Request(other)); err == nil || !strings.Contains(err.Error(), string(first.Restore)) {
+		t.Errorf("another backup into a table that is being restored: %v", err)
+	}
+	fresh := w.Request(m)
+	fresh.New = true
+	if _, err := w.Importer().Begin(t.Context(), w.Run(), fresh); !errors.Is(err, table.ErrExist) {
+		t.Errorf("a new restore into a table that is being restored: %v", err)
+	}
+	w.Tables.Drop(vaulttest.TargetID.Table)
+	second, err := w.Importer().Begin(t.Context(), w.Run(), fresh)
+	if err != nil || second.Restore == first.Restore {
+		t.Fatalf("a new restore after the table was dropped: %+v, %v", second, err)
+	}
+	if p := w.Finish(first.Restore); p.State != backup.StateFailed || !strings.Contains(p.LastError, "new restore") {
+		t.Errorf("the first restore: %+v", p)
+	}
+	w.Proved(w.Finish(second.Restore), vault.OK)
+	w.Same(vaulttest.SourceID.Table, vaulttest.TargetID.Table)
+}
