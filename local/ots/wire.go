@@ -204,8 +204,27 @@ func (r *batchRequest) parseTable(b []byte) error {
 	return err
 }
 
+// plainPut is the block of a row that is a put without a condition and asks for
+// nothing, in the form in which nearly all rows come; nil if b has another.
+func plainPut(b []byte) []byte {
+	const head, tail = "\x08\x01\x12", "\x1a\x02\x08\x00" // type, block; a condition that is none
+	if len(b) < len(head)+binary.MaxVarintLen32+len(tail) || string(b[:len(head)]) != head || string(b[len(b)-len(tail):]) != tail {
+		return nil
+	}
+	b = b[len(head) : len(b)-len(tail)]
+	size, n := uvarint(b)
+	if n <= 0 || n > binary.MaxVarintLen32 || size != uint64(len(b)-n) {
+		return nil
+	}
+	return b[n:len(b):len(b)]
+}
+
 func (r *batchRow) parse(b []byte) error {
 	typed, conditioned := false, false
+	if block := plainPut(b); block != nil {
+		r.op, r.block = engine.Put, block
+		return nil
+	}
 	for len(b) > 0 {
 		number, kind, value, data, rest, err := field(b)
 		if err != nil {
