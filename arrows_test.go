@@ -70,6 +70,9 @@ func checkOurs(t *testing.T, from, to string) {
 	if under(to, "local") && (under(from, "shared") || under(from, "functions")) {
 		t.Errorf("%s imports %s: the stand-ins do not ship", from, to)
 	}
+	if strings.HasSuffix(to, "test") && !strings.HasSuffix(from, "test") {
+		t.Errorf("%s imports %s, which is for tests", from, to)
+	}
 	if layer(from) >= 0 && layer(to) > layer(from) {
 		t.Errorf("%s imports %s, which stands above it", from, to)
 	}

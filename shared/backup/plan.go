@@ -1,3 +1,13 @@
+// Package backup makes backups: it plans them, exports the segments, splits those
+// that lag behind, and seals what is whole.
+//
+// Every step may run twice, at the same time, late, or die at any byte; the
+// outcome is the same backup or a clear error. Steps meet in the vault alone: a
+// segment's slots, a group's roll-up and the manifest are names that one writer
+// wins, and whoever loses obeys what stands there.
+//
+// They reach the world through ports: [table.Instance] for Tablestore, an
+// object.Store for the vault, [fanout.Dispatcher] for the functions that work.
 package backup
 
 import (

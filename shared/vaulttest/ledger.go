@@ -6,11 +6,10 @@ import (
 	"errors"
 	"io"
 	"iter"
-	"sync"
-	"testing"
-
 	"slices"
 	"strings"
+	"sync"
+	"testing"
 
 	"github.com/tablevault/tablevault/shared/object"
 	"github.com/tablevault/tablevault/shared/object/objectmeter"

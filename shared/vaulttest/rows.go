@@ -4,22 +4,18 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"io"
 	"math"
 	"math/rand/v2"
 	"strings"
 	"testing"
 	"time"
 
-	"io"
-
 	"github.com/tablevault/tablevault/shared/plainbuffer"
 	"github.com/tablevault/tablevault/shared/repository"
 	"github.com/tablevault/tablevault/shared/table"
 	"github.com/tablevault/tablevault/shared/table/tabletest"
 	"github.com/tablevault/tablevault/shared/vault"
-
-	//lint:ignore SA1019 the official SDK's messages are of this API
-
 	"github.com/tablevault/tablevault/shared/vault/shard"
 )
 

@@ -1,8 +1,12 @@
+// Package vaulttest is a small world for tests: a vault and an instance in memory,
+// a clock under the test's hand, and the functions, which take up what each other
+// submit. Its own tests are of what all of them have to keep together.
 package vaulttest
 
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -10,8 +14,6 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
-
-	"errors"
 
 	"github.com/tablevault/tablevault/shared/backup"
 	"github.com/tablevault/tablevault/shared/fanout"
