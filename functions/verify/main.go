@@ -92,6 +92,9 @@ func verify(ctx context.Context, inv *function.Invocation, cmd function.Command)
 		return parts.Fail(vault.Proof{}, err)
 	}
 	if cmd.Segment != "" {
+		if v.Work, err = parts.Work(inv); err != nil {
+			return nil, err
+		}
 		reply, err := v.VerifySegment(ctx, parts.Run(inv), fanout.Work{
 			Verb: fanout.VerbVerify, Restore: req.Restore, Segment: vault.SegmentID(cmd.Segment), Start: cmd.Start,
 			ReadUnits: units.ReadUnits,

@@ -299,7 +299,7 @@ func (i *Importer) plan(ctx context.Context, run fanout.Run, req Request, id vau
 		p.Notes = append(p.Notes, fmt.Sprintf("the backup was read row by row from %s to %s and is no single instant's image",
 			m.Totals.First.UTC().Format(time.RFC3339), m.Totals.Latest.UTC().Format(time.RFC3339)))
 	}
-	// How many segments hold rows, and what the reading of the largest cost.
+	// How many segments hold rows, and about what the reading of the largest lane cost.
 	hold, largest := 0, int64(0)
 	for g, err := range i.Repo.Groups(ctx, m) {
 		if err != nil {
@@ -307,14 +307,17 @@ func (i *Importer) plan(ctx context.Context, run fanout.Run, req Request, id vau
 		}
 		for s := range g.Segments {
 			log := &g.Segments[s]
-			rows, units := int64(0), int64(0)
+			rows, units := int64(0), [vault.MaxLanes]int64{}
 			for _, slot := range log.Slots {
-				if slot.Part != nil {
-					rows += slot.Part.Rows
-					units += slot.Part.ReadUnits
+				if slot.Part == nil {
+					continue
+				}
+				rows += slot.Part.Rows
+				for i, lane := range slot.Part.Lanes {
+					units[i] += slot.Part.ReadUnits * lane.Rows / max(slot.Part.Rows, 1)
 				}
 			}
-			if largest = max(largest, units); rows > 0 {
+			if largest = max(largest, slices.Max(units[:])); rows > 0 {
 				hold++
 			}
 			p.Segments = append(p.Segments, vault.RestoreSegment{ID: log.Segment.ID, Group: g.Group, Rows: rows})
@@ -328,15 +331,15 @@ const (
 	// leastShare is in write units per second: a worker has to write a block of a
 	// mebibyte, up to twenty thousand rows, in its function's time.
 	leastShare = 50
-	// A segment is compared in one invocation: in fastComparison by as few workers as
-	// that takes, and in slowComparison at least.
+	// A lane is compared in one invocation: in fastComparison by as few workers as that
+	// takes, and in slowComparison at least.
 	fastComparison, slowComparison = 3 * time.Minute, 10 * time.Minute
 )
 
 // divide fixes over how many workers the budget of a restore is divided: all that
 // there may be, or fewer, where each would be given too little to come to an end.
-// hold is the number of segments that hold rows, largest what the reading of one has
-// cost at most, in read units.
+// hold is the number of segments that hold rows, largest what the reading of one of
+// their lanes has cost at most, in read units.
 func (i *Importer) divide(p *vault.RestorePlan, hold int, largest int64) error {
 	over := func(segments int, workers float64) int {
 		if i.Workers > 0 {
@@ -350,7 +353,7 @@ func (i *Importer) divide(p *vault.RestorePlan, hold int, largest int64) error {
 	if units := p.Budget.ReadUnits; units > 0 {
 		least := float64(largest) / slowComparison.Seconds()
 		if units < least {
-			return fmt.Errorf("%w: a budget of %g read units per second: the largest segment of the backup takes %d, and is compared in one invocation: want at least %.0f",
+			return fmt.Errorf("%w: a budget of %g read units per second: the largest range of the backup takes %d, and is compared in one invocation: want at least %.0f",
 				table.ErrInvalid, units, largest, math.Ceil(least))
 		}
 		p.Comparers = over(len(p.Segments), units*fastComparison.Seconds()/float64(max(largest, 1)))

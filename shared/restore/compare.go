@@ -3,8 +3,10 @@ package restore
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -69,14 +71,37 @@ func newComparer(ctx context.Context, r *repository.Repository, source *restoreS
 	return &comparer{repo: r, source: source, tables: tables, def: def, memory: memory, pace: pace}, nil
 }
 
-// segment compares the rows of one segment. quarantined are the keys, as
-// Key.String gives them, of rows that the service refused.
-func (c *comparer) segment(ctx context.Context, log *fanout.SegmentLog, quarantined map[string]bool, check *vault.Check) error {
-	// Corruption is a finding, and then there is nothing to compare: what the
-	// shards do not tell would look like rows too many.
+// comparison is the comparison of one segment, or of what is left of it.
+type comparison struct {
+	log *fanout.SegmentLog
+	// quarantined are the keys, as Key.String gives them, of rows that the service
+	// refused.
+	quarantined map[string]bool
+	// run says when to stop; never, if it is zero. The first lane that is left is not
+	// stopped, so that each start comes further.
+	run   fanout.Run
+	first int
+	// before are the lanes that were compared before, done those that are by now, and
+	// rows what was found in these; cut says that more are left.
+	before map[int]bool
+	done   []int
+	rows   vault.Check
+	cut    bool
+}
+
+// errCut says that time ran out before a lane was compared.
+var errCut = errors.New("time is up")
+
+// segment compares the rows of one segment, lane by lane. Where there is a rate to
+// keep, earlier lanes go first, so that some are done when time is up: then it ends
+// between two pages of a lane, and leaves that to another.
+func (c *comparer) segment(ctx context.Context, x *comparison, check *vault.Check) error {
 	ctx = table.OnThrottled(ctx, c.pace.Refused)
-	lanes := covered(log)
-	cutoff, err := c.cutoff(ctx, log)
+	lanes := covered(x.log)
+	x.done, x.rows, x.cut = nil, vault.Check{}, false
+	for x.first = 0; x.before[x.first]; x.first++ {
+	}
+	cutoff, err := c.cutoff(ctx, x)
 	if err != nil {
 		return err
 	}
@@ -86,41 +111,92 @@ func (c *comparer) segment(ctx context.Context, log *fanout.SegmentLog, quaranti
 		theirs[i] = newTally(c.repo, c.def.Options, cutoff)
 	}
 	corrupted := check.Corrupted
+	summed := make([]bool, len(lanes)) // theirs, and not settled
+	found := make([]*vault.Check, len(lanes))
+	read := make(chan struct{}) // closed when ours are
+	var one sync.Mutex          // lanes are compared row by row one at a time
 	group, gctx := errgroup.WithContext(ctx)
 	group.Go(func() error {
-		_, err := readSegment(gctx, c.repo, c.source, log, check, func(lane int, b *block, row *plainbuffer.Row) { ours[lane].add(b, row) })
+		_, err := readSegment(gctx, c.repo, c.source, x.log, check, func(lane int, b *block, row *plainbuffer.Row) { ours[lane].add(b, row) })
+		if err == nil {
+			close(read)
+		}
 		return err
 	})
+	settle := func(ctx context.Context, i int) error {
+		one.Lock()
+		defer one.Unlock()
+		summed[i] = false
+		check, err := c.settle(ctx, x, i, lanes, ours[i], theirs[i], cutoff)
+		if errors.Is(err, errCut) {
+			return nil
+		}
+		found[i] = check
+		return err
+	}
 	group.Go(func() error {
 		scans, sctx := errgroup.WithContext(gctx)
 		scans.SetLimit(c.pagesInFlight(len(lanes)))
 		for i, lane := range lanes {
-			if !lane.Empty() {
-				scans.Go(func() error { return c.scan(sctx, lane, len(lanes), theirs[i]) })
+			if x.before[i] {
+				continue
 			}
+			scans.Go(func() error {
+				if !lane.Empty() {
+					if err := c.scan(sctx, x, i, lane, len(lanes), theirs[i]); errors.Is(err, errCut) {
+						return nil
+					} else if err != nil {
+						return err
+					}
+				}
+				summed[i] = true
+				select {
+				case <-read:
+					if check.Corrupted == corrupted {
+						return settle(sctx, i)
+					}
+				default:
+				}
+				return nil
+			})
 		}
 		return scans.Wait()
 	})
-	if err := group.Wait(); err != nil {
-		return err
-	}
-	if check.Corrupted > corrupted {
+	err = group.Wait()
+	// Corruption is a finding, and then there is nothing to compare: what the
+	// shards do not tell would look like rows too many.
+	if err == nil && check.Corrupted > corrupted {
 		return nil
 	}
-	for i, lane := range lanes {
-		check.Digest.Add(ours[i].sum())
-		check.TargetDigest.Add(theirs[i].sum())
-		check.Rows += ours[i].rows()
-		check.Target += theirs[i].rows()
-		if lane.Empty() || ours[i].equals(theirs[i], cutoff) {
-			check.Expired += ours[i].expired
-			continue
-		}
-		if err := c.lane(ctx, log, i, lane, quarantined, check); err != nil {
-			return err
+	for i := range lanes {
+		if err == nil && summed[i] {
+			err = settle(ctx, i)
 		}
 	}
+	for i := range lanes {
+		if found[i] != nil {
+			x.done = append(x.done, i)
+			x.rows.Add(*found[i])
+		}
+	}
+	// A page that does not come in time is as good as one that was not asked for.
+	if late := ctx.Err() != nil && len(x.done) > 0; err != nil && !late {
+		return err
+	}
+	x.cut = len(x.before)+len(x.done) < len(lanes)
+	check.Add(x.rows)
 	return nil
+}
+
+// settle compares a lane of which both sides are summed up.
+func (c *comparer) settle(ctx context.Context, x *comparison, i int, lanes []table.Range, ours, theirs *tally, cutoff int64) (*vault.Check, error) {
+	found := &vault.Check{Digest: ours.sum(), TargetDigest: theirs.sum(), Rows: ours.rows(), Target: theirs.rows()}
+	if lanes[i].Empty() || ours.equals(theirs, cutoff) {
+		found.Expired = ours.expired
+	} else if err := c.lane(ctx, x, i, lanes, found); err != nil {
+		return nil, err
+	}
+	return found, nil
 }
 
 // covered are the ranges that a segment's own parts hold: its lanes, as far as
@@ -135,24 +211,24 @@ func covered(log *fanout.SegmentLog) []table.Range {
 
 // cutoff is the instant, in milliseconds, before which a cell must not expire
 // to be summed up; 0 if nothing expires.
-func (c *comparer) cutoff(ctx context.Context, log *fanout.SegmentLog) (int64, error) {
+func (c *comparer) cutoff(ctx context.Context, x *comparison) (int64, error) {
 	if c.def.Options.TTL <= 0 {
 		return 0, nil
 	}
 	buf := c.pages.Get(table.MaxPage)
 	defer c.pages.Put(buf)
-	page, err := c.next(ctx, c.tables.Scan(c.def.Name, c.def.Schema, log.Segment.Range()), buf)
+	page, err := c.next(ctx, x, x.first, c.tables.Scan(c.def.Name, c.def.Schema, x.log.Segment.Range()), buf)
 	if err != nil {
 		return 0, err
 	}
 	return page.ServerTime.Add(sumHorizon).UnixMilli(), nil
 }
 
-// scan sums up a range of the table.
-func (c *comparer) scan(ctx context.Context, r table.Range, lanes int, sum *tally) error {
+// scan sums up a lane of the table.
+func (c *comparer) scan(ctx context.Context, x *comparison, lane int, r table.Range, lanes int, sum *tally) error {
 	buf := c.page(lanes)
 	defer c.pages.Put(buf)
-	rows := c.live(r, buf)
+	rows := c.live(x, lane, r, buf)
 	var row plainbuffer.Row
 	scanner := plainbuffer.NewScanner(nil)
 	for {
@@ -187,15 +263,16 @@ func (c *comparer) page(lanes int) []byte {
 	return c.pages.Get(int(min(max(c.memory/int64(c.pagesInFlight(lanes)), table.MinPage), table.MaxPage)))
 }
 
-// live reads a range of the table into buf, page by page.
-func (c *comparer) live(r table.Range, buf []byte) blocks {
+// live reads a lane of the table into buf, page by page. The error matches errCut
+// when time is up.
+func (c *comparer) live(x *comparison, lane int, r table.Range, buf []byte) blocks {
 	scan := c.tables.Scan(c.def.Name, c.def.Schema, r)
 	over := false
 	return func(ctx context.Context) (*block, error) {
 		if over {
 			return nil, io.EOF
 		}
-		page, err := c.next(ctx, scan, buf)
+		page, err := c.next(ctx, x, lane, scan, buf)
 		if err != nil {
 			return nil, err
 		}
@@ -204,12 +281,20 @@ func (c *comparer) live(r table.Range, buf []byte) blocks {
 	}
 }
 
-// next reads the next page of a scan of the table, which is not over, when its turn
-// comes.
-func (c *comparer) next(ctx context.Context, scan table.Scan, buf []byte) (table.Page, error) {
-	aside, err := c.pace.Wait(ctx, time.Time{}, 0, 0)
+// next reads the next page of a scan of a lane of the table, which is not over, when
+// its turn comes. The error matches errCut when time is up.
+func (c *comparer) next(ctx context.Context, x *comparison, lane int, scan table.Scan, buf []byte) (table.Page, error) {
+	until := x.run.Stop
+	if lane == x.first {
+		until = time.Time{}
+	}
+	aside, err := c.pace.Wait(ctx, until, int64(lane), 0)
 	if err != nil {
 		return table.Page{}, fmt.Errorf("wait to read %s: %w", c.def.Name, err)
+	}
+	if lane != x.first && x.run.Stopping() {
+		c.pace.Failed()
+		return table.Page{}, fmt.Errorf("read %s: %w", c.def.Name, errCut)
 	}
 	scan.Aim(c.pace.Aim() * table.UnitBytes)
 	asked := time.Now()
@@ -340,18 +425,18 @@ func (t *tally) equals(live *tally, cutoff int64) bool {
 }
 
 // lane compares the rows of one lane, one by one.
-func (c *comparer) lane(ctx context.Context, log *fanout.SegmentLog, lane int, r table.Range, quarantined map[string]bool, check *vault.Check) error {
-	ours := newCursor(laneBlocks(c.repo, c.source, log, lane))
-	buf := c.page(1)
+func (c *comparer) lane(ctx context.Context, x *comparison, lane int, lanes []table.Range, check *vault.Check) error {
+	ours := newCursor(laneBlocks(c.repo, c.source, x.log, lane))
+	buf := c.page(len(lanes))
 	defer c.pages.Put(buf)
-	theirs := newCursor(c.live(r, buf))
+	theirs := newCursor(c.live(x, lane, lanes[lane], buf))
 	if err := ours.next(ctx); err != nil {
 		return err
 	}
 	if err := theirs.next(ctx); err != nil {
 		return err
 	}
-	d := differ{comparer: c, check: check, quarantined: quarantined}
+	d := differ{comparer: c, check: check, quarantined: x.quarantined}
 	for ours.any || theirs.any {
 		order := 0
 		switch {

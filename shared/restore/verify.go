@@ -26,7 +26,10 @@ type Verifier struct {
 	// Tables is the instance of the table that is compared with; nil where
 	// nothing is compared.
 	Tables table.Instance
-	Log    *slog.Logger
+	// Work goes on with the segments of a restore when time is up; nil leaves them to
+	// the next look at the restore.
+	Work fanout.Dispatcher
+	Log  *slog.Logger
 	// Memory bounds the pages in flight, in bytes; 0 means DefaultMemory.
 	Memory int64
 	Now    func() time.Time
@@ -79,6 +82,9 @@ type VerifyReply struct {
 	// that the restore was over before, and nothing was done.
 	Superseded bool `json:"superseded,omitempty"`
 	Closed     bool `json:"closed,omitempty"`
+	// Continued says that time was up in the middle of the segment, and another
+	// invocation goes on.
+	Continued bool `json:"continued,omitempty"`
 }
 
 // segmentsInFlight is how many segments one process verifies at a time.
@@ -328,7 +334,7 @@ func (w *verification) segment(ctx context.Context, s *vault.SegmentLog) error {
 			return err
 		}
 	}
-	if err := checkSegment(ctx, w.Repo, &w.source, log, w.req.Depth, w.comparer, loaded.quarantined, &check); err != nil {
+	if err := checkSegment(ctx, w.Repo, &w.source, w.req.Depth, w.comparer, &comparison{log: log, quarantined: loaded.quarantined}, &check); err != nil {
 		return fmt.Errorf("segment %s: %w", log.Segment.ID, err)
 	}
 	return w.found(check)
@@ -360,8 +366,8 @@ func (v *Verifier) VerifySegment(ctx context.Context, run fanout.Run, w fanout.W
 type verifying struct {
 	*Verifier
 	run fanout.Run
-	// again is run with an earlier stop: what is begun late comes to nothing, since a
-	// comparison is done or is not.
+	// again is run with an earlier stop: a comparison that is begun late is cut short,
+	// and the lanes that it has not come to the end of are read again.
 	again    fanout.Run
 	longest  time.Duration // that a segment took
 	restore  vault.Restore
@@ -375,6 +381,9 @@ type verifying struct {
 	reply VerifyReply
 }
 
+// errNoLane says that an invocation has come no further.
+var errNoLane = errors.New("none of its ranges was read to its end")
+
 func (x *verifying) what(s vault.SegmentID) string {
 	return fmt.Sprintf("verify segment %s of restore %s", s, x.restore.ID)
 }
@@ -387,6 +396,13 @@ func (x *verifying) all(ctx context.Context, w fanout.Work) (err error) {
 	x.logs = sealedLogs{repo: x.Repo, plan: x.plan}
 	x.worker = fanout.Worker{Vault: x.Repo, Starts: x.restore.Verify(), Run: &x.again, What: x.what}
 	x.worker.Planned, x.worker.Groups = plannedGroups(x.plan, func(vault.RestoreSegment) bool { return true })
+	if x.Work != nil {
+		x.worker.Submit = func(ctx context.Context, s vault.SegmentID, start int) error {
+			next := w
+			next.Segment, next.Start = s, start
+			return x.Work.Submit(ctx, next)
+		}
+	}
 	if err := x.one(ctx, w.Segment, w.Start, false); err != nil {
 		return err
 	}
@@ -403,8 +419,8 @@ func (x *verifying) one(ctx context.Context, s vault.SegmentID, start int, claim
 	began := x.run.Now()
 	comparing, cancel := x.run.InTime(ctx)
 	defer cancel()
-	if err := x.segment(comparing, s, start, claimed); err != nil {
-		if comparing.Err() != nil && ctx.Err() == nil {
+	if err := x.segment(ctx, comparing, s, start, claimed); err != nil {
+		if errors.Is(err, errNoLane) || comparing.Err() != nil && ctx.Err() == nil {
 			err = fmt.Errorf("the segment can't be compared in the function's time; give verify a longer timeout, or the restore a larger budget of read units: %w", err)
 		}
 		return fanout.Fail(ctx, x.Repo, x.restore.Verify(), s, x.reply.Start, x.run, fanout.Permanent(err), fmt.Errorf("%s: %w", x.what(s), err))
@@ -416,7 +432,9 @@ func (x *verifying) one(ctx context.Context, s vault.SegmentID, start int, claim
 	return nil
 }
 
-func (x *verifying) segment(ctx context.Context, s vault.SegmentID, start int, claimed bool) error {
+// segment compares a segment, or as many of its lanes as comparing, which ends before
+// ctx, has time for.
+func (x *verifying) segment(ctx, comparing context.Context, s vault.SegmentID, start int, claimed bool) error {
 	found := vault.SegmentCheck{Segment: s}
 	_, err := x.Repo.Read(ctx, x.restore.Check(s), &found)
 	if err == nil {
@@ -426,8 +444,13 @@ func (x *verifying) segment(ctx context.Context, s vault.SegmentID, start int, c
 	if !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
+	var before vault.Compared
+	slots := 0
 	if !claimed {
-		b, err := x.worker.Begin(ctx, s, start, 0)
+		if before, slots, err = x.before(ctx, s); err != nil {
+			return err
+		}
+		b, err := x.worker.Begin(ctx, s, start, slots)
 		x.reply.Start, x.reply.Superseded = b.Start, b.Superseded
 		if err != nil || b.Superseded {
 			return err
@@ -457,9 +480,18 @@ func (x *verifying) segment(ctx context.Context, s vault.SegmentID, start int, c
 			return err
 		}
 	}
-	if err := checkSegment(ctx, x.Repo, source, log, DepthRows, x.comparer, loaded.quarantined, &found.Check); err != nil {
+	c := &comparison{log: log, quarantined: loaded.quarantined, run: x.run, before: map[int]bool{}}
+	for _, lane := range before.Compared {
+		c.before[lane] = true
+	}
+	if err := checkSegment(comparing, x.Repo, source, DepthRows, x.comparer, c, &found.Check); err != nil {
 		return err
 	}
+	if c.cut {
+		return x.handOver(ctx, s, slots, c)
+	}
+	found.Check.Add(before.Check)
+	found.Usage.Add(before.Usage)
 	// Among what was read elsewhere are documents too. The comparison has proved
 	// what was read: where it is gone from here, it is put back.
 	x.Repo.Heal(ctx, source.backup)
@@ -473,6 +505,45 @@ func (x *verifying) segment(ctx context.Context, s vault.SegmentID, start int, c
 	x.add(found.Check)
 	x.reply.Ended++
 	return nil
+}
+
+// before sums up what earlier starts have compared of a segment, and counts the entries
+// of its log.
+func (x *verifying) before(ctx context.Context, s vault.SegmentID) (sum vault.Compared, slots int, err error) {
+	for ; ; slots++ {
+		var entry vault.Compared
+		_, err := x.Repo.Read(ctx, x.restore.Verify().Slot(s, slots), &entry)
+		if errors.Is(err, fs.ErrNotExist) {
+			return sum, slots, nil
+		}
+		if err != nil {
+			return sum, slots, err
+		}
+		sum.Compared = append(sum.Compared, entry.Compared...)
+		sum.Check.Add(entry.Check)
+		sum.Usage.Add(entry.Usage)
+	}
+}
+
+// handOver writes down what was compared of a segment before time was up, and lets
+// another invocation go on, or the next look at the restore where none can be called.
+// If another start was faster, its word stands.
+func (x *verifying) handOver(ctx context.Context, s vault.SegmentID, slot int, c *comparison) error {
+	x.worker.Over = true
+	if len(c.done) == 0 {
+		return errNoLane
+	}
+	entry := &vault.Compared{Segment: s, Slot: slot, Start: x.reply.Start, Compared: c.done, Check: c.rows, Pace: x.pace.Take()}
+	x.reply.Pace = entry.Pace
+	x.add(entry.Check)
+	if _, err := x.Repo.Tell(ctx, x.restore.Verify().Slot(s, slot), entry, &entry.Usage); err != nil {
+		return err
+	}
+	if x.worker.Submit == nil {
+		return nil
+	}
+	x.reply.Continued = true
+	return x.worker.HandOver(ctx, s, x.reply.Start)
 }
 
 func (x *verifying) add(check vault.Check) {
@@ -545,12 +616,12 @@ func readLoading(ctx context.Context, r *repository.Repository, restore vault.Re
 
 // checkSegment verifies one segment at a depth. What is damaged here and not in
 // a twin is verified there.
-func checkSegment(ctx context.Context, r *repository.Repository, source *restoreSource, log *fanout.SegmentLog, depth string,
-	compare *comparer, quarantined map[string]bool, check *vault.Check) error {
+func checkSegment(ctx context.Context, r *repository.Repository, source *restoreSource, depth string,
+	compare *comparer, x *comparison, check *vault.Check) error {
 	corrupted := check.Corrupted
 	var names []string
 	objects := map[string]vault.Object{}
-	for _, s := range log.Slots {
+	for _, s := range x.log.Slots {
 		if s.Part == nil {
 			continue
 		}
@@ -577,7 +648,7 @@ func checkSegment(ctx context.Context, r *repository.Repository, source *restore
 	}
 	for {
 		since, found := r.Turns(), *check
-		if err := readAt(ctx, r, source, log, depth, compare, quarantined, &found); err != nil {
+		if err := readAt(ctx, r, source, depth, compare, x, &found); err != nil {
 			return err
 		}
 		again := false
@@ -596,16 +667,16 @@ func checkSegment(ctx context.Context, r *repository.Repository, source *restore
 }
 
 // readAt reads a segment, or compares it, as far as depth asks for that.
-func readAt(ctx context.Context, r *repository.Repository, source *restoreSource, log *fanout.SegmentLog, depth string,
-	compare *comparer, quarantined map[string]bool, check *vault.Check) error {
+func readAt(ctx context.Context, r *repository.Repository, source *restoreSource, depth string,
+	compare *comparer, x *comparison, check *vault.Check) error {
 	switch depth {
 	case DepthRead:
-		sum, err := readSegment(ctx, r, source, log, check, nil)
+		sum, err := readSegment(ctx, r, source, x.log, check, nil)
 		check.Rows += sum.n
 		check.Digest.Add(sum.digest)
 		return err
 	case DepthRows:
-		err := compare.segment(ctx, log, quarantined, check)
+		err := compare.segment(ctx, x, check)
 		var bad *repository.BadObject
 		if errors.As(err, &bad) {
 			check.Find(bad.Object.Name, bad.Err)

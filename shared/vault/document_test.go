@@ -114,6 +114,8 @@ func examples() map[string]Document {
 		"accepted-paced": &Accepted{Request: "requests/a.json", Restore: NewRestoreID(day, "x"), Backup: p.Backup, Table: p.Table, Target: p.Table, At: day,
 			Budget: Budget{WriteUnits: 500}},
 		"check-settled": &SegmentCheck{Segment: "000001", Check: Check{Rows: 2}, Settled: true},
+		"compared": &Compared{Segment: "000001", Slot: 1, Start: 2, Compared: []int{0, 3}, Check: Check{Rows: 2},
+			Pace: &Pace{Reason: PacedByBudget, ReadUnits: 8, WaitedMS: 7}, Usage: used},
 		"checked-group": &CheckedGroup{Group: 1, Check: Check{Rows: 2}, Unsettled: []SegmentID{"000256"}, Usage: used},
 		"check-paced":   &SegmentCheck{Segment: "000001", Check: Check{Rows: 2}, Pace: &Pace{Reason: PacedByService, ReadUnits: 99.5, WaitedMS: 7, Throttled: 3}},
 		"proof-paced": &Proof{Backup: p.Backup, Table: p.Table, Depth: "rows", At: day, Verdict: OK, Manifest: o,

@@ -365,6 +365,29 @@ func (*SegmentCheck) doc() string { return "check" }
 
 func (c *SegmentCheck) validate() error { return nil }
 
+// Compared is one entry of the log of a segment's comparison, where that took
+// several invocations: what was found in some of its lanes. The segment's check sums
+// up all.
+type Compared struct {
+	Segment SegmentID `json:"segment"`
+	Slot    int       `json:"slot"`
+	Start   int       `json:"start"`
+	// Compared are the lanes, by their numbers in the backup's segment.
+	Compared []int `json:"compared"`
+	// Check is about their rows alone.
+	Check Check `json:"check"`
+	// Pace is what the reads of the table were held back by, nil if by nothing.
+	Pace  *Pace `json:"pace,omitempty"`
+	Usage Usage `json:"usage,omitzero"`
+}
+
+func (*Compared) doc() string { return "compared" }
+
+func (c *Compared) validate() error {
+	_, err := ParseSegmentID(string(c.Segment))
+	return err
+}
+
 // CheckedGroup is the roll-up of the checks of a group's segments.
 type CheckedGroup struct {
 	Group int   `json:"group"`

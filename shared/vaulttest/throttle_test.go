@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -160,6 +161,7 @@ type service struct {
 	client *tablestore.Client
 	wire   *counter
 	limit  time.Duration // of an invocation
+	twice  bool          // each delivery comes twice
 
 	all      sync.WaitGroup
 	mu       sync.Mutex
@@ -254,9 +256,17 @@ func (s *service) read(name string) map[string]string {
 
 // Submit runs the work beside what runs.
 func (s *service) Submit(_ context.Context, w fanout.Work) error {
+	s.deliver(w, 0)
+	if s.twice {
+		s.deliver(w, 1) // a retry, which does not leave the segment to the first
+	}
+	return nil
+}
+
+func (s *service) deliver(w fanout.Work, retry int) {
 	s.all.Go(func() {
 		now := time.Now()
-		run := fanout.Run{Request: fmt.Sprint("request ", vaulttest.Requests.Add(1)), Now: time.Now, Stop: now.Add(s.limit - 10*time.Second), Until: now.Add(s.limit)}
+		run := fanout.Run{Request: fmt.Sprint("request ", vaulttest.Requests.Add(1)), Retry: retry, Now: time.Now, Stop: now.Add(s.limit - 10*time.Second), Until: now.Add(s.limit)}
 		ctx, cancel := context.WithDeadline(s.T.Context(), run.Until)
 		defer cancel()
 		var err error
@@ -271,7 +281,7 @@ func (s *service) Submit(_ context.Context, w fanout.Work) error {
 			_, err = i.Import(ctx, run, w)
 		case fanout.VerbVerify:
 			v := s.Verifier()
-			v.Now = time.Now
+			v.Now, v.Work = time.Now, s
 			_, err = v.VerifySegment(ctx, run, w)
 		default:
 			err = errors.New("unexpected work")
@@ -283,7 +293,6 @@ func (s *service) Submit(_ context.Context, w fanout.Work) error {
 			s.failures = append(s.failures, fmt.Errorf("%s %s: %w", w.Verb, w.Segment, err))
 		}
 	})
-	return nil
 }
 
 // backUp plans a backup and looks every few seconds until it is sealed. It returns
@@ -700,5 +709,79 @@ func TestRestoreBudgetIsDivided(t *testing.T) {
 		if work.Verb != fanout.VerbVerify || work.ReadUnits != 8 || work.WriteUnits != 0 {
 			t.Errorf("%+v", work)
 		}
+	}
+}
+
+// TestComparisonGoesOn compares segments that no invocation could compare at the rate
+// that the budget leaves, and one of which has lost rows: what each has come to the end
+// of is kept, and the next goes on. Two that compare the same do not count it twice.
+func TestComparisonGoesOn(t *testing.T) {
+	const rows, size, reads, workers = 6000, 2000, 100, 2
+	for _, test := range []struct {
+		name  string
+		lost  int
+		twice bool
+	}{{"as it is", 0, false}, {"rows lost", 3, false}, {"each twice", 0, true}} {
+		t.Run(test.name, func(t *testing.T) {
+			lost := test.lost
+			synctest.Test(t, func(t *testing.T) {
+				s := newService(t, 10*time.Millisecond)
+				s.keys(rows, size)
+				m, _ := s.backUp(workers, vault.Settings{Lanes: 8}, vaulttest.Cuts(rows, 24)...)
+				if m.Segments != 3 {
+					t.Fatalf("%d segments", m.Segments)
+				}
+				// A segment is a thousand units, a lane an eighth of it; a worker has ten
+				// seconds of fifty units each.
+				s.limit, s.twice = 20*time.Second, test.twice
+				s.wire.reset()
+				var once atomic.Bool
+				s.server.SetFault(func(op, _ string, _ int) *ots.Fault {
+					f := &ots.Fault{Delay: 10 * time.Millisecond}
+					if op == "BatchWriteRow" && lost > 0 && once.CompareAndSwap(false, true) {
+						f.Rows = map[int]*engine.Error{}
+						for i := range lost {
+							f.Rows[i] = engine.Refusal("OTSParameterInvalid")
+						}
+					}
+					return f
+				})
+				p, seen, loading := s.bringBack(workers, m, vault.Budget{ReadUnits: reads})
+				n := s.wire.of("GetRange")
+				t.Logf("loaded after %v, %d invocations, %d pages of %d units", loading, s.replies, n.requests, n.units)
+				if !test.twice {
+					n.within(t, reads)
+				}
+				if s.replies < 9 {
+					t.Errorf("%d invocations", s.replies)
+				}
+				verdict := vault.OK
+				if lost > 0 {
+					verdict = vault.Quarantined
+				}
+				if p.Proof == nil || p.Proof.Verdict != verdict || p.Proof.Check.Rows != rows || p.Proof.Check.Target != rows-int64(lost) || p.Proof.Check.Missing != int64(lost) {
+					t.Errorf("%+v", p)
+				}
+				if c := p.Proof.Check; c.Digest != m.Totals.Digest || c.Objects != 2*int64(m.Totals.Parts) {
+					t.Errorf("digest %s of %s, %d objects of %d parts", c.Digest, m.Totals.Digest, c.Objects, m.Totals.Parts)
+				}
+				if held(seen, vault.PacedByBudget, false, reads) == 0 {
+					t.Errorf("no look says that the budget holds the workers: %v", seen)
+				}
+				slots := 0
+				for info, err := range s.Store.List(t.Context(), string(vault.Restore{ID: p.Restore}.Verify())+"slots/", "") {
+					if err != nil {
+						t.Fatal(err)
+					}
+					if slots++; !strings.HasSuffix(info.Name, ".json") {
+						t.Error(info.Name)
+					}
+				}
+				if slots < 3 {
+					t.Errorf("%d entries of comparisons", slots)
+				}
+				s.calm("")
+			})
+		})
 	}
 }
