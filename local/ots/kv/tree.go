@@ -87,10 +87,17 @@ func (t *tree) find(key []byte) (b, l int) {
 	return b, max(l-1, 0)
 }
 
-// findNear is find, which looks first at the leaf of the last Put.
+// findNear is find, which looks first at the leaf of the last Put and at the one
+// behind it.
 func (t *tree) findNear(key []byte) (b, l int) {
-	if b, l = t.lastBranch, t.lastLeaf; b < len(t.branches) && l < len(t.branches[b].leaves) && t.covers(b, l, key) {
-		return b, l
+	if b, l = t.lastBranch, t.lastLeaf; b < len(t.branches) {
+		// Keys that arrive in order go on in the leaf behind.
+		for end := min(l+2, len(t.branches[b].leaves)); l < end; l++ {
+			if t.covers(b, l, key) {
+				t.lastLeaf = l
+				return b, l
+			}
+		}
 	}
 	t.lastBranch, t.lastLeaf = t.find(key)
 	return t.lastBranch, t.lastLeaf
