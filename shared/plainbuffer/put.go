@@ -37,8 +37,11 @@ type PutScanner struct {
 // A knownHead is how a cell with a name begins.
 type knownHead struct {
 	bytes []byte // the cell's tag, the name with its tag and length, the tag of a value
-	next  uint16 // the first in order of the names that came after it; 0 for none
-	crc   byte   // of the name
+	// The first and the last eight of bytes, which are never fewer: mostly they
+	// are all.
+	first, last uint64
+	next        uint16 // the first in order of the names that came after it; 0 for none
+	crc         byte   // of the name
 }
 
 const (
@@ -52,6 +55,19 @@ const (
 	headSize = 6
 	headEnd  = 1
 )
+
+func newKnownHead(head []byte) knownHead {
+	k := knownHead{bytes: head, first: binary.LittleEndian.Uint64(head), last: binary.LittleEndian.Uint64(head[len(head)-8:])}
+	k.crc = Checksum(0, k.name())
+	return k
+}
+
+// begins says whether b begins with k.
+func (k *knownHead) begins(b []byte) bool {
+	n := len(k.bytes)
+	return len(b) > n && binary.LittleEndian.Uint64(b) == k.first && binary.LittleEndian.Uint64(b[n-8:]) == k.last &&
+		(n <= 16 || string(b[8:n-8]) == string(k.bytes[8:n-8]))
+}
 
 func (k *knownHead) name() []byte { return k.bytes[headSize : len(k.bytes)-headEnd] }
 
@@ -105,14 +121,13 @@ func (s *PutScanner) key(b []byte, pos int, row *Row, rowCRC *byte) int {
 	row.Key = row.Key[:0]
 	for ; pos < len(b) && b[pos] == tagCell; pos += 2 {
 		at := len(row.Key)
-		if at == len(s.keys) || !bytes.HasPrefix(b[pos:], s.keys[at].bytes) {
+		if at == len(s.keys) || !s.keys[at].begins(b[pos:]) {
 			head := cellHead(b[pos:])
 			if head == nil {
 				return 0
 			}
 			// The names of attributes were held against another key's.
-			s.forget(append(s.keys[:at], knownHead{bytes: head}))
-			s.keys[at].crc = Checksum(0, s.keys[at].name())
+			s.forget(append(s.keys[:at], newKnownHead(head)))
 		}
 		known := &s.keys[at]
 		pos += len(known.bytes)
@@ -123,7 +138,7 @@ func (s *PutScanner) key(b []byte, pos int, row *Row, rowCRC *byte) int {
 		}
 		row.Key = grow(row.Key)
 		c := &row.Key[at]
-		c.Name, c.Data, c.Type, c.HasValue = known.name(), data, Type(b[pos-size+4]), true
+		c.Name, c.Data, c.Type, c.HasValue = known.name(), b[pos-data:pos:pos], Type(b[pos-size+4]), true
 		c.Op, c.HasTimestamp, c.Timestamp = NoOp, false, 0
 		switch c.Type {
 		case Integer, String, Blob:
@@ -154,7 +169,7 @@ func (s *PutScanner) cells(b []byte, pos int, key []Cell, sum *Summary, rowCRC *
 	for ; pos < len(b) && b[pos] == tagCell; pos += 11 {
 		// The name is mostly the one that the row before had here, and in order then.
 		var at uint16
-		if inStep = inStep && n < len(s.order) && bytes.HasPrefix(b[pos:], s.known[s.order[n]].bytes); inStep {
+		if inStep = inStep && n < len(s.order) && s.known[s.order[n]].begins(b[pos:]); inStep {
 			at = s.order[n]
 		} else {
 			if at = s.find(b[pos:], before, key); at == 0 {
@@ -164,7 +179,7 @@ func (s *PutScanner) cells(b []byte, pos int, key []Cell, sum *Summary, rowCRC *
 		}
 		known := &s.known[at]
 		pos += len(known.bytes)
-		size, bytes, crc := value(b[pos:], known.crc)
+		size, payload, crc := value(b[pos:], known.crc)
 		pos += size
 		if size == 0 || len(b)-pos < 11 || b[pos] != tagTimestamp || b[pos+9] != tagCellCRC {
 			return 0
@@ -187,8 +202,8 @@ func (s *PutScanner) cells(b []byte, pos int, key []Cell, sum *Summary, rowCRC *
 		versions = max(versions, named)
 		before, last = at, ts
 		n++
-		data += len(known.bytes) - headSize - headEnd + len(bytes)
-		longest = max(longest, len(bytes))
+		data += len(known.bytes) - headSize - headEnd + payload
+		longest = max(longest, payload)
 		oldest, newest = min(oldest, int64(ts)), max(newest, int64(ts))
 	}
 	if n == 0 {
@@ -204,16 +219,21 @@ func (s *PutScanner) cells(b []byte, pos int, key []Cell, sum *Summary, rowCRC *
 func (s *PutScanner) find(b []byte, before uint16, key []Cell) uint16 {
 	at := s.known[before].next
 	for hops := 0; at != 0 && hops < 4; hops++ {
-		if bytes.HasPrefix(b, s.known[at].bytes) {
+		known := &s.known[at]
+		if known.begins(b) {
 			return at
 		}
-		at = s.known[at].next
+		at = known.next
 	}
 	return s.learn(b, before, key)
 }
 
 // learn is find for any name, and remembers it.
 func (s *PutScanner) learn(b []byte, before uint16, key []Cell) uint16 {
+	// A name may be known twice, where another took its place in the table.
+	if before != 0 && s.known[before].begins(b) {
+		return before
+	}
 	head := cellHead(b)
 	if head == nil {
 		return 0
@@ -224,7 +244,7 @@ func (s *PutScanner) learn(b []byte, before uint16, key []Cell) uint16 {
 	place := &s.table[maphash.Bytes(s.seed, head)%tableSize]
 	at := *place
 	if at == 0 || !bytes.Equal(s.known[at].bytes, head) {
-		known := knownHead{bytes: head}
+		known := newKnownHead(head)
 		if !s.ValidName(known.name()) {
 			return 0
 		}
@@ -233,15 +253,11 @@ func (s *PutScanner) learn(b []byte, before uint16, key []Cell) uint16 {
 				return 0
 			}
 		}
-		known.crc = Checksum(0, known.name())
 		if at = uint16(len(s.known)); at == maxKnown {
 			return 0
 		}
 		s.known = append(s.known, known)
 		*place = at
-	}
-	if before == at {
-		return at
 	}
 	name := s.known[at].name()
 	if before != 0 && bytes.Compare(s.known[before].name(), name) >= 0 {
@@ -254,13 +270,13 @@ func (s *PutScanner) learn(b []byte, before uint16, key []Cell) uint16 {
 }
 
 // cellHead is how a cell at the start of b begins, up to the tag of its value;
-// nil if it has no name or no value.
+// nil if it has no name, or an empty one, or no value.
 func cellHead(b []byte) []byte {
 	if len(b) < headSize || b[0] != tagCell || b[1] != tagName {
 		return nil
 	}
 	n := uint64(binary.LittleEndian.Uint32(b[2:]))
-	if n >= uint64(len(b)-headSize) || b[headSize+n] != tagValue {
+	if n == 0 || n >= uint64(len(b)-headSize) || b[headSize+n] != tagValue {
 		return nil
 	}
 	end := headSize + int(n) + headEnd
@@ -268,40 +284,39 @@ func cellHead(b []byte) []byte {
 }
 
 // value reads a value, from its size on, at the start of b. It returns how many
-// bytes that are, 0 if it is none that an attribute of the form can have; its
-// payload; and the checksum, continued over it.
-func value(b []byte, crc byte) (size int, data []byte, sum byte) {
+// bytes that are, 0 if it is none that an attribute of the form can have; how many
+// of them, at the end, are its payload; and the checksum, continued over it.
+func value(b []byte, crc byte) (size, payload int, sum byte) {
 	if len(b) < 6 {
-		return 0, nil, 0
+		return 0, 0, 0
 	}
 	n, kind := binary.LittleEndian.Uint32(b), Type(b[4])
 	crc = checksum1(crc, byte(kind))
 	switch kind {
 	case String, Blob:
 		if len(b) < 9 {
-			return 0, nil, 0
+			return 0, 0, 0
 		}
 		length := binary.LittleEndian.Uint32(b[5:])
 		if uint64(n) != uint64(length)+5 || uint64(length) > uint64(len(b)-9) {
-			return 0, nil, 0
+			return 0, 0, 0
 		}
-		size = 9 + int(length)
-		data = b[9:size:size]
-		return size, data, Checksum(checksum4(crc, length), data)
+		payload = int(length)
+		return 9 + payload, payload, Checksum(checksum4(crc, length), b[9:9+payload])
 	case Integer, Double:
 		if n != 9 || len(b) < 13 {
-			return 0, nil, 0
+			return 0, 0, 0
 		}
 		v := binary.LittleEndian.Uint64(b[5:])
 		if kind == Double && v>>52&0x7FF == 0x7FF { // neither finite nor a number's
-			return 0, nil, 0
+			return 0, 0, 0
 		}
-		return 13, b[5:13:13], checksum8(crc, v)
+		return 13, 8, checksum8(crc, v)
 	case Boolean:
 		if n != 2 || b[5] > 1 {
-			return 0, nil, 0
+			return 0, 0, 0
 		}
-		return 6, b[5:6:6], checksum1(crc, b[5])
+		return 6, 1, checksum1(crc, b[5])
 	}
-	return 0, nil, 0
+	return 0, 0, 0
 }
