@@ -79,10 +79,15 @@ func (i *Importer) verify(ctx context.Context, run fanout.Run, r vault.Restore, 
 		}
 	}
 	if len(open) > 0 {
-		err := i.dispatch(ctx, run, r.Verify(), open, p.Comparers, nil, func(s vault.SegmentID, start int) fanout.Work {
+		pace := func(ctx context.Context, slot string) (*vault.Pace, error) {
+			var entry vault.Compared
+			_, err := i.Repo.Read(ctx, slot, &entry)
+			return entry.Pace, err
+		}
+		err := i.dispatch(ctx, run, r.Verify(), open, p.Comparers, pace, func(s vault.SegmentID, start int) fanout.Work {
 			return fanout.Work{Verb: fanout.VerbVerify, Table: p.Source, Backup: p.Backup, Restore: p.Restore, Segment: s, Start: start, ReadUnits: p.CompareShare()}
 		}, progress)
-		if err == nil && progress.Live > 0 {
+		if err == nil && progress.Pace == nil && progress.Live > 0 {
 			progress.Pace, err = i.comparing(ctx, r, done, progress.Live)
 		}
 		if err != nil {
@@ -234,8 +239,8 @@ func (i *Importer) readAll(ctx context.Context, n int, of func(k int) (name stri
 	return group.Wait()
 }
 
-// comparing says what held those back who have compared the last n segments: what
-// holds back the workers that are at work tells nothing before its segment's end.
+// comparing says what held those back who have compared the last n segments, for
+// those at work, who tell nothing before they come to an end or their time is up.
 func (i *Importer) comparing(ctx context.Context, r vault.Restore, done map[vault.SegmentID]time.Time, n int) (pace *fanout.Pace, err error) {
 	last := slices.SortedFunc(maps.Keys(done), func(a, b vault.SegmentID) int {
 		return cmp.Or(done[b].Compare(done[a]), cmp.Compare(a, b))

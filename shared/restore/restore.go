@@ -357,7 +357,7 @@ func plannedGroups(p *vault.RestorePlan, holds func(vault.RestoreSegment) bool) 
 
 // dispatch starts those of the open segments that nobody works on, so that no more
 // than most are worked on at a time, if that is not zero. pace reads what held back
-// who wrote a slot of the log; nil if it has none.
+// who wrote a slot of the log.
 func (i *Importer) dispatch(ctx context.Context, run fanout.Run, log vault.Log, open [][]vault.SegmentID, most int,
 	pace func(context.Context, string) (*vault.Pace, error), work func(vault.SegmentID, int) fanout.Work, progress *Progress) error {
 	if most == 0 || i.Workers > 0 && i.Workers < most {
@@ -368,9 +368,6 @@ func (i *Importer) dispatch(ctx context.Context, run fanout.Run, log vault.Log, 
 		group := segments[0].Group()
 		if err := d.Look(ctx, run, group, segments); err != nil {
 			return err
-		}
-		if pace == nil {
-			continue
 		}
 		if err := d.Paces(ctx, group, pace); err != nil {
 			return err
