@@ -198,7 +198,7 @@ func load(ctx context.Context, inv *function.Invocation, cmd function.Command) (
 	}
 	reply, err := i.Import(ctx, parts.Run(inv), fanout.Work{
 		Verb: fanout.VerbImport, Restore: plan.Restore, Segment: vault.SegmentID(cmd.Segment), Start: cmd.Start,
-		WriteUnits: share.WriteUnits,
+		WriteUnits: share.WriteUnits, Request: cmd.Request,
 	})
 	return parts.Fail(reply, err)
 }

@@ -97,7 +97,7 @@ func verify(ctx context.Context, inv *function.Invocation, cmd function.Command)
 		}
 		reply, err := v.VerifySegment(ctx, parts.Run(inv), fanout.Work{
 			Verb: fanout.VerbVerify, Restore: req.Restore, Segment: vault.SegmentID(cmd.Segment), Start: cmd.Start,
-			ReadUnits: units.ReadUnits,
+			ReadUnits: units.ReadUnits, Request: cmd.Request,
 		})
 		return parts.Fail(reply, err)
 	}

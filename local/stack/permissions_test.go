@@ -838,6 +838,7 @@ var spared = map[string]string{
 	"verify ots:DescribeSearchIndex acs:ots:*:*:instance/staging/table/*":    "a drill's table is compared before it has search indexes; by a person's command, after",
 	"plan ots:GetRange acs:ots:*:*:instance/staging/table/drill_*":           "a drill's table of which it was not noted who made it is dropped only if it is empty",
 	"verify fc:InvokeFunction acs:fc:*:*:functions/tablevault-verify":        "a copy that its time limit ends is gone on with by ticks",
+	"verify fc:InvokeFunction acs:fc:*:*:functions/tablevault-import":        "a restore that a request has asked for is gone on with by ticks",
 	"verify oss:GetObject acs:oss:*:*:tablevault/vault/copies/*":             "a vault that was a copy, from a store with other checksums, knows there how its objects came",
 	"verify oss:GetObject acs:oss:*:*:tablevault/vault/copied/*":             "the note of another delivery is read back and obeyed",
 }

@@ -24,7 +24,8 @@ type Work struct {
 	// bytes per second; 0 for any number.
 	Target string
 	Rate   int64
-	// Request is the name of the request to be looked at.
+	// Request is the name of the request to be looked at; of a segment of a restore,
+	// the request that has asked for the restore, if one has.
 	Request string
 	// ReadUnits is what the worker may read of the table per second, in read units,
 	// WriteUnits what it may write, in write units; 0 for as much as there is.

@@ -50,7 +50,8 @@ type Command struct {
 
 	// Request is an object that holds the command to run: oss://bucket/key of an
 	// object that landed in a bucket, or its name in the vault, requests/….json.
-	// The verb reads it and decodes it with [ParseCommand].
+	// The verb reads it and decodes it with [ParseCommand]. To import and verify it
+	// is the request that the restore was asked for by.
 	Request string `json:"request,omitempty"`
 
 	// Settings is a JSON object that the verb reads.

@@ -85,7 +85,7 @@ func (i *Importer) verify(ctx context.Context, run fanout.Run, r vault.Restore, 
 			return entry.Pace, err
 		}
 		err := i.dispatch(ctx, run, r.Verify(), open, p.Comparers, pace, func(s vault.SegmentID, start int) fanout.Work {
-			return fanout.Work{Verb: fanout.VerbVerify, Table: p.Source, Backup: p.Backup, Restore: p.Restore, Segment: s, Start: start, ReadUnits: p.CompareShare()}
+			return fanout.Work{Verb: fanout.VerbVerify, Table: p.Source, Backup: p.Backup, Restore: p.Restore, Segment: s, Start: start, ReadUnits: p.CompareShare(), Request: i.Request}
 		}, progress)
 		if err == nil && progress.Pace == nil && progress.Live > 0 {
 			progress.Pace, err = i.comparing(ctx, r, done, progress.Live)

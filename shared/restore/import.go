@@ -129,6 +129,15 @@ func (x *importing) all(ctx context.Context) (err error) {
 	}
 	err = x.worker.GoOn(ctx, x.work.Segment, func(ctx context.Context, s vault.SegmentID) error { return x.one(ctx, s, 0, true) })
 	x.reply.Continued = x.worker.Over && !x.reply.Closed
+	if err == nil && !x.worker.Over {
+		n := 0
+		for _, s := range x.plan.Segments {
+			if s.Rows > 0 {
+				n++
+			}
+		}
+		goesOn(ctx, x.Repo, x.Work, x.Log, x.work, x.restore.Dir()+"done/", n)
+	}
 	return err
 }
 

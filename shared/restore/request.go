@@ -114,6 +114,7 @@ func (q *Requests) serve(ctx context.Context, run fanout.Run, name string, progr
 	if err != nil {
 		return a, answer, err
 	}
+	importer.Request = name
 	plan, err := importer.Begin(ctx, run, Request{
 		Backup: vault.Backup{Table: a.Table, ID: a.Backup}, Target: a.Target, At: a.At, Own: true, Budget: a.Budget,
 	})

@@ -39,6 +39,10 @@ type Importer struct {
 	Since time.Time
 	// Workers is how many segments may be worked on at a time, 0 for any number.
 	Workers int
+	// Request is the name of the request that has asked for the restore, empty if a
+	// person has, who watches it. The last of the workers on a phase of it has the
+	// request looked at, so that the next phase need not wait for the planner's tick.
+	Request string
 	// Known are further vaults that backups are copied to. A restore reads from
 	// those that hold a copy of its backup what is damaged or gone here, without
 	// being asked to.
@@ -310,8 +314,33 @@ func (i *Importer) load(ctx context.Context, run fanout.Run, r vault.Restore, p 
 		return entry.Pace, err
 	}
 	return len(open) == 0, i.dispatch(ctx, run, r.Log(), open, p.Loaders, pace, func(s vault.SegmentID, start int) fanout.Work {
-		return fanout.Work{Verb: fanout.VerbImport, Table: p.Source, Backup: p.Backup, Restore: p.Restore, Segment: s, Start: start, WriteUnits: p.LoadShare()}
+		return fanout.Work{Verb: fanout.VerbImport, Table: p.Source, Backup: p.Backup, Restore: p.Restore, Segment: s, Start: start, WriteUnits: p.LoadShare(), Request: i.Request}
 	}, progress)
+}
+
+// goesOn has the request looked at by which a restore was asked for, if all segments
+// with rows, or all, have their object under prefix. Several workers may find that at
+// the same time; the number of each one's task is its own, since the look of one of
+// them might come before another has ended. What goes wrong costs time only: the
+// planner's next tick has the request looked at too.
+func goesOn(ctx context.Context, repo *repository.Repository, work fanout.Dispatcher, log *slog.Logger, of fanout.Work, prefix string, segments int) {
+	if of.Request == "" || work == nil {
+		return
+	}
+	n := 0
+	var err error
+	for _, lerr := range repo.Store().List(ctx, prefix, "") {
+		if err = lerr; err != nil {
+			break
+		}
+		n++
+	}
+	if err == nil && n >= segments {
+		err = work.Submit(ctx, fanout.Work{Verb: fanout.VerbRestore, Request: of.Request, Segment: of.Segment, Start: of.Start})
+	}
+	if err != nil {
+		log.Warn("the request is looked at by the next tick only", "request", of.Request, "error", err)
+	}
 }
 
 // reported are the segments that have an object under prefix, with the store's date

@@ -191,3 +191,77 @@ func TestOneRestorePerTarget(t *testing.T) {
 	w.Proved(w.Finish(second.Restore), vault.OK)
 	w.Same(vaulttest.SourceID.Table, vaulttest.TargetID.Table)
 }
+
+// TestRequestGoesOnByItself looks at a request once: its restore comes to its end, and
+// the request to its answer, without a tick, however many invocations that takes.
+func TestRequestGoesOnByItself(t *testing.T) {
+	for _, c := range []struct {
+		name         string
+		rows, hop    int
+		workers      int
+		twice, blind bool
+	}{
+		{name: "at once", rows: 400},
+		{name: "by three workers", rows: 400, workers: 3},
+		{name: "in many invocations", rows: 400, hop: 1, workers: 2},
+		{name: "each delivery twice", rows: 400, workers: 2, twice: true},
+		{name: "without a row"},
+		{name: "where nobody may look", rows: 400, blind: true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			w := vaulttest.NewWorld(t)
+			def := vaulttest.Definition()
+			if w.Tables.Make(def); c.rows > 0 {
+				w.Fill(def, c.rows)
+			}
+			w.Tables.PageRows = 50
+			m := w.Backup(vaulttest.Small)
+			const name = "requests/a.json"
+			if _, err := w.Store.Create(t.Context(), name, strings.NewReader(`{"table":"prod/orders","to":"prod/copy"}`)); err != nil {
+				t.Fatal(err)
+			}
+			w.Hop, w.Workers = c.hop, c.workers
+			progress, err := w.Requests().Serve(t.Context(), w.Run(), name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			do := func(work fanout.Work) error {
+				if work.Verb != fanout.VerbVerify {
+					return w.Do(work)
+				}
+				v := w.Verifier()
+				v.Work = w
+				_, err := v.VerifySegment(t.Context(), w.Run(), work)
+				return err
+			}
+			for n := 0; ; n++ {
+				work, ok := w.Take()
+				if !ok {
+					break
+				}
+				if c.blind && work.Verb == fanout.VerbRestore {
+					continue
+				}
+				err := do(work)
+				if err == nil && c.twice {
+					err = do(work)
+				}
+				if err != nil || n > 10_000 {
+					t.Fatal(err, n)
+				}
+			}
+			var answer vault.Answer
+			_, err = w.Repo.Read(t.Context(), vault.AnswerName(name), &answer)
+			if c.blind {
+				if !errors.Is(err, fs.ErrNotExist) {
+					t.Errorf("answered without a look: %+v, %v", answer, err)
+				}
+				return
+			}
+			if err != nil || !answer.OK || answer.Rows != m.Totals.Rows {
+				t.Fatalf("%+v, %v; %+v", answer, err, progress.Restore)
+			}
+			w.Same("orders", "copy")
+		})
+	}
+}

@@ -180,25 +180,7 @@ func (w *World) Work() {
 		if n > 10_000 {
 			w.T.Fatal("the work does not end")
 		}
-		var err error
-		switch work.Verb {
-		case fanout.VerbExport:
-			_, err = w.Exporter().Export(w.T.Context(), w.Run(), work)
-		case fanout.VerbImport:
-			_, err = w.Importer().Import(w.T.Context(), w.Run(), work)
-		case fanout.VerbVerify:
-			_, err = w.Verifier().VerifySegment(w.T.Context(), w.Run(), work)
-		case fanout.VerbCopy:
-			c := w.Copier(w.Targets[work.Target])
-			c.Target = work.Target
-			_, err = c.Copy(w.T.Context(), w.Run(), work)
-		case fanout.VerbRestore:
-			if work.Request != "" {
-				_, err = w.Requests().Serve(w.T.Context(), w.Run(), work.Request)
-			} else {
-				_, err = w.Importer().Tick(w.T.Context(), w.Run(), work.Restore)
-			}
-		}
+		err := w.Do(work)
 		if err != nil {
 			if !w.Quiet {
 				w.T.Logf("%s %s start %d: %v", work.Verb, work.Segment, work.Start, err)
@@ -206,6 +188,29 @@ func (w *World) Work() {
 			w.last = err
 		}
 	}
+}
+
+// Do has a function carry out what it is submitted, in an invocation of its own.
+func (w *World) Do(work fanout.Work) (err error) {
+	switch work.Verb {
+	case fanout.VerbExport:
+		_, err = w.Exporter().Export(w.T.Context(), w.Run(), work)
+	case fanout.VerbImport:
+		_, err = w.Importer().Import(w.T.Context(), w.Run(), work)
+	case fanout.VerbVerify:
+		_, err = w.Verifier().VerifySegment(w.T.Context(), w.Run(), work)
+	case fanout.VerbCopy:
+		c := w.Copier(w.Targets[work.Target])
+		c.Target = work.Target
+		_, err = c.Copy(w.T.Context(), w.Run(), work)
+	case fanout.VerbRestore:
+		if work.Request != "" {
+			_, err = w.Requests().Serve(w.T.Context(), w.Run(), work.Request)
+		} else {
+			_, err = w.Importer().Tick(w.T.Context(), w.Run(), work.Restore)
+		}
+	}
+	return err
 }
 
 // Bent is a store in which one object's bytes come out otherwise, and whose

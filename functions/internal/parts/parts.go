@@ -183,7 +183,7 @@ type dispatcher struct {
 func (d dispatcher) Submit(ctx context.Context, w fanout.Work) error {
 	c := function.Command{
 		Table: w.Table.String(), Backup: string(w.Backup), Restore: string(w.Restore),
-		Segment: string(w.Segment), Start: w.Start,
+		Segment: string(w.Segment), Start: w.Start, Request: w.Request,
 	}
 	var settings any // nil for none
 	switch w.Verb {
