@@ -15,6 +15,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -841,6 +842,7 @@ func TestKilledAtRandom(t *testing.T) {
 		h.submit(t, fmt.Sprintf("t%d", n), fmt.Sprintf(`{"do":"wait","millis":%d,"note":"t%d"}`, random.IntN(60), n))
 	}
 	kills := 0
+	killed := map[int]bool{} // by process id
 	left := func() int {
 		n := 0
 		for task, err := range h.config.Tasks.All("test-main") {
@@ -856,7 +858,8 @@ func TestKilledAtRandom(t *testing.T) {
 	eventually(t, "all tasks end", func() bool {
 		time.Sleep(time.Duration(random.IntN(20)) * time.Millisecond)
 		if all := h.Instances(); len(all) > 0 && kills < 2*tasks {
-			if h.Kill(all[random.IntN(len(all))].PID) == nil {
+			if pid := all[random.IntN(len(all))].PID; h.Kill(pid) == nil {
+				killed[pid] = true
 				kills++
 			}
 		}
@@ -878,6 +881,10 @@ func TestKilledAtRandom(t *testing.T) {
 	if succeeded == 0 || retries == 0 {
 		t.Error("the kills hit nothing, or everything")
 	}
+	// One that was killed is there until the host has heard of it.
+	eventually(t, "none is there that was killed", func() bool {
+		return !slices.ContainsFunc(h.Instances(), func(i Instance) bool { return killed[i.PID] })
+	})
 	eventually(t, "the books agree", func() bool {
 		h.mu.Lock()
 		defer h.mu.Unlock()
