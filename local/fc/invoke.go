@@ -193,7 +193,8 @@ func (h *Host) invokeSync(w http.ResponseWriter, r *http.Request, p *pool, id st
 	return nil
 }
 
-// taskView is a task as the API shows it; times are in milliseconds.
+// taskView is a task as the API shows it; times are in milliseconds. Duration is that
+// of a task that has ended, which may be none.
 type taskView struct {
 	TaskID       string `json:"taskId"`
 	RequestID    string `json:"requestId"`
@@ -203,7 +204,7 @@ type taskView struct {
 	Status       Status `json:"status"`
 	Started      int64  `json:"startedTime,omitempty"`
 	Ended        int64  `json:"endTime,omitempty"`
-	Duration     int64  `json:"durationMs,omitempty"`
+	Duration     *int64 `json:"durationMs,omitempty"`
 	Retried      int    `json:"alreadyRetriedTimes"`
 	ErrorMessage string `json:"taskErrorMessage,omitempty"`
 }
@@ -218,7 +219,8 @@ func (h *Host) viewTask(t Task) taskView {
 	}
 	if !t.Ended.IsZero() {
 		v.Ended = t.Ended.UnixMilli()
-		v.Duration = max(0, v.Ended-v.Started)
+		took := max(0, v.Ended-v.Started)
+		v.Duration = &took
 	}
 	return v
 }
