@@ -587,7 +587,8 @@ func (d *doctor) recoveryPoints(ctx context.Context) {
 func (d *doctor) recoveryPoint(ctx context.Context, t vault.TableID) {
 	const late = "look at the planner: its timer, its log, and `tablevault list` for backups that can't go on"
 	at, exact, err := d.newest(ctx, t)
-	age := time.Now().Add(d.skew).Sub(at).Round(time.Second)
+	now := time.Now().Add(d.skew)
+	old := now.Sub(at).Round(time.Second)
 	switch {
 	case err != nil:
 		d.add("recovery", t.String(), failure, err.Error(), fixAccess(err, "verify the backup: tablevault verify --backup ID --depth read"))
@@ -595,15 +596,22 @@ func (d *doctor) recoveryPoint(ctx context.Context, t vault.TableID) {
 		d.add("recovery", t.String(), failure, "there is no recovery point of it", late)
 	case at.IsZero():
 		d.add("recovery", t.String(), warning, "there is no recovery point of it", late)
-	case d.maxAge > 0 && age > d.maxAge:
-		d.add("recovery", t.String(), failure, fmt.Sprintf("the newest recovery point, %s, is %s old, more than %s", at.UTC().Format(time.RFC3339), age, d.maxAge), late)
+	case tooOld(at, now, d.maxAge):
+		d.add("recovery", t.String(), failure, fmt.Sprintf("the newest recovery point, %s, is %s old, more than %s", at.UTC().Format(time.RFC3339), old, d.maxAge), late)
 	default:
-		text := fmt.Sprintf("the newest recovery point, %s, is %s old", at.UTC().Format(time.RFC3339), age)
+		text := fmt.Sprintf("the newest recovery point, %s, is %s old", at.UTC().Format(time.RFC3339), old)
 		if !exact {
 			text += " by its name; this key may not read the manifest"
 		}
 		d.add("recovery", t.String(), fine, text, "")
 	}
+}
+
+// tooOld tells whether something of the instant at is older than most, to the
+// nanosecond: what is shown is rounded, what is compared is not. A most of 0 is any
+// age.
+func tooOld(at, now time.Time, most time.Duration) bool {
+	return most > 0 && now.Sub(at) > most
 }
 
 // newest is the newest recovery point of a table, zero if there is none; a backup

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -98,6 +99,39 @@ func streamed(t *testing.T, c *tablestore.TableStoreClient, name string, hours i
 	}
 }
 
+func TestTooOld(t *testing.T) {
+	now := time.Date(2026, 11, 20, 10, 14, 0, 0, time.UTC)
+	const most = 26 * time.Hour
+	for _, c := range []struct {
+		age, most time.Duration
+		want      bool
+	}{{most, most, false}, {most + 1, most, true}, {most + 400*time.Millisecond, most, true}, {most - 1, most, false}, {1000 * most, 0, false}, {-time.Hour, most, false}} {
+		if got := tooOld(now.Add(-c.age), now, c.most); got != c.want {
+			t.Errorf("an age of %s, at most %s: %t", c.age, c.most, got)
+		}
+	}
+}
+
+// sealedAt puts the manifest of a backup of a local table into the vault of a stack.
+func sealedAt(t *testing.T, s *stack.Stack, name string, at time.Time) {
+	t.Helper()
+	b := vault.Backup{Table: vault.TableID{Region: "local", Instance: "local", Table: name}, ID: vault.NewBackupID(at, "aged")}
+	manifest, err := vault.Encode(&vault.Manifest{
+		Backup: b.ID, Table: b.Table, Kind: vault.Full, State: vault.Sealed, Sealed: at, Segments: 1, Plan: &vault.Object{Name: b.Plan()},
+		Groups: []vault.Object{{Name: b.Group(0)}}, Totals: vault.Totals{First: at, Latest: at},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	bucket, err := ossClient(t, s).Bucket("tablevault")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := bucket.PutObject("vault/"+b.Manifest(), bytes.NewReader(manifest)); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // TestDoctor runs doctor on a stack in which all is well, then on one thing after
 // the other that is not. The commands find the stack by the environment alone.
 func TestDoctor(t *testing.T) {
@@ -171,6 +205,9 @@ func TestDoctor(t *testing.T) {
 	}
 	streamed(t, client, "short", 1)
 	makeTable(t, client, "plain")
+	streamed(t, client, "aged", 168)
+	aged := time.Now().UTC().Add(-27 * time.Hour).Truncate(time.Second)
+	sealedAt(t, s, "aged", aged)
 	front := proxied(t, s.OSSEndpoint)
 	for _, c := range []struct {
 		name  string
@@ -243,7 +280,10 @@ func TestDoctor(t *testing.T) {
 		{"a table that is not there", nil, []string{"--policy", policy("local/gone")}, []string{"failure pattern local/gone: matches 0 tables", "warning recovery : there is no recovery point at all"}},
 		{"no stream, no backup", nil, []string{"--policy", policy("local/plain")}, []string{"warning table local/plain: it has no change stream", "failure recovery local/plain: there is no recovery point of it"}},
 		{"a short stream", nil, []string{"--policy", policy("local/short")}, []string{"warning table local/short: its change stream keeps records for 1 hours"}},
-		{"too old", nil, []string{"--max-age", "1ms"}, []string{"failure recovery local/orders: the newest recovery point, "}},
+		{"too old", nil, []string{"--policy", policy("local/aged"), "--max-age", "26h"},
+			[]string{"failure recovery local/aged: the newest recovery point, " + aged.Format(time.RFC3339) + ", is 27h0m", " old, more than 26h0m0s"}},
+		{"not too old", nil, []string{"--policy", policy("local/aged"), "--max-age", "28h"},
+			[]string{"ok recovery local/aged: the newest recovery point, " + aged.Format(time.RFC3339) + ", is 27h0m"}},
 		{"marked for deletion", func(t *testing.T) {
 			b, err := ossClient(t, s).Bucket("tablevault")
 			if err != nil {
