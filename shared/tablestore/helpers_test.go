@@ -7,7 +7,10 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net/http"
+	"net/http/httptest"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/tablevault/tablevault/local/ots"
@@ -35,8 +38,13 @@ func start(t testing.TB, config ots.Config) *ots.Server {
 // connect returns a client that does not wait long.
 func connect(t testing.TB, s *ots.Server, with ...func(*tablestore.Config)) *tablestore.Client {
 	t.Helper()
+	return connectAt(t, s.URL(), with...)
+}
+
+func connectAt(t testing.TB, endpoint string, with ...func(*tablestore.Config)) *tablestore.Client {
+	t.Helper()
 	config := tablestore.Config{
-		Endpoint: s.URL(),
+		Endpoint: endpoint,
 		Instance: "local",
 		Credentials: func(context.Context) (tablestore.Credentials, error) {
 			return tablestore.Credentials{ID: ots.DefaultKeyID, Secret: ots.DefaultKeySecret}, nil
@@ -53,6 +61,44 @@ func connect(t testing.TB, s *ots.Server, with ...func(*tablestore.Config)) *tab
 	}
 	t.Cleanup(c.CloseIdle)
 	return c
+}
+
+// inBubble runs a test against a server that is called as a handler, without a
+// network, so that all of it goes by the clock of a synctest bubble: pauses cost
+// nothing, and how long something took does not depend on the machine.
+func inBubble(t *testing.T, config ots.Config, test func(t *testing.T, s *ots.Server, connect func(...func(*tablestore.Config)) *tablestore.Client)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		s, err := ots.New(config)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() {
+			if err := s.Close(); err != nil {
+				t.Error(err)
+			}
+		}()
+		test(t, s, func(with ...func(*tablestore.Config)) *tablestore.Client {
+			return connectAt(t, "http://local", append([]func(*tablestore.Config){
+				func(config *tablestore.Config) { config.Transport = direct{s} },
+			}, with...)...)
+		})
+	})
+}
+
+// direct carries requests to a handler by calling it.
+type direct struct{ handler http.Handler }
+
+func (d direct) RoundTrip(r *http.Request) (*http.Response, error) {
+	rec := httptest.NewRecorder()
+	d.handler.ServeHTTP(rec, r)
+	if err := r.Body.Close(); err != nil {
+		return nil, err
+	}
+	if err := r.Context().Err(); err != nil {
+		return nil, err
+	}
+	return rec.Result(), nil
 }
 
 // definition is a table "t" with two key columns that takes every timestamp.

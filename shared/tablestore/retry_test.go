@@ -9,8 +9,12 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"strings"
+	"sync/atomic"
+	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/tablevault/tablevault/local/ots"
@@ -56,17 +60,14 @@ func TestRetry(t *testing.T) {
 		"unknown code, 500":  {fault: &ots.Fault{Err: &engine.Error{Code: "OTSNew"}, Status: 500}},
 		"cut":                {fault: &ots.Fault{Cut: ots.CutSilent}},
 		"cut in the middle":  {fault: &ots.Fault{Cut: ots.CutMiddle}},
-		"too slow":           {fault: &ots.Fault{Delay: time.Second}},
-
-		"unknown code, 400": {fault: &ots.Fault{Err: &engine.Error{Code: "OTSNew"}, Status: 400}, end: table.ErrInvalid},
-		"quota":             {fault: ots.Refuse(engine.CodeQuotaExhausted, "Number of tables exceeds the quota:64."), end: table.ErrInvalid},
-		"authentication":    {fault: ots.Refuse(engine.CodeAuthFailed, ""), end: table.ErrAuth},
-		"permission":        {fault: ots.Refuse(engine.CodeNoPermission, ""), end: table.ErrPermission},
-		"not found":         {fault: ots.Refuse(engine.CodeObjectNotExist, ""), end: table.ErrNotExist},
-		"not the service":   {fault: &ots.Fault{Err: &engine.Error{Code: "x"}, Status: 404, Body: []byte("<html>no such page")}, end: table.ErrUnavailable},
+		"unknown code, 400":  {fault: &ots.Fault{Err: &engine.Error{Code: "OTSNew"}, Status: 400}, end: table.ErrInvalid},
+		"quota":              {fault: ots.Refuse(engine.CodeQuotaExhausted, "Number of tables exceeds the quota:64."), end: table.ErrInvalid},
+		"authentication":     {fault: ots.Refuse(engine.CodeAuthFailed, ""), end: table.ErrAuth},
+		"permission":         {fault: ots.Refuse(engine.CodeNoPermission, ""), end: table.ErrPermission},
+		"not found":          {fault: ots.Refuse(engine.CodeObjectNotExist, ""), end: table.ErrNotExist},
+		"not the service":    {fault: &ots.Fault{Err: &engine.Error{Code: "x"}, Status: 404, Body: []byte("<html>no such page")}, end: table.ErrUnavailable},
 	} {
 		t.Run(name, func(t *testing.T) {
-			c := connect(t, s, func(config *tablestore.Config) { config.Retry.Attempt = 300 * time.Millisecond })
 			first := s.Calls("GetRange")
 			s.SetFault(func(_, _ string, n int) *ots.Fault {
 				if n-first < 2 || test.end != nil {
@@ -236,10 +237,60 @@ type nopCloser struct{}
 
 func (nopCloser) Close() error { return nil }
 
+// TestSlowAnswer has answers that come later than an attempt may take.
+func TestSlowAnswer(t *testing.T) {
+	inBubble(t, ots.Config{}, func(t *testing.T, s *ots.Server, connect func(...func(*tablestore.Config)) *tablestore.Client) {
+		c := connect(func(config *tablestore.Config) { config.Retry.Attempt = 300 * time.Millisecond })
+		def := definition()
+		create(t, c, def)
+		write(t, c, "t", table.Put, row("u", 1))
+		first := s.Calls("GetRange")
+		s.SetFault(func(_, _ string, n int) *ots.Fault {
+			if n < first+2 {
+				return &ots.Fault{Delay: time.Second}
+			}
+			return nil
+		})
+		began := time.Now()
+		rows, pages := collect(t, c.Scan("t", def.Schema, def.Schema.Whole()), 1<<20)
+		same(t, rows, [][]byte{row("u", 1)})
+		if n := s.Calls("GetRange") - first; n != pages+2 {
+			t.Errorf("%d requests for %d pages, want two more", n, pages)
+		}
+		if took := time.Since(began); took < 600*time.Millisecond || took > 700*time.Millisecond {
+			t.Errorf("it took %s, want twice the time of an attempt and two short pauses", took)
+		}
+	})
+}
+
 // TestUnreachable asks where nothing listens: it takes Retry.Unreachable, not
 // Retry.Total, and says where.
 func TestUnreachable(t *testing.T) {
-	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		c := connectAt(t, "http://127.0.0.1:9", func(config *tablestore.Config) { config.Transport = nobody{} })
+		began := time.Now()
+		_, err := c.Describe(t.Context(), "t")
+		if !errors.Is(err, table.ErrUnavailable) || !strings.Contains(err.Error(), "127.0.0.1:9") || !strings.Contains(err.Error(), "check the endpoint") {
+			t.Errorf("error %v", err)
+		}
+		if took := time.Since(began); took != 200*time.Millisecond {
+			t.Errorf("it took %s", took)
+		}
+	})
+}
+
+// nobody refuses connections, as a host does where nothing listens.
+type nobody struct{}
+
+func (nobody) RoundTrip(r *http.Request) (*http.Response, error) {
+	if err := r.Body.Close(); err != nil {
+		return nil, err
+	}
+	return nil, &net.OpError{Op: "dial", Net: "tcp", Err: os.NewSyscallError("connect", syscall.ECONNREFUSED)}
+}
+
+// TestNobodyListens is TestUnreachable with the real network's error.
+func TestNobodyListens(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -248,122 +299,125 @@ func TestUnreachable(t *testing.T) {
 	if err := l.Close(); err != nil {
 		t.Fatal(err)
 	}
-	c := connectTo(t, "http://"+addr)
-	began := time.Now()
-	_, err = c.Describe(t.Context(), "t")
+	_, err = connectAt(t, "http://"+addr).Describe(t.Context(), "t")
 	if !errors.Is(err, table.ErrUnavailable) || !strings.Contains(err.Error(), addr) || !strings.Contains(err.Error(), "check the endpoint") {
 		t.Errorf("error %v", err)
 	}
-	if took := time.Since(began); took < 150*time.Millisecond || took > time.Second {
-		t.Errorf("it took %s", took)
-	}
 }
 
-func connectTo(t *testing.T, endpoint string) *tablestore.Client {
-	t.Helper()
-	c, err := tablestore.New(tablestore.Config{
-		Endpoint: endpoint, Instance: "local",
-		Credentials: func(context.Context) (tablestore.Credentials, error) { return tablestore.Credentials{}, nil },
-		Retry:       tablestore.Retry{First: time.Millisecond, Longest: 20 * time.Millisecond, Total: 2 * time.Second, Unreachable: 200 * time.Millisecond},
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return c
-}
-
+// TestBadCertificate asks a server whose certificate nobody vouches for: that is
+// told at once, since no repetition mends it.
 func TestBadCertificate(t *testing.T) {
-	s := httptest.NewTLSServer(http.NotFoundHandler())
+	s := httptest.NewUnstartedServer(http.NotFoundHandler())
 	s.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)
+	var connections atomic.Int32
+	s.Config.ConnState = func(_ net.Conn, state http.ConnState) {
+		if state == http.StateNew {
+			connections.Add(1)
+		}
+	}
+	s.StartTLS()
 	defer s.Close()
-	began := time.Now()
-	_, err := connectTo(t, s.URL).Describe(t.Context(), "t")
+	_, err := connectAt(t, s.URL).Describe(t.Context(), "t")
 	if !errors.Is(err, table.ErrUnavailable) || !strings.Contains(err.Error(), "certificate") {
 		t.Errorf("error %v", err)
 	}
-	if took := time.Since(began); took > time.Second {
-		t.Errorf("it took %s", took)
+	if n := connections.Load(); n != 1 {
+		t.Errorf("%d connections, want one", n)
 	}
 }
 
 // TestCancel ends calls in the middle of a request and in the middle of a
 // pause.
 func TestCancel(t *testing.T) {
-	t.Parallel()
-	s := start(t, ots.Config{})
-	def := definition()
-	create(t, connect(t, s), def)
 	for name, fault := range map[string]*ots.Fault{
-		"request": {Delay: 400 * time.Millisecond},
+		"request": {Delay: time.Hour},
 		"pause":   ots.Refuse(engine.CodeServerBusy, "busy"),
 	} {
-		s.SetFault(func(string, string, int) *ots.Fault { return fault })
-		c := connect(t, s, func(config *tablestore.Config) {
-			config.Retry = tablestore.Retry{First: time.Minute, Longest: time.Minute, Total: time.Hour}
-		})
-		b := c.NewBatch()
-		b.Add(row("u", 1), table.Put)
-		for call, do := range map[string]func(context.Context) error{
-			"scan": func(ctx context.Context) error {
-				_, err := c.Scan("t", def.Schema, def.Schema.Whole()).Next(ctx, make([]byte, 1<<20))
-				return err
-			},
-			"write":    func(ctx context.Context) error { _, err := c.Write(ctx, "t", b); return err },
-			"describe": func(ctx context.Context) error { _, err := c.Describe(ctx, "t"); return err },
-		} {
-			t.Run(name+" "+call, func(t *testing.T) {
-				t.Run("canceled", func(t *testing.T) {
-					ctx, cancel := context.WithCancel(t.Context())
-					time.AfterFunc(50*time.Millisecond, cancel)
-					began := time.Now()
-					if err := do(ctx); !errors.Is(err, context.Canceled) {
-						t.Errorf("error %v", err)
-					}
-					if took := time.Since(began); took > 300*time.Millisecond {
-						t.Errorf("it took %s", took)
-					}
+		for _, call := range []string{"scan", "write", "describe"} {
+			for _, late := range []bool{false, true} {
+				t.Run(fmt.Sprintf("%s %s, late: %t", name, call, late), func(t *testing.T) {
+					inBubble(t, ots.Config{}, func(t *testing.T, s *ots.Server, connect func(...func(*tablestore.Config)) *tablestore.Client) {
+						def := definition()
+						create(t, connect(), def)
+						s.SetFault(func(string, string, int) *ots.Fault { return fault })
+						c := connect(func(config *tablestore.Config) {
+							config.Retry = tablestore.Retry{First: time.Minute, Longest: time.Minute, Total: time.Hour, Attempt: time.Hour}
+						})
+						cancelled(t, name, late, func(ctx context.Context) (err error) {
+							switch call {
+							case "scan":
+								_, err = c.Scan("t", def.Schema, def.Schema.Whole()).Next(ctx, make([]byte, 1<<20))
+							case "write":
+								b := c.NewBatch()
+								b.Add(row("u", 1), table.Put)
+								_, err = c.Write(ctx, "t", b)
+							case "describe":
+								_, err = c.Describe(ctx, "t")
+							}
+							return err
+						})
+					})
 				})
-				t.Run("late", func(t *testing.T) {
-					ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
-					defer cancel()
-					err := do(ctx)
-					if !errors.Is(err, context.DeadlineExceeded) {
-						t.Errorf("error %v", err)
-					}
-					// A pause has a reason, which is kept.
-					if name == "pause" && (!errors.Is(err, table.ErrUnavailable) || !strings.Contains(err.Error(), "busy")) {
-						t.Errorf("error %v", err)
-					}
-				})
-			})
+			}
 		}
+	}
+}
+
+// cancelled has a call end after 50 ms, by its deadline or without one, and looks
+// at its error. A pause has a reason, which the error of a deadline keeps.
+func cancelled(t *testing.T, name string, late bool, do func(context.Context) error) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	want := context.Canceled
+	if late {
+		ctx, cancel = context.WithTimeout(t.Context(), 50*time.Millisecond)
+		want = context.DeadlineExceeded
+	} else {
+		time.AfterFunc(50*time.Millisecond, cancel)
+	}
+	defer cancel()
+	began := time.Now()
+	err := do(ctx)
+	if !errors.Is(err, want) {
+		t.Errorf("error %v", err)
+	}
+	if late && name == "pause" && (!errors.Is(err, table.ErrUnavailable) || !strings.Contains(err.Error(), "busy")) {
+		t.Errorf("error %v", err)
+	}
+	if took := time.Since(began); took != 50*time.Millisecond {
+		t.Errorf("it took %s", took)
 	}
 }
 
 // TestProgress writes against a service that takes one row of a batch at a
 // time: that goes on for longer than a call without success may.
 func TestProgress(t *testing.T) {
-	t.Parallel()
-	s := start(t, ots.Config{})
-	c := connect(t, s, func(config *tablestore.Config) { config.Retry.Total = 100 * time.Millisecond })
-	create(t, c, definition())
-	s.SetFault(func(string, string, int) *ots.Fault {
-		rows := map[int]*engine.Error{}
-		for i := 1; i < 20; i++ {
-			rows[i] = &engine.Error{Code: engine.CodeNotEnoughCapacity, Message: "slow down"}
+	inBubble(t, ots.Config{}, func(t *testing.T, s *ots.Server, connect func(...func(*tablestore.Config)) *tablestore.Client) {
+		c := connect(func(config *tablestore.Config) { config.Retry.Total = 100 * time.Millisecond })
+		create(t, c, definition())
+		s.SetFault(func(string, string, int) *ots.Fault {
+			rows := map[int]*engine.Error{}
+			for i := 1; i < 20; i++ {
+				rows[i] = &engine.Error{Code: engine.CodeNotEnoughCapacity, Message: "slow down"}
+			}
+			return &ots.Fault{Rows: rows, Delay: 20 * time.Millisecond}
+		})
+		b := c.NewBatch()
+		for i := range 20 {
+			b.Add(row("u", int64(i)), table.Put)
 		}
-		return &ots.Fault{Rows: rows, Delay: 20 * time.Millisecond}
+		began := time.Now()
+		if result, err := c.Write(t.Context(), "t", b); err != nil || len(result.Refused) > 0 {
+			t.Errorf("%v, %+v", err, result)
+		}
+		if n := s.Calls("BatchWriteRow"); n != 20 {
+			t.Errorf("%d requests, want 20", n)
+		}
+		if took := time.Since(began); took < 400*time.Millisecond {
+			t.Errorf("it took %s, which is less than the answers' delays", took)
+		}
 	})
-	b := c.NewBatch()
-	for i := range 20 {
-		b.Add(row("u", int64(i)), table.Put)
-	}
-	if result, err := c.Write(t.Context(), "t", b); err != nil || len(result.Refused) > 0 {
-		t.Errorf("%v, %+v", err, result)
-	}
-	if n := s.Calls("BatchWriteRow"); n != 20 {
-		t.Errorf("%d requests, want 20", n)
-	}
 }
 
 func TestSignatures(t *testing.T) {
