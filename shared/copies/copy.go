@@ -22,6 +22,7 @@ import (
 	"github.com/tablevault/tablevault/shared/object"
 	"github.com/tablevault/tablevault/shared/policy"
 	"github.com/tablevault/tablevault/shared/repository"
+	"github.com/tablevault/tablevault/shared/table"
 	"github.com/tablevault/tablevault/shared/vault"
 )
 
@@ -116,6 +117,9 @@ func (c *Copier) Copy(ctx context.Context, run fanout.Run, w fanout.Work) (Reply
 	reply := Reply{Backup: b.ID, Target: c.Target, Start: w.Start}
 	what := fmt.Sprintf("copy group %d of backup %s of %s to %s", w.Segment.Group(), b.ID, b.Table, c.Target)
 	log := b.Copying(policy.TargetKey(c.Target))
+	if w.Segment != vault.GroupID(w.Segment.Group()) {
+		return reply, fmt.Errorf("%s: %w: %q is not the first segment of a group", what, table.ErrInvalid, w.Segment)
+	}
 	var err error
 	if reply.Start, err = fanout.Begin(ctx, c.Repo, log, vault.Note{Segment: w.Segment, Start: w.Start, Target: c.Target, Rate: w.Rate}, run); err != nil {
 		return reply, fmt.Errorf("%s: %w", what, err)

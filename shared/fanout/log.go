@@ -113,6 +113,9 @@ func (l *SegmentLog) checkSplit(s *vault.Split, lanes []table.Range) error {
 		if child.ID != l.Segment.ID.Child(i) {
 			return fmt.Errorf("child %d is %s", i, child.ID)
 		}
+		if n := len(child.Bounds); n < 2 || n > vault.MaxLanes+1 {
+			return fmt.Errorf("child %s has %d bounds: want 2 to %d", child.ID, n, vault.MaxLanes+1)
+		}
 		for _, r := range child.Lanes() {
 			if at == len(lanes) {
 				return fmt.Errorf("child %s reads %v, of which nothing was left", child.ID, r)
@@ -161,6 +164,9 @@ func ReadLog(ctx context.Context, r *repository.Repository, log vault.Log, s vau
 
 // FindSegment finds a segment of a plan, or one that was split off.
 func FindSegment(ctx context.Context, r *repository.Repository, plan *vault.Plan, log vault.Log, id vault.SegmentID) (vault.Segment, error) {
+	if _, err := vault.ParseSegmentID(string(id)); err != nil {
+		return vault.Segment{}, fmt.Errorf("%w: backup %s: %w", table.ErrInvalid, plan.Backup, err)
+	}
 	parent, _, child := cutLast(string(id))
 	if !child {
 		i, err := strconv.Atoi(string(id))
@@ -195,10 +201,29 @@ func cutLast(id string) (before, after string, found bool) {
 	return id[:i], id[i+1:], true
 }
 
-// begin notes the start of a segment and returns its number: the one that was
+// Begin notes the start of a segment and returns its number: the one that was
 // asked for, or the first free one after it. A second delivery of one start has
-// a number of its own; both may run.
+// a number of its own; both may run. The error matches ErrNoStart if there was no
+// start before the one that was asked for.
 func Begin(ctx context.Context, r *repository.Repository, log vault.Log, n vault.Note, run Run) (int, error) {
+	if n.Start > 0 {
+		before, err := r.Exists(ctx, log.Start(n.Segment, n.Start-1))
+		if err != nil {
+			return n.Start, fmt.Errorf("look for the start before: %w", err)
+		}
+		if !before {
+			return n.Start, noStart(n.Segment, n.Start)
+		}
+	}
+	return beginFrom(ctx, r, log, n, run)
+}
+
+func noStart(s vault.SegmentID, start int) error {
+	return fmt.Errorf("%w: start %d of segment %s follows no start %d", ErrNoStart, start, s, start-1)
+}
+
+// beginFrom notes a start under the first number that is free, from its own on.
+func beginFrom(ctx context.Context, r *repository.Repository, log vault.Log, n vault.Note, run Run) (int, error) {
 	for {
 		mine, err := Claim(ctx, r, log, n, run)
 		if err != nil || mine {
@@ -208,7 +233,7 @@ func Begin(ctx context.Context, r *repository.Repository, log vault.Log, n vault
 	}
 }
 
-// claim notes the start of a segment under its number, if that is free.
+// Claim notes the start of a segment under its number, if that is free.
 func Claim(ctx context.Context, r *repository.Repository, log vault.Log, n vault.Note, run Run) (mine bool, err error) {
 	n.Request, n.Began, n.Until = run.Request, run.Now().UTC(), run.Until.UTC()
 	if mine, err = r.Decide(ctx, log.Start(n.Segment, n.Start), &n); err != nil {
@@ -234,23 +259,31 @@ func atWork(ctx context.Context, r *repository.Repository, log vault.Log, s vaul
 	return !failed, err
 }
 
-// idle counts the starts in a row, up to the one before start, that found the log
-// with as many slots as there are now.
+// idleStarts counts the starts in a row, up to the one before start, that found the
+// log with as many slots as there are now. Numbers have no gap: whoever asks who may
+// still work reads the starts one after the other until there is none.
 func idleStarts(ctx context.Context, r *repository.Repository, log vault.Log, s vault.SegmentID, start, slots int) (int, error) {
 	if start == 0 {
 		return 0, nil
 	}
 	var n vault.Note
 	_, err := r.Read(ctx, log.Start(s, start-1), &n)
-	if errors.Is(err, fs.ErrNotExist) || err == nil && n.Slot != slots {
-		return 0, nil
+	if errors.Is(err, fs.ErrNotExist) {
+		return 0, noStart(s, start)
 	}
-	return n.Idle + 1, err
+	if err != nil || n.Slot != slots {
+		return 0, err
+	}
+	return n.Idle + 1, nil
 }
 
-// fail notes what went wrong in a start. It returns cause in any case: a note
-// that can't be written must not hide it.
+// Fail notes what went wrong in a start. It returns cause in any case: a note
+// that can't be written must not hide it. A start that there may not be leaves
+// none, which would count as the segment's newest failure ever after.
 func Fail(ctx context.Context, r *repository.Repository, log vault.Log, s vault.SegmentID, start int, run Run, permanent bool, cause error) error {
+	if errors.Is(cause, ErrNoStart) {
+		return cause
+	}
 	n := vault.Note{
 		Segment: s, Start: start, Request: run.Request, Began: run.Now().UTC(), Until: run.Until.UTC(),
 		Error: cause.Error(), Permanent: permanent,
@@ -278,7 +311,7 @@ func (n Notes) With(number int, date time.Time) Notes {
 	return Notes{n.Count + 1, max(number, n.Last), n.first}
 }
 
-// notes counts the notes of each segment of a group.
+// countNotes counts the notes of each segment of a group.
 func countNotes(ctx context.Context, r *repository.Repository, prefix string, group int) (map[vault.SegmentID]Notes, error) {
 	numbers := map[vault.SegmentID]Notes{}
 	for n, err := range InGroup(ctx, r, prefix, group) {

@@ -14,7 +14,7 @@ import (
 func Permanent(err error) bool {
 	for _, mark := range []error{
 		table.ErrNotExist, table.ErrExist, table.ErrPermission, table.ErrInvalid, fs.ErrPermission, vault.ErrVersion, vault.ErrCorrupt,
-		ErrSchema, ErrStarts, errIdle, repository.ErrMarked,
+		ErrSchema, ErrStarts, ErrNoStart, errIdle, repository.ErrMarked,
 	} {
 		if errors.Is(err, mark) {
 			return true
@@ -27,5 +27,7 @@ func Permanent(err error) bool {
 var (
 	ErrSchema = errors.New("the table's schema is not the planned one")
 	ErrStarts = errors.New("too many starts")
-	errIdle   = errors.New("no start comes further")
+	// ErrNoStart is about work that nothing which was begun can have dispatched.
+	ErrNoStart = errors.New("no start before it")
+	errIdle    = errors.New("no start comes further")
 )

@@ -75,7 +75,7 @@ func (w *Worker) Begin(ctx context.Context, s vault.SegmentID, start, slots int)
 	}
 	if !mine {
 		n.Start++
-		if n.Start, err = Begin(ctx, w.Vault, w.Starts, n, *w.Run); err != nil {
+		if n.Start, err = beginFrom(ctx, w.Vault, w.Starts, n, *w.Run); err != nil {
 			return b, err
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -209,11 +210,8 @@ func (c Command) Validate() error {
 		return fmt.Errorf("command has the unknown kind %q; kinds are %s", string(c.Kind), joinKinds(Kinds()))
 	}
 	for _, t := range []struct{ key, value string }{{"table", c.Table}, {"to", c.To}, {"against", c.Against}} {
-		if t.value == "" {
-			continue
-		}
-		if instance, table, ok := strings.Cut(t.value, "/"); !ok || instance == "" || table == "" || strings.Contains(table, "/") {
-			return fmt.Errorf("command key %q: %q is not instance/table", t.key, t.value)
+		if t.value != "" && !tableForm.MatchString(t.value) {
+			return fmt.Errorf("command key %q: %.300q is not instance/table: an instance has letters, digits and hyphens, a table letters, digits and underscores", t.key, t.value)
 		}
 	}
 	if c.Type != "" && c.Type != "full" && c.Type != "incremental" {
@@ -222,8 +220,8 @@ func (c Command) Validate() error {
 	if c.Depth != "" && !slices.Contains([]string{"objects", "read", "rows"}, c.Depth) {
 		return fmt.Errorf("command key %q: %q is none of objects, read, rows", "depth", c.Depth)
 	}
-	if c.Slot < 0 || c.Start < 0 {
-		return fmt.Errorf("command of kind %s: slot %d and start %d must not be negative", c.Kind, c.Slot, c.Start)
+	if err := c.references(); err != nil {
+		return err
 	}
 	if len(c.Also) > maxAlso {
 		return fmt.Errorf("command key %q: %d addresses: want at most %d", "also", len(c.Also), maxAlso)
@@ -252,6 +250,42 @@ func (c Command) Validate() error {
 	}
 	if need := c.missing(); need != "" {
 		return fmt.Errorf("command of kind %s needs %s", c.Kind, need)
+	}
+	return nil
+}
+
+// tableForm is instance/table by the service's rules for names, of any length of
+// the instance's that there was.
+var tableForm = regexp.MustCompile(`^[A-Za-z0-9-]{1,64}/[A-Za-z_][A-Za-z0-9_]{0,254}$`)
+
+// maxNumber is the greatest number of a slot or a start: their names in the vault
+// have six digits.
+const maxNumber = 999_999
+
+// references reports an id that is none, and a number outside its range.
+func (c Command) references() error {
+	for _, id := range []struct {
+		key, value string
+		parse      func(string) error
+	}{
+		{"backup", c.Backup, func(s string) error { _, err := vault.ParseBackupID(s); return err }},
+		{"restore", c.Restore, func(s string) error { _, err := vault.ParseRestoreID(s); return err }},
+		{"segment", c.Segment, func(s string) error { _, err := vault.ParseSegmentID(s); return err }},
+	} {
+		if id.value == "" {
+			continue
+		}
+		if err := id.parse(clip([]byte(id.value), 128)); err != nil {
+			return fmt.Errorf("command key %q: %w", id.key, err)
+		}
+	}
+	for _, n := range []struct {
+		key   string
+		value int
+	}{{"slot", c.Slot}, {"start", c.Start}} {
+		if n.value < 0 || n.value > maxNumber {
+			return fmt.Errorf("command key %q: %s %d: want 0 to %d", n.key, n.key, n.value, maxNumber)
+		}
 	}
 	return nil
 }

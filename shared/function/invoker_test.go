@@ -235,7 +235,7 @@ func TestNewInvoker(t *testing.T) {
 
 func TestTaskID(t *testing.T) {
 	seen := map[string][]any{}
-	for _, parts := range [][]any{{}, {""}, {"", ""}, {"a"}, {"a", "b"}, {"ab"}, {"a", "", "b"}, {"a,1:b"}, {"b/1", "0007", 3, 1}, {"b/1", "0007", 3, 2}, {"b/1", "0007", 31}} {
+	for _, parts := range [][]any{{}, {""}, {"", ""}, {"a"}, {"a", "b"}, {"ab"}, {"a", "", "b"}, {"a,1:b"}, {"b/1", "000007", 3, 1}, {"b/1", "000007", 3, 2}, {"b/1", "000007", 31}} {
 		id := TaskID(parts...)
 		if !taskIDs.MatchString(id) {
 			t.Errorf("%v: %q", parts, id)

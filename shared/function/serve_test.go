@@ -48,7 +48,7 @@ func invocationContext(t *testing.T, timeout time.Duration) context.Context {
 }
 
 func TestInvoke(t *testing.T) {
-	const segment = `{"kind":"export","table":"prod/orders","backup":"b1","segment":"0007"}`
+	const segment = `{"kind":"export","table":"prod/orders","backup":"20261120T021400Z-0a1b2c3d","segment":"000007"}`
 	for name, test := range map[string]struct {
 		handler   Handler
 		event     string
@@ -60,25 +60,25 @@ func TestInvoke(t *testing.T) {
 		"reply": {
 			handler: func(context.Context, *Invocation, Command) (any, error) { return exported{Rows: 7}, nil },
 			answer:  `{"ok":true,"reply":{"rows":7}}`,
-			log:     []string{`"msg":"start"`, `"retry":2`, `"source":"direct"`, `"msg":"done"`, `"counts":{"rows":7}`, `"segment":"0007"`, `"request":"req-1"`},
+			log:     []string{`"msg":"start"`, `"retry":2`, `"source":"direct"`, `"msg":"done"`, `"counts":{"rows":7}`, `"segment":"000007"`, `"request":"req-1"`},
 		},
 		"retriable": {
 			handler:   func(context.Context, *Invocation, Command) (any, error) { return nil, errors.New("connection reset") },
-			errorType: TypeRetriable, message: "tablevault-export export table prod/orders backup b1 segment 0007: connection reset",
+			errorType: TypeRetriable, message: "tablevault-export export table prod/orders backup 20261120T021400Z-0a1b2c3d segment 000007: connection reset",
 			log: []string{`"msg":"failed"`, `"type":"Retriable"`, "connection reset"},
 		},
 		"permanent mark": {
 			handler: func(context.Context, *Invocation, Command) (any, error) {
 				return nil, fmt.Errorf("export: %w", Permanent(errors.New("stream trimmed")))
 			},
-			answer: `{"ok":false,"error":{"type":"Permanent","message":"export: stream trimmed","function":"tablevault-export","request":"req-1","kind":"export","table":"prod/orders","backup":"b1","segment":"0007"}}`,
+			answer: `{"ok":false,"error":{"type":"Permanent","message":"export: stream trimmed","function":"tablevault-export","request":"req-1","kind":"export","table":"prod/orders","backup":"20261120T021400Z-0a1b2c3d","segment":"000007"}}`,
 			log:    []string{`"msg":"failed"`, `"type":"Permanent"`},
 		},
 		"permanent by behaviour": {
 			handler: func(context.Context, *Invocation, Command) (any, error) {
 				return nil, fmt.Errorf("export: %w", deniedError{})
 			},
-			answer: `{"ok":false,"error":{"type":"Permanent","message":"export: no permission on table orders","hint":"allow ots:GetRange","function":"tablevault-export","request":"req-1","kind":"export","table":"prod/orders","backup":"b1","segment":"0007"}}`,
+			answer: `{"ok":false,"error":{"type":"Permanent","message":"export: no permission on table orders","hint":"allow ots:GetRange","function":"tablevault-export","request":"req-1","kind":"export","table":"prod/orders","backup":"20261120T021400Z-0a1b2c3d","segment":"000007"}}`,
 		},
 		"panic": {
 			handler: func(_ context.Context, _ *Invocation, cmd Command) (any, error) {
@@ -107,7 +107,7 @@ func TestInvoke(t *testing.T) {
 		},
 		"reply that is no JSON": {
 			handler: func(context.Context, *Invocation, Command) (any, error) { return func() {}, nil },
-			answer:  `{"ok":false,"error":{"type":"Permanent","message":"marshal reply: json: unsupported type: func()","function":"tablevault-export","request":"req-1","kind":"export","table":"prod/orders","backup":"b1","segment":"0007"}}`,
+			answer:  `{"ok":false,"error":{"type":"Permanent","message":"marshal reply: json: unsupported type: func()","function":"tablevault-export","request":"req-1","kind":"export","table":"prod/orders","backup":"20261120T021400Z-0a1b2c3d","segment":"000007"}}`,
 		},
 		"bad event": {
 			event:  `{"hello":"world"}`,

@@ -131,6 +131,10 @@ func TestStartAfterTheEnd(t *testing.T) {
 	plan := w.Begin(w.Backup(vault.Settings{PartBytes: 40 << 10}))
 	r, s := vault.Restore{ID: plan.Restore}, plan.Segments[0].ID
 	work := fanout.Work{Verb: fanout.VerbImport, Restore: plan.Restore, Segment: s}
+	if err := vaulttest.BeginAndDie(w, work); err != nil {
+		t.Fatal(err)
+	}
+	w.Advance(11 * time.Minute)
 	writes := 0
 	i := w.Importer()
 	i.Repo = watch(w, watched{before: func(name string) {
@@ -151,9 +155,9 @@ func TestStartAfterTheEnd(t *testing.T) {
 		}
 		writes = w.Tables.Calls("Write")
 	}})
-	late := work
-	late.Start = 1
-	if reply, err := i.Import(t.Context(), w.Run(), late); err != nil || !reply.Done || reply.Start != 1 || reply.Rows != 0 {
+	late, run := work, w.Run()
+	late.Start, run.Retry = 1, 1
+	if reply, err := i.Import(t.Context(), run, late); err != nil || !reply.Done || reply.Start != 2 || reply.Rows != 0 {
 		t.Fatalf("%+v, %v", reply, err)
 	}
 	if n := w.Tables.Calls("Write") - writes; writes == 0 || n != 0 {

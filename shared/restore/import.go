@@ -117,6 +117,9 @@ func (x *importing) all(ctx context.Context) (err error) {
 	if x.plan, err = x.Repo.RestorePlan(ctx, x.work.Restore); err != nil {
 		return fmt.Errorf("%s: %w", x.what(x.work.Segment), err)
 	}
+	if err := planned(x.plan, x.work.Segment); err != nil {
+		return fmt.Errorf("%s: %w", x.what(x.work.Segment), err)
+	}
 	x.makeWriters()
 	x.logs = sealedLogs{repo: x.Repo, plan: x.plan}
 	x.worker = fanout.Worker{Vault: x.Repo, Starts: x.restore.Log(), Run: &x.run, Submit: x.submit, What: x.what}

@@ -710,3 +710,41 @@ func TestLooksOfLoading(t *testing.T) {
 		t.Errorf("%d questions for %d batches and %d slots", c.Stat, batches, slots)
 	}
 }
+
+// TestForeignSegments gives commands for segments that the restore does not have,
+// and for starts that nothing can have dispatched: they leave no word that somebody
+// would wait for.
+func TestForeignSegments(t *testing.T) {
+	w := vaulttest.NewWorld(t)
+	w.Quiet = true
+	w.Fill(vaulttest.Definition(), 100)
+	plan := w.Begin(w.Backup(vaulttest.Small))
+	dir := vault.Restore{ID: plan.Restore}.Dir()
+	objects := func() (n int) {
+		for _, err := range w.Store.List(t.Context(), dir, "") {
+			if err != nil {
+				t.Fatal(err)
+			}
+			n++
+		}
+		return n
+	}
+	before := objects()
+	for _, c := range []struct {
+		segment vault.SegmentID
+		start   int
+	}{{"999999", 0}, {"-1", 0}, {"000000.00", 0}, {plan.Segments[0].ID, 500}} {
+		work := fanout.Work{Verb: fanout.VerbImport, Restore: plan.Restore, Segment: c.segment, Start: c.start}
+		if _, err := w.Importer().Import(t.Context(), w.Run(), work); !fanout.Permanent(err) {
+			t.Errorf("import %+v: %v", c, err)
+		}
+		work.Verb = fanout.VerbVerify
+		if _, err := w.Verifier().VerifySegment(t.Context(), w.Run(), work); !fanout.Permanent(err) {
+			t.Errorf("verify %+v: %v", c, err)
+		}
+	}
+	if n := objects(); n != before {
+		t.Errorf("%d objects, %d before", n, before)
+	}
+	w.Proved(w.Finish(plan.Restore), vault.OK)
+}

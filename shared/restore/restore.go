@@ -165,6 +165,15 @@ func (l *sealedLogs) of(ctx context.Context, id vault.SegmentID) (*fanout.Segmen
 	return nil, fmt.Errorf("backup %s has no segment %s", m.Backup, id)
 }
 
+// planned refuses a segment that a restore does not have, before anything is noted
+// of it.
+func planned(p *vault.RestorePlan, id vault.SegmentID) error {
+	if !slices.ContainsFunc(p.Segments, func(s vault.RestoreSegment) bool { return s.ID == id }) {
+		return fmt.Errorf("%w: backup %s has no segment %q: restore %s has %d segments", table.ErrInvalid, p.Backup, id, p.Restore, len(p.Segments))
+	}
+	return nil
+}
+
 // replay proves a log as it stands in a roll-up.
 func replay(s *vault.SegmentLog) (*fanout.SegmentLog, error) {
 	l := fanout.NewSegmentLog(s.Segment)

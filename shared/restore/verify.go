@@ -393,6 +393,9 @@ func (x *verifying) all(ctx context.Context, w fanout.Work) (err error) {
 	if x.plan, err = x.Repo.RestorePlan(ctx, w.Restore); err != nil {
 		return fmt.Errorf("%s: %w", x.what(w.Segment), err)
 	}
+	if err := planned(x.plan, w.Segment); err != nil {
+		return fmt.Errorf("%s: %w", x.what(w.Segment), err)
+	}
 	x.logs = sealedLogs{repo: x.Repo, plan: x.plan}
 	x.worker = fanout.Worker{Vault: x.Repo, Starts: x.restore.Verify(), Run: &x.again, What: x.what}
 	x.worker.Planned, x.worker.Groups = plannedGroups(x.plan, func(vault.RestoreSegment) bool { return true })

@@ -1,0 +1,80 @@
+package fanout
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/tablevault/tablevault/shared/object/mem"
+	"github.com/tablevault/tablevault/shared/repository"
+	"github.com/tablevault/tablevault/shared/vault"
+)
+
+// TestFindSegmentRefuses gives ids that no planner makes, which once were an index
+// into the plan's segments.
+func TestFindSegmentRefuses(t *testing.T) {
+	repo, err := repository.Init(t.Context(), &mem.Store{}, time.Unix(1_800_000_000, 0))
+	if err != nil {
+		t.Fatal(err)
+	}
+	plan := &vault.Plan{Segments: []vault.Segment{twoLanes()}}
+	for _, id := range []vault.SegmentID{"", "-1", "+0", "0", "zz", "99999999999999999999", "000001", "-00001", "00000 ", "000000.", "-00001.00", "000000.00"} {
+		if s, err := FindSegment(t.Context(), repo, plan, "", id); err == nil || !strings.Contains(err.Error(), string(id)) {
+			t.Errorf("segment %q: %+v, %v", id, s, err)
+		}
+	}
+	if s, err := FindSegment(t.Context(), repo, plan, "", "000000"); err != nil || s.ID != "000000" {
+		t.Errorf("%+v, %v", s, err)
+	}
+}
+
+// TestNoStartWithoutOneBefore gives numbers of starts that nothing has dispatched. A
+// note under one of them would stand behind a gap, and who looks for starts one
+// after the other, as the one that closes a restore does, would never see it; a
+// failure would be the segment's newest for ever.
+func TestNoStartWithoutOneBefore(t *testing.T) {
+	now := time.Unix(1_800_000_000, 0)
+	repo, err := repository.Init(t.Context(), &mem.Store{}, now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	run := Run{Now: func() time.Time { return now }}
+	log := vault.Log("x/")
+	w := &Worker{Vault: repo, Starts: log, Run: &run, What: func(s vault.SegmentID) string { return string(s) }}
+	for name, begin := range map[string]func(s vault.SegmentID, start int) error{
+		"worker": func(s vault.SegmentID, start int) error {
+			_, err := w.Begin(t.Context(), s, start, 0)
+			return err
+		},
+		"copier": func(s vault.SegmentID, start int) error {
+			_, err := Begin(t.Context(), repo, log, vault.Note{Segment: s, Start: start}, run)
+			return err
+		},
+	} {
+		s := vault.SegmentID("000000")
+		if name == "copier" {
+			s = "000001"
+		}
+		for _, start := range []int{1, 500} {
+			err := begin(s, start)
+			if !errors.Is(err, ErrNoStart) || !Permanent(err) || !strings.Contains(err.Error(), fmt.Sprint(start)) {
+				t.Errorf("%s: start %d with none before it: %v", name, start, err)
+			}
+			if err := Fail(t.Context(), repo, log, s, start, run, true, err); !errors.Is(err, ErrNoStart) {
+				t.Errorf("%s: %v", name, err)
+			}
+			for _, note := range []string{log.Start(s, start), log.Failure(s, start)} {
+				if there, err := repo.Exists(t.Context(), note); there || err != nil {
+					t.Errorf("%s: %s stands: %v", name, note, err)
+				}
+			}
+		}
+		for start := range 3 {
+			if err := begin(s, start); err != nil {
+				t.Errorf("%s: start %d after the others: %v", name, start, err)
+			}
+		}
+	}
+}
