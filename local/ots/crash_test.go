@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"cmp"
 	"encoding/json"
+	"flag"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -27,11 +28,6 @@ const (
 
 func TestMain(m *testing.M) {
 	if dir := os.Getenv(crashDir); dir != "" {
-		// It must not outlive a test that is killed.
-		go func() {
-			_, _ = io.Copy(io.Discard, os.Stdin)
-			os.Exit(0)
-		}()
 		config := ots.Config{Dir: dir}
 		err := json.Unmarshal([]byte(cmp.Or(os.Getenv(crashBehavior), "{}")), &config.Behavior)
 		if err != nil {
@@ -44,28 +40,59 @@ func TestMain(m *testing.M) {
 			os.Exit(1)
 		}
 		fmt.Println(s.URL())
-		if os.Getenv(crashChurn) != "" {
+		for in := bufio.NewReader(os.Stdin); ; fmt.Println() {
+			if _, err := in.ReadByte(); err != nil {
+				// It must not outlive a test that is killed.
+				os.Exit(0)
+			}
 			churn(s)
 		}
-		select {}
 	}
 	os.Exit(m.Run())
 }
 
+// longKills is there for those who changed what a kill may hurt.
+var longKills = flag.Bool("kills.long", false, "tests that kill the server do so more often, and write more before")
+
+// A process is a durable server of its own, to be killed.
+type process struct {
+	url string
+	cmd *exec.Cmd
+	in  io.Writer
+	out *bufio.Reader
+}
+
 // startProcess runs a durable server as a process of its own.
-func startProcess(t *testing.T, dir string, env ...string) (cmd *exec.Cmd, url string) {
+func startProcess(t *testing.T, dir string, env ...string) *process {
 	t.Helper()
-	cmd = exec.Command(os.Args[0])
-	cmd.Env = append(append(os.Environ(), crashDir+"="+dir), env...)
-	cmd.Stderr = os.Stderr
-	_, err := cmd.StdinPipe() // open for as long as this process is there
+	p := &process{cmd: exec.Command(os.Args[0])}
+	p.cmd.Env = append(append(os.Environ(), crashDir+"="+dir), env...)
+	p.cmd.Stderr = os.Stderr
+	in, err := p.cmd.StdinPipe() // open for as long as this process is there
 	ok(t, err)
-	out, err := cmd.StdoutPipe()
+	out, err := p.cmd.StdoutPipe()
 	ok(t, err)
-	ok(t, cmd.Start())
-	url, err = bufio.NewReader(out).ReadString('\n')
+	ok(t, p.cmd.Start())
+	p.in, p.out = in, bufio.NewReader(out)
+	url, err := p.out.ReadString('\n')
 	ok(t, err)
-	return cmd, strings.TrimSpace(url)
+	p.url = strings.TrimSpace(url)
+	return p
+}
+
+// churn has the process split or merge partitions of its table, and waits for it.
+func (p *process) churn() error {
+	if _, err := p.in.Write([]byte{1}); err != nil {
+		return err
+	}
+	_, err := p.out.ReadByte()
+	return err
+}
+
+func (p *process) kill(t *testing.T) {
+	t.Helper()
+	ok(t, p.cmd.Process.Kill())
+	_, _ = p.cmd.Process.Wait()
 }
 
 func connectTo(url string) *tablestore.TableStoreClient {
@@ -90,8 +117,8 @@ func TestKill(t *testing.T) {
 	rng := rand.New(rand.NewPCG(seed, 0))
 	acknowledged := 0
 	for round := range 4 {
-		cmd, url := startProcess(t, dir)
-		c := connectTo(url)
+		p := startProcess(t, dir)
+		c := connectTo(p.url)
 		if round == 0 {
 			create(t, c, tablestore.TableOption{}, integer, integer)
 		}
@@ -101,14 +128,14 @@ func TestKill(t *testing.T) {
 			n := 0
 			from := key(i, 0)
 			for from != nil {
-				p := page(t, c, from, key(i, highest))
-				for _, r := range p.Rows {
+				rows := page(t, c, from, key(i, highest))
+				for _, r := range rows.Rows {
 					if got := r.PrimaryKey.PrimaryKeys[1].Value.(int64); got != int64(n) || r.Columns[0].Value.(int64) != int64(n) {
 						t.Fatalf("round %d: row %d of writer %d is %d with %v", round, n, i, got, r.Columns[0].Value)
 					}
 					n++
 				}
-				from = p.NextStartPrimaryKey
+				from = rows.NextStartPrimaryKey
 			}
 			if n != last && n != last+1 {
 				t.Fatalf("round %d: writer %d has %d rows, %d were acknowledged", round, i, n, last)
@@ -116,8 +143,7 @@ func TestKill(t *testing.T) {
 			w.last[i] = n
 		}
 		if round == 3 {
-			ok(t, cmd.Process.Kill())
-			_ = cmd.Wait()
+			p.kill(t)
 			break
 		}
 		var wg sync.WaitGroup
@@ -147,8 +173,7 @@ func TestKill(t *testing.T) {
 		case <-ended:
 			t.Fatalf("round %d: the writers ended before the server was killed", round)
 		}
-		ok(t, cmd.Process.Kill())
-		_ = cmd.Wait()
+		p.kill(t)
 		<-ended
 	}
 	t.Logf("%d writes were acknowledged", acknowledged)

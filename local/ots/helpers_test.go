@@ -280,6 +280,16 @@ const (
 	badKey       = "OTSInvalidPK"
 )
 
+// await waits until something is so. Only a failure comes near its bound.
+func await(t testing.TB, what string, so func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(2 * time.Minute); !so(); time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("after two minutes it is not so that %s", what)
+		}
+	}
+}
+
 func ok(t testing.TB, err error) {
 	t.Helper()
 	if err != nil {

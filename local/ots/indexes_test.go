@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -171,14 +172,11 @@ func compareKeys(a, b *tablestore.PrimaryKey) int {
 // awaitIndexes waits until all indexes of the table are built.
 func awaitIndexes(t testing.TB, s *ots.Server) {
 	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+	await(t, "all indexes are built", func() bool {
 		d, err := s.Engine().DescribeTable("t")
 		ok(t, engineError(err))
-		if !slices.Contains(d.IndexPhases, engine.PhaseFull) {
-			return
-		}
-	}
-	t.Fatal("an index is not built after 20 seconds")
+		return !slices.Contains(d.IndexPhases, engine.PhaseFull)
+	})
 }
 
 // An indexer writes random rows of its own partition key.
@@ -408,20 +406,27 @@ func TestKillIndexes(t *testing.T) {
 	dir := t.TempDir()
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
-	compared := 0
-	for round := range 4 {
-		cmd, url := startProcess(t, dir)
-		c := connectTo(url)
+	compared, rounds, least := 0, 4, int64(60)
+	if *longKills {
+		rounds, least = 20, 600
+	}
+	for round := range rounds {
+		p := startProcess(t, dir)
+		c := connectTo(p.url)
 		if round == 0 {
 			createDefined(t, c, func(r *tablestore.CreateTableRequest) {
 				r.IndexMetas = []*tablestore.IndexMeta{indexMeta("g", false, []string{"str"}, []string{"int"}), indexMeta("l", true, []string{"pk1", "int"}, []string{"str"})}
 			})
 		}
 		var wg sync.WaitGroup
+		var steps, made atomic.Int64
+		var over atomic.Bool
+		rng := rand.New(rand.NewPCG(seed, uint64(round*10+9)))
 		for i := range 4 {
 			w := &indexer{c: c, id: i, rng: rand.New(rand.NewPCG(seed, uint64(round*10+i))), updates: true, written: map[string]bool{}}
 			wg.Go(func() {
 				for w.step() == nil {
+					steps.Add(1)
 				}
 			})
 		}
@@ -432,12 +437,17 @@ func TestKillIndexes(t *testing.T) {
 				if createIndex(c, indexMeta("made", round%2 == 0, []string{"pk1", "bin"}, []string{"dbl"}), true) != nil {
 					return
 				}
-				time.Sleep(5 * time.Millisecond)
+				made.Add(1)
+				// The next comes when this one is built, half built or hardly begun.
+				for until := steps.Load() + rng.Int64N(20); steps.Load() < until && !over.Load(); {
+					time.Sleep(100 * time.Microsecond)
+				}
 			}
 		})
-		time.Sleep(time.Duration(150+50*round) * time.Millisecond)
-		ok(t, cmd.Process.Kill())
-		_ = cmd.Wait()
+		await(t, "enough is written", func() bool { return steps.Load() >= least })
+		await(t, "enough indexes are made", func() bool { return made.Load() >= 3 })
+		over.Store(true)
+		p.kill(t)
 		wg.Wait()
 
 		s, err := ots.New(ots.Config{Dir: dir})
@@ -618,9 +628,7 @@ func TestSecondaryIndexes(t *testing.T) {
 		t.Errorf("a read while it is built: %s", got)
 	}
 	now.advance(time.Minute)
-	for phase() != otsprotocol.IndexSyncPhase_ISP_INCR {
-		time.Sleep(time.Millisecond)
-	}
+	await(t, "the index is complete", func() bool { return phase() == otsprotocol.IndexSyncPhase_ISP_INCR })
 	for _, step := range []struct {
 		name string
 		do   func() error
@@ -727,9 +735,7 @@ func TestIndexBuildBesideWriters(t *testing.T) {
 	_, err = c.CreateIndex(&tablestore.CreateIndexRequest{MainTableName: "t", IncludeBaseData: true, IndexMeta: &tablestore.IndexMeta{IndexName: "by_v", Primarykey: []string{"v"}}})
 	ok(t, err)
 	<-done
-	for describeRaw(t, s, "t").IndexMetas[0].GetIndexSyncPhase() != otsprotocol.IndexSyncPhase_ISP_INCR {
-		time.Sleep(time.Millisecond)
-	}
+	awaitIndexes(t, s)
 	collect := func(table string, key, value func(r *plainbuffer.Row) string) []string {
 		var out []string
 		err := s.Engine().Rows(table, func(raw []byte) bool {

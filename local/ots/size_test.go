@@ -30,7 +30,7 @@ const sizeLimit = 8 << 30
 
 // TestSize loads small rows, of two key columns and eight attributes, about 200
 // bytes of names and values and 400 in PlainBuffer, and proves that ten million of
-// them fit into 8 GiB: of memory, all that the process has, or of disk. Without
+// them fit into 8 GiB: of memory, all that the process takes for them, or of disk. Without
 // the environment's word it loads few.
 func TestSize(t *testing.T) {
 	rows := 10_000
@@ -62,6 +62,8 @@ func TestSize(t *testing.T) {
 				}
 				config.Dir = filepath.Join(root, strings.ReplaceAll(test.name, " ", "-"))
 			}
+			debug.FreeOSMemory()
+			before := memory(t, "VmRSS:")
 			s, err := ots.New(config)
 			ok(t, err)
 			began := time.Now()
@@ -74,7 +76,7 @@ func TestSize(t *testing.T) {
 				used = info.Size()
 			} else {
 				debug.FreeOSMemory()
-				used = memory(t, "VmRSS:")
+				used = memory(t, "VmRSS:") - before
 			}
 			peak := memory(t, "VmHWM:")
 			t.Logf("%d rows in %v: %.2f GiB, %d bytes a row; peak memory of the process %.2f GiB",

@@ -664,7 +664,7 @@ func TestStreamSizes(t *testing.T) {
 	w := wireTo(t, s)
 	r := newReplica(t, 1, -1)
 	f := follow(w, w.stream("t"), r)
-	deadline := time.Now().Add(time.Minute)
+	deadline := time.Now().Add(2 * time.Minute)
 	rows := 0
 	for i := 0; f.ends < 3; i++ {
 		if time.Now().After(deadline) {

@@ -317,18 +317,12 @@ func TestPartitions(t *testing.T) {
 	for i := range 400 {
 		ok(t, put(c, key(fmt.Sprintf("%04d", i)), cell{"c", strings.Repeat("v", 10_000), -1}))
 	}
-	var d otsprotocol.DescribeTableResponse
-	deadline := time.Now().Add(5 * time.Second)
-	for len(d.ShardSplits) < 3 && time.Now().Before(deadline) {
+	var d *otsprotocol.DescribeTableResponse
+	await(t, "4 MB in partitions of at most 1 MiB are cut three times", func() bool {
 		ok(t, put(c, key("0000"), cell{"c", strings.Repeat("v", 300_000), -1}))
-		d = otsprotocol.DescribeTableResponse{}
-		if err := send(t, s, "DescribeTable", &otsprotocol.DescribeTableRequest{TableName: proto.String("t")}, &d); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if len(d.ShardSplits) < 3 {
-		t.Fatalf("%d cuts of 4 MB in partitions of at most 1 MiB", len(d.ShardSplits))
-	}
+		d = describeRaw(t, s, "t")
+		return len(d.ShardSplits) >= 3
+	})
 	var last []byte
 	for _, p := range d.ShardSplits {
 		var row plainbuffer.Row

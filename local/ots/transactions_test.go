@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -578,6 +579,7 @@ func TestTransfers(t *testing.T) {
 				for n, v := range got {
 					expect(putIn(c, *id, key(p, n), cell{"v", v, -1}))
 				}
+				runtime.Gosched() // others come in between, on one processor, too
 				if rng.IntN(4) == 0 {
 					expect(abort(c, *id))
 					aborted.Add(1)

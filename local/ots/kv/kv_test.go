@@ -236,6 +236,7 @@ func TestUpdatesAreApart(t *testing.T) {
 }
 
 func TestOpenAgain(t *testing.T) {
+	t.Parallel() // it waits for a lock
 	dir := t.TempDir()
 	s, err := kv.Open(dir)
 	if err != nil {
