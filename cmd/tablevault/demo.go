@@ -1,3 +1,5 @@
+//go:build unix
+
 package main
 
 import (
@@ -55,11 +57,15 @@ type demo struct {
 func runDemo(ctx context.Context, s *streams, data demoData) (err error) {
 	d := &demo{streams: s, began: time.Now()}
 	d.say("tablevault %s: the whole story on this machine.", vault.Program)
+	waits := s.patience(patient)
+	defer waits.over()
+	waits.step("building the functions")
 	bin, clean, err := binaries(ctx)
 	if err != nil {
 		return err
 	}
 	defer clean()
+	waits.over()
 	if d.dir, err = os.MkdirTemp("", "tablevault-demo-"); err != nil {
 		return err
 	}

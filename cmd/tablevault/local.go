@@ -1,3 +1,5 @@
+//go:build unix
+
 package main
 
 import (
@@ -6,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -22,14 +25,14 @@ import (
 )
 
 func localCommand(s *streams) *cobra.Command {
-	var dir, policyFile, keeper, addr string
+	var dir, policyFile, keeper, addr, bin string
 	var timers bool
 	c := &cobra.Command{
 		Use:   "local --dir DIR",
 		Short: "Run the local stack in the foreground: Tablestore, vault and function host",
 		Long: "Run the local stack until it is interrupted. When it is ready it prints one line of JSON that says how to reach\n" +
 			"it, and writes the same to DIR/local.json; for a person it tells how to connect on the error stream. Its state\n" +
-			"survives a restart.",
+			"and its ports survive a restart.",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if dir == "" {
 				return usage("--dir is missing: name a directory for the stack's state")
@@ -39,15 +42,21 @@ func localCommand(s *streams) *cobra.Command {
 			default:
 				return usage("--vault %s: want dir or oss", keeper)
 			}
+			if addr != "" {
+				if _, port, err := net.SplitHostPort(addr); err != nil || port == "" {
+					return usage("--tablestore %q: want HOST:PORT, for example 127.0.0.1:8087", addr)
+				}
+			}
 			return runLocal(cmd.Context(), s, stack.Config{
-				Dir: dir, Vault: stack.Keeper(keeper), Timers: timers,
+				Dir: dir, Vault: stack.Keeper(keeper), Timers: timers, BinDir: bin,
 				Tablestore: func(c *ots.Config) { c.Addr = addr },
 			}, policyFile)
 		},
 	}
 	c.Flags().StringVar(&dir, "dir", "", "directory that keeps the stack's state")
 	c.Flags().StringVar(&keeper, "vault", "", "what keeps the vault: dir, a directory, or oss, a bucket of a local OSS; default what kept it before, or dir")
-	c.Flags().StringVar(&addr, "tablestore", "", "HOST:PORT that the Tablestore listens on; a free port of this machine if not given")
+	c.Flags().StringVar(&addr, "tablestore", "", "HOST:PORT that the Tablestore listens on; default the port that it had before, or a free one of this machine")
+	c.Flags().StringVar(&bin, "functions", "", "directory of the functions' binaries; default beside this command, or else they are built from the module here")
 	c.Flags().StringVar(&policyFile, "policy", "", "the policy to go by, a tablevault.yaml; it also fires the timers")
 	c.Flags().BoolVar(&timers, "timers", false, "fire the timers of s.yaml")
 	return c
@@ -73,15 +82,32 @@ func runLocal(ctx context.Context, s *streams, c stack.Config, policyFile string
 		}
 		c.Timers, c.Host = true, func(c *fc.Config) { setPolicy(c, file) }
 	}
-	bin, clean, err := binaries(ctx)
+	// The stack's log, what takes its time and the help share the stream.
+	s = &streams{out: s.out, err: &oneAtATime{to: s.err}, json: s.json}
+	waits := s.patience(patient)
+	defer waits.over()
+	if c.BinDir == "" {
+		waits.step("building the functions")
+		bin, clean, err := binaries(ctx)
+		if err != nil {
+			return err
+		}
+		defer clean()
+		c.BinDir = bin
+	}
+	before, _ := stack.Find(c.Dir) // if there was none, nothing has changed
+	c.Step = waits.step
+	c.Deployment, c.Policies, c.Log = tablevault.Deployment, tablevault.Policies(), s.err
+	st, err := stack.Start(ctx, c)
+	waits.over()
+	if listen := new(net.OpError); errors.As(err, &listen) && listen.Op == "listen" {
+		err = fmt.Errorf("%w: name another address with --tablestore, or leave that out for a free port", err)
+	}
 	if err != nil {
 		return err
 	}
-	defer clean()
-	c.BinDir, c.Deployment, c.Policies, c.Log = bin, tablevault.Deployment, tablevault.Policies(), s.err
-	st, err := stack.Start(ctx, c)
-	if err != nil {
-		return err
+	if before.Tablestore != "" && before.Tablestore != st.Info.Tablestore {
+		fmt.Fprintf(s.err, "Tablestore was at %s before.\n", before.Tablestore)
 	}
 	connectHelp(s.err, &st.Info)
 	if err := json.NewEncoder(s.out).Encode(st.Info); err != nil {

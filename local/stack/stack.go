@@ -1,5 +1,5 @@
-// Package stack is the local stack: a Tablestore server, a vault in a directory
-// or in a bucket of a local OSS, and a host for the functions, on this machine.
+//go:build unix
+
 package stack
 
 import (
@@ -17,8 +17,10 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 
 	"github.com/tablevault/tablevault/local/fc"
 	"github.com/tablevault/tablevault/local/fc/deployment"
@@ -27,24 +29,6 @@ import (
 	"github.com/tablevault/tablevault/local/ram"
 	"github.com/tablevault/tablevault/shared/object/address"
 )
-
-// Info says how to reach a stack. It stands in local.json.
-type Info struct {
-	Tablestore      string `json:"tablestore"`
-	Instance        string `json:"instance"`
-	AccessKeyID     string `json:"access_key_id"`
-	AccessKeySecret string `json:"access_key_secret"`
-	Functions       string `json:"functions"`
-	Vault           string `json:"vault"`
-	OSSEndpoint     string `json:"oss_endpoint,omitempty"`
-	PID             int    `json:"pid"`
-}
-
-// Instance is the name of the local instance.
-const Instance = "local"
-
-// infoName is the file in a stack's directory that says how to reach it.
-const infoName = "local.json"
 
 // Keeper is what keeps the vault.
 type Keeper string
@@ -82,6 +66,8 @@ type Config struct {
 	Timers bool
 	// Log takes what the functions print.
 	Log io.Writer
+	// Step, if given, is told what is being done while the stack starts.
+	Step func(what string)
 	// Host, if given, changes the host's configuration before it starts.
 	Host func(*fc.Config)
 	// Tablestore, if given, changes the server's.
@@ -110,12 +96,13 @@ type Stack struct {
 	// their roles where it is given any.
 	Authority *ram.Authority
 	tasks     *fc.TaskFile
+	lock      io.Closer
 	dir       string
 	host      atomic.Pointer[fc.Host] // Host, for the object store's goroutines
 }
 
 // Start starts a stack and writes its local.json. It runs until Close.
-func Start(ctx context.Context, c Config) (s *Stack, err error) {
+func Start(ctx context.Context, c Config) (*Stack, error) {
 	dir, err := filepath.Abs(c.Dir)
 	if err != nil {
 		return nil, fmt.Errorf("start the local stack: %w", err)
@@ -123,20 +110,41 @@ func Start(ctx context.Context, c Config) (s *Stack, err error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("start the local stack: %w", err)
 	}
-	s = &Stack{dir: dir, Info: Info{Instance: Instance, PID: os.Getpid()}}
-	defer func() {
-		if err != nil {
-			s.Close()
-		}
-	}()
-	if s.AccessKeyID, s.AccessKeySecret, err = key(dir); err != nil {
+	before, err := Find(dir)
+	if err != nil {
+		before = Info{} // the first one here, or one that can't be read
+	}
+	s := &Stack{dir: dir, Info: Info{Instance: Instance, PID: os.Getpid()}}
+	s.lock, err = fc.Lock(filepath.Join(dir, "lock"))
+	if errors.Is(err, syscall.EWOULDBLOCK) {
+		return nil, fmt.Errorf("start the local stack: %s is in use by %s: stop that stack, or name another directory", dir, &before)
+	}
+	if err != nil {
 		return nil, fmt.Errorf("start the local stack: %w", err)
+	}
+	if err := s.start(ctx, c, before); err != nil {
+		return nil, errors.Join(err, s.Close())
+	}
+	return s, nil
+}
+
+// start starts the stack's parts. Ports are those of the stack before, unless another
+// process has them by now, so that programs that know them need not be told anew.
+func (s *Stack) start(ctx context.Context, c Config, before Info) (err error) {
+	step := c.Step
+	if step == nil {
+		step = func(string) {}
+	}
+	dir := s.dir
+	if s.AccessKeyID, s.AccessKeySecret, err = key(before); err != nil {
+		return fmt.Errorf("start the local stack: %w", err)
 	}
 	log := &shared{to: cmp.Or(c.Log, io.Discard)}
 	owner := fc.Key{ID: s.AccessKeyID, Secret: s.AccessKeySecret}
 	s.Authority = ram.New(ram.Config{Owner: owner, Refused: log.refused})
-	if err := s.keep(c); err != nil {
-		return nil, fmt.Errorf("start the local vault: %w", err)
+	step("opening the vault in " + dir)
+	if err := s.keep(c, before); err != nil {
+		return fmt.Errorf("start the local vault: %w", err)
 	}
 	tables := ots.Config{Instances: []string{Instance}, Keys: []ots.Key{{ID: owner.ID, Secret: owner.Secret}}, Authority: s.Authority}
 	if !c.Memory {
@@ -145,26 +153,33 @@ func Start(ctx context.Context, c Config) (s *Stack, err error) {
 	if c.Tablestore != nil {
 		c.Tablestore(&tables)
 	}
-	if s.Tablestore, err = ots.Start(tables); err != nil {
-		return nil, fmt.Errorf("start the local Tablestore: %w", err)
-	}
-	s.Info.Tablestore = s.Tablestore.URL()
-	d, err := deployment.Parse("s.yaml", c.Deployment, map[string]string{
-		"TABLEVAULT_VAULT":               s.Vault,
-		"TABLEVAULT_TABLESTORE_ENDPOINT": s.Info.Tablestore,
+	step("opening the tables in " + dir)
+	s.Tablestore, err = onPort(tables.Addr, before.Tablestore, func(addr string) (*ots.Server, error) {
+		tables.Addr = addr
+		return ots.Start(tables)
 	})
 	if err != nil {
-		return nil, fmt.Errorf("start the function host: %w", err)
+		return fmt.Errorf("start the local Tablestore: %w", err)
+	}
+	s.Info.Tablestore = s.Tablestore.URL()
+	settings := map[string]string{"TABLEVAULT_VAULT": s.Vault, "TABLEVAULT_TABLESTORE_ENDPOINT": s.Info.Tablestore}
+	if s.OSS == nil {
+		// The vault's folder stands for every bucket that a trigger watches, and has no
+		// prefix within.
+		settings["TABLEVAULT_REQUESTS"] = "requests/"
+	}
+	d, err := deployment.Parse("s.yaml", c.Deployment, settings)
+	if err != nil {
+		return fmt.Errorf("start the function host: %w", err)
 	}
 	if err := s.permit(c, d); err != nil {
-		return nil, fmt.Errorf("start the function host: %w", err)
+		return fmt.Errorf("start the function host: %w", err)
 	}
 	host := fc.Config{
 		Functions: d.Functions, BinDir: c.BinDir, Timers: c.Timers, Log: log, Region: "local",
 		Key: owner, Authority: s.Authority, TemporaryKeys: true, TempDir: dir, Buckets: map[string]string{},
 	}
 	if s.OSS == nil {
-		// The vault's folder stands for every bucket that a trigger watches.
 		for _, f := range d.Functions {
 			for _, t := range f.Objects {
 				host.Buckets[t.Bucket] = filepath.Join(dir, vaultFolder)
@@ -173,19 +188,36 @@ func Start(ctx context.Context, c Config) (s *Stack, err error) {
 	}
 	if !c.Memory {
 		if s.tasks, err = fc.OpenTasks(filepath.Join(dir, "tasks")); err != nil {
-			return nil, fmt.Errorf("start the function host: %w", err)
+			return fmt.Errorf("start the function host: %w", err)
 		}
 		host.Tasks = s.tasks
 	}
 	if c.Host != nil {
 		c.Host(&host)
 	}
-	if s.Host, err = fc.Start(ctx, host); err != nil {
-		return nil, fmt.Errorf("start the function host: %w", err)
+	step("starting the functions' host")
+	s.Host, err = onPort(host.Listen, before.Functions, func(addr string) (*fc.Host, error) {
+		host.Listen = addr
+		return fc.Start(ctx, host)
+	})
+	if err != nil {
+		return fmt.Errorf("start the function host: %w", err)
 	}
 	s.Functions = s.Host.URL()
 	s.host.Store(s.Host)
-	return s, s.write()
+	return s.write()
+}
+
+// onPort starts a server at the address that was asked for or, if none was, on the port
+// that url names and, if that is taken by now, on any.
+func onPort[Server any](asked, url string, start func(addr string) (Server, error)) (Server, error) {
+	if addr, ok := strings.CutPrefix(url, "http://"); ok && asked == "" {
+		s, err := start(addr)
+		if !errors.Is(err, syscall.EADDRINUSE) && !errors.Is(err, syscall.EADDRNOTAVAIL) {
+			return s, err
+		}
+	}
+	return start(asked)
 }
 
 // permit says what the functions' roles may do, and those of their triggers.
@@ -265,11 +297,11 @@ const vaultFolder = "vault"
 const bucket, prefix = "tablevault", "vault"
 
 // keep makes ready what keeps the vault.
-func (s *Stack) keep(c Config) error {
+func (s *Stack) keep(c Config, before Info) error {
 	keeper := c.Vault
 	if keeper == "" {
 		keeper = Directory
-		if before, err := Find(s.dir); err == nil && before.OSSEndpoint != "" {
+		if before.OSSEndpoint != "" {
 			keeper = Bucket
 		}
 	}
@@ -278,14 +310,14 @@ func (s *Stack) keep(c Config) error {
 		s.Vault = address.File(filepath.Join(s.dir, vaultFolder))
 		return os.MkdirAll(filepath.Join(s.dir, vaultFolder), 0o700)
 	case Bucket:
-		return s.serveBucket(c)
+		return s.serveBucket(c, before)
 	}
 	return fmt.Errorf("a vault is kept in %q or in %q, not in %q", Directory, Bucket, keeper)
 }
 
 // serveBucket starts an object store, for the owner's key and the functions',
 // and makes the vault's bucket if it is new.
-func (s *Stack) serveBucket(c Config) (err error) {
+func (s *Stack) serveBucket(c Config, before Info) (err error) {
 	config := OSS{Server: oss.Config{Authority: s.Authority, Created: s.created}, Parameters: url.Values{}}
 	if !c.Memory {
 		config.Server.Dir = filepath.Join(s.dir, "oss")
@@ -293,7 +325,11 @@ func (s *Stack) serveBucket(c Config) (err error) {
 	if c.OSS != nil {
 		c.OSS(&config)
 	}
-	if s.OSS, err = oss.Start(config.Server); err != nil {
+	s.OSS, err = onPort(config.Server.Addr, before.OSSEndpoint, func(addr string) (*oss.Server, error) {
+		config.Server.Addr = addr
+		return oss.Start(config.Server)
+	})
+	if err != nil {
 		return err
 	}
 	s.OSSEndpoint, s.Vault = s.OSS.URL(), s.OSS.Address(bucket, prefix)
@@ -344,30 +380,16 @@ func (s *Stack) Close() error {
 	if s.OSS != nil {
 		errs = append(errs, s.OSS.Close())
 	}
+	if s.lock != nil {
+		errs = append(errs, s.lock.Close())
+	}
 	return errors.Join(errs...)
 }
 
-// Find reads how to reach the stack that keeps its state in dir.
-func Find(dir string) (Info, error) {
-	name := filepath.Join(dir, infoName)
-	data, err := os.ReadFile(name)
-	if errors.Is(err, fs.ErrNotExist) {
-		return Info{}, fmt.Errorf("no local stack in %s: start one with `tablevault local --dir %s`", dir, dir)
-	}
-	if err != nil {
-		return Info{}, fmt.Errorf("find the local stack: %w", err)
-	}
-	var info Info
-	if err := json.Unmarshal(data, &info); err != nil {
-		return Info{}, fmt.Errorf("read %s: %w; stop the stack and start it again", name, err)
-	}
-	return info, nil
-}
-
 // key is the stack's key pair: that of the stack before it, or a new one.
-func key(dir string) (id, secret string, err error) {
-	if info, err := Find(dir); err == nil && info.AccessKeyID != "" && info.AccessKeySecret != "" {
-		return info.AccessKeyID, info.AccessKeySecret, nil
+func key(before Info) (id, secret string, err error) {
+	if before.AccessKeyID != "" && before.AccessKeySecret != "" {
+		return before.AccessKeyID, before.AccessKeySecret, nil
 	}
 	var b [24]byte
 	if _, err := rand.Read(b[:]); err != nil {

@@ -370,6 +370,9 @@ func TestRequestName(t *testing.T) {
 		{"oss://b/v", "oss://b/v/requests/a.answer.json", ""},
 		{"oss://b/v", "oss://b/v/requests/../vault.json", ""},
 		{"oss://b/v", "requests/.json", ""},
+		// A directory stands for the bucket that the trigger names.
+		{"file:///d/vault", "oss://b/requests/a.json", "requests/a.json"},
+		{"file:///d/vault", "oss://b/vault/requests/a.json", ""},
 	} {
 		got, err := restore.RequestName(c.vault, c.request)
 		if (err == nil) != (c.want != "") || c.want != "" && got != c.want {

@@ -222,6 +222,10 @@ func RequestName(address, request string) (string, error) {
 		return request, vault.ParseRequestName(request)
 	}
 	name, ok := strings.CutPrefix(request, policy.Place(address)+"/")
+	if strings.HasPrefix(address, "file://") {
+		// Where a directory keeps the vault, it stands for the bucket of the trigger.
+		_, name, ok = strings.Cut(strings.TrimPrefix(request, "oss://"), "/")
+	}
 	if !ok {
 		return "", fmt.Errorf("%w: the request %s is not in the vault %s, where requests are read from %s only", table.ErrInvalid, request, address, vault.RequestPrefix)
 	}

@@ -1,0 +1,63 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"sync"
+	"time"
+)
+
+// patient is after how long a step is told of, so that what is quick stays silent.
+const patient = time.Second
+
+// waiting tells a person what takes its time.
+type waiting struct {
+	to    io.Writer
+	after time.Duration
+
+	mu    sync.Mutex
+	timer *time.Timer
+}
+
+// patience tells on the error stream of each step that takes longer than after.
+func (s *streams) patience(after time.Duration) *waiting {
+	return &waiting{to: s.err, after: after}
+}
+
+// step says that something begins, and that what came before it is over.
+func (w *waiting) step(what string) {
+	w.over()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	var t *time.Timer
+	t = time.AfterFunc(w.after, func() {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		if w.timer == t {
+			fmt.Fprintln(w.to, what+" …")
+		}
+	})
+	w.timer = t
+}
+
+// over says that the last step is over. After it nothing is written.
+func (w *waiting) over() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.timer != nil {
+		w.timer.Stop()
+		w.timer = nil
+	}
+}
+
+// oneAtATime is a writer for several goroutines.
+type oneAtATime struct {
+	mu sync.Mutex
+	to io.Writer
+}
+
+func (w *oneAtATime) Write(p []byte) (int, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.to.Write(p)
+}
