@@ -277,6 +277,14 @@ func idleStarts(ctx context.Context, r *repository.Repository, log vault.Log, s 
 	return n.Idle + 1, nil
 }
 
+// InDoubt is an error of a start of which a request that it has sent may still be
+// carried out: a note of it does not say that the start is over.
+func InDoubt(err error) error { return &inDoubt{err} }
+
+type inDoubt struct{ error }
+
+func (d *inDoubt) Unwrap() error { return d.error }
+
 // Fail notes what went wrong in a start. It returns cause in any case: a note
 // that can't be written must not hide it. A start that there may not be leaves
 // none, which would count as the segment's newest failure ever after.
@@ -286,7 +294,7 @@ func Fail(ctx context.Context, r *repository.Repository, log vault.Log, s vault.
 	}
 	n := vault.Note{
 		Segment: s, Start: start, Request: run.Request, Began: run.Now().UTC(), Until: run.Until.UTC(),
-		Error: cause.Error(), Permanent: permanent,
+		Error: cause.Error(), Permanent: permanent, InDoubt: errors.As(cause, new(*inDoubt)),
 	}
 	_, err := r.Create(ctx, log.Failure(s, start), &n)
 	if err != nil && !errors.Is(err, fs.ErrExist) {

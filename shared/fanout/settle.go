@@ -13,6 +13,10 @@ import (
 
 // Whether a segment's starts have come to an end, which is when each of them has a
 // mark of its end or a note of its failure, or when its time is over.
+//
+// A start of which a request may still be carried out though nobody waits for it (it
+// has no answer, or was broken off) leaves no mark, and says so in a note of its
+// failure: then its time has to be over.
 
 // startMargin is how long after an invocation's end a request that it had sent
 // may still be carried out.
@@ -37,13 +41,11 @@ func MayWork(ctx context.Context, r *repository.Repository, log vault.Log, s vau
 // lists tell, which may be late.
 func AtWork(ctx context.Context, r *repository.Repository, log vault.Log, group int, run Run, stale time.Duration) (string, error) {
 	ended := map[Ready]bool{}
-	for _, prefix := range []string{log.Ends(""), log.Failures("")} {
-		for n, err := range InGroup(ctx, r, prefix, group) {
-			if err != nil {
-				return "", err
-			}
-			ended[Ready{n.segment, n.number}] = true
+	for n, err := range InGroup(ctx, r, log.Ends(""), group) {
+		if err != nil {
+			return "", err
 		}
+		ended[Ready{n.segment, n.number}] = true
 	}
 	for n, err := range InGroup(ctx, r, log.Starts(""), group) {
 		if err != nil {
@@ -66,17 +68,31 @@ func mayWork(ctx context.Context, r *repository.Repository, log vault.Log, at Re
 	if _, err := r.Read(ctx, log.Start(at.Segment, at.Start), &note); err != nil {
 		return "", err
 	}
-	if !note.Until.IsZero() && run.Now().After(note.Until.Add(startMargin)) || stale > 0 && run.Now().Sub(note.Began) > stale {
+	over := func(until time.Time) bool { return !until.IsZero() && run.Now().After(until.Add(startMargin)) }
+	if over(note.Until) || stale > 0 && run.Now().Sub(note.Began) > stale {
 		return "", nil
 	}
-	for _, name := range []string{log.End(at.Segment, at.Start), log.Failure(at.Segment, at.Start)} {
-		if over, err := r.Exists(ctx, name); err != nil || over {
-			return "", err
+	if over, err := r.Exists(ctx, log.End(at.Segment, at.Start)); err != nil || over {
+		return "", err
+	}
+	var failure vault.Note
+	_, err := r.Read(ctx, log.Failure(at.Segment, at.Start), &failure)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) || err == nil && !failure.InDoubt {
+		return "", err
+	}
+	what := "may write"
+	if failure.InDoubt {
+		what = "has failed, and a request that it had sent may still be carried out"
+		if note.Until.IsZero() {
+			note.Until = failure.Began
+		}
+		if over(note.Until) {
+			return "", nil
 		}
 	}
 	until := "until it ends"
 	if !note.Until.IsZero() {
-		until = "until " + note.Until.UTC().Format(time.RFC3339)
+		until = "until " + note.Until.Add(startMargin).UTC().Format(time.RFC3339)
 	}
-	return fmt.Sprintf("start %d of segment %s may write, %s", at.Start, at.Segment, until), nil
+	return fmt.Sprintf("start %d of segment %s (request %s) %s, %s", at.Start, at.Segment, note.Request, what, until), nil
 }

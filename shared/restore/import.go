@@ -103,6 +103,9 @@ type importing struct {
 	// updates is set when the service has refused to put several versions of a
 	// column: from then on, such rows are updated at once.
 	updates atomic.Bool
+	// doubt is set when a batch of the start at hand may be carried out though nobody
+	// waits for its answer.
+	doubt atomic.Bool
 }
 
 func (x *importing) what(s vault.SegmentID) string {
@@ -155,18 +158,23 @@ func (x *importing) submit(ctx context.Context, s vault.SegmentID, start int) er
 func (x *importing) one(ctx context.Context, s vault.SegmentID, start int, claimed bool) error {
 	x.reply.Segment, x.reply.Start = s, start
 	x.reply.Done, x.reply.Superseded = false, false
+	x.doubt.Store(false)
 	noted, goesOn, err := x.segment(ctx, s, start, claimed)
 	if errors.Is(err, errClosed) {
 		x.reply.Closed, x.worker.Over, err = true, true, nil
 	}
-	if err == nil && noted {
+	if err == nil && noted && !x.doubt.Load() {
 		err = x.Repo.Mark(ctx, x.restore.Log().End(s, x.reply.Start))
 	}
 	if err == nil && goesOn {
 		err = x.worker.HandOver(ctx, s, x.reply.Start)
 	}
 	if err != nil {
-		err = fanout.Fail(ctx, x.Repo, x.restore.Log(), s, x.reply.Start, x.run, fanout.Permanent(err), fmt.Errorf("%s: %w", x.what(s), err))
+		err = fmt.Errorf("%s: %w", x.what(s), err)
+		if x.doubt.Load() {
+			err = fanout.InDoubt(err)
+		}
+		err = fanout.Fail(ctx, x.Repo, x.restore.Log(), s, x.reply.Start, x.run, fanout.Permanent(err), err)
 	}
 	return err
 }

@@ -251,8 +251,11 @@ func TestImportKeepsWhatWasWritten(t *testing.T) {
 		i := w.Importer()
 		i.Memory = 1
 		i.Tables = &hanging{Instance: w.Tables, after: 10}
-		now := time.Now()
-		run := fanout.Run{Request: "hangs", Stop: now.Add(300 * time.Millisecond), Until: now.Add(900 * time.Millisecond), Now: time.Now}
+		// Contexts go by the machine's clock, and the world's stands still by itself.
+		begun := time.Now()
+		run := w.Run()
+		run.Stop, run.Until = w.Clock().Add(300*time.Millisecond), w.Clock().Add(900*time.Millisecond)
+		run.Now = func() time.Time { return w.Clock().Add(time.Since(begun)) }
 		reply, err := i.Import(t.Context(), run, work)
 		if err != nil || !reply.Continued || reply.Rows == 0 {
 			t.Fatalf("%+v, %v", reply, err)

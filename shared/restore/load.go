@@ -315,6 +315,9 @@ func (w *blockWriter) write(ctx context.Context, batch table.Batch, rows []pendi
 	}
 	sent := time.Now()
 	result, err := w.Tables.Write(ctx, w.plan.Target.Table, batch)
+	if result.InDoubt || err != nil && !decided(err) {
+		w.doubt.Store(true)
+	}
 	if err != nil {
 		w.pace.Failed()
 	}
@@ -351,6 +354,18 @@ func (w *blockWriter) write(ctx context.Context, batch table.Batch, rows []pendi
 		return err
 	}
 	return w.rewrite(ctx, rows[len(rows)/2:])
+}
+
+// decided says whether a batch that failed is known to come to nothing more: the
+// service refuses it, or wants fewer requests. What a result says beside that holds
+// nevertheless.
+func decided(err error) bool {
+	for _, condition := range []error{table.ErrInvalid, table.ErrNotExist, table.ErrPermission, table.ErrAuth, table.ErrThrottled} {
+		if errors.Is(err, condition) {
+			return true
+		}
+	}
+	return false
 }
 
 // rewrite writes rows of a batch in one of their own.

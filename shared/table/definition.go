@@ -1,6 +1,9 @@
 package table
 
-import "fmt"
+import (
+	"fmt"
+	"time"
+)
 
 // Definition is everything about a table that a restore makes anew, besides
 // its rows. Raw fields hold the service's own message, so that a field which
@@ -15,8 +18,41 @@ type Definition struct {
 	Encryption     *Encryption     `json:"encryption,omitempty"`
 	Indexes        []Index         `json:"indexes,omitempty"`
 	SearchIndexes  []SearchIndex   `json:"search_indexes,omitempty"`
+	// Identity tells the table from any other one of its name.
+	Identity Identity `json:"identity,omitzero"`
 	// Raw is the service's description of the table.
 	Raw []byte `json:"raw,omitempty"`
+}
+
+// Identity is what the service gives a table once, when it is made: a table that
+// was dropped and made anew under its name has another. A field is empty where the
+// service does not tell it.
+type Identity struct {
+	// Created is when the table was made, in microseconds since 1970.
+	Created int64 `json:"created,omitempty"`
+	// ID is the service's own id of the table.
+	ID string `json:"id,omitempty"`
+}
+
+// Known says whether the identity tells anything.
+func (i Identity) Known() bool { return i != Identity{} }
+
+// Other says whether two identities are of two tables, as far as both tell.
+func (i Identity) Other(o Identity) bool {
+	return i.Created != 0 && o.Created != 0 && i.Created != o.Created || i.ID != "" && o.ID != "" && i.ID != o.ID
+}
+
+// String is the identity for people.
+func (i Identity) String() string {
+	switch {
+	case i.Created != 0 && i.ID != "":
+		return fmt.Sprintf("%s, made %s", i.ID, time.UnixMicro(i.Created).UTC().Format(time.RFC3339Nano))
+	case i.Created != 0:
+		return "made " + time.UnixMicro(i.Created).UTC().Format(time.RFC3339Nano)
+	case i.ID != "":
+		return i.ID
+	}
+	return "of an unknown time"
 }
 
 // Options are a table's options.

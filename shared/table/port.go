@@ -61,6 +61,22 @@ func Throttled(ctx context.Context) {
 
 type throttledKey struct{}
 
+// BeforeRetry returns a context whose calls ask f before they try again what failed.
+// An error of f's ends the call, and is what it returns.
+func BeforeRetry(ctx context.Context, f func(ctx context.Context) error) context.Context {
+	return context.WithValue(ctx, retryKey{}, f)
+}
+
+// Retrying asks whoever wanted to be asked whether a call may try again.
+func Retrying(ctx context.Context) error {
+	if f, ok := ctx.Value(retryKey{}).(func(context.Context) error); ok {
+		return f(ctx)
+	}
+	return nil
+}
+
+type retryKey struct{}
+
 // WriteOp is what a write does with a row.
 type WriteOp int
 
@@ -79,6 +95,10 @@ type WriteResult struct {
 	Refused    []Refusal
 	ServerTime time.Time
 	WriteUnits int64
+	// InDoubt says that a request which was sent for the batch has no answer, or one by
+	// which the service does not know itself what became of it: it may be carried out
+	// after the call has returned, well or with an error.
+	InDoubt bool
 }
 
 // Refusal is one row of a batch that was not written.
@@ -109,6 +129,7 @@ type Instance interface {
 	CreateSearchIndex(ctx context.Context, name string, index SearchIndex) error
 
 	NewBatch() Batch
+	// Write returns what is known of a batch beside an error, too.
 	Write(ctx context.Context, name string, b Batch) (WriteResult, error)
 }
 

@@ -82,10 +82,10 @@ func describeEverything(t *testing.T, behavior engine.Behavior) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(got.Raw) == 0 || got.Stream == nil || got.Stream.ID == "" || got.Stream.Enabled == 0 {
+	if len(got.Raw) == 0 || got.Stream == nil || got.Stream.ID == "" || got.Stream.Enabled == 0 || !got.Identity.Known() {
 		t.Fatalf("got %+v", got)
 	}
-	got.Raw, got.Stream.ID, got.Stream.Enabled = nil, "", 0
+	got.Raw, got.Stream.ID, got.Stream.Enabled, got.Identity = nil, "", 0, table.Identity{}
 	for i := range got.Indexes {
 		var m otsprotocol.IndexMeta
 		if err := proto.Unmarshal(got.Indexes[i].Raw, &m); err != nil || m.GetName() != got.Indexes[i].Name {

@@ -6,7 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/aliyun/aliyun-tablestore-go-sdk/tablestore/otsprotocol"
 	protov1 "github.com/golang/protobuf/proto"
@@ -53,6 +55,9 @@ func (c *Client) describeWith(ctx context.Context, t *tries, name string) (table
 	if err == nil {
 		d.Indexes, err = indexesOf(raw, d.Schema)
 	}
+	if err == nil {
+		d.Identity, err = identityOf(raw)
+	}
 	if err != nil {
 		return table.Definition{}, false, fmt.Errorf("description of table %q: %w", name, err)
 	}
@@ -94,6 +99,36 @@ func definitionOf(said *otsprotocol.DescribeTableResponse) (table.Definition, er
 		}
 	}
 	return d, d.Validate()
+}
+
+// identityOf reads what tells the table from another one of its name: fields of
+// DescribeTableResponse and of its TableMeta that the SDK's messages lack. A form that
+// is not known tells nothing.
+func identityOf(response []byte) (id table.Identity, err error) {
+	const tableMeta, tableID, creationTime, longest = 1, 5, 9, 256
+	f := fields{rest: response}
+	for f.next() {
+		switch f.tag {
+		case creationTime<<3 | asInt:
+			id.Created = int64(f.v)
+		case tableMeta<<3 | asBytes:
+			meta := fields{rest: f.data}
+			for meta.next() {
+				switch meta.tag {
+				case tableID<<3 | asBytes:
+					if len(meta.data) <= longest && utf8.Valid(meta.data) {
+						id.ID = string(meta.data)
+					}
+				case tableID<<3 | asInt:
+					id.ID = strconv.FormatUint(meta.v, 10)
+				}
+			}
+			if meta.err != nil {
+				return id, meta.err
+			}
+		}
+	}
+	return id, f.err
 }
 
 // optionsOf reads options; what the service leaves out has its default.

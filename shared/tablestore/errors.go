@@ -1,6 +1,7 @@
 package tablestore
 
 import (
+	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -146,6 +147,21 @@ func (e *Error) judgeStatus() {
 	default:
 		e.condition = table.ErrInvalid
 	}
+}
+
+// inDoubt says whether the request of an attempt that failed may still be carried out:
+// it has no answer, or the service says that it does not know. An answer by which the
+// service has not come to it, or is busy, ends the request.
+func inDoubt(err error) bool {
+	var e *Error
+	if !errors.As(err, &e) {
+		return errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)
+	}
+	switch e.Code {
+	case "OTSTableNotReady", "OTSPartitionUnavailable", "OTSRowOperationConflict", "OTSParameterInvalid":
+		return false
+	}
+	return e.behavior == unavailable
 }
 
 // network is the error of a request that has no answer.

@@ -113,7 +113,10 @@ func (t *tries) again(ctx context.Context, err error) error {
 	}
 	t.client.log.LogAttrs(ctx, level, "trying again", slog.String("op", e.Op), slog.String("table", e.Table),
 		slog.Duration("pause", pause), slog.Any("error", e))
-	return wait(ctx, pause, err)
+	if err := wait(ctx, pause, err); err != nil {
+		return err
+	}
+	return table.Retrying(ctx)
 }
 
 // stopped is the error of a call whose context ended, with what went wrong

@@ -30,6 +30,7 @@ func (c *Client) Write(ctx context.Context, name string, rows table.Batch) (tabl
 	t := c.tries()
 	for len(b.pending) > 0 {
 		err := w.attempt(ctx)
+		w.result.InDoubt = w.result.InDoubt || inDoubt(err)
 		if err == nil || w.detours(err) {
 			continue
 		}
@@ -84,6 +85,7 @@ func (w *writing) attempt(ctx context.Context) error {
 		}
 		e := &Error{Op: "BatchWriteRow", Table: w.table, Status: 200, Code: string(r.code), Message: string(r.message), endpoint: c.endpoint.String()}
 		e.judgeRow()
+		w.result.InDoubt = w.result.InDoubt || inDoubt(e)
 		switch {
 		case e.behavior != final:
 			later = e

@@ -1,6 +1,7 @@
 package tablestore_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"strings"
@@ -259,5 +260,141 @@ func TestWriteKeyOnly(t *testing.T) {
 				same(t, got, rows)
 			}
 		})
+	}
+}
+
+// TestWriteInDoubt puts every kind of failure in the way of a batch, once and for
+// good. The result says whether a request may still be carried out: where there was no
+// answer, or one by which the service does not know; not where it has refused, or not
+// come to it.
+func TestWriteInDoubt(t *testing.T) {
+	s := start(t, ots.Config{})
+	create(t, connect(t, s), definition())
+	for name, test := range map[string]struct {
+		fault *ots.Fault
+		doubt bool
+		final bool // nothing is tried again
+	}{
+		"cut":             {fault: &ots.Fault{Cut: ots.CutSilent}, doubt: true},
+		"too slow":        {fault: &ots.Fault{Delay: time.Minute}, doubt: true},
+		"internal":        {fault: ots.Refuse(engine.CodeInternal, ""), doubt: true},
+		"timeout":         {fault: ots.Refuse(engine.CodeTimeout, ""), doubt: true},
+		"unavailable":     {fault: ots.Refuse(engine.CodeServerUnavailable, ""), doubt: true},
+		"proxy":           {fault: &ots.Fault{Err: &engine.Error{Code: "x"}, Status: 502, Body: []byte("<html>bad gateway")}, doubt: true},
+		"unknown, 500":    {fault: &ots.Fault{Err: &engine.Error{Code: "OTSNew"}, Status: 500}, doubt: true},
+		"busy":            {fault: ots.Refuse(engine.CodeServerBusy, "")},
+		"flow control":    {fault: ots.Refuse(engine.CodeFlowControl, "")},
+		"partition":       {fault: ots.Refuse(engine.CodePartitionNotReady, "")},
+		"not ready":       {fault: ots.Refuse(engine.CodeTableNotReady, "")},
+		"conflict":        {fault: ots.Refuse(engine.CodeRowConflict, "")},
+		"permission":      {fault: ots.Refuse(engine.CodeNoPermission, ""), final: true},
+		"not found":       {fault: ots.Refuse(engine.CodeObjectNotExist, ""), final: true},
+		"a row's timeout": {fault: &ots.Fault{Rows: map[int]*engine.Error{0: engine.Refusal(engine.CodeTimeout)}}, doubt: true},
+		"a row is busy":   {fault: &ots.Fault{Rows: map[int]*engine.Error{0: engine.Refusal(engine.CodeServerBusy)}}},
+		"rows of both kinds": {fault: &ots.Fault{Rows: map[int]*engine.Error{
+			0: engine.Refusal(engine.CodeTimeout), 1: engine.Refusal(engine.CodeServerBusy),
+		}}, doubt: true},
+	} {
+		for _, always := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s, always %t", name, always), func(t *testing.T) {
+				c := connect(t, s, func(config *tablestore.Config) {
+					if always {
+						config.Retry.Total = 50 * time.Millisecond
+					}
+					if test.fault.Delay > 0 {
+						config.Retry.Attempt = 100 * time.Millisecond
+					}
+				})
+				first := s.Calls("BatchWriteRow")
+				s.SetFault(func(op, _ string, n int) *ots.Fault {
+					if op == "BatchWriteRow" && (n == first || always) {
+						return test.fault
+					}
+					return nil
+				})
+				defer s.SetFault(nil)
+				b := c.NewBatch()
+				b.Add(row("u", 1, cell("x", 1, "y")), table.Put)
+				b.Add(row("u", 2, cell("x", 1, "y")), table.Put)
+				result, err := c.Write(t.Context(), "t", b)
+				if failed := always || test.final; (err != nil) != failed || result.InDoubt != test.doubt {
+					t.Errorf("in doubt: %t, want %t; %v", result.InDoubt, test.doubt, err)
+				}
+			})
+		}
+	}
+	t.Run("its context ends", func(t *testing.T) {
+		c := connect(t, s)
+		ctx, cancel := context.WithCancel(t.Context())
+		s.SetFault(func(string, string, int) *ots.Fault {
+			cancel()
+			return nil
+		})
+		defer s.SetFault(nil)
+		b := c.NewBatch()
+		b.Add(row("u", 1, cell("x", 1, "y")), table.Put)
+		if result, err := c.Write(ctx, "t", b); err == nil || !result.InDoubt {
+			t.Errorf("%+v, %v", result, err)
+		}
+	})
+}
+
+// TestBeforeRetry has calls ask before they try again, and end with what they are told.
+func TestBeforeRetry(t *testing.T) {
+	s := start(t, ots.Config{})
+	c := connect(t, s)
+	create(t, c, definition())
+	first := s.Calls("BatchWriteRow")
+	s.SetFault(func(string, string, int) *ots.Fault { return ots.Refuse(engine.CodeTableNotReady, "") })
+	over := errors.New("over")
+	asked := 0
+	ctx := table.BeforeRetry(t.Context(), func(context.Context) error {
+		if asked++; asked == 3 {
+			return over
+		}
+		return nil
+	})
+	b := c.NewBatch()
+	b.Add(row("u", 1, cell("x", 1, "y")), table.Put)
+	if _, err := c.Write(ctx, "t", b); !errors.Is(err, over) {
+		t.Errorf("%v", err)
+	}
+	if n := s.Calls("BatchWriteRow") - first; n != 3 {
+		t.Errorf("%d requests, want 3", n)
+	}
+}
+
+// TestIdentity makes a table twice: the descriptions tell one from the other, and not
+// from what it was before its settings were changed.
+func TestIdentity(t *testing.T) {
+	s := start(t, ots.Config{})
+	c := connect(t, s)
+	describe := func() table.Identity {
+		t.Helper()
+		def, err := c.Describe(t.Context(), "t")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return def.Identity
+	}
+	def := definition()
+	create(t, c, def)
+	first := describe()
+	def.Options.MaxVersions = 7
+	if err := c.SetOptions(t.Context(), "t", def.Options); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.SetStream(t.Context(), "t", table.Stream{ExpirationHours: 24}); err != nil {
+		t.Fatal(err)
+	}
+	if now := describe(); !first.Known() || now != first {
+		t.Errorf("%s, then %s", first, now)
+	}
+	if err := c.DropTable(t.Context(), "t"); err != nil {
+		t.Fatal(err)
+	}
+	create(t, c, def)
+	if now := describe(); !now.Known() || !first.Other(now) {
+		t.Errorf("%s, and, made anew, %s", first, now)
 	}
 }

@@ -48,8 +48,11 @@ type Tables struct {
 	// Fault is asked before each call is carried out and again after it was, if
 	// it is not nil; its error becomes the call's.
 	Fault func(Call) error
+	// Nameless makes tables without an identity.
+	Nameless bool
 
 	mu     sync.Mutex
+	made   int64 // tables so far
 	tables map[string]*content
 	calls  map[string]int
 }
@@ -113,10 +116,16 @@ func Cell(name string, timestamp int64, value any) plainbuffer.Cell {
 func (t *Tables) Make(def table.Definition) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.tables[def.Name] = newContent(def)
+	t.tables[def.Name] = t.newContent(def)
 }
 
-func newContent(def table.Definition) *content {
+// newContent is a new table. No two have the same identity, whatever the clock says.
+func (t *Tables) newContent(def table.Definition) *content {
+	t.made++
+	def.Identity = table.Identity{}
+	if !t.Nameless {
+		def.Identity.Created = t.Now().UnixMicro() + t.made
+	}
 	return &content{def: def, rows: btree.NewBTreeGOptions(func(a, b *Row) bool { return a.Key.Compare(b.Key) < 0 },
 		btree.Options{NoLocks: true})}
 }
@@ -310,7 +319,7 @@ func (t *Tables) Create(ctx context.Context, def table.Definition) error {
 			return err
 		}
 		def.Indexes, def.SearchIndexes, def.Stream = nil, nil, nil
-		t.tables[def.Name] = newContent(def)
+		t.tables[def.Name] = t.newContent(def)
 		return nil
 	})
 }
