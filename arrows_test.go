@@ -3,8 +3,13 @@ package tablevault_test
 import (
 	"encoding/json"
 	"errors"
+	"go/ast"
+	"go/parser"
+	"go/token"
 	"io"
+	"io/fs"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 )
@@ -12,7 +17,7 @@ import (
 // layers are the packages of the core from the lowest to the highest. A package
 // may import what stands before it.
 var layers = []string{
-	"shared/plainbuffer", "shared/table", "shared/vault", "shared/repository", "shared/policy", "shared/drill", "shared/pace", "shared/fanout", "shared/copies", "shared/restore", "shared/backup", "shared/reconcile", "shared/prune", "shared/function",
+	"shared/guard", "shared/plainbuffer", "shared/table", "shared/vault", "shared/repository", "shared/policy", "shared/drill", "shared/pace", "shared/fanout", "shared/copies", "shared/restore", "shared/backup", "shared/reconcile", "shared/prune", "shared/function",
 }
 
 // sdks are the modules that only adapters know, with the packages that are
@@ -107,4 +112,43 @@ func layer(path string) int {
 
 func under(path, dir string) bool {
 	return path == dir || strings.HasPrefix(path, dir+"/")
+}
+
+// TestGoroutines holds what ships to start goroutines through package guard: a panic
+// in any other would end the process, whoever recovers elsewhere.
+func TestGoroutines(t *testing.T) {
+	seen := 0
+	for _, dir := range []string{"shared", "functions", "cmd"} {
+		err := filepath.WalkDir(dir, func(name string, e fs.DirEntry, err error) error {
+			if err != nil || e.IsDir() || !strings.HasSuffix(name, ".go") || strings.HasSuffix(name, "_test.go") {
+				return err
+			}
+			if under(name, "shared/guard") || strings.HasSuffix(filepath.Dir(name), "test") {
+				return nil
+			}
+			file, err := parser.ParseFile(token.NewFileSet(), name, nil, 0)
+			if err != nil {
+				return err
+			}
+			seen++
+			for _, i := range file.Imports {
+				if i.Path.Value == `"golang.org/x/sync/errgroup"` {
+					t.Errorf("%s imports errgroup: use guard.Group, in which a panic is an error", name)
+				}
+			}
+			ast.Inspect(file, func(n ast.Node) bool {
+				if g, ok := n.(*ast.GoStmt); ok {
+					t.Errorf("%s, at byte %d, starts a goroutine: use guard.Go, by which a panic is an error", name, g.Pos())
+				}
+				return true
+			})
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if seen < 60 {
+		t.Fatalf("only %d files were looked at", seen)
+	}
 }

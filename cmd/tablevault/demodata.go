@@ -10,7 +10,8 @@ import (
 	"time"
 
 	"github.com/aliyun/aliyun-tablestore-go-sdk/tablestore"
-	"golang.org/x/sync/errgroup"
+
+	"github.com/tablevault/tablevault/shared/guard"
 )
 
 // demoData says how much the demo loads.
@@ -40,7 +41,7 @@ func (n demoData) load(ctx context.Context, c *tablestore.TableStoreClient) erro
 			return err
 		}
 	}
-	work, ctx := errgroup.WithContext(ctx)
+	work, ctx := guard.WithContext(ctx)
 	work.SetLimit(2 * runtime.GOMAXPROCS(0))
 	// chunk loads the rows of a table a few thousand at a time.
 	chunk := func(rows int, row func(*rand.Rand, int) *tablestore.PutRowChange) {

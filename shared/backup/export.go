@@ -14,9 +14,9 @@ import (
 	"sync"
 	"time"
 
-	"golang.org/x/sync/errgroup"
-
 	"github.com/tablevault/tablevault/shared/fanout"
+	"github.com/tablevault/tablevault/shared/guard"
+	"github.com/tablevault/tablevault/shared/object"
 	"github.com/tablevault/tablevault/shared/pace"
 	"github.com/tablevault/tablevault/shared/plainbuffer"
 	"github.com/tablevault/tablevault/shared/repository"
@@ -415,7 +415,7 @@ func (p *partRun) read(ctx context.Context) error {
 	}
 	p.open = max(open, 1)
 	size := p.pageSize()
-	var lanes errgroup.Group
+	var lanes guard.Group
 	// With little memory fewer lanes read at a time.
 	lanes.SetLimit(max(1, int(e.memory()/table.MinPage)))
 	for i := range p.lanes {
@@ -659,11 +659,14 @@ type stored struct {
 func (e *Exporter) upload(ctx context.Context, name string, encryption vault.Encryption) *upload {
 	r, pipe := io.Pipe()
 	u := &upload{name: name, pipe: pipe, sum: sha256.New(), stored: make(chan stored, 1)}
-	go func() {
-		info, err := e.Repo.Store().Create(ctx, name, r)
+	var info object.Info
+	guard.Go(func() (err error) {
+		info, err = e.Repo.Store().Create(ctx, name, r)
+		return err
+	}, func(err error) {
 		r.CloseWithError(err)
 		u.stored <- stored{info.Size, info.Checksum, err}
-	}()
+	})
 	seal, err := encryption.Seal(vault.Data, sealedWriter{u})
 	if err != nil {
 		u.Writer = failedWriter{err}

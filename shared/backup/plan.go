@@ -25,9 +25,8 @@ import (
 	"sync"
 	"time"
 
-	"golang.org/x/sync/errgroup"
-
 	"github.com/tablevault/tablevault/shared/fanout"
+	"github.com/tablevault/tablevault/shared/guard"
 	"github.com/tablevault/tablevault/shared/repository"
 	"github.com/tablevault/tablevault/shared/table"
 	"github.com/tablevault/tablevault/shared/vault"
@@ -329,7 +328,7 @@ func (p *Planner) Survey(ctx context.Context, run fanout.Run, b vault.Backup) (*
 		return s, what(err)
 	}
 	groups := make([]*groupLook, plan.Groups())
-	looks, lctx := errgroup.WithContext(ctx)
+	looks, lctx := guard.WithContext(ctx)
 	looks.SetLimit(fanout.LooksInFlight)
 	var rollUps sync.Mutex // each reads many logs at a time
 	for g := range groups {

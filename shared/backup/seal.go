@@ -4,9 +4,8 @@ import (
 	"context"
 	"time"
 
-	"golang.org/x/sync/errgroup"
-
 	"github.com/tablevault/tablevault/shared/fanout"
+	"github.com/tablevault/tablevault/shared/guard"
 	"github.com/tablevault/tablevault/shared/repository"
 	"github.com/tablevault/tablevault/shared/vault"
 )
@@ -17,7 +16,7 @@ import (
 // group is complete.
 func rollUp(ctx context.Context, r *repository.Repository, b vault.Backup, roots []vault.Segment, g int) (*vault.Group, []vault.Segment, error) {
 	logs := make([][]*fanout.SegmentLog, len(roots))
-	work, wctx := errgroup.WithContext(ctx)
+	work, wctx := guard.WithContext(ctx)
 	work.SetLimit(repository.StatsInFlight)
 	for i, s := range roots {
 		work.Go(func() (err error) {
@@ -41,7 +40,7 @@ func rollUp(ctx context.Context, r *repository.Repository, b vault.Backup, roots
 	if len(unfinished) > 0 {
 		return nil, unfinished, nil
 	}
-	work, wctx = errgroup.WithContext(ctx)
+	work, wctx = guard.WithContext(ctx)
 	work.SetLimit(repository.StatsInFlight)
 	for _, s := range group.Segments {
 		for _, slot := range s.Slots {

@@ -8,8 +8,7 @@ import (
 	"strings"
 	"unicode/utf8"
 
-	"golang.org/x/sync/errgroup"
-
+	"github.com/tablevault/tablevault/shared/guard"
 	"github.com/tablevault/tablevault/shared/table"
 )
 
@@ -87,7 +86,7 @@ func (s *search) greatest(ctx context.Context) error {
 // nothing at or beyond it.
 func (s *search) reach(ctx context.Context, places []uint64) (above uint64, err error) {
 	found := make([]*table.Value, len(places))
-	group, gctx := errgroup.WithContext(ctx)
+	group, gctx := guard.WithContext(ctx)
 	for i, at := range places {
 		group.Go(func() (err error) {
 			found[i], err = s.row(gctx, s.key(s.scale.value(at)))

@@ -14,10 +14,9 @@ import (
 	"testing"
 	"time"
 
-	"golang.org/x/sync/errgroup"
-
 	"github.com/tablevault/tablevault/local/ots"
 	"github.com/tablevault/tablevault/shared/fanout"
+	"github.com/tablevault/tablevault/shared/guard"
 	"github.com/tablevault/tablevault/shared/restore"
 	"github.com/tablevault/tablevault/shared/sidebyside"
 	"github.com/tablevault/tablevault/shared/tablestore"
@@ -78,7 +77,7 @@ func (w *workshop) through(b *testing.B, r *recorder) *workshop {
 // worker, and keeps nothing of the answers.
 func serve(s *ots.Server, all []recordedRequest) error {
 	var next atomic.Int64
-	var group errgroup.Group
+	var group guard.Group
 	for range 8 {
 		group.Go(func() error {
 			for {

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/tablevault/tablevault/shared/fanout"
+	"github.com/tablevault/tablevault/shared/guard"
 	"github.com/tablevault/tablevault/shared/plainbuffer"
 	"github.com/tablevault/tablevault/shared/table"
 	"github.com/tablevault/tablevault/shared/vault"
@@ -75,21 +76,26 @@ func (x *export) watchAsk(ctx context.Context, s vault.SegmentID, stop func()) (
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	over := make(chan struct{})
-	go func() {
-		defer close(over)
+	guard.Go(func() error {
 		for !x.ask.found.Load() {
 			timer := time.NewTimer(time.Until(x.ask.next))
 			select {
 			case <-ctx.Done():
 				timer.Stop()
-				return
+				return nil
 			case <-timer.C:
 			}
 			// What can't be looked at now is looked at later; reading goes on.
 			_ = x.lookForAsk(ctx, s)
 		}
 		stop()
-	}()
+		return nil
+	}, func(err error) {
+		if err != nil {
+			x.Log.Error("look for a request to split", "segment", s, "error", err)
+		}
+		close(over)
+	})
 	return func() { cancel(); <-over }
 }
 

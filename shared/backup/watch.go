@@ -11,9 +11,8 @@ import (
 	"sync"
 	"time"
 
-	"golang.org/x/sync/errgroup"
-
 	"github.com/tablevault/tablevault/shared/fanout"
+	"github.com/tablevault/tablevault/shared/guard"
 	"github.com/tablevault/tablevault/shared/repository"
 	"github.com/tablevault/tablevault/shared/vault"
 )
@@ -128,7 +127,7 @@ const watchReads = 16
 // groups that are rolled up.
 func (w *Watcher) stored(ctx context.Context, rolled map[int]bool) (counted, error) {
 	var sum counted
-	reads, rctx := errgroup.WithContext(ctx)
+	reads, rctx := guard.WithContext(ctx)
 	reads.SetLimit(watchReads)
 	var mu sync.Mutex
 	for g := range w.plan.Groups() {
@@ -169,7 +168,7 @@ func (w *Watcher) stored(ctx context.Context, rolled map[int]bool) (counted, err
 }
 
 // group reads the slots of a group that are new.
-func (w *Watcher) group(ctx context.Context, g int, reads *errgroup.Group, mu *sync.Mutex) error {
+func (w *Watcher) group(ctx context.Context, g int, reads *guard.Group, mu *sync.Mutex) error {
 	for n, err := range fanout.InGroup(ctx, w.repo, string(w.backup.Log())+"slots/", g) {
 		if err != nil {
 			return err

@@ -14,11 +14,11 @@ import (
 	"sync"
 	"time"
 
-	"golang.org/x/sync/errgroup"
 	"golang.org/x/sync/semaphore"
 	"golang.org/x/time/rate"
 
 	"github.com/tablevault/tablevault/shared/fanout"
+	"github.com/tablevault/tablevault/shared/guard"
 	"github.com/tablevault/tablevault/shared/object"
 	"github.com/tablevault/tablevault/shared/policy"
 	"github.com/tablevault/tablevault/shared/repository"
@@ -361,7 +361,7 @@ func (s *copying) group(ctx context.Context, g, from int) (through bool, err err
 	// An object that is on its way when run says stop has half of the margin.
 	inTime, cancel := s.run.InTime(ctx)
 	defer cancel()
-	work, wctx := errgroup.WithContext(inTime)
+	work, wctx := guard.WithContext(inTime)
 	slots := semaphore.NewWeighted(s.inFlight())
 	if s.rate == 0 {
 		slots = semaphore.NewWeighted(repository.StatsInFlight) // most of them may be there
@@ -576,7 +576,7 @@ func (w *copiedObjects) bring(ctx context.Context, o vault.Object) (checksum str
 // finish copies the documents, the manifest last, and notes in this vault that
 // the copy is complete.
 func (s *copying) finish(ctx context.Context) error {
-	work, wctx := errgroup.WithContext(ctx)
+	work, wctx := guard.WithContext(ctx)
 	work.SetLimit(copiesInFlight)
 	work.Go(func() error {
 		_, err := s.document(wctx, *s.manifest.Plan)

@@ -5,8 +5,7 @@ import (
 	"fmt"
 	"slices"
 
-	"golang.org/x/sync/errgroup"
-
+	"github.com/tablevault/tablevault/shared/guard"
 	"github.com/tablevault/tablevault/shared/repository"
 	"github.com/tablevault/tablevault/shared/vault"
 )
@@ -90,7 +89,7 @@ const readsInFlight = 16
 // states reads the records of drills.
 func states(ctx context.Context, repo *repository.Repository, drills []*record) ([]State, error) {
 	all := make([]State, len(drills))
-	group, ctx := errgroup.WithContext(ctx)
+	group, ctx := guard.WithContext(ctx)
 	group.SetLimit(readsInFlight)
 	for i, r := range drills {
 		group.Go(func() error { return r.state(ctx, repo, &all[i]) })

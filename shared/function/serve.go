@@ -10,7 +10,6 @@ import (
 	"net/http"
 	"os"
 	"runtime"
-	"runtime/debug"
 	"slices"
 	"sync"
 	"time"
@@ -18,6 +17,8 @@ import (
 	"github.com/aliyun/fc-runtime-go-sdk/fc"
 	"github.com/aliyun/fc-runtime-go-sdk/fc/messages"
 	"github.com/aliyun/fc-runtime-go-sdk/fccontext"
+
+	"github.com/tablevault/tablevault/shared/guard"
 )
 
 // Keys of the lines that an invocation logs.
@@ -238,10 +239,10 @@ func (s *Server) run(ctx context.Context, shared *Invocation, e Event) (Answer, 
 	failure := &Failure{
 		Type: failureType(ctx, err), Message: err.Error(), Hint: hint(err), Function: inv.Function, Request: inv.RequestID,
 		Kind: cmd.Kind, Table: cmd.Table, Backup: cmd.Backup, Restore: cmd.Restore, Segment: cmd.Segment}
-	var p *panicked
+	var p *guard.Panic
 	if errors.As(err, &p) {
 		failure.Type = TypePanic
-		inv.Log.Error("panic", KeyError, p.Error(), "stack", string(p.stack))
+		inv.Log.Error("panic", KeyError, p.Error(), "stack", string(p.Stack))
 	}
 	var refused *notServed
 	if errors.As(err, &refused) {
@@ -266,16 +267,15 @@ func marshal(reply any) (json.RawMessage, error) {
 
 // call runs the verb and turns its panic into an error.
 func (s *Server) call(ctx context.Context, inv *Invocation, cmd Command) (reply any, err error) {
-	defer func() {
-		if p := recover(); p != nil {
-			err = &panicked{value: p, stack: debug.Stack()}
-		}
-	}()
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
 	if handler := s.Verbs[cmd.Kind]; handler != nil {
-		return handler(ctx, inv, cmd)
+		err = guard.Do(func() (err error) {
+			reply, err = handler(ctx, inv, cmd)
+			return err
+		})
+		return reply, err
 	}
 	if cmd.Kind == KindPing {
 		return pong(inv), nil
@@ -311,13 +311,6 @@ func pong(inv *Invocation) Pong {
 		Envelope: Version, Go: runtime.Version(), LeftMS: time.Until(inv.Budget.Deadline).Milliseconds(),
 	}
 }
-
-type panicked struct {
-	value any
-	stack []byte
-}
-
-func (p *panicked) Error() string { return fmt.Sprintf("panic: %v", p.value) }
 
 type notServed struct {
 	function string

@@ -7,10 +7,10 @@ import (
 	"fmt"
 	"io/fs"
 	"strings"
+	"sync"
 	"time"
 
-	"golang.org/x/sync/errgroup"
-
+	"github.com/tablevault/tablevault/shared/guard"
 	"github.com/tablevault/tablevault/shared/object"
 	"github.com/tablevault/tablevault/shared/repository"
 	"github.com/tablevault/tablevault/shared/vault"
@@ -178,17 +178,9 @@ func (s *pruning) remove(ctx context.Context, c *candidate, name string) error {
 
 // removeAll deletes the objects of a backup under a prefix.
 func (s *pruning) removeAll(ctx context.Context, c *candidate, prefix string) error {
-	work, wctx := errgroup.WithContext(ctx)
+	work, wctx := guard.WithContext(ctx)
 	work.SetLimit(deletesInFlight)
-	deleted := make(chan object.Info)
-	counted := make(chan struct{})
-	go func() {
-		defer close(counted)
-		for info := range deleted {
-			c.objects++
-			c.bytes += info.Size
-		}
-	}()
+	var counting sync.Mutex
 	listed := func() error {
 		for info, err := range s.Repo.Store().List(wctx, prefix, "") {
 			if err != nil {
@@ -201,16 +193,16 @@ func (s *pruning) removeAll(ctx context.Context, c *candidate, prefix string) er
 				if err := s.Repo.Store().Delete(wctx, info.Name); err != nil {
 					return fmt.Errorf("delete %s: %w", info.Name, refusal(err))
 				}
-				deleted <- info
+				counting.Lock()
+				defer counting.Unlock()
+				c.objects++
+				c.bytes += info.Size
 				return nil
 			})
 		}
 		return nil
 	}()
-	err := work.Wait()
-	close(deleted)
-	<-counted
-	return cmp.Or(err, listed)
+	return cmp.Or(work.Wait(), listed)
 }
 
 // left names an object of a backup that is there, if one is.

@@ -11,8 +11,7 @@ import (
 	"strings"
 	"time"
 
-	"golang.org/x/sync/errgroup"
-
+	"github.com/tablevault/tablevault/shared/guard"
 	"github.com/tablevault/tablevault/shared/object"
 	"github.com/tablevault/tablevault/shared/policy"
 	"github.com/tablevault/tablevault/shared/repository"
@@ -271,7 +270,7 @@ func (s *pruning) loadCopies(ctx context.Context) error {
 // loadLine reads the manifests of a table, and of what is open the plans. If one
 // can't be read, nothing of the table goes: it might say that another is needed.
 func (s *pruning) loadLine(ctx context.Context, l *prunedLine) error {
-	work, wctx := errgroup.WithContext(ctx)
+	work, wctx := guard.WithContext(ctx)
 	work.SetLimit(repository.StatsInFlight)
 	for _, c := range l.backups {
 		work.Go(func() error {

@@ -11,9 +11,8 @@ import (
 	"strings"
 	"time"
 
-	"golang.org/x/sync/errgroup"
-
 	"github.com/tablevault/tablevault/shared/fanout"
+	"github.com/tablevault/tablevault/shared/guard"
 	"github.com/tablevault/tablevault/shared/repository"
 	"github.com/tablevault/tablevault/shared/vault"
 )
@@ -149,7 +148,7 @@ func (i *Importer) unsettled(ctx context.Context, p *vault.RestorePlan) (segment
 // not empty.
 func first[T any](ctx context.Context, atATime int, items []T, ask func(context.Context, T) (string, error)) (string, error) {
 	answers := make([]string, len(items))
-	group, gctx := errgroup.WithContext(ctx)
+	group, gctx := guard.WithContext(ctx)
 	group.SetLimit(atATime)
 	for k, item := range items {
 		group.Go(func() (err error) {
@@ -183,7 +182,7 @@ func (i *Importer) rolledUp(ctx context.Context, r vault.Restore) (map[int]bool,
 // rollUp gathers the checks of groups whose segments are all compared, several groups
 // at a time, until run says stop. It returns how many are left.
 func (i *Importer) rollUp(ctx context.Context, run fanout.Run, r vault.Restore, groups [][]vault.SegmentID) (left int, err error) {
-	work, wctx := errgroup.WithContext(ctx)
+	work, wctx := guard.WithContext(ctx)
 	work.SetLimit(groupsInFlight)
 	for k, segments := range groups {
 		if run.Stopping() {
@@ -228,7 +227,7 @@ func (i *Importer) found(ctx context.Context, r vault.Restore, groups [][]vault.
 
 // readAll reads n documents side by side.
 func (i *Importer) readAll(ctx context.Context, n int, of func(k int) (name string, d vault.Document)) error {
-	group, gctx := errgroup.WithContext(ctx)
+	group, gctx := guard.WithContext(ctx)
 	for k := range n {
 		group.Go(func() error {
 			name, d := of(k)

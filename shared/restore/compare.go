@@ -9,9 +9,8 @@ import (
 	"sync"
 	"time"
 
-	"golang.org/x/sync/errgroup"
-
 	"github.com/tablevault/tablevault/shared/fanout"
+	"github.com/tablevault/tablevault/shared/guard"
 	"github.com/tablevault/tablevault/shared/pace"
 	"github.com/tablevault/tablevault/shared/plainbuffer"
 	"github.com/tablevault/tablevault/shared/repository"
@@ -115,7 +114,7 @@ func (c *comparer) segment(ctx context.Context, x *comparison, check *vault.Chec
 	found := make([]*vault.Check, len(lanes))
 	read := make(chan struct{}) // closed when ours are
 	var one sync.Mutex          // lanes are compared row by row one at a time
-	group, gctx := errgroup.WithContext(ctx)
+	group, gctx := guard.WithContext(ctx)
 	group.Go(func() error {
 		_, err := readSegment(gctx, c.repo, c.source, x.log, check, func(lane int, b *block, row *plainbuffer.Row) { ours[lane].add(b, row) })
 		if err == nil {
@@ -135,7 +134,7 @@ func (c *comparer) segment(ctx context.Context, x *comparison, check *vault.Chec
 		return err
 	}
 	group.Go(func() error {
-		scans, sctx := errgroup.WithContext(gctx)
+		scans, sctx := guard.WithContext(gctx)
 		scans.SetLimit(c.pagesInFlight(len(lanes)))
 		for i, lane := range lanes {
 			if x.before[i] {

@@ -9,9 +9,9 @@ import (
 	"sync"
 	"time"
 
-	"golang.org/x/sync/errgroup"
 	"golang.org/x/sync/semaphore"
 
+	"github.com/tablevault/tablevault/shared/guard"
 	"github.com/tablevault/tablevault/shared/plainbuffer"
 	"github.com/tablevault/tablevault/shared/table"
 	"github.com/tablevault/tablevault/shared/vault"
@@ -81,7 +81,7 @@ func (w *partLoad) blocks(ctx context.Context, part *vault.Part, whole *bool) er
 	budget := semaphore.NewWeighted(w.memory)
 	cost := func(rows *shard.Rows) int64 { return min(blockCopies*int64(len(rows.Buf)), w.memory) }
 	blocks := make(chan numbered)
-	group, ctx := errgroup.WithContext(ctx)
+	group, ctx := guard.WithContext(ctx)
 	for _, writer := range w.writers {
 		group.Go(func() error {
 			for b := range blocks {

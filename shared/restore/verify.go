@@ -10,9 +10,8 @@ import (
 	"sync"
 	"time"
 
-	"golang.org/x/sync/errgroup"
-
 	"github.com/tablevault/tablevault/shared/fanout"
+	"github.com/tablevault/tablevault/shared/guard"
 	"github.com/tablevault/tablevault/shared/object"
 	"github.com/tablevault/tablevault/shared/pace"
 	"github.com/tablevault/tablevault/shared/repository"
@@ -290,7 +289,7 @@ func (w *verification) run(ctx context.Context, m *vault.Manifest) error {
 			w.check.Find(w.req.Backup.Manifest(), err)
 		}
 	}
-	work, wctx := errgroup.WithContext(ctx)
+	work, wctx := guard.WithContext(ctx)
 	work.SetLimit(segmentsInFlight)
 	for _, g := range groups {
 		for s := range g.Segments {
