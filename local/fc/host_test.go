@@ -386,10 +386,11 @@ func TestFailures(t *testing.T) {
 			}
 		})
 	}
-	for name, message := range map[string]string{"test-deaf": "did not ask for work within 2s", "test-stillborn": "ended before it asked for work: exit status 3"} {
+	for name, message := range map[string]string{"test-deaf": "did not ask for work within 2s; it waits",
+		"test-stillborn": `ended before it asked for work: exit status 3; the last line it printed is "no configuration": build the functions anew`} {
 		_, err := h.Invoke(t.Context(), name, function.Command{Kind: function.KindPing})
 		var failure *function.Failure
-		if !errors.As(err, &failure) || failure.Type != function.TypeCrash || !strings.Contains(failure.Message, message) {
+		if !errors.As(err, &failure) || failure.Type != function.TypeCrash || failure.Hint == "" || !strings.Contains(failure.Message, message) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
@@ -722,22 +723,47 @@ func TestExpiry(t *testing.T) {
 }
 
 // TestQueueOutlivesTheHost: what was not done is done by the next host with the
-// same store.
+// same store. What an instance had when its host ended comes again with a retry
+// count, as after a crash, and takes none of the function's own retries.
 func TestQueueOutlivesTheHost(t *testing.T) {
 	tasks := NewMemoryTasks()
-	first := run(t, Config{Tasks: tasks, MaxInstances: 1})
-	first.submit(t, "a", `{"do":"wait","millis":60000}`)
-	first.task(t, "a", Running)
-	first.submit(t, "b", `{"note":"b"}`)
-	if err := first.Close(); err != nil {
-		t.Fatal(err)
+	const hosts = 4 // more than the function has retries
+	for n := range hosts {
+		h := run(t, Config{Tasks: tasks, MaxInstances: 1})
+		if n == 0 {
+			h.submit(t, "a", `{"do":"wait","millis":60000,"note":"a"}`)
+		}
+		eventually(t, "it has begun", func() bool {
+			notes := strings.Join(h.readNotes(t), "\n") + "\n"
+			return strings.Contains(notes, fmt.Sprintf("retry=%d note=a\n", n))
+		})
+		if n == hosts-1 {
+			h.submit(t, "b", `{"note":"b"}`)
+		}
+		if err := h.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if a, err := tasks.Get("test-main", "a"); err != nil || a.Status.Ended() || a.Retries != n || a.Lost != n {
+			t.Fatalf("%+v, %v", a, err)
+		}
 	}
-	if a, err := tasks.Get("test-main", "a"); err != nil || a.Status.Ended() || a.Retries != 0 {
-		t.Fatalf("%+v, %v", a, err)
+	if b, err := tasks.Get("test-main", "b"); err != nil || b.Status != Enqueued || b.Retries != 0 {
+		t.Fatalf("what no instance had: %+v, %v", b, err)
 	}
-	second := run(t, Config{Tasks: tasks})
-	second.task(t, "b", Succeeded)
-	second.task(t, "a", Running)
+	last := run(t, Config{Tasks: tasks, MaxInstances: 2})
+	last.task(t, "b", Succeeded)
+	failed := last.task(t, "a", Running)
+	for range 3 { // the first delivery that fails, and both retries
+		eventually(t, "it has begun", func() bool { return last.KillRequest(failed.RequestID) == nil })
+		eventually(t, "it is seen", func() bool {
+			now, err := tasks.Get("test-main", "a")
+			return err == nil && (now.Retries > failed.Retries || now.Status.Ended())
+		})
+		failed, _ = tasks.Get("test-main", "a")
+	}
+	if failed := last.task(t, "a", Failed); failed.Retries != hosts+2 || failed.Lost != hosts {
+		t.Errorf("%+v", failed)
+	}
 }
 
 // soon is a schedule for tests: the service's are no finer than a minute.

@@ -86,6 +86,7 @@ type instance struct {
 	mu        sync.Mutex
 	pid       int    // zero before the start
 	exit      string // how it ended; set before gone is closed
+	said      string // the last line that it printed before it asked for work
 	current   *call
 	served    int
 	idleSince time.Time
@@ -126,12 +127,27 @@ func (h *Host) start(p *pool) (*instance, error) {
 	case <-i.ready:
 		return i, nil
 	case <-i.gone:
-		return nil, fmt.Errorf("the instance of %s ended before it asked for work: %s", p.function.Name, i.exit)
+		return nil, fmt.Errorf("the instance of %s ended before it asked for work: %s; %s", p.function.Name, i.exit, i.unready())
 	case <-timer.C:
 		i.kill()
 		<-i.gone
-		return nil, fmt.Errorf("the instance of %s did not ask for work within %v", p.function.Name, h.config.InitTimeout)
+		return nil, fmt.Errorf("the instance of %s did not ask for work within %v; it waits for something before it does, or the machine is overloaded", p.function.Name, h.config.InitTimeout)
 	}
+}
+
+// unready says what to do about an instance that has not come to ask for work,
+// once its process is gone.
+func (i *instance) unready() string {
+	advice := "build the functions anew, or run " + executable(i.host.config, i.pool.function) + " by hand, which must say that FC_RUNTIME_API is missing and no more"
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	switch {
+	case strings.HasPrefix(i.exit, "signal: "):
+		return "it was killed from outside or for want of memory, and the next invocation starts another"
+	case i.said == "":
+		return "it printed nothing: " + advice
+	}
+	return fmt.Sprintf("the last line it printed is %q: %s", i.said, advice)
 }
 
 // run starts the process and the goroutines that follow it to its end.

@@ -57,7 +57,9 @@ func (i *instance) readLog(from io.Reader) {
 				current = i.inFlight(id)
 			}
 			source := i.pool.function.Name + " " + i.id
-			if current != nil {
+			if current == nil {
+				i.speaks(line)
+			} else {
 				current.tail.add(line)
 				source = i.pool.function.Name + " " + current.id
 			}
@@ -72,6 +74,16 @@ func (i *instance) readLog(from io.Reader) {
 		if err != nil && !errors.Is(err, bufio.ErrBufferFull) {
 			return
 		}
+	}
+}
+
+// speaks keeps a line that belongs to no invocation, for the error about an
+// instance that never asks for work.
+func (i *instance) speaks(line string) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if line = strings.TrimSpace(line); line != "" {
+		i.said = line[:min(len(line), 300)]
 	}
 }
 

@@ -40,6 +40,7 @@ type Task struct {
 	Started   time.Time `json:"started,omitzero"` // last delivery
 	Ended     time.Time `json:"ended,omitzero"`
 	Retries   int       `json:"retries,omitempty"`  // deliveries after the first
+	Lost      int       `json:"lost,omitempty"`     // deliveries that the end of a host cut off
 	Instance  string    `json:"instance,omitempty"` // of the last delivery
 	Error     string    `json:"error,omitempty"`    // of the last delivery that failed
 }
@@ -193,6 +194,11 @@ func (d *dueOrder) Pop() any {
 }
 
 // resume queues what the store says is unfinished.
+//
+// A task that runs by it was delivered by a host that has ended since, and its
+// instance with it. To the function that is a delivery which failed, like one
+// whose instance crashed: the next one has a retry count. It is the host's
+// failure, so it takes none of the retries that the function has.
 func (h *Host) resume() error {
 	for t, err := range h.config.Tasks.All("") {
 		if err != nil {
@@ -201,6 +207,15 @@ func (h *Host) resume() error {
 		p := h.pools[t.Function]
 		if t.Status.Ended() || p == nil {
 			continue
+		}
+		if t.Status == Running {
+			t.Status, t.Due = Retrying, time.Now()
+			t.Retries++
+			t.Lost++
+			t.Error = unhandledError + ": the host ended while instance " + t.Instance + " had the event"
+			if err := h.config.Tasks.Update(t); err != nil {
+				return fmt.Errorf("record that a delivery was lost: %w", err)
+			}
 		}
 		p.queue.push(queued{task: t})
 	}
@@ -311,7 +326,7 @@ func (h *Host) deliver(p *pool, item queued, i *instance, startError error) {
 		return // the host is closing, which is not the function's failure
 	}
 	t.Error = c.result.errorType + ": " + string(c.result.body[:min(len(c.result.body), 4<<10)])
-	if t.Retries >= p.function.Async.Retries {
+	if t.Retries-t.Lost >= p.function.Async.Retries {
 		h.end(p, t, Failed, c.result, t.Error)
 		return
 	}

@@ -341,7 +341,7 @@ func open(function string, cmd Command, res *response) ([]byte, error) {
 			// The function wrote the message, and it names everything.
 			f = &Failure{Type: f.Type, Message: f.Message, Request: f.Request}
 		default:
-			f.Type = TypeCrash
+			f.Type, f.Hint = TypeCrash, "give the same command again, it goes on where this one was; if it ends so again, give the function more memory or time"
 			if last := lastLine(res.logTail); last != "" {
 				f.Message += "; its last words: " + last
 			}
