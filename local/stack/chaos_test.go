@@ -14,6 +14,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -65,6 +66,13 @@ var binaries = sync.OnceValues(func() (string, error) {
 })
 
 func TestMain(m *testing.M) {
+	if dir := os.Getenv("TEST_STACK_IN"); dir != "" {
+		reads, err := strconv.Atoi(os.Getenv("TEST_STACK_READS"))
+		if err != nil {
+			panic(err)
+		}
+		os.Exit(stackUntilKilled(dir, os.Getenv("TEST_STACK_BIN"), reads))
+	}
 	flag.Parse()
 	code := m.Run()
 	if dir, err := binaries(); err == nil {

@@ -137,7 +137,7 @@ func (x *export) all(ctx context.Context) error {
 	if x.reply.Superseded && x.work.ReadUnits > 0 {
 		return nil // one worker more would read beyond the table's budget
 	}
-	err = x.worker.GoOn(ctx, s.ID, func(ctx context.Context, id vault.SegmentID) error {
+	err = x.worker.GoOn(ctx, x.work, func(ctx context.Context, id vault.SegmentID, start int, claimed bool) error {
 		s, split := x.children[id]
 		if !split {
 			var err error
@@ -145,7 +145,7 @@ func (x *export) all(ctx context.Context) error {
 				return fmt.Errorf("%s: %w", x.what(id), err)
 			}
 		}
-		return x.one(ctx, s, 0, true)
+		return x.one(ctx, s, start, claimed)
 	})
 	x.reply.Continued = x.worker.Over
 	return err

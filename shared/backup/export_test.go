@@ -82,7 +82,7 @@ func (r *runner) clock() time.Time {
 }
 
 func (r *runner) run() fanout.Run {
-	run := fanout.Run{Request: "test", Now: r.clock}
+	run := fanout.Run{Request: fmt.Sprint("request ", vaulttest.Requests.Add(1)), Now: r.clock}
 	if r.hop > 0 {
 		run.Stop = r.clock().Add(r.hop)
 		run.Until = run.Stop.Add(time.Second)

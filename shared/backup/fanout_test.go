@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -403,6 +404,127 @@ func TestSecondDeliveryLeavesTheFirstAlone(t *testing.T) {
 		t.Fatalf("a retry: %+v, %v", reply, err)
 	}
 	w.Sealed(p, b)
+}
+
+// mortal is a store that a worker loses when it dies.
+type mortal struct {
+	object.Store
+	dead atomic.Bool
+}
+
+func (m *mortal) Create(ctx context.Context, name string, r io.Reader) (object.Info, error) {
+	if m.dead.Load() {
+		return object.Info{}, vaulttest.ErrDead
+	}
+	return m.Store.Create(ctx, name, r)
+}
+
+// TestDeliveredAgainAfterADeath kills a worker in the segment of its command, or in one
+// that it went on to. The event comes again, with a retry count or without one, as from a
+// platform that lost the instance and does not say so: the backup goes on at once, at no
+// later time than it was.
+func TestDeliveredAgainAfterADeath(t *testing.T) {
+	for _, test := range []struct {
+		name     string
+		segments int
+		first    int // of the command
+		page     int // the one that it dies at
+	}{
+		{"in its own segment", 3, 0, 0}, {"in the next one", 3, 0, 1}, {"in the last one", 3, 0, 2},
+		{"in another group", vault.GroupSize + 2, vault.GroupSize, 2},
+	} {
+		segments := test.segments
+		for _, retry := range []int{0, 1} {
+			t.Run(fmt.Sprintf("%s, retry %d", test.name, retry), func(t *testing.T) {
+				w := vaulttest.NewWorld(t)
+				w.Keyed(vaulttest.IntKey, vaulttest.Ints(segments))
+				p := w.Planner()
+				b := w.Plan(p, vault.Settings{Lanes: 1}, vaulttest.Cuts(segments, segments)...)
+				p.Workers = 1
+				vaulttest.TickBackup(w, p, b)
+				work, _ := w.Take()
+				work.Segment = vault.NewSegmentID(test.first)
+				store := &mortal{Store: w.Store}
+				repo, err := repository.Open(t.Context(), store)
+				if err != nil {
+					t.Fatal(err)
+				}
+				pages := 0
+				w.Tables.Fault = func(c tabletest.Call) error {
+					if c.Name == "Scan" && !c.After {
+						if pages++; pages > test.page {
+							store.dead.Store(true)
+							return vaulttest.ErrDead
+						}
+					}
+					return nil
+				}
+				e := w.Exporter()
+				e.Repo = repo
+				run := w.Run()
+				if _, err := e.Export(t.Context(), run, work); !errors.Is(err, vaulttest.ErrDead) {
+					t.Fatalf("it did not die: %v", err)
+				}
+				if n := len(listed(t, w, b.Log().Starts(""))); n != test.page+1 {
+					t.Fatalf("it has begun %d segments, want %d", n, test.page+1)
+				}
+				w.Tables.Fault = nil
+				w.Advance(time.Second)
+				run.Retry = retry
+				if _, err := w.Exporter().Export(t.Context(), run, work); err != nil {
+					t.Fatal(err)
+				}
+				if n := len(listed(t, w, b.Log().Starts(""))); n != segments+1 {
+					t.Errorf("%d starts, want one of each segment, and one more of the one that it died in", n)
+				}
+				if progress := vaulttest.TickBackup(w, p, b); progress.State != backup.StateSealed {
+					t.Errorf("%+v", progress)
+				}
+			})
+		}
+	}
+}
+
+// TestAnotherEventLeavesWhatIsBegun: a late dispatch of a segment that has ended takes
+// nothing over from the worker that went on.
+func TestAnotherEventLeavesWhatIsBegun(t *testing.T) {
+	w := vaulttest.NewWorld(t)
+	w.Keyed(vaulttest.IntKey, vaulttest.Ints(2))
+	p := w.Planner()
+	b := w.Plan(p, vault.Settings{Lanes: 1}, vaulttest.Cuts(2, 2)...)
+	p.Workers = 1
+	vaulttest.TickBackup(w, p, b)
+	work, _ := w.Take()
+	calls := 0
+	w.Tables.Fault = func(c tabletest.Call) error {
+		if c.Name != "Scan" || c.After {
+			return nil
+		}
+		if calls++; calls == 2 { // the worker is in the second segment
+			if reply := exportOnce(w, work); !reply.Done || reply.Parts != 0 {
+				t.Errorf("a late dispatch: %+v", reply)
+			}
+		}
+		return nil
+	}
+	if reply := exportOnce(w, work); reply.Ended != 2 {
+		t.Errorf("%+v", reply)
+	}
+	if n := len(listed(t, w, b.Log().Starts(""))); n != 2 {
+		t.Errorf("%d starts", n)
+	}
+}
+
+// listed are the names of the objects that begin so.
+func listed(t *testing.T, w *vaulttest.World, prefix string) (names []string) {
+	t.Helper()
+	for info, err := range w.Store.List(t.Context(), prefix, "") {
+		if err != nil {
+			t.Fatal(err)
+		}
+		names = append(names, info.Name)
+	}
+	return names
 }
 
 // TestStartsAreBounded ends a segment that needs too many starts with a failure

@@ -242,7 +242,8 @@ func Claim(ctx context.Context, r *repository.Repository, log vault.Log, n vault
 	return mine, err
 }
 
-// atWork says whether a start has been noted and may still be at work.
+// atWork says whether a start has been noted and may still be at work, by another
+// event than run's.
 func atWork(ctx context.Context, r *repository.Repository, log vault.Log, s vault.SegmentID, start int, run Run) (bool, error) {
 	var n vault.Note
 	_, err := r.Read(ctx, log.Start(s, start), &n)
@@ -252,7 +253,7 @@ func atWork(ctx context.Context, r *repository.Repository, log vault.Log, s vaul
 	if err != nil {
 		return false, err
 	}
-	if !n.Until.IsZero() && run.Now().After(n.Until) {
+	if run.wrote(&n) || !n.Until.IsZero() && run.Now().After(n.Until) {
 		return false, nil
 	}
 	failed, err := r.Exists(ctx, log.Failure(s, start))

@@ -72,6 +72,10 @@ type Run struct {
 // Stopping says that it is time to stop at the next page boundary.
 func (r Run) Stopping() bool { return !r.Stop.IsZero() && !r.Now().Before(r.Stop) }
 
+// wrote says that a note is by this delivery of the event, or by one before it: the
+// platform gives all of them one id.
+func (r Run) wrote(n *vault.Note) bool { return r.Request != "" && n.Request == r.Request }
+
 // InTime is ctx with an end half way from when run says stop to when the
 // platform ends the invocation: late enough for what is under way, early enough
 // to save, or to say what happened.

@@ -3,9 +3,14 @@ package fanout
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"math/rand/v2"
+	"slices"
+	"sync"
 
+	"github.com/tablevault/tablevault/shared/guard"
 	"github.com/tablevault/tablevault/shared/repository"
 	"github.com/tablevault/tablevault/shared/vault"
 )
@@ -33,6 +38,8 @@ type Worker struct {
 	// Over says that this worker takes nothing more: somebody else goes on with
 	// what it did, or nothing may be done.
 	Over bool
+	// noted says that the worker has come to note a start by itself.
+	noted bool
 	// next is what the worker has claimed, children all that its segments were split
 	// into.
 	next     vault.SegmentID
@@ -53,12 +60,13 @@ type begun struct {
 }
 
 // Begin notes the start of a segment whose log has so many slots, under the first
-// number that is free. It refuses after too many that came to nothing. A second
-// delivery of a start, or a late one, gives way to the worker that has it, which
-// may be one that found the segment by itself; the retry of a delivery that failed
-// does not, since the note may be its own.
+// number that is free. It refuses after too many that came to nothing. A late start,
+// or one that was dispatched twice, gives way to the worker that has it, which may be
+// one that found the segment by itself. A delivery of the event that noted the start
+// does not, nor does a retry: the one before may be dead, whether the platform says so
+// or not. If it lives, whoever wins the next slot goes on, and the other gives way.
 func (w *Worker) Begin(ctx context.Context, s vault.SegmentID, start, slots int) (b begun, err error) {
-	b.Start = start
+	b.Start, w.noted = start, true
 	if b.Idle, err = idleStarts(ctx, w.Vault, w.Starts, s, start, slots); err != nil {
 		return b, err
 	}
@@ -100,9 +108,27 @@ func (w *Worker) HandOver(ctx context.Context, s vault.SegmentID, start int) err
 	return nil
 }
 
-// GoOn has one work on the segments that nobody has begun, after the last one that
-// was worked on. They are claimed: their first start is noted.
-func (w *Worker) GoOn(ctx context.Context, last vault.SegmentID, one func(context.Context, vault.SegmentID) error) error {
+// GoOn has one work on further segments, after the one of the command. Those that
+// nobody has begun are claimed: their first start is noted. Before them come those
+// that an earlier delivery of the event had begun.
+func (w *Worker) GoOn(ctx context.Context, command Work, one func(ctx context.Context, s vault.SegmentID, start int, claimed bool) error) error {
+	last := command.Segment
+	left, err := w.left(ctx, command)
+	if err != nil {
+		return fmt.Errorf("%s: find what an earlier delivery has begun: %w", w.What(last), err)
+	}
+	for _, r := range left {
+		if w.Over {
+			return nil
+		}
+		if w.Run.Stopping() && w.Submit != nil {
+			return w.HandOver(ctx, r.Segment, r.Start)
+		}
+		if err := one(ctx, r.Segment, r.Start, false); err != nil {
+			return err
+		}
+		last = r.Segment
+	}
 	for {
 		next, err := w.pick(ctx, last)
 		if err != nil {
@@ -111,11 +137,70 @@ func (w *Worker) GoOn(ctx context.Context, last vault.SegmentID, one func(contex
 		if next == "" {
 			return nil
 		}
-		if err := one(ctx, next); err != nil {
+		if err := one(ctx, next, 0, true); err != nil {
 			return err
 		}
 		last = next
 	}
+}
+
+// left are the segments whose newest start was noted by an earlier delivery of this
+// event, in the groups in which it has looked. A worker works on one segment at a time,
+// so if the command's is still open, it died there, and has left no other.
+func (w *Worker) left(ctx context.Context, command Work) ([]Ready, error) {
+	if w.Over || w.noted {
+		return nil, nil
+	}
+	if w.Run.Retry == 0 {
+		var n vault.Note
+		_, err := w.Vault.Read(ctx, w.Starts.Start(command.Segment, command.Start), &n)
+		if errors.Is(err, fs.ErrNotExist) || err == nil && !w.Run.wrote(&n) {
+			return nil, nil
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	var left []Ready
+	for i := range min(w.Groups, pickGroups) {
+		of, err := w.leftIn(ctx, (command.Segment.Group()+i)%w.Groups)
+		if err != nil {
+			return nil, err
+		}
+		left = append(left, of...)
+	}
+	return slices.DeleteFunc(left, func(r Ready) bool { return r.Segment == command.Segment }), nil
+}
+
+// leftIn are those of a group.
+func (w *Worker) leftIn(ctx context.Context, group int) ([]Ready, error) {
+	starts, err := countNotes(ctx, w.Vault, w.Starts.Starts(""), group)
+	if err != nil {
+		return nil, err
+	}
+	var mu sync.Mutex
+	var left []Ready
+	looks, ctx := guard.WithContext(ctx)
+	looks.SetLimit(LooksInFlight)
+	for id, s := range starts {
+		looks.Go(func() error {
+			var n vault.Note
+			_, err := w.Vault.Read(ctx, w.Starts.Start(id, s.Last), &n)
+			if errors.Is(err, fs.ErrNotExist) || err == nil && !w.Run.wrote(&n) {
+				return nil
+			}
+			if err != nil {
+				return err
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			left = append(left, Ready{id, s.Last})
+			return nil
+		})
+	}
+	err = looks.Wait()
+	slices.SortFunc(left, func(a, b Ready) int { return cmp.Compare(a.Segment, b.Segment) })
+	return left, err
 }
 
 // The bounds of a search: a finished segment costs a list over its own group, and
@@ -150,7 +235,7 @@ func (w *Worker) pick(ctx context.Context, last vault.SegmentID) (vault.SegmentI
 			continue
 		}
 		looks++
-		starts, err := countNotes(ctx, w.Vault, string(w.Starts)+"starts/", g)
+		starts, err := countNotes(ctx, w.Vault, w.Starts.Starts(""), g)
 		if err != nil {
 			return "", err
 		}

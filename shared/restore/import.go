@@ -133,7 +133,7 @@ func (x *importing) all(ctx context.Context) (err error) {
 	if x.reply.Superseded && x.work.WriteUnits > 0 {
 		return nil // one worker more would write beyond the restore's budget
 	}
-	err = x.worker.GoOn(ctx, x.work.Segment, func(ctx context.Context, s vault.SegmentID) error { return x.one(ctx, s, 0, true) })
+	err = x.worker.GoOn(ctx, x.work, x.one)
 	x.reply.Continued = x.worker.Over && !x.reply.Closed
 	if err == nil && !x.worker.Over {
 		n := 0

@@ -411,7 +411,7 @@ func (x *verifying) all(ctx context.Context, w fanout.Work) (err error) {
 	if x.reply.Superseded && w.ReadUnits > 0 {
 		return nil // one worker more would read beyond the restore's budget
 	}
-	err = x.worker.GoOn(ctx, w.Segment, func(ctx context.Context, s vault.SegmentID) error { return x.one(ctx, s, 0, true) })
+	err = x.worker.GoOn(ctx, w, x.one)
 	if err == nil && !x.worker.Over {
 		goesOn(ctx, x.Repo, x.Work, x.Log, w, x.restore.Dir()+"checks/", len(x.plan.Segments))
 	}

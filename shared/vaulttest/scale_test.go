@@ -155,6 +155,8 @@ func TestScale(t *testing.T) {
 	for _, w := range work.queue {
 		all.Go(func() {
 			e := &backup.Exporter{Repo: repo, Tables: tables, Work: work, Log: slog.New(slog.DiscardHandler), Encoders: 1, Memory: 4 << 20}
+			run := run
+			run.Request = fmt.Sprint("request ", vaulttest.Requests.Add(1))
 			reply, err := e.Export(t.Context(), run, w)
 			if err != nil {
 				t.Error(err)
