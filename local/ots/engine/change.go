@@ -64,6 +64,8 @@ type Change struct {
 	record []byte // of a put whose key is known
 	size   int    // in limits and capacity units
 	auto   bool   // the key is to be made
+	// unstamped says that there are cells without a timestamp.
+	unstamped bool
 	// usual says that a Survey read the row, and summary what it found: the row's
 	// cells are made where they are needed.
 	usual   bool

@@ -108,6 +108,11 @@ func (e *Engine) BatchWriteIn(transaction string, groups []Group, atomic bool) *
 }
 
 // A writer holds what one request's changes of one table need.
+//
+// What hangs on the request alone is done before its turn at the table comes:
+// checks, and the records of puts that bring their timestamps along. What hangs
+// on the row is done in its turn, and the clock is looked at then: conditions,
+// results and stamps are in the order in which the changes take effect.
 type writer struct {
 	def     *Definition
 	options Options
@@ -145,11 +150,17 @@ func (w *writer) release() {
 func (t *Table) writer(def *Definition, now time.Time) *writer {
 	b := t.engine.behavior()
 	w := writers.Get().(*writer)
-	w.def, w.options, w.now = def, t.options(def, now), now.UnixMilli()
+	w.def, w.options = def, t.options(def, now)
 	w.hide, w.keep, w.lenient, w.seconds = b.HideExpiredRows, b.KeepVersions, b.IndexedTimestamps, b.SecondsWindow
-	w.expiry = w.options.expiry(w.now)
+	w.at(now)
 	w.log.begin(t, def, now)
 	return w
+}
+
+// at sets the writer's clock.
+func (w *writer) at(now time.Time) {
+	w.now = now.UnixMilli()
+	w.expiry = w.options.expiry(w.now)
 }
 
 // write makes changes whose form is right, in the table or in a transaction. An
@@ -179,7 +190,7 @@ func (t *Table) write(changes []*Change, atomic bool, tx *transaction) *Error {
 			failed++
 		}
 	}
-	failed += w.checkRepeated(changes, atomic)
+	failed += w.checkRepeated(changes)
 	failed += t.checkSessions(changes, tx)
 	if atomic {
 		if err := samePartition(changes); err != nil {
@@ -197,6 +208,7 @@ func (t *Table) write(changes []*Change, atomic bool, tx *transaction) *Error {
 	var err error
 	if tx == nil {
 		err = e.store.Update(def.Space, func(s kv.Writer) error {
+			w.at(e.now())
 			w.applyAll(s, changes, atomic)
 			return nil
 		})
@@ -205,6 +217,7 @@ func (t *Table) write(changes []*Change, atomic bool, tx *transaction) *Error {
 			return err
 		}
 		err = e.store.View(def.Space, func(s kv.Reader) error {
+			w.at(e.now())
 			w.applyAll(layer{below: s, draft: &tx.draft}, changes, atomic)
 			return nil
 		})
@@ -255,47 +268,59 @@ func samePartition(changes []*Change) *Error {
 }
 
 // checkRepeated refuses changes of rows that stand more than once in the
-// request, where they carry conditions or the table has an index.
-func (w *writer) checkRepeated(changes []*Change, atomic bool) int {
+// request, where they carry conditions or increments, or the table has an index.
+func (w *writer) checkRepeated(changes []*Change) int {
 	if len(changes) < 2 {
 		return 0
 	}
 	indexed := len(w.def.Indexes) > 0 && !w.lenient
-	picky := indexed
-	for _, c := range changes {
-		picky = picky || c.Existence != Ignore || c.Filter != nil
-	}
-	if !picky {
+	if !indexed && !slices.ContainsFunc(changes, func(c *Change) bool { return c.once() != nil }) {
 		return 0
 	}
 	count := make(map[string]int, len(changes))
-	condition := make(map[string]*Error, len(changes))
+	why := make(map[string]*Error, len(changes))
 	for _, c := range changes {
 		if c.auto || c.Outcome.Err != nil {
 			continue
 		}
 		count[string(c.key)]++
-		switch {
-		case c.Existence != Ignore:
-			condition[string(c.key)] = invalid("Repeated rows do not support row exist expectation check in BatchModify.")
-		case c.Filter != nil && condition[string(c.key)] == nil:
-			condition[string(c.key)] = invalid("Repeated rows do not support row condition check in BatchModify.")
+		switch err := c.once(); {
+		case indexed:
+			why[string(c.key)] = errRepeatedIndexed
+		case err != nil && why[string(c.key)] != errRepeatedExpectation:
+			why[string(c.key)] = err
 		}
 	}
 	failed := 0
 	for _, c := range changes {
-		if c.auto || c.Outcome.Err != nil || count[string(c.key)] < 2 {
+		if c.auto || c.Outcome.Err != nil || count[string(c.key)] < 2 || why[string(c.key)] == nil {
 			continue
 		}
-		if indexed {
-			c.Outcome = Outcome{Err: invalid("Repeated rows are not supported in BatchModify on a table with index.")}
-			failed++
-		} else if err := condition[string(c.key)]; err != nil {
-			c.Outcome = Outcome{Err: err}
-			failed++
-		}
+		c.Outcome = Outcome{Err: why[string(c.key)]}
+		failed++
 	}
 	return failed
+}
+
+var (
+	errRepeatedExpectation = &Error{CodeParameterInvalid, "Repeated rows do not support row exist expectation check in BatchModify."}
+	errRepeatedCondition   = &Error{CodeParameterInvalid, "Repeated rows do not support row condition check in BatchModify."}
+	errRepeatedIncrement   = &Error{CodeParameterInvalid, "Repeated rows do not support atomic increment in BatchModify."}
+	errRepeatedIndexed     = &Error{CodeParameterInvalid, "Repeated rows are not supported in BatchModify on a table with index."}
+)
+
+// once says why the change's row may stand only once in a request, nil if it may
+// stand more often.
+func (c *Change) once() *Error {
+	switch {
+	case c.Existence != Ignore:
+		return errRepeatedExpectation
+	case c.Filter != nil:
+		return errRepeatedCondition
+	case c.Op == Update && slices.ContainsFunc(c.Row.Cells, func(x plainbuffer.Cell) bool { return x.Op == plainbuffer.Increment }):
+		return errRepeatedIncrement
+	}
+	return nil
 }
 
 // prepare checks c against the table and does all that needs no look at the
@@ -324,7 +349,7 @@ func (w *writer) prepare(c *Change) *Error {
 			}
 		}
 	}
-	if err := w.stamp(c); err != nil {
+	if err := w.checkStamps(c); err != nil {
 		return err
 	}
 	if c.auto {
@@ -334,14 +359,16 @@ func (w *writer) prepare(c *Change) *Error {
 	w.arena = append(w.arena, def.Prefix...)
 	w.arena = appendKey(w.arena, c.Row.Key)
 	c.key = w.arena[start:len(w.arena):len(w.arena)]
-	if c.Op == Put {
+	if c.Op == Put && !c.unstamped {
 		c.record = w.buildPut(c)
 	}
 	return nil
 }
 
-// stamp gives each cell its timestamp and holds given ones against the window.
-func (w *writer) stamp(c *Change) *Error {
+// checkStamps holds given timestamps against the window, and notes whether the
+// change has cells without.
+func (w *writer) checkStamps(c *Change) *Error {
+	c.unstamped = false
 	if c.usual {
 		return nil
 	}
@@ -358,7 +385,7 @@ func (w *writer) stamp(c *Change) *Error {
 			return invalid("The length of primary key column: '%s' exceeds the MaxLength:%d with CurrentLength:%d.", cell.Name, MaxKeyLength, len(cell.Data))
 		}
 		if !cell.HasTimestamp {
-			cell.Timestamp = w.now
+			c.unstamped = true
 			continue
 		}
 		if len(w.def.Indexes) > 0 && !w.lenient {
@@ -369,6 +396,18 @@ func (w *writer) stamp(c *Change) *Error {
 		}
 	}
 	return nil
+}
+
+// stamp gives the cells that have no timestamp the present one.
+func (w *writer) stamp(c *Change) {
+	if !c.unstamped {
+		return
+	}
+	for i := range c.Row.Cells {
+		if cell := &c.Row.Cells[i]; !cell.HasTimestamp {
+			cell.Timestamp = w.now
+		}
+	}
 }
 
 func (w *writer) definedType(name []byte) (plainbuffer.Type, bool) {
@@ -522,6 +561,7 @@ func (w *writer) applyAll(s kv.Writer, changes []*Change, atomic bool) {
 
 // apply makes one change in the store and fills in its outcome.
 func (w *writer) apply(s kv.Writer, c *Change) {
+	w.stamp(c)
 	if c.auto {
 		w.applyAuto(s, c)
 		return
@@ -546,6 +586,9 @@ func (w *writer) apply(s kv.Writer, c *Change) {
 	}
 	switch c.Op {
 	case Put:
+		if c.unstamped {
+			c.record = w.buildPut(c)
+		}
 		c.Outcome.Err = w.commit(s, c, old, c.record)
 		c.Outcome.Write = units(record(c.record).stored(&w.options))
 	case Delete:
@@ -692,6 +735,8 @@ func (w *writer) update(c *Change, old record, exists bool) (record, *Error) {
 			if err != nil {
 				return nil, err
 			}
+			// The change, which the stream tells, has the sum's timestamp.
+			c.Row.Cells[i].Timestamp = cell.Timestamp
 			cell.Op, cell.Data = plainbuffer.NoOp, sum
 		}
 		cell.HasTimestamp = true
@@ -729,7 +774,9 @@ func (w *writer) versions(name []byte) (lo, hi int) {
 	return lo, hi
 }
 
-// increment returns the sum of the column's newest version and c.
+// increment returns the sum of the column's newest version and c. One that gets
+// its timestamp here is no older than that version, which may be ahead of the
+// clock: the sum would be lost behind it.
 func (w *writer) increment(c *plainbuffer.Cell) ([]byte, *Error) {
 	var base int64
 	if lo, hi := w.versions(c.Name); lo < hi && w.kept[lo].Timestamp >= w.expiry {
@@ -737,6 +784,9 @@ func (w *writer) increment(c *plainbuffer.Cell) ([]byte, *Error) {
 			return nil, invalid("Increment of column '%s' whose type is %s.", c.Name, wireType(w.kept[lo].Type))
 		}
 		base = w.kept[lo].Int()
+		if !c.HasTimestamp {
+			c.Timestamp = max(c.Timestamp, w.kept[lo].Timestamp)
+		}
 	}
 	by := c.Int()
 	sum := base + by
