@@ -34,13 +34,15 @@ type copyResult struct {
 func copyCommand(s *streams) *cobra.Command {
 	var o copyOptions
 	c := &cobra.Command{
-		Use:   "copy BACKUP (--to ADDRESS | --from ADDRESS)",
+		Use:   "copy BACKUP (--to VAULT | --from VAULT)",
 		Short: "Copy a backup to a further vault, or put back from there what is gone here",
 		Long: "Copy a sealed backup to a further vault, with --to. The copy is a vault of its own; what is there already is compared\n" +
 			"and not sent again, so that giving the command again goes on with one that was interrupted, and makes anew what is\n" +
 			"gone from a complete copy.\n\n" +
+			"The further vault is one of the destinations of the functions' policy, named by its name there, its key or its\n" +
+			"address: functions send nothing to an address that their policy does not have.\n\n" +
 			"With --from, what is gone from the backup here is made anew out of such a copy. Nothing is ever written over: an\n" +
-			"object that is damaged here stays so, and `tablevault restore --also ADDRESS` reads it from the copy.",
+			"object that is damaged here stays so, and `tablevault restore --also VAULT` reads it from the copy.",
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			r, err := runCopy(cmd.Context(), s, args[0], o)
@@ -56,20 +58,28 @@ func copyCommand(s *streams) *cobra.Command {
 		},
 	}
 	siteFlags(c, &o.stack)
-	c.Flags().StringVar(&o.to, "to", "", "address of the vault to copy to: oss://bucket/prefix, s3://bucket/prefix or file:///folder")
-	c.Flags().StringVar(&o.from, "from", "", "address of a vault with a copy, to put back what is gone here")
+	c.Flags().StringVar(&o.to, "to", "", "the destination of the policy to copy to, by its name, its key or its address")
+	c.Flags().StringVar(&o.from, "from", "", "the destination of the policy that has a copy, to put back what is gone here")
 	c.Flags().Int64Var(&o.bandwidth, "bandwidth", 0, "bytes per second at most; 0 for any number")
 	return c
 }
 
 func runCopy(ctx context.Context, s *streams, id string, o copyOptions) (*copyResult, error) {
 	if (o.to == "") == (o.from == "") {
-		return nil, usage("say where: either --to ADDRESS, or --from ADDRESS to put back what is gone here")
+		return nil, usage("say where: either --to VAULT, or --from VAULT to put back what is gone here")
 	}
 	if o.bandwidth < 0 {
 		return nil, usage("--bandwidth %d: want bytes per second, or 0 for any number", o.bandwidth)
 	}
-	cmd := function.Command{Kind: function.KindCopy, Backup: id, Target: o.to + o.from}
+	flag, names := "to", further{}
+	if o.from != "" {
+		flag = "from"
+	}
+	name, err := names.name(flag, o.to+o.from)
+	if err != nil {
+		return nil, err
+	}
+	cmd := function.Command{Kind: function.KindCopy, Backup: id, Target: name}
 	if err := validate(cmd); err != nil {
 		return nil, err
 	}
@@ -77,10 +87,7 @@ func runCopy(ctx context.Context, s *streams, id string, o copyOptions) (*copyRe
 	if err != nil {
 		return nil, err
 	}
-	total := &copyResult{Backup: vault.BackupID(id), Target: o.to}
-	if o.from != "" {
-		total.Target = site.env.Vault
-	}
+	total := &copyResult{Backup: vault.BackupID(id)}
 	settings := copies.Settings{BytesPerSecond: o.bandwidth, Back: o.from != ""}
 	bar := s.progress("copy "+id, 1)
 	defer bar.close()
@@ -90,8 +97,9 @@ func runCopy(ctx context.Context, s *streams, id string, o copyOptions) (*copyRe
 		}
 		var r copies.Reply
 		if err := site.call(ctx, cmd, &r); err != nil {
-			return nil, err
+			return nil, names.explain(err)
 		}
+		total.Target = r.Target
 		total.Objects += r.Objects
 		total.Bytes += r.Bytes
 		total.Found += r.Found

@@ -117,9 +117,11 @@ func permitCopies(t *testing.T, s *stack.Stack) {
 var copying = map[string][]string{"plan": nil, "import": {"further-import"}, "verify": {"further-verify", "mend-verify"}}
 
 func twinJob(t *testing.T, keys map[string]string, target func(*stack.Stack) string) {
+	file := filepath.Join(t.TempDir(), "tablevault.yaml")
 	s, dir, client := begin(t, func(c *stack.Config) {
 		c.Memory, c.Vault = true, stack.Bucket
 		c.Host = func(h *fc.Config) {
+			setPolicy(h, file)
 			env := maps.Clone(h.Env)
 			if env == nil {
 				env = map[string]string{}
@@ -129,6 +131,9 @@ func twinJob(t *testing.T, keys map[string]string, target func(*stack.Stack) str
 		}
 	})
 	twin := target(s)
+	if err := os.WriteFile(file, fmt.Appendf(nil, "tables: local/none\nevery: daily\ndestinations: {name: dr, to: '%s'}\n", twin), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	permitCopies(t, s)
 	s.Authority.Record()
 	sdk, err := oss.New(s.OSSEndpoint, s.AccessKeyID, s.AccessKeySecret, oss.AuthVersion(oss.AuthV4), oss.Region(local.DefaultRegion), oss.ForcePathStyle(true))
@@ -150,7 +155,17 @@ func twinJob(t *testing.T, keys map[string]string, target func(*stack.Stack) str
 		t.Errorf("before there is a copy: exit %d: %s", code, errs)
 	}
 	var copied copyResult
-	must(t, &copied, "copy", "--stack", dir, id, "--to", twin)
+	must(t, &copied, "copy", "--stack", dir, id, "--to", "dr")
+	if copied.Target != twin {
+		t.Errorf("dr is %s", copied.Target)
+	}
+	for _, other := range []string{"elsewhere", strings.Replace(twin, "/prod", "/other", 1)} {
+		for _, args := range [][]string{{"copy", id, "--to", other}, {"copy", id, "--from", other}, {"verify", "--backup", id, "--twin", other}, {"restore", "--backup", id, "--to", "local/x", "--also", other}} {
+			if code, _, errs := tablevaultRun(t, append(args, "--stack", dir)...); code != exitFailed || !strings.Contains(errs, "it has dr (") || strings.Contains(other, "://") && !strings.Contains(errs, "/other") {
+				t.Errorf("%q: exit %d: %s", args, code, errs)
+			}
+		}
+	}
 	if copied.Objects != backups.Backups[0].Objects || copied.Bytes != backups.Backups[0].Bytes || copied.Found != 0 {
 		t.Fatalf("%+v, of %+v", copied, backups.Backups[0])
 	}
@@ -193,7 +208,7 @@ func twinJob(t *testing.T, keys map[string]string, target func(*stack.Stack) str
 		t.Errorf("verify of what is damaged: exit %d\n%s", code, out)
 	}
 	identical()
-	code, out, errs := tablevaultRun(t, "restore", "--stack", dir, "--backup", id, "--to", "local/orders_copy", "--also", twin)
+	code, out, errs := tablevaultRun(t, "restore", "--stack", dir, "--backup", id, "--to", "local/orders_copy", "--also", "dr")
 	if code != 0 {
 		t.Fatalf("exit %d\n%s%s", code, out, errs)
 	}

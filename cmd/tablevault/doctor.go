@@ -21,6 +21,7 @@ import (
 	"github.com/tablevault/tablevault/shared/object"
 	"github.com/tablevault/tablevault/shared/object/bucket"
 	"github.com/tablevault/tablevault/shared/object/oss"
+	"github.com/tablevault/tablevault/shared/object/place"
 	"github.com/tablevault/tablevault/shared/policy"
 	"github.com/tablevault/tablevault/shared/repository"
 	"github.com/tablevault/tablevault/shared/table"
@@ -137,7 +138,7 @@ func (d *doctor) settings(context.Context) {
 	case e.FCEndpoint == "" && e.Account == "":
 		d.add("settings", "", failure, "there is no account id, which the functions' address begins with", "set TABLEVAULT_ACCOUNT")
 	default:
-		d.add("settings", "", fine, "vault "+e.Vault+", region "+d.site.region, "")
+		d.add("settings", "", fine, "vault "+place.Plain(e.Vault)+", region "+d.site.region, "")
 	}
 }
 
@@ -213,7 +214,7 @@ func skewOf(ctx context.Context, url string) (time.Duration, error) {
 func (d *doctor) vault(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, askFor)
 	defer cancel()
-	at := d.site.env.Vault
+	at := place.Plain(d.site.env.Vault)
 	store, err := d.site.store(ctx)
 	if err != nil {
 		d.add("vault", "", failure, err.Error(), fixAccess(err, "look at TABLEVAULT_VAULT"))
@@ -391,8 +392,8 @@ func (d *doctor) readPolicy(dir, file string) {
 		return
 	}
 	d.policy = p
-	if p := d.policy.Vault; p != "" && dir == "" && !policy.SameVault(p, d.site.env.Vault) {
-		d.add("policy", "", failure, fmt.Sprintf("it is for the vault %s, and TABLEVAULT_VAULT is %s", p, d.site.env.Vault), "make the two the same, and deploy again")
+	if p := d.policy.Vault; p != "" && dir == "" && !place.Same(p, d.site.env.Vault) {
+		d.add("policy", "", failure, fmt.Sprintf("it is for the vault %s, and TABLEVAULT_VAULT is %s", place.Plain(p), place.Plain(d.site.env.Vault)), "make the two the same, and deploy again")
 		return
 	}
 	d.add("policy", "", fine, fmt.Sprintf("%s has %d rules", file, len(d.policy.Rules)), "")
@@ -416,8 +417,8 @@ func (d *doctor) functions(ctx context.Context) {
 			d.add("function", name, failure, err.Error(), fixPermission)
 		case err != nil:
 			d.add("function", name, failure, err.Error(), "look at the function's log; s.yaml has its settings")
-		case !policy.SameVault(pong.Vault, d.site.env.Vault):
-			d.add("function", name, failure, fmt.Sprintf("it works on the vault %s, and TABLEVAULT_VAULT is %s", pong.Vault, d.site.env.Vault), "make the two the same, and deploy again")
+		case !place.Same(pong.Vault, d.site.env.Vault):
+			d.add("function", name, failure, fmt.Sprintf("it works on the vault %s, and TABLEVAULT_VAULT is %s", place.Plain(pong.Vault), place.Plain(d.site.env.Vault)), "make the two the same, and deploy again")
 		case pong.Envelope < function.Version:
 			d.add("function", name, failure, fmt.Sprintf("it reads commands up to version %d, this command gives version %d", pong.Envelope, function.Version), "deploy the functions of this version (s deploy)")
 		case !pong.Temporary:

@@ -12,6 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/tablevault/tablevault/shared/object/place"
 	"github.com/tablevault/tablevault/shared/policy"
 	"github.com/tablevault/tablevault/shared/prune"
 	"github.com/tablevault/tablevault/shared/vault"
@@ -125,8 +126,8 @@ func (s *site) policyToPrune(file string) (*policy.Policy, error) {
 	if err != nil || p == nil {
 		return nil, err
 	}
-	if p.Vault != "" && !policy.SameVault(p.Vault, s.env.Vault) {
-		return nil, fmt.Errorf("the policy %s is for the vault %s, and %s is to be pruned: name the vault's own with --policy", file, p.Vault, s.env.Vault)
+	if p.Vault != "" && !place.Same(p.Vault, s.env.Vault) {
+		return nil, fmt.Errorf("the policy %s is for the vault %s, and %s is to be pruned: name the vault's own with --policy", file, place.Plain(p.Vault), place.Plain(s.env.Vault))
 	}
 	return p, nil
 }

@@ -64,7 +64,7 @@ func restoreCommand(s *streams) *cobra.Command {
 	c.Flags().StringVar(&o.at, "at", "", "an instant with its offset, such as 2026-11-20T10:14:00+08:00")
 	c.Flags().StringVar(&o.backup, "backup", "", "the backup to restore, by its id")
 	c.Flags().StringVar(&o.to, "to", "", "the table to make, instance/table; it must not exist")
-	c.Flags().StringArrayVar(&o.also, "also", nil, "address of a further vault with a copy of the backup, from which damaged or missing objects are read; may be given several times")
+	c.Flags().StringArrayVar(&o.also, "also", nil, "a destination of the policy with a copy of the backup, by its name, its key or its address, from which damaged or missing objects are read; may be given several times")
 	c.Flags().BoolVar(&o.new, "new", false, "begin anew instead of resuming a restore that has not ended")
 	c.Flags().Float64Var(&o.budget.WriteUnits, "write-units", 0, "budget of write units per second, for all workers that load together (default: as many as the service gives)")
 	c.Flags().Float64Var(&o.budget.ReadUnits, "read-units", 0, "budget of read units per second, for all workers that compare the rows together (default: as many as the service gives)")
@@ -80,7 +80,15 @@ func runRestore(ctx context.Context, s *streams, o restoreOptions) (*restoreResu
 	case o.at != "" && o.table == "":
 		return nil, usage("--at goes with --table")
 	}
-	cmd := function.Command{Kind: function.KindRestore, Table: o.table, Backup: o.backup, To: o.to, New: o.new, Also: o.also}
+	cmd := function.Command{Kind: function.KindRestore, Table: o.table, Backup: o.backup, To: o.to, New: o.new}
+	names := further{}
+	for _, given := range o.also {
+		name, err := names.name("also", given)
+		if err != nil {
+			return nil, err
+		}
+		cmd.Also = append(cmd.Also, name)
+	}
 	if o.budget != (vault.Budget{}) {
 		if err := o.budget.Validate(); err != nil {
 			return nil, &exit{exitUsage, fmt.Errorf("--write-units, --read-units: %w", err)}
@@ -104,7 +112,8 @@ func runRestore(ctx context.Context, s *streams, o restoreOptions) (*restoreResu
 	if err != nil {
 		return nil, err
 	}
-	return restoreTo(ctx, s, site, cmd)
+	r, err := restoreTo(ctx, s, site, cmd)
+	return r, names.explain(err)
 }
 
 // unitSettings are the settings of a command that reads or writes a table, which

@@ -20,6 +20,7 @@ import (
 	"github.com/tablevault/tablevault/shared/function"
 	"github.com/tablevault/tablevault/shared/object"
 	"github.com/tablevault/tablevault/shared/object/address"
+	"github.com/tablevault/tablevault/shared/object/place"
 	"github.com/tablevault/tablevault/shared/policy"
 	"github.com/tablevault/tablevault/shared/repository"
 	"github.com/tablevault/tablevault/shared/tablestore"
@@ -139,6 +140,38 @@ func validate(cmd function.Command) error {
 	return nil
 }
 
+// further are the further vaults that a person has named, by what commands call
+// them. The functions go by the addresses in their own policy: here an address only
+// stands for its key.
+type further map[string]string
+
+// name is what a command calls a further vault: its name in the policy, or the key
+// of its address.
+func (f further) name(flag, given string) (string, error) {
+	if !strings.Contains(given, "://") {
+		return given, nil
+	}
+	at, err := place.Parse(given)
+	if err != nil {
+		return "", usage("--%s: %v", flag, err)
+	}
+	f[at.Key()] = at.String()
+	return at.Key(), nil
+}
+
+// explain says in an error which address a key is that of.
+func (f further) explain(err error) error {
+	if err == nil {
+		return nil
+	}
+	for key, address := range f {
+		if strings.Contains(err.Error(), key) {
+			err = fmt.Errorf("%w (%s is the key of %s)", err, key, address)
+		}
+	}
+	return err
+}
+
 // call runs a command on its function and reads the reply.
 func (s *site) call(ctx context.Context, cmd function.Command, reply any) error {
 	err := s.invoke(ctx, s.env.Name(cmd.Kind.Function()), cmd, reply)
@@ -181,7 +214,7 @@ func (s *site) repository(ctx context.Context) (*repository.Repository, error) {
 	}
 	r, err := repository.Open(ctx, store)
 	if err != nil {
-		return nil, fmt.Errorf("vault %s: %w", s.env.Vault, err)
+		return nil, fmt.Errorf("vault %s: %w", place.Plain(s.env.Vault), err)
 	}
 	return r, nil
 }

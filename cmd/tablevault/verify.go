@@ -47,7 +47,7 @@ type verifyResult struct {
 func verifyCommand(s *streams) *cobra.Command {
 	var o verifyOptions
 	c := &cobra.Command{
-		Use:   "verify (--backup ID | --restore ID) [--against INSTANCE/TABLE] [--depth objects|read|rows] [--twin ADDRESS]",
+		Use:   "verify (--backup ID | --restore ID) [--against INSTANCE/TABLE] [--depth objects|read|rows] [--twin VAULT]",
 		Short: "Prove a backup, or compare it with a live table row by row",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			r, err := runVerify(cmd.Context(), o)
@@ -64,7 +64,7 @@ func verifyCommand(s *streams) *cobra.Command {
 	c.Flags().StringVar(&o.backup, "backup", "", "the backup to prove, by its id")
 	c.Flags().StringVar(&o.restore, "restore", "", "the restore to prove, by its id")
 	c.Flags().StringVar(&o.against, "against", "", "the table to compare rows with, instance/table")
-	c.Flags().StringVar(&o.twin, "twin", "", "address of a further vault: say whether the backup's copy there is the same, by sizes and checksums, reading no shard")
+	c.Flags().StringVar(&o.twin, "twin", "", "a destination of the policy, by its name, its key or its address: say whether the backup's copy there is the same, by sizes and checksums, reading no shard")
 	c.Flags().StringVar(&o.depth, "depth", "", "objects: present, size, checksum; read: every row and checksum; rows: against a table (the default with --against or --restore, else read)")
 	c.Flags().Float64Var(&o.readUnits, "read-units", 0, "budget of read units per second for the reads of the table (default: as many as the service gives)")
 	return c
@@ -77,7 +77,12 @@ func runVerify(ctx context.Context, o verifyOptions) (*verifyResult, error) {
 	if o.twin != "" && (o.backup == "" || o.against != "" || o.depth != "") {
 		return nil, usage("--twin goes with --backup alone: documents are read there, and of shards sizes and checksums are compared")
 	}
-	cmd := function.Command{Kind: function.KindVerify, Backup: o.backup, Restore: o.restore, Against: o.against, Depth: o.depth, Target: o.twin}
+	names := further{}
+	twin, err := names.name("twin", o.twin)
+	if err != nil {
+		return nil, err
+	}
+	cmd := function.Command{Kind: function.KindVerify, Backup: o.backup, Restore: o.restore, Against: o.against, Depth: o.depth, Target: twin}
 	if o.readUnits != 0 {
 		budget := vault.Budget{ReadUnits: o.readUnits}
 		if err := budget.Validate(); err != nil {
@@ -95,7 +100,8 @@ func runVerify(ctx context.Context, o verifyOptions) (*verifyResult, error) {
 	if err != nil {
 		return nil, err
 	}
-	return verifyAt(ctx, site, cmd)
+	r, err := verifyAt(ctx, site, cmd)
+	return r, names.explain(err)
 }
 
 func verifyAt(ctx context.Context, site *site, cmd function.Command) (*verifyResult, error) {

@@ -36,13 +36,9 @@ func importer(inv *function.Invocation, repo *repository.Repository, instance st
 		return nil, err
 	}
 	wanted := wantedBy(inv)
-	var further []string
-	for _, d := range wanted.Destinations() {
-		further = append(further, d.To)
-	}
 	return &restore.Importer{
 		Repo: repo, Tables: tables, Endpoint: parts.Endpoint(inv, instance), Work: work, Log: inv.Log, Workers: wanted.Workers.Most,
-		Known: parts.Twins(inv, further),
+		Known: parts.Twins(inv, wanted.Destinations()),
 	}, nil
 }
 
@@ -85,8 +81,12 @@ func bringBack(ctx context.Context, inv *function.Invocation, cmd function.Comma
 		progress, err := i.Tick(ctx, run, id)
 		return parts.Fail(progress, err)
 	}
-	parts.Also(inv, repo, cmd.Also)
-	req := restore.Request{At: time.Now(), New: cmd.New, Also: cmd.Also}
+	also, err := parts.Keys(inv, cmd.Also)
+	if err != nil {
+		return nil, err
+	}
+	parts.Also(inv, repo, also)
+	req := restore.Request{At: time.Now(), New: cmd.New, Also: also}
 	if inv.Origin.Key() != "" {
 		req.At = inv.Origin.Time
 	}

@@ -81,11 +81,11 @@ func verify(ctx context.Context, inv *function.Invocation, cmd function.Command)
 		}
 	}
 	if cmd.Target != "" {
-		twin, err := parts.Further(ctx, inv, cmd.Target)
+		further, twin, err := parts.Further(ctx, inv, cmd.Target)
 		if err != nil {
 			return parts.Fail(vault.Proof{}, err)
 		}
-		proof, err := v.Compare(ctx, parts.Run(inv), req.Backup, cmd.Target, twin)
+		proof, err := v.Compare(ctx, parts.Run(inv), req.Backup, further.To, twin)
 		return parts.Fail(proof, err)
 	}
 	if v.Tables, err = parts.Tables(inv, instance); err != nil {
@@ -124,7 +124,7 @@ func copyBackup(ctx context.Context, inv *function.Invocation, cmd function.Comm
 	if err != nil {
 		return parts.Fail(copies.Reply{}, err)
 	}
-	there, err := parts.Further(ctx, inv, cmd.Target)
+	further, there, err := parts.Further(ctx, inv, cmd.Target)
 	if err != nil {
 		return parts.Fail(copies.Reply{}, err)
 	}
@@ -132,7 +132,7 @@ func copyBackup(ctx context.Context, inv *function.Invocation, cmd function.Comm
 	if err != nil {
 		return nil, err
 	}
-	from, c := here, &copies.Copier{Target: cmd.Target, To: there, Work: work, Log: inv.Log}
+	from, c := here, &copies.Copier{Target: further.To, To: there, Work: work, Log: inv.Log}
 	if settings.Back {
 		from, c.Target, c.To, c.Back = there, inv.Env.Vault, here, true
 	}
@@ -146,7 +146,7 @@ func copyBackup(ctx context.Context, inv *function.Invocation, cmd function.Comm
 	if cmd.Segment != "" {
 		reply, err := c.Copy(ctx, parts.Run(inv), fanout.Work{
 			Verb: fanout.VerbCopy, Table: b.Table, Backup: b.ID, Segment: vault.SegmentID(cmd.Segment), Start: cmd.Start,
-			Target: cmd.Target, Rate: settings.BytesPerSecond,
+			Target: further.Key(), Rate: settings.BytesPerSecond,
 		})
 		return parts.Fail(reply, err)
 	}

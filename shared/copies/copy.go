@@ -20,7 +20,7 @@ import (
 	"github.com/tablevault/tablevault/shared/fanout"
 	"github.com/tablevault/tablevault/shared/guard"
 	"github.com/tablevault/tablevault/shared/object"
-	"github.com/tablevault/tablevault/shared/policy"
+	"github.com/tablevault/tablevault/shared/object/place"
 	"github.com/tablevault/tablevault/shared/repository"
 	"github.com/tablevault/tablevault/shared/table"
 	"github.com/tablevault/tablevault/shared/vault"
@@ -116,7 +116,7 @@ func (c *Copier) Copy(ctx context.Context, run fanout.Run, w fanout.Work) (Reply
 	b := vault.Backup{Table: w.Table, ID: w.Backup}
 	reply := Reply{Backup: b.ID, Target: c.Target, Start: w.Start}
 	what := fmt.Sprintf("copy group %d of backup %s of %s to %s", w.Segment.Group(), b.ID, b.Table, c.Target)
-	log := b.Copying(policy.TargetKey(c.Target))
+	log := b.Copying(place.Key(c.Target))
 	if w.Segment != vault.GroupID(w.Segment.Group()) {
 		return reply, fmt.Errorf("%s: %w: %q is not the first segment of a group", what, table.ErrInvalid, w.Segment)
 	}
@@ -205,7 +205,7 @@ func (c *Copier) all(ctx context.Context, run fanout.Run, b vault.Backup, from P
 		return fmt.Errorf("object %d of group %d: the backup has %d groups", from.Object, from.Group, len(s.manifest.Groups))
 	}
 	s.check = true
-	log := b.Copying(policy.TargetKey(c.Target))
+	log := b.Copying(place.Key(c.Target))
 	for g := from.Group; g < len(s.manifest.Groups); g++ {
 		through, err := s.group(ctx, g, from.Object)
 		if err != nil {
@@ -630,7 +630,7 @@ func (s *copying) finish(ctx context.Context) error {
 	if s.Back {
 		return nil
 	}
-	mine, err := s.Repo.Decide(ctx, s.backup.CopyNote(policy.TargetKey(s.Target)), note)
+	mine, err := s.Repo.Decide(ctx, s.backup.CopyNote(place.Key(s.Target)), note)
 	if err != nil {
 		return err
 	}

@@ -23,7 +23,6 @@ import (
 	"github.com/tablevault/tablevault/shared/object/mem"
 	"github.com/tablevault/tablevault/shared/object/objectfault"
 	"github.com/tablevault/tablevault/shared/object/objectmeter"
-	"github.com/tablevault/tablevault/shared/policy"
 	"github.com/tablevault/tablevault/shared/repository"
 	"github.com/tablevault/tablevault/shared/restore"
 	"github.com/tablevault/tablevault/shared/table"
@@ -687,22 +686,5 @@ func TestLostCatalog(t *testing.T) {
 	}
 	if newest, err := w.Repo.Latest(t.Context(), m.Table, time.Time{}); err != nil || newest.Backup != m.Backup {
 		t.Errorf("%+v, %v", newest, err)
-	}
-}
-
-func TestTargetKey(t *testing.T) {
-	same := []string{"oss://b/p", "oss://b/p/", "oss://b/p?region=x", "oss://b/p/?region=x&endpoint=internal"}
-	for _, a := range same {
-		if policy.TargetKey(a) != policy.TargetKey(same[0]) {
-			t.Errorf("%s is another target than %s", a, same[0])
-		}
-	}
-	seen := map[string]string{}
-	for _, a := range []string{"oss://b/p", "s3://b/p", "s3://b/p?endpoint=https://x", "s3://b/p?endpoint=https://y&region=z", "file:///b/p", "s3://b/q"} {
-		key := policy.TargetKey(a)
-		if other := seen[key]; other != "" || len(key) != 16 {
-			t.Errorf("%s has the key %s, as %q", a, key, other)
-		}
-		seen[key] = a
 	}
 }

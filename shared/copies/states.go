@@ -10,7 +10,7 @@ import (
 	"time"
 
 	"github.com/tablevault/tablevault/shared/fanout"
-	"github.com/tablevault/tablevault/shared/policy"
+	"github.com/tablevault/tablevault/shared/object/place"
 	"github.com/tablevault/tablevault/shared/repository"
 	"github.com/tablevault/tablevault/shared/vault"
 )
@@ -93,7 +93,7 @@ func States(ctx context.Context, r *repository.Repository, m *vault.Manifest) ([
 	var states []State
 	complete := map[string]bool{}
 	for _, n := range notes {
-		complete[policy.TargetKey(n.Target)] = true
+		complete[place.Key(n.Target)] = true
 		states = append(states, State{Target: n.Target, State: StateCopied, Groups: len(m.Groups), Copied: len(m.Groups), At: n.At, Bytes: n.Bytes})
 	}
 	logs, err := Logs(ctx, r, strings.TrimSuffix(string(b.Copying("")), "/"))

@@ -21,9 +21,6 @@ const (
 	// MaxCommand bounds an encoded command: an asynchronous event holds 128 KiB.
 	// Commands hold references into the vault, never lists, and stay far below it.
 	MaxCommand = 128 << 10
-
-	// maxAlso bounds the further vaults that a restore reads from.
-	maxAlso = 16
 )
 
 // Command is the envelope of everything a function is asked to do. All fields
@@ -46,8 +43,8 @@ type Command struct {
 	Depth   string    `json:"depth,omitempty"`   // objects, read or rows
 	Against string    `json:"against,omitempty"` // instance/table to compare rows with
 	New     bool      `json:"new,omitempty"`     // begin anew instead of resuming an unsealed plan
-	Also    []string  `json:"also,omitempty"`    // addresses of further vaults with copies of the backup to restore
-	Target  string    `json:"target,omitempty"`  // address of the further vault to copy to, or to compare with
+	Also    []string  `json:"also,omitempty"`    // further vaults with copies of the backup to restore
+	Target  string    `json:"target,omitempty"`  // the further vault to copy to, or to compare with
 
 	// Request is an object that holds the command to run: oss://bucket/key of an
 	// object that landed in a bucket, or its name in the vault, requests/….json.
@@ -223,17 +220,17 @@ func (c Command) Validate() error {
 	if err := c.references(); err != nil {
 		return err
 	}
-	if len(c.Also) > maxAlso {
-		return fmt.Errorf("command key %q: %d addresses: want at most %d", "also", len(c.Also), maxAlso)
+	if len(c.Also) > vault.MaxAlso {
+		return fmt.Errorf("command key %q: %d further vaults: want at most %d", "also", len(c.Also), vault.MaxAlso)
 	}
-	for _, address := range c.Also {
-		if err := checkVault(address); err != nil {
-			return fmt.Errorf("command key %q: %q: %w", "also", address, err)
+	for _, name := range c.Also {
+		if err := checkFurther(name); err != nil {
+			return fmt.Errorf("command key %q: %w", "also", err)
 		}
 	}
 	if c.Target != "" {
-		if err := checkVault(c.Target); err != nil {
-			return fmt.Errorf("command key %q: %q: %w", "target", c.Target, err)
+		if err := checkFurther(c.Target); err != nil {
+			return fmt.Errorf("command key %q: %w", "target", err)
 		}
 	}
 	if c.Request != "" {
@@ -288,6 +285,19 @@ func (c Command) references() error {
 		}
 	}
 	return nil
+}
+
+var furtherForm = regexp.MustCompile(`^[A-Za-z0-9_-]{1,64}$`)
+
+// checkFurther finds out whether a further vault is named as one must be: where it
+// is, the policy of the functions says and no command, so that none sends rows and
+// tokens to an address that nobody who deploys has named. What was given instead may
+// hold a key, and is not repeated.
+func checkFurther(name string) error {
+	if furtherForm.MatchString(name) {
+		return nil
+	}
+	return errors.New("want the name of a destination of the functions' policy, or its key, and no address: put the vault under destinations of the policy and deploy that")
 }
 
 // missing says which references the kind needs and the command lacks.

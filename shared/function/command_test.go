@@ -18,8 +18,8 @@ func TestParseCommand(t *testing.T) {
 		"version":      {`{"v":1,"kind":"ping"}`, Command{Kind: KindPing}},
 		"version zero": {`{"v":0,"kind":"ping"}`, Command{Kind: KindPing}},
 		"settings":     {` { "kind":"tick", "settings": { "a" : [1, 2] } } ` + "\n", Command{Kind: KindTick, Settings: json.RawMessage(`{"a":[1,2]}`)}},
-		"everything": {`{"v":1,"kind":"verify","table":"a/b","type":"incremental","at":"2026-11-20T02:14:00Z","to":"c/d","backup":"20261120T021400Z-0a1b2c3d","restore":"20261120T021500Z-0a1b2c3d","segment":"000001.02","slot":3,"start":2,"depth":"rows","against":"e/f","new":true,"also":["s3://b/p?region=r","file:///x"],"target":"oss://t/p","request":"oss://b/k","settings":{}}`,
-			Command{Kind: KindVerify, Table: "a/b", Type: "incremental", At: at, To: "c/d", Backup: "20261120T021400Z-0a1b2c3d", Restore: "20261120T021500Z-0a1b2c3d", Segment: "000001.02", Slot: 3, Start: 2, Depth: "rows", Against: "e/f", New: true, Also: []string{"s3://b/p?region=r", "file:///x"}, Target: "oss://t/p", Request: "oss://b/k", Settings: json.RawMessage(`{}`)}},
+		"everything": {`{"v":1,"kind":"verify","table":"a/b","type":"incremental","at":"2026-11-20T02:14:00Z","to":"c/d","backup":"20261120T021400Z-0a1b2c3d","restore":"20261120T021500Z-0a1b2c3d","segment":"000001.02","slot":3,"start":2,"depth":"rows","against":"e/f","new":true,"also":["dr","0123456789abcdef"],"target":"dr","request":"oss://b/k","settings":{}}`,
+			Command{Kind: KindVerify, Table: "a/b", Type: "incremental", At: at, To: "c/d", Backup: "20261120T021400Z-0a1b2c3d", Restore: "20261120T021500Z-0a1b2c3d", Segment: "000001.02", Slot: 3, Start: 2, Depth: "rows", Against: "e/f", New: true, Also: []string{"dr", "0123456789abcdef"}, Target: "dr", Request: "oss://b/k", Settings: json.RawMessage(`{}`)}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			got, err := ParseCommand([]byte(test.in))
@@ -84,12 +84,13 @@ func TestParseCommandRefuses(t *testing.T) {
 		"restore to what":      {`{"kind":"restore","table":"a/b"}`, "target"},
 		"import of what":       {`{"kind":"import","segment":"000001"}`, "restore"},
 		"seal of what":         {`{"kind":"seal"}`, "backup"},
-		"copy of what":         {`{"kind":"copy","target":"s3://b"}`, "backup"},
+		"copy of what":         {`{"kind":"copy","target":"dr"}`, "backup"},
 		"copy to what":         {`{"kind":"copy","backup":"20261120T021400Z-0a1b2c3d"}`, "target"},
-		"also where":           {`{"kind":"restore","backup":"20261120T021400Z-0a1b2c3d","to":"a/b","also":["bucket"]}`, `"bucket"`},
-		"also everywhere":      {`{"kind":"restore","backup":"20261120T021400Z-0a1b2c3d","to":"a/b","also":[` + strings.Repeat(`"s3://b",`, 16) + `"s3://b"]}`, "at most"},
+		"also where":           {`{"kind":"restore","backup":"20261120T021400Z-0a1b2c3d","to":"a/b","also":["s3://AKIA:hunter2@bucket"]}`, "name of a destination"},
+		"also everywhere":      {`{"kind":"restore","backup":"20261120T021400Z-0a1b2c3d","to":"a/b","also":[` + strings.Repeat(`"b",`, 16) + `"b"]}`, "at most"},
 		"also nothing":         {`{"kind":"restore","backup":"20261120T021400Z-0a1b2c3d","to":"a/b","also":null}`, "null"},
-		"target is no address": {`{"kind":"copy","backup":"20261120T021400Z-0a1b2c3d","target":"b/c"}`, "oss://"},
+		"target is no address": {`{"kind":"copy","backup":"20261120T021400Z-0a1b2c3d","target":"oss://b/c"}`, "name of a destination"},
+		"target with a key":    {`{"kind":"copy","backup":"20260101T000000Z-00000000","target":"s3://AKIA:hunter2@bucket"}`, "under destinations of the policy"},
 		"verify what":          {`{"kind":"verify"}`, "backup"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/tablevault/tablevault/shared/object/place"
 	"github.com/tablevault/tablevault/shared/policy"
 )
 
@@ -88,7 +89,8 @@ type Env struct {
 }
 
 // ReadEnv reads environ, in the form of os.Environ, and validates it as a whole:
-// the error names every variable that is wrong, with its value. A variable that
+// the error names every variable that is wrong, and what it wants, but never the
+// value, which is a key now and then and would stand in logs. A variable that
 // begins with TABLEVAULT_ and is neither one of the above nor one of the others is
 // an error, since it is a setting that someone believes to be in force.
 func ReadEnv(environ []string, others ...string) (Env, error) {
@@ -131,7 +133,7 @@ func ReadEnv(environ []string, others ...string) (Env, error) {
 		switch {
 		case value != "":
 			if err := set(value); err != nil {
-				problems = append(problems, fmt.Errorf("%s=%q: %w", name, value, err))
+				problems = append(problems, fmt.Errorf("%s: %w", name, err))
 			}
 		case required:
 			problems = append(problems, fmt.Errorf("%s is not set", name))
@@ -158,7 +160,10 @@ func ReadEnv(environ []string, others ...string) (Env, error) {
 	})
 	read("TABLEVAULT_FUNCTION_PREFIX", false, func(v string) error {
 		env.FunctionPrefix = v
-		return checkFunctionName(env.Name(Import))
+		if checkFunctionName(env.Name(Import)) != nil {
+			return errors.New("want the beginning of a function's name: letters, digits, _ and -, no digit or - first, and 64 with the rest of the name")
+		}
+		return nil
 	})
 	read("TABLEVAULT_MEMORY_MB", false, integer(&env.MemoryMB, 64, 32768))
 	read("TABLEVAULT_LANES", false, integer(&env.Lanes, 1, 16))
@@ -208,7 +213,7 @@ func ReadEnv(environ []string, others ...string) (Env, error) {
 	}
 	slices.Sort(unknown)
 	for _, name := range unknown {
-		problems = append(problems, fmt.Errorf("%s=%q: no such setting", name, values[name]))
+		problems = append(problems, fmt.Errorf("%s: no such setting", name))
 	}
 	return env, errors.Join(problems...)
 }
@@ -242,16 +247,8 @@ func integer(to *int, least, most int) func(string) error {
 }
 
 func checkVault(v string) error {
-	u, err := url.Parse(v)
-	switch {
-	case err != nil:
-	case u.Fragment != "" || u.User != nil:
-	case u.Scheme == "file" && u.Host == "" && u.RawQuery == "" && path.IsAbs(u.Path):
-		return nil
-	case (u.Scheme == "oss" || u.Scheme == "s3") && u.Host != "" && u.Port() == "":
-		return nil
-	}
-	return errors.New("want file:///dir, oss://bucket/prefix?region=… or s3://bucket/prefix?region=…")
+	_, err := place.Parse(v)
+	return err
 }
 
 func checkAddress(v string) error {

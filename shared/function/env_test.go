@@ -1,6 +1,7 @@
 package function
 
 import (
+	"bytes"
 	"fmt"
 	"log/slog"
 	"strings"
@@ -54,23 +55,27 @@ func TestReadEnvRefuses(t *testing.T) {
 		environ []string
 		want    string
 	}{
-		"split after":      {[]string{vault, "TABLEVAULT_SPLIT_AFTER=-1s"}, `"-1s"`},
-		"redispatch":       {[]string{vault, "TABLEVAULT_REDISPATCH=0s"}, `"0s"`},
+		"split after":      {[]string{vault, "TABLEVAULT_SPLIT_AFTER=-1s"}, "TABLEVAULT_SPLIT_AFTER: want a duration"},
+		"redispatch":       {[]string{vault, "TABLEVAULT_REDISPATCH=0s"}, "TABLEVAULT_REDISPATCH: want a duration"},
 		"no vault":         {nil, "TABLEVAULT_VAULT is not set"},
-		"relative vault":   {[]string{"TABLEVAULT_VAULT=file://dir"}, `"file://dir"`},
-		"bare vault":       {[]string{"TABLEVAULT_VAULT=/dir"}, `"/dir"`},
-		"unknown scheme":   {[]string{"TABLEVAULT_VAULT=gs://b"}, `"gs://b"`},
-		"vault with query": {[]string{"TABLEVAULT_VAULT=file:///p?x=1"}, "x=1"},
-		"no bucket":        {[]string{"TABLEVAULT_VAULT=oss:///p"}, "oss:///p"},
-		"endpoint":         {[]string{vault, "TABLEVAULT_FC_ENDPOINT=127.0.0.1:9"}, "TABLEVAULT_FC_ENDPOINT"},
-		"tablestore":       {[]string{vault, "TABLEVAULT_TABLESTORE_ENDPOINT=private"}, `"private"`},
-		"prefix":           {[]string{vault, "TABLEVAULT_FUNCTION_PREFIX=9"}, `"9"`},
-		"memory":           {[]string{vault, "TABLEVAULT_MEMORY_MB=1g"}, `"1g"`},
-		"lanes":            {[]string{vault, "TABLEVAULT_LANES=17"}, `"17"`},
-		"margin":           {[]string{vault, "TABLEVAULT_MARGIN=30"}, `"30"`},
-		"negative margin":  {[]string{vault, "TABLEVAULT_MARGIN=-1s"}, `"-1s"`},
-		"level":            {[]string{vault, "TABLEVAULT_LOG_LEVEL=loud"}, `"loud"`},
-		"misspelt":         {[]string{vault, "TABLEVAULT_LANE=3"}, "TABLEVAULT_LANE="},
+		"relative vault":   {[]string{"TABLEVAULT_VAULT=file://hunter2"}, "TABLEVAULT_VAULT: it names a host"},
+		"bare vault":       {[]string{"TABLEVAULT_VAULT=/hunter2"}, "TABLEVAULT_VAULT: want oss://"},
+		"root":             {[]string{"TABLEVAULT_VAULT=file:////"}, "TABLEVAULT_VAULT: it is the root"},
+		"unknown scheme":   {[]string{"TABLEVAULT_VAULT=gs://hunter2"}, "TABLEVAULT_VAULT: want oss://"},
+		"vault with query": {[]string{"TABLEVAULT_VAULT=file:///p?x=hunter2"}, "TABLEVAULT_VAULT: it has a query"},
+		"vault with a key": {[]string{"TABLEVAULT_VAULT=s3://AKIA:hunter2@bucket/prefix?region=x"}, "TABLEVAULT_VAULT: it has a user or a key"},
+		"another key":      {[]string{"TABLEVAULT_VAULT=oss://b/p?secret=hunter2"}, `TABLEVAULT_VAULT: unknown parameter "secret"`},
+		"no bucket":        {[]string{"TABLEVAULT_VAULT=oss:///hunter2"}, "TABLEVAULT_VAULT: it names no bucket"},
+		"endpoint":         {[]string{vault, "TABLEVAULT_FC_ENDPOINT=127.0.0.1:9/hunter2"}, "TABLEVAULT_FC_ENDPOINT: want an address"},
+		"tablestore":       {[]string{vault, "TABLEVAULT_TABLESTORE_ENDPOINT=https://u:hunter2@h"}, "TABLEVAULT_TABLESTORE_ENDPOINT: want an address"},
+		"prefix":           {[]string{vault, "TABLEVAULT_FUNCTION_PREFIX=9hunter2"}, "TABLEVAULT_FUNCTION_PREFIX: want the beginning"},
+		"memory":           {[]string{vault, "TABLEVAULT_MEMORY_MB=hunter2"}, "TABLEVAULT_MEMORY_MB: want a number"},
+		"lanes":            {[]string{vault, "TABLEVAULT_LANES=17"}, "TABLEVAULT_LANES: want a number from 1 to 16"},
+		"margin":           {[]string{vault, "TABLEVAULT_MARGIN=hunter2"}, "TABLEVAULT_MARGIN: want a duration"},
+		"negative margin":  {[]string{vault, "TABLEVAULT_MARGIN=-1s"}, "TABLEVAULT_MARGIN: want a duration"},
+		"level":            {[]string{vault, "TABLEVAULT_LOG_LEVEL=hunter2"}, "TABLEVAULT_LOG_LEVEL: want debug"},
+		"misspelt":         {[]string{vault, "TABLEVAULT_LANE=hunter2"}, "TABLEVAULT_LANE: no such setting"},
+		"a secret":         {[]string{vault, "TABLEVAULT_ACCESS_KEY_SECRET=hunter2"}, "TABLEVAULT_ACCESS_KEY_SECRET: no such setting"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			env, err := ReadEnv(test.environ)
@@ -79,6 +84,13 @@ func TestReadEnvRefuses(t *testing.T) {
 			}
 			if !strings.Contains(err.Error(), test.want) {
 				t.Errorf("error %q does not mention %q", err, test.want)
+			}
+			// Neither the log of a function whose settings are wrong nor its answer has the value.
+			var log bytes.Buffer
+			s := &Server{Verbs: Verbs{}, Env: env, EnvError: err, Log: &log}
+			answer, _ := s.Invoke(invocationContext(t, time.Minute), []byte(`{"kind":"ping"}`))
+			if said := err.Error() + log.String() + string(answer); strings.Contains(said, "hunter2") || !strings.Contains(string(answer), TypeBadSettings) {
+				t.Errorf("said: %s", said)
 			}
 		})
 	}

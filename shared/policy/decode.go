@@ -3,8 +3,6 @@ package policy
 import (
 	"cmp"
 	"fmt"
-	"net/url"
-	"path"
 	"regexp"
 	"slices"
 	"strconv"
@@ -14,6 +12,7 @@ import (
 	"github.com/goccy/go-yaml/ast"
 	"github.com/goccy/go-yaml/parser"
 
+	"github.com/tablevault/tablevault/shared/object/place"
 	"github.com/tablevault/tablevault/shared/vault"
 )
 
@@ -50,10 +49,11 @@ const (
 
 // Decode reads a policy. file is its name in errors, which are Problems.
 func Decode(file string, data []byte) (*Policy, error) {
-	d := &decoder{file: file, bandwidths: map[string]int64{}}
+	d := &decoder{file: file, bandwidths: map[string]int64{}, names: map[string]string{}}
 	p := d.policy(data)
 	if p != nil {
 		d.clashes(p.Rules)
+		d.name(p.Rules)
 	}
 	if len(d.problems) > 0 {
 		slices.SortStableFunc(d.problems, func(a, b *Problem) int { return cmp.Compare(a.Line, b.Line) })
@@ -64,8 +64,9 @@ func Decode(file string, data []byte) (*Policy, error) {
 
 type decoder struct {
 	file       string
-	vault      string // the policy's, if it names one
-	bandwidths map[string]int64
+	vault      string            // the policy's, if it names one
+	bandwidths map[string]int64  // of destinations, by their keys
+	names      map[string]string // keys of destinations, by their names
 	drills     []readDrill
 	problems   Problems
 }
@@ -94,7 +95,7 @@ var (
 	ruleKeys  = []string{"tables", "kind", "every", "keep", "segment_size", "part_size", "lanes", "read_units", "destinations", "drill"}
 	keepKeys  = []string{"for", "at_least"}
 	drillKeys = []string{"every", "to"}
-	placeKeys = []string{"to", "bandwidth"}
+	placeKeys = []string{"name", "to", "bandwidth"}
 )
 
 func (d *decoder) policy(data []byte) *Policy {
@@ -258,6 +259,9 @@ func (d *decoder) destinations(v ast.Node) []Destination {
 			} else {
 				to.To = d.address(a, "destinations.to")
 			}
+			if n := m.get("name"); n != nil {
+				to.Name = d.destinationName(n)
+			}
 			if b := m.get("bandwidth"); b != nil {
 				to.Bandwidth = d.bandwidth(b)
 			}
@@ -265,21 +269,55 @@ func (d *decoder) destinations(v ast.Node) []Destination {
 		if to.To == "" {
 			continue
 		}
-		key := TargetKey(to.To)
+		key, is := to.Key(), place.Plain(to.To)
 		switch before, any := d.bandwidths[key]; {
-		case slices.ContainsFunc(all, func(o Destination) bool { return TargetKey(o.To) == key }):
-			d.problem(item, "destination %s stands twice", to.To)
+		case slices.ContainsFunc(all, func(o Destination) bool { return o.Key() == key }):
+			d.problem(item, "destination %s stands twice", is)
 			continue
-		case d.vault != "" && TargetKey(d.vault) == key:
-			d.problem(item, "destination %s is the vault itself", to.To)
+		case d.vault != "" && place.Apart(to.To, d.vault) != nil:
+			d.problem(item, "destination %v", place.Apart(to.To, d.vault))
 		case any && before != to.Bandwidth:
-			d.problem(item, "destination %s has another bandwidth than before: it is that of all rules together", to.To)
+			d.problem(item, "destination %s has another bandwidth than before: it is that of all rules together", is)
 		default:
 			d.bandwidths[key] = to.Bandwidth
+		}
+		if to.Name != "" {
+			if other := d.names[to.Name]; other != "" && other != key {
+				d.problem(item, "the name %q of destination %s is that of another", to.Name, is)
+			}
+			for name, other := range d.names {
+				if other == key && name != to.Name {
+					d.problem(item, "destination %s is named %q here and %q before: it has one name", is, to.Name, name)
+				}
+			}
+			d.names[to.Name] = key
 		}
 		all = append(all, to)
 	}
 	return all
+}
+
+// destinationName reads the name of a further vault. It can't be taken for a key.
+func (d *decoder) destinationName(v ast.Node) string {
+	name := d.text(v, "destinations.name")
+	if name != "" && (!nameForm.MatchString(name) || place.IsKey(name)) {
+		d.problem(v, "destinations.name %q: want letters, digits, - and _, at most 64, and not sixteen digits from 0 to f", name)
+		return ""
+	}
+	return name
+}
+
+// name gives destinations the names that they have in other rules, or their keys.
+func (d *decoder) name(rules []Rule) {
+	byKey := map[string]string{}
+	for name, key := range d.names {
+		byKey[key] = name
+	}
+	for _, r := range rules {
+		for i, to := range r.Destinations {
+			r.Destinations[i].Name = cmp.Or(byKey[to.Key()], to.Key())
+		}
+	}
 }
 
 var bandwidthForm = regexp.MustCompile(`^(.*[^ ]) ?/ ?s$`)
@@ -424,22 +462,22 @@ func (d *decoder) bytes(v ast.Node, key, text string, least int64) int64 {
 	return n * unit
 }
 
+// address reads the address of a vault. What it can't be read as is not repeated: a
+// key may stand in it.
 func (d *decoder) address(v ast.Node, key string) string {
 	text := d.text(v, key)
-	u, err := url.Parse(text)
-	switch {
-	case err != nil || u.Fragment != "" || u.User != nil:
-	case u.Scheme == "file" && u.Host == "" && path.IsAbs(u.Path) && u.RawQuery == "":
-		return text
-	case (u.Scheme == "oss" || u.Scheme == "s3") && u.Host != "" && u.Port() == "":
-		return text
+	if text == "" {
+		return ""
 	}
-	hint := ""
-	if !strings.Contains(text, "://") {
-		hint = fmt.Sprintf(": is it oss://%s?", text)
+	if _, err := place.Parse(text); err != nil {
+		hint := ""
+		if !strings.Contains(text, "://") {
+			hint = "; oss:// or another scheme comes first"
+		}
+		d.problem(v, "%s: %v%s", key, err, hint)
+		return ""
 	}
-	d.problem(v, "%s %q: want oss://bucket/prefix, s3://bucket/prefix or file:///folder%s", key, text, hint)
-	return ""
+	return text
 }
 
 // integer reads a whole number within bounds.

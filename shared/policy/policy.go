@@ -17,17 +17,15 @@
 package policy
 
 import (
-	"crypto/sha256"
 	_ "embed"
-	"encoding/hex"
 	"fmt"
 	"math"
-	"net/url"
 	"path"
 	"slices"
 	"strings"
 	"time"
 
+	"github.com/tablevault/tablevault/shared/object/place"
 	"github.com/tablevault/tablevault/shared/vault"
 )
 
@@ -59,31 +57,6 @@ type Policy struct {
 	Vault   string  `json:"vault,omitempty"`
 	Workers Workers `json:"workers"`
 	Rules   []Rule  `json:"rules"`
-}
-
-// SameVault says whether two addresses name the same bucket and prefix; what
-// follows a question mark only says how to reach them.
-func SameVault(a, b string) bool { return Place(a) == Place(b) }
-
-// Place is an address without what says how to reach it, and without a slash at
-// its end.
-func Place(address string) string {
-	place, _, _ := strings.Cut(address, "?")
-	return strings.TrimRight(place, "/")
-}
-
-// TargetKey is what tells the vault at an address from others in names of
-// objects: sixteen hexadecimal digits. Names of buckets of OSS are unique, those
-// of S3 only at one endpoint.
-func TargetKey(address string) string {
-	place := Place(address)
-	if u, err := url.Parse(address); err == nil && u.Scheme == "s3" {
-		if endpoint := u.Query().Get("endpoint"); endpoint != "" {
-			place += "?" + strings.TrimRight(endpoint, "/")
-		}
-	}
-	sum := sha256.Sum256([]byte(place))
-	return hex.EncodeToString(sum[:8])
 }
 
 // Workers is how many function instances tablevault uses at a time.
@@ -123,14 +96,22 @@ type Rule struct {
 	Drill        *Drill        `json:"drill,omitempty"`
 }
 
-// Destination is a further vault.
+// Destination is a further vault. The functions open none but those of their
+// policy, whose author vouches for the address; commands, events and documents of
+// the vault name them.
 type Destination struct {
+	// Name is what it is called; its Key if the policy gives it no name.
+	Name string `json:"name"`
 	// To is its address.
 	To string `json:"to"`
 	// Bandwidth is what all copies to it together may use, in bytes per second; 0
 	// for any number.
 	Bandwidth int64 `json:"bandwidth,omitempty"`
 }
+
+// Key is what tells the destination from others in names of objects and in
+// commands.
+func (d Destination) Key() string { return place.Key(d.To) }
 
 // MinBandwidth is the least bandwidth: with it, an object with rows of the
 // default size comes through in a minute.
@@ -142,12 +123,33 @@ func (p *Policy) Destinations() []Destination {
 	var all []Destination
 	for _, r := range p.Rules {
 		for _, d := range r.Destinations {
-			if !slices.ContainsFunc(all, func(o Destination) bool { return TargetKey(o.To) == TargetKey(d.To) }) {
+			if !slices.ContainsFunc(all, func(o Destination) bool { return o.Key() == d.Key() }) {
 				all = append(all, d)
 			}
 		}
 	}
 	return all
+}
+
+// Destination finds a destination by its name, or by its key.
+func (p *Policy) Destination(name string) (Destination, error) {
+	all := p.Destinations()
+	for _, d := range all {
+		if d.Name == name || d.Key() == name {
+			return d, nil
+		}
+	}
+	has := "none"
+	for i, d := range all {
+		if i == 0 {
+			has = ""
+		} else {
+			has += ", "
+		}
+		has += fmt.Sprintf("%s (%s)", d.Name, place.Plain(d.To))
+	}
+	return Destination{}, fmt.Errorf("the functions' policy has no further vault %q; it has %s: put it under destinations of %s and deploy that with the functions, on one machine by `tablevault local --policy FILE`",
+		name, has, FileName)
 }
 
 // Trigger names the rule in plans and in the ids of backups.

@@ -13,6 +13,7 @@ import (
 
 	"github.com/goccy/go-yaml"
 
+	"github.com/tablevault/tablevault/shared/object/place"
 	"github.com/tablevault/tablevault/shared/policy"
 	"github.com/tablevault/tablevault/shared/vault"
 )
@@ -92,14 +93,28 @@ rules:
     tables: prod/orders
   - name: rest
     tables: prod/*
-    destinations: [oss://third/vault, {to: s3://second/vault/, bandwidth: 20 MiB / s}]
+    destinations: [oss://third/vault, {name: dr, to: s3://second/vault/, bandwidth: 20 MiB / s}]
 `)
-	want := []policy.Destination{{To: "s3://second/vault", Bandwidth: 20 << 20}, {To: "oss://third/vault"}}
+	third := place.Key("oss://third/vault")
+	want := []policy.Destination{{Name: "dr", To: "s3://second/vault", Bandwidth: 20 << 20}, {Name: third, To: "oss://third/vault"}}
 	if got := p.Destinations(); !slices.Equal(got, want) {
 		t.Errorf("%+v, want %+v", got, want)
 	}
 	if len(p.Rules[0].Destinations) != 1 || len(p.Rules[1].Destinations) != 2 {
 		t.Errorf("%+v", p.Rules)
+	}
+	for _, name := range []string{"dr", place.Key("s3://second/vault")} {
+		if d, err := p.Destination(name); err != nil || d != want[0] {
+			t.Errorf("%s is %+v, %v", name, d, err)
+		}
+	}
+	if d, err := p.Destination(third); err != nil || d != want[1] {
+		t.Errorf("%+v, %v", d, err)
+	}
+	for _, name := range []string{"", "DR", "oss://third/vault", "s3://second/vault", place.Key("s3://second/vault?endpoint=evil.example")} {
+		if d, err := p.Destination(name); err == nil || !strings.Contains(err.Error(), "dr (s3://second/vault), "+third) {
+			t.Errorf("%q is %+v, %v", name, d, err)
+		}
 	}
 }
 
@@ -127,7 +142,7 @@ func TestProblems(t *testing.T) {
 		{"bad duration", short[:strings.Index(short, "keep")] + "keep: 72 huors", `4: keep: "72 huors" is no duration`},
 		{"keep without a time", "tables: prod/*\nevery: hourly\nkeep: {at_least: 3}", "3: keep says no time"},
 		{"no time", "tables: prod/*\nevery: hourly\nkeep: 0 hours", "a duration of nothing"},
-		{"bare bucket", "vault: acme\n" + short[strings.Index(short, "tables"):], `1: vault "acme": want oss://bucket/prefix, s3://bucket/prefix or file:///folder: is it oss://acme?`},
+		{"bare bucket", "vault: acme\n" + short[strings.Index(short, "tables"):], "1: vault: want oss://bucket/prefix?region=…, s3://bucket/prefix?region=… or file:///folder; oss:// or another scheme comes first"},
 		{"bad pattern", "tables: orders\nevery: hourly", `1: tables "orders": want instance/table`},
 		{"pattern of instances", "tables: '*/orders'\nevery: hourly", `1: tables "*/orders"`},
 		{"only left out", "tables: '!prod/x'\nevery: hourly", "every pattern leaves tables out"},
@@ -149,7 +164,15 @@ func TestProblems(t *testing.T) {
 		{"anchors", "tables: &x prod/*\nevery: hourly", "1: tables: want text, not an anchor"},
 		{"destination without a place", short + "destinations: {bandwidth: 2 MiB/s}", "5: a destination names no vault"},
 		{"destination's key", short + "destinations: [{to: s3://b, bandwith: 2 MiB/s}]", `unknown key "bandwith" in a destination: did you mean "bandwidth"?`},
-		{"destination that is no address", short + "destinations: [{to: bucket}]", `5: destinations.to "bucket": want oss://`},
+		{"destination that is no address", short + "destinations: [{to: bucket}]", "5: destinations.to: want oss://"},
+		{"destination with a key in it", short + "destinations: 's3://AKIA:secret@b'", "5: destinations: it has a user or a key before an @"},
+		{"destination with an unknown parameter", short + "destinations: oss://b?regoin=x", `unknown parameter "regoin"`},
+		{"destination in the vault", short + "destinations: oss://acme-backups/tablevault/dr", "one inside the other"},
+		{"destination that is named like a key", short + "destinations: {name: 0123456789abcdef, to: s3://b}", "destinations.name"},
+		{"destination without a fit name", short + "destinations: {name: 'd/r', to: s3://b}", "destinations.name"},
+		{"two of one name", short + "destinations: [{name: dr, to: s3://b}, {name: dr, to: s3://c}]", `the name "dr" of destination s3://c is that of another`},
+		{"two names of one", "every: daily\nrules:\n- {name: a, tables: a/b, destinations: {name: x, to: s3://b}}\n- {name: b, tables: a/c, destinations: {name: y, to: s3://b}}\n",
+			`destination s3://b is named "y" here and "x" before`},
 		{"bandwidth of what", short + "destinations: [{to: s3://b, bandwidth: 2 MiB}]", `5: bandwidth "2 MiB": want bytes per second, such as 20 MiB/s`},
 		{"too little bandwidth", short + "destinations: [{to: s3://b, bandwidth: 900 kB/s}]", "want at least 1 MiB"},
 		{"destination is the vault", short + "destinations: oss://acme-backups/tablevault/?region=x", "is the vault itself"},

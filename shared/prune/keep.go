@@ -13,6 +13,7 @@ import (
 
 	"github.com/tablevault/tablevault/shared/guard"
 	"github.com/tablevault/tablevault/shared/object"
+	"github.com/tablevault/tablevault/shared/object/place"
 	"github.com/tablevault/tablevault/shared/policy"
 	"github.com/tablevault/tablevault/shared/repository"
 	"github.com/tablevault/tablevault/shared/vault"
@@ -432,12 +433,12 @@ func (s *pruning) holdCopied(c *candidate) {
 	wanted := map[string]string{}
 	if s.Policy != nil {
 		for _, d := range s.Policy.Destinations() {
-			wanted[policy.TargetKey(d.To)] = d.To
+			wanted[place.Key(d.To)] = d.To
 		}
 	}
 	if c.rule != nil {
 		for _, d := range c.rule.Destinations {
-			if !s.noted[c.CopyNote(policy.TargetKey(d.To))] {
+			if !s.noted[c.CopyNote(place.Key(d.To))] {
 				c.keeping("not copied to %s yet: `tablevault copy %s --to %s` copies it", d.To, c.ID, d.To)
 			}
 		}

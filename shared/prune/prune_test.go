@@ -18,6 +18,7 @@ import (
 	"github.com/tablevault/tablevault/shared/object"
 	"github.com/tablevault/tablevault/shared/object/mem"
 	"github.com/tablevault/tablevault/shared/object/objectfault"
+	"github.com/tablevault/tablevault/shared/object/place"
 	"github.com/tablevault/tablevault/shared/policy"
 	"github.com/tablevault/tablevault/shared/prune"
 	"github.com/tablevault/tablevault/shared/repository"
@@ -294,7 +295,7 @@ func TestPruneHolds(t *testing.T) {
 		{name: "being copied", policy: vaulttest.HourlyCopied, reason: "being copied to s3://twin/vault",
 			make: func(w *vaulttest.World) vault.Backup {
 				b := fakeOf(w, manual(w.Clock(), "a"), w.Clock(), nil).Backup
-				if _, err := w.Store.Create(w.T.Context(), b.Copying(policy.TargetKey(vaulttest.TwinAddress)).Start("000000", 0), strings.NewReader("")); err != nil {
+				if _, err := w.Store.Create(w.T.Context(), b.Copying(place.Key(vaulttest.TwinAddress)).Start("000000", 0), strings.NewReader("")); err != nil {
 					w.T.Fatal(err)
 				}
 				return b

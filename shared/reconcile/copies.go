@@ -10,6 +10,7 @@ import (
 
 	"github.com/tablevault/tablevault/shared/copies"
 	"github.com/tablevault/tablevault/shared/fanout"
+	"github.com/tablevault/tablevault/shared/object/place"
 	"github.com/tablevault/tablevault/shared/policy"
 	"github.com/tablevault/tablevault/shared/vault"
 )
@@ -83,15 +84,15 @@ type copyUnit struct {
 }
 
 func (s *sweep) copiesTo(ctx context.Context, d policy.Destination, wanted []toCopy, noted map[string]bool) error {
-	key := policy.TargetKey(d.To)
+	key := d.Key()
 	var units []copyUnit
 	live, used, looks := 0, int64(0), 0
 	for _, c := range wanted {
-		if noted[c.CopyNote(key)] || !slices.ContainsFunc(c.rule.Destinations, func(o policy.Destination) bool { return policy.TargetKey(o.To) == key }) {
+		if noted[c.CopyNote(key)] || !slices.ContainsFunc(c.rule.Destinations, func(o policy.Destination) bool { return o.Key() == key }) {
 			continue
 		}
 		if looks++; looks > maxCopyLooks || s.run.Stopping() {
-			s.report(c.rule.Name, "", "more than %d copies to %s are not complete: older ones wait", looks-1, d.To)
+			s.report(c.rule.Name, "", "more than %d copies to %s are not complete: older ones wait", looks-1, place.Plain(d.To))
 			break
 		}
 		found, err := s.lookAtCopy(ctx, c, key)
@@ -99,7 +100,7 @@ func (s *sweep) copiesTo(ctx context.Context, d policy.Destination, wanted []toC
 			if ctx.Err() != nil {
 				return err
 			}
-			s.report(c.rule.Name, c.Table.String(), "the copy of backup %s to %s can't be looked at: %v", c.ID, d.To, err)
+			s.report(c.rule.Name, c.Table.String(), "the copy of backup %s to %s can't be looked at: %v", c.ID, place.Plain(d.To), err)
 			continue
 		}
 		if found == nil {
@@ -118,13 +119,13 @@ func (s *sweep) copiesTo(ctx context.Context, d policy.Destination, wanted []toC
 	for i, rate := range shares(d.Bandwidth, used, units, room) {
 		u := units[i]
 		err := s.Work.Submit(ctx, fanout.Work{
-			Verb: fanout.VerbCopy, Table: u.backup.Table, Backup: u.backup.ID, Segment: u.Segment, Start: u.Start, Target: d.To, Rate: rate,
+			Verb: fanout.VerbCopy, Table: u.backup.Table, Backup: u.backup.ID, Segment: u.Segment, Start: u.Start, Target: key, Rate: rate,
 		})
 		if err != nil {
 			if ctx.Err() != nil {
 				return err
 			}
-			s.report("", u.backup.Table.String(), "the copy of backup %s to %s can't be dispatched: %v", u.backup.ID, d.To, err)
+			s.report("", u.backup.Table.String(), "the copy of backup %s to %s can't be dispatched: %v", u.backup.ID, place.Plain(d.To), err)
 			return nil
 		}
 		s.reply.Copies.Dispatched++

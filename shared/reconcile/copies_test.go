@@ -13,6 +13,7 @@ import (
 	"github.com/tablevault/tablevault/shared/object"
 	"github.com/tablevault/tablevault/shared/object/mem"
 	"github.com/tablevault/tablevault/shared/object/objectfault"
+	"github.com/tablevault/tablevault/shared/object/place"
 	"github.com/tablevault/tablevault/shared/plainbuffer"
 	"github.com/tablevault/tablevault/shared/reconcile"
 	"github.com/tablevault/tablevault/shared/repository"
@@ -134,7 +135,7 @@ func TestTickCopiesWhatIsKept(t *testing.T) {
 	s := w.Tick(policy)
 	var ids []vault.BackupID
 	for _, work := range w.Drain() {
-		if work.Verb == fanout.VerbCopy && work.Target == vaulttest.TwinAddress {
+		if work.Verb == fanout.VerbCopy && work.Target == place.Key(vaulttest.TwinAddress) {
 			ids = append(ids, work.Backup)
 		}
 	}
@@ -224,7 +225,7 @@ func TestBudgetIsShared(t *testing.T) {
 // noteCopy notes a start as a copier does, and nothing else.
 func noteCopy(w *vaulttest.World, work fanout.Work) {
 	w.T.Helper()
-	slow := objectfault.New(w.Targets[work.Target], &objectfault.Fault{Op: objectfault.Open, Call: objectfault.Every, When: objectfault.Before})
+	slow := objectfault.New(w.Targets[w.AddressOf(work.Target)], &objectfault.Fault{Op: objectfault.Open, Call: objectfault.Every, When: objectfault.Before})
 	failing := objectfault.New(w.Store, &objectfault.Fault{Op: objectfault.Create, Call: objectfault.Every, When: objectfault.Before,
 		Match: func(name string) bool { return strings.Contains(name, "/failures/") }})
 	repo, err := repository.Open(w.T.Context(), failing)

@@ -14,7 +14,7 @@ import (
 	"time"
 
 	"github.com/tablevault/tablevault/shared/fanout"
-	"github.com/tablevault/tablevault/shared/policy"
+	"github.com/tablevault/tablevault/shared/object/place"
 	"github.com/tablevault/tablevault/shared/repository"
 	"github.com/tablevault/tablevault/shared/table"
 	"github.com/tablevault/tablevault/shared/vault"
@@ -36,7 +36,8 @@ func (i *Importer) begin(ctx context.Context, run fanout.Run, req Request) (*vau
 		return nil, fmt.Errorf("%w: %w", err, table.ErrInvalid)
 	}
 	for _, t := range i.Known {
-		copied, err := i.Repo.Exists(ctx, req.Backup.CopyNote(policy.TargetKey(t.Name)))
+		key := place.Key(t.Name)
+		copied, err := i.Repo.Exists(ctx, req.Backup.CopyNote(key))
 		if errors.Is(err, fs.ErrPermission) {
 			i.Log.Warn("without the policy's further vaults", "error", err)
 			break
@@ -44,8 +45,8 @@ func (i *Importer) begin(ctx context.Context, run fanout.Run, req Request) (*vau
 		if err != nil {
 			return nil, err
 		}
-		if copied && !slices.Contains(req.Also, t.Name) {
-			req.Also = append(slices.Clip(req.Also), t.Name)
+		if copied && !slices.Contains(req.Also, key) {
+			req.Also = append(slices.Clip(req.Also), key)
 			i.Repo.Add(t)
 		}
 	}

@@ -11,7 +11,7 @@ import (
 
 	"github.com/tablevault/tablevault/shared/fanout"
 	"github.com/tablevault/tablevault/shared/object"
-	"github.com/tablevault/tablevault/shared/policy"
+	"github.com/tablevault/tablevault/shared/object/place"
 	"github.com/tablevault/tablevault/shared/repository"
 	"github.com/tablevault/tablevault/shared/table"
 	"github.com/tablevault/tablevault/shared/vault"
@@ -221,13 +221,18 @@ func RequestName(address, request string) (string, error) {
 	if strings.HasPrefix(request, vault.RequestPrefix) {
 		return request, vault.ParseRequestName(request)
 	}
-	name, ok := strings.CutPrefix(request, policy.Place(address)+"/")
-	if strings.HasPrefix(address, "file://") {
+	at, err := place.Parse(address)
+	if err != nil {
+		return "", fmt.Errorf("%w: the address of the vault: %w", table.ErrInvalid, err)
+	}
+	at.Endpoint = "" // an event does not tell it
+	name, ok := strings.CutPrefix(request, at.String()+"/")
+	if at.Scheme == "file" {
 		// Where a directory keeps the vault, it stands for the bucket of the trigger.
 		_, name, ok = strings.Cut(strings.TrimPrefix(request, "oss://"), "/")
 	}
 	if !ok {
-		return "", fmt.Errorf("%w: the request %s is not in the vault %s, where requests are read from %s only", table.ErrInvalid, request, address, vault.RequestPrefix)
+		return "", fmt.Errorf("%w: the request %s is not in the vault %s, where requests are read from %s only", table.ErrInvalid, request, at, vault.RequestPrefix)
 	}
 	return name, vault.ParseRequestName(name)
 }

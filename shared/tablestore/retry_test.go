@@ -463,18 +463,22 @@ func TestNew(t *testing.T) {
 		t.Errorf("%v, %v", c, err)
 	}
 	for want, change := range map[string]func(*tablestore.Config){
-		"no endpoint":                  func(c *tablestore.Config) { c.Endpoint = "" },
-		"is no address":                func(c *tablestore.Config) { c.Endpoint = "i.cn-hangzhou.ots.aliyuncs.com" },
-		"missing protocol scheme":      func(c *tablestore.Config) { c.Endpoint = "://x" },
-		"more than a scheme":           func(c *tablestore.Config) { c.Endpoint += "path?x=y" },
-		"no name of an instance":       func(c *tablestore.Config) { c.Instance = "" },
-		"no credentials":               func(c *tablestore.Config) { c.Credentials = nil },
-		"version 4":                    func(c *tablestore.Config) { c.SignV4 = true },
-		"\"https://x:xxxxx@host\" has": func(c *tablestore.Config) { c.Endpoint = "https://x:secret@host" },
+		"no endpoint":                   func(c *tablestore.Config) { c.Endpoint = "" },
+		"is no address":                 func(c *tablestore.Config) { c.Endpoint = "i.cn-hangzhou.ots.aliyuncs.com" },
+		"the endpoint is no address":    func(c *tablestore.Config) { c.Endpoint = "://secret@x" },
+		"more than a scheme":            func(c *tablestore.Config) { c.Endpoint += "path?x=y" },
+		"no name of an instance":        func(c *tablestore.Config) { c.Instance = "" },
+		"\"evil.example#\" is no name":  func(c *tablestore.Config) { c.Instance = "evil.example#" },
+		"\"evil.example/x\" is no name": func(c *tablestore.Config) { c.Instance = "evil.example/x" },
+		"\"a.b\" is no name":            func(c *tablestore.Config) { c.Instance = "a.b" },
+		"\"u@h\" is no name":            func(c *tablestore.Config) { c.Instance = "u@h" },
+		"no credentials":                func(c *tablestore.Config) { c.Credentials = nil },
+		"version 4":                     func(c *tablestore.Config) { c.SignV4 = true },
+		"the endpoint has more":         func(c *tablestore.Config) { c.Endpoint = "https://x:secret@host" },
 	} {
 		bad := good
 		change(&bad)
-		if _, err := tablestore.New(bad); err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "secret@") {
+		if _, err := tablestore.New(bad); err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "secret") {
 			t.Errorf("error %v, want %q", err, want)
 		}
 	}

@@ -93,7 +93,7 @@ func (b Backup) CopyNotes() string {
 }
 
 // CopyNote is the name of the note about a copy; target is the key of its
-// vault, see policy.TargetKey.
+// vault, see place.Key.
 func (b Backup) CopyNote(target string) string { return b.CopyNotes() + target + ".json" }
 
 // ParseCopyNote is CopyNote's inverse.

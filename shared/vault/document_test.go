@@ -108,7 +108,7 @@ func examples() map[string]Document {
 		"copying":  &Note{Segment: "000256", Start: 1, Request: "r", Began: day, Until: day.Add(time.Minute), Target: "s3://other/vault", Rate: 1 << 20},
 		"replaced": &SegmentCheck{Segment: "000001", Check: Check{Rows: 2, SizeOnly: 1, Replaced: []Finding{{Object: o.Name, Reason: "r"}}}},
 		"restore-also": &RestorePlan{Restore: NewRestoreID(day, "y"), Created: day, Backup: p.Backup, Manifest: o, Source: p.Table,
-			Target: p.Table, Definition: p.Definition, Also: []string{"s3://other/vault"}},
+			Target: p.Table, Definition: p.Definition, Also: []string{"0123456789abcdef"}},
 		"restore-paced": &RestorePlan{Restore: NewRestoreID(day, "z"), Created: day, Backup: p.Backup, Manifest: o, Source: p.Table,
 			Target: p.Table, Definition: p.Definition, Budget: Budget{ReadUnits: 800, WriteUnits: 500}, Loaders: 10, Comparers: 2},
 		"accepted-paced": &Accepted{Request: "requests/a.json", Restore: NewRestoreID(day, "x"), Backup: p.Backup, Table: p.Table, Target: p.Table, At: day,

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/tablevault/tablevault/shared/object/place"
 	"github.com/tablevault/tablevault/shared/table"
 )
 
@@ -26,8 +27,9 @@ type RestorePlan struct {
 	Segments []RestoreSegment `json:"segments"`
 	// Notes say where the restored table is not to be as the source was.
 	Notes []string `json:"notes,omitempty"`
-	// Also are the addresses of further vaults with copies of the backup, from
-	// which an object is read that is damaged or gone here.
+	// Also are the keys of further vaults with copies of the backup, from which an
+	// object is read that is damaged or gone here. Where they are, the policy of
+	// whoever reads says.
 	Also []string `json:"also,omitempty"`
 	// Budget bounds what the restore asks of the target. Loaders is how many workers
 	// its write units are divided over, and so the most that load at a time, Comparers
@@ -101,8 +103,19 @@ func (p *RestorePlan) validate() error {
 	if err := p.Budget.Validate(); err != nil {
 		return err
 	}
+	if len(p.Also) > MaxAlso {
+		return fmt.Errorf("%d further vaults: want at most %d", len(p.Also), MaxAlso)
+	}
+	for _, key := range p.Also {
+		if !place.IsKey(key) {
+			return errors.New("a further vault without a key")
+		}
+	}
 	return p.Definition.Validate()
 }
+
+// MaxAlso bounds the further vaults that a restore reads from.
+const MaxAlso = 16
 
 // Loaded is one entry of the log of a restore's segment: the rows up to a
 // position of the backup's segment are in the target.

@@ -13,6 +13,7 @@ import (
 	"github.com/tablevault/tablevault/shared/fanout"
 	"github.com/tablevault/tablevault/shared/object"
 	"github.com/tablevault/tablevault/shared/object/mem"
+	"github.com/tablevault/tablevault/shared/object/place"
 	"github.com/tablevault/tablevault/shared/repository"
 	"github.com/tablevault/tablevault/shared/restore"
 	"github.com/tablevault/tablevault/shared/vault"
@@ -36,7 +37,7 @@ func BackupOf(m *vault.Manifest) vault.Backup { return vault.Backup{Table: m.Tab
 
 // CopyWork is the work that copies a group.
 func CopyWork(m *vault.Manifest, group int) fanout.Work {
-	return fanout.Work{Verb: fanout.VerbCopy, Table: m.Table, Backup: m.Backup, Segment: vault.GroupID(group), Target: TwinAddress}
+	return fanout.Work{Verb: fanout.VerbCopy, Table: m.Table, Backup: m.Backup, Segment: vault.GroupID(group), Target: place.Key(TwinAddress)}
 }
 
 // CopyAll copies a backup by the work of all its groups.

@@ -19,6 +19,7 @@ import (
 	"github.com/tablevault/tablevault/shared/fanout"
 	"github.com/tablevault/tablevault/shared/object"
 	"github.com/tablevault/tablevault/shared/object/mem"
+	"github.com/tablevault/tablevault/shared/object/place"
 	"github.com/tablevault/tablevault/shared/repository"
 	"github.com/tablevault/tablevault/shared/restore"
 	"github.com/tablevault/tablevault/shared/table"
@@ -200,8 +201,9 @@ func (w *World) Do(work fanout.Work) (err error) {
 	case fanout.VerbVerify:
 		_, err = w.Verifier().VerifySegment(w.T.Context(), w.Run(), work)
 	case fanout.VerbCopy:
-		c := w.Copier(w.Targets[work.Target])
-		c.Target = work.Target
+		address := w.AddressOf(work.Target)
+		c := w.Copier(w.Targets[address])
+		c.Target = address
 		_, err = c.Copy(w.T.Context(), w.Run(), work)
 	case fanout.VerbRestore:
 		if work.Request != "" {
@@ -211,6 +213,17 @@ func (w *World) Do(work fanout.Work) (err error) {
 		}
 	}
 	return err
+}
+
+// AddressOf is the address of a further vault with a key.
+func (w *World) AddressOf(key string) string {
+	for address := range w.Targets {
+		if place.Key(address) == key {
+			return address
+		}
+	}
+	w.T.Fatalf("no further vault has the key %s", key)
+	return ""
 }
 
 // Bent is a store in which one object's bytes come out otherwise, and whose

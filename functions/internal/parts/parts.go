@@ -20,6 +20,7 @@ import (
 	"github.com/tablevault/tablevault/shared/object"
 	"github.com/tablevault/tablevault/shared/object/address"
 	"github.com/tablevault/tablevault/shared/object/objectmeter"
+	"github.com/tablevault/tablevault/shared/object/place"
 	"github.com/tablevault/tablevault/shared/policy"
 	"github.com/tablevault/tablevault/shared/repository"
 	"github.com/tablevault/tablevault/shared/tablestore"
@@ -71,29 +72,72 @@ func openWith(ctx context.Context, inv *function.Invocation,
 	return repo, nil
 }
 
-// Also has a repository read from further vaults what is damaged in its own. They are opened when that is needed.
-func Also(inv *function.Invocation, repo *repository.Repository, addresses []string) {
-	repo.Also(Twins(inv, addresses)...)
+// Also has a repository read what is damaged in its own vault from further ones, which the plan of a restore names by
+// their keys. They are opened when that is needed. Of one that the policy has no more it is told when it is wanted.
+func Also(inv *function.Invocation, repo *repository.Repository, keys []string) {
+	var twins []repository.Twin
+	for _, key := range keys {
+		d, err := further(inv, key)
+		if err != nil {
+			twins = append(twins, repository.Twin{Name: "the further vault " + key, Open: func(context.Context) (object.Store, error) { return nil, err }})
+			continue
+		}
+		twins = append(twins, Twins(inv, []policy.Destination{d})...)
+	}
+	repo.Also(twins...)
 }
 
-// Twins are further vaults at addresses.
-func Twins(inv *function.Invocation, addresses []string) []repository.Twin {
-	twins := make([]repository.Twin, len(addresses))
-	for i, a := range addresses {
-		twins[i] = repository.Twin{Name: a, Open: func(ctx context.Context) (object.Store, error) {
-			store, _, err := open(ctx, inv, a, function.KeyFurther)
-			return store, err
-		}}
+// Twins are further vaults of the policy.
+func Twins(inv *function.Invocation, all []policy.Destination) []repository.Twin {
+	twins := make([]repository.Twin, len(all))
+	for i, d := range all {
+		twins[i] = repository.Twin{Name: d.To, Open: func(ctx context.Context) (object.Store, error) { return openFurther(ctx, inv, d) }}
 	}
 	return twins
 }
 
-// Further opens a vault beside the function's own.
-func Further(ctx context.Context, inv *function.Invocation, address string) (object.Store, error) {
-	if policy.TargetKey(address) == policy.TargetKey(inv.Env.Vault) {
-		return nil, function.Permanent(fmt.Errorf("%s is the vault itself, not a further one", address))
+// Keys are the keys of the further vaults that a command names.
+func Keys(inv *function.Invocation, names []string) ([]string, error) {
+	keys := make([]string, len(names))
+	for i, name := range names {
+		d, err := further(inv, name)
+		if err != nil {
+			return nil, err
+		}
+		keys[i] = d.Key()
 	}
-	store, _, err := open(ctx, inv, address, function.KeyFurther)
+	return keys, nil
+}
+
+// Further opens the further vault that a command names.
+func Further(ctx context.Context, inv *function.Invocation, name string) (policy.Destination, object.Store, error) {
+	d, err := further(inv, name)
+	if err != nil {
+		return d, nil, err
+	}
+	store, err := openFurther(ctx, inv, d)
+	return d, store, err
+}
+
+// further finds a further vault in the deployed policy by its name or its key. Nothing else says where one is: whoever
+// may send a command, or write a plan into the vault, must not be able to have rows and tokens sent to him.
+func further(inv *function.Invocation, name string) (policy.Destination, error) {
+	p, err := Policy(inv)
+	if err != nil {
+		return policy.Destination{}, fmt.Errorf("find the further vault %q: %w", name, err)
+	}
+	d, err := p.Destination(name)
+	if err != nil {
+		return policy.Destination{}, function.Permanent(err)
+	}
+	return d, nil
+}
+
+func openFurther(ctx context.Context, inv *function.Invocation, d policy.Destination) (object.Store, error) {
+	if err := place.Apart(d.To, inv.Env.Vault); err != nil {
+		return nil, function.Permanent(fmt.Errorf("a further vault: %w", err))
+	}
+	store, _, err := open(ctx, inv, d.To, function.KeyFurther)
 	if err != nil {
 		return nil, fmt.Errorf("a further vault: %w", err)
 	}
@@ -139,8 +183,8 @@ func Policy(inv *function.Invocation) (*policy.Policy, error) {
 		return policy.Default(), fmt.Errorf("the policy: %w", err)
 	}
 	// On one machine the vault is the stack's own, and a policy can be tried.
-	if p.Vault != "" && Region(inv) != "local" && !policy.SameVault(p.Vault, inv.Env.Vault) {
-		return policy.Default(), function.Permanent(fmt.Errorf("the policy is for the vault %s, these functions write to %s (TABLEVAULT_VAULT): deploy them with one of the two", p.Vault, inv.Env.Vault))
+	if p.Vault != "" && Region(inv) != "local" && !place.Same(p.Vault, inv.Env.Vault) {
+		return policy.Default(), function.Permanent(fmt.Errorf("the policy is for the vault %s, these functions write to %s (TABLEVAULT_VAULT): deploy them with one of the two", place.Plain(p.Vault), place.Plain(inv.Env.Vault)))
 	}
 	return p, nil
 }

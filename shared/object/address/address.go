@@ -5,11 +5,12 @@ package address
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
+	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/tablevault/tablevault/shared/object"
@@ -17,6 +18,7 @@ import (
 	"github.com/tablevault/tablevault/shared/object/dir"
 	"github.com/tablevault/tablevault/shared/object/objectmeter"
 	"github.com/tablevault/tablevault/shared/object/oss"
+	"github.com/tablevault/tablevault/shared/object/place"
 	"github.com/tablevault/tablevault/shared/object/s3"
 )
 
@@ -40,21 +42,17 @@ type Credentials struct {
 //	oss://bucket/prefix     a bucket of Alibaba Cloud OSS, see oss.Parse for its parameters
 //	s3://bucket/prefix      a bucket of S3, see s3.Parse for its parameters
 func Open(ctx context.Context, address string, config Config) (object.Store, error) {
-	u, err := url.Parse(address)
+	at, err := place.Parse(address)
 	if err != nil {
-		var cause *url.Error
-		if errors.As(err, &cause) {
-			err = cause.Err
-		}
-		return nil, fmt.Errorf("address of an object store %q: %w", address, err)
+		return nil, fmt.Errorf("address of an object store: %w", err)
 	}
-	switch u.Scheme {
+	switch at.Scheme {
 	case "file":
-		path, err := path(u)
-		if err != nil {
-			return nil, fmt.Errorf("address of an object store %q: %w", address, err)
+		folder := filepath.FromSlash(at.Path)
+		if err := alone(folder); err != nil {
+			return nil, fmt.Errorf("open %s: %w", at, err)
 		}
-		store, err := dir.Open(ctx, path)
+		store, err := dir.Open(ctx, folder)
 		if err != nil {
 			return nil, err
 		}
@@ -68,7 +66,7 @@ func Open(ctx context.Context, address string, config Config) (object.Store, err
 			return nil, err
 		}
 		if config.S3 == nil {
-			return nil, fmt.Errorf("address of an object store %q: no keys for S3 were given", address)
+			return nil, fmt.Errorf("open %s: no keys for S3 were given", at)
 		}
 		c.Cold, c.Transport = data, config.transport()
 		c.Credentials = func(ctx context.Context) (s3.Credentials, error) {
@@ -86,7 +84,7 @@ func Open(ctx context.Context, address string, config Config) (object.Store, err
 			return nil, err
 		}
 		if config.Credentials == nil {
-			return nil, fmt.Errorf("address of an object store %q: no keys for OSS were given", address)
+			return nil, fmt.Errorf("open %s: no keys for OSS were given", at)
 		}
 		c.Cold, c.Transport = data, config.transport()
 		c.Credentials = func(ctx context.Context) (oss.Credentials, error) {
@@ -98,11 +96,8 @@ func Open(ctx context.Context, address string, config Config) (object.Store, err
 			return nil, err
 		}
 		return store, nil
-	case "":
-		return nil, fmt.Errorf("address of an object store %q: no scheme; a directory is written file:///path", address)
-	default:
-		return nil, fmt.Errorf("address of an object store %q: unknown scheme %q; known are file, oss and s3", address, u.Scheme)
 	}
+	return nil, fmt.Errorf("open %s: nothing keeps objects there", at)
 }
 
 // transport is how a bucket is reached.
@@ -122,21 +117,28 @@ func File(path string) string {
 	return (&url.URL{Scheme: "file", Path: filepath.ToSlash(path)}).String()
 }
 
-// path returns the path of a file address.
-func path(u *url.URL) (string, error) {
-	switch {
-	case u.Host != "" && u.Host != "localhost":
-		return "", fmt.Errorf("it names the host %q; a directory of this machine is written with three slashes, file:///%s", u.Host, u.Host+u.Path)
-	case u.User != nil:
-		return "", errors.New("it has a user, which a directory has not")
-	case u.RawQuery != "" || u.ForceQuery:
-		return "", errors.New(`it has a query; a "?" in the path is written %3F`)
-	case u.Fragment != "":
-		return "", errors.New(`it has a fragment; a "#" in the path is written %23`)
-	case u.Opaque != "" || !strings.HasPrefix(u.Path, "/"):
-		return "", fmt.Errorf("its path is not absolute; write file:///%s if it begins at the root", u.Opaque)
-	case strings.ContainsRune(u.Path, 0):
-		return "", errors.New("its path has a zero byte")
+// taken are folders of the system's, which are no vault's own.
+var taken = []string{"/", "/bin", "/boot", "/dev", "/etc", "/home", "/lib", "/lib64", "/opt", "/proc", "/root", "/run", "/sbin", "/sys", "/tmp",
+	"/usr", "/usr/local", "/var", "/var/lib", "/var/tmp", "/Applications", "/Library", "/System", "/Users"}
+
+// alone is an error about a folder that can't be a vault's own, whatever it is called here: a folder of the system, a
+// person's home, or one that this is in. What belongs to others would lie among the objects, and a vault's folder is
+// swept of what is left over.
+func alone(folder string) error {
+	is, err := os.Stat(folder)
+	if err != nil {
+		return nil // whoever opens it says so
 	}
-	return filepath.Clean(filepath.FromSlash(u.Path)), nil
+	others := taken
+	if home, err := os.UserHomeDir(); err == nil && filepath.IsAbs(home) {
+		for ; home != filepath.Dir(home); home = filepath.Dir(home) {
+			others = append(slices.Clip(others), home)
+		}
+	}
+	for _, other := range others {
+		if o, err := os.Stat(other); err == nil && os.SameFile(is, o) {
+			return fmt.Errorf("it is %s, which holds more than a vault: name a folder for the vault alone, such as %s", other, filepath.Join(other, "tablevault"))
+		}
+	}
+	return nil
 }

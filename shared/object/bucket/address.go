@@ -6,11 +6,13 @@ import (
 	"maps"
 	"net"
 	"net/url"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 
 	"github.com/tablevault/tablevault/shared/object"
+	"github.com/tablevault/tablevault/shared/object/place"
 )
 
 // Address is what every address of a bucket can say.
@@ -38,20 +40,16 @@ type Address struct {
 
 // Parse reads an address, scheme://bucket/prefix?parameter=value. The parameters are region, endpoint, path_style, kms_key,
 // storage_class, part_size in MiB and parallel, and those of more, which are called with their values. keys says, in an
-// error, where keys belong instead.
+// error, where keys belong instead. No error has a value of the address, which may be a key in the wrong place.
 func Parse(address, scheme, keys string, more map[string]func(string) error) (Address, error) {
 	u, err := url.Parse(address)
 	if err != nil {
-		var cause *url.Error
-		if errors.As(err, &cause) {
-			err = cause.Err
-		}
-		return Address{}, err
+		return Address{}, fmt.Errorf("want %s://bucket/prefix?region=…", scheme)
 	}
 	a := Address{Bucket: u.Host, Prefix: strings.Trim(u.Path, "/")}
 	switch {
 	case u.Scheme != scheme:
-		return a, fmt.Errorf("the scheme is %q, want %s://bucket/prefix?region=…", u.Scheme, scheme)
+		return a, fmt.Errorf("the scheme is another, want %s://bucket/prefix?region=…", scheme)
 	case u.User != nil:
 		return a, errors.New("keys do not belong in an address; set " + keys)
 	case u.Fragment != "":
@@ -61,12 +59,12 @@ func Parse(address, scheme, keys string, more map[string]func(string) error) (Ad
 	}
 	query, err := url.ParseQuery(u.RawQuery)
 	if err != nil {
-		return a, fmt.Errorf("its parameters: %w", err)
+		return a, errors.New("its parameters can't be read: want name=value, with & between them")
 	}
 	a.PathStyle = local(query.Get("endpoint"))
 	known := map[string]func(string) error{
 		"region":   func(v string) error { a.Region = v; return nil },
-		"endpoint": func(v string) (err error) { a.Endpoint, err = endpoint(v); return err },
+		"endpoint": func(v string) (err error) { a.Endpoint, err = place.Endpoint(v); return err },
 		"path_style": func(v string) error {
 			if v != "true" && v != "false" {
 				return errors.New("want true or false")
@@ -88,18 +86,21 @@ func Parse(address, scheme, keys string, more map[string]func(string) error) (Ad
 		set, values := known[name], query[name]
 		switch {
 		case set == nil:
-			return a, fmt.Errorf("unknown parameter %q; known are %s", name, strings.Join(slices.Sorted(maps.Keys(known)), ", "))
+			return a, place.Unknown(name, slices.Collect(maps.Keys(known)))
 		case len(values) > 1:
 			return a, fmt.Errorf("the parameter %s stands there %d times", name, len(values))
 		case values[0] == "":
 			return a, fmt.Errorf("the parameter %s is empty", name)
 		}
 		if err := set(values[0]); err != nil {
-			return a, fmt.Errorf("%s=%s: %w", name, values[0], err)
+			return a, fmt.Errorf("its parameter %s: %w", name, err)
 		}
 	}
 	return a, nil
 }
+
+// regionForm is how names of regions look, and keys do not.
+var regionForm = regexp.MustCompile(`^[a-z][a-z0-9-]{0,40}$`)
 
 // Check finds what is wrong with an address in a store whose keys have at most so many bytes, and whose regions are called
 // like the example.
@@ -108,35 +109,22 @@ func (a Address) Check(maxKey int, example string) error {
 	switch {
 	case a.Region == "":
 		return fmt.Errorf("the region is missing; add ?region=, such as region=%s", example)
-	case strings.ContainsAny(a.Region, "/ .:@?#,"):
-		return fmt.Errorf("region=%s: want a region's name such as %s", a.Region, example)
+	case !regionForm.MatchString(a.Region):
+		return fmt.Errorf("its parameter region: want a region's name such as %s", example)
 	case len(a.Prefix) > longest:
 		return fmt.Errorf("the prefix has %d bytes, at most %d are allowed", len(a.Prefix), longest)
 	}
 	if a.Prefix != "" {
 		if err := object.ValidName(a.Prefix); err != nil {
-			return fmt.Errorf("the prefix: %w", err)
+			return errors.New("the prefix is no object's name: want elements with single slashes between them, none of them . or ..")
 		}
 	}
 	return nil
 }
 
-// endpoint completes and checks the address of a store.
-func endpoint(v string) (string, error) {
-	if !strings.Contains(v, "://") {
-		v = "https://" + v
-	}
-	u, err := url.Parse(v)
-	if err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Hostname() == "" || strings.Trim(u.Path, "/") != "" ||
-		u.RawQuery != "" || u.Fragment != "" || u.User != nil {
-		return "", errors.New("want a host, a host:port, or with http:// before it")
-	}
-	return u.Scheme + "://" + u.Host, nil
-}
-
 // local reports whether an endpoint's name can't have a bucket's name before it.
 func local(v string) bool {
-	complete, err := endpoint(v)
+	complete, err := place.Endpoint(v)
 	if err != nil {
 		return false
 	}

@@ -95,7 +95,7 @@ func Parse(address string) (Config, error) {
 		err = c.check()
 	}
 	if err != nil {
-		return Config{}, fmt.Errorf("address of a bucket %q: %w", address, err)
+		return Config{}, fmt.Errorf("address of a bucket: %w", err)
 	}
 	return c, nil
 }
@@ -104,15 +104,15 @@ func Parse(address string) (Config, error) {
 func (c Config) check() error {
 	switch {
 	case !bucketName.MatchString(c.Bucket):
-		return fmt.Errorf("%q can't be the name of a bucket: 3 to 63 lower case letters, digits and hyphens", c.Bucket)
+		return errors.New("what it names can't be the name of a bucket: want 3 to 63 lower case letters, digits and hyphens")
 	case strings.HasPrefix(c.Region, "oss-"):
-		return fmt.Errorf("region=%s: want the region without oss-, %s", c.Region, strings.TrimPrefix(c.Region, "oss-"))
+		return errors.New("its parameter region: want the region without oss-, such as cn-hangzhou")
 	case c.StorageClass != "" && !slices.Contains(storageClasses, c.StorageClass):
-		return fmt.Errorf("storage_class=%s: want one that can be read at once, Standard or IA", c.StorageClass)
+		return errors.New("its parameter storage_class: want one that can be read at once, Standard or IA")
 	case c.Encryption != "" && !slices.Contains(encryptions, c.Encryption):
-		return fmt.Errorf("encryption=%s: want AES256, KMS or SM4", c.Encryption)
+		return errors.New("its parameter encryption: want AES256, KMS or SM4")
 	case c.KMSKey != "" && c.Encryption != "KMS":
-		return fmt.Errorf("kms_key goes with encryption=KMS, not with encryption=%s", c.Encryption)
+		return errors.New("its parameter kms_key goes with encryption=KMS, and not with another")
 	}
 	return c.Address.Check(maxKey, "cn-hangzhou")
 }

@@ -48,15 +48,15 @@ func TestParseRefuses(t *testing.T) {
 		"oss://bucket":                                           "add ?region=",
 		"oss://bucket?region=":                                   "region is empty",
 		"oss://bucket?region=a&region=b":                         "2 times",
-		"oss://bucket?region=oss-cn-hangzhou":                    "without oss-, cn-hangzhou",
+		"oss://bucket?region=oss-cn-hangzhou":                    "without oss-, such as cn-hangzhou",
 		"oss://bucket?region=cn/x":                               "cn-hangzhou",
 		"oss://?region=r":                                        "names no bucket",
-		"s3://bucket?region=r":                                   `the scheme is "s3"`,
+		"s3://bucket?region=r":                                   "want oss://",
 		"oss://id:secret@bucket?region=r":                        "ALIBABA_CLOUD_ACCESS_KEY_ID",
 		"oss://Bucket?region=r":                                  "lower case",
 		"oss://b?region=r":                                       "3 to 63",
 		"oss://bu.cket?region=r":                                 "can't be the name",
-		"oss://bucket/a//b?region=r":                             "two in a row",
+		"oss://bucket/a//b?region=r":                             "single slashes",
 		"oss://bucket/x#y?region=r":                              "%23",
 		"oss://bucket/" + strings.Repeat("p", 256) + "?region=r": "the prefix has 256 bytes",
 		"oss://bucket?regoin=r":                                  `unknown parameter "regoin"; known are encryption, endpoint`,
@@ -69,7 +69,7 @@ func TestParseRefuses(t *testing.T) {
 		"oss://bucket?region=r&retention=30000d":                 "1d to 25550d",
 		"oss://bucket?region=r&part_size=0":                      "from 1 to 1024",
 		"oss://bucket?region=r&parallel=many":                    "from 1 to 64",
-		"oss://bucket?region=%zz":                                "%zz",
+		"oss://bucket?region=%zz":                                "can't be read",
 	} {
 		if _, err := oss.Parse(text); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("Parse(%q): %v, want an error that says %q", text, err, want)

@@ -99,7 +99,7 @@ func Parse(address string) (Config, error) {
 		err = c.check()
 	}
 	if err != nil {
-		return Config{}, fmt.Errorf("address of a bucket %q: %w", address, err)
+		return Config{}, fmt.Errorf("address of a bucket: %w", err)
 	}
 	return c, nil
 }
@@ -108,13 +108,13 @@ func Parse(address string) (Config, error) {
 func (c Config) check() error {
 	switch {
 	case !bucketName.MatchString(c.Bucket) || strings.Contains(c.Bucket, "..") || net.ParseIP(c.Bucket) != nil:
-		return fmt.Errorf("%q can't be the name of a bucket: 3 to 63 lower case letters, digits, dots and hyphens", c.Bucket)
+		return errors.New("what it names can't be the name of a bucket: want 3 to 63 lower case letters, digits, dots and hyphens")
 	case c.PartSize > 0 && c.PartSize < leastPart:
 		return fmt.Errorf("part_size=%d: S3 takes parts of 5 MiB and more", c.PartSize>>20)
 	case c.StorageClass != "" && !slices.Contains(storageClasses, types.StorageClass(c.StorageClass)):
-		return fmt.Errorf("storage_class=%s: want one that can be read at once: %v", c.StorageClass, storageClasses)
+		return fmt.Errorf("its parameter storage_class: want one that can be read at once: %v", storageClasses)
 	case c.Lock != "" && c.Lock != string(types.ObjectLockModeGovernance) && c.Lock != string(types.ObjectLockModeCompliance):
-		return fmt.Errorf("lock=%s: want governance or compliance", strings.ToLower(c.Lock))
+		return errors.New("its parameter lock: want governance or compliance")
 	case (c.Lock == "") != (c.Retain == 0):
 		return errors.New("lock and retain go together, such as lock=compliance&retain=30d")
 	case strings.Contains(c.Bucket, ".") && !c.PathStyle && !strings.HasPrefix(c.Endpoint, "http://"):
