@@ -179,7 +179,7 @@ func (s *sweep) left(ctx context.Context, in Instance, e *vault.DrillEnd) (strin
 		return "", err
 	}
 	if !made {
-		return "its restore is not known to have made a table", nil
+		return "the table that stands under its name is not known to be the one that its restore has made", nil
 	}
 	if slices.ContainsFunc(s.Policy.Rules, func(r policy.Rule) bool { return r.Match(target.Instance, target.Table) }) {
 		return "a rule of the policy is about the table", nil

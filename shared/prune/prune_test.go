@@ -925,7 +925,7 @@ func TestRestoreBesidePrune(t *testing.T) {
 		taken := schedule(choices, [2]func(func()){
 			func(turn func()) {
 				i := w.Importer()
-				i.Repo = must(repository.Open(t.Context(), stepped{store, gate(turn, "open "+b.Mark(), "create "+vault.RestoringPrefix, "open "+b.Plan(), "/created")}))
+				i.Repo = must(repository.Open(t.Context(), stepped{store, gate(turn, "open "+b.Mark(), "create "+vault.RestoringPrefix, "open "+b.Plan(), "/created.json")}))
 				plan, begin = i.Begin(t.Context(), w.Run(), request)
 			},
 			func(turn func()) {

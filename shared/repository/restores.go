@@ -37,18 +37,40 @@ func (r *Repository) RestorePlan(ctx context.Context, id vault.RestoreID) (*vaul
 // while there is none.
 func (r *Repository) RestoreProof(ctx context.Context, id vault.RestoreID) (*vault.Proof, error) {
 	var p vault.Proof
-	_, err := r.Read(ctx, vault.Restore{ID: id}.Proof(), &p)
+	name := vault.Restore{ID: id}.Proof()
+	_, err := r.Read(ctx, name, &p)
+	if err == nil && p.Restore != id {
+		err = fmt.Errorf("read %s: %w: it is the proof of %q", name, vault.ErrCorrupt, p.Restore)
+	}
 	return &p, err
 }
 
 // Closed reads a restore's closing record; nil if there is none.
 func (r *Repository) Closed(ctx context.Context, id vault.RestoreID) (*vault.Closed, error) {
 	var c vault.Closed
-	_, err := r.Read(ctx, vault.Restore{ID: id}.Closed(), &c)
+	name := vault.Restore{ID: id}.Closed()
+	_, err := r.Read(ctx, name, &c)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
+	if err == nil && c.Restore != id {
+		err = fmt.Errorf("read %s: %w: it closes %q", name, vault.ErrCorrupt, c.Restore)
+	}
 	return &c, err
+}
+
+// Made reads what a restore has noted about its target; nil if it has made none.
+func (r *Repository) Made(ctx context.Context, id vault.RestoreID) (*vault.Made, error) {
+	var m vault.Made
+	name := vault.Restore{ID: id}.Created()
+	_, err := r.Read(ctx, name, &m)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err == nil && m.Restore != id {
+		err = fmt.Errorf("read %s: %w: it is about %q", name, vault.ErrCorrupt, m.Restore)
+	}
+	return &m, err
 }
 
 // Loading yields the entries of the log of a segment's loading, from number n on,

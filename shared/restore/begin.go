@@ -102,13 +102,20 @@ func (i *Importer) begin(ctx context.Context, run fanout.Run, req Request) (*vau
 	if err := i.Repo.Mark(ctx, vault.Restore{ID: id}.Restoring()); err != nil {
 		return nil, err
 	}
-	if made, err := i.Repo.Exists(ctx, vault.Restore{ID: id}.Created()); err != nil || made {
-		return plan, err
+	_, err = i.ready(ctx, run, plan)
+	return plan, err
+}
+
+// ready makes the target, unless the restore has, and says what it has noted about it.
+func (i *Importer) ready(ctx context.Context, run fanout.Run, p *vault.RestorePlan) (*vault.Made, error) {
+	made, err := i.Repo.Made(ctx, p.Restore)
+	if err != nil || made != nil {
+		return made, err
 	}
-	if err := i.unmarked(ctx, run, plan); err != nil {
+	if err := i.unmarked(ctx, run, p); err != nil {
 		return nil, err
 	}
-	return plan, i.make(ctx, plan)
+	return i.make(ctx, p)
 }
 
 // unmarked refuses a restore whose backup is marked for deletion, and gives it up.
@@ -373,63 +380,74 @@ func loading(def table.Definition) table.Definition {
 	return def
 }
 
-// make makes the target, which this restore has not made yet.
-func (i *Importer) make(ctx context.Context, p *vault.RestorePlan) error {
-	mark := vault.Restore{ID: p.Restore}.Created()
-	want := loading(p.Definition)
-	err := i.Tables.Create(ctx, want)
+// make makes the target, which this restore has not made yet, and notes by what it is
+// told from any other table.
+func (i *Importer) make(ctx context.Context, p *vault.RestorePlan) (*vault.Made, error) {
+	got, err := i.create(ctx, p)
 	if errors.Is(err, table.ErrExist) {
-		// Its answer may have been lost: then the table is as it was asked for,
-		// and nothing has been written. A table of anyone else is refused.
-		if err = i.adopt(ctx, p.Target, want); errors.Is(err, table.ErrNotExist) {
-			// It was just made, by another delivery of this very restore perhaps, and
-			// can't be used yet.
-			err = fmt.Errorf("%w: it is being loaded, look again later", table.ErrUnavailable)
+		// Another delivery of this restore may have noted it meanwhile, and others may
+		// write rows by now.
+		if made, merr := i.Repo.Made(ctx, p.Restore); merr != nil || made != nil {
+			return made, merr
 		}
 	}
 	if err != nil {
-		return fmt.Errorf("create %s: %w", p.Target, err)
+		return nil, fmt.Errorf("create %s: %w", p.Target, err)
 	}
-	return i.Repo.Mark(ctx, mark)
+	made := &vault.Made{Restore: p.Restore, Target: p.Target, Identity: got.Identity, Options: got.Options}
+	_, err = i.Repo.Decide(ctx, vault.Restore{ID: p.Restore}.Created(), made)
+	return made, err
 }
 
-// Made says whether the table that stands under the name of a restore's target is
-// the one that the restore has made: it has noted so, or, if it died before it
-// could, the table is as it makes them, and nobody has written to it.
-func (i *Importer) Made(ctx context.Context, p *vault.RestorePlan) (bool, error) {
-	made, err := i.Repo.Exists(ctx, vault.Restore{ID: p.Restore}.Created())
-	if err != nil || made {
-		return made, err
+// create creates the target and describes it.
+func (i *Importer) create(ctx context.Context, p *vault.RestorePlan) (got table.Definition, err error) {
+	want := loading(p.Definition)
+	err = i.Tables.Create(ctx, want)
+	switch {
+	case err == nil:
+		if got, err = i.Tables.Describe(ctx, p.Target.Table); err == nil && !slices.Equal(got.Schema, want.Schema) {
+			err = notMine(p.Target) // it has come in the place of the restore's by now
+		}
+	case errors.Is(err, table.ErrExist):
+		// The answer of an earlier try may have been lost: then the table is as it was
+		// asked for, and nothing has been written. A table of anyone else is refused.
+		got, err = i.adopt(ctx, p.Target, want)
 	}
-	err = i.adopt(ctx, p.Target, loading(p.Definition))
-	if errors.Is(err, table.ErrNotExist) || errors.Is(err, table.ErrExist) {
-		return false, nil
+	if errors.Is(err, table.ErrNotExist) {
+		// It was just made, by another delivery of this very restore perhaps, and
+		// can't be used yet.
+		err = fmt.Errorf("%w: it is being loaded, look again later", table.ErrUnavailable)
 	}
-	return err == nil, err
+	return got, err
 }
 
-func (i *Importer) adopt(ctx context.Context, t vault.TableID, want table.Definition) error {
+func notMine(t vault.TableID) error {
+	return fmt.Errorf("%w: %s, and not by this restore; restore to another name, or drop it first", table.ErrExist, t)
+}
+
+// adopt takes a table that stands under the name of the target for the restore's own,
+// and describes it: it is as restores make them, and empty.
+func (i *Importer) adopt(ctx context.Context, t vault.TableID, want table.Definition) (table.Definition, error) {
 	got, err := i.Tables.Describe(ctx, t.Table)
 	if err != nil {
-		return err
+		return got, err
 	}
-	refuse := fmt.Errorf("%w: %s, and not by this restore; restore to another name, or drop it first", table.ErrExist, t)
 	if !slices.Equal(got.Schema, want.Schema) || got.Options != want.Options ||
 		len(got.DefinedColumns)+len(got.Indexes)+len(got.SearchIndexes) > 0 || got.Stream != nil {
-		return refuse
+		return got, notMine(t)
 	}
 	scan := i.Tables.Scan(t.Table, want.Schema, want.Schema.Whole())
 	buf := make([]byte, table.MinPage)
 	for {
 		page, err := scan.Next(ctx, buf)
 		if err == io.EOF {
-			return nil
+			return got, nil
 		}
 		if err != nil {
-			return err
+			return got, err
 		}
 		if len(page.Block) > 0 {
-			return refuse
+			return got, notMine(t)
 		}
 	}
 }

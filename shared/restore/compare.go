@@ -47,13 +47,10 @@ const (
 	sumHorizon = 10 * time.Minute
 )
 
-// newComparer describes the table that a backup is compared with, which is read at
-// a pace. It must have the backup's key columns.
-func newComparer(ctx context.Context, r *repository.Repository, source *restoreSource, tables table.Instance, name string, memory int64, pace *pace.Pacer) (*comparer, error) {
-	def, err := tables.Describe(ctx, name)
-	if err != nil {
-		return nil, fmt.Errorf("compare with %s: %w", name, err)
-	}
+// newComparer compares a backup with the table that def describes, which is read at a
+// pace. It must have the backup's key columns.
+func newComparer(r *repository.Repository, source *restoreSource, tables table.Instance, def table.Definition, memory int64, pace *pace.Pacer) (*comparer, error) {
+	name := def.Name
 	want := source.plan.Definition.Schema
 	if len(def.Schema) != len(want) {
 		return nil, fmt.Errorf("compare with %s: its primary key has %d columns, the backup's has %d: %w", name, len(def.Schema), len(want), table.ErrInvalid)

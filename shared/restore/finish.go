@@ -14,9 +14,16 @@ import (
 // indexes, the options and the stream, and search indexes; each unless it is
 // there. The notes say what is not as it was; waiting, what the service is not
 // done with.
-func (i *Importer) finish(ctx context.Context, p *vault.RestorePlan) (notes []string, waiting string, err error) {
+func (i *Importer) finish(ctx context.Context, p *vault.RestorePlan, made *vault.Made) (notes []string, waiting string, err error) {
 	name, want := p.Target.Table, p.Definition
-	got, err := i.Tables.Describe(ctx, name)
+	describe := func() (table.Definition, error) {
+		got, err := i.Tables.Describe(ctx, name)
+		if err == nil {
+			err = stands(p, made, got, false)
+		}
+		return got, err
+	}
+	got, err := describe()
 	if err != nil {
 		return nil, "", err
 	}
@@ -27,7 +34,7 @@ func (i *Importer) finish(ctx context.Context, p *vault.RestorePlan) (notes []st
 			return nil
 		}
 		doErr := do()
-		if got, err = i.Tables.Describe(ctx, name); err != nil {
+		if got, err = describe(); err != nil {
 			return err
 		}
 		switch {

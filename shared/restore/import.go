@@ -11,6 +11,7 @@ import (
 	"github.com/tablevault/tablevault/shared/fanout"
 	"github.com/tablevault/tablevault/shared/pace"
 	"github.com/tablevault/tablevault/shared/repository"
+	"github.com/tablevault/tablevault/shared/table"
 	"github.com/tablevault/tablevault/shared/vault"
 	"github.com/tablevault/tablevault/shared/vault/shard"
 )
@@ -91,9 +92,12 @@ type importing struct {
 	work    fanout.Work
 	restore vault.Restore
 	plan    *vault.RestorePlan
+	made    *vault.Made
 	worker  fanout.Worker
 	pace    *pace.Pacer
 	reply   ImportReply
+	// owned is when the table was last seen to be the restore's own.
+	owned instant
 
 	logs sealedLogs
 	// Memory that is kept from segment to segment.
@@ -122,6 +126,12 @@ func (x *importing) all(ctx context.Context) (err error) {
 	}
 	if err := planned(x.plan, x.work.Segment); err != nil {
 		return fmt.Errorf("%s: %w", x.what(x.work.Segment), err)
+	}
+	if x.made, err = x.Repo.Made(ctx, x.plan.Restore); err != nil {
+		return fmt.Errorf("%s: %w", x.what(x.work.Segment), err)
+	}
+	if x.made == nil {
+		return fmt.Errorf("%s: the restore has not made the table yet: %w", x.what(x.work.Segment), table.ErrUnavailable)
 	}
 	x.makeWriters()
 	x.logs = sealedLogs{repo: x.Repo, plan: x.plan}
@@ -210,6 +220,9 @@ func (x *importing) segment(ctx context.Context, s vault.SegmentID, start int, c
 	} else if closed != nil {
 		return claimed, false, errClosed
 	}
+	if err := x.own(ctx); err != nil {
+		return claimed, false, err
+	}
 	l, err := x.loader(ctx, s)
 	if err != nil {
 		return claimed, false, err
@@ -268,6 +281,17 @@ func (x *importing) segment(ctx context.Context, s vault.SegmentID, start int, c
 	return claimed, false, nil
 }
 
+// own compares the table with the one that the restore has made. Another one ends the
+// restore.
+func (x *importing) own(ctx context.Context) error {
+	now := at(x.run.Now())
+	err := x.yield(ctx, x.run, x.restore.ID, x.Importer.own(ctx, x.plan, x.made, true))
+	if err == nil {
+		x.owned = now
+	}
+	return err
+}
+
 // loaded says whether the log of a segment ends with its entries so far.
 func loaded(entries []vault.Loaded) bool { return len(entries) > 0 && entries[len(entries)-1].Last }
 
@@ -290,14 +314,14 @@ func (x *importing) loader(ctx context.Context, s vault.SegmentID) (*loader, err
 	if err != nil {
 		return nil, err
 	}
-	l := &loader{importing: x, segment: s, looked: -1}
+	l := &loader{importing: x, segment: s}
 	for _, slot := range source.Slots {
 		if slot.Part != nil {
 			l.parts = append(l.parts, slot)
 			l.total += slot.Part.Rows
 		}
 	}
-	l.gate.look = l.look
+	l.gate = gate{look: l.look, now: x.run.Now}
 	l.ended = len(l.parts) == 0
 	return l, nil
 }
@@ -309,9 +333,6 @@ type loader struct {
 	parts   []vault.Slot // of the backup, those that hold rows
 	total   int64        // rows in all of them
 	gate    gate
-	// looked is the slot that was seen to be free last, at lookedAt; -1 for none.
-	looked   int
-	lookedAt time.Time
 
 	// What the log says: how many slots it has, where to go on, and what was
 	// accepted and refused.
@@ -375,39 +396,57 @@ func (l *loader) add(e *vault.Loaded) error {
 	return nil
 }
 
-// lookAgain is how long a slot that was seen to be free is taken to be so.
-const lookAgain = time.Second
+// How long writers go by what was seen last.
+const (
+	// lookAgain is for how long a restore that was seen to be open, and a slot that was
+	// seen to be free, are taken to be so.
+	lookAgain = time.Second
+	// ownAgain is the same of the table.
+	ownAgain = 10 * time.Second
+)
 
-// look says whether rows may still be written for the slot that is being
-// worked for.
+// look says whether rows may be written, for the slot that is being worked for, until
+// lookAgain has passed since it began.
 //
-// It asks for the closing record each time: once that stands, no batch may follow,
-// and whoever gives a restore up writes nothing else that this worker could see. No
-// list answers for it, since lists may be late. The slot has to be asked for before
-// the first batch for it, so that a start which was noted after the log's end writes
-// nothing (see closing.go); then now and then, since what is written for a slot that
-// another has won is the same rows once more, in vain.
+// It asks for the closing record: whoever gives a restore up writes nothing else that
+// this worker could see. No list answers for it, since lists may be late. That it is
+// seen a little late hurts nobody: the table, or its name, goes to somebody else only
+// when each start that was noted before the record has come to its end, or its time
+// has passed (see closing.go), and one that is noted later looks when it begins.
+//
+// The slot has to be asked for before the first batch for it, so that a start which was
+// noted after the log's end writes nothing; then now and then, since what is written
+// for a slot that another has won is the same rows once more, in vain. The table is
+// asked for less often.
 func (l *loader) look(ctx context.Context) error {
-	over, err := l.Repo.Exists(ctx, l.restore.Closed())
-	if err != nil {
-		return err
+	for _, of := range []struct {
+		name  string
+		taken error
+	}{
+		{l.restore.Closed(), errClosed},
+		{l.restore.Log().Slot(l.segment, l.slots), errObey},
+	} {
+		if there, err := l.Repo.Exists(ctx, of.name); err != nil || there {
+			return cmp.Or(err, of.taken)
+		}
 	}
-	if over {
-		return errClosed
-	}
-	now := l.run.Now()
-	if l.looked == l.slots && now.Sub(l.lookedAt) < lookAgain {
+	if l.owned.within(l.run.Now(), ownAgain) {
 		return nil
 	}
-	over, err = l.Repo.Exists(ctx, l.restore.Log().Slot(l.segment, l.slots))
-	if err != nil {
-		return err
+	return l.own(ctx)
+}
+
+// again says whether a batch that has failed may be sent again: not before another look,
+// since it may be long ago that it could be sent, nor if another table may have come in
+// the place of the restore's, of which such an answer could be the first sign.
+func (l *loader) again(ctx context.Context) error {
+	l.gate.turn.Lock()
+	if !l.owned.within(l.run.Now(), lookAgain) {
+		l.owned = instant{}
+		l.gate.shut()
 	}
-	if over {
-		return errObey
-	}
-	l.looked, l.lookedAt = l.slots, now
-	return nil
+	l.gate.turn.Unlock()
+	return l.gate.pass(ctx)
 }
 
 // entry loads one part of the backup, or what of it can be loaded before run
@@ -416,6 +455,7 @@ func (l *loader) look(ctx context.Context) error {
 // error if writing broke off after some blocks.
 func (l *loader) entry(ctx context.Context) (*vault.Loaded, error) {
 	part := l.parts[l.part]
+	l.gate.shut() // it is another slot than before
 	var w *partLoad
 	var whole bool
 	var broken error

@@ -51,18 +51,24 @@ func TestLateDeliveryTouchesNothing(t *testing.T) {
 	}
 }
 
-// TestClosingStopsWriters closes a restore while its writers are at work: from
-// the batch on that is being written, nothing more is.
+// TestClosingStopsWriters closes a restore while its writers are at work: a second
+// later, nothing more is written after the batch that is being written.
 func TestClosingStopsWriters(t *testing.T) {
 	w := vaulttest.NewWorld(t)
 	w.Fill(vaulttest.Definition(), 3000)
 	m := w.Backup(vault.Settings{})
 	plan := w.Begin(m)
 	w.Tables.Fault = func(c tabletest.Call) error {
-		if c.Name == "Write" && c.N == 2 && !c.After {
+		if c.Name != "Write" || c.After {
+			return nil
+		}
+		switch c.N {
+		case 2:
 			if _, err := w.Importer().GiveUp(t.Context(), w.Run(), plan.Restore, "enough"); err != nil {
 				t.Error(err)
 			}
+		case 5:
+			w.Advance(time.Second)
 		}
 		return nil
 	}
@@ -72,8 +78,8 @@ func TestClosingStopsWriters(t *testing.T) {
 	if err != nil || !reply.Closed {
 		t.Fatalf("%+v, %v", reply, err)
 	}
-	if n := w.Tables.Calls("Write"); n != 3 {
-		t.Errorf("%d batches were written, want the 3 that had begun", n)
+	if n := w.Tables.Calls("Write"); n != 6 {
+		t.Errorf("%d batches were written, want the 6 that had begun", n)
 	}
 	if p := w.Finish(plan.Restore); p.State != backup.StateFailed || p.LastError != "enough" {
 		t.Errorf("%+v", p)

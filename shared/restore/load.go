@@ -59,7 +59,8 @@ func (w *partLoad) load(ctx context.Context, part *vault.Part) (whole bool, err 
 	// to save what did.
 	writing, cancel := w.run.InTime(ctx)
 	defer cancel()
-	err = w.blocks(table.OnThrottled(writing, w.pace.Refused), part, &whole)
+	writing = table.BeforeRetry(table.OnThrottled(writing, w.pace.Refused), w.again)
+	err = w.blocks(writing, part, &whole)
 	if err != nil && w.next > w.block && writing.Err() != nil && ctx.Err() == nil {
 		return false, nil // time ran out, and there is something to save
 	}
@@ -309,7 +310,11 @@ func (w *blockWriter) write(ctx context.Context, batch table.Batch, rows []pendi
 	if err != nil {
 		return fmt.Errorf("wait to write to %s: %w", w.plan.Target, err)
 	}
-	if err := w.gate.pass(ctx); err != nil {
+	if err = w.gate.pass(ctx); err == nil && !w.run.Until.IsZero() && w.run.Now().After(w.run.Until) {
+		// Whoever closes the restore does not wait any more.
+		err = fmt.Errorf("write to %s: the invocation's time was over at %s", w.plan.Target, w.run.Until.UTC().Format(time.RFC3339))
+	}
+	if err != nil {
 		w.pace.Failed()
 		return err
 	}
@@ -470,45 +475,61 @@ func (w *blockWriter) wrote(result *table.WriteResult, rows []pendingRow, decide
 	return nil
 }
 
-// gate lets writers pass while the rows that they hold may be written. Each
-// passes on a look that began after it came: one look serves all that wait for
-// it, so that looking costs one answer's time per batch and, with many writers,
-// a fraction of a request.
+// gate lets writers pass while the rows that they hold may be written. They go by a
+// look that began not longer ago than lookAgain, and all that come when that is over
+// wait for one.
 type gate struct {
 	look func(ctx context.Context) error
+	now  func() time.Time
 	turn sync.Mutex // held while looking
 
 	mu   sync.Mutex
-	next *looking
-}
-
-type looking struct {
-	done chan struct{}
-	err  error
+	open instant // when the last look began that found nothing in the way
 }
 
 func (g *gate) pass(ctx context.Context) error {
-	g.mu.Lock()
-	l := g.next
-	if l != nil {
-		g.mu.Unlock()
-		select {
-		case <-l.done:
-			return l.err
-		case <-ctx.Done():
-			return ctx.Err()
-		}
+	if g.isOpen() {
+		return nil
 	}
-	l = &looking{done: make(chan struct{})}
-	g.next = l
-	g.mu.Unlock()
-
 	g.turn.Lock()
 	defer g.turn.Unlock()
+	if g.isOpen() {
+		return nil // somebody else has looked meanwhile
+	}
+	began := at(g.now())
+	if err := g.look(ctx); err != nil {
+		return err
+	}
 	g.mu.Lock()
-	g.next = nil // whoever comes from here on waits for the next look
-	g.mu.Unlock()
-	l.err = g.look(ctx)
-	close(l.done)
-	return l.err
+	defer g.mu.Unlock()
+	g.open = began
+	return nil
+}
+
+func (g *gate) isOpen() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.open.within(g.now(), lookAgain)
+}
+
+// shut has the next writer look.
+func (g *gate) shut() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.open = instant{}
+}
+
+// instant is when something was seen. Time passes by the clock that people read as well
+// as by the one that never goes back, which may stand still while a machine does.
+type instant struct{ seen time.Time }
+
+func at(t time.Time) instant { return instant{t} }
+
+// within says whether less than d has passed since the instant, by both clocks.
+func (i instant) within(now time.Time, d time.Duration) bool {
+	if i.seen.IsZero() {
+		return false
+	}
+	passed, read := now.Sub(i.seen), now.Round(0).Sub(i.seen.Round(0))
+	return passed >= 0 && read >= 0 && passed < d && read < d
 }

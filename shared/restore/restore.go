@@ -229,19 +229,28 @@ func (i *Importer) tick(ctx context.Context, run fanout.Run, id vault.RestoreID)
 		progress.State, progress.LastError, progress.over = StateFailed, closed.Reason, true
 		return progress, nil
 	}
+	made, err := i.ours(ctx, run, p, closed != nil)
+	var found *another
+	if errors.As(err, &found) {
+		progress.State, progress.LastError, progress.over = StateFailed, found.reason, true
+		return progress, nil
+	}
+	if err != nil {
+		return progress, err
+	}
 	if closed == nil {
 		if done, err := i.load(ctx, run, r, p, &progress); err != nil || !done {
 			return progress, err
 		}
 	}
-	found, err := i.verify(ctx, run, r, p, &progress)
-	if err != nil || found == nil {
+	checked, err := i.verify(ctx, run, r, p, &progress)
+	if err != nil || checked == nil {
 		return progress, err
 	}
-	verdict := found.Check.Verdict()
+	verdict := checked.Check.Verdict()
 	if verdict != vault.OK && verdict != vault.Quarantined {
 		// The table is not handed over; its proof says why.
-		proof, err := i.prove(ctx, run, r, p, found, p.Notes)
+		proof, err := i.prove(ctx, run, r, p, checked, p.Notes)
 		if err != nil {
 			return progress, err
 		}
@@ -261,14 +270,14 @@ func (i *Importer) tick(ctx context.Context, run fanout.Run, id vault.RestoreID)
 			return progress, nil
 		}
 	}
-	if progress.Waiting, err = i.working(ctx, run, r, found.Unsettled); err != nil || progress.Waiting != "" {
+	if progress.Waiting, err = i.working(ctx, run, r, checked.Unsettled); err != nil || progress.Waiting != "" {
 		return progress, err
 	}
-	notes, waiting, err := i.finish(ctx, p)
+	notes, waiting, err := i.finish(ctx, p, made)
 	if progress.Waiting = waiting; err != nil || waiting != "" {
 		return progress, err
 	}
-	if proof, err = i.prove(ctx, run, r, p, found, append(slices.Clip(p.Notes), notes...)); err != nil {
+	if proof, err = i.prove(ctx, run, r, p, checked, append(slices.Clip(p.Notes), notes...)); err != nil {
 		return progress, err
 	}
 	return progress.ended(proof), nil

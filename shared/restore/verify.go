@@ -164,6 +164,7 @@ func (v *Verifier) verify(ctx context.Context, run fanout.Run, req VerifyRequest
 	}
 	if req.Depth == DepthRows {
 		proof.Target = w.target.String()
+		proof.Notes = append(proof.Notes, w.notes...)
 		if w.comparer != nil { // nil if the backup's plan can't be read
 			proof.Pace = w.comparer.pace.Take()
 		}
@@ -242,6 +243,7 @@ type verification struct {
 	target   vault.TableID
 	source   restoreSource
 	comparer *comparer
+	notes    []string
 
 	mu    sync.Mutex
 	check *vault.Check
@@ -316,8 +318,20 @@ func (w *verification) against(ctx context.Context) error {
 	if memory == 0 {
 		memory = fanout.DefaultMemory
 	}
-	var err error
-	w.comparer, err = newComparer(ctx, w.Repo, &w.source, w.Tables, w.target.Table, memory/segmentsInFlight, pace.New(w.req.ReadUnits))
+	def, err := w.Tables.Describe(ctx, w.target.Table)
+	if err != nil {
+		return fmt.Errorf("compare with %s: %w", w.target, err)
+	}
+	if w.restore != nil && w.target == w.restore.Target {
+		made, err := w.Repo.Made(ctx, w.restore.Restore)
+		if err != nil {
+			return err
+		}
+		if made != nil && def.Identity.Other(made.Identity) {
+			w.notes = append(w.notes, fmt.Sprintf("%s is another table than the one that the restore has made: this one is %s, that one was %s", w.target, def.Identity, made.Identity))
+		}
+	}
+	w.comparer, err = newComparer(w.Repo, &w.source, w.Tables, def, memory/segmentsInFlight, pace.New(w.req.ReadUnits))
 	return err
 }
 
@@ -482,7 +496,7 @@ func (x *verifying) segment(ctx, comparing context.Context, s vault.SegmentID, s
 		return err
 	}
 	if x.comparer == nil {
-		if x.comparer, err = newComparer(ctx, x.Repo, source, x.Tables, x.plan.Target.Table, x.Memory, x.pace); err != nil {
+		if x.comparer, err = x.newComparer(ctx, source); err != nil {
 			return err
 		}
 	}
@@ -511,6 +525,26 @@ func (x *verifying) segment(ctx, comparing context.Context, s vault.SegmentID, s
 	x.add(found.Check)
 	x.reply.Ended++
 	return nil
+}
+
+// newComparer compares with the restore's target, which has to be the table that the
+// restore has made.
+func (x *verifying) newComparer(ctx context.Context, source *restoreSource) (*comparer, error) {
+	made, err := x.Repo.Made(ctx, x.restore.ID)
+	if err != nil {
+		return nil, err
+	}
+	def, err := x.Tables.Describe(ctx, x.plan.Target.Table)
+	if err != nil {
+		return nil, fmt.Errorf("compare with %s: %w", x.plan.Target, err)
+	}
+	if made == nil {
+		return nil, fmt.Errorf("compare with %s: restore %s has not made it: %w", x.plan.Target, x.restore.ID, table.ErrInvalid)
+	}
+	if err := stands(x.plan, made, def, true); err != nil {
+		return nil, err
+	}
+	return newComparer(x.Repo, source, x.Tables, def, x.Memory, x.pace)
 }
 
 // before sums up what earlier starts have compared of a segment, and counts the entries

@@ -202,8 +202,25 @@ func ClaimsOn(t TableID) string { return "leases/targets/" + t.Path() + "/" }
 // ClaimName is the name of the n-th claim on a target.
 func ClaimName(t TableID, n int) string { return fmt.Sprintf("%s%06d.json", ClaimsOn(t), n) }
 
-// Created is the mark that the restore made its target.
-func (r Restore) Created() string { return r.Dir() + "created" }
+// Made says that a restore has made its target, and by what the service tells that
+// table from another one of its name.
+type Made struct {
+	Restore  RestoreID      `json:"restore"`
+	Target   TableID        `json:"target"`
+	Identity table.Identity `json:"identity"`
+	// Options are those that the service told of it.
+	Options table.Options `json:"options"`
+}
+
+func (*Made) doc() string { return "made" }
+
+func (m *Made) validate() error {
+	_, err := ParseRestoreID(string(m.Restore))
+	return err
+}
+
+// Created is the name of the note that the restore has made its target.
+func (r Restore) Created() string { return r.Dir() + "created.json" }
 
 // Verify names the starts and failures of the verification of the restore's
 // segments.

@@ -333,8 +333,8 @@ func TestScaleOfRestores(t *testing.T) {
 	within("loading", 4*n+meet, n+workers*(groups+4), 5*n+meet+workers*each)
 	progress = w.Look(planned.Restore)
 	// The lists of what is loaded, of what is compared and of roll-ups; of each group's
-	// starts, their ends and failures, and of those of its comparison.
-	within("the tick after it", 0, 3+5*groups, 4)
+	// starts and their ends, and of those of its comparison.
+	within("the tick after it", 0, 3+4*groups, 4)
 	if progress.State != restore.StateVerifying || progress.Dispatched != workers {
 		t.Fatalf("%+v", progress)
 	}
