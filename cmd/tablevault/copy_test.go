@@ -42,6 +42,14 @@ func keysOf(t *testing.T, b *oss.Bucket, suffix string) []string {
 	return keys
 }
 
+// keysUnder are the keys that begin with one of prefixes.
+func keysUnder(t *testing.T, b *oss.Bucket, prefixes ...string) []string {
+	t.Helper()
+	return slices.DeleteFunc(keysOf(t, b, ""), func(key string) bool {
+		return !slices.ContainsFunc(prefixes, func(p string) bool { return strings.HasPrefix(key, p) })
+	})
+}
+
 func contentOf(t *testing.T, b *oss.Bucket, key string) []byte {
 	t.Helper()
 	body, err := b.GetObject(key)
@@ -244,7 +252,7 @@ func twinJob(t *testing.T, keys map[string]string, target func(*stack.Stack) str
 	}
 
 	// With what is damaged out of the way all is put back, also where the id of an upload is lost.
-	for _, key := range slices.Concat([]string{gone, flipped}, keysOf(t, bucket, "/plan.json"), slices.DeleteFunc(keysOf(t, bucket, ""), func(key string) bool { return !strings.Contains(key, "/groups/") })) {
+	for _, key := range slices.Concat([]string{gone, flipped}, keysUnder(t, bucket, "vault/plans/", "vault/groups/")) {
 		if err := bucket.DeleteObject(key); err != nil {
 			t.Fatal(err)
 		}
@@ -268,9 +276,7 @@ func twinJob(t *testing.T, keys map[string]string, target func(*stack.Stack) str
 
 	if strings.HasPrefix(twin, "oss:") {
 		// Where the vault does not know the backup any more, a restore finds it in the twin.
-		for _, key := range slices.DeleteFunc(keysOf(t, bucket, ""), func(key string) bool {
-			return !strings.HasPrefix(key, "vault/manifests/") && !strings.HasPrefix(key, "vault/opened/")
-		}) {
+		for _, key := range keysUnder(t, bucket, "vault/manifests/", "vault/opened/", "vault/plans/", "vault/groups/") {
 			if err := bucket.DeleteObject(key); err != nil {
 				t.Fatal(err)
 			}
@@ -353,7 +359,7 @@ func TestPolicyCopies(t *testing.T) {
 		}
 	}
 	id := string(backups.Backups[0].ID)
-	shards, err := filepath.Glob(filepath.Join(dir, "vault", "backups", "local", "local", "orders", id, "shards", "*", "*"))
+	shards, err := filepath.Glob(filepath.Join(dir, "vault", "shards", "local", "local", "orders", id, "*", "*"))
 	if err != nil || len(shards) < 2 {
 		t.Fatal(shards, err)
 	}

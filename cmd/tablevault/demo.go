@@ -208,7 +208,7 @@ func (d *demo) tamper(ctx context.Context, _ demoData) error {
 		return err
 	}
 	b := vault.Backup{Table: m.Table, ID: m.Backup}
-	shard, err := flipBit(filepath.Join(copied, filepath.FromSlash(b.Dir()), "shards"))
+	shard, err := flipBit(filepath.Join(copied, filepath.FromSlash(b.Shards())))
 	if err != nil {
 		return err
 	}

@@ -205,7 +205,7 @@ func (d *doctor) drill(t vault.TableID, r *policy.Rule, s *drill.State, now time
 	case s.End == nil:
 		return fine, text, ""
 	case !s.End.OK:
-		fix = fmt.Sprintf("look at restores/%s in the vault and at the import function's log", s.End.Restore)
+		fix = fmt.Sprintf("look at what restore %s has left under restores/ in the vault, and at the import function's log", s.End.Restore)
 		if s.Drop == nil {
 			fix = fmt.Sprintf("examine %s; it stays until the next drill begins, due at %s; ", s.Target, r.Drill.Every.Next(now).Format(time.RFC3339)) + fix
 		}

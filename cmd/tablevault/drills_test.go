@@ -74,7 +74,7 @@ func TestDoctorsDrills(t *testing.T) {
 		{name: "left", state: dropped(ended(begun(due, now.Add(-5*hour)), ""), "another table"), level: warning, text: "was left: another table", fix: "by hand"},
 		{name: "overdue", state: dropped(ended(begun(due.Add(-week), due.Add(-week)), ""), ""), level: warning, text: "one more is due since", fix: "planner"},
 		{name: "failed", state: ended(begun(due, now.Add(-5*hour)), "no room"), level: failure, text: "failed 4 h 48 min ago: no room", fix: "examine staging/drill_orders_"},
-		{name: "failed, dropped", state: dropped(ended(begun(due, now.Add(-5*hour)), "no room"), ""), level: failure, text: "no room", fix: "look at restores/r"},
+		{name: "failed, dropped", state: dropped(ended(begun(due, now.Add(-5*hour)), "no room"), ""), level: failure, text: "no room", fix: "look at what restore r has left"},
 	} {
 		d := &doctor{listed: map[vault.TableID][]vault.BackupID{id: c.ids}}
 		l, text, fix := d.drill(id, rule, c.state, now)

@@ -256,7 +256,7 @@ func TestRequestInABucket(t *testing.T) {
 		if err := s.Host.Fire("tablevault-plan", "tick", time.Now()); err != nil {
 			t.Fatal(err)
 		}
-		data, err := object.ReadAll(t.Context(), repo.Store(), "requests/copy.restore.answer.json", 1<<20)
+		data, err := object.ReadAll(t.Context(), repo.Store(), "answers/requests/copy.restore.json", 1<<20)
 		if errors.Is(err, fs.ErrNotExist) && time.Now().Before(end) {
 			continue
 		}

@@ -115,7 +115,7 @@ func TestPolicyOnTheStack(t *testing.T) {
 			t.Fatal(err)
 		}
 		answer := new(vault.Answer)
-		until("the answer", func() bool { return read("requests/"+name+".answer.json", answer) == nil })
+		until("the answer", func() bool { return read("answers/requests/"+name+".json", answer) == nil })
 		return answer
 	}
 	planned := func(id vault.RestoreID, want vault.Budget) {

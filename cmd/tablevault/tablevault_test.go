@@ -324,7 +324,7 @@ func TestBadInput(t *testing.T) {
 	if err := os.CopyFS(newer, os.DirFS(filepath.Join(dir, "vault"))); err != nil {
 		t.Fatal(err)
 	}
-	rewrite(t, filepath.Join(newer, "vault.json"), `"format":1`, `"format":9`)
+	rewrite(t, filepath.Join(newer, "vault.json"), `"format":2`, `"format":9`)
 	newerVault := copyStack("newer-stack", func(i *stack.Info) { i.Vault = "file://" + newer })
 	cut := filepath.Join(elsewhere, "cut")
 	if err := os.CopyFS(cut, os.DirFS(filepath.Join(dir, "vault"))); err != nil {
@@ -350,7 +350,7 @@ func TestBadInput(t *testing.T) {
 		{"no stack", []string{"backup", "--stack", filepath.Join(elsewhere, "nowhere"), "--table", "local/orders"}, 1, []string{"nowhere", "tablevault local"}},
 		{"unreachable", []string{"backup", "--stack", unreachable, "--table", "local/orders"}, 1, []string{"127.0.0.1:1"}},
 		{"no vault", []string{"list", "--stack", noVault}, 1, []string{"none"}},
-		{"newer vault", []string{"list", "--stack", newerVault}, 1, []string{"version 9", "newer tablevault"}},
+		{"newer vault", []string{"list", "--stack", newerVault}, 1, []string{"format 9", "newer tablevault"}},
 		{"truncated vault", []string{"list", "--stack", cutVault}, 1, []string{"manifests/", "corrupt"}},
 		{"target exists", []string{"restore", "--stack", dir, "--table", "local/orders", "--to", "local/secret"}, 1, []string{"secret", "another name"}},
 		{"no target", []string{"restore", "--stack", dir, "--table", "local/orders"}, 2, []string{"--to"}},

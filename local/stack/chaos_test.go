@@ -471,7 +471,7 @@ func zombies(ctx context.Context, t *testing.T, s *stack.Stack, tables *tablesto
 			t.Fatal(err)
 		}
 	}
-	before, held := content(t, tables, "copy"), objects(t, s, vault.Backups)
+	before, held := content(t, tables, "copy"), backups(t, s)
 	ids := map[string]string{}
 	for n, d := range late {
 		task := fmt.Sprintf("zombie_%d", n)
@@ -502,7 +502,7 @@ func zombies(ctx context.Context, t *testing.T, s *stack.Stack, tables *tablesto
 	if after := content(t, tables, "copy"); !maps.Equal(before, after) {
 		t.Errorf("late deliveries changed %d rows", differing(before, after))
 	}
-	if now := objects(t, s, vault.Backups); !slices.Equal(held, now) {
+	if now := backups(t, s); !slices.Equal(held, now) {
 		t.Errorf("late deliveries left %d objects among the backups, there were %d", len(now), len(held))
 	}
 	if len(late) < 2*chaosSegments {
@@ -545,6 +545,15 @@ func objects(t *testing.T, s *stack.Stack, prefix string) (names []string) {
 			t.Fatal(err)
 		}
 		names = append(names, info.Name)
+	}
+	return names
+}
+
+// backups are the names of all objects of backups.
+func backups(t *testing.T, s *stack.Stack) (names []string) {
+	t.Helper()
+	for _, prefix := range []string{vault.PlanPrefix, vault.ShardPrefix, vault.GroupPrefix, "slots/", "done/", "asks/", "starts/", "failures/"} {
+		names = append(names, objects(t, s, prefix)...)
 	}
 	return names
 }

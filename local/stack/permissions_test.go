@@ -869,23 +869,23 @@ func spare(role string, g ram.Grant) string {
 // deliveries die or come twice would not end well. Not every run asks for each of
 // them.
 var spared = map[string]string{
-	"export oss:ListObjects acs:oss:*:*:tablevault":                          "a worker that can't see what nobody has begun fails when its own segment is done; ticks have the rest begun",
-	"plan oss:GetObject acs:oss:*:*:tablevault/vault/copying/*":              "a copy whose worker died is begun anew by who reads its notes",
-	"import oss:GetObject acs:oss:*:*:tablevault/vault/copied/*":             "where an object is damaged, the notes tell which vault has another",
-	"plan oss:GetObject acs:oss:*:*:tablevault/vault/restores/*/closed.json": "where a restore was closed before its drill has failed, what it was closed with is read back",
-	"verify ots:DescribeSearchIndex acs:ots:*:*:instance/staging/table/*":    "a drill's table is compared before it has search indexes; by a person's command, after",
-	"plan ots:GetRange acs:ots:*:*:instance/staging/table/drill_*":           "a drill's table of which it was not noted who made it is dropped only if it is empty",
-	"verify fc:InvokeFunction acs:fc:*:*:functions/tablevault-verify":        "a copy that its time limit ends is gone on with by ticks",
-	"verify fc:InvokeFunction acs:fc:*:*:functions/tablevault-import":        "a restore that a request has asked for is gone on with by ticks",
-	"verify oss:GetObject acs:oss:*:*:tablevault/vault/copies/*":             "a vault that was a copy, from a store with other checksums, knows there how its objects came",
-	"verify oss:GetObject acs:oss:*:*:tablevault/vault/copied/*":             "the note of another delivery is read back and obeyed",
+	"export oss:ListObjects acs:oss:*:*:tablevault":                       "a worker that can't see what nobody has begun fails when its own segment is done; ticks have the rest begun",
+	"plan oss:GetObject acs:oss:*:*:tablevault/vault/copying/*":           "a copy whose worker died is begun anew by who reads its notes",
+	"import oss:GetObject acs:oss:*:*:tablevault/vault/copied/*":          "where an object is damaged, the notes tell which vault has another",
+	"plan oss:GetObject acs:oss:*:*:tablevault/vault/restores/closed/*":   "where a restore was closed before its drill has failed, what it was closed with is read back",
+	"verify ots:DescribeSearchIndex acs:ots:*:*:instance/staging/table/*": "a drill's table is compared before it has search indexes; by a person's command, after",
+	"plan ots:GetRange acs:ots:*:*:instance/staging/table/drill_*":        "a drill's table of which it was not noted who made it is dropped only if it is empty",
+	"verify fc:InvokeFunction acs:fc:*:*:functions/tablevault-verify":     "a copy that its time limit ends is gone on with by ticks",
+	"verify fc:InvokeFunction acs:fc:*:*:functions/tablevault-import":     "a restore that a request has asked for is gone on with by ticks",
+	"verify oss:GetObject acs:oss:*:*:tablevault/vault/copies/*":          "a vault that was a copy, from a store with other checksums, knows there how its objects came",
+	"verify oss:GetObject acs:oss:*:*:tablevault/vault/copied/*":          "the note of another delivery is read back and obeyed",
 }
 
 // TestNobodyHarms holds keys of the functions' roles in a thief's hand: together
 // with the bucket's rule against overwriting, or its retention policy, they
 // neither change nor delete an object that is there, nor the bucket's settings.
 func TestNobodyHarms(t *testing.T) {
-	const name, content = "vault/backups/local/local/orders/20261120T101400Z-0a1b2c3d/shards/000000/a.shard", "rows"
+	const name, content = "vault/shards/local/local/orders/20261120T101400Z-0a1b2c3d/000000/a.shard", "rows"
 	for kind, config := range map[string]oss.BucketConfig{
 		"rule":      {Overwrite: []oss.OverwriteRule{{ID: "vault", Action: "forbid", Prefix: "vault/"}}},
 		"retention": {RetentionDays: 30},

@@ -104,6 +104,10 @@ func (p *pruneSite) fill(t *testing.T) vault.Backup {
 			Groups: []vault.Object{{Name: b.Group(0)}}, Totals: vault.Totals{First: b.ID.Time(), Latest: b.ID.Time()},
 		}))
 	}
+	log, segment := all[0].Log(), vault.NewSegmentID(0)
+	for _, name := range []string{log.Slot(segment, 0), log.Done(segment), log.Ask(segment), log.Start(segment, 0), log.Failure(segment, 0)} {
+		p.create(t, name, "of the log")
+	}
 	p.create(t, all[0].Copied(0, 0), "record")
 	p.create(t, all[0].CopyNote("0a1b"), "note")
 	p.create(t, all[0].Copying("0a1b").Start("000000", 0), "start")
@@ -170,8 +174,8 @@ func TestPrune(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), vault.Opened(b.Table, b.ID)) || !strings.Contains(err.Error(), "the bucket's retention policy keeps it") {
 		t.Errorf("in a locked bucket: %v", err)
 	}
-	if n := p.left(t, b); n != 9 {
-		t.Errorf("in a locked bucket %d objects are left of 8 and the mark", n)
+	if n := p.left(t, b); n != 14 {
+		t.Errorf("in a locked bucket %d objects are left of 13 and the mark", n)
 	}
 	calls, _ := p.authority.Calls()
 
@@ -216,14 +220,19 @@ func TestPrune(t *testing.T) {
 			b := p.fill(t)
 			p.authority.SetPolicies("prune", p.policy.Without(g))
 			p.authority.Record()
-			err := p.run(t, "prune", 2)
-			if p.left(t, b) == 0 {
+			// What tells the store's date may stay behind, and so may the mark of what is gone.
+			lenient, times := g.Action == "oss:DeleteObject" && strings.HasSuffix(g.Resource, "/clock/*"), 2
+			if g.Action == "oss:DeleteObject" && strings.HasSuffix(g.Resource, "/marks/*") {
+				lenient, times = true, 3
+			}
+			err := p.run(t, "prune", times)
+			if p.left(t, b) == 0 && !strings.HasSuffix(g.Resource, "/clock/*") {
 				t.Error("all is done without it")
 			}
 			calls, _ := p.authority.Calls()
 			for _, c := range calls {
 				if !c.Allowed && g.Covers(c) {
-					if err == nil && !(g.Action == "oss:DeleteObject" && strings.HasSuffix(g.Resource, "/marks/*")) {
+					if err == nil && !lenient {
 						t.Error("it was refused, and nothing is said")
 					}
 					return
@@ -253,19 +262,29 @@ func TestPrunerHarms(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, may := range map[string]struct{ read, write, remove bool }{
-		"keys/a/b.age":                          {},
-		"requests/a.json":                       {},
-		"leases/targets/r/i/t/000000.json":      {},
-		"restores/a/closed.json":                {},
-		"restoring/a":                           {},
-		"restored/a":                            {},
-		"restores/a/plan.json":                  {read: true},
-		"marks/r/i/t/a.json":                    {read: true, write: true, remove: true},
-		"opened/r/i/t/a":                        {read: true, remove: true},
-		"manifests/r/i/t/a.json":                {read: true, remove: true},
-		"backups/r/i/t/a/plan.json":             {read: true, remove: true},
-		"backups/r/i/t/a/shards/000000/a.shard": {remove: true},
-		"copies/r/i/t/a/000000/000000.json":     {remove: true},
+		"keys/a/b.age":                        {},
+		"requests/a.json":                     {},
+		"leases/targets/r/i/t/000000.json":    {},
+		"restores/closed/a.json":              {},
+		"restoring/a":                         {},
+		"restored/a":                          {},
+		"restores/plans/a.json":               {read: true},
+		"marks/r/i/t/a.json":                  {read: true, write: true, remove: true},
+		"opened/r/i/t/a":                      {read: true, remove: true},
+		"manifests/r/i/t/a.json":              {read: true, remove: true},
+		"plans/r/i/t/a.json":                  {read: true, remove: true},
+		"shards/r/i/t/a/000000/a.shard":       {remove: true},
+		"groups/r/i/t/a/000000.json":          {remove: true},
+		"slots/r/i/t/a/000000/000000.json":    {remove: true},
+		"done/r/i/t/a/000000/000000":          {remove: true},
+		"asks/r/i/t/a/000000.json":            {remove: true},
+		"starts/r/i/t/a/000000/000000.json":   {remove: true},
+		"failures/r/i/t/a/000000/000000.json": {remove: true},
+		"clock/a":                             {write: true, remove: true, read: true},
+		"answers/requests/a.json":             {},
+		"accepted/requests/a.json":            {},
+		"drill-requests/a.json":               {},
+		"copies/r/i/t/a/000000/000000.json":   {remove: true},
 	} {
 		_, err := pruner.Create(t.Context(), name, strings.NewReader("x"))
 		if (err == nil) != may.write {

@@ -135,7 +135,7 @@ def block_rows(block, schema):
 def read(file, out):
     shard = fastavro.reader(file)
     header = json.loads(shard.metadata["tablevault.shard"])
-    assert header["format"] == 1, f"format {header['format']}: this reads 1"
+    assert header["format"] == 2, f"format {header['format']}: this reads 2"
     schema, total, blocks, last, end = header["key"], 0, 0, {}, None
     for block in shard:
         assert end is None, "a record after the end mark"

@@ -169,7 +169,7 @@ func (w *Watcher) stored(ctx context.Context, rolled map[int]bool) (counted, err
 
 // group reads the slots of a group that are new.
 func (w *Watcher) group(ctx context.Context, g int, reads *guard.Group, mu *sync.Mutex) error {
-	for n, err := range fanout.InGroup(ctx, w.repo, string(w.backup.Log())+"slots/", g) {
+	for n, err := range fanout.InGroup(ctx, w.repo, w.backup.Log().Slots(""), g) {
 		if err != nil {
 			return err
 		}

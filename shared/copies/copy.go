@@ -234,7 +234,7 @@ func (c *Copier) all(ctx context.Context, run fanout.Run, b vault.Backup, from P
 // copiedGroups are the groups that the marks say are whole in a target.
 func copiedGroups(ctx context.Context, r *repository.Repository, log vault.Log) (map[int]bool, error) {
 	done := map[int]bool{}
-	prefix := string(log) + "done/"
+	prefix := log.AllDone()
 	for info, err := range r.Store().List(ctx, prefix, "") {
 		if err != nil {
 			return nil, fmt.Errorf("list %s: %w", prefix, err)

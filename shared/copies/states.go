@@ -96,7 +96,7 @@ func States(ctx context.Context, r *repository.Repository, m *vault.Manifest) ([
 		complete[place.Key(n.Target)] = true
 		states = append(states, State{Target: n.Target, State: StateCopied, Groups: len(m.Groups), Copied: len(m.Groups), At: n.At, Bytes: n.Bytes})
 	}
-	logs, err := Logs(ctx, r, strings.TrimSuffix(string(b.Copying("")), "/"))
+	logs, err := Logs(ctx, r, b.Copyings())
 	if err != nil {
 		return nil, err
 	}

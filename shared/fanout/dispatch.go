@@ -203,7 +203,7 @@ func (d *Dispatch) Paces(ctx context.Context, group int, read func(ctx context.C
 	if len(d.Working) == 0 {
 		return nil
 	}
-	slots, err := countNotes(ctx, d.Repo, string(d.Log)+"slots/", group)
+	slots, err := countNotes(ctx, d.Repo, d.Log.Slots(""), group)
 	if err != nil {
 		return err
 	}

@@ -21,11 +21,11 @@ func TestFindSegmentRefuses(t *testing.T) {
 	}
 	plan := &vault.Plan{Segments: []vault.Segment{twoLanes()}}
 	for _, id := range []vault.SegmentID{"", "-1", "+0", "0", "zz", "99999999999999999999", "000001", "-00001", "00000 ", "000000.", "-00001.00", "000000.00"} {
-		if s, err := FindSegment(t.Context(), repo, plan, "", id); err == nil || !strings.Contains(err.Error(), string(id)) {
+		if s, err := FindSegment(t.Context(), repo, plan, vault.Log{}, id); err == nil || !strings.Contains(err.Error(), string(id)) {
 			t.Errorf("segment %q: %+v, %v", id, s, err)
 		}
 	}
-	if s, err := FindSegment(t.Context(), repo, plan, "", "000000"); err != nil || s.ID != "000000" {
+	if s, err := FindSegment(t.Context(), repo, plan, vault.Log{}, "000000"); err != nil || s.ID != "000000" {
 		t.Errorf("%+v, %v", s, err)
 	}
 }
@@ -41,7 +41,7 @@ func TestNoStartWithoutOneBefore(t *testing.T) {
 		t.Fatal(err)
 	}
 	run := Run{Now: func() time.Time { return now }}
-	log := vault.Log("x/")
+	log := vault.Log{}
 	w := &Worker{Vault: repo, Starts: log, Run: &run, What: func(s vault.SegmentID) string { return string(s) }}
 	for name, begin := range map[string]func(s vault.SegmentID, start int) error{
 		"worker": func(s vault.SegmentID, start int) error {

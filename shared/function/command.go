@@ -235,7 +235,7 @@ func (c Command) Validate() error {
 	}
 	if c.Request != "" {
 		err := vault.ParseRequestName(c.Request)
-		if !strings.HasPrefix(c.Request, vault.RequestPrefix) {
+		if !vault.IsRequest(c.Request) {
 			_, _, err = splitRequest(c.Request)
 		}
 		if err != nil {

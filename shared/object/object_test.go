@@ -42,7 +42,7 @@ func TestValidName(t *testing.T) {
 		asName, start string // what is wrong with it as a name, and as the beginning of one
 	}{
 		{"a", "", ""},
-		{"backups/cn-hangzhou/prod/orders/20261120T101400Z-ab12/plan.json", "", ""},
+		{"plans/cn-hangzhou/prod/orders/20261120T101400Z-ab12.json", "", ""},
 		{"a b/%/+/~/日本語/🗝/...", "", ""},
 		{`a\b`, "", ""},
 		{"\uFFFD", "", ""},

@@ -29,7 +29,9 @@ func (s *pruning) clock(ctx context.Context) error {
 		return fmt.Errorf("ask the store for its date: %w", err)
 	}
 	after := s.Now()
-	s.sweepClocks(ctx, info)
+	if err := s.sweepClocks(ctx, info); err != nil {
+		return err
+	}
 	if at := info.Modified; at.Before(before.Add(-maxSkew)) || at.After(after.Add(maxSkew)) {
 		return fmt.Errorf("the clock of this machine says %s, and the store's says %s: set this machine's clock; nothing is marked or deleted while they are more than %s apart",
 			after.UTC().Format(time.RFC3339), at.UTC().Format(time.RFC3339), maxSkew)
@@ -40,8 +42,11 @@ func (s *pruning) clock(ctx context.Context) error {
 
 // sweepClocks removes the object that told the date, and those of runs that are
 // over. Where the bucket keeps them for a time, a later run does.
-func (s *pruning) sweepClocks(ctx context.Context, mine object.Info) {
-	for _, info := range append(s.clocks, mine) {
+func (s *pruning) sweepClocks(ctx context.Context, mine object.Info) error {
+	for info, err := range s.Repo.Store().List(ctx, vault.ClockPrefix, "") {
+		if err != nil {
+			return fmt.Errorf("list %s: %w", vault.ClockPrefix, err)
+		}
 		if info.Name != mine.Name && mine.Modified.Sub(info.Modified) < maxPrune {
 			continue
 		}
@@ -49,6 +54,7 @@ func (s *pruning) sweepClocks(ctx context.Context, mine object.Info) {
 			s.Log.Warn("leave what told the store's date", "object", info.Name, "error", err)
 		}
 	}
+	return nil
 }
 
 // carryOut does what is to be done: it marks, deletes, and forgets.
@@ -143,7 +149,7 @@ func (s *pruning) delete(ctx context.Context, c *candidate) error {
 	if err := s.remove(ctx, c, c.Plan()); err != nil {
 		return err
 	}
-	for _, prefix := range []string{c.Dir(), c.CopyNotes(), c.Copyings()} {
+	for _, prefix := range c.folders() {
 		if err := s.removeAll(ctx, c, prefix); err != nil {
 			return err
 		}

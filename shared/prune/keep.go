@@ -45,7 +45,12 @@ type candidate struct {
 // prefixes begin the names of all that belongs to a backup but the manifest and the
 // mark that it was begun.
 func (c *candidate) prefixes() []string {
-	return []string{c.Dir(), c.Copies(), c.CopyNotes(), c.Copyings()}
+	return slices.Concat([]string{c.Plan(), c.Copies()}, c.folders())
+}
+
+// folders are those of them that go last, and in no order.
+func (c *candidate) folders() []string {
+	return append(c.Folders(), c.CopyNotes(), c.Copyings())
 }
 
 func (c *candidate) sealed() bool { return c.manifest != nil && c.manifest.State == vault.Sealed }
@@ -109,8 +114,6 @@ func (s *pruning) load(ctx context.Context) error {
 			of(b).gone = &info
 		case ok:
 			of(b).mark = &info
-		case strings.HasPrefix(info.Name, vault.ClockPrefix):
-			s.clocks = append(s.clocks, info)
 		}
 	}
 	for info, err := range s.Repo.Store().List(ctx, vault.OpenedPrefix, "") {

@@ -154,7 +154,6 @@ type pruning struct {
 	leases    map[vault.Backup]vault.RestoreID
 	noted     map[string]bool                       // copies that are complete, by the names of their notes
 	copying   map[vault.Backup]map[string]time.Time // newest word about a copy, by target
-	clocks    []object.Info                         // left behind
 	failures  []string
 }
 

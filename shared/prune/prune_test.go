@@ -696,7 +696,7 @@ func TestPruneFaults(t *testing.T) {
 // nothing of that backup goes that has to go after it, nothing counts as deleted
 // that is there, and the others go.
 func TestPruneRefused(t *testing.T) {
-	for _, what := range []string{"opened/", "manifests/", "plan.json", ".shard"} {
+	for _, what := range []string{"opened/", "manifests/", "plans/", ".shard"} {
 		w := vaulttest.NewWorld(t)
 		all := hoursOf(w, vaulttest.Hourly, vaulttest.SourceID, 80)
 		pruned(w, vaulttest.Hourly)
@@ -718,7 +718,7 @@ func TestPruneRefused(t *testing.T) {
 		// What stands before it in the order is gone, what comes after it is there.
 		if what == "manifests/" || what == "opened/" {
 			for name := range held.content {
-				if strings.HasPrefix(name, "backups/") && !w.Exists(name) {
+				if strings.HasPrefix(name, vault.ShardPrefix) && !w.Exists(name) {
 					t.Errorf("%s: %s is gone", what, name)
 				}
 			}
@@ -925,7 +925,7 @@ func TestRestoreBesidePrune(t *testing.T) {
 		taken := schedule(choices, [2]func(func()){
 			func(turn func()) {
 				i := w.Importer()
-				i.Repo = must(repository.Open(t.Context(), stepped{store, gate(turn, "open "+b.Mark(), "create "+vault.RestoringPrefix, "open "+b.Plan(), "/created.json")}))
+				i.Repo = must(repository.Open(t.Context(), stepped{store, gate(turn, "open "+b.Mark(), "create "+vault.RestoringPrefix, "open "+b.Plan(), "/created/")}))
 				plan, begin = i.Begin(t.Context(), w.Run(), request)
 			},
 			func(turn func()) {

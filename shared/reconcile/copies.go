@@ -179,7 +179,7 @@ func (s *sweep) lookAtCopy(ctx context.Context, c toCopy, key string) (*copyLook
 		return nil, err
 	}
 	log := c.Copying(key)
-	at, err := copies.Logs(ctx, s.Repo, string(log))
+	at, err := copies.Logs(ctx, s.Repo, c.Copyings()+key+"/")
 	if err != nil {
 		return nil, err
 	}

@@ -367,7 +367,8 @@ func TestRequestName(t *testing.T) {
 		{"oss://b/v", "oss://b/requests/a.json", ""},
 		{"oss://b/v", "oss://c/v/requests/a.json", ""},
 		{"oss://b/v", "oss://b/v/backups/a.json", ""},
-		{"oss://b/v", "oss://b/v/requests/a.answer.json", ""},
+		{"oss://b/v", "oss://b/v/answers/requests/a.json", ""},
+		{"oss://b/v", "oss://b/v/drill-requests/a.json", "drill-requests/a.json"},
 		{"oss://b/v", "oss://b/v/requests/../vault.json", ""},
 		{"oss://b/v", "requests/.json", ""},
 		// A directory stands for the bucket that the trigger names.

@@ -123,36 +123,49 @@ type Request struct {
 	Restore vault.RestoreID
 }
 
-// Requests yields the requests that have no answer. It costs a list of all
-// requests and a read for each that is open.
+// Requests yields the requests that have no answer, with an error those of which
+// it can't be told whether they were accepted. It costs a list of all requests,
+// one of all answers, and a read for each request that is open.
 func (r *Repository) Requests(ctx context.Context) iter.Seq2[Request, error] {
 	return func(yield func(Request, error) bool) {
-		var names []string
-		beside := map[string]bool{}
-		for info, err := range r.store.List(ctx, vault.RequestPrefix, "") {
-			if err != nil {
-				yield(Request{}, fmt.Errorf("list %s: %w", vault.RequestPrefix, err))
-				return
-			}
-			beside[info.Name] = true
-			if vault.ParseRequestName(info.Name) == nil {
-				names = append(names, info.Name)
-			}
+		open, err := r.unanswered(ctx)
+		if err != nil {
+			yield(Request{}, err)
+			return
 		}
-		names = slices.DeleteFunc(names, func(n string) bool { return beside[vault.AnswerName(n)] })
-		for _, name := range names {
-			request := Request{Name: name}
-			if beside[vault.AcceptedName(name)] {
-				var a vault.Accepted
-				if _, err := r.Read(ctx, vault.AcceptedName(name), &a); err != nil {
-					yield(request, err)
-					return
-				}
-				request.Restore = a.Restore
+		for _, name := range open {
+			var a vault.Accepted
+			_, err := r.Read(ctx, vault.AcceptedName(name), &a)
+			if errors.Is(err, fs.ErrNotExist) {
+				err = nil // it was not accepted yet
 			}
-			if !yield(request, nil) {
+			if !yield(Request{Name: name, Restore: a.Restore}, err) {
 				return
 			}
 		}
 	}
+}
+
+// unanswered are the names of the requests that have no answer. Answers are listed
+// last: one that comes meanwhile is seen.
+func (r *Repository) unanswered(ctx context.Context) ([]string, error) {
+	var open []string
+	for _, prefix := range []string{vault.RequestPrefix, vault.DrillRequests} {
+		for info, err := range r.store.List(ctx, prefix, "") {
+			if err != nil {
+				return nil, fmt.Errorf("list %s: %w", prefix, err)
+			}
+			if vault.ParseRequestName(info.Name) == nil {
+				open = append(open, info.Name)
+			}
+		}
+	}
+	answered := map[string]bool{}
+	for info, err := range r.store.List(ctx, vault.AnswerPrefix, "") {
+		if err != nil {
+			return nil, fmt.Errorf("list %s: %w", vault.AnswerPrefix, err)
+		}
+		answered[info.Name] = true
+	}
+	return slices.DeleteFunc(open, func(n string) bool { return answered[vault.AnswerName(n)] }), nil
 }

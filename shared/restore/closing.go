@@ -50,7 +50,7 @@ func (i *Importer) verify(ctx context.Context, run fanout.Run, r vault.Restore, 
 	groups := byGroup(p, func(vault.RestoreSegment) bool { return true })
 	done := map[vault.SegmentID]time.Time{}
 	if len(rolled) < len(groups) {
-		if done, err = i.reported(ctx, r.Dir()+"checks/"); err != nil {
+		if done, err = i.reported(ctx, r.Checks()); err != nil {
 			return nil, err
 		}
 	}

@@ -728,9 +728,8 @@ func TestForeignSegments(t *testing.T) {
 	w.Quiet = true
 	w.Fill(vaulttest.Definition(), 100)
 	plan := w.Begin(w.Backup(vaulttest.Small))
-	dir := vault.Restore{ID: plan.Restore}.Dir()
 	objects := func() (n int) {
-		for _, err := range w.Store.List(t.Context(), dir, "") {
+		for _, err := range w.Store.List(t.Context(), vault.Restores, "") {
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -21,7 +21,7 @@ import (
 const maxRequest = 128 << 10
 
 // Requests carries out restores that were asked for by an object in the vault,
-// requests/<name>.json, and answers each with an object beside it. Whoever may
+// requests/<name>.json, and answers each with an object, answers/requests/<name>.json. Whoever may
 // write there may restore backups of this vault into tables that do not exist,
 // and nothing else.
 //
@@ -218,7 +218,7 @@ func (q *Requests) manifest(ctx context.Context, ask Ask) (*vault.Manifest, erro
 // RequestName is the name in the vault of a request that an event names as
 // scheme://bucket/key. address is the vault's; a request elsewhere is refused.
 func RequestName(address, request string) (string, error) {
-	if strings.HasPrefix(request, vault.RequestPrefix) {
+	if vault.IsRequest(request) {
 		return request, vault.ParseRequestName(request)
 	}
 	at, err := place.Parse(address)

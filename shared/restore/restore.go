@@ -311,7 +311,7 @@ func (i *Importer) prove(ctx context.Context, run fanout.Run, r vault.Restore, p
 // load dispatches the segments that are not loaded and that nobody works on.
 func (i *Importer) load(ctx context.Context, run fanout.Run, r vault.Restore, p *vault.RestorePlan, progress *Progress) (bool, error) {
 	progress.State = StateLoading
-	done, err := i.reported(ctx, r.Dir()+"done/")
+	done, err := i.reported(ctx, r.Log().AllDone())
 	if err != nil {
 		return false, err
 	}

@@ -427,7 +427,7 @@ func (x *verifying) all(ctx context.Context, w fanout.Work) (err error) {
 	}
 	err = x.worker.GoOn(ctx, w, x.one)
 	if err == nil && !x.worker.Over {
-		goesOn(ctx, x.Repo, x.Work, x.Log, w, x.restore.Dir()+"checks/", len(x.plan.Segments))
+		goesOn(ctx, x.Repo, x.Work, x.Log, w, x.restore.Checks(), len(x.plan.Segments))
 	}
 	return err
 }

@@ -17,7 +17,7 @@ import (
 // starts are the names of the notes of the starts of a restore's segments.
 func startsOf(w *vaulttest.World, id vault.RestoreID) (names []string) {
 	w.T.Helper()
-	for info, err := range w.Store.List(w.T.Context(), string(vault.Restore{ID: id}.Log())+"starts/", "") {
+	for info, err := range w.Store.List(w.T.Context(), vault.Restore{ID: id}.Log().Starts(""), "") {
 		if err != nil {
 			w.T.Fatal(err)
 		}

@@ -89,7 +89,7 @@ func (b Backup) Copied(group, record int) string {
 
 // CopyNotes begins the names of the notes about a backup's copies.
 func (b Backup) CopyNotes() string {
-	return CopyNotesPrefix + b.Table.Path() + "/" + string(b.ID) + "/"
+	return CopyNotesPrefix + b.place() + "/"
 }
 
 // CopyNote is the name of the note about a copy; target is the key of its
@@ -110,7 +110,7 @@ func ParseCopyNote(name string) (b Backup, target string, ok bool) {
 // Copying names the objects by which copies of the backup to a target are
 // reported. Its segments are the groups, by the id of the first of each.
 func (b Backup) Copying(target string) Log {
-	return Log(CopyingPrefix + b.Table.Path() + "/" + string(b.ID) + "/" + target + "/")
+	return Log{root: b.Copyings() + target + "/"}
 }
 
 // GroupID is the id of a group's first segment, under which the copying of the
@@ -120,9 +120,10 @@ func GroupID(group int) SegmentID { return NewSegmentID(group * GroupSize) }
 // ParseShard finds out to which segment of which backup a shard or its index
 // belongs, by its name.
 func ParseShard(name string) (b Backup, s SegmentID, ok bool) {
-	parts := strings.Split(name, "/")
-	if len(parts) != 8 || parts[0]+"/" != Backups || parts[5] != "shards" || !idForm.MatchString(parts[4]) || !segmentForm.MatchString(parts[6]) {
+	rest, found := strings.CutPrefix(name, ShardPrefix)
+	parts := strings.Split(rest, "/")
+	if !found || len(parts) != 6 || !idForm.MatchString(parts[3]) || !segmentForm.MatchString(parts[4]) {
 		return Backup{}, "", false
 	}
-	return Backup{Table: TableID{parts[1], parts[2], parts[3]}, ID: BackupID(parts[4])}, SegmentID(parts[6]), true
+	return Backup{Table: TableID{parts[0], parts[1], parts[2]}, ID: BackupID(parts[3])}, SegmentID(parts[4]), true
 }

@@ -21,9 +21,8 @@ import (
 	"github.com/tablevault/tablevault/shared/table"
 )
 
-// Format is the version of the documents that this package writes, and the
-// newest that it reads.
-const Format = 1
+// Format is the version of the documents that this package writes and reads.
+const Format = 2
 
 // Program is the version of the program, which documents record.
 const Program = "0.1.0"
@@ -73,7 +72,7 @@ func Decode(data []byte, d Document) error {
 		return fmt.Errorf("%w: %s: %w", ErrCorrupt, d.doc(), err)
 	}
 	if e.Format != Format {
-		return fmt.Errorf("%w: %s of version %d; this command reads version %d: use a newer tablevault", ErrVersion, d.doc(), e.Format, Format)
+		return fmt.Errorf("%w: a %s of %w", ErrVersion, d.doc(), Unreadable(e.Format))
 	}
 	if e.Document != d.doc() {
 		return fmt.Errorf("%w: a document %q where a %s should be", ErrCorrupt, e.Document, d.doc())
@@ -85,6 +84,17 @@ func Decode(data []byte, d Document) error {
 		return fmt.Errorf("%w: %s: %w", ErrCorrupt, d.doc(), err)
 	}
 	return nil
+}
+
+// Unreadable says why a format is not read, and what to do.
+func Unreadable(format int) error {
+	switch {
+	case format == 1:
+		return errors.New("format 1, which was never released, and which no tablevault reads any more: begin a new vault with another prefix or folder, and delete this one")
+	case format > Format:
+		return fmt.Errorf("format %d, and this command reads format %d: use a newer tablevault", format, Format)
+	}
+	return fmt.Errorf("format %d, which there never was: the object is damaged", format)
 }
 
 func decodeJSON(data []byte, v any, strict bool) error {

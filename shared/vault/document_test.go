@@ -151,7 +151,7 @@ func TestGolden(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			file := filepath.Join("testdata", "v1", name+".json")
+			file := filepath.Join("testdata", "v2", name+".json")
 			if *update {
 				if err := os.WriteFile(file, data, 0o644); err != nil {
 					t.Fatal(err)
@@ -189,7 +189,7 @@ func TestDecodeIsStrict(t *testing.T) {
 		{"cut", string(data[:len(data)/2]), ErrCorrupt},
 		{"more after it", string(data) + "{}", ErrCorrupt},
 		{"unknown field", strings.Replace(string(data), `"trigger"`, `"trigged"`, 1), ErrCorrupt},
-		{"newer version", strings.Replace(string(data), `"format":1`, `"format":2`, 1), ErrVersion},
+		{"newer version", strings.Replace(string(data), `"format":2`, `"format":3`, 1), ErrVersion},
 		{"other document", strings.Replace(string(data), `"document":"plan"`, `"document":"slot"`, 1), ErrCorrupt},
 		{"gap between segments", strings.Replace(string(data), `"m<&>"`, `"n"`, 1), ErrCorrupt},
 		{"wrong type in a bound", strings.Replace(string(data), `{"string":"a"}`, `{"integer":1}`, 1), ErrCorrupt},
@@ -232,7 +232,7 @@ func TestRecordsAreStrict(t *testing.T) {
 		{"drill", `"due":"2026-11-20T02:14:00Z"`, `"due":"2026-11-20T10:14:00+08:00"`},
 		{"drill", `"backup":"2026`, `"backup":"x2026`},
 		{"drill", `"target":"local/staging/`, `"target":"`},
-		{"drill", `"request":"requests/`, `"request":"other/`},
+		{"drill", `"request":"drill-requests/`, `"request":"drills/requests/`},
 		{"drill", `"workers":7`, `"workers":0`},
 		{"drill-end", `"ok":true`, `"ok":false`},
 		{"drill-end", `"verdict":"ok"`, `"verdict":"differs"`},
@@ -322,7 +322,7 @@ func TestNames(t *testing.T) {
 	if back, segment, ok := ParseShard(Index(b.Shard("000001.02", "aa"))); !ok || back != b || segment != "000001.02" {
 		t.Errorf("an index parses to %v %v %v", back, segment, ok)
 	}
-	for _, bad := range []string{"", b.Plan(), b.Manifest(), b.Copied(0, 0), string(b.Copying("0a1b")), b.CopyNotes(), "x/" + b.CopyNote("0a1b")} {
+	for _, bad := range []string{"", b.Plan(), b.Manifest(), b.Copied(0, 0), b.Copyings(), b.CopyNotes(), "x/" + b.CopyNote("0a1b")} {
 		if _, _, ok := ParseCopyNote(bad); ok {
 			t.Errorf("%q parses as a note about a copy", bad)
 		}

@@ -77,9 +77,6 @@ func ParseDrillName(name string) (d DrillID, what string, ok bool) {
 	return DrillID{}, "", false
 }
 
-// DrillRequests begins the names of the requests to restore that drills make.
-const DrillRequests = RequestPrefix + "drills/"
-
 // Request is the name of the drill's request.
 func (d DrillID) Request() string {
 	return DrillRequests + d.key()[:16] + "/" + d.Due.UTC().Format(idTime) + ".json"

@@ -154,8 +154,28 @@ func ParseManifestName(name string) (t TableID, b BackupID, ok bool) {
 // SignatureName is the name of an object's detached signature.
 func SignatureName(name string) string { return strings.TrimSuffix(name, ".json") + ".sig" }
 
-// Backups begins the names of the backups of all tables.
-const Backups = "backups/"
+// Kinds come before tables in names, and before ids: policies of object stores
+// know a star that stands for any text, slashes too, so that a grant on what
+// begins with a kind is about that kind, whatever a table, a backup, a restore
+// or a request is called.
+
+// The first parts of the names of a backup's objects, by their kind. Manifests
+// and the marks that backups were begun have ManifestPrefix and OpenedPrefix.
+const (
+	PlanPrefix  = "plans/"
+	ShardPrefix = "shards/"
+	GroupPrefix = "groups/"
+)
+
+// The kinds of the objects of a log.
+const (
+	slotsKind    = "slots/"
+	doneKind     = "done/"
+	asksKind     = "asks/"
+	startsKind   = "starts/"
+	failuresKind = "failures/"
+	endsKind     = "ends/"
+)
 
 // Backup names the objects of one backup.
 type Backup struct {
@@ -163,18 +183,21 @@ type Backup struct {
 	ID    BackupID
 }
 
-// Dir begins the names of the backup's objects.
-func (b Backup) Dir() string { return Backups + b.Table.Path() + "/" + string(b.ID) + "/" }
+// place is what follows the kind in the names of the backup's objects.
+func (b Backup) place() string { return b.Table.Path() + "/" + string(b.ID) }
 
 // Plan is the name of the backup's plan.
-func (b Backup) Plan() string { return b.Dir() + "plan.json" }
+func (b Backup) Plan() string { return PlanPrefix + b.place() + ".json" }
 
 // Manifest is the name of the backup's manifest.
 func (b Backup) Manifest() string { return ManifestName(b.Table, b.ID) }
 
+// Shards begins the names of the backup's shards and their indexes.
+func (b Backup) Shards() string { return ShardPrefix + b.place() + "/" }
+
 // Shard is the name of a data object; random is new for each execution.
 func (b Backup) Shard(s SegmentID, random string) string {
-	return b.Dir() + "shards/" + string(s) + "/" + random + ".shard"
+	return b.Shards() + string(s) + "/" + random + ".shard"
 }
 
 // Index is the name of the index object of a shard.
@@ -184,10 +207,17 @@ func Index(shard string) string { return strings.TrimSuffix(shard, ".shard") + "
 func (b Backup) Group(g int) string { return fmt.Sprintf("%s%06d.json", b.Groups(), g) }
 
 // Groups begins the names of the backup's roll-ups.
-func (b Backup) Groups() string { return b.Dir() + "groups/" }
+func (b Backup) Groups() string { return GroupPrefix + b.place() + "/" }
 
 // Log names the objects of the backup's segments.
-func (b Backup) Log() Log { return Log(b.Dir()) }
+func (b Backup) Log() Log { return Log{of: b.place() + "/"} }
+
+// Folders begin the names of all that belongs to the backup in the vault that it
+// was made in, but the plan, the manifest and the mark that it was begun.
+func (b Backup) Folders() []string {
+	l := b.Log()
+	return []string{b.Shards(), b.Groups(), l.Slots(""), l.AllDone(), l.Asks(), l.Starts(""), l.Failures("")}
+}
 
 // Restores begins the names of all restores.
 const Restores = "restores/"
@@ -197,38 +227,47 @@ type Restore struct {
 	ID RestoreID
 }
 
-// Dir begins the names of the restore's objects.
-func (r Restore) Dir() string { return Restores + string(r.ID) + "/" }
+// named is the name, or what begins the names, of the restore's objects of a kind.
+func (r Restore) named(kind, rest string) string { return Restores + kind + "/" + string(r.ID) + rest }
 
 // Plan is the name of the restore's plan.
-func (r Restore) Plan() string { return r.Dir() + "plan.json" }
+func (r Restore) Plan() string { return r.named("plans", ".json") }
 
 // Closed is the name of the record after which no row is written.
-func (r Restore) Closed() string { return r.Dir() + "closed.json" }
+func (r Restore) Closed() string { return r.named("closed", ".json") }
 
 // Proof is the name of the restore's proof.
-func (r Restore) Proof() string { return r.Dir() + "proof.json" }
+func (r Restore) Proof() string { return r.named("proofs", ".json") }
 
 // Quarantine is the name of an object with rows that the service refused.
 func (r Restore) Quarantine(s SegmentID, random string) string {
-	return r.Dir() + "quarantine/" + string(s) + "/" + random + ".json"
+	return r.named("quarantine", "/"+string(s)+"/"+random+".json")
 }
 
 // Check is the name of what verify found in a segment of the restore.
-func (r Restore) Check(s SegmentID) string { return r.Dir() + "checks/" + string(s) + ".json" }
+func (r Restore) Check(s SegmentID) string { return r.Checks() + string(s) + ".json" }
+
+// Checks begins the names of what verify found in the restore's segments.
+func (r Restore) Checks() string { return r.named("checks", "/") }
 
 // Log names the objects of the restore's segments.
-func (r Restore) Log() Log { return Log(r.Dir()) }
+func (r Restore) Log() Log { return Log{root: Restores, of: string(r.ID) + "/"} }
 
-// Log names the objects by which the segments of a backup or restore report.
-// It is the directory they stand in.
-type Log string
+// Log names the objects by which the segments of a backup, of a restore or of
+// its verification report, or the groups of a copy. Their kind stands between
+// root and of.
+type Log struct {
+	root, of string
+}
+
+// folder begins the names of the log's objects of a kind.
+func (l Log) folder(kind string) string { return l.root + kind + l.of }
 
 // Slot is the name of the n-th slot of a segment's log.
 func (l Log) Slot(s SegmentID, n int) string { return fmt.Sprintf("%s%06d.json", l.Slots(s), n) }
 
-// Slots begins the names of a segment's slots.
-func (l Log) Slots(s SegmentID) string { return string(l) + "slots/" + string(s) + "/" }
+// Slots begins the names of a segment's slots; without a segment, of all.
+func (l Log) Slots(s SegmentID) string { return within(l.folder(slotsKind), s) }
 
 // Done is the name of the mark that a segment has ended, under its group.
 func (l Log) Done(s SegmentID) string { return l.DoneIn(s.Group()) + string(s) }
@@ -253,23 +292,29 @@ func ParseDone(base string) (s SegmentID, children int, ok bool) {
 }
 
 // Ask is the name of the planner's request to split a segment.
-func (l Log) Ask(s SegmentID) string { return string(l) + "asks/" + string(s) + ".json" }
+func (l Log) Ask(s SegmentID) string { return l.Asks() + string(s) + ".json" }
+
+// Asks begins the names of the planner's requests to split segments.
+func (l Log) Asks() string { return l.folder(asksKind) }
 
 // DoneIn begins the names of the marks of a group.
-func (l Log) DoneIn(group int) string { return fmt.Sprintf("%sdone/%06d/", string(l), group) }
+func (l Log) DoneIn(group int) string { return fmt.Sprintf("%s%06d/", l.AllDone(), group) }
+
+// AllDone begins the names of the marks of all groups.
+func (l Log) AllDone() string { return l.folder(doneKind) }
 
 // Start is the name of the n-th start of a segment.
 func (l Log) Start(s SegmentID, n int) string { return fmt.Sprintf("%s%06d.json", l.Starts(s), n) }
 
 // Starts begins the names of a segment's starts; without a segment, of all.
-func (l Log) Starts(s SegmentID) string { return within(string(l)+"starts/", s) }
+func (l Log) Starts(s SegmentID) string { return within(l.folder(startsKind), s) }
 
 // Failure is the name of the n-th note of what went wrong in a segment.
 func (l Log) Failure(s SegmentID, n int) string { return fmt.Sprintf("%s%06d.json", l.Failures(s), n) }
 
 // Failures begins the names of a segment's failures; without a segment, of
 // all.
-func (l Log) Failures(s SegmentID) string { return within(string(l)+"failures/", s) }
+func (l Log) Failures(s SegmentID) string { return within(l.folder(failuresKind), s) }
 
 // within is a segment's folder in dir, or dir without one.
 func within(dir string, s SegmentID) string {

@@ -30,11 +30,11 @@ func (m *Mark) validate() error {
 	return nil
 }
 
-// MarkPrefix begins the names of all marks. Before them stand ClockPrefix's: an
-// object there is made and removed to learn the store's date.
+// MarkPrefix begins the names of all marks, ClockPrefix of objects that are made
+// and removed to learn the store's date.
 const (
 	MarkPrefix  = "marks/"
-	ClockPrefix = MarkPrefix + "clock/"
+	ClockPrefix = "clock/"
 )
 
 const (
@@ -43,11 +43,11 @@ const (
 )
 
 // Mark is the name of the backup's mark.
-func (b Backup) Mark() string { return MarkPrefix + b.Table.Path() + "/" + string(b.ID) + markSuffix }
+func (b Backup) Mark() string { return MarkPrefix + b.place() + markSuffix }
 
 // Gone is the name, beside the backup's mark, of an empty object that says since
 // when nothing of the backup is left.
-func (b Backup) Gone() string { return MarkPrefix + b.Table.Path() + "/" + string(b.ID) + goneSuffix }
+func (b Backup) Gone() string { return MarkPrefix + b.place() + goneSuffix }
 
 // ParseMark is the inverse of Mark, and of Gone, with gone set.
 func ParseMark(name string) (b Backup, gone, ok bool) {
@@ -65,7 +65,7 @@ func ParseMark(name string) (b Backup, gone, ok bool) {
 
 // Copies begins the names of the records of a backup that was copied into a
 // vault.
-func (b Backup) Copies() string { return CopiesPrefix + b.Table.Path() + "/" + string(b.ID) + "/" }
+func (b Backup) Copies() string { return CopiesPrefix + b.place() + "/" }
 
 // ParseCopying finds out to which backup, and to which target, an object belongs
 // by which copies are reported.
@@ -80,4 +80,4 @@ func ParseCopying(name string) (b Backup, target string, ok bool) {
 
 // Copyings begins the names of the objects by which all copies of the backup are
 // reported.
-func (b Backup) Copyings() string { return CopyingPrefix + b.Table.Path() + "/" + string(b.ID) + "/" }
+func (b Backup) Copyings() string { return CopyingPrefix + b.place() + "/" }

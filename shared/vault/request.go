@@ -9,37 +9,42 @@ import (
 )
 
 // RequestPrefix begins the names of requests: objects that someone else puts
-// into the vault, each a command to restore. Beside a request stand the note
-// that it was accepted and, when it has come to its end, its answer.
+// into the vault, each a command to restore. What the functions have to say to
+// them, the note that one was accepted and in the end its answer, lies apart, so
+// that who may write requests can't write answers.
 const RequestPrefix = "requests/"
 
-var requestForm = regexp.MustCompile(`^requests/[A-Za-z0-9._/-]{1,200}\.json$`)
+// DrillRequests begins the names of the requests to restore that drills make.
+// They lie apart from those of others, who could take their names.
+const DrillRequests = "drill-requests/"
 
+// What begins the names of what the functions have to say to requests.
 const (
-	acceptedSuffix = ".accepted.json"
-	answerSuffix   = ".answer.json"
+	AcceptedPrefix = "accepted/"
+	AnswerPrefix   = "answers/"
 )
 
+var requestForm = regexp.MustCompile(`^(drill-)?requests/[A-Za-z0-9._/-]{1,200}\.json$`)
+
 // ParseRequestName checks that name is a request's: letters, digits and . _ - /
-// after requests/, and .json at the end. The names of notes and answers are not
-// requests'.
+// after requests/, or drill-requests/, and .json at the end.
 func ParseRequestName(name string) error {
-	switch {
-	case strings.HasSuffix(name, acceptedSuffix), strings.HasSuffix(name, answerSuffix):
-		return fmt.Errorf("%q is not a request, but what is written beside one", name)
-	case !requestForm.MatchString(name), strings.Contains(name, "//"), strings.Contains(name, "/."):
+	if !requestForm.MatchString(name) || strings.Contains(name, "//") || strings.Contains(name, "/.") {
 		return fmt.Errorf("%.200q is no name of a request: want requests/<name>.json, of letters, digits and . _ - /", name)
 	}
 	return nil
 }
 
-// AcceptedName is the name of the note beside a request that it was accepted.
-func AcceptedName(request string) string {
-	return strings.TrimSuffix(request, ".json") + acceptedSuffix
+// IsRequest says whether a name lies where requests do, well formed or not.
+func IsRequest(name string) bool {
+	return strings.HasPrefix(name, RequestPrefix) || strings.HasPrefix(name, DrillRequests)
 }
 
+// AcceptedName is the name of the note that a request was accepted.
+func AcceptedName(request string) string { return AcceptedPrefix + request }
+
 // AnswerName is the name of a request's answer.
-func AnswerName(request string) string { return strings.TrimSuffix(request, ".json") + answerSuffix }
+func AnswerName(request string) string { return AnswerPrefix + request }
 
 // Accepted fixes what a request asks for, so that every later look at it means
 // the same backup.

@@ -220,18 +220,18 @@ func (m *Made) validate() error {
 }
 
 // Created is the name of the note that the restore has made its target.
-func (r Restore) Created() string { return r.Dir() + "created.json" }
+func (r Restore) Created() string { return r.named("created", ".json") }
 
 // Verify names the starts and failures of the verification of the restore's
 // segments.
-func (r Restore) Verify() Log { return Log(r.Dir() + "verify/") }
+func (r Restore) Verify() Log { return Log{root: Restores + "verify/", of: string(r.ID) + "/"} }
 
 // End is the name of the mark that the n-th start of a segment is over, and
 // writes nothing any more.
 func (l Log) End(s SegmentID, n int) string { return fmt.Sprintf("%s%06d", l.Ends(s), n) }
 
 // Ends begins the names of those marks of a segment; without a segment, of all.
-func (l Log) Ends(s SegmentID) string { return within(string(l)+"ends/", s) }
+func (l Log) Ends(s SegmentID) string { return within(l.folder(endsKind), s) }
 
 // Verdict is what a verification comes to.
 type Verdict string
@@ -443,7 +443,7 @@ func (g *CheckedGroup) Add(c *SegmentCheck) {
 }
 
 // Groups begins the names of the roll-ups of a restore's checks.
-func (r Restore) Groups() string { return r.Dir() + "groups/" }
+func (r Restore) Groups() string { return r.named("groups", "/") }
 
 // Group is the name of the roll-up of a group's checks.
 func (r Restore) Group(g int) string { return fmt.Sprintf("%s%06d.json", r.Groups(), g) }

@@ -179,5 +179,5 @@ func (in *Invocation) Told(from string, record func(name string) bool) (told vau
 // Well says whether an invocation neither died nor failed: one that finds no time
 // left notes that, and has no record.
 func (in *Invocation) Well() bool {
-	return in.left == 0 && !slices.ContainsFunc(in.Asked, func(a *Asked) bool { return strings.Contains(a.Name, "/failures/") })
+	return in.left == 0 && !slices.ContainsFunc(in.Asked, func(a *Asked) bool { return strings.Contains(a.Name, "failures/") })
 }

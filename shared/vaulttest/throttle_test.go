@@ -377,7 +377,7 @@ func (s *service) calm(prefix string) {
 		if err != nil {
 			s.T.Fatal(err)
 		}
-		if strings.Contains(info.Name, "/failures/") {
+		if strings.Contains(info.Name, "failures/") {
 			s.T.Errorf("a failure is noted: %s", info.Name)
 		}
 	}
@@ -769,7 +769,7 @@ func TestComparisonGoesOn(t *testing.T) {
 					t.Errorf("no look says that the budget holds the workers: %v", seen)
 				}
 				slots := 0
-				for info, err := range s.Store.List(t.Context(), string(vault.Restore{ID: p.Restore}.Verify())+"slots/", "") {
+				for info, err := range s.Store.List(t.Context(), vault.Restore{ID: p.Restore}.Verify().Slots(""), "") {
 					if err != nil {
 						t.Fatal(err)
 					}

@@ -101,7 +101,7 @@ func (w *World) IsTwin(m *vault.Manifest, twin object.Store) {
 		}
 	}
 	for name := range ContentOf(w.T, twin, "") {
-		if strings.Contains(name, "/slots/") || strings.Contains(name, "/starts/") {
+		if strings.HasPrefix(name, "slots/") || strings.HasPrefix(name, "starts/") {
 			w.T.Errorf("%s was copied", name)
 		}
 	}

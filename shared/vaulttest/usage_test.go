@@ -71,7 +71,7 @@ func TestUsageIsTold(t *testing.T) {
 				working()
 			}
 			isRecord := func(name string) bool {
-				return strings.Contains(name, "/slots/") || strings.Contains(name, "/groups/") || name == b.Manifest()
+				return strings.Contains(name, "slots/") || strings.Contains(name, "groups/") || name == b.Manifest()
 			}
 			var want vault.Usage
 			invocations := w.Ledger.Take("plan", "export")
@@ -83,7 +83,7 @@ func TestUsageIsTold(t *testing.T) {
 				told, after := in.Told(from, isRecord)
 				want.Add(told)
 				if in.Kind == "export" && in.Well() && told != (vault.Usage{}) {
-					onlyAfter(t, after, "create /slots/", "create /done/", "list /starts/", "create /starts/")
+					onlyAfter(t, after, "create slots/", "create done/", "list starts/", "create starts/")
 				}
 			}
 			if m.Usage != want || want.Create < 3*m.Totals.Parts || want.Written < m.Totals.StoredBytes {
@@ -117,11 +117,11 @@ func TestUsageIsTold(t *testing.T) {
 			r := vault.Restore{ID: planned.Restore}
 			for _, in := range w.Ledger.Take("import", "verify") {
 				told, after := in.Told("", func(name string) bool {
-					return strings.Contains(name, "/slots/") || strings.Contains(name, "/checks/") || name == r.Proof()
+					return strings.Contains(name, "slots/") || strings.Contains(name, "checks/") || name == r.Proof()
 				})
 				want.Add(told)
 				if in.Well() && told != (vault.Usage{}) {
-					onlyAfter(t, after, "create /slots/", "create /done/", "create /ends/", "create /checks/", "list /starts/", "create /starts/", "create /proof.json", "create restored/")
+					onlyAfter(t, after, "create slots/", "create done/", "create ends/", "create checks/", "list starts/", "create starts/", "create proofs/", "create restored/")
 				}
 			}
 			if proof.Verdict != vault.OK || proof.Usage != want || want.Create == 0 || want.Read < m.Totals.StoredBytes {
@@ -183,7 +183,7 @@ func TestLostSlotKeepsItsUsage(t *testing.T) {
 	w.Tables.Fault = nil
 	var want, got vault.Usage
 	for _, in := range w.Ledger.Take("import") {
-		told, _ := in.Told("", func(name string) bool { return strings.Contains(name, "/slots/") })
+		told, _ := in.Told("", func(name string) bool { return strings.Contains(name, "slots/") })
 		want.Add(told)
 	}
 	entries := 0

@@ -110,7 +110,7 @@ func (c Config) transport() http.RoundTripper {
 
 // data reports whether an object of a vault is rows, which are most of its bytes and read in a restore only, and not one
 // of the small documents that every run reads. A storage class with a price on reading is for them alone.
-func data(name string) bool { return strings.Contains(name, "/shards/") }
+func data(name string) bool { return strings.HasPrefix(name, "shards/") }
 
 // File returns the address of the directory with an absolute path.
 func File(path string) string {

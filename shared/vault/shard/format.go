@@ -27,7 +27,7 @@ import (
 )
 
 // Format is the version of the layout that this package writes and reads.
-const Format = 1
+const Format = 2
 
 // ErrCorrupt matches errors about files that are not what was written.
 var ErrCorrupt = errors.New("corrupt shard")
@@ -177,7 +177,7 @@ func decodeHeader(data []byte) (Header, error) {
 		return Header{}, fmt.Errorf("%w: header: %w", ErrCorrupt, err)
 	}
 	if version.Format != Format {
-		return Header{}, fmt.Errorf("%w %d: this command reads version %d: use a newer tablevault", ErrVersion, version.Format, Format)
+		return Header{}, fmt.Errorf("%w %d, this command reads %d: use a newer tablevault for a newer one; version 1 was never released", ErrVersion, version.Format, Format)
 	}
 	var j headerJSON
 	if err := strictJSON(data, &j); err != nil {

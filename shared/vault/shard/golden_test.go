@@ -174,7 +174,7 @@ func lines(t testing.TB, file []byte) []byte {
 // still make the same files. When the writer's choices change on purpose, run
 // with -update into a new folder beside the old one, which must still be read.
 func TestGolden(t *testing.T) {
-	const folder = "testdata/v1"
+	const folder = "testdata/v2"
 	files := goldenShards(t)
 	if *update {
 		if err := os.MkdirAll(folder, 0o755); err != nil {

@@ -464,14 +464,14 @@ func flips(file []byte, try func(bit int, bad []byte)) {
 
 // TestVersion: a file of a later version is no corrupt file.
 func TestVersion(t *testing.T) {
-	h := bytes.Replace(must(testHeader.encode()), []byte(`"format":1`), []byte(`"format":2`), 1)
+	h := bytes.Replace(must(testHeader.encode()), []byte(`"format":2`), []byte(`"format":3`), 1)
 	for _, later := range []string{schema, `{"type":"record","name":"Other","fields":[]}`} {
 		file, _ := appendFileHeader(nil, later, pair{headerKey, h})
 		_, err := NewReader(bytes.NewReader(file))
 		if !errors.Is(err, ErrVersion) || errors.Is(err, ErrCorrupt) {
-			t.Fatalf("version 2: %v", err)
+			t.Fatalf("version 3: %v", err)
 		}
-		for _, part := range []string{"2", "1"} {
+		for _, part := range []string{"3", "2"} {
 			if !strings.Contains(err.Error(), part) {
 				t.Errorf("%q does not name version %s", err, part)
 			}
