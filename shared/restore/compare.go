@@ -186,11 +186,18 @@ func (c *comparer) segment(ctx context.Context, x *comparison, check *vault.Chec
 
 // settle compares a lane of which both sides are summed up.
 func (c *comparer) settle(ctx context.Context, x *comparison, i int, lanes []table.Range, ours, theirs *tally, cutoff int64) (*vault.Check, error) {
-	found := &vault.Check{Digest: ours.sum(), TargetDigest: theirs.sum(), Rows: ours.rows(), Target: theirs.rows()}
+	found := &vault.Check{Digest: ours.whole.digest, TargetDigest: theirs.sum(), Rows: ours.whole.n, Target: theirs.whole.n}
 	if lanes[i].Empty() || ours.equals(theirs, cutoff) {
 		found.Expired = ours.expired
-	} else if err := c.lane(ctx, x, i, lanes, found); err != nil {
-		return nil, err
+		return found, nil
+	}
+	if err := c.lane(ctx, x, i, lanes, found); err != nil || cutoff != 0 {
+		return found, err
+	}
+	// The table was read once more, and counts as it was then.
+	found.Target = found.Rows - found.Missing + found.Extra
+	if found.Missing+found.Extra+found.Changed == 0 {
+		found.TargetDigest = found.Digest
 	}
 	return found, nil
 }
@@ -330,14 +337,15 @@ type tally struct {
 	cutoff  int64
 	hasher  *table.Hasher
 	long    *table.Hasher // of the row that comes in pieces
+	all     *table.Hasher // of the same with all of its cells, where some expire
 	kept    []plainbuffer.Cell
 	// full are the rows that have a cell, hollow those without any, ghosts
-	// those that had some, all of them expired.
-	full, hollow, ghosts set
-	expired              int64
-	latest               time.Time // of the pages
-	cells, left          int64     // of the row in pieces: all, and not expired
-	seed                 uint64
+	// those that had some, all of them expired; whole are all, with all of their cells.
+	full, hollow, ghosts, whole set
+	expired                     int64
+	latest                      time.Time // of the pages
+	cells, left                 int64     // of the row in pieces: all, and not expired
+	seed                        uint64
 }
 
 func newTally(r *repository.Repository, o table.Options, cutoff int64) *tally {
@@ -354,23 +362,39 @@ func (t *tally) at(served time.Time) {
 func (t *tally) add(b *block, row *plainbuffer.Row) {
 	cells := t.keep(row.Cells)
 	if !b.piece {
-		whole := *row
-		whole.Cells = cells
-		t.count(t.hasher.Row(&whole), len(row.Cells) == 0, len(cells) == 0)
+		kept := *row
+		kept.Cells = cells
+		d := t.hasher.Row(&kept)
+		t.count(d, len(row.Cells) == 0, len(cells) == 0)
+		if len(cells) < len(row.Cells) {
+			d = t.hasher.Row(row)
+		}
+		t.whole.add(d)
 		return
 	}
 	if b.first {
 		if t.long == nil {
-			t.long = table.NewHasher(t.seed)
+			t.long, t.all = table.NewHasher(t.seed), table.NewHasher(t.seed)
 		}
 		t.long.Begin(row.Key)
+		if t.cutoff != 0 {
+			t.all.Begin(row.Key)
+		}
 		t.cells, t.left = 0, 0
 	}
 	t.long.Cells(cells)
+	if t.cutoff != 0 {
+		t.all.Cells(row.Cells)
+	}
 	t.cells += int64(len(row.Cells))
 	t.left += int64(len(cells))
 	if b.last {
-		t.count(t.long.End(), t.cells == 0, t.left == 0)
+		d := t.long.End()
+		t.count(d, t.cells == 0, t.left == 0)
+		if t.cutoff != 0 {
+			d = t.all.End()
+		}
+		t.whole.add(d)
 	}
 }
 
@@ -405,8 +429,6 @@ func (t *tally) keep(cells []plainbuffer.Cell) []plainbuffer.Cell {
 	}
 	return cells
 }
-
-func (t *tally) rows() int64 { return t.full.n + t.hollow.n + t.ghosts.n }
 
 func (t *tally) sum() table.Digest { return t.full.plus(t.hollow).digest }
 

@@ -115,16 +115,24 @@ type restoreSource struct {
 }
 
 func openSource(ctx context.Context, r *repository.Repository, p *vault.RestorePlan) (*restoreSource, error) {
-	src := &restoreSource{backup: vault.Backup{Table: p.Source, ID: p.Backup}, manifest: new(vault.Manifest)}
-	if err := r.ReadExact(ctx, p.Manifest, src.manifest); err != nil {
+	m, err := pinnedManifest(ctx, r, p)
+	if err != nil {
 		return nil, err
 	}
-	if src.manifest.State != vault.Sealed || src.manifest.Backup != p.Backup {
-		return nil, fmt.Errorf("read %s: %w: it is the manifest of %s backup %s", p.Manifest.Name, vault.ErrCorrupt, src.manifest.State, src.manifest.Backup)
+	plan, err := r.PlanOf(ctx, m)
+	return &restoreSource{backup: vault.Backup{Table: p.Source, ID: p.Backup}, manifest: m, plan: plan}, err
+}
+
+// pinnedManifest reads the manifest that a restore's plan pins by its hash.
+func pinnedManifest(ctx context.Context, r *repository.Repository, p *vault.RestorePlan) (*vault.Manifest, error) {
+	m := new(vault.Manifest)
+	if err := r.ReadExact(ctx, p.Manifest, m); err != nil {
+		return nil, err
 	}
-	var err error
-	src.plan, err = r.PlanOf(ctx, src.manifest)
-	return src, err
+	if m.State != vault.Sealed || m.Backup != p.Backup || m.Table != p.Source {
+		return nil, fmt.Errorf("read %s: %w: it is the manifest of %s backup %s of %s", p.Manifest.Name, vault.ErrCorrupt, m.State, m.Backup, m.Table)
+	}
+	return m, nil
 }
 
 // sealedLogs reads the logs of a restore's segments from the backup's roll-ups, and
@@ -247,6 +255,9 @@ func (i *Importer) tick(ctx context.Context, run fanout.Run, id vault.RestoreID)
 	if err != nil || checked == nil {
 		return progress, err
 	}
+	if err := i.hold(ctx, p, &checked.Check); err != nil {
+		return progress, err
+	}
 	verdict := checked.Check.Verdict()
 	if verdict != vault.OK && verdict != vault.Quarantined {
 		// The table is not handed over; its proof says why.
@@ -291,6 +302,28 @@ func (p Progress) ended(proof *vault.Proof) Progress {
 			proof.Verdict, proof.Check.Missing, proof.Check.Extra, proof.Check.Changed, proof.Check.Corrupted)
 	}
 	return p
+}
+
+// hold compares the sums of a restore's checks with the manifest that its plan pins, and
+// those of both sides with each other: what is not so is a finding.
+func (i *Importer) hold(ctx context.Context, p *vault.RestorePlan, check *vault.Check) error {
+	m, err := pinnedManifest(ctx, i.Repo, p)
+	if repository.Corrupt(err) {
+		check.Find(p.Manifest.Name, err)
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if check.Corrupted > 0 {
+		return nil // what could not be read is missing from the sums
+	}
+	if err := check.Holds(&m.Totals); err != nil {
+		check.Find(p.Manifest.Name, err)
+	} else if err := check.Agrees(); err != nil {
+		check.Find(vault.Restore{ID: p.Restore}.Checks(), err)
+	}
+	return nil
 }
 
 func (i *Importer) prove(ctx context.Context, run fanout.Run, r vault.Restore, p *vault.RestorePlan, found *vault.CheckedGroup, notes []string) (*vault.Proof, error) {

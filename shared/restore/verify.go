@@ -181,6 +181,11 @@ func (v *Verifier) verify(ctx context.Context, run fanout.Run, req VerifyRequest
 	if n := proof.Check.SizeOnly; n > 0 {
 		proof.Notes = append(proof.Notes, fmt.Sprintf("of %d objects only the size was compared with the store: it keeps checksums of another kind than the recorded ones, and no record of a copy", n))
 	}
+	if req.Depth != DepthObjects && proof.Check.Corrupted == 0 {
+		if err := proof.Check.Holds(&manifest.Totals); err != nil {
+			proof.Check.Find(o.Name, err)
+		}
+	}
 	proof.Verdict = proof.Check.Verdict()
 	v.Log.Info("verified", "backup", proof.Backup, "restore", proof.Restore, "depth", proof.Depth, "verdict", proof.Verdict, "rows", proof.Check.Rows)
 	return proof, nil

@@ -273,7 +273,8 @@ type Check struct {
 	Quarantined int64 `json:"quarantined"`
 	Objects     int64 `json:"objects"`
 	Bytes       int64 `json:"bytes"`
-	// Digest is of the backup's rows, TargetDigest of the table's.
+	// Digest is of the backup's rows as they were stored, TargetDigest of the table's
+	// without the cells that were left out.
 	Digest       table.Digest `json:"digest"`
 	TargetDigest table.Digest `json:"target_digest"`
 	// Differences and Findings list the first of each; the counts are whole.
@@ -323,6 +324,31 @@ func (c *Check) Find(object string, reason error) {
 // Replace adds findings about objects that were read from another vault.
 func (c *Check) Replace(found []Finding) {
 	c.Replaced = append(c.Replaced, found[:min(len(found), MaxListed-len(c.Replaced))]...)
+}
+
+// Holds says whether a check is about all rows of a backup, and as they were when it
+// was sealed: a check of some of them finds no difference either.
+func (c *Check) Holds(t *Totals) error {
+	if c.Rows != t.Rows || c.Digest != t.Digest {
+		return fmt.Errorf("%d rows with the digest %s were read, the manifest says %d with %s", c.Rows, c.Digest, t.Rows, t.Digest)
+	}
+	return nil
+}
+
+// Agrees says whether the counts and digests of both sides are what the differences
+// between them make of each other. What has expired is left out on both sides, and
+// leaves nothing to be said.
+func (c *Check) Agrees() error {
+	if c.Expired > 0 {
+		return nil
+	}
+	if want := c.Rows - c.Missing + c.Extra; c.Target != want {
+		return fmt.Errorf("the table has %d rows; the backup's %d, %d missing and %d more, are %d", c.Target, c.Rows, c.Missing, c.Extra, want)
+	}
+	if c.Missing+c.Extra+c.Changed == 0 && c.TargetDigest != c.Digest {
+		return fmt.Errorf("no row differs, and the table's digest is %s, the backup's %s", c.TargetDigest, c.Digest)
+	}
+	return nil
 }
 
 // Verdict is what the check comes to.

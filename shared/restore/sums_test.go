@@ -1,0 +1,177 @@
+package restore_test
+
+import (
+	"fmt"
+	"math/bits"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/tablevault/tablevault/shared/fanout"
+	"github.com/tablevault/tablevault/shared/object/objectmeter"
+	"github.com/tablevault/tablevault/shared/plainbuffer"
+	"github.com/tablevault/tablevault/shared/repository"
+	"github.com/tablevault/tablevault/shared/restore"
+	"github.com/tablevault/tablevault/shared/table"
+	"github.com/tablevault/tablevault/shared/table/tabletest"
+	"github.com/tablevault/tablevault/shared/vault"
+	"github.com/tablevault/tablevault/shared/vaulttest"
+)
+
+// other is a digest that is not d.
+func other(d table.Digest) table.Digest {
+	d.Add(d)
+	return d
+}
+
+// TestRestoreIsTheManifests has the checks of a restore tell of other rows than the
+// manifest, though none of them tells of a difference: the restore does not say ok.
+func TestRestoreIsTheManifests(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		change func(*vault.SegmentCheck)
+		said   string // empty if the restore is proved
+	}{
+		{"as they are", func(*vault.SegmentCheck) {}, ""},
+		{"a row less on both sides", func(c *vault.SegmentCheck) { c.Check.Rows--; c.Check.Target-- }, "the manifest says 205 with"},
+		{"a row more on both sides", func(c *vault.SegmentCheck) { c.Check.Rows++; c.Check.Target++ }, "the manifest says 205 with"},
+		{"another digest on both sides", func(c *vault.SegmentCheck) {
+			c.Check.Digest, c.Check.TargetDigest = other(c.Check.Digest), other(c.Check.TargetDigest)
+		}, "the manifest says 205 with"},
+		{"nothing", func(c *vault.SegmentCheck) { c.Check = vault.Check{} }, "the manifest says 205 with"},
+		{"a row less in the table", func(c *vault.SegmentCheck) { c.Check.Target-- }, "the table has 204 rows"},
+		{"another digest of the table", func(c *vault.SegmentCheck) { c.Check.TargetDigest = other(c.Check.TargetDigest) }, "no row differs, and the table's digest is"},
+		{"another segment", func(c *vault.SegmentCheck) { c.Segment = c.Segment.Child(0) }, `it is about segment "000000.00"`},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			w := vaulttest.NewWorld(t)
+			w.Fill(vaulttest.Definition(), 200)
+			w.Tables.PageRows = 20
+			plan := w.Begin(w.Backup(vaulttest.Small))
+			w.Look(plan.Restore)
+			w.Work()
+			w.Look(plan.Restore)
+			w.Work()
+			rewrite(w, vault.Restore{ID: plan.Restore}.Check("000000"), c.change)
+			p, err := w.Importer().Tick(t.Context(), w.Run(), plan.Restore)
+			if err != nil {
+				if c.said == "" || !strings.Contains(err.Error(), c.said) {
+					t.Fatal(err)
+				}
+				return
+			}
+			if c.said == "" {
+				w.Proved(p, vault.OK)
+				return
+			}
+			w.Proved(p, vault.Corrupt)
+			if p.State != restore.StateFailed || len(p.Proof.Check.Findings) != 1 || !strings.Contains(p.Proof.Check.Findings[0].Reason, c.said) {
+				t.Errorf("%+v; %+v", p, p.Proof.Check.Findings)
+			}
+			if closed, err := w.Repo.Closed(t.Context(), plan.Restore); err != nil || closed.Reason == "" {
+				t.Errorf("the table is handed over: %+v, %v", closed, err)
+			}
+		})
+	}
+}
+
+// TestManifestIsPinned puts another manifest in the place of the one that a restore was
+// planned from: it is as good as a damaged one, at every step.
+func TestManifestIsPinned(t *testing.T) {
+	for steps := range 3 {
+		t.Run(fmt.Sprintf("after %d phases", steps), func(t *testing.T) {
+			w := vaulttest.NewWorld(t)
+			w.Quiet = true
+			w.Fill(vaulttest.Definition(), 200)
+			m := w.Backup(vaulttest.Small)
+			plan := w.Begin(m)
+			for range steps {
+				w.Look(plan.Restore)
+				w.Work()
+			}
+			rewrite(w, vaulttest.BackupOf(m).Manifest(), func(m *vault.Manifest) { m.Sealed = m.Sealed.Add(time.Second) })
+			p := w.Finish(plan.Restore)
+			if p.State != restore.StateFailed || !strings.Contains(p.LastError, "sha256") && (p.Proof == nil || !strings.Contains(p.Proof.Check.Findings[0].Reason, "sha256")) {
+				t.Errorf("%+v", p)
+			}
+		})
+	}
+}
+
+// TestVerifyIsTheManifests verifies a backup whose manifest is of other rows than its
+// shards hold, at each depth that reads them.
+func TestVerifyIsTheManifests(t *testing.T) {
+	for _, depth := range []string{restore.DepthRead, restore.DepthRows} {
+		w := vaulttest.NewWorld(t)
+		w.Fill(vaulttest.Definition(), 200)
+		m := w.Backup(vaulttest.Small)
+		proof := w.Verify(m, depth)
+		if proof.Verdict != vault.OK || proof.Check.Rows != m.Totals.Rows || proof.Check.Digest != m.Totals.Digest {
+			t.Errorf("%s: %s: %+v", depth, proof.Verdict, proof.Check)
+		}
+	}
+}
+
+// TestSumsWithATTL compares with a table whose cells expire in every possible way: the
+// rows of the backup are counted, and summed up, with all of their cells nevertheless.
+func TestSumsWithATTL(t *testing.T) {
+	for _, hide := range []bool{false, true} {
+		t.Run(fmt.Sprintf("expired rows are hidden: %t", hide), func(t *testing.T) {
+			w := vaulttest.NewWorld(t)
+			def := vaulttest.Definition()
+			w.Tables.Make(def)
+			w.Tables.HideExpired = hide
+			old, fresh := vaulttest.Day.Add(-100*time.Hour).UnixMilli(), vaulttest.Day.Add(-time.Hour).UnixMilli()
+			for i := range 300 {
+				r := tabletest.Row{Key: table.Key{table.String(fmt.Sprint(i)), table.Binary(nil), table.Integer(int64(i))}}
+				for k := range bits.Len(uint(i)) {
+					stamp := old
+					if i>>k&1 == 1 {
+						stamp = fresh
+					}
+					r.Cells = append(r.Cells, tabletest.Cell(fmt.Sprint("c", k), stamp, i))
+				}
+				w.Tables.Put(def.Name, r)
+			}
+			w.Tables.Put(def.Name, vaulttest.WideRow(), tabletest.Row{
+				Key: table.Key{table.String("gone"), table.Binary(nil), table.Integer(0)}, Cells: []plainbuffer.Cell{tabletest.Cell("c", old, 1)},
+			})
+			m := w.Backup(vault.Settings{})
+			w.Tables.Change(def.Name, func(d *table.Definition) { d.Options.TTL = 72 * 3600 })
+			proof := w.Verify(m, restore.DepthRows)
+			if c := proof.Check; proof.Verdict != vault.OK || c.Expired == 0 || c.Rows != m.Totals.Rows || c.Digest != m.Totals.Digest {
+				t.Errorf("%s: %+v; the manifest has %+v; %v", proof.Verdict, c, m.Totals, proof.Check.Findings)
+			}
+		})
+	}
+}
+
+// TestLooksBySeconds counts what writers ask of the store before they write: two looks
+// for each second and each entry, however many batches there are.
+func TestLooksBySeconds(t *testing.T) {
+	w := vaulttest.NewWorld(t)
+	w.Fill(vaulttest.Definition(), 3000)
+	w.Tables.PageRows = 20
+	plan := w.Begin(w.Backup(vault.Settings{}))
+	began := w.Clock()
+	w.Tables.Fault = func(c tabletest.Call) error {
+		if c.Name == "Write" && !c.After {
+			w.Advance(100 * time.Millisecond)
+		}
+		return nil
+	}
+	meter := objectmeter.New(w.Store)
+	i := w.Importer()
+	var err error
+	if i.Repo, err = repository.Open(t.Context(), meter); err != nil {
+		t.Fatal(err)
+	}
+	reply, err := i.Import(t.Context(), w.Run(), fanout.Work{Verb: fanout.VerbImport, Restore: plan.Restore, Segment: plan.Segments[0].ID})
+	if err != nil || !reply.Done {
+		t.Fatalf("%+v, %v", reply, err)
+	}
+	batches, seconds := int64(w.Tables.Calls("Write")), int64(w.Clock().Sub(began)/time.Second)
+	if looks := meter.Usage().Stat; batches < 100 || looks > 2*(seconds+2)+4 || looks < seconds {
+		t.Errorf("%d looks for %d batches in %d s", looks, batches, seconds)
+	}
+}
