@@ -181,8 +181,28 @@ func (d *doctor) drills(ctx context.Context) {
 	now := time.Now().Add(d.skew)
 	for _, t := range tables {
 		l, text, fix := d.drill(t, wanted[t], newest[t], now)
+		if s := newest[t]; s != nil && s.End != nil && s.End.OK {
+			// The record is the planner's word; the proof is of who restored.
+			if why, err := unproved(ctx, repo, s); err != nil {
+				if l == fine {
+					l = warning
+				}
+				text, fix = text+"; its proof can't be read: "+err.Error(), fixAccess(err, "look at the object in the vault")
+			} else if why != "" {
+				l, text, fix = failure, text+"; but that is not proved: "+why, "look who may write under drills/ and restores/ in the vault (docs/operations.md), and restore by hand"
+			}
+		}
 		d.add("drill", t.String(), l, text, fix)
 	}
+}
+
+// unproved says why a drill that is recorded as proved is not.
+func unproved(ctx context.Context, repo *repository.Repository, s *drill.State) (string, error) {
+	proof, why, err := drill.Proof(ctx, repo, &s.Drill, s.End.Restore)
+	if err == nil && why == "" && (proof.Verdict != s.End.Verdict || proof.Check.Target != s.End.Rows) {
+		why = fmt.Sprintf("the proof says %s with %d rows, and the record %s with %d", proof.Verdict, proof.Check.Target, s.End.Verdict, s.End.Rows)
+	}
+	return why, err
 }
 
 // drill says how it stands with the drills of a table, of which s is the newest, nil

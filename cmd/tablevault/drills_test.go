@@ -124,6 +124,24 @@ func TestDoctorFindsDrills(t *testing.T) {
 	if !slices.Equal(got, want) {
 		t.Errorf("%q, want %q", got, want)
 	}
+	// A record that says proved, and no proof.
+	forged := vault.NewDrillID(vault.TableID{Region: "local", Instance: "prod", Table: "ordinary"}, now)
+	end := vault.DrillEnd{
+		Drill: vault.Drill{DrillID: forged, Backup: vault.NewBackupID(now, "x"), Target: vault.TableID{Region: "local", Instance: "staging", Table: forged.Target("drill")},
+			Request: forged.Request(), Workers: 1, Began: now, Until: now.Add(time.Hour)},
+		Ended: now, OK: true, Verdict: vault.OK, Restore: vault.NewRestoreID(now, "x"), Proof: "restores/x/proof.json", Rows: 7,
+	}
+	for name, doc := range map[string]vault.Document{forged.Begun(): &end.Drill, forged.Ended(): &end} {
+		if _, err := repo.Decide(t.Context(), name, doc); err != nil {
+			t.Fatal(err)
+		}
+	}
+	d.found = nil
+	if d.drills(t.Context()); !slices.ContainsFunc(d.found, func(f finding) bool {
+		return f.About == "prod/ordinary" && f.Level == failure && strings.Contains(f.Text, "but that is not proved: there is no restore")
+	}) {
+		t.Errorf("%+v", d.found)
+	}
 	p.Rules[0].Drill = nil
 	d.found = nil
 	if d.drills(t.Context()); len(d.found) != 0 {

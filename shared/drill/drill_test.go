@@ -762,13 +762,177 @@ func TestForeignRequest(t *testing.T) {
 	const only = "tables: prod/orders\nevery: hourly\ndrill: {every: daily, to: staging/drill}\n"
 	w.settle(only)
 	w.is("orders", "20T00:00 failed")
-	if e := w.drills("orders")[0].End; !strings.Contains(e.Error, "has restored backup "+string(m.Backup)+" to staging/theirs") {
+	if e := w.drills("orders")[0].End; !strings.Contains(e.Error, "is not what the drill asks for") {
 		t.Errorf("%+v", e)
+	}
+	// Who put it there is served, and nothing of his is closed.
+	w.serve(vault.NewDrillID(id("orders"), today).Request())
+	var answer vault.Answer
+	if _, err := w.repo.Read(t.Context(), vault.AnswerName(vault.NewDrillID(id("orders"), today).Request()), &answer); err != nil || !answer.OK {
+		t.Errorf("%+v, %v", answer, err)
 	}
 	w.advance(24 * time.Hour)
 	w.settle(only)
 	w.is("orders", "20T00:00 failed left, 21T00:00 proved dropped")
 	w.left("theirs")
+}
+
+// serve looks at a request until it is answered.
+func (w *world) serve(name string) {
+	w.t.Helper()
+	for range 20 {
+		p, err := w.requests().Serve(w.t.Context(), w.run(), name)
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		if p.Answer != nil {
+			return
+		}
+		w.work()
+	}
+	w.t.Fatalf("%s is not answered", name)
+}
+
+// TestForgedAnswer has who may write requests, or answers, say that a drill's restore is proved: nothing is, unless the
+// proof of that very restore says so.
+func TestForgedAnswer(t *testing.T) {
+	due, running := vault.NewDrillID(id("orders"), today), vault.NewRestoreID(day, "running")
+	// forge writes an answer that says that all is well, changed by the case, under the name of the drill's.
+	forge := func(w *world, of vault.RestoreID, change func(*vault.Answer)) {
+		m, err := w.repo.Latest(t.Context(), id("orders"), time.Time{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		a := &vault.Answer{
+			Request: due.Request(), At: w.clock(), OK: true, Restore: of, Backup: m.Backup, Table: m.Table.String(), Target: "staging/" + due.Target("drill"),
+			Rows: m.Totals.Rows, Verdict: vault.OK, Proof: vault.Restore{ID: of}.Proof(),
+		}
+		if change != nil {
+			change(a)
+		}
+		w.put(vault.AnswerName(due.Request()), a)
+	}
+	// its is the id of the restore that the drill's request has.
+	its := func(w *world) vault.RestoreID {
+		w.tick(daily)
+		info, err := object.Stat(t.Context(), w.store, due.Request())
+		if err != nil {
+			t.Fatal(err)
+		}
+		d := w.drills("orders")[0]
+		return vault.NewRestoreID(info.Modified, string(d.Backup), d.Target.Path())
+	}
+	for name, c := range map[string]struct {
+		forge func(w *world)
+		says  string
+	}{
+		"before the drill": {func(w *world) { forge(w, vault.NewRestoreID(day, "x"), nil) }, "and the drill's is"},
+		"of its restore":   {func(w *world) { forge(w, its(w), nil) }, "that is not proved"},
+		"of another restore, which is proved": {func(w *world) {
+			m, err := w.repo.Latest(t.Context(), id("orders"), time.Time{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			content, err := restores{w}.Request(m.Backup, vault.TableID{Region: "local", Instance: "staging", Table: "theirs"})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := w.store.Create(t.Context(), "requests/theirs.json", bytes.NewReader(content)); err != nil {
+				t.Fatal(err)
+			}
+			w.serve("requests/theirs.json")
+			var theirs vault.Answer
+			if _, err := w.repo.Read(t.Context(), vault.AnswerName("requests/theirs.json"), &theirs); err != nil || !theirs.OK {
+				t.Fatal(theirs, err)
+			}
+			forge(w, theirs.Restore, nil)
+		}, "and the drill's is"},
+		"of a running restore, to have it closed": {func(w *world) {
+			its(w)
+			forge(w, running, func(a *vault.Answer) { a.OK, a.Error = false, "no" })
+		}, "no"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			w.make("orders", 100)
+			w.seal()
+			c.forge(w)
+			w.drain()
+			w.settle(daily)
+			e := w.drills("orders")[0].End
+			if e == nil || e.OK || !strings.Contains(e.Error, c.says) {
+				t.Errorf("%+v", e)
+			}
+			if closed, err := w.repo.Closed(t.Context(), running); closed != nil || err != nil {
+				t.Errorf("the restore that the answer names was closed: %+v, %v", closed, err)
+			}
+		})
+	}
+}
+
+// TestForgedProof has a proof beside the answer that is not of this drill's restore, or does not say what it comes to.
+func TestForgedProof(t *testing.T) {
+	due := vault.NewDrillID(id("orders"), today)
+	for name, change := range map[string]func(*vault.Proof){
+		"":                 func(*vault.Proof) {},
+		"of another":       func(p *vault.Proof) { p.Restore = vault.NewRestoreID(day, "x") },
+		"another backup":   func(p *vault.Proof) { p.Backup = vault.NewBackupID(day, "x") },
+		"another table":    func(p *vault.Proof) { p.Table.Table = "other" },
+		"another target":   func(p *vault.Proof) { p.Target = "staging/other" },
+		"another manifest": func(p *vault.Proof) { p.Manifest.SHA256 = strings.Repeat("0", 64) },
+		"another depth":    func(p *vault.Proof) { p.Depth = restore.DepthRead },
+		"an old one":       func(p *vault.Proof) { p.At = day.Add(-time.Hour) },
+		"rows missing":     func(p *vault.Proof) { p.Check.Missing = 1 },
+		"fewer in target":  func(p *vault.Proof) { p.Check.Target-- },
+		"fewer rows":       func(p *vault.Proof) { p.Check.Rows--; p.Check.Target-- },
+		"other rows":       func(p *vault.Proof) { p.Check.TargetDigest.Add(p.Check.TargetDigest) },
+		"rows of another": func(p *vault.Proof) {
+			p.Check.Digest.Add(p.Check.Digest)
+			p.Check.TargetDigest.Add(p.Check.TargetDigest)
+		},
+		"corrupt objects":   func(p *vault.Proof) { p.Check.Corrupted = 1 },
+		"refused rows":      func(p *vault.Proof) { p.Check.Missing, p.Check.Quarantined, p.Verdict = 1, 1, vault.Quarantined },
+		"verdict of others": func(p *vault.Proof) { p.Verdict = vault.Differs },
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			w.make("orders", 100)
+			w.seal()
+			w.tick(daily)
+			w.serve(due.Request())
+			w.drain()
+			var answer vault.Answer
+			if _, err := w.repo.Read(t.Context(), vault.AnswerName(due.Request()), &answer); err != nil || !answer.OK {
+				t.Fatal(answer, err)
+			}
+			p, err := w.repo.RestoreProof(t.Context(), answer.Restore)
+			if err != nil {
+				t.Fatal(err)
+			}
+			change(p)
+			proof := vault.Restore{ID: answer.Restore}.Proof()
+			if err := w.store.Delete(t.Context(), proof); err != nil {
+				t.Fatal(err)
+			}
+			w.put(proof, p)
+			w.tick(daily)
+			if e := w.drills("orders")[0].End; e == nil || e.OK != (name == "") {
+				t.Errorf("%+v", e)
+			}
+		})
+	}
+}
+
+// put writes a document under a name that is free.
+func (w *world) put(name string, d vault.Document) {
+	w.t.Helper()
+	data, err := vault.Encode(d)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	if _, err := w.store.Create(w.t.Context(), name, bytes.NewReader(data)); err != nil {
+		w.t.Fatal(err)
+	}
 }
 
 // TestGoneTables rehearses no table that is gone, goes on with what was begun, and

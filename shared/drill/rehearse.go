@@ -1,6 +1,7 @@
 package drill
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -11,6 +12,7 @@ import (
 
 	"github.com/tablevault/tablevault/shared/object"
 	"github.com/tablevault/tablevault/shared/policy"
+	"github.com/tablevault/tablevault/shared/repository"
 	"github.com/tablevault/tablevault/shared/table"
 	"github.com/tablevault/tablevault/shared/vault"
 )
@@ -39,59 +41,110 @@ func (s *sweep) look(ctx context.Context, r *record) error {
 
 // goOn has a drill's restore gone on with, or records how it ended.
 func (s *sweep) goOn(ctx context.Context, r *record, d *vault.Drill) error {
-	var answer vault.Answer
-	_, err := s.Repo.Read(ctx, vault.AnswerName(d.Request), &answer)
-	if err == nil {
-		return s.end(ctx, r, outcome(d, &answer))
-	}
-	if !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
 	content, err := s.Restores.Request(d.Backup, d.Target)
 	if err != nil {
 		return err
 	}
-	if _, _, err := object.Decide(ctx, s.Repo.Store(), d.Request, content, maxRequest); err != nil {
+	stands, _, err := object.Decide(ctx, s.Repo.Store(), d.Request, content, maxRequest)
+	if err != nil && !errors.Is(err, object.ErrTooLong) {
 		return err
 	}
-	if now := s.Now().UTC(); now.After(d.Until) {
-		return s.end(ctx, r, &vault.DrillEnd{Drill: *d, Ended: now, Error: fmt.Sprintf("it had not ended by %s", d.Until.Format(time.RFC3339))})
+	id, err := s.restoreOf(ctx, d)
+	if err != nil {
+		return err
+	}
+	now := s.Now().UTC()
+	if !bytes.Equal(stands, content) {
+		return s.end(ctx, r, &vault.DrillEnd{Drill: *d, Ended: now, Restore: id, Error: fmt.Sprintf("what lies under the name of its request, %s, is not what the drill asks for", d.Request)})
+	}
+	var answer vault.Answer
+	_, err = s.Repo.Read(ctx, vault.AnswerName(d.Request), &answer)
+	if err == nil {
+		e, err := s.outcome(ctx, d, id, &answer)
+		if err != nil {
+			return err
+		}
+		return s.end(ctx, r, e)
+	}
+	if !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if now.After(d.Until) {
+		return s.end(ctx, r, &vault.DrillEnd{Drill: *d, Ended: now, Restore: id, Error: fmt.Sprintf("it had not ended by %s", d.Until.Format(time.RFC3339))})
 	}
 	return s.Restores.Serve(ctx, d.Request, int(s.at.Unix()))
 }
 
-// outcome is what the answer to a drill's request makes of the drill. Rows that
-// were refused are no difference to a restore, and are one to a rehearsal: they
-// would be missing.
-func outcome(d *vault.Drill, a *vault.Answer) *vault.DrillEnd {
-	e := &vault.DrillEnd{
-		Drill: *d, Ended: a.At, Restore: a.Restore, Rows: a.Rows, Quarantined: a.Quarantined, Proof: a.Proof, Verdict: a.Verdict, Notes: a.Notes,
+// outcome is what came of a drill whose request was answered. The answer only says
+// that the restore has ended: that it is proved, and what was found, the restore's
+// own proof says. The restore is the one that the request can only have, whatever
+// the answer names. Rows that were refused are no difference to a restore, and are
+// one to a rehearsal: they would be missing.
+func (s *sweep) outcome(ctx context.Context, d *vault.Drill, id vault.RestoreID, a *vault.Answer) (*vault.DrillEnd, error) {
+	e := &vault.DrillEnd{Drill: *d, Ended: a.At, Restore: id}
+	proof, why, err := Proof(ctx, s.Repo, d, id)
+	if err != nil {
+		return nil, err
+	}
+	if proof != nil {
+		e.Rows, e.Quarantined, e.Proof, e.Verdict, e.Notes = proof.Check.Target, proof.Check.Quarantined, vault.Restore{ID: id}.Proof(), proof.Verdict, proof.Notes
 	}
 	switch {
-	case a.OK && (a.Backup != d.Backup || a.Target != d.Target.String()):
-		e.Error = fmt.Sprintf("what lies under the name of its request has restored backup %s to %s", a.Backup, a.Target)
-	case a.OK && a.Verdict == vault.OK:
-		e.OK = true
-	case a.OK:
-		e.Error = fmt.Sprintf("verdict %s: the service refused %d rows for good", a.Verdict, a.Quarantined)
-	default:
+	case a.Request != d.Request || a.OK && a.Restore != id:
+		e.Error = fmt.Sprintf("the answer under the name of its request is to the request %s about the restore %s, and the drill's is %s", a.Request, a.Restore, id)
+	case !a.OK:
 		// What stands behind is advice for people who ask for a restore.
-		e.Error, _, _ = strings.Cut(a.Error, "; drop "+a.Target)
+		e.Error, _, _ = strings.Cut(a.Error, "; drop "+d.Target.String())
+	case why != "":
+		e.Error = "the answer to its request says that it is restored, and that is not proved: " + why
+	case proof.Verdict != vault.OK:
+		e.Error = fmt.Sprintf("verdict %s: the service refused %d rows for good", proof.Verdict, proof.Check.Quarantined)
+	default:
+		e.OK, e.Ended = true, proof.At
 	}
-	return e
+	return e, nil
+}
+
+// Proof reads the proof of a drill's restore, and holds it against what the drill
+// sets out to do, the restore's plan, and the backup. Without a proof of all that,
+// it says why there is none; an error is about what could not be read for now.
+func Proof(ctx context.Context, repo *repository.Repository, d *vault.Drill, id vault.RestoreID) (p *vault.Proof, why string, err error) {
+	// not tells what is missing or damaged from what can't be read for now.
+	not := func(err error) (*vault.Proof, string, error) {
+		if errors.Is(err, fs.ErrNotExist) || repository.Corrupt(err) {
+			return nil, err.Error(), nil
+		}
+		return nil, "", err
+	}
+	plan, err := repo.RestorePlan(ctx, id)
+	if err != nil {
+		return not(err)
+	}
+	if plan.Backup != d.Backup || plan.Source != d.Table || plan.Target != d.Target {
+		return nil, fmt.Sprintf("restore %s is of backup %s to %s", id, plan.Backup, plan.Target), nil
+	}
+	if p, err = repo.RestoreProof(ctx, id); err != nil {
+		return not(err)
+	}
+	m, named, err := repo.Manifest(ctx, vault.Backup{Table: d.Table, ID: d.Backup})
+	if errors.Is(err, fs.ErrNotExist) {
+		m = nil // its time was over, and it was deleted since
+	} else if err != nil {
+		return not(err)
+	}
+	if err := p.Of(plan, m, named); err != nil {
+		return nil, err.Error(), nil
+	}
+	if p.At.Before(d.Began) {
+		return nil, fmt.Sprintf("the proof of restore %s is of %s, before the drill began", id, p.At.UTC().Format(time.RFC3339)), nil
+	}
+	return p, "", nil
 }
 
 // end records how a drill ended. The restore of one that failed is closed before,
 // so that nothing is written, nor made, for it any more.
 func (s *sweep) end(ctx context.Context, r *record, e *vault.DrillEnd) error {
 	if !e.OK {
-		if e.Restore == "" {
-			id, err := s.restoreOf(ctx, &e.Drill)
-			if err != nil {
-				return err
-			}
-			e.Restore = id
-		}
 		closed, err := s.Restores.GiveUp(ctx, e.Restore, "its drill has failed: "+e.Error)
 		if err != nil {
 			return err

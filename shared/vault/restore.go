@@ -473,3 +473,38 @@ func (r Restore) Groups() string { return r.named("groups", "/") }
 
 // Group is the name of the roll-up of a group's checks.
 func (r Restore) Group(g int) string { return fmt.Sprintf("%s%06d.json", r.Groups(), g) }
+
+// Of finds out whether a proof is that of a restore, by its plan, and of the backup
+// that a manifest seals, and whether what it found comes to its verdict. It is an
+// error if not. Of a backup that was deleted since, m is nil: then the plan's word
+// for the manifest has to do.
+func (p *Proof) Of(r *RestorePlan, m *Manifest, named Object) error {
+	bad := func(format string, args ...any) error {
+		return fmt.Errorf("%w: the proof of restore %s: %s", ErrCorrupt, r.Restore, fmt.Sprintf(format, args...))
+	}
+	c := &p.Check
+	switch {
+	case p.Restore != r.Restore:
+		return bad("it is of restore %q", p.Restore)
+	case p.Backup != r.Backup || p.Table != r.Source:
+		return bad("it is of backup %s of %s, and the restore is of %s of %s", p.Backup, p.Table, r.Backup, r.Source)
+	case p.Target != r.Target.String():
+		return bad("it is about the table %q, and the restore is to %s", p.Target, r.Target)
+	case p.Manifest != r.Manifest || p.Manifest.Name != (Backup{Table: r.Source, ID: r.Backup}).Manifest():
+		return bad("it names another manifest than the restore's plan")
+	case m != nil && (p.Manifest.SHA256 != named.SHA256 || m.Backup != r.Backup || m.Table != r.Source || m.State != Sealed):
+		return bad("it names another manifest than the backup has")
+	case p.Depth != "rows":
+		return bad("its depth is %q: rows were not compared", p.Depth)
+	case p.Verdict != c.Verdict():
+		return bad("its verdict is %s, and what it found comes to %s", p.Verdict, c.Verdict())
+	case p.Verdict != OK:
+		return nil
+	case c.Target != c.Rows || c.TargetDigest != c.Digest:
+		return bad("it is %s with %d rows of %d, or others", p.Verdict, c.Target, c.Rows)
+	// What has expired was left out on both sides.
+	case m != nil && c.Expired == 0 && (c.Rows != m.Totals.Rows || c.Digest != m.Totals.Digest):
+		return bad("%d rows were compared, and the backup has %d, or others", c.Rows, m.Totals.Rows)
+	}
+	return nil
+}
