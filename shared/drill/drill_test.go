@@ -923,6 +923,27 @@ func TestForgedProof(t *testing.T) {
 	}
 }
 
+// TestExpiring proves a restore of a table whose rows expire: what is left out on both sides is no difference.
+func TestExpiring(t *testing.T) {
+	w := newWorld(t)
+	w.make("orders", 20)
+	def, err := w.prod.Describe(t.Context(), "orders")
+	if err != nil {
+		t.Fatal(err)
+	}
+	def.Options.TTL, def.Indexes, def.Options.AllowUpdate = 86400, nil, false
+	w.prod.Make(def)
+	for i := range 20 {
+		w.prod.Put("orders", tabletest.Row{Key: table.Key{table.Integer(int64(i))}, Cells: []plainbuffer.Cell{tabletest.Cell("n", day.Add(time.Duration(-i)*2*time.Hour).UnixMilli(), i)}})
+	}
+	w.seal()
+	w.advance(20 * time.Hour)
+	w.settle(daily)
+	if e := w.drills("orders")[0].End; e == nil || !e.OK {
+		t.Errorf("%+v", e)
+	}
+}
+
 // put writes a document under a name that is free.
 func (w *world) put(name string, d vault.Document) {
 	w.t.Helper()

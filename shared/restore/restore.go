@@ -224,6 +224,9 @@ func (i *Importer) tick(ctx context.Context, run fanout.Run, id vault.RestoreID)
 	}
 	proof, err := i.Repo.RestoreProof(ctx, id)
 	if err == nil {
+		err = proof.Of(p, nil, vault.Object{})
+	}
+	if err == nil {
 		return progress.ended(proof), nil
 	}
 	if !errors.Is(err, fs.ErrNotExist) {

@@ -265,3 +265,35 @@ func TestRequestGoesOnByItself(t *testing.T) {
 		})
 	}
 }
+
+// TestForgedProof takes no proof for a restore's that is another's, or that says what it does not come to.
+func TestForgedProof(t *testing.T) {
+	w := vaulttest.NewWorld(t)
+	w.Fill(vaulttest.Definition(), 50)
+	p := w.Restore(w.Backup(vault.Settings{}))
+	w.Proved(p, vault.OK)
+	name := vault.Restore{ID: p.Restore}.Proof()
+	for forged, change := range map[string]func(*vault.Proof){
+		"of another restore": func(p *vault.Proof) { p.Restore = vault.NewRestoreID(time.Unix(0, 0), "x") },
+		"of another target":  func(p *vault.Proof) { p.Target = "prod/other" },
+		"of another backup":  func(p *vault.Proof) { p.Manifest.SHA256 = strings.Repeat("0", 64) },
+		"with rows missing":  func(p *vault.Proof) { p.Check.Missing = 3 },
+		"with other rows":    func(p *vault.Proof) { p.Check.TargetDigest.Add(p.Check.TargetDigest) },
+	} {
+		proof := *p.Proof
+		change(&proof)
+		data, err := vault.Encode(&proof)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := w.Store.Delete(t.Context(), name); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := w.Store.Create(t.Context(), name, strings.NewReader(string(data))); err != nil {
+			t.Fatal(err)
+		}
+		if again, err := w.Importer().Tick(t.Context(), w.Run(), p.Restore); !errors.Is(err, vault.ErrCorrupt) {
+			t.Errorf("%s: %+v, %v", forged, again.State, err)
+		}
+	}
+}
