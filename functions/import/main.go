@@ -88,7 +88,7 @@ func bringBack(ctx context.Context, inv *function.Invocation, cmd function.Comma
 	parts.Also(inv, repo, also)
 	req := restore.Request{At: time.Now(), New: cmd.New, Also: also}
 	if inv.Origin.Key() != "" {
-		req.At = inv.Origin.Time
+		req.At, _ = inv.Origin.Instant(req.At)
 	}
 	if req.Budget, err = parts.Budget(cmd); err != nil {
 		return nil, err

@@ -74,12 +74,15 @@ func begin(ctx context.Context, inv *function.Invocation, cmd function.Command) 
 	if err != nil {
 		return parts.Fail(reply{}, err)
 	}
-	req := backup.PlanRequest{Table: id, Kind: vault.Full, At: time.Now(), Trigger: inv.RequestID, New: cmd.New, Settings: settings}
+	now := time.Now()
+	req := backup.PlanRequest{Table: id, Kind: vault.Full, At: now, Trigger: inv.RequestID, New: cmd.New, Settings: settings}
 	if cmd.Type != "" {
 		req.Kind = vault.Kind(cmd.Type)
 	}
 	if key := inv.Origin.Key(); key != "" {
-		req.At, req.Trigger = inv.Origin.Time, key
+		var told bool
+		req.At, told = inv.Origin.Instant(now)
+		req.Trigger, req.Undated = key, !told
 	}
 	plan, err := p.Plan(ctx, req)
 	if err != nil {
@@ -137,9 +140,9 @@ func tick(ctx context.Context, inv *function.Invocation, cmd function.Command) (
 			return tables, parts.Endpoint(inv, instance), err
 		},
 	}
-	at := time.Now()
-	if !inv.Origin.Time.IsZero() {
-		at = inv.Origin.Time
+	at, told := inv.Origin.Instant(time.Now())
+	if !told && !inv.Origin.Time.IsZero() {
+		inv.Log.Warn("the event is of an instant that is still to come: this tick is for now", "time", inv.Origin.Time)
 	}
 	sweep, err := r.Tick(ctx, parts.Run(inv), at)
 	// Backups come first: drills have what time and room is left.

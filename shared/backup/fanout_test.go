@@ -881,3 +881,37 @@ func TestMargin(t *testing.T) {
 		})
 	}
 }
+
+// TestUndatedTrigger delivers an event that tells no instant several times: it is
+// one backup, named by when it was heard of first, and another one once nobody can
+// deliver it any more.
+func TestUndatedTrigger(t *testing.T) {
+	w := vaulttest.NewWorld(t)
+	w.Keyed(vaulttest.IntKey, vaulttest.Ints(10))
+	p := w.Planner()
+	plan := func(trigger string) vault.BackupID {
+		t.Helper()
+		plan, err := p.Plan(t.Context(), backup.PlanRequest{
+			Table: vaulttest.SourceID, Kind: vault.Full, At: w.Clock(), Trigger: trigger, Undated: true, New: true, Settings: vaulttest.Small,
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return plan.Backup
+	}
+	first := plan("cloudevent/s/1")
+	if at := first.Time(); w.Clock().Sub(at).Abs() > time.Minute {
+		t.Errorf("%s is named by %s, it is %s", first, at, w.Clock())
+	}
+	w.Advance(3 * time.Hour)
+	if again := plan("cloudevent/s/1"); again != first {
+		t.Errorf("a second delivery makes %s beside %s", again, first)
+	}
+	if other := plan("cloudevent/s/2"); other == first {
+		t.Error("two events make one backup")
+	}
+	w.Advance(72 * time.Hour)
+	if later := plan("cloudevent/s/1"); later == first {
+		t.Error("an event that nobody can deliver any more is taken for a former one")
+	}
+}

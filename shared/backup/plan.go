@@ -78,6 +78,9 @@ type PlanRequest struct {
 	// one backup.
 	At      time.Time
 	Trigger string
+	// Undated says that At is only when the trigger was heard of: a backup that it
+	// has begun before, when it was heard of first, is the one.
+	Undated bool
 	// New begins a backup even if one of the same table, kind and settings is
 	// open.
 	New      bool
@@ -131,7 +134,10 @@ func (p *Planner) Plan(ctx context.Context, req PlanRequest) (*vault.Plan, error
 	if err != nil {
 		return nil, fmt.Errorf("plan %s: %w", req.Table, err)
 	}
-	b := vault.Backup{Table: req.Table, ID: vault.NewBackupID(req.At, req.Trigger, req.Table.Path(), string(req.Kind))}
+	b, err := p.named(ctx, req)
+	if err != nil {
+		return nil, fmt.Errorf("plan %s: %w", req.Table, err)
+	}
 	plan := &vault.Plan{
 		Backup: b.ID, Table: b.Table, Kind: req.Kind, Created: p.Now().UTC(), Trigger: req.Trigger, Command: vault.Program,
 		Endpoint: p.Endpoint, Definition: def, Settings: settings,
@@ -156,6 +162,32 @@ func (p *Planner) Plan(ctx context.Context, req PlanRequest) (*vault.Plan, error
 		p.Log.Info("planned", "backup", b.ID, "table", b.Table.String(), "segments", len(plan.Segments))
 	}
 	return plan, nil
+}
+
+// heard is for how long a trigger is heard of again: the longest that an event
+// waits, and a function's longest time.
+const heard = 48 * time.Hour
+
+// named is the backup that a request is for. The instant of a trigger that has not
+// told it is when it was heard of, to the minute, so that deliveries beside each
+// other agree; those after each other find what the first has begun.
+func (p *Planner) named(ctx context.Context, req PlanRequest) (vault.Backup, error) {
+	of := func(at time.Time) vault.Backup {
+		return vault.Backup{Table: req.Table, ID: vault.NewBackupID(at, req.Trigger, req.Table.Path(), string(req.Kind))}
+	}
+	if !req.Undated {
+		return of(req.At), nil
+	}
+	at := req.At.Truncate(time.Minute)
+	for b, err := range p.Repo.Begun(ctx, &req.Table) {
+		if err != nil {
+			return vault.Backup{}, err
+		}
+		if age := req.At.Sub(b.ID.Time()); age >= 0 && age < heard && of(b.ID.Time()) == b.Backup {
+			at = b.ID.Time()
+		}
+	}
+	return of(at), nil
 }
 
 func (p *Planner) open(ctx context.Context, req PlanRequest, settings vault.Settings) (*vault.Plan, error) {

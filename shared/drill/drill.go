@@ -131,6 +131,7 @@ type due struct {
 // going on; the error is about what stopped the tick itself. Where the policy
 // asks for no drills, nothing is looked at.
 func (r *Rehearser) Tick(ctx context.Context, at time.Time) (*Sweep, error) {
+	at, _ = vault.Happened(at, r.Now())
 	s := &sweep{Rehearser: r, at: at.UTC(), reply: &Sweep{}, open: map[vault.TableID]bool{}, names: map[string][]string{}}
 	if !slices.ContainsFunc(r.Policy.Rules, func(r policy.Rule) bool { return r.Drill != nil }) {
 		return s.reply, nil
@@ -211,9 +212,7 @@ func (s *sweep) due(ctx context.Context) ([]due, error) {
 				if seen[d.Table] || !r.Match(instance, name) {
 					continue
 				}
-				if begun := s.drills[d.Table]; len(begun) > 0 {
-					d.last = begun[len(begun)-1].Due
-				}
+				d.last = s.last(r, d.Table)
 				if !d.last.Before(d.Due) {
 					continue
 				}
@@ -228,6 +227,18 @@ func (s *sweep) due(ctx context.Context) ([]due, error) {
 	}
 	slices.SortStableFunc(all, func(a, b due) int { return cmp.Or(a.last.Compare(b.last), byPath(a.Table, b.Table)) })
 	return all, nil
+}
+
+// last is when the newest drill of a table that was begun was due. One that is named
+// by an instant which is still to come says nothing about that, and is reported.
+func (s *sweep) last(r *policy.Rule, t vault.TableID) time.Time {
+	for _, d := range slices.Backward(s.drills[t]) {
+		if _, told := vault.Happened(d.Due, s.Now()); told {
+			return d.Due
+		}
+		s.report(r.Name, t, "a drill is named by an instant that is still to come, %s: it does not count", d.Due.Format(time.RFC3339))
+	}
+	return time.Time{}
 }
 
 // tables lists an instance's tables, once per tick.
@@ -280,9 +291,6 @@ func (s *sweep) begin(ctx context.Context, due due) error {
 		DrillID: due.DrillID, Rule: due.rule.Name, Backup: m.Backup, RecoveryPoint: m.RecoveryPoint().UTC(),
 		Target:  vault.TableID{Region: s.Region, Instance: instance, Table: due.Target(name)},
 		Request: due.Request(), Workers: Workers(s.Policy), Began: now, Until: now.Add(Bound),
-	}
-	if d.RecoveryPoint.IsZero() {
-		d.RecoveryPoint = m.Sealed.UTC() // the table was empty
 	}
 	mine, err := s.Repo.Decide(ctx, due.Begun(), d)
 	if err != nil {

@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/tablevault/tablevault/shared/vault"
 )
 
 // maxEvent bounds what is decoded. An asynchronous event holds 128 KiB; a
@@ -42,7 +44,7 @@ type Origin struct {
 	Source  Source
 	Trigger string    // a timer's name
 	ID      string    // the source's own id of the event, if it has one
-	Time    time.Time // when it was triggered, UTC; zero if the source does not say
+	Time    time.Time // when it was triggered, UTC, as the event says; zero if it does not; see [Origin.Instant]
 	Object  *Object   // of SourceObject
 	Outcome *Outcome  // of SourceDestination
 }
@@ -81,6 +83,11 @@ func (o Origin) Key() string {
 	}
 	return ""
 }
+
+// Instant is when the trigger went off, and whether its event tells. One without an
+// instant, or with one that is still to come, went off when it was delivered, as far
+// as anybody knows: ids that derive from it then sort by that.
+func (o Origin) Instant(now time.Time) (at time.Time, told bool) { return vault.Happened(o.Time, now) }
 
 // Decode reads an event of any source that the functions are triggered by:
 //

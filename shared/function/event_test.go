@@ -260,3 +260,30 @@ func dump(t *testing.T, events []Event) string {
 	}
 	return string(data)
 }
+
+// TestInstant takes events without an instant, which is optional in CloudEvents, and
+// with one that nobody can have been triggered at.
+func TestInstant(t *testing.T) {
+	now := time.Date(2026, 11, 20, 2, 14, 0, 0, time.UTC)
+	for text, want := range map[string]struct {
+		at   time.Time
+		told bool
+	}{
+		``:                                    {now, false},
+		`,"time":"2099-01-01T00:00:00Z"`:      {now, false},
+		`,"time":"9999-12-31T23:59:59Z"`:      {now, false},
+		`,"time":"2026-11-20T02:20:00Z"`:      {now, false},
+		`,"time":"2026-11-20T02:14:02Z"`:      {now.Add(2 * time.Second), true},
+		`,"time":"2026-11-20T10:13:00+08:00"`: {now.Add(-time.Minute), true},
+		`,"time":"2026-11-19T02:14:00Z"`:      {now.Add(-24 * time.Hour), true},
+	} {
+		events, err := Decode([]byte(`{"specversion":"1.0","id":"1","source":"s"` + text + `,"data":{"kind":"backup","table":"prod/orders"}}`))
+		if err != nil {
+			t.Fatal(err)
+		}
+		at, told := events[0].Origin.Instant(now)
+		if !at.Equal(want.at) || told != want.told || events[0].Origin.Key() != "cloudevent/s/1" {
+			t.Errorf("%s: %s, %t", text, at, told)
+		}
+	}
+}

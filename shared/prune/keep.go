@@ -68,19 +68,14 @@ func (c *candidate) state() string {
 }
 
 // point is a sealed backup's recovery point.
-func (c *candidate) point() time.Time {
-	if at := c.manifest.RecoveryPoint(); !at.IsZero() {
-		return at
-	}
-	return c.manifest.Sealed
-}
+func (c *candidate) point() time.Time { return c.manifest.RecoveryPoint() }
 
 // newest is the latest instant that is recorded of a sealed backup, from which its
-// age counts.
-func (c *candidate) newest() time.Time {
+// age counts. A name that tells an instant which is still to come does not.
+func (c *candidate) newest(now time.Time) time.Time {
 	at := c.point()
 	for _, t := range []time.Time{c.manifest.Sealed, c.ID.Time()} {
-		if t.After(at) {
+		if t.After(at) && !t.After(now.Add(vault.MaxAhead)) {
 			at = t
 		}
 	}
@@ -336,7 +331,7 @@ func (s *pruning) hold(l *prunedLine) {
 	}
 	newestOf := map[*policy.Rule]vault.BackupID{}
 	for _, c := range l.backups {
-		if c.rule != nil {
+		if c.rule != nil && !c.ID.Ahead(s.at) {
 			newestOf[c.rule] = max(newestOf[c.rule], c.ID)
 		}
 	}
@@ -351,7 +346,7 @@ func (s *pruning) hold(l *prunedLine) {
 		}
 	}
 	ranks := map[*policy.Rule]int{}
-	for _, c := range slices.Backward(l.backups) {
+	for _, c := range newestFirst(l.backups) {
 		if c.sealed() && c.mark == nil {
 			// Those of a rule count among themselves, others among all.
 			if ranks[c.rule] < c.keep.AtLeast {
@@ -383,26 +378,39 @@ func (s *pruning) hold(l *prunedLine) {
 }
 
 // hold keeps, of the sealed backups of a table whose recovery point is not after
-// at, the one with the newest name, which a restore takes, and the one with the
-// newest recovery point. Those that are marked count only where there is no other.
+// at, the one with the newest, which a restore takes. Those that are marked count
+// only where there is no other.
 func hold(l *prunedLine, at time.Time, why string) {
 	for _, marked := range []bool{false, true} {
-		var byName, byPoint *candidate
+		var newest *candidate
 		for _, c := range l.backups {
 			if !c.sealed() || (c.mark != nil) != marked || c.gone != nil || !at.IsZero() && c.point().After(at) {
 				continue
 			}
-			byName = c // in the order of their names the last is the newest
-			if byPoint == nil || !c.point().Before(byPoint.point()) {
-				byPoint = c
+			// Of those of one instant the last by name is taken.
+			if newest == nil || !c.point().Before(newest.point()) {
+				newest = c
 			}
 		}
-		if byName != nil {
-			byName.keeping("%s", why)
-			byPoint.keeping("%s", why)
+		if newest != nil {
+			newest.keeping("%s", why)
 			return
 		}
 	}
+}
+
+// newestFirst are backups in the order of their recovery points, or of their names
+// where there is none.
+func newestFirst(all []*candidate) []*candidate {
+	instant := func(c *candidate) time.Time {
+		if c.sealed() {
+			return c.point()
+		}
+		return c.ID.Time()
+	}
+	return slices.SortedStableFunc(slices.Values(all), func(a, b *candidate) int {
+		return cmp.Or(instant(b).Compare(instant(a)), strings.Compare(string(b.ID), string(a.ID)))
+	})
 }
 
 // holdOne says why a backup stays for a reason of its own.
@@ -414,7 +422,7 @@ func (s *pruning) holdOne(c *candidate) {
 	switch {
 	case c.keep.For == 0:
 		c.keeping("kept for ever")
-	case c.sealed() && !c.newest().Before(s.at.Add(-c.keep.For)):
+	case c.sealed() && !c.newest(s.at).Before(s.at.Add(-c.keep.For)):
 		c.keeping("not older than %s", policy.Keep{For: c.keep.For})
 	case c.manifest != nil && c.manifest.State == vault.Void && s.store.Sub(c.ended.Modified) < s.settle():
 		c.keeping("given up, and what was under way may still write")

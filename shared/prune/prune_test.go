@@ -1,6 +1,7 @@
 package prune_test
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -581,7 +582,7 @@ func modelPrune(t *testing.T, text string, random *rand.Rand) {
 			for _, at := range instants {
 				var want *fake
 				for i, f := range all {
-					if (at.IsZero() || !f.point.After(at)) && (want == nil || f.ID > want.ID) {
+					if (at.IsZero() || !f.point.After(at)) && (want == nil || cmp.Or(f.point.Compare(want.point), strings.Compare(string(f.ID), string(want.ID))) > 0) {
 						want = &all[i]
 					}
 				}

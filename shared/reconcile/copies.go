@@ -10,6 +10,7 @@ import (
 
 	"github.com/tablevault/tablevault/shared/copies"
 	"github.com/tablevault/tablevault/shared/fanout"
+	"github.com/tablevault/tablevault/shared/guard"
 	"github.com/tablevault/tablevault/shared/object/place"
 	"github.com/tablevault/tablevault/shared/policy"
 	"github.com/tablevault/tablevault/shared/vault"
@@ -95,7 +96,13 @@ func (s *sweep) copiesTo(ctx context.Context, d policy.Destination, wanted []toC
 			s.report(c.rule.Name, "", "more than %d copies to %s are not complete: older ones wait", looks-1, place.Plain(d.To))
 			break
 		}
-		found, err := s.lookAtCopy(ctx, c, key)
+		var found *copyLook
+		err := guard.Do(func() (err error) {
+			lctx, cancel := s.share(ctx, 0)
+			defer cancel()
+			found, err = s.lookAtCopy(lctx, c, key)
+			return err
+		})
 		if err != nil {
 			if ctx.Err() != nil {
 				return err

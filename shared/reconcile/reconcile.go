@@ -13,6 +13,7 @@ import (
 
 	"github.com/tablevault/tablevault/shared/backup"
 	"github.com/tablevault/tablevault/shared/fanout"
+	"github.com/tablevault/tablevault/shared/guard"
 	"github.com/tablevault/tablevault/shared/policy"
 	"github.com/tablevault/tablevault/shared/repository"
 	"github.com/tablevault/tablevault/shared/table"
@@ -87,6 +88,7 @@ type Report struct {
 type sweep struct {
 	*Reconciler
 	run       fanout.Run
+	now       time.Time // when it began
 	reply     *Sweep
 	surveys   []*backup.Survey
 	instances map[string]*swept // by name
@@ -98,6 +100,8 @@ type sweep struct {
 	known []vault.TableID
 	// toCopy are the ended backups of rules with destinations.
 	toCopy []toCopy
+	// late are the surveys, by their place, that took longer than their share of time.
+	late []int
 }
 
 type position struct {
@@ -113,30 +117,59 @@ type swept struct {
 }
 
 // Tick looks at everything at once: it goes on with each open backup, begins
-// those that are due at the instant at, hands restores and their requests to
-// import, and spreads the workers that the policy allows over the backups. What
-// goes wrong with one table or backup is reported and keeps no other from going
-// on; the error is about what stopped the tick itself.
+// those that are due at the instant at, spreads the workers that the policy allows
+// over the backups, and hands restores, their requests and copies to the functions
+// that do them. An instant that is still to come, or none, means now.
+//
+// What goes wrong with one table, backup, copy or request is reported and keeps no
+// other from going on; nor does one that takes all the time that it is given. The
+// error is about what stopped a part of the tick. Requests, which others write, come
+// after backups, which are made whatever stands there.
 func (r *Reconciler) Tick(ctx context.Context, run fanout.Run, at time.Time) (*Sweep, error) {
+	now := run.Now()
+	instant, told := vault.Happened(at, now)
 	s := &sweep{
-		Reconciler: r, run: run, reply: &Sweep{At: at.UTC(), Backups: []Backup{}, Most: r.Policy.Workers.Most},
+		Reconciler: r, run: run, now: now, reply: &Sweep{At: instant.UTC(), Backups: []Backup{}, Most: r.Policy.Workers.Most},
 		instances: map[string]*swept{}, last: map[position]time.Time{},
 		failed: map[position]*backup.Survey{}, running: map[position]*backup.Survey{},
 	}
+	if !told && !at.IsZero() {
+		s.report("", "", "the tick's event is of %s, which is still to come: it is taken for now", at.UTC().Format(time.RFC3339))
+	}
+	var errs []error
+	for _, part := range []func(context.Context) error{s.backups, s.restores, s.copies} {
+		errs = append(errs, guard.Do(func() error { return part(ctx) }))
+		if ctx.Err() != nil {
+			break
+		}
+	}
+	return s.reply, errors.Join(errs...)
+}
+
+// backups goes on with those that are open, begins those that are due, and starts
+// their workers.
+func (s *sweep) backups(ctx context.Context) error {
 	// What is there comes before what is new: a tick that runs out of time has
 	// then lost nothing that is under way.
 	if err := s.open(ctx); err != nil {
-		return s.reply, err
+		return err
 	}
-	if err := s.restores(ctx); err != nil {
-		return s.reply, err
-	}
-	for i := range r.Policy.Rules {
-		if err := s.rule(ctx, &r.Policy.Rules[i], at); err != nil {
-			return s.reply, err
+	for i := range s.Policy.Rules {
+		if err := s.rule(ctx, &s.Policy.Rules[i], s.reply.At); err != nil {
+			return err
 		}
 	}
-	return s.reply, errors.Join(s.start(ctx), s.copies(ctx))
+	s.again(ctx)
+	return s.start(ctx)
+}
+
+// share is ctx with a share of the time that is left: as if so many others were to
+// have as much, and as much again were for the rest of the tick.
+func (s *sweep) share(ctx context.Context, others int) (context.Context, context.CancelFunc) {
+	if s.run.Stop.IsZero() {
+		return context.WithCancel(ctx)
+	}
+	return context.WithTimeout(ctx, max(0, s.run.Stop.Sub(s.run.Now()))/time.Duration(others+2))
 }
 
 func (s *sweep) report(rule, table, format string, args ...any) {
@@ -188,6 +221,7 @@ func (s *sweep) open(ctx context.Context) error {
 	for b := range marks {
 		s.ruleOf(b)
 	}
+	var open []toCopy
 	for b, err := range s.Repo.Begun(ctx, nil) {
 		if err != nil {
 			return err
@@ -199,19 +233,35 @@ func (s *sweep) open(ctx context.Context) error {
 		if _, marked := marks[b.Backup]; marked {
 			continue
 		}
-		if !b.Ended {
-			s.look(ctx, b.Backup, of, false)
+		if b.ID.Ahead(s.now) {
+			s.report("", b.Table.String(), "backup %s is named by an instant that is still to come: it counts neither for what is due nor for copies; look at who sends the planner events",
+				b.ID)
 		}
-		if n := len(s.surveys); of != nil && (b.Ended || n > 0 && s.surveys[n-1].Backup == b.Backup && s.surveys[n-1].Progress.State == backup.StateSealed) {
+		switch {
+		case !b.Ended:
+			open = append(open, toCopy{b.Backup, of})
+		case of != nil:
 			s.toCopy = append(s.toCopy, toCopy{b.Backup, of})
+		}
+	}
+	for i, b := range open {
+		if s.run.Stopping() {
+			s.report("", "", "time is up: the next tick looks at %d backups that are open", len(open)-i)
+			break
+		}
+		if s.look(ctx, b.Backup, b.rule, false, len(open)-i-1) && b.rule != nil {
+			s.toCopy = append(s.toCopy, b)
 		}
 	}
 	return nil
 }
 
 // ruleOf is the rule that has made a backup, nil if none has, and remembers how
-// far the rule has come.
+// far the rule has come. No rule has made one for an instant that is still to come.
 func (s *sweep) ruleOf(b vault.Backup) (of *policy.Rule) {
+	if b.ID.Ahead(s.now) {
+		return nil
+	}
 	for i := range s.Policy.Rules {
 		r := &s.Policy.Rules[i]
 		if !r.Made(s.Region, b) {
@@ -225,34 +275,32 @@ func (s *sweep) ruleOf(b vault.Backup) (of *policy.Rule) {
 	return of
 }
 
-// look surveys a backup and remembers what it found.
-func (s *sweep) look(ctx context.Context, b vault.Backup, of *policy.Rule, begun bool) {
-	p, err := s.instance(b.Table.Instance)
-	found := &backup.Survey{Backup: b}
-	if err == nil {
-		found, err = p.Survey(ctx, s.run, b)
-	}
-	swept := Backup{Backup: b.ID, Table: b.Table.String(), Begun: begun, Progress: found.Progress}
+// look surveys a backup and remembers what it found; so many others are to be looked
+// at after it. It says whether the backup is sealed.
+func (s *sweep) look(ctx context.Context, b vault.Backup, of *policy.Rule, begun bool, others int) (sealed bool) {
+	swept := Backup{Backup: b.ID, Table: b.Table.String(), Begun: begun}
 	if of != nil {
 		swept.Rule = of.Name
 	}
-	switch {
-	case errors.Is(err, fs.ErrNotExist) && !begun:
+	found, late, err := s.survey(ctx, b, others)
+	if errors.Is(err, fs.ErrNotExist) && !begun {
 		// Whoever marked it died before it planned. Its rule plans it anew, under
 		// the same name, as long as it is the newest.
 		if of != nil && !s.last[position{of.Name, b.Table}].After(b.ID.Time()) {
 			delete(s.last, position{of.Name, b.Table})
 		}
-		return
-	case err != nil:
-		// One backup that can't go on must not keep the others from it.
-		s.Log.Error("look at a backup", "backup", b.ID, "table", b.Table.String(), "error", err)
-		swept.State, swept.LastError = backup.StateFailed, err.Error()
+		return false
 	}
+	if late {
+		s.late = append(s.late, len(s.surveys))
+	}
+	swept.Progress = found.Progress
 	s.reply.Live += found.Live
 	s.reply.Backups = append(s.reply.Backups, swept)
-	found.Progress = swept.Progress
 	s.surveys = append(s.surveys, found)
+	if err != nil {
+		s.report(swept.Rule, swept.Table, "backup %s can't be looked at: %v", b.ID, err)
+	}
 	if of != nil {
 		switch at := (position{of.Name, b.Table}); swept.State {
 		case backup.StateFailed:
@@ -260,6 +308,64 @@ func (s *sweep) look(ctx context.Context, b vault.Backup, of *policy.Rule, begun
 		case backup.StateRunning:
 			s.running[at] = found
 		}
+	}
+	return swept.State == backup.StateSealed
+}
+
+// survey looks at a backup for no longer than its share of the tick. What it returns
+// has a state also beside an error: a backup that may be looked at better by the next
+// tick runs, one that can't be is failed.
+func (s *sweep) survey(ctx context.Context, b vault.Backup, others int) (found *backup.Survey, late bool, err error) {
+	sctx, cancel := s.share(ctx, others)
+	defer cancel()
+	begin := s.run.Now()
+	err = guard.Do(func() error {
+		p, err := s.instance(b.Table.Instance)
+		if err == nil {
+			found, err = p.Survey(sctx, s.run, b)
+		}
+		return err
+	})
+	if found == nil {
+		found = &backup.Survey{Backup: b}
+	}
+	if err == nil || errors.Is(err, fs.ErrNotExist) {
+		return found, false, err
+	}
+	// One backup that can't go on must not keep the others from it.
+	args := []any{"backup", b.ID, "table", b.Table.String(), "error", err}
+	var bug *guard.Panic
+	found.Progress.State = backup.StateRunning
+	switch {
+	case errors.As(err, &bug):
+		args = append(args, "stack", string(bug.Stack))
+		found.Progress.State = backup.StateFailed
+	case sctx.Err() != nil && ctx.Err() == nil:
+		late = true
+		err = fmt.Errorf("it takes longer than its share of this tick, %s: %w", s.run.Now().Sub(begin).Round(time.Millisecond), err)
+	case fanout.Permanent(err):
+		found.Progress.State = backup.StateFailed
+	}
+	s.Log.Error("look at a backup", args...)
+	found.Progress.LastError = err.Error()
+	return found, late, err
+}
+
+// again looks once more, with what time is left, at the backups that took longer
+// than their share, when all others have had theirs: one that is large needs it.
+func (s *sweep) again(ctx context.Context) {
+	for k, i := range s.late {
+		if s.run.Stopping() || ctx.Err() != nil {
+			return
+		}
+		before := s.surveys[i]
+		found, _, err := s.survey(ctx, before.Backup, len(s.late)-k-1)
+		if err != nil {
+			s.report(s.reply.Backups[i].Rule, s.reply.Backups[i].Table, "backup %s can't be looked at: %v", before.Backup.ID, err)
+			continue
+		}
+		s.reply.Live += found.Live - before.Live
+		s.surveys[i], s.reply.Backups[i].Progress = found, found.Progress
 	}
 }
 
@@ -311,11 +417,7 @@ func (s *sweep) table(ctx context.Context, r *policy.Rule, t vault.TableID, due 
 	if missed := s.missed(r, last, due); any && missed > 0 {
 		s.report(r.Name, t.String(), "%d backups were due since %s and not begun: the one of %s makes up for them", missed, last.Format(time.RFC3339), due.Format(time.RFC3339))
 	}
-	p, err := s.instance(t.Instance)
-	if err != nil {
-		return err
-	}
-	plan, err := p.Plan(ctx, backup.PlanRequest{Table: t, Kind: r.Kind, At: due, Trigger: r.Trigger(), New: true, Settings: r.Settings})
+	plan, err := s.plan(ctx, backup.PlanRequest{Table: t, Kind: r.Kind, At: due, Trigger: r.Trigger(), New: true, Settings: r.Settings})
 	if err != nil {
 		if ctx.Err() != nil {
 			return err
@@ -326,8 +428,22 @@ func (s *sweep) table(ctx context.Context, r *policy.Rule, t vault.TableID, due 
 	if failed := s.failed[at]; failed != nil {
 		s.void(ctx, failed, fmt.Sprintf("it could not go on (%s), and backup %s has been begun since", failed.Progress.LastError, plan.Backup))
 	}
-	s.look(ctx, vault.Backup{Table: t, ID: plan.Backup}, r, true)
+	s.look(ctx, vault.Backup{Table: t, ID: plan.Backup}, r, true, 0)
 	return nil
+}
+
+// plan plans a backup in no more than its share of the tick.
+func (s *sweep) plan(ctx context.Context, req backup.PlanRequest) (plan *vault.Plan, err error) {
+	ctx, cancel := s.share(ctx, 0)
+	defer cancel()
+	err = guard.Do(func() error {
+		p, err := s.instance(req.Table.Instance)
+		if err == nil {
+			plan, err = p.Plan(ctx, req)
+		}
+		return err
+	})
+	return plan, err
 }
 
 // missed counts the instants of a rule between two.
@@ -419,35 +535,75 @@ func (s *sweep) start(ctx context.Context) error {
 	return nil
 }
 
-// restores hands the requests that are not answered, and the restores that have
-// not ended, to the function that restores.
+// restores hands the restores that have not ended, and the requests that are not
+// answered, to the function that restores.
 func (s *sweep) restores(ctx context.Context) error {
-	// Two deliveries of one tick make one task, two ticks make two.
-	number := int(s.reply.At.Unix())
-	driven := map[vault.RestoreID]bool{}
-	for request, err := range s.Repo.Requests(ctx) {
-		if err != nil {
-			return err
-		}
-		s.reply.Requests++
-		if request.Restore != "" {
-			driven[request.Restore] = true
-		}
-		if err := s.Work.Submit(ctx, fanout.Work{Verb: fanout.VerbRestore, Request: request.Name, Start: number}); err != nil {
-			return fmt.Errorf("hand on the request %s: %w", request.Name, err)
-		}
-	}
+	// Where the requests can't be told, restores go on all the same.
+	requests, driven, asked := s.requests(ctx)
 	for id, err := range s.Repo.Restoring(ctx) {
 		if err != nil {
-			return err
+			return errors.Join(asked, err)
 		}
 		s.reply.Restores++
-		if driven[id] {
-			continue
-		}
-		if err := s.Work.Submit(ctx, fanout.Work{Verb: fanout.VerbRestore, Restore: id, Start: number}); err != nil {
-			return fmt.Errorf("hand on restore %s: %w", id, err)
+		if !driven[id] {
+			s.hand(ctx, fanout.Work{Verb: fanout.VerbRestore, Restore: id}, "restore "+string(id))
 		}
 	}
-	return nil
+	for _, request := range requests {
+		s.hand(ctx, fanout.Work{Verb: fanout.VerbRestore, Request: request}, "request "+request)
+	}
+	return errors.Join(asked, ctx.Err())
+}
+
+// maxRequests bounds how many requests a tick hands on. Those that mean nothing are
+// answered, and then there are fewer.
+const maxRequests = 100
+
+// requests are those that are not answered, as many as a tick hands on, and the
+// restores that they drive. They are what others write: however many there are, and
+// whatever they say, finding out takes no more than its share of the tick.
+func (s *sweep) requests(ctx context.Context) (open []string, driven map[vault.RestoreID]bool, err error) {
+	ctx, cancel := s.share(ctx, 0)
+	defer cancel()
+	if open, err = s.Repo.Unanswered(ctx); err != nil {
+		return nil, nil, err
+	}
+	s.reply.Requests = len(open)
+	if len(open) > maxRequests {
+		s.report("", "", "%d requests are not answered: each tick hands %d on", len(open), maxRequests)
+		// Each tick goes on elsewhere, so that those in front keep none from its turn.
+		at := int(s.number() / tickSeconds * maxRequests % int64(len(open)))
+		open = slices.Concat(open[at:], open[:at])[:maxRequests]
+	}
+	driven = map[vault.RestoreID]bool{}
+	for _, request := range open {
+		id, err := s.Repo.RestoreOf(ctx, request)
+		switch {
+		case ctx.Err() != nil:
+			return open, driven, err
+		case err != nil:
+			s.report("", "", "the note about request %s can't be read: %v", request, err)
+		case id != "":
+			driven[id] = true
+		}
+	}
+	return open, driven, nil
+}
+
+// tickSeconds is about how far ticks are apart.
+const tickSeconds = int64(policy.MinInterval / time.Second)
+
+// number tells the tasks of one tick from those of another: two deliveries of one
+// tick make one task.
+func (s *sweep) number() int64 { return s.reply.At.Unix() }
+
+// hand hands work on. That it can't be is reported, and the next tick does.
+func (s *sweep) hand(ctx context.Context, work fanout.Work, what string) {
+	if s.run.Stopping() || ctx.Err() != nil {
+		return
+	}
+	work.Start = int(s.number())
+	if err := s.Work.Submit(ctx, work); err != nil {
+		s.report("", "", "%s can't be handed on: %v", what, err)
+	}
 }

@@ -1,43 +1,108 @@
 package repository
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io/fs"
 	"iter"
-	"maps"
 	"slices"
+	"strings"
 	"time"
 
+	"github.com/tablevault/tablevault/shared/guard"
 	"github.com/tablevault/tablevault/shared/object"
 	"github.com/tablevault/tablevault/shared/vault"
 )
 
+// Damaged is a backup whose manifest stands and can't be read. It matches what its
+// error does.
+type Damaged struct {
+	Backup vault.Backup
+	// Written is when the manifest was written, by the store's clock.
+	Written time.Time
+	Err     error
+}
+
+func (d *Damaged) Error() string { return d.Err.Error() }
+
+func (d *Damaged) Unwrap() error { return d.Err }
+
 // Manifests yields the manifests of a table, or of all tables if t is nil, in
-// the order of their names: table by table, oldest first. A manifest that
-// can't be read is yielded as an error, and those after it too.
+// the order of their names: table by table, oldest first. One that is damaged is
+// yielded as an error of type *Damaged, and those after it too; any other error is
+// about the list, and the last.
 func (r *Repository) Manifests(ctx context.Context, t *vault.TableID) iter.Seq2[*vault.Manifest, error] {
 	prefix := vault.ManifestPrefix
 	if t != nil {
 		prefix = vault.ManifestsOf(*t)
 	}
 	return func(yield func(*vault.Manifest, error) bool) {
+		var some []named
 		for info, err := range r.store.List(ctx, prefix, "") {
 			if err != nil {
 				yield(nil, fmt.Errorf("list %s: %w", prefix, err))
 				return
 			}
-			id, b, ok := vault.ParseManifestName(info.Name)
-			if !ok {
-				continue
+			if id, b, ok := vault.ParseManifestName(info.Name); ok {
+				some = append(some, named{Backup: vault.Backup{Table: id, ID: b}, written: info.Modified})
 			}
-			m, _, err := r.Manifest(ctx, vault.Backup{Table: id, ID: b})
-			if !yield(m, err) {
-				return
+			if len(some) == StatsInFlight {
+				if !r.yieldManifests(ctx, some, yield) {
+					return
+				}
+				some = some[:0]
 			}
 		}
+		r.yieldManifests(ctx, some, yield)
 	}
+}
+
+func (r *Repository) yieldManifests(ctx context.Context, some []named, yield func(*vault.Manifest, error) bool) bool {
+	r.readManifests(ctx, some)
+	for _, n := range some {
+		switch {
+		case errors.Is(n.err, fs.ErrNotExist): // it was deleted since
+		case n.err == nil:
+			if !yield(n.manifest, nil) {
+				return false
+			}
+		case Corrupt(n.err):
+			if !yield(nil, &Damaged{n.Backup, n.written, n.err}) {
+				return false
+			}
+		default:
+			yield(nil, n.err)
+			return false
+		}
+	}
+	return true
+}
+
+// named is a backup whose manifest a list has shown, and, once it is read, what it
+// says.
+type named struct {
+	vault.Backup
+	written  time.Time
+	manifest *vault.Manifest
+	err      error
+}
+
+// readManifests reads some manifests side by side.
+func (r *Repository) readManifests(ctx context.Context, some []named) {
+	var reads guard.Group
+	for i := range some {
+		n := &some[i]
+		reads.Go(func() error {
+			n.err = guard.Do(func() (err error) {
+				n.manifest, _, err = r.Manifest(ctx, n.Backup)
+				return err
+			})
+			return nil
+		})
+	}
+	reads.Wait()
 }
 
 // Manifest reads the manifest of a backup. The error matches fs.ErrNotExist if
@@ -162,19 +227,106 @@ func (r *Repository) FindBackup(ctx context.Context, id vault.BackupID) (vault.B
 	return vault.Backup{}, fmt.Errorf("there is no backup %s in this vault: `tablevault list` shows what there is: %w", id, fs.ErrNotExist)
 }
 
-// Latest is the newest sealed backup of a table whose recovery point is not
-// after at; a zero at means now. The error matches fs.ErrNotExist if there is
-// none. A backup of which the manifest is gone here and not from a twin counts;
-// one that is marked for deletion does not.
+// clocksApart is how far the store's clock and those of the tables may be apart, at
+// most: services refuse requests whose clock is 15 minutes off theirs.
+const clocksApart = 30 * time.Minute
+
+// Latest is the sealed backup of a table with the newest recovery point that is not
+// after at; a zero at means now. Names don't count: they tell what somebody has
+// said that the time was. The error matches fs.ErrNotExist if there is none, and
+// vault.ErrCorrupt if one that might be the newest is damaged; it names the newest
+// of the others. A backup of which the manifest is gone here and not from a twin
+// counts; one that is marked for deletion does not.
+//
+// No manifest is older than its recovery point, so that most often only the newest
+// are read.
 func (r *Repository) Latest(ctx context.Context, t vault.TableID, at time.Time) (*vault.Manifest, error) {
-	ids := map[vault.BackupID]bool{}
+	all, err := r.listManifests(ctx, t)
+	if err != nil {
+		return nil, err
+	}
+	var best *vault.Manifest
+	var damaged []*Damaged
+	after := func(n named) bool { return best == nil || n.written.Add(clocksApart).After(best.RecoveryPoint()) }
+	for some := 1; len(all) > 0 && after(all[0]); some = min(2*some, StatsInFlight) {
+		now := all[:min(some, len(all))]
+		all = all[len(now):]
+		r.readManifests(ctx, now)
+		for _, n := range now {
+			bad := n.err != nil && Corrupt(n.err)
+			switch {
+			case errors.Is(n.err, fs.ErrNotExist):
+				continue // it was deleted since
+			case n.err != nil && !bad:
+				return nil, n.err
+			case bad && !at.IsZero() && n.ID.Time().After(at):
+				continue // what it would say is of later
+			case !bad && (n.manifest.State != vault.Sealed || !at.IsZero() && n.manifest.RecoveryPoint().After(at) || best != nil && !newer(n.manifest, best)):
+				continue
+			}
+			if err := r.Unmarked(ctx, n.Backup); errors.Is(err, ErrMarked) {
+				continue
+			} else if err != nil {
+				return nil, err
+			}
+			if bad {
+				damaged = append(damaged, &Damaged{n.Backup, n.written, n.err})
+			} else {
+				best = n.manifest
+			}
+		}
+	}
+	damaged = slices.DeleteFunc(damaged, func(d *Damaged) bool { return best != nil && older(d, best) })
+	switch {
+	case len(damaged) > 0:
+		return nil, insteadOf(damaged[0], best)
+	case best != nil:
+		return best, nil
+	}
+	until := ""
+	if !at.IsZero() {
+		until = " not later than " + at.UTC().Format(time.RFC3339)
+	}
+	return nil, fmt.Errorf("there is no sealed backup of %s%s: `tablevault list` shows what there is: %w", t, until, fs.ErrNotExist)
+}
+
+// older says whether a damaged backup is older than another, as far as its name and
+// the date of its manifest tell.
+func older(d *Damaged, than *vault.Manifest) bool {
+	begun := than.Backup.Time()
+	if begun.After(than.RecoveryPoint()) {
+		begun = than.RecoveryPoint() // the name tells an instant that was still to come
+	}
+	return d.Backup.ID.Time().Before(begun) || d.Written.Add(clocksApart).Before(than.RecoveryPoint())
+}
+
+// insteadOf says which backup could be taken instead of one that is damaged, best if
+// there is any. Nobody is given an older one than was asked for without a word.
+func insteadOf(d *Damaged, best *vault.Manifest) error {
+	if best == nil {
+		return fmt.Errorf("backup %s can't be restored, and there is no other: %w", d.Backup.ID, d.Err)
+	}
+	return fmt.Errorf("backup %s, which may be the newest, can't be restored: %w; the next older one is %s, whose recovery point is %s: name it (--backup %s) to take that",
+		d.Backup.ID, d.Err, best.Backup, best.RecoveryPoint().UTC().Format(time.RFC3339), best.Backup)
+}
+
+// newer says whether a backup is newer than another. Where both are of one instant,
+// names decide, so that everyone takes the same.
+func newer(a, b *vault.Manifest) bool {
+	return cmp.Or(a.RecoveryPoint().Compare(b.RecoveryPoint()), strings.Compare(string(a.Backup), string(b.Backup))) > 0
+}
+
+// listManifests are the backups of a table of which there are manifests, here or in
+// a twin, those that were written last first.
+func (r *Repository) listManifests(ctx context.Context, t vault.TableID) ([]named, error) {
+	written := map[vault.BackupID]time.Time{}
 	list := func(store object.Store) error {
 		for info, err := range store.List(ctx, vault.ManifestsOf(t), "") {
 			if err != nil {
 				return fmt.Errorf("list %s: %w", vault.ManifestsOf(t), err)
 			}
-			if _, id, ok := vault.ParseManifestName(info.Name); ok {
-				ids[id] = true
+			if _, id, ok := vault.ParseManifestName(info.Name); ok && !info.Modified.Before(written[id]) {
+				written[id] = info.Modified
 			}
 		}
 		return nil
@@ -187,31 +339,14 @@ func (r *Repository) Latest(ctx context.Context, t vault.TableID, at time.Time) 
 			_ = list(twin.store) // what it might have is not needed for what is here
 		}
 	}
-	// Most often the first that is read is the one.
-	for _, id := range slices.Backward(slices.Sorted(maps.Keys(ids))) {
-		b := vault.Backup{Table: t, ID: id}
-		m, _, err := r.Manifest(ctx, b)
-		switch {
-		case errors.Is(err, fs.ErrNotExist):
-			continue // it was deleted since
-		case err != nil:
-			return nil, err
-		case m.State != vault.Sealed || !at.IsZero() && m.RecoveryPoint().After(at):
-			continue
-		}
-		err = r.Unmarked(ctx, b)
-		if err == nil {
-			return m, nil
-		}
-		if !errors.Is(err, ErrMarked) {
-			return nil, err
-		}
+	all := make([]named, 0, len(written))
+	for id, at := range written {
+		all = append(all, named{Backup: vault.Backup{Table: t, ID: id}, written: at})
 	}
-	until := ""
-	if !at.IsZero() {
-		until = " not later than " + at.UTC().Format(time.RFC3339)
-	}
-	return nil, fmt.Errorf("there is no sealed backup of %s%s: `tablevault list` shows what there is: %w", t, until, fs.ErrNotExist)
+	slices.SortFunc(all, func(a, b named) int {
+		return cmp.Or(b.written.Compare(a.written), strings.Compare(string(b.ID), string(a.ID)))
+	})
+	return all, nil
 }
 
 // Begun is a backup that was begun, and whether a list shows it as ended:

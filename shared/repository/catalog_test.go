@@ -3,16 +3,22 @@ package repository_test
 import (
 	"errors"
 	"io/fs"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/tablevault/tablevault/shared/backup"
+	"github.com/tablevault/tablevault/shared/object"
+	"github.com/tablevault/tablevault/shared/object/mem"
+	"github.com/tablevault/tablevault/shared/repository"
 	"github.com/tablevault/tablevault/shared/vault"
 	"github.com/tablevault/tablevault/shared/vaulttest"
 )
 
-// TestLatest: the newest backup that counts is found from the newest back. Those
-// before it are not read, and may be damaged.
+// TestLatest: the newest backup that counts is found from the one that was written
+// last back. Those before it are read no further than clocks may be apart, and may be
+// damaged.
 func TestLatest(t *testing.T) {
 	w := vaulttest.NewWorld(t)
 	w.Fill(vaulttest.Definition(), 20)
@@ -36,9 +42,9 @@ func TestLatest(t *testing.T) {
 		want *vault.Manifest
 		read int
 	}{
-		{"now, the last being marked", time.Time{}, made[2], 2},
-		{"at a recovery point", made[1].RecoveryPoint(), made[1], 3},
-		{"before one", made[2].RecoveryPoint().Add(-time.Nanosecond), made[1], 3},
+		{"now, the last being marked", time.Time{}, made[2], 3},
+		{"at a recovery point", made[1].RecoveryPoint(), made[1], 4},
+		{"before one", made[2].RecoveryPoint().Add(-time.Nanosecond), made[1], 4},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			w.Ledger = &vaulttest.Ledger{Store: w.Store}
@@ -64,5 +70,86 @@ func TestLatest(t *testing.T) {
 	}
 	if _, err := w.Repo.Latest(t.Context(), vault.TableID{Region: table.Region, Instance: table.Instance, Table: "other"}, time.Time{}); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("of a table without backups: %v", err)
+	}
+}
+
+// TestLatestGoesByRecoveryPoint has a backup whose name is of 2099: it is the newest
+// for as long as nothing newer was read from the table, and no longer.
+func TestLatestGoesByRecoveryPoint(t *testing.T) {
+	w := vaulttest.NewWorld(t)
+	w.Fill(vaulttest.Definition(), 20)
+	p := w.Planner()
+	plan, err := p.Plan(t.Context(), backup.PlanRequest{
+		Table: vaulttest.SourceID, Kind: vault.Full, At: time.Date(2099, 1, 1, 0, 0, 0, 0, time.UTC), Trigger: "forged", New: true, Settings: vaulttest.Small,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.Advance(time.Hour)
+	forged := w.Sealed(p, vault.Backup{Table: vaulttest.SourceID, ID: plan.Backup})
+	latest := func(at time.Time) vault.BackupID {
+		t.Helper()
+		m, err := w.Repo.Latest(t.Context(), vaulttest.SourceID, at)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return m.Backup
+	}
+	if got := latest(time.Time{}); got != forged.Backup {
+		t.Errorf("%s is the newest, want the only one, %s", got, forged.Backup)
+	}
+	w.Advance(30 * 24 * time.Hour)
+	m := w.Backup(vaulttest.Small)
+	if got := latest(time.Time{}); got != m.Backup {
+		t.Errorf("%s is the newest, want %s", got, m.Backup)
+	}
+	if got := latest(m.RecoveryPoint().Add(-time.Second)); got != forged.Backup {
+		t.Errorf("%s was the newest a second before, want %s", got, forged.Backup)
+	}
+}
+
+// TestLatestIsDamaged: what may be the newest and is damaged is said, with the next
+// older one; a restore of the newest never is one of an older without a word.
+func TestLatestIsDamaged(t *testing.T) {
+	w := vaulttest.NewWorld(t)
+	w.Fill(vaulttest.Definition(), 20)
+	store := w.Store.(*mem.Store)
+	var made []*vault.Manifest
+	for range 3 {
+		w.Advance(time.Hour)
+		made = append(made, w.Backup(vaulttest.Small))
+	}
+	newest, next := vaulttest.BackupOf(made[2]), vaulttest.BackupOf(made[1])
+	content, err := object.ReadAll(t.Context(), store, newest.Manifest(), 1<<20)
+	if err != nil {
+		t.Fatal(err)
+	}
+	store.Replace(newest.Manifest(), content[:len(content)/2])
+	_, err = w.Repo.Latest(t.Context(), newest.Table, time.Time{})
+	if !errors.Is(err, vault.ErrCorrupt) || !strings.Contains(err.Error(), newest.Manifest()) || !strings.Contains(err.Error(), "--backup "+string(next.ID)) {
+		t.Errorf("%v", err)
+	}
+	// Those of before can be had by their instants, and the catalog has all three.
+	if m, err := w.Repo.Latest(t.Context(), newest.Table, made[1].RecoveryPoint()); err != nil || m.Backup != next.ID {
+		t.Errorf("%+v, %v", m, err)
+	}
+	var rows []string
+	for m, err := range w.Repo.Manifests(t.Context(), &newest.Table) {
+		var d *repository.Damaged
+		if errors.As(err, &d) {
+			rows = append(rows, "damaged "+string(d.Backup.ID))
+		} else if err != nil {
+			t.Fatal(err)
+		} else {
+			rows = append(rows, string(m.Backup))
+		}
+	}
+	if want := []string{string(made[0].Backup), string(next.ID), "damaged " + string(newest.ID)}; !slices.Equal(rows, want) {
+		t.Errorf("%v, want %v", rows, want)
+	}
+	// One that is being deleted anyway keeps nothing from being restored.
+	w.MarkIn(w.Store, newest)
+	if m, err := w.Repo.Latest(t.Context(), newest.Table, time.Time{}); err != nil || m.Backup != next.ID {
+		t.Errorf("%+v, %v", m, err)
 	}
 }

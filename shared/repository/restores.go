@@ -116,39 +116,21 @@ func (r *Repository) Restoring(ctx context.Context) func(yield func(vault.Restor
 	}
 }
 
-// Request is a request without an answer.
-type Request struct {
-	Name string
-	// Restore is the request's restore, empty if it was not accepted yet.
-	Restore vault.RestoreID
-}
-
-// Requests yields the requests that have no answer, with an error those of which
-// it can't be told whether they were accepted. It costs a list of all requests,
-// one of all answers, and a read for each request that is open.
-func (r *Repository) Requests(ctx context.Context) iter.Seq2[Request, error] {
-	return func(yield func(Request, error) bool) {
-		open, err := r.unanswered(ctx)
-		if err != nil {
-			yield(Request{}, err)
-			return
-		}
-		for _, name := range open {
-			var a vault.Accepted
-			_, err := r.Read(ctx, vault.AcceptedName(name), &a)
-			if errors.Is(err, fs.ErrNotExist) {
-				err = nil // it was not accepted yet
-			}
-			if !yield(Request{Name: name, Restore: a.Restore}, err) {
-				return
-			}
-		}
+// RestoreOf is the restore that a request was accepted for, empty if it was not
+// accepted yet.
+func (r *Repository) RestoreOf(ctx context.Context, request string) (vault.RestoreID, error) {
+	var a vault.Accepted
+	_, err := r.Read(ctx, vault.AcceptedName(request), &a)
+	if errors.Is(err, fs.ErrNotExist) {
+		return "", nil
 	}
+	return a.Restore, err
 }
 
-// unanswered are the names of the requests that have no answer. Answers are listed
-// last: one that comes meanwhile is seen.
-func (r *Repository) unanswered(ctx context.Context) ([]string, error) {
+// Unanswered are the names of the requests that have no answer. It costs a list of
+// all requests and one of all answers, which come last: one that comes meanwhile is
+// seen.
+func (r *Repository) Unanswered(ctx context.Context) ([]string, error) {
 	var open []string
 	for _, prefix := range []string{vault.RequestPrefix, vault.DrillRequests} {
 		for info, err := range r.store.List(ctx, prefix, "") {

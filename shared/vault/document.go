@@ -564,10 +564,14 @@ func (m *Manifest) validate() error {
 }
 
 // RecoveryPoint is the instant that a restore of the backup brings back: where
-// the backup is exact that instant, where it is fuzzy the end of its scan.
+// the backup is exact that instant, where it is fuzzy the end of its scan, and where
+// there was no page to tell of one, when it was sealed.
 func (m *Manifest) RecoveryPoint() time.Time {
-	if m.ConsistentAt != nil {
+	switch {
+	case m.ConsistentAt != nil:
 		return *m.ConsistentAt
+	case m.Totals.Latest.IsZero():
+		return m.Sealed
 	}
 	return m.Totals.Latest
 }
