@@ -202,6 +202,15 @@ func (x *export) segment(ctx context.Context, s vault.Segment, start int, claime
 		x.pace.Resume(log.Slots[n-1].Part.Pace)
 	}
 	x.ask.reset(x.reply.Start > 0)
+	rows, raw := int64(0), int64(0)
+	for i := range log.Slots {
+		if p := log.Slots[i].Part; p != nil {
+			rows, raw = rows+p.Rows, raw+p.RawBytes
+		}
+	}
+	tell := fanout.NewTeller(ctx, x.Repo, x.run, names.Progress(s.ID), x.reply.Start, rows, raw)
+	defer tell.End()
+	ctx = tell.With(ctx)
 	for parts := 0; !log.Ended; parts++ {
 		x.run.Stop = x.margin.Stop()
 		// An invocation that has stored something has come further, whatever
@@ -504,9 +513,11 @@ func (p *partRun) lane(ctx context.Context, l *laneRun, buf []byte) error {
 		if !page.Piece && next.Compare(l.next) <= 0 || next.Compare(l.end) > 0 {
 			return fmt.Errorf("read from %v to %v: the service says that %v is next", l.next, l.end, next)
 		}
+		rows := l.rows
 		if err := p.page(l, &page, next, scanner, &row); err != nil {
 			return p.breakOff(err) // the shard may hold a part of the page
 		}
+		fanout.Come(ctx, l.rows-rows, int64(max(0, len(page.Block)-plainbuffer.HeaderSize)))
 		if inRow = page.Piece && !page.Last; inRow {
 			continue
 		}

@@ -7,7 +7,7 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
-	"math"
+	"maps"
 	"sync"
 	"time"
 
@@ -29,27 +29,25 @@ type Watcher struct {
 	plan   *vault.Plan
 	slots  map[string]counted // by name
 	groups map[int]counted
-	before sample // of the look before
+	speed  fanout.Speed
+	// last is how many rows the table had when it was backed up last, 0 if that is not
+	// known.
+	last int64
 }
 
 // counted is what a watcher remembers of a slot, or of a group that is rolled up.
 type counted struct {
-	group  int
-	totals vault.Totals
-	usage  vault.Usage
+	group   int
+	segment vault.SegmentID // of a slot
+	last    bool            // it is the segment's last
+	totals  vault.Totals
+	usage   vault.Usage
 }
 
 // add adds another.
 func (c *counted) add(o counted) {
 	c.totals.Add(o.totals)
 	c.usage.Add(o.usage)
-}
-
-// sample is how much had been done at an instant.
-type sample struct {
-	at          time.Time
-	rows, bytes int64
-	done        float64 // of 1
 }
 
 // Watched is how far a backup has come.
@@ -60,12 +58,15 @@ type Watched struct {
 	// what that asked of the store.
 	Progress
 	Begun time.Time `json:"begun"`
-	// Rows and Bytes, as the table counts them, were stored per second since the
-	// look before, or since the backup was begun.
+	// Rows and Bytes, as the table counts them, were read per second in the last half
+	// minute, or since the backup was begun.
 	RowsPerSecond  float64 `json:"rows_per_second"`
 	BytesPerSecond float64 `json:"bytes_per_second"`
-	// Left is how long it will go on, in seconds, by the share of segments that
-	// have ended; nil if that can't be told.
+	// Expected is how many rows it will have: as many as the table had when it was
+	// backed up last, or by what the segments have that have ended; 0 if there is
+	// nothing to go by.
+	Expected int64 `json:"expected_rows,omitempty"`
+	// Left is how long it will go on, in seconds; nil if that can't be told.
 	Left *float64 `json:"seconds_left,omitempty"`
 }
 
@@ -85,6 +86,9 @@ func (w *Watcher) Look(ctx context.Context) (Watched, error) {
 			return out, err
 		}
 		w.plan = plan
+		if m, err := w.repo.Latest(ctx, w.backup.Table, time.Time{}); err == nil && m.Backup < w.backup.ID {
+			w.last = m.Totals.Rows
+		}
 	}
 	if w.plan != nil {
 		out.Begun = w.plan.Created
@@ -95,38 +99,33 @@ func (w *Watcher) Look(ctx context.Context) (Watched, error) {
 		return out, err
 	}
 	out.Progress = s.Progress
-	now := sample{at: w.now()}
-	if s.plan != nil {
-		sum, err := w.stored(ctx, s.rolled)
-		if err != nil {
-			return out, fmt.Errorf("backup %s of %s: %w", w.backup.ID, w.backup.Table, err)
-		}
-		out.Totals, out.Usage = sum.totals, sum.usage
-		now.done = float64(out.Done) / math.Max(1, float64(out.Segments))
+	if s.plan == nil {
+		return out, nil
 	}
-	now.rows, now.bytes = out.Totals.Rows, out.Totals.RawBytes
-	since := w.before
-	if since.at.IsZero() {
-		since.at = out.Begun
+	sum, ended, err := w.stored(ctx, s.rolled)
+	if err != nil {
+		return out, fmt.Errorf("backup %s of %s: %w", w.backup.ID, w.backup.Table, err)
 	}
-	if d := now.at.Sub(since.at).Seconds(); d > 0 && out.State == StateRunning {
-		out.RowsPerSecond, out.BytesPerSecond = float64(now.rows-since.rows)/d, float64(now.bytes-since.bytes)/d
+	out.Totals, out.Usage = sum.totals, sum.usage
+	if out.State != StateRunning {
+		return out, nil
 	}
-	if age := now.at.Sub(out.Begun).Seconds(); out.State == StateRunning && now.done > 0 && age > 0 {
-		left := age/now.done - age
-		out.Left = &left
+	out.RowsPerSecond, out.BytesPerSecond = w.speed.Look(out.Begun, w.now(), out.Totals.Rows, out.Totals.RawBytes)
+	if out.Expected = w.last; w.last == 0 && out.Done > 0 {
+		out.Expected = ended / int64(out.Done) * int64(out.Segments)
 	}
-	w.before = now
+	out.Left = fanout.Left(out.Expected, out.Totals.Rows, out.RowsPerSecond)
 	return out, nil
 }
 
 // watchReads is how many records a watcher reads at a time.
 const watchReads = 16
 
-// stored adds up what the parts hold that are recorded so far; rolled are the
-// groups that are rolled up.
-func (w *Watcher) stored(ctx context.Context, rolled map[int]bool) (counted, error) {
-	var sum counted
+// stored adds up what the parts hold that are recorded so far, and what workers tell of
+// those in the making; rolled are the groups that are rolled up. Ended is how many rows
+// the segments have that have ended.
+func (w *Watcher) stored(ctx context.Context, rolled map[int]bool) (sum counted, ended int64, err error) {
+	told := map[vault.SegmentID]vault.Told{}
 	reads, rctx := guard.WithContext(ctx)
 	reads.SetLimit(watchReads)
 	var mu sync.Mutex
@@ -142,29 +141,52 @@ func (w *Watcher) stored(ctx context.Context, rolled map[int]bool) (counted, err
 				}
 				mu.Lock()
 				defer mu.Unlock()
-				w.groups[g] = counted{g, group.Totals, group.Usage}
+				w.groups[g] = counted{group: g, totals: group.Totals, usage: group.Usage}
 				return nil
 			})
 		default:
-			if err := w.group(rctx, g, reads, &mu); err != nil {
-				return sum, errors.Join(err, reads.Wait())
+			of, err := fanout.ToldIn(rctx, w.repo, w.backup.Log(), g)
+			if err == nil {
+				maps.Copy(told, of)
+				err = w.group(rctx, g, reads, &mu)
+			}
+			if err != nil {
+				return sum, 0, errors.Join(err, reads.Wait())
 			}
 		}
 	}
 	if err := reads.Wait(); err != nil {
-		return sum, err
+		return sum, 0, err
 	}
+	segments := map[vault.SegmentID]counted{}
+	last := map[vault.SegmentID]bool{}
 	for name, part := range w.slots {
 		if _, over := w.groups[part.group]; over {
 			delete(w.slots, name) // its roll-up has it
 			continue
 		}
 		sum.add(part)
+		of := segments[part.segment]
+		of.add(part)
+		segments[part.segment] = of
+		last[part.segment] = last[part.segment] || part.last
+	}
+	for id, of := range segments {
+		if last[id] {
+			ended += of.totals.Rows
+		}
+	}
+	for id, t := range told {
+		if of := segments[id].totals; t.Rows > of.Rows && !last[id] {
+			sum.totals.Rows += t.Rows - of.Rows
+			sum.totals.RawBytes += max(0, t.Bytes-of.RawBytes)
+		}
 	}
 	for _, group := range w.groups {
 		sum.add(group)
+		ended += group.totals.Rows
 	}
-	return sum, nil
+	return sum, ended, nil
 }
 
 // group reads the slots of a group that are new.
@@ -184,9 +206,10 @@ func (w *Watcher) group(ctx context.Context, g int, reads *guard.Group, mu *sync
 			if _, err := w.repo.Read(ctx, n.Name, &slot); err != nil {
 				return err
 			}
-			p := counted{group: g, usage: slot.Usage}
+			p := counted{group: g, segment: slot.Segment, last: slot.Split != nil, usage: slot.Usage}
 			if slot.Part != nil {
 				p.totals.AddPart(slot.Part)
+				p.last = slot.Part.Last
 			}
 			mu.Lock()
 			defer mu.Unlock()

@@ -64,6 +64,9 @@ type Run struct {
 	Stop, Until time.Time
 	// Retry counts the deliveries of the event before this one that failed.
 	Retry int
+	// Tell is after how long work on a segment tells how far it has come, before there
+	// is a record; it then does so ever more rarely. Zero means never.
+	Tell time.Duration
 	// Now is the clock. It stamps notes and measures time left, and decides
 	// nothing about coverage.
 	Now func() time.Time

@@ -235,6 +235,13 @@ func (x *importing) segment(ctx context.Context, s vault.SegmentID, start int, c
 	if n := len(entries); n > 0 && idle == 0 {
 		x.pace.Resume(entries[n-1].Pace)
 	}
+	rows, size := int64(0), int64(0)
+	for k := range entries {
+		rows, size = rows+entries[k].Rows+entries[k].Quarantined, size+entries[k].Bytes
+	}
+	tell := fanout.NewTeller(ctx, x.Repo, x.run, x.restore.Log().Progress(s), x.reply.Start, rows, size)
+	defer tell.End()
+	ctx = tell.With(ctx)
 	for stored := 0; !l.ended; stored++ {
 		if stored > 0 && x.run.Stopping() {
 			return claimed, !x.reply.Superseded, nil

@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sync/semaphore"
 
+	"github.com/tablevault/tablevault/shared/fanout"
 	"github.com/tablevault/tablevault/shared/guard"
 	"github.com/tablevault/tablevault/shared/plainbuffer"
 	"github.com/tablevault/tablevault/shared/table"
@@ -193,6 +194,7 @@ func (w *blockWriter) block(ctx context.Context, p *partLoad, b numbered) error 
 		return err
 	}
 	p.finish(b.n, w.done)
+	fanout.Come(ctx, w.done.rows, w.done.bytes)
 	return nil
 }
 

@@ -176,6 +176,9 @@ func readPart(ctx context.Context, r *repository.Repository, source *restoreSour
 		}
 		blocks++
 		if row == nil {
+			if !rows.Unfinished {
+				fanout.Come(ctx, int64(rows.Len()), int64(len(rows.Buf)))
+			}
 			continue
 		}
 		b := blockOf(&rows)

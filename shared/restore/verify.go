@@ -509,7 +509,9 @@ func (x *verifying) segment(ctx, comparing context.Context, s vault.SegmentID, s
 	for _, lane := range before.Compared {
 		c.before[lane] = true
 	}
-	if err := checkSegment(comparing, x.Repo, source, DepthRows, x.comparer, c, &found.Check); err != nil {
+	tell := fanout.NewTeller(ctx, x.Repo, x.run, x.restore.Verify().Progress(s), x.reply.Start, before.Check.Target, 0)
+	defer tell.End()
+	if err := checkSegment(tell.With(comparing), x.Repo, source, DepthRows, x.comparer, c, &found.Check); err != nil {
 		return err
 	}
 	if c.cut {

@@ -201,9 +201,12 @@ func Tables(inv *function.Invocation, instance string) (*tablestore.Client, erro
 	})
 }
 
+// tell is after how long a worker first tells how far it has come.
+const tell = time.Second
+
 // Run is what the verbs know of the invocation.
 func Run(inv *function.Invocation) fanout.Run {
-	return fanout.Run{Request: inv.RequestID, Stop: inv.Budget.WorkEnds(), Until: inv.Budget.Deadline, Retry: inv.Retry, Now: time.Now}
+	return fanout.Run{Request: inv.RequestID, Stop: inv.Budget.WorkEnds(), Until: inv.Budget.Deadline, Retry: inv.Retry, Tell: tell, Now: time.Now}
 }
 
 // Work hands work to the functions beside this one.

@@ -1,0 +1,107 @@
+package fanout
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"path"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/tablevault/tablevault/shared/repository"
+	"github.com/tablevault/tablevault/shared/vault"
+)
+
+// Teller tells how far the work on a segment has come, which may take minutes before a
+// record says so: by empty objects whose names have the numbers, first after Run.Tell,
+// then ever more rarely. They are for people who watch. Nothing else goes by them, and
+// one that can't be written is missed by nobody.
+type Teller struct {
+	rows, bytes atomic.Int64
+	stop        context.CancelFunc
+	done        chan struct{}
+}
+
+// tellAtMost is the longest pause between two.
+const tellAtMost = 30 * time.Second
+
+// NewTeller begins to tell under prefix, as the start of a number, on top of what its
+// records say that the segment has. End ends it.
+func NewTeller(ctx context.Context, r *repository.Repository, run Run, prefix string, start int, rows, size int64) *Teller {
+	t := &Teller{done: make(chan struct{})}
+	t.rows.Store(rows)
+	t.bytes.Store(size)
+	ctx, t.stop = context.WithCancel(ctx)
+	if run.Tell <= 0 {
+		close(t.done)
+		return t
+	}
+	go func() {
+		defer close(t.done)
+		told := vault.Told{Start: start, Rows: rows, Bytes: size}
+		for wait := run.Tell; ; wait = min(2*wait, max(run.Tell, tellAtMost)) {
+			timer := time.NewTimer(wait)
+			select {
+			case <-ctx.Done():
+				timer.Stop()
+				return
+			case <-timer.C:
+			}
+			rows, size := t.rows.Load(), t.bytes.Load()
+			if rows == told.Rows && size == told.Bytes {
+				continue
+			}
+			told = vault.Told{Start: start, Number: told.Number + 1, Rows: rows, Bytes: size}
+			_, _ = r.Store().Create(ctx, told.Name(prefix), bytes.NewReader(nil))
+		}
+	}()
+	return t
+}
+
+// Add counts what has been worked on.
+func (t *Teller) Add(rows, size int64) {
+	t.rows.Add(rows)
+	t.bytes.Add(size)
+}
+
+// End waits until nothing is written any more.
+func (t *Teller) End() {
+	t.stop()
+	<-t.done
+}
+
+type tellerKey struct{}
+
+// With is ctx with the teller that Come counts for.
+func (t *Teller) With(ctx context.Context) context.Context {
+	return context.WithValue(ctx, tellerKey{}, t)
+}
+
+// Come counts rows that were worked on, for the context's teller if it has one.
+func Come(ctx context.Context, rows, size int64) {
+	if t, ok := ctx.Value(tellerKey{}).(*Teller); ok {
+		t.Add(rows, size)
+	}
+}
+
+// ToldIn is what was told last of each segment of a group, in one list.
+func ToldIn(ctx context.Context, r *repository.Repository, log vault.Log, group int) (map[vault.SegmentID]vault.Told, error) {
+	told := map[vault.SegmentID]vault.Told{}
+	prefix := log.Progress("")
+	for info, err := range r.Store().List(ctx, prefix, prefix+string(vault.GroupID(group))) {
+		if err != nil {
+			return nil, fmt.Errorf("list %s: %w", prefix, err)
+		}
+		dir, file := path.Split(strings.TrimPrefix(info.Name, prefix))
+		id, err := vault.ParseSegmentID(strings.TrimSuffix(dir, "/"))
+		if err == nil && id.Group() > group {
+			break
+		}
+		// Names sort by starts, and those of one start by their numbers.
+		if t, ok := vault.ParseTold(file); ok && err == nil {
+			told[id] = t
+		}
+	}
+	return told, nil
+}
