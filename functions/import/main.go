@@ -23,6 +23,7 @@ func main() {
 	function.Serve(function.Verbs{
 		function.KindRestore: bringBack,
 		function.KindImport:  load,
+		function.KindVoid:    giveUp,
 	})
 }
 
@@ -175,6 +176,48 @@ func source(ctx context.Context, inv *function.Invocation, repo *repository.Repo
 		return vault.Backup{}, function.Permanent(err)
 	}
 	return vault.Backup{Table: id, ID: m.Backup}, nil
+}
+
+// givenUp is what became of a restore that was to be given up.
+type givenUp struct {
+	// Closed is the record that stands: that of a restore which had come to its end
+	// before has no reason.
+	Closed *vault.Closed `json:"closed"`
+	restore.Progress
+}
+
+// giveUp gives a restore up: nothing goes on with it, and nothing of it writes a row.
+func giveUp(ctx context.Context, inv *function.Invocation, cmd function.Command) (any, error) {
+	var settings struct {
+		Reason string `json:"reason"`
+	}
+	if err := parts.Settings(cmd, &settings); err != nil {
+		return nil, err
+	}
+	if settings.Reason == "" {
+		return nil, function.Permanent(errors.New(`settings: a restore is given up for a reason, such as {"reason":"the wrong backup"}`))
+	}
+	repo, err := parts.Repository(ctx, inv)
+	if err != nil {
+		return parts.Fail(givenUp{}, err)
+	}
+	plan, err := repo.RestorePlan(ctx, vault.RestoreID(cmd.Restore))
+	if err != nil {
+		return parts.Fail(givenUp{}, err)
+	}
+	i, err := importer(inv, repo, plan.Target.Instance)
+	if err != nil {
+		return parts.Fail(givenUp{}, err)
+	}
+	var reply givenUp
+	if reply.Closed, err = i.GiveUp(ctx, parts.Run(inv), plan.Restore, settings.Reason); err != nil {
+		return parts.Fail(reply, err)
+	}
+	if reply.Closed.Reason != "" {
+		// It is marked as ended. One that had come to its end is left to whoever goes on.
+		reply.Progress, err = i.Tick(ctx, parts.Run(inv), plan.Restore)
+	}
+	return parts.Fail(reply, err)
 }
 
 // load loads one segment.

@@ -22,9 +22,17 @@ func main() {
 	function.Serve(function.Verbs{function.KindVerify: verify, function.KindCopy: copyBackup})
 }
 
+// settings are those of a verification.
+type settings struct {
+	parts.Units
+	// Verification is the id under which it tells how far it has come, and leaves its
+	// proof; empty for one that nobody watches.
+	Verification string `json:"verification,omitempty"`
+}
+
 // verify proves a whole backup or restore, or one segment of a restore.
 func verify(ctx context.Context, inv *function.Invocation, cmd function.Command) (any, error) {
-	var units parts.Units
+	var units settings
 	if err := parts.Settings(cmd, &units); err != nil {
 		return nil, err
 	}
@@ -101,8 +109,30 @@ func verify(ctx context.Context, inv *function.Invocation, cmd function.Command)
 		})
 		return parts.Fail(reply, err)
 	}
-	proof, err := v.Verify(ctx, parts.Run(inv), req)
-	return parts.Fail(proof, err)
+	return watched(ctx, inv, repo, v, req, units.Verification)
+}
+
+// watched verifies, and leaves what it tells and its proof under an id, if it has one.
+func watched(ctx context.Context, inv *function.Invocation, repo *repository.Repository, v *restore.Verifier, req restore.VerifyRequest, id string) (any, error) {
+	if id == "" {
+		proof, err := v.Verify(ctx, parts.Run(inv), req)
+		return parts.Fail(proof, err)
+	}
+	name, err := vault.ParseVerificationID(id)
+	if err != nil {
+		return nil, function.Permanent(err)
+	}
+	of := vault.Verification{ID: name}
+	tell := fanout.NewTeller(ctx, repo, parts.Run(inv), of.Progress(), 0, 0, 0)
+	defer tell.End()
+	proof, err := v.Verify(tell.With(ctx), parts.Run(inv), req)
+	if err != nil {
+		return parts.Fail(proof, err)
+	}
+	if _, err := repo.Create(ctx, of.Proof(), proof); err != nil {
+		inv.Log.Warn("the proof is told, and not kept", function.KeyError, err)
+	}
+	return proof, nil
 }
 
 // copyBackup copies a group of a backup to a further vault, or, without a

@@ -552,7 +552,7 @@ func objects(t *testing.T, s *stack.Stack, prefix string) (names []string) {
 // backups are the names of all objects of backups.
 func backups(t *testing.T, s *stack.Stack) (names []string) {
 	t.Helper()
-	for _, prefix := range []string{vault.PlanPrefix, vault.ShardPrefix, vault.GroupPrefix, "slots/", "done/", "asks/", "starts/", "failures/"} {
+	for _, prefix := range []string{vault.PlanPrefix, vault.ShardPrefix, vault.GroupPrefix, "slots/", "done/", "asks/", "starts/", "failures/", "progress/"} {
 		names = append(names, objects(t, s, prefix)...)
 	}
 	return names

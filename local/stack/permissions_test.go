@@ -504,8 +504,9 @@ func (j *job) exists(ctx context.Context, name string) (bool, error) {
 }
 
 func (j *job) verifyStep(ctx context.Context) error {
+	id := vault.VerificationID(vault.NewBackupID(time.Now(), j.name("verification")))
 	for _, cmd := range []function.Command{
-		{Kind: function.KindVerify, Backup: string(j.base), Depth: restore.DepthRead},
+		{Kind: function.KindVerify, Backup: string(j.base), Depth: restore.DepthRead, Settings: fmt.Appendf(nil, `{"verification":%q}`, id)},
 		{Kind: function.KindVerify, Backup: string(j.base), Against: "local/orders1"},
 	} {
 		p, err := ask(ctx, j, cmd, func(vault.Proof) bool { return true })
@@ -515,6 +516,9 @@ func (j *job) verifyStep(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
+	}
+	if there, err := j.exists(ctx, vault.Verification{ID: id}.Proof()); err != nil || !there {
+		return fmt.Errorf("there is no proof of verification %s: %w", id, err)
 	}
 	return nil
 }
@@ -879,6 +883,7 @@ var spared = map[string]string{
 	"verify fc:InvokeFunction acs:fc:*:*:functions/tablevault-import":     "a restore that a request has asked for is gone on with by ticks",
 	"verify oss:GetObject acs:oss:*:*:tablevault/vault/copies/*":          "a vault that was a copy, from a store with other checksums, knows there how its objects came",
 	"verify oss:GetObject acs:oss:*:*:tablevault/vault/copied/*":          "the note of another delivery is read back and obeyed",
+	"export oss:PutObject acs:oss:*:*:tablevault/vault/progress/*":        "nobody sees how far a segment has come before a part of it is recorded",
 }
 
 // TestNobodyHarms holds keys of the functions' roles in a thief's hand: together

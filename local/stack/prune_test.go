@@ -278,6 +278,7 @@ func TestPrunerHarms(t *testing.T) {
 		"slots/r/i/t/a/000000/000000.json":    {remove: true},
 		"done/r/i/t/a/000000/000000":          {remove: true},
 		"asks/r/i/t/a/000000.json":            {remove: true},
+		"progress/r/i/t/a/000000/000000-1-1":  {remove: true},
 		"starts/r/i/t/a/000000/000000.json":   {remove: true},
 		"failures/r/i/t/a/000000/000000.json": {remove: true},
 		"clock/a":                             {write: true, remove: true, read: true},

@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/tablevault/tablevault/shared/guard"
 	"github.com/tablevault/tablevault/shared/repository"
 	"github.com/tablevault/tablevault/shared/vault"
 )
@@ -37,15 +38,14 @@ func NewTeller(ctx context.Context, r *repository.Repository, run Run, prefix st
 		close(t.done)
 		return t
 	}
-	go func() {
-		defer close(t.done)
+	tell := func() error {
 		told := vault.Told{Start: start, Rows: rows, Bytes: size}
-		for wait := run.Tell; ; wait = min(2*wait, max(run.Tell, tellAtMost)) {
+		for wait := run.Tell; ; wait = min(wait+wait/4, max(run.Tell, tellAtMost)) {
 			timer := time.NewTimer(wait)
 			select {
 			case <-ctx.Done():
 				timer.Stop()
-				return
+				return nil
 			case <-timer.C:
 			}
 			rows, size := t.rows.Load(), t.bytes.Load()
@@ -55,7 +55,8 @@ func NewTeller(ctx context.Context, r *repository.Repository, run Run, prefix st
 			told = vault.Told{Start: start, Number: told.Number + 1, Rows: rows, Bytes: size}
 			_, _ = r.Store().Create(ctx, told.Name(prefix), bytes.NewReader(nil))
 		}
-	}()
+	}
+	guard.Go(tell, func(error) { close(t.done) })
 	return t
 }
 

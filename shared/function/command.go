@@ -300,6 +300,14 @@ func checkFurther(name string) error {
 	return errors.New("want the name of a destination of the functions' policy, or its key, and no address: put the vault under destinations of the policy and deploy that")
 }
 
+// Function is the function that the command is for.
+func (c Command) Function() Name {
+	if c.Kind == KindVoid && c.Restore != "" {
+		return Import
+	}
+	return c.Kind.Function()
+}
+
 // missing says which references the kind needs and the command lacks.
 func (c Command) missing() string {
 	switch {

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+
+	"github.com/tablevault/tablevault/shared/vault"
 )
 
 // The types of failures, as they stand in answers and error envelopes. They are
@@ -13,6 +15,7 @@ const (
 	TypeBadRequest  = "BadRequest"  // the event is no command that this function serves
 	TypeBadSettings = "BadSettings" // the function's environment is wrong
 	TypePermanent   = "Permanent"   // the verb failed, and would again
+	TypeCorrupt     = "Corrupt"     // the verb failed, since an object of the vault is not as it was written
 	TypeRetriable   = "Retriable"   // the verb failed, and may succeed when it is run again
 	TypeDeadline    = "Deadline"    // the verb ran into its deadline
 	TypePanic       = "Panic"       // the verb panicked
@@ -60,11 +63,14 @@ func (f *Failure) Error() string {
 // Permanent reports whether running the same command again would fail again.
 func (f *Failure) Permanent() bool {
 	switch f.Type {
-	case TypeBadRequest, TypeBadSettings, TypePermanent:
+	case TypeBadRequest, TypeBadSettings, TypePermanent, TypeCorrupt:
 		return true
 	}
 	return false
 }
+
+// Is says that a failure for corruption is vault.ErrCorrupt to whoever hears of it.
+func (f *Failure) Is(target error) bool { return f.Type == TypeCorrupt && target == vault.ErrCorrupt }
 
 // Permanent marks err as one that a retry cannot mend: permission denied, schema
 // changed, stream trimmed. It keeps err's text and chain. A nil err stays nil.
@@ -100,6 +106,8 @@ func hint(err error) string {
 // failureType classifies what a verb returned.
 func failureType(ctx context.Context, err error) string {
 	switch {
+	case IsPermanent(err) && errors.Is(err, vault.ErrCorrupt):
+		return TypeCorrupt
 	case IsPermanent(err):
 		return TypePermanent
 	case ctx.Err() != nil || errors.Is(err, context.DeadlineExceeded):

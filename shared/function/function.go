@@ -59,7 +59,7 @@ const (
 	KindTick    Kind = "tick"    // plan: look again and do what is due
 	KindBackup  Kind = "backup"  // plan: back a table up
 	KindSeal    Kind = "seal"    // plan: write the manifest of what is complete
-	KindVoid    Kind = "void"    // plan: give an unsealed backup up
+	KindVoid    Kind = "void"    // plan: give an unsealed backup up; import: a restore
 	KindExport  Kind = "export"  // export: work on one segment of a backup
 	KindRestore Kind = "restore" // import: make a restore's plan and its target
 	KindImport  Kind = "import"  // import: work on one segment of a restore

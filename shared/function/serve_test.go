@@ -15,6 +15,8 @@ import (
 	"github.com/aliyun/fc-runtime-go-sdk/fc"
 	"github.com/aliyun/fc-runtime-go-sdk/fc/messages"
 	"github.com/aliyun/fc-runtime-go-sdk/fccontext"
+
+	"github.com/tablevault/tablevault/shared/vault"
 )
 
 // exported is a reply that counts.
@@ -73,6 +75,12 @@ func TestInvoke(t *testing.T) {
 			},
 			answer: `{"ok":false,"error":{"type":"Permanent","message":"export: stream trimmed","function":"tablevault-export","request":"req-1","kind":"export","table":"prod/orders","backup":"20261120T021400Z-0a1b2c3d","segment":"000007"}}`,
 			log:    []string{`"msg":"failed"`, `"type":"Permanent"`},
+		},
+		"corrupt": {
+			handler: func(context.Context, *Invocation, Command) (any, error) {
+				return nil, Permanent(fmt.Errorf("read x: %w", vault.ErrCorrupt))
+			},
+			answer: `{"ok":false,"error":{"type":"Corrupt","message":"read x: corrupt object","function":"tablevault-export","request":"req-1","kind":"export","table":"prod/orders","backup":"20261120T021400Z-0a1b2c3d","segment":"000007"}}`,
 		},
 		"permanent by behaviour": {
 			handler: func(context.Context, *Invocation, Command) (any, error) {

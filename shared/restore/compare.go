@@ -244,7 +244,7 @@ func (c *comparer) scan(ctx context.Context, x *comparison, lane int, r table.Ra
 		}
 		sum.at(b.served)
 		b.scan(scanner)
-		before := sum.rows()
+		before := sum.whole.n
 		for {
 			if err := scanner.Next(&row); err == io.EOF {
 				break
@@ -253,7 +253,7 @@ func (c *comparer) scan(ctx context.Context, x *comparison, lane int, r table.Ra
 			}
 			sum.add(b, &row)
 		}
-		fanout.Come(ctx, sum.rows()-before, int64(len(b.rows)))
+		fanout.Come(ctx, sum.whole.n-before, int64(len(b.rows)))
 	}
 }
 

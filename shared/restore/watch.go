@@ -156,7 +156,7 @@ func (w *Watched) dispatched(d *fanout.Dispatch) {
 // loading looks at the segments that are not loaded, and says whether there is none.
 func (w *Watcher) loading(ctx context.Context, i *Importer, r vault.Restore, p *vault.RestorePlan, out *Watched) (whole bool, err error) {
 	out.State = StateLoading
-	done, err := i.reported(ctx, r.Dir()+"done/")
+	done, err := i.reported(ctx, r.Log().AllDone())
 	if err != nil {
 		return false, err
 	}
@@ -204,7 +204,7 @@ func (w *Watcher) loading(ctx context.Context, i *Importer, r vault.Restore, p *
 // comparing looks at the segments that are not compared.
 func (w *Watcher) comparing(ctx context.Context, i *Importer, r vault.Restore, p *vault.RestorePlan, out *Watched) error {
 	out.State = StateVerifying
-	done, err := i.reported(ctx, r.Dir()+"checks/")
+	done, err := i.reported(ctx, r.Checks())
 	if err != nil {
 		return err
 	}

@@ -175,6 +175,7 @@ const (
 	startsKind   = "starts/"
 	failuresKind = "failures/"
 	endsKind     = "ends/"
+	progressKind = "progress/"
 )
 
 // Backup names the objects of one backup.
@@ -216,7 +217,7 @@ func (b Backup) Log() Log { return Log{of: b.place() + "/"} }
 // was made in, but the plan, the manifest and the mark that it was begun.
 func (b Backup) Folders() []string {
 	l := b.Log()
-	return []string{b.Shards(), b.Groups(), l.Slots(""), l.AllDone(), l.Asks(), l.Starts(""), l.Failures("")}
+	return []string{b.Shards(), b.Groups(), l.Slots(""), l.AllDone(), l.Asks(), l.Starts(""), l.Failures(""), l.Progress("")}
 }
 
 // Restores begins the names of all restores.

@@ -18,7 +18,7 @@ type Told struct {
 
 // Progress begins the names of what starts of a segment tell of how far they have come;
 // without a segment, of all.
-func (l Log) Progress(s SegmentID) string { return within(string(l)+"progress/", s) }
+func (l Log) Progress(s SegmentID) string { return within(l.folder(progressKind), s) }
 
 // Name is the name of an empty object under prefix that tells it: a list of them is all
 // that it takes to know.
@@ -64,11 +64,10 @@ type Verification struct {
 	ID VerificationID
 }
 
-// Dir begins the names of the verification's objects.
-func (v Verification) Dir() string { return VerificationPrefix + string(v.ID) + "/" }
-
 // Progress begins the names of what it tells of how far it has come.
-func (v Verification) Progress() string { return v.Dir() + "progress/" }
+func (v Verification) Progress() string {
+	return VerificationPrefix + progressKind + string(v.ID) + "/"
+}
 
 // Proof is the name of its proof.
-func (v Verification) Proof() string { return v.Dir() + "proof.json" }
+func (v Verification) Proof() string { return VerificationPrefix + "proofs/" + string(v.ID) + ".json" }

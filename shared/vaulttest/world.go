@@ -49,6 +49,8 @@ type World struct {
 	// Workers is how many segments of a restore may be worked on at a time, 0 for
 	// any number.
 	Workers int
+	// Tell is after how long invocations tell how far they have come, 0 for never.
+	Tell time.Duration
 	// Quiet keeps failures of invocations out of the test's log.
 	Quiet    bool
 	Manifest *vault.Manifest
@@ -117,7 +119,7 @@ var Requests atomic.Int64
 // Run is an invocation with ten minutes to go.
 func (w *World) Run() fanout.Run {
 	begin := w.Clock()
-	run := fanout.Run{Request: fmt.Sprint("request ", Requests.Add(1)), Until: begin.Add(10 * time.Minute), Now: w.Clock}
+	run := fanout.Run{Request: fmt.Sprint("request ", Requests.Add(1)), Until: begin.Add(10 * time.Minute), Tell: w.Tell, Now: w.Clock}
 	if w.Hop > 0 {
 		looks := 0
 		var mu sync.Mutex
