@@ -127,11 +127,17 @@ func serveOSS(t *testing.T) *server {
 // invoke runs the function with a policy that has a destination.
 func invoke(t *testing.T, folder, destination, event string) (answer, log string) {
 	t.Helper()
+	return invokeAt(t, "file://"+folder, destination, event)
+}
+
+// invokeAt is invoke with a vault at an address.
+func invokeAt(t *testing.T, address, destination, event string) (answer, log string) {
+	t.Helper()
 	file := filepath.Join(t.TempDir(), "tablevault.yaml")
 	if err := os.WriteFile(file, []byte("tables: prod/*\nevery: hourly\ndestinations: {name: dr, to: '"+destination+"'}\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	env, err := function.ReadEnv([]string{"TABLEVAULT_VAULT=file://" + folder, "FC_REGION=cn-x", "FC_ACCOUNT_ID=1", "TABLEVAULT_POLICY=" + file})
+	env, err := function.ReadEnv([]string{"TABLEVAULT_VAULT=" + address, "FC_REGION=cn-x", "FC_ACCOUNT_ID=1", "TABLEVAULT_POLICY=" + file})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -178,6 +184,41 @@ func TestCopyToNoAddressOfASenders(t *testing.T) {
 	}
 	if found := notes(t, folder); len(found) > 0 {
 		t.Errorf("copies are noted: %v", found)
+	}
+}
+
+// TestCopyOntoItself has the policy name the vault itself by another name as its destination: through a symbolic link, and
+// by another name of the store's host. Nothing is copied, and no copy is noted.
+func TestCopyOntoItself(t *testing.T) {
+	folder, b := sealed(t)
+	link := filepath.Join(t.TempDir(), "link")
+	if err := os.Symlink(folder, link); err != nil {
+		t.Fatal(err)
+	}
+	for _, spelt := range []string{"file://" + link, "file://" + filepath.Dir(folder) + "//./" + filepath.Base(folder) + "/", "file://localhost" + folder, "file://" + folder + "/twin"} {
+		for _, event := range []string{`{"kind":"copy","backup":%q,"target":"dr"}`, `{"kind":"copy","backup":%q,"target":"dr","segment":"000000"}`, `{"kind":"verify","backup":%q,"target":"dr"}`} {
+			answer, _ := invoke(t, folder, spelt, fmt.Sprintf(event, b.ID))
+			if strings.Contains(answer, `"ok":true`) || !strings.Contains(answer, "is the vault itself") && !strings.Contains(answer, "one inside the other") {
+				t.Errorf("%s: %s", spelt, answer)
+			}
+		}
+	}
+	if found := notes(t, folder); len(found) > 0 {
+		t.Errorf("copies are noted: %v", found)
+	}
+
+	// A bucket whose store has two names: the copy of before is a vault of its own.
+	dr := serveOSS(t)
+	if answer, _ := invoke(t, folder, dr.address, fmt.Sprintf(`{"kind":"copy","backup":%q,"target":"dr"}`, b.ID)); !strings.Contains(answer, `"done":true`) {
+		t.Fatal(answer)
+	}
+	other := strings.Replace(dr.address, "127.0.0.1", "localhost", 1)
+	if place.Key(other) == place.Key(dr.address) {
+		t.Fatal("both names are one")
+	}
+	answer, _ := invokeAt(t, dr.address, other, fmt.Sprintf(`{"kind":"copy","backup":%q,"target":"dr"}`, b.ID))
+	if strings.Contains(answer, `"ok":true`) || !strings.Contains(answer, "is the vault itself") {
+		t.Errorf("%s as %s: %s", dr.address, other, answer)
 	}
 }
 

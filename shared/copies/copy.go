@@ -305,9 +305,12 @@ func (c *Copier) begin(ctx context.Context, run fanout.Run, b vault.Backup, byte
 		s.limit = rate.NewLimiter(rate.Limit(bytesPerSecond), copyChunk)
 	}
 	// The notes about copies stand where the backup was made.
-	home := c.Repo
+	home, far := c.Repo, s.target
 	if c.Back {
-		home = s.target
+		home, far = far, home
+	}
+	if err := repository.Apart(ctx, home.Store(), far.Store(), place.Key(c.Target)); err != nil {
+		return nil, err
 	}
 	if err := home.AsCopied(ctx, b, named); err != nil {
 		return nil, err

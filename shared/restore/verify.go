@@ -13,6 +13,7 @@ import (
 	"github.com/tablevault/tablevault/shared/fanout"
 	"github.com/tablevault/tablevault/shared/guard"
 	"github.com/tablevault/tablevault/shared/object"
+	"github.com/tablevault/tablevault/shared/object/place"
 	"github.com/tablevault/tablevault/shared/pace"
 	"github.com/tablevault/tablevault/shared/repository"
 	"github.com/tablevault/tablevault/shared/table"
@@ -196,7 +197,11 @@ func (v *Verifier) verify(ctx context.Context, run fanout.Run, req VerifyRequest
 // shards and indexes the other store is asked for the size and the checksum, and
 // none is read.
 func (v *Verifier) Compare(ctx context.Context, run fanout.Run, b vault.Backup, address string, store object.Store) (*vault.Proof, error) {
-	proof, err := v.compare(ctx, run, b, store)
+	err := repository.Apart(ctx, v.Repo.Store(), store, place.Key(address))
+	var proof *vault.Proof
+	if err == nil {
+		proof, err = v.compare(ctx, run, b, store)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("compare backup %s of %s with its copy in %s: %w", b.ID, b.Table, address, err)
 	}

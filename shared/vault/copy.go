@@ -87,6 +87,13 @@ func (b Backup) Copied(group, record int) string {
 	return fmt.Sprintf("%s%06d/%06d.json", b.Copies(), group, record)
 }
 
+// ProbePrefix begins the names of objects by which it is found out whether a further
+// vault is another place than this one.
+const ProbePrefix = "probes/"
+
+// ProbeName is the name of such an object, of a further vault by its key.
+func ProbeName(target, name string) string { return ProbePrefix + target + "/" + name }
+
 // CopyNotes begins the names of the notes about a backup's copies.
 func (b Backup) CopyNotes() string {
 	return CopyNotesPrefix + b.place() + "/"
