@@ -971,3 +971,91 @@ func cellValues(columns []*tablestore.AttributeColumn) (out []any) {
 	}
 	return out
 }
+
+// TestIndexLag has a global index, and a search index, show the table as it was a
+// while ago, whatever is written meanwhile: row by row, in batches, in transactions
+// and by an eviction. A local index, which is updated with its table, does not lag.
+func TestIndexLag(t *testing.T) {
+	const lag = 10 * time.Second
+	now := newClock(time.UnixMilli(1_700_000_000_000))
+	s := start(t, ots.Config{Now: now.now})
+	c := inProcess(s)
+	yes := true
+	createDefined(t, c, func(r *tablestore.CreateTableRequest) {
+		r.EnableLocalTxn = &yes
+		r.IndexMetas = []*tablestore.IndexMeta{indexMeta("g", false, []string{"int"}, nil), indexMeta("l", true, []string{"pk1", "int"}, nil)}
+	})
+	makeSearch(t, s, "s", searchField("int", otsprotocol.FieldType_LONG))
+	shown := func(index string) string {
+		var rows []*tablestore.Row
+		var err error
+		switch index {
+		case "s":
+			for _, row := range searchAll(t, s, "s") {
+				rows = append(rows, &tablestore.Row{PrimaryKey: row.PrimaryKey})
+			}
+		case "g":
+			rows, err = scanAll(c, "g", []string{"int", "pk1", "pk2"})
+		default:
+			rows, err = scanAll(c, "l", []string{"pk1", "int", "pk2"})
+		}
+		ok(t, err)
+		return keysOf(rows)
+	}
+	set := func(second int, n int64) cell { return cell{"int", n, -1} }
+	ok(t, put(c, key(1, 1), set(1, 5))) // before there is a lag
+	s.Engine().SetBehavior(engine.Behavior{IndexLag: lag})
+	type states struct{ g, l, s string }
+	history := []states{{"5,1,1", "1,5,1", "1,1"}}
+	for _, step := range []struct {
+		do   func() error
+		then states
+	}{
+		{func() error { return put(c, key(1, 2), set(2, 3)) }, states{"3,1,2 5,1,1", "1,3,2 1,5,1", "1,1 1,2"}},
+		{func() error { return update(c, key(1, 1), set(1, 1)) }, states{"1,1,1 3,1,2", "1,1,1 1,3,2", "1,1 1,2"}},
+		{func() error { return remove(c, key(1, 2)) }, states{"1,1,1", "1,1,1", "1,1"}},
+		{func() error {
+			batch := batchOf(putChange(key(1, 3), set(3, 7)), putChange(key(1, 4), set(4, 6)))
+			batch.IsAtomic = true
+			return batchError(c.BatchWriteRow(batch))
+		}, states{"1,1,1 6,1,4 7,1,3", "1,1,1 1,6,4 1,7,3", "1,1 1,3 1,4"}},
+		{func() error {
+			return inTransaction(c, key(1, 9), func(id *string) error { return putIn(c, *id, key(1, 9), set(9, 0)) })
+		}, states{"0,1,9 1,1,1 6,1,4 7,1,3", "1,0,9 1,1,1 1,6,4 1,7,3", "1,1 1,3 1,4 1,9"}},
+	} {
+		now.advance(lag / 4)
+		ok(t, step.do())
+		now.advance(lag / 4)
+		history = append(history, step.then)
+		behind := history[max(0, len(history)-3)]
+		if got := (states{shown("g"), shown("l"), shown("s")}); got != (states{behind.g, step.then.l, behind.s}) {
+			t.Errorf("after step %d the indexes show %+v, want those of the step before %+v and at once %q", len(history)-1, got, behind, step.then.l)
+		}
+		if row, err := c.GetRow(&tablestore.GetRowRequest{SingleRowQueryCriteria: &tablestore.SingleRowQueryCriteria{TableName: "t", PrimaryKey: key(1, 1), MaxVersion: 1}}); err != nil || len(row.Columns) == 0 {
+			t.Errorf("the table's own row is not there: %v", err)
+		}
+	}
+	now.advance(lag)
+	last := history[len(history)-1]
+	if got := (states{shown("g"), shown("l"), shown("s")}); got != last {
+		t.Errorf("in the end the indexes show %+v, want %+v", got, last)
+	}
+	// GetRow of an index goes by it, too.
+	ok(t, put(c, key(2, 2), cell{"int", int64(2), -1}))
+	entry := &tablestore.PrimaryKey{}
+	for _, k := range []string{"int", "pk1", "pk2"} {
+		entry.AddPrimaryKeyColumn(k, int64(2))
+	}
+	there := func() bool {
+		res, err := c.GetRow(&tablestore.GetRowRequest{SingleRowQueryCriteria: &tablestore.SingleRowQueryCriteria{TableName: "g", PrimaryKey: entry, MaxVersion: 1}})
+		ok(t, err)
+		return len(res.PrimaryKey.PrimaryKeys) > 0
+	}
+	if there() {
+		t.Error("an entry is there at once")
+	}
+	now.advance(lag)
+	if !there() {
+		t.Error("an entry is not there when it is due")
+	}
+}

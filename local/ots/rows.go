@@ -1,6 +1,7 @@
 package ots
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"io"
@@ -423,6 +424,7 @@ func (c *call) batchGetRow() *engine.Error {
 			return invalid("Duplicated table name: '%s'.", names[i])
 		}
 	}
+	unique := c.server.engine.Behavior().RefuseRepeatedReads
 	var key plainbuffer.Row
 	var table, row, block []byte
 	at := 0
@@ -439,6 +441,9 @@ func (c *call) batchGetRow() *engine.Error {
 		for i, pk := range t.PrimaryKey {
 			if err := c.scanKey(pk, &key); err != nil {
 				return err
+			}
+			if unique && slices.ContainsFunc(t.PrimaryKey[:i], func(other []byte) bool { return bytes.Equal(other, pk) }) {
+				return invalid("Duplicate rows detected in MultiGet.")
 			}
 			q.Token = nil
 			if i < len(t.Token) && len(t.Token[i]) > 0 {

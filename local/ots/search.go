@@ -37,6 +37,16 @@ func (c *call) createSearchIndex() *engine.Error {
 	return c.server.engine.CreateSearchIndex(req.GetTableName(), x)
 }
 
+// withSort is a schema with the order that its rows have if it gives none: that of
+// the primary key, unless there are nested fields, whose rows have none.
+func withSort(b []byte, schema *otsprotocol.IndexSchema) []byte {
+	if schema.IndexSort != nil || slices.ContainsFunc(schema.FieldSchemas, func(f *otsprotocol.FieldSchema) bool { return f.GetFieldType() == otsprotocol.FieldType_NESTED }) {
+		return b
+	}
+	pk := appendBytes(nil, 4, appendVarint(nil, 1, uint64(otsprotocol.SortOrder_SORT_ORDER_ASC)))
+	return appendBytes(slices.Clone(b), 3, appendBytes(nil, 1, pk))
+}
+
 // messageField returns a copy of the bytes of a message that is a field of
 // another, nil if there is none. Where the field comes more than once, which
 // makes one message of all, so do their bytes.
@@ -94,7 +104,11 @@ func (c *call) describeSearchIndex() *engine.Error {
 	if x.Building(now) {
 		phase, status = otsprotocol.SyncPhase_FULL, statusPending
 	}
-	c.answer = appendBytes(c.answer, 1, x.Schema)
+	schema, err := schemaOf(x)
+	if err != nil {
+		return err
+	}
+	c.answer = appendBytes(c.answer, 1, withSort(x.Schema, schema))
 	res := &otsprotocol.DescribeSearchIndexResponse{
 		MeteringInfo: &otsprotocol.MeteringInfo{
 			StorageSize:    proto.Int64(size),
@@ -169,7 +183,12 @@ const (
 	maxSearchReach    = 100000
 )
 
-// checkFields refuses more fields than an index can have.
+// lastFieldType is the greatest number of a field's type. Newer protocols than the
+// Go SDK's have one that it does not know, of keywords that are compared fuzzily.
+const lastFieldType = otsprotocol.FieldType_JSON
+
+// checkFields refuses fields that no index can have: too many, too deep, without a
+// name or a type, or of a name that another has.
 func checkFields(index string, fields []*otsprotocol.FieldSchema) *engine.Error {
 	left := maxSearchFields
 	var check func([]*otsprotocol.FieldSchema, int) *engine.Error
@@ -177,7 +196,23 @@ func checkFields(index string, fields []*otsprotocol.FieldSchema) *engine.Error 
 		if level > maxNestedFields && len(fields) > 0 {
 			return invalid("The fields of search index: '%s' are nested in more than %d levels.", index, maxNestedFields)
 		}
+		seen := map[string]bool{}
 		for _, f := range fields {
+			name, kind := f.GetFieldName(), f.GetFieldType()
+			nests := kind == otsprotocol.FieldType_NESTED || kind == otsprotocol.FieldType_JSON
+			switch {
+			case name == "" || len(name) > engine.MaxNameLength:
+				return invalid("Invalid field name: '%s' of search index: '%s'.", name, index)
+			case seen[name]:
+				return invalid("Duplicated field name: '%s' of search index: '%s'.", name, index)
+			case f.FieldType == nil || kind < otsprotocol.FieldType_LONG || kind > lastFieldType:
+				return invalid("Invalid type of field: '%s' of search index: '%s'.", name, index)
+			case !nests && len(f.FieldSchemas) > 0:
+				return invalid("Field: '%s' of search index: '%s' has fields, and is not nested.", name, index)
+			case kind == otsprotocol.FieldType_NESTED && len(f.FieldSchemas) == 0:
+				return invalid("Nested field: '%s' of search index: '%s' has no fields.", name, index)
+			}
+			seen[name] = true
 			if left--; left < 0 {
 				return invalid("The number of fields of search index: '%s' exceeds the limit: %d.", index, maxSearchFields)
 			}
@@ -190,22 +225,6 @@ func checkFields(index string, fields []*otsprotocol.FieldSchema) *engine.Error 
 	return check(fields, 0)
 }
 
-// notMatchAll refuses queries that are left out.
-func notMatchAll(what string) *engine.Error {
-	return &engine.Error{Code: engine.CodeUnsupported, Message: "Unsupported operation: " + what + " is left out of the local server, which answers a plain MatchAllQuery."}
-}
-
-// checkQuery refuses queries for anything but all rows.
-func checkQuery(operation string, q *otsprotocol.Query) *engine.Error {
-	if q == nil {
-		return notMatchAll(operation + " without a query")
-	}
-	if kind := q.GetType(); kind != otsprotocol.QueryType_MATCH_ALL_QUERY {
-		return notMatchAll(operation + " with a " + kind.String())
-	}
-	return nil
-}
-
 // schemaOf is the decoded schema of an index, which was given by a client and
 // kept as it was.
 func schemaOf(x *engine.SearchIndex) (*otsprotocol.IndexSchema, *engine.Error) {
@@ -216,8 +235,8 @@ func schemaOf(x *engine.SearchIndex) (*otsprotocol.IndexSchema, *engine.Error) {
 	return m, nil
 }
 
-// search answers queries for all rows: their number, and a page of them in the
-// order of their keys. Any other query is left out.
+// search answers queries that compare, of the rows themselves: their number, and a
+// page of them. What else a search can be asked for is left out.
 func (c *call) search() *engine.Error {
 	var req otsprotocol.SearchRequest
 	if err := c.decode(&req); err != nil {
@@ -230,29 +249,36 @@ func (c *call) search() *engine.Error {
 	if err := unmarshal(req.SearchQuery, &q); err != nil {
 		return invalid("Failed to parse the search query: %v.", err)
 	}
-	e := c.server.engine
-	x, err := e.SearchIndex(req.GetTableName(), req.GetIndexName())
+	x, err := c.searched(req.GetTableName(), req.GetIndexName())
 	if err != nil {
-		return err
-	}
-	if err := checkQuery("a Search", q.Query); err != nil {
 		return err
 	}
 	switch {
 	case q.Collapse != nil:
-		return notMatchAll("a Search that collapses")
+		return leftOutOfSearch("a Search that collapses")
 	case q.Aggs != nil || q.GroupBys != nil:
-		return notMatchAll("a Search that aggregates")
-	case q.Highlight != nil || q.Filter != nil:
-		return notMatchAll("a Search that highlights or filters")
+		return leftOutOfSearch("a Search that aggregates")
+	case q.Highlight != nil:
+		return leftOutOfSearch("a Search that highlights")
 	case len(req.RoutingValues) > 0:
-		return notMatchAll("a Search of some routing values")
+		return leftOutOfSearch("a Search of some routing values")
 	}
 	schema, err := schemaOf(x)
 	if err != nil {
 		return err
 	}
+	r := &queryReader{what: "a Search", schema: schema}
 	sq := &engine.SearchQuery{Limit: defaultSearchRows, Offset: int(q.GetOffset()), Count: q.GetGetTotalCount() || tracksTotal(req.SearchQuery)}
+	if sq.Match, err = r.match(q.Query); err != nil {
+		return err
+	}
+	if q.Filter != nil {
+		filter, err := r.match(q.Filter.Query)
+		if err != nil {
+			return err
+		}
+		sq.Match = &engine.Match{Kind: engine.MatchBool, Must: []*engine.Match{sq.Match, filter}}
+	}
 	if q.Limit != nil {
 		sq.Limit = int(q.GetLimit())
 	}
@@ -266,25 +292,37 @@ func (c *call) search() *engine.Error {
 	if sq.Offset < 0 || sq.Offset+sq.Limit > maxSearchReach {
 		return invalid("The offset plus limit of search must be in range: [0, %d].", maxSearchReach)
 	}
+	sort := q.Sort
 	if len(q.Token) > 0 {
 		// It goes on with the order of the search that it is from.
 		if sq.Offset > 0 {
 			return invalid("The offset of search can't be given with a token.")
 		}
-		sq.Backward, sq.After, err = parseSearchToken(q.Token)
+		sort, err = r.goOn(sq, q.Token)
 	} else {
-		sq.Backward, err = searchOrder(q.Sort, schema)
+		sq.Orders, sq.Backward, err = r.orders(sort)
 	}
 	if err != nil {
 		return err
 	}
-	page, err := e.Search(req.GetTableName(), req.GetIndexName(), sq)
+	page, err := c.server.engine.Search(req.GetTableName(), req.GetIndexName(), sq)
 	if err != nil {
 		return err
+	}
+	if len(sort.GetSorter()) == 0 {
+		sort = schema.IndexSort
+	}
+	token, err := searchToken(sq, sort, page)
+	if err != nil {
+		return err
+	}
+	hits := make([]*otsprotocol.SearchHit, len(page.Rows))
+	for i := range hits {
+		hits[i] = new(otsprotocol.SearchHit)
 	}
 	return c.send(&otsprotocol.SearchResponse{
-		IsAllSucceeded: proto.Bool(true), TotalHits: proto.Int64(page.Total), Rows: page.Rows,
-		NextToken: searchToken(sq.Backward, page.Next), Consumed: consumed(page.Read, 0),
+		IsAllSucceeded: proto.Bool(true), TotalHits: proto.Int64(page.Total), Rows: page.Rows, SearchHits: hits,
+		NextToken: token, Consumed: consumed(page.Read, 0),
 	})
 }
 
@@ -301,21 +339,6 @@ func tracksTotal(query []byte) (wanted bool) {
 		return nil
 	})
 	return wanted
-}
-
-// searchOrder says whether rows come from the last key on: as the search asks,
-// or else as its index is sorted.
-func searchOrder(sort *otsprotocol.Sort, schema *otsprotocol.IndexSchema) (backward bool, _ *engine.Error) {
-	given := sort.GetSorter()
-	if len(given) == 0 {
-		if given = schema.GetIndexSort().GetSorter(); len(given) == 0 || given[0].PkSort == nil {
-			return false, nil
-		}
-	}
-	if len(given) > 1 || given[0].PkSort == nil {
-		return false, notMatchAll("a Search that sorts by more than the primary key")
-	}
-	return given[0].PkSort.GetOrder() == otsprotocol.SortOrder_SORT_ORDER_DESC, nil
 }
 
 // searchColumns makes q ask for what the rows of a search shall have beside
@@ -342,25 +365,6 @@ func searchColumns(q *engine.SearchQuery, wanted *otsprotocol.ColumnsToGet, sche
 	return indexed
 }
 
-// A token is its order, 1 for backward, and the stored key of the last row.
-func searchToken(backward bool, last []byte) []byte {
-	if last == nil {
-		return nil
-	}
-	token := make([]byte, 1, 1+len(last))
-	if backward {
-		token[0] = 1
-	}
-	return append(token, last...)
-}
-
-func parseSearchToken(token []byte) (backward bool, last []byte, _ *engine.Error) {
-	if len(token) < 2 || token[0] > 1 {
-		return false, nil, invalid("The token of search is invalid.")
-	}
-	return token[0] == 1, token[1:], nil
-}
-
 // computeSearchSplits begins a scan of a search index, which has one part: the
 // table is one.
 func (c *call) computeSearchSplits() *engine.Error {
@@ -371,28 +375,39 @@ func (c *call) computeSearchSplits() *engine.Error {
 	if err := c.enter(req.GetTableName()); err != nil {
 		return err
 	}
-	index := req.GetSearchIndexSplitsOptions().GetIndexName()
-	if _, err := c.scanned(req.GetTableName(), index); err != nil {
+	if req.SearchIndexSplitsOptions.GetIndexName() == "" {
+		return invalid("[search index splits options] must not be null")
+	}
+	if _, err := c.scanned(req.GetTableName(), req.SearchIndexSplitsOptions.GetIndexName()); err != nil {
 		return err
 	}
 	session := requestID()
 	return c.send(&otsprotocol.ComputeSplitsResponse{SessionId: []byte(session), SplitsSize: proto.Int32(1)})
 }
 
+// searched is the search index of a Search.
+func (c *call) searched(table, index string) (*engine.SearchIndex, *engine.Error) {
+	e := c.server.engine
+	if e.Behavior().MissingSearch == engine.CodeObjectNotExist {
+		return e.SearchIndex(table, index)
+	}
+	return c.scanned(table, index)
+}
+
 // scanned is the search index of a scan, whose errors have codes of their own.
 func (c *call) scanned(table, index string) (*engine.SearchIndex, *engine.Error) {
 	e := c.server.engine
 	if _, err := e.Definition(table); err != nil {
-		return nil, invalid("table [%s] does not exist.", table)
+		return nil, invalid("table [%s] does not exist", table)
 	}
 	x, err := e.SearchIndex(table, index)
 	if err != nil {
-		return nil, &engine.Error{Code: engine.CodeMetaNotMatch, Message: "index [" + index + "] of table [" + table + "] does not exist."}
+		return nil, &engine.Error{Code: engine.CodeMetaNotMatch, Message: "search index [" + index + "] does not exist"}
 	}
 	return x, nil
 }
 
-// parallelScan answers scans of all rows, in the order of their keys.
+// parallelScan answers scans, in the order of keys.
 func (c *call) parallelScan() *engine.Error {
 	var req otsprotocol.ParallelScanRequest
 	if err := c.decode(&req); err != nil {
@@ -409,9 +424,6 @@ func (c *call) parallelScan() *engine.Error {
 	if err != nil {
 		return err
 	}
-	if err := checkQuery("a ParallelScan", q.Query); err != nil {
-		return err
-	}
 	if q.GetMaxParallel() > 1 || q.GetCurrentParallelId() > 0 {
 		return invalid("The scan of search index: '%s' has one part, not number %d of %d.", x.Name, q.GetCurrentParallelId(), q.GetMaxParallel())
 	}
@@ -422,14 +434,21 @@ func (c *call) parallelScan() *engine.Error {
 	if sq.Limit < 1 || sq.Limit > maxScanRows {
 		return invalid("The limit of scan must be in range: [1, %d].", maxScanRows)
 	}
-	if len(q.Token) > 0 {
-		if sq.Backward, sq.After, err = parseSearchToken(q.Token); err != nil {
-			return err
-		}
-	}
 	schema, err := schemaOf(x)
 	if err != nil {
 		return err
+	}
+	r := &queryReader{what: "a ParallelScan", schema: schema}
+	if sq.Match, err = r.match(q.Query); err != nil {
+		return err
+	}
+	if len(q.Token) > 0 {
+		if _, err := r.goOn(sq, q.Token); err != nil {
+			return err
+		}
+		if len(sq.Orders) > 0 {
+			return invalid("The token of scan is invalid.")
+		}
 	}
 	if searchColumns(sq, req.ColumnsToGet, schema); sq.All {
 		return invalid("RETURN_ALL is not allowed for parallel scan.")
@@ -438,5 +457,9 @@ func (c *call) parallelScan() *engine.Error {
 	if err != nil {
 		return err
 	}
-	return c.send(&otsprotocol.ParallelScanResponse{Rows: page.Rows, NextToken: searchToken(sq.Backward, page.Next)})
+	token, err := searchToken(sq, nil, page)
+	if err != nil {
+		return err
+	}
+	return c.send(&otsprotocol.ParallelScanResponse{Rows: page.Rows, NextToken: token})
 }

@@ -1,6 +1,7 @@
 package ots
 
 import (
+	"bytes"
 	"crypto/md5"
 	"encoding/hex"
 	"fmt"
@@ -33,7 +34,7 @@ func (c *call) createTable() *engine.Error {
 func definition(req *otsprotocol.CreateTableRequest) (*engine.Definition, *engine.Error) {
 	d := &engine.Definition{Name: req.TableMeta.GetTableName(), LocalTxn: req.GetEnableLocalTxn()}
 	for _, k := range req.TableMeta.PrimaryKey {
-		column := engine.KeyColumn{Name: k.GetName(), AutoIncrement: k.Option != nil}
+		column := engine.KeyColumn{Name: k.GetName(), AutoIncrement: k.GetOption() == otsprotocol.PrimaryKeyOption_AUTO_INCREMENT && k.Option != nil}
 		switch k.GetType() {
 		case otsprotocol.PrimaryKeyType_INTEGER:
 			column.Type = plainbuffer.Integer
@@ -78,6 +79,9 @@ func definition(req *otsprotocol.CreateTableRequest) (*engine.Definition, *engin
 	if s := req.SseSpec; s != nil {
 		d.Encryption = &engine.Encryption{Enable: s.GetEnable(), KeyType: int32(s.GetKeyType()), KeyID: s.GetKeyId(), RoleARN: s.GetRoleArn()}
 	}
+	if d.Splits, err = partitions(d, req.Partitions); err != nil {
+		return nil, err
+	}
 	for _, x := range req.IndexMetas {
 		d.Indexes = append(d.Indexes, indexOf(x))
 	}
@@ -86,6 +90,39 @@ func definition(req *otsprotocol.CreateTableRequest) (*engine.Definition, *engin
 	}
 	return d, nil
 }
+
+// maxPartitions is the service's limit of those that a table is made with.
+const maxPartitions = 10
+
+// partitions are the keys at which the partitions begin that a table is made
+// with: values of its first key column, each of which ends the one before.
+func partitions(d *engine.Definition, ranges []*otsprotocol.PartitionRange) ([][]byte, *engine.Error) {
+	if len(ranges) > maxPartitions {
+		return nil, invalid("The count of partitions cannot be greater than %d", maxPartitions)
+	}
+	var keys [][]plainbuffer.Cell
+	for i, r := range ranges {
+		ends := plainbuffer.InfMax
+		if i > 0 && !bytes.Equal(r.Begin, ranges[i-1].End) || i == 0 && !isBound(r.Begin, plainbuffer.InfMin) {
+			return nil, invalid("Partition %d does not begin where the one before ends.", i)
+		}
+		if i == len(ranges)-1 {
+			if !isBound(r.End, ends) {
+				return nil, invalid("The last partition does not end at %s.", "VT_INF_MAX")
+			}
+			break
+		}
+		value, ok := parseVariant(r.End)
+		if !ok {
+			return nil, invalid("The end of partition %d is no value of a primary key column.", i)
+		}
+		keys = append(keys, []plainbuffer.Cell{value})
+	}
+	return d.SplitKeys(keys)
+}
+
+// isBound says whether a variant is one of the values that no row has.
+func isBound(b []byte, t plainbuffer.Type) bool { return len(b) == 1 && plainbuffer.Type(b[0]) == t }
 
 func streamSettings(s *otsprotocol.StreamSpecification) engine.StreamSettings {
 	return engine.StreamSettings{Enabled: s.GetEnableStream(), Hours: s.GetExpirationTime(), Columns: s.GetColumnsToGet()}
@@ -256,6 +293,9 @@ func (c *call) updateTable() *engine.Error {
 	}
 	change := &engine.OptionsChange{}
 	if o := req.TableOptions; o != nil {
+		if o.TimeToLive == nil && o.MaxVersions == nil && o.DeviationCellVersionInSec == nil && o.AllowUpdate == nil && o.UpdateFullRow == nil {
+			return invalid("No parameter is specified in table options.")
+		}
 		change.TTL, change.MaxVersions = o.TimeToLive, o.MaxVersions
 		change.Deviation, change.AllowUpdate, change.UpdateFullRow = o.DeviationCellVersionInSec, o.AllowUpdate, o.UpdateFullRow
 	}

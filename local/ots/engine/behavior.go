@@ -42,6 +42,10 @@ type Behavior struct {
 	// documentation says. By default they are 32 and 1024, as the Java SDK's
 	// tests expect.
 	DocumentedLimits bool
+	// RefuseRepeatedReads makes a BatchGetRow that names a row twice an error, which
+	// the error page knows. By default it is read twice, as the Python SDK's tests
+	// do.
+	RefuseRepeatedReads bool
 	// SplitPoints says which keys ComputeSplits proposes.
 	SplitPoints SplitPoints
 
@@ -54,9 +58,16 @@ type Behavior struct {
 	// ListIndexTables puts indexes among the tables of ListTables. By default
 	// they are not: the Java SDK's tests could not clean up otherwise.
 	ListIndexTables bool
+	// RefusedUpdate is the code with which an UpdateRow is refused on a table that
+	// allows none, CodeParameterInvalid if it is empty.
+	RefusedUpdate string
 	// SearchTTLWithUpdates lets a search index have a TTL on a table that allows
 	// updates. By default such an index is refused.
 	SearchTTLWithUpdates bool
+	// MissingSearch is the code with which a Search of an index that is not there is
+	// refused. By default it is CodeMetaNotMatch, as the SDKs' tests have it of
+	// ComputeSplits; else it is that of operations on tables, CodeObjectNotExist.
+	MissingSearch string
 	// Reserve says what becomes of a wish to reserve capacity. By default it is
 	// granted.
 	Reserve Reserve
@@ -78,6 +89,10 @@ type Behavior struct {
 	OptionsDelay time.Duration
 	// IndexDelay is how long the build of an index takes.
 	IndexDelay time.Duration
+	// IndexLag is how far indexes that are not updated with their table are behind
+	// it: global ones that are asynchronous, and search indexes. What was written
+	// while it was 0, or before the engine was opened, shows at once.
+	IndexLag time.Duration
 
 	// TransactionLife is how long a local transaction may be open, a minute if 0.
 	TransactionLife time.Duration

@@ -70,6 +70,7 @@ type Table struct {
 	// trimDue is when, in microseconds, the stream's expired records are next
 	// removed.
 	trimDue atomic.Int64
+	past    past
 }
 
 type formerOptions struct {
@@ -457,7 +458,7 @@ func (e *Engine) DeleteTable(name string) *Error {
 		return invalid("Can't delete index table directly.")
 	}
 	if len(d.Searches) > 0 {
-		return invalid("Table has search index, please delete search index first.")
+		return invalid("Table[%s] who has at least one search index cannot be deleted.", d.Name)
 	}
 	removed := []*Table{t}
 	for _, x := range d.Indexes {

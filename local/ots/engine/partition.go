@@ -23,6 +23,30 @@ func (e *Engine) SplitPartition(table string, key []plainbuffer.Cell) *Error {
 	})
 }
 
+// SplitKeys are the stored keys at which the partitions of a new table begin, by
+// values of the first key column.
+func (d *Definition) SplitKeys(keys [][]plainbuffer.Cell) ([][]byte, *Error) {
+	if len(keys) > 0 && len(d.Key) == 0 {
+		return nil, nil // which is refused for its own reason
+	}
+	var splits [][]byte
+	for _, key := range keys {
+		if key[0].Type != d.Key[0].Type {
+			return nil, refuse(CodeInvalidPK, "Validate PK type fail. Input: %s, Meta: %s.", wireType(key[0].Type), wireType(d.Key[0].Type))
+		}
+		key[0].Name = []byte(d.Key[0].Name)
+		if err := checkKeyValues(key, 1, false); err != nil {
+			return nil, err
+		}
+		at := appendKey([]byte{prefixRow}, key)
+		if n := len(splits); n > 0 && bytes.Compare(splits[n-1], at) >= 0 {
+			return nil, invalid("Partitions must be in the order of their keys: '%s'.", display(&key[0]))
+		}
+		splits = append(splits, at)
+	}
+	return splits, nil
+}
+
 func (e *Engine) split(d *Definition, at []byte) *Error {
 	i, found := slices.BinarySearchFunc(d.Splits, at, bytes.Compare)
 	if found {

@@ -322,7 +322,7 @@ func (e *Engine) Get(table string, key []plainbuffer.Cell, q *Query, b []byte) (
 	r := t.reader(def, q)
 	stored := appendKey(slices.Clone(def.Prefix), key)
 	failed := e.store.View(def.Space, func(s kv.Reader) error {
-		rec := record(tx.see(s).Get(stored))
+		rec := record(t.shown(def, tx.see(s)).Get(stored))
 		if rec == nil {
 			page.Read = 1
 			return nil
@@ -442,7 +442,7 @@ func (e *Engine) Range(table string, q *RangeQuery, b []byte) (_ []byte, page Pa
 		return true
 	}
 	viewed := e.store.View(def.Space, func(s kv.Reader) error {
-		s = tx.see(s)
+		s = t.shown(def, tx.see(s))
 		if q.Backward {
 			s.Descend(append(start, 0), visit)
 		} else {

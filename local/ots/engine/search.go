@@ -39,7 +39,9 @@ func (d *Definition) search(name string) int {
 	return slices.IndexFunc(d.Searches, func(x SearchIndex) bool { return x.Name == name })
 }
 
-var errNoSearch = &Error{CodeObjectNotExist, "Requested search index does not exist."}
+// errNoSearch is what operations on indexes answer: the service has one text for
+// whatever is not there.
+var errNoSearch = errNoTable
 
 // checkSearch refuses a search index that the table can't have with its options.
 func (e *Engine) checkSearch(x *SearchIndex, o *Options) *Error {
@@ -47,7 +49,7 @@ func (e *Engine) checkSearch(x *SearchIndex, o *Options) *Error {
 	case x.TTL == 0 || x.TTL < -1:
 		return invalid("TimeToLive cannot be 0 or less than -1.")
 	case o.TTL >= 0 && (x.TTL < 0 || x.TTL > o.TTL):
-		return invalid("Table TTL must not be less than the TTL of its search index: %s.", x.Name)
+		return invalid("[table ttl] must be bigger than or equal search index ttl, but table ttl is %d and search index ttl is [%s:%d]", o.TTL, x.Name, x.TTL)
 	case x.TTL >= 0 && o.AllowUpdate && !e.behavior().SearchTTLWithUpdates:
 		return invalid("Don't support allow update operation on table with search index: %s that has ttl", x.Name)
 	}
@@ -231,16 +233,19 @@ func (e *Engine) Count(table string) (rows, size int64, _ *Error) {
 	return rows, size, AsError(err)
 }
 
-// A SearchQuery asks for all rows of a search index, a page at a time, in the
-// order of their keys. A page ends at its limit or, as those of a range do, with
-// the row before it has too many bytes.
+// A SearchQuery asks for rows of a search index, a page at a time, in the order of
+// their keys or in orders of its own. A page ends at its limit or, as those of a
+// range do, with the row before it has too many bytes.
 type SearchQuery struct {
+	Match    *Match   // nil for all rows
 	All      bool     // every column of the row
 	Columns  []string // or these
-	Backward bool
+	Backward bool     // from the last key on, without Orders
+	Orders   []SearchOrder
 	// After is the Next of the page before, nil for the first, of which Offset
-	// rows are left out.
+	// rows are left out. Values are that page's.
 	After  []byte
+	Values []SearchValue
 	Offset int
 	Limit  int
 	Count  bool // also how many rows there are
@@ -248,14 +253,29 @@ type SearchQuery struct {
 
 // A SearchPage is part of an answer to a search.
 type SearchPage struct {
-	Rows  [][]byte // blocks of one row each
-	Next  []byte   // nil if there are no more
-	Total int64    // -1 if it was not asked for
-	Read  int      // capacity units
+	Rows   [][]byte      // blocks of one row each
+	Next   []byte        // nil if there are no more
+	Values []SearchValue // of the last row, in the orders
+	Total  int64         // -1 if it was not asked for
+	Read   int           // capacity units
+}
+
+// A searcher makes one page.
+type searcher struct {
+	query  *SearchQuery
+	def    *Definition
+	reader *reader
+	space  kv.Reader
+	page   *SearchPage
+	size   int // bytes of the page
+	most   int
+	row    plainbuffer.Row
+	cells  []plainbuffer.Cell
 }
 
 // Search returns a page of rows: the newest version of each column, as the table
-// has them. An index that is being built has none yet.
+// has them, or had them before the lag of indexes. An index that is being built
+// has none yet. Every row is looked at.
 func (e *Engine) Search(table, index string, q *SearchQuery) (*SearchPage, *Error) {
 	if n := len(q.Columns); n > MaxReadColumns {
 		return nil, tooManyColumns(MaxReadColumns, n)
@@ -289,66 +309,145 @@ func (e *Engine) Search(table, index string, q *SearchQuery) (*SearchPage, *Erro
 	if x.TTL >= 0 {
 		r.expiry, r.hide = max(r.expiry, (&Options{TTL: x.TTL}).expiry(r.now)), true
 	}
-	if q.Count {
-		if err := t.walk(d, func(_ []byte, rec record) error {
-			if !r.hide || !rec.gone(r.expiry) {
+	s := &searcher{query: q, def: d, reader: r, page: page, most: e.pageSize()}
+	failed := e.store.View(d.Space, func(space kv.Reader) error {
+		s.space = t.lagging(space, d.Prefix, now)
+		if q.Count {
+			if err := s.each(nil, false, func([]byte, record) (bool, error) {
 				page.Total++
+				return true, nil
+			}); err != nil {
+				return err
 			}
+		}
+		if q.Limit == 0 {
 			return nil
-		}); err != nil {
-			return nil, AsError(err)
 		}
-	}
-	skip, size, most := q.Offset, 0, e.pageSize()
-	var failed error
-	var last []byte
-	visit := func(key, value []byte) bool {
-		rec := record(value)
-		if !bytes.HasPrefix(key, d.Prefix) {
-			return false
+		if len(q.Orders) > 0 {
+			return s.ordered()
 		}
-		if r.hide && rec.gone(r.expiry) {
-			return true
-		}
-		if skip > 0 {
-			skip--
-			return true
-		}
-		if len(page.Rows) == q.Limit {
-			page.Next = last
-			return false
-		}
-		var row []byte
-		var n int
-		if row, _, n, _, failed = r.serve(plainbuffer.AppendHeader(nil), rec, nil); failed != nil {
-			return false
-		}
-		if size+n > most && len(page.Rows) > 0 {
-			page.Next = last
-			return false
-		}
-		page.Rows = append(page.Rows, row)
-		size += n
-		last = append(last[:0], key[len(d.Prefix):]...)
-		return true
-	}
-	if q.Limit > 0 {
-		failed = e.store.View(d.Space, func(s kv.Reader) error {
-			from := append(slices.Clone(d.Prefix), q.After...)
-			switch {
-			case q.Backward && q.After == nil:
-				s.Descend(append(from, markMax), visit)
-			case q.Backward:
-				s.Descend(from, visit)
-			case q.After == nil:
-				s.Ascend(from, visit)
-			default:
-				s.Ascend(append(from, 0), visit)
-			}
-			return failed
-		})
-		page.Read = units(size)
-	}
+		return s.byKey()
+	})
+	page.Read = units(s.size)
 	t.spend(page.Read, 0)
 	return page, AsError(failed)
+}
+
+// each calls fn with the rows that the search finds behind a key, nil for none, in
+// the order of keys or against it, until it returns false.
+func (s *searcher) each(after []byte, backward bool, fn func(key []byte, rec record) (bool, error)) error {
+	var failed error
+	visit := func(key, value []byte) (more bool) {
+		rec := record(value)
+		if !bytes.HasPrefix(key, s.def.Prefix) {
+			return false
+		}
+		if s.reader.hide && rec.gone(s.reader.expiry) {
+			return true
+		}
+		if s.query.Match != nil || len(s.query.Orders) > 0 {
+			if failed = s.scan(rec); failed != nil {
+				return false
+			}
+			if !s.query.Match.matches(s.row.Key, s.cells) {
+				return true
+			}
+		}
+		more, failed = fn(key[len(s.def.Prefix):], rec)
+		return more && failed == nil
+	}
+	from := append(slices.Clone(s.def.Prefix), after...)
+	switch {
+	case backward && after == nil:
+		s.space.Descend(append(from, markMax), visit)
+	case backward:
+		s.space.Descend(from, visit)
+	case after == nil:
+		s.space.Ascend(from, visit)
+	default:
+		s.space.Ascend(append(from, 0), visit)
+	}
+	return failed
+}
+
+// scan reads a row: the newest versions that are alive stand in s.cells.
+func (s *searcher) scan(rec record) error {
+	if _, err := plainbuffer.Scan(rec.row(), &s.row); err != nil {
+		return err
+	}
+	s.cells = s.cells[:0]
+	for i := range s.row.Cells {
+		c := &s.row.Cells[i]
+		if c.Timestamp >= s.reader.expiry && (i == 0 || !bytes.Equal(c.Name, s.row.Cells[i-1].Name)) {
+			s.cells = append(s.cells, *c)
+		}
+	}
+	return nil
+}
+
+// byKey fills the page in the order of keys.
+func (s *searcher) byKey() error {
+	skip := s.query.Offset
+	var last []byte
+	return s.each(s.query.After, s.query.Backward, func(key []byte, rec record) (bool, error) {
+		if skip > 0 {
+			skip--
+			return true, nil
+		}
+		if added, err := s.add(rec); err != nil || !added {
+			s.page.Next = last
+			return false, err
+		}
+		last = append(last[:0], key...)
+		return true, nil
+	})
+}
+
+// ordered fills the page in the query's orders.
+func (s *searcher) ordered() error {
+	q := s.query
+	after := &hit{key: q.After, values: q.Values}
+	var hits []*hit
+	err := s.each(nil, false, func(key []byte, rec record) (bool, error) {
+		h := &hit{key: bytes.Clone(key), values: make([]SearchValue, len(q.Orders))}
+		for i := range q.Orders {
+			if !q.Orders[i].Key {
+				h.values[i] = q.Orders[i].of(s.row.Key, s.cells)
+			}
+		}
+		if q.After == nil || compareHits(q.Orders, h, after) > 0 {
+			hits = append(hits, h)
+		}
+		return true, nil
+	})
+	if err != nil {
+		return err
+	}
+	slices.SortFunc(hits, func(a, b *hit) int { return compareHits(q.Orders, a, b) })
+	hits = hits[min(q.Offset, len(hits)):]
+	for i, h := range hits {
+		added, err := s.add(record(s.space.Get(append(slices.Clone(s.def.Prefix), h.key...))))
+		if err != nil {
+			return err
+		}
+		if !added {
+			s.page.Next, s.page.Values = hits[i-1].key, hits[i-1].values
+			return nil
+		}
+	}
+	return nil
+}
+
+// add puts a row into the page, unless it is full.
+func (s *searcher) add(rec record) (bool, error) {
+	if len(s.page.Rows) == s.query.Limit {
+		return false, nil
+	}
+	row, _, n, _, err := s.reader.serve(plainbuffer.AppendHeader(nil), rec, nil)
+	if err != nil || s.size+n > s.most && len(s.page.Rows) > 0 {
+		return false, err
+	}
+	s.page.Rows = append(s.page.Rows, row)
+	s.size += n
+	return true, nil
 }

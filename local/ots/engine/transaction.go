@@ -321,6 +321,7 @@ func (t *Table) commitSteps(tx *transaction) *Error {
 	defer w.release()
 	var refused *Error
 	err := t.engine.store.Update(def.Space, func(s kv.Writer) error {
+		w.at(t.engine.now())
 		var held draft
 		l := layer{below: s, draft: &held}
 		if made := tx.draft.values[string(counterKey)]; bytes.Compare(made, s.Get(counterKey)) > 0 {

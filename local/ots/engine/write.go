@@ -2,6 +2,7 @@ package engine
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/binary"
 	"math"
 	"slices"
@@ -116,11 +117,13 @@ func (e *Engine) BatchWriteIn(transaction string, groups []Group, atomic bool) *
 type writer struct {
 	def     *Definition
 	options Options
-	hide    bool  // rows whose cells have all expired are not there
-	lenient bool  // a table with indexes takes timestamps and repeated rows
-	seconds bool  // windows are of whole seconds
-	keep    bool  // cells that no read shows stay in their rows
-	now     int64 // milliseconds
+	hide    bool   // rows whose cells have all expired are not there
+	lenient bool   // a table with indexes takes timestamps and repeated rows
+	seconds bool   // windows are of whole seconds
+	keep    bool   // cells that no read shows stay in their rows
+	refusal string // the code of updates of a table that allows none
+	now     int64  // milliseconds
+	micros  int64  // the same in microseconds
 	expiry  int64
 	arena   []byte // keys and records, alive until the store has them
 	old     plainbuffer.Row
@@ -130,6 +133,8 @@ type writer struct {
 	dead    []bool
 	log     changeLog
 	tx      *transaction // that the changes are of, or nil
+	table   *Table
+	lag     time.Duration // of the table's indexes, if there are some that are behind
 }
 
 // writers keeps the memory of requests for later ones.
@@ -141,7 +146,7 @@ const maxArena = 8 << 20
 func (w *writer) release() {
 	w.log.end()
 	if cap(w.arena) <= maxArena {
-		w.arena, w.def, w.tx = w.arena[:0], nil, nil
+		w.arena, w.def, w.tx, w.table = w.arena[:0], nil, nil, nil
 		writers.Put(w)
 	}
 }
@@ -152,6 +157,10 @@ func (t *Table) writer(def *Definition, now time.Time) *writer {
 	w := writers.Get().(*writer)
 	w.def, w.options = def, t.options(def, now)
 	w.hide, w.keep, w.lenient, w.seconds = b.HideExpiredRows, b.KeepVersions, b.IndexedTimestamps, b.SecondsWindow
+	w.refusal, w.table, w.lag = b.RefusedUpdate, t, 0
+	if b.IndexLag > 0 && def.behind() {
+		w.lag = b.IndexLag
+	}
 	w.at(now)
 	w.log.begin(t, def, now)
 	return w
@@ -159,7 +168,7 @@ func (t *Table) writer(def *Definition, now time.Time) *writer {
 
 // at sets the writer's clock.
 func (w *writer) at(now time.Time) {
-	w.now = now.UnixMilli()
+	w.now, w.micros = now.UnixMilli(), now.UnixMicro()
 	w.expiry = w.options.expiry(w.now)
 }
 
@@ -337,7 +346,8 @@ func (w *writer) prepare(c *Change) *Error {
 		return err
 	}
 	if c.Op == Update && !w.options.AllowUpdate {
-		return invalid("UpdateRow is not allowed on a table whose allow_update is false.")
+		code := cmp.Or(w.refusal, CodeParameterInvalid)
+		return refuse(code, "UpdateRow is not allowed on a table whose allow_update is false.")
 	}
 	if c.usual {
 		low, high := w.options.window(w.now, w.seconds)
@@ -642,6 +652,10 @@ func (w *writer) commit(s kv.Writer, c *Change, old, next record) *Error {
 
 // follow is commit where the stream's records are staged.
 func (w *writer) follow(s kv.Writer, c *Change, old, next record) *Error {
+	plain := s
+	if w.lag > 0 {
+		s = noting{s, &w.table.past, w.micros, w.lag}
+	}
 	if w.def.watched() {
 		if err := w.def.changed(s, old, next); err != nil {
 			return AsError(err)
@@ -652,7 +666,7 @@ func (w *writer) follow(s kv.Writer, c *Change, old, next record) *Error {
 	} else {
 		s.Put(c.key, next)
 	}
-	w.log.flush(s)
+	w.log.flush(plain)
 	return nil
 }
 
