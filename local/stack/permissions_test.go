@@ -33,6 +33,7 @@ import (
 	"github.com/tablevault/tablevault/shared/function"
 	"github.com/tablevault/tablevault/shared/object"
 	"github.com/tablevault/tablevault/shared/object/address"
+	"github.com/tablevault/tablevault/shared/object/place"
 	"github.com/tablevault/tablevault/shared/restore"
 	"github.com/tablevault/tablevault/shared/vault"
 )
@@ -625,7 +626,7 @@ func (j *job) copyStep(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	p, err := ask(ctx, j, function.Command{Kind: function.KindVerify, Backup: string(copied), Target: j.further}, func(vault.Proof) bool { return true })
+	p, err := ask(ctx, j, function.Command{Kind: function.KindVerify, Backup: string(copied), Target: place.Key(j.further)}, func(vault.Proof) bool { return true })
 	if err == nil && p.Verdict != vault.OK {
 		err = fmt.Errorf("the copy: verdict %s", p.Verdict)
 	}
@@ -635,8 +636,18 @@ func (j *job) copyStep(ctx context.Context) (err error) {
 // drillStep has two drills by the timer alone: one is proved and leaves no table
 // behind, and one finds a table in its way, fails, and leaves that where it is.
 func (j *job) drillStep(ctx context.Context) error {
-	j.hour = j.hour.Add(24 * time.Hour)
-	due := j.hour.UTC().Truncate(24 * time.Hour)
+	today := func() time.Time { return time.Now().UTC().Truncate(24 * time.Hour) }
+	due := today()
+	err := j.drills(ctx, due)
+	if err != nil && today() != due {
+		// Another day has begun in the middle of it.
+		err = j.drills(ctx, today())
+	}
+	return err
+}
+
+// drills has the drills that are due at the instant.
+func (j *job) drills(ctx context.Context, due time.Time) error {
 	var ids []vault.DrillID
 	for range 2 {
 		name := j.name("drilled")
