@@ -730,3 +730,45 @@ func TestCopyOntoItself(t *testing.T) {
 	}
 	w.IsTwin(m, seeded)
 }
+
+// marking is a target in which the backup is marked for deletion as soon as something of it has come.
+type marking struct {
+	*mem.Store
+	once sync.Once
+	mark func()
+}
+
+func (m *marking) Create(ctx context.Context, name string, r io.Reader) (object.Info, error) {
+	info, err := m.Store.Create(ctx, name, r)
+	if strings.HasPrefix(name, vault.ShardPrefix) {
+		m.once.Do(m.mark)
+	}
+	return info, err
+}
+
+// TestMarkedMeanwhile marks the backup in the target while it is copied: no manifest comes to stand there, and no copy is
+// noted.
+func TestMarkedMeanwhile(t *testing.T) {
+	w, m := vaulttest.CopyWorld(t, 700)
+	b := vaulttest.BackupOf(m)
+	target := &marking{Store: &mem.Store{}}
+	target.mark = func() {
+		data, err := vault.Encode(&vault.Mark{Backup: b.ID, Table: b.Table, At: w.Clock(), Reason: "test"})
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		target.Replace(b.Mark(), data)
+	}
+	if _, err := w.Copier(target).CopyAll(t.Context(), w.Run(), b, copies.Point{}, 0); !errors.Is(err, repository.ErrMarked) {
+		t.Errorf("copied to where it is marked: %v", err)
+	}
+	for _, name := range []string{b.Manifest(), vault.Opened(b.Table, b.ID)} {
+		if _, err := object.Stat(t.Context(), target, name); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("%s stands in the target: %v", name, err)
+		}
+	}
+	if notes, err := w.Repo.Copies(t.Context(), b); err != nil || len(notes) > 0 {
+		t.Errorf("noted: %+v, %v", notes, err)
+	}
+}

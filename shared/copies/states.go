@@ -87,10 +87,14 @@ type State struct {
 func States(ctx context.Context, r *repository.Repository, m *vault.Manifest) ([]State, error) {
 	b := vault.Backup{Table: m.Table, ID: m.Backup}
 	notes, err := r.Copies(ctx, b)
-	if err != nil {
-		return nil, err
-	}
 	var states []State
+	switch {
+	case err != nil && !repository.Corrupt(err):
+		return nil, err
+	case err != nil:
+		// What is damaged says nothing of a copy, and hides none.
+		states = append(states, State{Target: "unknown", State: StateFailed, Groups: len(m.Groups), Error: err.Error()})
+	}
 	complete := map[string]bool{}
 	for _, n := range notes {
 		complete[place.Key(n.Target)] = true

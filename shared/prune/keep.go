@@ -25,6 +25,8 @@ type candidate struct {
 	opened   *object.Info
 	ended    *object.Info    // the manifest as an object; nil without one
 	manifest *vault.Manifest // nil unless it was read
+	copied   map[string]bool // whether notes say so that are about it, by the keys of destinations
+	unnoted  error           // what is wrong with a note
 	parent   *vault.Parent   // of a sealed or of an open backup
 	mark     *object.Info
 	gone     *object.Info // what says that nothing is left
@@ -275,9 +277,11 @@ func (s *pruning) loadLine(ctx context.Context, l *prunedLine) error {
 		work.Go(func() error {
 			switch {
 			case c.ended != nil:
-				c.manifest, _, c.err = s.Repo.Manifest(wctx, c.Backup)
+				var named vault.Object
+				c.manifest, named, c.err = s.Repo.Manifest(wctx, c.Backup)
 				if c.err == nil {
 					c.parent = c.manifest.Parent
+					s.readNotes(wctx, c, named)
 				}
 				if errors.Is(c.err, fs.ErrNotExist) && c.mark != nil {
 					// Another run was faster.
@@ -306,6 +310,32 @@ func (s *pruning) loadLine(ctx context.Context, l *prunedLine) error {
 		}
 	}
 	return nil
+}
+
+// readNotes reads the notes that stand between a backup whose time is over and its
+// deletion, and believes those that are about it and about the policy's address. What
+// can't be read is as if it were not there.
+func (s *pruning) readNotes(ctx context.Context, c *candidate, named vault.Object) {
+	c.copied = map[string]bool{}
+	if c.rule == nil || !c.sealed() || c.keep.For == 0 || !c.newest(s.at).Before(s.at.Add(-c.keep.For)) {
+		return // it stays in any case
+	}
+	for _, d := range c.rule.Destinations {
+		key := d.Key()
+		if !s.noted[c.CopyNote(key)] {
+			continue
+		}
+		var n vault.CopyNote
+		_, err := s.Repo.Read(ctx, c.CopyNote(key), &n)
+		if err == nil {
+			err = n.Of(c.Backup, key, named.SHA256)
+		}
+		if err != nil {
+			c.unnoted = err
+			continue
+		}
+		c.copied[key] = true
+	}
 }
 
 // judge finds out for each backup what is to be done.
@@ -444,13 +474,17 @@ func (s *pruning) holdCopied(c *candidate) {
 	wanted := map[string]string{}
 	if s.Policy != nil {
 		for _, d := range s.Policy.Destinations() {
-			wanted[place.Key(d.To)] = d.To
+			wanted[d.Key()] = place.Plain(d.To)
 		}
 	}
 	if c.rule != nil {
 		for _, d := range c.rule.Destinations {
-			if !s.noted[c.CopyNote(place.Key(d.To))] {
-				c.keeping("not copied to %s yet: `tablevault copy %s --to %s` copies it", d.To, c.ID, d.To)
+			switch to := place.Plain(d.To); {
+			case c.copied[d.Key()]:
+			case c.unnoted != nil:
+				c.keeping("not known to be copied to %s: %v; look who wrote that, delete it, and `tablevault copy %s --to %s` compares and notes the copy", to, c.unnoted, c.ID, d.Name)
+			default:
+				c.keeping("not copied to %s yet: `tablevault copy %s --to %s` copies it", to, c.ID, d.Name)
 			}
 		}
 	}

@@ -1,6 +1,7 @@
 package prune_test
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -1021,4 +1022,151 @@ func TestPruneTwin(t *testing.T) {
 		t.Errorf("%+v", reply)
 	}
 	w.IsTwin(m, twin)
+}
+
+// recorder notes in which order objects are deleted.
+type recorder struct {
+	object.Store
+	mu      sync.Mutex
+	deleted []string
+}
+
+func (r *recorder) Delete(ctx context.Context, name string) error {
+	r.mu.Lock()
+	r.deleted = append(r.deleted, name)
+	r.mu.Unlock()
+	return r.Store.Delete(ctx, name)
+}
+
+// TestPruneOrder deletes what says that a backup was begun, its manifest, the records that vouch for a copy's objects and its
+// plan one after the other, and everything else only then: who dies in between leaves nothing that could be sealed again.
+func TestPruneOrder(t *testing.T) {
+	w := vaulttest.NewWorld(t)
+	b := hoursOf(w, vaulttest.Hourly, vaulttest.SourceID, 80)[0].Backup
+	if _, err := w.Store.Create(t.Context(), b.Copied(0, 0), strings.NewReader("record")); err != nil {
+		t.Fatal(err)
+	}
+	pruned(w, vaulttest.Hourly)
+	w.Advance(prune.DefaultGrace)
+	store := &recorder{Store: w.Store}
+	p := prunerOf(w, vaulttest.Hourly)
+	var err error
+	if p.Repo, err = repository.Open(t.Context(), store); err != nil {
+		t.Fatal(err)
+	}
+	prunedBy(w, p, true)
+	var names []string
+	for _, name := range store.deleted {
+		if strings.Contains(name, b.Table.Path()+"/"+string(b.ID)) {
+			names = append(names, name)
+		}
+	}
+	first := []string{vault.Opened(b.Table, b.ID), b.Manifest(), b.Copied(0, 0), b.Plan()}
+	if len(names) < 10 || !slices.Equal(names[:len(first)], first) {
+		t.Errorf("deleted in the order %v, want first %v", names, first)
+	}
+}
+
+// TestPruneBesideLease has a restore claim a backup of which a run that died has deleted the manifest, because its list of
+// restores was late, or on which something came when all was gone: nothing more is deleted before the restore has ended.
+func TestPruneBesideLease(t *testing.T) {
+	w := vaulttest.NewWorld(t)
+	w.Fill(vaulttest.Definition(), 10)
+	m := w.Backup(vaulttest.Small)
+	b, plan := vaulttest.BackupOf(m), w.Begin(m)
+	w.Advance(100 * time.Hour)
+	fakeOf(w, vault.Backup{Table: vaulttest.SourceID, ID: vault.NewBackupID(w.Clock(), "newer")}, w.Clock(), nil)
+	w.Advance(100 * time.Hour)
+	fakeOf(w, vault.Backup{Table: vaulttest.SourceID, ID: vault.NewBackupID(w.Clock(), "newest")}, w.Clock(), nil)
+	w.Advance(100 * time.Hour)
+	put := func(name string, content []byte) {
+		t.Helper()
+		if _, err := w.Store.Create(t.Context(), name, bytes.NewReader(content)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	remove := func(names ...string) {
+		t.Helper()
+		for _, name := range names {
+			if err := w.Store.Delete(t.Context(), name); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	put(b.Mark(), must(vault.Encode(&vault.Mark{Backup: b.ID, Table: b.Table, At: w.Clock(), Reason: "test"})))
+	remove(vault.Opened(b.Table, b.ID), b.Manifest())
+	w.Advance(2 * prune.DefaultGrace)
+	waits := func() {
+		t.Helper()
+		before := leftOf(w, b)
+		if a := action(pruned(w, vaulttest.Hourly), b); a.Action != prune.Wait || !strings.Contains(a.Reason, "uses it") {
+			t.Errorf("%+v", a)
+		}
+		if after := leftOf(w, b); !slices.Equal(before, after) || len(after) < 2 {
+			t.Errorf("%v are left of %v", after, before)
+		}
+	}
+	goes := func() {
+		t.Helper()
+		put(vault.Restore{ID: plan.Restore}.Restored(), nil)
+		if a := action(pruned(w, vaulttest.Hourly), b); a.Action != prune.Delete || !a.Done {
+			t.Errorf("%+v", a)
+		}
+		if left := leftOf(w, b); !slices.Equal(left, []string{b.Gone(), b.Mark()}) {
+			t.Errorf("%v are left", left)
+		}
+	}
+	waits()
+	goes()
+	remove(vault.Restore{ID: plan.Restore}.Restored())
+	put(b.Shard("000000", "late"), []byte("late"))
+	waits()
+	goes()
+}
+
+// TestPruneReadsNotes goes by what a note about a copy says, and not by its name: only one about this backup, as it is, at
+// the policy's address lets it go.
+func TestPruneReadsNotes(t *testing.T) {
+	const third = "oss://third/vault"
+	for name, c := range map[string]struct {
+		change func(*vault.CopyNote)
+		raw    string
+		says   string // empty if it goes
+	}{
+		"good":             {change: func(*vault.CopyNote) {}},
+		"another spelling": {change: func(n *vault.CopyNote) { n.Target = "s3://twin//vault/?region=eu-central-1" }},
+		"another vault":    {change: func(n *vault.CopyNote) { n.Target = "s3://evil/vault" }, says: "is about a copy in s3://evil/vault"},
+		"another endpoint": {change: func(n *vault.CopyNote) { n.Target = vaulttest.TwinAddress + "?endpoint=evil.example" }, says: "evil.example"},
+		"another manifest": {change: func(n *vault.CopyNote) { n.Manifest = strings.Repeat("0", 64) }, says: "is about another manifest"},
+		"another backup":   {change: func(n *vault.CopyNote) { n.Backup = vault.NewBackupID(time.Unix(0, 0), "x") }, says: "is about backup"},
+		"another table":    {change: func(n *vault.CopyNote) { n.Table.Table = "other" }, says: "is about backup"},
+		"no note":          {raw: "x", says: "not known to be copied"},
+		"empty":            {raw: " ", says: "not known to be copied"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := vaulttest.NewWorld(t)
+			b := hoursOf(w, vaulttest.HourlyCopied, vaulttest.SourceID, 80)[0].Backup
+			_, named, err := w.Repo.Manifest(t.Context(), b)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, target := range []string{vaulttest.TwinAddress, third} {
+				n := &vault.CopyNote{Backup: b.ID, Table: b.Table, Target: target, At: w.Clock(), Manifest: named.SHA256}
+				if target == vaulttest.TwinAddress && c.change != nil {
+					c.change(n)
+				}
+				content := must(vault.Encode(n))
+				if target == vaulttest.TwinAddress && c.raw != "" {
+					content = []byte(c.raw)
+				}
+				if _, err := w.Store.Create(t.Context(), b.CopyNote(place.Key(target)), bytes.NewReader(content)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			a := action(pruned(w, vaulttest.HourlyCopied), b)
+			if goes := a.Action == prune.Mark && a.Done; goes != (c.says == "") || !strings.Contains(a.Reason, c.says) {
+				t.Errorf("%+v", a)
+			}
+		})
+	}
 }

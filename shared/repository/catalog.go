@@ -448,21 +448,32 @@ func (r *Repository) Plan(ctx context.Context, b vault.Backup) (*vault.Plan, vau
 }
 
 // Copies are the notes about complete copies of a backup, in the order of their
-// targets' keys.
+// targets' keys. Where some are damaged, or about something else than their names
+// say, the error matches vault.ErrCorrupt, and the others are returned beside it.
 func (r *Repository) Copies(ctx context.Context, b vault.Backup) ([]vault.CopyNote, error) {
 	var notes []vault.CopyNote
+	var damaged []error
 	for info, err := range r.store.List(ctx, b.CopyNotes(), "") {
 		if err != nil {
 			return nil, fmt.Errorf("list %s: %w", b.CopyNotes(), err)
 		}
-		if _, _, ok := vault.ParseCopyNote(info.Name); !ok {
+		_, target, ok := vault.ParseCopyNote(info.Name)
+		if !ok {
 			continue
 		}
 		var n vault.CopyNote
-		if _, err := r.Read(ctx, info.Name, &n); err != nil {
+		_, err := r.Read(ctx, info.Name, &n)
+		if err == nil {
+			err = n.Of(b, target, n.Manifest)
+		}
+		switch {
+		case err == nil:
+			notes = append(notes, n)
+		case Corrupt(err):
+			damaged = append(damaged, err)
+		default:
 			return nil, err
 		}
-		notes = append(notes, n)
 	}
-	return notes, nil
+	return notes, errors.Join(damaged...)
 }
