@@ -48,6 +48,11 @@ type backupResult struct {
 	// Marked is since when it is marked for deletion, by the store's clock, and no
 	// recovery point.
 	Marked *time.Time `json:"marked,omitempty"`
+	// Ahead says that its id names an instant that is still to come, by which nothing
+	// goes.
+	Ahead bool `json:"ahead,omitempty"`
+	// Error says why its manifest can't be read, in the state "corrupt".
+	Error string `json:"error,omitempty"`
 	// Usage is what was asked of the vault's store, as far as records tell.
 	Usage vault.Usage `json:"usage,omitzero"`
 }

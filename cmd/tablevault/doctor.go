@@ -102,6 +102,7 @@ type doctor struct {
 	// unlisted is why they could not be listed.
 	listed   map[vault.TableID][]vault.BackupID
 	unlisted error
+	lost     bool // vault.json is
 }
 
 // askFor bounds one check, so that one that hangs does not keep the others.
@@ -222,6 +223,9 @@ func (d *doctor) vault(ctx context.Context) {
 	}
 	d.store = store
 	switch _, err := repository.Open(ctx, store); {
+	case errors.Is(err, repository.ErrHeaderLost):
+		d.lost = true
+		d.add("vault", "", failure, err.Error(), d.lostHeader(ctx))
 	case errors.Is(err, fs.ErrNotExist):
 		d.add("vault", "", warning, "there is nothing at "+at+" yet", "the first backup makes the vault")
 	case err != nil:
@@ -229,6 +233,20 @@ func (d *doctor) vault(ctx context.Context) {
 	default:
 		d.add("vault", "", fine, "is read", "")
 	}
+}
+
+// lostHeader says how to put vault.json back.
+func (d *doctor) lostHeader(ctx context.Context) string {
+	fix := "put back a former version of " + vault.HeaderName + ", or that of a further vault with copies of these backups, which is the same"
+	h, err := repository.LostHeader(ctx, d.store)
+	if err != nil {
+		return fmt.Sprintf("%s (what it said can't be found out from the shards: %v)", fix, err)
+	}
+	content, err := vault.Encode(h)
+	if err != nil {
+		return fix
+	}
+	return fmt.Sprintf("%s; where there is neither, create it with what the shards tell, this line and its end of line: %s", fix, strings.TrimSpace(string(content)))
 }
 
 const fixPermission = "give the key's user or role what docs/ram/operator.json allows"
@@ -548,7 +566,7 @@ func (d *doctor) table(ctx context.Context, client *tablestore.Client, instance,
 // policy and the instance's tables are known, those that it wants count; else all
 // that the vault has.
 func (d *doctor) recoveryPoints(ctx context.Context) {
-	if d.store == nil {
+	if d.store == nil || d.lost {
 		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, 5*askFor)
@@ -588,11 +606,11 @@ func (d *doctor) recoveryPoints(ctx context.Context) {
 func (d *doctor) recoveryPoint(ctx context.Context, t vault.TableID) {
 	const late = "look at the planner: its timer, its log, and `tablevault list` for backups that can't go on"
 	at, exact, err := d.newest(ctx, t)
-	now := time.Now().Add(d.skew)
+	now := d.now()
 	old := now.Sub(at).Round(time.Second)
 	switch {
 	case err != nil:
-		d.add("recovery", t.String(), failure, err.Error(), fixAccess(err, "verify the backup: tablevault verify --backup ID --depth read"))
+		d.add("recovery", t.String(), failure, err.Error(), fixAccess(err, "look at the vault"))
 	case at.IsZero() && (d.maxAge > 0 || d.policy != nil):
 		d.add("recovery", t.String(), failure, "there is no recovery point of it", late)
 	case at.IsZero():
@@ -616,35 +634,85 @@ func tooOld(at, now time.Time, most time.Duration) bool {
 }
 
 // newest is the newest recovery point of a table, zero if there is none; a backup
-// that is marked for deletion is none. Who may list manifests and not read them is
-// told the instant in the newest one's name, which is that of what asked for the
-// backup.
+// that is marked for deletion is none. Each one that is damaged, or named by an
+// instant that is still to come, is a finding of its own. Who may list manifests and
+// not read them is told the instant in the newest one's name, which is that of what
+// asked for the backup.
 func (d *doctor) newest(ctx context.Context, t vault.TableID) (at time.Time, exact bool, err error) {
+	d.ahead(t)
+	repo, err := repository.Open(ctx, d.store)
+	if err == nil {
+		at, err = d.newestOf(ctx, repo, t)
+	}
+	if !errors.Is(err, fs.ErrPermission) {
+		return at, true, err
+	}
 	for _, id := range slices.Backward(d.listed[t]) {
-		var m vault.Manifest
-		data, err := object.ReadAll(ctx, d.store, vault.ManifestName(t, id), 64<<20)
-		if errors.Is(err, fs.ErrPermission) {
+		if !id.Ahead(d.now()) {
 			return id.Time(), false, nil
-		}
-		if errors.Is(err, fs.ErrNotExist) {
-			continue // it was deleted since
-		}
-		if err == nil {
-			err = vault.Decode(data, &m)
-		}
-		if err != nil {
-			return time.Time{}, false, fmt.Errorf("manifest of %s: %w", id, err)
-		}
-		if m.State != vault.Sealed {
-			continue
-		}
-		_, err = object.Stat(ctx, d.store, vault.Backup{Table: t, ID: id}.Mark())
-		if errors.Is(err, fs.ErrNotExist) {
-			return m.RecoveryPoint(), true, nil
-		}
-		if err != nil {
-			return time.Time{}, false, fmt.Errorf("whether %s is marked for deletion: %w", id, err)
 		}
 	}
 	return time.Time{}, false, nil
+}
+
+func (d *doctor) newestOf(ctx context.Context, repo *repository.Repository, t vault.TableID) (at time.Time, err error) {
+	var backups []vault.Backup
+	for _, id := range d.listed[t] {
+		backups = append(backups, vault.Backup{Table: t, ID: id})
+	}
+	var sealed []*vault.Manifest
+	for m, err := range repo.ManifestsOf(ctx, backups) {
+		var bad *repository.Damaged
+		switch {
+		case errors.As(err, &bad):
+			if err := d.damaged(ctx, repo, bad); err != nil {
+				return at, err
+			}
+		case err != nil:
+			return at, err
+		case m.State == vault.Sealed:
+			sealed = append(sealed, m)
+		}
+	}
+	slices.SortFunc(sealed, func(a, b *vault.Manifest) int { return b.RecoveryPoint().Compare(a.RecoveryPoint()) })
+	for _, m := range sealed {
+		err := repo.Unmarked(ctx, vault.Backup{Table: t, ID: m.Backup})
+		if err == nil {
+			return m.RecoveryPoint(), nil
+		}
+		if !errors.Is(err, repository.ErrMarked) {
+			return at, err
+		}
+	}
+	return at, nil
+}
+
+// damaged tells of a backup whose manifest can't be read, unless it is being deleted.
+func (d *doctor) damaged(ctx context.Context, repo *repository.Repository, bad *repository.Damaged) error {
+	err := repo.Unmarked(ctx, bad.Backup)
+	if errors.Is(err, repository.ErrMarked) {
+		return nil
+	}
+	if err == nil {
+		d.add("manifest", string(bad.Backup.ID), failure, fmt.Sprintf("the backup of %s can't be restored: %v", bad.Backup.Table, bad),
+			fmt.Sprintf("put it back from a further vault (delete %s, then tablevault copy %s --from ADDRESS), or restore another one, which `tablevault list` names", bad.Backup.Manifest(), bad.Backup.ID))
+	}
+	return err
+}
+
+// now is the vault's.
+func (d *doctor) now() time.Time { return time.Now().Add(d.skew) }
+
+// ahead looks for backups that are named by an instant which is still to come.
+func (d *doctor) ahead(t vault.TableID) {
+	var names []string
+	for _, id := range d.listed[t] {
+		if id.Ahead(d.now()) {
+			names = append(names, string(id))
+		}
+	}
+	if len(names) > 0 {
+		d.add("dated", t.String(), warning, fmt.Sprintf("named by an instant that is still to come: %s; neither the planner nor a restore goes by that", strings.Join(names, ", ")),
+			"look at who sends the planner events, and at the clocks of this machine and of the functions")
+	}
 }

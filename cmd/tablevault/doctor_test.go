@@ -164,6 +164,12 @@ func TestDoctor(t *testing.T) {
 		}
 	})
 	streamed(t, client, "orders", 168)
+	change := &tablestore.PutRowChange{TableName: "orders", PrimaryKey: new(tablestore.PrimaryKey)}
+	change.PrimaryKey.AddPrimaryKeyColumn("id", int64(1))
+	change.SetCondition(tablestore.RowExistenceExpectation_IGNORE)
+	if _, err := client.PutRow(&tablestore.PutRowRequest{PutRowChange: change}); err != nil {
+		t.Fatal(err)
+	}
 	var backups struct{ Backups []backupResult }
 	must(t, &backups, "backup", "--table", "local/orders")
 	t.Run("all is well", func(t *testing.T) {
@@ -284,6 +290,63 @@ func TestDoctor(t *testing.T) {
 			[]string{"failure recovery local/aged: the newest recovery point, " + aged.Format(time.RFC3339) + ", is 27h0m", " old, more than 26h0m0s"}},
 		{"not too old", nil, []string{"--policy", policy("local/aged"), "--max-age", "28h"},
 			[]string{"ok recovery local/aged: the newest recovery point, " + aged.Format(time.RFC3339) + ", is 27h0m"}},
+		{"a damaged manifest, and one of a day to come", func(t *testing.T) {
+			b, err := ossClient(t, s).Bucket("tablevault")
+			if err != nil {
+				t.Fatal(err)
+			}
+			id := vault.TableID{Region: "local", Instance: "local", Table: "orders"}
+			for _, name := range []string{vault.ManifestName(id, "20260101T000000Z-00000000"), vault.ManifestName(id, "20990101T000000Z-00000000")} {
+				if err := b.PutObject("vault/"+name, strings.NewReader("{")); err != nil {
+					t.Fatal(err)
+				}
+				t.Cleanup(func() { b.DeleteObject("vault/" + name) })
+			}
+		}, nil, []string{"failure manifest 20260101T000000Z-00000000: the backup of local/orders can't be restored: read manifests/", "failure manifest 20990101T000000Z-00000000: ",
+			"warning dated local/orders: named by an instant that is still to come: 20990101T000000Z-00000000", "ok recovery local/orders: the newest recovery point, 20"}},
+		{"vault.json is gone", func(t *testing.T) {
+			b, err := ossClient(t, s).Bucket("tablevault")
+			if err != nil {
+				t.Fatal(err)
+			}
+			lost, err := b.GetObject("vault/" + vault.HeaderName)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer lost.Close()
+			content, err := io.ReadAll(lost)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := b.DeleteObject("vault/" + vault.HeaderName); err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() {
+				if err := b.PutObject("vault/"+vault.HeaderName, bytes.NewReader(content)); err != nil {
+					t.Error(err)
+				}
+			})
+			// No backup makes a new one.
+			if code, _, errs := tablevaultRun(t, "backup", "--table", "local/orders"); code == 0 || !strings.Contains(errs, "vault.json is gone") {
+				t.Errorf("exit %d: %s", code, errs)
+			}
+			// What doctor says to put there is what was there, but for when it was made.
+			_, d := doctorRun(t)
+			var was, told vault.Header
+			if err := vault.Decode(content, &was); err != nil {
+				t.Fatal(err)
+			}
+			for _, f := range d.Checks {
+				if _, line, ok := strings.Cut(f.Fix, "its end of line: "); f.Check == "vault" && ok {
+					if err := vault.Decode([]byte(line+"\n"), &told); err != nil {
+						t.Error(err)
+					}
+				}
+			}
+			if told.ID != was.ID || told.Seed != was.Seed {
+				t.Errorf("%+v, it was %+v", told, was)
+			}
+		}, nil, []string{"failure vault : corrupt object: vault.json is gone, and there is opened/local/local/"}},
 		{"marked for deletion", func(t *testing.T) {
 			b, err := ossClient(t, s).Bucket("tablevault")
 			if err != nil {

@@ -99,8 +99,11 @@ func run(ctx context.Context, args []string, out, errs io.Writer) int {
 	}
 	var e *exit
 	code := exitFailed
-	if errors.As(err, &e) {
+	switch {
+	case errors.As(err, &e):
 		code = e.code
+	case errors.Is(err, vault.ErrCorrupt):
+		code = exitDiffers
 	}
 	if text := err.Error(); text != "" {
 		fmt.Fprintln(errs, "tablevault:", text)

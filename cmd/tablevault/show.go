@@ -19,6 +19,7 @@ import (
 	"github.com/tablevault/tablevault/shared/backup"
 	"github.com/tablevault/tablevault/shared/copies"
 	"github.com/tablevault/tablevault/shared/object"
+	"github.com/tablevault/tablevault/shared/repository"
 	"github.com/tablevault/tablevault/shared/vault"
 )
 
@@ -32,7 +33,7 @@ func listCommand(s *streams) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return s.print(l, func(w io.Writer) {
+			if err := s.print(l, func(w io.Writer) {
 				if len(l.Backups)+len(l.Running) == 0 {
 					fmt.Fprintln(w, "There is no backup yet: `tablevault backup --table INSTANCE/TABLE` makes one.")
 					return
@@ -51,7 +52,10 @@ func listCommand(s *streams) *cobra.Command {
 					fmt.Fprint(t, drillLines(l.Drills, time.Now()))
 					t.Flush()
 				}
-			})
+			}); err != nil {
+				return err
+			}
+			return l.damage()
 		},
 	}
 	siteFlags(c, &dir)
@@ -59,8 +63,35 @@ func listCommand(s *streams) *cobra.Command {
 	return c
 }
 
+// stateCorrupt is that of a backup whose manifest can't be read.
+const stateCorrupt vault.State = "corrupt"
+
+// damage is an error with the exit code of corruption if a backup is damaged.
+func (l *listing) damage() error {
+	n := 0
+	for _, r := range l.Backups {
+		if r.State == stateCorrupt {
+			n++
+		}
+	}
+	if n == 0 {
+		return nil
+	}
+	return &exit{exitDiffers, fmt.Errorf("%d of %d backups can't be restored: `tablevault doctor` says what to do", n, len(l.Backups))}
+}
+
 func recoveryPoint(r backupResult) string {
+	point := pointOf(r)
+	if r.Ahead {
+		point += "; its name is of an instant that is still to come"
+	}
+	return point
+}
+
+func pointOf(r backupResult) string {
 	switch {
+	case r.State == stateCorrupt:
+		return "none: " + r.Error
 	case r.State == vault.Void:
 		return "none: given up"
 	case r.Marked != nil:
@@ -74,6 +105,7 @@ func recoveryPoint(r backupResult) string {
 // markedResult is a backup's result that knows of its mark.
 func markedResult(m *vault.Manifest, marks map[vault.Backup]object.Info) backupResult {
 	r := resultOf(m)
+	r.Ahead = m.Backup.Ahead(time.Now())
 	if mark, marked := marks[vault.Backup{Table: m.Table, ID: m.Backup}]; marked {
 		at := mark.Modified.UTC()
 		r.Marked = &at
@@ -112,6 +144,11 @@ func runList(ctx context.Context, dir, table string) (*listing, error) {
 	}
 	results := []backupResult{}
 	for m, err := range repo.Manifests(ctx, only) {
+		var bad *repository.Damaged
+		if errors.As(err, &bad) {
+			results = append(results, backupResult{ID: bad.Backup.ID, Table: bad.Backup.Table.String(), State: stateCorrupt, Error: err.Error(), Ahead: bad.Backup.ID.Ahead(time.Now())})
+			continue
+		}
 		if err != nil {
 			return nil, err
 		}

@@ -351,7 +351,7 @@ func TestBadInput(t *testing.T) {
 		{"unreachable", []string{"backup", "--stack", unreachable, "--table", "local/orders"}, 1, []string{"127.0.0.1:1"}},
 		{"no vault", []string{"list", "--stack", noVault}, 1, []string{"none"}},
 		{"newer vault", []string{"list", "--stack", newerVault}, 1, []string{"format 9", "newer tablevault"}},
-		{"truncated vault", []string{"list", "--stack", cutVault}, 1, []string{"manifests/", "corrupt"}},
+		{"truncated vault", []string{"list", "--stack", cutVault}, 3, []string{"1 of 1 backups", "can't be restored", "doctor"}},
 		{"target exists", []string{"restore", "--stack", dir, "--table", "local/orders", "--to", "local/secret"}, 1, []string{"secret", "another name"}},
 		{"no target", []string{"restore", "--stack", dir, "--table", "local/orders"}, 2, []string{"--to"}},
 		{"time without offset", []string{"restore", "--stack", dir, "--table", "local/orders", "--to", "local/x", "--at", "2026-11-20T10:14:00"}, 2, []string{"--at", "offset"}},

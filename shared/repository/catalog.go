@@ -59,6 +59,21 @@ func (r *Repository) Manifests(ctx context.Context, t *vault.TableID) iter.Seq2[
 	}
 }
 
+// ManifestsOf yields the manifests of backups as Manifests does, without a list.
+func (r *Repository) ManifestsOf(ctx context.Context, backups []vault.Backup) iter.Seq2[*vault.Manifest, error] {
+	return func(yield func(*vault.Manifest, error) bool) {
+		for some := range slices.Chunk(backups, StatsInFlight) {
+			all := make([]named, len(some))
+			for i, b := range some {
+				all[i].Backup = b
+			}
+			if !r.yieldManifests(ctx, all, yield) {
+				return
+			}
+		}
+	}
+}
+
 func (r *Repository) yieldManifests(ctx context.Context, some []named, yield func(*vault.Manifest, error) bool) bool {
 	r.readManifests(ctx, some)
 	for _, n := range some {

@@ -54,11 +54,22 @@ func (r *Repository) In(store object.Store) *Repository {
 	return &Repository{store: store, encryption: r.encryption}
 }
 
-// Open opens the vault in a store.
+// Open opens the vault in a store. The error matches fs.ErrNotExist if there is none,
+// and ErrHeaderLost if there was one.
 func Open(ctx context.Context, store object.Store) (*Repository, error) {
 	r := in(store)
 	_, err := r.Read(ctx, vault.HeaderName, &r.Header)
 	if errors.Is(err, fs.ErrNotExist) {
+		lost := unused(ctx, store)
+		if errors.Is(lost, ErrHeaderLost) {
+			// Somebody may have made the vault, and a backup in it, between two looks.
+			if _, err := r.Read(ctx, vault.HeaderName, &r.Header); err == nil {
+				return r, nil
+			}
+		}
+		if lost != nil && !errors.Is(lost, fs.ErrPermission) {
+			return nil, lost
+		}
 		return nil, fmt.Errorf("there is no vault here (%s is missing): the first backup makes one: %w", vault.HeaderName, err)
 	}
 	if err != nil {
@@ -67,12 +78,15 @@ func Open(ctx context.Context, store object.Store) (*Repository, error) {
 	return r, nil
 }
 
-// Init opens the vault in a store, and makes it if there is none. now is the
-// date of its making.
+// Init opens the vault in a store, and makes it if there is none and nothing says
+// that there was one. now is the date of its making.
 func Init(ctx context.Context, store object.Store, now time.Time) (*Repository, error) {
 	r, err := Open(ctx, store)
 	if !errors.Is(err, fs.ErrNotExist) {
 		return r, err
+	}
+	if err := unused(ctx, store); err != nil {
+		return nil, err // whoever can't tell makes none
 	}
 	var b [24]byte
 	rand.Read(b[:])
