@@ -326,6 +326,10 @@ func (x *export) part(ctx context.Context, log *fanout.SegmentLog) (*vault.Part,
 		err := cmp.Or(p.broken, readErr)
 		return nil, errors.Join(err, up.abort(err))
 	}
+	if !p.further() {
+		err := cmp.Or(readErr, errNoFurther)
+		return nil, errors.Join(err, up.abort(err))
+	}
 	part := p.record()
 	sum, err := w.Finish(p.ends())
 	if err != nil {
@@ -628,6 +632,20 @@ func (p *partRun) breakOff(err error) error {
 		p.broken = err
 	}
 	return err
+}
+
+// errNoFurther is about pages that have brought no lane further: a part of them would
+// hold nothing, and stand in the way of the next.
+var errNoFurther = errors.New("no lane has come further before the time was up")
+
+// further says whether a lane has come further.
+func (p *partRun) further() bool {
+	for _, l := range p.lanes {
+		if l.next.Compare(l.from) > 0 {
+			return true
+		}
+	}
+	return false
 }
 
 func (p *partRun) ends() []shard.Lane {

@@ -64,7 +64,7 @@ func (l *SegmentLog) Add(s *vault.Slot) error {
 		return bad("%d lanes, the segment has %d", len(p.Lanes), len(lanes))
 	}
 	var rows int64
-	ended := true
+	ended, further := true, false
 	for i, lane := range p.Lanes {
 		switch {
 		case !lane.From.Equal(l.Next[i]):
@@ -75,11 +75,14 @@ func (l *SegmentLog) Add(s *vault.Slot) error {
 			return bad("lane %d has %d rows in %v", i, lane.Rows, table.Range{Start: lane.From, End: lane.Next})
 		}
 		rows += lane.Rows
+		further = further || lane.Next.Compare(lane.From) > 0
 		ended = ended && lane.Next.Equal(lanes[i].End)
 	}
 	switch {
 	case rows != p.Rows || p.Walked != p.Rows:
 		return bad("%d rows in the pages, %d in the shard, %d in the lanes", p.Walked, p.Rows, rows)
+	case !further:
+		return bad("no lane comes further by it") // or a log could be of any length
 	case ended != p.Last:
 		return bad("it says last: %t, its lanes say %t", p.Last, ended)
 	}

@@ -67,7 +67,13 @@ func TestLogRefuses(t *testing.T) {
 		"rows that do not sum":  func(s *vault.Slot) { s.Part.Rows++ },
 		"rows that were lost":   func(s *vault.Slot) { s.Part.Walked++ },
 		"last too early":        func(s *vault.Slot) { s.Part.Last = true },
-		"rows in nothing":       func(s *vault.Slot) { s.Part.Lanes[1].Rows++; s.Part.Rows++; s.Part.Walked++ },
+		"no lane further": func(s *vault.Slot) {
+			for i := range s.Part.Lanes {
+				s.Part.Lanes[i].Next, s.Part.Lanes[i].Rows = s.Part.Lanes[i].From, 0
+			}
+			s.Part.Rows, s.Part.Walked = 0, 0
+		},
+		"rows in nothing": func(s *vault.Slot) { s.Part.Lanes[1].Rows++; s.Part.Rows++; s.Part.Walked++ },
 	} {
 		l := NewSegmentLog(twoLanes())
 		if err := l.Add(part(l, at(10), at(100), false)); err != nil {

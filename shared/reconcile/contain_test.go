@@ -298,3 +298,45 @@ func TestTransientErrorsFailNothing(t *testing.T) {
 	w.Settle(vaulttest.Hourly)
 	want(t, begunOf(w, "aaa"), []string{"02:00 sealed", "03:00 sealed"})
 }
+
+// TestLogWithoutProgress has a log of parts that come no further, as long as somebody
+// liked: the first of them is refused, and the rest is not read.
+func TestLogWithoutProgress(t *testing.T) {
+	w := vaulttest.NewWorld(t)
+	w.Fill(vaulttest.Definition(), 60)
+	w.Tick(vaulttest.Hourly)
+	work := w.Drain()[0]
+	b := vault.Backup{Table: work.Table, ID: work.Backup}
+	plan, _, err := w.Repo.Plan(t.Context(), b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := plan.Segments[0]
+	const n = 50
+	for i := range n {
+		name := b.Shard(s.ID, fmt.Sprint("x", i))
+		o := vault.Object{Name: name, Bytes: 1, SHA256: strings.Repeat("0", 64), Checksum: "crc32c:00000000"}
+		p := &vault.Part{Shard: o, Index: o, First: w.Clock(), Latest: w.Clock()}
+		p.Index.Name = vault.Index(name)
+		for _, l := range s.Lanes() {
+			p.Lanes = append(p.Lanes, vault.Lane{From: l.Start, Next: l.Start})
+		}
+		if _, err := w.Repo.Create(t.Context(), b.Log().Slot(s.ID, i), &vault.Slot{Segment: s.ID, Slot: i, Part: p}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, s := range plan.Segments {
+		put(t, w, b.Log().Done(s.ID), "")
+	}
+	reads := &objectfault.Fault{Op: objectfault.Open, Call: n, When: objectfault.Before, Match: func(name string) bool { return strings.Contains(name, "slots/") }}
+	sweep, err := throughFaults(t, w, vaulttest.Hourly, reads).Tick(t.Context(), w.Run(), w.Clock())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if b := stateOf(t, sweep, "orders"); b.State != backup.StateFailed || !strings.Contains(b.LastError, "no lane comes further") {
+		t.Errorf("%+v", b)
+	}
+	if reads.Reached() {
+		t.Errorf("%d slots were read", n)
+	}
+}

@@ -1,6 +1,7 @@
 package repository
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -74,15 +75,25 @@ func (r *Repository) Made(ctx context.Context, id vault.RestoreID) (*vault.Made,
 }
 
 // Loading yields the entries of the log of a segment's loading, from number n on,
-// until there is none.
+// until there is none. One that comes no further than the one before it is corrupt: a
+// log is no longer than what it loads.
 func (r *Repository) Loading(ctx context.Context, restore vault.Restore, s vault.SegmentID, n int) iter.Seq2[vault.Loaded, error] {
 	return func(yield func(vault.Loaded, error) bool) {
+		var before *vault.Loaded
 		for ; ; n++ {
 			var entry vault.Loaded
 			_, err := r.Read(ctx, restore.Log().Slot(s, n), &entry)
-			if errors.Is(err, fs.ErrNotExist) || !yield(entry, err) || err != nil {
+			if errors.Is(err, fs.ErrNotExist) {
 				return
 			}
+			if err == nil && before != nil && !entry.Last && cmp.Or(cmp.Compare(entry.Part, before.Part), cmp.Compare(entry.Block, before.Block)) <= 0 {
+				err = fmt.Errorf("read %s: %w: block %d of part %d, after block %d of part %d", restore.Log().Slot(s, n), vault.ErrCorrupt,
+					entry.Block, entry.Part, before.Block, before.Part)
+			}
+			if !yield(entry, err) || err != nil || entry.Last {
+				return
+			}
+			before = &entry
 		}
 	}
 }
