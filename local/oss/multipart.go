@@ -30,13 +30,13 @@ func (c *call) initiateMultipartUpload() error {
 	if err != nil {
 		return err
 	}
-	u := upload{Key: c.object, ID: newUploadID(), Initiated: c.now, Header: header, Forbid: c.forbidsOverwrite()}
+	u := upload{Key: c.object, ID: newUploadID(), Initiated: c.now, Header: header}
 	err = c.s.store.records.Update(bucketSpace(c.bucket), func(w kv.Writer) error {
 		var before versioned
 		if _, err := get(w, objectKey(c.object), &before); err != nil {
 			return err
 		}
-		if _, exists := before.newest(); exists && (u.Forbid || b.forbids(c.object)) && b.Versioning == "" {
+		if _, exists := before.newest(); exists && (c.forbidsOverwrite() || b.forbids(c.object)) && b.Versioning == "" {
 			return errExists
 		}
 		return put(w, uploadKey(u.Key, u.ID), u)
@@ -167,7 +167,7 @@ func (c *call) completeMultipartUpload() error {
 		}
 		v.assemble(chosen)
 		v.Header = u.Header
-		if old, id, err = c.place(w, b, v, u.Forbid || c.forbidsOverwrite()); err != nil {
+		if old, id, err = c.place(w, b, v, c.forbidsOverwrite()); err != nil {
 			return err
 		}
 		w.Delete(uploadKey(u.Key, u.ID))

@@ -72,7 +72,6 @@ type upload struct {
 	ID        string
 	Initiated time.Time
 	Header    map[string]string `json:",omitempty"`
-	Forbid    bool
 }
 
 // part is a part of an upload.

@@ -46,7 +46,7 @@ func (s *Store) create(ctx context.Context, name string, r io.Reader) (object.In
 	if err != nil {
 		return object.Info{}, err
 	}
-	if err := file.Sync(); err != nil {
+	if err := s.fsync(file.File); err != nil {
 		return object.Info{}, s.writeError("make it durable", err)
 	}
 	st, err := statOf(file.File)
@@ -152,7 +152,7 @@ func (s *Store) placeIn(file *temporary, up, base string) error {
 	default:
 		return s.writeError("give it its name", err)
 	}
-	if err := syncFolder(folder.File); err != nil {
+	if err := s.syncFolder(folder.File); err != nil {
 		return s.writeError("make its name durable", err)
 	}
 	return nil
@@ -194,7 +194,7 @@ func (s *Store) taken(path string) error {
 		return fmt.Errorf("open its folder: %w", err)
 	}
 	defer folder.Close()
-	if err := syncFolder(folder); err != nil {
+	if err := s.syncFolder(folder); err != nil {
 		return s.writeError("make the one that exists durable", err)
 	}
 	return fs.ErrExist

@@ -59,6 +59,9 @@ type Store struct {
 	folders *folders
 	buffers sync.Pool // of *[]byte, which content is streamed through
 
+	// fsync makes durable what was written to a file, or the names in a folder. Tests have a disk of their own for it.
+	fsync func(*os.File) error
+
 	readOnly error // what is in the way of Create, or nil
 
 	// linkless says that the file system has no links, and a rename that does not replace is used in their place.
@@ -96,7 +99,10 @@ func (s *Store) open(ctx context.Context, folds func(folder *os.File, trial stri
 	case err != nil:
 		return cause(err)
 	}
-	s.folders = newFolders(s.root)
+	if s.fsync == nil {
+		s.fsync = (*os.File).Sync
+	}
+	s.folders = newFolders(s.root, s.syncFolder)
 	s.buffers.New = func() any {
 		buffer := make([]byte, 128<<10)
 		return &buffer
@@ -186,7 +192,7 @@ func (s *Store) foldNames() error {
 		return s.writeError("make its file "+folded, err)
 	}
 	marker.Close()
-	if err := syncFolder(s.root); err != nil {
+	if err := s.syncFolder(s.root); err != nil {
 		return s.writeError("make its file "+folded+" durable", err)
 	}
 	s.names.folded = true
@@ -321,7 +327,7 @@ func (s *Store) settle(path string) error {
 			return fmt.Errorf("open its folder: %w", err)
 		}
 		defer folder.Close()
-		if err := syncFolder(folder); err != nil {
+		if err := s.syncFolder(folder); err != nil {
 			return s.writeError("make it durable", err)
 		}
 		return nil

@@ -17,6 +17,7 @@ import (
 // durable yet. Nothing can be created in a removed folder that is held open, so the open file tells.
 type folders struct {
 	root *folder
+	sync func(folder *os.File) error
 
 	mu   sync.Mutex
 	open map[string]*folder // by path relative to the root
@@ -36,8 +37,8 @@ const mostFolders = 64
 // errStale is returned when a folder was removed while it was being entered: it is to be tried again.
 var errStale = errors.New("the folder was removed")
 
-func newFolders(root *os.File) *folders {
-	return &folders{root: &folder{File: root, path: "."}, open: make(map[string]*folder)}
+func newFolders(root *os.File, sync func(*os.File) error) *folders {
+	return &folders{root: &folder{File: root, path: "."}, sync: sync, open: make(map[string]*folder)}
 }
 
 // hold returns an open durable folder, which it makes if need be. The caller releases it.
@@ -77,7 +78,7 @@ func (f *folders) hold(path string) (*folder, error) {
 		return nil, fmt.Errorf("open the folder %s: %w", path, err)
 	}
 	// Whoever made the folder may not have come to this yet.
-	if err := syncFolder(above.File); err != nil {
+	if err := f.sync(above.File); err != nil {
 		file.Close()
 		return nil, fmt.Errorf("make the folder %s durable: %w", path, err)
 	}

@@ -91,8 +91,8 @@ func lock(file *os.File) error {
 }
 
 // syncFolder makes the names in a folder durable. Some network file systems can't and need not.
-func syncFolder(folder *os.File) error {
-	err := folder.Sync()
+func (s *Store) syncFolder(folder *os.File) error {
+	err := s.fsync(folder)
 	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOTSUP) {
 		return nil
 	}
