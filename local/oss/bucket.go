@@ -1,11 +1,15 @@
 package oss
 
 import (
+	"cmp"
+	"crypto/md5"
+	"encoding/base64"
 	"encoding/xml"
 	"fmt"
 	"io"
 	"net/http"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/tablevault/tablevault/local/ots/kv"
@@ -66,12 +70,16 @@ func (s *Server) CreateBucket(name string, c BucketConfig) error {
 	if c.RetentionDays > 0 {
 		b.Worm = &worm{ID: newUploadID(), Locked: true, Days: c.RetentionDays, Created: now}
 	}
-	return s.store.records.Update(bucketsSpace, func(w kv.Writer) error {
+	err := s.store.records.Update(bucketsSpace, func(w kv.Writer) error {
 		if w.Get([]byte(name)) != nil {
 			return fmt.Errorf("create bucket %s: it exists", name)
 		}
 		return put(w, []byte(name), b)
 	})
+	if err != nil {
+		return err
+	}
+	return s.store.revive(name)
 }
 
 // HasBucket reports whether there is a bucket of that name.
@@ -114,6 +122,9 @@ func (c *call) located() error {
 }
 
 func (c *call) putBucket() error {
+	if list := cmp.Or(c.r.Header.Get("X-Oss-Acl"), "private"); list != "private" {
+		return notImplemented("x-oss-acl: " + list)
+	}
 	if err := c.s.CreateBucket(c.bucket, BucketConfig{}); err != nil {
 		return &Error{http.StatusConflict, "BucketAlreadyExists", "The requested bucket name is not available.", map[string]string{"BucketName": c.bucket}}
 	}
@@ -135,6 +146,17 @@ func (c *call) changeBucket(change func(b *bucket) error) error {
 	})
 }
 
+// owner is who owns buckets and objects: the account.
+type owner struct{ ID, DisplayName string }
+
+func (s *Server) owner() *owner {
+	id := cmp.Or(s.config.Account, "0")
+	return &owner{id, id}
+}
+
+// accessList is the only access list that there is: who is not the owner does what policies say.
+type accessList struct{ Grant string }
+
 func (c *call) getBucketInfo() error {
 	b, err := c.getBucket()
 	if err != nil {
@@ -143,12 +165,115 @@ func (c *call) getBucketInfo() error {
 	type info struct {
 		Name, Location, CreationDate, ExtranetEndpoint, IntranetEndpoint, StorageClass, DataRedundancyType string
 		Versioning                                                                                         string `xml:",omitempty"`
+		Owner                                                                                              *owner
+		AccessControlList                                                                                  accessList
+		Comment                                                                                            string
 	}
 	return c.answer(struct {
 		XMLName xml.Name `xml:"BucketInfo"`
 		Bucket  info
 	}{Bucket: info{Name: c.bucket, Location: "oss-" + b.Region, CreationDate: isoTime(b.Created), ExtranetEndpoint: "oss-" + b.Region + ".aliyuncs.com",
-		IntranetEndpoint: "oss-" + b.Region + "-internal.aliyuncs.com", StorageClass: "Standard", DataRedundancyType: "LRS", Versioning: b.Versioning}})
+		IntranetEndpoint: "oss-" + b.Region + "-internal.aliyuncs.com", StorageClass: "Standard", DataRedundancyType: "LRS", Versioning: b.Versioning,
+		Owner: c.s.owner(), AccessControlList: accessList{"private"}}})
+}
+
+// getACL answers with the access list of a bucket, or of an object, which has its bucket's.
+func (c *call) getACL() error {
+	grant := "private"
+	if c.object != "" {
+		grant = "default"
+		if _, err := c.find(c.bucket, c.object, c.query.Get("versionId")); err != nil {
+			return err
+		}
+	}
+	return c.answer(struct {
+		XMLName           xml.Name `xml:"AccessControlPolicy"`
+		Owner             *owner
+		AccessControlList accessList
+	}{Owner: c.s.owner(), AccessControlList: accessList{grant}})
+}
+
+type listedBucket struct {
+	CreationDate, ExtranetEndpoint, IntranetEndpoint, Location, Name, Region, StorageClass string
+}
+
+// listBuckets lists the buckets of all regions, as the service does.
+func (c *call) listBuckets() error {
+	limit, err := c.limit("max-keys", defaultKeys)
+	if err != nil {
+		return err
+	}
+	prefix, marker := c.query.Get("prefix"), c.query.Get("marker")
+	d := struct {
+		XMLName        xml.Name `xml:"ListAllMyBucketsResult"`
+		Prefix, Marker string   `xml:",omitempty"`
+		MaxKeys        int      `xml:",omitempty"`
+		IsTruncated    bool
+		NextMarker     string `xml:",omitempty"`
+		Owner          *owner
+		Buckets        struct{ Bucket []listedBucket }
+	}{Prefix: prefix, Marker: marker, MaxKeys: limit, Owner: c.s.owner()}
+	err = c.s.store.records.View(bucketsSpace, func(r kv.Reader) (bad error) {
+		r.Ascend([]byte(max(prefix, marker)), func(key, _ []byte) bool {
+			name := string(key)
+			if name <= marker {
+				return true
+			}
+			if !strings.HasPrefix(name, prefix) {
+				return false
+			}
+			var b bucket
+			if _, bad = get(r, key, &b); bad != nil {
+				return false
+			}
+			if len(d.Buckets.Bucket) == limit {
+				d.IsTruncated = true
+				d.NextMarker = d.Buckets.Bucket[limit-1].Name
+				return false
+			}
+			d.Buckets.Bucket = append(d.Buckets.Bucket, listedBucket{CreationDate: isoTime(b.Created), ExtranetEndpoint: "oss-" + b.Region + ".aliyuncs.com",
+				IntranetEndpoint: "oss-" + b.Region + "-internal.aliyuncs.com", Location: "oss-" + b.Region, Name: name, Region: b.Region, StorageClass: "Standard"})
+			return true
+		})
+		return bad
+	})
+	if err != nil {
+		return err
+	}
+	return c.answer(d)
+}
+
+// goneRecord says in a bucket's space that the bucket is gone, so that a request which found it before leaves nothing there.
+var goneRecord = []byte{'g'}
+
+func isGone(r kv.Reader) bool { return r.Get(goneRecord) != nil }
+
+// deleteBucket deletes a bucket that holds nothing.
+func (c *call) deleteBucket() error {
+	err := c.s.store.records.Update(bucketSpace(c.bucket), func(w kv.Writer) error {
+		empty := true
+		w.Ascend(nil, func(key, _ []byte) bool {
+			empty = key[0] == goneRecord[0]
+			return empty
+		})
+		if !empty {
+			return &Error{http.StatusConflict, "BucketNotEmpty", "The bucket you tried to delete is not empty.", map[string]string{"BucketName": c.bucket}}
+		}
+		w.Put(goneRecord, []byte{1})
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	err = c.s.store.records.Update(bucketsSpace, func(w kv.Writer) error {
+		w.Delete([]byte(c.bucket))
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	c.w.WriteHeader(http.StatusNoContent)
+	return nil
 }
 
 func (c *call) getBucketLocation() error {
@@ -201,6 +326,11 @@ func (c *call) document(to any) error {
 	}
 	if len(body) > maxDocument {
 		return errLarge
+	}
+	if given := c.r.Header.Get("Content-Md5"); given != "" {
+		if sum := md5.Sum(body); given != base64.StdEncoding.EncodeToString(sum[:]) {
+			return errDigest
+		}
 	}
 	if err := xml.Unmarshal(body, to); err != nil {
 		return malformedXML(err.Error())

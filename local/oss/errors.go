@@ -32,6 +32,15 @@ func noSuchBucket(bucket string) *Error {
 	return &Error{http.StatusNotFound, "NoSuchBucket", "The specified bucket does not exist.", map[string]string{"BucketName": bucket}}
 }
 
+func preconditionFailed(condition string) *Error {
+	return &Error{http.StatusPreconditionFailed, "PreconditionFailed", "At least one of the pre-conditions you specified did not hold.",
+		map[string]string{"Condition": condition}}
+}
+
+func notImplemented(what string) *Error {
+	return &Error{http.StatusNotImplemented, "NotImplemented", "A header or query that you provided implies functionality that is not implemented: " + what + ".", nil}
+}
+
 func noSuchUpload(id string) *Error {
 	return &Error{http.StatusNotFound, "NoSuchUpload",
 		"The specified upload does not exist. The upload ID may be invalid, or the upload may have been aborted or completed.",
@@ -44,9 +53,12 @@ func malformedXML(why string) *Error {
 }
 
 var (
+	errUnchanged = &Error{Status: http.StatusNotModified, Code: "NotModified"} // which has no body
+	errDeleted   = &Error{Status: http.StatusNotFound, Code: "NoSuchKey", Message: "The specified key does not exist."}
 	errExists    = &Error{Status: http.StatusConflict, Code: "FileAlreadyExists", Message: "The object you specified already exists and can not be overwritten."}
 	errImmutable = &Error{Status: http.StatusConflict, Code: "FileImmutable", Message: "The object is immutable."}
 	errLarge     = &Error{Status: http.StatusBadRequest, Code: "EntityTooLarge", Message: "Your proposed upload exceeds the maximum allowed size."}
+	errDigest    = &Error{Status: http.StatusBadRequest, Code: "InvalidDigest", Message: "The Content-MD5 you specified was invalid."}
 	errCut       = &Error{Status: http.StatusBadRequest, Code: "IncompleteBody", Message: "The request body is incomplete."}
 )
 
@@ -89,6 +101,10 @@ func (c *call) refuse(err error) {
 	body.WriteString("</Error>\n")
 	h := c.w.Header()
 	h.Set("Content-Type", "application/xml")
+	if e.Status == http.StatusNotModified {
+		c.w.WriteHeader(e.Status)
+		return
+	}
 	if c.r.Method == http.MethodHead {
 		// An answer to HEAD has no body, so the error stands in a header.
 		h.Set("X-Oss-Err", base64.StdEncoding.EncodeToString(body.Bytes()))

@@ -1,6 +1,7 @@
 package oss
 
 import (
+	"cmp"
 	"encoding/base64"
 	"encoding/xml"
 	"strconv"
@@ -46,31 +47,134 @@ type listedObject struct {
 	Key, LastModified, ETag, Type string
 	Size                          int64
 	StorageClass                  string
+	Owner                         *owner `xml:",omitempty"`
 }
 
 type listedPrefix struct{ Prefix string }
 
-type listDocument struct {
-	XMLName               xml.Name `xml:"ListBucketResult"`
-	Name, Prefix          string
-	StartAfter            string `xml:",omitempty"`
-	ContinuationToken     string `xml:",omitempty"`
-	MaxKeys               int
-	Delimiter             string `xml:",omitempty"`
-	EncodingType          string `xml:",omitempty"`
-	IsTruncated           bool
-	NextContinuationToken string `xml:",omitempty"`
-	KeyCount              int
-	Contents              []listedObject
-	CommonPrefixes        []listedPrefix
+// listing walks the objects of a bucket in order of their names.
+type listing struct {
+	prefix, delimiter string
+	after             string // an object's name, or a common prefix, beyond which the walk begins
+	limit             int
+	deleted           bool // also those of which the newest version is a delete marker
 }
 
+// walk calls object for each object and common for each common prefix, which together are at most limit. It returns the
+// last name that it came to, and whether there are more.
+func (l listing) walk(r kv.Reader, object func(name string, v versioned), common func(prefix string)) (last string, more bool, bad error) {
+	n, group := 0, ""
+	r.Ascend(objectKey(max(l.prefix, l.after)), func(key, _ []byte) bool {
+		name := string(key[1:])
+		if key[0] != objectRecord || !strings.HasPrefix(name, l.prefix) {
+			return false
+		}
+		if name <= l.after {
+			return true
+		}
+		var all versioned
+		if _, bad = get(r, key, &all); bad != nil {
+			return false
+		}
+		if _, there := all.newest(); !there && !l.deleted {
+			return true
+		}
+		in := ""
+		if i := strings.Index(name[len(l.prefix):], l.delimiter); l.delimiter != "" && i >= 0 {
+			in = name[:len(l.prefix)+i+len(l.delimiter)]
+			if strings.HasPrefix(l.after, in) || group == in {
+				return true
+			}
+		}
+		if n == l.limit {
+			more = true
+			return false
+		}
+		n++
+		if group = in; in != "" {
+			last = in
+			common(in)
+			return true
+		}
+		last = name
+		object(name, all)
+		return true
+	})
+	return last, more, bad
+}
+
+// listedAs is how the newest version of an object stands in a listing.
+func listedAs(name string, v version) listedObject {
+	return listedObject{Key: name, LastModified: isoTime(v.Modified), ETag: v.ETag, Type: v.Type, Size: v.Size, StorageClass: cmp.Or(v.Header["X-Oss-Storage-Class"], "Standard")}
+}
+
+type listDocument struct {
+	XMLName        xml.Name `xml:"ListBucketResult"`
+	Name, Prefix   string
+	MaxKeys        int
+	Delimiter      string
+	EncodingType   string `xml:",omitempty"`
+	IsTruncated    bool
+	Contents       []listedObject
+	CommonPrefixes []listedPrefix
+
+	// Version 1. Marker is there also where it is empty.
+	Marker     *string `xml:",omitempty"`
+	NextMarker string  `xml:",omitempty"`
+
+	// Version 2.
+	StartAfter            string `xml:",omitempty"`
+	ContinuationToken     string `xml:",omitempty"`
+	NextContinuationToken string `xml:",omitempty"`
+	KeyCount              *int   `xml:",omitempty"`
+}
+
+// listNow lists the objects as they are now into a document.
+func (c *call) listNow(d *listDocument, after string, owned bool) (last string, err error) {
+	encode, encoding, err := c.encoder()
+	if err != nil {
+		return "", err
+	}
+	l := listing{prefix: c.query.Get("prefix"), delimiter: c.query.Get("delimiter"), after: after}
+	if l.limit, err = c.limit("max-keys", defaultKeys); err != nil {
+		return "", err
+	}
+	d.Name, d.Prefix, d.MaxKeys, d.Delimiter, d.EncodingType = c.bucket, encode(l.prefix), l.limit, encode(l.delimiter), encoding
+	err = c.s.store.records.View(bucketSpace(c.bucket), func(r kv.Reader) (err error) {
+		last, d.IsTruncated, err = l.walk(r, func(name string, all versioned) {
+			v, _ := all.newest()
+			o := listedAs(encode(name), v)
+			if owned {
+				o.Owner = c.s.owner()
+			}
+			d.Contents = append(d.Contents, o)
+		}, func(prefix string) { d.CommonPrefixes = append(d.CommonPrefixes, listedPrefix{encode(prefix)}) })
+		return err
+	})
+	return last, err
+}
+
+// listObjects is version 1, which goes on after a name.
 func (c *call) listObjects() error {
-	limit, err := c.limit("max-keys", defaultKeys)
+	encode, _, err := c.encoder()
 	if err != nil {
 		return err
 	}
-	encode, encoding, err := c.encoder()
+	marker := encode(c.query.Get("marker"))
+	d := listDocument{Marker: &marker}
+	last, err := c.listNow(&d, c.query.Get("marker"), true)
+	if err != nil {
+		return err
+	}
+	if d.IsTruncated {
+		d.NextMarker = encode(last)
+	}
+	return c.answer(d)
+}
+
+// listObjectsV2 is version 2, which goes on after a token.
+func (c *call) listObjectsV2() error {
+	encode, _, err := c.encoder()
 	if err != nil {
 		return err
 	}
@@ -83,58 +187,73 @@ func (c *call) listObjects() error {
 		}
 		after = string(last)
 	}
-	prefix, delimiter := q.Get("prefix"), q.Get("delimiter")
-	d := listDocument{
-		Name: c.bucket, Prefix: encode(prefix), StartAfter: encode(q.Get("start-after")), ContinuationToken: q.Get("continuation-token"),
-		MaxKeys: limit, Delimiter: encode(delimiter), EncodingType: encoding,
+	d := listDocument{StartAfter: encode(q.Get("start-after")), ContinuationToken: q.Get("continuation-token")}
+	last, err := c.listNow(&d, after, q.Get("fetch-owner") == "true")
+	if err != nil {
+		return err
 	}
-	last := ""
-	err = c.s.store.records.View(bucketSpace(c.bucket), func(r kv.Reader) (bad error) {
-		r.Ascend(objectKey(max(prefix, after)), func(key, value []byte) bool {
-			name := string(key[1:])
-			if key[0] != objectRecord || !strings.HasPrefix(name, prefix) {
-				return false
-			}
-			if name <= after {
-				return true
-			}
-			var all versioned
-			if _, bad = get(r, key, &all); bad != nil {
-				return false
-			}
-			v, there := all.newest()
-			if !there {
-				return true
-			}
-			common := ""
-			if i := strings.Index(name[len(prefix):], delimiter); delimiter != "" && i >= 0 {
-				common = name[:len(prefix)+i+len(delimiter)]
-				if strings.HasPrefix(after, common) || len(d.CommonPrefixes) > 0 && d.CommonPrefixes[len(d.CommonPrefixes)-1].Prefix == encode(common) {
-					last = name
-					return true
+	n := len(d.Contents) + len(d.CommonPrefixes)
+	d.KeyCount = &n
+	if d.IsTruncated {
+		d.NextContinuationToken = tokens.EncodeToString([]byte(last))
+	}
+	return c.answer(d)
+}
+
+type listedVersion struct {
+	Key, VersionId string
+	IsLatest       bool
+	LastModified   string
+	ETag           string `xml:",omitempty"`
+	Type           string `xml:",omitempty"`
+	Size           *int64 `xml:",omitempty"`
+	StorageClass   string `xml:",omitempty"`
+	Owner          *owner
+}
+
+// listObjectVersions lists all versions, the newest of each object first. The only version of an object in a bucket
+// without versions is null. It goes on after a whole object, so that an object's versions come in one answer.
+func (c *call) listObjectVersions() error {
+	encode, encoding, err := c.encoder()
+	if err != nil {
+		return err
+	}
+	if c.query.Get("version-id-marker") != "" {
+		return notImplemented("version-id-marker, since an object's versions come in one answer")
+	}
+	l := listing{prefix: c.query.Get("prefix"), delimiter: c.query.Get("delimiter"), after: c.query.Get("key-marker"), deleted: true}
+	if l.limit, err = c.limit("max-keys", defaultKeys); err != nil {
+		return err
+	}
+	d := struct {
+		XMLName                                  xml.Name `xml:"ListVersionsResult"`
+		Name, Prefix, KeyMarker, VersionIdMarker string
+		MaxKeys                                  int
+		Delimiter                                string
+		EncodingType                             string `xml:",omitempty"`
+		IsTruncated                              bool
+		NextKeyMarker, NextVersionIdMarker       string `xml:",omitempty"`
+		Version                                  []listedVersion
+		DeleteMarker                             []listedVersion
+		CommonPrefixes                           []listedPrefix
+	}{Name: c.bucket, Prefix: encode(l.prefix), KeyMarker: encode(l.after), MaxKeys: l.limit, Delimiter: encode(l.delimiter), EncodingType: encoding}
+	err = c.s.store.records.View(bucketSpace(c.bucket), func(r kv.Reader) error {
+		last, more, err := l.walk(r, func(name string, all versioned) {
+			for i := len(all.Versions) - 1; i >= 0; i-- {
+				v := all.Versions[i]
+				out := listedVersion{Key: encode(name), VersionId: cmp.Or(v.ID, "null"), IsLatest: i == len(all.Versions)-1, LastModified: isoTime(v.Modified), Owner: c.s.owner()}
+				if v.Deleted {
+					d.DeleteMarker = append(d.DeleteMarker, out)
+					continue
 				}
+				out.ETag, out.Type, out.Size, out.StorageClass = v.ETag, v.Type, &v.Size, cmp.Or(v.Header["X-Oss-Storage-Class"], "Standard")
+				d.Version = append(d.Version, out)
 			}
-			if d.KeyCount == limit {
-				d.IsTruncated = true
-				d.NextContinuationToken = tokens.EncodeToString([]byte(last))
-				return false
-			}
-			last = name
-			d.KeyCount++
-			if common != "" {
-				d.CommonPrefixes = append(d.CommonPrefixes, listedPrefix{encode(common)})
-				return true
-			}
-			class := v.Header["X-Oss-Storage-Class"]
-			if class == "" {
-				class = "Standard"
-			}
-			d.Contents = append(d.Contents, listedObject{
-				Key: encode(name), LastModified: isoTime(v.Modified), ETag: v.ETag, Type: v.Type, Size: v.Size, StorageClass: class,
-			})
-			return true
-		})
-		return bad
+		}, func(prefix string) { d.CommonPrefixes = append(d.CommonPrefixes, listedPrefix{encode(prefix)}) })
+		if d.IsTruncated = more; more {
+			d.NextKeyMarker = encode(last)
+		}
+		return err
 	})
 	if err != nil {
 		return err
@@ -165,8 +284,8 @@ func (c *call) listMultipartUploads() error {
 	if err != nil {
 		return err
 	}
-	if c.query.Has("delimiter") {
-		return invalidArgument("Listing uploads by a delimiter is not implemented here.")
+	if c.query.Get("delimiter") != "" {
+		return notImplemented("delimiter of ListMultipartUploads")
 	}
 	prefix, keyMarker, idMarker := c.query.Get("prefix"), c.query.Get("key-marker"), c.query.Get("upload-id-marker")
 	if keyMarker == "" {

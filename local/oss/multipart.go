@@ -32,6 +32,9 @@ func (c *call) initiateMultipartUpload() error {
 	}
 	u := upload{Key: c.object, ID: newUploadID(), Initiated: c.now, Header: header}
 	err = c.s.store.records.Update(bucketSpace(c.bucket), func(w kv.Writer) error {
+		if isGone(w) {
+			return noSuchBucket(c.bucket)
+		}
 		var before versioned
 		if _, err := get(w, objectKey(c.object), &before); err != nil {
 			return err
@@ -62,32 +65,55 @@ func (c *call) getUpload(r kv.Reader) (u upload, err error) {
 	return u, noSuchUpload(id)
 }
 
-func (c *call) uploadPart() error {
+func (c *call) partNumber() (int, error) {
 	number, err := strconv.Atoi(c.query.Get("partNumber"))
 	if err != nil || number < 1 || number > maxParts {
-		return invalidArgument("Part number must be an integer between 1 and 10000, inclusive.")
+		return 0, invalidArgument("Part number must be an integer between 1 and 10000, inclusive.")
+	}
+	return number, nil
+}
+
+func (c *call) uploadPart() error {
+	number, err := c.partNumber()
+	if err != nil {
+		return err
 	}
 	for name := range c.r.Header {
 		if strings.HasPrefix(name, "X-Oss-Server-Side-Encryption") {
 			return invalidArgument("The encryption is given where the upload begins, not with its parts.")
 		}
 	}
-	space := bucketSpace(c.bucket)
-	// Without a look before the body is read, bodies for uploads that are not there would be stored for nothing.
-	err = c.s.store.records.View(space, func(r kv.Reader) error {
-		_, err := c.getUpload(r)
-		return err
-	})
-	if err != nil {
+	if err := c.uploadExists(); err != nil {
 		return err
 	}
 	written, err := c.readBody()
 	if err != nil {
 		return err
 	}
+	p, err := c.keepPart(number, written)
+	if err != nil {
+		return err
+	}
+	c.w.Header().Set("ETag", p.ETag)
+	c.setCRC(p.CRC)
+	c.w.Header().Set("Content-Length", "0")
+	c.w.WriteHeader(http.StatusOK)
+	return nil
+}
+
+// uploadExists is a look before a body is read: those for uploads that are not there would be stored for nothing.
+func (c *call) uploadExists() error {
+	return c.s.store.records.View(bucketSpace(c.bucket), func(r kv.Reader) error {
+		_, err := c.getUpload(r)
+		return err
+	})
+}
+
+// keepPart makes what was written a part of the upload that the request names, in the place of one of its number.
+func (c *call) keepPart(number int, written content) (part, error) {
 	p := part{Number: number, Size: written.Size, CRC: written.crc, ETag: written.etag(), Modified: c.now, File: written.Name}
 	var before part
-	err = c.s.store.records.Update(space, func(w kv.Writer) error {
+	err := c.s.store.records.Update(bucketSpace(c.bucket), func(w kv.Writer) error {
 		u, err := c.getUpload(w)
 		if err != nil {
 			return err
@@ -100,16 +126,12 @@ func (c *call) uploadPart() error {
 	})
 	if err != nil {
 		c.s.store.remove(written.file)
-		return err
+		return part{}, err
 	}
 	if before.File != "" {
 		c.s.store.remove(file{Name: before.File})
 	}
-	c.w.Header().Set("ETag", p.ETag)
-	c.setCRC(p.CRC)
-	c.w.Header().Set("Content-Length", "0")
-	c.w.WriteHeader(http.StatusOK)
-	return nil
+	return p, nil
 }
 
 // partsOf returns the parts of an upload in order.

@@ -3,6 +3,7 @@ package oss
 import (
 	"bytes"
 	"encoding/base64"
+	"encoding/xml"
 	"errors"
 	"io"
 	"net/http"
@@ -29,6 +30,10 @@ func (c *call) header() (map[string]string, error) {
 	for name, values := range c.r.Header {
 		switch lower := strings.ToLower(name); {
 		case strings.HasPrefix(lower, "x-oss-meta-"):
+		case lower == "x-oss-object-acl" && values[0] != "default" && values[0] != "private":
+			return nil, notImplemented("x-oss-object-acl: " + values[0])
+		case lower == "x-oss-tagging":
+			return nil, notImplemented("x-oss-tagging")
 		case lower == "x-oss-server-side-encryption":
 			if v := values[0]; v != "AES256" && v != "KMS" && v != "SM4" {
 				return nil, invalidArgument("The encryption method is not AES256, KMS or SM4.")
@@ -74,7 +79,7 @@ func (c *call) readBody() (content, error) {
 	case c.r.ContentLength >= 0 && written.Size != c.r.ContentLength:
 		return refuse(errCut)
 	case given != "" && given != base64.StdEncoding.EncodeToString(written.md5[:]):
-		return refuse(&Error{http.StatusBadRequest, "InvalidDigest", "The Content-MD5 you specified was invalid.", nil})
+		return refuse(errDigest)
 	}
 	return written, nil
 }
@@ -82,6 +87,9 @@ func (c *call) readBody() (content, error) {
 // place makes a version the newest of the call's object, as far as the bucket lets it, and returns the files that have
 // no name any more, and the version's id. It is called in an update.
 func (c *call) place(w kv.Writer, b bucket, v version, forbid bool) (old []file, id string, err error) {
+	if isGone(w) {
+		return nil, "", noSuchBucket(c.bucket)
+	}
 	key := objectKey(c.object)
 	var before versioned
 	if _, err := get(w, key, &before); err != nil {
@@ -180,42 +188,65 @@ func (c *call) setCRC(crc uint64) {
 	c.w.Header().Set("X-Oss-Hash-Crc64ecma", strconv.FormatUint(crc, 10))
 }
 
-// find returns the version that a request is about.
-func (c *call) find() (v version, err error) {
+// find returns a version of an object, the newest one if no id is given.
+func (c *call) find(bucket, object, id string) (v version, err error) {
 	var all versioned
 	found := false
-	err = c.s.store.records.View(bucketSpace(c.bucket), func(r kv.Reader) error {
-		found, err = get(r, objectKey(c.object), &all)
+	err = c.s.store.records.View(bucketSpace(bucket), func(r kv.Reader) error {
+		found, err = get(r, objectKey(object), &all)
 		return err
 	})
 	if err != nil {
 		return version{}, err
 	}
-	if id := c.query.Get("versionId"); id != "" {
+	if id != "" {
 		for _, v := range all.Versions {
 			if (v.ID == id || v.ID == "" && id == "null") && !v.Deleted {
 				return v, nil
 			}
 		}
-		return version{}, &Error{http.StatusNotFound, "NoSuchVersion", "The specified version does not exist.", map[string]string{"Key": c.object, "VersionId": id}}
+		return version{}, &Error{http.StatusNotFound, "NoSuchVersion", "The specified version does not exist.", map[string]string{"Key": object, "VersionId": id}}
 	}
 	if found {
 		if v, found = all.newest(); found {
 			return v, nil
 		}
 	}
-	return version{}, noSuchKey(c.object)
+	return version{}, noSuchKey(object)
+}
+
+// conditions holds the conditions of a request, whose headers begin with a prefix, against a version. A source that has not
+// changed is refused, too, by the service.
+func (c *call) conditions(prefix string, v version) error {
+	same := func(tag string) bool { return strings.Trim(tag, `"`) == strings.Trim(v.ETag, `"`) }
+	// A date that can't be read is none.
+	since := func(name string) (time.Time, bool) {
+		date, err := http.ParseTime(c.r.Header.Get(prefix + name))
+		return date, err == nil
+	}
+	if tag := c.r.Header.Get(prefix + "If-Match"); tag != "" && !same(tag) {
+		return preconditionFailed(prefix + "If-Match")
+	}
+	if date, given := since("If-Unmodified-Since"); given && v.Modified.After(date) {
+		return preconditionFailed(prefix + "If-Unmodified-Since")
+	}
+	if tag := c.r.Header.Get(prefix + "If-None-Match"); tag != "" && same(tag) {
+		return errUnchanged
+	}
+	if date, given := since("If-Modified-Since"); given && !v.Modified.After(date) {
+		return errUnchanged
+	}
+	return nil
 }
 
 // getObject answers GET and HEAD.
 func (c *call) getObject() error {
-	v, err := c.find()
+	v, err := c.find(c.bucket, c.object, c.query.Get("versionId"))
 	if err != nil {
 		return err
 	}
-	if tag := c.r.Header.Get("If-Match"); tag != "" && strings.Trim(tag, `"`) != strings.Trim(v.ETag, `"`) {
-		return &Error{http.StatusPreconditionFailed, "PreconditionFailed", "At least one of the pre-conditions you specified did not hold.",
-			map[string]string{"Condition": "If-Match"}}
+	if err := c.conditions("", v); err != nil {
+		return err
 	}
 	for _, class := range []string{"Archive", "ColdArchive", "DeepColdArchive"} {
 		if v.Header["X-Oss-Storage-Class"] == class && c.r.Method == http.MethodGet {
@@ -228,6 +259,11 @@ func (c *call) getObject() error {
 	}
 	if h.Get("X-Oss-Storage-Class") == "" {
 		h.Set("X-Oss-Storage-Class", "Standard")
+	}
+	for _, asked := range headersAsked {
+		if value := c.query.Get(asked); value != "" {
+			h.Set(strings.TrimPrefix(asked, "response-"), value)
+		}
 	}
 	h.Set("ETag", v.ETag)
 	h.Set("Last-Modified", v.Modified.UTC().Format(http.TimeFormat))
@@ -335,20 +371,33 @@ func parseRange(value string, size int64, standard bool) (first, last int64, ok 
 }
 
 func (c *call) deleteObject() error {
-	b, err := c.getBucket()
+	marker, err := c.delete(c.object, c.query.Get("versionId"))
 	if err != nil {
 		return err
 	}
+	if marker != "" {
+		c.w.Header().Set("X-Oss-Delete-Marker", "true")
+		setVersion(c.w.Header(), marker)
+	}
+	c.w.WriteHeader(http.StatusNoContent)
+	return nil
+}
+
+// delete deletes an object, or one version of it, and returns the id of the delete marker that it has left.
+func (c *call) delete(object, id string) (marker string, err error) {
+	b, err := c.getBucket()
+	if err != nil {
+		return "", err
+	}
 	var old []file
-	var marker string
 	err = c.s.store.records.Update(bucketSpace(c.bucket), func(w kv.Writer) error {
-		key := objectKey(c.object)
+		key := objectKey(object)
 		var all versioned
 		if found, err := get(w, key, &all); err != nil || !found {
 			return err
 		}
 		var kept []version
-		switch id := c.query.Get("versionId"); {
+		switch {
 		case id != "":
 			for _, v := range all.Versions {
 				if v.ID != id && (v.ID != "" || id != "null") {
@@ -382,15 +431,67 @@ func (c *call) deleteObject() error {
 		return put(w, key, versioned{kept})
 	})
 	if err != nil {
-		return err
+		return "", err
 	}
 	c.s.store.remove(old...)
-	if marker != "" {
-		c.w.Header().Set("X-Oss-Delete-Marker", "true")
-		setVersion(c.w.Header(), marker)
+	return marker, nil
+}
+
+// maxDeletes is how many objects one request deletes at most.
+const maxDeletes = 1000
+
+type deleteDocument struct {
+	XMLName xml.Name `xml:"Delete"`
+	Quiet   bool
+	Object  []struct{ Key, VersionId string }
+}
+
+type deletedObject struct {
+	Key                   string
+	VersionId             string `xml:",omitempty"`
+	DeleteMarker          bool   `xml:",omitempty"`
+	DeleteMarkerVersionId string `xml:",omitempty"`
+}
+
+// deleteObjects deletes several objects, each by a right of its own. The first that may not be deleted ends it.
+func (c *call) deleteObjects() error {
+	var d deleteDocument
+	if err := c.document(&d); err != nil {
+		return err
 	}
-	c.w.WriteHeader(http.StatusNoContent)
-	return nil
+	if len(d.Object) == 0 || len(d.Object) > maxDeletes {
+		return malformedXML("Object")
+	}
+	if c.query.Get("encoding-type") == "" && c.r.Header.Get("Encoding-Type") != "" { // where some clients have it
+		c.query.Set("encoding-type", c.r.Header.Get("Encoding-Type"))
+	}
+	encode, encoding, err := c.encoder()
+	if err != nil {
+		return err
+	}
+	for _, o := range d.Object {
+		if o.Key == "" || !validKey(o.Key) {
+			return malformedXML("Key")
+		}
+		if err := c.allowed("DeleteObject", c.bucket, o.Key); err != nil {
+			return err
+		}
+	}
+	out := struct {
+		XMLName      xml.Name `xml:"DeleteResult"`
+		EncodingType string   `xml:",omitempty"`
+		Deleted      []deletedObject
+	}{EncodingType: encoding}
+	for _, o := range d.Object {
+		marker, err := c.delete(o.Key, o.VersionId)
+		if err != nil {
+			return err
+		}
+		if !d.Quiet {
+			out.Deleted = append(out.Deleted, deletedObject{encode(o.Key), o.VersionId, marker != "", marker})
+		}
+	}
+	return c.answer(out)
 }
 
 // Replace puts content in the place of an object's, as a damaged disk would: without a word about it in the records,

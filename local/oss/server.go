@@ -6,11 +6,12 @@
 //	defer server.Close()
 //	server.CreateBucket("vault", oss.BucketConfig{})
 //
-// It verifies what the service verifies (signatures of versions 1 and 4 in the Authorization header, security tokens,
-// dates), keeps what the service keeps (checksums, metadata, encryption and storage class as they were asked for, versions,
-// retention), and answers in the service's words. A test has the clock, the keys and the faults in its hand. A request
-// that it does not know is refused by name: signed URLs, forms, appending, copying, tagging, and the settings of a bucket
-// other than its versions, its retention and its rules against overwriting are not there. Encryption and storage classes are names only.
+// It verifies what the service verifies (signatures of versions 1 and 4, in the Authorization header or in the URL, security
+// tokens, dates), keeps what the service keeps (checksums, metadata, encryption and storage class as they were asked for,
+// versions, retention), and answers in the service's words. A test has the clock, the keys and the faults in its hand. A
+// request that it does not know is refused by name: forms, appending, tagging, access lists other than private ones, and the
+// settings of a bucket other than its versions, its retention and its rules against overwriting are not there. Encryption and
+// storage classes are names only.
 //
 // Content lies in files of the folder, what is known of it in one file that is written with transactions: what was
 // answered survives the end of the process and of the machine.
@@ -23,6 +24,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"regexp"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -45,8 +47,8 @@ type Config struct {
 
 	// Region is where the server is, and what signatures of version 4 are for.
 	Region string
-	// Domain is the name under which buckets are addressed as bucket.Domain, beside the server's address with the
-	// bucket in the path; none if empty.
+	// Domain is the name under which buckets are addressed as bucket.Domain, beside the service's own endpoints, and the
+	// server's address with the bucket in the path; none if empty.
 	Domain string
 	// Keys may sign requests; the default pair if there are neither keys nor an authority.
 	Keys []Key
@@ -183,6 +185,7 @@ type call struct {
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	s.working.Add(1)
 	defer s.working.Done()
+	w = plainly{w}
 	c := &call{s: s, w: w, r: r, id: fmt.Sprintf("%s%016X", s.started, s.requests.Add(1)), now: s.config.Now().UTC()}
 	w.Header().Set("Server", "AliyunOSS")
 	w.Header().Set("Date", c.now.Format(http.TimeFormat))
@@ -190,6 +193,28 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("X-Oss-Server-Time", "0")
 	if err := c.serve(); err != nil {
 		c.refuse(err)
+	}
+}
+
+// plainly is an answer with the names of the service's headers in lower case, as it writes them: not all clients take them
+// otherwise.
+type plainly struct{ http.ResponseWriter }
+
+func (p plainly) WriteHeader(status int) {
+	h := p.Header()
+	for name, values := range h {
+		if strings.HasPrefix(name, "X-Oss-") {
+			delete(h, name)
+			h[strings.ToLower(name)] = values
+		}
+	}
+	p.ResponseWriter.WriteHeader(status)
+}
+
+// Flush is for what breaks off in the middle.
+func (p plainly) Flush() {
+	if f, ok := p.ResponseWriter.(http.Flusher); ok {
+		f.Flush()
 	}
 }
 
@@ -210,13 +235,13 @@ func (c *call) work(work func(*call) error) error {
 	if err := c.authenticate(); err != nil {
 		return err
 	}
-	if work == nil {
-		return &Error{http.StatusNotImplemented, "NotImplemented", "A header or query that you provided implies functionality that is not implemented: " + c.operation + ".", nil}
-	}
 	if c.bucket != "" {
 		if err := c.located(); err != nil {
 			return err
 		}
+	}
+	if work == nil {
+		return notImplemented(c.operation)
 	}
 	return work(c)
 }
@@ -228,7 +253,7 @@ func (c *call) parse() error {
 		return invalidArgument("The path is not absolute.")
 	}
 	path = path[1:]
-	if bucket, ok := strings.CutSuffix(c.r.Host, "."+c.s.config.Domain); ok && c.s.config.Domain != "" {
+	if bucket, ok := c.s.named(c.r.Host); ok {
 		c.bucket = bucket
 	} else {
 		c.bucket, path, _ = strings.Cut(path, "/")
@@ -249,12 +274,32 @@ func (c *call) parse() error {
 	return nil
 }
 
+// endpoints are the service's own. A client that is given an IP address sends the name of one for the host all the same.
+var endpoints = regexp.MustCompile(`^(.+)\.oss-[a-z0-9-]+\.aliyuncs\.com(:[0-9]+)?$`)
+
+// named returns the bucket that the name of the host says.
+func (s *Server) named(host string) (bucket string, ok bool) {
+	if s.config.Domain != "" {
+		if bucket, ok := strings.CutSuffix(host, "."+s.config.Domain); ok {
+			return bucket, true
+		}
+	}
+	if m := endpoints.FindStringSubmatch(host); m != nil {
+		return m[1], true
+	}
+	return "", false
+}
+
 // route names what is asked for, and returns what does it.
 func (c *call) route() (operation string, work func(*call) error) {
-	has := func(parameter string) bool { return c.query.Has(parameter) }
+	query := unsigned(c.query)
+	has := query.Has
+	copies := c.r.Header.Get("X-Oss-Copy-Source") != ""
 	switch method := c.r.Method; {
+	case c.bucket == "" && method == "GET" && only(query, "prefix", "marker", "max-keys"):
+		return "ListBuckets", (*call).listBuckets
 	case c.bucket == "":
-		return "ListBuckets", nil
+		return method + " of the service with " + parameters(query), nil
 	case c.object == "":
 		switch {
 		case method == "GET" && has("bucketInfo"):
@@ -283,17 +328,29 @@ func (c *call) route() (operation string, work func(*call) error) {
 			return "DeleteBucketOverwriteConfig", (*call).deleteBucketOverwriteConfig
 		case method == "GET" && has("uploads"):
 			return "ListMultipartUploads", (*call).listMultipartUploads
-		case method == "GET" && c.query.Get("list-type") == "2":
-			return "ListObjectsV2", (*call).listObjects
-		case method == "PUT" && len(c.query) == 0:
+		case method == "GET" && has("acl"):
+			return "GetBucketAcl", (*call).getACL
+		case method == "GET" && has("versions"):
+			return "ListObjectVersions", (*call).listObjectVersions
+		case method == "GET" && query.Get("list-type") == "2":
+			return "ListObjectsV2", (*call).listObjectsV2
+		case method == "GET" && only(query, "prefix", "marker", "delimiter", "max-keys", "encoding-type"):
+			return "ListObjects", (*call).listObjects
+		case method == "POST" && has("delete"):
+			return "DeleteMultipleObjects", (*call).deleteObjects
+		case method == "PUT" && len(query) == 0:
 			return "PutBucket", (*call).putBucket
+		case method == "DELETE" && len(query) == 0:
+			return "DeleteBucket", (*call).deleteBucket
 		}
-		return method + " of a bucket with " + parameters(c.query), nil
+		return method + " of a bucket with " + parameters(query), nil
 	}
 	switch method := c.r.Method; {
 	case method == "POST" && has("uploads"):
 		return "InitiateMultipartUpload", (*call).initiateMultipartUpload
-	case method == "PUT" && has("uploadId") && has("partNumber") && c.r.Header.Get("X-Oss-Copy-Source") == "":
+	case method == "PUT" && has("uploadId") && has("partNumber") && copies:
+		return "UploadPartCopy", (*call).uploadPartCopy
+	case method == "PUT" && has("uploadId") && has("partNumber"):
 		return "UploadPart", (*call).uploadPart
 	case method == "POST" && has("uploadId"):
 		return "CompleteMultipartUpload", (*call).completeMultipartUpload
@@ -301,9 +358,13 @@ func (c *call) route() (operation string, work func(*call) error) {
 		return "AbortMultipartUpload", (*call).abortMultipartUpload
 	case method == "GET" && has("uploadId"):
 		return "ListParts", (*call).listParts
-	case only(c.query, "versionId"):
+	case method == "GET" && has("acl") && only(query, "acl", "versionId"):
+		return "GetObjectAcl", (*call).getACL
+	case only(query, "versionId"):
 		switch {
-		case method == "PUT" && len(c.query) == 0 && c.r.Header.Get("X-Oss-Copy-Source") == "":
+		case method == "PUT" && len(query) == 0 && copies:
+			return "CopyObject", (*call).copyObject
+		case method == "PUT" && len(query) == 0:
 			return "PutObject", (*call).putObject
 		case method == "GET":
 			return "GetObject", (*call).getObject
@@ -312,11 +373,17 @@ func (c *call) route() (operation string, work func(*call) error) {
 		case method == "DELETE":
 			return "DeleteObject", (*call).deleteObject
 		}
-	case method == "HEAD" && only(c.query, "versionId", "objectMeta"):
+	case method == "GET" && only(query, append(headersAsked, "versionId")...):
+		return "GetObject", (*call).getObject
+	case method == "HEAD" && only(query, "versionId", "objectMeta"):
 		return "GetObjectMeta", (*call).getObject
 	}
-	return c.r.Method + " of an object with " + parameters(c.query), nil
+	return c.r.Method + " of an object with " + parameters(query), nil
 }
+
+// headersAsked are the parameters of a request that say what headers its answer shall have.
+var headersAsked = []string{"response-content-type", "response-content-language", "response-expires", "response-cache-control",
+	"response-content-disposition", "response-content-encoding"}
 
 // only reports whether a query has no other parameters than these.
 func only(query url.Values, names ...string) bool {

@@ -218,6 +218,22 @@ func TestForbidOverwrite(t *testing.T) {
 			_, err = b.CompleteMultipartUpload(u, []oss.UploadPart{p}, forbid)
 			return err
 		}
+		// Whoever begins an upload says nothing about its completion.
+		late := func() error {
+			begun, err := b.InitiateMultipartUpload("b", forbid)
+			if err != nil {
+				return err
+			}
+			p, err := b.UploadPart(begun, strings.NewReader("5"), 1, 1)
+			if err != nil {
+				return err
+			}
+			if err := b.PutObject("b", strings.NewReader("6")); err != nil {
+				return err
+			}
+			_, err = b.CompleteMultipartUpload(begun, []oss.UploadPart{p})
+			return err
+		}
 		for _, doing := range []struct {
 			name string
 			do   func() error
@@ -228,6 +244,7 @@ func TestForbidOverwrite(t *testing.T) {
 			{"forbidden put", func() error { return b.PutObject("a", strings.NewReader("3"), forbid) }, want},
 			{"forbidden begin", func() error { _, err := b.InitiateMultipartUpload("a", forbid); return err }, want},
 			{"forbidden completion", func() error { return upload("4") }, want},
+			{"completion of what was forbidden at its beginning only", late, "<nil>"},
 		} {
 			wantCode(t, fmt.Sprintf("versioning %q, %s", versioning, doing.name), doing.do(), doing.want)
 		}
@@ -390,7 +407,7 @@ func (d dated) RoundTrip(r *http.Request) (*http.Response, error) {
 	if err := c.parse(); err != nil {
 		return nil, err
 	}
-	signature, _ := c.signatureV1(DefaultKeySecret)
+	signature, _ := c.signatureV1(authorization{}, DefaultKeySecret)
 	r.Header.Set("Authorization", "OSS "+DefaultKeyID+":"+signature)
 	return http.DefaultTransport.RoundTrip(r)
 }
@@ -626,8 +643,15 @@ func TestRefusals(t *testing.T) {
 	if !errors.As(err, &refused) || refused.Code != "AccessDenied" || refused.Endpoint != "oss-cn-far.aliyuncs.com" || refused.RequestID == "" {
 		t.Errorf("elsewhere: %v", err)
 	}
-	wantCode(t, "copying", func() error { _, err := b.CopyObject("a", "b"); return err }(), "NotImplemented")
+	wantCode(t, "appending", func() error { _, err := b.AppendObject("a", strings.NewReader("x"), 0); return err }(), "NotImplemented")
 	wantCode(t, "tagging", b.PutObjectTagging("a", oss.Tagging{}), "NotImplemented")
+	wantCode(t, "a public object", b.PutObject("a", strings.NewReader("x"), oss.ObjectACL(oss.ACLPublicRead)), "NotImplemented")
+	wantCode(t, "a public bucket", b.Client.CreateBucket("public", oss.ACL(oss.ACLPublicRead)), "NotImplemented")
+	wantCode(t, "what is left out, of no bucket", none.PutObjectTagging("a", oss.Tagging{}), "NoSuchBucket")
+	_, err = b.Client.GetBucketLifecycle("none-such")
+	wantCode(t, "what is left out, of a bucket that is not there", err, "NoSuchBucket")
+	_, err = b.Client.GetBucketLifecycle("vault")
+	wantCode(t, "what is left out", err, "NotImplemented")
 	wantCode(t, "another digest", b.PutObject("a", strings.NewReader("x"), oss.ContentMD5("AAAA")), "InvalidDigest")
 	wantCode(t, "another class", b.PutObject("a", strings.NewReader("x"), oss.ObjectStorageClass("Cheap")), "InvalidArgument")
 	wantCode(t, "a key without KMS", b.PutObject("a", strings.NewReader("x"), oss.ServerSideEncryptionKeyID("k")), "InvalidArgument")
@@ -805,7 +829,7 @@ func FuzzRequest(f *testing.F) {
 		if c.parse() == nil {
 			for _, sign := range []bool{false, true} {
 				if sign {
-					signature, _ := c.signatureV1(DefaultKeySecret)
+					signature, _ := c.signatureV1(unsignedYet, DefaultKeySecret)
 					r.Header.Set("Authorization", "OSS "+DefaultKeyID+":"+signature)
 				}
 				serveOne(t, s, r)
@@ -815,6 +839,9 @@ func FuzzRequest(f *testing.F) {
 		serveOne(t, s, r)
 	})
 }
+
+// unsignedYet is the header of a request that is to be signed by version 1.
+var unsignedYet authorization
 
 func serveOne(t *testing.T, s *Server, r *http.Request) {
 	t.Helper()

@@ -7,9 +7,11 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/hex"
+	"maps"
 	"net/http"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -23,23 +25,18 @@ const (
 	dayV4       = "20060102"
 )
 
+// maxLife is how long a URL that is signed by version 4 is good at most.
+const maxLife = 7 * 24 * time.Hour
+
 // authenticate finds the key that signed the request, and checks the signature, the date, the token and what the key may
 // do, in the order in which the service does.
 func (c *call) authenticate() error {
-	authorization := c.r.Header.Get("Authorization")
-	if authorization == "" {
-		if c.query.Has("Signature") || c.query.Has("x-oss-signature") {
-			return &Error{http.StatusNotImplemented, "NotImplemented", "Signed URLs are not implemented here.", nil}
-		}
-		return &Error{http.StatusForbidden, "AccessDenied", "Anonymous access is forbidden for this operation.", nil}
-	}
-	a, err := parseAuthorization(authorization)
+	a, err := c.signed()
 	if err != nil {
 		return err
 	}
 	key, known := c.s.key(a.keyID)
-	token := c.r.Header.Get("X-Oss-Security-Token")
-	if !known || key.Token != "" && token == "" {
+	if !known || key.Token != "" && a.token == "" {
 		return &Error{http.StatusForbidden, "InvalidAccessKeyId", "The OSS Access Key Id you provided does not exist in our records.",
 			map[string]string{"OSSAccessKeyId": a.keyID}}
 	}
@@ -50,7 +47,7 @@ func (c *call) authenticate() error {
 	if a.v4 {
 		want, text = c.signatureV4(a, key.Secret)
 	} else {
-		want, text = c.signatureV1(key.Secret)
+		want, text = c.signatureV1(a, key.Secret)
 	}
 	if !hmac.Equal([]byte(want), []byte(a.signature)) {
 		return &Error{http.StatusForbidden, "SignatureDoesNotMatch",
@@ -58,7 +55,7 @@ func (c *call) authenticate() error {
 			map[string]string{"OSSAccessKeyId": a.keyID, "SignatureProvided": a.signature, "StringToSign": text}}
 	}
 	switch {
-	case key.Token != token:
+	case key.Token != a.token:
 		return &Error{http.StatusForbidden, "InvalidSecurityToken", "The security token you provided is invalid.", nil}
 	case !key.Expires.IsZero() && !c.now.Before(key.Expires):
 		return &Error{http.StatusForbidden, "SecurityTokenExpired", "The security token you provided has expired.", nil}
@@ -79,23 +76,32 @@ func (s *Server) key(id string) (Key, bool) {
 // actions are the names that policies have for operations, where these are not the operations' own.
 var actions = map[string]string{
 	"InitiateMultipartUpload": "PutObject", "UploadPart": "PutObject", "CompleteMultipartUpload": "PutObject",
+	"CopyObject": "PutObject", "UploadPartCopy": "PutObject",
 	"HeadObject": "GetObject", "GetObjectMeta": "GetObject", "ListObjectsV2": "ListObjects",
 }
 
-// authorize asks the authority whether the key may do what is asked. The server's own keys may do everything but what
-// they are denied.
+// authorize says whether the key may do what is asked.
 func (c *call) authorize() error {
+	if c.operation == "DeleteMultipleObjects" && !slices.Contains(c.key.Deny, c.operation) {
+		return nil // each object is asked about, once it is known which they are
+	}
+	return c.allowed(c.operation, c.bucket, c.object)
+}
+
+// allowed asks the authority whether the key may carry out an operation. The server's own keys may do everything but what
+// they are denied.
+func (c *call) allowed(operation, bucket, object string) error {
 	denied := &Error{http.StatusForbidden, "AccessDenied", "You have no right to access this object because of bucket acl.", nil}
 	if _, own := (*c.s.keys.Load())[c.key.ID]; own || c.s.config.Authority == nil {
-		if slices.Contains(c.key.Deny, c.operation) {
+		if slices.Contains(c.key.Deny, operation) {
 			return denied
 		}
 		return nil
 	}
-	action := "oss:" + cmp.Or(actions[c.operation], c.operation)
-	resource := "acs:oss:" + c.s.config.Region + ":" + cmp.Or(c.s.config.Account, "0") + ":" + c.bucket
-	if c.object != "" {
-		resource += "/" + c.object
+	action := "oss:" + cmp.Or(actions[operation], operation)
+	resource := "acs:oss:" + c.s.config.Region + ":" + c.s.owner().ID + ":" + cmp.Or(bucket, "*")
+	if object != "" {
+		resource += "/" + object
 	}
 	if err := c.s.config.Authority.Authorize(c.key.ID, action, resource, map[string]string{"oss:Prefix": c.query.Get("prefix")}); err != nil {
 		return denied
@@ -103,9 +109,12 @@ func (c *call) authorize() error {
 	return nil
 }
 
-// authorization is a parsed Authorization header.
+// authorization is a parsed Authorization header, or what stands for it in a URL.
 type authorization struct {
 	v4         bool
+	url        bool
+	token      string
+	expires    string // of a URL: the end in seconds of Unix, or of version 4 the seconds that it is good for
 	keyID      string
 	day        string   // of the scope
 	region     string   // of the scope
@@ -163,32 +172,93 @@ func parseAuthorization(value string) (a authorization, err error) {
 	return a, nil
 }
 
-// date returns the text that stands for the request's date in what is signed, and the date.
-func (c *call) date(v4 bool) (text string, date time.Time, ok bool) {
-	if text = c.r.Header.Get("X-Oss-Date"); text != "" {
-		layout := http.TimeFormat
-		if v4 {
-			layout = dateV4
+// The parameters by which a URL is signed, of both versions.
+var signing = []string{"OSSAccessKeyId", "Signature", "Expires", "security-token",
+	"x-oss-signature-version", "x-oss-credential", "x-oss-date", "x-oss-expires", "x-oss-additional-headers", "x-oss-signature", "x-oss-security-token"}
+
+// unsigned is a query without the parameters by which it is signed.
+func unsigned(query url.Values) url.Values {
+	query = maps.Clone(query)
+	for _, name := range signing {
+		query.Del(name)
+	}
+	return query
+}
+
+// signed finds what a request is signed with, in its header or in its URL.
+func (c *call) signed() (authorization, error) {
+	q := c.query
+	if header := c.r.Header.Get("Authorization"); header != "" {
+		a, err := parseAuthorization(header)
+		a.token = c.r.Header.Get("X-Oss-Security-Token")
+		return a, err
+	}
+	switch {
+	case q.Has("x-oss-signature-version"):
+		if version := q.Get("x-oss-signature-version"); version != algorithmV4 {
+			return authorization{}, invalidArgument("The signature version " + version + " of the URL is unknown.")
 		}
-		date, err := time.Parse(layout, text)
+		a, err := parseAuthorization(algorithmV4 + " Credential=" + q.Get("x-oss-credential") + ",Signature=" + q.Get("x-oss-signature"))
+		if names := q.Get("x-oss-additional-headers"); names != "" {
+			a.additional = strings.Split(strings.ToLower(names), ";")
+		}
+		a.url, a.token, a.expires = true, q.Get("x-oss-security-token"), q.Get("x-oss-expires")
+		return a, err
+	case q.Has("Signature") && q.Has("OSSAccessKeyId"):
+		return authorization{url: true, keyID: q.Get("OSSAccessKeyId"), signature: q.Get("Signature"), token: q.Get("security-token"), expires: q.Get("Expires")}, nil
+	}
+	return authorization{}, &Error{http.StatusForbidden, "AccessDenied", "Anonymous access is forbidden for this operation.", nil}
+}
+
+// date returns the text that stands for the request's date in what is signed, and the date.
+func (c *call) date(a authorization) (text string, date time.Time, ok bool) {
+	text = c.r.Header.Get("X-Oss-Date")
+	switch {
+	case a.url && a.v4:
+		text = c.query.Get("x-oss-date")
+	case text == "":
+		text = c.r.Header.Get("Date")
+		date, err := http.ParseTime(text)
 		return text, date, err == nil
 	}
-	text = c.r.Header.Get("Date")
-	date, err := http.ParseTime(text)
+	layout := http.TimeFormat
+	if a.v4 {
+		layout = dateV4
+	}
+	date, err := time.Parse(layout, text)
 	return text, date, err == nil
 }
 
 // checkDate holds the request's date against the clock, and the scope of a signature against both.
 func (c *call) checkDate(a authorization) error {
-	_, date, ok := c.date(a.v4)
+	if a.url && !a.v4 {
+		end, err := strconv.ParseInt(a.expires, 10, 64)
+		if err != nil {
+			return &Error{http.StatusForbidden, "AccessDenied", "Invalid date (should be seconds since epoch).", nil}
+		}
+		return c.good(time.Unix(end, 0))
+	}
+	_, date, ok := c.date(a)
 	if !ok {
 		return &Error{http.StatusForbidden, "AccessDenied", "OSS authentication requires a valid Date.", nil}
 	}
-	if skew := c.now.Sub(date); skew > maxSkew || skew < -maxSkew {
-		return &Error{http.StatusForbidden, "RequestTimeTooSkewed", "The difference between the request time and the current time is too large.",
-			map[string]string{"MaxAllowedSkewMilliseconds": "900000", "RequestTime": isoTime(date), "ServerTime": isoTime(c.now)}}
+	skewed := c.now.Sub(date) < -maxSkew
+	if a.url {
+		seconds, err := strconv.Atoi(a.expires)
+		life := time.Duration(seconds) * time.Second
+		if err != nil || seconds < 1 || life > maxLife {
+			return invalidArgument("The parameter x-oss-expires is not a number of seconds from 1 to 604800.")
+		}
+		if err := c.good(date.Add(life)); err != nil {
+			return err
+		}
+	} else {
+		skewed = skewed || c.now.Sub(date) > maxSkew
 	}
 	switch {
+	case skewed:
+		return &Error{http.StatusForbidden, "RequestTimeTooSkewed", "The difference between the request time and the current time is too large.",
+			map[string]string{"MaxAllowedSkewMilliseconds": "900000", "RequestTime": isoTime(date), "ServerTime": isoTime(c.now)}}
 	case a.v4 && a.day != date.UTC().Format(dayV4):
 		return invalidArgument("Invalid signing date in Authorization header.")
 	case a.v4 && a.region != c.s.config.Region:
@@ -197,8 +267,16 @@ func (c *call) checkDate(a authorization) error {
 	return nil
 }
 
-// isoTime writes a time as the service's documents do.
-func isoTime(t time.Time) string { return t.UTC().Format("2006-01-02T15:04:05.000Z") }
+// good refuses a URL that was good until an end which is over.
+func (c *call) good(end time.Time) error {
+	if !c.now.After(end) {
+		return nil
+	}
+	return &Error{http.StatusForbidden, "AccessDenied", "Request has expired.", map[string]string{"Expires": isoTime(end), "ServerTime": isoTime(c.now)}}
+}
+
+// isoTime writes a time as the service's documents do: of whole seconds, without which a client or two can't read it.
+func isoTime(t time.Time) string { return t.UTC().Format("2006-01-02T15:04:05") + ".000Z" }
 
 // signedV1 are the parameters that a signature of version 1 covers.
 var signedV1 = []string{
@@ -212,11 +290,11 @@ var signedV1 = []string{
 }
 
 // signatureV1 is the base64 of an HMAC-SHA1 over method, content headers, date, the headers of the service in order, and
-// the unescaped resource. The text that was signed is returned for the error message.
-func (c *call) signatureV1(secret string) (signature, text string) {
-	date, _, _ := c.date(false)
-	if c.r.Header.Get("X-Oss-Date") != "" {
-		date = c.r.Header.Get("Date")
+// the unescaped resource. The date is that of x-oss-date where there is one, and of a URL its end. The text that was signed is returned for the error message.
+func (c *call) signatureV1(a authorization, secret string) (signature, text string) {
+	date, _, _ := c.date(a)
+	if a.url {
+		date = a.expires
 	}
 	resource := "/"
 	if c.bucket != "" {
@@ -244,13 +322,16 @@ func (c *call) signatureV1(secret string) (signature, text string) {
 
 // signatureV4 is the hex of an HMAC-SHA256, with a key derived from the scope, over the hash of the canonical request.
 func (c *call) signatureV4(a authorization, secret string) (signature, text string) {
-	date, _, _ := c.date(true)
+	date, _, _ := c.date(a)
 	path := "/"
 	if c.bucket != "" {
 		path = "/" + c.bucket + "/" + strings.ReplaceAll(escapeURL(c.object), "%2F", "/")
 	}
 	var query []string
 	for name, values := range c.query {
+		if name == "x-oss-signature" {
+			continue // of a URL
+		}
 		name = escapeURL(name)
 		if values[0] != "" {
 			name += "=" + escapeURL(values[0])

@@ -124,15 +124,14 @@ func openStore(dir string) (*store, error) {
 	if s.records, err = kv.Open(filepath.Join(dir, "records")); err != nil {
 		return nil, err
 	}
-	if err := s.sweep(); err != nil {
+	if err := s.tidy(); err != nil {
 		return nil, errors.Join(err, s.records.Close())
 	}
 	return s, nil
 }
 
-// sweep removes the files that no record names: what was on its way when the process before ended.
-func (s *store) sweep() error {
-	named := map[string]bool{}
+// tidy puts in order what the process before may have left half done when it ended.
+func (s *store) tidy() error {
 	var buckets []string
 	err := s.records.View(bucketsSpace, func(r kv.Reader) error {
 		r.Ascend(nil, func(key, _ []byte) bool {
@@ -144,6 +143,25 @@ func (s *store) sweep() error {
 	if err != nil {
 		return err
 	}
+	for _, bucket := range buckets {
+		if err := s.revive(bucket); err != nil {
+			return err
+		}
+	}
+	return s.sweep(buckets)
+}
+
+// revive lets a bucket that is there take objects, though one of its name was deleted.
+func (s *store) revive(bucket string) error {
+	return s.records.Update(bucketSpace(bucket), func(w kv.Writer) error {
+		w.Delete(goneRecord)
+		return nil
+	})
+}
+
+// sweep removes the files that no record names: what was on its way when the process before ended.
+func (s *store) sweep(buckets []string) error {
+	named := map[string]bool{}
 	for _, bucket := range buckets {
 		var bad error
 		err := s.records.View(bucketSpace(bucket), func(r kv.Reader) error {
