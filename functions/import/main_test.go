@@ -107,7 +107,7 @@ func TestNoAddressOfASenders(t *testing.T) {
 			"an address":           {fmt.Sprintf(`{"kind":"restore","backup":%q,"to":"prod/x","also":[%q]}`, backup, address), "name of a destination of the functions' policy"},
 			"the key of it":        {fmt.Sprintf(`{"kind":"restore","backup":%q,"to":"prod/x","also":[%q]}`, backup, place.Key(address)), "has no further vault"},
 			"a name that is none":  {fmt.Sprintf(`{"kind":"restore","backup":%q,"to":"prod/x","also":["evil"]}`, backup), "has no further vault"},
-			"a key in the vault":   {fmt.Sprintf(`{"kind":"import","restore":%q,"segment":"000000"}`, plan.Restore), "manifests/"},
+			"a key in the vault":   {fmt.Sprintf(`{"kind":"import","restore":%q,"segment":"000000"}`, plan.Restore), "has not made the table yet"},
 			"a host in the vault":  {fmt.Sprintf(`{"kind":"import","restore":%q,"segment":"000000"}`, other.Restore), "is no name of an instance"},
 			"a host in an event":   {fmt.Sprintf(`{"kind":"restore","backup":%q,"to":"evil.example#/x"}`, backup), "is not instance/table"},
 			"a key in its address": {fmt.Sprintf(`{"kind":"restore","backup":%q,"to":"prod/x","also":["s3://AKIA:hunter2@b"]}`, backup), "name of a destination of the functions' policy"},

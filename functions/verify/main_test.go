@@ -239,3 +239,44 @@ func TestCopyToThePolicys(t *testing.T) {
 		t.Errorf("the token is told: %s%s", answer, log)
 	}
 }
+
+// TestNothingIsTold has a store give back in its errors what it was sent, signature, token and all: neither the answer nor
+// the log, nor a note in the vault, has a secret.
+func TestNothingIsTold(t *testing.T) {
+	folder, b := sealed(t)
+	came := 0
+	echo := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		came++
+		w.Header().Set("Content-Type", "application/xml")
+		w.WriteHeader(http.StatusForbidden)
+		fmt.Fprintf(w, "<Error><Code>SignatureDoesNotMatch</Code><Message>you sent %s with secret-of-the-role</Message><RequestId>1</RequestId></Error>", r.Header.Get("X-Oss-Security-Token"))
+	}))
+	defer echo.Close()
+	destination := "oss://acme-dr/vault?region=cn-x&endpoint=" + url.QueryEscape(echo.URL)
+	said := ""
+	for _, event := range []string{
+		fmt.Sprintf(`{"kind":"copy","backup":%q,"target":"dr"}`, b.ID),
+		fmt.Sprintf(`{"kind":"copy","backup":%q,"target":"dr","segment":"000000"}`, b.ID),
+		fmt.Sprintf(`{"kind":"verify","backup":%q,"target":"dr"}`, b.ID),
+		`{"kind":"ping"}`,
+	} {
+		answer, log := invoke(t, folder, destination, event)
+		said += answer + log
+	}
+	err := filepath.WalkDir(folder, func(path string, d os.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		content, err := os.ReadFile(path)
+		said += string(content)
+		return err
+	})
+	if err != nil || came == 0 || !strings.Contains(said, "SignatureDoesNotMatch") {
+		t.Fatalf("%d requests, %v: %s", came, err, said)
+	}
+	for _, secret := range []string{"token-of-the-role", "secret-of-the-role"} {
+		if i := strings.Index(said, secret); i >= 0 {
+			t.Errorf("%s is told: …%.300s", secret, said[max(0, i-200):])
+		}
+	}
+}

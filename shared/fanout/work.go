@@ -67,6 +67,8 @@ type Run struct {
 	// Tell is after how long work on a segment tells how far it has come, before there
 	// is a record; it then does so ever more rarely. Zero means never.
 	Tell time.Duration
+	// Hide takes secrets out of a text before it is stored; nil if there are none.
+	Hide func(string) string
 	// Now is the clock. It stamps notes and measures time left, and decides
 	// nothing about coverage.
 	Now func() time.Time
@@ -74,6 +76,14 @@ type Run struct {
 
 // Stopping says that it is time to stop at the next page boundary.
 func (r Run) Stopping() bool { return !r.Stop.IsZero() && !r.Now().Before(r.Stop) }
+
+// Text is what may be stored of an error.
+func (r Run) Text(err error) string {
+	if r.Hide == nil {
+		return err.Error()
+	}
+	return r.Hide(err.Error())
+}
 
 // wrote says that a note is by this delivery of the event, or by one before it: the
 // platform gives all of them one id.

@@ -67,11 +67,11 @@ func NewInvoker(config InvokerConfig) (*Invoker, error) {
 		v.protocol, v.host = "https", config.Account+"."+config.Region+".fc.aliyuncs.com"
 	} else {
 		if err := checkAddress(config.Endpoint); err != nil {
-			return nil, fmt.Errorf("invoke functions at %q: %w", config.Endpoint, err)
+			return nil, fmt.Errorf("invoke functions: their address: %w", err)
 		}
 		u, err := url.Parse(config.Endpoint)
 		if err != nil {
-			return nil, fmt.Errorf("invoke functions at %q: %w", config.Endpoint, err)
+			return nil, errors.New("invoke functions: their address can't be read")
 		}
 		v.protocol, v.host = u.Scheme, u.Host
 	}

@@ -11,6 +11,7 @@ import (
 	"os"
 	"runtime"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -19,6 +20,7 @@ import (
 	"github.com/aliyun/fc-runtime-go-sdk/fccontext"
 
 	"github.com/tablevault/tablevault/shared/guard"
+	"github.com/tablevault/tablevault/shared/object/place"
 )
 
 // Keys of the lines that an invocation logs.
@@ -63,8 +65,9 @@ type Invocation struct {
 	Env         Env
 	Log         *slog.Logger
 
-	client *http.Client
-	counts *counts
+	client  *http.Client
+	counts  *counts
+	secrets *strings.Replacer
 }
 
 // counts are what the last line of an invocation's log has beside what the reply counted.
@@ -177,17 +180,49 @@ func (s *Server) invocation(ctx context.Context, fctx *fccontext.FcContext) *Inv
 	if inv.Credentials.IsZero() {
 		inv.Credentials = s.Env.Credentials
 	}
-	log := slog.New(slog.NewJSONHandler(s.Log, &slog.HandlerOptions{Level: s.Env.LogLevel, ReplaceAttr: plainDuration}))
+	inv.secrets = secrets(inv.Credentials, s.Env.Credentials, s.Env.S3)
+	log := slog.New(slog.NewJSONHandler(s.Log, &slog.HandlerOptions{Level: s.Env.LogLevel, ReplaceAttr: inv.plain}))
 	inv.Log = log.With(KeyRequest, inv.RequestID, KeyFunction, inv.Function)
 	return inv
 }
 
-// plainDuration logs durations as people write them; slog's JSON has nanoseconds.
-func plainDuration(_ []string, a slog.Attr) slog.Attr {
-	if a.Value.Kind() == slog.KindDuration {
+// plain logs durations as people write them; slog's JSON has nanoseconds. And it
+// hides secrets.
+func (inv *Invocation) plain(_ []string, a slog.Attr) slog.Attr {
+	switch a.Value.Kind() {
+	case slog.KindDuration:
 		a.Value = slog.StringValue(a.Value.Duration().Round(time.Millisecond).String())
+	case slog.KindString:
+		a.Value = slog.StringValue(inv.Hide(a.Value.String()))
+	case slog.KindAny:
+		if err, ok := a.Value.Any().(error); ok {
+			a.Value = slog.StringValue(inv.Hide(err.Error()))
+		}
 	}
 	return a
+}
+
+// secrets replaces what nobody is to read of keys.
+func secrets(keys ...Credentials) *strings.Replacer {
+	var pairs []string
+	for _, c := range keys {
+		for _, s := range []string{c.Secret, c.Token} {
+			if s != "" {
+				pairs = append(pairs, s, "(hidden)")
+			}
+		}
+	}
+	return strings.NewReplacer(pairs...)
+}
+
+// Hide takes the secrets of the invocation's keys out of a text that will be logged,
+// answered or stored. No error of ours has one, but one may quote a server, or a
+// proxy before it, that gives back what it was sent.
+func (inv *Invocation) Hide(text string) string {
+	if inv.secrets == nil {
+		return text
+	}
+	return inv.secrets.Replace(text)
 }
 
 func first(a, b string) string {
@@ -225,6 +260,7 @@ func (s *Server) run(ctx context.Context, shared *Invocation, e Event) (Answer, 
 	var body json.RawMessage
 	if err == nil {
 		body, err = marshal(reply)
+		body = json.RawMessage(inv.Hide(string(body)))
 	}
 	took := time.Since(begin)
 	if err == nil {
@@ -237,7 +273,7 @@ func (s *Server) run(ctx context.Context, shared *Invocation, e Event) (Answer, 
 	}
 
 	failure := &Failure{
-		Type: failureType(ctx, err), Message: err.Error(), Hint: hint(err), Function: inv.Function, Request: inv.RequestID,
+		Type: failureType(ctx, err), Message: inv.Hide(err.Error()), Hint: hint(err), Function: inv.Function, Request: inv.RequestID,
 		Kind: cmd.Kind, Table: cmd.Table, Backup: cmd.Backup, Restore: cmd.Restore, Segment: cmd.Segment}
 	var p *guard.Panic
 	if errors.As(err, &p) {
@@ -306,7 +342,7 @@ type Pong struct {
 func pong(inv *Invocation) Pong {
 	return Pong{
 		Function: inv.Function, Request: inv.RequestID, Region: inv.Region, Account: inv.Account,
-		Vault: inv.Env.Vault, MemoryMB: inv.Env.MemoryMB, Lanes: inv.Env.Lanes,
+		Vault: place.Plain(inv.Env.Vault), MemoryMB: inv.Env.MemoryMB, Lanes: inv.Env.Lanes,
 		AccessKey: inv.Credentials.ID, Temporary: inv.Credentials.Token != "",
 		Envelope: Version, Go: runtime.Version(), LeftMS: time.Until(inv.Budget.Deadline).Milliseconds(),
 	}

@@ -84,7 +84,7 @@ func (q *Requests) Serve(ctx context.Context, run fanout.Run, name string) (Requ
 	var no refused
 	switch {
 	case errors.As(err, &no), err != nil && fanout.Permanent(err):
-		answer = vault.Answer{Error: err.Error()}
+		answer = vault.Answer{Error: run.Text(err)}
 	case err != nil:
 		return progress, fmt.Errorf("request %s: %w", name, err)
 	case !answer.OK && answer.Error == "":

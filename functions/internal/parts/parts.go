@@ -176,7 +176,11 @@ func Policy(inv *function.Invocation) (*policy.Policy, error) {
 		return policy.Default(), nil
 	}
 	if err != nil {
-		return policy.Default(), function.Permanent(fmt.Errorf("read the policy: %w", err))
+		var at *fs.PathError
+		if errors.As(err, &at) {
+			err = at.Err // what TABLEVAULT_POLICY says stays where it is
+		}
+		return policy.Default(), function.Permanent(fmt.Errorf("read the policy (TABLEVAULT_POLICY): %w", err))
 	}
 	p, err := policy.Decode(filepath.Base(inv.Env.Policy), data)
 	if err != nil {
@@ -206,7 +210,7 @@ const tell = time.Second
 
 // Run is what the verbs know of the invocation.
 func Run(inv *function.Invocation) fanout.Run {
-	return fanout.Run{Request: inv.RequestID, Stop: inv.Budget.WorkEnds(), Until: inv.Budget.Deadline, Retry: inv.Retry, Tell: tell, Now: time.Now}
+	return fanout.Run{Request: inv.RequestID, Stop: inv.Budget.WorkEnds(), Until: inv.Budget.Deadline, Retry: inv.Retry, Tell: tell, Hide: inv.Hide, Now: time.Now}
 }
 
 // Work hands work to the functions beside this one.
