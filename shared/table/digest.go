@@ -67,12 +67,15 @@ func (d *Digest) UnmarshalText(text []byte) error {
 // absent is zero. The first key length has its top bit clear, so that the
 // two lists cannot be taken for each other.
 //
-// A Hasher keeps scratch memory and serves one goroutine.
+// A Hasher keeps scratch memory and serves one goroutine. Other rows may be hashed
+// between the pieces of one.
 type Hasher struct {
 	seed  uint64
 	buf   []byte
 	order []plainbuffer.Cell
-	long  *xxh3.Hasher // a row that is hashed in pieces
+	// A row that is hashed in pieces, and what of it is not hashed yet.
+	long    *xxh3.Hasher
+	pending []byte
 }
 
 // NewHasher returns a hasher with a vault's seed.
@@ -136,26 +139,26 @@ func (h *Hasher) Begin(key []plainbuffer.Cell) {
 		h.long = xxh3.NewSeed(h.seed)
 	}
 	h.long.Reset()
-	h.buf = appendKey(h.buf[:0], key)
+	h.pending = appendKey(h.pending[:0], key)
 }
 
 // Cells adds cells to the row that was begun.
 func (h *Hasher) Cells(cells []plainbuffer.Cell) {
 	for len(cells) > 0 {
 		n := min(len(cells), 64)
-		h.buf = h.appendCells(h.buf, cells[:n])
+		h.pending = h.appendCells(h.pending, cells[:n])
 		cells = cells[n:]
-		if len(h.buf) >= 64<<10 {
-			h.long.Write(h.buf)
-			h.buf = h.buf[:0]
+		if len(h.pending) >= 64<<10 {
+			h.long.Write(h.pending)
+			h.pending = h.pending[:0]
 		}
 	}
 }
 
 // End returns the digest of the row that was begun.
 func (h *Hasher) End() Digest {
-	h.long.Write(h.buf)
-	h.buf = h.buf[:0]
+	h.long.Write(h.pending)
+	h.pending = h.pending[:0]
 	sum := h.long.Sum128()
 	return Digest{sum.Hi, sum.Lo}
 }

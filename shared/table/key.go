@@ -229,9 +229,20 @@ func (k Key) CompareCells(cells []plainbuffer.Cell) int {
 	return cmp.Compare(len(k), len(cells))
 }
 
-// Next is the least key after k: the same with its last value's successor. An
-// integer's is one more, a string's or blob's has a zero byte more; the
-// successor of the greatest integer is the greatest bound.
+// The service's limits of the bytes of a value in a key, and of a column's name.
+const (
+	MaxKeyBytes  = 1024
+	MaxNameBytes = 255
+)
+
+// Next is the least key after k that the service allows: the same with its last
+// value's successor. An integer's is one more, a string's or blob's has a zero byte
+// more, or, where it has the greatest length, is the least that is greater; the
+// successor of the greatest value is the greatest bound.
+//
+// The successor of a text is a text, since the service may refuse another bound.
+// Where it holds strings that are none, some may lie between a text of the greatest
+// length and that.
 func (k Key) Next() Key {
 	n := k.Clone()
 	last := &n[len(n)-1]
@@ -243,10 +254,56 @@ func (k Key) Next() Key {
 			last.Int++
 		}
 	case plainbuffer.String, plainbuffer.Blob:
-		last.Bytes = append(last.Bytes, 0)
+		if last.Type == plainbuffer.String && len(last.Bytes) >= MaxKeyBytes && utf8.Valid(last.Bytes) {
+			last.Bytes = nextText(last.Bytes)
+		} else {
+			last.Bytes = Successor(last.Bytes, MaxKeyBytes)
+		}
+		if last.Bytes == nil {
+			*last = Max()
+		}
 	}
 	return n
 }
+
+// Successor is the least string after b of at most so many bytes, nil if there is
+// none.
+func Successor(b []byte, most int) []byte {
+	if len(b) < most {
+		return append(b[:len(b):len(b)], 0)
+	}
+	b = bytes.Clone(b[:most])
+	for i := len(b) - 1; i >= 0; i-- {
+		if b[i] < 0xff {
+			b[i]++
+			return b[:i+1]
+		}
+	}
+	return nil
+}
+
+// nextText is the least text after b, a text, that is not longer and does not begin
+// with it; nil if there is none.
+func nextText(b []byte) []byte {
+	for end := len(b); end > 0; {
+		last, size := utf8.DecodeLastRune(b[:end])
+		end -= size
+		next := last + 1
+		if next == surrogates {
+			next = afterSurrogates
+		}
+		if next <= utf8.MaxRune && end+utf8.RuneLen(next) <= len(b) {
+			return utf8.AppendRune(bytes.Clone(b[:end]), next)
+		}
+	}
+	return nil
+}
+
+// No text has the code points between these.
+const (
+	surrogates      = 0xd800
+	afterSurrogates = 0xe000
+)
 
 // hex64 prints raw bytes in errors.
 func hex64(b []byte) string {

@@ -1,6 +1,7 @@
 package table
 
 import (
+	"bytes"
 	"encoding/json"
 	"math"
 	"math/rand/v2"
@@ -73,6 +74,68 @@ func TestNextIsTheLeastGreater(t *testing.T) {
 					t.Errorf("%s: %v lies between %v and its next, %v", kind, w, v, n)
 				}
 			}
+		}
+	}
+}
+
+// TestNextKeepsTheLimit: the successor of a value of the greatest length is none
+// that the service refuses, and nothing that it may hold lies in between.
+func TestNextKeepsTheLimit(t *testing.T) {
+	full := func(end string) string { return strings.Repeat("k", MaxKeyBytes-len(end)) + end }
+	cut := func(n int, end string) string { return strings.Repeat("k", MaxKeyBytes-n) + end }
+	top := strings.Repeat("\U0010ffff", MaxKeyBytes/4)
+	for _, c := range []struct{ value, next Value }{
+		{String(full("a")), String(full("b"))},
+		{String(full("a")[1:]), String(full("a")[1:] + "\x00")},
+		{String(full("\x7f")), String(cut(2, "l"))}, // the next code point has a byte more
+		{String(full("\u07ff")), String(cut(3, "l"))},
+		{String(full("\ud7ff")), String(full("\ue000"))},
+		{String(full("\uffff")), String(cut(4, "l"))},
+		{String(full("a\U0010ffff")), String(cut(5, "b"))},
+		{String(top), Max()},
+		{String(full("\xff")), String(cut(2, "l"))}, // no text
+		{Binary([]byte(full("\x7f"))), Binary([]byte(full("\x80")))},
+		{Binary([]byte(full("\xff\xff"))), Binary([]byte(cut(3, "l")))},
+		{Binary(bytes.Repeat([]byte{0xff}, MaxKeyBytes)), Max()},
+	} {
+		k := Key{Integer(7), c.value}
+		if got := k.Next(); !got.Equal(Key{Integer(7), c.next}) || len(got[1].Bytes) > MaxKeyBytes {
+			t.Errorf("…%.20q is followed by %d bytes …%.20q, want …%.20q", tail(c.value), len(got[1].Bytes), tail(got[1]), tail(c.next))
+		}
+		if k[1].Compare(c.value) != 0 {
+			t.Errorf("…%.20q was changed", tail(c.value))
+		}
+	}
+	for at, want := range map[string]string{"": "\x00", "ab": "ab\x00", "abc": "abd", "ab\xff": "ac", "\xff\xff\xff": ""} {
+		if got := string(Successor([]byte(at), 3)); got != want {
+			t.Errorf("%q is followed by %q, want %q", at, got, want)
+		}
+	}
+}
+
+func tail(v Value) []byte { return v.Bytes[max(0, len(v.Bytes)-8):] }
+
+// TestHashersAreOpenBetweenPieces: a row that is hashed in pieces is not touched by
+// others that are hashed meanwhile.
+func TestHashersAreOpenBetweenPieces(t *testing.T) {
+	row := func(name string) *plainbuffer.Row {
+		return &plainbuffer.Row{
+			Key:   []plainbuffer.Cell{{Name: []byte("k"), HasValue: true, Type: plainbuffer.String, Data: []byte(name)}},
+			Cells: []plainbuffer.Cell{{Name: []byte(name), HasValue: true, Type: plainbuffer.Blob, Data: bytes.Repeat([]byte(name), 100_000)}},
+		}
+	}
+	a, b := row("a"), row("b")
+	h := NewHasher(3)
+	want, other := h.Row(a), h.Row(b)
+	for range 2 {
+		h.Begin(a.Key)
+		if h.Row(b) != other || h.Form(nil) == (Digest{}) {
+			t.Error("another row has another digest between the pieces of one")
+		}
+		h.Cells(a.Cells)
+		h.Row(b)
+		if h.End() != want {
+			t.Error("a row has another digest if others are hashed between its pieces")
 		}
 	}
 }
