@@ -19,6 +19,8 @@ race:
 fuzz:
 	go test -run '^$$' -fuzz FuzzScanner -fuzztime 60s ./shared/plainbuffer
 	go test -run '^$$' -fuzz FuzzReader -fuzztime 60s ./shared/vault/shard
+	go test -run '^$$' -fuzz FuzzRecord -fuzztime 60s ./shared/vault/shard
+	go test -run '^$$' -fuzz FuzzRows -fuzztime 60s -fuzzminimizetime 5x ./shared/vault/shard
 	go test -run '^$$' -fuzz FuzzSum64 -fuzztime 60s ./shared/object/crc
 
 # Speed as ratios to what does the same work otherwise, measured in turns.

@@ -38,6 +38,15 @@ type Rows struct {
 // Len is the number of rows, or pieces.
 func (r *Rows) Len() int { return len(r.Ends) }
 
+// account is what a ledger takes of the rows.
+func (r *Rows) account() account {
+	n := r.Len()
+	if r.Unfinished {
+		n = 0
+	}
+	return account{r.Lane, n, r.First, r.Last, r.Continues, r.Unfinished, r.Digest}
+}
+
 // Row is the i-th row.
 func (r *Rows) Row(i int) []byte {
 	from := 0
@@ -53,8 +62,10 @@ type decoder struct {
 	schema table.Schema
 	seed   uint64
 	hasher *table.Hasher
-	pieces map[int]*piecewise // rows in the making, by lane
+	pieces map[int]*wideRow // rows in the making, by lane
 	zstd   *zstd.Decoder
+	// sent, if it is not nil, are the rows that must come back; then none is kept.
+	sent [][]byte
 
 	record  []byte
 	keys    []keyCursor
@@ -74,13 +85,6 @@ type decoder struct {
 	numbers   [table.MaxKeyColumns][8]byte // of key
 	row       plainbuffer.Row              // a row that was scanned
 	scanner   plainbuffer.Scanner
-}
-
-// piecewise is a row whose pieces are coming.
-type piecewise struct {
-	hasher *table.Hasher
-	key    table.Key
-	last   plainbuffer.Cell
 }
 
 type keyCursor struct {
@@ -139,7 +143,7 @@ func newDecoder(s table.Schema, seed uint64) *decoder {
 	if err != nil {
 		panic("shard: options of zstd: " + err.Error()) // they are constants
 	}
-	d := &decoder{schema: s, seed: seed, hasher: table.NewHasher(seed), pieces: map[int]*piecewise{}, zstd: z, keys: make([]keyCursor, len(s))}
+	d := &decoder{schema: s, seed: seed, hasher: table.NewHasher(seed), pieces: map[int]*wideRow{}, zstd: z, keys: make([]keyCursor, len(s))}
 	for i, c := range s {
 		d.keys[i].name, d.keys[i].typ = plainbuffer.NewName([]byte(c.Name)), c.Type.Wire()
 	}
@@ -382,6 +386,10 @@ func (m *mixedCursor) open(c *cursor) error {
 // rows puts the rows together in their order.
 func (d *decoder) rows(rows *Rows, checksums []byte) error {
 	piece := rows.Continues || rows.Unfinished
+	if wide := d.pieces[rows.Lane]; (wide != nil) != rows.Continues {
+		return corrupt("a piece of a row out of place")
+	}
+	size := 0
 	ordered := len(d.order.b) > 0
 	var sum table.Digest
 	d.builder.Buf = rows.Buf
@@ -398,8 +406,8 @@ func (d *decoder) rows(rows *Rows, checksums []byte) error {
 		var inOrder, canonical bool
 		if place == inRaw {
 			b := d.loose.next()
-			size, err := plainbuffer.Scan(b, &d.row)
-			if err != nil || size != len(b) {
+			n, err := plainbuffer.Scan(b, &d.row)
+			if err != nil || n != len(b) {
 				return corrupt("row %d: %v", i, err)
 			}
 			d.builder.Buf = append(d.builder.Buf, b...)
@@ -436,7 +444,7 @@ func (d *decoder) rows(rows *Rows, checksums []byte) error {
 		if checksum != checksums[i] {
 			return corrupt("row %d has the checksum 0x%02x, Tablestore sent 0x%02x", i, checksum, checksums[i])
 		}
-		if len(d.builder.Buf) > maxRaw {
+		if size += len(d.builder.Buf) - start; size > maxRaw {
 			return corrupt("rows of more than %d bytes", maxRaw)
 		}
 		if i == 0 {
@@ -457,7 +465,13 @@ func (d *decoder) rows(rows *Rows, checksums []byte) error {
 			}
 			sum.Add(digest)
 		}
-		rows.Ends = append(rows.Ends, len(d.builder.Buf))
+		rows.Ends = append(rows.Ends, size)
+		if d.sent != nil {
+			if i >= len(d.sent) || !bytes.Equal(d.builder.Buf, d.sent[i]) {
+				return corrupt("row %d is not the one that was sent", i)
+			}
+			d.builder.Buf = d.builder.Buf[:0]
+		}
 	}
 	rows.Buf = d.builder.Buf
 	rows.Last = table.KeyOf(d.before())
@@ -663,30 +677,31 @@ func (m *mixedCursor) next(d *decoder) (canonical, ok bool) {
 
 // digest is the digest of a row, or of the row whose last piece it is, or zero.
 func (d *decoder) digest(rows *Rows, row *plainbuffer.Row) (table.Digest, error) {
-	p := d.pieces[rows.Lane]
-	switch {
-	case rows.Continues != (p != nil):
-		return table.Digest{}, corrupt("a piece of a row out of place")
-	case p == nil && !rows.Unfinished:
+	first, last := !rows.Continues, !rows.Unfinished
+	if first && last {
 		return d.hasher.Row(row), nil
-	case p == nil:
-		p = &piecewise{hasher: table.NewHasher(d.seed), key: table.KeyOf(row.Key)}
-		d.pieces[rows.Lane] = p
-		p.hasher.Begin(row.Key)
-	case p.key.CompareCells(row.Key) != 0:
-		return table.Digest{}, corrupt("a row %v whose pieces have another key, %v", p.key, table.KeyOf(row.Key))
 	}
-	if !table.Canonical(row.Cells) || len(row.Cells) == 0 || p.last.Name != nil && table.CompareCells(&p.last, &row.Cells[0]) >= 0 {
-		return table.Digest{}, corrupt("a row %v whose cells are not in order", p.key)
+	wide := d.pieces[rows.Lane]
+	if wide == nil {
+		wide = newWideRow(d.seed)
+		d.pieces[rows.Lane] = wide
 	}
-	end := row.Cells[len(row.Cells)-1]
-	p.last = plainbuffer.Cell{Name: append([]byte{}, end.Name...), Timestamp: end.Timestamp}
-	p.hasher.Cells(row.Cells)
-	if rows.Unfinished {
-		return table.Digest{}, nil
+	digest, err := wide.add(row, first, last)
+	if err != nil {
+		return digest, corrupt("%v", err)
 	}
-	delete(d.pieces, rows.Lane)
-	return p.hasher.End(), nil
+	if last {
+		delete(d.pieces, rows.Lane)
+	}
+	return digest, nil
+}
+
+// shrink gives back the memory that ordinary records do not need.
+func (d *decoder) shrink(rows *Rows) {
+	if cap(d.record)+cap(d.builder.Buf)+cap(d.form)+cap(rows.Buf) > keptMemory {
+		d.record, d.builder.Buf, d.form, rows.Buf = nil, nil, nil, nil
+		d.groups, d.mixed, d.loose = nil, mixedCursor{}, values{}
+	}
 }
 
 // spent says whether the rows have used up all arrays.

@@ -18,14 +18,17 @@ type Options struct {
 	Seed   uint64
 	// Level is the compression; zero means zstd.SpeedFastest.
 	Level zstd.EncoderLevel
+	// Unproved leaves out reading blocks back. It is for measuring what that costs.
+	Unproved bool
 }
 
 // keptMemory is how much of its memory an encoder keeps for the next block; an
 // ordinary block needs less, one with a long row gives its own back.
 const keptMemory = 6 << 20
 
-// An Encoder makes blocks of rows. It keeps its memory, some megabytes, from
-// block to block, and serves one goroutine at a time.
+// An Encoder makes blocks of rows. Each block has been read back when Flush returns
+// it: a reader gives out the rows that were added, byte for byte. An Encoder keeps its
+// memory, some megabytes, from block to block, and serves one goroutine at a time.
 type Encoder struct {
 	schema table.Schema
 	hasher *table.Hasher
@@ -39,7 +42,8 @@ type Encoder struct {
 	first   table.Key
 	last    []plainbuffer.Cell // the key of the last row; slices of the caller's block, or of lastBuf
 	lastBuf []byte
-	inRow   bool
+	wide    *wideRow // the row that is added in pieces
+	proof   *proof   // nil if blocks are not read back
 
 	checksums []byte
 	keys      []keyColumn
@@ -73,6 +77,11 @@ type Block struct {
 	data   []byte
 }
 
+// account is what a ledger takes of the block.
+func (b *Block) account() account {
+	return account{b.Lane, b.Rows, b.First, b.Last, b.flags&flagContinues != 0, b.flags&flagUnfinished != 0, b.Digest}
+}
+
 // keyColumn is one column of the keys.
 type keyColumn struct {
 	name     string
@@ -93,8 +102,11 @@ func NewEncoder(o Options) *Encoder {
 		level = zstd.SpeedFastest
 	}
 	e := &Encoder{
-		schema: o.Schema, hasher: table.NewHasher(o.Seed), zstd: newCompressor(level),
+		schema: o.Schema, hasher: table.NewHasher(o.Seed), zstd: newCompressor(level), wide: newWideRow(o.Seed),
 		keys: make([]keyColumn, len(o.Schema)), lists: map[uint64]int{},
+	}
+	if !o.Unproved {
+		e.proof = newProof(o)
 	}
 	for i, c := range o.Schema {
 		e.keys[i].name, e.keys[i].typ = c.Name, c.Type.Wire()
@@ -105,10 +117,11 @@ func NewEncoder(o Options) *Encoder {
 
 // newCompressor returns what compresses records. The checksum in the frames
 // makes a changed lane, flag or bound as evident as a changed row, to any
-// reader.
+// reader. Frames of a single segment tell the size of their content however small it
+// is, which some readers go by.
 func newCompressor(level zstd.EncoderLevel) *zstd.Encoder {
 	z, err := zstd.NewWriter(nil, zstd.WithEncoderLevel(level), zstd.WithEncoderConcurrency(1),
-		zstd.WithEncoderCRC(true), zstd.WithWindowSize(1<<20), zstd.WithLowerEncoderMem(true))
+		zstd.WithEncoderCRC(true), zstd.WithWindowSize(1<<20), zstd.WithLowerEncoderMem(true), zstd.WithSingleSegment(true))
 	if err != nil {
 		panic("shard: options of zstd: " + err.Error()) // they are constants
 	}
@@ -117,15 +130,21 @@ func newCompressor(level zstd.EncoderLevel) *zstd.Encoder {
 
 // Reset begins a block of a lane and forgets what was added and not flushed.
 func (e *Encoder) Reset(lane int) {
-	e.lane, e.inRow = lane, false
+	e.lane, e.wide.open = lane, false
 	e.last = e.last[:0]
 	e.clear()
+	if e.proof != nil {
+		e.proof.reset()
+	}
 }
 
 // clear makes the encoder empty.
 func (e *Encoder) clear() {
 	e.flags, e.rows, e.raw, e.digest, e.first = 0, 0, 0, table.Digest{}, nil
 	e.checksums = e.checksums[:0]
+	if e.proof != nil {
+		e.proof.clear()
+	}
 	kept := cap(e.record) + cap(e.block.data) + cap(e.loose.items) + cap(e.form)
 	for i := range e.keys {
 		k := &e.keys[i]
@@ -168,40 +187,43 @@ var ErrRowTooLong = errors.New("the row is too long for one piece")
 // Rows come in ascending order of their keys. full says that the block should
 // be flushed.
 func (e *Encoder) Add(row *plainbuffer.Row) (full bool, err error) {
-	if e.inRow || e.flags != 0 {
+	if e.wide.open || e.flags != 0 {
 		return false, errors.New("shard: a whole row among the pieces of another")
 	}
 	if err := e.admit(row, false); err != nil {
 		return false, err
 	}
-	e.digest.Add(e.put(row))
+	e.digest.Add(e.sum(row, e.put(row)))
 	return e.raw >= BlockBytes, nil
 }
 
 // AddPiece adds one piece of a row: its key and the next of its cells in
-// canonical order. A piece is a block of its own: flush before and after. A row
-// that was put together whole, in other bytes than Tablestore's, is a first
-// piece that is the last.
+// canonical order. Only the last may have no cell. A piece is a block of its own:
+// flush before and after. A row that was put together whole, in other bytes than
+// Tablestore's, is a first piece that is the last.
 func (e *Encoder) AddPiece(row *plainbuffer.Row, first, last bool) (full bool, err error) {
-	if e.rows > 0 || first == e.inRow {
+	if e.rows > 0 || first && last && e.wide.open {
 		return false, errors.New("shard: a piece of a row out of place")
 	}
 	if err := e.admit(row, !first); err != nil {
 		return false, err
 	}
 	e.flags = flagCanonical
-	if first {
-		e.hasher.Begin(row.Key)
-	} else {
+	if first && last {
+		e.digest.Add(e.sum(row, e.put(row)))
+		return true, nil
+	}
+	sum, err := e.wide.add(row, first, last)
+	if err != nil {
+		return false, fmt.Errorf("shard: %w", err)
+	}
+	e.digest.Add(sum)
+	if !first {
 		e.flags |= flagContinues
 	}
-	e.hasher.Cells(row.Cells)
-	if last {
-		e.digest.Add(e.hasher.End())
-	} else {
+	if !last {
 		e.flags |= flagUnfinished
 	}
-	e.inRow = !last
 	e.put(row)
 	return true, nil
 }
@@ -230,8 +252,12 @@ func (e *Encoder) admit(row *plainbuffer.Row, same bool) error {
 	return nil
 }
 
-// put files the row where it belongs and returns its digest.
-func (e *Encoder) put(row *plainbuffer.Row) table.Digest {
+// put files the row where it belongs. It says whether e.form is the row's canonical
+// form now.
+func (e *Encoder) put(row *plainbuffer.Row) (formed bool) {
+	if e.proof != nil {
+		e.proof.sent = append(e.proof.sent, row.Raw)
+	}
 	place := inRaw
 	if e.regular(row) {
 		if place = e.place(row.Cells); place == inMixed && len(e.mixed.dictionary)+len(row.Cells) > maxMixed {
@@ -250,7 +276,7 @@ func (e *Encoder) put(row *plainbuffer.Row) table.Digest {
 	e.checksums = append(e.checksums, row.Checksum)
 	if place == inRaw {
 		e.loose.bytes(row.Raw)
-		return e.hasher.Row(row)
+		return false
 	}
 	e.form = e.form[:0]
 	for i := range e.keys {
@@ -260,14 +286,18 @@ func (e *Encoder) put(row *plainbuffer.Row) table.Digest {
 	}
 	if place == inMixed {
 		e.mixed.add(row.Cells)
-		return e.hasher.Row(row)
+		return false
 	}
-	form, canonical := e.groups[place].add(row.Cells, e.form)
-	e.form = form
-	if !canonical {
-		return e.hasher.Row(row)
+	e.form, formed = e.groups[place].add(row.Cells, e.form)
+	return formed
+}
+
+// sum is the digest of a whole row that was put.
+func (e *Encoder) sum(row *plainbuffer.Row, formed bool) table.Digest {
+	if formed {
+		return e.hasher.Form(e.form)
 	}
-	return e.hasher.Form(form)
+	return e.hasher.Row(row)
 }
 
 func (k *keyColumn) add(c *plainbuffer.Cell) {
@@ -326,8 +356,9 @@ func (e *Encoder) regular(row *plainbuffer.Row) bool {
 	return true
 }
 
-// Flush compresses what was added since the last flush; it returns nil if that
-// is nothing. The block is valid until the next Flush.
+// Flush compresses what was added since the last flush and reads it back; it returns
+// nil if that is nothing. The block is valid until the next Flush. The error matches
+// ErrReadBack if the block is not what a reader takes for the rows that were added.
 func (e *Encoder) Flush() (*Block, error) {
 	if e.rows == 0 {
 		return nil, nil
@@ -360,6 +391,11 @@ func (e *Encoder) Flush() (*Block, error) {
 	e.block = Block{
 		Lane: e.lane, Rows: rows, Raw: e.raw, Digest: e.digest, First: e.first, Last: table.KeyOf(e.last),
 		flags: e.flags, data: e.zstd.EncodeAll(b, data),
+	}
+	if e.proof != nil {
+		if err := e.proof.read(&e.block); err != nil {
+			return nil, fmt.Errorf("%d rows of lane %d from %v to %v: %w", e.rows, e.lane, e.block.First, e.block.Last, err)
+		}
 	}
 	// The rows' bytes may go away now.
 	e.lastBuf = copyKey(e.last, e.lastBuf[:0])

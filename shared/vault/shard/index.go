@@ -2,11 +2,13 @@ package shard
 
 import (
 	"bufio"
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"math"
+	"slices"
 
 	"github.com/klauspost/compress/zstd"
 
@@ -48,7 +50,7 @@ func (w *Writer) WriteIndex(dst io.Writer) error {
 	if w.blocksEnd == 0 {
 		return errors.New("shard: an index of a shard that is not finished")
 	}
-	totals, err := json.Marshal(totalsJSON{w.sum.Blocks, w.sum.Rows, w.blocksEnd})
+	totals, err := json.Marshal(totalsJSON{w.ledger.sum.Blocks, w.ledger.sum.Rows, w.blocksEnd})
 	if err != nil {
 		return fmt.Errorf("shard: %w", err)
 	}
@@ -73,8 +75,23 @@ func (w *Writer) WriteIndex(dst io.Writer) error {
 	b = appendLong(b, int64(len(data)))
 	b = append(b, data...)
 	b = append(b, sync[:]...)
+	if err := w.readBackIndex(b); err != nil {
+		return err
+	}
 	_, err = dst.Write(b)
 	return err
+}
+
+// readBackIndex reads an index object and holds it against the blocks.
+func (w *Writer) readBackIndex(object []byte) error {
+	_, entries, err := ReadIndex(bytes.NewReader(object))
+	if err != nil {
+		return fmt.Errorf("%w: the index: %v", ErrReadBack, err)
+	}
+	if !slices.EqualFunc(entries, w.index, func(a, b Entry) bool { return a.equal(&b) }) {
+		return fmt.Errorf("%w: the index has other entries", ErrReadBack)
+	}
+	return nil
 }
 
 // ReadIndex reads an index object.

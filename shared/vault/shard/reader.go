@@ -7,8 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-
-	"github.com/tablevault/tablevault/shared/table"
 )
 
 // A Reader reads a shard from its beginning to its end, believing nothing: what
@@ -22,17 +20,10 @@ type Reader struct {
 	decoder *decoder
 	sync    [16]byte
 	data    []byte
-	sum     Summary
-	lanes   map[int]*readLane
+	ledger  ledger
 	ended   bool
-	block   int64
 	offset  int64 // of the block
 	size    int64 // of the block at hand
-}
-
-type readLane struct {
-	first, last table.Key
-	rows        int64
 }
 
 // readBuffer is the size of a Reader's buffer. A record is read past it.
@@ -40,7 +31,7 @@ const readBuffer = 64 << 10
 
 // NewReader reads the header of a shard.
 func NewReader(src io.Reader) (*Reader, error) {
-	r := &Reader{src: bufio.NewReaderSize(src, readBuffer), lanes: map[int]*readLane{}}
+	r := &Reader{src: bufio.NewReaderSize(src, readBuffer), ledger: newLedger()}
 	values, sync, err := readFileHeader(r.src, schema, headerKey)
 	if err != nil {
 		return nil, err
@@ -174,36 +165,19 @@ func (r *Reader) Next(rows *Rows) error {
 	if rows.end != nil {
 		return r.finish(rows.end)
 	}
-	l := r.lanes[rows.Lane]
-	if l == nil {
-		l = &readLane{first: rows.First}
-		r.lanes[rows.Lane] = l
+	if err := r.ledger.add(rows.account()); err != nil {
+		return r.at(corrupt("%v", err))
 	}
-	if l.last != nil {
-		if c := l.last.Compare(rows.First); c > 0 || (c == 0) != rows.Continues {
-			return r.at(corrupt("lane %d has the row %v after %v", rows.Lane, rows.First, l.last))
-		}
-	}
-	l.last = rows.Last
-	n := int64(rows.Len())
-	if rows.Unfinished {
-		n = 0
-	}
-	l.rows += n
-	r.sum.Rows += n
-	r.sum.Blocks++
-	r.sum.Digest.Add(rows.Digest)
-	r.block++
 	r.offset += r.size
 	return nil
 }
 
 func (r *Reader) at(err error) error {
-	return fmt.Errorf("block %d, at byte %d: %w", r.block, r.offset, err)
+	return fmt.Errorf("block %d, at byte %d: %w", r.ledger.sum.Blocks, r.offset, err)
 }
 
 // Summary is the shard's totals; they are right once Next has returned io.EOF.
-func (r *Reader) Summary() Summary { return r.sum }
+func (r *Reader) Summary() Summary { return r.ledger.sum }
 
 // frame reads one Avro block: the count 1, the size, the record, the marker.
 func (r *Reader) frame() ([]byte, error) {
@@ -252,25 +226,8 @@ func readLong(src io.ByteReader) (int64, error) {
 }
 
 func (r *Reader) finish(end *Summary) error {
-	if end.Rows != r.sum.Rows || end.Blocks != r.sum.Blocks || end.Digest != r.sum.Digest {
-		return r.at(corrupt("%d rows in %d blocks were read, the end mark says %d in %d, or another digest",
-			r.sum.Rows, r.sum.Blocks, end.Rows, end.Blocks))
-	}
-	if len(r.decoder.pieces) > 0 {
-		return r.at(corrupt("a row without its last piece"))
-	}
-	for i, l := range r.lanes {
-		if i >= len(end.Lanes) || end.Lanes[i].Rows != l.rows {
-			return r.at(corrupt("lane %d has %d rows, the end mark says otherwise", i, l.rows))
-		}
-		if from, next := end.Lanes[i].From, end.Lanes[i].Next; from.Compare(l.first) > 0 || next.Compare(l.last) <= 0 {
-			return r.at(corrupt("lane %d is %v, it holds rows from %v to %v", i, table.Range{Start: from, End: next}, l.first, l.last))
-		}
-	}
-	for i, l := range end.Lanes {
-		if r.lanes[i] == nil && l.Rows != 0 {
-			return r.at(corrupt("lane %d has no rows, the end mark says %d", i, l.Rows))
-		}
+	if err := r.ledger.ends(end); err != nil {
+		return r.at(corrupt("%v", err))
 	}
 	if _, err := r.src.ReadByte(); err != io.EOF {
 		if err != nil {
@@ -278,7 +235,7 @@ func (r *Reader) finish(end *Summary) error {
 		}
 		return r.at(corrupt("bytes after the end mark"))
 	}
-	r.sum.Lanes = end.Lanes
+	r.ledger.sum.Lanes = end.Lanes
 	r.ended = true
 	return io.EOF
 }

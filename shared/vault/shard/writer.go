@@ -31,21 +31,15 @@ func crc(b []byte) uint32 { return crc32.Checksum(b, crc32.MakeTable(crc32.Casta
 type Writer struct {
 	dst    io.Writer
 	schema table.Schema
+	seed   uint64
 	header []byte // as the file holds it
 	sync   [16]byte
 	offset int64
-	sum    Summary
-	lanes  map[int]laneState
+	ledger ledger
 	index  []Entry
 	// blocksEnd is where the end mark begins; 0 before Finish.
 	blocksEnd int64
 	frame     []byte
-}
-
-type laneState struct {
-	last  table.Key
-	rows  int64
-	inRow bool
 }
 
 // NewWriter begins a shard.
@@ -54,7 +48,10 @@ func NewWriter(dst io.Writer, h Header) (*Writer, error) {
 	if err != nil {
 		return nil, fmt.Errorf("shard: %w", err)
 	}
-	w := &Writer{dst: dst, schema: h.Schema, header: meta, lanes: map[int]laneState{}}
+	if _, err := decodeHeader(meta); err != nil {
+		return nil, fmt.Errorf("%w: the header: %v", ErrReadBack, err)
+	}
+	w := &Writer{dst: dst, schema: h.Schema, seed: h.Seed, header: meta, ledger: newLedger()}
 	w.frame, w.sync = appendFileHeader(nil, schema, pair{headerKey, meta})
 	return w, w.flush()
 }
@@ -68,21 +65,20 @@ func (w *Writer) flush() error {
 // Bytes is how many bytes the shard has so far.
 func (w *Writer) Bytes() int64 { return w.offset }
 
+// Blocks is how many blocks the shard has so far.
+func (w *Writer) Blocks() int64 { return w.ledger.sum.Blocks }
+
 // Append writes a block. The blocks of a lane come in the order of their keys;
 // those of several lanes may alternate.
 func (w *Writer) Append(b *Block) error {
 	if b.Lane < 0 || b.Lane >= maxLanes {
 		return fmt.Errorf("shard: lane %d, want 0 to %d", b.Lane, maxLanes-1)
 	}
-	l := w.lanes[b.Lane]
-	continues := b.flags&flagContinues != 0
-	if continues != l.inRow {
-		return fmt.Errorf("shard: lane %d: a piece of a row out of place", b.Lane)
+	if len(b.data) > maxRecord {
+		return fmt.Errorf("shard: a block of %d bytes, want at most %d", len(b.data), maxRecord)
 	}
-	if l.last != nil {
-		if c := l.last.Compare(b.First); c > 0 || (c == 0) != continues {
-			return fmt.Errorf("the rows are not in order: lane %d has %v after %v", b.Lane, b.First, l.last)
-		}
+	if err := w.ledger.add(b.account()); err != nil {
+		return fmt.Errorf("shard: %w", err)
 	}
 	first, err := w.schema.AppendKey(nil, b.First)
 	if err != nil {
@@ -96,12 +92,6 @@ func (w *Writer) Append(b *Block) error {
 		Offset: w.offset, Size: int64(len(b.data)), Lane: b.Lane, Rows: b.Rows, First: first, Last: last,
 		CRC32C: crc(b.data),
 	})
-	l.last, l.inRow = b.Last, b.flags&flagUnfinished != 0
-	l.rows += int64(b.Rows)
-	w.lanes[b.Lane] = l
-	w.sum.Rows += int64(b.Rows)
-	w.sum.Blocks++
-	w.sum.Digest.Add(b.Digest)
 	return w.write(b.data)
 }
 
@@ -116,40 +106,48 @@ func (w *Writer) write(data []byte) error {
 // Finish writes the end mark. lanes says what the shard covers, lane by lane.
 func (w *Writer) Finish(lanes []Lane) (Summary, error) {
 	if len(lanes) > maxLanes {
-		return w.sum, fmt.Errorf("shard: %d lanes, want at most %d", len(lanes), maxLanes)
+		return w.ledger.sum, fmt.Errorf("shard: %d lanes, want at most %d", len(lanes), maxLanes)
 	}
-	w.sum.Lanes = lanes
-	for i, l := range w.lanes {
-		if i < 0 || i >= len(lanes) || lanes[i].Rows != l.rows || l.inRow {
-			return w.sum, fmt.Errorf("shard: lane %d has %d rows, of %d lanes that were said", i, l.rows, len(lanes))
-		}
+	mark := w.ledger.sum
+	mark.Lanes = lanes
+	if err := w.ledger.ends(&mark); err != nil {
+		return mark, fmt.Errorf("shard: %w", err)
 	}
+	b, err := appendEnd(w.schema, &mark)
+	if err != nil {
+		return mark, err
+	}
+	z := newCompressor(zstd.SpeedFastest)
+	defer z.Close()
+	data := z.EncodeAll(b, nil)
+	if err := w.readBackEnd(data, &mark); err != nil {
+		return mark, err
+	}
+	w.blocksEnd, w.ledger.sum = w.offset, mark
+	return mark, w.write(data)
+}
+
+// appendEnd is the record of an end mark.
+func appendEnd(schema table.Schema, mark *Summary) ([]byte, error) {
 	b := appendLong(nil, kindEnd)
 	b = appendLong(b, 0)
 	b = appendLong(b, 0)
-	b = appendLong(b, w.sum.Rows)
-	b = appendLong(b, w.sum.Blocks)
-	b = w.sum.Digest.Append(b)
+	b = appendLong(b, mark.Rows)
+	b = appendLong(b, mark.Blocks)
+	b = mark.Digest.Append(b)
 	for range 1 + emptyArrays {
 		b = append(b, 0)
 	}
 	var items []byte
-	for i, l := range lanes {
-		if _, wrote := w.lanes[i]; l.Rows != 0 && !wrote {
-			return w.sum, fmt.Errorf("shard: lane %d has no rows, %d were said", i, l.Rows)
-		}
+	for i, l := range mark.Lanes {
 		for _, k := range []table.Key{l.From, l.Next} {
-			key, err := w.schema.AppendKey(nil, k)
+			key, err := schema.AppendKey(nil, k)
 			if err != nil {
-				return w.sum, fmt.Errorf("shard: lane %d: %w", i, err)
+				return nil, fmt.Errorf("shard: lane %d: %w", i, err)
 			}
 			items = appendBytes(items, key)
 		}
 		items = appendLong(items, l.Rows)
 	}
-	b = (&array{items, len(lanes)}).appendTo(b)
-	z := newCompressor(zstd.SpeedFastest)
-	defer z.Close()
-	w.blocksEnd = w.offset
-	return w.sum, w.write(z.EncodeAll(b, nil))
+	return (&array{items, len(mark.Lanes)}).appendTo(b), nil
 }
