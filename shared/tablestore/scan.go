@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"time"
 
 	"github.com/tablevault/tablevault/shared/plainbuffer"
 	"github.com/tablevault/tablevault/shared/table"
@@ -41,11 +42,12 @@ type scan struct {
 	at     table.Key // where the range goes on
 	end    []byte    // the end of the range as a block, nil before the first page
 	done   bool
-	limit  int      // rows to ask for, as far as the buffer has room
-	aim    int      // bytes to ask for, 0 for no aim
-	asked  int      // rows that were asked for last
-	perRow float64  // bytes of a row, as far as is known
-	wide   *wideRow // the row that is being read in pieces, nil between rows
+	limit  int       // rows to ask for, as far as the buffer has room
+	aim    int       // bytes to ask for, 0 for no aim
+	asked  int       // rows that were asked for last
+	perRow float64   // bytes of a row, as far as is known
+	wide   *wideRow  // the row that is being read in pieces, nil between rows
+	served time.Time // the date of the last answer
 
 	start, body []byte // of requests
 	scanner     plainbuffer.Scanner
@@ -119,7 +121,7 @@ func (s *scan) page(ctx context.Context, buf []byte) (table.Page, error) {
 			return table.Page{}, err
 		}
 		if len(a.token) > 0 {
-			return s.cut(a, page)
+			return s.cut(ctx, a, page, buf)
 		}
 		if page.Next != nil && page.Next.Compare(s.at) <= 0 {
 			return table.Page{}, s.fault("the page from %v goes on at %v, which is not beyond it", s.at, page.Next)
@@ -133,7 +135,7 @@ func (s *scan) page(ctx context.Context, buf []byte) (table.Page, error) {
 // cut takes a page whose last row the service did not send to its end. If there
 // are rows before it, they are the page, and the row is read anew; else it is
 // the first piece of that row.
-func (s *scan) cut(a rangeAnswer, page table.Page) (table.Page, error) {
+func (s *scan) cut(ctx context.Context, a rangeAnswer, page table.Page, buf []byte) (table.Page, error) {
 	rows, last := 0, 0
 	s.scanner.Reset(a.rows)
 	for {
@@ -162,7 +164,11 @@ func (s *scan) cut(a rangeAnswer, page table.Page) (table.Page, error) {
 		return page, nil
 	}
 	s.wide = newWideRow()
-	return s.tokenPiece(a, page)
+	page, over, err := s.tokenPiece(a, page)
+	if err != nil || over {
+		return page, err
+	}
+	return s.piece(ctx, buf)
 }
 
 // send reads one answer into buf. It returns a *tooLarge if that has no room
@@ -175,6 +181,7 @@ func (s *scan) send(ctx context.Context, r *rangeRequest, buf []byte) (rangeAnsw
 		if err == nil {
 			var a rangeAnswer
 			if a, err = s.read(&got); err == nil {
+				s.served = got.time
 				return a, table.Page{ServerTime: got.time, ReadUnits: a.units}, nil
 			}
 		}
@@ -262,17 +269,20 @@ func (s *scan) adapt(block []byte, more bool, room int) {
 // the row, and by slices of columns and versions where an answer does not fit.
 type wideRow struct {
 	first bool
-	// What is known after the first piece: the row's key, the range that holds
-	// nothing else, and the key that follows it.
+	// What is known after the first piece: the row's key, and a range that begins
+	// with it and holds hardly anything else.
 	key        table.Key
 	start, end []byte
-	next       table.Key
-	token      []byte
+	// The key that follows the row, nil at the range's end, once known says so.
+	next  table.Key
+	known bool
+	token []byte
 	// The last cell that was read. Inside says that its column may have older
-	// versions.
+	// versions, ended that nothing is left of the row.
 	column    []byte
 	timestamp int64
 	inside    bool
+	ended     bool
 	columns   int // to ask for in one request
 	versions  int // to ask for in one request
 }
@@ -292,61 +302,64 @@ const (
 // piece reads the next piece of the wide row.
 func (s *scan) piece(ctx context.Context, buf []byte) (table.Page, error) {
 	w := s.wide
-	if len(w.token) > 0 {
+	for len(w.token) > 0 {
 		request := rangeRequest{table: s.table, start: w.start, end: s.end, limit: 1, versions: math.MaxInt32, token: w.token}
 		a, page, err := s.send(ctx, &request, buf)
 		var large *tooLarge
-		if err == nil {
-			if page.Next, err = s.nextKey(a.next); err != nil {
-				return table.Page{}, err
-			}
-			return s.tokenPiece(a, page)
+		if errors.As(err, &large) {
+			// The cell that was read last says where to go on, without the token.
+			w.token, w.inside = nil, true
+			break
 		}
-		if !errors.As(err, &large) {
+		if err != nil {
 			return table.Page{}, err
 		}
-		// The cell that was read last says where to go on, without the token.
-		w.token, w.inside = nil, true
+		if page.Next, err = s.nextKey(a.next); err != nil {
+			return table.Page{}, err
+		}
+		page, over, err := s.tokenPiece(a, page)
+		if err != nil || over {
+			return page, err
+		}
 	}
-	if w.inside && w.timestamp > 0 {
+	switch {
+	case w.ended:
+		return s.gone(ctx, table.Page{}, buf)
+	case w.inside && w.timestamp > 0:
 		return s.olderVersions(ctx, buf)
 	}
 	return s.columns(ctx, buf)
 }
 
-// tokenPiece takes a piece that the service cut, or the last after such ones.
-func (s *scan) tokenPiece(a rangeAnswer, page table.Page) (table.Page, error) {
+// tokenPiece takes a piece that the service cut, or the last after such ones. It is
+// not over a page if the service has sent no cell of a row that goes on.
+func (s *scan) tokenPiece(a rangeAnswer, page table.Page) (_ table.Page, over bool, err error) {
 	w := s.wide
 	if bytes.Equal(w.token, a.token) {
-		return table.Page{}, s.fault("row %v: the service goes on where it was", w.key)
+		return table.Page{}, false, s.fault("row %v: the service goes on where it was", w.key)
 	}
 	cells, err := s.take(a.rows)
 	if err != nil {
-		return table.Page{}, err
-	}
-	if cells < 0 {
-		// The row is gone.
-		return s.finish(page, nil, nil)
+		return table.Page{}, false, err
 	}
 	w.token = bytes.Clone(a.token)
-	w.next = page.Next
-	if len(w.token) > 0 {
-		if !page.Next.Equal(w.key) {
-			return table.Page{}, s.fault("row %v is cut, and the service goes on at %v", w.key, page.Next)
-		}
-		// Should the row end by slices, they do not tell what follows it.
-		w.next = s.following(w.key)
-		return s.unfinished(page, a.rows), nil
+	switch {
+	case cells < 0 && w.known:
+		// The row is gone, and the answer is about another.
+		page, err = s.finish(page, nil)
+		return page, true, err
+	case len(w.token) > 0 && (cells < 0 || !page.Next.Equal(w.key)):
+		return table.Page{}, false, s.fault("row %v is cut, and the service goes on at %v", w.key, page.Next)
+	case len(w.token) > 0 && cells == 0:
+		return table.Page{}, false, nil
+	case len(w.token) > 0:
+		return s.unfinished(page, a.rows), true, nil
+	case cells < 0:
+		a.rows = nil // the row is gone
 	}
-	return s.finish(page, a.rows, w.next)
-}
-
-// following is the first key after k, nil if the range ends there.
-func (s *scan) following(k table.Key) table.Key {
-	if n := k.Next(); n.Compare(s.whole.End) < 0 {
-		return n
-	}
-	return nil
+	w.next, w.known = page.Next, true
+	page, err = s.finish(page, a.rows)
+	return page, true, err
 }
 
 // columns reads the next columns with all their versions.
@@ -357,7 +370,9 @@ func (s *scan) columns(ctx context.Context, buf []byte) (table.Page, error) {
 		request.start, request.end = s.start, s.end
 	}
 	if w.column != nil {
-		request.from = append(bytes.Clone(w.column), 0)
+		if request.from = table.Successor(w.column, table.MaxNameBytes); request.from == nil {
+			return s.gone(ctx, table.Page{}, buf) // no column has a greater name
+		}
 	}
 	for {
 		request.columns = w.columns
@@ -365,7 +380,7 @@ func (s *scan) columns(ctx context.Context, buf []byte) (table.Page, error) {
 		var large *tooLarge
 		switch {
 		case err == nil:
-			return s.tookColumns(a, page, &request, len(a.rows), cap(buf))
+			return s.tookColumns(ctx, a, page, &request, buf)
 		case !errors.As(err, &large):
 			return table.Page{}, err
 		case w.columns > 1:
@@ -381,20 +396,29 @@ func (s *scan) columns(ctx context.Context, buf []byte) (table.Page, error) {
 	}
 }
 
-func (s *scan) tookColumns(a rangeAnswer, page table.Page, request *rangeRequest, size, room int) (table.Page, error) {
+func (s *scan) tookColumns(ctx context.Context, a rangeAnswer, page table.Page, request *rangeRequest, buf []byte) (table.Page, error) {
 	w := s.wide
-	if w.first {
+	if w.key == nil && len(a.token) == 0 {
+		// The whole range was asked for, so that the answer tells what follows.
 		var err error
 		if w.next, err = s.nextKey(a.next); err != nil {
 			return table.Page{}, err
 		}
+		w.known = true
 	}
 	cells, err := s.take(a.rows)
 	if err != nil {
 		return table.Page{}, err
 	}
-	if cells < 0 {
-		return s.finish(page, nil, w.next)
+	cut := len(a.token) > 0
+	if cells < 0 || cells == 0 && !cut {
+		if w.key == nil && cut {
+			return table.Page{}, s.fault("the page from %v ends inside of a row that it has nothing of", s.at)
+		}
+		return s.gone(ctx, page, buf)
+	}
+	if cells == 0 {
+		return table.Page{}, s.fault("row %v: a piece without cells is said to be no end", w.key)
 	}
 	columns := 0
 	for i := range s.row.Cells {
@@ -403,26 +427,67 @@ func (s *scan) tookColumns(a rangeAnswer, page table.Page, request *rangeRequest
 		}
 	}
 	asked := request.columns
-	w.columns = grown(w.columns, size, room, maxColumns)
+	w.columns = grown(w.columns, len(a.rows), cap(buf), maxColumns)
 	// The last column is whole if the request counted columns, as it says. As
 	// many cells as columns were asked for leave open whether it counted cells;
 	// then older versions are asked for to be sure. A page that the service cut
 	// leaves it open too.
-	w.inside = cells > 0 && (request.versions == 1 || cells == asked || len(a.token) > 0)
-	if len(a.token) == 0 && request.versions > 1 && columns < asked && (cells < asked || cells > asked) {
-		return s.finish(page, a.rows, w.next)
-	}
-	if cells == 0 {
-		return table.Page{}, s.fault("row %v: a piece without cells is said to be no end", w.key)
+	w.inside = request.versions == 1 || cells == asked || cut
+	w.ended = !cut && request.versions > 1 && columns < asked && cells != asked
+	if w.ended && w.known {
+		return s.finish(page, a.rows)
 	}
 	return s.unfinished(page, a.rows), nil
+}
+
+// gone ends a row of which nothing is left: it has no more columns, or is not there
+// any more. The page is what the last answer brought, if there was one.
+func (s *scan) gone(ctx context.Context, page table.Page, buf []byte) (table.Page, error) {
+	if !s.wide.known {
+		if err := s.follow(ctx, &page, buf); err != nil {
+			return table.Page{}, err
+		}
+	}
+	return s.finish(page, nil)
+}
+
+// follow finds the key that follows the wide row, asking the service where no key can
+// be made that is certain to.
+func (s *scan) follow(ctx context.Context, page *table.Page, buf []byte) error {
+	w := s.wide
+	if w.next, w.known = w.key.Next(), true; w.next.Compare(s.whole.End) >= 0 {
+		w.next = nil
+	}
+	if last := &w.key[len(w.key)-1]; last.Type != plainbuffer.String || len(last.Bytes) < table.MaxKeyBytes {
+		return nil
+	}
+	request := rangeRequest{table: s.table, start: w.start, end: s.end, limit: 1, versions: 1, columns: 1}
+	a, answer, err := s.send(ctx, &request, buf)
+	if err != nil {
+		return err
+	}
+	page.ServerTime, page.ReadUnits = answer.ServerTime, page.ReadUnits+answer.ReadUnits
+	next, err := s.nextKey(a.next)
+	if err != nil {
+		return err
+	}
+	cells, err := s.row1(a.rows)
+	switch {
+	case err != nil:
+		return err
+	case cells >= 0 && w.key.CompareCells(s.row.Key) < 0:
+		w.next = table.KeyOf(s.row.Key) // the row is gone, this one follows
+	case len(a.token) == 0:
+		w.next = next
+	}
+	return nil
 }
 
 // olderVersions reads versions of the last column below the last cell.
 func (s *scan) olderVersions(ctx context.Context, buf []byte) (table.Page, error) {
 	w := s.wide
 	request := rangeRequest{table: s.table, start: w.start, end: w.end, limit: 1,
-		before: w.timestamp, from: w.column, to: append(bytes.Clone(w.column), 0)}
+		before: w.timestamp, from: w.column, to: table.Successor(w.column, table.MaxNameBytes)}
 	for {
 		request.versions = int32(w.versions)
 		a, page, err := s.send(ctx, &request, buf)
@@ -462,26 +527,39 @@ func grown(n, size, room, most int) int {
 	return max(1, min(int(fill*float64(n)*float64(room)/float64(size)), 4*n, most))
 }
 
-// take scans a piece into s.row, checks that it is of the row and comes after
-// what was read of it, and returns the number of its cells, -1 if there is no
-// row.
-func (s *scan) take(rows []byte) (int, error) {
-	w := s.wide
+// row1 scans an answer that has one row at most into s.row and returns the number of
+// its cells, -1 if there is no row.
+func (s *scan) row1(rows []byte) (int, error) {
 	s.scanner.Reset(rows)
 	err := s.scanner.Next(&s.row)
 	if err == io.EOF {
 		return -1, nil
 	}
 	if err != nil {
-		return 0, s.fault("a piece of row %v: %w", w.key, err)
+		return 0, s.fault("a piece of row %v: %w", s.wide.key, err)
 	}
 	if s.scanner.Offset() != len(rows) {
 		return 0, s.fault("more than the one row %v that was asked for", table.KeyOf(s.row.Key))
 	}
+	if err := s.schema.CheckKey(s.row.Key); err != nil {
+		return 0, s.fault("%w", err)
+	}
+	if s.at.CompareCells(s.row.Key) > 0 || s.whole.End.CompareCells(s.row.Key) <= 0 {
+		return 0, s.fault("row %v, which is not in the range from %v to %v", table.KeyOf(s.row.Key), s.at, s.whole.End)
+	}
+	return len(s.row.Cells), nil
+}
+
+// take scans a piece into s.row, checks that it is of the row and comes after
+// what was read of it, and returns the number of its cells, -1 if there is no
+// row. Where another row stands instead, that is known to be next.
+func (s *scan) take(rows []byte) (int, error) {
+	w := s.wide
+	cells, err := s.row1(rows)
+	if cells < 0 || err != nil {
+		return cells, err
+	}
 	if w.key == nil {
-		if err := s.schema.CheckKey(s.row.Key); err != nil {
-			return 0, s.fault("%w", err)
-		}
 		w.key = table.KeyOf(s.row.Key)
 		if w.start, err = s.schema.AppendKey(nil, w.key); err != nil {
 			return 0, s.fault("%w", err)
@@ -490,10 +568,14 @@ func (s *scan) take(rows []byte) (int, error) {
 			return 0, s.fault("%w", err)
 		}
 	} else if w.key.CompareCells(s.row.Key) != 0 {
-		return 0, s.fault("row %v where a piece of row %v was asked for", table.KeyOf(s.row.Key), w.key)
+		w.next, w.known = table.KeyOf(s.row.Key), true
+		return -1, nil
 	}
-	if len(s.row.Cells) == 0 {
+	if cells == 0 {
 		return 0, nil
+	}
+	if !table.Canonical(s.row.Cells) {
+		return 0, s.fault("row %v: cells that are not in order", w.key)
 	}
 	head, tail := &s.row.Cells[0], &s.row.Cells[len(s.row.Cells)-1]
 	if w.column != nil {
@@ -519,10 +601,20 @@ func (s *scan) unfinished(page table.Page, block []byte) table.Page {
 // finish is the last piece of the row, of which nothing but the key is left if
 // block is nil. If the row was gone before its first piece was read, the page
 // has no rows.
-func (s *scan) finish(page table.Page, block []byte, next table.Key) (table.Page, error) {
+func (s *scan) finish(page table.Page, block []byte) (table.Page, error) {
 	w := s.wide
 	s.wide, s.limit = nil, 1
-	page.Next = next
+	page.Next = w.next
+	if page.ServerTime.IsZero() {
+		page.ServerTime = s.served
+	}
+	from := w.key
+	if from == nil {
+		from = s.at
+	}
+	if w.next != nil && w.next.Compare(from) <= 0 {
+		return table.Page{}, s.fault("after row %v the service goes on at %v, which is not beyond it", from, w.next)
+	}
 	if w.key == nil {
 		return page, nil
 	}
