@@ -38,8 +38,13 @@ type Exporter struct {
 	Encoders int
 	// MaxStarts bounds the starts of a segment, 0 for MaxStarts.
 	MaxStarts int
+	// Unproved leaves out reading back what was encoded. It is for measuring what that
+	// costs.
+	Unproved bool
 	// pages are the buffers of lanes, kept from one part to the next.
 	pages table.Pages
+	// flush is (*shard.Encoder).Flush, if it is nil.
+	flush func(*shard.Encoder) (*shard.Block, error)
 }
 
 // ExportReply is what one invocation came to.
@@ -174,7 +179,8 @@ func (x *export) one(ctx context.Context, s vault.Segment, start int, claimed bo
 	x.reply.Done, x.reply.Superseded = false, false
 	err := x.segment(ctx, s, start, claimed)
 	if err != nil {
-		err = fanout.Fail(ctx, x.Repo, x.backup.Log(), s.ID, x.reply.Start, x.run, fanout.Permanent(err), fmt.Errorf("%s: %w", x.what(s.ID), err))
+		permanent := fanout.Permanent(err) || errors.Is(err, shard.ErrReadBack)
+		err = fanout.Fail(ctx, x.Repo, x.backup.Log(), s.ID, x.reply.Start, x.run, permanent, fmt.Errorf("%s: %w", x.what(s.ID), err))
 	}
 	return err
 }
@@ -338,6 +344,10 @@ func (x *export) part(ctx context.Context, log *fanout.SegmentLog) (*vault.Part,
 	if part.Shard, err = up.finish(); err != nil {
 		return nil, fmt.Errorf("write %s: %w", name, err)
 	}
+	if sum.Rows != part.Walked {
+		err := fmt.Errorf("%w: the shard has %d rows, %d were walked", shard.ErrReadBack, sum.Rows, part.Walked)
+		return nil, errors.Join(err, up.abort(err))
+	}
 	part.Rows, part.Digest = sum.Rows, sum.Digest
 	index := e.upload(ctx, vault.Index(name), plan.Encryption)
 	if err := w.WriteIndex(index); err != nil {
@@ -402,7 +412,7 @@ func (e *Exporter) newEncoders(plan *vault.Plan) chan *shard.Encoder {
 	}
 	encoders := make(chan *shard.Encoder, n)
 	for range n {
-		encoders <- shard.NewEncoder(shard.Options{Schema: plan.Definition.Schema, Seed: uint64(e.Repo.Header.Seed)})
+		encoders <- shard.NewEncoder(shard.Options{Schema: plan.Definition.Schema, Seed: uint64(e.Repo.Header.Seed), Unproved: e.Unproved})
 	}
 	return encoders
 }
@@ -547,7 +557,7 @@ func (p *partRun) page(l *laneRun, page *table.Page, next table.Key, scanner *pl
 	// Blocks of equal size, none much below the target.
 	blocks := max(1, (len(page.Block)+shard.BlockBytes-1)/shard.BlockBytes)
 	target := len(page.Block) / blocks
-	var rows, walked int64
+	var walked, flushed int64
 	for {
 		err := scanner.Next(row)
 		if err == io.EOF {
@@ -573,24 +583,25 @@ func (p *partRun) page(l *laneRun, page *table.Page, next table.Key, scanner *pl
 			return fmt.Errorf("the page from %v: %w", l.next, err)
 		}
 		if full || encoder.RawBytes() >= target {
-			if err := p.append(encoder); err != nil {
+			if err := p.append(encoder, page, walked-flushed); err != nil {
 				return err
 			}
+			flushed = walked
 		}
 	}
-	if walked > 0 && !page.Piece && next.CompareCells(row.Key) <= 0 {
+	if walked > 0 && (!page.Piece || page.Last) && next.CompareCells(row.Key) <= 0 {
 		return fmt.Errorf("the page from %v to %v holds the row %v", l.next, next, table.KeyOf(row.Key))
 	}
 	if page.Piece && walked != 1 {
 		return fmt.Errorf("the page from %v: %d pieces of a row, want one", l.next, walked)
 	}
-	if err := p.append(encoder); err != nil {
+	if page.Piece && !page.Last && next.CompareCells(row.Key) != 0 {
+		return fmt.Errorf("the page from %v: a piece of the row %v, after which the service goes on at %v", l.next, table.KeyOf(row.Key), next)
+	}
+	if err := p.append(encoder, page, walked-flushed); err != nil {
 		return err
 	}
-	rows = walked
-	if page.Piece && !page.Last {
-		rows = 0
-	}
+	rows := ending(page, walked)
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	l.rows += rows
@@ -607,17 +618,36 @@ func (p *partRun) page(l *laneRun, page *table.Page, next table.Key, scanner *pl
 	return nil
 }
 
-// append moves what the encoder holds into the shard.
-func (p *partRun) append(encoder *shard.Encoder) error {
-	block, err := encoder.Flush()
+// ending is how many of the rows that were walked in a page end in it.
+func ending(page *table.Page, walked int64) int64 {
+	if page.Piece && !page.Last {
+		return 0
+	}
+	return walked
+}
+
+// append moves what the encoder holds into the shard: so many rows as were walked
+// since it did last, read back.
+func (p *partRun) append(encoder *shard.Encoder, page *table.Page, walked int64) error {
+	flush := p.flush
+	if flush == nil {
+		flush = (*shard.Encoder).Flush
+	}
+	block, err := flush(encoder)
+	if err == nil && block != nil && int64(block.Rows) != ending(page, walked) {
+		err = fmt.Errorf("%w: a block of %d rows, %d were walked", shard.ErrReadBack, block.Rows, ending(page, walked))
+	}
+	if err == nil && block == nil && walked > 0 {
+		err = fmt.Errorf("%w: no block of %d rows that were walked", shard.ErrReadBack, walked)
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	if err != nil {
-		return err
+		return fmt.Errorf("block %d of the shard: %w", p.writer.Blocks(), err)
 	}
 	if block == nil {
 		return nil
 	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
 	if err := p.writer.Append(block); err != nil {
 		return fmt.Errorf("write the shard: %w", err)
 	}

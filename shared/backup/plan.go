@@ -226,7 +226,7 @@ func (p *Planner) segments(ctx context.Context, def table.Definition, s vault.Se
 		// A table in which nothing was split is small, or its size is not known
 		// yet, or the service does not split it. Lanes cost nothing, so cut it
 		// by its keys.
-		if points, err = p.sample(ctx, def, s.Lanes); err != nil {
+		if points, err = p.sample(ctx, def, s.Lanes); err != nil && !errors.Is(err, table.ErrInvalid) {
 			return nil, fmt.Errorf("split by keys: %w", err)
 		}
 	}

@@ -242,8 +242,8 @@ func (s scale) digit(c byte) (digit uint64, known bool) {
 	return uint64(i), s.alphabet[i] == c
 }
 
-// value is of's inverse. A string is text, since a service may refuse another
-// bound.
+// value is of's inverse, as far as a value may be long. A string is text, since a
+// service may refuse another bound.
 func (s scale) value(at uint64) table.Value {
 	if s.kind == table.IntegerKey {
 		return valueAt(s.kind, at)
@@ -261,9 +261,20 @@ func (s scale) value(at uint64) table.Value {
 	}
 	b := append(slices.Clone(s.prefix), digits...)
 	if s.kind == table.BinaryKey {
-		return table.Binary(b)
+		return table.Binary(b[:min(len(b), table.MaxKeyBytes)])
 	}
-	return table.String(strings.TrimRight(text(b), "\x00"))
+	return table.String(shorten(strings.TrimRight(text(b), "\x00"), table.MaxKeyBytes))
+}
+
+// shorten cuts a text to a length that may be too short for its last letter.
+func shorten(text string, most int) string {
+	if len(text) <= most {
+		return text
+	}
+	for most > 0 && !utf8.RuneStart(text[most]) {
+		most--
+	}
+	return text[:most]
 }
 
 // text is a text near to what may be none: its bytes as far as they are UTF-8,

@@ -364,7 +364,10 @@ func (w *workshop) planner() *backup.Planner {
 }
 
 // export plans and exports the table, in eight lanes.
-func (w *workshop) export(ctx context.Context) (vault.Backup, error) {
+func (w *workshop) export(ctx context.Context) (vault.Backup, error) { return w.exportBy(ctx, false) }
+
+// exportBy is export, and unproved without reading back what was encoded.
+func (w *workshop) exportBy(ctx context.Context, unproved bool) (vault.Backup, error) {
 	w.n++
 	plan, err := w.planner().Plan(ctx, backup.PlanRequest{
 		Table: benchID, Kind: vault.Full, At: time.Now(), Trigger: fmt.Sprint("bench ", w.n), New: true,
@@ -372,7 +375,7 @@ func (w *workshop) export(ctx context.Context) (vault.Backup, error) {
 	if err != nil {
 		return vault.Backup{}, err
 	}
-	e := &backup.Exporter{Repo: w.repo, Tables: w, Work: w, Log: slog.New(slog.DiscardHandler)}
+	e := &backup.Exporter{Repo: w.repo, Tables: w, Work: w, Log: slog.New(slog.DiscardHandler), Unproved: unproved}
 	rows := 0
 	for _, s := range plan.Segments {
 		reply, err := e.Export(ctx, w.run(), fanout.Work{Verb: fanout.VerbExport, Table: benchID, Backup: plan.Backup, Segment: s.ID})
@@ -461,6 +464,27 @@ func BenchmarkExportBesideSDK(b *testing.B) {
 		times.Report(b, "sdk", "export")
 		times.Report(b, "export", "verify")
 		b.ReportMetric(w.mallocs(b, export), "allocs/row")
+	})
+}
+
+// BenchmarkExportBesideUnproved holds an export against the same one that does not
+// read back what it has encoded.
+//
+//	go test -run '^$' -bench ExportBesideUnproved -benchtime 1x -cpu 1 ./shared/backup
+func BenchmarkExportBesideUnproved(b *testing.B) {
+	forSpeedShapes(b, func(b *testing.B, w *workshop) {
+		export := func(unproved bool) func() error {
+			return func() error {
+				_, err := w.exportBy(b.Context(), unproved)
+				return err
+			}
+		}
+		if err := export(false)(); err != nil { // all requests, for the tape
+			b.Fatal(err)
+		}
+		times := sidebyside.Measure(b, 7, sidebyside.Here("export", export(false)), sidebyside.Here("unproved", export(true)))
+		times.Report(b, "export", "unproved")
+		b.ReportMetric(w.mallocs(b, export(false)), "allocs/row")
 	})
 }
 

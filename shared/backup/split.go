@@ -118,8 +118,13 @@ func (x *export) split(ctx context.Context, log *fanout.SegmentLog) (bool, error
 		x.Log.Info("there is no time to split", "backup", x.backup.ID, "segment", log.Segment.ID)
 		return false, nil
 	}
-	if err != nil {
+	if err != nil && ctx.Err() != nil {
 		return false, fmt.Errorf("split: %w", err)
+	}
+	if err != nil {
+		// The segment can be read without: what is wrong with the table, reading tells.
+		x.Log.Warn("where to split can't be found", "backup", x.backup.ID, "segment", log.Segment.ID, "error", err)
+		return false, nil
 	}
 	if len(children) < 2 {
 		x.Log.Info("what is left can't be split", "backup", x.backup.ID, "segment", log.Segment.ID)

@@ -177,6 +177,16 @@ func (w *blockWriter) block(ctx context.Context, p *partLoad, b numbered) error 
 	}
 	for k := range rows.Len() {
 		raw, op := rows.Row(k), op
+		if rows.Continues {
+			// The last piece of a row may hold its key alone, and an update needs
+			// something to update.
+			if _, err := plainbuffer.Scan(raw, &w.row); err != nil {
+				return err
+			}
+			if len(w.row.Cells) == 0 {
+				continue
+			}
+		}
 		if op == table.Put && w.updates.Load() {
 			repeats, err := w.repeats(raw)
 			if err != nil {
