@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"time"
-	_ "time/tzdata" // schedules name zones, and the platform may know none
 
 	"github.com/tablevault/tablevault/functions/internal/parts"
 	"github.com/tablevault/tablevault/shared/backup"

@@ -17,7 +17,7 @@ import (
 type Schedule struct {
 	text     string
 	interval time.Duration
-	cron     cron.Schedule
+	cron     *calendar
 }
 
 // MinInterval is the least interval of a schedule: that of the planner's timer.
@@ -30,7 +30,11 @@ var origin = time.Date(1970, 1, 5, 0, 0, 0, 0, time.UTC)
 // ParseSchedule reads "hourly", "daily", "weekly", an interval such as "15
 // minutes" or "6 hours", or a cron expression in the platform's form: second,
 // minute, hour, day, month, weekday, with CRON_TZ=… in front for another zone
-// than UTC.
+// than UTC. An expression whose hours are fixed has an instant for each of them on
+// each local day that it names, whatever becomes of the clocks that day: what falls
+// into a gap is right after it, what comes twice is the first. One with a wildcard or
+// a step in its hours goes by real time: it has an instant as often as its local
+// time comes.
 func ParseSchedule(text string) (Schedule, error) {
 	s := Schedule{text: strings.TrimSpace(text)}
 	switch s.text {
@@ -92,10 +96,14 @@ func (s Schedule) parseCron() (Schedule, error) {
 	if err != nil {
 		return bad("%w", err)
 	}
-	if c.Next(origin).IsZero() {
+	spec, ok := c.(*cron.SpecSchedule)
+	if !ok {
+		return bad("want fields, not a descriptor")
+	}
+	s.cron = &calendar{SpecSchedule: spec, byClock: !strings.ContainsAny(fields[2], "*?/")}
+	if s.cron.next(origin).IsZero() {
 		return bad("there is no such day")
 	}
-	s.cron = c
 	return s, nil
 }
 
@@ -115,18 +123,7 @@ func (s Schedule) Due(t time.Time) time.Time {
 		since := t.Sub(origin)
 		return origin.Add(since - since%s.interval)
 	}
-	// A cron expression only tells what comes next: begin ever further back
-	// until that is not after t.
-	for _, back := range []time.Duration{time.Hour, 24 * time.Hour, 8 * 24 * time.Hour, 32 * 24 * time.Hour, 367 * 24 * time.Hour, 9 * 366 * 24 * time.Hour} {
-		var due time.Time
-		for at := s.cron.Next(t.Add(-back)); !at.IsZero() && !at.After(t); at = s.cron.Next(at) {
-			due = at
-		}
-		if !due.IsZero() {
-			return due.UTC()
-		}
-	}
-	return time.Time{}
+	return s.cron.due(t).UTC()
 }
 
 // Next is the schedule's first instant after t, in UTC.
@@ -134,7 +131,7 @@ func (s Schedule) Next(t time.Time) time.Time {
 	if s.cron == nil {
 		return s.Due(t).Add(s.interval)
 	}
-	return s.cron.Next(t).UTC()
+	return s.cron.next(t).UTC()
 }
 
 var durationForm = regexp.MustCompile(`^([0-9]{1,9}) ?(m|min|minutes?|h|hours?|d|days?|w|weeks?|years?)$`)
