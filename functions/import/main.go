@@ -119,8 +119,12 @@ func request(ctx context.Context, inv *function.Invocation, repo *repository.Rep
 	if err != nil {
 		return nil, function.Permanent(err)
 	}
+	work, err := parts.Work(inv)
+	if err != nil {
+		return nil, err
+	}
 	q := &restore.Requests{
-		Repo: repo, Log: inv.Log,
+		Repo: repo, Work: work, Log: inv.Log,
 		Parse: func(content []byte) (restore.Ask, error) { return ask(inv, content) },
 		Importer: func(instance string) (*restore.Importer, error) {
 			i, err := importer(inv, repo, instance)

@@ -81,6 +81,7 @@ var steps = []step{
 	{"a backup that the policy wants", (*job).policyStep},
 	{"a backup is copied to a further vault, and compared", (*job).copyStep},
 	{"a restore is rehearsed", (*job).drillStep},
+	{"what a tick has begun comes to its end by itself", (*job).oneTickStep},
 }
 
 // How long a step may take, and how long one that was refused something may go on.
@@ -691,6 +692,49 @@ func (j *job) drills(ctx context.Context, due time.Time) error {
 		err = fmt.Errorf("staging has the tables %v", tables.TableNames)
 	}
 	return err
+}
+
+// oneTickStep has a backup begun by one tick, and a drill by another: the last workers
+// of each have the planner look, so that nothing waits for a third.
+func (j *job) oneTickStep(ctx context.Context) error {
+	j.hour = j.hour.Add(24 * time.Hour)
+	name := j.name("drilled")
+	if err := j.make(name, 2, 10); err != nil {
+		return err
+	}
+	t := vault.TableID{Region: "local", Instance: "local", Table: name}
+	drill := vault.NewDrillID(t, j.hour.UTC().Truncate(24*time.Hour))
+	for _, of := range []struct {
+		what string
+		over func() (bool, error)
+	}{
+		{"the backup", func() (bool, error) {
+			for _, err := range j.store.List(ctx, vault.ManifestsOf(t), "") {
+				return err == nil, err
+			}
+			return false, nil
+		}},
+		{"the end of the drill", func() (bool, error) { return j.exists(ctx, drill.Dropped()) }},
+	} {
+		if err := j.tick(ctx); err != nil {
+			return err
+		}
+		for {
+			done, err := of.over()
+			if err != nil {
+				return err
+			}
+			if done {
+				break
+			}
+			select {
+			case <-time.After(50 * time.Millisecond):
+			case <-ctx.Done():
+				return fmt.Errorf("%s does not come without a further tick", of.what)
+			}
+		}
+	}
+	return nil
 }
 
 // do does a step.

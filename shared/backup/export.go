@@ -10,6 +10,7 @@ import (
 	"hash"
 	"io"
 	"log/slog"
+	"path"
 	"runtime"
 	"sync"
 	"time"
@@ -153,7 +154,55 @@ func (x *export) all(ctx context.Context) error {
 		return x.one(ctx, s, start, claimed)
 	})
 	x.reply.Continued = x.worker.Over
+	if err == nil && !x.worker.Over {
+		x.poke(ctx)
+	}
 	return err
+}
+
+// poke has the planner look at the backup, if all of its segments have ended as far as
+// a list shows. Several workers may find that at the same time, and each look has a
+// task of its own, since that of one might come before another has ended. What goes
+// wrong costs time only: the planner's next tick looks, too.
+func (x *export) poke(ctx context.Context) {
+	over, err := x.over(ctx)
+	if err == nil && over {
+		err = x.Work.Submit(ctx, fanout.Work{
+			Verb: fanout.VerbSeal, Table: x.backup.Table, Backup: x.backup.ID, Segment: x.reply.Segment, Start: x.reply.Start, After: fanout.Exporting,
+		})
+	}
+	if err != nil {
+		x.Log.Warn("the backup is sealed by the next tick only", "backup", x.backup.ID, "error", err)
+	}
+}
+
+// over says whether each of the plan's segments has ended, and all that those were
+// split into.
+func (x *export) over(ctx context.Context) (bool, error) {
+	prefix := x.backup.Log().AllDone()
+	children := map[vault.SegmentID]int{}
+	for info, err := range x.Repo.Store().List(ctx, prefix, "") {
+		if err != nil {
+			return false, fmt.Errorf("list %s: %w", prefix, err)
+		}
+		if id, n, ok := vault.ParseDone(path.Base(info.Name)); ok {
+			children[id] = n
+		}
+	}
+	var ended func(vault.SegmentID) bool
+	ended = func(id vault.SegmentID) bool {
+		n, ok := children[id]
+		for i := 0; i < n && ok; i++ {
+			ok = ended(id.Child(i))
+		}
+		return ok
+	}
+	for _, s := range x.plan.Segments {
+		if !ended(s.ID) {
+			return false, nil
+		}
+	}
+	return true, nil
 }
 
 // planned are the segments of a group as they were planned.

@@ -70,7 +70,9 @@ type runner struct {
 func (r *runner) Submit(_ context.Context, w fanout.Work) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.queue = append(r.queue, w)
+	if w.Verb == fanout.VerbExport { // the runner looks by itself
+		r.queue = append(r.queue, w)
+	}
 	return nil
 }
 

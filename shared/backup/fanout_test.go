@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"maps"
 	"math/rand/v2"
 	"slices"
@@ -913,5 +914,48 @@ func TestUndatedTrigger(t *testing.T) {
 	w.Advance(72 * time.Hour)
 	if later := plan("cloudevent/s/1"); later == first {
 		t.Error("an event that nobody can deliver any more is taken for a former one")
+	}
+}
+
+// TestSealedWithoutATick looks at a backup once: the last of its workers has the planner
+// look again, and it is sealed, also where segments were split, in many invocations, and
+// where the platform knows the tasks that it has had.
+func TestSealedWithoutATick(t *testing.T) {
+	for _, c := range []struct {
+		name          string
+		segments, hop int
+		workers       int
+		blind         bool
+	}{
+		{name: "one segment", segments: 1},
+		{name: "many segments", segments: 7},
+		{name: "by two workers", segments: 7, workers: 2},
+		{name: "in many invocations", segments: 3, hop: 12},
+		{name: "where nobody may look", segments: 3, blind: true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			w := vaulttest.NewWorld(t)
+			w.Keyed(vaulttest.IntKey, vaulttest.Ints(700))
+			w.Tables.PageRows = 20
+			p := w.Planner()
+			p.Workers = c.workers
+			b := w.Plan(p, vault.Settings{Lanes: 1, PartBytes: 1 << 10}, vaulttest.Cuts(700, c.segments)...)
+			w.Once, w.Pokes, w.Hop = true, !c.blind, c.hop
+			progress := vaulttest.TickBackup(w, p, b)
+			if progress.Dispatched == 0 {
+				t.Fatalf("%+v", progress)
+			}
+			w.Work()
+			m, _, err := w.Repo.Manifest(t.Context(), b)
+			if c.blind {
+				if !errors.Is(err, fs.ErrNotExist) {
+					t.Errorf("sealed without a look: %+v, %v", m, err)
+				}
+				return
+			}
+			if err != nil || m.State != vault.Sealed || m.Totals.Rows != 700 {
+				t.Fatalf("%+v, %v", m, err)
+			}
+		})
 	}
 }

@@ -43,6 +43,10 @@ type world struct {
 	store         object.Store
 	repo          *repository.Repository
 	prod, staging *tabletest.Tables
+	// blind drops the looks that workers ask for who find nothing left to do, ticks
+	// counts those at everything.
+	blind bool
+	ticks int
 
 	mu    sync.Mutex
 	now   time.Time
@@ -143,7 +147,12 @@ func (w *world) work() {
 			_, err = i.Import(w.t.Context(), w.run(), work)
 		case fanout.VerbVerify:
 			_, err = (&restore.Verifier{Repo: w.repo, Tables: w.staging, Work: w, Log: quiet, Now: w.clock}).VerifySegment(w.t.Context(), w.run(), work)
+		case fanout.VerbTick:
+			w.ticks++
 		case fanout.VerbRestore:
+			if work.After != "" && w.blind {
+				continue
+			}
 			if work.Request != "" {
 				_, err = w.requests().Serve(w.t.Context(), w.run(), work.Request)
 			} else {
@@ -159,7 +168,7 @@ func (w *world) work() {
 
 func (w *world) requests() *restore.Requests {
 	return &restore.Requests{
-		Repo: w.repo, Log: quiet, Importer: w.importer,
+		Repo: w.repo, Work: w, Log: quiet, Importer: w.importer,
 		Parse: func(content []byte) (restore.Ask, error) {
 			var ask struct {
 				Backup vault.BackupID
@@ -1228,4 +1237,39 @@ func TestEveryCallFails(t *testing.T) {
 		}
 		t.Logf("%d calls failed", runs)
 	})
+}
+
+// TestRTO rehearses with ticks five minutes apart. The drill goes on from phase to phase
+// by itself, and its answer has the planner look at once; where nobody tells that all is
+// compared, a tick finds out. Either way, nobody's waiting counts.
+func TestRTO(t *testing.T) {
+	for _, blind := range []bool{false, true} {
+		t.Run(fmt.Sprintf("blind: %t", blind), func(t *testing.T) {
+			w := newWorld(t)
+			w.make("orders", 40)
+			w.seal()
+			w.blind = blind
+			began := w.clock()
+			for n := 0; w.said("orders") != "20T00:00 proved dropped"; n++ {
+				if n > 20 {
+					t.Fatal(w.said("orders"))
+				}
+				w.tick(daily)
+				w.work()
+				if !blind && n == 0 && w.ticks != 1 {
+					t.Errorf("the drill's answer had %d ticks follow", w.ticks)
+				}
+				w.advance(5 * time.Minute)
+			}
+			e := w.drills("orders")[0].End
+			took, rto := e.Ended.Sub(e.Drill.Began), e.RTO()
+			if blind == (took < 5*time.Minute) || e.Drill.Began.Before(began) {
+				t.Errorf("it took %v, as ticks find out", took)
+			}
+			// Comparisons are begun by a tick, too, and that time counts: nothing is ready then.
+			if most := map[bool]time.Duration{false: time.Minute, true: 6 * time.Minute}[blind]; rto <= 0 || rto > most || e.Compared.IsZero() {
+				t.Errorf("RTO %v of %v: %+v", rto, took, e)
+			}
+		})
+	}
 }

@@ -72,7 +72,7 @@ func (s *sweep) goOn(ctx context.Context, r *record, d *vault.Drill) error {
 	if now.After(d.Until) {
 		return s.end(ctx, r, &vault.DrillEnd{Drill: *d, Ended: now, Restore: id, Error: fmt.Sprintf("it had not ended by %s", d.Until.Format(time.RFC3339))})
 	}
-	return s.Restores.Serve(ctx, d.Request, int(s.at.Unix()))
+	return s.Restores.Serve(ctx, d.Request, int(s.at.UnixNano()))
 }
 
 // outcome is what came of a drill whose request was answered. The answer only says
@@ -100,7 +100,7 @@ func (s *sweep) outcome(ctx context.Context, d *vault.Drill, id vault.RestoreID,
 	case proof.Verdict != vault.OK:
 		e.Error = fmt.Sprintf("verdict %s: the service refused %d rows for good", proof.Verdict, proof.Check.Quarantined)
 	default:
-		e.OK, e.Ended = true, proof.At
+		e.OK, e.Ended, e.Compared, e.Closed = true, proof.At, proof.Compared, proof.Closed
 	}
 	return e, nil
 }

@@ -35,7 +35,22 @@ type Work struct {
 	// makes the id of the task, so that a second dispatch of one start is one
 	// task.
 	Start int
+	// After is what a look comes after, where a worker asks for it that has found
+	// nothing left to do: looks after different phases are different tasks. It is
+	// empty for the work of a segment, and for the looks of a tick.
+	After Phase
 }
+
+// Phase is what workers do together, before which something else can't begin.
+type Phase string
+
+// The phases.
+const (
+	Exporting Phase = "exporting"
+	Loading   Phase = "loading"
+	Comparing Phase = "comparing"
+	Answering Phase = "answering"
+)
 
 // Verb is what a function does.
 type Verb string
@@ -47,6 +62,10 @@ const (
 	VerbVerify  Verb = "verify"
 	VerbRestore Verb = "restore"
 	VerbCopy    Verb = "copy"
+	// VerbSeal looks at a backup of which nothing is left to export, VerbTick at
+	// everything.
+	VerbSeal Verb = "seal"
+	VerbTick Verb = "tick"
 )
 
 // Dispatcher hands work to the functions. Submit returns when the work is

@@ -593,16 +593,17 @@ func (s *sweep) requests(ctx context.Context) (open []string, driven map[vault.R
 // tickSeconds is about how far ticks are apart.
 const tickSeconds = int64(policy.MinInterval / time.Second)
 
-// number tells the tasks of one tick from those of another: two deliveries of one
-// tick make one task.
+// number is greater from tick to tick.
 func (s *sweep) number() int64 { return s.reply.At.Unix() }
 
-// hand hands work on. That it can't be is reported, and the next tick does.
+// hand hands work on. That it can't be is reported, and the next tick does. The tick's
+// instant tells its tasks from those of another: two deliveries of one tick make one
+// task.
 func (s *sweep) hand(ctx context.Context, work fanout.Work, what string) {
 	if s.run.Stopping() || ctx.Err() != nil {
 		return
 	}
-	work.Start = int(s.number())
+	work.Start = int(s.reply.At.UnixNano())
 	if err := s.Work.Submit(ctx, work); err != nil {
 		s.report("", "", "%s can't be handed on: %v", what, err)
 	}

@@ -225,6 +225,9 @@ func (i *Importer) found(ctx context.Context, r vault.Restore, groups [][]vault.
 			}
 			all.Check.Add(read[k].Check)
 			all.Usage.Add(read[k].Usage)
+			if read[k].Latest.After(all.Latest) {
+				all.Latest = read[k].Latest
+			}
 			all.Unsettled = append(all.Unsettled, read[k].Unsettled...)
 		}
 	}

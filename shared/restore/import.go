@@ -152,7 +152,7 @@ func (x *importing) all(ctx context.Context) (err error) {
 				n++
 			}
 		}
-		goesOn(ctx, x.Repo, x.Work, x.Log, x.work, x.restore.Log().AllDone(), n)
+		goesOn(ctx, x.Repo, x.Work, x.Log, x.work, fanout.Loading, x.restore.Log().AllDone(), n)
 	}
 	return err
 }

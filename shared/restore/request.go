@@ -34,7 +34,10 @@ type Requests struct {
 	Parse func(content []byte) (Ask, error)
 	// Importer makes what restores into an instance.
 	Importer func(instance string) (*Importer, error)
-	Log      *slog.Logger
+	// Work has the planner look at the drill whose request was answered; nil leaves that
+	// to its next tick.
+	Work fanout.Dispatcher
+	Log  *slog.Logger
 }
 
 // Ask is what a request asks for: either a backup by its id, or the newest of a
@@ -100,6 +103,11 @@ func (q *Requests) Serve(ctx context.Context, run fanout.Run, name string) (Requ
 	}
 	if mine {
 		q.Log.Info("request answered", "request", name, "ok", answer.OK, "error", answer.Error)
+	}
+	if mine && q.Work != nil && strings.HasPrefix(name, vault.DrillRequests) {
+		if err := q.Work.Submit(ctx, fanout.Work{Verb: fanout.VerbTick, Request: name, After: fanout.Answering}); err != nil {
+			q.Log.Warn("the drill is recorded by the next tick only", "request", name, "error", err)
+		}
 	}
 	progress.Answer = &answer
 	return progress, nil

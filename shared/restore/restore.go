@@ -264,7 +264,7 @@ func (i *Importer) tick(ctx context.Context, run fanout.Run, id vault.RestoreID)
 	verdict := checked.Check.Verdict()
 	if verdict != vault.OK && verdict != vault.Quarantined {
 		// The table is not handed over; its proof says why.
-		proof, err := i.prove(ctx, run, r, p, checked, p.Notes)
+		proof, err := i.prove(ctx, run, r, p, checked, time.Time{}, p.Notes)
 		if err != nil {
 			return progress, err
 		}
@@ -291,7 +291,7 @@ func (i *Importer) tick(ctx context.Context, run fanout.Run, id vault.RestoreID)
 	if progress.Waiting = waiting; err != nil || waiting != "" {
 		return progress, err
 	}
-	if proof, err = i.prove(ctx, run, r, p, checked, append(slices.Clip(p.Notes), notes...)); err != nil {
+	if proof, err = i.prove(ctx, run, r, p, checked, closed.At, append(slices.Clip(p.Notes), notes...)); err != nil {
 		return progress, err
 	}
 	return progress.ended(proof), nil
@@ -329,13 +329,13 @@ func (i *Importer) hold(ctx context.Context, p *vault.RestorePlan, check *vault.
 	return nil
 }
 
-func (i *Importer) prove(ctx context.Context, run fanout.Run, r vault.Restore, p *vault.RestorePlan, found *vault.CheckedGroup, notes []string) (*vault.Proof, error) {
+func (i *Importer) prove(ctx context.Context, run fanout.Run, r vault.Restore, p *vault.RestorePlan, found *vault.CheckedGroup, closed time.Time, notes []string) (*vault.Proof, error) {
 	notes = append(slices.Clip(notes), repository.ReplacedNotes(found.Check.Replaced, i.Repo.Replaced())...)
 	notes = append(notes, i.Repo.TwinErrors()...)
 	proof := &vault.Proof{
 		Backup: p.Backup, Table: p.Source, Restore: p.Restore, Target: p.Target.String(), Depth: DepthRows,
 		At: run.Now().UTC(), Verdict: found.Check.Verdict(), Manifest: p.Manifest, Check: found.Check, Notes: notes,
-		Usage: found.Usage,
+		Usage: found.Usage, Compared: found.Latest, Closed: closed,
 	}
 	_, err := i.Repo.Tell(ctx, r.Proof(), proof, &proof.Usage)
 	if err == nil {
@@ -372,13 +372,13 @@ func (i *Importer) load(ctx context.Context, run fanout.Run, r vault.Restore, p 
 	}, progress)
 }
 
-// goesOn has the request looked at by which a restore was asked for, if all segments
-// with rows, or all, have their object under prefix. Several workers may find that at
-// the same time; the number of each one's task is its own, since the look of one of
-// them might come before another has ended. What goes wrong costs time only: the
-// planner's next tick has the request looked at too.
-func goesOn(ctx context.Context, repo *repository.Repository, work fanout.Dispatcher, log *slog.Logger, of fanout.Work, prefix string, segments int) {
-	if of.Request == "" || work == nil {
+// goesOn has a restore looked at, by its request if one has asked for it, when all
+// segments with rows, or all, have their object under prefix: a phase is over.
+// Several workers may find that at the same time; the number of each one's task is its
+// own, since the look of one of them might come before another has ended. What goes
+// wrong costs time only: the planner's next tick has the restore looked at too.
+func goesOn(ctx context.Context, repo *repository.Repository, work fanout.Dispatcher, log *slog.Logger, of fanout.Work, after fanout.Phase, prefix string, segments int) {
+	if work == nil {
 		return
 	}
 	n := 0
@@ -390,10 +390,14 @@ func goesOn(ctx context.Context, repo *repository.Repository, work fanout.Dispat
 		n++
 	}
 	if err == nil && n >= segments {
-		err = work.Submit(ctx, fanout.Work{Verb: fanout.VerbRestore, Request: of.Request, Segment: of.Segment, Start: of.Start})
+		look := fanout.Work{Verb: fanout.VerbRestore, Restore: of.Restore, Segment: of.Segment, Start: of.Start, After: after}
+		if of.Request != "" {
+			look.Request, look.Restore = of.Request, ""
+		}
+		err = work.Submit(ctx, look)
 	}
 	if err != nil {
-		log.Warn("the request is looked at by the next tick only", "request", of.Request, "error", err)
+		log.Warn("the restore is looked at by the next tick only", "restore", of.Restore, "request", of.Request, "error", err)
 	}
 }
 

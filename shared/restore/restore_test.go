@@ -2,6 +2,7 @@ package restore_test
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"slices"
 	"strings"
@@ -200,11 +201,14 @@ func TestRequestGoesOnByItself(t *testing.T) {
 		rows, hop    int
 		workers      int
 		twice, blind bool
+		once         bool // tasks of one id are one task
 	}{
 		{name: "at once", rows: 400},
 		{name: "by three workers", rows: 400, workers: 3},
 		{name: "in many invocations", rows: 400, hop: 1, workers: 2},
 		{name: "each delivery twice", rows: 400, workers: 2, twice: true},
+		{name: "one segment, and tasks by their ids", rows: 3, once: true},
+		{name: "tasks by their ids", rows: 400, workers: 2, hop: 5, once: true},
 		{name: "without a row"},
 		{name: "where nobody may look", rows: 400, blind: true},
 	} {
@@ -220,7 +224,7 @@ func TestRequestGoesOnByItself(t *testing.T) {
 			if _, err := w.Store.Create(t.Context(), name, strings.NewReader(`{"table":"prod/orders","to":"prod/copy"}`)); err != nil {
 				t.Fatal(err)
 			}
-			w.Hop, w.Workers = c.hop, c.workers
+			w.Hop, w.Workers, w.Once = c.hop, c.workers, c.once
 			progress, err := w.Requests().Serve(t.Context(), w.Run(), name)
 			if err != nil {
 				t.Fatal(err)
@@ -295,5 +299,29 @@ func TestForgedProof(t *testing.T) {
 		if again, err := w.Importer().Tick(t.Context(), w.Run(), p.Restore); !errors.Is(err, vault.ErrCorrupt) {
 			t.Errorf("%s: %+v, %v", forged, again.State, err)
 		}
+	}
+}
+
+// TestRestoreGoesOnByItself looks at a restore once that a person has asked for, and who
+// is gone: it comes to its end.
+func TestRestoreGoesOnByItself(t *testing.T) {
+	for _, rows := range []int{0, 3, 400} {
+		t.Run(fmt.Sprint(rows, " rows"), func(t *testing.T) {
+			w := vaulttest.NewWorld(t)
+			def := vaulttest.Definition()
+			if w.Tables.Make(def); rows > 0 {
+				w.Fill(def, rows)
+			}
+			w.Tables.PageRows = 50
+			plan := w.Begin(w.Backup(vaulttest.Small))
+			w.Once, w.Pokes = true, true
+			w.Look(plan.Restore)
+			w.Work()
+			proof, err := w.Repo.RestoreProof(t.Context(), plan.Restore)
+			if err != nil || proof.Verdict != vault.OK {
+				t.Fatalf("%+v, %v", proof, err)
+			}
+			w.Same("orders", "orders_copy")
+		})
 	}
 }

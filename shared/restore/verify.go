@@ -437,7 +437,7 @@ func (x *verifying) all(ctx context.Context, w fanout.Work) (err error) {
 	}
 	err = x.worker.GoOn(ctx, w, x.one)
 	if err == nil && !x.worker.Over {
-		goesOn(ctx, x.Repo, x.Work, x.Log, w, x.restore.Checks(), len(x.plan.Segments))
+		goesOn(ctx, x.Repo, x.Work, x.Log, w, fanout.Comparing, x.restore.Checks(), len(x.plan.Segments))
 	}
 	return err
 }
@@ -531,6 +531,7 @@ func (x *verifying) segment(ctx, comparing context.Context, s vault.SegmentID, s
 	found.Check.Replace(x.untold())
 	found.Pace = x.pace.Take()
 	x.reply.Pace = found.Pace
+	found.At = x.run.Now().UTC()
 	if _, err := x.Repo.Tell(ctx, x.restore.Check(s), &found, &found.Usage); err != nil {
 		return err
 	}

@@ -63,6 +63,23 @@ func TestDrillTimes(t *testing.T) {
 	if e.RTO() != 11*time.Minute || e.RPO() != 41*time.Minute {
 		t.Errorf("RTO %v, RPO %v", e.RTO(), e.RPO())
 	}
+	// The five minutes after which somebody notices that all is compared do not count.
+	e.Compared, e.Closed = e.Ended.Add(-7*time.Minute), e.Ended.Add(-2*time.Minute)
+	if e.RTO() != 6*time.Minute {
+		t.Errorf("RTO %v", e.RTO())
+	}
+	// Clocks that differ don't shorten it.
+	for _, of := range []func(){
+		func() { e.Compared = e.Drill.Began.Add(-time.Second) },
+		func() { e.Compared = e.Closed.Add(time.Second) },
+		func() { e.Closed = e.Ended.Add(time.Second) },
+	} {
+		before := *e
+		if of(); e.RTO() != 11*time.Minute {
+			t.Errorf("RTO %v of %+v", e.RTO(), e)
+		}
+		*e = before
+	}
 }
 
 // FuzzDrillName: a name that parses is the name that the drill's record has.

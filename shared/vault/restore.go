@@ -376,6 +376,10 @@ type Proof struct {
 	Verdict  Verdict   `json:"verdict"`
 	Manifest Object    `json:"manifest"`
 	Check    Check     `json:"check"`
+	// Of a restore's own proof, Compared is when the last of its segments was compared,
+	// and Closed when the rows were handed over, after which come the table's settings.
+	Compared time.Time `json:"compared,omitzero"`
+	Closed   time.Time `json:"closed,omitzero"`
 	// Notes say what the verdict cannot tell, and which settings of the table
 	// are not as they were.
 	Notes []string `json:"notes,omitempty"`
@@ -406,6 +410,8 @@ func (p *Proof) validate() error {
 type SegmentCheck struct {
 	Segment SegmentID `json:"segment"`
 	Check   Check     `json:"check"`
+	// At is when the comparison had come to its end.
+	At time.Time `json:"at,omitzero"`
 	// Settled says that the segment's log had ended before the comparison and that,
 	// after that, each of its starts that there were had come to an end: nobody writes
 	// its rows any more, whoever starts.
@@ -448,6 +454,8 @@ func (c *Compared) validate() error {
 type CheckedGroup struct {
 	Group int   `json:"group"`
 	Check Check `json:"check"`
+	// Latest is when the last of the segments was compared.
+	Latest time.Time `json:"latest,omitzero"`
 	// Unsettled are the segments whose starts had not all come to an end when they were
 	// compared.
 	Unsettled []SegmentID `json:"unsettled,omitempty"`
@@ -463,6 +471,9 @@ func (g *CheckedGroup) validate() error { return nil }
 func (g *CheckedGroup) Add(c *SegmentCheck) {
 	g.Check.Add(c.Check)
 	g.Usage.Add(c.Usage)
+	if c.At.After(g.Latest) {
+		g.Latest = c.At
+	}
 	if !c.Settled {
 		g.Unsettled = append(g.Unsettled, c.Segment)
 	}

@@ -83,7 +83,7 @@ func TestUsageIsTold(t *testing.T) {
 				told, after := in.Told(from, isRecord)
 				want.Add(told)
 				if in.Kind == "export" && in.Well() && told != (vault.Usage{}) {
-					onlyAfter(t, after, "create slots/", "create done/", "list starts/", "create starts/")
+					onlyAfter(t, after, "create slots/", "create done/", "list starts/", "create starts/", "list done/")
 				}
 			}
 			if m.Usage != want || want.Create < 3*m.Totals.Parts || want.Written < m.Totals.StoredBytes {
@@ -121,7 +121,7 @@ func TestUsageIsTold(t *testing.T) {
 				})
 				want.Add(told)
 				if in.Well() && told != (vault.Usage{}) {
-					onlyAfter(t, after, "create slots/", "create done/", "create ends/", "create checks/", "list starts/", "create starts/", "create proofs/", "create restored/")
+					onlyAfter(t, after, "create slots/", "create done/", "create ends/", "create checks/", "list starts/", "create starts/", "create proofs/", "create restored/", "list done/", "list checks/")
 				}
 			}
 			if proof.Verdict != vault.OK || proof.Usage != want || want.Create == 0 || want.Read < m.Totals.StoredBytes {

@@ -51,6 +51,14 @@ type World struct {
 	Workers int
 	// Tell is after how long invocations tell how far they have come, 0 for never.
 	Tell time.Duration
+	// Pokes has those looks carried out that workers ask for who find nothing left to do;
+	// without it they are dropped, and tests look by themselves. Looks at requests are
+	// carried out in any case.
+	Pokes bool
+	// Once drops work that was submitted before, as the platform does by the ids of tasks.
+	Once bool
+	// Policy is the text by which a tick goes that a worker asks for.
+	Policy string
 	// Quiet keeps failures of invocations out of the test's log.
 	Quiet    bool
 	Manifest *vault.Manifest
@@ -63,6 +71,7 @@ type World struct {
 	mu    sync.Mutex
 	Now   time.Time
 	Queue []fanout.Work
+	known map[fanout.Work]bool
 	last  error // of the newest invocation that failed
 }
 
@@ -97,7 +106,20 @@ func (w *World) Advance(d time.Duration) {
 func (w *World) Submit(_ context.Context, work fanout.Work) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.Queue = append(w.Queue, work)
+	if w.Once {
+		id := work
+		id.Rate, id.ReadUnits, id.WriteUnits = 0, 0, 0
+		if w.known[id] {
+			return nil
+		}
+		if w.known == nil {
+			w.known = map[fanout.Work]bool{}
+		}
+		w.known[id] = true
+	}
+	if work.After == "" || work.Verb == fanout.VerbRestore && work.Request != "" || w.Pokes {
+		w.Queue = append(w.Queue, work)
+	}
 	return nil
 }
 
@@ -169,7 +191,11 @@ func (w *World) Importer() *restore.Importer {
 }
 
 func (w *World) Verifier() *restore.Verifier {
-	return &restore.Verifier{Repo: w.opened("verify"), Tables: w.worked(), Log: w.Log(), Now: w.Clock}
+	v := &restore.Verifier{Repo: w.opened("verify"), Tables: w.worked(), Log: w.Log(), Now: w.Clock}
+	if w.Pokes {
+		v.Work = w
+	}
+	return v
 }
 
 // Work carries out what is queued, and what that queues.
@@ -207,6 +233,10 @@ func (w *World) Do(work fanout.Work) (err error) {
 		c := w.Copier(w.Targets[address])
 		c.Target = address
 		_, err = c.Copy(w.T.Context(), w.Run(), work)
+	case fanout.VerbSeal:
+		_, err = w.Planner().Tick(w.T.Context(), w.Run(), vault.Backup{Table: work.Table, ID: work.Backup})
+	case fanout.VerbTick:
+		_, err = w.Reconciler(w.Policy).Tick(w.T.Context(), w.Run(), w.Clock())
 	case fanout.VerbRestore:
 		if work.Request != "" {
 			_, err = w.Requests().Serve(w.T.Context(), w.Run(), work.Request)

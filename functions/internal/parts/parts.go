@@ -257,6 +257,10 @@ func (d dispatcher) Submit(ctx context.Context, w fanout.Work) error {
 	case fanout.VerbRestore:
 		// Its number only tells one tick's task from another's.
 		c = function.Command{Kind: function.KindRestore, Restore: string(w.Restore), Request: w.Request}
+	case fanout.VerbSeal:
+		c = function.Command{Kind: function.KindSeal, Backup: string(w.Backup)}
+	case fanout.VerbTick:
+		c = function.Command{Kind: function.KindTick}
 	default:
 		return fmt.Errorf("no function does %q", w.Verb)
 	}
@@ -266,9 +270,15 @@ func (d dispatcher) Submit(ctx context.Context, w fanout.Work) error {
 			return err
 		}
 	}
-	id := function.TaskID(string(w.Verb), w.Table.Path(), string(w.Backup), string(w.Restore), string(w.Segment), w.Target+w.Request, fmt.Sprint(w.Start),
-		time.Now().Unix()/max(1, int64(d.inv.Env.Redispatch/time.Second)))
-	return d.invoker.Submit(ctx, d.inv.Env.Name(c.Kind.Function()), id, c)
+	return d.invoker.Submit(ctx, d.inv.Env.Name(c.Kind.Function()), taskID(w, time.Now(), d.inv.Env.Redispatch), c)
+}
+
+// taskID is the same for work that is the same, within a step of time, and for no
+// other. What a worker may use of a budget is not of it: two planners that divide
+// otherwise begin one start.
+func taskID(w fanout.Work, now time.Time, redispatch time.Duration) string {
+	return function.TaskID(w.Verb, w.Table.Path(), w.Backup, w.Restore, w.Segment, w.Target, w.Request, w.Start, w.After,
+		now.Unix()/max(1, int64(redispatch/time.Second)))
 }
 
 // Units are the settings of a command that reads or writes a table: to a worker its
