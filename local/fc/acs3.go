@@ -25,17 +25,21 @@ func signedHeaders() []string {
 	return []string{"host", "x-acs-action", "x-acs-content-sha256", "x-acs-date", "x-acs-signature-nonce", "x-acs-version"}
 }
 
+var errUnknownKey = errors.New("invalid access key ID")
+
 // verifier checks the signatures of the third version of the vendor's request
 // signing. It refuses stale requests and ones that it has seen.
 type verifier struct {
-	secret func(id, token string) (string, bool)
+	// secret returns the secret of a key that came with a token or with none. The
+	// error matches errUnknownKey if there is no such key.
+	secret func(id, token string) (string, error)
 
 	mu     sync.Mutex
 	nonces map[string]time.Time // by key id and nonce
 	swept  time.Time
 }
 
-func newVerifier(secret func(id, token string) (string, bool)) *verifier {
+func newVerifier(secret func(id, token string) (string, error)) *verifier {
 	return &verifier{secret: secret, nonces: make(map[string]time.Time)}
 }
 
@@ -51,9 +55,9 @@ func (v *verifier) verify(r *http.Request, body []byte, now time.Time) (string, 
 		fields[name] = value
 	}
 	id := fields["Credential"]
-	secret, ok := v.secret(id, r.Header.Get("x-acs-security-token"))
-	if !ok {
-		return "", fmt.Errorf("the access key %q is unknown here, has expired, or its token is wrong", id)
+	secret, err := v.secret(id, r.Header.Get("x-acs-security-token"))
+	if err != nil {
+		return "", err
 	}
 	names := strings.Split(fields["SignedHeaders"], ";")
 	for _, name := range signedHeaders() {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -38,8 +39,14 @@ func signed(t *testing.T, target string, body string, edit func(*http.Request)) 
 }
 
 func testVerifier() *verifier {
-	return newVerifier(func(id, token string) (string, bool) {
-		return "secret", id == "id" && (token == "" || token == "token")
+	return newVerifier(func(id, token string) (string, error) {
+		switch {
+		case id != "id":
+			return "", errUnknownKey
+		case token != "" && token != "token":
+			return "", errors.New("another token")
+		}
+		return "secret", nil
 	})
 }
 
@@ -61,7 +68,7 @@ func TestVerify(t *testing.T) {
 
 		"unsigned":        {target: plain, after: func(r *http.Request) { r.Header.Del("Authorization") }, want: "not signed with"},
 		"other algorithm": {target: plain, after: func(r *http.Request) { r.Header.Set("Authorization", "ACS3-RSA-SHA256 Credential=id") }, want: "not signed with"},
-		"unknown key":     {target: plain, after: replace("Authorization", "Credential=id", "Credential=di"), want: "unknown"},
+		"unknown key":     {target: plain, after: replace("Authorization", "Credential=id", "Credential=di"), want: "invalid access key ID"},
 		"wrong token":     {target: plain, before: func(r *http.Request) { r.Header.Set("x-acs-security-token", "nekot") }, want: "token"},
 		"wrong signature": {target: plain, after: replace("Authorization", "Signature=", "Signature=00"), want: "signature is wrong"},
 		"no signature":    {target: plain, after: func(r *http.Request) { r.Header.Set("Authorization", algorithm+" Credential=id") }, want: "not signed"},

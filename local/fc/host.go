@@ -30,8 +30,8 @@
 // objects, through [Host.ObjectCreated], or by the host itself, which watches the
 // folders of [Config.Buckets]; events of a bus by [Host.Publish].
 //
-// Not here: HTTP triggers, lifecycle hooks, versions and aliases, stopping a task,
-// provisioned instances, and limits on memory and CPU.
+// Not here: HTTP triggers, lifecycle hooks, versions and aliases, provisioned
+// instances, limits on memory and CPU, and calls that change functions.
 package fc
 
 import (
@@ -175,6 +175,10 @@ type Host struct {
 	closed     sync.Once
 	closeError error
 
+	// stops is held while it is decided whether a task is delivered or stopped.
+	stops   sync.Mutex
+	running map[string]*instance // by function and task
+
 	mu        sync.Mutex
 	pools     map[string]*pool
 	instances map[string]*instance // by token
@@ -211,6 +215,7 @@ func Start(ctx context.Context, config Config) (*Host, error) {
 		slices:    newLogSlices(),
 		pools:     make(map[string]*pool),
 		instances: make(map[string]*instance),
+		running:   make(map[string]*instance),
 		changed:   make(chan struct{}),
 		served:    make(chan struct{}),
 	}
@@ -353,12 +358,17 @@ func (h *Host) Key() Key { return h.config.Key }
 // LookupKey returns the key of an id: the host's own, or a temporary one.
 func (h *Host) LookupKey(id string) (Key, bool) { return h.config.Authority.Lookup(id) }
 
-func (h *Host) secret(id, token string) (string, bool) {
+func (h *Host) secret(id, token string) (string, error) {
 	k, ok := h.LookupKey(id)
-	if !ok || k.Token != token || !k.Expires.IsZero() && !time.Now().Before(k.Expires) {
-		return "", false
+	switch {
+	case !ok:
+		return "", fmt.Errorf("%w %q: the host's own, and those it gave its functions, are known here", errUnknownKey, id)
+	case k.Token != token:
+		return "", fmt.Errorf("the security token is not that of the access key %q", id)
+	case !k.Expires.IsZero() && !time.Now().Before(k.Expires):
+		return "", fmt.Errorf("the access key %q has expired at %v", id, k.Expires.UTC().Format(time.RFC3339))
 	}
-	return k.Secret, true
+	return k.Secret, nil
 }
 
 // keyFor returns the key that a function is handed now.

@@ -314,6 +314,180 @@ func TestRealClient(t *testing.T) {
 	}
 }
 
+// TestFunctionsAreTold: the service's client lists functions, in pages, and asks for
+// one.
+func TestFunctionsAreTold(t *testing.T) {
+	f := define("test-main", 10*time.Second, map[string]string{"SETTING": "one"})
+	f.Role, f.CPU, f.DiskMB = "acs:ram::1:role/worker", 0.5, 512
+	h := run(t, Config{Key: Key{ID: "fixed", Secret: "pair"}, Functions: []deployment.Function{define("test-other", 10*time.Second, nil), f, define("more", time.Minute, nil)}})
+	client := h.client(t, "fixed", "pair")
+	list := func(prefix string, limit int32) (names []string) {
+		t.Helper()
+		for token := (*string)(nil); ; {
+			page, err := client.ListFunctionsWithOptions(&api.ListFunctionsRequest{Prefix: &prefix, Limit: &limit, NextToken: token, FcVersion: dara.String("v3")}, nil, &dara.RuntimeOptions{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, f := range page.Body.Functions {
+				names = append(names, *f.FunctionName)
+			}
+			if len(page.Body.Functions) > int(limit) {
+				t.Errorf("%d functions in a page of %d", len(page.Body.Functions), limit)
+			}
+			if token = page.Body.NextToken; token == nil {
+				return names
+			}
+		}
+	}
+	if got := list("", 1); !slices.Equal(got, []string{"more", "test-main", "test-other"}) {
+		t.Errorf("%q", got)
+	}
+	if got := list("test-", 100); !slices.Equal(got, []string{"test-main", "test-other"}) {
+		t.Errorf("%q", got)
+	}
+	got, err := client.GetFunctionWithOptions(dara.String("test-main"), &api.GetFunctionRequest{Qualifier: dara.String("LATEST")}, nil, &dara.RuntimeOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := got.Body
+	if *b.FunctionArn != "acs:fc:local:0:functions/test-main" || *b.Runtime != "go1" || *b.Timeout != 10 || *b.MemorySize != 512 || *b.Cpu != 0.5 ||
+		*b.Role != f.Role || *b.EnvironmentVariables["SETTING"] != "one" || *b.Handler != "bin/function" {
+		t.Errorf("%v", b)
+	}
+	var sdk *tea.SDKError
+	if _, err = client.GetFunctionWithOptions(dara.String("none"), &api.GetFunctionRequest{}, nil, &dara.RuntimeOptions{}); !errors.As(err, &sdk) || *sdk.Code != "FunctionNotFound" {
+		t.Errorf("%v", err)
+	}
+	limit := int32(101)
+	if _, err = client.ListFunctionsWithOptions(&api.ListFunctionsRequest{Limit: &limit}, nil, &dara.RuntimeOptions{}); !errors.As(err, &sdk) || *sdk.Code != "InvalidArgument" {
+		t.Errorf("%v", err)
+	}
+}
+
+// TestStop: the service's client stops a task that waits, one that is to be tried
+// again, and one that runs, with its instance; what has ended stays as it is, also for
+// the next host.
+func TestStop(t *testing.T) {
+	tasks := NewMemoryTasks()
+	f := define("test-main", 10*time.Second, nil)
+	f.Async.Retries = 1
+	config := Config{Key: Key{ID: "fixed", Secret: "pair"}, Tasks: tasks, Functions: []deployment.Function{f, define("test-other", time.Second, nil)}, MaxInstances: 1,
+		Backoff: func(int) time.Duration { return time.Hour }}
+	h := run(t, config)
+	client := h.client(t, "fixed", "pair")
+	stop := func(id string) error {
+		res, err := client.StopAsyncTaskWithOptions(dara.String("test-main"), &id, &api.StopAsyncTaskRequest{}, nil, &dara.RuntimeOptions{})
+		if err == nil && *res.StatusCode != 204 {
+			t.Errorf("%s: %d", id, *res.StatusCode)
+		}
+		return err
+	}
+	h.submit(t, "done", `{}`)
+	h.task(t, "done", Succeeded)
+	h.submit(t, "again", `{"do":"fail"}`)
+	h.task(t, "again", Retrying)
+	h.submit(t, "runs", `{"do":"child","note":"runs"}`)
+	h.task(t, "runs", Succeeded)
+	h.submit(t, "runs-long", `{"do":"sleep","millis":60000,"note":"runs-long"}`)
+	eventually(t, "it has begun", func() bool { return strings.Contains(strings.Join(h.readNotes(t), " "), "note=runs-long") })
+	running := h.task(t, "runs-long", Running)
+	h.submit(t, "waits", `{"note":"waits"}`)
+	for _, id := range []string{"done", "again", "waits", "runs-long", "waits"} {
+		if err := stop(id); err != nil {
+			t.Errorf("%s: %v", id, err)
+		}
+	}
+	for id, want := range map[string]Status{"done": Succeeded, "again": Stopped, "waits": Stopped, "runs-long": Stopped} {
+		if task := h.task(t, id, want); task.Ended.IsZero() || task.Payload != nil {
+			t.Errorf("%+v", task)
+		}
+	}
+	eventually(t, "its instance is gone", func() bool {
+		for _, i := range h.Instances() {
+			if i.ID == running.Instance {
+				return false
+			}
+		}
+		return true
+	})
+	got, err := client.GetAsyncTaskWithOptions(dara.String("test-main"), dara.String("runs-long"), &api.GetAsyncTaskRequest{}, nil, &dara.RuntimeOptions{})
+	if err != nil || *got.Body.Status != "Stopped" || *got.Body.AlreadyRetriedTimes != 0 {
+		t.Errorf("%v, %v", got, err)
+	}
+	var sdk *tea.SDKError
+	if err := stop("none"); !errors.As(err, &sdk) || *sdk.StatusCode != 404 || *sdk.Code != "AsyncTaskNotFound" {
+		t.Errorf("%v", err)
+	}
+	// The place of the instance is free, and what was stopped does not take it.
+	h.submit(t, "after", `{"note":"after"}`)
+	h.task(t, "after", Succeeded)
+	if err := h.Close(); err != nil {
+		t.Fatal(err)
+	}
+	// A host that died before the instance did.
+	half, err := tasks.Get("test-main", "runs-long")
+	if err != nil {
+		t.Fatal(err)
+	}
+	half.ID, half.Status, half.Ended = "half", Stopping, time.Time{}
+	if err := tasks.Add(half); err != nil {
+		t.Fatal(err)
+	}
+	next := run(t, config)
+	next.task(t, "half", Stopped)
+	next.submit(t, "last", `{"note":"last"}`)
+	next.task(t, "last", Succeeded)
+	for _, notes := range [][]string{h.readNotes(t), next.readNotes(t)} {
+		if text := strings.Join(notes, " "); strings.Contains(text, "note=waits") || strings.Count(text, "note=runs-long") > 1 {
+			t.Errorf("what was stopped was delivered: %s", text)
+		}
+	}
+}
+
+// TestOldClient: a client of the API before this one, whose requests are signed
+// otherwise, is told what it needs where it looks for it.
+func TestOldClient(t *testing.T) {
+	h := run(t, Config{})
+	for _, path := range []string{"/2016-08-15/services/s/functions/f/invocations", "/2021-04-06/services"} {
+		res, err := http.Post(h.URL()+path, "application/json", strings.NewReader("{}"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var body map[string]string
+		err = json.NewDecoder(res.Body).Decode(&body)
+		res.Body.Close()
+		if err != nil || res.StatusCode != 400 || body["ErrorCode"] != "PathNotSupported" || body["Code"] != body["ErrorCode"] ||
+			!strings.Contains(body["ErrorMessage"], "2.0") || !strings.Contains(body["ErrorMessage"], "fc-20230330") || body["Message"] != body["ErrorMessage"] {
+			t.Errorf("%s: %d %v, %v", path, res.StatusCode, body, err)
+		}
+	}
+}
+
+// TestTaskIDsAreTold: an answer to an asynchronous invocation has the task's id, also
+// one that the host has given it.
+func TestTaskIDsAreTold(t *testing.T) {
+	h := run(t, Config{Key: Key{ID: "fixed", Secret: "pair"}})
+	client := h.client(t, "fixed", "pair")
+	for _, given := range []string{"", "mine"} {
+		headers := (&api.InvokeFunctionHeaders{}).SetXFcInvocationType("Async")
+		if given != "" {
+			headers.SetXFcAsyncTaskId(given)
+		}
+		res, err := client.InvokeFunctionWithContext(t.Context(), dara.String("test-main"),
+			&api.InvokeFunctionRequest{Body: strings.NewReader(`{"kind":"ping"}`)}, headers, &dara.RuntimeOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		id := dara.StringValue(res.Headers["x-fc-async-task-id"])
+		if given != "" && id != given || !taskID.MatchString(id) {
+			t.Errorf("given %q, told %q", given, id)
+		}
+		if task := h.task(t, id, Succeeded); task.RequestID != dara.StringValue(res.Headers["x-fc-request-id"]) {
+			t.Errorf("%+v", task)
+		}
+	}
+}
+
 func TestRefusals(t *testing.T) {
 	h := run(t, Config{Key: Key{ID: "fixed", Secret: "pair"}})
 	call := func(client *api.Client, name string, body []byte, headers *api.InvokeFunctionHeaders, qualifier *string) error {
@@ -336,7 +510,7 @@ func TestRefusals(t *testing.T) {
 		"unknown function":   {call(good, "test-none", nil, sync(), nil), 404, "FunctionNotFound"},
 		"odd name":           {call(good, "a/b c", nil, sync(), nil), 404, "FunctionNotFound"},
 		"unknown version":    {call(good, "test-main", nil, sync(), dara.String("prod")), 404, "VersionNotFound"},
-		"unknown key":        {call(h.client(t, "other", "pair"), "test-main", nil, sync(), nil), 403, "SignatureNotMatch"},
+		"unknown key":        {call(h.client(t, "other", "pair"), "test-main", nil, sync(), nil), 403, "InvalidAccessKeyID"},
 		"wrong secret":       {call(h.client(t, "fixed", "pear"), "test-main", nil, sync(), nil), 403, "SignatureNotMatch"},
 		"long event":         {call(good, "test-main", make([]byte, maxAsyncPayload+1), async(), nil), 400, "EntityTooLarge"},
 		"very long event":    {call(good, "test-main", make([]byte, maxSyncPayload+1), sync(), nil), 400, "EntityTooLarge"},

@@ -9,9 +9,12 @@ import (
 	"io/fs"
 	"net/http"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/tablevault/tablevault/local/fc/deployment"
 )
 
 var taskID = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_-]{0,127}$`)
@@ -37,8 +40,14 @@ func (h *Host) handler() http.Handler {
 	mux.Handle("POST "+functions+"invocations", h.api(maxSyncPayload, h.invoke))
 	mux.Handle("GET "+functions+"async-tasks", h.api(0, h.listTasks))
 	mux.Handle("GET "+functions+"async-tasks/{task}", h.api(0, h.getTask))
+	mux.Handle("PUT "+functions+"async-tasks/{task}/stop", h.api(maxDocument, h.stopTask))
+	mux.Handle("GET /2023-03-30/functions", h.api(0, h.listFunctions))
+	mux.Handle("GET /2023-03-30/functions/{function}", h.api(0, h.getFunction))
+	for _, old := range []string{"2016-08-15", "2021-04-06"} {
+		mux.HandleFunc("/"+old+"/", oldVersion(old))
+	}
 	mux.Handle("/", h.api(maxSyncPayload, func(_ http.ResponseWriter, r *http.Request, _, _ string, _ []byte) error {
-		return refuse(http.StatusNotImplemented, "NotImplemented", "%s %s: the local host invokes functions and tells about tasks, no more", r.Method, r.URL.Path)
+		return refuse(http.StatusNotImplemented, "NotImplemented", "%s %s: the local host invokes functions, tells about them and their tasks, and stops tasks, no more", r.Method, r.URL.Path)
 	}))
 	return mux
 }
@@ -58,6 +67,9 @@ func (h *Host) api(limit int64, serve func(w http.ResponseWriter, r *http.Reques
 				return refuse(http.StatusBadRequest, "EntityTooLarge", "a body of more than %d bytes", limit)
 			}
 			caller, err := h.verifier.verify(r, body, time.Now())
+			if errors.Is(err, errUnknownKey) {
+				return refuse(http.StatusForbidden, "InvalidAccessKeyID", "%v", err)
+			}
 			if err != nil {
 				return refuse(http.StatusForbidden, "SignatureNotMatch", "%v", err)
 			}
@@ -72,6 +84,22 @@ func (h *Host) api(limit int64, serve func(w http.ResponseWriter, r *http.Reques
 		}
 		writeJSON(w, refused.status, map[string]string{"Code": refused.code, "Message": refused.text, "RequestId": id})
 	})
+}
+
+// maxDocument is the length of the longest body of a call that is no invocation.
+const maxDocument = 64 << 10
+
+// oldVersion tells a client of the API before the functions' own, which has them in
+// services, signs otherwise and reads errors otherwise, what it needs.
+func oldVersion(version string) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		id := newRequestID()
+		text := fmt.Sprintf("'%s' against '%s' is not supported: version %s of the API is that of Function Compute 2.0, with services; "+
+			"the local host speaks 2023-03-30, of 3.0, as the SDKs named fc-20230330 do", r.URL.Path, r.Method, version)
+		w.Header().Set("X-Fc-Request-Id", id)
+		writeJSON(w, http.StatusBadRequest, map[string]string{
+			"ErrorCode": "PathNotSupported", "ErrorMessage": text, "Code": "PathNotSupported", "Message": text, "RequestId": id})
+	}
 }
 
 func writeJSON(w http.ResponseWriter, status int, value any) {
@@ -143,6 +171,9 @@ func (h *Host) invokeAsync(w http.ResponseWriter, r *http.Request, p *pool, body
 			return refuse(http.StatusBadRequest, "InvalidArgument", "delay %q: want 1 to 3599 seconds", text)
 		}
 		delay = time.Duration(seconds) * time.Second
+	}
+	if task == "" {
+		task = newTaskID()
 	}
 	id, err := h.Submit(p.function.Name, task, body, delay)
 	switch {
@@ -241,18 +272,105 @@ func (h *Host) getTask(w http.ResponseWriter, r *http.Request, caller, _ string,
 	return nil
 }
 
+func (h *Host) stopTask(w http.ResponseWriter, r *http.Request, caller, _ string, _ []byte) error {
+	p, err := h.find(r, caller, "fc:StopAsyncTask")
+	if err != nil {
+		return err
+	}
+	err = h.Stop(p.function.Name, r.PathValue("task"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return refuse(http.StatusNotFound, "AsyncTaskNotFound", "function %s has no task %q", p.function.Name, r.PathValue("task"))
+	}
+	if err != nil {
+		return err
+	}
+	w.WriteHeader(http.StatusNoContent)
+	return nil
+}
+
+// functionView is a function as the API shows it, as far as the s.yaml says it.
+type functionView struct {
+	Name        string            `json:"functionName"`
+	ARN         string            `json:"functionArn"`
+	Description string            `json:"description,omitempty"`
+	Runtime     string            `json:"runtime"`
+	Handler     string            `json:"handler"`
+	Role        string            `json:"role,omitempty"`
+	CPU         float64           `json:"cpu,omitempty"`
+	MemoryMB    int               `json:"memorySize"`
+	DiskMB      int               `json:"diskSize,omitempty"`
+	Timeout     int               `json:"timeout"` // seconds
+	Environment map[string]string `json:"environmentVariables,omitempty"`
+	State       string            `json:"state"`
+}
+
+func (h *Host) viewFunction(f deployment.Function) functionView {
+	return functionView{Name: f.Name, ARN: h.arn(f.Name), Description: f.Description, Runtime: "go1", Handler: f.Handler, Role: f.Role, CPU: f.CPU,
+		MemoryMB: f.MemoryMB, DiskMB: f.DiskMB, Timeout: int(f.Timeout / time.Second), Environment: f.Environment, State: "Active"}
+}
+
+func (h *Host) getFunction(w http.ResponseWriter, r *http.Request, caller, _ string, _ []byte) error {
+	p, err := h.find(r, caller, "fc:GetFunction")
+	if err != nil {
+		return err
+	}
+	writeJSON(w, http.StatusOK, h.viewFunction(p.function))
+	return nil
+}
+
+func (h *Host) listFunctions(w http.ResponseWriter, r *http.Request, caller, _ string, _ []byte) error {
+	if err := h.config.Authority.Authorize(caller, "fc:ListFunctions", h.arn("*"), nil); err != nil {
+		return refuse(http.StatusForbidden, "AccessDenied", "%v", err)
+	}
+	limit, err := pageSize(r)
+	if err != nil {
+		return err
+	}
+	query := r.URL.Query()
+	all := slices.Clone(h.config.Functions)
+	slices.SortFunc(all, func(a, b deployment.Function) int { return strings.Compare(a.Name, b.Name) })
+	out := struct {
+		Functions []functionView `json:"functions"`
+		Next      string         `json:"nextToken,omitempty"` // the name that the next page begins with
+	}{Functions: []functionView{}}
+	for _, f := range all {
+		if f.Name < query.Get("nextToken") || !strings.HasPrefix(f.Name, query.Get("prefix")) || query.Get("functionName") != "" && f.Name != query.Get("functionName") {
+			continue
+		}
+		if len(out.Functions) == limit {
+			out.Next = f.Name
+			break
+		}
+		out.Functions = append(out.Functions, h.viewFunction(f))
+	}
+	writeJSON(w, http.StatusOK, out)
+	return nil
+}
+
+// pageSize reads how many entries a call wants at most.
+func pageSize(r *http.Request) (int, error) {
+	text := r.URL.Query().Get("limit")
+	if text == "" {
+		return 20, nil
+	}
+	n, err := strconv.Atoi(text)
+	if err != nil || n < 1 || n > 100 {
+		return 0, refuse(http.StatusBadRequest, "InvalidArgument", "limit %q: want 1 to 100", text)
+	}
+	return n, nil
+}
+
 func (h *Host) listTasks(w http.ResponseWriter, r *http.Request, caller, _ string, _ []byte) error {
 	p, err := h.find(r, caller, "fc:ListAsyncTasks")
 	if err != nil {
 		return err
 	}
 	query := r.URL.Query()
-	limit, after := 20, 0
-	if text := query.Get("limit"); text != "" {
-		if limit, err = strconv.Atoi(text); err != nil || limit < 1 || limit > 100 {
-			return refuse(http.StatusBadRequest, "InvalidArgument", "limit %q: want 1 to 100", text)
-		}
+	limit, err := pageSize(r)
+	if err != nil {
+		return err
 	}
+	after := 0
 	if text := query.Get("nextToken"); text != "" {
 		if after, err = strconv.Atoi(text); err != nil || after < 0 {
 			return refuse(http.StatusBadRequest, "InvalidArgument", "nextToken %q", text)

@@ -23,10 +23,12 @@ const (
 	Succeeded Status = "Succeeded"
 	Failed    Status = "Failed"
 	Expired   Status = "Expired"
+	Stopping  Status = "Stopping"
+	Stopped   Status = "Stopped"
 )
 
 // Ended reports whether the task will not run again.
-func (s Status) Ended() bool { return s == Succeeded || s == Failed || s == Expired }
+func (s Status) Ended() bool { return s == Succeeded || s == Failed || s == Expired || s == Stopped }
 
 // Task is one asynchronous invocation.
 type Task struct {
@@ -208,6 +210,10 @@ func (h *Host) resume() error {
 		if t.Status.Ended() || p == nil {
 			continue
 		}
+		if t.Status == Stopping { // its instance is gone
+			h.stopped(t)
+			continue
+		}
 		if t.Status == Running {
 			t.Status, t.Due = Retrying, time.Now()
 			t.Retries++
@@ -243,7 +249,7 @@ func (h *Host) Submit(function, taskID string, event []byte, delay time.Duration
 	now := time.Now()
 	t := Task{ID: taskID, Function: function, RequestID: newRequestID(), Payload: event, Status: Enqueued, Enqueued: now, Due: now.Add(delay)}
 	if t.ID == "" {
-		t.ID = "t_" + token(16)
+		t.ID = newTaskID()
 	}
 	if err := h.config.Tasks.Add(t); err != nil {
 		return "", err
@@ -252,6 +258,8 @@ func (h *Host) Submit(function, taskID string, event []byte, delay time.Duration
 	return t.RequestID, nil
 }
 
+func newTaskID() string { return "t_" + token(16) }
+
 // dispatch delivers p's tasks in the order in which they are due, each as soon as
 // there is an instance for it.
 func (h *Host) dispatch(p *pool) {
@@ -259,6 +267,9 @@ func (h *Host) dispatch(p *pool) {
 		item, ok := p.queue.pop(h.ctx)
 		if !ok {
 			return
+		}
+		if now, err := h.config.Tasks.Get(item.task.Function, item.task.ID); err == nil && now.Status == Stopped {
+			continue
 		}
 		if h.config.Fault != nil && !item.faulty {
 			item.faulty = true
@@ -310,10 +321,15 @@ func (h *Host) deliver(p *pool, item queued, i *instance, startError error) {
 		c.finish(errorBody("%v", startError), unhandledError)
 	} else {
 		t.Started, t.Instance, t.Status = time.Now(), i.id, Running
-		if !item.copied {
-			h.update(t)
+		if !item.copied && !h.begin(t, i) {
+			h.release(i, true) // it was stopped while it waited
+			return
 		}
-		h.release(i, i.serve(c, item.fault))
+		healthy := i.serve(c, item.fault)
+		if !item.copied {
+			h.ran(t) // before another task has the instance
+		}
+		h.release(i, healthy)
 	}
 	if item.copied {
 		return
@@ -326,14 +342,77 @@ func (h *Host) deliver(p *pool, item queued, i *instance, startError error) {
 		return // the host is closing, which is not the function's failure
 	}
 	t.Error = c.result.errorType + ": " + string(c.result.body[:min(len(c.result.body), 4<<10)])
+	switch next := h.next(p, &t); next {
+	case Retrying:
+		p.queue.push(queued{task: t})
+	case Failed:
+		h.end(p, t, next, c.result, t.Error)
+	}
+}
+
+// ran takes back that an instance has a task.
+func (h *Host) ran(t Task) {
+	h.stops.Lock()
+	defer h.stops.Unlock()
+	delete(h.running, t.Function+"/"+t.ID)
+}
+
+// next decides what becomes of a task after a delivery that failed: it is retrying,
+// which is recorded, or has failed, or was stopped meanwhile.
+func (h *Host) next(p *pool, t *Task) Status {
+	h.stops.Lock()
+	defer h.stops.Unlock()
+	if now, err := h.config.Tasks.Get(t.Function, t.ID); err == nil && (now.Status == Stopping || now.Status == Stopped) {
+		h.stopped(*t)
+		return Stopped
+	}
 	if t.Retries-t.Lost >= p.function.Async.Retries {
-		h.end(p, t, Failed, c.result, t.Error)
-		return
+		return Failed
 	}
 	t.Retries++
 	t.Status, t.Due = Retrying, time.Now().Add(h.config.Backoff(t.Retries))
+	h.update(*t)
+	return Retrying
+}
+
+// begin records that an instance has a task, unless the task was stopped.
+func (h *Host) begin(t Task, i *instance) bool {
+	h.stops.Lock()
+	defer h.stops.Unlock()
+	if now, err := h.config.Tasks.Get(t.Function, t.ID); err == nil && now.Status.Ended() {
+		return false
+	}
+	h.running[t.Function+"/"+t.ID] = i
 	h.update(t)
-	p.queue.push(queued{task: t})
+	return true
+}
+
+// stopped records that a task was stopped.
+func (h *Host) stopped(t Task) {
+	t.Status, t.Error, t.Ended, t.Payload = Stopped, "stopped by a call of StopAsyncTask", time.Now(), nil
+	h.update(t)
+}
+
+// Stop ends a task: one that waits is not delivered, and the instance of one that
+// runs is killed. What has ended stays as it is. The error matches fs.ErrNotExist
+// if there is no such task.
+func (h *Host) Stop(function, id string) error {
+	h.stops.Lock()
+	defer h.stops.Unlock()
+	t, err := h.config.Tasks.Get(function, id)
+	switch i := h.running[function+"/"+id]; {
+	case err != nil:
+		return err
+	case t.Status.Ended():
+		return nil
+	case i != nil:
+		t.Status = Stopping
+		h.update(t)
+		i.kill()
+	default:
+		h.stopped(t)
+	}
+	return nil
 }
 
 // end records a task's last status, tells its destination, and lets its payload
