@@ -73,16 +73,18 @@ func backupCommand(s *streams) *cobra.Command {
 		Long: "Back up every table that the pattern names. A backup of the same table and settings that is not sealed is\n" +
 			"resumed, unless --new is given.",
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			results, err := runBackup(cmd.Context(), s, o)
-			if err != nil {
-				return err
+			made, failed := runBackup(cmd.Context(), s, o)
+			if made == nil {
+				return failed
 			}
-			return s.print(map[string]any{"backups": results}, func(w io.Writer) {
-				for _, r := range results {
+			// What one table has met takes nothing from what the others have come to.
+			err := s.print(made, func(w io.Writer) {
+				for _, r := range made.Backups {
 					fmt.Fprintf(w, "%s  %s  %s rows, %s as stored (%s in the table's own bytes), %d objects\n", r.ID, r.Table, count(r.Rows), size(r.Bytes), size(r.RawBytes), r.Objects)
 					printUsage(w, r.Usage)
 				}
 			})
+			return errors.Join(err, failed)
 		},
 	}
 	siteFlags(c, &o.stack)
@@ -95,7 +97,21 @@ func backupCommand(s *streams) *cobra.Command {
 	return c
 }
 
-func runBackup(ctx context.Context, s *streams, o backupOptions) ([]backupResult, error) {
+// backupsMade is the JSON of `tablevault backup`: what became of each table.
+type backupsMade struct {
+	Backups  []backupResult `json:"backups"`
+	Failures []tableFailure `json:"failures,omitempty"`
+}
+
+// tableFailure is a table of which there is no backup, and why.
+type tableFailure struct {
+	Table string `json:"table"`
+	Error string `json:"error"`
+}
+
+// runBackup backs tables up, each whatever became of the others. The error is of
+// those that could not be; what is returned beside it is nil if nothing was tried.
+func runBackup(ctx context.Context, s *streams, o backupOptions) (*backupsMade, error) {
 	if o.table == "" {
 		return nil, usage("--table is missing: name what to back up, for example --table prod/orders")
 	}
@@ -114,19 +130,20 @@ func runBackup(ctx context.Context, s *streams, o backupOptions) ([]backupResult
 	if err != nil {
 		return nil, err
 	}
-	var results []backupResult
+	all := &backupsMade{Backups: []backupResult{}}
 	var failures []error
 	for _, name := range tables {
 		m, err := backupTable(ctx, s, site, name, function.Command{
 			Kind: function.KindBackup, Table: name, Type: o.kind, New: o.new, Settings: settings,
 		})
 		if err != nil {
+			all.Failures = append(all.Failures, tableFailure{name, err.Error()})
 			failures = append(failures, fmt.Errorf("back up %s: %w", name, err))
 			continue
 		}
-		results = append(results, resultOf(m))
+		all.Backups = append(all.Backups, resultOf(m))
 	}
-	return results, errors.Join(failures...)
+	return all, errors.Join(failures...)
 }
 
 // backupTable begins a backup and looks at it until it is sealed.

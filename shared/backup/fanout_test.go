@@ -959,3 +959,19 @@ func TestSealedWithoutATick(t *testing.T) {
 		})
 	}
 }
+
+// TestDamagedPlanKeepsNoOtherBack has an open backup whose plan can't be read: a
+// person's command makes another one.
+func TestDamagedPlanKeepsNoOtherBack(t *testing.T) {
+	w := vaulttest.NewWorld(t)
+	w.Keyed(vaulttest.IntKey, vaulttest.Ints(10))
+	p := w.Planner()
+	b := w.Plan(p, vaulttest.Small)
+	w.Store.(*mem.Store).Replace(b.Plan(), []byte("{"))
+	w.Advance(time.Minute)
+	plan, err := p.Plan(t.Context(), backup.PlanRequest{Table: vaulttest.SourceID, Kind: vault.Full, At: w.Clock(), Trigger: "manual", Settings: vaulttest.Small})
+	if err != nil || plan.Backup == b.ID {
+		t.Fatalf("%+v, %v", plan, err)
+	}
+	w.Sealed(p, vault.Backup{Table: vaulttest.SourceID, ID: plan.Backup})
+}

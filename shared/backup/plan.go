@@ -200,6 +200,10 @@ func (p *Planner) open(ctx context.Context, req PlanRequest, settings vault.Sett
 		if errors.Is(err, fs.ErrNotExist) {
 			continue // whoever marked it died before it planned
 		}
+		if err != nil && repository.Corrupt(err) {
+			p.Log.Warn("an open backup can't be gone on with", "backup", b.ID, "table", b.Table.String(), "error", err)
+			continue // nor does it keep another from being made
+		}
 		over := false
 		if err == nil {
 			over, err = p.Repo.Exists(ctx, b.Manifest()) // the list may be late
