@@ -33,7 +33,7 @@ func objects(called string) map[string]string {
 		"request": request, "accepted": vault.AcceptedName(request), "answer": vault.AnswerName(request),
 		"drill request": drill.Request(), "drill accepted": vault.AcceptedName(drill.Request()), "drill answer": vault.AnswerName(drill.Request()),
 		"drill": drill.Begun(), "drill end": drill.Ended(), "drill drop": drill.Dropped(), "claim": vault.ClaimName(t, 0),
-		"copied": b.Copied(0, 0), "copy note": b.CopyNote(called), "copying": b.Copying(called).Start("000000", 0), "mark": b.Mark(), "gone": b.Gone(), "clock": vault.ClockPrefix + called,
+		"copied": b.Copied(0, 0), "copy note": b.CopyNote(called), "copying": b.Copying(called).Start("000000", 0), "mark": b.Mark(), "gone": b.Gone(), "clock": vault.ClockPrefix + called, "probe": vault.ProbeName(called, called),
 	}
 }
 
@@ -101,7 +101,7 @@ func TestWhoWritesWhat(t *testing.T) {
 	want := map[string][]string{
 		"plan":           {"header", "manifest", "signature", "opened", "plan", "group", "ask"},
 		"export":         {"shard", "index", "slot", "done", "start", "failure"},
-		"verify":         {"check", "compared", "comparing", "copying", "copy note"},
+		"verify":         {"check", "compared", "comparing", "copying", "copy note", "probe"},
 		"drill-plan":     {"drill", "drill end", "drill drop", "drill request", "closed"},
 		"prune":          {"mark", "gone", "clock"},
 		"further-verify": {"header", "manifest", "signature", "opened", "plan", "group", "shard", "index", "copied"},

@@ -127,6 +127,9 @@ func TestSplitCoversWhatIsLeft(t *testing.T) {
 	}
 }
 
+// proved is the backup that these tests prove.
+var proved = vault.Backup{Table: vault.TableID{Region: "local", Instance: "prod", Table: "t"}, ID: "20261120T000000Z-00000000"}
+
 // TestProve proves a plan of two segments, one of them split, and refuses each
 // way of being incomplete.
 func TestProve(t *testing.T) {
@@ -134,6 +137,7 @@ func TestProve(t *testing.T) {
 	build := func() (*vault.Plan, *vault.Group) {
 		s := twoLanes()
 		plan := &vault.Plan{
+			Backup: proved.ID, Table: proved.Table,
 			Definition: table.Definition{Name: "t", Schema: oneInteger},
 			Segments:   []vault.Segment{s},
 		}
@@ -142,6 +146,10 @@ func TestProve(t *testing.T) {
 		finish := func(l *SegmentLog, slots ...*vault.Slot) {
 			t.Helper()
 			for _, slot := range slots {
+				if slot.Part != nil {
+					slot.Part.Shard.Name = proved.Shard(slot.Segment, "x")
+					slot.Part.Index.Name = vault.Index(slot.Part.Shard.Name)
+				}
 				if err := l.Add(slot); err != nil {
 					t.Fatal(err)
 				}
@@ -165,6 +173,16 @@ func TestProve(t *testing.T) {
 		t.Fatalf("%d segments, %d rows: %v", n, totals.Rows, err)
 	}
 	for name, change := range map[string]func(*vault.Plan, *vault.Group){
+		"another backup's shard": func(_ *vault.Plan, g *vault.Group) {
+			other := vault.Backup{Table: proved.Table, ID: "20261120T000000Z-00000001"}
+			g.Segments[1].Slots[0].Part.Shard.Name = other.Shard(g.Segments[1].Segment.ID, "x")
+			g.Segments[1].Slots[0].Part.Index.Name = vault.Index(g.Segments[1].Slots[0].Part.Shard.Name)
+		},
+		"another segment's shard": func(_ *vault.Plan, g *vault.Group) {
+			g.Segments[1].Slots[0].Part.Shard, g.Segments[1].Slots[0].Part.Index = g.Segments[0].Slots[0].Part.Shard, g.Segments[0].Slots[0].Part.Index
+		},
+		"another index":       func(_ *vault.Plan, g *vault.Group) { g.Segments[1].Slots[0].Part.Index.Name += "x" },
+		"what is no shard":    func(_ *vault.Plan, g *vault.Group) { g.Segments[1].Slots[0].Part.Shard.Name = vault.HeaderName },
 		"a child is missing":  func(_ *vault.Plan, g *vault.Group) { g.Segments = g.Segments[:1] },
 		"the parent is":       func(_ *vault.Plan, g *vault.Group) { g.Segments = g.Segments[1:] },
 		"a slot is missing":   func(_ *vault.Plan, g *vault.Group) { g.Segments[0].Slots = g.Segments[0].Slots[:1] },
