@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/tablevault/tablevault/shared/vault"
 )
@@ -34,6 +35,18 @@ func TestDamagedManifest(t *testing.T) {
 	if err := os.WriteFile(manifest, content[:len(content)-3], 0o600); err != nil {
 		t.Fatal(err)
 	}
+	// So do a backup that runs, and a drill, of which nothing can be read.
+	open := vault.Backup{Table: vault.TableID{Region: "local", Instance: "local", Table: "orders"}, ID: "20261120T021400Z-0a1b2c3d"}
+	drill := vault.NewDrillID(open.Table, time.Date(2026, 11, 20, 0, 0, 0, 0, time.UTC))
+	for name, content := range map[string]string{vault.Opened(open.Table, open.ID): "", open.Plan(): "{", drill.Begun(): "{"} {
+		file := filepath.Join(dir, "vault", name)
+		if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(file, []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
 	code, out, errs := tablevaultRun(t, "list", "--stack", dir, "--json")
 	var l listing
 	if err := json.Unmarshal([]byte(out), &l); err != nil {
@@ -42,12 +55,18 @@ func TestDamagedManifest(t *testing.T) {
 	if code != exitDiffers || !strings.Contains(errs, "1 of 3 backups can't be restored") || len(l.Backups) != 3 {
 		t.Errorf("exit %d: %s, %+v", code, errs, l.Backups)
 	}
+	if len(l.Running) != 1 || l.Running[0].State != "failed" || !strings.Contains(l.Running[0].LastError, "corrupt") {
+		t.Errorf("%+v", l.Running)
+	}
+	if len(l.Drills) != 1 || l.Drills[0].State != drillFailed || !strings.Contains(l.Drills[0].Error, "corrupt") {
+		t.Errorf("%+v", l.Drills)
+	}
 	for _, b := range l.Backups {
 		if want := b.ID == made[2]; (b.State == "corrupt") != want || (b.Error != "") != want {
 			t.Errorf("%+v", b)
 		}
 	}
-	if code, out, _ := tablevaultRun(t, "list", "--stack", dir); code != exitDiffers || strings.Count(out, "\n") != 4 || !strings.Contains(out, "corrupt object") {
+	if code, out, _ := tablevaultRun(t, "list", "--stack", dir); code != exitDiffers || strings.Count(out, string(made[0])) != 1 || !strings.Contains(out, "corrupt object") {
 		t.Errorf("exit %d: %s", code, out)
 	}
 	code, _, errs = tablevaultRun(t, "restore", "--stack", dir, "--table", "local/orders", "--to", "local/copy")

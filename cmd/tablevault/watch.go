@@ -108,8 +108,12 @@ func lookAt(ctx context.Context, watchers []*backup.Watcher) (look, error) {
 		if errors.Is(err, fs.ErrNotExist) {
 			continue // whoever marked it died before it planned
 		}
-		if err != nil {
+		if err != nil && ctx.Err() != nil {
 			return l, err
+		}
+		if err != nil {
+			// One that can't be looked at hides no other.
+			b.State, b.LastError = backup.StateFailed, err.Error()
 		}
 		b.Manifest = nil // `show` has it
 		l.Backups = append(l.Backups, b)

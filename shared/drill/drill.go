@@ -25,6 +25,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/tablevault/tablevault/shared/guard"
 	"github.com/tablevault/tablevault/shared/policy"
 	"github.com/tablevault/tablevault/shared/repository"
 	"github.com/tablevault/tablevault/shared/table"
@@ -145,7 +146,7 @@ func (r *Rehearser) Tick(ctx context.Context, at time.Time) (*Sweep, error) {
 			if t.Region != r.Region || d.ended && d.dropped || s.stopping() {
 				continue
 			}
-			if err := s.look(ctx, d); err != nil {
+			if err := guard.Do(func() error { return s.look(ctx, d) }); err != nil {
 				if ctx.Err() != nil {
 					return s.reply, err
 				}
@@ -162,7 +163,7 @@ func (r *Rehearser) Tick(ctx context.Context, at time.Time) (*Sweep, error) {
 			s.reply.Waiting++
 			continue
 		}
-		if err := s.begin(ctx, d); err != nil {
+		if err := guard.Do(func() error { return s.begin(ctx, d) }); err != nil {
 			if ctx.Err() != nil {
 				return s.reply, err
 			}

@@ -86,13 +86,24 @@ func list(ctx context.Context, repo *repository.Repository, prefix string) (map[
 // readsInFlight is how many drills are read at a time.
 const readsInFlight = 16
 
-// states reads the records of drills.
+// states reads the records of drills. One that is damaged is a drill that has failed:
+// nothing is proved by it.
 func states(ctx context.Context, repo *repository.Repository, drills []*record) ([]State, error) {
 	all := make([]State, len(drills))
 	group, ctx := guard.WithContext(ctx)
 	group.SetLimit(readsInFlight)
 	for i, r := range drills {
-		group.Go(func() error { return r.state(ctx, repo, &all[i]) })
+		group.Go(func() error {
+			err := r.state(ctx, repo, &all[i])
+			if err == nil || !repository.Corrupt(err) {
+				return err
+			}
+			all[i] = State{
+				Drill: vault.Drill{DrillID: r.DrillID, Began: r.Due}, Drop: &vault.DrillDrop{},
+				End: &vault.DrillEnd{Ended: r.Due, Error: fmt.Sprintf("what it has recorded can't be read: %v", err)},
+			}
+			return nil
+		})
 	}
 	return all, group.Wait()
 }

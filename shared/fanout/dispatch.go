@@ -152,8 +152,8 @@ func (d *Dispatch) Look(ctx context.Context, run Run, group int, open []vault.Se
 			next = start.Last + 1
 			d.Starts = max(d.Starts, next)
 			if f := failures[id]; f.Count > 0 && f.Last >= start.Last {
-				var note vault.Note
-				if _, err := d.Repo.Read(ctx, d.Log.Failure(id, f.Last), &note); err != nil {
+				note, err := d.note(ctx, d.Log.Failure(id, f.Last))
+				if err != nil {
 					return err
 				}
 				over := (note.Permanent || f.Count >= MaxFailures) && d.Stale == 0 && !note.Began.Before(d.Since)
@@ -161,18 +161,20 @@ func (d *Dispatch) Look(ctx context.Context, run Run, group int, open []vault.Se
 					continue
 				}
 			} else {
-				var note vault.Note
-				if _, err := d.Repo.Read(ctx, d.Log.Start(id, start.Last), &note); err != nil {
+				note, err := d.note(ctx, d.Log.Start(id, start.Last))
+				if err != nil {
 					return err
 				}
-				over := !note.Until.IsZero() && run.Now().After(note.Until)
+				over := note.Error != "" || !note.Until.IsZero() && (run.Now().After(note.Until) || run.Now().Sub(start.last) > longest)
 				stale := d.Stale > 0 && run.Now().Sub(note.Began) > d.Stale
 				if !over && !stale {
 					d.Live++
 					d.Working = append(d.Working, Ready{id, start.Last})
 					continue
 				}
-				if over {
+				if over && note.Error != "" {
+					d.failed(note.Error, false)
+				} else if over {
 					d.failed(fmt.Sprintf("start %d of segment %s (request %s) had until %s and left no word: it was killed, ran out of memory or of time; it is started again",
 						start.Last, id, note.Request, note.Until.UTC().Format(time.RFC3339)), false)
 				}
@@ -181,6 +183,21 @@ func (d *Dispatch) Look(ctx context.Context, run Run, group int, open []vault.Se
 		d.keep(Ready{id, next})
 	}
 	return nil
+}
+
+// longest is for how long an invocation works at most, whatever its note says.
+const longest = 24 * time.Hour
+
+// note reads what a start or a failure has left. One that is damaged is as good as a
+// failure that says so: the segment is begun again, and nothing but the log of its
+// slots decides what of it there is.
+func (d *Dispatch) note(ctx context.Context, name string) (vault.Note, error) {
+	var note vault.Note
+	_, err := d.Repo.Read(ctx, name, &note)
+	if err != nil && repository.Corrupt(err) {
+		return vault.Note{Error: err.Error()}, nil
+	}
+	return note, err
 }
 
 // Submit starts at most n of the segments that are ready.
@@ -212,6 +229,9 @@ func (d *Dispatch) Paces(ctx context.Context, group int, read func(ctx context.C
 			continue
 		}
 		of, err := read(ctx, d.Log.Slot(at.Segment, slots[at.Segment].Last))
+		if err != nil && repository.Corrupt(err) {
+			continue // whoever proves the log says so
+		}
 		if err != nil {
 			return err
 		}

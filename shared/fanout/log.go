@@ -275,6 +275,9 @@ func idleStarts(ctx context.Context, r *repository.Repository, log vault.Log, s 
 	if errors.Is(err, fs.ErrNotExist) {
 		return 0, noStart(s, start)
 	}
+	if err != nil && repository.Corrupt(err) {
+		return 0, nil // it tells nothing, and keeps nobody from beginning
+	}
 	if err != nil || n.Slot != slots {
 		return 0, err
 	}
@@ -308,11 +311,11 @@ func Fail(ctx context.Context, r *repository.Repository, log vault.Log, s vault.
 }
 
 // Notes are a segment's starts, failures or slots, as a list tells them: how
-// many, the greatest number, and the store's date of the one that is listed
-// first.
+// many, the greatest number, and the store's dates of the one that is listed
+// first and of that with the greatest number.
 type Notes struct {
 	Count, Last int
-	first       time.Time
+	first, last time.Time
 }
 
 // With adds a note of a number and a date.
@@ -320,7 +323,11 @@ func (n Notes) With(number int, date time.Time) Notes {
 	if n.Count == 0 {
 		n.first = date
 	}
-	return Notes{n.Count + 1, max(number, n.Last), n.first}
+	if n.Count == 0 || number >= n.Last {
+		n.Last, n.last = number, date
+	}
+	n.Count++
+	return n
 }
 
 // countNotes counts the notes of each segment of a group.

@@ -110,6 +110,8 @@ func TestSplitCoversWhatIsLeft(t *testing.T) {
 		{"too much", []table.Key{at(10), at(150)}, []vault.Segment{child(0, at(10), at(100)), child(1, at(150), whole.End), child(2, at(1), at(2))}, "nothing was left"},
 		{"closed elsewhere", []table.Key{at(9), at(150)}, []vault.Segment{child(0, at(10), at(100)), child(1, at(150), whole.End)}, "closes lane 0"},
 		{"over the lane's end", []table.Key{at(10), at(150)}, []vault.Segment{child(0, at(10), at(101)), child(1, at(150), whole.End)}, "left over is"},
+		{"no bounds", []table.Key{at(10), at(150)}, []vault.Segment{child(0)}, "has 0 bounds"},
+		{"one bound", []table.Key{at(10), at(150)}, []vault.Segment{child(0, at(10))}, "has 1 bounds"},
 		{"wrong name", []table.Key{at(10), at(150)}, []vault.Segment{child(1, at(10), at(100)), child(0, at(150), whole.End)}, "child 0 is"},
 	}
 	for _, c := range cases {

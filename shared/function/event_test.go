@@ -1,12 +1,17 @@
 package function
 
 import (
+	"cmp"
 	"encoding/json"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/tablevault/tablevault/shared/object"
+	"github.com/tablevault/tablevault/shared/vault"
 )
 
 const fixtures = "../../functions/*/testdata/events/*.json"
@@ -221,6 +226,9 @@ func FuzzDecode(f *testing.F) {
 		f.Add(data)
 	}
 	f.Add([]byte(nest(`{"kind":"ping","at":"2026-11-20T10:14:00.000000001-23:59"}`, 2)))
+	for _, segment := range []string{"-1", "+00000", "000000.00", "000000.-1", "0", "00000٣", "000000/../x"} {
+		f.Add(fmt.Appendf(nil, `{"kind":"export","backup":"20261120T021400Z-0a1b2c3d","segment":%q,"start":500}`, segment))
+	}
 	f.Add([]byte(`{"specversion":"1.0","id":"1","source":"s","data_base64":"eyJraW5kIjoicGluZyJ9"}`))
 	f.Add([]byte(`{"kind":"verify","table":"a/b","type":"incremental","to":"c/d","depth":"rows","new":true,"settings":{"a":1e400}}`))
 	f.Fuzz(func(t *testing.T, data []byte) {
@@ -237,6 +245,7 @@ func FuzzDecode(f *testing.F) {
 		for _, e := range events {
 			e.Command.Kind.Function()
 			e.Origin.Key()
+			reaches(t, e.Command)
 			encoded, err := e.Command.Encode()
 			if err != nil {
 				t.Fatalf("decoded command does not encode: %v", err)
@@ -250,6 +259,24 @@ func FuzzDecode(f *testing.F) {
 			}
 		}
 	})
+}
+
+// reaches fails unless all that a command names can be names of the vault: nothing
+// that decodes leads anywhere else.
+func reaches(t *testing.T, c Command) {
+	t.Helper()
+	instance, name, _ := strings.Cut(cmp.Or(c.Table, "i/t"), "/")
+	b := vault.Backup{Table: vault.TableID{Region: "r", Instance: instance, Table: name}, ID: vault.BackupID(cmp.Or(c.Backup, "20261120T021400Z-0a1b2c3d"))}
+	s := vault.SegmentID(cmp.Or(c.Segment, "000000"))
+	restore := vault.Restore{ID: vault.RestoreID(cmp.Or(c.Restore, "20261120T021400Z-0a1b2c3d"))}
+	if s.Group() < 0 || s.Group() > 1_000_000/vault.GroupSize {
+		t.Fatalf("segment %q is in group %d", s, s.Group())
+	}
+	for _, name := range []string{b.Manifest(), b.Plan(), b.Log().Slot(s, c.Slot), b.Log().Start(s, c.Start), restore.Plan(), restore.Log().Start(s, c.Start)} {
+		if err := object.ValidName(name); err != nil || len(name) > 1<<10 {
+			t.Fatalf("%+v leads to %q: %v", c, name, err)
+		}
+	}
 }
 
 func dump(t *testing.T, events []Event) string {

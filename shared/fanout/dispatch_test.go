@@ -1,0 +1,59 @@
+package fanout
+
+import (
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/tablevault/tablevault/shared/object/mem"
+	"github.com/tablevault/tablevault/shared/repository"
+	"github.com/tablevault/tablevault/shared/vault"
+)
+
+// TestDamagedNotes has notes of starts and of failures that can't be read, or that say
+// what can't be: their segments are begun again, and all others are left to themselves.
+func TestDamagedNotes(t *testing.T) {
+	now := time.Date(2026, 11, 20, 2, 14, 0, 0, time.UTC)
+	store := &mem.Store{Now: func() time.Time { return now }}
+	repo, err := repository.Init(t.Context(), store, now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	run := Run{Now: func() time.Time { return now }, Until: now.Add(10 * time.Minute)}
+	log := vault.Backup{Table: vault.TableID{Region: "local", Instance: "prod", Table: "orders"}, ID: "20261120T021400Z-0a1b2c3d"}.Log()
+	begin := func(s vault.SegmentID, until time.Time) {
+		t.Helper()
+		if _, err := repo.Create(t.Context(), log.Start(s, 0), &vault.Note{Segment: s, Began: now, Until: until}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	store.Replace(log.Start("000000", 0), []byte("{"))
+	begin("000001", run.Until)
+	begin("000002", run.Until)
+	store.Replace(log.Failure("000002", 0), []byte("not even"))
+	begin("000003", now.AddDate(73, 0, 0))
+	open := []vault.SegmentID{"000000", "000001", "000002", "000003"}
+	look := func() *Dispatch {
+		t.Helper()
+		d := &Dispatch{Repo: repo, Log: log}
+		if err := d.Look(t.Context(), run, 0, open); err != nil {
+			t.Fatal(err)
+		}
+		return d
+	}
+	d := look()
+	if want := []Ready{{"000000", 1}, {"000002", 1}}; !slices.Equal(d.Ready, want) || d.Live != 2 || d.Over || !strings.Contains(d.Failure, "000000.json") {
+		t.Errorf("ready are %v, want %v; %d live; %q", d.Ready, want, d.Live, d.Failure)
+	}
+	// The start after one that can't be read is begun as any other.
+	w := &Worker{Vault: repo, Starts: log, Run: &run}
+	if b, err := w.Begin(t.Context(), "000000", 1, 0); err != nil || b.Start != 1 || b.Superseded {
+		t.Errorf("%+v, %v", b, err)
+	}
+	// Nothing works for longer than a day, whatever it has said.
+	now = now.Add(25 * time.Hour)
+	if d := look(); !slices.Contains(d.Ready, Ready{"000003", 1}) || d.Live != 0 {
+		t.Errorf("ready are %v, %d live", d.Ready, d.Live)
+	}
+}
