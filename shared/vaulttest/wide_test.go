@@ -64,6 +64,26 @@ func (p pieceByPiece) Scan(name string, schema table.Schema, r table.Range) tabl
 	return pieceScan{p.Instance.Scan(name, schema, r), p.m}
 }
 
+// NewBatch is a batch that must not have updates of nothing, which the service refuses.
+func (p pieceByPiece) NewBatch() table.Batch { return fullBatch{p.Instance.NewBatch(), p.m} }
+
+func (p pieceByPiece) Write(ctx context.Context, name string, b table.Batch) (table.WriteResult, error) {
+	return p.Instance.Write(ctx, name, b.(fullBatch).Batch)
+}
+
+type fullBatch struct {
+	table.Batch
+	m *wideModel
+}
+
+func (b fullBatch) Add(raw []byte, op table.WriteOp) bool {
+	var row plainbuffer.Row
+	if _, err := plainbuffer.Scan(raw, &row); err != nil || op == table.Update && len(row.Cells) == 0 {
+		b.m.T.Errorf("an update of nothing, or %v", err)
+	}
+	return b.Batch.Add(raw, op)
+}
+
 type pieceScan struct {
 	table.Scan
 	m *wideModel
