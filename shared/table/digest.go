@@ -144,16 +144,24 @@ func (h *Hasher) Begin(key []plainbuffer.Cell) {
 
 // Cells adds cells to the row that was begun.
 func (h *Hasher) Cells(cells []plainbuffer.Cell) {
-	for len(cells) > 0 {
-		n := min(len(cells), 64)
-		h.pending = h.appendCells(h.pending, cells[:n])
-		cells = cells[n:]
-		if len(h.pending) >= 64<<10 {
+	for i := range cells {
+		c := &cells[i]
+		h.pending = appendCellHead(h.pending, c)
+		if len(c.Data) < pendingBytes {
+			h.pending = append(h.pending, c.Data...)
+		}
+		if len(h.pending) >= pendingBytes || len(c.Data) >= pendingBytes {
 			h.long.Write(h.pending)
 			h.pending = h.pending[:0]
 		}
+		if len(c.Data) >= pendingBytes {
+			h.long.Write(c.Data)
+		}
 	}
 }
+
+// pendingBytes is how much of a row in pieces is gathered before it is hashed.
+const pendingBytes = 16 << 10
 
 // End returns the digest of the row that was begun.
 func (h *Hasher) End() Digest {
@@ -177,24 +185,27 @@ func (h *Hasher) appendCells(b []byte, cells []plainbuffer.Cell) []byte {
 		cells = h.order
 	}
 	for i := range cells {
-		c := &cells[i]
-		b = binary.LittleEndian.AppendUint32(b, uint32(len(c.Name))|1<<31)
-		b = append(b, c.Name...)
-		flags := byte(c.Op) << 4
-		if c.HasValue {
-			flags |= 1
-		}
-		if c.HasTimestamp {
-			flags |= 2
-		}
-		b = append(b, byte(c.Type), flags)
-		b = binary.LittleEndian.AppendUint64(b, uint64(c.Timestamp))
-		b = binary.LittleEndian.AppendUint32(b, uint32(len(c.Data)))
-		b = append(b, c.Data...)
+		b = append(appendCellHead(b, &cells[i]), cells[i].Data...)
 	}
 	clear(h.order) // its slices would keep a page from being freed
 	h.order = h.order[:0]
 	return b
+}
+
+// appendCellHead appends what a cell is in the canonical form, but for its value.
+func appendCellHead(b []byte, c *plainbuffer.Cell) []byte {
+	b = binary.LittleEndian.AppendUint32(b, uint32(len(c.Name))|1<<31)
+	b = append(b, c.Name...)
+	flags := byte(c.Op) << 4
+	if c.HasValue {
+		flags |= 1
+	}
+	if c.HasTimestamp {
+		flags |= 2
+	}
+	b = append(b, byte(c.Type), flags)
+	b = binary.LittleEndian.AppendUint64(b, uint64(c.Timestamp))
+	return binary.LittleEndian.AppendUint32(b, uint32(len(c.Data)))
 }
 
 // Canonical says whether cells stand by name and, within a name, from the

@@ -105,8 +105,9 @@ func (g *group) match(cells []plainbuffer.Cell) (absent int, ok bool) {
 }
 
 // add adds the row that match has counted. It appends the cells' canonical form
-// to form, and says whether they stand in canonical order.
-func (g *group) add(cells []plainbuffer.Cell, form []byte) ([]byte, bool) {
+// to form, unless they are a piece of a row, of which nobody needs it, and says
+// whether they stand in canonical order.
+func (g *group) add(cells []plainbuffer.Cell, form []byte, piece bool) ([]byte, bool) {
 	base := g.lastTime
 	if len(cells) > 0 {
 		base = cells[0].Timestamp
@@ -153,7 +154,9 @@ func (g *group) add(cells []plainbuffer.Cell, form []byte) ([]byte, bool) {
 			default:
 				c.values.bytes(cell.Data)
 			}
-			form = table.AppendFormCell(form, c.form, ts, cell.Data)
+			if !piece {
+				form = table.AppendFormCell(form, c.form, ts, cell.Data)
+			}
 		}
 	}
 	g.rows++

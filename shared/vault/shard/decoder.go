@@ -74,7 +74,8 @@ type decoder struct {
 	mixed   mixedCursor
 	loose   values
 	builder plainbuffer.Builder
-	form    []byte // canonical form of the row at hand
+	form    []byte // canonical form of the row at hand; of a piece, nobody needs it
+	piece   bool   // the row at hand is a piece
 
 	// The row before, in the order of the record: its key as it stands in keys,
 	// or, after a raw row, in rawKey.
@@ -385,7 +386,7 @@ func (m *mixedCursor) open(c *cursor) error {
 
 // rows puts the rows together in their order.
 func (d *decoder) rows(rows *Rows, checksums []byte) error {
-	piece := rows.Continues || rows.Unfinished
+	d.piece = rows.Continues || rows.Unfinished
 	if wide := d.pieces[rows.Lane]; (wide != nil) != rows.Continues {
 		return corrupt("a piece of a row out of place")
 	}
@@ -450,7 +451,7 @@ func (d *decoder) rows(rows *Rows, checksums []byte) error {
 		if i == 0 {
 			rows.First = table.KeyOf(d.before())
 		}
-		if canonical && !piece {
+		if canonical && !d.piece {
 			sum.Add(d.hasher.Form(d.form))
 		} else {
 			if place != inRaw {
@@ -599,6 +600,9 @@ func (g *groupCursor) next(d *decoder) (canonical, ok bool) {
 				b.Bytes(&col.name, col.typ, v, ts)
 				form = table.AppendFormCell(form, col.form, ts, v)
 			}
+			if d.piece {
+				form = form[:0]
+			}
 			if col.values.bad || col.times.bad || len(b.Buf) > maxRaw {
 				return false, false
 			}
@@ -666,6 +670,9 @@ func (m *mixedCursor) next(d *decoder) (canonical, ok bool) {
 			v := m.values.next()
 			b.Bytes(&e.name, e.typ, v, m.lastTime)
 			form = table.AppendFormCell(form, e.form, m.lastTime, v)
+		}
+		if d.piece {
+			form = form[:0]
 		}
 		if m.columns.bad || m.times.bad || m.integers.bad || m.booleans.bad || m.values.bad || len(b.Buf) > maxRaw {
 			return false, false

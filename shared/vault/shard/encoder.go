@@ -135,6 +135,7 @@ func (e *Encoder) Reset(lane int) {
 	e.clear()
 	if e.proof != nil {
 		e.proof.reset()
+		e.proof.clear()
 	}
 }
 
@@ -142,9 +143,6 @@ func (e *Encoder) Reset(lane int) {
 func (e *Encoder) clear() {
 	e.flags, e.rows, e.raw, e.digest, e.first = 0, 0, 0, table.Digest{}, nil
 	e.checksums = e.checksums[:0]
-	if e.proof != nil {
-		e.proof.clear()
-	}
 	kept := cap(e.record) + cap(e.block.data) + cap(e.loose.items) + cap(e.form)
 	for i := range e.keys {
 		k := &e.keys[i]
@@ -224,7 +222,7 @@ func (e *Encoder) AddPiece(row *plainbuffer.Row, first, last bool) (full bool, e
 	if !last {
 		e.flags |= flagUnfinished
 	}
-	e.put(row)
+	e.put(row) // it goes by the flags
 	return true, nil
 }
 
@@ -288,7 +286,7 @@ func (e *Encoder) put(row *plainbuffer.Row) (formed bool) {
 		e.mixed.add(row.Cells)
 		return false
 	}
-	e.form, formed = e.groups[place].add(row.Cells, e.form)
+	e.form, formed = e.groups[place].add(row.Cells, e.form, e.flags&(flagContinues|flagUnfinished) != 0)
 	return formed
 }
 
@@ -392,14 +390,17 @@ func (e *Encoder) Flush() (*Block, error) {
 		Lane: e.lane, Rows: rows, Raw: e.raw, Digest: e.digest, First: e.first, Last: table.KeyOf(e.last),
 		flags: e.flags, data: e.zstd.EncodeAll(b, data),
 	}
+	// What a long row took is given back before it is read back, and its bytes may go
+	// away after that.
+	e.lastBuf = copyKey(e.last, e.lastBuf[:0])
+	rows = e.rows
+	e.clear()
 	if e.proof != nil {
 		if err := e.proof.read(&e.block); err != nil {
-			return nil, fmt.Errorf("%d rows of lane %d from %v to %v: %w", e.rows, e.lane, e.block.First, e.block.Last, err)
+			return nil, fmt.Errorf("%d rows of lane %d from %v to %v: %w", rows, e.lane, e.block.First, e.block.Last, err)
 		}
+		e.proof.clear()
 	}
-	// The rows' bytes may go away now.
-	e.lastBuf = copyKey(e.last, e.lastBuf[:0])
-	e.clear()
 	return &e.block, nil
 }
 
