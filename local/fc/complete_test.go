@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -326,53 +327,75 @@ func TestPermissions(t *testing.T) {
 func TestStallsAndSkews(t *testing.T) {
 	var fault atomic.Pointer[Fault]
 	fault.Store(&Fault{})
-	h := run(t, Config{Functions: []deployment.Function{define("test-main", 2*time.Second, nil)},
-		Fault: func(d Delivery) Fault {
+	with := func(timeout time.Duration) *hosted {
+		return run(t, Config{Functions: []deployment.Function{define("test-main", timeout, nil)}, Fault: func(d Delivery) Fault {
 			if !d.Sync {
 				t.Error("an asynchronous delivery")
 			}
 			return *fault.Load()
 		}})
-	first := h.tick(t, `{}`)
-	fault.Store(&Fault{Stall: 400 * time.Millisecond, StallAfter: 50 * time.Millisecond})
-	begin := time.Now()
-	if r := h.tick(t, `{"do":"sleep","millis":100}`); r.PID != first.PID || time.Since(begin) < 400*time.Millisecond {
-		t.Errorf("%+v after %v", r, time.Since(begin))
 	}
-	fault.Store(&Fault{Stall: time.Minute, StallAfter: 50 * time.Millisecond})
+	const timeout = time.Minute
+	h, brief := with(timeout), with(time.Second)
+	first := h.tick(t, `{}`)
+	fault.Store(&Fault{Stall: 300 * time.Millisecond, StallAfter: time.Millisecond})
+	thawed := make(chan error, 1)
+	var r reply
+	go func() {
+		var err error
+		r, err = h.try(t, `{"do":"gate","note":"thaws"}`)
+		thawed <- err
+	}()
+	if runtime.GOOS == "linux" {
+		eventually(t, "it is frozen", func() bool {
+			stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", first.PID))
+			_, state, _ := strings.Cut(string(stat), ") ")
+			return err == nil && strings.HasPrefix(state, "T")
+		})
+	}
+	h.open(t, "thaws")
+	if err := <-thawed; err != nil || r.PID != first.PID {
+		t.Errorf("%+v, %v", r, err)
+	}
+	fault.Store(&Fault{Stall: timeout, StallAfter: time.Millisecond})
 	var failure *function.Failure
-	if _, err := h.try(t, `{"do":"sleep","millis":100}`); !errors.As(err, &failure) || !strings.Contains(failure.Message, "timed out after 2s") {
+	if _, err := brief.try(t, `{"do":"gate","note":"never"}`); !errors.As(err, &failure) || !strings.Contains(failure.Message, "timed out after 1s") {
 		t.Errorf("%v", err)
 	}
-	for _, skew := range []time.Duration{time.Minute, -time.Second} {
+	for _, skew := range []time.Duration{time.Hour, -time.Second} {
 		fault.Store(&Fault{Skew: skew})
 		left := time.Duration(h.tick(t, `{}`).LeftMS) * time.Millisecond
-		if off := left - 2*time.Second - skew; off > 0 || off < -500*time.Millisecond {
+		if off := left - timeout - skew; off > 0 || off < -timeout {
 			t.Errorf("%v left with a skew of %v", left, skew)
 		}
 	}
 	// One that believes in a later deadline is killed at the true one.
 	fault.Store(&Fault{Skew: time.Minute})
-	if _, err := h.try(t, `{"do":"wait","millis":60000}`); !errors.As(err, &failure) || !strings.Contains(failure.Message, "timed out after 2s") {
+	if _, err := brief.try(t, `{"do":"wait","millis":60000}`); !errors.As(err, &failure) || !strings.Contains(failure.Message, "timed out after 1s") {
 		t.Errorf("%v", err)
 	}
 	fault.Store(&Fault{KillAfter: 50 * time.Millisecond})
-	if _, err := h.try(t, `{"do":"sleep","millis":500}`); !errors.As(err, &failure) || !strings.Contains(failure.Message, "killed") {
+	if _, err := h.try(t, `{"do":"gate","note":"never"}`); !errors.As(err, &failure) || !strings.Contains(failure.Message, "killed") {
 		t.Errorf("%v", err)
 	}
 }
 
-// TestLateTwin: the second delivery comes when the first has long ended.
+// TestLateTwin: the second delivery comes when the first has ended, and changes
+// nothing about the task.
 func TestLateTwin(t *testing.T) {
-	h := run(t, Config{Fault: func(Delivery) Fault { return Fault{Twice: true, TwiceAfter: 400 * time.Millisecond} }})
+	asked := make(chan struct{}, 2)
+	h := run(t, Config{Fault: func(Delivery) Fault {
+		asked <- struct{}{}
+		return Fault{Twice: true, TwiceAfter: 200 * time.Millisecond}
+	}})
 	h.submit(t, "a", `{"note":"a"}`)
 	task := h.task(t, "a", Succeeded)
-	if n := len(h.readNotes(t)); n != 1 {
-		t.Fatalf("%d deliveries", n)
-	}
 	eventually(t, "the second delivery", func() bool { return len(h.readNotes(t)) == 2 })
 	if again := h.task(t, "a", Succeeded); !again.Ended.Equal(task.Ended) {
 		t.Errorf("the second delivery changed the task: %+v, %+v", again, task)
+	}
+	if len(asked) != 1 {
+		t.Error("the second delivery has a fault of its own")
 	}
 }
 
@@ -477,12 +500,13 @@ func TestWatch(t *testing.T) {
 	put("requests/between.restore.json", "{}")
 	second := run(t, config())
 	eventually(t, "what came between two hosts", func() bool { return len(seen(second)) == 1 })
-	time.Sleep(100 * time.Millisecond)
+	put("requests/last.restore.json", "{}") // which is found after all that a look would have found before
+	eventually(t, "the last one", func() bool { return len(seen(second)) == 2 })
 	want := []string{"oss://b/requests/before.restore.json", "oss://b/requests/before.restore.json", "oss://b/requests/deep/er.restore.json"}
 	if got := seen(first); !slices.Equal(got, want) {
 		t.Errorf("%q, want %q", got, want)
 	}
-	if got := seen(second); !slices.Equal(got, []string{"oss://b/requests/between.restore.json"}) {
+	if got := seen(second); !slices.Equal(got, []string{"oss://b/requests/between.restore.json", "oss://b/requests/last.restore.json"}) {
 		t.Errorf("%q", got)
 	}
 }

@@ -117,6 +117,17 @@ func do(ctx context.Context, inv *function.Invocation, s settings, r reply) (any
 		case <-ctx.Done():
 			return nil, ctx.Err()
 		}
+	case "gate": // until the test opens it
+		for gate := filepath.Join(os.Getenv("TEST_NOTES"), "open-"+s.Note); ; {
+			if _, err := os.Stat(gate); err == nil {
+				break
+			}
+			select {
+			case <-time.After(2 * time.Millisecond):
+			case <-ctx.Done():
+				return nil, ctx.Err()
+			}
+		}
 	case "sleep": // whatever the deadline says
 		time.Sleep(pause)
 	case "work": // until the margin
