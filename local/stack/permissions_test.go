@@ -1002,17 +1002,19 @@ func TestNobodyHarms(t *testing.T) {
 					return err
 				}
 				harms := map[string]error{
-					"overwrite":             b.PutObject(name, strings.NewReader("other")),
-					"overwrite in parts":    upload(),
-					"switch versions on":    b.Client.SetBucketVersioning("tablevault", sdk.VersioningConfig{Status: "Suspended"}),
-					"change the rules":      settings("overwriteConfig", "<OverwriteConfiguration><Rule><Action>forbid</Action><Prefix>x</Prefix></Rule></OverwriteConfiguration>"),
-					"drop the retention":    b.Client.AbortBucketWorm("tablevault"),
-					"change a lifecycle":    settings("lifecycle", "<LifecycleConfiguration/>"),
-					"delete several things": func() error { _, err := b.DeleteObjects([]string{name}); return err }(),
+					"overwrite":           b.PutObject(name, strings.NewReader("other")),
+					"overwrite in parts":  upload(),
+					"overwrite by a copy": func() error { _, err := b.CopyObject(name, name, sdk.MetadataDirective("REPLACE")); return err }(),
+					"delete the bucket":   b.Client.DeleteBucket("tablevault"),
+					"switch versions on":  b.Client.SetBucketVersioning("tablevault", sdk.VersioningConfig{Status: "Suspended"}),
+					"change the rules":    settings("overwriteConfig", "<OverwriteConfiguration><Rule><Action>forbid</Action><Prefix>x</Prefix></Rule></OverwriteConfiguration>"),
+					"drop the retention":  b.Client.AbortBucketWorm("tablevault"),
+					"change a lifecycle":  settings("lifecycle", "<LifecycleConfiguration/>"),
 				}
 				// Prune deletes what its grace allows; the retention alone stops it.
 				if role != "tablevault-prune" || kind == "retention" {
 					harms["delete"] = b.DeleteObject(name)
+					_, harms["delete several things"] = b.DeleteObjects([]string{name})
 				}
 				for harm, err := range harms {
 					var refused sdk.ServiceError
