@@ -123,6 +123,10 @@ func watched(ctx context.Context, inv *function.Invocation, repo *repository.Rep
 		return nil, function.Permanent(err)
 	}
 	of := vault.Verification{ID: name}
+	// It is found by what it tells.
+	if err := repo.Mark(ctx, vault.Told{}.Name(of.Progress())); err != nil {
+		return parts.Fail(vault.Proof{}, err)
+	}
 	tell := fanout.NewTeller(ctx, repo, parts.Run(inv), of.Progress(), 0, 0, 0)
 	defer tell.End()
 	proof, err := v.Verify(tell.With(ctx), parts.Run(inv), req)

@@ -36,7 +36,9 @@ type loadedSoFar struct {
 type Watched struct {
 	Restore vault.RestoreID `json:"restore"`
 	Backup  vault.BackupID  `json:"backup"`
-	// Table is what was backed up, Target what is made, both instance/table.
+	// Source is what was backed up, Target what is made, which is the restore's table;
+	// all are instance/table.
+	Source string    `json:"source"`
 	Table  string    `json:"table"`
 	Target string    `json:"target"`
 	Begun  time.Time `json:"begun"`
@@ -87,7 +89,8 @@ func (w *Watcher) look(ctx context.Context) (Watched, error) {
 	if err != nil {
 		return out, err
 	}
-	out.Backup, out.Table, out.Target, out.Begun, out.Segments = p.Backup, p.Source.String(), p.Target.String(), p.Created, len(p.Segments)
+	out.Backup, out.Source, out.Target, out.Begun, out.Segments = p.Backup, p.Source.String(), p.Target.String(), p.Created, len(p.Segments)
+	out.Table = out.Target
 	for _, s := range p.Segments {
 		out.Rows += s.Rows
 	}

@@ -47,6 +47,9 @@ func ParseTold(base string) (t Told, ok bool) {
 // by an id.
 const VerificationPrefix = "verifications/"
 
+// VerificationProgress begins the names of what all verifications tell.
+const VerificationProgress = VerificationPrefix + progressKind
+
 // VerificationID names a verification that a person watches. Like those of backups and
 // restores, ids sort by time.
 type VerificationID string
@@ -66,7 +69,7 @@ type Verification struct {
 
 // Progress begins the names of what it tells of how far it has come.
 func (v Verification) Progress() string {
-	return VerificationPrefix + progressKind + string(v.ID) + "/"
+	return VerificationProgress + string(v.ID) + "/"
 }
 
 // Proof is the name of its proof.

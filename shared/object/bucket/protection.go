@@ -3,6 +3,7 @@ package bucket
 import (
 	"errors"
 	"io/fs"
+	"strings"
 )
 
 // Protection is what a bucket does itself to keep objects, whoever asks.
@@ -15,6 +16,12 @@ type Protection struct {
 	// Unknown are the actions that the role may not do, so that what they would tell is not known.
 	Unknown []string
 }
+
+// Lets begins what Deleting says of a bucket that lets objects be deleted.
+const Lets = "lets "
+
+// Keeps says that what is written can't be removed for a time.
+func (p Protection) Keeps() bool { return p.Deleting != "" && !strings.HasPrefix(p.Deleting, Lets) }
 
 // Flaw is something about a bucket that is not as a vault needs it.
 type Flaw struct {

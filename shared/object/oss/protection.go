@@ -73,7 +73,7 @@ func (s *Store) Protection(ctx context.Context) (bucket.Protection, error) {
 			Text: fmt.Sprintf("the retention policy of %d days is not locked: it ends 24 hours after it was made", policy.RetentionPeriodInDays),
 			Fix:  "lock it (ossutil worm complete)"})
 	case rule:
-		p.Overwriting, p.Deleting = "forbids to overwrite", "lets those delete who may, which no function's role may"
+		p.Overwriting, p.Deleting = "forbids to overwrite", bucket.Lets+"those delete who may, which no function's role may"
 	case len(p.Unknown) == 0:
 		p.Flaws = append(p.Flaws, bucket.Flaw{About: "overwriting",
 			Text: "only the writers' own promise keeps objects from being overwritten: who steals a key of a function can overwrite backups",
