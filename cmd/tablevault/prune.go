@@ -44,7 +44,7 @@ func pruneCommand(s *streams) *cobra.Command {
 				return errors.Join(err, perr)
 			}
 			if err == nil && len(r.Failures) > 0 {
-				err = &exit{exitFailed, fmt.Errorf("%d things went wrong; run prune again when they are mended, it goes on", len(r.Failures))}
+				err = &exit{exitFailed, fmt.Errorf("%s went wrong: run prune again when that is mended, it goes on", counted(int64(len(r.Failures)), "thing"))}
 			}
 			return err
 		},
@@ -54,6 +54,7 @@ func pruneCommand(s *streams) *cobra.Command {
 	c.Flags().StringVar(&o.table, "table", "", "only the backups of these tables: instance/table, with * and ? in the table's name")
 	c.Flags().StringVar(&o.keep, "keep", "", "for how long backups are kept, such as 72h or '30 days', instead of what the policy says; goes with --table")
 	c.Flags().StringVar(&o.grace, "grace", "24h", "how long a backup stays marked before it goes; at least 1h, longer than a verification or a copy takes")
+	completeTables(c, &o.stack, "table")
 	c.Flags().BoolVar(&o.apply, "apply", false, "mark and delete; without it, say what would be")
 	return c
 }
@@ -142,7 +143,7 @@ var did = map[prune.Action]string{
 func humanPrune(w io.Writer, r *prune.Report) {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	for _, table := range r.Tables {
-		_, name, _ := strings.Cut(table.Table, "/")
+		name := table.Table
 		if table.Untouched != "" {
 			fmt.Fprintf(t, "%s: %s\n", name, table.Untouched)
 		} else {
@@ -161,7 +162,7 @@ func humanPrune(w io.Writer, r *prune.Report) {
 			}
 			ids := string(first.Backup)
 			if n > 1 {
-				ids = fmt.Sprintf("%s to %s, %d backups", first.Backup, last.Backup, n)
+				ids = fmt.Sprintf("%s to %s, %s", first.Backup, last.Backup, counted(int64(n), "backup"))
 			}
 			fmt.Fprintf(t, "  %s\t%s\t%s\t%s\n", what, ids, size(bytes), first.Reason)
 			if first.Error != "" {
@@ -173,7 +174,9 @@ func humanPrune(w io.Writer, r *prune.Report) {
 	for _, f := range r.Failures {
 		fmt.Fprintf(w, "failed: %s\n", f)
 	}
-	sum := func(s prune.Sum) string { return fmt.Sprintf("%d backups (%s)", s.Backups, size(s.Bytes)) }
+	sum := func(s prune.Sum) string {
+		return fmt.Sprintf("%s (%s)", counted(int64(s.Backups), "backup"), size(s.Bytes))
+	}
 	if r.Apply {
 		fmt.Fprintf(w, "%s marked, %s deleted.\n", sum(r.Marked), sum(r.Deleted))
 		return
@@ -219,7 +222,7 @@ func (d *doctor) retention(context.Context) {
 		}
 	}
 	if count > 0 {
-		d.add("retention", "", warning, fmt.Sprintf("%d backups, the oldest of %s, have been older than the policy keeps them for more than two days", count, oldest.UTC().Format(time.RFC3339)),
+		d.add("retention", "", warning, fmt.Sprintf("%s, the oldest of %s, older than the policy keeps them for more than two days", counted(int64(count), "backup"), oldest.UTC().Format(time.RFC3339)),
 			"run tablevault prune --apply every day, with a key of its own (docs/operations.md); without --apply it says why what is old stays")
 		return
 	}

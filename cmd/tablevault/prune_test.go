@@ -67,7 +67,7 @@ func TestPruneJob(t *testing.T) {
 	code, out, errs := tablevaultRun(t, "prune", "--stack", folder, "--table", "local/orders", "--keep", "72h")
 	for _, want := range []string{
 		"local/orders: kept 72 hours", "mark  " + string(gone.ID), "1.2 MB", "older than 72 hours", "keep  " + string(kept.ID), "72 hours begin",
-		"the newest recovery point", "Nothing was changed. With --apply 1 backups (1.2 MB) would be marked, and 0 backups (0 B)",
+		"the newest recovery point", "Nothing was changed. With --apply 1 backup (1.2 MB) would be marked, and 0 backups (0 B)",
 	} {
 		if code != 0 || !strings.Contains(out, want) {
 			t.Errorf("exit %d, %s: no %q in\n%s", code, errs, want, out)
@@ -78,7 +78,7 @@ func TestPruneJob(t *testing.T) {
 	}
 	backups.Backups = nil
 	must(t, &backups, "list", "--stack", folder)
-	if len(backups.Backups) != 3 || backups.Backups[0].Marked == nil || backups.Backups[1].Marked != nil {
+	if len(backups.Backups) != 3 || backups.Backups[2].Marked == nil || backups.Backups[1].Marked != nil {
 		t.Errorf("%+v", backups)
 	}
 	if _, out, _ := tablevaultRun(t, "list", "--stack", folder); !strings.Contains(out, "none: marked for deletion since 2") {

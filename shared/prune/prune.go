@@ -105,7 +105,8 @@ type Sum struct {
 
 // TableReport is a table in a run of prune.
 type TableReport struct {
-	Table string `json:"table"` // region/instance/table
+	Region string `json:"region"`
+	Table  string `json:"table"` // instance/table
 	// Keep is for how long its backups are kept; where several rules are about it,
 	// one after the other.
 	Keep string `json:"keep,omitempty"`
@@ -218,7 +219,7 @@ func (s *pruning) measure(ctx context.Context) error {
 func (s *pruning) reply() *Report {
 	r := &Report{Apply: s.apply, At: s.at.UTC(), Grace: s.Grace.String(), Tables: []TableReport{}, Failures: s.failures}
 	for _, l := range s.lines {
-		t := TableReport{Table: l.table.Path(), Untouched: l.untouched, Backups: []BackupReport{}}
+		t := TableReport{Region: l.table.Region, Table: l.table.String(), Untouched: l.untouched, Backups: []BackupReport{}}
 		if s.Keep > 0 {
 			t.Keep = policy.Keep{For: s.Keep}.String()
 		} else {

@@ -145,7 +145,7 @@ func leftOf(w *vaulttest.World, b vault.Backup) (names []string) {
 func action(r *prune.Report, b vault.Backup) prune.BackupReport {
 	for _, t := range r.Tables {
 		for _, p := range t.Backups {
-			if t.Table == b.Table.Path() && p.Backup == b.ID {
+			if t.Table == b.Table.String() && p.Backup == b.ID {
 				return p
 			}
 		}
