@@ -33,7 +33,10 @@ type backupReply struct {
 
 // backupResult is one backup in the JSON of `tablevault backup`.
 type backupResult struct {
+	// ID and Backup are the same: by the latter name ids of backups go in all documents.
 	ID           vault.BackupID `json:"id"`
+	Backup       vault.BackupID `json:"backup"`
+	Region       string         `json:"region"`
 	Table        string         `json:"table"`
 	Kind         vault.Kind     `json:"kind"`
 	State        vault.State    `json:"state"`
@@ -45,6 +48,9 @@ type backupResult struct {
 	Fuzzy        bool           `json:"fuzzy"`
 	From         time.Time      `json:"from"`
 	To           time.Time      `json:"to"`
+	Sealed       time.Time      `json:"sealed,omitzero"`
+	// RecoveryPoint is the instant that can be restored, nil if there is none.
+	RecoveryPoint *time.Time `json:"recovery_point"`
 	// Marked is since when it is marked for deletion, by the store's clock, and no
 	// recovery point.
 	Marked *time.Time `json:"marked,omitempty"`
@@ -59,17 +65,23 @@ type backupResult struct {
 
 func resultOf(m *vault.Manifest) backupResult {
 	return backupResult{
-		ID: m.Backup, Table: m.Table.String(), Kind: m.Kind, State: m.State, Rows: m.Totals.Rows, Bytes: m.Totals.StoredBytes,
+		ID: m.Backup, Backup: m.Backup, Region: m.Table.Region, Sealed: m.Sealed, Table: m.Table.String(), Kind: m.Kind, State: m.State, Rows: m.Totals.Rows, Bytes: m.Totals.StoredBytes,
 		RawBytes: m.Totals.RawBytes, Objects: m.Totals.Objects, ConsistentAt: m.ConsistentAt, Fuzzy: m.Fuzzy,
 		From: m.Totals.First, To: m.Totals.Latest, Usage: m.Usage,
 	}
 }
+
+// took is how long it took from what asked for it until it was sealed, or given up.
+func (r *backupResult) took() time.Duration { return r.Sealed.Sub(r.ID.Time()) }
 
 func backupCommand(s *streams) *cobra.Command {
 	var o backupOptions
 	c := &cobra.Command{
 		Use:   "backup --table INSTANCE/PATTERN",
 		Short: "Back tables up, and wait until the backups are sealed",
+		Example: "  tablevault backup --stack /tmp/stack --table local/orders\n" +
+			"  tablevault backup --table 'prod/*'\n" +
+			"  tablevault backup --table prod/events --segment-bytes 1GiB --lanes 16 --new",
 		Long: "Back up every table that the pattern names. A backup of the same table and settings that is not sealed is\n" +
 			"resumed, unless --new is given.",
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -80,8 +92,9 @@ func backupCommand(s *streams) *cobra.Command {
 			// What one table has met takes nothing from what the others have come to.
 			err := s.print(made, func(w io.Writer) {
 				for _, r := range made.Backups {
-					fmt.Fprintf(w, "%s  %s  %s rows, %s as stored (%s in the table's own bytes), %d objects\n", r.ID, r.Table, count(r.Rows), size(r.Bytes), size(r.RawBytes), r.Objects)
-					printUsage(w, r.Usage)
+					fmt.Fprintf(w, "sealed: %s of %s, %s as stored (%s in the table's own bytes) in %s: backup %s\n",
+						counted(r.Rows, "row"), r.Table, size(r.Bytes), size(r.RawBytes), counted(r.Objects, "object"), r.ID)
+					s.printUsage(w, r.Usage)
 				}
 			})
 			return errors.Join(err, failed)
@@ -91,9 +104,10 @@ func backupCommand(s *streams) *cobra.Command {
 	c.Flags().StringVar(&o.table, "table", "", "what to back up: instance/table, with * and ? in the table's name")
 	c.Flags().StringVar(&o.kind, "kind", "full", "full (incremental is not built into this version)")
 	c.Flags().BoolVar(&o.new, "new", false, "begin anew instead of resuming an unsealed backup")
-	c.Flags().Int64Var(&o.settings.SegmentBytes, "segment-bytes", 0, "size of a segment, as the service counts it (0: 512 MiB)")
+	sizeFlag(c, &o.settings.SegmentBytes, "segment-bytes", "size of a segment, as the service counts it, such as 1GiB (default 512MiB)")
 	c.Flags().IntVar(&o.settings.Lanes, "lanes", 0, "ranges of a segment that are read side by side, 1 to 16 (0: as the functions are set)")
-	c.Flags().Int64Var(&o.settings.PartBytes, "part-bytes", 0, "size of a shard object (0: 64 MiB)")
+	sizeFlag(c, &o.settings.PartBytes, "part-bytes", "size of a shard object, such as 32MiB (default 64MiB)")
+	completeTables(c, &o.stack, "table")
 	return c
 }
 
@@ -141,7 +155,7 @@ func runBackup(ctx context.Context, s *streams, o backupOptions) (*backupsMade, 
 			failures = append(failures, fmt.Errorf("back up %s: %w", name, err))
 			continue
 		}
-		all.Backups = append(all.Backups, resultOf(m))
+		all.Backups = append(all.Backups, markedResult(m, nil))
 	}
 	return all, errors.Join(failures...)
 }
@@ -152,10 +166,14 @@ func backupTable(ctx context.Context, s *streams, site *site, name string, cmd f
 	if err := site.call(ctx, cmd, &r); err != nil {
 		return nil, err
 	}
-	bar := s.progress("backup of "+name, r.Segments)
-	defer bar.close()
+	fmt.Fprintf(s.err, "backup %s of %s\n", r.Backup, r.Table)
+	p := s.progress()
+	defer p.end()
+	watch := site.watchBackup(ctx, r)
 	for {
-		bar.set(r.Done, fmt.Sprintf("%s rows", count(r.Totals.Rows)))
+		if r.State == backup.StateRunning && p.due() {
+			p.tell(watch(ctx, &r))
+		}
 		switch r.State {
 		case backup.StateSealed:
 			return r.Manifest, nil
@@ -172,6 +190,26 @@ func backupTable(ctx context.Context, s *streams, site *site, name string, cmd f
 			return nil, err
 		}
 		r = next
+	}
+}
+
+// watchBackup returns what says how far a backup has come: by the vault's records, or
+// where this key may not read them, by what the planner says.
+func (s *site) watchBackup(ctx context.Context, begun backupReply) func(context.Context, *backupReply) string {
+	var watcher *backup.Watcher
+	if repo, err := s.repository(ctx); err == nil {
+		if t, err := s.id(begun.Table); err == nil {
+			watcher = backup.Watch(repo, vault.Backup{Table: t, ID: begun.Backup}, time.Now)
+		}
+	}
+	return func(ctx context.Context, r *backupReply) string {
+		w := backup.Watched{Backup: r.Backup, Table: r.Table, Progress: r.Progress}
+		if watcher != nil {
+			if seen, err := watcher.Look(ctx); err == nil {
+				w = seen
+			}
+		}
+		return backupLine(&w)
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 
 	"github.com/tablevault/tablevault/shared/copies"
 	"github.com/tablevault/tablevault/shared/function"
+	"github.com/tablevault/tablevault/shared/status"
 	"github.com/tablevault/tablevault/shared/vault"
 )
 
@@ -50,7 +51,7 @@ func copyCommand(s *streams) *cobra.Command {
 				return err
 			}
 			return s.print(r, func(w io.Writer) {
-				fmt.Fprintf(w, "%s  whole in %s: %s objects copied, %s; %s were there\n", r.Backup, r.Target, count(r.Objects), size(r.Bytes), count(r.Found))
+				fmt.Fprintf(w, "%s  whole in %s: %s copied, %s; %s there\n", r.Backup, r.Target, counted(r.Objects, "object"), size(r.Bytes), were(r.Found))
 				for _, f := range r.Replaced {
 					fmt.Fprintf(w, "  %s: %s\n", f.Object, f.Reason)
 				}
@@ -60,7 +61,8 @@ func copyCommand(s *streams) *cobra.Command {
 	siteFlags(c, &o.stack)
 	c.Flags().StringVar(&o.to, "to", "", "the destination of the policy to copy to, by its name, its key or its address")
 	c.Flags().StringVar(&o.from, "from", "", "the destination of the policy that has a copy, to put back what is gone here")
-	c.Flags().Int64Var(&o.bandwidth, "bandwidth", 0, "bytes per second at most; 0 for any number")
+	c.ValidArgsFunction = completeIDs(&o.stack, status.BackupKind)
+	sizeFlag(c, &o.bandwidth, "bandwidth", "bytes per second at most, such as 10MB; 0 for any number")
 	return c
 }
 
@@ -79,7 +81,7 @@ func runCopy(ctx context.Context, s *streams, id string, o copyOptions) (*copyRe
 	if err != nil {
 		return nil, err
 	}
-	cmd := function.Command{Kind: function.KindCopy, Backup: id, Target: name}
+	cmd := function.Command{Kind: function.KindCopy, Backup: placeholder(id), Target: name}
 	if err := validate(cmd); err != nil {
 		return nil, err
 	}
@@ -87,10 +89,14 @@ func runCopy(ctx context.Context, s *streams, id string, o copyOptions) (*copyRe
 	if err != nil {
 		return nil, err
 	}
+	if id, err = site.whole(ctx, id, status.BackupKind); err != nil {
+		return nil, err
+	}
+	cmd.Backup = id
 	total := &copyResult{Backup: vault.BackupID(id)}
 	settings := copies.Settings{BytesPerSecond: o.bandwidth, Back: o.from != ""}
-	bar := s.progress("copy "+id, 1)
-	defer bar.close()
+	p := s.progress()
+	defer p.end()
 	for {
 		if cmd.Settings, err = json.Marshal(settings); err != nil {
 			return nil, err
@@ -112,6 +118,16 @@ func runCopy(ctx context.Context, s *streams, id string, o copyOptions) (*copyRe
 			return nil, fmt.Errorf("the copy of backup %s to %s does not get beyond object %d of group %d: give the function verify more time", id, total.Target, point.Object, point.Group)
 		}
 		settings.Next = r.Next
-		bar.set(0, fmt.Sprintf("%s copied, in group %d of %d", size(total.Bytes), r.Next.Group+1, r.Groups))
+		if p.due() {
+			p.tell(fmt.Sprintf("copy of %s: %s copied, in group %d of %d", id, size(total.Bytes), r.Next.Group+1, r.Groups))
+		}
 	}
+}
+
+// were says how many of a thing were there.
+func were(n int64) string {
+	if n == 1 {
+		return "1 was"
+	}
+	return count(n) + " were"
 }

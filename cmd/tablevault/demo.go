@@ -157,7 +157,7 @@ func (d *demo) damage(ctx context.Context, data demoData) error {
 	if err != nil {
 		return err
 	}
-	r, err := verifyAt(ctx, d.site, function.Command{Kind: function.KindVerify, Backup: string(m.Backup), Against: d.table("orders"), Depth: restore.DepthRows})
+	r, err := verifyAt(ctx, d.streams, d.site, function.Command{Kind: function.KindVerify, Backup: string(m.Backup), Against: d.table("orders"), Depth: restore.DepthRows}, 0)
 	if err != nil {
 		return fmt.Errorf("verify: %w", err)
 	}

@@ -56,8 +56,9 @@ func doctorCommand(s *streams) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "doctor [--max-age 26h]",
 		Short: "Check vault, tables, functions and recovery points: a line each, with the fix",
-		Long: "Check all that backups rest on. It changes nothing: what it tries to overwrite, it overwrites with what is there,\n" +
-			"and only where the bucket says that it refuses. With --max-age the newest recovery point of each table may be no\n" +
+		Long: "Check all that backups rest on. It leaves nothing changed: it writes an object and removes it, unless the bucket\n" +
+			"keeps what is written; what it tries to overwrite, it overwrites with what is there, and only where the bucket says\n" +
+			"that it refuses. With --max-age the newest recovery point of each table may be no\n" +
 			"older, which shows from outside that the planner runs. The exit code is 1 if a check fails; warnings don't count.",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			findings := runDoctor(cmd.Context(), dir, file, maxAge)
@@ -78,7 +79,7 @@ func doctorCommand(s *streams) *cobra.Command {
 				t.Flush()
 			})
 			if err == nil && failed > 0 {
-				err = &exit{exitFailed, fmt.Errorf("%d of %d checks failed", failed, len(findings))}
+				err = &exit{exitFailed, fmt.Errorf("%d of %s failed", failed, counted(int64(len(findings)), "check"))}
 			}
 			return err
 		},
@@ -115,7 +116,7 @@ func runDoctor(ctx context.Context, dir, file string, maxAge time.Duration) []fi
 		d.add("settings", "", failure, err.Error(), "name a local stack with --stack, or set TABLEVAULT_VAULT, TABLEVAULT_REGION, TABLEVAULT_ACCOUNT and a key (docs/operations.md)")
 		return d.found
 	}
-	for _, check := range []func(context.Context){d.settings, d.clocks, d.vault, d.protection, d.uploads, d.catalog} {
+	for _, check := range []func(context.Context){d.settings, d.clocks, d.vault, d.writable, d.protection, d.uploads, d.catalog} {
 		check(ctx)
 	}
 	d.readPolicy(dir, file)
@@ -259,6 +260,45 @@ func fixAccess(err error, otherwise string) string {
 	return otherwise
 }
 
+// probe is how much doctor tries to write: what a full disk does not take.
+const probe = 64 << 10
+
+// writable tries to write what is removed at once.
+func (d *doctor) writable(ctx context.Context) {
+	if d.store == nil || d.lost {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, askFor)
+	defer cancel()
+	if store, ok := d.store.(interface {
+		Protection(context.Context) (bucket.Protection, error)
+	}); ok {
+		if p, err := store.Protection(ctx); err == nil && p.Keeps() {
+			d.add("write", "", fine, "not tried, since what is written would stay: the bucket "+p.Deleting, "")
+			return
+		}
+	}
+	_, folder := strings.CutPrefix(d.site.env.Vault, "file://")
+	name := vault.ClockPrefix + repository.RandomName() // where prune removes what is left behind
+	_, err := d.store.Create(ctx, name, bytes.NewReader(make([]byte, probe)))
+	switch {
+	case errors.Is(err, fs.ErrPermission) && !folder:
+		d.add("write", "", warning, "not tried: this key may not write there, which the functions have to: "+err.Error(), "none, if the functions' backups are sealed; or run doctor once with a key that may put and delete objects under clock/")
+		return
+	case err != nil && folder:
+		d.add("write", "", failure, err.Error(), "make room on the disk of the vault, or look at who may write in its folder")
+		return
+	case err != nil:
+		d.add("write", "", failure, err.Error(), "look at the bucket: its quota, whether the account is in arrears, and its rules")
+		return
+	}
+	if err := d.store.Delete(ctx, name); err != nil {
+		d.add("write", "", warning, fmt.Sprintf("it can be written; what was, %s of %s, could not be removed: %v", name, size(probe), err), "prune removes it, or delete it by hand")
+		return
+	}
+	d.add("write", "", fine, "an object was written, and removed", "")
+}
+
 // protection looks at what keeps objects from being overwritten and deleted.
 func (d *doctor) protection(ctx context.Context) {
 	if d.store == nil {
@@ -370,7 +410,7 @@ func (d *doctor) uploads(ctx context.Context) {
 	case err != nil:
 		d.add("uploads", "", warning, err.Error(), fixAccess(err, "look at the bucket's fragments in the console"))
 	case old > 0:
-		d.add("uploads", "", warning, fmt.Sprintf("%d uploads of workers that died are paid for, the oldest of %s", old, oldest.UTC().Format(time.RFC3339)), "add a lifecycle rule to the bucket that aborts uploads after two days")
+		d.add("uploads", "", warning, fmt.Sprintf("%s of workers that died, the oldest of %s: their parts are paid for", counted(int64(old), "upload"), oldest.UTC().Format(time.RFC3339)), "add a lifecycle rule to the bucket that aborts uploads after two days")
 	default:
 		d.add("uploads", "", fine, "none is left behind", "")
 	}
@@ -414,7 +454,7 @@ func (d *doctor) readPolicy(dir, file string) {
 		d.add("policy", "", failure, fmt.Sprintf("it is for the vault %s, and TABLEVAULT_VAULT is %s", place.Plain(p), place.Plain(d.site.env.Vault)), "make the two the same, and deploy again")
 		return
 	}
-	d.add("policy", "", fine, fmt.Sprintf("%s has %d rules", file, len(d.policy.Rules)), "")
+	d.add("policy", "", fine, fmt.Sprintf("%s has %s", file, counted(int64(len(d.policy.Rules)), "rule")), "")
 }
 
 // functions asks each function to answer.
@@ -493,7 +533,7 @@ func (d *doctor) tables(ctx context.Context) {
 		if len(names) >= maxTables-1 {
 			d.add("tablestore", instance, warning, fmt.Sprintf("it has %d tables; by default an instance may have %d, and a restore needs one", len(names), maxTables), "have the instance's quota raised, or restore into another")
 		} else {
-			d.add("tablestore", instance, fine, fmt.Sprintf("has %d tables", len(names)), "")
+			d.add("tablestore", instance, fine, "has "+counted(int64(len(names)), "table"), "")
 		}
 		d.patterns(instance, names)
 		for _, name := range names {
@@ -530,7 +570,7 @@ func (d *doctor) patterns(instance string, names []string) {
 					l, fix = failure, "look at the spelling, or take the table out of the policy"
 				}
 			}
-			d.add("pattern", p.String(), l, fmt.Sprintf("matches %d tables", n), fix)
+			d.add("pattern", p.String(), l, "matches "+counted(int64(n), "table"), fix)
 		}
 	}
 }
@@ -541,25 +581,17 @@ func (d *doctor) wanted(instance, name string) bool {
 	return d.policy != nil && slices.ContainsFunc(d.policy.Rules, func(r policy.Rule) bool { return r.Match(instance, name) })
 }
 
-// lastsADay is the least retention of a stream, in hours, that outlives an outage
-// of a night.
-const lastsADay = 24
-
 func (d *doctor) table(ctx context.Context, client *tablestore.Client, instance, name string) {
 	ctx, cancel := context.WithTimeout(ctx, askFor)
 	defer cancel()
 	about := instance + "/" + name
-	def, err := client.Describe(ctx, name)
-	switch {
-	case err != nil:
+	// Nothing in this version reads a table's change stream, so that nothing is said
+	// about it.
+	if _, err := client.Describe(ctx, name); err != nil {
 		d.add("table", about, failure, err.Error(), fixAccess(err, "look at the table in the console"))
-	case def.Stream == nil:
-		d.add("table", about, warning, "it has no change stream: its backups are read row by row, and say from when to when", "turn its stream on, for 168 hours, if an exact instant matters")
-	case def.Stream.ExpirationHours < lastsADay:
-		d.add("table", about, warning, fmt.Sprintf("its change stream keeps records for %d hours: an outage of a night leaves a hole", def.Stream.ExpirationHours), "have it keep them for 168 hours")
-	default:
-		d.add("table", about, fine, fmt.Sprintf("its change stream keeps records for %d hours", def.Stream.ExpirationHours), "")
+		return
 	}
+	d.add("table", about, fine, "is there; a backup of it is read row by row, and says from when to when", "")
 }
 
 // recoveryPoints looks for the newest recovery point of each table. Where the

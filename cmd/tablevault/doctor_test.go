@@ -264,7 +264,7 @@ func TestDoctor(t *testing.T) {
 			if _, err := b.InitiateMultipartUpload("vault/backups/x"); err != nil {
 				t.Fatal(err)
 			}
-		}, nil, []string{"warning uploads : 1 uploads of workers that died are paid for, the oldest of 2020-"}},
+		}, nil, []string{"warning uploads : 1 upload of workers that died, the oldest of 2020-"}},
 		{"an operator's key", func(t *testing.T) {
 			s.Authority.SetPolicies("operator", operator)
 			signIn(t, s.Authority.Assume("operator", time.Hour))
@@ -284,8 +284,8 @@ func TestDoctor(t *testing.T) {
 		{"an unknown instance", nil, []string{"--policy", policy("nowhere/orders")}, []string{"failure tablestore nowhere: "}},
 		{"a pattern of nothing", nil, []string{"--policy", policy("local/x*")}, []string{"warning pattern local/x*: matches 0 tables"}},
 		{"a table that is not there", nil, []string{"--policy", policy("local/gone")}, []string{"failure pattern local/gone: matches 0 tables", "warning recovery : there is no recovery point at all"}},
-		{"no stream, no backup", nil, []string{"--policy", policy("local/plain")}, []string{"warning table local/plain: it has no change stream", "failure recovery local/plain: there is no recovery point of it"}},
-		{"a short stream", nil, []string{"--policy", policy("local/short")}, []string{"warning table local/short: its change stream keeps records for 1 hours"}},
+		{"no stream, no backup", nil, []string{"--policy", policy("local/plain")}, []string{"ok table local/plain: is there", "failure recovery local/plain: there is no recovery point of it"}},
+		{"a stream is nobody's", nil, []string{"--policy", policy("local/short")}, []string{"ok table local/short: is there"}},
 		{"too old", nil, []string{"--policy", policy("local/aged"), "--max-age", "26h"},
 			[]string{"failure recovery local/aged: the newest recovery point, " + aged.Format(time.RFC3339) + ", is 27h0m", " old, more than 26h0m0s"}},
 		{"not too old", nil, []string{"--policy", policy("local/aged"), "--max-age", "28h"},

@@ -15,8 +15,9 @@ import (
 
 // drillResult is what commands tell of a drill.
 type drillResult struct {
-	Table string    `json:"table"`
-	Due   time.Time `json:"due"`
+	Region string    `json:"region"`
+	Table  string    `json:"table"`
+	Due    time.Time `json:"due"`
 	// State is "running", "proved" or "failed".
 	State         string         `json:"state"`
 	Rule          string         `json:"rule"`
@@ -51,7 +52,7 @@ const (
 
 func drillOf(d *drill.State) drillResult {
 	r := drillResult{
-		Table: d.Table.String(), Due: d.Due, State: drillRunning, Rule: d.Rule, Backup: d.Backup, RecoveryPoint: d.RecoveryPoint,
+		Region: d.Table.Region, Table: d.Table.String(), Due: d.Due, State: drillRunning, Rule: d.Rule, Backup: d.Backup, RecoveryPoint: d.RecoveryPoint,
 		Target: d.Target.String(), Began: d.Began, rpo: d.Began.Sub(d.RecoveryPoint),
 	}
 	r.RPO = r.rpo.Seconds()

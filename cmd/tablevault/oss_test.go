@@ -78,7 +78,7 @@ func TestOSSJob(t *testing.T) {
 			if shown.State != vault.Sealed || shown.Rows != int64(len(want)) || shown.Segments != 1 || shown.Usage != used {
 				t.Errorf("show: %+v", shown)
 			}
-			_, out, _ := tablevaultRun(t, "show", "--stack", dir, id)
+			_, out, _ := tablevaultRun(t, "show", "-v", "--stack", dir, id)
 			if line := "requests        " + requests(used) + "\n"; !strings.Contains(out, line) {
 				t.Errorf("show does not say %q:\n%s", line, out)
 			}

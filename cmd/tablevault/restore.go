@@ -5,14 +5,18 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/tablevault/tablevault/shared/backup"
 	"github.com/tablevault/tablevault/shared/function"
+	"github.com/tablevault/tablevault/shared/plainbuffer"
 	"github.com/tablevault/tablevault/shared/restore"
+	"github.com/tablevault/tablevault/shared/status"
 	"github.com/tablevault/tablevault/shared/vault"
+	"github.com/tablevault/tablevault/shared/vault/shard"
 )
 
 // restoreOptions are what `tablevault restore` was asked for.
@@ -25,16 +29,21 @@ type restoreOptions struct {
 
 // restoreResult is the JSON of `tablevault restore`.
 type restoreResult struct {
-	Restore     vault.RestoreID `json:"restore"`
-	Backup      vault.BackupID  `json:"backup"`
-	Table       string          `json:"table"`
-	Rows        int64           `json:"rows"`
-	Quarantined int64           `json:"quarantined"`
-	Verdict     vault.Verdict   `json:"verdict"`
-	Notes       []string        `json:"notes,omitempty"`
-	Proof       string          `json:"proof"`
+	Restore vault.RestoreID `json:"restore"`
+	Backup  vault.BackupID  `json:"backup"`
+	// Table is the one that was made, which Target says again; Source was backed up.
+	Table       string        `json:"table"`
+	Target      string        `json:"target"`
+	Source      string        `json:"source"`
+	Rows        int64         `json:"rows"`
+	Quarantined int64         `json:"quarantined"`
+	Verdict     vault.Verdict `json:"verdict"`
+	Notes       []string      `json:"notes,omitempty"`
+	Proof       string        `json:"proof"`
 	// Usage is what was asked of the vault's store, as far as records tell.
 	Usage vault.Usage `json:"usage,omitzero"`
+
+	check vault.Check
 }
 
 func restoreCommand(s *streams) *cobra.Command {
@@ -42,17 +51,17 @@ func restoreCommand(s *streams) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "restore (--table INSTANCE/TABLE [--at TIME] | --backup ID) --to INSTANCE/TABLE",
 		Short: "Restore a backup into a new table, and prove the copy",
+		Example: "  tablevault restore --stack /tmp/stack --table local/orders --to local/orders_copy\n" +
+			"  tablevault restore --table prod/orders --at 2026-11-20T10:14:00+08:00 --to prod/orders_copy\n" +
+			"  tablevault restore --backup 20261120T1014 --to staging/orders     # as much of the id as no other has",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			r, err := runRestore(cmd.Context(), s, o)
 			if err != nil {
 				return err
 			}
 			if err := s.print(r, func(w io.Writer) {
-				fmt.Fprintf(w, "%s  %s  %s rows, %s quarantined: %s\n", r.Restore, r.Table, count(r.Rows), count(r.Quarantined), r.Verdict)
-				printUsage(w, r.Usage)
-				for _, n := range r.Notes {
-					fmt.Fprintln(w, " ", n)
-				}
+				r.human(w)
+				s.printUsage(w, r.Usage)
 			}); err != nil {
 				return err
 			}
@@ -62,12 +71,14 @@ func restoreCommand(s *streams) *cobra.Command {
 	siteFlags(c, &o.stack)
 	c.Flags().StringVar(&o.table, "table", "", "the table that was backed up: its newest backup, or with --at the newest until then")
 	c.Flags().StringVar(&o.at, "at", "", "an instant with its offset, such as 2026-11-20T10:14:00+08:00")
-	c.Flags().StringVar(&o.backup, "backup", "", "the backup to restore, by its id")
+	c.Flags().StringVar(&o.backup, "backup", "", "the backup to restore: its id, the beginning of it, or latest:INSTANCE/TABLE")
 	c.Flags().StringVar(&o.to, "to", "", "the table to make, instance/table; it must not exist")
 	c.Flags().StringArrayVar(&o.also, "also", nil, "a destination of the policy with a copy of the backup, by its name, its key or its address, from which damaged or missing objects are read; may be given several times")
 	c.Flags().BoolVar(&o.new, "new", false, "begin anew instead of resuming a restore that has not ended")
 	c.Flags().Float64Var(&o.budget.WriteUnits, "write-units", 0, "budget of write units per second, for all workers that load together (default: as many as the service gives)")
 	c.Flags().Float64Var(&o.budget.ReadUnits, "read-units", 0, "budget of read units per second, for all workers that compare the rows together (default: as many as the service gives)")
+	completeTables(c, &o.stack, "table", "to")
+	completeFlag(c, &o.stack, "backup", status.BackupKind)
 	return c
 }
 
@@ -105,11 +116,16 @@ func runRestore(ctx context.Context, s *streams, o restoreOptions) (*restoreResu
 			fmt.Fprintf(s.err, "restoring what was there at %s, %s ago\n", at.UTC().Format(time.RFC3339), time.Since(at).Round(time.Second))
 		}
 	}
-	if err := validate(cmd); err != nil {
+	part := cmd
+	part.Backup = placeholder(part.Backup)
+	if err := validate(part); err != nil {
 		return nil, err
 	}
 	site, err := openSite(o.stack)
 	if err != nil {
+		return nil, err
+	}
+	if cmd.Backup, err = site.whole(ctx, cmd.Backup, status.BackupKind); err != nil {
 		return nil, err
 	}
 	r, err := restoreTo(ctx, s, site, cmd)
@@ -135,22 +151,25 @@ func restoreTo(ctx context.Context, s *streams, site *site, cmd function.Command
 	if err := site.call(ctx, cmd, &r); err != nil {
 		return nil, err
 	}
-	bar := s.progress("restore to "+cmd.To, 2*r.Segments)
-	defer bar.close()
+	p := s.progress()
+	defer p.end()
+	watch := site.watchRestore(ctx, s, cmd.To, r)
 	for {
-		doing := r.State
-		if r.Pace != nil {
-			doing += "; " + r.Pace.String()
+		if r.State != restore.StateDone && r.State != backup.StateFailed && p.due() {
+			p.tell(watch(ctx, &r))
 		}
-		bar.set(r.Loaded+r.Checked, doing)
 		switch r.State {
 		case restore.StateDone:
-			return &restoreResult{
-				Restore: r.Restore, Backup: r.Proof.Backup, Table: cmd.To, Rows: r.Proof.Check.Target, Quarantined: r.Proof.Check.Quarantined,
-				Verdict: r.Proof.Verdict, Notes: r.Proof.Notes, Proof: vault.Restore{ID: r.Restore}.Proof(), Usage: r.Proof.Usage,
-			}, nil
+			return restored(cmd.To, &r), nil
 		case backup.StateFailed:
-			return nil, fmt.Errorf("restore %s can't go on: %s; mend that and give the same command again", r.Restore, r.LastError)
+			if r.Proof != nil {
+				return restored(cmd.To, &r), nil // it is told by its verdict
+			}
+			err := fmt.Errorf("restore %s can't go on: %s; mend that and give the same command again", r.Restore, r.LastError)
+			if corruptText(r.LastError) {
+				err = &exit{exitDiffers, err}
+			}
+			return nil, err
 		}
 		if err := pause(ctx, lookEvery); err != nil {
 			return nil, fmt.Errorf("%w; give the same command again to go on with restore %s", err, r.Restore)
@@ -161,6 +180,65 @@ func restoreTo(ctx context.Context, s *streams, site *site, cmd function.Command
 		}
 		r = next
 	}
+}
+
+// restored is the result of a restore that was proved, or found not to be the backup.
+func restored(to string, r *restore.Progress) *restoreResult {
+	return &restoreResult{
+		Restore: r.Restore, Backup: r.Proof.Backup, Table: to, Target: to, Source: r.Proof.Table.String(), Rows: r.Proof.Check.Target,
+		Quarantined: r.Proof.Check.Quarantined, Verdict: r.Proof.Verdict, Notes: r.Proof.Notes,
+		Proof: vault.Restore{ID: r.Restore}.Proof(), Usage: r.Proof.Usage, check: r.Proof.Check,
+	}
+}
+
+// human prints the verdict first.
+func (r *restoreResult) human(w io.Writer) {
+	fmt.Fprintln(w, verdictLine(r.Verdict, restore.DepthRows, &r.check))
+	fmt.Fprintf(w, "  restore %s: %s is backup %s of %s\n", r.Restore, r.Table, r.Backup, r.Source)
+	if r.Verdict == vault.Differs || r.Verdict == vault.Corrupt {
+		fmt.Fprintf(w, "  the table is not handed over: drop %s, and restore again, or another backup\n", r.Table)
+	}
+	printDifferences(w, &r.check)
+	for _, n := range r.Notes {
+		fmt.Fprintln(w, "  note:", n)
+	}
+}
+
+// watchRestore tells the id of a restore, and returns what says how far it has come: by
+// the vault's records, or where this key may not read them, by what import says.
+func (s *site) watchRestore(ctx context.Context, streams *streams, to string, begun restore.Progress) func(context.Context, *restore.Progress) string {
+	var watcher *restore.Watcher
+	of := ""
+	if repo, err := s.repository(ctx); err == nil {
+		watcher = restore.Watch(repo, begun.Restore, time.Now)
+		if plan, err := repo.RestorePlan(ctx, begun.Restore); err == nil {
+			of = fmt.Sprintf(" of backup %s of %s", plan.Backup, plan.Source)
+		}
+	}
+	fmt.Fprintf(streams.err, "restore %s%s into %s\n", begun.Restore, of, to)
+	return func(ctx context.Context, r *restore.Progress) string {
+		w := restore.Watched{
+			Restore: r.Restore, Target: to, State: r.State, Segments: r.Segments, Loaded: r.Loaded, Checked: r.Checked, Live: r.Live,
+			LoadedRows: r.LoadedRows, Rows: r.Rows, Pace: r.Pace, LastError: r.LastError,
+		}
+		if watcher != nil {
+			if seen, err := watcher.Look(ctx); err == nil && seen.State == r.State {
+				w = seen
+			}
+		}
+		return restoreLine(&w, r.Waiting)
+	}
+}
+
+// corruptText says whether the text of an error, which is all that a record keeps of it,
+// is about an object that is not as it was written.
+func corruptText(text string) bool {
+	for _, err := range []error{vault.ErrCorrupt, shard.ErrCorrupt, plainbuffer.ErrCorrupt} {
+		if strings.Contains(text, err.Error()) {
+			return true
+		}
+	}
+	return false
 }
 
 // verdictCode is the exit code of a verdict.

@@ -174,7 +174,7 @@ func (f further) explain(err error) error {
 
 // call runs a command on its function and reads the reply.
 func (s *site) call(ctx context.Context, cmd function.Command, reply any) error {
-	err := s.invoke(ctx, s.env.Name(cmd.Kind.Function()), cmd, reply)
+	err := s.invoke(ctx, s.env.Name(cmd.Function()), cmd, reply)
 	var refused *url.Error
 	if errors.As(err, &refused) {
 		return fmt.Errorf("%w: is the stack running? `tablevault local` starts one", err)

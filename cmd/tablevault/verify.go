@@ -1,14 +1,19 @@
 package main
 
 import (
+	"cmp"
 	"context"
+	"crypto/rand"
+	"encoding/json"
 	"fmt"
 	"io"
+	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/tablevault/tablevault/shared/function"
 	"github.com/tablevault/tablevault/shared/restore"
+	"github.com/tablevault/tablevault/shared/status"
 	"github.com/tablevault/tablevault/shared/vault"
 )
 
@@ -20,28 +25,34 @@ type verifyOptions struct {
 
 // verifyResult is the JSON of `tablevault verify`.
 type verifyResult struct {
-	Verdict      vault.Verdict      `json:"verdict"`
-	Backup       vault.BackupID     `json:"backup"`
-	Table        string             `json:"table"`
-	Against      string             `json:"against,omitempty"`
-	Depth        string             `json:"depth"`
-	Rows         int64              `json:"rows"`
-	Missing      int64              `json:"missing"`
-	Extra        int64              `json:"extra"`
-	Changed      int64              `json:"changed"`
-	Expired      int64              `json:"expired"`
-	ChangedSince int64              `json:"changed_since"`
-	Quarantined  int64              `json:"quarantined"`
-	Objects      int64              `json:"objects"`
-	Bytes        int64              `json:"bytes"`
-	Corrupted    int64              `json:"corrupted"`
-	Differences  []vault.Difference `json:"differences,omitempty"`
-	Findings     []vault.Finding    `json:"findings,omitempty"`
-	Notes        []string           `json:"notes,omitempty"`
+	Verdict vault.Verdict `json:"verdict"`
+	// Verification is the id under which its proof stands in the vault, empty for a
+	// comparison with a twin.
+	Verification vault.VerificationID `json:"verification,omitempty"`
+	Restore      vault.RestoreID      `json:"restore,omitempty"`
+	Backup       vault.BackupID       `json:"backup"`
+	Table        string               `json:"table"`
+	Against      string               `json:"against,omitempty"`
+	Depth        string               `json:"depth"`
+	Rows         int64                `json:"rows"`
+	Missing      int64                `json:"missing"`
+	Extra        int64                `json:"extra"`
+	Changed      int64                `json:"changed"`
+	Expired      int64                `json:"expired"`
+	ChangedSince int64                `json:"changed_since"`
+	Quarantined  int64                `json:"quarantined"`
+	Objects      int64                `json:"objects"`
+	Bytes        int64                `json:"bytes"`
+	Corrupted    int64                `json:"corrupted"`
+	Differences  []vault.Difference   `json:"differences,omitempty"`
+	Findings     []vault.Finding      `json:"findings,omitempty"`
+	Notes        []string             `json:"notes,omitempty"`
 	// Pace is what held back the reads of the table, if anything did.
 	Pace *vault.Pace `json:"pace,omitempty"`
 	// Usage is what the verification asked of the vault's store.
 	Usage vault.Usage `json:"usage,omitzero"`
+
+	check vault.Check
 }
 
 func verifyCommand(s *streams) *cobra.Command {
@@ -49,33 +60,46 @@ func verifyCommand(s *streams) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "verify (--backup ID | --restore ID) [--against INSTANCE/TABLE] [--depth objects|read|rows] [--twin VAULT]",
 		Short: "Prove a backup, or compare it with a live table row by row",
+		Example: "  tablevault verify --backup latest:prod/orders\n" +
+			"  tablevault verify --backup 20261120T1014 --against prod/orders_copy     # as much of the id as no other has\n" +
+			"  tablevault verify --restore latest\n" +
+			"  tablevault verify --backup latest:prod/orders --depth objects     # sizes and checksums only",
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			r, err := runVerify(cmd.Context(), o)
+			r, err := runVerify(cmd.Context(), s, o)
 			if err != nil {
 				return err
 			}
-			if err := s.print(r, func(w io.Writer) { r.human(w) }); err != nil {
+			if err := s.print(r, func(w io.Writer) {
+				r.human(w)
+				s.printUsage(w, r.Usage)
+			}); err != nil {
 				return err
 			}
 			return verdictCode(r.Verdict)
 		},
 	}
 	siteFlags(c, &o.stack)
-	c.Flags().StringVar(&o.backup, "backup", "", "the backup to prove, by its id")
-	c.Flags().StringVar(&o.restore, "restore", "", "the restore to prove, by its id")
+	c.Flags().StringVar(&o.backup, "backup", "", "the backup to prove: its id, the beginning of it, or latest:INSTANCE/TABLE")
+	c.Flags().StringVar(&o.restore, "restore", "", "the restore to prove: its id, the beginning of it, or latest")
 	c.Flags().StringVar(&o.against, "against", "", "the table to compare rows with, instance/table")
 	c.Flags().StringVar(&o.twin, "twin", "", "a destination of the policy, by its name, its key or its address: say whether the backup's copy there is the same, by sizes and checksums, reading no shard")
 	c.Flags().StringVar(&o.depth, "depth", "", "objects: present, size, checksum; read: every row and checksum; rows: against a table (the default with --against or --restore, else read)")
 	c.Flags().Float64Var(&o.readUnits, "read-units", 0, "budget of read units per second for the reads of the table (default: as many as the service gives)")
+	completeTables(c, &o.stack, "against")
+	completeFlag(c, &o.stack, "backup", status.BackupKind)
+	completeFlag(c, &o.stack, "restore", status.RestoreKind)
 	return c
 }
 
-func runVerify(ctx context.Context, o verifyOptions) (*verifyResult, error) {
+func runVerify(ctx context.Context, s *streams, o verifyOptions) (*verifyResult, error) {
 	if (o.backup == "") == (o.restore == "") {
 		return nil, usage("say what to verify: either --backup or --restore")
 	}
 	if o.twin != "" && (o.backup == "" || o.against != "" || o.depth != "") {
 		return nil, usage("--twin goes with --backup alone: documents are read there, and of shards sizes and checksums are compared")
+	}
+	if o.against != "" && o.depth != "" && o.depth != restore.DepthRows {
+		return nil, usage("--depth %s reads no table, and --against %s names one: take one of the two away, or give --depth rows", o.depth, o.against)
 	}
 	names := further{}
 	twin, err := names.name("twin", o.twin)
@@ -84,51 +108,169 @@ func runVerify(ctx context.Context, o verifyOptions) (*verifyResult, error) {
 	}
 	cmd := function.Command{Kind: function.KindVerify, Backup: o.backup, Restore: o.restore, Against: o.against, Depth: o.depth, Target: twin}
 	if o.readUnits != 0 {
-		budget := vault.Budget{ReadUnits: o.readUnits}
-		if err := budget.Validate(); err != nil {
+		if err := (vault.Budget{ReadUnits: o.readUnits}).Validate(); err != nil {
 			return nil, &exit{exitUsage, fmt.Errorf("--read-units: %w", err)}
 		}
-		if o.against == "" && o.restore == "" && o.depth != restore.DepthRows {
+		if o.against == "" && (o.restore == "" || o.depth != "") && o.depth != restore.DepthRows {
 			return nil, usage("--read-units goes with a table that is read: --against, --restore or --depth rows")
 		}
-		cmd.Settings = unitSettings(budget)
 	}
-	if err := validate(cmd); err != nil {
+	part := cmd
+	part.Backup, part.Restore = placeholder(part.Backup), placeholder(part.Restore)
+	if err := validate(part); err != nil {
 		return nil, err
 	}
 	site, err := openSite(o.stack)
 	if err != nil {
 		return nil, err
 	}
-	r, err := verifyAt(ctx, site, cmd)
+	if cmd.Backup, err = site.whole(ctx, cmd.Backup, status.BackupKind); err != nil {
+		return nil, err
+	}
+	if cmd.Restore, err = site.whole(ctx, cmd.Restore, status.RestoreKind); err != nil {
+		return nil, err
+	}
+	r, err := verifyAt(ctx, s, site, cmd, o.readUnits)
 	return r, names.explain(err)
 }
 
-func verifyAt(ctx context.Context, site *site, cmd function.Command) (*verifyResult, error) {
-	var p vault.Proof
-	if err := site.call(ctx, cmd, &p); err != nil {
-		return nil, err
+// verifyAt has a backup or a restore verified, and tells how far that has come.
+func verifyAt(ctx context.Context, s *streams, site *site, cmd function.Command, readUnits float64) (*verifyResult, error) {
+	id := vault.VerificationID(vault.NewBackupID(time.Now(), rand.Text()))
+	if cmd.Target == "" {
+		settings, err := json.Marshal(struct {
+			ReadUnits    float64              `json:"read_units,omitempty"`
+			Verification vault.VerificationID `json:"verification"`
+		}{readUnits, id})
+		if err != nil {
+			return nil, err
+		}
+		cmd.Settings = settings
+		fmt.Fprintf(s.err, "verification %s of %s\n", id, cmp.Or(prefixed("backup ", cmd.Backup), prefixed("restore ", cmd.Restore)))
+	}
+	p := s.progress()
+	defer p.end()
+	watch := site.watchVerification(ctx, id, cmd)
+	var proof vault.Proof
+	done := make(chan error, 1)
+	go func() { done <- site.call(ctx, cmd, &proof) }()
+	for look := time.NewTicker(lookEvery); ; {
+		select {
+		case err := <-done:
+			look.Stop()
+			if err != nil {
+				return nil, err
+			}
+			return verified(id, cmd, &proof), nil
+		case <-look.C:
+			if !p.due() {
+				continue
+			}
+			if line := watch(ctx); line != "" {
+				p.tell(line)
+			}
+		}
+	}
+}
+
+func prefixed(prefix, text string) string {
+	if text == "" {
+		return ""
+	}
+	return prefix + text
+}
+
+// watchVerification returns what says how far a verification has come; it says nothing
+// where that can't be told.
+func (s *site) watchVerification(ctx context.Context, id vault.VerificationID, cmd function.Command) func(context.Context) string {
+	silent := func(context.Context) string { return "" }
+	if cmd.Target != "" {
+		return silent
+	}
+	repo, err := s.repository(ctx)
+	if err != nil {
+		return silent
+	}
+	b := vault.Backup{}
+	if cmd.Restore != "" {
+		if plan, err := repo.RestorePlan(ctx, vault.RestoreID(cmd.Restore)); err == nil {
+			b = vault.Backup{Table: plan.Source, ID: plan.Backup}
+		}
+	} else if b, err = repo.FindBackup(ctx, vault.BackupID(cmd.Backup)); err != nil {
+		return silent
+	}
+	rows := int64(0)
+	if m, _, err := repo.Manifest(ctx, b); err == nil {
+		rows = m.Totals.Rows
+	}
+	watcher := status.Watch(repo, id, time.Now)
+	return func(ctx context.Context) string {
+		v, err := watcher.Look(ctx)
+		if err != nil {
+			return ""
+		}
+		return verificationLine(&v, rows)
+	}
+}
+
+func verified(id vault.VerificationID, cmd function.Command, p *vault.Proof) *verifyResult {
+	if cmd.Target != "" {
+		id = "" // it leaves nothing
 	}
 	return &verifyResult{
+		Verification: id, Restore: p.Restore, check: p.Check,
 		Verdict: p.Verdict, Backup: p.Backup, Table: p.Table.String(), Against: p.Target, Depth: p.Depth, Rows: p.Check.Rows,
 		Missing: p.Check.Missing, Extra: p.Check.Extra, Changed: p.Check.Changed, Expired: p.Check.Expired,
 		Quarantined: p.Check.Quarantined, Objects: p.Check.Objects, Bytes: p.Check.Bytes, Corrupted: p.Check.Corrupted,
 		Differences: p.Check.Differences, Findings: p.Check.Findings, Notes: p.Notes, Pace: p.Pace, Usage: p.Usage,
-	}, nil
+	}
 }
 
 // maxPrinted is how many differences people are shown.
 const maxPrinted = 20
 
+// human prints the verdict first.
 func (r *verifyResult) human(w io.Writer) {
-	fmt.Fprintf(w, "%s: backup %s of %s, %s rows", r.Verdict, r.Backup, r.Table, count(r.Rows))
+	fmt.Fprintln(w, verdictLine(r.Verdict, r.Depth, &r.check))
+	fmt.Fprintf(w, "  backup %s of %s", r.Backup, r.Table)
+	if r.Restore != "" {
+		fmt.Fprintf(w, ", by restore %s", r.Restore)
+	}
 	if r.Against != "" {
-		fmt.Fprintf(w, ", against %s: %d missing, %d extra, %d changed", r.Against, r.Missing, r.Extra, r.Changed)
+		fmt.Fprintf(w, ", against %s", r.Against)
 	}
 	fmt.Fprintln(w)
-	for i, d := range r.Differences {
+	printDifferences(w, &r.check)
+	for _, n := range r.Notes {
+		fmt.Fprintln(w, "  note:", n)
+	}
+}
+
+// verdictLine is what a verification comes to, in a line.
+func verdictLine(v vault.Verdict, depth string, c *vault.Check) string {
+	differ := c.Missing + c.Extra + c.Changed
+	compared := counted(c.Rows, "row") + " compared"
+	kinds := fmt.Sprintf("%s missing, %s extra, %s changed", count(c.Missing), count(c.Extra), count(c.Changed))
+	switch {
+	case v == vault.Corrupt:
+		return fmt.Sprintf("corrupt: %s of %s damaged", count(c.Corrupted), counted(c.Objects, "object"))
+	case v == vault.Quarantined:
+		return fmt.Sprintf("quarantined: %s, %s differ, which are those that the service refused: %s", compared, count(differ), kinds)
+	case v == vault.Differs:
+		return fmt.Sprintf("differs: %s, %s differ: %s", compared, count(differ), kinds)
+	case depth == restore.DepthObjects:
+		return fmt.Sprintf("%s present, rows not read", counted(c.Objects, "object"))
+	case depth == restore.DepthRead:
+		return fmt.Sprintf("proved: %s read, 0 damaged", counted(c.Rows, "row"))
+	}
+	return fmt.Sprintf("proved: %s, 0 differ", compared)
+}
+
+// printDifferences lists rows that differ, and objects that are damaged.
+func printDifferences(w io.Writer, c *vault.Check) {
+	for i, d := range c.Differences {
 		if i == maxPrinted {
-			fmt.Fprintf(w, "  … and more; --json lists up to %d\n", vault.MaxListed)
+			fmt.Fprintf(w, "  … and more; --json lists up to %s\n", count(vault.MaxListed))
 			break
 		}
 		fmt.Fprintf(w, "  %-8s %v", d.Kind, d.Key)
@@ -137,15 +279,11 @@ func (r *verifyResult) human(w io.Writer) {
 		}
 		fmt.Fprintln(w)
 	}
-	for i, f := range r.Findings {
+	for i, f := range c.Findings {
 		if i == maxPrinted {
 			fmt.Fprintln(w, "  …")
 			break
 		}
 		fmt.Fprintf(w, "  corrupt  %s: %s\n", f.Object, f.Reason)
 	}
-	for _, n := range r.Notes {
-		fmt.Fprintln(w, "  note:", n)
-	}
-	printUsage(w, r.Usage)
 }

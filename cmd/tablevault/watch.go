@@ -2,26 +2,28 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
-	"os"
 	"strings"
 	"time"
 
-	"golang.org/x/term"
-
 	"github.com/tablevault/tablevault/shared/backup"
+	"github.com/tablevault/tablevault/shared/repository"
+	"github.com/tablevault/tablevault/shared/restore"
+	"github.com/tablevault/tablevault/shared/status"
 	"github.com/tablevault/tablevault/shared/vault"
 )
 
-// look is one look of `show --watch`: each backup, and all together.
+// look is one look of `show --watch`: each backup, restore and verification, and all
+// backups together.
 type look struct {
-	At      time.Time        `json:"at"`
-	Backups []backup.Watched `json:"backups"`
-	Total   lookTotal        `json:"total"`
+	At            time.Time             `json:"at"`
+	Backups       []backup.Watched      `json:"backups"`
+	Restores      []restore.Watched     `json:"restores"`
+	Verifications []status.Verification `json:"verifications"`
+	Total         lookTotal             `json:"total"`
 }
 
 type lookTotal struct {
@@ -38,9 +40,52 @@ type lookTotal struct {
 	Usage vault.Usage `json:"usage,omitzero"`
 }
 
-// runWatch looks at backups until they have ended: one by its id, or all that are
-// open. It prints a line of JSON per look, or on a terminal a row per backup that
-// it draws anew.
+// watchers look at what runs.
+type watchers struct {
+	backups       []*backup.Watcher
+	restores      []*restore.Watcher
+	verifications []*status.Watcher
+}
+
+// watched are those of one thing by its id, or of all that run.
+func watched(ctx context.Context, repo *repository.Repository, id string) (*watchers, error) {
+	w := new(watchers)
+	if id != "" {
+		ref, err := find(ctx, repo, id, status.BackupKind, status.RestoreKind, status.VerificationKind)
+		if err != nil {
+			return nil, err
+		}
+		switch ref.Kind {
+		case status.BackupKind:
+			w.backups = append(w.backups, backup.Watch(repo, ref.Backup(), time.Now))
+		case status.RestoreKind:
+			w.restores = append(w.restores, restore.Watch(repo, vault.RestoreID(ref.ID), time.Now))
+		case status.VerificationKind:
+			w.verifications = append(w.verifications, status.Watch(repo, vault.VerificationID(ref.ID), time.Now))
+		}
+		return w, nil
+	}
+	for b, err := range repo.Open(ctx, nil) {
+		if err != nil {
+			return nil, err
+		}
+		w.backups = append(w.backups, backup.Watch(repo, b, time.Now))
+	}
+	for r, err := range repo.Restoring(ctx) {
+		if err != nil {
+			return nil, err
+		}
+		w.restores = append(w.restores, restore.Watch(repo, r, time.Now))
+	}
+	if len(w.backups)+len(w.restores) == 0 {
+		return nil, errors.New("no backup is running, and no restore: `tablevault list` shows those that have ended; a verification is watched by its id")
+	}
+	return w, nil
+}
+
+// runWatch looks at backups, restores and verifications until they have ended: at one by
+// its id, or at all that are open. It prints a line of JSON per look, or on a terminal a
+// row for each that it draws anew.
 func runWatch(ctx context.Context, s *streams, dir, id string, every time.Duration) error {
 	site, err := openSite(dir)
 	if err != nil {
@@ -50,55 +95,95 @@ func runWatch(ctx context.Context, s *streams, dir, id string, every time.Durati
 	if err != nil {
 		return err
 	}
-	var watchers []*backup.Watcher
-	if id != "" {
-		b, err := vault.ParseBackupID(id)
-		if err != nil {
-			return &exit{exitUsage, err}
-		}
-		found, err := repo.FindBackup(ctx, b)
-		if err != nil {
-			return err
-		}
-		watchers = append(watchers, backup.Watch(repo, found, time.Now))
-	} else {
-		for b, err := range repo.Open(ctx, nil) {
-			if err != nil {
-				return err
-			}
-			watchers = append(watchers, backup.Watch(repo, b, time.Now))
-		}
-		if len(watchers) == 0 {
-			return errors.New("no backup is running: `tablevault list` shows those that have ended")
-		}
+	w, err := watched(ctx, repo, id)
+	if err != nil {
+		return err
 	}
 	screen := s.screen()
 	for {
-		l, err := lookAt(ctx, watchers)
+		l, err := w.look(ctx)
 		if err != nil {
 			return err
 		}
 		if err := screen.show(l); err != nil {
 			return err
 		}
-		running := false
-		var failures []string
-		for _, b := range l.Backups {
-			running = running || b.State == backup.StateRunning
-			if b.State == backup.StateFailed || b.State == backup.StateVoid {
-				failures = append(failures, fmt.Sprintf("backup %s of %s is %s: %s", b.Backup, b.Table, b.State, b.LastError))
-			}
-		}
-		if !running && len(failures) > 0 {
-			return errors.New(strings.Join(failures, "; "))
-		}
+		running, err := l.end()
 		if !running {
-			return nil
+			return err
 		}
 		if err := pause(ctx, every); err != nil {
 			return nil // a person has seen enough
 		}
 	}
+}
+
+// end says whether anything runs, and if not, what has gone wrong.
+func (l *look) end() (running bool, err error) {
+	var failures []string
+	code := exitFailed
+	for _, b := range l.Backups {
+		switch b.State {
+		case backup.StateRunning:
+			running = true
+		case backup.StateFailed, backup.StateVoid:
+			failures = append(failures, fmt.Sprintf("backup %s of %s is %s: %s", b.Backup, b.Table, b.State, b.LastError))
+		}
+	}
+	for _, r := range l.Restores {
+		switch r.State {
+		case restore.StateDone:
+		case restore.StateFailed:
+			failures = append(failures, fmt.Sprintf("restore %s into %s is failed: %s", r.Restore, r.Target, r.LastError))
+			if r.Verdict == vault.Differs || r.Verdict == vault.Corrupt || corruptText(r.LastError) {
+				code = exitDiffers
+			}
+		default:
+			running = true
+		}
+	}
+	for _, v := range l.Verifications {
+		switch v.State {
+		case status.Running:
+			running = true
+		case status.Lost:
+			failures = append(failures, fmt.Sprintf("verification %s has said nothing since %s: give it again", v.Verification, v.Heard.Format(time.RFC3339)))
+		default:
+			if e := new(exit); errors.As(verdictCode(v.Proof.Verdict), &e) {
+				failures, code = append(failures, fmt.Sprintf("verification %s: %s", v.Verification, verdictLine(v.Proof.Verdict, v.Proof.Depth, &v.Proof.Check))), e.code
+			}
+		}
+	}
+	if running || len(failures) == 0 {
+		return running, nil
+	}
+	return false, &exit{code, errors.New(strings.Join(failures, "; "))}
+}
+
+func (w *watchers) look(ctx context.Context) (*look, error) {
+	l, err := lookAt(ctx, w.backups)
+	if err != nil {
+		return nil, err
+	}
+	l.Restores, l.Verifications = []restore.Watched{}, []status.Verification{}
+	for _, r := range w.restores {
+		seen, err := r.Look(ctx)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // whoever marked it died before it planned
+		}
+		if err != nil {
+			return nil, err
+		}
+		l.Restores = append(l.Restores, seen)
+	}
+	for _, v := range w.verifications {
+		seen, err := v.Look(ctx)
+		if err != nil {
+			return nil, err
+		}
+		l.Verifications = append(l.Verifications, seen)
+	}
+	return &l, nil
 }
 
 func lookAt(ctx context.Context, watchers []*backup.Watcher) (look, error) {
@@ -138,25 +223,14 @@ type screen struct {
 }
 
 func (s *streams) screen() *screen {
-	c := &screen{s: s}
-	if f, ok := s.out.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
-		c.width = func() int {
-			if w, _, err := term.GetSize(int(f.Fd())); err == nil && w > 0 {
-				return w
-			}
-			return 80
-		}
-	}
-	return c
+	return &screen{s: s, width: s.terminal}
 }
 
-func (c *screen) show(l look) error {
+func (c *screen) show(l *look) error {
 	if c.s.json {
-		e := json.NewEncoder(c.s.out)
-		e.SetEscapeHTML(false)
-		return e.Encode(l)
+		return c.s.document(l)
 	}
-	rows := make([]string, 0, len(l.Backups)+1)
+	rows := make([]string, 0, len(l.Backups)+len(l.Restores)+len(l.Verifications)+1)
 	for _, b := range l.Backups {
 		row := progressRow(b.Table+" "+string(b.Backup), b.State, b.Done, b.Segments, b.Live, b.Totals.Rows, b.Totals.StoredBytes, b.Usage.Requests(), b.RowsPerSecond, b.BytesPerSecond, b.Left)
 		if b.Pace != nil {
@@ -171,13 +245,21 @@ func (c *screen) show(l look) error {
 		t := l.Total
 		rows = append(rows, progressRow("in total", "", t.Done, t.Segments, t.Live, t.Rows, t.Stored, t.Usage.Requests(), t.RowsPerSecond, t.BytesPerSecond, t.Left))
 	}
+	for i := range l.Restores {
+		r := &l.Restores[i]
+		rows = append(rows, fmt.Sprintf("restore %s  %s  %s", r.Restore, r.State, restoreLine(r, "")))
+	}
+	for i := range l.Verifications {
+		v := &l.Verifications[i]
+		line := verificationLine(v, 0)
+		if v.Proof != nil {
+			line = verdictLine(v.Proof.Verdict, v.Proof.Depth, &v.Proof.Check)
+		}
+		rows = append(rows, fmt.Sprintf("verification %s  %s  %s", v.Verification, v.State, line))
+	}
 	if c.width != nil {
-		width := max(c.width(), 10)
 		for i := range rows {
-			// A row that wraps would be two lines.
-			if r := []rune(rows[i]); len(r) >= width {
-				rows[i] = string(r[:width-2]) + "…"
-			}
+			rows[i] = clipped(rows[i], c.width()) // one that wraps would be two lines
 		}
 	}
 	text := strings.Join(rows, "\n") + "\n"
@@ -199,19 +281,19 @@ func progressRow(what, state string, done, segments, live int, rows, stored, req
 	if state != "" {
 		row += "  " + state
 	}
-	row += fmt.Sprintf("  %d of %d segments", done, segments)
+	row += fmt.Sprintf("  %d of %s", done, counted(int64(segments), "segment"))
 	if live > 0 {
 		row += fmt.Sprintf(", %d at work", live)
 	}
-	row += fmt.Sprintf("  %s rows, %s stored", count(rows), size(stored))
+	row += fmt.Sprintf("  %s, %s stored", counted(rows, "row"), size(stored))
 	if requests > 0 {
-		row += fmt.Sprintf(" by %s requests", count(requests))
+		row += " by " + counted(requests, "request")
 	}
 	if rowsPerSecond > 0 {
 		row += fmt.Sprintf("  %s rows/s, %s/s", count(int64(rowsPerSecond)), size(int64(bytesPerSecond)))
 	}
 	if left != nil {
-		row += fmt.Sprintf("  about %s left", time.Duration(*left*float64(time.Second)).Round(time.Second))
+		row += fmt.Sprintf("  about %s left", remaining(*left))
 	}
 	return row
 }

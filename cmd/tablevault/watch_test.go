@@ -69,7 +69,7 @@ func TestWatch(t *testing.T) {
 	if len(list.Backups) != 0 || len(list.Running) != 1 || list.Running[0].Backup != id || list.Running[0].State != backup.StateRunning {
 		t.Errorf("%+v", list)
 	}
-	if _, out, _ := tablevaultRun(t, "list", "--stack", dir); !strings.Contains(out, "not yet: 0 of 1 segments") {
+	if _, out, _ := tablevaultRun(t, "list", "--stack", dir); !strings.Contains(out, "not yet: 0 of 1 segment") {
 		t.Error(out)
 	}
 	// Somebody has to seal it: a tick, as the planner's timer gives.
@@ -108,7 +108,7 @@ func TestWatch(t *testing.T) {
 		last.Usage.Create < 3*last.Totals.Parts || looks[len(looks)-1].Total.Usage != last.Usage {
 		t.Errorf("%d looks, rows grew %d times, alive %t, with a rate %t, in the end %+v", len(looks), grew, lived, paced, last)
 	}
-	if code, out, _ := tablevaultRun(t, "show", "--watch", string(id), "--stack", dir); code != 0 || !strings.Contains(out, "sealed  1 of 1 segments  6 rows") {
+	if code, out, _ := tablevaultRun(t, "show", "--watch", string(id), "--stack", dir); code != 0 || !strings.Contains(out, "sealed  1 of 1 segment  6 rows") {
 		t.Errorf("exit %d\n%s", code, out)
 	}
 	if code, _, errs := tablevaultRun(t, "show", "--watch", "--stack", dir); code != exitFailed || !strings.Contains(errs, "no backup is running") {
@@ -140,7 +140,7 @@ func TestScreen(t *testing.T) {
 		Progress: backup.Progress{State: backup.StateRunning, Segments: 4, Done: 1, Live: 2, LastError: "why"}}
 	l := look{Backups: []backup.Watched{w, w}}
 	for range 2 {
-		if err := c.show(l); err != nil {
+		if err := c.show(&l); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -156,10 +156,10 @@ func TestScreen(t *testing.T) {
 	c = &screen{s: &streams{out: &out}}
 	w.Pace = &fanout.Pace{Reason: vault.PacedByService, Workers: 2, ReadUnits: 100}
 	w.Usage = vault.Usage{Create: 1000, List: 7}
-	if err := c.show(look{Backups: []backup.Watched{w}}); err != nil {
+	if err := c.show(&look{Backups: []backup.Watched{w}}); err != nil {
 		t.Fatal(err)
 	}
-	want := "i/t b  running  1 of 4 segments, 2 at work  0 rows, 0 B stored by 1,007 requests  1,234 rows/s, 5.0 MB/s  about 1m30s left; " +
+	want := "i/t b  running  1 of 4 segments, 2 at work  0 rows, 0 B stored by 1,007 requests  1,234 rows/s, 5.0 MB/s  about 1 min 30 s left; " +
 		"2 workers are held to 100 read units/s by the service's throttling; last error: why\n"
 	if out.String() != want {
 		t.Errorf("%q", out.String())

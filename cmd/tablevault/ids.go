@@ -1,0 +1,42 @@
+package main
+
+import (
+	"context"
+	"errors"
+
+	"github.com/tablevault/tablevault/shared/repository"
+	"github.com/tablevault/tablevault/shared/status"
+)
+
+// find finds what an id means that a person has typed, whole or in part. What is no id,
+// or means several, is a matter of usage.
+func find(ctx context.Context, repo *repository.Repository, text string, kinds ...status.Kind) (status.Ref, error) {
+	ref, err := status.Find(ctx, repo, text, kinds...)
+	if errors.Is(err, status.ErrForm) || errors.Is(err, status.ErrAmbiguous) {
+		return ref, &exit{exitUsage, err}
+	}
+	return ref, err
+}
+
+// whole is the id that a person has typed, written out. One that is whole is believed:
+// whoever is given it finds out whether it exists.
+func (s *site) whole(ctx context.Context, text string, kinds ...status.Kind) (string, error) {
+	if text == "" || status.IsWhole(text) {
+		return text, nil
+	}
+	repo, err := s.repository(ctx)
+	if err != nil {
+		return "", err
+	}
+	ref, err := find(ctx, repo, text, kinds...)
+	return ref.ID, err
+}
+
+// placeholder stands for an id that is yet to be written out, while the rest of a
+// command is looked at.
+func placeholder(id string) string {
+	if id == "" {
+		return ""
+	}
+	return "20000101T000000Z-00000000"
+}

@@ -1,0 +1,177 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"time"
+
+	"golang.org/x/term"
+
+	"github.com/tablevault/tablevault/shared/backup"
+	"github.com/tablevault/tablevault/shared/fanout"
+	"github.com/tablevault/tablevault/shared/restore"
+	"github.com/tablevault/tablevault/shared/status"
+)
+
+// How often progress is told: on a terminal in place, elsewhere in a line of its own.
+const (
+	tellOnTerminal = time.Second
+	tellElsewhere  = 30 * time.Second
+)
+
+// progress tells people how far something has come, on the error stream.
+type progress struct {
+	s     *streams
+	width func() int // of the terminal; nil elsewhere
+	every time.Duration
+	last  time.Time
+	shown bool // a line stands on the terminal
+}
+
+// progress begins to tell. What is quick is not told of at all.
+func (s *streams) progress() *progress {
+	p := &progress{s: s, every: s.every, last: time.Now()}
+	if p.every == 0 {
+		p.every = tellElsewhere
+	}
+	if p.width = terminalOf(s.err); p.width != nil {
+		p.every = tellOnTerminal
+	}
+	return p
+}
+
+// terminalOf is the width of the terminal that a stream is, nil if it is none.
+func terminalOf(stream io.Writer) func() int {
+	f, ok := stream.(*os.File)
+	if !ok || !term.IsTerminal(int(f.Fd())) {
+		return nil
+	}
+	return func() int {
+		if w, _, err := term.GetSize(int(f.Fd())); err == nil && w > 0 {
+			return w
+		}
+		return 80
+	}
+}
+
+// due says whether it is time to look, and to tell.
+func (p *progress) due() bool { return time.Since(p.last) >= p.every }
+
+// tell tells a line.
+func (p *progress) tell(line string) {
+	p.last = time.Now()
+	if p.width == nil {
+		fmt.Fprintln(p.s.err, line)
+		return
+	}
+	fmt.Fprint(p.s.err, "\r\x1b[K"+clipped(line, p.width()))
+	p.shown = true
+}
+
+// end takes what stands on the terminal away.
+func (p *progress) end() {
+	if p.shown {
+		fmt.Fprint(p.s.err, "\r\x1b[K")
+	}
+	p.shown = false
+}
+
+// clipped cuts a line so that it does not wrap.
+func clipped(line string, width int) string {
+	width = max(width, 10)
+	if r := []rune(line); len(r) >= width {
+		return string(r[:width-2]) + "…"
+	}
+	return line
+}
+
+// rows says how many rows of so many are done; of 0 if that is not known, about if it
+// is a guess.
+func rowsDone(done, of int64, about bool) string {
+	if of <= 0 || about && done > of {
+		return counted(done, "row")
+	}
+	word := ""
+	if about {
+		word = "about "
+	}
+	return fmt.Sprintf("%s of %s%s (%d %%)", count(done), word, counted(of, "row"), int(100*float64(done)/float64(of)))
+}
+
+// pacing says how fast something goes, what holds it back, and what went wrong last.
+func pacing(rowsPerSecond float64, left *float64, live int, pace *fanout.Pace, waiting, lastError string) string {
+	var b strings.Builder
+	if rowsPerSecond >= 1 {
+		fmt.Fprintf(&b, ", %s rows/s", count(int64(rowsPerSecond)))
+	}
+	if left != nil {
+		fmt.Fprintf(&b, ", about %s left", remaining(*left))
+	}
+	if live > 0 {
+		fmt.Fprintf(&b, "; %d at work", live)
+	}
+	if pace != nil {
+		b.WriteString("; " + pace.String())
+	}
+	if waiting != "" {
+		b.WriteString("; " + waiting)
+	}
+	if lastError != "" {
+		b.WriteString("; last error: " + lastError)
+	}
+	return b.String()
+}
+
+// remaining prints so many seconds as a time that is left.
+func remaining(seconds float64) string {
+	d := time.Duration(seconds * float64(time.Second)).Round(time.Second)
+	if d < time.Minute || d >= 10*time.Minute {
+		return span(d)
+	}
+	return fmt.Sprintf("%d min %d s", int(d.Minutes()), int(d.Seconds())%60)
+}
+
+// backupLine says how far a backup has come.
+func backupLine(w *backup.Watched) string {
+	line := fmt.Sprintf("%s: %s", w.Table, rowsDone(w.Totals.Rows, w.Expected, true))
+	if w.Segments > 1 {
+		line += fmt.Sprintf(", %d of %d segments", w.Done, w.Segments)
+	}
+	return line + pacing(w.RowsPerSecond, w.Left, w.Live, w.Pace, "", w.LastError)
+}
+
+// restoreLine says how far a restore has come.
+func restoreLine(w *restore.Watched, waiting string) string {
+	line := fmt.Sprintf("%s: ", w.Target)
+	done, segments := w.LoadedRows, w.Loaded
+	switch w.State {
+	case restore.StateLoading:
+		line += "loaded "
+	case restore.StateVerifying:
+		line += "compared "
+		done, segments = w.CheckedRows, w.Checked
+	default:
+		return line + w.State + pacing(0, nil, w.Live, w.Pace, waiting, w.LastError)
+	}
+	line += rowsDone(done, w.Rows, false)
+	if w.Segments > 1 {
+		line += fmt.Sprintf(", %d of %d segments", segments, w.Segments)
+	}
+	return line + pacing(w.RowsPerSecond, w.Left, w.Live, w.Pace, waiting, w.LastError)
+}
+
+// counted is a number of things: "1 row", "2,000 rows".
+func counted(n int64, thing string) string {
+	if n == 1 || n == -1 {
+		return count(n) + " " + thing
+	}
+	return count(n) + " " + thing + "s"
+}
+
+// verificationLine says how far a verification has come, of a backup of so many rows, 0
+// if that is not known.
+func verificationLine(v *status.Verification, rows int64) string {
+	return "read " + rowsDone(v.Rows, rows, false) + pacing(v.RowsPerSecond, fanout.Left(rows, v.Rows, v.RowsPerSecond), 0, nil, "", "")
+}
