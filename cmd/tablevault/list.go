@@ -300,7 +300,7 @@ func runList(ctx context.Context, o listOptions) (*listing, error) {
 		}
 		return nil, fmt.Errorf("there is no backup of %s; %s", o.table, status.Tables(refs))
 	}
-	slices.SortStableFunc(results, func(a, b backupResult) int { return cmp.Compare(b.ID, a.ID) })
+	slices.SortStableFunc(results, func(a, b backupResult) int { return cmp.Or(b.instant().Compare(a.instant()), cmp.Compare(b.ID, a.ID)) })
 	slices.SortStableFunc(l.Backups, func(a, b backup.Watched) int { return cmp.Compare(b.Backup, a.Backup) })
 	if o.latest {
 		results, l.Backups = latest(results), []backup.Watched{}
@@ -308,6 +308,14 @@ func runList(ctx context.Context, o listOptions) (*listing, error) {
 	drills, err := newestDrills(ctx, repo, only)
 	drills = slices.DeleteFunc(drills, func(d drillResult) bool { return !match(d.Table) })
 	return &listing{results, l.Backups, drills}, err
+}
+
+// instant is what a backup is newer than another one by.
+func (r *backupResult) instant() time.Time {
+	if r.RecoveryPoint != nil {
+		return *r.RecoveryPoint
+	}
+	return r.ID.Time()
 }
 
 // latest are, of backups, the newest recovery points of each table, and what is damaged:

@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/tablevault/tablevault/shared/function"
+	"github.com/tablevault/tablevault/shared/guard"
 	"github.com/tablevault/tablevault/shared/restore"
 	"github.com/tablevault/tablevault/shared/status"
 	"github.com/tablevault/tablevault/shared/vault"
@@ -153,7 +154,7 @@ func verifyAt(ctx context.Context, s *streams, site *site, cmd function.Command,
 	watch := site.watchVerification(ctx, id, cmd)
 	var proof vault.Proof
 	done := make(chan error, 1)
-	go func() { done <- site.call(ctx, cmd, &proof) }()
+	guard.Go(func() error { return site.call(ctx, cmd, &proof) }, func(err error) { done <- err })
 	for look := time.NewTicker(lookEvery); ; {
 		select {
 		case err := <-done:
