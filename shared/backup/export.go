@@ -523,7 +523,7 @@ func (p *partRun) stop() {
 func (p *partRun) stopping() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.closing || p.writer.Bytes() >= p.limit || p.run.Stopping()
+	return p.closing || p.writer.Bytes() >= p.limit || p.writer.Full() || p.run.Stopping()
 }
 
 func (p *partRun) lane(ctx context.Context, l *laneRun, buf []byte) error {

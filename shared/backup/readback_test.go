@@ -251,3 +251,22 @@ func (r refusing) Scan(name string, schema table.Schema, of table.Range) table.S
 	}
 	return r.Instance.Scan(name, schema, of)
 }
+
+// TestPartsEndBeforeTheirIndexIsFull: rows that compress very well, with long keys, make
+// an index grow faster than the shard. Parts end for it, whatever they may hold.
+func TestPartsEndBeforeTheirIndexIsFull(t *testing.T) {
+	w := vaulttest.NewWorld(t)
+	schema := table.Schema{{Name: "a", Type: table.StringKey}, {Name: "b", Type: table.StringKey}, {Name: "c", Type: table.StringKey}, {Name: "d", Type: table.IntegerKey}}
+	long := table.String(strings.Repeat("k", table.MaxKeyBytes))
+	const rows = 2000
+	w.Keyed(schema, func(put func(table.Key)) {
+		for i := range rows {
+			put(table.Key{long, long, long, table.Integer(int64(i))})
+		}
+	})
+	w.Instance = smallPages{w.Tables, 4 << 10} // a page has one row, and so has a block
+	m := w.Backup(vault.Settings{Lanes: 1, PartBytes: 1 << 40})
+	if m.Totals.Rows != rows || m.Totals.Parts != 2 {
+		t.Errorf("%d rows in %d parts", m.Totals.Rows, m.Totals.Parts)
+	}
+}

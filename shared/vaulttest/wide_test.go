@@ -257,7 +257,7 @@ func (m *wideModel) cells(size int) (cells []plainbuffer.Cell) {
 			name = m.name(table.MaxNameBytes)
 		}
 		kind := types[rng.IntN(len(types))]
-		ts := []int64{0, 1, vaulttest.Day.UnixMilli(), 1 << 50, rng.Int64N(1000)}[rng.IntN(5)]
+		ts := []int64{0, 1, vaulttest.Day.UnixMilli(), math.MaxInt64/1000 - 1, rng.Int64N(1000)}[rng.IntN(5)]
 		for range 1 + rng.IntN(2)*rng.IntN(int(m.def.Options.MaxVersions)) {
 			if rng.IntN(3) == 0 {
 				kind = types[rng.IntN(len(types))]

@@ -45,6 +45,16 @@ type totalsJSON struct {
 // maxIndex bounds an index object's entries, encoded.
 const maxIndex = 64 << 20
 
+// fullIndex is the size of an index's entries at which a shard should end. Rows that
+// compress very well would make more blocks than an index may have.
+const fullIndex = 8 << 20
+
+// encodedSize is the number of bytes that the entry takes.
+func (e *Entry) encodedSize() int {
+	n := longSize(e.Offset) + longSize(e.Size) + longSize(int64(e.Lane)) + longSize(int64(e.Rows)) + longSize(int64(e.CRC32C))
+	return n + longSize(int64(len(e.First))) + len(e.First) + longSize(int64(len(e.Last))) + len(e.Last)
+}
+
 // WriteIndex writes the index object of what was appended.
 func (w *Writer) WriteIndex(dst io.Writer) error {
 	if w.blocksEnd == 0 {
@@ -55,7 +65,7 @@ func (w *Writer) WriteIndex(dst io.Writer) error {
 		return fmt.Errorf("shard: %w", err)
 	}
 	b, sync := appendFileHeader(nil, indexSchema, pair{headerKey, w.header}, pair{totalsKey, totals})
-	var items []byte
+	items := make([]byte, 0, w.indexBytes)
 	for _, e := range w.index {
 		items = appendLong(items, e.Offset)
 		items = appendLong(items, e.Size)

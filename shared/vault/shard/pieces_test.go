@@ -475,3 +475,53 @@ func TestFramesTellTheirSize(t *testing.T) {
 		t.Errorf("the shortest content has %d bytes: none shorter than 256 was looked at", least)
 	}
 }
+
+// TestFull: a shard says that it should end long before its index can't be written,
+// and knows how large that is.
+func TestFull(t *testing.T) {
+	w, err := NewWriter(io.Discard, testHeader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	long := bytes.Repeat([]byte("k"), maxName)
+	e := NewEncoder(Options{Schema: testSchema, Seed: testHeader.Seed})
+	e.Reset(0)
+	names := []plainbuffer.Name{plainbuffer.NewName([]byte("p")), plainbuffer.NewName([]byte("q")), plainbuffer.NewName([]byte("r"))}
+	n := 0
+	for ; !w.Full(); n++ {
+		b := plainbuffer.Builder{}
+		b.Begin()
+		b.KeyBytes(&names[0], plainbuffer.String, long)
+		b.KeyInteger(&names[1], int64(n))
+		b.KeyBytes(&names[2], plainbuffer.Blob, long)
+		b.End(false)
+		var row plainbuffer.Row
+		if _, err := plainbuffer.Scan(b.Buf, &row); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := e.Add(&row); err != nil {
+			t.Fatal(err)
+		}
+		block, err := e.Flush()
+		if err == nil {
+			err = w.Append(block)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := w.Finish([]Lane{{From: testSchema.Whole().Start, Next: testSchema.Whole().End, Rows: int64(n)}}); err != nil {
+		t.Fatal(err)
+	}
+	var index bytes.Buffer
+	if err := w.WriteIndex(&index); err != nil {
+		t.Fatal(err)
+	}
+	if entry := 4 * maxName; w.indexBytes < n*entry || w.indexBytes > fullIndex+2*entry || w.Bytes() > fullIndex {
+		t.Errorf("%d blocks of %d bytes, an index of %d", n, w.Bytes(), w.indexBytes)
+	}
+	_, entries, err := ReadIndex(&index)
+	if err != nil || len(entries) != n {
+		t.Errorf("%d entries of %d, %v", len(entries), n, err)
+	}
+}

@@ -37,6 +37,8 @@ type Writer struct {
 	offset int64
 	ledger ledger
 	index  []Entry
+	// indexBytes is the size of the index's entries, encoded.
+	indexBytes int
 	// blocksEnd is where the end mark begins; 0 before Finish.
 	blocksEnd int64
 	frame     []byte
@@ -68,6 +70,10 @@ func (w *Writer) Bytes() int64 { return w.offset }
 // Blocks is how many blocks the shard has so far.
 func (w *Writer) Blocks() int64 { return w.ledger.sum.Blocks }
 
+// Full says that the shard should end, since its index is large: well before there
+// can be none.
+func (w *Writer) Full() bool { return w.indexBytes >= fullIndex }
+
 // Append writes a block. The blocks of a lane come in the order of their keys;
 // those of several lanes may alternate.
 func (w *Writer) Append(b *Block) error {
@@ -88,10 +94,12 @@ func (w *Writer) Append(b *Block) error {
 	if err != nil {
 		return fmt.Errorf("shard: %w", err)
 	}
-	w.index = append(w.index, Entry{
+	e := Entry{
 		Offset: w.offset, Size: int64(len(b.data)), Lane: b.Lane, Rows: b.Rows, First: first, Last: last,
 		CRC32C: crc(b.data),
-	})
+	}
+	w.index = append(w.index, e)
+	w.indexBytes += e.encodedSize()
 	return w.write(b.data)
 }
 
