@@ -932,6 +932,56 @@ func TestForgedProof(t *testing.T) {
 	}
 }
 
+// TestForgedPlan has the plan of the drill's restore, and its proof, be about another table: that one is proved, and not the
+// drill.
+func TestForgedPlan(t *testing.T) {
+	due := vault.NewDrillID(id("orders"), today)
+	for name, change := range map[string]func(*vault.RestorePlan){
+		"":               func(*vault.RestorePlan) {},
+		"another target": func(p *vault.RestorePlan) { p.Target.Table = "theirs" },
+		"another source": func(p *vault.RestorePlan) {
+			p.Source.Table = "other"
+			p.Manifest.Name = vault.Backup{Table: p.Source, ID: p.Backup}.Manifest()
+		},
+	} {
+		w := newWorld(t)
+		w.make("orders", 100)
+		w.seal()
+		w.tick(daily)
+		w.serve(due.Request())
+		w.drain()
+		var answer vault.Answer
+		if _, err := w.repo.Read(t.Context(), vault.AnswerName(due.Request()), &answer); err != nil || !answer.OK {
+			t.Fatal(answer, err)
+		}
+		proof, err := w.repo.RestoreProof(t.Context(), answer.Restore)
+		if err != nil {
+			t.Fatal(err)
+		}
+		was, err := w.repo.RestorePlan(t.Context(), answer.Restore)
+		if err != nil {
+			t.Fatal(err)
+		}
+		plan := *was
+		change(&plan)
+		proof.Target, proof.Table, proof.Manifest = plan.Target.String(), plan.Source, plan.Manifest
+		r := vault.Restore{ID: answer.Restore}
+		for name, d := range map[string]vault.Document{r.Plan(): &plan, r.Proof(): proof} {
+			if err := w.store.Delete(t.Context(), name); err != nil {
+				t.Fatal(err)
+			}
+			w.put(name, d)
+		}
+		if w.repo, err = repository.Open(t.Context(), w.store); err != nil {
+			t.Fatal(err)
+		}
+		w.tick(daily)
+		if e := w.drills("orders")[0].End; e == nil || e.OK != (name == "") || name != "" && !strings.Contains(e.Error, "is of backup") {
+			t.Errorf("%s: %+v", name, e)
+		}
+	}
+}
+
 // TestExpiring proves a restore of a table whose rows expire: what is left out on both sides is no difference.
 func TestExpiring(t *testing.T) {
 	w := newWorld(t)
