@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"os"
@@ -139,12 +140,12 @@ func backupLine(w *backup.Watched) string {
 	if w.Segments > 1 {
 		line += fmt.Sprintf(", %d of %d segments", w.Done, w.Segments)
 	}
-	return line + pacing(w.RowsPerSecond, w.Left, w.Live, w.Pace, "", w.LastError)
+	return line + pacing(w.RowsPerSecond, w.Left, w.Live, w.Pace, w.Silent, w.LastError)
 }
 
 // restoreLine says how far a restore has come.
 func restoreLine(w *restore.Watched, waiting string) string {
-	line := fmt.Sprintf("%s: ", w.Target)
+	line, waiting := fmt.Sprintf("%s: ", w.Target), cmp.Or(waiting, w.Silent)
 	done, segments := w.LoadedRows, w.Loaded
 	switch w.State {
 	case restore.StateLoading:

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -226,7 +227,7 @@ func (s *site) watchRestore(ctx context.Context, streams *streams, to string, be
 				w = seen
 			}
 		}
-		return restoreLine(&w, r.Waiting)
+		return restoreLine(&w, cmp.Or(r.Waiting, r.Silent))
 	}
 }
 

@@ -236,6 +236,9 @@ func (c *screen) show(l *look) error {
 		if b.Pace != nil {
 			row += "; " + b.Pace.String()
 		}
+		if b.Silent != "" {
+			row += "; " + b.Silent
+		}
 		if b.LastError != "" {
 			row += "; last error: " + b.LastError
 		}

@@ -275,7 +275,9 @@ type Progress struct {
 	// at most MaxStarts: one for each continuation, and for each that died.
 	Starts int `json:"starts,omitempty"`
 	// Pace says what holds the live workers back, nil if nothing does.
-	Pace      *fanout.Pace    `json:"pace,omitempty"`
+	Pace *fanout.Pace `json:"pace,omitempty"`
+	// Silent says which of the live workers nothing was heard of for a while.
+	Silent    string          `json:"silent,omitempty"`
 	Manifest  *vault.Manifest `json:"manifest,omitempty"`
 	LastError string          `json:"last_error,omitempty"`
 	// Since is the planner's, for the ticks that follow a person's command.
@@ -390,6 +392,7 @@ func (p *Planner) Survey(ctx context.Context, run fanout.Run, b vault.Backup) (*
 	}
 	slices.SortStableFunc(s.lagging, func(a, b lagging) int { return cmp.Compare(b.age, a.age) })
 	s.Progress.Live, s.Progress.Starts, s.Progress.Pace = s.Live, s.Starts, s.Pace
+	s.Progress.Silent = s.Silent
 	if s.Progress.LastError = s.Failure; s.Over {
 		s.Progress.State = StateFailed
 	}

@@ -3,7 +3,9 @@ package fanout
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"slices"
 	"time"
 
@@ -89,6 +91,7 @@ type Dispatch struct {
 	Submitted int
 	Starts    int // the most starts of an open segment
 	Pace      *Pace
+	Silent    string                        // which of the live ones has been silent for a while
 	Failure   string                        // what went wrong last in a segment that is open
 	Over      bool                          // it is for good
 	Begun     map[vault.SegmentID]time.Time // first starts, by the store's clock
@@ -105,6 +108,7 @@ func (d *Dispatch) Add(o *Dispatch) {
 	d.Live += o.Live
 	d.Starts = max(d.Starts, o.Starts)
 	d.Pace = d.Pace.add(o.Pace)
+	d.Silent = cmp.Or(d.Silent, o.Silent)
 	if o.Failure != "" && (o.Over || !d.Over) {
 		d.Failure = o.Failure
 	}
@@ -131,7 +135,9 @@ func (d *Dispatch) failed(reason string, over bool) {
 // Look sorts the open segments of a group. A start is live until the platform
 // ends it, unless a failure says that it is over. A segment whose newest start
 // failed for good is reported and left alone, unless it failed before Since, or
-// starts have gone stale by order of the caller. All others are ready.
+// starts have gone stale by order of the caller. A live one that has told something,
+// and then nothing for a while, was killed: another one is begun beside it, which
+// hurts nobody if it was not. All others are ready.
 func (d *Dispatch) Look(ctx context.Context, run Run, group int, open []vault.SegmentID) error {
 	starts, err := countNotes(ctx, d.Repo, d.Log.Starts(""), group)
 	if err != nil {
@@ -141,6 +147,7 @@ func (d *Dispatch) Look(ctx context.Context, run Run, group int, open []vault.Se
 	if err != nil {
 		return err
 	}
+	var heard map[Ready]time.Time // nil until it is asked for
 	d.Working, d.Begun = nil, make(map[vault.SegmentID]time.Time, len(starts))
 	for id, s := range starts {
 		d.Begun[id] = s.first
@@ -167,7 +174,13 @@ func (d *Dispatch) Look(ctx context.Context, run Run, group int, open []vault.Se
 				}
 				over := note.Error != "" || !note.Until.IsZero() && (run.Now().After(note.Until) || run.Now().Sub(start.last) > longest)
 				stale := d.Stale > 0 && run.Now().Sub(note.Began) > d.Stale
+				silent := false
 				if !over && !stale {
+					if silent, err = d.silent(ctx, run, group, &note, &heard); err != nil {
+						return err
+					}
+				}
+				if !over && !stale && !silent {
 					d.Live++
 					d.Working = append(d.Working, Ready{id, start.Last})
 					continue
@@ -183,6 +196,54 @@ func (d *Dispatch) Look(ctx context.Context, run Run, group int, open []vault.Se
 		d.keep(Ready{id, next})
 	}
 	return nil
+}
+
+const (
+	// quietAfter is after how long without a word a start is named in the progress.
+	quietAfter = tellAtLeast + tellAtMost
+	// silentAfter is after how long it counts as dead, as far as another one is begun.
+	silentAfter = 3 * time.Minute
+)
+
+// silent says whether a live start is to be left alone, and another one begun: it has
+// told something, so that it can, and then nothing for a while. Since dates of a store
+// and clocks may differ, no third one is begun while two are live.
+func (d *Dispatch) silent(ctx context.Context, run Run, group int, note *vault.Note, heard *map[Ready]time.Time) (bool, error) {
+	if run.Now().Sub(note.Began) < quietAfter {
+		return false, nil
+	}
+	if *heard == nil {
+		var err error
+		*heard, err = heardIn(ctx, d.Repo, d.Log, group)
+		if err != nil && !errors.Is(err, fs.ErrPermission) { // who may not hear waits
+			return false, err
+		}
+	}
+	last := (*heard)[Ready{note.Segment, note.Start}]
+	quiet := run.Now().Sub(last)
+	if last.IsZero() || quiet < quietAfter {
+		return false, nil
+	}
+	until := "until it ends"
+	if !note.Until.IsZero() {
+		until = "until " + note.Until.UTC().Format(time.RFC3339)
+	}
+	said := fmt.Sprintf("start %d of segment %s (request %s) was last heard of at %s and may be at work %s",
+		note.Start, note.Segment, note.Request, last.UTC().Format(time.RFC3339), until)
+	beside := ""
+	if note.Start > 0 {
+		var err error
+		beside, err = mayWork(ctx, d.Repo, d.Log, Ready{note.Segment, note.Start - 1}, run, d.Stale)
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return false, err
+		}
+	}
+	if quiet < silentAfter || beside != "" {
+		d.Silent = cmp.Or(d.Silent, said)
+		return false, nil
+	}
+	d.failed(said+": it was killed, or hangs; another one is begun beside it", false)
+	return true, nil
 }
 
 // longest is for how long an invocation works at most, whatever its note says.

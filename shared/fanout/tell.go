@@ -16,16 +16,21 @@ import (
 
 // Teller tells how far the work on a segment has come, which may take minutes before a
 // record says so: by empty objects whose names have the numbers, first after Run.Tell,
-// then ever more rarely. They are for people who watch. Nothing else goes by them, and
-// one that can't be written is missed by nobody.
+// then ever more rarely, and once a minute even if nothing was done. They are for people
+// who watch, and tell that the worker lives: see Dispatch.Look. Nothing else goes by
+// them, and one that can't be written is missed by nobody.
 type Teller struct {
 	rows, bytes atomic.Int64
 	stop        context.CancelFunc
 	done        chan struct{}
 }
 
-// tellAtMost is the longest pause between two.
-const tellAtMost = 30 * time.Second
+const (
+	// tellAtMost is the longest pause between two.
+	tellAtMost = 30 * time.Second
+	// tellAtLeast is the same where nothing was done since.
+	tellAtLeast = time.Minute
+)
 
 // NewTeller begins to tell under prefix, as the start of a number, on top of what its
 // records say that the segment has. End ends it.
@@ -40,6 +45,7 @@ func NewTeller(ctx context.Context, r *repository.Repository, run Run, prefix st
 	}
 	tell := func() error {
 		told := vault.Told{Start: start, Rows: rows, Bytes: size}
+		at := time.Now() // of the last
 		for wait := run.Tell; ; wait = min(wait+wait/4, max(run.Tell, tellAtMost)) {
 			timer := time.NewTimer(wait)
 			select {
@@ -49,9 +55,10 @@ func NewTeller(ctx context.Context, r *repository.Repository, run Run, prefix st
 			case <-timer.C:
 			}
 			rows, size := t.rows.Load(), t.bytes.Load()
-			if rows == told.Rows && size == told.Bytes {
+			if rows == told.Rows && size == told.Bytes && time.Since(at) < tellAtLeast {
 				continue
 			}
+			at = time.Now()
 			told = vault.Told{Start: start, Number: told.Number + 1, Rows: rows, Bytes: size}
 			_, _ = r.Store().Create(ctx, told.Name(prefix), bytes.NewReader(nil))
 		}
@@ -84,6 +91,27 @@ func Come(ctx context.Context, rows, size int64) {
 	if t, ok := ctx.Value(tellerKey{}).(*Teller); ok {
 		t.Add(rows, size)
 	}
+}
+
+// heardIn is when the starts of a group's segments have told something last, by the
+// store's dates, in one list.
+func heardIn(ctx context.Context, r *repository.Repository, log vault.Log, group int) (map[Ready]time.Time, error) {
+	heard := map[Ready]time.Time{}
+	prefix := log.Progress("")
+	for info, err := range r.Store().List(ctx, prefix, prefix+string(vault.GroupID(group))) {
+		if err != nil {
+			return nil, fmt.Errorf("list %s: %w", prefix, err)
+		}
+		dir, file := path.Split(strings.TrimPrefix(info.Name, prefix))
+		id, err := vault.ParseSegmentID(strings.TrimSuffix(dir, "/"))
+		if err == nil && id.Group() > group {
+			break
+		}
+		if t, ok := vault.ParseTold(file); ok && err == nil && info.Modified.After(heard[Ready{id, t.Start}]) {
+			heard[Ready{id, t.Start}] = info.Modified
+		}
+	}
+	return heard, nil
 }
 
 // ToldIn is what was told last of each segment of a group, in one list.

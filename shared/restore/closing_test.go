@@ -226,3 +226,39 @@ func rewrite[T any, D interface {
 		w.T.Fatal(err)
 	}
 }
+
+// TestKilledComparison kills a worker that compares a segment, and has told that it does:
+// the progress names it, and the restore goes on three minutes later, long before the
+// invocation's time is over.
+func TestKilledComparison(t *testing.T) {
+	w := vaulttest.NewWorld(t)
+	plan := w.Begin(w.CutInto(4, 20))
+	w.Look(plan.Restore)
+	w.Work()
+	w.Look(plan.Restore)
+	work, ok := w.Take()
+	if !ok || work.Verb != fanout.VerbVerify {
+		t.Fatalf("%+v", work)
+	}
+	r := vault.Restore{ID: plan.Restore}
+	run := w.Run()
+	if _, err := fanout.Claim(t.Context(), w.Repo, r.Verify(), vault.Note{Segment: work.Segment}, run); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Repo.Mark(t.Context(), vault.Told{Number: 1, Rows: 5}.Name(r.Verify().Progress(work.Segment))); err != nil {
+		t.Fatal(err)
+	}
+	killed, named := w.Clock(), false
+	w.Work()
+	var p restore.Progress
+	for p.State != restore.StateDone && w.Clock().Before(run.Until) {
+		w.Advance(15 * time.Second)
+		p = w.Look(plan.Restore)
+		named = named || strings.Contains(p.Silent, "start 0 of segment "+string(work.Segment)+" (request "+run.Request+")")
+		w.Work()
+	}
+	w.Proved(p, vault.OK)
+	if took := w.Clock().Sub(killed); took > 4*time.Minute || !named {
+		t.Errorf("it took %v; the progress named the start: %t", took, named)
+	}
+}

@@ -96,8 +96,10 @@ type Progress struct {
 	Dispatched int `json:"dispatched"`
 	// Pace says what holds the live workers back, nil if nothing does.
 	Pace *fanout.Pace `json:"pace,omitempty"`
-	// Waiting says what the restore waits for, if it is not its segments.
+	// Waiting says what the restore waits for, if it is not its segments, and Silent
+	// which of the live workers nothing was heard of for a while.
 	Waiting   string       `json:"waiting,omitempty"`
+	Silent    string       `json:"silent,omitempty"`
 	Proof     *vault.Proof `json:"proof,omitempty"`
 	LastError string       `json:"last_error,omitempty"`
 	// Since is the importer's, for the ticks that follow a person's command.
@@ -468,6 +470,6 @@ func (i *Importer) dispatch(ctx context.Context, run fanout.Run, log vault.Log, 
 		room = max(0, most-d.Live)
 	}
 	err := d.Submit(ctx, i.Work, room, work)
-	progress.Live, progress.Dispatched, progress.Pace = d.Live, d.Submitted, d.Pace
+	progress.Live, progress.Dispatched, progress.Pace, progress.Silent = d.Live, d.Submitted, d.Pace, d.Silent
 	return err
 }

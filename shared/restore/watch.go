@@ -60,7 +60,9 @@ type Watched struct {
 	RowsPerSecond float64      `json:"rows_per_second"`
 	Left          *float64     `json:"seconds_left,omitempty"`
 	Pace          *fanout.Pace `json:"pace,omitempty"`
-	LastError     string       `json:"last_error,omitempty"`
+	// Silent says which of the live workers nothing was heard of for a while.
+	Silent    string `json:"silent,omitempty"`
+	LastError string `json:"last_error,omitempty"`
 	// Of one that has ended.
 	Quarantined int64         `json:"quarantined"`
 	Verdict     vault.Verdict `json:"verdict,omitempty"`
@@ -150,7 +152,7 @@ func (w *Watched) ended(proof *vault.Proof) {
 
 // dispatched takes over what looks at open segments have found.
 func (w *Watched) dispatched(d *fanout.Dispatch) {
-	w.Live, w.Pace, w.LastError = d.Live, d.Pace, d.Failure
+	w.Live, w.Pace, w.LastError, w.Silent = d.Live, d.Pace, d.Failure, d.Silent
 	if d.Over {
 		w.State = StateFailed
 	}
