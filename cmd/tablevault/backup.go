@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -152,7 +153,10 @@ func runBackup(ctx context.Context, s *streams, o backupOptions) (*backupsMade, 
 		})
 		if err != nil {
 			all.Failures = append(all.Failures, tableFailure{name, err.Error()})
-			failures = append(failures, fmt.Errorf("back up %s: %w", name, err))
+			if !strings.Contains(err.Error(), name) {
+				err = fmt.Errorf("back up %s: %w", name, err)
+			}
+			failures = append(failures, err)
 			continue
 		}
 		all.Backups = append(all.Backups, markedResult(m, nil))

@@ -497,3 +497,27 @@ func TestBytesFlag(t *testing.T) {
 		}
 	}
 }
+
+// TestSaidOnce: an error is said once, and names the file that it is about.
+func TestSaidOnce(t *testing.T) {
+	_, dir, _ := begin(t, func(c *stack.Config) { c.Memory = true })
+	_, errs := said(t, exitFailed, "backup", "--stack", dir, "--table", "local/nothing")
+	if n := strings.Count(errs, "local/nothing"); n != 1 || strings.Contains(errs, "tablevault-plan") {
+		t.Errorf("the table is named %d times: %s", n, errs)
+	}
+	_, errs = said(t, exitFailed, "show", "--stack", dir, "2026")
+	if strings.Contains(errs, fs.ErrNotExist.Error()) {
+		t.Errorf("it says twice that there is none: %s", errs)
+	}
+	if got := plain(fmt.Errorf("open x: %w", fs.ErrNotExist)); got != "open x: file does not exist" {
+		t.Error(got)
+	}
+	_, errs = said(t, exitFailed, "backup", "--stack", dir, "--table", "local/x*")
+	contains(t, errs, "it has no table")
+	missing := filepath.Join(t.TempDir(), "missing.yaml")
+	_, errs = said(t, exitFailed, "prune", "--stack", dir, "--policy", missing)
+	contains(t, errs, "read the policy", missing, "tablevault init --file "+missing)
+	other := filepath.Join(t.TempDir(), "other.yaml")
+	out, _ := said(t, 0, "init", "--table", "prod/*", "--file", other)
+	contains(t, out, other, "s deploy packs tablevault.yaml: copy it to that", "tablevault doctor --policy "+other)
+}

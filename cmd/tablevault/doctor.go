@@ -441,7 +441,11 @@ func (d *doctor) readPolicy(dir, file string) {
 	file, p, err := d.site.readPolicy(file)
 	switch {
 	case err != nil:
-		d.add("policy", "", failure, err.Error(), "mend "+file+"; `tablevault init --schema` has its form")
+		fix := "mend " + file + "; `tablevault init --schema` has its form"
+		if errors.Is(err, fs.ErrNotExist) {
+			fix = "name the one that the functions were deployed with"
+		}
+		d.add("policy", "", failure, err.Error(), fix)
 		return
 	case p == nil && dir == "":
 		d.add("policy", "", warning, "there is no "+file+" here, so that nothing is known to be due by itself", "write one with `tablevault init`, deploy it, and run doctor beside it")

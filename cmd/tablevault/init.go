@@ -6,6 +6,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"path/filepath"
 
 	"github.com/spf13/cobra"
 
@@ -42,7 +43,11 @@ func initCommand(s *streams) *cobra.Command {
 				return err
 			}
 			return s.print(r, func(w io.Writer) {
-				fmt.Fprintf(w, "%s says: back up %s every hour. Deploy it beside the functions (s deploy packs it), then look with `tablevault doctor`.\n", r.File, r.Tables)
+				deploy, look := "s deploy packs it", "tablevault doctor"
+				if filepath.Clean(r.File) != policy.FileName {
+					deploy, look = fmt.Sprintf("s deploy packs %s: copy it to that", policy.FileName), "tablevault doctor --policy "+r.File
+				}
+				fmt.Fprintf(w, "%s says: back up %s every hour. Deploy it beside the functions (%s), then look with `%s`.\n", r.File, r.Tables, deploy, look)
 			})
 		},
 	}

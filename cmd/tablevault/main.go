@@ -8,9 +8,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/signal"
 	"slices"
+	"strings"
 	"syscall"
 	"time"
 
@@ -178,7 +180,7 @@ func execute(ctx context.Context, s *streams, args []string, errs io.Writer) int
 	case errors.Is(err, vault.ErrCorrupt):
 		code = exitDiffers
 	}
-	text := err.Error()
+	text := plain(err)
 	if text == "" {
 		return code
 	}
@@ -192,6 +194,16 @@ func execute(ctx context.Context, s *streams, args []string, errs io.Writer) int
 		fmt.Fprintln(errs, "Run `tablevault --help`, or with a command `tablevault COMMAND --help`.")
 	}
 	return code
+}
+
+// plain is an error for people: that there is something not, and then that it does not
+// exist, is the same.
+func plain(err error) string {
+	text, cut := strings.CutSuffix(err.Error(), ": "+fs.ErrNotExist.Error())
+	if cut && !strings.Contains(text, "there is no") {
+		return err.Error()
+	}
+	return text
 }
 
 // usage is an error in how a command was called.

@@ -138,7 +138,7 @@ func remaining(seconds float64) string {
 func backupLine(w *backup.Watched) string {
 	line := fmt.Sprintf("%s: %s", w.Table, rowsDone(w.Totals.Rows, w.Expected, true))
 	if w.Segments > 1 {
-		line += fmt.Sprintf(", %d of %d segments", w.Done, w.Segments)
+		line += fmt.Sprintf(", %s of %s segments", count(int64(w.Done)), count(int64(w.Segments)))
 	}
 	return line + pacing(w.RowsPerSecond, w.Left, w.Live, w.Pace, w.Silent, w.LastError)
 }
@@ -158,7 +158,7 @@ func restoreLine(w *restore.Watched, waiting string) string {
 	}
 	line += rowsDone(done, w.Rows, false)
 	if w.Segments > 1 {
-		line += fmt.Sprintf(", %d of %d segments", segments, w.Segments)
+		line += fmt.Sprintf(", %s of %s segments", count(int64(segments)), count(int64(w.Segments)))
 	}
 	return line + pacing(w.RowsPerSecond, w.Left, w.Live, w.Pace, waiting, w.LastError)
 }

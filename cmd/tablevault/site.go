@@ -179,8 +179,24 @@ func (s *site) call(ctx context.Context, cmd function.Command, reply any) error 
 	if errors.As(err, &refused) {
 		return fmt.Errorf("%w: is the stack running? `tablevault local` starts one", err)
 	}
+	if f := new(function.Failure); errors.As(err, &f) && err == error(f) {
+		return told{f}
+	}
 	return err
 }
+
+// told is what a function has failed for, as people are told: its message names what it
+// is about, so that the function's own name for that would say it twice.
+type told struct{ *function.Failure }
+
+func (t told) Error() string {
+	if t.Hint != "" {
+		return t.Message + " (" + t.Hint + ")"
+	}
+	return t.Message
+}
+
+func (t told) Unwrap() error { return t.Failure }
 
 // ping asks a function to answer.
 func (s *site) ping(ctx context.Context, name string, reply *function.Pong) error {
@@ -242,7 +258,7 @@ func (s *site) readPolicy(file string) (string, *policy.Policy, error) {
 		return file, nil, nil
 	}
 	if err != nil {
-		return file, nil, err
+		return file, nil, fmt.Errorf("read the policy: %w; `tablevault init --file %s` writes a first one", err, file)
 	}
 	p, err := policy.Decode(file, data)
 	return file, p, err
@@ -285,6 +301,9 @@ func (s *site) tables(ctx context.Context, pattern string) ([]string, error) {
 		}
 	}
 	if len(found) == 0 {
+		if len(names) == 0 {
+			return nil, fmt.Errorf("no table of instance %s matches %q: it has no table", instance, glob)
+		}
 		return nil, fmt.Errorf("no table of instance %s matches %q; it has %s", instance, glob, strings.Join(names, ", "))
 	}
 	return found, nil

@@ -284,7 +284,7 @@ func progressRow(what, state string, done, segments, live int, rows, stored, req
 	if state != "" {
 		row += "  " + state
 	}
-	row += fmt.Sprintf("  %d of %s", done, counted(int64(segments), "segment"))
+	row += fmt.Sprintf("  %s of %s", count(int64(done)), counted(int64(segments), "segment"))
 	if live > 0 {
 		row += fmt.Sprintf(", %d at work", live)
 	}
