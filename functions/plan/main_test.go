@@ -123,6 +123,11 @@ func TestEventsOfNoInstant(t *testing.T) {
 		}
 		asked[e.id] = a.Reply.Backup
 	}
+	for id, b := range asked {
+		if at := b.Time(); !at.Equal(at.Truncate(time.Minute)) {
+			t.Errorf("event %s is of %s, which it has not told", id, at)
+		}
+	}
 	if asked["a"] == asked["b"] {
 		t.Error("two events begin one backup")
 	}

@@ -772,3 +772,21 @@ func TestMarkedMeanwhile(t *testing.T) {
 		t.Errorf("noted: %+v, %v", notes, err)
 	}
 }
+
+// TestCopyOfNoGroup gives a segment that is not the first of a group: nothing is noted.
+func TestCopyOfNoGroup(t *testing.T) {
+	w := vaulttest.NewWorld(t)
+	w.Quiet = true
+	w.Fill(vaulttest.Definition(), 50)
+	m := w.Backup(vaulttest.Small)
+	for _, id := range []vault.SegmentID{"000001", "000000.00", "-1", ""} {
+		work := vaulttest.CopyWork(m, 0)
+		work.Segment = id
+		if _, err := w.Copier(&mem.Store{}).Copy(t.Context(), w.Run(), work); !fanout.Permanent(err) {
+			t.Errorf("%q: %v", id, err)
+		}
+	}
+	for info, err := range w.Store.List(t.Context(), vault.CopyingPrefix, "") {
+		t.Error(info.Name, err)
+	}
+}

@@ -423,6 +423,34 @@ func TestMissedTicks(t *testing.T) {
 	w.is("orders", "20T00:00 proved dropped, 25T00:00 proved dropped")
 }
 
+// TestDrillOfTheFuture has the record of a drill stand in the vault that is named by an
+// instant which is still to come, and has a tick be of one: drills go on.
+func TestDrillOfTheFuture(t *testing.T) {
+	w := newWorld(t)
+	w.make("orders", 5)
+	w.settle(daily)
+	future := vault.NewDrillID(vault.TableID{Region: "local", Instance: "prod", Table: "orders"}, time.Date(2099, 1, 1, 0, 0, 0, 0, time.UTC))
+	for name, d := range map[string]vault.Document{
+		future.Begun():   &vault.Drill{DrillID: future, Rule: "default", Backup: "20261120T020000Z-0a1b2c3d", Target: vault.TableID{Region: "local", Instance: "staging", Table: "drill_x"}, Request: future.Request(), Workers: 1, Began: w.clock(), Until: w.clock()},
+		future.Dropped(): &vault.DrillDrop{DrillID: future, Target: vault.TableID{Region: "local", Instance: "staging", Table: "drill_x"}, At: w.clock()},
+	} {
+		if _, err := w.repo.Create(t.Context(), name, d); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := w.repo.Create(t.Context(), future.Ended(), &vault.DrillEnd{
+		Drill: vault.Drill{DrillID: future, Rule: "default", Backup: "20261120T020000Z-0a1b2c3d", Target: vault.TableID{Region: "local", Instance: "staging", Table: "drill_x"}, Request: future.Request(), Workers: 1, Began: w.clock(), Until: w.clock()},
+		Ended: w.clock(), Error: "it never was",
+	}); err != nil {
+		t.Fatal(err)
+	}
+	w.advance(24 * time.Hour)
+	s, err := w.rehearser(daily).Tick(t.Context(), time.Date(2099, 1, 2, 0, 0, 0, 0, time.UTC))
+	if err != nil || s.Begun != 1 || len(s.Reports) == 0 || !strings.Contains(s.Reports[0].Text, "still to come") {
+		t.Errorf("%+v, %v", s, err)
+	}
+}
+
 // TestOverlappingTicks runs ticks side by side, with all of their work doubled.
 func TestOverlappingTicks(t *testing.T) {
 	w := newWorld(t)

@@ -1170,3 +1170,23 @@ func TestPruneReadsNotes(t *testing.T) {
 		})
 	}
 }
+
+// TestPruneIDsOfTheFuture has a backup of a rule be named by an instant that is still
+// to come. It is as old as what it holds; and the newest that the rule has begun is
+// another one, which stays, so that the planner does not begin it again.
+func TestPruneIDsOfTheFuture(t *testing.T) {
+	w := vaulttest.NewWorld(t)
+	rule := decodePolicy(t, vaulttest.Hourly).Rules[0]
+	forged := fakeOf(w, rule.Backup(vaulttest.SourceID, time.Date(2099, 1, 1, 0, 0, 0, 0, time.UTC)), w.Clock(), nil)
+	last := fakeOf(w, rule.Backup(vaulttest.SourceID, w.Clock().Add(-time.Hour).Truncate(time.Hour)), time.Time{}, nil) // given up
+	w.Advance(time.Hour)
+	newest := fakeOf(w, vault.Backup{Table: vaulttest.SourceID, ID: vault.NewBackupID(w.Clock(), "by hand")}, w.Clock(), nil)
+	w.Advance(100 * 24 * time.Hour)
+	pruned(w, vaulttest.Hourly)
+	if !w.Exists(forged.Mark()) {
+		t.Error("what is named by 2099 is kept for ever")
+	}
+	if w.Exists(newest.Mark()) || w.Exists(last.Mark()) {
+		t.Errorf("marked are the newest: %t, and the last that the rule has begun: %t", w.Exists(newest.Mark()), w.Exists(last.Mark()))
+	}
+}

@@ -340,3 +340,28 @@ func TestLogWithoutProgress(t *testing.T) {
 		t.Errorf("%d slots were read", n)
 	}
 }
+
+// TestLargeBackupHasWhatIsLeft has the look at one backup take longer than its share,
+// and less than what is left when all others have had theirs.
+func TestLargeBackupHasWhatIsLeft(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := threeTables(t)
+		begin := time.Now()
+		now := func() time.Time { return w.Clock().Add(time.Since(begin)) }
+		run := fanout.Run{Request: "r", Now: now, Stop: now().Add(4 * time.Minute), Until: now().Add(5 * time.Minute)}
+		slow := &objectfault.Fault{Op: objectfault.Open, Call: objectfault.Every, Delay: 25 * time.Second, When: objectfault.Before,
+			Match: func(name string) bool { return strings.Contains(name, "/aaa/") && !strings.Contains(name, "/starts/") }}
+		s, err := throughFaults(t, w, vaulttest.Hourly, slow).Tick(t.Context(), run, now())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if took := time.Since(begin); took < 75*time.Second || took > 4*time.Minute {
+			t.Errorf("the tick took %s", took)
+		}
+		for _, table := range []string{"aaa", "mmm", "orders"} {
+			if b := stateOf(t, s, table); b.LastError != "" || b.Dispatched == 0 {
+				t.Errorf("%+v", b)
+			}
+		}
+	})
+}

@@ -98,7 +98,7 @@ func TestLatestGoesByRecoveryPoint(t *testing.T) {
 	if got := latest(time.Time{}); got != forged.Backup {
 		t.Errorf("%s is the newest, want the only one, %s", got, forged.Backup)
 	}
-	w.Advance(30 * 24 * time.Hour)
+	w.Advance(10 * time.Minute)
 	m := w.Backup(vaulttest.Small)
 	if got := latest(time.Time{}); got != m.Backup {
 		t.Errorf("%s is the newest, want %s", got, m.Backup)
@@ -151,5 +151,52 @@ func TestLatestIsDamaged(t *testing.T) {
 	w.MarkIn(w.Store, newest)
 	if m, err := w.Repo.Latest(t.Context(), newest.Table, time.Time{}); err != nil || m.Backup != next.ID {
 		t.Errorf("%+v, %v", m, err)
+	}
+}
+
+// TestLatestIsNotTheLastSealed has a backup be sealed after another one, of which all
+// rows were read before: what counts is when they were.
+func TestLatestIsNotTheLastSealed(t *testing.T) {
+	w := vaulttest.NewWorld(t)
+	w.Fill(vaulttest.Definition(), 20)
+	p := w.Planner()
+	slow := w.Plan(p, vaulttest.Small)
+	vaulttest.TickBackup(w, p, slow)
+	w.Work()
+	w.Advance(10 * time.Minute)
+	m := w.Backup(vaulttest.Small)
+	w.Advance(10 * time.Minute)
+	if sealed := w.Sealed(p, slow); !sealed.RecoveryPoint().Before(m.RecoveryPoint()) {
+		t.Fatalf("%s and %s", sealed.RecoveryPoint(), m.RecoveryPoint())
+	}
+	if got, err := w.Repo.Latest(t.Context(), vaulttest.SourceID, time.Time{}); err != nil || got.Backup != m.Backup {
+		t.Errorf("%+v, %v, want %s", got, err, m.Backup)
+	}
+}
+
+// TestLoadingComesFurther reads a log of loading in which an entry comes no further
+// than the one before it, as long as somebody likes.
+func TestLoadingComesFurther(t *testing.T) {
+	w := vaulttest.NewWorld(t)
+	r, s := vault.Restore{ID: "20261120T021400Z-0a1b2c3d"}, vault.SegmentID("000000")
+	for i, at := range []struct {
+		part  int
+		block int64
+	}{{0, 1}, {0, 2}, {1, 1}, {1, 1}, {1, 1}} {
+		if _, err := w.Repo.Create(t.Context(), r.Log().Slot(s, i), &vault.Loaded{Segment: s, Slot: i, Part: at.part, Block: at.block}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	n := 0
+	for _, err := range w.Repo.Loading(t.Context(), r, s, 0) {
+		if err != nil && (n != 3 || !errors.Is(err, vault.ErrCorrupt)) {
+			t.Errorf("entry %d: %v", n, err)
+		}
+		if err == nil {
+			n++
+		}
+	}
+	if n != 3 {
+		t.Errorf("%d entries were taken, want 3", n)
 	}
 }

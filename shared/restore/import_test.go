@@ -756,3 +756,24 @@ func TestForeignSegments(t *testing.T) {
 	}
 	w.Proved(w.Finish(plan.Restore), vault.OK)
 }
+
+// TestComparedOnce has logs of comparisons that say what they can't: a lane twice, one
+// that there is not, and none at all. None of them counts, nor is read without an end.
+func TestComparedOnce(t *testing.T) {
+	for _, log := range [][][]int{{{0}, {0}}, {{99}}, {{-1}}, {{}}} {
+		w := vaulttest.NewWorld(t)
+		w.Quiet = true
+		w.Fill(vaulttest.Definition(), 100)
+		plan := w.Begin(w.Backup(vaulttest.Small))
+		r, s := vault.Restore{ID: plan.Restore}, plan.Segments[0].ID
+		for i, lanes := range log {
+			if _, err := w.Repo.Create(t.Context(), r.Verify().Slot(s, i), &vault.Compared{Segment: s, Slot: i, Compared: lanes}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		_, err := w.Verifier().VerifySegment(t.Context(), w.Run(), fanout.Work{Verb: fanout.VerbVerify, Restore: plan.Restore, Segment: s})
+		if !errors.Is(err, vault.ErrCorrupt) || !strings.Contains(err.Error(), "compare") {
+			t.Errorf("%v: %v", log, err)
+		}
+	}
+}
