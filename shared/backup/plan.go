@@ -399,12 +399,33 @@ func (p *Planner) Survey(ctx context.Context, run fanout.Run, b vault.Backup) (*
 	if !complete || p.watching {
 		return s, nil
 	}
+	if s.Progress.LastError = p.another(ctx, plan); s.Progress.LastError != "" {
+		s.Progress.State = StateFailed
+		return s, nil
+	}
 	if m, err = sealBackup(ctx, p.Repo, b, plan, planObject, p.Now()); err != nil {
 		return s, fmt.Errorf("seal backup %s of %s: %w", b.ID, b.Table, err)
 	}
 	p.Log.Info("sealed", "backup", b.ID, "table", b.Table.String(), "rows", m.Totals.Rows, "stored_bytes", m.Totals.StoredBytes)
 	s.Progress = ended(m)
 	return s, nil
+}
+
+// another says why a backup that was read to its end is not one of the table that was
+// planned: the table was dropped meanwhile, and another one made of its name, so that a
+// part of it may be of each. Where the table is gone, or can't be asked for, nothing
+// speaks against what was read.
+func (p *Planner) another(ctx context.Context, plan *vault.Plan) string {
+	planned := plan.Definition.Identity
+	def, err := p.Tables.Describe(ctx, plan.Table.Table)
+	switch {
+	case err != nil:
+		p.Log.Warn("sealed without another look at the table", "backup", plan.Backup, "table", plan.Table.String(), "error", err)
+	case def.Identity.Other(planned):
+		return fmt.Sprintf("%s was dropped while it was read, and another table made of its name: that one is %s, the one that was planned %s; "+
+			"the backup may have rows of both and is not sealed: give the command again with --new", plan.Table, def.Identity, planned)
+	}
+	return ""
 }
 
 func (p *Planner) dispatch(b vault.Backup) fanout.Dispatch {

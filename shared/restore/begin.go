@@ -288,7 +288,7 @@ func (i *Importer) plan(ctx context.Context, run fanout.Run, req Request, id vau
 		Also: req.Also, Budget: req.Budget,
 	}
 	p.Definition.Name = req.Target.Table
-	p.Definition.Raw = nil
+	p.Definition.Raw, p.Definition.Identity = nil, table.Identity{}
 	p.Definition.Schema = slices.Clone(p.Definition.Schema)
 	for k := range p.Definition.Schema {
 		if c := &p.Definition.Schema[k]; c.AutoIncrement {
