@@ -167,8 +167,8 @@ func TestContextEnds(t *testing.T) {
 				if r.Operation != operation {
 					return nil
 				}
-				time.AfterFunc(5*time.Millisecond, cancel)
-				return &local.Fault{Delay: 100 * time.Millisecond, After: after}
+				cancel() // long before the answer
+				return &local.Fault{Delay: 500 * time.Millisecond, After: after}
 			})
 			name := fmt.Sprintf("%d-%v", i, after)
 			size := long
@@ -181,7 +181,7 @@ func TestContextEnds(t *testing.T) {
 			}
 			server.SetFault(nil)
 			// A request that hung may come to its end after the call.
-			for deadline := time.Now().Add(2 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+			for deadline := time.Now().Add(time.Minute); ; time.Sleep(time.Millisecond) {
 				if n, _ := server.Uploads("vault"); n == 0 || time.Now().After(deadline) {
 					break
 				}

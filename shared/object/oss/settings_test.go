@@ -127,7 +127,7 @@ func TestOpenRefuses(t *testing.T) {
 			t.Parallel()
 			config := configure(t, server, "", "")
 			c.change(&config)
-			_, err := oss.Open(t.Context(), config)
+			_, err := oss.OpenHurried(t.Context(), config)
 			if err == nil || !strings.Contains(err.Error(), c.says) || c.is != nil && !errors.Is(err, c.is) {
 				t.Errorf("Open: %v, want an error that says %q and matches %v", err, c.says, c.is)
 			}
