@@ -243,7 +243,7 @@ func (d *doctor) lostHeader(ctx context.Context) string {
 	if err != nil {
 		return fmt.Sprintf("%s (what it said can't be found out from the shards: %v)", fix, err)
 	}
-	content, err := vault.Encode(h)
+	content, err := vault.Encode(vault.HeaderName, h)
 	if err != nil {
 		return fix
 	}

@@ -25,6 +25,7 @@ import (
 	"github.com/tablevault/tablevault/local/s3"
 	"github.com/tablevault/tablevault/local/stack"
 	"github.com/tablevault/tablevault/shared/vault"
+	"github.com/tablevault/tablevault/shared/vaulttest"
 )
 
 // environment sets what the commands find a stack by without --stack, as a person
@@ -116,10 +117,7 @@ func TestTooOld(t *testing.T) {
 func sealedAt(t *testing.T, s *stack.Stack, name string, at time.Time) {
 	t.Helper()
 	b := vault.Backup{Table: vault.TableID{Region: "local", Instance: "local", Table: name}, ID: vault.NewBackupID(at, "aged")}
-	manifest, err := vault.Encode(&vault.Manifest{
-		Backup: b.ID, Table: b.Table, Kind: vault.Full, State: vault.Sealed, Sealed: at, Segments: 1, Plan: &vault.Object{Name: b.Plan()},
-		Groups: []vault.Object{{Name: b.Group(0)}}, Totals: vault.Totals{First: at, Latest: at},
-	})
+	manifest, err := vault.Encode(b.Manifest(), vaulttest.SealedAt(b, at, at))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -333,12 +331,12 @@ func TestDoctor(t *testing.T) {
 			// What doctor says to put there is what was there, but for when it was made.
 			_, d := doctorRun(t)
 			var was, told vault.Header
-			if err := vault.Decode(content, &was); err != nil {
+			if err := vault.Decode(vault.HeaderName, content, &was); err != nil {
 				t.Fatal(err)
 			}
 			for _, f := range d.Checks {
 				if _, line, ok := strings.Cut(f.Fix, "its end of line: "); f.Check == "vault" && ok {
-					if err := vault.Decode([]byte(line+"\n"), &told); err != nil {
+					if err := vault.Decode(vault.HeaderName, []byte(line+"\n"), &told); err != nil {
 						t.Error(err)
 					}
 				}

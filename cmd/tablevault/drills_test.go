@@ -100,7 +100,7 @@ func TestDoctorFindsDrills(t *testing.T) {
 	fail := func(region, instance, name string) {
 		t.Helper()
 		id := vault.NewDrillID(vault.TableID{Region: region, Instance: instance, Table: name}, now)
-		d := vault.Drill{DrillID: id, Backup: vault.NewBackupID(now, "x"), Target: vault.TableID{Region: region, Instance: "staging", Table: id.Target("drill")},
+		d := vault.Drill{DrillID: id, Backup: vault.NewBackupID(now, "x"), RecoveryPoint: now, Target: vault.TableID{Region: region, Instance: "staging", Table: id.Target("drill")},
 			Request: id.Request(), Workers: 1, Began: now, Until: now.Add(time.Hour)}
 		for name, doc := range map[string]vault.Document{id.Begun(): &d, id.Ended(): &vault.DrillEnd{Drill: d, Ended: now, Error: "no room"}} {
 			if _, err := repo.Decide(t.Context(), name, doc); err != nil {
@@ -127,9 +127,9 @@ func TestDoctorFindsDrills(t *testing.T) {
 	// A record that says proved, and no proof.
 	forged := vault.NewDrillID(vault.TableID{Region: "local", Instance: "prod", Table: "ordinary"}, now)
 	end := vault.DrillEnd{
-		Drill: vault.Drill{DrillID: forged, Backup: vault.NewBackupID(now, "x"), Target: vault.TableID{Region: "local", Instance: "staging", Table: forged.Target("drill")},
+		Drill: vault.Drill{DrillID: forged, Backup: vault.NewBackupID(now, "x"), RecoveryPoint: now, Target: vault.TableID{Region: "local", Instance: "staging", Table: forged.Target("drill")},
 			Request: forged.Request(), Workers: 1, Began: now, Until: now.Add(time.Hour)},
-		Ended: now, OK: true, Verdict: vault.OK, Restore: vault.NewRestoreID(now, "x"), Proof: "restores/x/proof.json", Rows: 7,
+		Ended: now, OK: true, Verdict: vault.OK, Restore: vault.NewRestoreID(now, "x"), Proof: vault.Restore{ID: vault.NewRestoreID(now, "x")}.Proof(), Rows: 7,
 	}
 	for name, doc := range map[string]vault.Document{forged.Begun(): &end.Drill, forged.Ended(): &end} {
 		if _, err := repo.Decide(t.Context(), name, doc); err != nil {

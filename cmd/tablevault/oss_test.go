@@ -264,7 +264,7 @@ func TestRequestInABucket(t *testing.T) {
 			t.Fatal(err)
 		}
 		answer := new(vault.Answer)
-		if err := vault.Decode(data, answer); err != nil || !answer.OK || answer.Rows != 20 {
+		if err := vault.Decode("answers/requests/copy.restore.json", data, answer); err != nil || !answer.OK || answer.Rows != 20 {
 			t.Errorf("%+v, %v", answer, err)
 		}
 		return

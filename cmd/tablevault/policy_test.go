@@ -108,7 +108,7 @@ func TestPolicyOnTheStack(t *testing.T) {
 		if err != nil {
 			return err
 		}
-		return vault.Decode(data, d)
+		return vault.Decode(name, data, d)
 	}
 	ask := func(name, request string) *vault.Answer {
 		t.Helper()

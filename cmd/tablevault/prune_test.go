@@ -14,6 +14,7 @@ import (
 	"github.com/tablevault/tablevault/shared/policy"
 	"github.com/tablevault/tablevault/shared/prune"
 	"github.com/tablevault/tablevault/shared/vault"
+	"github.com/tablevault/tablevault/shared/vaulttest"
 )
 
 // TestPruneJob takes a backup whose time is over from the dry run to its deletion,
@@ -37,10 +38,9 @@ func TestPruneJob(t *testing.T) {
 	for n := range 2 {
 		b := vault.Backup{Table: id, ID: vault.NewBackupID(at.Add(time.Duration(n)*time.Hour), "old")}
 		old = append(old, b)
-		manifest, err := vault.Encode(&vault.Manifest{
-			Backup: b.ID, Table: id, Kind: vault.Full, State: vault.Sealed, Sealed: b.ID.Time(), Segments: 1, Plan: &vault.Object{Name: b.Plan()},
-			Groups: []vault.Object{{Name: b.Group(0)}}, Totals: vault.Totals{First: b.ID.Time(), Latest: b.ID.Time(), StoredBytes: 1_200_000, Objects: 2},
-		})
+		m := vaulttest.SealedAt(b, b.ID.Time(), b.ID.Time())
+		m.Totals.StoredBytes = 1_200_000
+		manifest, err := vault.Encode(b.Manifest(), m)
 		if err != nil {
 			t.Fatal(err)
 		}

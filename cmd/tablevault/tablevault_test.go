@@ -17,6 +17,7 @@ import (
 	"github.com/tablevault/tablevault"
 	"github.com/tablevault/tablevault/local/ram"
 	"github.com/tablevault/tablevault/local/stack"
+	"github.com/tablevault/tablevault/shared/vaulttest"
 )
 
 // binariesVariable names, in the environment of a test that runs in a process of
@@ -414,7 +415,7 @@ func rewrite(t *testing.T, file, from, to string) {
 	if changed == string(data) {
 		t.Fatalf("%s does not hold %s", file, from)
 	}
-	if err := os.WriteFile(file, []byte(changed), 0o600); err != nil {
+	if err := os.WriteFile(file, vaulttest.Resealed([]byte(changed)), 0o600); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -77,7 +77,7 @@ func TestNoAddressOfASenders(t *testing.T) {
 	address, came := elsewhere(t)
 	const backup = "20260101T000000Z-00000000"
 	plan := &vault.RestorePlan{
-		Restore: vault.NewRestoreID(time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC), "x"), Backup: backup,
+		Restore: vault.NewRestoreID(time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC), "x"), Backup: backup, Created: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC),
 		Source: vault.TableID{Region: "cn-x", Instance: "prod", Table: "orders"}, Target: vault.TableID{Region: "cn-x", Instance: "prod", Table: "copy"},
 		Definition: table.Definition{Name: "copy", Schema: table.Schema{{Name: "id", Type: table.IntegerKey}}, Options: table.Options{TTL: -1, MaxVersions: 1, Deviation: 86400}},
 		Manifest:   vault.Object{Name: "manifests/cn-x/prod/orders/" + backup + ".json", SHA256: strings.Repeat("0", 64)},
@@ -85,7 +85,7 @@ func TestNoAddressOfASenders(t *testing.T) {
 	}
 	put := func(p *vault.RestorePlan) {
 		t.Helper()
-		data, err := vault.Encode(p)
+		data, err := vault.Encode(vault.Restore{ID: p.Restore}.Plan(), p)
 		if err != nil {
 			t.Fatal(err)
 		}

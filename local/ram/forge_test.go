@@ -57,11 +57,7 @@ func (h *held) Delete(context.Context, string) error {
 // put creates a forged document.
 func (h *held) put(t *testing.T, name string, d vault.Document) {
 	t.Helper()
-	data, err := vault.Encode(d)
-	if err == nil {
-		_, err = h.Create(t.Context(), name, bytes.NewReader(data))
-	}
-	if err != nil {
+	if _, err := h.Create(t.Context(), name, bytes.NewReader(vaulttest.Forge(name, d))); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -3,7 +3,6 @@ package stack_test
 import (
 	"context"
 	"encoding/json"
-	"flag"
 	"fmt"
 	"maps"
 	"math/rand/v2"
@@ -23,9 +22,10 @@ import (
 	"github.com/tablevault/tablevault/shared/restore"
 	"github.com/tablevault/tablevault/shared/table"
 	"github.com/tablevault/tablevault/shared/vault"
+	"github.com/tablevault/tablevault/shared/vaulttest"
 )
 
-var long = flag.Bool("fanout.long", false, "run the tests of deadlines and of hot partitions at full size")
+var long = vaulttest.Long
 
 // latency makes each page of a table wait: then reading is bound by latency, as
 // it is in the cloud, and not by the processors that all share here.

@@ -562,7 +562,7 @@ func (j *job) request(ctx context.Context, suffix string, ticks bool) error {
 		return err
 	}
 	var answer vault.Answer
-	if err := vault.Decode(data, &answer); err != nil {
+	if err := vault.Decode(vault.AnswerName(request), data, &answer); err != nil {
 		return err
 	}
 	if !answer.OK || answer.Rows != 3 {
@@ -678,7 +678,7 @@ func (j *job) drills(ctx context.Context, due time.Time) error {
 		var end vault.DrillEnd
 		data, err := object.ReadAll(ctx, j.store, ids[i].Ended(), 1<<20)
 		if err == nil {
-			err = vault.Decode(data, &end)
+			err = vault.Decode(ids[i].Ended(), data, &end)
 		}
 		if err != nil {
 			return err

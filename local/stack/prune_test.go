@@ -19,6 +19,7 @@ import (
 	"github.com/tablevault/tablevault/shared/repository"
 	"github.com/tablevault/tablevault/shared/table"
 	"github.com/tablevault/tablevault/shared/vault"
+	"github.com/tablevault/tablevault/shared/vaulttest"
 )
 
 // pruneSite is a bucket of a local OSS with a vault of which the owner may do all,
@@ -73,9 +74,9 @@ func (p *pruneSite) create(t *testing.T, name string, content string) {
 	}
 }
 
-func encoded(t *testing.T, d vault.Document) string {
+func encoded(t *testing.T, name string, d vault.Document) string {
 	t.Helper()
-	data, err := vault.Encode(d)
+	data, err := vault.Encode(name, d)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -99,10 +100,7 @@ func (p *pruneSite) fill(t *testing.T) vault.Backup {
 		p.create(t, b.Plan(), "plan")
 		p.create(t, b.Group(0), "group")
 		p.create(t, b.Shard("000000", "aa"), "rows")
-		p.create(t, b.Manifest(), encoded(t, &vault.Manifest{
-			Backup: b.ID, Table: id, Kind: vault.Full, State: vault.Sealed, Sealed: b.ID.Time(), Segments: 1, Plan: &vault.Object{Name: b.Plan()},
-			Groups: []vault.Object{{Name: b.Group(0)}}, Totals: vault.Totals{First: b.ID.Time(), Latest: b.ID.Time()},
-		}))
+		p.create(t, b.Manifest(), encoded(t, b.Manifest(), vaulttest.SealedAt(b, b.ID.Time(), b.ID.Time())))
 	}
 	log, segment := all[0].Log(), vault.NewSegmentID(0)
 	for _, name := range []string{log.Slot(segment, 0), log.Done(segment), log.Ask(segment), log.Start(segment, 0), log.Failure(segment, 0), vault.Told{Rows: 1}.Name(log.Progress(segment))} {
@@ -113,7 +111,7 @@ func (p *pruneSite) fill(t *testing.T) vault.Backup {
 	p.create(t, all[0].Copying("0a1b").Start("000000", 0), "start")
 	r := vault.Restore{ID: vault.NewRestoreID(at, "restore")}
 	schema := table.Schema{{Name: "id", Type: table.IntegerKey}}
-	p.create(t, r.Plan(), encoded(t, &vault.RestorePlan{Restore: r.ID, Backup: all[1].ID, Source: id, Target: id,
+	p.create(t, r.Plan(), encoded(t, r.Plan(), &vault.RestorePlan{Restore: r.ID, Created: at.UTC(), Backup: all[1].ID, Manifest: vaulttest.Named(all[1].Manifest()), Source: id, Target: id,
 		Definition: table.Definition{Name: "orders", Schema: schema, Options: table.Options{TTL: table.NoTTL, MaxVersions: 1}}}))
 	p.create(t, r.Restoring(), "")
 	return all[0]

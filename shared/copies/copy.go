@@ -593,7 +593,7 @@ func (s *copying) finish(ctx context.Context) error {
 				return err
 			}
 			var rolled vault.Group
-			err = s.Repo.Decode(data, &rolled)
+			err = s.Repo.Decode(o.Name, data, &rolled)
 			totals[g] = rolled.Totals
 			return err
 		})
@@ -651,9 +651,9 @@ func (s *copying) document(ctx context.Context, o vault.Object) ([]byte, error) 
 	}
 	// Looked at first: whoever puts back what is gone need not be allowed to write
 	// what is there.
-	there, err := object.ReadAll(ctx, s.To, o.Name, repository.MaxDocument)
+	there, err := object.ReadAll(ctx, s.To, o.Name, vault.MaxDocument)
 	if errors.Is(err, fs.ErrNotExist) {
-		there, _, err = object.Decide(ctx, s.To, o.Name, data, repository.MaxDocument)
+		there, _, err = object.Decide(ctx, s.To, o.Name, data, vault.MaxDocument)
 	}
 	if err != nil && !errors.Is(err, object.ErrTooLong) {
 		return nil, fmt.Errorf("in the target: %w", err)

@@ -117,7 +117,7 @@ func grouped(w *vaulttest.World, segments int) *vault.Manifest {
 		return vault.Object{Name: name, Bytes: info.Size, SHA256: fmt.Sprintf("%x", sha256.Sum256(content)), Checksum: info.Checksum}
 	}
 	document := func(name string, d vault.Document) *vault.Object {
-		data, err := vault.Encode(d)
+		data, err := vault.Encode(name, d)
 		if err != nil {
 			w.T.Fatal(err)
 		}
@@ -753,7 +753,7 @@ func TestMarkedMeanwhile(t *testing.T) {
 	b := vaulttest.BackupOf(m)
 	target := &marking{Store: &mem.Store{}}
 	target.mark = func() {
-		data, err := vault.Encode(&vault.Mark{Backup: b.ID, Table: b.Table, At: w.Clock(), Reason: "test"})
+		data, err := vault.Encode(b.Mark(), &vault.Mark{Backup: b.ID, Table: b.Table, At: w.Clock(), Reason: "test"})
 		if err != nil {
 			t.Error(err)
 			return

@@ -29,6 +29,7 @@ import (
 	"github.com/tablevault/tablevault/shared/table"
 	"github.com/tablevault/tablevault/shared/table/tabletest"
 	"github.com/tablevault/tablevault/shared/vault"
+	"github.com/tablevault/tablevault/shared/vaulttest"
 )
 
 // day is the hour at which every test begins.
@@ -992,6 +993,7 @@ func TestForgedPlan(t *testing.T) {
 		}
 		plan := *was
 		change(&plan)
+		plan.Definition.Name = plan.Target.Table
 		proof.Target, proof.Table, proof.Manifest = plan.Target.String(), plan.Source, plan.Manifest
 		r := vault.Restore{ID: answer.Restore}
 		for name, d := range map[string]vault.Document{r.Plan(): &plan, r.Proof(): proof} {
@@ -1031,13 +1033,10 @@ func TestExpiring(t *testing.T) {
 	}
 }
 
-// put writes a document under a name that is free.
+// put writes a document under a name that is free, whether it can be or not.
 func (w *world) put(name string, d vault.Document) {
 	w.t.Helper()
-	data, err := vault.Encode(d)
-	if err != nil {
-		w.t.Fatal(err)
-	}
+	data := vaulttest.Forge(name, d)
 	if _, err := w.store.Create(w.t.Context(), name, bytes.NewReader(data)); err != nil {
 		w.t.Fatal(err)
 	}

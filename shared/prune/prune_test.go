@@ -84,12 +84,12 @@ func fakeOf(w *vaulttest.World, b vault.Backup, point time.Time, parent *vault.P
 	for _, name := range names {
 		f.content[name] = "content of " + name
 	}
-	m := &vault.Manifest{Backup: b.ID, Table: b.Table, Kind: vault.Full, State: vault.Sealed, Sealed: w.Clock(), Segments: 1, Parent: parent,
-		Plan: &vault.Object{Name: b.Plan()}, Groups: []vault.Object{{Name: b.Group(0)}}, Totals: vault.Totals{First: point, Latest: point, StoredBytes: 1000, Objects: 2}}
+	m := vaulttest.SealedAt(b, w.Clock(), point)
+	m.Parent = parent
 	if point.IsZero() {
 		m = &vault.Manifest{Backup: b.ID, Table: b.Table, Kind: vault.Full, State: vault.Void, Sealed: w.Clock(), Reason: "test"}
 	}
-	data, err := vault.Encode(m)
+	data, err := vault.Encode(b.Manifest(), m)
 	if err != nil {
 		w.T.Fatal(err)
 	}
@@ -100,6 +100,15 @@ func fakeOf(w *vaulttest.World, b vault.Backup, point time.Time, parent *vault.P
 		}
 	}
 	return f
+}
+
+// restoreOf is the plan of a restore of a backup.
+func restoreOf(id vault.RestoreID, m *vault.Manifest) *vault.RestorePlan {
+	def := vaulttest.Definition()
+	return &vault.RestorePlan{
+		Restore: id, Created: vaulttest.Day, Backup: m.Backup, Manifest: vaulttest.Named(vault.ManifestName(m.Table, m.Backup)), Source: m.Table,
+		Target: vault.TableID{Region: "local", Instance: "prod", Table: def.Name}, Definition: def,
+	}
 }
 
 // hours makes an hourly backup of a table for each of the last n hours, as the
@@ -283,11 +292,11 @@ func TestPruneHolds(t *testing.T) {
 			make: func(w *vaulttest.World) vault.Backup {
 				b := fakeOf(w, manual(w.Clock(), "a"), w.Clock(), nil).Backup
 				w.Advance(long)
-				child := fakeOf(w, manual(w.Clock(), "b"), w.Clock(), &vault.Parent{Backup: b.ID})
+				child := fakeOf(w, manual(w.Clock(), "b"), w.Clock(), &vault.Parent{Backup: b.ID, SHA256: strings.Repeat("0", 64)})
 				w.Advance(long)
 				fakeOf(w, manual(w.Clock(), "c"), w.Clock(), nil)
 				w.Advance(long)
-				fakeOf(w, manual(w.Clock(), "d"), w.Clock(), &vault.Parent{Backup: child.ID})
+				fakeOf(w, manual(w.Clock(), "d"), w.Clock(), &vault.Parent{Backup: child.ID, SHA256: strings.Repeat("0", 64)})
 				return b
 			}, only: true},
 		{name: "to be copied", policy: vaulttest.HourlyCopied, reason: "not copied to s3://twin/vault yet",
@@ -534,7 +543,7 @@ func modelPrune(t *testing.T, text string, random *rand.Rand) {
 				break
 			}
 			r := vault.Restore{ID: vault.NewRestoreID(w.Clock(), fmt.Sprint(step))}
-			data, err := vault.Encode(&vault.RestorePlan{Restore: r.ID, Backup: m.Backup, Source: id, Target: id, Definition: vaulttest.Definition()})
+			data, err := vault.Encode(r.Plan(), restoreOf(r.ID, m))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -1093,7 +1102,7 @@ func TestPruneBesideLease(t *testing.T) {
 			}
 		}
 	}
-	put(b.Mark(), must(vault.Encode(&vault.Mark{Backup: b.ID, Table: b.Table, At: w.Clock(), Reason: "test"})))
+	put(b.Mark(), must(vault.Encode(b.Mark(), &vault.Mark{Backup: b.ID, Table: b.Table, At: w.Clock(), Reason: "test"})))
 	remove(vault.Opened(b.Table, b.ID), b.Manifest())
 	w.Advance(2 * prune.DefaultGrace)
 	waits := func() {
@@ -1135,11 +1144,11 @@ func TestPruneReadsNotes(t *testing.T) {
 	}{
 		"good":             {change: func(*vault.CopyNote) {}},
 		"another spelling": {change: func(n *vault.CopyNote) { n.Target = "s3://twin//vault/?region=eu-central-1" }},
-		"another vault":    {change: func(n *vault.CopyNote) { n.Target = "s3://evil/vault" }, says: "is about a copy in s3://evil/vault"},
-		"another endpoint": {change: func(n *vault.CopyNote) { n.Target = vaulttest.TwinAddress + "?endpoint=evil.example" }, says: "evil.example"},
+		"another vault":    {change: func(n *vault.CopyNote) { n.Target = "s3://evil/vault" }, says: "it tells of what stands under"},
+		"another endpoint": {change: func(n *vault.CopyNote) { n.Target = vaulttest.TwinAddress + "?endpoint=evil.example" }, says: "it tells of what stands under"},
 		"another manifest": {change: func(n *vault.CopyNote) { n.Manifest = strings.Repeat("0", 64) }, says: "is about another manifest"},
-		"another backup":   {change: func(n *vault.CopyNote) { n.Backup = vault.NewBackupID(time.Unix(0, 0), "x") }, says: "is about backup"},
-		"another table":    {change: func(n *vault.CopyNote) { n.Table.Table = "other" }, says: "is about backup"},
+		"another backup":   {change: func(n *vault.CopyNote) { n.Backup = vault.NewBackupID(time.Unix(0, 0), "x") }, says: "it tells of what stands under"},
+		"another table":    {change: func(n *vault.CopyNote) { n.Table.Table = "other" }, says: "it tells of what stands under"},
 		"no note":          {raw: "x", says: "not known to be copied"},
 		"empty":            {raw: " ", says: "not known to be copied"},
 	} {
@@ -1155,7 +1164,7 @@ func TestPruneReadsNotes(t *testing.T) {
 				if target == vaulttest.TwinAddress && c.change != nil {
 					c.change(n)
 				}
-				content := must(vault.Encode(n))
+				content := vaulttest.Forge(b.CopyNote(place.Key(target)), n)
 				if target == vaulttest.TwinAddress && c.raw != "" {
 					content = []byte(c.raw)
 				}

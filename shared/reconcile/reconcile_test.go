@@ -259,7 +259,7 @@ func TestRestoreByRequest(t *testing.T) {
 			t.Fatal(err)
 		}
 		a := new(vault.Answer)
-		if err := vault.Decode(data, a); err != nil {
+		if err := vault.Decode(vault.AnswerName(name), data, a); err != nil {
 			t.Fatal(err)
 		}
 		return a

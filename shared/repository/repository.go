@@ -14,7 +14,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"reflect"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -22,10 +21,6 @@ import (
 	"github.com/tablevault/tablevault/shared/object"
 	"github.com/tablevault/tablevault/shared/vault"
 )
-
-// MaxDocument bounds what is read as a document: a plan of a hundred thousand
-// ranges is 30 MB.
-const MaxDocument = 256 << 20
 
 // Repository is a vault in a store.
 type Repository struct {
@@ -154,19 +149,19 @@ func (r *Repository) Tell(ctx context.Context, name string, d vault.Document, us
 
 // Read reads a document and returns the object that it stands in.
 func (r *Repository) Read(ctx context.Context, name string, d vault.Document) (vault.Object, error) {
-	data, err := object.ReadAll(ctx, r.StoreOf(name), name, MaxDocument)
+	data, err := object.ReadAll(ctx, r.StoreOf(name), name, vault.Limit(d))
 	if err != nil {
 		return vault.Object{}, fmt.Errorf("read %s: %w", name, err)
 	}
-	if err := r.encryption.Unmarshal(data, d); err != nil {
+	if err := r.encryption.Unmarshal(name, data, d); err != nil {
 		return vault.Object{}, fmt.Errorf("read %s: %w", name, err)
 	}
 	return objectOf(name, data), nil
 }
 
-// Decode decodes a document from the bytes of an object.
-func (r *Repository) Decode(data []byte, d vault.Document) error {
-	return r.encryption.Unmarshal(data, d)
+// Decode decodes a document from the bytes of the object of a name.
+func (r *Repository) Decode(name string, data []byte, d vault.Document) error {
+	return r.encryption.Unmarshal(name, data, d)
 }
 
 // ReadExact reads a document that another one names, and compares its hash.
@@ -175,7 +170,7 @@ func (r *Repository) ReadExact(ctx context.Context, o vault.Object, d vault.Docu
 	if err != nil {
 		return err
 	}
-	if err := r.encryption.Unmarshal(data, d); err != nil {
+	if err := r.encryption.Unmarshal(o.Name, data, d); err != nil {
 		return fmt.Errorf("read %s: %w", o.Name, err)
 	}
 	return nil
@@ -185,7 +180,7 @@ func (r *Repository) ReadExact(ctx context.Context, o vault.Object, d vault.Docu
 func (r *Repository) ReadBytes(ctx context.Context, o vault.Object) ([]byte, error) {
 	for {
 		since := r.Turns()
-		data, err := object.ReadAll(ctx, r.StoreOf(o.Name), o.Name, MaxDocument)
+		data, err := object.ReadAll(ctx, r.StoreOf(o.Name), o.Name, vault.MaxDocument)
 		if err != nil {
 			err = fmt.Errorf("read %s: %w", o.Name, err)
 		} else if got := objectOf(o.Name, data); got.SHA256 != o.SHA256 {
@@ -208,25 +203,21 @@ func objectOf(name string, data []byte) vault.Object {
 // Decide writes a document under a name that one writer wins, and reads into
 // it what stands there in the end. mine says whether it is what was given.
 func (r *Repository) Decide(ctx context.Context, name string, d vault.Document) (mine bool, err error) {
-	data, err := r.encryption.Marshal(d)
+	data, err := r.encryption.Marshal(name, d)
 	if err != nil {
 		return false, fmt.Errorf("write %s: %w", name, err)
 	}
-	standing, mine, err := object.Decide(ctx, r.store, name, data, MaxDocument)
+	standing, mine, err := object.Decide(ctx, r.store, name, data, vault.Limit(d))
 	if err != nil {
 		return false, fmt.Errorf("write %s: %w", name, err)
 	}
 	if mine {
 		return true, nil
 	}
-	return false, r.encryption.Unmarshal(standing, empty(d))
-}
-
-// empty empties a document in place, so that what is decoded into it does not
-// mix with what it held.
-func empty(d vault.Document) vault.Document {
-	reflect.ValueOf(d).Elem().SetZero()
-	return d
+	if err := r.encryption.Unmarshal(name, standing, d); err != nil {
+		return false, fmt.Errorf("read %s: %w", name, err)
+	}
+	return false, nil
 }
 
 // Mark creates an empty object; that it exists is all it says.
@@ -249,7 +240,7 @@ func (r *Repository) Exists(ctx context.Context, name string) (bool, error) {
 
 // Create writes a document under a name that nobody else writes.
 func (r *Repository) Create(ctx context.Context, name string, d vault.Document) (vault.Object, error) {
-	data, err := r.encryption.Marshal(d)
+	data, err := r.encryption.Marshal(name, d)
 	if err != nil {
 		return vault.Object{}, fmt.Errorf("write %s: %w", name, err)
 	}

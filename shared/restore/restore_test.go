@@ -286,10 +286,7 @@ func TestForgedProof(t *testing.T) {
 	} {
 		proof := *p.Proof
 		change(&proof)
-		data, err := vault.Encode(&proof)
-		if err != nil {
-			t.Fatal(err)
-		}
+		data := vaulttest.Forge(name, &proof)
 		if err := w.Store.Delete(t.Context(), name); err != nil {
 			t.Fatal(err)
 		}

@@ -41,7 +41,6 @@ func TestRestoreIsTheManifests(t *testing.T) {
 		{"nothing", func(c *vault.SegmentCheck) { c.Check = vault.Check{} }, "the manifest says 205 with"},
 		{"a row less in the table", func(c *vault.SegmentCheck) { c.Check.Target-- }, "the table has 204 rows"},
 		{"another digest of the table", func(c *vault.SegmentCheck) { c.Check.TargetDigest = other(c.Check.TargetDigest) }, "no row differs, and the table's digest is"},
-		{"another segment", func(c *vault.SegmentCheck) { c.Segment = c.Segment.Child(0) }, `it is about segment "000000.00"`},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			w := vaulttest.NewWorld(t)

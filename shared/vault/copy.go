@@ -1,7 +1,6 @@
 package vault
 
 import (
-	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -28,25 +27,24 @@ type Copied struct {
 
 func (*Copied) doc() string { return "copied" }
 
-func (c *Copied) validate() error {
-	if _, err := ParseBackupID(string(c.Backup)); err != nil {
-		return err
-	}
-	if c.Group < 0 || c.Record < 0 {
-		return fmt.Errorf("record %d of group %d", c.Record, c.Group)
-	}
-	if len(c.Manifest) != sha256Digits {
-		return fmt.Errorf("manifest %.80q: want a sha256", c.Manifest)
-	}
-	for _, o := range c.Objects {
-		if o.Name == "" || len(o.SHA256) != sha256Digits || o.Checksum == "" {
-			return fmt.Errorf("an incomplete object %.200q", o.Name)
+func (*Copied) limit() int64 { return listDocument }
+
+func (d *Copied) validate(name string) error {
+	var c checks
+	c.backup(d.Backup)
+	c.table("the source", d.Table)
+	c.number("group", d.Group)
+	c.number("record", d.Record)
+	c.at(name, Backup{d.Table, d.Backup}.Copied(d.Group, d.Record))
+	c.digest("the manifest", d.Manifest)
+	for _, o := range d.Objects {
+		c.object(o)
+		if c.err == nil && o.Checksum == "" {
+			c.err = fmt.Errorf("%.200q has no checksum", o.Name)
 		}
 	}
-	return nil
+	return c.err
 }
-
-const sha256Digits = 64
 
 // CopyNote stands in the vault that a backup was copied from, and says that a
 // whole copy of it was once complete elsewhere.
@@ -76,17 +74,20 @@ func (c *CopyNote) Of(b Backup, target, manifest string) error {
 	return nil
 }
 
-func (c *CopyNote) validate() error {
-	if _, err := ParseBackupID(string(c.Backup)); err != nil {
-		return err
-	}
-	if c.Target == "" {
-		return errors.New("no target")
-	}
-	if len(c.Manifest) != sha256Digits {
-		return fmt.Errorf("manifest %.80q: want a sha256", c.Manifest)
-	}
-	return nil
+func (*CopyNote) limit() int64 { return shortDocument }
+
+func (d *CopyNote) validate(name string) error {
+	var c checks
+	c.backup(d.Backup)
+	c.table("the source", d.Table)
+	c.that(d.Target != "", "no target")
+	c.at(name, Backup{d.Table, d.Backup}.CopyNote(place.Key(d.Target)))
+	c.text("target", d.Target)
+	c.instant("at", d.At)
+	c.count("objects", d.Objects)
+	c.count("bytes", d.Bytes)
+	c.digest("the manifest", d.Manifest)
+	return c.err
 }
 
 // What begins the names of records of copies: CopiesPrefix those of what was

@@ -11,18 +11,14 @@
 package vault
 
 import (
-	"bytes"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
+	"regexp"
+	"strings"
 	"time"
 
 	"github.com/tablevault/tablevault/shared/table"
 )
-
-// Format is the version of the documents that this package writes and reads.
-const Format = 2
 
 // Program is the version of the program, which documents record.
 const Program = "0.1.0"
@@ -33,83 +29,6 @@ var ErrCorrupt = errors.New("corrupt object")
 // ErrVersion matches errors about objects of a version that this command does
 // not know.
 var ErrVersion = errors.New("unknown format version")
-
-// A Document is one of the vault's JSON objects.
-type Document interface {
-	doc() string
-	validate() error
-}
-
-// envelope stands in front of every document.
-type envelope struct {
-	Document string          `json:"document"`
-	Format   int             `json:"format"`
-	Body     json.RawMessage `json:"body"`
-}
-
-// Encode writes a document. Equal documents have equal bytes.
-func Encode(d Document) ([]byte, error) {
-	if err := d.validate(); err != nil {
-		return nil, fmt.Errorf("%s: %w", d.doc(), err)
-	}
-	var buf bytes.Buffer
-	e := json.NewEncoder(&buf)
-	e.SetEscapeHTML(false)
-	err := e.Encode(struct {
-		Document string `json:"document"`
-		Format   int    `json:"format"`
-		Body     any    `json:"body"`
-	}{d.doc(), Format, d})
-	return buf.Bytes(), err
-}
-
-// Decode reads a document strictly: a field that is not known, another
-// document, and anything after it are corrupt; an unknown version is refused
-// as such before anything else is looked at.
-func Decode(data []byte, d Document) error {
-	var e envelope
-	if err := decodeJSON(data, &e, false); err != nil {
-		return fmt.Errorf("%w: %s: %w", ErrCorrupt, d.doc(), err)
-	}
-	if e.Format != Format {
-		return fmt.Errorf("%w: a %s of %w", ErrVersion, d.doc(), Unreadable(e.Format))
-	}
-	if e.Document != d.doc() {
-		return fmt.Errorf("%w: a document %q where a %s should be", ErrCorrupt, e.Document, d.doc())
-	}
-	if err := decodeJSON(e.Body, d, true); err != nil {
-		return fmt.Errorf("%w: %s: %w", ErrCorrupt, d.doc(), err)
-	}
-	if err := d.validate(); err != nil {
-		return fmt.Errorf("%w: %s: %w", ErrCorrupt, d.doc(), err)
-	}
-	return nil
-}
-
-// Unreadable says why a format is not read, and what to do.
-func Unreadable(format int) error {
-	switch {
-	case format == 1:
-		return errors.New("format 1, which was never released, and which no tablevault reads any more: begin a new vault with another prefix or folder, and delete this one")
-	case format > Format:
-		return fmt.Errorf("format %d, and this command reads format %d: use a newer tablevault", format, Format)
-	}
-	return fmt.Errorf("format %d, which there never was: the object is damaged", format)
-}
-
-func decodeJSON(data []byte, v any, strict bool) error {
-	d := json.NewDecoder(bytes.NewReader(data))
-	if strict {
-		d.DisallowUnknownFields()
-	}
-	if err := d.Decode(v); err != nil {
-		return err
-	}
-	if _, err := d.Token(); err != io.EOF {
-		return errors.New("bytes after the document")
-	}
-	return nil
-}
 
 // Header is vault.json.
 type Header struct {
@@ -123,12 +42,24 @@ type Header struct {
 
 func (*Header) doc() string { return "vault" }
 
-func (h *Header) validate() error {
-	if h.ID == "" {
-		return errors.New("no id")
+func (*Header) limit() int64 { return shortDocument }
+
+func (h *Header) validate(name string) error {
+	var c checks
+	c.at(name, HeaderName)
+	c.that(vaultForm.MatchString(h.ID), "the vault's id is no 32 hexadecimal digits")
+	c.instant("created", h.Created)
+	c.that(h.Created.Nanosecond() == 0, "created: want whole seconds")
+	c.that(len(h.Signers) <= maxSigners, "too many signers")
+	for _, s := range h.Signers {
+		c.that(s != "" && len(s) <= maxName, "a signer without a key")
 	}
-	return nil
+	return c.err
 }
+
+const maxSigners = 100
+
+var vaultForm = regexp.MustCompile(`^[0-9a-f]{32}$`)
 
 // Seed is a digest's seed; in documents sixteen hexadecimal digits.
 type Seed uint64
@@ -234,11 +165,10 @@ func (s Segment) Range() table.Range {
 const MaxLanes = 16
 
 func (s Segment) validate(schema table.Schema) error {
-	if _, err := ParseSegmentID(string(s.ID)); err != nil {
-		return err
-	}
-	if n := len(s.Bounds); n < 2 || n > MaxLanes+1 {
-		return fmt.Errorf("segment %s has %d bounds: want 2 to %d", s.ID, n, MaxLanes+1)
+	var c checks
+	c.bounds(s)
+	if c.err != nil {
+		return c.err
 	}
 	for _, lane := range s.Lanes() {
 		if err := lane.Validate(schema); err != nil {
@@ -250,33 +180,54 @@ func (s Segment) validate(schema table.Schema) error {
 
 func (*Plan) doc() string { return "plan" }
 
-func (p *Plan) validate() error {
-	if _, err := ParseBackupID(string(p.Backup)); err != nil {
-		return err
+func (*Plan) limit() int64 { return MaxDocument }
+
+func (p *Plan) validate(name string) error {
+	var c checks
+	c.backup(p.Backup)
+	c.table("the source", p.Table)
+	c.at(name, Backup{p.Table, p.Backup}.Plan())
+	c.that(p.Kind == Full, fmt.Sprintf("a backup of kind %.80q: this version knows %q", p.Kind, Full))
+	c.instant("created", p.Created)
+	for _, s := range []string{p.Trigger, p.Command, p.Endpoint, p.Account} {
+		c.text("a text", s)
 	}
-	if p.Kind != Full {
-		return fmt.Errorf("a backup of kind %q: this version knows %q", p.Kind, Full)
-	}
-	if err := p.Definition.Validate(); err != nil {
-		return err
-	}
-	if err := p.Encryption.validate(); err != nil {
-		return err
-	}
-	var ranges []table.Range
+	c.try(p.Definition.Validate())
+	c.that(p.Definition.Name == p.Table.Table, "the definition is of another table")
+	c.encryption(p.Encryption)
+	c.parent(p.Parent)
+	c.that(p.Settings.Lanes >= 0 && p.Settings.Lanes <= MaxLanes, fmt.Sprintf("%d lanes: want at most %d", p.Settings.Lanes, MaxLanes))
+	c.count("segment_bytes", p.Settings.SegmentBytes)
+	c.count("part_bytes", p.Settings.PartBytes)
+	c.rate("read_units_per_second", p.Settings.ReadUnits)
+	c.count("workers", int64(p.Workers))
+	ranges := make([]table.Range, 0, len(p.Segments))
 	for i, s := range p.Segments {
-		if err := s.validate(p.Definition.Schema); err != nil {
-			return err
+		if c.err != nil {
+			return c.err
 		}
-		if s.ID != NewSegmentID(i) {
-			return fmt.Errorf("segment %s stands at place %d", s.ID, i)
+		c.try(s.validate(p.Definition.Schema))
+		if c.err == nil && s.ID != NewSegmentID(i) {
+			c.err = fmt.Errorf("segment %s stands at place %d", s.ID, i)
 		}
-		ranges = append(ranges, s.Range())
+		if c.err == nil {
+			ranges = append(ranges, s.Range())
+		}
+	}
+	if c.err != nil {
+		return c.err
 	}
 	if err := table.Covers(p.Definition.Schema.Whole(), ranges); err != nil {
 		return fmt.Errorf("the segments do not cover the table: %w", err)
 	}
 	return nil
+}
+
+func (c *checks) parent(p *Parent) {
+	if p != nil {
+		c.backup(p.Backup)
+		c.digest("the parent", p.SHA256)
+	}
 }
 
 func (e Encryption) validate() error {
@@ -377,20 +328,117 @@ type Split struct {
 
 func (*Slot) doc() string { return "slot" }
 
-func (s *Slot) validate() error {
-	if _, err := ParseSegmentID(string(s.Segment)); err != nil {
+func (*Slot) limit() int64 { return listDocument }
+
+func (s *Slot) validate(name string) error {
+	b, err := slotOf(name)
+	if err != nil {
 		return err
 	}
-	if (s.Part == nil) == (s.Split == nil) {
-		return fmt.Errorf("slot %d of segment %s: want a part or a split", s.Slot, s.Segment)
+	var c checks
+	c.entry(s.Segment, s.Slot, s.Start)
+	c.at(name, b.Log().Slot(s.Segment, s.Slot))
+	c.slot(b, s)
+	return c.err
+}
+
+// slotOf is the backup of a slot, by its name.
+func slotOf(name string) (Backup, error) {
+	parts := strings.Split(strings.TrimPrefix(name, slotsKind), "/")
+	if !strings.HasPrefix(name, slotsKind) || len(parts) != 6 || !idForm.MatchString(parts[3]) {
+		return Backup{}, fmt.Errorf("%.300q is no name of a slot", name)
 	}
-	if p := s.Part; p != nil && (len(p.Lanes) == 0 || len(p.Lanes) > MaxLanes || p.Shard.Name == "" || len(p.Shard.SHA256) != 64) {
-		return fmt.Errorf("slot %d of segment %s: an incomplete part", s.Slot, s.Segment)
+	return Backup{Table: TableID{parts[0], parts[1], parts[2]}, ID: BackupID(parts[3])}, nil
+}
+
+// entry is whose entry of a log a document is.
+func (c *checks) entry(s SegmentID, slot, start int) {
+	c.segment(s)
+	c.number("slot", slot)
+	c.number("start", start)
+}
+
+// slot is a slot of a backup, alone or in a roll-up.
+func (c *checks) slot(b Backup, s *Slot) {
+	c.that((s.Part == nil) != (s.Split == nil), "want a part or a split")
+	c.usage(s.Usage)
+	if c.err != nil {
+		return
 	}
-	if s.Split != nil && len(s.Split.Children) > MaxChildren {
-		return fmt.Errorf("slot %d of segment %s: a split into %d: want at most %d", s.Slot, s.Segment, len(s.Split.Children), MaxChildren)
+	if s.Split != nil {
+		c.split(s)
+	} else {
+		c.part(b, s.Segment, s.Part)
 	}
-	return nil
+	if c.err != nil {
+		c.err = fmt.Errorf("slot %d of segment %s: %w", s.Slot, s.Segment, c.err)
+	}
+}
+
+// part is a part whose shard lies where the backup has those of the segment, and
+// whose counts can be.
+func (c *checks) part(b Backup, segment SegmentID, p *Part) {
+	c.object(p.Shard)
+	c.object(p.Index)
+	if of, s, ok := ParseShard(p.Shard.Name); c.err == nil && (!ok || of != b || s != segment || p.Index.Name != Index(p.Shard.Name) || p.Index == p.Shard) {
+		c.err = fmt.Errorf("the shard %.300q with the index %.300q", p.Shard.Name, p.Index.Name)
+	}
+	c.count("rows", p.Rows)
+	c.that(p.Rows == p.Walked, fmt.Sprintf("%d rows in the pages, %d in the shard", p.Walked, p.Rows))
+	c.count("raw_bytes", p.RawBytes)
+	c.count("read_units", p.ReadUnits)
+	c.count("closing_ms", p.ClosingMS)
+	c.span(p.First, p.Latest)
+	c.pace(p.Pace)
+	c.that(len(p.Lanes) > 0 && len(p.Lanes) <= MaxLanes, fmt.Sprintf("%d lanes: want 1 to %d", len(p.Lanes), MaxLanes))
+	left := p.Rows
+	for i, l := range p.Lanes {
+		c.key(l.From, true)
+		c.key(l.Next, true)
+		if c.err != nil {
+			return
+		}
+		switch {
+		case len(l.From) != len(p.Lanes[0].From) || len(l.Next) != len(l.From) || l.From.Compare(l.Next) > 0:
+			c.err = fmt.Errorf("lane %d goes from %v to %v", i, l.From, l.Next)
+		case i > 0 && p.Lanes[i-1].Next.Compare(l.From) > 0:
+			c.err = fmt.Errorf("lane %d begins at %v, within the lane before it", i, l.From)
+		case l.Rows < 0 || l.Rows > left || l.Rows > 0 && l.From.Equal(l.Next):
+			c.err = fmt.Errorf("lane %d has %d rows from %v to %v", i, l.Rows, l.From, l.Next)
+		}
+		left -= l.Rows
+	}
+	c.that(left == 0, "the lanes have other rows than the part")
+}
+
+// span is that of the server's dates, of which there are both or none.
+func (c *checks) span(first, latest time.Time) {
+	c.date("first", first)
+	c.date("latest", latest)
+	c.that(first.IsZero() == latest.IsZero() && !latest.Before(first), "its last answer came before its first")
+}
+
+// split is one into children that can be what is left of lanes that were closed.
+func (c *checks) split(s *Slot) {
+	closed, children := s.Split.Closed, s.Split.Children
+	c.that(len(closed) > 0 && len(closed) <= MaxLanes, fmt.Sprintf("a split of %d lanes: want 1 to %d", len(closed), MaxLanes))
+	c.that(len(children) > 0 && len(children) <= MaxChildren, fmt.Sprintf("a split into %d: want 1 to %d", len(children), MaxChildren))
+	for i, k := range closed {
+		c.key(k, true)
+		c.that(len(k) == len(closed[0]) && (i == 0 || closed[i-1].Compare(k) <= 0), "lanes closed out of order")
+	}
+	var last table.Key
+	for i, child := range children {
+		if c.err == nil && child.ID != s.Segment.Child(i) {
+			c.err = fmt.Errorf("child %d is %.80q", i, child.ID)
+		}
+		c.bounds(child)
+		if c.err != nil {
+			return
+		}
+		c.that(len(child.Bounds[0]) == len(closed[0]) && (i == 0 || last.Compare(child.Bounds[0]) <= 0), fmt.Sprintf("child %d begins within the one before it", i))
+		last = child.Bounds[len(child.Bounds)-1]
+	}
 }
 
 // Note is what a start or a failure leaves: who, when, until when, and why.
@@ -419,7 +467,25 @@ type Note struct {
 
 func (*Note) doc() string { return "note" }
 
-func (n *Note) validate() error { return nil }
+func (*Note) limit() int64 { return shortDocument }
+
+func (n *Note) clip() { n.Error = clip(n.Error) }
+
+func (n *Note) validate(name string) error {
+	var c checks
+	c.segment(n.Segment)
+	c.number("start", n.Start)
+	c.number("slot", n.Slot)
+	c.number("idle", n.Idle)
+	c.under(name, fmt.Sprintf("/%s/%06d.json", n.Segment, n.Start))
+	c.text("request", n.Request)
+	c.date("began", n.Began)
+	c.date("until", n.Until)
+	c.text("target", n.Target)
+	c.count("bytes_per_second", n.Rate)
+	c.text("error", n.Error)
+	return c.err
+}
 
 // Ask is the planner's request to a segment's worker to split what is left of
 // it, since workers are free and this one lags behind its siblings.
@@ -432,12 +498,15 @@ type Ask struct {
 
 func (*Ask) doc() string { return "ask" }
 
-func (a *Ask) validate() error {
-	if a.Children < 2 || a.Children > MaxChildren {
-		return fmt.Errorf("a split of segment %s into %d: want 2 to %d", a.Segment, a.Children, MaxChildren)
-	}
-	_, err := ParseSegmentID(string(a.Segment))
-	return err
+func (*Ask) limit() int64 { return shortDocument }
+
+func (a *Ask) validate(name string) error {
+	var c checks
+	c.segment(a.Segment)
+	c.under(name, "/"+string(a.Segment)+".json")
+	c.that(a.Children >= 2 && a.Children <= MaxChildren, fmt.Sprintf("a split of segment %.80s into %d: want 2 to %d", a.Segment, a.Children, MaxChildren))
+	c.instant("at", a.At)
+	return c.err
 }
 
 // Totals are sums over parts.
@@ -498,16 +567,52 @@ type SegmentLog struct {
 
 func (*Group) doc() string { return "group" }
 
-func (g *Group) validate() error {
-	for _, s := range g.Segments {
-		if s.Segment.ID.Group() != g.Group {
-			return fmt.Errorf("segment %s in the roll-up of group %d", s.Segment.ID, g.Group)
+func (*Group) limit() int64 { return MaxDocument }
+
+func (g *Group) validate(name string) error {
+	b, err := groupOf(name)
+	if err != nil {
+		return err
+	}
+	var c checks
+	c.number("group", g.Group)
+	c.at(name, b.Group(g.Group))
+	c.usage(g.Usage)
+	var sum Totals
+	for i := range g.Segments {
+		l := &g.Segments[i]
+		c.bounds(l.Segment)
+		if c.err == nil && l.Segment.ID.Group() != g.Group {
+			c.err = fmt.Errorf("segment %s in the roll-up of group %d", l.Segment.ID, g.Group)
 		}
-		if len(s.Segment.Bounds) < 2 {
-			return fmt.Errorf("segment %s without bounds", s.Segment.ID)
+		for n := range l.Slots {
+			s := &l.Slots[n]
+			if c.err == nil && (s.Segment != l.Segment.ID || s.Slot != n) {
+				c.err = fmt.Errorf("slot %d of segment %s is slot %d of segment %.80q", n, l.Segment.ID, s.Slot, s.Segment)
+			}
+			c.number("start", s.Start)
+			c.slot(b, s)
+			if c.err != nil {
+				return c.err
+			}
+			if s.Part != nil {
+				sum.AddPart(s.Part)
+			}
 		}
 	}
-	return nil
+	if c.err == nil && sum != g.Totals {
+		c.err = fmt.Errorf("its parts sum up to %+v, and it says %+v", sum, g.Totals)
+	}
+	return c.err
+}
+
+// groupOf is the backup of a roll-up, by its name.
+func groupOf(name string) (Backup, error) {
+	parts := strings.Split(strings.TrimPrefix(name, GroupPrefix), "/")
+	if !strings.HasPrefix(name, GroupPrefix) || len(parts) != 5 || !idForm.MatchString(parts[3]) {
+		return Backup{}, fmt.Errorf("%.300q is no name of a roll-up", name)
+	}
+	return Backup{Table: TableID{parts[0], parts[1], parts[2]}, ID: BackupID(parts[3])}, nil
 }
 
 // State says whether a manifest seals a backup or gives it up.
@@ -547,20 +652,66 @@ type Manifest struct {
 
 func (*Manifest) doc() string { return "manifest" }
 
-func (m *Manifest) validate() error {
-	if _, err := ParseBackupID(string(m.Backup)); err != nil {
-		return err
-	}
+func (*Manifest) limit() int64 { return listDocument }
+
+func (m *Manifest) clip() { m.Reason = clip(m.Reason) }
+
+func (m *Manifest) validate(name string) error {
+	b := Backup{m.Table, m.Backup}
+	var c checks
+	c.backup(m.Backup)
+	c.table("the source", m.Table)
+	c.at(name, b.Manifest())
+	c.that(m.Kind == Full, fmt.Sprintf("a backup of kind %.80q: this version knows %q", m.Kind, Full))
+	c.text("reason", m.Reason)
+	c.instant("sealed", m.Sealed)
+	c.parent(m.Parent)
+	c.usage(m.Usage)
+	c.totals(m.Totals)
+	c.count("segments", int64(m.Segments))
 	switch m.State {
 	case Void:
-		return nil
+		c.that(m.Plan == nil && m.Groups == nil && m.Totals == Totals{} && m.Segments == 0 && m.ConsistentAt == nil && !m.Fuzzy, "given up, and it names what it holds")
 	case Sealed:
-		if m.Plan == nil || len(m.Groups) == 0 {
-			return errors.New("sealed without a plan or without groups")
-		}
-		return nil
+		c.that(m.Reason == "", "sealed, with a reason to give it up")
+		c.that(m.Fuzzy == (m.ConsistentAt == nil), "want a recovery point, or fuzzy")
+		c.that(m.Plan != nil && len(m.Groups) > 0 && m.Segments > 0, "sealed without a plan, without groups or without segments")
+		c.holds(b, m)
+	default:
+		c.try(fmt.Errorf("state %.80q: want sealed or void", m.State))
 	}
-	return fmt.Errorf("state %q: want sealed or void", m.State)
+	return c.err
+}
+
+// holds is what a sealed manifest names: its backup's own plan and roll-ups, and all
+// of these.
+func (c *checks) holds(b Backup, m *Manifest) {
+	if m.ConsistentAt != nil {
+		c.instant("consistent_at", *m.ConsistentAt)
+	}
+	if m.Plan != nil {
+		c.object(*m.Plan)
+		c.named(m.Plan.Name, b.Plan())
+	}
+	for g, o := range m.Groups {
+		c.object(o)
+		c.named(o.Name, b.Group(g))
+	}
+}
+
+// named holds a name that a document tells against the one that it must be.
+func (c *checks) named(name, want string) {
+	if c.err == nil && name != want {
+		c.err = fmt.Errorf("it names %.300q for %q", name, want)
+	}
+}
+
+// totals are sums that can be.
+func (c *checks) totals(t Totals) {
+	if c.err == nil && (min(t.Rows, t.Walked, t.RawBytes, t.StoredBytes, t.Objects, t.Parts, t.ReadUnits) < 0 || t.Rows != t.Walked || t.Objects != 2*t.Parts || t.Rows > 0 && t.Parts == 0) {
+		c.err = fmt.Errorf("totals of %+v", t)
+	}
+	c.span(t.First, t.Latest)
 }
 
 // RecoveryPoint is the instant that a restore of the backup brings back: where

@@ -122,20 +122,34 @@ type Drill struct {
 
 func (*Drill) doc() string { return "drill" }
 
-func (d *Drill) validate() error {
-	if err := d.DrillID.validate(); err != nil {
-		return err
-	}
-	if _, err := ParseBackupID(string(d.Backup)); err != nil {
-		return err
-	}
-	if d.Target == (TableID{}) || d.Target == d.Table {
-		return fmt.Errorf("it restores %s into %s", d.Table.Path(), d.Target.Path())
-	}
-	if d.Workers < 1 {
-		return fmt.Errorf("a restore by %d workers", d.Workers)
-	}
-	return ParseRequestName(d.Request)
+func (*Drill) limit() int64 { return shortDocument }
+
+func (d *Drill) validate(name string) error {
+	c := d.checks()
+	c.at(name, d.Begun())
+	return c.err
+}
+
+// checks are those of a drill, alone or in the record of its end.
+func (d *Drill) checks() *checks {
+	c := new(checks)
+	c.drill(d.DrillID)
+	c.text("rule", d.Rule)
+	c.backup(d.Backup)
+	c.instant("recovery_point", d.RecoveryPoint)
+	c.table("the target", d.Target)
+	c.that(d.Target != d.Table, "it restores the table into itself")
+	c.named(d.Request, d.DrillID.Request())
+	c.that(d.Workers >= 1, fmt.Sprintf("a restore by %d workers", d.Workers))
+	c.instant("began", d.Began)
+	c.instant("until", d.Until)
+	return c
+}
+
+// drill is what names a drill.
+func (c *checks) drill(d DrillID) {
+	c.table("the source", d.Table)
+	c.try(d.validate())
 }
 
 // DrillEnd is what came of a drill.
@@ -175,19 +189,25 @@ func (e *DrillEnd) RPO() time.Duration { return e.Drill.Began.Sub(e.Drill.Recove
 
 func (*DrillEnd) doc() string { return "drill-end" }
 
-func (e *DrillEnd) validate() error {
-	if e.OK == (e.Error != "") {
-		return errors.New("a drill is ok, or says what went wrong")
-	}
-	if e.OK && (e.Verdict != OK || e.Proof == "" || e.Restore == "") {
-		return fmt.Errorf("a drill is ok with the verdict %q of the proof %q", e.Verdict, e.Proof)
+func (*DrillEnd) limit() int64 { return notedDocument }
+
+func (e *DrillEnd) clip() { e.Error, e.Notes = clip(e.Error), clipNotes(e.Notes) }
+
+func (e *DrillEnd) validate(name string) error {
+	c := e.Drill.checks()
+	c.at(name, e.Drill.Ended())
+	c.instant("ended", e.Ended)
+	c.that(e.OK != (e.Error != ""), "a drill is ok, or says what went wrong")
+	c.text("error", e.Error)
+	if c.err == nil && e.OK && (e.Verdict != OK || e.Proof == "" || e.Restore == "") {
+		c.err = fmt.Errorf("a drill is ok with the verdict %q of the proof %q", e.Verdict, e.Proof)
 	}
 	if e.Restore != "" {
-		if _, err := ParseRestoreID(string(e.Restore)); err != nil {
-			return err
-		}
+		c.restore(e.Restore)
 	}
-	return e.Drill.validate()
+	c.outcome(e.Restore, e.Rows, e.Quarantined, e.Verdict, e.Proof)
+	c.notes(e.Notes)
+	return c.err
 }
 
 // DrillDrop says that a drill's table is gone, or why it was left where it is.
@@ -203,9 +223,19 @@ type DrillDrop struct {
 
 func (*DrillDrop) doc() string { return "drill-drop" }
 
-func (d *DrillDrop) validate() error {
-	if d.Target == (TableID{}) {
-		return errors.New("no target")
+func (*DrillDrop) limit() int64 { return shortDocument }
+
+func (d *DrillDrop) clip() { d.Left = clip(d.Left) }
+
+func (d *DrillDrop) validate(name string) error {
+	var c checks
+	c.drill(d.DrillID)
+	c.at(name, d.Dropped())
+	c.table("the target", d.Target)
+	if d.Restore != "" {
+		c.restore(d.Restore)
 	}
-	return d.DrillID.validate()
+	c.instant("at", d.At)
+	c.text("left", d.Left)
+	return c.err
 }

@@ -37,7 +37,7 @@ func TestFormatIsDocumented(t *testing.T) {
 	}
 	for _, d := range examples() {
 		look("vault", d.doc())
-		data, err := Encode(d)
+		data, err := Encode(placeOf(d), d)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -1,7 +1,6 @@
 package vault
 
 import (
-	"errors"
 	"strings"
 	"time"
 )
@@ -20,14 +19,19 @@ type Mark struct {
 
 func (*Mark) doc() string { return "mark" }
 
-func (m *Mark) validate() error {
-	if _, err := ParseBackupID(string(m.Backup)); err != nil {
-		return err
-	}
-	if m.Table == (TableID{}) {
-		return errors.New("no table")
-	}
-	return nil
+func (*Mark) limit() int64 { return shortDocument }
+
+func (m *Mark) clip() { m.Reason = clip(m.Reason) }
+
+func (m *Mark) validate(name string) error {
+	var c checks
+	c.backup(m.Backup)
+	c.table("the source", m.Table)
+	c.at(name, Backup{m.Table, m.Backup}.Mark())
+	c.instant("at", m.At)
+	c.text("command", m.Command)
+	c.text("reason", m.Reason)
+	return c.err
 }
 
 // MarkPrefix begins the names of all marks, ClockPrefix of objects that are made

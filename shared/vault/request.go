@@ -1,7 +1,6 @@
 package vault
 
 import (
-	"errors"
 	"fmt"
 	"regexp"
 	"strings"
@@ -61,14 +60,19 @@ type Accepted struct {
 
 func (*Accepted) doc() string { return "accepted" }
 
-func (a *Accepted) validate() error {
-	if _, err := ParseRestoreID(string(a.Restore)); err != nil {
-		return err
-	}
-	if _, err := ParseBackupID(string(a.Backup)); err != nil {
-		return err
-	}
-	return a.Budget.Validate()
+func (*Accepted) limit() int64 { return shortDocument }
+
+func (a *Accepted) validate(name string) error {
+	var c checks
+	c.try(ParseRequestName(a.Request))
+	c.at(name, AcceptedName(a.Request))
+	c.restore(a.Restore)
+	c.backup(a.Backup)
+	c.table("the source", a.Table)
+	c.table("the target", a.Target)
+	c.instant("at", a.At)
+	c.try(a.Budget.Validate())
+	return c.err
 }
 
 // Answer is what became of a request. It is for whoever asked, and is never
@@ -94,11 +98,43 @@ type Answer struct {
 
 func (*Answer) doc() string { return "answer" }
 
-func (a *Answer) validate() error {
-	if a.OK == (a.Error != "") {
-		return errors.New("an answer is ok, or says what went wrong")
+func (*Answer) limit() int64 { return notedDocument }
+
+func (a *Answer) clip() { a.Error, a.Notes = clip(a.Error), clipNotes(a.Notes) }
+
+func (a *Answer) validate(name string) error {
+	var c checks
+	c.try(ParseRequestName(a.Request))
+	c.at(name, AnswerName(a.Request))
+	c.instant("at", a.At)
+	c.that(a.OK != (a.Error != ""), "an answer is ok, or says what went wrong")
+	c.text("error", a.Error)
+	if a.Restore != "" {
+		c.restore(a.Restore)
 	}
-	return ParseRequestName(a.Request)
+	if a.Backup != "" {
+		c.backup(a.Backup)
+	}
+	c.outcome(a.Restore, a.Rows, a.Quarantined, a.Verdict, a.Proof)
+	c.that(!a.OK || a.Proof != "", "a restore that is ok has a proof")
+	c.text("table", a.Table)
+	c.text("target", a.Target)
+	c.notes(a.Notes)
+	return c.err
+}
+
+// outcome is what came of a restore, as far as it came.
+func (c *checks) outcome(r RestoreID, rows, quarantined int64, v Verdict, proof string) {
+	c.count("rows", rows)
+	c.count("quarantined", quarantined)
+	switch v {
+	case "", OK, Differs, Quarantined, Corrupt:
+	default:
+		c.try(fmt.Errorf("the verdict %.80q", v))
+	}
+	if proof != "" {
+		c.named(proof, Restore{r}.Proof())
+	}
 }
 
 // RestoringPrefix begins the names of the marks of all restores that were

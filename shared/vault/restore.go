@@ -3,6 +3,7 @@ package vault
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/tablevault/tablevault/shared/object/place"
@@ -96,22 +97,40 @@ type RestoreSegment struct {
 
 func (*RestorePlan) doc() string { return "restore-plan" }
 
-func (p *RestorePlan) validate() error {
-	if _, err := ParseRestoreID(string(p.Restore)); err != nil {
-		return err
-	}
-	if err := p.Budget.Validate(); err != nil {
-		return err
-	}
-	if len(p.Also) > MaxAlso {
-		return fmt.Errorf("%d further vaults: want at most %d", len(p.Also), MaxAlso)
-	}
+func (*RestorePlan) limit() int64 { return MaxDocument }
+
+func (p *RestorePlan) clip() { p.Notes = clipNotes(p.Notes) }
+
+func (p *RestorePlan) validate(name string) error {
+	var c checks
+	c.restore(p.Restore)
+	c.at(name, Restore{p.Restore}.Plan())
+	c.instant("created", p.Created)
+	c.text("command", p.Command)
+	c.text("endpoint", p.Endpoint)
+	c.backup(p.Backup)
+	c.table("the source", p.Source)
+	c.table("the target", p.Target)
+	c.object(p.Manifest)
+	c.named(p.Manifest.Name, ManifestName(p.Source, p.Backup))
+	c.try(p.Definition.Validate())
+	c.that(p.Definition.Name == p.Target.Table, "the definition is of another table")
+	c.notes(p.Notes)
+	c.try(p.Budget.Validate())
+	c.count("loaders", int64(p.Loaders))
+	c.count("comparers", int64(p.Comparers))
+	c.that(len(p.Also) <= MaxAlso, fmt.Sprintf("%d further vaults: want at most %d", len(p.Also), MaxAlso))
 	for _, key := range p.Also {
-		if !place.IsKey(key) {
-			return errors.New("a further vault without a key")
+		c.that(place.IsKey(key), "a further vault without a key")
+	}
+	for i, s := range p.Segments {
+		c.segment(s.ID)
+		c.count("rows", s.Rows)
+		if c.err == nil && (s.Group != s.ID.Group() || i > 0 && p.Segments[i-1].Group > s.Group) {
+			c.err = fmt.Errorf("segment %s stands at place %d, in group %d", s.ID, i, s.Group)
 		}
 	}
-	return p.Definition.Validate()
+	return c.err
 }
 
 // MaxAlso bounds the further vaults that a restore reads from.
@@ -144,9 +163,25 @@ type Loaded struct {
 
 func (*Loaded) doc() string { return "loaded" }
 
-func (l *Loaded) validate() error {
-	_, err := ParseSegmentID(string(l.Segment))
-	return err
+func (*Loaded) limit() int64 { return shortDocument }
+
+func (l *Loaded) validate(name string) error {
+	var c checks
+	c.entry(l.Segment, l.Slot, l.Start)
+	c.under(name, fmt.Sprintf("/%s/%06d.json", l.Segment, l.Slot))
+	c.number("part", l.Part)
+	c.count("block", l.Block)
+	c.count("rows", l.Rows)
+	c.count("bytes", l.Bytes)
+	c.count("quarantined", l.Quarantined)
+	c.count("write_units", l.WriteUnits)
+	c.that((l.Quarantined > 0) == (l.Quarantine != nil), "rows in quarantine without an object, or an object without rows")
+	if l.Quarantine != nil {
+		c.object(*l.Quarantine)
+	}
+	c.pace(l.Pace)
+	c.usage(l.Usage)
+	return c.err
 }
 
 // Refused is a row that the service refuses for good.
@@ -165,7 +200,27 @@ type Quarantine struct {
 
 func (*Quarantine) doc() string { return "quarantine" }
 
-func (q *Quarantine) validate() error { return nil }
+func (*Quarantine) limit() int64 { return listDocument }
+
+func (q *Quarantine) clip() {
+	for i := range q.Rows {
+		q.Rows[i].Code, q.Rows[i].Reason = clipTo(q.Rows[i].Code, maxNote), clipTo(q.Rows[i].Reason, maxNote)
+	}
+}
+
+func (q *Quarantine) validate(name string) error {
+	var c checks
+	c.segment(q.Segment)
+	c.that(strings.Contains(name, "/"+string(q.Segment)+"/"), "it tells of another segment")
+	c.that(len(q.Rows) > 0, "no rows")
+	for _, r := range q.Rows {
+		c.key(r.Key, false)
+		c.that(len(r.Row) > 0, "a row of no bytes")
+		c.text("code", r.Code)
+		c.text("reason", r.Reason)
+	}
+	return c.err
+}
 
 // Closed is the record after which no delivery of a restore writes a row.
 type Closed struct {
@@ -178,7 +233,18 @@ type Closed struct {
 
 func (*Closed) doc() string { return "closed" }
 
-func (c *Closed) validate() error { return nil }
+func (*Closed) limit() int64 { return shortDocument }
+
+func (d *Closed) clip() { d.Reason = clip(d.Reason) }
+
+func (d *Closed) validate(name string) error {
+	var c checks
+	c.restore(d.Restore)
+	c.at(name, Restore{d.Restore}.Closed())
+	c.instant("at", d.At)
+	c.text("reason", d.Reason)
+	return c.err
+}
 
 // Claim says which restore a target table belongs to. The claims on one name
 // are numbered; a new one follows only when the restore of the one before it
@@ -191,9 +257,14 @@ type Claim struct {
 
 func (*Claim) doc() string { return "claim" }
 
-func (c *Claim) validate() error {
-	_, err := ParseRestoreID(string(c.Restore))
-	return err
+func (*Claim) limit() int64 { return shortDocument }
+
+func (d *Claim) validate(string) error {
+	var c checks
+	c.restore(d.Restore)
+	c.backup(d.Backup)
+	c.instant("at", d.At)
+	return c.err
 }
 
 // ClaimsOn begins the names of the claims on a target.
@@ -214,9 +285,15 @@ type Made struct {
 
 func (*Made) doc() string { return "made" }
 
-func (m *Made) validate() error {
-	_, err := ParseRestoreID(string(m.Restore))
-	return err
+func (*Made) limit() int64 { return shortDocument }
+
+func (m *Made) validate(name string) error {
+	var c checks
+	c.restore(m.Restore)
+	c.at(name, Restore{m.Restore}.Created())
+	c.table("the target", m.Target)
+	c.text("id", m.Identity.ID)
+	return c.err
 }
 
 // Created is the name of the note that the restore has made its target.
@@ -394,16 +471,37 @@ type Proof struct {
 
 func (*Proof) doc() string { return "proof" }
 
-func (p *Proof) validate() error {
+func (*Proof) limit() int64 { return listDocument }
+
+func (p *Proof) clip() {
+	p.Notes = clipNotes(p.Notes)
+	p.Check.clip()
+}
+
+func (p *Proof) validate(name string) error {
+	var c checks
+	c.backup(p.Backup)
+	c.table("the source", p.Table)
+	c.proofOf(name, p)
+	c.text("target", p.Target)
 	switch p.Depth {
 	case "objects", "read", "rows":
 	default:
-		return fmt.Errorf("depth %q: want objects, read or rows", p.Depth)
+		c.try(fmt.Errorf("depth %.80q: want objects, read or rows", p.Depth))
 	}
-	if p.Verdict == "" {
-		return errors.New("no verdict")
+	c.instant("at", p.At)
+	c.named(p.Manifest.Name, ManifestName(p.Table, p.Backup))
+	if p.Manifest.SHA256 != "" || p.Verdict != Corrupt { // what is damaged may have none that is known
+		c.object(p.Manifest)
 	}
-	return nil
+	c.check(&p.Check)
+	if want := p.Check.Verdict(); c.err == nil && p.Verdict != want {
+		c.err = fmt.Errorf("the verdict %.80q, where its check comes to %q", p.Verdict, want)
+	}
+	c.notes(p.Notes)
+	c.pace(p.Pace)
+	c.usage(p.Usage)
+	return c.err
 }
 
 // SegmentCheck is what verify found in one segment of a restore.
@@ -425,7 +523,33 @@ type SegmentCheck struct {
 
 func (*SegmentCheck) doc() string { return "check" }
 
-func (c *SegmentCheck) validate() error { return nil }
+// proofOf is what a proof is of: a restore, whose own it is, or what a person has had
+// verified.
+func (c *checks) proofOf(name string, p *Proof) {
+	id, asked := strings.CutPrefix(name, VerificationPrefix+"proofs/")
+	if !asked || p.Restore != "" {
+		c.restore(p.Restore)
+	}
+	if !asked {
+		c.at(name, Restore{p.Restore}.Proof())
+	} else if c.err == nil {
+		_, c.err = ParseVerificationID(strings.TrimSuffix(id, ".json"))
+	}
+}
+
+func (*SegmentCheck) limit() int64 { return listDocument }
+
+func (d *SegmentCheck) clip() { d.Check.clip() }
+
+func (d *SegmentCheck) validate(name string) error {
+	var c checks
+	c.segment(d.Segment)
+	c.under(name, "/"+string(d.Segment)+".json")
+	c.check(&d.Check)
+	c.pace(d.Pace)
+	c.usage(d.Usage)
+	return c.err
+}
 
 // Compared is one entry of the log of a segment's comparison, where that took
 // several invocations: what was found in some of its lanes. The segment's check sums
@@ -445,9 +569,22 @@ type Compared struct {
 
 func (*Compared) doc() string { return "compared" }
 
-func (c *Compared) validate() error {
-	_, err := ParseSegmentID(string(c.Segment))
-	return err
+func (*Compared) limit() int64 { return listDocument }
+
+func (d *Compared) clip() { d.Check.clip() }
+
+func (d *Compared) validate(name string) error {
+	var c checks
+	c.entry(d.Segment, d.Slot, d.Start)
+	c.under(name, fmt.Sprintf("/%s/%06d.json", d.Segment, d.Slot))
+	c.that(len(d.Compared) <= MaxLanes, "more lanes than a segment has")
+	for _, lane := range d.Compared {
+		c.that(lane >= 0 && lane < MaxLanes, fmt.Sprintf("lane %d: want 0 to %d", lane, MaxLanes-1))
+	}
+	c.check(&d.Check)
+	c.pace(d.Pace)
+	c.usage(d.Usage)
+	return c.err
 }
 
 // CheckedGroup is the roll-up of the checks of a group's segments.
@@ -465,7 +602,63 @@ type CheckedGroup struct {
 
 func (*CheckedGroup) doc() string { return "checked-group" }
 
-func (g *CheckedGroup) validate() error { return nil }
+func (*CheckedGroup) limit() int64 { return listDocument }
+
+func (g *CheckedGroup) clip() { g.Check.clip() }
+
+func (g *CheckedGroup) validate(name string) error {
+	var c checks
+	c.number("group", g.Group)
+	c.under(name, fmt.Sprintf("/%06d.json", g.Group))
+	c.check(&g.Check)
+	for _, s := range g.Unsettled {
+		c.segment(s)
+		if c.err == nil && s.Group() != g.Group {
+			c.err = fmt.Errorf("segment %s is none of group %d", s, g.Group)
+		}
+	}
+	c.usage(g.Usage)
+	return c.err
+}
+
+// clip cuts what was found to what a document may hold.
+func (c *Check) clip() {
+	for _, all := range [][]Finding{c.Findings, c.Replaced} {
+		for i := range all {
+			all[i].Object, all[i].Reason = clipTo(all[i].Object, maxNote), clipTo(all[i].Reason, maxNote)
+		}
+	}
+}
+
+// check is what a verification found: counts that can be, and lists that are no
+// longer than they say.
+func (c *checks) check(d *Check) {
+	if c.err == nil && min(d.Rows, d.Target, d.Missing, d.Extra, d.Changed, d.Expired, d.Quarantined, d.Objects, d.Bytes, d.Corrupted, d.SizeOnly) < 0 {
+		c.err = errors.New("a check with a count below 0")
+	}
+	c.that(len(d.Differences) <= MaxListed && len(d.Findings) <= MaxListed && len(d.Replaced) <= MaxListed, "a check that lists too much")
+	c.that(int64(len(d.Differences)) <= d.Missing+d.Extra+d.Changed && int64(len(d.Findings)) <= d.Corrupted, "a check that lists more than it counts")
+	for _, diff := range d.Differences {
+		switch diff.Kind {
+		case "missing", "extra", "changed":
+		default:
+			c.try(fmt.Errorf("a difference of kind %.80q", diff.Kind))
+		}
+		c.key(diff.Key, false)
+		c.that(len(diff.Columns) <= maxListedColumns, "a difference in too many columns")
+		for _, name := range diff.Columns {
+			c.text("a column's name", name)
+		}
+	}
+	for _, all := range [][]Finding{d.Findings, d.Replaced} {
+		for _, f := range all {
+			c.that(len(f.Object) <= maxNote && len(f.Reason) <= maxNote, "a finding that is too long")
+		}
+	}
+}
+
+// maxListedColumns bounds the columns that a difference names.
+const maxListedColumns = 64
 
 // Add adds the check of a segment.
 func (g *CheckedGroup) Add(c *SegmentCheck) {

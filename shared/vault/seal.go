@@ -36,9 +36,10 @@ func (e Encryption) Open(_ Class, r io.Reader) (io.Reader, error) {
 	return r, nil
 }
 
-// Marshal encodes a document and seals it for who may read it.
-func (e Encryption) Marshal(d Document) ([]byte, error) {
-	plain, err := Encode(d)
+// Marshal encodes the document that is to stand under a name, and seals it for who
+// may read it.
+func (e Encryption) Marshal(name string, d Document) ([]byte, error) {
+	plain, err := Encode(name, d)
 	if err != nil {
 		return nil, err
 	}
@@ -57,7 +58,7 @@ func (e Encryption) Marshal(d Document) ([]byte, error) {
 }
 
 // Unmarshal undoes Marshal.
-func (e Encryption) Unmarshal(data []byte, d Document) error {
+func (e Encryption) Unmarshal(name string, data []byte, d Document) error {
 	r, err := e.Open(classOf(d), bytes.NewReader(data))
 	if err != nil {
 		return err
@@ -66,7 +67,7 @@ func (e Encryption) Unmarshal(data []byte, d Document) error {
 	if err != nil {
 		return fmt.Errorf("open: %w", err)
 	}
-	return Decode(plain, d)
+	return Decode(name, plain, d)
 }
 
 func classOf(d Document) Class {

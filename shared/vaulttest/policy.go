@@ -104,13 +104,13 @@ func Said(s *reconcile.Sweep, text string) bool {
 func BeginAndDie(w *World, work fanout.Work) error {
 	run := w.Run()
 	n := vault.Note{Segment: work.Segment, Start: work.Start, Request: "dead", Began: run.Now(), Until: run.Until}
-	data, err := vault.Encode(&n)
-	if err != nil {
-		return err
-	}
 	log := vault.Backup{Table: work.Table, ID: work.Backup}.Log()
 	if work.Restore != "" {
 		log = vault.Restore{ID: work.Restore}.Log()
+	}
+	data, err := vault.Encode(log.Start(work.Segment, work.Start), &n)
+	if err != nil {
+		return err
 	}
 	_, _, err = object.Decide(w.T.Context(), w.Store, log.Start(work.Segment, work.Start), data, 1<<20)
 	return err

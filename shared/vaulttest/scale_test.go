@@ -451,7 +451,7 @@ func TestScaleOfPlans(t *testing.T) {
 		if i%vault.GroupSize != 7 {
 			names = append(names, b.Log().Done(id))
 		} else {
-			data, err := vault.Encode(&vault.Note{Segment: id, Began: run.Now(), Until: run.Until})
+			data, err := vault.Encode(b.Log().Start(id, 0), &vault.Note{Segment: id, Began: run.Now(), Until: run.Until})
 			if err != nil {
 				t.Fatal(err)
 			}

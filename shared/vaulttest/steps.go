@@ -203,7 +203,7 @@ func (w *World) Parts(m *vault.Manifest) []vault.Object {
 // MarkIn marks a backup in a store, as prune does.
 func (w *World) MarkIn(store object.Store, b vault.Backup) {
 	w.T.Helper()
-	data, err := vault.Encode(&vault.Mark{Backup: b.ID, Table: b.Table, At: w.Clock(), Command: vault.Program, Reason: "test"})
+	data, err := vault.Encode(b.Mark(), &vault.Mark{Backup: b.ID, Table: b.Table, At: w.Clock(), Command: vault.Program, Reason: "test"})
 	if err == nil {
 		_, err = store.Create(w.T.Context(), b.Mark(), strings.NewReader(string(data)))
 	}

@@ -189,12 +189,13 @@ func TestLostSlotKeepsItsUsage(t *testing.T) {
 	entries := 0
 	for {
 		var entry vault.Loaded
-		data, err := object.ReadAll(t.Context(), w.Store, vault.Restore{ID: plan.Restore}.Log().Slot(work.Segment, entries), 1<<20)
+		name := vault.Restore{ID: plan.Restore}.Log().Slot(work.Segment, entries)
+		data, err := object.ReadAll(t.Context(), w.Store, name, 1<<20)
 		if errors.Is(err, fs.ErrNotExist) {
 			break
 		}
 		if err == nil {
-			err = vault.Decode(data, &entry)
+			err = vault.Decode(name, data, &entry)
 		}
 		if err != nil {
 			t.Fatal(err)
