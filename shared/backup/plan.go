@@ -399,7 +399,10 @@ func (p *Planner) Survey(ctx context.Context, run fanout.Run, b vault.Backup) (*
 	if !complete || p.watching {
 		return s, nil
 	}
-	if s.Progress.LastError = p.another(ctx, plan); s.Progress.LastError != "" {
+	if s.Progress.LastError, err = p.another(ctx, plan); err != nil {
+		return s, what(err)
+	}
+	if s.Progress.LastError != "" {
 		s.Progress.State = StateFailed
 		return s, nil
 	}
@@ -413,20 +416,25 @@ func (p *Planner) Survey(ctx context.Context, run fanout.Run, b vault.Backup) (*
 
 // another says why a backup that was read to its end is not one of the table that was
 // planned: the table was dropped meanwhile, and another one made of its name, so that a
-// part of it may be of each. Where the table is gone, or can't be asked for, nothing
-// speaks against what was read.
-func (p *Planner) another(ctx context.Context, plan *vault.Plan) string {
+// part of it may be of each. Where the table is gone, nothing speaks against what was
+// read; nor does it where nobody has answered for a day.
+func (p *Planner) another(ctx context.Context, plan *vault.Plan) (string, error) {
 	planned := plan.Definition.Identity
 	def, err := p.Tables.Describe(ctx, plan.Table.Table)
 	switch {
+	case err != nil && !errors.Is(err, table.ErrNotExist) && p.Now().Sub(plan.Created) < askFor:
+		return "", err
 	case err != nil:
 		p.Log.Warn("sealed without another look at the table", "backup", plan.Backup, "table", plan.Table.String(), "error", err)
 	case def.Identity.Other(planned):
 		return fmt.Sprintf("%s was dropped while it was read, and another table made of its name: that one is %s, the one that was planned %s; "+
-			"the backup may have rows of both and is not sealed: give the command again with --new", plan.Table, def.Identity, planned)
+			"the backup may have rows of both and is not sealed: give the command again with --new", plan.Table, def.Identity, planned), nil
 	}
-	return ""
+	return "", nil
 }
+
+// askFor is for how long a backup that was read waits for an answer about its table.
+const askFor = 24 * time.Hour
 
 func (p *Planner) dispatch(b vault.Backup) fanout.Dispatch {
 	return fanout.Dispatch{Repo: p.Repo, Log: b.Log(), Stale: p.Stale, Since: p.Since, Most: p.Workers}
