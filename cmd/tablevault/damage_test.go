@@ -70,7 +70,7 @@ func TestDamagedManifest(t *testing.T) {
 		t.Errorf("exit %d: %s", code, out)
 	}
 	code, _, errs = tablevaultRun(t, "restore", "--stack", dir, "--table", "local/orders", "--to", "local/copy")
-	if code == 0 || !strings.Contains(errs, string(made[2])) || !strings.Contains(errs, "--backup "+string(made[1])) {
+	if code != exitDiffers || !strings.Contains(errs, string(made[2])) || !strings.Contains(errs, "--backup "+string(made[1])) {
 		t.Errorf("exit %d: %s", code, errs)
 	}
 	var r restoreResult
