@@ -247,6 +247,14 @@ func TestNothingIsTold(t *testing.T) {
 	came := 0
 	echo := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		came++
+		if r.URL.Query().Has("versioning") {
+			fmt.Fprint(w, "<VersioningConfiguration></VersioningConfiguration>")
+			return
+		}
+		if r.Method == http.MethodHead { // whose answer has no text
+			w.WriteHeader(http.StatusNotFound)
+			return
+		}
 		w.Header().Set("Content-Type", "application/xml")
 		w.WriteHeader(http.StatusForbidden)
 		fmt.Fprintf(w, "<Error><Code>SignatureDoesNotMatch</Code><Message>you sent %s with secret-of-the-role</Message><RequestId>1</RequestId></Error>", r.Header.Get("X-Oss-Security-Token"))
@@ -271,6 +279,10 @@ func TestNothingIsTold(t *testing.T) {
 		said += string(content)
 		return err
 	})
+	failures, globErr := filepath.Glob(filepath.Join(folder, "copying", "*", "*", "*", "*", "*", "failures", "*", "*.json"))
+	if len(failures) == 0 || globErr != nil {
+		t.Errorf("no failure was noted: %v", globErr)
+	}
 	if err != nil || came == 0 || !strings.Contains(said, "SignatureDoesNotMatch") {
 		t.Fatalf("%d requests, %v: %s", came, err, said)
 	}

@@ -23,6 +23,7 @@ import (
 	"github.com/tablevault/tablevault/shared/object/mem"
 	"github.com/tablevault/tablevault/shared/object/objectfault"
 	"github.com/tablevault/tablevault/shared/object/objectmeter"
+	"github.com/tablevault/tablevault/shared/object/place"
 	"github.com/tablevault/tablevault/shared/repository"
 	"github.com/tablevault/tablevault/shared/restore"
 	"github.com/tablevault/tablevault/shared/table"
@@ -788,5 +789,39 @@ func TestCopyOfNoGroup(t *testing.T) {
 	}
 	for info, err := range w.Store.List(t.Context(), vault.CopyingPrefix, "") {
 		t.Error(info.Name, err)
+	}
+}
+
+// TestNotesOfOthers tells the notes that are about a backup's copies from those that are not, which hide none.
+func TestNotesOfOthers(t *testing.T) {
+	w, m := vaulttest.CopyWorld(t, 700)
+	b := vaulttest.BackupOf(m)
+	w.CopyAll(m, &mem.Store{})
+	for target, n := range map[string]*vault.CopyNote{
+		"oss://a/vault": {Backup: b.ID, Table: b.Table, Target: "oss://evil/vault"},
+		"oss://b/vault": {Backup: vault.NewBackupID(w.Clock(), "other"), Table: b.Table, Target: "oss://b/vault"},
+		"oss://c/vault": {Backup: b.ID, Table: vaulttest.TargetID, Target: "oss://c/vault"},
+	} {
+		n.At, n.Manifest = w.Clock(), strings.Repeat("0", 64)
+		data, err := vault.Encode(n)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := w.Store.Create(t.Context(), b.CopyNote(place.Key(target)), bytes.NewReader(data)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	notes, err := w.Repo.Copies(t.Context(), b)
+	if !errors.Is(err, vault.ErrCorrupt) || len(notes) != 1 || notes[0].Target != vaulttest.TwinAddress {
+		t.Errorf("%+v, %v", notes, err)
+	}
+	// The manifest is held against the notes that are about it.
+	w.Repo.Also(vaulttest.TwinAt(&mem.Store{}))
+	if _, _, err := w.Repo.Manifest(t.Context(), b); err != nil {
+		t.Error(err)
+	}
+	states, err := copies.States(t.Context(), w.Repo, m)
+	if err != nil || len(states) != 2 || states[0].Target != vaulttest.TwinAddress || states[0].State != copies.StateCopied || states[1].State != copies.StateFailed || !strings.Contains(states[1].Error, "oss://evil/vault") {
+		t.Errorf("%+v, %v", states, err)
 	}
 }

@@ -309,3 +309,42 @@ func TestRuntimeTakesTheHandler(t *testing.T) {
 		t.Errorf("%s, %v", out, err)
 	}
 }
+
+// TestSecretsAreHidden has a verb log, answer and fail with the secrets of its keys: nobody reads them.
+func TestSecretsAreHidden(t *testing.T) {
+	env, err := ReadEnv([]string{"TABLEVAULT_VAULT=oss://b/p?region=x", "AWS_SECRET_ACCESS_KEY=secret-of-s3", "AWS_SESSION_TOKEN=token-of-s3"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, fails := range []bool{false, true} {
+		var log bytes.Buffer
+		s := &Server{Env: env, Log: &log, Verbs: Verbs{KindTick: func(_ context.Context, inv *Invocation, _ Command) (any, error) {
+			all := strings.Join([]string{inv.Credentials.Secret, inv.Credentials.Token, inv.Env.S3.Secret, inv.Env.S3.Token}, " ")
+			inv.Log.With("with", all).Info("said "+all, "text", all, "error", errors.New(all), slog.Group("in", "a", all))
+			if fails {
+				return nil, Permanent(errors.New(all))
+			}
+			return map[string]string{"last_error": all}, nil
+		}}}
+		answer, err := s.Invoke(invocationContext(t, time.Minute), []byte(`{"kind":"tick"}`))
+		if err != nil {
+			t.Fatal(err)
+		}
+		said := log.String() + string(answer)
+		for _, secret := range []string{"secret-of-s3", "token-of-s3", "secret", "token"} {
+			fctx, _ := fccontext.FromContext(invocationContext(t, time.Minute))
+			if secret == "secret" {
+				secret = fctx.Credentials.AccessKeySecret
+			}
+			if secret == "token" {
+				secret = fctx.Credentials.SecurityToken
+			}
+			if secret == "" || strings.Contains(said, secret) {
+				t.Errorf("%q is told: %s", secret, said)
+			}
+		}
+		if !strings.Contains(said, "(hidden)") {
+			t.Errorf("nothing was hidden: %s", said)
+		}
+	}
+}

@@ -322,3 +322,31 @@ func TestRestoreGoesOnByItself(t *testing.T) {
 		})
 	}
 }
+
+// TestWordsOfOthers takes no answer, and no acceptance, for a request's that is about another.
+func TestWordsOfOthers(t *testing.T) {
+	w := vaulttest.NewWorld(t)
+	w.Fill(vaulttest.Definition(), 10)
+	m := w.Backup(vault.Settings{})
+	put := func(name string, d vault.Document) {
+		t.Helper()
+		data, err := vault.Encode(d)
+		if err == nil {
+			_, err = w.Store.Create(t.Context(), name, strings.NewReader(string(data)))
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	put(vault.AnswerName("requests/a.json"), &vault.Answer{Request: "requests/b.json", At: w.Clock(), OK: true})
+	put(vault.AcceptedName("requests/c.json"), &vault.Accepted{Request: "requests/b.json", Restore: vault.NewRestoreID(w.Clock(), "x"), Backup: m.Backup, Table: m.Table, Target: vaulttest.TargetID})
+	for _, name := range []string{"requests/a.json", "requests/c.json"} {
+		if _, err := w.Store.Create(t.Context(), name, strings.NewReader(`{"Table":"prod/orders","To":"prod/orders_copy"}`)); err != nil {
+			t.Fatal(err)
+		}
+		p, err := w.Requests().Serve(t.Context(), w.Run(), name)
+		if answered := p.Answer != nil && p.Answer.OK; answered || p.Restore != nil || err == nil && (p.Answer == nil || !strings.Contains(p.Answer.Error, "requests/b.json")) {
+			t.Errorf("%s: %+v, %v", name, p, err)
+		}
+	}
+}
