@@ -803,7 +803,8 @@ func TestNotesOfOthers(t *testing.T) {
 		"oss://c/vault": {Backup: b.ID, Table: vaulttest.TargetID, Target: "oss://c/vault"},
 	} {
 		n.At, n.Manifest = w.Clock(), strings.Repeat("0", 64)
-		data, err := vault.Encode(n)
+		own := vault.Backup{Table: n.Table, ID: n.Backup}
+		data, err := vault.Encode(own.CopyNote(place.Key(n.Target)), n)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -821,7 +822,7 @@ func TestNotesOfOthers(t *testing.T) {
 		t.Error(err)
 	}
 	states, err := copies.States(t.Context(), w.Repo, m)
-	if err != nil || len(states) != 2 || states[0].Target != vaulttest.TwinAddress || states[0].State != copies.StateCopied || states[1].State != copies.StateFailed || !strings.Contains(states[1].Error, "oss://evil/vault") {
+	if err != nil || len(states) != 2 || states[0].Target != vaulttest.TwinAddress || states[0].State != copies.StateCopied || states[1].State != copies.StateFailed || !strings.Contains(states[1].Error, "written under another name") {
 		t.Errorf("%+v, %v", states, err)
 	}
 }

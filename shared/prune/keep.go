@@ -327,8 +327,8 @@ func (s *pruning) readNotes(ctx context.Context, c *candidate, named vault.Objec
 		}
 		var n vault.CopyNote
 		_, err := s.Repo.Read(ctx, c.CopyNote(key), &n)
-		if err == nil {
-			err = n.Of(c.Backup, key, named.SHA256)
+		if err == nil && n.Manifest != named.SHA256 {
+			err = fmt.Errorf("%w: %s is about another manifest, with the sha256 %s", vault.ErrCorrupt, c.CopyNote(key), n.Manifest)
 		}
 		if err != nil {
 			c.unnoted = err

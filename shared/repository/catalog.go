@@ -472,15 +472,11 @@ func (r *Repository) Copies(ctx context.Context, b vault.Backup) ([]vault.CopyNo
 		if err != nil {
 			return nil, fmt.Errorf("list %s: %w", b.CopyNotes(), err)
 		}
-		_, target, ok := vault.ParseCopyNote(info.Name)
-		if !ok {
+		if _, _, ok := vault.ParseCopyNote(info.Name); !ok {
 			continue
 		}
 		var n vault.CopyNote
 		_, err := r.Read(ctx, info.Name, &n)
-		if err == nil {
-			err = n.Of(b, target, n.Manifest)
-		}
 		switch {
 		case err == nil:
 			notes = append(notes, n)

@@ -73,9 +73,6 @@ func (q *Requests) Serve(ctx context.Context, run fanout.Run, name string) (Requ
 	}
 	var answer vault.Answer
 	_, err := q.Repo.Read(ctx, vault.AnswerName(name), &answer)
-	if err == nil && answer.Request != name {
-		err = fmt.Errorf("%w: %s is the answer to %s", vault.ErrCorrupt, vault.AnswerName(name), answer.Request)
-	}
 	if err == nil {
 		progress.Answer = &answer
 		return progress, nil
@@ -168,9 +165,6 @@ func (q *Requests) serve(ctx context.Context, run fanout.Run, name string, progr
 func (q *Requests) accept(ctx context.Context, name string) (*vault.Accepted, error) {
 	a := new(vault.Accepted)
 	_, err := q.Repo.Read(ctx, vault.AcceptedName(name), a)
-	if err == nil && a.Request != name {
-		err = fmt.Errorf("%w: %s is about %s", vault.ErrCorrupt, vault.AcceptedName(name), a.Request)
-	}
 	if err == nil || !errors.Is(err, fs.ErrNotExist) {
 		return a, err
 	}

@@ -60,20 +60,6 @@ type CopyNote struct {
 
 func (*CopyNote) doc() string { return "copy-note" }
 
-// Of finds out whether the note is about the copy of a backup, of which the manifest
-// has a sha256, in the further vault with a key. It is an error if not.
-func (c *CopyNote) Of(b Backup, target, manifest string) error {
-	switch {
-	case c.Backup != b.ID || c.Table != b.Table:
-		return fmt.Errorf("%w: %s is about backup %s of %s", ErrCorrupt, b.CopyNote(target), c.Backup, c.Table)
-	case place.Key(c.Target) != target:
-		return fmt.Errorf("%w: %s is about a copy in %s", ErrCorrupt, b.CopyNote(target), place.Plain(c.Target))
-	case c.Manifest != manifest:
-		return fmt.Errorf("%w: %s is about another manifest, with the sha256 %s", ErrCorrupt, b.CopyNote(target), c.Manifest)
-	}
-	return nil
-}
-
 func (*CopyNote) limit() int64 { return shortDocument }
 
 func (d *CopyNote) validate(name string) error {
