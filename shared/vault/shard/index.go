@@ -42,12 +42,20 @@ type totalsJSON struct {
 	Bytes  int64 `json:"bytes"` // of the shard, up to its end mark
 }
 
-// maxIndex bounds an index object's entries, encoded.
-const maxIndex = 64 << 20
+// maxIndex bounds an index object's entries, encoded, and maxEntries their number:
+// a reader keeps more memory for an entry than it may take, compressed, in the object.
+const (
+	maxIndex   = 16 << 20
+	maxEntries = 1 << 16
+)
 
-// fullIndex is the size of an index's entries at which a shard should end. Rows that
-// compress very well would make more blocks than an index may have.
-const fullIndex = 8 << 20
+// fullIndex is the size of an index's entries, and fullEntries their number, at which
+// a shard should end. Rows that compress very well would make more blocks than an
+// index may have.
+const (
+	fullIndex   = maxIndex / 2
+	fullEntries = maxEntries / 2
+)
 
 // encodedSize is the number of bytes that the entry takes.
 func (e *Entry) encodedSize() int {
@@ -75,8 +83,8 @@ func (w *Writer) WriteIndex(dst io.Writer) error {
 		items = appendBytes(items, e.Last)
 		items = appendLong(items, int64(e.CRC32C))
 	}
-	if len(items) > maxIndex {
-		return fmt.Errorf("shard: an index of %d bytes, want at most %d: end parts earlier", len(items), maxIndex)
+	if len(items) > maxIndex || len(w.index) > maxEntries {
+		return fmt.Errorf("shard: an index of %d entries in %d bytes, want at most %d in %d: end parts earlier", len(w.index), len(items), maxEntries, maxIndex)
 	}
 	z := newCompressor(zstd.SpeedDefault)
 	defer z.Close()
@@ -127,7 +135,7 @@ func ReadIndex(src io.Reader) (Header, []Entry, error) {
 	if err != nil {
 		return h, nil, stops(err)
 	}
-	if count < 0 || size < 0 || size > maxIndex {
+	if count < 0 || count > maxEntries || size < 0 || size > maxIndex {
 		return h, nil, corrupt("an index of %d entries in %d bytes", count, size)
 	}
 	data, err := io.ReadAll(io.LimitReader(in, size+int64(len(sync))))
@@ -150,7 +158,7 @@ func ReadIndex(src io.Reader) (Header, []Entry, error) {
 		return h, nil, corrupt("the index does not decompress: %v", err)
 	}
 	c := cursor{b: items}
-	var entries []Entry
+	entries := make([]Entry, 0, count)
 	var rows int64
 	end := h.size()
 	last := map[int]table.Key{}

@@ -72,7 +72,7 @@ func (w *Writer) Blocks() int64 { return w.ledger.sum.Blocks }
 
 // Full says that the shard should end, since its index is large: well before there
 // can be none.
-func (w *Writer) Full() bool { return w.indexBytes >= fullIndex }
+func (w *Writer) Full() bool { return w.indexBytes >= fullIndex || len(w.index) >= fullEntries }
 
 // Append writes a block. The blocks of a lane come in the order of their keys;
 // those of several lanes may alternate.

@@ -1,0 +1,118 @@
+package reconcile_test
+
+import (
+	"bytes"
+	"runtime"
+	"strings"
+	"testing"
+
+	"github.com/tablevault/tablevault/shared/table"
+	"github.com/tablevault/tablevault/shared/vault"
+	"github.com/tablevault/tablevault/shared/vaulttest"
+)
+
+// begun is a world with a backup whose segments were dispatched and not begun.
+func begun(t *testing.T) (*vaulttest.World, vault.Backup, *vault.Plan) {
+	t.Helper()
+	w := vaulttest.NewWorld(t)
+	w.Fill(vaulttest.Definition(), 60)
+	w.Tick(vaulttest.Hourly)
+	work := w.Drain()[0]
+	b := vault.Backup{Table: work.Table, ID: work.Backup}
+	plan, _, err := w.Repo.Plan(t.Context(), b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return w, b, plan
+}
+
+// TestForgedSlots has the key of export in a thief's hand: slots whose checksums are
+// right, and that can't be. No tick ends otherwise than with a report, and nothing is
+// sealed.
+func TestForgedSlots(t *testing.T) {
+	key := table.Key{table.String("m"), table.Min(), table.Min()}
+	for what, forge := range map[string]func(b vault.Backup, s vault.Segment, slot *vault.Slot){
+		"a child without bounds": func(_ vault.Backup, s vault.Segment, slot *vault.Slot) {
+			slot.Split.Children = []vault.Segment{{ID: s.ID.Child(0)}}
+		},
+		"no children": func(_ vault.Backup, _ vault.Segment, slot *vault.Slot) { slot.Split.Children = nil },
+		"a child of another": func(_ vault.Backup, s vault.Segment, slot *vault.Slot) {
+			slot.Split.Children = []vault.Segment{{ID: "000009.00", Bounds: s.Bounds}}
+		},
+		"a child without an id": func(_ vault.Backup, s vault.Segment, slot *vault.Slot) {
+			slot.Split.Children = []vault.Segment{{ID: "-1", Bounds: s.Bounds}}
+		},
+		"bounds out of order": func(_ vault.Backup, s vault.Segment, slot *vault.Slot) {
+			slot.Split.Children = []vault.Segment{{ID: s.ID.Child(0), Bounds: []table.Key{key, key}}}
+		},
+		"bounds of no column": func(_ vault.Backup, s vault.Segment, slot *vault.Slot) {
+			slot.Split.Children = []vault.Segment{{ID: s.ID.Child(0), Bounds: []table.Key{{}, {}}}}
+		},
+		"bounds of one column": func(_ vault.Backup, s vault.Segment, slot *vault.Slot) {
+			slot.Split.Children = []vault.Segment{{ID: s.ID.Child(0), Bounds: []table.Key{key[:1], key}}}
+		},
+		"no lanes closed":        func(_ vault.Backup, s vault.Segment, slot *vault.Slot) { slot.Split.Closed = nil },
+		"neither part nor split": func(_ vault.Backup, _ vault.Segment, slot *vault.Slot) { slot.Split = nil },
+		"a part of no lanes":     func(_ vault.Backup, _ vault.Segment, slot *vault.Slot) { slot.Split, slot.Part = nil, &vault.Part{} },
+		"a part of another's shard": func(b vault.Backup, s vault.Segment, slot *vault.Slot) {
+			other := b
+			other.ID = vault.NewBackupID(vaulttest.Day, "other")
+			shard := vaulttest.Named(other.Shard(s.ID, "aa"))
+			slot.Split, slot.Part = nil, &vault.Part{Shard: shard, Index: vaulttest.Named(vault.Index(shard.Name)), Lanes: []vault.Lane{{From: s.Bounds[0], Next: s.Bounds[1]}}}
+		},
+	} {
+		t.Run(what, func(t *testing.T) {
+			w, b, plan := begun(t)
+			s := plan.Segments[0]
+			slot := &vault.Slot{Segment: s.ID, Split: &vault.Split{Children: []vault.Segment{{ID: s.ID.Child(0), Bounds: s.Bounds}}}}
+			for _, lane := range s.Lanes() {
+				slot.Split.Closed = append(slot.Split.Closed, lane.Start)
+			}
+			forge(b, s, slot)
+			name := b.Log().Slot(s.ID, 0)
+			if _, err := w.Store.Create(t.Context(), name, bytes.NewReader(vaulttest.Forge(name, slot))); err != nil {
+				t.Fatal(err)
+			}
+			for _, s := range plan.Segments {
+				if err := w.Repo.Mark(t.Context(), b.Log().Done(s.ID)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			reply, err := w.Reconciler(vaulttest.Hourly).Tick(t.Context(), w.Run(), w.Clock())
+			if err == nil && !vaulttest.Said(reply, "corrupt") && (len(reply.Backups) == 0 || !strings.Contains(reply.Backups[0].Progress.LastError, "corrupt")) {
+				t.Errorf("nothing is said: %+v", reply)
+			}
+			if sealed, err := w.Repo.Exists(t.Context(), b.Manifest()); err != nil || sealed {
+				t.Errorf("it is sealed: %v", err)
+			}
+		})
+	}
+}
+
+// TestHugeNote: a note of 100 MB, which the role of export may write, costs a tick no
+// more than any other one.
+func TestHugeNote(t *testing.T) {
+	w, b, plan := begun(t)
+	s := plan.Segments[0].ID
+	run := w.Run()
+	if _, err := w.Repo.Create(t.Context(), b.Log().Start(s, 0), &vault.Note{Segment: s, Began: run.Now(), Until: run.Until}); err != nil {
+		t.Fatal(err)
+	}
+	name := b.Log().Failure(s, 0)
+	if _, err := w.Store.Create(t.Context(), name, bytes.NewReader(make([]byte, 100<<20))); err != nil {
+		t.Fatal(err)
+	}
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	reply, err := w.Reconciler(vaulttest.Hourly).Tick(t.Context(), w.Run(), w.Clock())
+	runtime.ReadMemStats(&after)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(reply.Backups) != 1 || !strings.Contains(reply.Backups[0].Progress.LastError, name) {
+		t.Errorf("nothing is said of %s: %+v", name, reply)
+	}
+	if grew := (after.TotalAlloc - before.TotalAlloc) >> 20; grew > 16 {
+		t.Errorf("the tick has allocated %d MiB", grew)
+	}
+}
