@@ -339,7 +339,7 @@ func TestWordsOfOthers(t *testing.T) {
 		}
 	}
 	put(vault.AnswerName("requests/a.json"), vault.AnswerName("requests/b.json"), &vault.Answer{Request: "requests/b.json", At: w.Clock(), Error: "no"})
-	put(vault.AcceptedName("requests/c.json"), vault.AcceptedName("requests/b.json"), &vault.Accepted{Request: "requests/b.json", Restore: vault.NewRestoreID(w.Clock(), "x"), Backup: m.Backup, Table: m.Table, Target: vaulttest.TargetID})
+	put(vault.AcceptedName("requests/c.json"), vault.AcceptedName("requests/b.json"), &vault.Accepted{Request: "requests/b.json", Restore: vault.NewRestoreID(w.Clock(), "x"), Backup: m.Backup, Table: m.Table, Target: vaulttest.TargetID, At: w.Clock()})
 	for _, name := range []string{"requests/a.json", "requests/c.json"} {
 		if _, err := w.Store.Create(t.Context(), name, strings.NewReader(`{"Table":"prod/orders","To":"prod/orders_copy"}`)); err != nil {
 			t.Fatal(err)
