@@ -97,7 +97,10 @@ func Find(ctx context.Context, r *repository.Repository, text string, kinds ...K
 	case len(found) == 0 && wholeID.MatchString(text) && slices.Contains(kinds, BackupKind):
 		// A twin may have it.
 		b, err := r.FindBackup(ctx, vault.BackupID(text))
-		return Ref{BackupKind, text, b.Table}, err
+		if err != nil {
+			return Ref{}, err
+		}
+		return Ref{BackupKind, text, b.Table}, nil
 	case len(found) == 0:
 		return Ref{}, fmt.Errorf("there is no %s in this vault whose id begins with %s: `tablevault list` shows what there is: %w", what, text, fs.ErrNotExist)
 	}
