@@ -48,8 +48,8 @@ func goldenShards(t testing.TB) map[string][2][]byte {
 	return files
 }
 
-// pieces makes a shard with a row in three pieces between two whole ones, and a
-// fourth that was put together.
+// pieces makes a shard with a row in three pieces between two whole ones, a fourth
+// that was put together, and a fifth whose last piece has the key alone.
 func pieces(t testing.TB) (file, index []byte) {
 	t.Helper()
 	var out, ix bytes.Buffer
@@ -59,13 +59,18 @@ func pieces(t testing.TB) (file, index []byte) {
 	}
 	e := NewEncoder(Options{Schema: testSchema, Seed: testHeader.Seed})
 	e.Reset(0)
-	for i, parts := range []int{0, 3, 0, 1} {
+	for i, parts := range []int{0, 3, 0, 1, 2} {
 		for p := range max(parts, 1) {
 			b := plainbuffer.Builder{}
 			b.Begin()
 			rowKey(&b, i)
-			b.Attributes()
-			for c := range 3 {
+			columns := 3
+			if i == 4 && p == 1 {
+				columns = 0
+			} else {
+				b.Attributes()
+			}
+			for c := range columns {
 				n := plainbuffer.NewName(fmt.Appendf(nil, "column-%d-%d", p, c))
 				b.Bytes(&n, plainbuffer.String, fmt.Appendf(nil, "value %d", c), 5)
 			}
@@ -91,7 +96,7 @@ func pieces(t testing.TB) (file, index []byte) {
 		}
 	}
 	whole := testSchema.Whole()
-	if _, err := w.Finish([]Lane{{From: whole.Start, Next: whole.End, Rows: 4}}); err != nil {
+	if _, err := w.Finish([]Lane{{From: whole.Start, Next: whole.End, Rows: 5}}); err != nil {
 		t.Fatal(err)
 	}
 	if err := w.WriteIndex(&ix); err != nil {
