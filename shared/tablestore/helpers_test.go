@@ -232,6 +232,9 @@ func tryCollect(ctx context.Context, scan table.Scan, buf []byte) (rows []collec
 				rows = append(rows, collected{raw: bytes.Clone(r.Raw)})
 				continue
 			}
+			if !page.Last && len(r.Cells) == 0 {
+				return rows, pages, fmt.Errorf("a piece of row %v without a cell, which is not its last", k)
+			}
 			if pieces == 0 {
 				key, open = cloneCells(r.Key), nil
 			}

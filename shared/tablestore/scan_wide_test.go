@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/aliyun/aliyun-tablestore-go-sdk/tablestore/otsprotocol"
@@ -409,5 +410,145 @@ func TestScanEndIsSummed(t *testing.T) {
 	same(t, got, want)
 	if cut != 1 {
 		t.Error("no answer was cut")
+	}
+}
+
+// TestScanOfWideRowsBelievesNothing: pieces that are out of order, or of a row that was
+// not asked for, and a service that does not go on, end the scan with an error.
+func TestScanOfWideRowsBelievesNothing(t *testing.T) {
+	var cells []plainbuffer.Cell
+	for i := range 60 {
+		cells = append(cells, cell(fmt.Sprintf("column%04d", i), 1, make([]byte, 500)))
+	}
+	key := func(user string, n int64) []byte {
+		b, err := definition().Schema.AppendKey(nil, table.Key{table.String(user), table.Integer(n)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return b
+	}
+	first := func(a *otsprotocol.GetRangeResponse) (r plainbuffer.Row) {
+		if err := plainbuffer.NewScanner(a.Rows).Next(&r); err != nil {
+			t.Fatal(err)
+		}
+		return r
+	}
+	var token []byte
+	for name, test := range map[string]struct {
+		tokens bool
+		bend   func(q *otsprotocol.GetRangeRequest, a *otsprotocol.GetRangeResponse) bool
+		want   string
+	}{
+		"cells out of order": {false, func(_ *otsprotocol.GetRangeRequest, a *otsprotocol.GetRangeResponse) bool {
+			r := first(a)
+			if len(r.Cells) < 2 {
+				return false
+			}
+			r.Cells[0], r.Cells[1] = r.Cells[1], r.Cells[0]
+			a.Rows = append(plainbuffer.AppendHeader(nil), build(r.Key, r.Cells)...)
+			return true
+		}, "cells that are not in order"},
+		"a row before the range": {false, func(_ *otsprotocol.GetRangeRequest, a *otsprotocol.GetRangeResponse) bool {
+			a.Rows = append(plainbuffer.AppendHeader(nil), row("a", 1, first(a).Cells...)...)
+			return true
+		}, "not in the range"},
+		"a row at its end": {false, func(_ *otsprotocol.GetRangeRequest, a *otsprotocol.GetRangeResponse) bool {
+			a.Rows = append(plainbuffer.AppendHeader(nil), row("c", 5, first(a).Cells...)...)
+			return true
+		}, "not in the range"},
+		"the same row next": {false, func(q *otsprotocol.GetRangeRequest, a *otsprotocol.GetRangeResponse) bool {
+			a.NextStartPrimaryKey = key("b", 1)
+			return true
+		}, "not beyond it"},
+		"the same token again": {true, func(q *otsprotocol.GetRangeRequest, a *otsprotocol.GetRangeResponse) bool {
+			if token == nil {
+				token = bytes.Clone(a.NextToken)
+			}
+			a.NextToken, a.NextStartPrimaryKey = token, key("b", 1)
+			return true
+		}, "goes on where it was"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := start(t, ots.Config{AnswerMD5: ots.AnswerMD5Never})
+			b := &between{}
+			c := through(t, s, b)
+			create(t, c, definition())
+			write(t, c, "t", table.Put, row("a", 1), row("b", 1, cells...), row("c", 5), row("d", 1))
+			if test.tokens {
+				s.Engine().SetBehavior(engine.Behavior{Tokens: engine.TokensWide, PageSize: 8_000})
+			}
+			b.said = func(q *otsprotocol.GetRangeRequest, a *otsprotocol.GetRangeResponse) bool {
+				if !test.tokens && columnsOf(t, q) == 0 || len(a.Rows) > 12_000 {
+					return false // a page that is not taken
+				}
+				return test.bend(q, a)
+			}
+			r := table.Range{Start: table.Key{table.String("b"), table.Min()}, End: table.Key{table.String("c"), table.Integer(5)}}
+			_, _, err := tryCollect(t.Context(), c.Scan("t", definition().Schema, r), make([]byte, 12_000))
+			if err == nil || !strings.Contains(err.Error(), test.want) {
+				t.Errorf("error %v, want %q", err, test.want)
+			}
+		})
+	}
+}
+
+// bareOnce stands between a client and a server, and once sends the key alone where
+// the server goes on with a token.
+type bareOnce struct {
+	between
+	mu    sync.Mutex
+	later []byte
+	head  http.Header
+}
+
+func (b *bareOnce) RoundTrip(q *http.Request) (*http.Response, error) {
+	body, err := io.ReadAll(q.Body)
+	if err != nil {
+		return nil, err
+	}
+	q.Body.Close()
+	q = q.Clone(q.Context())
+	q.Body = io.NopCloser(bytes.NewReader(body))
+	var request otsprotocol.GetRangeRequest
+	if q.URL.Path != "/GetRange" || proto.Unmarshal(body, &request) != nil || string(request.Token) != "later" {
+		return b.between.RoundTrip(q)
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return &http.Response{StatusCode: http.StatusOK, Header: b.head, ContentLength: int64(len(b.later)), Body: io.NopCloser(bytes.NewReader(b.later)), Request: q}, nil
+}
+
+// TestScanOfABareCut has the service cut a row after its key: that is no piece, and
+// the scan goes on to the next.
+func TestScanOfABareCut(t *testing.T) {
+	s := start(t, ots.Config{AnswerMD5: ots.AnswerMD5Never})
+	b := &bareOnce{head: http.Header{"Date": {"Fri, 20 Nov 2026 02:14:00 GMT"}}}
+	b.next = s
+	c := connect(t, s, func(config *tablestore.Config) { config.Transport = b })
+	create(t, c, definition())
+	var cells []plainbuffer.Cell
+	for i := range 60 {
+		cells = append(cells, cell(fmt.Sprintf("column%04d", i), 1, make([]byte, 500)))
+	}
+	want := [][]byte{row("b", 1, cells...), row("c", 5)}
+	write(t, c, "t", table.Put, want...)
+	s.Engine().SetBehavior(engine.Behavior{Tokens: engine.TokensWide, PageSize: 8_000})
+	b.said = func(_ *otsprotocol.GetRangeRequest, a *otsprotocol.GetRangeResponse) bool {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		if b.later != nil || len(a.NextToken) == 0 {
+			return false
+		}
+		var err error
+		if b.later, err = proto.Marshal(a); err != nil {
+			t.Error(err)
+		}
+		a.Rows, a.NextToken = append(plainbuffer.AppendHeader(nil), row("b", 1)...), []byte("later")
+		return true
+	}
+	rows, _ := collect(t, c.Scan("t", definition().Schema, definition().Schema.Whole()), 12_000)
+	same(t, rows, want)
+	if b.later == nil {
+		t.Error("no row was cut")
 	}
 }
