@@ -39,8 +39,14 @@ type restoreResult struct {
 	Rows        int64         `json:"rows"`
 	Quarantined int64         `json:"quarantined"`
 	Verdict     vault.Verdict `json:"verdict"`
-	Notes       []string      `json:"notes,omitempty"`
-	Proof       string        `json:"proof"`
+	// Expired rows, which have no cell left, and cells were past the TTL that the table has
+	// now when they were compared; Expiring ones will be within a day of that.
+	ExpiredRows   int64    `json:"expired_rows"`
+	ExpiredCells  int64    `json:"expired_cells"`
+	ExpiringRows  int64    `json:"expiring_rows"`
+	ExpiringCells int64    `json:"expiring_cells"`
+	Notes         []string `json:"notes,omitempty"`
+	Proof         string   `json:"proof"`
 	// Usage is what was asked of the vault's store, as far as records tell.
 	Usage vault.Usage `json:"usage,omitzero"`
 
@@ -155,6 +161,11 @@ func restoreTo(ctx context.Context, s *streams, site *site, cmd function.Command
 	p := s.progress()
 	defer p.end()
 	watch := site.watchRestore(ctx, s, cmd.To, r)
+	if r.Proof == nil { // which says them again
+		for _, n := range r.Notes {
+			fmt.Fprintln(s.err, "  note:", n)
+		}
+	}
 	for {
 		if r.State != restore.StateDone && r.State != backup.StateFailed && p.due() {
 			p.tell(watch(ctx, &r))
@@ -188,6 +199,8 @@ func restored(to string, r *restore.Progress) *restoreResult {
 	return &restoreResult{
 		Restore: r.Restore, Backup: r.Proof.Backup, Table: to, Target: to, Source: r.Proof.Table.String(), Rows: r.Proof.Check.Target,
 		Quarantined: r.Proof.Check.Quarantined, Verdict: r.Proof.Verdict, Notes: r.Proof.Notes,
+		ExpiredRows: r.Proof.Check.Lapsed.Rows, ExpiredCells: r.Proof.Check.Lapsed.Cells,
+		ExpiringRows: r.Proof.Check.Lapsing.Rows, ExpiringCells: r.Proof.Check.Lapsing.Cells,
 		Proof: vault.Restore{ID: r.Restore}.Proof(), Usage: r.Proof.Usage, check: r.Proof.Check,
 	}
 }

@@ -303,6 +303,9 @@ func (i *Importer) plan(ctx context.Context, run fanout.Run, req Request, id vau
 		p.Definition.Throughput = table.Throughput{}
 		p.Notes = append(p.Notes, fmt.Sprintf("nothing is reserved here; the source had reserved %d read and %d write units", t.Read, t.Write))
 	}
+	if ttl := p.Definition.Options.TTL; ttl > 0 {
+		p.Notes = append(p.Notes, ttlNote(time.Duration(ttl)*time.Second, m.RecoveryPoint(), p.Created))
+	}
 	if m.Fuzzy {
 		p.Notes = append(p.Notes, fmt.Sprintf("the backup was read row by row from %s to %s and is no single instant's image",
 			m.Totals.First.UTC().Format(time.RFC3339), m.Totals.Latest.UTC().Format(time.RFC3339)))

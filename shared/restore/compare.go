@@ -28,7 +28,9 @@ type comparer struct {
 	source *restoreSource
 	tables table.Instance
 	// def is the table compared with, as it is now.
-	def    table.Definition
+	def table.Definition
+	// ttl is the one that the table is to get after it is compared, in seconds; 0 for none.
+	ttl    int32
 	memory int64
 	pages  table.Pages
 	pace   *pace.Pacer // of the reads of the table
@@ -105,6 +107,7 @@ func (c *comparer) segment(ctx context.Context, x *comparison, check *vault.Chec
 	for i := range lanes {
 		ours[i] = newTally(c.repo, c.def.Options, cutoff)
 		theirs[i] = newTally(c.repo, c.def.Options, cutoff)
+		theirs[i].lapses.ttl = int64(c.ttl) * 1000
 	}
 	corrupted := check.Corrupted
 	summed := make([]bool, len(lanes)) // theirs, and not settled
@@ -186,7 +189,10 @@ func (c *comparer) segment(ctx context.Context, x *comparison, check *vault.Chec
 
 // settle compares a lane of which both sides are summed up.
 func (c *comparer) settle(ctx context.Context, x *comparison, i int, lanes []table.Range, ours, theirs *tally, cutoff int64) (*vault.Check, error) {
-	found := &vault.Check{Digest: ours.whole.digest, TargetDigest: theirs.sum(), Rows: ours.whole.n, Target: theirs.whole.n}
+	found := &vault.Check{
+		Digest: ours.whole.digest, TargetDigest: theirs.sum(), Rows: ours.whole.n, Target: theirs.whole.n,
+		Lapsed: theirs.lapses.past, Lapsing: theirs.lapses.soon,
+	}
 	if lanes[i].Empty() || ours.equals(theirs, cutoff) {
 		found.Expired = ours.expired
 		return found, nil
@@ -348,6 +354,7 @@ type tally struct {
 	latest                      time.Time // of the pages
 	cells, left                 int64     // of the row in pieces: all, and not expired
 	seed                        uint64
+	lapses                      lapses
 }
 
 func newTally(r *repository.Repository, o table.Options, cutoff int64) *tally {
@@ -362,6 +369,9 @@ func (t *tally) at(served time.Time) {
 }
 
 func (t *tally) add(b *block, row *plainbuffer.Row) {
+	if t.lapses.ttl > 0 {
+		t.lapses.add(b, row.Cells)
+	}
 	cells := t.keep(row.Cells)
 	if !b.piece {
 		kept := *row
@@ -430,6 +440,43 @@ func (t *tally) keep(cells []plainbuffer.Cell) []plainbuffer.Cell {
 		return t.kept
 	}
 	return cells
+}
+
+// lapses counts what a table loses by the TTL that it is to get, at the date of each page.
+type lapses struct {
+	ttl        int64 // in milliseconds, 0 for none
+	past, soon vault.Lapse
+	// Of the row at hand, of whose cells that many are past, or will be soon.
+	cells, lapsed, lapsing int64
+}
+
+// lapsesSoon is how far ahead is looked.
+const lapsesSoon = 24 * time.Hour
+
+func (l *lapses) add(b *block, cells []plainbuffer.Cell) {
+	if !b.piece || b.first {
+		l.cells, l.lapsed, l.lapsing = 0, 0, 0
+	}
+	oldest := b.served.UnixMilli() - l.ttl
+	for i := range cells {
+		switch at := cells[i].Timestamp; {
+		case at < oldest:
+			l.lapsed++
+		case at < oldest+lapsesSoon.Milliseconds():
+			l.lapsing++
+		}
+	}
+	if l.cells += int64(len(cells)); b.piece && !b.last {
+		return
+	}
+	l.past.Cells, l.soon.Cells = l.past.Cells+l.lapsed, l.soon.Cells+l.lapsing
+	switch {
+	case l.cells == 0:
+	case l.lapsed == l.cells:
+		l.past.Rows++
+	case l.lapsed+l.lapsing == l.cells:
+		l.soon.Rows++
+	}
 }
 
 func (t *tally) sum() table.Digest { return t.full.plus(t.hollow).digest }

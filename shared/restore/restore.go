@@ -102,6 +102,8 @@ type Progress struct {
 	Silent    string       `json:"silent,omitempty"`
 	Proof     *vault.Proof `json:"proof,omitempty"`
 	LastError string       `json:"last_error,omitempty"`
+	// Notes say, from the beginning, where the table is not to be as the source was.
+	Notes []string `json:"notes,omitempty"`
 	// Since is the importer's, for the ticks that follow a person's command.
 	Since time.Time `json:"since,omitzero"`
 	// over says that nothing comes after this, whatever is mended.
@@ -220,7 +222,7 @@ func (i *Importer) tick(ctx context.Context, run fanout.Run, id vault.RestoreID)
 		return progress, err
 	}
 	r := vault.Restore{ID: id}
-	progress.Segments = len(p.Segments)
+	progress.Segments, progress.Notes = len(p.Segments), p.Notes
 	for _, s := range p.Segments {
 		progress.Rows += s.Rows
 	}
@@ -288,6 +290,9 @@ func (i *Importer) tick(ctx context.Context, run fanout.Run, id vault.RestoreID)
 	}
 	if progress.Waiting, err = i.working(ctx, run, r, checked.Unsettled); err != nil || progress.Waiting != "" {
 		return progress, err
+	}
+	if note := lapseNote(p.Definition.Options.TTL, &checked.Check); note != "" {
+		p.Notes = append(slices.Clip(p.Notes), note)
 	}
 	notes, waiting, err := i.finish(ctx, p, made)
 	if progress.Waiting = waiting; err != nil || waiting != "" {

@@ -557,7 +557,11 @@ func (x *verifying) newComparer(ctx context.Context, source *restoreSource) (*co
 	if err := stands(x.plan, made, def, true); err != nil {
 		return nil, err
 	}
-	return newComparer(x.Repo, source, x.Tables, def, x.Memory, x.pace)
+	c, err := newComparer(x.Repo, source, x.Tables, def, x.Memory, x.pace)
+	if err == nil {
+		c.ttl = max(0, x.plan.Definition.Options.TTL)
+	}
+	return c, err
 }
 
 // before sums up what earlier starts have compared of a segment, and counts the entries

@@ -365,7 +365,21 @@ type Check struct {
 	// SizeOnly counts the objects of which only the size was compared, since the
 	// store's checksums are of another kind than the recorded ones.
 	SizeOnly int64 `json:"size_only,omitempty"`
+	// Of a restore's rows, which are compared before the table has its TTL: Lapsed was
+	// past it when it was compared, by the dates of the service's answers, and Lapsing
+	// will be within a day of that.
+	Lapsed  Lapse `json:"lapsed,omitzero"`
+	Lapsing Lapse `json:"lapsing,omitzero"`
 }
+
+// Lapse counts what a TTL takes: cells, and rows of which it leaves none.
+type Lapse struct {
+	Rows  int64 `json:"rows"`
+	Cells int64 `json:"cells"`
+}
+
+// Add adds another count.
+func (l *Lapse) Add(o Lapse) { l.Rows, l.Cells = l.Rows+o.Rows, l.Cells+o.Cells }
 
 // MaxListed is how many differences, and how many findings, a check lists.
 const MaxListed = 1000
@@ -388,6 +402,8 @@ func (c *Check) Add(o Check) {
 	c.Findings = append(c.Findings, o.Findings[:min(len(o.Findings), MaxListed-len(c.Findings))]...)
 	c.Replace(o.Replaced)
 	c.SizeOnly += o.SizeOnly
+	c.Lapsed.Add(o.Lapsed)
+	c.Lapsing.Add(o.Lapsing)
 }
 
 // Find adds a finding.
@@ -633,7 +649,8 @@ func (c *Check) clip() {
 // check is what a verification found: counts that can be, and lists that are no
 // longer than they say.
 func (c *checks) check(d *Check) {
-	if c.err == nil && min(d.Rows, d.Target, d.Missing, d.Extra, d.Changed, d.Expired, d.Quarantined, d.Objects, d.Bytes, d.Corrupted, d.SizeOnly) < 0 {
+	if c.err == nil && min(d.Rows, d.Target, d.Missing, d.Extra, d.Changed, d.Expired, d.Quarantined, d.Objects, d.Bytes, d.Corrupted, d.SizeOnly,
+		d.Lapsed.Rows, d.Lapsed.Cells, d.Lapsing.Rows, d.Lapsing.Cells) < 0 {
 		c.err = errors.New("a check with a count below 0")
 	}
 	c.that(len(d.Differences) <= MaxListed && len(d.Findings) <= MaxListed && len(d.Replaced) <= MaxListed, "a check that lists too much")
