@@ -432,7 +432,7 @@ func TestDrillOfTheFuture(t *testing.T) {
 	w.settle(daily)
 	future := vault.NewDrillID(vault.TableID{Region: "local", Instance: "prod", Table: "orders"}, time.Date(2099, 1, 1, 0, 0, 0, 0, time.UTC))
 	for name, d := range map[string]vault.Document{
-		future.Begun():   &vault.Drill{DrillID: future, Rule: "default", Backup: "20261120T020000Z-0a1b2c3d", Target: vault.TableID{Region: "local", Instance: "staging", Table: "drill_x"}, Request: future.Request(), Workers: 1, Began: w.clock(), Until: w.clock()},
+		future.Begun():   &vault.Drill{DrillID: future, Rule: "default", Backup: "20261120T020000Z-0a1b2c3d", Target: vault.TableID{Region: "local", Instance: "staging", Table: "drill_x"}, Request: future.Request(), Workers: 1, RecoveryPoint: w.clock(), Began: w.clock(), Until: w.clock()},
 		future.Dropped(): &vault.DrillDrop{DrillID: future, Target: vault.TableID{Region: "local", Instance: "staging", Table: "drill_x"}, At: w.clock()},
 	} {
 		if _, err := w.repo.Create(t.Context(), name, d); err != nil {
@@ -440,7 +440,7 @@ func TestDrillOfTheFuture(t *testing.T) {
 		}
 	}
 	if _, err := w.repo.Create(t.Context(), future.Ended(), &vault.DrillEnd{
-		Drill: vault.Drill{DrillID: future, Rule: "default", Backup: "20261120T020000Z-0a1b2c3d", Target: vault.TableID{Region: "local", Instance: "staging", Table: "drill_x"}, Request: future.Request(), Workers: 1, Began: w.clock(), Until: w.clock()},
+		Drill: vault.Drill{DrillID: future, Rule: "default", Backup: "20261120T020000Z-0a1b2c3d", Target: vault.TableID{Region: "local", Instance: "staging", Table: "drill_x"}, Request: future.Request(), Workers: 1, RecoveryPoint: w.clock(), Began: w.clock(), Until: w.clock()},
 		Ended: w.clock(), Error: "it never was",
 	}); err != nil {
 		t.Fatal(err)
