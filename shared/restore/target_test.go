@@ -305,3 +305,58 @@ func TestVerifySaysThatTheTableIsAnother(t *testing.T) {
 		}
 	}
 }
+
+// TestNamelessGoesOn has a service that tells no table from another: a restore that has
+// given its table some of its settings, and dies, goes on.
+func TestNamelessGoesOn(t *testing.T) {
+	w := vaulttest.NewWorld(t)
+	w.Tables.Nameless = true
+	def := vaulttest.Definition()
+	def.Stream = &table.Stream{ExpirationHours: 24}
+	w.Fill(def, 50)
+	plan := w.Begin(w.Backup(vault.Settings{}))
+	stop := errors.New("not now")
+	w.Tables.Fault = func(c tabletest.Call) error {
+		if c.Name == "SetStream" {
+			return stop
+		}
+		return nil
+	}
+	var err error
+	for n := 0; err == nil && n < 100; n++ {
+		_, err = w.Importer().Tick(t.Context(), w.Run(), plan.Restore)
+		w.Work()
+	}
+	if !errors.Is(err, stop) {
+		t.Fatal(err)
+	}
+	w.Tables.Fault = nil
+	if got, err := w.Tables.Describe(t.Context(), vaulttest.TargetID.Table); err != nil || got.Options != def.Options || got.Stream != nil {
+		t.Fatalf("%+v, %v", got, err)
+	}
+	w.Proved(w.Finish(plan.Restore), vault.OK)
+	w.Same(vaulttest.SourceID.Table, vaulttest.TargetID.Table)
+}
+
+// TestClosedWithoutATable looks at a restore that is closed, and of which nothing says
+// that it has made a table: nobody touches one.
+func TestClosedWithoutATable(t *testing.T) {
+	w := vaulttest.NewWorld(t)
+	w.Fill(vaulttest.Definition(), 50)
+	plan := w.Begin(w.Backup(vault.Settings{}))
+	r := vault.Restore{ID: plan.Restore}
+	if _, err := w.Repo.Create(t.Context(), r.Closed(), &vault.Closed{Restore: plan.Restore, At: w.Clock()}); err != nil {
+		t.Fatal(err)
+	}
+	w.Remove(r.Created())
+	for _, other := range []bool{false, true} {
+		if other {
+			if _, err := w.Repo.Create(t.Context(), r.Created(), &vault.Made{Restore: vault.NewRestoreID(vaulttest.Day, "another"), Target: vaulttest.TargetID}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if _, err := w.Importer().Tick(t.Context(), w.Run(), plan.Restore); !errors.Is(err, vault.ErrCorrupt) || !strings.Contains(err.Error(), r.Created()) {
+			t.Errorf("another's note: %t: %v", other, err)
+		}
+	}
+}
