@@ -252,6 +252,22 @@ func TestImportKeepsWhatWasWritten(t *testing.T) {
 		w.Tables.Fault = nil
 		resume(t, w, plan)
 	})
+	t.Run("an error, once", func(t *testing.T) {
+		w, plan, work := setting(t)
+		w.Tables.Fault = func(c tabletest.Call) error {
+			if c.Name == "Write" && c.N == 10 && !c.After {
+				return table.ErrUnavailable
+			}
+			return nil
+		}
+		i := w.Importer()
+		i.Memory = 1
+		reply, err := i.Import(t.Context(), w.Run(), work)
+		if !errors.Is(err, table.ErrUnavailable) || reply.Rows == 0 || !w.Exists((vault.Restore{ID: plan.Restore}).Log().Failure(work.Segment, 0)) {
+			t.Fatalf("%+v, %v", reply, err)
+		}
+		resume(t, w, plan)
+	})
 	t.Run("a batch that does not come back", func(t *testing.T) {
 		w, plan, work := setting(t)
 		i := w.Importer()

@@ -349,14 +349,71 @@ func TestClosedWithoutATable(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.Remove(r.Created())
-	for _, other := range []bool{false, true} {
-		if other {
-			if _, err := w.Repo.Create(t.Context(), r.Created(), &vault.Made{Restore: vault.NewRestoreID(vaulttest.Day, "another"), Target: vaulttest.TargetID}); err != nil {
-				t.Fatal(err)
-			}
+	if _, err := w.Importer().Tick(t.Context(), w.Run(), plan.Restore); !errors.Is(err, vault.ErrCorrupt) || !strings.Contains(err.Error(), r.Created()) {
+		t.Errorf("%v", err)
+	}
+}
+
+// TestImportBeforeItsTable delivers segments of a restore that there is not, and of one
+// that has not made its table: nothing is written, and the errors say so.
+func TestImportBeforeItsTable(t *testing.T) {
+	w := vaulttest.NewWorld(t)
+	w.Fill(vaulttest.Definition(), 50)
+	plan := w.Begin(w.Backup(vault.Settings{}))
+	deliver := func(id vault.RestoreID) error {
+		_, err := w.Importer().Import(t.Context(), w.Run(), fanout.Work{Verb: fanout.VerbImport, Restore: id, Segment: "000000"})
+		return err
+	}
+	no := vault.NewRestoreID(vaulttest.Day, "no such")
+	if err := deliver(no); !errors.Is(err, fs.ErrNotExist) || !strings.Contains(err.Error(), string(no)) {
+		t.Errorf("%v", err)
+	}
+	w.Remove(vault.Restore{ID: plan.Restore}.Created())
+	if err := deliver(plan.Restore); !errors.Is(err, table.ErrUnavailable) || !strings.Contains(err.Error(), "has not made the table yet") {
+		t.Errorf("%v", err)
+	}
+	if _, err := w.Verifier().VerifySegment(t.Context(), w.Run(), fanout.Work{Verb: fanout.VerbVerify, Restore: plan.Restore, Segment: "000000"}); !errors.Is(err, table.ErrInvalid) {
+		t.Errorf("%v", err)
+	}
+	if n := w.Tables.Calls("Write"); n != 0 {
+		t.Errorf("%d batches were written", n)
+	}
+}
+
+// TestNoLookBeforeTheEnd has a worker find nothing left to begin while others are at
+// work: it asks for no look.
+func TestNoLookBeforeTheEnd(t *testing.T) {
+	w := vaulttest.NewWorld(t)
+	plan := w.Begin(w.CutInto(2, 20))
+	w.Look(plan.Restore)
+	w.Pokes = true
+	for _, verb := range []fanout.Verb{fanout.VerbImport, fanout.VerbVerify} {
+		work := w.Drain()
+		if len(work) != 2 || work[0].Verb != verb {
+			t.Fatalf("%+v", work)
 		}
-		if _, err := w.Importer().Tick(t.Context(), w.Run(), plan.Restore); !errors.Is(err, vault.ErrCorrupt) || !strings.Contains(err.Error(), r.Created()) {
-			t.Errorf("another's note: %t: %v", other, err)
+		r := vault.Restore{ID: plan.Restore}
+		log := map[fanout.Verb]vault.Log{fanout.VerbImport: r.Log(), fanout.VerbVerify: r.Verify()}[verb]
+		run := w.Run()
+		if _, err := fanout.Claim(t.Context(), w.Repo, log, vault.Note{Segment: work[1].Segment}, run); err != nil {
+			t.Fatal(err)
 		}
+		if err := w.Do(work[0]); err != nil {
+			t.Fatal(err)
+		}
+		if asked := w.Drain(); len(asked) > 0 {
+			t.Errorf("%s: %+v is asked for while a segment is open", verb, asked)
+		}
+		again := work[1]
+		again.Start = 1
+		if err := w.Do(again); err != nil {
+			t.Fatal(err)
+		}
+		asked := w.Drain()
+		if len(asked) != 1 || asked[0].Verb != fanout.VerbRestore || asked[0].Restore != plan.Restore {
+			t.Fatalf("%s: %+v is asked for at the end", verb, asked)
+		}
+		w.Advance(11 * time.Minute) // the claim's
+		w.Look(plan.Restore)
 	}
 }
