@@ -159,7 +159,7 @@ func TestLooksBySeconds(t *testing.T) {
 		}
 		return nil
 	}
-	meter := objectmeter.New(w.Store)
+	meter, described := objectmeter.New(w.Store), int64(w.Tables.Calls("Describe"))
 	i := w.Importer()
 	var err error
 	if i.Repo, err = repository.Open(t.Context(), meter); err != nil {
@@ -172,5 +172,8 @@ func TestLooksBySeconds(t *testing.T) {
 	batches, seconds := int64(w.Tables.Calls("Write")), int64(w.Clock().Sub(began)/time.Second)
 	if looks := meter.Usage().Stat; batches < 100 || looks > 2*(seconds+2)+4 || looks < seconds {
 		t.Errorf("%d looks for %d batches in %d s", looks, batches, seconds)
+	}
+	if n := int64(w.Tables.Calls("Describe")) - described; n < seconds/10 || n > seconds/10+2 {
+		t.Errorf("the table was compared %d times in %d s", n, seconds)
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/tablevault/tablevault/shared/backup"
+	"github.com/tablevault/tablevault/shared/fanout"
 	"github.com/tablevault/tablevault/shared/object/objectmeter"
 	"github.com/tablevault/tablevault/shared/repository"
 	"github.com/tablevault/tablevault/shared/restore"
@@ -158,5 +159,40 @@ func TestClosingStopsWhoGoesOn(t *testing.T) {
 	}
 	if p := w.Finish(plan.Restore); p.State != backup.StateFailed || p.LastError != "enough" {
 		t.Errorf("%+v", p)
+	}
+}
+
+// TestSecondDeliveryKeepsToTheBudget delivers a start twice of a restore that has a
+// budget: the second worker goes on with nothing else, since one worker more would use
+// more than the budget; without a budget it helps.
+func TestSecondDeliveryKeepsToTheBudget(t *testing.T) {
+	for _, budget := range []vault.Budget{{}, {WriteUnits: 1000, ReadUnits: 1000}} {
+		t.Run(budget.String(), func(t *testing.T) {
+			w := vaulttest.NewWorld(t)
+			req := w.Request(w.CutInto(3, 20))
+			req.Budget = budget
+			plan, err := w.Importer().Begin(t.Context(), w.Run(), req)
+			if err != nil {
+				t.Fatal(err)
+			}
+			w.Look(plan.Restore)
+			r := vault.Restore{ID: plan.Restore}
+			for verb, log := range map[fanout.Verb]vault.Log{fanout.VerbImport: r.Log(), fanout.VerbVerify: r.Verify()} {
+				work := fanout.Work{
+					Verb: verb, Restore: plan.Restore, Segment: "000001", WriteUnits: plan.LoadShare(), ReadUnits: plan.CompareShare(),
+				}
+				if _, err := fanout.Claim(t.Context(), w.Repo, log, vault.Note{Segment: work.Segment}, w.Run()); err != nil {
+					t.Fatal(err)
+				}
+				if err := w.Do(work); err != nil {
+					t.Fatal(err)
+				}
+				for _, other := range []vault.SegmentID{"000000", "000002"} {
+					if begun := w.Exists(log.Start(other, 0)); begun != (budget == vault.Budget{}) {
+						t.Errorf("%s: segment %s is begun: %t", verb, other, begun)
+					}
+				}
+			}
+		})
 	}
 }
