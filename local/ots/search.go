@@ -305,12 +305,13 @@ func (c *call) search() *engine.Error {
 	if err != nil {
 		return err
 	}
+	if len(sort.GetSorter()) == 0 {
+		sort = schema.IndexSort
+	}
+	sq.Loose = sort.GetDisableDefaultPkSorter()
 	page, err := c.server.engine.Search(req.GetTableName(), req.GetIndexName(), sq)
 	if err != nil {
 		return err
-	}
-	if len(sort.GetSorter()) == 0 {
-		sort = schema.IndexSort
 	}
 	token, err := searchToken(sq, sort, page)
 	if err != nil {

@@ -240,7 +240,8 @@ type hit struct {
 	values []SearchValue
 }
 
-func compareHits(orders []SearchOrder, a, b *hit) int {
+// compareHits orders hits, by their keys in the end if that is wanted.
+func compareHits(orders []SearchOrder, a, b *hit, keys bool) int {
 	for i := range orders {
 		o, c := &orders[i], 0
 		if o.Key {
@@ -261,6 +262,9 @@ func compareHits(orders []SearchOrder, a, b *hit) int {
 			}
 			return c
 		}
+	}
+	if !keys {
+		return 0
 	}
 	return bytes.Compare(a.key, b.key)
 }

@@ -242,6 +242,10 @@ type SearchQuery struct {
 	Columns  []string // or these
 	Backward bool     // from the last key on, without Orders
 	Orders   []SearchOrder
+	// Loose says that a page begins behind all rows that the orders have as equal
+	// to the last of the page before, though some were not in it: the service does
+	// so where the key is not to decide between them.
+	Loose bool
 	// After is the Next of the page before, nil for the first, of which Offset
 	// rows are left out. Values are that page's.
 	After  []byte
@@ -415,7 +419,7 @@ func (s *searcher) ordered() error {
 				h.values[i] = q.Orders[i].of(s.row.Key, s.cells)
 			}
 		}
-		if q.After == nil || compareHits(q.Orders, h, after) > 0 {
+		if q.After == nil || compareHits(q.Orders, h, after, !q.Loose) > 0 {
 			hits = append(hits, h)
 		}
 		return true, nil
@@ -423,7 +427,7 @@ func (s *searcher) ordered() error {
 	if err != nil {
 		return err
 	}
-	slices.SortFunc(hits, func(a, b *hit) int { return compareHits(q.Orders, a, b) })
+	slices.SortFunc(hits, func(a, b *hit) int { return compareHits(q.Orders, a, b, true) })
 	hits = hits[min(q.Offset, len(hits)):]
 	for i, h := range hits {
 		added, err := s.add(record(s.space.Get(append(slices.Clone(s.def.Prefix), h.key...))))
