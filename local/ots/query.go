@@ -291,7 +291,7 @@ func (r *queryReader) order(s *otsprotocol.Sorter) (*engine.SearchOrder, *engine
 	}
 	at := slices.IndexFunc(r.schema.FieldSchemas, func(s *otsprotocol.FieldSchema) bool { return s.GetFieldName() == f.Name })
 	if !r.schema.FieldSchemas[at].GetSortAndAgg() {
-		return nil, invalid("Field: '%s' can't be sorted by, since its sort_and_agg is not set.", f.Name)
+		return nil, invalid("[field_sort] field:%s must enable enable_sort_and_agg, but enable_sort_and_agg is not enabled", f.Name)
 	}
 	o := &engine.SearchOrder{Field: f, Backward: fs.GetOrder() == otsprotocol.SortOrder_SORT_ORDER_DESC}
 	o.Greatest = o.Backward

@@ -204,12 +204,12 @@ func TestRefusedSearchQueries(t *testing.T) {
 	}
 	desc := search.SortOrder_DESC
 	for text, sorter := range map[string]search.Sorter{
-		left("a Search that sorts by anything but fields and the primary key"):       &search.ScoreSort{Order: &desc},
-		left("a Search that sorts by a nested field, a missing field or an average"): &search.FieldSort{FieldName: "l", MissingField: proto.String("d")},
-		left("a Search with a sort query on the DATE field 'date'"):                  &search.FieldSort{FieldName: "date"},
-		"[sort query] field: none does not exist":                                    &search.FieldSort{FieldName: "none"},
-		"Field: 'unsorted' can't be sorted by, since its sort_and_agg is not set.":   &search.FieldSort{FieldName: "unsorted"},
-		"[sort query] the value of field: l is of another type":                      &search.FieldSort{FieldName: "l", MissingValue: "x"},
+		left("a Search that sorts by anything but fields and the primary key"):                                &search.ScoreSort{Order: &desc},
+		left("a Search that sorts by a nested field, a missing field or an average"):                          &search.FieldSort{FieldName: "l", MissingField: proto.String("d")},
+		left("a Search with a sort query on the DATE field 'date'"):                                           &search.FieldSort{FieldName: "date"},
+		"[sort query] field: none does not exist":                                                             &search.FieldSort{FieldName: "none"},
+		"[field_sort] field:unsorted must enable enable_sort_and_agg, but enable_sort_and_agg is not enabled": &search.FieldSort{FieldName: "unsorted"},
+		"[sort query] the value of field: l is of another type":                                               &search.FieldSort{FieldName: "l", MissingValue: "x"},
 	} {
 		_, err := matchAll(c, "s", wish{sort: sorter})
 		code := badParameter

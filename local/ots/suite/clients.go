@@ -16,7 +16,7 @@ import (
 	"github.com/tablevault/tablevault/local/ots"
 )
 
-//go:embed node/check.js node/package.json node/package-lock.json python/requirements.txt java/pom.xml java/Check.java
+//go:embed node/check.js node/suite.js node/leftout.txt node/package.json node/package-lock.json python/requirements.txt python/check.py java/pom.xml java/Check.java
 var clientFiles embed.FS
 
 // A client is the SDK of another language. Its commands run in a folder that has
@@ -38,7 +38,7 @@ var clients = []client{
 		install: [][]string{{"npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"}},
 		hello:   "hello.js",
 		run:     []string{"node", "hello.js"},
-		checks:  [][]string{{"node", "check.js"}},
+		checks:  [][]string{{"node", "check.js"}, {"node", "suite.js"}},
 	},
 	{
 		name: "python", language: "python",
@@ -47,8 +47,9 @@ var clients = []client{
 			{"python3", "-m", "venv", "sdk"},
 			{"sdk/bin/pip", "install", "--quiet", "--disable-pip-version-check", "-r", "requirements.txt"},
 		},
-		hello: "hello.py",
-		run:   []string{"sdk/bin/python", "hello.py"},
+		hello:  "hello.py",
+		run:    []string{"sdk/bin/python", "hello.py"},
+		checks: [][]string{{"sdk/bin/python", "check.py"}},
 	},
 	{
 		name: "java", language: "java",

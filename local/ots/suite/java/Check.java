@@ -2,7 +2,10 @@ import com.alicloud.openservices.tablestore.SyncClient;
 import com.alicloud.openservices.tablestore.TableStoreException;
 import com.alicloud.openservices.tablestore.model.*;
 import com.alicloud.openservices.tablestore.model.search.*;
-import com.alicloud.openservices.tablestore.model.search.query.MatchAllQuery;
+import com.alicloud.openservices.tablestore.model.search.query.*;
+import com.alicloud.openservices.tablestore.model.search.sort.FieldSort;
+import com.alicloud.openservices.tablestore.model.search.sort.Sort;
+import com.alicloud.openservices.tablestore.model.search.sort.SortOrder;
 
 import java.util.ArrayList;
 import java.util.Arrays;
@@ -219,7 +222,7 @@ public class Check {
 
         CreateSearchIndexRequest search = new CreateSearchIndexRequest("java_indexed", "java_search");
         IndexSchema schema = new IndexSchema();
-        schema.setFieldSchemas(Arrays.asList(new FieldSchema("city", FieldType.KEYWORD), new FieldSchema("age", FieldType.LONG)));
+        schema.setFieldSchemas(Arrays.asList(new FieldSchema("city", FieldType.KEYWORD), new FieldSchema("age", FieldType.LONG).setEnableSortAndAgg(true)));
         search.setIndexSchema(schema);
         client.createSearchIndex(search);
         DescribeSearchIndexRequest describe = new DescribeSearchIndexRequest();
@@ -249,11 +252,63 @@ public class Check {
             all.setToken(page.getNextToken());
         }
         same(found, Arrays.asList("x,0 rome", "x,1 bern", "x,2 rome", "x,3 bern", "x,4 rome", "x,5 bern"));
+        TermQuery rome = new TermQuery();
+        rome.setFieldName("city");
+        rome.setTerm(ColumnValue.fromString("rome"));
+        same(search(rome, null), Arrays.asList("x,0", "x,2", "x,4"));
+        same(search(rome, new Sort(Arrays.asList(new FieldSort("age", SortOrder.ASC)))), Arrays.asList("x,4", "x,2", "x,0"));
+        TermsQuery ages = new TermsQuery();
+        ages.setFieldName("age");
+        ages.setTerms(Arrays.asList(ColumnValue.fromLong(87), ColumnValue.fromLong(90)));
+        same(search(ages, null), Arrays.asList("x,0", "x,3"));
+        RangeQuery between = new RangeQuery();
+        between.setFieldName("age");
+        between.greaterThanOrEqual(ColumnValue.fromLong(87));
+        between.lessThan(ColumnValue.fromLong(90));
+        same(search(between, null), Arrays.asList("x,1", "x,2", "x,3"));
+        PrefixQuery prefix = new PrefixQuery();
+        prefix.setFieldName("city");
+        prefix.setPrefix("be");
+        ExistsQuery exists = new ExistsQuery();
+        exists.setFieldName("age");
+        BoolQuery both = new BoolQuery();
+        both.setMustQueries(Arrays.asList(between, exists));
+        both.setMustNotQueries(Arrays.asList(rome));
+        both.setShouldQueries(Arrays.asList(prefix));
+        both.setMinimumShouldMatch(1);
+        same(search(both, null), Arrays.asList("x,1", "x,3"));
+        WildcardQuery wild = new WildcardQuery();
+        wild.setFieldName("city");
+        wild.setValue("*");
+        refused("OTSUnsupportOperation", () -> search(wild, null));
         DeleteSearchIndexRequest drop = new DeleteSearchIndexRequest();
         drop.setTableName("java_indexed");
         drop.setIndexName("java_search");
         client.deleteSearchIndex(drop);
         client.deleteTable(new DeleteTableRequest("java_indexed"));
+    }
+
+    /** The keys that a query finds, page after page, with a hit for each. */
+    static List<String> search(Query query, Sort sort) {
+        SearchQuery wanted = new SearchQuery();
+        wanted.setQuery(query);
+        wanted.setSort(sort);
+        wanted.setLimit(2);
+        wanted.setGetTotalCount(true);
+        List<String> out = new ArrayList<>();
+        for (;;) {
+            SearchResponse page = client.search(new SearchRequest("java_indexed", "java_search", wanted));
+            same(page.getSearchHits().size(), page.getRows().size());
+            for (Row row : page.getRows()) {
+                out.add(show(row.getPrimaryKey()));
+            }
+            if (page.getNextToken() == null || page.getNextToken().length == 0) {
+                same(page.getTotalCount(), (long) out.size());
+                return out;
+            }
+            wanted.setSort(null);
+            wanted.setToken(page.getNextToken());
+        }
     }
 
     static List<String> scan(String index, String... columns) {
