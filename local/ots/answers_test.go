@@ -3,6 +3,7 @@ package ots_test
 import (
 	le "encoding/binary"
 	"fmt"
+	"io"
 	"strings"
 	"testing"
 
@@ -336,4 +337,25 @@ func TestDescribedIndexKeys(t *testing.T) {
 	equal(t, "as asked for", described(), []string{"short[int]", "long[int pk2]", "all[int pk1 pk2]"})
 	s.Engine().SetBehavior(engine.Behavior{FullIndexKeys: true})
 	equal(t, "in full", described(), []string{"short[int pk1 pk2]", "long[int pk2 pk1]", "all[int pk1 pk2]"})
+}
+
+// TestOldVersions: a client of another version of the API is told so.
+func TestOldVersions(t *testing.T) {
+	s := start(t, ots.Config{})
+	for version, text := range map[string]string{"2014-08-08": "Unsupported api version: '2014-08-08'.", "2015-12-31": ""} {
+		r := request(t, "http://in-process", "ListTable", &otsprotocol.ListTableRequest{})
+		r.Header.Set("x-ots-apiversion", version)
+		sign(t, r, ots.DefaultKeySecret)
+		res, err := s.RoundTrip(r)
+		ok(t, err)
+		body, err := io.ReadAll(res.Body)
+		ok(t, err)
+		refused := new(otsprotocol.Error)
+		if text != "" {
+			ok(t, proto.Unmarshal(body, refused))
+		}
+		if refused.GetMessage() != text || (res.StatusCode == 200) != (text == "") {
+			t.Errorf("version %s is answered %d %v", version, res.StatusCode, refused)
+		}
+	}
 }
