@@ -2,6 +2,8 @@ package restore
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"slices"
@@ -52,11 +54,12 @@ func (i *Importer) finish(ctx context.Context, p *vault.RestorePlan, made *vault
 	if err != nil {
 		return nil, "", err
 	}
+	names := indexNames(name, want.Indexes)
 	for _, index := range want.Indexes {
 		// The names of indexes are names of tables: beside its source, a copy
 		// cannot have them.
 		other := index
-		other.Name = indexName(name, index.Name)
+		other.Name = names[index.Name]
 		there := func(n string) *table.Index {
 			return find(got.Indexes, func(x *table.Index) bool { return x.Name == n })
 		}
@@ -118,10 +121,29 @@ func (i *Importer) finish(ctx context.Context, p *vault.RestorePlan, made *vault
 	return append(notes, settingsDiffer(want, got)...), "", nil
 }
 
-// indexName is the name of a copy's index where the index's own is taken.
-func indexName(table, index string) string {
-	n := table + "_" + index
-	return n[:min(len(n), 255)]
+// maxIndexName is how long the name of an index may be, as that of a table.
+const maxIndexName = 255
+
+// indexNames are the names of a copy's indexes where their own are taken, by these. No
+// two are the same, nor is one the own name of another: where an index is looked for
+// under both, no other one is found.
+func indexNames(copied string, indexes []table.Index) map[string]string {
+	taken := make(map[string]bool, 2*len(indexes))
+	for _, x := range indexes {
+		taken[x.Name] = true
+	}
+	names := make(map[string]string, len(indexes))
+	for _, x := range indexes {
+		n := copied + "_" + x.Name
+		if len(n) > maxIndexName || taken[n] {
+			// What is cut off would tell them apart.
+			sum := sha256.Sum256([]byte(n))
+			end := "_" + hex.EncodeToString(sum[:8])
+			n = n[:min(len(n), maxIndexName-len(end))] + end
+		}
+		names[x.Name], taken[n] = n, true
+	}
+	return names
 }
 
 func find[T any](list []T, is func(*T) bool) *T {
@@ -186,8 +208,9 @@ func settingsDiffer(want, got table.Definition) (notes []string) {
 			differ(fmt.Sprintf("defined column %q", w.Name), w.Type, g.Type)
 		}
 	}
+	names := indexNames(want.Name, want.Indexes)
 	for _, w := range want.Indexes {
-		g := find(got.Indexes, func(g *table.Index) bool { return g.Name == w.Name || g.Name == indexName(got.Name, w.Name) })
+		g := find(got.Indexes, func(g *table.Index) bool { return g.Name == w.Name || g.Name == names[w.Name] })
 		if g == nil {
 			notes = append(notes, fmt.Sprintf("index %q is missing", w.Name))
 		} else if g.Type != w.Type || g.Sync != w.Sync || !slices.Equal(g.Key, w.Key) ||

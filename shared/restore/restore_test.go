@@ -350,3 +350,40 @@ func TestWordsOfOthers(t *testing.T) {
 		}
 	}
 }
+
+// TestIndexesWithLongNames restores a table whose indexes have names that can only be
+// told apart at their ends, or are those that a copy's would get: none is lost, and none
+// is taken for another.
+func TestIndexesWithLongNames(t *testing.T) {
+	long := strings.Repeat("i", 254)
+	w := vaulttest.NewWorld(t)
+	def := vaulttest.Definition()
+	def.Options.MaxVersions = 1
+	columns := map[string]string{long + "a": "a", long + "b": "b", "x": "c", "orders_copy_x": "d", "by": "e"}
+	for name, column := range columns {
+		def.DefinedColumns = append(def.DefinedColumns, table.DefinedColumn{Name: column, Type: "string"})
+		def.Indexes = append(def.Indexes, table.Index{Name: name, Key: []string{column, "user", "blob", "id"}, Type: "global", Ready: true})
+	}
+	w.Tables.Make(def)
+	p := w.Restore(w.Backup(vault.Settings{}))
+	w.Proved(p, vault.OK)
+	got, err := w.Tables.Describe(t.Context(), vaulttest.TargetID.Table)
+	if err != nil {
+		t.Fatal(err)
+	}
+	made := map[string]bool{}
+	for _, x := range got.Indexes {
+		if len(x.Name) > 255 || made[x.Key[0]] {
+			t.Errorf("the copy has an index %q of %d bytes on %v", x.Name, len(x.Name), x.Key)
+		}
+		made[x.Key[0]] = true
+	}
+	if len(made) != len(columns) {
+		t.Errorf("the copy has indexes on %v, the source on %v", made, columns)
+	}
+	for _, note := range p.Proof.Notes {
+		if strings.Contains(note, "missing") || strings.Contains(note, "refused") || strings.Contains(note, "at the source it was") {
+			t.Errorf("note %q", note)
+		}
+	}
+}
