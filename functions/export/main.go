@@ -25,7 +25,7 @@ func export(ctx context.Context, inv *function.Invocation, cmd function.Command)
 	if err := parts.Settings(cmd, &share); err != nil {
 		return nil, err
 	}
-	repo, err := parts.Repository(ctx, inv)
+	repo, err := parts.WriteOnly(ctx, inv)
 	if err != nil {
 		return parts.Fail(backup.ExportReply{}, err)
 	}

@@ -31,36 +31,42 @@ import (
 // of the environment if it is one of S3, which the platform knows nothing of. What is asked of it is counted, and stands in
 // the last line that the invocation logs.
 func Store(ctx context.Context, inv *function.Invocation) (object.Store, error) {
-	store, _, err := open(ctx, inv, inv.Env.Vault, function.KeyStore)
+	store, _, err := open(ctx, inv, inv.Env.Vault, function.KeyStore, false)
 	return store, err
 }
 
-func open(ctx context.Context, inv *function.Invocation, vault, counted string) (object.Store, *objectmeter.Meter, error) {
+func open(ctx context.Context, inv *function.Invocation, vault, counted string, writeOnly bool) (object.Store, *objectmeter.Meter, error) {
 	meter := new(objectmeter.Meter)
 	inv.Count(counted, meter)
 	store, err := address.Open(ctx, vault, address.Config{
 		Credentials: func(context.Context) (address.Credentials, error) { return address.Credentials(inv.Credentials), nil },
 		S3:          func(context.Context) (address.Credentials, error) { return address.Credentials(inv.Env.S3), nil },
 		Meter:       meter,
+		WriteOnly:   writeOnly,
 	})
 	return store, meter, err
 }
 
 // Repository opens the vault. What the invocation asks of its store stands in the records that it writes.
 func Repository(ctx context.Context, inv *function.Invocation) (*repository.Repository, error) {
-	return openWith(ctx, inv, repository.Open)
+	return openWith(ctx, inv, false, repository.Open)
+}
+
+// WriteOnly opens the vault as Repository does, for a role that creates shards and may not read them.
+func WriteOnly(ctx context.Context, inv *function.Invocation) (*repository.Repository, error) {
+	return openWith(ctx, inv, true, repository.Open)
 }
 
 // NewRepository opens the vault as Repository does, and makes it if there is none.
 func NewRepository(ctx context.Context, inv *function.Invocation) (*repository.Repository, error) {
-	return openWith(ctx, inv, func(ctx context.Context, store object.Store) (*repository.Repository, error) {
+	return openWith(ctx, inv, false, func(ctx context.Context, store object.Store) (*repository.Repository, error) {
 		return repository.Init(ctx, store, time.Now())
 	})
 }
 
-func openWith(ctx context.Context, inv *function.Invocation,
+func openWith(ctx context.Context, inv *function.Invocation, writeOnly bool,
 	openIn func(context.Context, object.Store) (*repository.Repository, error)) (*repository.Repository, error) {
-	store, meter, err := open(ctx, inv, inv.Env.Vault, function.KeyStore)
+	store, meter, err := open(ctx, inv, inv.Env.Vault, function.KeyStore, writeOnly)
 	if err != nil {
 		return nil, err
 	}
@@ -137,7 +143,7 @@ func openFurther(ctx context.Context, inv *function.Invocation, d policy.Destina
 	if err := place.Apart(d.To, inv.Env.Vault); err != nil {
 		return nil, function.Permanent(fmt.Errorf("a further vault: %w", err))
 	}
-	store, _, err := open(ctx, inv, d.To, function.KeyFurther)
+	store, _, err := open(ctx, inv, d.To, function.KeyFurther, false)
 	if err != nil {
 		return nil, fmt.Errorf("a further vault: %w", err)
 	}

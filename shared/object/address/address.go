@@ -29,6 +29,8 @@ type Config struct {
 	Credentials, S3 func(context.Context) (Credentials, error)
 	// Meter, if given, counts what is asked of the store.
 	Meter *objectmeter.Meter
+	// WriteOnly says that whoever opens the store creates a vault's shards, and has no right to read them.
+	WriteOnly bool
 }
 
 // Credentials sign the requests to a bucket. Token is empty unless they are temporary.
@@ -68,7 +70,7 @@ func Open(ctx context.Context, address string, config Config) (object.Store, err
 		if config.S3 == nil {
 			return nil, fmt.Errorf("open %s: no keys for S3 were given", at)
 		}
-		c.Cold, c.Transport = data, config.transport()
+		c.Cold, c.Unread, c.Transport = data, config.unread(), config.transport()
 		c.Credentials = func(ctx context.Context) (s3.Credentials, error) {
 			now, err := config.S3(ctx)
 			return s3.Credentials(now), err
@@ -86,7 +88,7 @@ func Open(ctx context.Context, address string, config Config) (object.Store, err
 		if config.Credentials == nil {
 			return nil, fmt.Errorf("open %s: no keys for OSS were given", at)
 		}
-		c.Cold, c.Transport = data, config.transport()
+		c.Cold, c.Unread, c.Transport = data, config.unread(), config.transport()
 		c.Credentials = func(ctx context.Context) (oss.Credentials, error) {
 			now, err := config.Credentials(ctx)
 			return oss.Credentials(now), err
@@ -98,6 +100,14 @@ func Open(ctx context.Context, address string, config Config) (object.Store, err
 		return store, nil
 	}
 	return nil, fmt.Errorf("open %s: nothing keeps objects there", at)
+}
+
+// unread says which objects of a bucket are never read.
+func (c Config) unread() func(name string) bool {
+	if c.WriteOnly {
+		return data
+	}
+	return nil
 }
 
 // transport is how a bucket is reached.

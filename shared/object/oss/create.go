@@ -53,7 +53,20 @@ func (s *Store) create(ctx context.Context, name string, r io.Reader) (object.In
 	if err != nil {
 		return object.Info{}, err
 	}
+	if t.unread() {
+		return t.told(size)
+	}
 	return s.confirm(ctx, t, size)
+}
+
+// told compares an object that can't be asked about with what the store said when it took it. Where that answer was lost,
+// the checksums of its parts, or of the body, are what is known.
+func (t *target) told(size int64) (object.Info, error) {
+	streamed := checksum(t.sum)
+	if t.said != "" && t.said != strconv.FormatUint(t.sum, 10) {
+		return object.Info{}, fmt.Errorf("the store took something with the CRC-64 %s, streamed were %d bytes with %s", t.said, size, streamed)
+	}
+	return object.Info{Name: t.name, Size: size, Checksum: streamed}, nil
 }
 
 // confirm asks the store what it has, until that is what was streamed or has been something else several times.
@@ -89,6 +102,7 @@ type target struct {
 	name   string
 	writer string // random, and kept with the object, so that it is known whose it is
 	sum    uint64 // of the whole, once it was sent
+	said   string // the CRC-64 that the store answered when it took the whole; empty if that answer was lost
 	strays bool   // there may be an upload of which the id is not known
 
 	mu   sync.Mutex
@@ -96,6 +110,8 @@ type target struct {
 }
 
 var _ multipart.Target = (*target)(nil)
+
+func (t *target) unread() bool { return t.s.config.Unread != nil && t.s.config.Unread(t.name) }
 
 // options are those of a request that begins an object.
 func (t *target) options(ctx context.Context, more ...oss.Option) []oss.Option {
@@ -126,7 +142,7 @@ func (t *target) Put(ctx context.Context, body *multipart.Body) error {
 			oss.ContentMD5(base64.StdEncoding.EncodeToString(digest.Sum(nil))))...)
 		return versions(answer, err)
 	})
-	return t.settle(ctx, doubt, err)
+	return t.settle(ctx, doubt, answer, err)
 }
 
 // sized is a reader of a body in a form whose length the SDK sees; otherwise it would send chunks.
@@ -201,21 +217,33 @@ func (t *target) Complete(ctx context.Context, upload string, parts []multipart.
 		t.sum = crc.Combine(crc64.ECMA, t.sum, t.sums[p.Number], p.Size)
 		listed[i] = oss.UploadPart{PartNumber: p.Number, ETag: p.Tag}
 	}
+	var answer http.Header
 	doubt, err := t.s.do(ctx, "", func(ctx context.Context, b *oss.Bucket) error {
-		var answer http.Header
 		_, err := b.CompleteMultipartUpload(t.upload(upload), listed, oss.WithContext(ctx), oss.ForbidOverWrite(true), oss.GetResponseHeader(&answer))
 		return versions(answer, err)
 	})
-	if errors.Is(err, errNoUpload) {
+	if errors.Is(err, errNoUpload) && !t.unread() {
 		// Either an earlier attempt completed it, or another writer swept it away, having won the name.
 		doubt = true
 	}
-	return t.settle(ctx, doubt, err)
+	return t.settle(ctx, doubt, answer, err)
 }
 
 // settle finds out who has the name, if the answers leave open whether this call has it.
-func (t *target) settle(ctx context.Context, doubt bool, err error) error {
-	if errors.Is(err, ErrVersions) {
+func (t *target) settle(ctx context.Context, doubt bool, answer http.Header, err error) error {
+	switch {
+	case errors.Is(err, ErrVersions):
+		return err
+	case err == nil:
+		t.said = answer.Get(oss.HTTPHeaderOssCRC64)
+		if t.said == "" && t.unread() {
+			return errors.New("the store took it, and does not say with which checksum")
+		}
+		return nil
+	case t.unread():
+		if doubt && (errors.Is(err, fs.ErrExist) || errors.Is(err, errNoUpload)) {
+			return nil // an earlier attempt took the name, or completed the upload
+		}
 		return err
 	}
 	return bucket.Settle(ctx, doubt, err, t.writer, func() (string, error) {

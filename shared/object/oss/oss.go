@@ -49,6 +49,12 @@ type Config struct {
 	Encryption string
 	// Cold says which objects are big and rarely read, and have the storage class. None if it is nil.
 	Cold func(name string) bool
+
+	// Unread says which objects are created by a key that has no right to read them. Asking about an object is reading it,
+	// to the service. What they hold is compared with the checksum in the answer that the store has taken them, and as
+	// nobody else may create one of their names, a name that is taken after an answer was lost is this call's. None if it
+	// is nil.
+	Unread func(name string) bool
 	// RetentionDays is for how many days at least the bucket's retention policy, locked, must keep objects from being
 	// deleted; otherwise the bucket is opened for reading only. Zero means that it need have no policy.
 	RetentionDays int

@@ -43,6 +43,9 @@ func (s *Store) Create(ctx context.Context, name string, r io.Reader) (object.In
 	if err != nil {
 		return object.Info{}, fmt.Errorf("create %s: %w", name, err)
 	}
+	if t.unread() {
+		return object.Info{Name: name, Size: size, Checksum: checksum(t.sum)}, nil
+	}
 	info, _, err := s.head(ctx, name)
 	switch streamed := checksum(t.sum); {
 	case errors.Is(err, fs.ErrNotExist):
@@ -69,6 +72,8 @@ type target struct {
 }
 
 var _ multipart.Target = (*target)(nil)
+
+func (t *target) unread() bool { return t.s.config.Unread != nil && t.s.config.Unread(t.name) }
 
 // Put stores the object in one request.
 func (t *target) Put(ctx context.Context, body *multipart.Body) error {
@@ -160,7 +165,7 @@ func (t *target) Complete(ctx context.Context, upload string, parts []multipart.
 		})
 		return err
 	})
-	if errors.Is(err, errNoUpload) {
+	if errors.Is(err, errNoUpload) && !t.unread() {
 		// Either an earlier attempt completed it, or another's object came first and the store dropped the upload.
 		doubt = true
 	}
@@ -169,6 +174,12 @@ func (t *target) Complete(ctx context.Context, upload string, parts []multipart.
 
 // settle finds out who has the name, if the answers leave open whether this call has it.
 func (t *target) settle(ctx context.Context, doubt bool, err error) error {
+	if t.unread() {
+		if doubt && (errors.Is(err, fs.ErrExist) || errors.Is(err, errNoUpload)) {
+			return nil // an earlier attempt took the name, or completed the upload
+		}
+		return err
+	}
 	return bucket.Settle(ctx, doubt, err, t.writer, func() (string, error) {
 		_, writer, err := t.s.head(ctx, t.name)
 		return writer, err

@@ -52,6 +52,11 @@ type Config struct {
 
 	// Cold says which objects are big and rarely read, and have the storage class. None if it is nil.
 	Cold func(name string) bool
+
+	// Unread says which objects are created by a key that has no right to read them. The store compares what they hold with
+	// the checksum that comes with them, and as nobody else may create one of their names, a name that is taken after an
+	// answer was lost is this call's. None if it is nil.
+	Unread func(name string) bool
 	// Lock is the Object Lock mode of new objects, GOVERNANCE or COMPLIANCE, and Retain for how long it holds. Empty means
 	// what the bucket does by default.
 	Lock   string
