@@ -512,6 +512,9 @@ func (x *verifying) segment(ctx, comparing context.Context, s vault.SegmentID, s
 	}
 	c := &comparison{log: log, quarantined: loaded.quarantined, run: x.run, before: map[int]bool{}}
 	for _, lane := range before.Compared {
+		if lanes := len(log.Segment.Lanes()); lane >= lanes {
+			return fmt.Errorf("%s: %w: lane %d is compared, and there are %d", x.restore.Verify().Slots(s), vault.ErrCorrupt, lane, lanes)
+		}
 		c.before[lane] = true
 	}
 	tell := fanout.NewTeller(ctx, x.Repo, x.run, x.restore.Verify().Progress(s), x.reply.Start, before.Check.Target, 0)
