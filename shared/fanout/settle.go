@@ -77,7 +77,11 @@ func mayWork(ctx context.Context, r *repository.Repository, log vault.Log, at Re
 	}
 	var failure vault.Note
 	_, err := r.Read(ctx, log.Failure(at.Segment, at.Start), &failure)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) || err == nil && !failure.InDoubt {
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+	case repository.Corrupt(err):
+		failure.InDoubt, failure.Began = true, run.Now() // as bad as it may be
+	case err != nil || !failure.InDoubt:
 		return "", err
 	}
 	what := "may write"

@@ -220,8 +220,10 @@ func (x *importing) segment(ctx context.Context, s vault.SegmentID, start int, c
 	} else if closed != nil {
 		return claimed, false, errClosed
 	}
-	if err := x.own(ctx); err != nil {
-		return claimed, false, err
+	if !x.owned.within(x.run.Now(), ownAgain) {
+		if err := x.own(ctx); err != nil {
+			return claimed, false, err
+		}
 	}
 	l, err := x.loader(ctx, s)
 	if err != nil {
