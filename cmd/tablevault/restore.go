@@ -33,12 +33,17 @@ type restoreResult struct {
 	Restore vault.RestoreID `json:"restore"`
 	Backup  vault.BackupID  `json:"backup"`
 	// Table is the one that was made, which Target says again; Source was backed up.
-	Table       string        `json:"table"`
-	Target      string        `json:"target"`
-	Source      string        `json:"source"`
-	Rows        int64         `json:"rows"`
-	Quarantined int64         `json:"quarantined"`
-	Verdict     vault.Verdict `json:"verdict"`
+	Table  string `json:"table"`
+	Target string `json:"target"`
+	Source string `json:"source"`
+	// RecoveryPoint is the backup's. Where --at was given, At repeats it, and Earlier is by
+	// how many seconds the recovery point is before it.
+	RecoveryPoint time.Time     `json:"recovery_point,omitzero"`
+	At            time.Time     `json:"at,omitzero"`
+	Earlier       *float64      `json:"earlier_seconds,omitempty"`
+	Rows          int64         `json:"rows"`
+	Quarantined   int64         `json:"quarantined"`
+	Verdict       vault.Verdict `json:"verdict"`
 	// Expired rows, which have no cell left, and cells were past the TTL that the table has
 	// now when they were compared; Expiring ones will be within a day of that.
 	ExpiredRows   int64    `json:"expired_rows"`
@@ -118,9 +123,12 @@ func runRestore(ctx context.Context, s *streams, o restoreOptions) (*restoreResu
 		if err != nil {
 			return nil, &exit{exitUsage, fmt.Errorf("--at: %w", err)}
 		}
+		if err := restore.NotAhead(at, time.Now()); err != nil {
+			return nil, &exit{exitUsage, fmt.Errorf("--at: %w", err)}
+		}
 		cmd.At = at
 		if !s.json {
-			fmt.Fprintf(s.err, "restoring what was there at %s, %s ago\n", at.UTC().Format(time.RFC3339), time.Since(at).Round(time.Second))
+			fmt.Fprintf(s.err, "restoring what was there at %s, %s ago\n", at.UTC().Format(time.RFC3339), max(0, time.Since(at)).Round(time.Second))
 		}
 	}
 	part := cmd
@@ -136,6 +144,9 @@ func runRestore(ctx context.Context, s *streams, o restoreOptions) (*restoreResu
 		return nil, err
 	}
 	r, err := restoreTo(ctx, s, site, cmd)
+	if r != nil && !cmd.At.IsZero() {
+		r.asked(cmd.At)
+	}
 	return r, names.explain(err)
 }
 
@@ -197,7 +208,7 @@ func restoreTo(ctx context.Context, s *streams, site *site, cmd function.Command
 // restored is the result of a restore that was proved, or found not to be the backup.
 func restored(to string, r *restore.Progress) *restoreResult {
 	return &restoreResult{
-		Restore: r.Restore, Backup: r.Proof.Backup, Table: to, Target: to, Source: r.Proof.Table.String(), Rows: r.Proof.Check.Target,
+		Restore: r.Restore, RecoveryPoint: r.RecoveryPoint, Backup: r.Proof.Backup, Table: to, Target: to, Source: r.Proof.Table.String(), Rows: r.Proof.Check.Target,
 		Quarantined: r.Proof.Check.Quarantined, Verdict: r.Proof.Verdict, Notes: r.Proof.Notes,
 		ExpiredRows: r.Proof.Check.Lapsed.Rows, ExpiredCells: r.Proof.Check.Lapsed.Cells,
 		ExpiringRows: r.Proof.Check.Lapsing.Rows, ExpiringCells: r.Proof.Check.Lapsing.Cells,
@@ -205,10 +216,23 @@ func restored(to string, r *restore.Progress) *restoreResult {
 	}
 }
 
+// asked says which instant was asked for.
+func (r *restoreResult) asked(at time.Time) {
+	r.At = at.UTC()
+	if !r.RecoveryPoint.IsZero() {
+		earlier := at.Sub(r.RecoveryPoint).Seconds()
+		r.Earlier = &earlier
+	}
+}
+
 // human prints the verdict first.
 func (r *restoreResult) human(w io.Writer) {
 	fmt.Fprintln(w, verdictLine(r.Verdict, restore.DepthRows, &r.check))
 	fmt.Fprintf(w, "  restore %s: %s is backup %s of %s\n", r.Restore, r.Table, r.Backup, r.Source)
+	if r.Earlier != nil {
+		fmt.Fprintf(w, "  its recovery point is %s, %s before the instant that was asked for\n",
+			r.RecoveryPoint.Format(time.RFC3339), r.At.Sub(r.RecoveryPoint).Round(time.Second))
+	}
 	if r.Verdict == vault.Differs || r.Verdict == vault.Corrupt {
 		fmt.Fprintf(w, "  the table is not handed over: drop %s, and restore again, or another backup\n", r.Table)
 	}

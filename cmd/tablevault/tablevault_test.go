@@ -356,6 +356,7 @@ func TestBadInput(t *testing.T) {
 		{"target exists", []string{"restore", "--stack", dir, "--table", "local/orders", "--to", "local/secret"}, 1, []string{"secret", "another name"}},
 		{"no target", []string{"restore", "--stack", dir, "--table", "local/orders"}, 2, []string{"--to"}},
 		{"time without offset", []string{"restore", "--stack", dir, "--table", "local/orders", "--to", "local/x", "--at", "2026-11-20T10:14:00"}, 2, []string{"--at", "offset"}},
+		{"an instant to come", []string{"restore", "--stack", dir, "--table", "local/orders", "--to", "local/x", "--at", "2126-11-20T10:14:00+08:00"}, 2, []string{"--at", "2126-11-20T02:14:00Z is still to come", "none for the newest"}},
 		{"budget below one", []string{"restore", "--stack", dir, "--table", "local/orders", "--to", "local/x", "--write-units", "0.5"}, 2, []string{"--write-units", "want 1 to"}},
 		{"budget without a table", []string{"verify", "--stack", dir, "--backup", id, "--read-units", "5"}, 2, []string{"--read-units", "--against"}},
 		{"before the first backup", []string{"restore", "--stack", dir, "--table", "local/orders", "--to", "local/x", "--at", "2001-01-01T00:00:00Z"}, 1, []string{"orders", "2001"}},

@@ -97,6 +97,10 @@ func bringBack(ctx context.Context, inv *function.Invocation, cmd function.Comma
 	if req.Target, err = parts.Table(inv, cmd.To); err != nil {
 		return nil, err
 	}
+	if err := restore.NotAhead(cmd.At, time.Now()); err != nil {
+		return parts.Fail(restore.Progress{}, err)
+	}
+	req.Instant = cmd.At
 	if req.Backup, err = source(ctx, inv, repo, cmd); err != nil {
 		return parts.Fail(restore.Progress{}, err)
 	}

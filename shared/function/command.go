@@ -323,6 +323,10 @@ func (c Command) missing() string {
 		return "a restore and a segment"
 	case c.Kind == KindRestore && c.Request == "" && c.Restore == "" && (c.To == "" || c.Table == "" && c.Backup == ""):
 		return "a target (to) with a table or a backup, or a request, or a restore to go on with"
+	case c.Kind == KindRestore && !c.At.IsZero() && c.Table == "":
+		return "a table whose backups an instant (at) chooses from, and no backup by its id"
+	case c.Kind == KindRestore && !c.At.IsZero() && c.Backup != "":
+		return "either a backup by its id, or an instant (at)"
 	case c.Kind == KindVerify && c.Backup == "" && c.Restore == "" && c.Table == "":
 		return "a backup, a restore or a table"
 	}

@@ -52,6 +52,8 @@ func TestParseCommandRefuses(t *testing.T) {
 		"newer version":        {`{"v":2,"kind":"ping"}`, "version 2"},
 		"negative version":     {`{"v":-1,"kind":"ping"}`, "version -1"},
 		"no offset":            {`{"kind":"restore","table":"a/b","to":"a/c","at":"2026-11-20T10:14:00"}`, "offset"},
+		"instant and backup":   {`{"kind":"restore","table":"a/b","backup":"20261120T021400Z-0a1b2c3d","to":"a/c","at":"2026-11-20T10:14:00Z"}`, "either a backup"},
+		"instant of no table":  {`{"kind":"restore","backup":"20261120T021400Z-0a1b2c3d","to":"a/c","at":"2026-11-20T10:14:00Z"}`, "a table whose backups"},
 		"no instant":           {`{"kind":"restore","table":"a/b","to":"a/c","at":"yesterday"}`, "yesterday"},
 		"table":                {`{"kind":"backup","table":"orders"}`, "instance/table"},
 		"table too deep":       {`{"kind":"backup","table":"a/b/c"}`, "instance/table"},

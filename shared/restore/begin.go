@@ -31,9 +31,28 @@ func (i *Importer) Begin(ctx context.Context, run fanout.Run, req Request) (*vau
 	return plan, nil
 }
 
+// clocksApart is by how much the clocks may differ of those who ask for what was there
+// just now, and of those who do it.
+const clocksApart = time.Minute
+
+// NotAhead refuses an instant, if there is one, that is still to come: nobody has
+// backed up what will be there by then.
+func NotAhead(instant, now time.Time) error {
+	if !instant.After(now.Add(clocksApart)) {
+		return nil
+	}
+	return fmt.Errorf("%w: the instant %s is still to come, in %s: name one that is past, or none for the newest backup",
+		table.ErrInvalid, instant.UTC().Format(time.RFC3339), instant.Sub(now).Round(time.Second))
+}
+
 func (i *Importer) begin(ctx context.Context, run fanout.Run, req Request) (*vault.RestorePlan, error) {
 	if err := req.Budget.Validate(); err != nil {
 		return nil, fmt.Errorf("%w: %w", err, table.ErrInvalid)
+	}
+	if !req.Instant.IsZero() {
+		if err := NotAhead(req.Instant, run.Now()); err != nil {
+			return nil, err
+		}
 	}
 	for _, t := range i.Known {
 		key := place.Key(t.Name)
@@ -286,6 +305,11 @@ func (i *Importer) plan(ctx context.Context, run fanout.Run, req Request, id vau
 		Restore: id, Created: run.Now().UTC(), Command: vault.Program, Backup: m.Backup, Manifest: manifest,
 		Source: m.Table, Target: req.Target, Endpoint: i.Endpoint, Definition: source.Definition,
 		Also: req.Also, Budget: req.Budget,
+		RecoveryPoint: m.RecoveryPoint().UTC(), Instant: req.Instant.UTC(),
+	}
+	if !p.Instant.IsZero() {
+		p.Notes = append(p.Notes, fmt.Sprintf("what was there at %s was asked for: backup %s is the newest whose recovery point is not later, %s, which is %s earlier; what was written between the two is not in it",
+			p.Instant.Format(time.RFC3339), p.Backup, p.RecoveryPoint.Format(time.RFC3339), p.Instant.Sub(p.RecoveryPoint).Round(time.Second)))
 	}
 	p.Definition.Name = req.Target.Table
 	p.Definition.Raw, p.Definition.Identity = nil, table.Identity{}

@@ -124,7 +124,7 @@ func (q *Requests) serve(ctx context.Context, run fanout.Run, name string, progr
 	}
 	importer.Request = name
 	plan, err := importer.Begin(ctx, run, Request{
-		Backup: vault.Backup{Table: a.Table, ID: a.Backup}, Target: a.Target, At: a.At, Own: true, Budget: a.Budget,
+		Backup: vault.Backup{Table: a.Table, ID: a.Backup}, Target: a.Target, At: a.At, Own: true, Budget: a.Budget, Instant: a.Instant,
 	})
 	if err != nil {
 		return a, answer, err
@@ -190,6 +190,9 @@ func (q *Requests) accept(ctx context.Context, name string) (*vault.Accepted, er
 	if err := ask.Budget.Validate(); err != nil {
 		return nil, refused{err}
 	}
+	if err := NotAhead(ask.At, info.Modified); err != nil {
+		return nil, refused{err}
+	}
 	m, err := q.manifest(ctx, ask)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, refused{err}
@@ -202,6 +205,7 @@ func (q *Requests) accept(ctx context.Context, name string) (*vault.Accepted, er
 	}
 	*a = vault.Accepted{
 		Request: name, Backup: m.Backup, Table: m.Table, Target: ask.Target, At: info.Modified.UTC(), Budget: ask.Budget,
+		Instant: ask.At.UTC(),
 		Restore: vault.NewRestoreID(info.Modified, string(m.Backup), ask.Target.Path()),
 	}
 	_, err = q.Repo.Decide(ctx, vault.AcceptedName(name), a)

@@ -57,6 +57,9 @@ type Request struct {
 	// makes the restore's id, so that two deliveries of one request make one
 	// restore.
 	At time.Time
+	// Instant is what was asked for, of which Backup is the newest; zero where the backup
+	// was named, or the newest of all.
+	Instant time.Time
 	// New begins a restore even if one of the same backup into the same table
 	// is open, whose table must be gone.
 	New bool
@@ -81,6 +84,9 @@ const (
 // Progress is how far a restore has come.
 type Progress struct {
 	Restore vault.RestoreID `json:"restore"`
+	// Backup is what it brings back, to RecoveryPoint.
+	Backup        vault.BackupID `json:"backup,omitempty"`
+	RecoveryPoint time.Time      `json:"recovery_point,omitzero"`
 	// State is "loading", "verifying", "closing", "done" or "failed".
 	State    string `json:"state"`
 	Segments int    `json:"segments"`
@@ -222,7 +228,7 @@ func (i *Importer) tick(ctx context.Context, run fanout.Run, id vault.RestoreID)
 		return progress, err
 	}
 	r := vault.Restore{ID: id}
-	progress.Segments, progress.Notes = len(p.Segments), p.Notes
+	progress.Backup, progress.RecoveryPoint, progress.Segments, progress.Notes = p.Backup, p.RecoveryPoint, len(p.Segments), p.Notes
 	for _, s := range p.Segments {
 		progress.Rows += s.Rows
 	}

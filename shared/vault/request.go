@@ -56,6 +56,8 @@ type Accepted struct {
 	// At is when the request was put into the vault, by the store's clock.
 	At     time.Time `json:"at"`
 	Budget Budget    `json:"budget,omitzero"`
+	// Instant is what was asked for, of which Backup was the newest; zero if none was.
+	Instant time.Time `json:"instant,omitzero"`
 }
 
 func (*Accepted) doc() string { return "accepted" }
@@ -71,6 +73,7 @@ func (a *Accepted) validate(name string) error {
 	c.table("the source", a.Table)
 	c.table("the target", a.Target)
 	c.instant("at", a.At)
+	c.date("instant", a.Instant)
 	c.try(a.Budget.Validate())
 	return c.err
 }

@@ -20,6 +20,10 @@ type RestorePlan struct {
 	Source   TableID   `json:"source"`
 	Target   TableID   `json:"target"`
 	Endpoint string    `json:"endpoint"`
+	// RecoveryPoint is the backup's, Instant what a person asked for, of which that is the
+	// newest; zero where none was.
+	RecoveryPoint time.Time `json:"recovery_point,omitzero"`
+	Instant       time.Time `json:"instant,omitzero"`
 	// Definition is the table as it is to be when the restore is closed. While
 	// rows are loaded, its options are wider.
 	Definition table.Definition `json:"definition"`
@@ -113,6 +117,8 @@ func (p *RestorePlan) validate(name string) error {
 	c.table("the target", p.Target)
 	c.object(p.Manifest)
 	c.named(p.Manifest.Name, ManifestName(p.Source, p.Backup))
+	c.date("recovery_point", p.RecoveryPoint)
+	c.date("instant", p.Instant)
 	c.try(p.Definition.Validate())
 	c.that(p.Definition.Name == p.Target.Table, "the definition is of another table")
 	c.notes(p.Notes)

@@ -24,7 +24,10 @@ func (w *World) Requests() *restore.Requests {
 	return &restore.Requests{
 		Repo: w.Repo, Work: w, Log: w.Log(), Importer: func(string) (*restore.Importer, error) { return w.Importer(), nil },
 		Parse: func(content []byte) (restore.Ask, error) {
-			var ask struct{ Backup, Table, To string }
+			var ask struct {
+				Backup, Table, To string
+				At                time.Time
+			}
 			if err := json.Unmarshal(content, &ask); err != nil {
 				return restore.Ask{}, err
 			}
@@ -32,7 +35,7 @@ func (w *World) Requests() *restore.Requests {
 				instance, table, _ := strings.Cut(name, "/")
 				return vault.TableID{Region: "local", Instance: instance, Table: table}
 			}
-			return restore.Ask{Backup: vault.BackupID(ask.Backup), Table: id(ask.Table), Target: id(ask.To)}, nil
+			return restore.Ask{Backup: vault.BackupID(ask.Backup), Table: id(ask.Table), At: ask.At, Target: id(ask.To)}, nil
 		},
 	}
 }
