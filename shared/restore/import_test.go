@@ -799,3 +799,33 @@ func TestComparedOnce(t *testing.T) {
 		}
 	}
 }
+
+// TestStopsBetweenBlocks has time run out in the middle of a part: the worker keeps what
+// it has written, and hands over.
+func TestStopsBetweenBlocks(t *testing.T) {
+	w := vaulttest.NewWorld(t)
+	w.Fill(vaulttest.Definition(), 800)
+	w.Tables.PageRows = 40 // a block each, and a batch
+	plan := w.Begin(w.Backup(vault.Settings{}))
+	run := w.Run()
+	run.Stop = w.Clock().Add(time.Minute)
+	w.Tables.Fault = func(c tabletest.Call) error {
+		if c.Name == "Write" && c.N == 5 && !c.After {
+			w.Advance(time.Minute)
+		}
+		return nil
+	}
+	i := w.Importer()
+	i.Memory = 1 // one writer, so that the blocks are written in their order
+	work := fanout.Work{Verb: fanout.VerbImport, Restore: plan.Restore, Segment: plan.Segments[0].ID}
+	reply, err := i.Import(t.Context(), run, work)
+	if n := w.Tables.Calls("Write"); err != nil || !reply.Continued || reply.Done || n < 6 || n > 8 {
+		t.Fatalf("%d batches: %+v, %v", n, reply, err)
+	}
+	var entry vault.Loaded
+	if _, err := w.Repo.Read(t.Context(), (vault.Restore{ID: plan.Restore}).Log().Slot(work.Segment, 0), &entry); err != nil || entry.Block < 6 || entry.Last {
+		t.Errorf("%+v, %v", entry, err)
+	}
+	w.Proved(w.Finish(plan.Restore), vault.OK)
+	w.Same(vaulttest.SourceID.Table, vaulttest.TargetID.Table)
+}

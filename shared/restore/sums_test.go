@@ -177,3 +177,70 @@ func TestLooksBySeconds(t *testing.T) {
 		t.Errorf("the table was compared %d times in %d s", n, seconds)
 	}
 }
+
+// TestPlanOfAnother has the plan of a restore name what is not the backup's that it is
+// about: the manifest of another backup, of one that was given up, and a segment that the
+// backup does not have. Nothing of it is written.
+func TestPlanOfAnother(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		change func(w *vaulttest.World, m *vault.Manifest, p *vault.RestorePlan) vault.SegmentID
+		said   string
+	}{
+		{"another manifest", func(w *vaulttest.World, m *vault.Manifest, p *vault.RestorePlan) vault.SegmentID {
+			w.Advance(time.Hour)
+			other, o, err := w.Repo.Manifest(t.Context(), vaulttest.BackupOf(w.Backup(vaulttest.Small)))
+			if err != nil || other.Backup == m.Backup {
+				t.Fatal(err)
+			}
+			p.Manifest = o
+			return p.Segments[0].ID
+		}, "it is the manifest of"},
+		{"a manifest that gives up", func(w *vaulttest.World, m *vault.Manifest, p *vault.RestorePlan) vault.SegmentID {
+			w.Remove(p.Manifest.Name)
+			void := &vault.Manifest{Backup: m.Backup, Table: m.Table, Kind: m.Kind, State: vault.Void, Reason: "test", Sealed: m.Sealed}
+			o, err := w.Repo.Create(t.Context(), p.Manifest.Name, void)
+			if err != nil {
+				t.Fatal(err)
+			}
+			p.Manifest = o
+			return p.Segments[0].ID
+		}, "it is the manifest of void backup"},
+		{"a segment of a group that there is not", func(w *vaulttest.World, m *vault.Manifest, p *vault.RestorePlan) vault.SegmentID {
+			p.Segments = append(p.Segments, vault.RestoreSegment{ID: "002560", Group: 10, Rows: 1})
+			return "002560"
+		}, "has no segment 002560"},
+		{"a segment of a group that there is", func(w *vaulttest.World, m *vault.Manifest, p *vault.RestorePlan) vault.SegmentID {
+			p.Segments = append(p.Segments, vault.RestoreSegment{ID: "000099", Group: 0, Rows: 1})
+			return "000099"
+		}, "has no segment 000099"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			w := vaulttest.NewWorld(t)
+			w.Fill(vaulttest.Definition(), 200)
+			w.Tables.PageRows = 20
+			m := w.Backup(vaulttest.Small)
+			plan := w.Begin(m)
+			var segment vault.SegmentID
+			var refused error
+			name := vault.Restore{ID: plan.Restore}.Plan()
+			changed := *plan
+			segment = c.change(w, m, &changed)
+			w.Remove(name)
+			if _, refused = w.Repo.Create(t.Context(), name, &changed); refused == nil {
+				w.Repo = watch(w, watched{}) // it keeps no plan from before
+				for _, verb := range []fanout.Verb{fanout.VerbImport, fanout.VerbVerify} {
+					err := w.Do(fanout.Work{Verb: verb, Restore: plan.Restore, Segment: segment})
+					if err == nil || !strings.Contains(err.Error(), c.said) {
+						t.Errorf("%s: %v", verb, err)
+					}
+				}
+			} else {
+				t.Logf("not even written: %v", refused)
+			}
+			if n := w.Tables.Calls("Write"); n != 0 {
+				t.Errorf("%d batches were written", n)
+			}
+		})
+	}
+}
