@@ -52,6 +52,10 @@ type restoreResult struct {
 	ExpiringCells int64    `json:"expiring_cells"`
 	Notes         []string `json:"notes,omitempty"`
 	Proof         string   `json:"proof"`
+	// Proved is when it was; Before says that it was before this command, which did
+	// nothing.
+	Proved time.Time `json:"proved"`
+	Before bool      `json:"before,omitempty"`
 	// Usage is what was asked of the vault's store, as far as records tell.
 	Usage vault.Usage `json:"usage,omitzero"`
 
@@ -171,6 +175,8 @@ func restoreTo(ctx context.Context, s *streams, site *site, cmd function.Command
 	}
 	p := s.progress()
 	defer p.end()
+	// One that was proved before this command began has nothing left to do.
+	before := r.State == restore.StateDone && r.Proof.At.Before(r.Since)
 	watch := site.watchRestore(ctx, s, cmd.To, r)
 	if r.Proof == nil { // which says them again
 		for _, n := range r.Notes {
@@ -183,16 +189,18 @@ func restoreTo(ctx context.Context, s *streams, site *site, cmd function.Command
 		}
 		switch r.State {
 		case restore.StateDone:
-			return restored(cmd.To, &r), nil
+			done := restored(cmd.To, &r)
+			done.Before = before
+			return done, nil
 		case backup.StateFailed:
 			if r.Proof != nil {
 				return restored(cmd.To, &r), nil // it is told by its verdict
 			}
-			err := fmt.Errorf("restore %s can't go on: %s; mend that and give the same command again", r.Restore, r.LastError)
 			if corruptText(r.LastError) {
-				err = &exit{exitDiffers, err}
+				return nil, &exit{exitDiffers, fmt.Errorf("restore %s can't go on: %s; restore another backup to another name, or drop %s and give the same command with --new, and with --also and a destination that has a copy of the backup",
+					r.Restore, r.LastError, cmd.To)}
 			}
-			return nil, err
+			return nil, fmt.Errorf("restore %s can't go on: %s; mend that and give the same command again", r.Restore, r.LastError)
 		}
 		if err := pause(ctx, lookEvery); err != nil {
 			return nil, fmt.Errorf("%w; give the same command again to go on with restore %s", err, r.Restore)
@@ -212,7 +220,7 @@ func restored(to string, r *restore.Progress) *restoreResult {
 		Quarantined: r.Proof.Check.Quarantined, Verdict: r.Proof.Verdict, Notes: r.Proof.Notes,
 		ExpiredRows: r.Proof.Check.Lapsed.Rows, ExpiredCells: r.Proof.Check.Lapsed.Cells,
 		ExpiringRows: r.Proof.Check.Lapsing.Rows, ExpiringCells: r.Proof.Check.Lapsing.Cells,
-		Proof: vault.Restore{ID: r.Restore}.Proof(), Usage: r.Proof.Usage, check: r.Proof.Check,
+		Proof: vault.Restore{ID: r.Restore}.Proof(), Proved: r.Proof.At, Usage: r.Proof.Usage, check: r.Proof.Check,
 	}
 }
 
@@ -229,6 +237,9 @@ func (r *restoreResult) asked(at time.Time) {
 func (r *restoreResult) human(w io.Writer) {
 	fmt.Fprintln(w, verdictLine(r.Verdict, restore.DepthRows, &r.check))
 	fmt.Fprintf(w, "  restore %s: %s is backup %s of %s\n", r.Restore, r.Table, r.Backup, r.Source)
+	if r.Before {
+		fmt.Fprintf(w, "  it was restored and proved before, at %s: the table still is the one that was made then, and nothing was done now\n", r.Proved.UTC().Format(time.RFC3339))
+	}
 	if r.Earlier != nil {
 		fmt.Fprintf(w, "  its recovery point is %s, %s before the instant that was asked for\n",
 			r.RecoveryPoint.Format(time.RFC3339), r.At.Sub(r.RecoveryPoint).Round(time.Second))

@@ -54,6 +54,7 @@ func (i *Importer) begin(ctx context.Context, run fanout.Run, req Request) (*vau
 			return nil, err
 		}
 	}
+	asked := req.Also
 	for _, t := range i.Known {
 		key := place.Key(t.Name)
 		copied, err := i.Repo.Exists(ctx, req.Backup.CopyNote(key))
@@ -79,7 +80,7 @@ func (i *Importer) begin(ctx context.Context, run fanout.Run, req Request) (*vau
 	if manifest.State != vault.Sealed {
 		return nil, fmt.Errorf("the backup was given up (%s): `tablevault list` shows those that can be restored", manifest.Reason)
 	}
-	id, err := i.claim(ctx, run, req)
+	id, err := i.claim(ctx, run, req, manifest)
 	if err != nil {
 		return nil, err
 	}
@@ -106,16 +107,15 @@ func (i *Importer) begin(ctx context.Context, run fanout.Run, req Request) (*vau
 	if plan.Backup != req.Backup.ID || plan.Target != req.Target {
 		return nil, fmt.Errorf("restore %s is of backup %s to %s: ask again, for a new id", id, plan.Backup, plan.Target)
 	}
-	if req.Budget != (vault.Budget{}) && req.Budget != plan.Budget {
-		return nil, fmt.Errorf("%w: restore %s into that table goes on with %s, which its plan fixes, not with %s: ask without a budget, or drop the table and begin anew",
-			table.ErrInvalid, id, plan.Budget, req.Budget)
-	}
 	over, err := i.Repo.Closed(ctx, id)
 	if err != nil {
 		return nil, err
 	}
 	if over != nil {
 		return plan, nil // Tick goes on, or says how it ended
+	}
+	if err := fixed(req, asked, plan); err != nil {
+		return nil, err
 	}
 	// The planner finds it by this mark, and has it gone on with.
 	if err := i.Repo.Mark(ctx, vault.Restore{ID: id}.Restoring()); err != nil {
@@ -157,7 +157,7 @@ func (i *Importer) unmarked(ctx context.Context, run fanout.Run, p *vault.Restor
 
 // claim wins the target's name for a restore, or finds the restore that is to
 // be gone on with, and returns its id.
-func (i *Importer) claim(ctx context.Context, run fanout.Run, req Request) (vault.RestoreID, error) {
+func (i *Importer) claim(ctx context.Context, run fanout.Run, req Request, m *vault.Manifest) (vault.RestoreID, error) {
 	id := vault.NewRestoreID(req.At, string(req.Backup.ID), req.Target.Path())
 	for {
 		n, last, err := i.lastClaim(ctx, req.Target)
@@ -180,8 +180,16 @@ func (i *Importer) claim(ctx context.Context, run fanout.Run, req Request) (vaul
 		if err := i.Repo.Unmarked(ctx, req.Backup); err != nil {
 			return "", err
 		}
+		// Neither does what is seen to be damaged before anything is made.
+		if err := i.readable(ctx, req, m); err != nil {
+			return "", err
+		}
 		c := vault.Claim{Restore: id, Backup: req.Backup.ID, At: run.Now().UTC()}
 		mine, err := i.Repo.Decide(ctx, vault.ClaimName(req.Target, n), &c)
+		if errors.Is(err, fs.ErrPermission) {
+			return "", fmt.Errorf("a restore writes down in the vault what it does, and this vault may not be written: give import's role the rights of docs/ram/import.json, "+
+				"or copy the vault's objects, vault.json with them, to a place that may be written, and restore from there: %w", err)
+		}
 		if err != nil {
 			return "", err
 		}
@@ -226,7 +234,7 @@ func (i *Importer) lastClaim(ctx context.Context, t vault.TableID) (next int, la
 // after says what becomes of a request when the target has a claim already:
 // true goes on with the claim's restore, false lets a new claim follow.
 func (i *Importer) after(ctx context.Context, run fanout.Run, req Request, last *vault.Claim) (goOn bool, err error) {
-	_, err = i.Repo.RestoreProof(ctx, last.Restore)
+	proof, err := i.Repo.RestoreProof(ctx, last.Restore)
 	proved := err == nil
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return false, err
@@ -238,6 +246,12 @@ func (i *Importer) after(ctx context.Context, run fanout.Run, req Request, last 
 	switch {
 	case proved, closed != nil && closed.Reason != "":
 		// It has ended; its late starts obey its closing record.
+		if !proved {
+			proof = nil
+		}
+		if goOn, err := i.ended(ctx, req, last, proof, closed); err != nil || goOn {
+			return goOn, err
+		}
 	case !req.New && !req.Own && last.Backup == req.Backup.ID:
 		return true, nil
 	case !req.New:

@@ -234,6 +234,9 @@ func (x *importing) segment(ctx context.Context, s vault.SegmentID, start int, c
 			return claimed, false, err
 		}
 	}
+	if err := l.indexes(ctx); err != nil {
+		return claimed, false, err
+	}
 	if n := len(entries); n > 0 && idle == 0 {
 		x.pace.Resume(entries[n-1].Pace)
 	}

@@ -62,10 +62,10 @@ func TestImportersGoOn(t *testing.T) {
 	// Beside the list by which it is found, a segment of one part and one batch costs
 	// four objects: start, slot, and the marks that it is loaded and that the start
 	// is over. It reads where its log ends, whether the restore is open, twice, the
-	// slot that it works for, and the shard.
+	// slot that it works for, the shard and its index.
 	used := meter.Usage().Sub(before)
 	t.Logf("%d segments: %+v", segments, used)
-	if used.List > segments+20 || used.Create > 4*segments+20 || used.Open+used.Stat > 5*segments+40 {
+	if used.List > segments+20 || used.Create > 4*segments+20 || used.Open+used.Stat > 6*segments+40 {
 		t.Errorf("%d lists, %d objects, %d reads for %d segments", used.List, used.Create, used.Open+used.Stat, segments)
 	}
 	w.Proved(w.Finish(plan.Restore), vault.OK)

@@ -294,8 +294,8 @@ func TestScaleOfRestores(t *testing.T) {
 	w.Workers = workers
 	planned := w.Begin(m)
 	// The claim, the plan, and the marks that it is being restored and that the
-	// target was made; a read for each roll-up.
-	within("planning", 4, 1, groups+8)
+	// target was made; a read for each roll-up, and for each of the first 256 indexes.
+	within("planning", 4, 1, 2*groups+8+min(n, 256))
 	progress := w.Look(planned.Restore)
 	// A list of what is loaded; starts and failures of each group.
 	within("the first tick", 0, 1+2*groups, 4)
@@ -332,12 +332,12 @@ func TestScaleOfRestores(t *testing.T) {
 		t.Errorf("%d of %d segments are loaded", ended, segments)
 	}
 	// A segment of one part: start, slot, and the marks that it is loaded and that its
-	// start is over; the end of its log, whether the restore is open, the shard, and a
-	// look before its batch, which are two. Where workers meet, all but one are refused
+	// start is over; the end of its log, whether the restore is open, the shard and its
+	// index, and a look before its batch, which are two. Where workers meet, all but one are refused
 	// a start. A worker reads the header, the plans, the manifest and the roll-ups of
 	// the groups that it comes to.
 	meet, each := n/4+4*workers, 6+2*groups
-	within("loading", 4*n+meet, n+workers*(groups+4), 5*n+meet+workers*each)
+	within("loading", 4*n+meet, n+workers*(groups+4), 6*n+meet+workers*each)
 	progress = w.Look(planned.Restore)
 	// The lists of what is loaded, of what is compared and of roll-ups; of each group's
 	// starts and their ends, and of those of its comparison.

@@ -11,6 +11,7 @@ import (
 
 	"github.com/tablevault/tablevault/shared/backup"
 	"github.com/tablevault/tablevault/shared/object"
+	"github.com/tablevault/tablevault/shared/repository"
 	"github.com/tablevault/tablevault/shared/restore"
 	"github.com/tablevault/tablevault/shared/table"
 	"github.com/tablevault/tablevault/shared/table/tabletest"
@@ -210,6 +211,16 @@ func (w *World) MarkIn(store object.Store, b vault.Backup) {
 	if err != nil {
 		w.T.Fatal(err)
 	}
+}
+
+// In has the vault be in a store, as an invocation opens it.
+func (w *World) In(store object.Store) {
+	w.T.Helper()
+	repo, err := repository.Open(w.T.Context(), store)
+	if err != nil {
+		w.T.Fatal(err)
+	}
+	w.Store, w.Repo = store, repo
 }
 
 // Remove takes objects out of the vault.
