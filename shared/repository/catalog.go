@@ -127,12 +127,6 @@ func (r *Repository) Manifest(ctx context.Context, b vault.Backup) (*vault.Manif
 		var m vault.Manifest
 		since := r.Turns()
 		o, err := r.Read(ctx, b.Manifest(), &m)
-		if err == nil && (m.Backup != b.ID || m.Table != b.Table) {
-			err = fmt.Errorf("read %s: %w: it is of backup %s of %s", b.Manifest(), vault.ErrCorrupt, m.Backup, m.Table.Path())
-		}
-		if err == nil {
-			err = namesItsOwn(b, &m)
-		}
 		if err == nil && len(r.twins.all) > 0 {
 			err = r.AsCopied(ctx, b, o)
 		}
@@ -143,22 +137,6 @@ func (r *Repository) Manifest(ctx context.Context, b vault.Backup) (*vault.Manif
 			return nil, o, err
 		}
 	}
-}
-
-// namesItsOwn holds the names in a manifest against those that they must be.
-func namesItsOwn(b vault.Backup, m *vault.Manifest) error {
-	bad := func(name, want string) error {
-		return fmt.Errorf("read %s: %w: it names %q for %s", b.Manifest(), vault.ErrCorrupt, name, want)
-	}
-	if m.Plan != nil && m.Plan.Name != b.Plan() {
-		return bad(m.Plan.Name, b.Plan())
-	}
-	for g, o := range m.Groups {
-		if o.Name != b.Group(g) {
-			return bad(o.Name, b.Group(g))
-		}
-	}
-	return nil
 }
 
 // AsCopied holds a manifest against the notes about copies, which are all that

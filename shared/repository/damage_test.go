@@ -231,3 +231,64 @@ func allocated() uint64 {
 	runtime.ReadMemStats(&m)
 	return m.TotalAlloc
 }
+
+// TestPinned exchanges what is named with a hash for something else that is well made:
+// the plan and a roll-up, whose checksums are right, and a shard of the same length.
+func TestPinned(t *testing.T) {
+	w := damagedWorld(t)
+	all := w.Manifests("orders")
+	m := all[len(all)-1]
+	b := vaulttest.BackupOf(m)
+	exchange := func(name string, content []byte) {
+		t.Helper()
+		w.Remove(name)
+		if _, err := w.Store.Create(t.Context(), name, bytes.NewReader(content)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	named := func(err error, name string) {
+		t.Helper()
+		if !errors.Is(err, vault.ErrCorrupt) || !strings.Contains(err.Error(), name) || !strings.Contains(err.Error(), "sha256") {
+			t.Errorf("%s is another one: %v", name, err)
+		}
+	}
+	shard := w.Parts(m)[0]
+	for _, o := range w.Parts(m) {
+		if _, _, ok := vault.ParseShard(o.Name); ok {
+			shard = o
+			break
+		}
+	}
+	if err := w.Repo.Check(t.Context(), shard, nil); err != nil {
+		t.Fatal(err)
+	}
+	content := []byte(vaulttest.ContentOf(t, w.Store, shard.Name)[shard.Name])
+	content[len(content)/2] ^= 1
+	exchange(shard.Name, content)
+	named(w.Repo.Check(t.Context(), shard, nil), shard.Name)
+
+	plan, err := w.Repo.PlanOf(t.Context(), m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	plan.Trigger += "x"
+	exchange(b.Plan(), vaulttest.Forge(b.Plan(), plan))
+	if _, _, err := w.Repo.Plan(t.Context(), b); err != nil {
+		t.Fatal(err)
+	}
+	_, err = w.Repo.PlanOf(t.Context(), m)
+	named(err, b.Plan())
+
+	var group vault.Group
+	for g, err := range w.Repo.Groups(t.Context(), m) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		group = *g
+	}
+	group.Usage.Create++
+	exchange(b.Group(0), vaulttest.Forge(b.Group(0), &group))
+	for _, err := range w.Repo.Groups(t.Context(), m) {
+		named(err, b.Group(0))
+	}
+}
