@@ -393,7 +393,7 @@ func TestDamageIsThree(t *testing.T) {
 		what, under string
 		commands    [][]string
 	}{
-		{"a shard", b.Shards(), [][]string{{"verify", "--backup", string(id)}, {"restore", "--backup", string(id), "--to", "local/a"}}},
+		{"a shard", b.Shards(), [][]string{{"verify", "--backup", string(id)}, {"restore", "--backup", string(id), "--to", "local/a"}, {"restore", "--backup", string(id), "--to", "local/a"}}},
 		{"a roll-up", b.Groups(), [][]string{{"verify", "--backup", string(id)}, {"restore", "--backup", string(id), "--to", "local/b"}}},
 		{"the plan", b.Plan(), [][]string{{"show", string(id)}, {"verify", "--backup", string(id)}, {"restore", "--backup", string(id), "--to", "local/c"}}},
 		{"the manifest", b.Manifest(), [][]string{{"list"}, {"list", "--latest"}, {"show", string(id)}, {"verify", "--backup", string(id)}, {"restore", "--backup", string(id), "--to", "local/d"}}},
