@@ -3,8 +3,10 @@ package vaulttest_test
 import (
 	"flag"
 	"fmt"
+	"io/fs"
 	"maps"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -142,5 +144,58 @@ func TestGoldenVaults(t *testing.T) {
 			w.Proved(w.Restore(sealed), vault.OK)
 			w.Same("orders", vaulttest.TargetID.Table)
 		})
+	}
+}
+
+// TestPythonDocuments: the reader in another language reads each document of the golden
+// vault, and refuses one of which a bit was turned, and one under another name.
+func TestPythonDocuments(t *testing.T) {
+	python := os.Getenv("TEST_PYTHON")
+	if python == "" {
+		python = "python3"
+	}
+	if out, err := exec.CommandContext(t.Context(), python, "-c", "import hashlib").CombinedOutput(); err != nil {
+		t.Skipf("no %s: %s", python, out)
+	}
+	folder := t.TempDir()
+	if err := os.CopyFS(folder, os.DirFS("testdata/vault2")); err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	err := filepath.WalkDir(folder, func(path string, e fs.DirEntry, err error) error {
+		if err == nil && strings.HasSuffix(path, ".json") {
+			name, rerr := filepath.Rel(folder, path)
+			names, err = append(names, filepath.ToSlash(name)), rerr
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	read := func(names ...string) (string, error) {
+		out, err := exec.CommandContext(t.Context(), python, append([]string{"../../readers/python/read_document.py", folder}, names...)...).CombinedOutput()
+		return string(out), err
+	}
+	out, err := read(names...)
+	if err != nil || strings.Count(out, "\n") != len(names) || len(names) < 20 || !strings.Contains(out, `{"document":"manifest","body":{"backup":`) {
+		t.Errorf("%d documents: %v: %.2000s", len(names), err, out)
+	}
+	first := filepath.Join(folder, filepath.FromSlash(names[0]))
+	data, err := os.ReadFile(first)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(folder, "other.json"), data, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := read("other.json"); err == nil || !strings.Contains(out, "it was written as "+names[0]) {
+		t.Errorf("under another name: %s", out)
+	}
+	data[len(data)/2] ^= 1
+	if err := os.WriteFile(first, data, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := read(names[0]); err == nil || !strings.Contains(out, "it was changed") {
+		t.Errorf("with a bit turned: %s", out)
 	}
 }
