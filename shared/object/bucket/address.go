@@ -116,7 +116,7 @@ func (a Address) Check(maxKey int, example string) error {
 	}
 	if a.Prefix != "" {
 		if err := object.ValidName(a.Prefix); err != nil {
-			return errors.New("the prefix is no object's name: want elements with single slashes between them, none of them . or ..")
+			return errors.New("the prefix is no object's name: want elements with single slashes between them, and no element . or .. among them")
 		}
 	}
 	return nil

@@ -84,7 +84,7 @@ func bucket(u *url.URL) (Place, error) {
 		return Place{}, fmt.Errorf("it names no bucket; want %s://bucket/prefix?region=…", u.Scheme)
 	}
 	if p.Path != "" && (path.Clean(p.Path) != p.Path || strings.HasPrefix(p.Path, "..")) {
-		return Place{}, errors.New("its prefix has an empty element, or one that is . or ..")
+		return Place{}, errors.New("its prefix has an element that is empty, . or .. and that names no object")
 	}
 	query, err := url.ParseQuery(u.RawQuery)
 	if err != nil {
