@@ -53,6 +53,37 @@ func TestRestoreAgain(t *testing.T) {
 	}
 }
 
+// TestRestoreTakesTransactions restores a table into one that takes local transactions,
+// and into one that does not, which is said.
+func TestRestoreTakesTransactions(t *testing.T) {
+	_, dir, client := begin(t, func(c *stack.Config) { c.Memory = true })
+	makeTable(t, client, "orders")
+	putRow(t, client, "orders", "k", 1, nil, 1)
+	var backups struct{ Backups []backupResult }
+	must(t, &backups, "backup", "--stack", dir, "--table", "local/orders")
+	start := func(name string) error {
+		key := new(tablestore.PrimaryKey)
+		key.AddPrimaryKeyColumn("s", "k")
+		_, err := client.StartLocalTransaction(&tablestore.StartLocalTransactionRequest{TableName: name, PrimaryKey: key})
+		return err
+	}
+	command := []string{"restore", "--stack", dir, "--table", "local/orders", "--to", "local/without"}
+	out, _ := said(t, 0, command...)
+	contains(t, out, "note: the service does not tell whether a table takes local transactions", "--local-transactions")
+	if err := start("without"); err == nil {
+		t.Error("a table takes local transactions that says it does not")
+	}
+	_, errs := said(t, exitFailed, append(command, "--local-transactions")...)
+	contains(t, errs, "local/without", "without local transactions", "drop it")
+	out, _ = said(t, 0, "restore", "--stack", dir, "--table", "local/orders", "--to", "local/with", "--local-transactions")
+	if strings.Contains(out, "local transactions") {
+		t.Errorf("%s", out)
+	}
+	if err := start("with"); err != nil {
+		t.Error(err)
+	}
+}
+
 // TestDamagedIndex gives a restore of a backup with a damaged index, twice: each time it
 // is named, nothing is made, and the exit code is that of corruption.
 func TestDamagedIndex(t *testing.T) {

@@ -23,7 +23,7 @@ import (
 // restoreOptions are what `tablevault restore` was asked for.
 type restoreOptions struct {
 	stack, table, at, backup, to string
-	new                          bool
+	new, transactions            bool
 	also                         []string
 	budget                       vault.Budget
 }
@@ -93,6 +93,7 @@ func restoreCommand(s *streams) *cobra.Command {
 	c.Flags().BoolVar(&o.new, "new", false, "begin anew instead of resuming a restore that has not ended")
 	c.Flags().Float64Var(&o.budget.WriteUnits, "write-units", 0, "budget of write units per second, for all workers that load together (default: as many as the service gives)")
 	c.Flags().Float64Var(&o.budget.ReadUnits, "read-units", 0, "budget of read units per second, for all workers that compare the rows together (default: as many as the service gives)")
+	c.Flags().BoolVar(&o.transactions, "local-transactions", false, "make a table that takes local transactions; whether the source does, the service does not tell")
 	completeTables(c, &o.stack, "table", "to")
 	completeFlag(c, &o.stack, "backup", status.BackupKind)
 	return c
@@ -120,7 +121,9 @@ func runRestore(ctx context.Context, s *streams, o restoreOptions) (*restoreResu
 		if err := o.budget.Validate(); err != nil {
 			return nil, &exit{exitUsage, fmt.Errorf("--write-units, --read-units: %w", err)}
 		}
-		cmd.Settings = unitSettings(o.budget)
+	}
+	if o.budget != (vault.Budget{}) || o.transactions {
+		cmd.Settings = restoreSettings(o.budget, o.transactions)
 	}
 	if o.at != "" {
 		at, err := function.ParseInstant(o.at)
@@ -154,13 +157,13 @@ func runRestore(ctx context.Context, s *streams, o restoreOptions) (*restoreResu
 	return r, names.explain(err)
 }
 
-// unitSettings are the settings of a command that reads or writes a table, which
-// give it a budget.
-func unitSettings(b vault.Budget) json.RawMessage {
+// restoreSettings are the settings of a command that begins a restore.
+func restoreSettings(b vault.Budget, transactions bool) json.RawMessage {
 	settings, err := json.Marshal(struct {
-		ReadUnits  float64 `json:"read_units,omitempty"`
-		WriteUnits float64 `json:"write_units,omitempty"`
-	}(b))
+		ReadUnits         float64 `json:"read_units,omitempty"`
+		WriteUnits        float64 `json:"write_units,omitempty"`
+		LocalTransactions bool    `json:"local_transactions,omitempty"`
+	}{b.ReadUnits, b.WriteUnits, transactions})
 	if err != nil {
 		panic("tablevault: " + err.Error()) // two finite numbers
 	}

@@ -91,9 +91,11 @@ func bringBack(ctx context.Context, inv *function.Invocation, cmd function.Comma
 	if inv.Origin.Key() != "" {
 		req.At, _ = inv.Origin.Instant(req.At)
 	}
-	if req.Budget, err = parts.Budget(cmd); err != nil {
+	asked, err := parts.RestoreSettings(cmd)
+	if err != nil {
 		return nil, err
 	}
+	req.Budget, req.LocalTransactions = asked.Budget(), asked.LocalTransactions
 	if req.Target, err = parts.Table(inv, cmd.To); err != nil {
 		return nil, err
 	}
@@ -152,9 +154,11 @@ func ask(inv *function.Invocation, content []byte) (restore.Ask, error) {
 		return restore.Ask{}, errors.New(`a request asks for a new restore, such as {"kind":"restore","table":"prod/orders","at":"2026-11-20T10:14:00+08:00","to":"prod/orders_copy"}`)
 	}
 	a := restore.Ask{At: cmd.At}
-	if a.Budget, err = parts.Budget(cmd); err != nil {
+	asked, err := parts.RestoreSettings(cmd)
+	if err != nil {
 		return a, err
 	}
+	a.Budget, a.LocalTransactions = asked.Budget(), asked.LocalTransactions
 	if a.Target, err = parts.Table(inv, cmd.To); err != nil {
 		return a, err
 	}

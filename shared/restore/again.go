@@ -27,6 +27,10 @@ func fixed(req Request, asked []string, p *vault.RestorePlan) error {
 		return fmt.Errorf("%w: restore %s into that table goes on with %s, which its plan fixes, not with %s: ask without a budget, or drop the table and begin anew",
 			table.ErrInvalid, p.Restore, p.Budget, req.Budget)
 	}
+	if req.LocalTransactions && !p.Definition.LocalTransactions {
+		return fmt.Errorf("%w: restore %s goes on with %s, which does not take local transactions: drop it, if it is there, and give the same command with --new beside --local-transactions",
+			table.ErrInvalid, p.Restore, p.Target)
+	}
 	for _, key := range asked {
 		if slices.Contains(p.Also, key) {
 			continue
@@ -88,6 +92,8 @@ func (i *Importer) ended(ctx context.Context, req Request, last *vault.Claim, pr
 			last.Restore, last.Backup, proof.Check.Missing, proof.Check.Extra, proof.Check.Changed)
 	case last.Backup != req.Backup.ID:
 		return false, exists("restore %s has made it of backup %s, and this command asks for backup %s: restore to another name, or drop it first", last.Restore, last.Backup, req.Backup.ID)
+	case req.LocalTransactions && !plan.Definition.LocalTransactions:
+		return false, exists("restore %s has made it of that backup, without local transactions: drop it and give the same command again, or restore to another name", last.Restore)
 	case req.New, req.Own:
 		return false, exists("restore %s has made it of that backup, and proved it at %s: restore to another name, or drop it first", last.Restore, proof.At.UTC().Format(time.RFC3339))
 	case !known:

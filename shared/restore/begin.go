@@ -326,7 +326,7 @@ func (i *Importer) plan(ctx context.Context, run fanout.Run, req Request, id vau
 			p.Instant.Format(time.RFC3339), p.Backup, p.RecoveryPoint.Format(time.RFC3339), p.Instant.Sub(p.RecoveryPoint).Round(time.Second)))
 	}
 	p.Definition.Name = req.Target.Table
-	p.Definition.Raw, p.Definition.Identity = nil, table.Identity{}
+	p.Definition.Raw, p.Definition.Identity, p.Definition.LocalTransactions = nil, table.Identity{}, req.LocalTransactions
 	p.Definition.Schema = slices.Clone(p.Definition.Schema)
 	for k := range p.Definition.Schema {
 		if c := &p.Definition.Schema[k]; c.AutoIncrement {
@@ -336,6 +336,7 @@ func (i *Importer) plan(ctx context.Context, run fanout.Run, req Request, id vau
 			p.Notes = append(p.Notes, fmt.Sprintf("key column %q was auto-increment and is a plain integer here, so that rows keep their keys", c.Name))
 		}
 	}
+	p.Notes = append(p.Notes, untold(&p.Definition)...)
 	if t := p.Definition.Throughput; t != (table.Throughput{}) {
 		// It is paid by the hour from the moment that the table exists.
 		p.Definition.Throughput = table.Throughput{}
@@ -373,6 +374,18 @@ func (i *Importer) plan(ctx context.Context, run fanout.Run, req Request, id vau
 		}
 	}
 	return p, i.divide(p, hold, largest)
+}
+
+// untold says what of a table its description does not tell, so that no copy can be
+// known to have it.
+func untold(def *table.Definition) (notes []string) {
+	if !def.LocalTransactions {
+		notes = append(notes, "the service does not tell whether a table takes local transactions, which is set when it is made: this one does not; if the source does, restore with --local-transactions")
+	}
+	if len(def.Indexes) > 0 {
+		notes = append(notes, "each index has an entry for every row, and is made on the fewest columns that give it its key: the service does not tell whether one was made without the rows of before, or on columns that it would have added")
+	}
+	return notes
 }
 
 // The bounds of what a worker is given of a budget.

@@ -48,6 +48,8 @@ type Ask struct {
 	At     time.Time
 	Target vault.TableID
 	Budget vault.Budget
+	// LocalTransactions has the table take local transactions.
+	LocalTransactions bool
 }
 
 // RequestProgress is how far a request has come.
@@ -125,6 +127,7 @@ func (q *Requests) serve(ctx context.Context, run fanout.Run, name string, progr
 	importer.Request = name
 	plan, err := importer.Begin(ctx, run, Request{
 		Backup: vault.Backup{Table: a.Table, ID: a.Backup}, Target: a.Target, At: a.At, Own: true, Budget: a.Budget, Instant: a.Instant,
+		LocalTransactions: a.LocalTransactions,
 	})
 	if err != nil {
 		return a, answer, err
@@ -205,7 +208,7 @@ func (q *Requests) accept(ctx context.Context, name string) (*vault.Accepted, er
 	}
 	*a = vault.Accepted{
 		Request: name, Backup: m.Backup, Table: m.Table, Target: ask.Target, At: info.Modified.UTC(), Budget: ask.Budget,
-		Instant: ask.At.UTC(),
+		Instant: ask.At.UTC(), LocalTransactions: ask.LocalTransactions,
 		Restore: vault.NewRestoreID(info.Modified, string(m.Backup), ask.Target.Path()),
 	}
 	_, err = q.Repo.Decide(ctx, vault.AcceptedName(name), a)

@@ -70,6 +70,9 @@ type Request struct {
 	// Budget bounds what is asked of the target. A restore that is gone on with keeps
 	// its own; another one here is refused.
 	Budget vault.Budget
+	// LocalTransactions has the table take local transactions. Whether the source does, the
+	// service does not tell.
+	LocalTransactions bool
 }
 
 // The states of a restore.

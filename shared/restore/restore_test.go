@@ -95,7 +95,8 @@ func TestRestoreGivesTheTableItsSettings(t *testing.T) {
 		t.Errorf("%+v is reserved for the copy, which costs by the hour", got.Throughput)
 	}
 	notes := strings.Join(p.Proof.Notes, "\n")
-	for _, want := range []string{"had reserved 100 read and 20 write units", `key column "id" was auto-increment`, `index "by_name" is "orders_copy_by_name" here`} {
+	for _, want := range []string{"had reserved 100 read and 20 write units", `key column "id" was auto-increment`, `index "by_name" is "orders_copy_by_name" here`,
+		"does not tell whether a table takes local transactions", "each index has an entry for every row"} {
 		if !strings.Contains(notes, want) {
 			t.Errorf("the notes do not say %q:\n%s", want, notes)
 		}

@@ -18,6 +18,9 @@ type Definition struct {
 	Encryption     *Encryption     `json:"encryption,omitempty"`
 	Indexes        []Index         `json:"indexes,omitempty"`
 	SearchIndexes  []SearchIndex   `json:"search_indexes,omitempty"`
+	// LocalTransactions has the table take local transactions. It is set at creation only,
+	// and no description tells it.
+	LocalTransactions bool `json:"local_transactions,omitempty"`
 	// Identity tells the table from any other one of its name.
 	Identity Identity `json:"identity,omitzero"`
 	// Raw is the service's description of the table.

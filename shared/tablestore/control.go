@@ -15,7 +15,7 @@ import (
 )
 
 // Create makes a table with the definition's schema, options, defined columns,
-// throughput and encryption, without its indexes and stream, and waits until it
+// throughput, encryption and local transactions, without its indexes and stream, and waits until it
 // serves. Where an answer was lost, a table that exists by then is the one that
 // was asked for if it looks like it; else it is table.ErrExist.
 func (c *Client) Create(ctx context.Context, def table.Definition) error {
@@ -66,6 +66,9 @@ func createRequest(def *table.Definition) (*otsprotocol.CreateTableRequest, erro
 	}
 	if def.Options.UpdateFullRow {
 		request.TableOptions.UpdateFullRow = protov1.Bool(true)
+	}
+	if def.LocalTransactions {
+		request.EnableLocalTxn = protov1.Bool(true)
 	}
 	if s := def.Encryption; s != nil {
 		request.SseSpec = &otsprotocol.SSESpecification{Enable: protov1.Bool(true), KeyType: otsprotocol.SSEKeyType_SSE_KMS_SERVICE.Enum()}

@@ -58,6 +58,8 @@ type Accepted struct {
 	Budget Budget    `json:"budget,omitzero"`
 	// Instant is what was asked for, of which Backup was the newest; zero if none was.
 	Instant time.Time `json:"instant,omitzero"`
+	// LocalTransactions has the table take local transactions.
+	LocalTransactions bool `json:"local_transactions,omitempty"`
 }
 
 func (*Accepted) doc() string { return "accepted" }

@@ -303,17 +303,26 @@ func share(w fanout.Work) any {
 	return Units{w.ReadUnits, w.WriteUnits}
 }
 
-// Budget reads the budget of a restore from its command's settings.
-func Budget(cmd function.Command) (vault.Budget, error) {
-	var units Units
-	if err := Settings(cmd, &units); err != nil {
-		return vault.Budget{}, err
+// Asked are the settings of a command that begins a restore.
+type Asked struct {
+	Units
+	// LocalTransactions has the table take local transactions.
+	LocalTransactions bool `json:"local_transactions,omitempty"`
+}
+
+// Budget is the budget that is asked for.
+func (a Asked) Budget() vault.Budget { return vault.Budget(a.Units) }
+
+// RestoreSettings reads the settings of a command that begins a restore.
+func RestoreSettings(cmd function.Command) (Asked, error) {
+	var asked Asked
+	if err := Settings(cmd, &asked); err != nil {
+		return Asked{}, err
 	}
-	budget := vault.Budget(units)
-	if err := budget.Validate(); err != nil {
-		return vault.Budget{}, function.Permanent(err)
+	if err := asked.Budget().Validate(); err != nil {
+		return Asked{}, function.Permanent(err)
 	}
-	return budget, nil
+	return asked, nil
 }
 
 // Settings reads a command's settings strictly.
