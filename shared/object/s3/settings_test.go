@@ -65,7 +65,7 @@ func TestParseRefuses(t *testing.T) {
 		"s3://bucket:9000?region=r":                             "can't be the name",
 		"s3://bu.cket?region=r":                                 "path_style=true",
 		"s3://bucket/a//b?region=r":                             "single slashes",
-		"s3://bucket/../b?region=r":                             "none of them . or ..",
+		"s3://bucket/../b?region=r":                             "no element . or ..",
 		"s3://bucket/x#y?region=r":                              "%23",
 		"s3://bucket/" + strings.Repeat("p", 256) + "?region=r": "the prefix has 256 bytes",
 		"s3://bucket?regoin=r":                                  `unknown parameter "regoin"`,
