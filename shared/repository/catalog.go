@@ -434,9 +434,6 @@ func (r *Repository) Plan(ctx context.Context, b vault.Backup) (*vault.Plan, vau
 	if err != nil {
 		return nil, o, err
 	}
-	if p.Backup != b.ID || p.Table != b.Table {
-		return nil, o, fmt.Errorf("read %s: %w: it is the plan of %s of %s", b.Plan(), vault.ErrCorrupt, p.Backup, p.Table.Path())
-	}
 	return &p, o, nil
 }
 

@@ -292,3 +292,34 @@ func TestPinned(t *testing.T) {
 		named(err, b.Group(0))
 	}
 }
+
+// TestDocumentsOfOthers puts the documents of a restore, and the plan of a backup, where
+// those of others stand, as whoever knows the format: each tells whose it is.
+func TestDocumentsOfOthers(t *testing.T) {
+	w := vaulttest.NewWorld(t)
+	w.Fill(vaulttest.Definition(), 20)
+	m := w.Backup(vaulttest.Small)
+	done := w.Restore(m)
+	own, other := vault.Restore{ID: done.Restore}, vault.Restore{ID: "20261120T021400Z-0a1b2c3d"}
+	b, another := vaulttest.BackupOf(m), vault.Backup{Table: m.Table, ID: "20261120T021400Z-0a1b2c3d"}
+	for _, c := range []struct {
+		own, other string
+		document   vault.Document
+		read       func() error
+	}{
+		{own.Plan(), other.Plan(), new(vault.RestorePlan), func() error { _, err := w.Repo.RestorePlan(t.Context(), other.ID); return err }},
+		{own.Created(), other.Created(), new(vault.Made), func() error { _, err := w.Repo.Made(t.Context(), other.ID); return err }},
+		{own.Closed(), other.Closed(), new(vault.Closed), func() error { _, err := w.Repo.Closed(t.Context(), other.ID); return err }},
+		{own.Proof(), other.Proof(), new(vault.Proof), func() error { _, err := w.Repo.RestoreProof(t.Context(), other.ID); return err }},
+		{b.Plan(), another.Plan(), new(vault.Plan), func() error { _, _, err := w.Repo.Plan(t.Context(), another); return err }},
+		{b.Manifest(), another.Manifest(), new(vault.Manifest), func() error { _, _, err := w.Repo.Manifest(t.Context(), another); return err }},
+	} {
+		if _, err := w.Repo.Read(t.Context(), c.own, c.document); err != nil {
+			t.Fatal(err)
+		}
+		w.Store.(*mem.Store).Replace(c.other, vaulttest.Forge(c.other, c.document))
+		if err := c.read(); !errors.Is(err, vault.ErrCorrupt) || !strings.Contains(err.Error(), c.other) {
+			t.Errorf("what stands under %s, under %s: %v", c.own, c.other, err)
+		}
+	}
+}

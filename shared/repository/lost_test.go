@@ -1,8 +1,11 @@
 package repository_test
 
 import (
+	"bytes"
 	"errors"
+	"fmt"
 	"io/fs"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -10,6 +13,7 @@ import (
 	"github.com/tablevault/tablevault/shared/object/mem"
 	"github.com/tablevault/tablevault/shared/repository"
 	"github.com/tablevault/tablevault/shared/vault"
+	"github.com/tablevault/tablevault/shared/vault/shard"
 	"github.com/tablevault/tablevault/shared/vaulttest"
 )
 
@@ -68,6 +72,47 @@ func TestInitBesideRequests(t *testing.T) {
 		_, err := repository.Init(t.Context(), store, vaulttest.Day)
 		if (err == nil) != made || err != nil && (!errors.Is(err, repository.ErrHeaderLost) || !strings.Contains(err.Error(), name)) {
 			t.Errorf("beside %s: %v", name, err)
+		}
+	}
+}
+
+// shardHead is the beginning of a shard of a vault.
+func shardHead(t *testing.T, of string, seed uint64) []byte {
+	t.Helper()
+	var b bytes.Buffer
+	h := shard.Header{Vault: of, Backup: "20261120T021400Z-0a1b2c3d", Table: "local/prod/orders", Segment: "000000", Schema: vaulttest.Definition().Schema, Seed: seed}
+	if _, err := shard.NewWriter(&b, h); err != nil {
+		t.Fatal(err)
+	}
+	return b.Bytes()
+}
+
+// TestLostHeaderOfShards: what a vault.json said is what its shards agree on; those that
+// can't be read say nothing, and no more of them are read than it takes.
+func TestLostHeaderOfShards(t *testing.T) {
+	id, other := strings.Repeat("0a", 16), strings.Repeat("0b", 16)
+	one := shardHead(t, id, 7)
+	for name, c := range map[string]struct {
+		shards [][]byte
+		want   error
+	}{
+		"of one vault":       {[][]byte{one, one}, nil},
+		"with a broken one":  {[][]byte{one[:len(one)/2], one}, nil},
+		"of two vaults":      {[][]byte{one, shardHead(t, other, 7)}, vault.ErrCorrupt},
+		"with two seeds":     {[][]byte{one, shardHead(t, id, 8)}, vault.ErrCorrupt},
+		"broken ones alone":  {[][]byte{one[:len(one)/2]}, fs.ErrNotExist},
+		"none":               {nil, fs.ErrNotExist},
+		"another, not read":  {append(slices.Repeat([][]byte{one}, repository.MaxHeaders), shardHead(t, other, 7)), nil},
+		"another, just read": {append(slices.Repeat([][]byte{one}, repository.MaxHeaders-1), shardHead(t, other, 7)), vault.ErrCorrupt},
+	} {
+		store := &mem.Store{}
+		for i, content := range c.shards {
+			store.Replace(fmt.Sprintf("%slocal/prod/orders/20261120T021400Z-0a1b2c3d/000000/%02d.shard", vault.ShardPrefix, i), content)
+		}
+		store.Replace(vault.ShardPrefix+"readme.txt", nil)
+		h, err := repository.LostHeader(t.Context(), store)
+		if !errors.Is(err, c.want) || c.want == nil && (h.ID != id || h.Seed != 7) {
+			t.Errorf("%s: %+v, %v", name, h, err)
 		}
 	}
 }

@@ -161,9 +161,6 @@ func (r *Repository) Stream(ctx context.Context, o vault.Object, to object.Store
 	for {
 		since := r.Turns()
 		info, err := r.streamOnce(ctx, o, to, limit)
-		if err == nil || errors.Is(err, fs.ErrExist) {
-			return info, err
-		}
 		var bad *BadObject
 		if !errors.As(err, &bad) || !r.Turn(ctx, o, since, bad.Err) {
 			return info, err

@@ -27,9 +27,6 @@ func (r *Repository) RestorePlan(ctx context.Context, id vault.RestoreID) (*vaul
 	if err != nil {
 		return nil, err
 	}
-	if p.Restore != id {
-		return nil, fmt.Errorf("read %s: %w: it is the plan of %s", vault.Restore{ID: id}.Plan(), vault.ErrCorrupt, p.Restore)
-	}
 	r.restore.Store(&p)
 	return &p, nil
 }
@@ -38,24 +35,16 @@ func (r *Repository) RestorePlan(ctx context.Context, id vault.RestoreID) (*vaul
 // while there is none.
 func (r *Repository) RestoreProof(ctx context.Context, id vault.RestoreID) (*vault.Proof, error) {
 	var p vault.Proof
-	name := vault.Restore{ID: id}.Proof()
-	_, err := r.Read(ctx, name, &p)
-	if err == nil && p.Restore != id {
-		err = fmt.Errorf("read %s: %w: it is the proof of %q", name, vault.ErrCorrupt, p.Restore)
-	}
+	_, err := r.Read(ctx, vault.Restore{ID: id}.Proof(), &p)
 	return &p, err
 }
 
 // Closed reads a restore's closing record; nil if there is none.
 func (r *Repository) Closed(ctx context.Context, id vault.RestoreID) (*vault.Closed, error) {
 	var c vault.Closed
-	name := vault.Restore{ID: id}.Closed()
-	_, err := r.Read(ctx, name, &c)
+	_, err := r.Read(ctx, vault.Restore{ID: id}.Closed(), &c)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
-	}
-	if err == nil && c.Restore != id {
-		err = fmt.Errorf("read %s: %w: it closes %q", name, vault.ErrCorrupt, c.Restore)
 	}
 	return &c, err
 }
@@ -63,13 +52,9 @@ func (r *Repository) Closed(ctx context.Context, id vault.RestoreID) (*vault.Clo
 // Made reads what a restore has noted about its target; nil if it has made none.
 func (r *Repository) Made(ctx context.Context, id vault.RestoreID) (*vault.Made, error) {
 	var m vault.Made
-	name := vault.Restore{ID: id}.Created()
-	_, err := r.Read(ctx, name, &m)
+	_, err := r.Read(ctx, vault.Restore{ID: id}.Created(), &m)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
-	}
-	if err == nil && m.Restore != id {
-		err = fmt.Errorf("read %s: %w: it is about %q", name, vault.ErrCorrupt, m.Restore)
 	}
 	return &m, err
 }
