@@ -262,3 +262,37 @@ func TestKilledComparison(t *testing.T) {
 		t.Errorf("it took %v; the progress named the start: %t", took, named)
 	}
 }
+
+// TestGivenUpWhileClosing gives a restore up at the moment at which it is about to be
+// closed: it has failed, and its table gets no settings and no proof.
+func TestGivenUpWhileClosing(t *testing.T) {
+	w := vaulttest.NewWorld(t)
+	w.Fill(vaulttest.Definition(), 50)
+	plan := w.Begin(w.Backup(vault.Settings{}))
+	r := vault.Restore{ID: plan.Restore}
+	for range 2 {
+		w.Look(plan.Restore)
+		w.Work()
+	}
+	i := w.Importer()
+	given := false
+	i.Repo = watch(w, watched{before: func(name string) {
+		if name != r.Closed() || given {
+			return
+		}
+		given = true
+		if _, err := w.Importer().GiveUp(t.Context(), w.Run(), plan.Restore, "enough"); err != nil {
+			t.Error(err)
+		}
+	}})
+	p, err := i.Tick(t.Context(), w.Run(), plan.Restore)
+	if err != nil || !given || p.State != restore.StateFailed || p.LastError != "enough" || p.Proof != nil {
+		t.Errorf("%+v, %v", p, err)
+	}
+	if w.Exists(r.Proof()) || !w.Exists(r.Restored()) {
+		t.Error("it is proved, or goes on")
+	}
+	if def, err := w.Tables.Describe(t.Context(), vaulttest.TargetID.Table); err != nil || def.Options == plan.Definition.Options {
+		t.Errorf("%+v, %v", def, err)
+	}
+}

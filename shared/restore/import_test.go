@@ -829,3 +829,30 @@ func TestStopsBetweenBlocks(t *testing.T) {
 	w.Proved(w.Finish(plan.Restore), vault.OK)
 	w.Same(vaulttest.SourceID.Table, vaulttest.TargetID.Table)
 }
+
+// TestNothingAfterItsTime has a machine stand still while a worker writes, until the
+// invocation's time is over, and go on then: whoever hands the table over waits no longer
+// for this worker, and it writes nothing more.
+func TestNothingAfterItsTime(t *testing.T) {
+	w := vaulttest.NewWorld(t)
+	w.Fill(vaulttest.Definition(), 800)
+	w.Tables.PageRows = 40
+	plan := w.Begin(w.Backup(vault.Settings{}))
+	w.Tables.Fault = func(c tabletest.Call) error {
+		if c.Name == "Write" && c.N == 5 && !c.After {
+			w.Advance(11 * time.Minute)
+		}
+		return nil
+	}
+	i := w.Importer()
+	i.Memory = 1 // one writer
+	_, err := i.Import(t.Context(), w.Run(), fanout.Work{Verb: fanout.VerbImport, Restore: plan.Restore, Segment: plan.Segments[0].ID})
+	if err == nil || !strings.Contains(err.Error(), "the invocation's time was over") {
+		t.Errorf("%v", err)
+	}
+	if n := w.Tables.Calls("Write"); n != 6 {
+		t.Errorf("%d batches were written, want the 6 that had begun", n)
+	}
+	w.Tables.Fault = nil
+	w.Proved(w.Finish(plan.Restore), vault.OK)
+}
