@@ -86,19 +86,33 @@ func inBubble(t *testing.T, config ots.Config, test func(t *testing.T, s *ots.Se
 	})
 }
 
-// direct carries requests to a handler by calling it.
+// direct carries requests to a handler by calling it. A handler that aborts has cut
+// the connection.
 type direct struct{ handler http.Handler }
 
 func (d direct) RoundTrip(r *http.Request) (*http.Response, error) {
 	rec := httptest.NewRecorder()
-	d.handler.ServeHTTP(rec, r)
+	whole := d.serve(rec, r)
 	if err := r.Body.Close(); err != nil {
 		return nil, err
 	}
 	if err := r.Context().Err(); err != nil {
 		return nil, err
 	}
+	if !whole {
+		return nil, io.ErrUnexpectedEOF
+	}
 	return rec.Result(), nil
+}
+
+func (d direct) serve(w http.ResponseWriter, r *http.Request) (whole bool) {
+	defer func() {
+		if cut := recover(); cut != nil && cut != http.ErrAbortHandler {
+			panic(cut)
+		}
+	}()
+	d.handler.ServeHTTP(w, r)
+	return true
 }
 
 // definition is a table "t" with two key columns that takes every timestamp.

@@ -268,8 +268,6 @@ func TestWriteKeyOnly(t *testing.T) {
 // answer, or one by which the service does not know; not where it has refused, or not
 // come to it.
 func TestWriteInDoubt(t *testing.T) {
-	s := start(t, ots.Config{})
-	create(t, connect(t, s), definition())
 	for name, test := range map[string]struct {
 		fault *ots.Fault
 		doubt bool
@@ -297,40 +295,42 @@ func TestWriteInDoubt(t *testing.T) {
 	} {
 		for _, always := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%s, always %t", name, always), func(t *testing.T) {
-				c := connect(t, s, func(config *tablestore.Config) {
-					if always {
-						config.Retry.Total = 50 * time.Millisecond
-					}
-					if test.fault.Delay > 0 {
-						config.Retry.Attempt = 100 * time.Millisecond
+				inBubble(t, ots.Config{}, func(t *testing.T, s *ots.Server, connect func(...func(*tablestore.Config)) *tablestore.Client) {
+					create(t, connect(), definition())
+					c := connect(func(config *tablestore.Config) {
+						if always {
+							config.Retry.Total = 50 * time.Millisecond
+						}
+						if test.fault.Delay > 0 {
+							config.Retry.Attempt = 100 * time.Millisecond
+						}
+					})
+					s.SetFault(func(op, _ string, n int) *ots.Fault {
+						if op == "BatchWriteRow" && (n == 0 || always) {
+							return test.fault
+						}
+						return nil
+					})
+					b := c.NewBatch()
+					b.Add(row("u", 1, cell("x", 1, "y")), table.Put)
+					b.Add(row("u", 2, cell("x", 1, "y")), table.Put)
+					result, err := c.Write(t.Context(), "t", b)
+					if failed := always || test.final; (err != nil) != failed || result.InDoubt != test.doubt {
+						t.Errorf("in doubt: %t, want %t; %v", result.InDoubt, test.doubt, err)
 					}
 				})
-				first := s.Calls("BatchWriteRow")
-				s.SetFault(func(op, _ string, n int) *ots.Fault {
-					if op == "BatchWriteRow" && (n == first || always) {
-						return test.fault
-					}
-					return nil
-				})
-				defer s.SetFault(nil)
-				b := c.NewBatch()
-				b.Add(row("u", 1, cell("x", 1, "y")), table.Put)
-				b.Add(row("u", 2, cell("x", 1, "y")), table.Put)
-				result, err := c.Write(t.Context(), "t", b)
-				if failed := always || test.final; (err != nil) != failed || result.InDoubt != test.doubt {
-					t.Errorf("in doubt: %t, want %t; %v", result.InDoubt, test.doubt, err)
-				}
 			})
 		}
 	}
 	t.Run("its context ends", func(t *testing.T) {
+		s := start(t, ots.Config{})
+		create(t, connect(t, s), definition())
 		c := connect(t, s)
 		ctx, cancel := context.WithCancel(t.Context())
 		s.SetFault(func(string, string, int) *ots.Fault {
 			cancel()
 			return nil
 		})
-		defer s.SetFault(nil)
 		b := c.NewBatch()
 		b.Add(row("u", 1, cell("x", 1, "y")), table.Put)
 		if result, err := c.Write(ctx, "t", b); err == nil || !result.InDoubt {
