@@ -29,6 +29,8 @@ func (*Copied) doc() string { return "copied" }
 
 func (*Copied) limit() int64 { return listDocument }
 
+func (*Copied) values() int { return maxListedValues }
+
 func (d *Copied) validate(name string) error {
 	var c checks
 	c.backup(d.Backup)

@@ -328,7 +328,9 @@ type Split struct {
 
 func (*Slot) doc() string { return "slot" }
 
-func (*Slot) limit() int64 { return listDocument }
+func (*Slot) limit() int64 { return splitDocument }
+
+func (*Slot) values() int { return maxListedValues }
 
 func (s *Slot) validate(name string) error {
 	b, err := slotOf(name)
@@ -653,6 +655,8 @@ type Manifest struct {
 func (*Manifest) doc() string { return "manifest" }
 
 func (*Manifest) limit() int64 { return listDocument }
+
+func (*Manifest) values() int { return maxListedValues }
 
 func (m *Manifest) clip() { m.Reason = clip(m.Reason) }
 

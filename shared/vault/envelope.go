@@ -32,6 +32,17 @@ type clipper interface {
 	clip()
 }
 
+// listing is a document of few fields and some lists, of which is known how long they
+// can be. What stands in a list may take many times the memory of its text.
+type listing interface {
+	// values is how many values it has at most.
+	values() int
+}
+
+// maxListedValues is more values than such lists can have: a thousand differences, in a
+// key of four columns and 64 others each.
+const maxListedValues = 1 << 17
+
 // KindOf is what documents like d are called.
 func KindOf(d Document) string { return d.doc() }
 
@@ -40,12 +51,13 @@ func KindOf(d Document) string { return d.doc() }
 func Limit(d Document) int64 { return d.limit() }
 
 // The limits, by what a document can hold: a few fields and a text of at most
-// maxText bytes, each of which may need six in JSON; with notes; lists of as many
-// keys, rows or objects as there may be; what grows with the table. A plan of a
-// hundred thousand ranges is 30 MB.
+// maxText bytes, each of which may need six in JSON; with notes; the keys of one
+// split, of which many are read at a time; lists of as many keys, rows or objects as
+// there may be; what grows with the table. A plan of a hundred thousand ranges is 30 MB.
 const (
 	shortDocument = 256 << 10
 	notedDocument = 16 << 20
+	splitDocument = 16 << 20
 	listDocument  = 64 << 20
 	// MaxDocument is the greatest limit.
 	MaxDocument = 256 << 20
@@ -131,7 +143,34 @@ func Encode(name string, d Document) ([]byte, error) {
 	if int64(len(out)) > d.limit() {
 		return bad(fmt.Errorf("%d bytes, where there can be %d", len(out), d.limit()))
 	}
+	if err := dense(d, body); err != nil {
+		return bad(err)
+	}
 	return out, nil
+}
+
+// dense is an error about a body that has more values than a document like d can have.
+// It is looked at before anything is decoded.
+func dense(d Document, body []byte) error {
+	l, ok := d.(listing)
+	if !ok {
+		return nil
+	}
+	n, quoted := 1, false
+	for i := 0; i < len(body); i++ {
+		switch c := body[i]; {
+		case c == '"':
+			quoted = !quoted
+		case quoted && c == '\\':
+			i++
+		case !quoted && (c == '{' || c == '[' || c == ','):
+			n++
+		}
+	}
+	if most := l.values(); n > most {
+		return fmt.Errorf("it has %d values, where there can be %d", n, most)
+	}
+	return nil
 }
 
 // Decode reads the document that stands under a name, strictly: what Encode would
@@ -160,6 +199,9 @@ func Decode(name string, data []byte, d Document) error {
 	body, found := bytes.CutPrefix(signed, want)
 	if !found {
 		return bad(fmt.Errorf("it begins with %.400q where %q should stand: it was written under another name, or as another document", signed[:min(len(signed), len(want))], want))
+	}
+	if err := dense(d, body); err != nil {
+		return bad(err)
 	}
 	if err := decodeStrict(body, d); err != nil {
 		return bad(err)

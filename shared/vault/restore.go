@@ -495,6 +495,8 @@ func (*Proof) doc() string { return "proof" }
 
 func (*Proof) limit() int64 { return listDocument }
 
+func (*Proof) values() int { return maxListedValues }
+
 func (p *Proof) clip() {
 	p.Notes = clipNotes(p.Notes)
 	p.Check.clip()
@@ -561,6 +563,8 @@ func (c *checks) proofOf(name string, p *Proof) {
 
 func (*SegmentCheck) limit() int64 { return listDocument }
 
+func (*SegmentCheck) values() int { return maxListedValues }
+
 func (d *SegmentCheck) clip() { d.Check.clip() }
 
 func (d *SegmentCheck) validate(name string) error {
@@ -592,6 +596,8 @@ type Compared struct {
 func (*Compared) doc() string { return "compared" }
 
 func (*Compared) limit() int64 { return listDocument }
+
+func (*Compared) values() int { return maxListedValues }
 
 func (d *Compared) clip() { d.Check.clip() }
 
@@ -625,6 +631,8 @@ type CheckedGroup struct {
 func (*CheckedGroup) doc() string { return "checked-group" }
 
 func (*CheckedGroup) limit() int64 { return listDocument }
+
+func (*CheckedGroup) values() int { return maxListedValues }
 
 func (g *CheckedGroup) clip() { g.Check.clip() }
 
