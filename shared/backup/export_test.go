@@ -39,6 +39,7 @@ func orders(tables *tabletest.Tables, rows int) {
 		},
 		Options: table.Options{TTL: table.NoTTL, MaxVersions: 5, Deviation: table.WidestDeviation, AllowUpdate: true},
 	}
+	tables.Now = func() time.Time { return began }
 	tables.Make(def)
 	for i := range rows {
 		r := tabletest.Row{Key: table.Key{table.Binary([]byte{byte(i >> 8), byte(i)}), table.String(fmt.Sprint("k", i%3)), table.Integer(int64(-i))}}

@@ -726,6 +726,7 @@ func TestPace(t *testing.T) {
 				t.Fatal(err)
 			}
 			w.Tables.PageRows = 1
+			w.Tables.Now = time.Now
 			w.Keyed(vaulttest.IntKey, vaulttest.Ints(pages))
 			p := w.Planner()
 			p.Now = time.Now

@@ -2,6 +2,7 @@ package backup
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	"github.com/tablevault/tablevault/shared/fanout"
@@ -104,6 +105,10 @@ func sealBackup(ctx context.Context, r *repository.Repository, b vault.Backup, p
 	totals, count, err := proof.End()
 	if err != nil {
 		return nil, err
+	}
+	// It would be the newest for ever.
+	if totals.Latest.After(now.Add(vault.ClocksApart)) {
+		return nil, fmt.Errorf("%w: its parts say that they were read up to %s, which is still to come", vault.ErrCorrupt, totals.Latest.Format(time.RFC3339))
 	}
 	m := &vault.Manifest{
 		Backup: b.ID, Table: b.Table, Kind: plan.Kind, State: vault.Sealed, Sealed: now.UTC(),

@@ -191,7 +191,7 @@ func (w *Watcher) stored(ctx context.Context, rolled map[int]bool) (sum counted,
 
 // group reads the slots of a group that are new.
 func (w *Watcher) group(ctx context.Context, g int, reads *guard.Group, mu *sync.Mutex) error {
-	for n, err := range fanout.InGroup(ctx, w.repo, w.backup.Log().Slots(""), g) {
+	for n, err := range fanout.InGroup(ctx, w.repo, w.backup.Log().Slots(""), w.backup.Log().Slot, g) {
 		if err != nil {
 			return err
 		}

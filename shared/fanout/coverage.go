@@ -61,7 +61,9 @@ func (p *Prover) Add(group *vault.Group) error {
 				if err := Own(vault.Backup{Table: p.Plan.Table, ID: p.Plan.Backup}, &s.Slots[i]); err != nil {
 					return err
 				}
-				sum.AddPart(part)
+				if sum.AddPart(part); sum.Overflow() {
+					return fmt.Errorf("%w: the parts of group %d sum up to more than there can be", vault.ErrCorrupt, g)
+				}
 			}
 		}
 		if !l.Ended {
@@ -102,7 +104,9 @@ func (p *Prover) Add(group *vault.Group) error {
 		return fmt.Errorf("%w: group %d has %d segments, %d are accounted for", vault.ErrCorrupt, g, len(logs), seen)
 	}
 	p.count += seen
-	p.totals.Add(sum)
+	if p.totals.Add(sum); p.totals.Overflow() {
+		return fmt.Errorf("%w: the parts of %d groups sum up to more than there can be", vault.ErrCorrupt, p.groups)
+	}
 	return nil
 }
 

@@ -139,11 +139,11 @@ func (d *Dispatch) failed(reason string, over bool) {
 // and then nothing for a while, was killed: another one is begun beside it, which
 // hurts nobody if it was not. All others are ready.
 func (d *Dispatch) Look(ctx context.Context, run Run, group int, open []vault.SegmentID) error {
-	starts, err := countNotes(ctx, d.Repo, d.Log.Starts(""), group)
+	starts, err := countNotes(ctx, d.Repo, d.Log.Starts(""), d.Log.Start, group)
 	if err != nil {
 		return err
 	}
-	failures, err := countNotes(ctx, d.Repo, d.Log.Failures(""), group)
+	failures, err := countNotes(ctx, d.Repo, d.Log.Failures(""), d.Log.Failure, group)
 	if err != nil {
 		return err
 	}
@@ -158,6 +158,10 @@ func (d *Dispatch) Look(ctx context.Context, run Run, group int, open []vault.Se
 		if started {
 			next = start.Last + 1
 			d.Starts = max(d.Starts, next)
+			if next > vault.MaxNumber {
+				d.failed(fmt.Sprintf("segment %s: %v: there is a start %d", id, ErrStarts, start.Last), true)
+				continue
+			}
 			if f := failures[id]; f.Count > 0 && f.Last >= start.Last {
 				note, err := d.note(ctx, d.Log.Failure(id, f.Last))
 				if err != nil {
@@ -281,7 +285,7 @@ func (d *Dispatch) Paces(ctx context.Context, group int, read func(ctx context.C
 	if len(d.Working) == 0 {
 		return nil
 	}
-	slots, err := countNotes(ctx, d.Repo, d.Log.Slots(""), group)
+	slots, err := countNotes(ctx, d.Repo, d.Log.Slots(""), d.Log.Slot, group)
 	if err != nil {
 		return err
 	}

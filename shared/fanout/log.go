@@ -331,9 +331,9 @@ func (n Notes) With(number int, date time.Time) Notes {
 }
 
 // countNotes counts the notes of each segment of a group.
-func countNotes(ctx context.Context, r *repository.Repository, prefix string, group int) (map[vault.SegmentID]Notes, error) {
+func countNotes(ctx context.Context, r *repository.Repository, prefix string, name func(vault.SegmentID, int) string, group int) (map[vault.SegmentID]Notes, error) {
 	numbers := map[vault.SegmentID]Notes{}
-	for n, err := range InGroup(ctx, r, prefix, group) {
+	for n, err := range InGroup(ctx, r, prefix, name, group) {
 		if err != nil {
 			return nil, err
 		}
@@ -349,9 +349,10 @@ type Listed struct {
 	number  int
 }
 
-// InGroup yields the starts, failures or slots of a group's segments, in one list
-// over prefix, which is a folder of segments' folders.
-func InGroup(ctx context.Context, r *repository.Repository, prefix string, group int) iter.Seq2[Listed, error] {
+// InGroup yields the starts, failures, ends or slots of a group's segments, in one list
+// over prefix, which is a folder of segments' folders. Of a name that is not as name
+// makes them nothing could be read, nor gone on from its number: it counts for nothing.
+func InGroup(ctx context.Context, r *repository.Repository, prefix string, name func(vault.SegmentID, int) string, group int) iter.Seq2[Listed, error] {
 	return func(yield func(Listed, error) bool) {
 		for info, err := range r.Store().List(ctx, prefix, prefix+string(vault.GroupID(group))) {
 			if err != nil {
@@ -361,7 +362,7 @@ func InGroup(ctx context.Context, r *repository.Repository, prefix string, group
 			dir, file := path.Split(strings.TrimPrefix(info.Name, prefix))
 			id, err := vault.ParseSegmentID(strings.TrimSuffix(dir, "/"))
 			n, nerr := strconv.Atoi(strings.TrimSuffix(file, ".json"))
-			if err != nil || nerr != nil {
+			if err != nil || nerr != nil || n < 0 || n > vault.MaxNumber || info.Name != name(id, n) {
 				continue // not ours
 			}
 			if id.Group() > group || !yield(Listed{info, id, n}, nil) {

@@ -41,13 +41,13 @@ func MayWork(ctx context.Context, r *repository.Repository, log vault.Log, s vau
 // lists tell, which may be late.
 func AtWork(ctx context.Context, r *repository.Repository, log vault.Log, group int, run Run, stale time.Duration) (string, error) {
 	ended := map[Ready]bool{}
-	for n, err := range InGroup(ctx, r, log.Ends(""), group) {
+	for n, err := range InGroup(ctx, r, log.Ends(""), log.End, group) {
 		if err != nil {
 			return "", err
 		}
 		ended[Ready{n.segment, n.number}] = true
 	}
-	for n, err := range InGroup(ctx, r, log.Starts(""), group) {
+	for n, err := range InGroup(ctx, r, log.Starts(""), log.Start, group) {
 		if err != nil {
 			return "", err
 		}

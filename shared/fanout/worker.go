@@ -174,7 +174,7 @@ func (w *Worker) left(ctx context.Context, command Work) ([]Ready, error) {
 
 // leftIn are those of a group.
 func (w *Worker) leftIn(ctx context.Context, group int) ([]Ready, error) {
-	starts, err := countNotes(ctx, w.Vault, w.Starts.Starts(""), group)
+	starts, err := countNotes(ctx, w.Vault, w.Starts.Starts(""), w.Starts.Start, group)
 	if err != nil {
 		return nil, err
 	}
@@ -235,7 +235,7 @@ func (w *Worker) pick(ctx context.Context, last vault.SegmentID) (vault.SegmentI
 			continue
 		}
 		looks++
-		starts, err := countNotes(ctx, w.Vault, w.Starts.Starts(""), g)
+		starts, err := countNotes(ctx, w.Vault, w.Starts.Starts(""), w.Starts.Start, g)
 		if err != nil {
 			return "", err
 		}

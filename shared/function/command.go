@@ -255,10 +255,6 @@ func (c Command) Validate() error {
 // the instance's that there was.
 var tableForm = regexp.MustCompile(`^[A-Za-z0-9-]{1,64}/[A-Za-z_][A-Za-z0-9_]{0,254}$`)
 
-// maxNumber is the greatest number of a slot or a start: their names in the vault
-// have six digits.
-const maxNumber = 999_999
-
 // references reports an id that is none, and a number outside its range.
 func (c Command) references() error {
 	for _, id := range []struct {
@@ -280,8 +276,8 @@ func (c Command) references() error {
 		key   string
 		value int
 	}{{"slot", c.Slot}, {"start", c.Start}} {
-		if n.value < 0 || n.value > maxNumber {
-			return fmt.Errorf("command key %q: %s %d: want 0 to %d", n.key, n.key, n.value, maxNumber)
+		if n.value < 0 || n.value > vault.MaxNumber {
+			return fmt.Errorf("command key %q: %s %d: want 0 to %d", n.key, n.key, n.value, vault.MaxNumber)
 		}
 	}
 	return nil

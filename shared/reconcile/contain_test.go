@@ -129,6 +129,25 @@ func TestManyRequests(t *testing.T) {
 	}
 }
 
+// TestAncientTick has a tick of an instant before 1970, which many requests wait for: it
+// hands as many on as any other.
+func TestAncientTick(t *testing.T) {
+	w := vaulttest.NewWorld(t)
+	w.Fill(vaulttest.Definition(), 20)
+	w.Settle(vaulttest.Hourly)
+	for i := range 101 {
+		put(t, w, fmt.Sprintf("requests/%04d.json", i), "{}")
+	}
+	for _, at := range []time.Time{time.Unix(-3600, 0), time.Date(1, 1, 1, 0, 0, 1, 0, time.UTC)} {
+		if _, err := w.Reconciler(vaulttest.Hourly).Tick(t.Context(), w.Run(), at); err != nil {
+			t.Errorf("%s: %v", at, err)
+		}
+		if handed := len(w.Drain()); handed != 100 {
+			t.Errorf("%s: %d were handed on", at, handed)
+		}
+	}
+}
+
 // TestFutureTick has an event with a date in the far future, or none: it is one of
 // now, and the rule goes on.
 func TestFutureTick(t *testing.T) {

@@ -2,10 +2,13 @@ package reconcile_test
 
 import (
 	"bytes"
+	"fmt"
 	"runtime"
 	"strings"
 	"testing"
+	"time"
 
+	"github.com/tablevault/tablevault/shared/fanout"
 	"github.com/tablevault/tablevault/shared/table"
 	"github.com/tablevault/tablevault/shared/vault"
 	"github.com/tablevault/tablevault/shared/vaulttest"
@@ -114,5 +117,94 @@ func TestHugeNote(t *testing.T) {
 	}
 	if grew := (after.TotalAlloc - before.TotalAlloc) >> 20; grew > 16 {
 		t.Errorf("the tick has allocated %d MiB", grew)
+	}
+}
+
+// TestForgedNumbers has names of starts that nobody makes: they keep the segment from
+// nothing. After a start of the greatest number none can be begun; so the backup has
+// failed, and the rule begins the next when that is due.
+func TestForgedNumbers(t *testing.T) {
+	for _, name := range []string{"5.json", "0000005.json", "000005", "-00005.json", "+00005.json", "1000000.json", "9223372036854775807.json"} {
+		w, b, plan := begun(t)
+		log, s := b.Log(), plan.Segments[0].ID
+		for _, folder := range []string{log.Starts(s), log.Failures(s), log.Slots(s)} {
+			put(t, w, folder+name, "{}")
+		}
+		w.Tick(vaulttest.Hourly)
+		w.Work()
+		w.Tick(vaulttest.Hourly)
+		if sealed, err := w.Repo.Exists(t.Context(), b.Manifest()); err != nil || !sealed {
+			t.Errorf("%s keeps the backup from being sealed: %v", name, err)
+		}
+	}
+	w, b, plan := begun(t)
+	s := plan.Segments[0].ID
+	if _, err := w.Repo.Create(t.Context(), b.Log().Start(s, vault.MaxNumber), &vault.Note{Segment: s, Start: vault.MaxNumber, Began: w.Clock(), Until: w.Clock()}); err != nil {
+		t.Fatal(err)
+	}
+	w.Advance(time.Hour)
+	reply := w.Tick(vaulttest.Hourly)
+	if !vaulttest.Said(reply, "too many starts") {
+		t.Errorf("nothing is said: %+v", reply)
+	}
+	w.Work()
+	w.Tick(vaulttest.Hourly)
+	want(t, begunOf(w, "orders"), []string{"02:00 void", "03:00 sealed"})
+}
+
+// TestForgedSums has parts whose counts are more than can be counted, or that were read
+// in the far future: the backup is not sealed, and the rule goes on with the next.
+func TestForgedSums(t *testing.T) {
+	for what, forge := range map[string]func(*vault.Part){
+		"more than there can be": func(p *vault.Part) { p.ReadUnits, p.RawBytes = 1<<62, 1<<62 },
+		"still to come": func(p *vault.Part) {
+			p.First = time.Date(2099, 1, 1, 0, 0, 0, 0, time.UTC)
+			p.Latest = p.First
+		},
+	} {
+		t.Run(what, func(t *testing.T) {
+			w, b, plan := begun(t)
+			s := plan.Segments[0]
+			l := fanout.NewSegmentLog(s)
+			for slot := range 2 {
+				part := &vault.Part{Last: slot == 1}
+				for i, lane := range s.Lanes() {
+					to := lane.End
+					if slot == 0 && i > 0 {
+						to = lane.Start
+					}
+					part.Lanes = append(part.Lanes, vault.Lane{From: l.Next[i], Next: to})
+				}
+				for i, name := range []string{b.Shard(s.ID, fmt.Sprint("a", slot)), vault.Index(b.Shard(s.ID, fmt.Sprint("a", slot)))} {
+					info, err := w.Store.Create(t.Context(), name, strings.NewReader("x"))
+					if err != nil {
+						t.Fatal(err)
+					}
+					o := vaulttest.Named(name)
+					o.Checksum = info.Checksum
+					*[]*vault.Object{&part.Shard, &part.Index}[i] = o
+				}
+				forge(part)
+				entry := &vault.Slot{Segment: s.ID, Slot: slot, Part: part}
+				if err := l.Add(entry); err != nil {
+					t.Fatal(err)
+				}
+				if _, err := w.Repo.Create(t.Context(), b.Log().Slot(s.ID, slot), entry); err != nil {
+					t.Fatal(err)
+				}
+			}
+			for _, s := range plan.Segments {
+				if err := w.Repo.Mark(t.Context(), b.Log().Done(s.ID)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			w.Advance(time.Hour)
+			if reply := w.Tick(vaulttest.Hourly); !vaulttest.Said(reply, what) {
+				t.Errorf("nothing is said: %+v", reply)
+			}
+			w.Work()
+			w.Tick(vaulttest.Hourly)
+			want(t, begunOf(w, "orders"), []string{"02:00 void", "03:00 sealed"})
+		})
 	}
 }

@@ -593,8 +593,8 @@ func (s *sweep) requests(ctx context.Context) (open []string, driven map[vault.R
 // tickSeconds is about how far ticks are apart.
 const tickSeconds = int64(policy.MinInterval / time.Second)
 
-// number is greater from tick to tick.
-func (s *sweep) number() int64 { return s.reply.At.Unix() }
+// number is greater from tick to tick, whatever instant their events tell.
+func (s *sweep) number() int64 { return s.now.Unix() }
 
 // hand hands work on. That it can't be is reported, and the next tick does. The tick's
 // instant tells its tasks from those of another: two deliveries of one tick make one

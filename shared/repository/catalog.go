@@ -220,10 +220,6 @@ func (r *Repository) FindBackup(ctx context.Context, id vault.BackupID) (vault.B
 	return vault.Backup{}, fmt.Errorf("there is no backup %s in this vault: `tablevault list` shows what there is: %w", id, fs.ErrNotExist)
 }
 
-// clocksApart is how far the store's clock and those of the tables may be apart, at
-// most: services refuse requests whose clock is 15 minutes off theirs.
-const clocksApart = 30 * time.Minute
-
 // Latest is the sealed backup of a table with the newest recovery point that is not
 // after at; a zero at means now. Names don't count: they tell what somebody has
 // said that the time was. The error matches fs.ErrNotExist if there is none, and
@@ -240,7 +236,7 @@ func (r *Repository) Latest(ctx context.Context, t vault.TableID, at time.Time) 
 	}
 	var best *vault.Manifest
 	var damaged []*Damaged
-	after := func(n named) bool { return best == nil || n.written.Add(clocksApart).After(best.RecoveryPoint()) }
+	after := func(n named) bool { return best == nil || n.written.Add(vault.ClocksApart).After(best.RecoveryPoint()) }
 	for some := 1; len(all) > 0 && after(all[0]); some = min(2*some, StatsInFlight) {
 		now := all[:min(some, len(all))]
 		all = all[len(now):]
@@ -290,7 +286,7 @@ func older(d *Damaged, than *vault.Manifest) bool {
 	if begun.After(than.RecoveryPoint()) {
 		begun = than.RecoveryPoint() // the name tells an instant that was still to come
 	}
-	return d.Backup.ID.Time().Before(begun) || d.Written.Add(clocksApart).Before(than.RecoveryPoint())
+	return d.Backup.ID.Time().Before(begun) || d.Written.Add(vault.ClocksApart).Before(than.RecoveryPoint())
 }
 
 // insteadOf says which backup could be taken instead of one that is damaged, best if

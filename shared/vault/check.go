@@ -50,8 +50,8 @@ func (c *checks) count(what string, n int64) {
 
 // number is a count that stands as six digits in names.
 func (c *checks) number(what string, n int) {
-	if c.err == nil && (n < 0 || n > 999_999) {
-		c.err = fmt.Errorf("%s %d: want 0 to 999999", what, n)
+	if c.err == nil && (n < 0 || n > MaxNumber) {
+		c.err = fmt.Errorf("%s %d: want 0 to %d", what, n, MaxNumber)
 	}
 }
 

@@ -551,6 +551,12 @@ func (t *Totals) Add(o Totals) {
 	}
 }
 
+// Overflow says that a sum of counts was greater than a count can be, if that is asked
+// after each that was added.
+func (t *Totals) Overflow() bool {
+	return min(t.Rows, t.Walked, t.RawBytes, t.StoredBytes, t.Objects, t.Parts, t.ReadUnits) < 0
+}
+
 // Group is the roll-up of a group: the logs of its segments, and of all that
 // they were split into, in one object.
 type Group struct {
@@ -679,6 +685,7 @@ func (m *Manifest) validate(name string) error {
 	case Sealed:
 		c.that(m.Reason == "", "sealed, with a reason to give it up")
 		c.that(m.Fuzzy == (m.ConsistentAt == nil), "want a recovery point, or fuzzy")
+		c.that(!m.RecoveryPoint().After(m.Sealed.Add(ClocksApart)), "its recovery point was still to come when it was sealed")
 		c.that(m.Plan != nil && len(m.Groups) > 0 && m.Segments > 0, "sealed without a plan, without groups or without segments")
 		c.holds(b, m)
 	default:
@@ -712,7 +719,7 @@ func (c *checks) named(name, want string) {
 
 // totals are sums that can be.
 func (c *checks) totals(t Totals) {
-	if c.err == nil && (min(t.Rows, t.Walked, t.RawBytes, t.StoredBytes, t.Objects, t.Parts, t.ReadUnits) < 0 || t.Rows != t.Walked || t.Objects != 2*t.Parts || t.Rows > 0 && t.Parts == 0) {
+	if c.err == nil && (t.Overflow() || t.Rows != t.Walked || t.Objects != 2*t.Parts || t.Rows > 0 && t.Parts == 0) {
 		c.err = fmt.Errorf("totals of %+v", t)
 	}
 	c.span(t.First, t.Latest)

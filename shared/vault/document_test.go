@@ -415,6 +415,19 @@ func FuzzDecode(f *testing.F) {
 	})
 }
 
+// TestSealedBeforeItsRecoveryPoint refuses a manifest that was sealed long before the
+// instant that it brings back: it would be the newest for ever.
+func TestSealedBeforeItsRecoveryPoint(t *testing.T) {
+	m := examples()["manifest"].(*Manifest)
+	later := day.Add(ClocksApart)
+	for _, after := range []time.Duration{0, time.Second} {
+		m.Totals.First, m.Totals.Latest = later.Add(after), later.Add(after)
+		if _, err := Encode(placeOf(m), m); (err == nil) != (after == 0) {
+			t.Errorf("%s after the clocks can be apart: %v", after, err)
+		}
+	}
+}
+
 func TestNames(t *testing.T) {
 	p := examplePlan()
 	b := Backup{p.Table, p.Backup}

@@ -6,6 +6,11 @@ import "time"
 // may the clocks of services be apart.
 const MaxAhead = 5 * time.Minute
 
+// ClocksApart is how far the store's clock and those of the tables, and of the
+// functions, may be apart at most: services refuse requests whose clock is 15 minutes
+// off theirs.
+const ClocksApart = 30 * time.Minute
+
 // Happened is when something happened that an event, or a name, gives an instant
 // for, and whether that can be: nothing has happened at no instant, nor at one that
 // is still to come by the clock of whoever asks. Then it is now.

@@ -264,6 +264,9 @@ type Log struct {
 // folder begins the names of the log's objects of a kind.
 func (l Log) folder(kind string) string { return l.root + kind + l.of }
 
+// MaxNumber is the greatest number of a slot, a start or a failure: it has six digits.
+const MaxNumber = 999_999
+
 // Slot is the name of the n-th slot of a segment's log.
 func (l Log) Slot(s SegmentID, n int) string { return fmt.Sprintf("%s%06d.json", l.Slots(s), n) }
 
