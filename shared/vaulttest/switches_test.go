@@ -98,6 +98,7 @@ type provingGround struct {
 func newProvingGround(t *testing.T, config ots.Config) *provingGround {
 	t.Helper()
 	p := &provingGround{World: vaulttest.NewWorld(t), behavior: config.Behavior}
+	p.Now = time.Now() // as the server's clock has it
 	// The source is made in peace; only what it keeps of versions is the switch's.
 	config.Behavior = engine.Behavior{KeepVersions: p.behavior.KeepVersions}
 	var err error
