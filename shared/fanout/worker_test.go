@@ -170,7 +170,7 @@ func TestListsOfAGroup(t *testing.T) {
 	for _, name := range []string{"x/000000.json", "000000/x.json", "000000/readme"} {
 		store.Replace(c.log.Starts("")+name, nil)
 	}
-	starts, err := countNotes(t.Context(), c.repo, c.log.Starts(""), 0)
+	starts, err := countNotes(t.Context(), c.repo, c.log.Starts(""), c.log.Start, 0)
 	if err != nil || len(starts) != 1 || starts["000000"].Count != 1 {
 		t.Errorf("%+v, %v", starts, err)
 	}
