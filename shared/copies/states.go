@@ -39,7 +39,7 @@ func Logs(ctx context.Context, r *repository.Repository, prefix string) (map[str
 			logs[target] = l
 		}
 		if what == "done" {
-			of = file
+			of, file = file, ""
 		}
 		id, err := vault.ParseSegmentID(of)
 		if err != nil {
@@ -47,6 +47,9 @@ func Logs(ctx context.Context, r *repository.Repository, prefix string) (map[str
 		}
 		g := id.Group()
 		n, err := strconv.Atoi(strings.TrimSuffix(file, ".json"))
+		if err == nil && (n < 0 || n > vault.MaxNumber || of != string(vault.GroupID(g)) || file != fmt.Sprintf("%06d.json", n)) {
+			continue // no worker names a note so
+		}
 		switch {
 		case what == "done":
 			l.Done[g] = true

@@ -176,7 +176,7 @@ func (d *Dispatch) Look(ctx context.Context, run Run, group int, open []vault.Se
 				if err != nil {
 					return err
 				}
-				over := note.Error != "" || !note.Until.IsZero() && (run.Now().After(note.Until) || run.Now().Sub(start.last) > longest)
+				over := note.Error != "" || start.Over(&note, run.Now())
 				stale := d.Stale > 0 && run.Now().Sub(note.Began) > d.Stale
 				silent := false
 				if !over && !stale {

@@ -330,6 +330,12 @@ func (n Notes) With(number int, date time.Time) Notes {
 	return n
 }
 
+// Over says whether the time of the start with the greatest number is up, by its note.
+// Nothing works for longer than a day, whatever it has noted.
+func (n Notes) Over(note *vault.Note, now time.Time) bool {
+	return !note.Until.IsZero() && (now.After(note.Until) || now.Sub(n.last) > longest)
+}
+
 // countNotes counts the notes of each segment of a group.
 func countNotes(ctx context.Context, r *repository.Repository, prefix string, name func(vault.SegmentID, int) string, group int) (map[vault.SegmentID]Notes, error) {
 	numbers := map[vault.SegmentID]Notes{}

@@ -13,6 +13,7 @@ import (
 	"github.com/tablevault/tablevault/shared/guard"
 	"github.com/tablevault/tablevault/shared/object/place"
 	"github.com/tablevault/tablevault/shared/policy"
+	"github.com/tablevault/tablevault/shared/repository"
 	"github.com/tablevault/tablevault/shared/vault"
 )
 
@@ -204,7 +205,10 @@ func (s *sweep) lookAtCopy(ctx context.Context, c toCopy, key string) (*copyLook
 		id := vault.GroupID(g)
 		u := copyUnit{c.Backup, fanout.Ready{Segment: id}, m.Totals.StoredBytes / int64(len(m.Groups))}
 		if starts, begun := state.Starts[g]; begun {
-			u.Start = starts.Last + 1
+			if u.Start = starts.Last + 1; u.Start > vault.MaxNumber {
+				look.failure = fmt.Sprintf("%v: there is a start %d of group %d; give `tablevault copy %s`", fanout.ErrStarts, starts.Last, g, c.ID)
+				continue
+			}
 			failures := state.Failures[g]
 			name := log.Start(id, starts.Last)
 			failed := failures.Count > 0 && failures.Last >= starts.Last
@@ -212,16 +216,19 @@ func (s *sweep) lookAtCopy(ctx context.Context, c toCopy, key string) (*copyLook
 				name = log.Failure(id, failures.Last)
 			}
 			var note vault.Note
-			if _, err := s.Repo.Read(ctx, name, &note); err != nil {
+			_, err := s.Repo.Read(ctx, name, &note)
+			if err != nil && !repository.Corrupt(err) {
 				return nil, err
 			}
-			if failed {
+			if err != nil {
+				look.failure = err.Error() // as good as a failure: it is begun again
+			} else if failed {
 				look.failure = note.Error
 				if note.Permanent || failures.Count >= fanout.MaxFailures {
 					look.failure += fmt.Sprintf("; it is not tried again by itself: mend that, and give `tablevault copy %s`", c.ID)
 					continue
 				}
-			} else if note.Until.IsZero() || !s.run.Now().After(note.Until) {
+			} else if !starts.Over(&note, s.run.Now()) {
 				look.live++
 				look.rate += note.Rate
 				continue

@@ -67,6 +67,49 @@ func TestTickCopies(t *testing.T) {
 	}
 }
 
+// TestForgedCopyNotes has what verify's role can create beside a copy: names that nobody
+// makes, a start that can't be read, one that says that it works for ever, with all of the
+// bandwidth, and one of the greatest number. None keeps another copy from being made, and
+// all but the last not its own either.
+func TestForgedCopyNotes(t *testing.T) {
+	for what, forge := range map[string]func(w *vaulttest.World, log vault.Log){
+		"a name":   func(w *vaulttest.World, log vault.Log) { put(t, w, log.Starts("000000")+"5.json", "{}") },
+		"a folder": func(w *vaulttest.World, log vault.Log) { put(t, w, log.Start("000005", 0), "{}") },
+		"damaged":  func(w *vaulttest.World, log vault.Log) { put(t, w, log.Start("000000", 0), "{}") },
+		"for ever": func(w *vaulttest.World, log vault.Log) {
+			_, err := w.Repo.Create(t.Context(), log.Start("000000", 0), &vault.Note{Segment: "000000", Began: w.Clock(), Until: w.Clock().AddDate(73, 0, 0)})
+			if err != nil {
+				t.Fatal(err)
+			}
+		},
+		"the greatest": func(w *vaulttest.World, log vault.Log) { put(t, w, log.Start("000000", vault.MaxNumber), "{}") },
+	} {
+		w := vaulttest.NewWorld(t)
+		w.Quiet = true
+		w.Fill(vaulttest.Definition(), 60)
+		w.Targets = map[string]object.Store{vaulttest.TwinAddress: &mem.Store{}, "oss://third/vault": &mem.Store{}}
+		w.Settle(vaulttest.Hourly)
+		w.Advance(time.Hour)
+		w.Settle(vaulttest.Hourly)
+		all := w.Manifests("orders")
+		key := place.Key(vaulttest.TwinAddress)
+		newest := vaulttest.BackupOf(all[len(all)-1])
+		forge(w, newest.Copying(key))
+		w.Advance(25 * time.Hour)
+		w.Tick(vaulttest.HourlyCopied)
+		w.Work()
+		w.Tick(vaulttest.HourlyCopied)
+		w.Work()
+		for _, m := range all {
+			b := vaulttest.BackupOf(m)
+			copied := w.Exists(b.CopyNote(key))
+			if want := what != "the greatest" || b != newest; copied != want {
+				t.Errorf("%s: %s is copied: %t", what, b.ID, copied)
+			}
+		}
+	}
+}
+
 // TestTickReportsCopies has a target that fails: it is reported, tried again, and
 // keeps neither backups nor other copies from being made.
 func TestTickReportsCopies(t *testing.T) {
