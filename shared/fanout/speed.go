@@ -26,7 +26,7 @@ func (s *Speed) Look(began, now time.Time, rows, bytes int64) (rowsPerSecond, by
 		s.seen = s.seen[1:]
 	}
 	since := s.seen[0]
-	if s.seen = append(s.seen, sample{now, rows, bytes}); len(s.seen) == 2 && now.Sub(began) > speedOver {
+	if s.seen = append(s.seen, sample{now, rows, bytes}); since.at.Equal(began) && len(s.seen) == 2 && now.Sub(began) > speedOver {
 		// What was done before anybody looked is no measure of what is done now.
 		s.seen = s.seen[1:]
 	}

@@ -109,6 +109,15 @@ func TestSpeed(t *testing.T) {
 	if got, _ := late.Look(began, began.Add(10*time.Hour+time.Second), 1010, 0); got != 10 {
 		t.Errorf("%g", got)
 	}
+	// What is told of in bursts, half a minute apart, is not taken for what is done in the
+	// seconds between two looks.
+	bursts := fanout.Speed{}
+	for i := range int64(120) {
+		got, _ := bursts.Look(began, began.Add(10*time.Hour+time.Duration(i)*2*time.Second), 600*(i/15), 0)
+		if i > 15 && (got < 10 || got > 40) {
+			t.Errorf("%d s after the first look it is %g, and 20 are done", 2*i, got)
+		}
+	}
 	for _, c := range []struct {
 		expected, done int64
 		per            float64
