@@ -60,7 +60,7 @@ type Download struct {
 func (r *Repository) Download(ctx context.Context, o vault.Object) (*Download, error) {
 	body, _, err := r.StoreOf(o.Name).Open(ctx, o.Name, 0, -1)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, &BadObject{o, fmt.Errorf("it is gone: %w", err)}
+		return nil, &BadObject{o, fmt.Errorf("%w: it is gone: %w", vault.ErrCorrupt, err)}
 	}
 	if err != nil {
 		return nil, fmt.Errorf("read %s: %w", o.Name, err)

@@ -181,7 +181,9 @@ func (r *Repository) ReadBytes(ctx context.Context, o vault.Object) ([]byte, err
 	for {
 		since := r.Turns()
 		data, err := object.ReadAll(ctx, r.StoreOf(o.Name), o.Name, vault.MaxDocument)
-		if err != nil {
+		if errors.Is(err, fs.ErrNotExist) {
+			err = fmt.Errorf("read %s: %w: it is gone: %w", o.Name, vault.ErrCorrupt, err) // what names it says that it was there
+		} else if err != nil {
 			err = fmt.Errorf("read %s: %w", o.Name, err)
 		} else if got := objectOf(o.Name, data); got.SHA256 != o.SHA256 {
 			err = fmt.Errorf("read %s: %w: its sha256 is %s, it was written with %s", o.Name, vault.ErrCorrupt, got.SHA256, o.SHA256)
