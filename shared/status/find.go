@@ -74,6 +74,9 @@ func Find(ctx context.Context, r *repository.Repository, text string, kinds ...K
 	if ofTable && latest != Latest || !ofTable && text != Latest && !partID.MatchString(text) {
 		return Ref{}, fmt.Errorf("%s %q: %w: want the form 20261120T101400Z-0a1b2c3d, as `tablevault list` prints it, the beginning of one, %q, or %q", what, text, ErrForm, Latest, Latest+":INSTANCE/TABLE")
 	}
+	if ofTable && kinds[0] != BackupKind {
+		return Ref{}, fmt.Errorf("%s %q: %w: a table's newest is that of its backups; want an id, the beginning of one, or %q", what, text, ErrForm, Latest)
+	}
 	if latest == Latest {
 		kinds = kinds[:1]
 	}

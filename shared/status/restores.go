@@ -57,6 +57,10 @@ func Restores(ctx context.Context, r *repository.Repository, most int, now func(
 			}
 			all[i] = Restore{Corrupt: repository.Corrupt(err)}
 			all[i].Restore, all[i].State, all[i].LastError = id, Unreadable, err.Error()
+			all[i].Begun = vault.BackupID(id).Time() // its name tells
+			if plan, err := r.RestorePlan(ctx, id); err == nil {
+				all[i].Backup, all[i].Source, all[i].Table, all[i].Target = plan.Backup, plan.Source.String(), plan.Target.String(), plan.Target.String()
+			}
 			return nil
 		})
 	}

@@ -44,6 +44,7 @@ func TestFind(t *testing.T) {
 		{"latest", all[2:], string(id), nil},
 		{"latest:prod/orders", all, string(m.Backup), nil},
 		{"latest:prod/others", all, "", fs.ErrNotExist},
+		{"latest:prod/orders", all[1:], "", status.ErrForm},
 		{"oldest", all, "", status.ErrForm},
 		{"first:prod/orders", all, "", status.ErrForm},
 		{"", all, "", status.ErrForm},
@@ -80,7 +81,7 @@ func TestRestores(t *testing.T) {
 	}
 	all, older, err = status.Restores(t.Context(), bent, 0, w.Clock)
 	if err != nil || older != 0 || len(all) != 2 || all[0].Restore != second.Restore || all[1].Restore != first.Restore ||
-		all[1].State != status.Unreadable || !all[1].Corrupt || !strings.Contains(all[1].LastError, name) {
+		all[1].State != status.Unreadable || !all[1].Corrupt || all[1].Begun.Format("20060102T150405Z") != string(first.Restore)[:16] || !strings.Contains(all[1].LastError, name) {
 		t.Errorf("%+v, %d: %v", all, older, err)
 	}
 }
