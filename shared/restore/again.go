@@ -86,7 +86,7 @@ func (i *Importer) ended(ctx context.Context, req Request, last *vault.Claim, pr
 			what = fmt.Sprintf(", such as %s: %s", f.Object, f.Reason)
 		}
 		return false, exists("restore %s has made it, and found %s of backup %s damaged%s (%w); it is not handed over: drop it, and restore another backup, or the same with --also and a destination that has a copy",
-			last.Restore, many(proof.Check.Corrupted, "object"), last.Backup, what, vault.ErrCorrupt)
+			last.Restore, many(proof.Check.Damaged(), "object"), last.Backup, what, vault.ErrCorrupt)
 	case proof.Verdict != vault.OK && proof.Verdict != vault.Quarantined:
 		return false, exists("restore %s has made it, and its rows are not those of backup %s: %d missing, %d extra, %d changed; it is not handed over: drop it and give the same command again",
 			last.Restore, last.Backup, proof.Check.Missing, proof.Check.Extra, proof.Check.Changed)

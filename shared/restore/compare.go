@@ -55,7 +55,7 @@ func newComparer(r *repository.Repository, source *restoreSource, tables table.I
 	name := def.Name
 	want := source.plan.Definition.Schema
 	if len(def.Schema) != len(want) {
-		return nil, fmt.Errorf("compare with %s: its primary key has %d columns, the backup's has %d: %w", name, len(def.Schema), len(want), table.ErrInvalid)
+		return nil, fmt.Errorf("compare with %s: its primary key has %s, the backup's has %d: %w", name, many(int64(len(def.Schema)), "column"), len(want), table.ErrInvalid)
 	}
 	for i := range want {
 		if def.Schema[i].Name != want[i].Name || def.Schema[i].Type != want[i].Type {

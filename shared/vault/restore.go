@@ -420,6 +420,19 @@ func (c *Check) Find(object string, reason error) {
 	}
 }
 
+// Damaged is how many objects the findings are about: there may be several about one.
+// Where not all of them are listed, it is how many findings there are.
+func (c *Check) Damaged() int64 {
+	if int64(len(c.Findings)) < c.Corrupted {
+		return c.Corrupted
+	}
+	objects := map[string]bool{}
+	for _, f := range c.Findings {
+		objects[f.Object] = true
+	}
+	return int64(len(objects))
+}
+
 // Replace adds findings about objects that were read from another vault.
 func (c *Check) Replace(found []Finding) {
 	c.Replaced = append(c.Replaced, found[:min(len(found), MaxListed-len(c.Replaced))]...)
