@@ -82,3 +82,40 @@ func TestDamagedManifest(t *testing.T) {
 		t.Errorf("exit %d: %s", code, out)
 	}
 }
+
+// TestDamagedRestore damages the proof of a restore, and then its plan: it is among the
+// restores of its table, with what its name tells, and the exit code is that of
+// corruption.
+func TestDamagedRestore(t *testing.T) {
+	_, dir, client := begin(t, nil)
+	makeTable(t, client, "orders")
+	putRow(t, client, "orders", "k", 1, nil, 1)
+	must(t, &struct{}{}, "backup", "--stack", dir, "--table", "local/orders")
+	var made restoreResult
+	must(t, &made, "restore", "--stack", dir, "--table", "local/orders", "--to", "local/copy")
+	r := vault.Restore{ID: made.Restore}
+	for _, name := range []string{r.Proof(), r.Plan()} {
+		file := filepath.Join(dir, "vault", filepath.FromSlash(name))
+		if err := os.Chmod(file, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Truncate(file, 20); err != nil {
+			t.Fatal(err)
+		}
+		code, out, errs := tablevaultRun(t, "list", "--stack", dir, "--restores", "--table", "local/copy")
+		if code != exitDiffers || !strings.Contains(out, string(made.Restore)) || !strings.Contains(out, name) || strings.Contains(out, "days") {
+			t.Errorf("%s is damaged: exit %d: %s%s", name, code, out, errs)
+		}
+		var l restoreListing
+		_, out, _ = tablevaultRun(t, "list", "--stack", dir, "--restores", "--json", "--table", "local/copy")
+		if err := json.Unmarshal([]byte(out), &l); err != nil || len(l.Restores) != 1 {
+			t.Fatalf("%v: %s", err, out)
+		}
+		if r := l.Restores[0]; !r.Corrupt || r.Begun.IsZero() || (r.Target == "local/copy") != (name == vault.Restore{ID: made.Restore}.Proof()) {
+			t.Errorf("%s is damaged: %+v", name, r)
+		}
+		if code, out, errs := tablevaultRun(t, "list", "--stack", dir, "--restores", "--table", "local/other"); (code == exitDiffers) != (name == r.Plan()) {
+			t.Errorf("%s is damaged: exit %d: %s%s", name, code, out, errs)
+		}
+	}
+}

@@ -227,6 +227,9 @@ func (d *doctor) vault(ctx context.Context) {
 	case errors.Is(err, repository.ErrHeaderLost):
 		d.lost = true
 		d.add("vault", "", failure, err.Error(), d.lostHeader(ctx))
+	case errors.Is(err, vault.ErrCorrupt):
+		d.lost = true
+		d.add("vault", "", failure, err.Error(), "take the damaged object away, and "+d.lostHeader(ctx))
 	case errors.Is(err, fs.ErrNotExist):
 		d.add("vault", "", warning, "there is nothing at "+at+" yet", "the first backup makes the vault")
 	case err != nil:

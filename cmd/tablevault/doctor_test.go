@@ -345,6 +345,39 @@ func TestDoctor(t *testing.T) {
 				t.Errorf("%+v, it was %+v", told, was)
 			}
 		}, nil, []string{"failure vault : corrupt object: vault.json is gone, and there is opened/local/local/"}},
+		{"vault.json is damaged", func(t *testing.T) {
+			b, err := ossClient(t, s).Bucket("tablevault")
+			if err != nil {
+				t.Fatal(err)
+			}
+			was, err := b.GetObject("vault/" + vault.HeaderName)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer was.Close()
+			content, err := io.ReadAll(was)
+			if err != nil {
+				t.Fatal(err)
+			}
+			put := func(content []byte) {
+				t.Helper()
+				if err := b.DeleteObject("vault/" + vault.HeaderName); err != nil {
+					t.Fatal(err)
+				}
+				if err := b.PutObject("vault/"+vault.HeaderName, bytes.NewReader(content)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			put(content[:len(content)/2])
+			t.Cleanup(func() { put(content) })
+			// It is one failure, with what the shards tell, and not one for each table.
+			_, d := doctorRun(t)
+			for _, f := range d.Checks {
+				if f.Check == "recovery" || f.Check == "vault" && !strings.Contains(f.Fix, "its end of line: ") {
+					t.Errorf("%+v", f)
+				}
+			}
+		}, nil, []string{"failure vault : open the vault: read vault.json: corrupt object: "}},
 		{"marked for deletion", func(t *testing.T) {
 			b, err := ossClient(t, s).Bucket("tablevault")
 			if err != nil {

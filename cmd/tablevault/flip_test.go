@@ -76,6 +76,19 @@ func TestDamageOnTheStack(t *testing.T) {
 		if code != exitDiffers || !strings.Contains(out+errs, name) {
 			t.Errorf("%s (bit %d): restore exits with %d: %s%s", name, bit, code, out, errs)
 		}
+		if kind, _, _ := strings.Cut(name, "/"); kind+"/" != vault.ManifestPrefix && name != vault.HeaderName { // without which there is no backup
+			if err := os.Remove(file); err != nil {
+				t.Fatal(err)
+			}
+			code, out, errs := tablevaultRun(t, "verify", "--stack", dir, "--backup", id, "--depth", "read")
+			if code != exitDiffers || !strings.Contains(out, name) || !strings.Contains(out, "corrupt: 1 ") || strings.Contains(out, "of 0 objects") {
+				t.Errorf("%s is gone: verify exits with %d: %s%s", name, code, out, errs)
+			}
+			code, out, errs = tablevaultRun(t, "restore", "--stack", dir, "--backup", id, "--to", to+"_gone")
+			if code != exitDiffers || !strings.Contains(out+errs, name) || !strings.Contains(out+errs, "--also") {
+				t.Errorf("%s is gone: restore exits with %d: %s%s", name, code, out, errs)
+			}
+		}
 		write(content)
 	}
 	var verified verifyResult

@@ -122,28 +122,35 @@ func listRestores(ctx context.Context, s *streams, o listOptions) error {
 		return err
 	}
 	if o.table != "" {
-		l.Restores = slices.DeleteFunc(l.Restores, func(r status.Restore) bool { return !match(r.Source) && !match(r.Target) })
+		// Whose table is not known may be what is looked for.
+		l.Restores = slices.DeleteFunc(l.Restores, func(r status.Restore) bool { return r.Target != "" && !match(r.Source) && !match(r.Target) })
 	}
 	err = s.print(l, func(w io.Writer) {
 		if len(l.Restores) == 0 {
-			fmt.Fprintln(w, "There is no restore yet.")
+			none := "There is no restore yet."
+			if o.table != "" {
+				none = "There is no restore of or into " + o.table + "."
+			}
+			fmt.Fprintln(w, none)
 			return
 		}
 		t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-		fmt.Fprintln(t, "RESTORE\tBACKUP\tOF\tINTO\tSTATE\tROWS\tAGE\tTOOK\t")
+		fmt.Fprintln(t, "RESTORE\tBACKUP\tOF\tINTO\tSTATE\tROWS\tAGE\tTOOK\tRESULT")
 		for i := range l.Restores {
 			r := &l.Restores[i]
-			took, what := time.Since(r.Begun), r.LastError
+			took, what := span(time.Since(r.Begun)), r.LastError
 			switch {
+			case r.State == status.Unreadable:
+				took = ""
 			case !r.Ended.IsZero():
-				took = r.Ended.Sub(r.Begun)
+				took = span(r.Ended.Sub(r.Begun))
 			case r.LastError == "" && r.State != restore.StateDone:
 				what = restoreLine(&r.Watched, "")
 			}
 			if r.Verdict != "" && r.LastError == "" {
 				what = string(r.Verdict)
 			}
-			fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", r.Restore, r.Backup, r.Source, r.Target, r.State, count(r.Rows), span(time.Since(r.Begun)), span(took), what)
+			fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", r.Restore, r.Backup, r.Source, r.Target, r.State, count(r.Rows), span(time.Since(r.Begun)), took, what)
 		}
 		t.Flush()
 		if l.Older > 0 {

@@ -239,7 +239,11 @@ func (r *restoreResult) asked(at time.Time) {
 // human prints the verdict first.
 func (r *restoreResult) human(w io.Writer) {
 	fmt.Fprintln(w, verdictLine(r.Verdict, restore.DepthRows, &r.check))
-	fmt.Fprintf(w, "  restore %s: %s is backup %s of %s\n", r.Restore, r.Table, r.Backup, r.Source)
+	is := "is"
+	if r.Verdict == vault.Differs || r.Verdict == vault.Corrupt {
+		is = "is not"
+	}
+	fmt.Fprintf(w, "  restore %s: %s %s backup %s of %s\n", r.Restore, r.Table, is, r.Backup, r.Source)
 	if r.Before {
 		fmt.Fprintf(w, "  it was restored and proved before, at %s: the table still is the one that was made then, and nothing was done now\n", r.Proved.UTC().Format(time.RFC3339))
 	}

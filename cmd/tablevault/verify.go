@@ -222,7 +222,7 @@ func verified(id vault.VerificationID, cmd function.Command, p *vault.Proof) *ve
 		Verification: id, Restore: p.Restore, check: p.Check,
 		Verdict: p.Verdict, Backup: p.Backup, Table: p.Table.String(), Against: p.Target, Depth: p.Depth, Rows: p.Check.Rows,
 		Missing: p.Check.Missing, Extra: p.Check.Extra, Changed: p.Check.Changed, Expired: p.Check.Expired,
-		Quarantined: p.Check.Quarantined, Objects: p.Check.Objects, Bytes: p.Check.Bytes, Corrupted: p.Check.Corrupted,
+		Quarantined: p.Check.Quarantined, Objects: p.Check.Objects, Bytes: p.Check.Bytes, Corrupted: p.Check.Damaged(),
 		Differences: p.Check.Differences, Findings: p.Check.Findings, Notes: p.Notes, Pace: p.Pace, Usage: p.Usage,
 	}
 }
@@ -254,7 +254,10 @@ func verdictLine(v vault.Verdict, depth string, c *vault.Check) string {
 	kinds := fmt.Sprintf("%s missing, %s extra, %s changed", count(c.Missing), count(c.Extra), count(c.Changed))
 	switch {
 	case v == vault.Corrupt:
-		return fmt.Sprintf("corrupt: %s of %s damaged", count(c.Corrupted), counted(c.Objects, "object"))
+		if c.Objects < c.Damaged() { // it came no further than to what says which there are
+			return fmt.Sprintf("corrupt: %s damaged", counted(c.Damaged(), "object"))
+		}
+		return fmt.Sprintf("corrupt: %s of %s damaged", count(c.Damaged()), counted(c.Objects, "object"))
 	case v == vault.Quarantined:
 		return fmt.Sprintf("quarantined: %s, %s differ, which are those that the service refused: %s", compared, count(differ), kinds)
 	case v == vault.Differs:
@@ -264,7 +267,11 @@ func verdictLine(v vault.Verdict, depth string, c *vault.Check) string {
 	case depth == restore.DepthRead:
 		return fmt.Sprintf("proved: %s read, 0 damaged", counted(c.Rows, "row"))
 	}
-	return fmt.Sprintf("proved: %s, 0 differ", compared)
+	expired := ""
+	if c.Expired > 0 {
+		expired = fmt.Sprintf("; %s past the table's TTL left out on both sides", counted(c.Expired, "cell"))
+	}
+	return fmt.Sprintf("proved: %s, 0 differ%s", compared, expired)
 }
 
 // printDifferences lists rows that differ, and objects that are damaged.
