@@ -61,6 +61,9 @@ func doctorCommand(s *streams) *cobra.Command {
 			"that it refuses. With --max-age the newest recovery point of each table may be no\n" +
 			"older, which shows from outside that the planner runs. The exit code is 1 if a check fails; warnings don't count.",
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if maxAge < 0 {
+				return usage("--max-age %s: want how old a recovery point may be, such as 26h, or 0 for any age", maxAge)
+			}
 			findings := runDoctor(cmd.Context(), dir, file, maxAge)
 			failed := 0
 			for _, f := range findings {

@@ -370,6 +370,8 @@ func TestBadInput(t *testing.T) {
 		{"a pattern that no backup has", []string{"list", "--stack", dir, "--table", "local/zz*"}, 1, []string{"local/zz*", "local/orders, local/secret"}},
 		{"restores, and the latest", []string{"list", "--stack", dir, "--restores", "--latest"}, 2, []string{"--latest", "--restores"}},
 		{"a limit of backups", []string{"list", "--stack", dir, "--limit", "3"}, 2, []string{"--limit", "--restores"}},
+		{"an age below 0", []string{"doctor", "--stack", dir, "--max-age", "-1s"}, 2, []string{"--max-age", "26h"}},
+		{"the newest restore of a table", []string{"verify", "--stack", dir, "--restore", "latest:local/orders"}, 2, []string{"latest:local/orders", `or "latest"`}},
 		{"a pause without a watch", []string{"show", "--stack", dir, id, "--every", "1s"}, 2, []string{"--every", "--watch"}},
 		{"objects against a table", []string{"verify", "--stack", dir, "--backup", id, "--depth", "objects", "--against", "local/orders"}, 2, []string{"--depth objects", "--against"}},
 		{"reading against a table", []string{"verify", "--stack", dir, "--backup", id, "--depth", "read", "--against", "local/orders"}, 2, []string{"--depth read", "--against"}},
