@@ -826,3 +826,20 @@ func TestNotesOfOthers(t *testing.T) {
 		t.Errorf("%+v, %v", states, err)
 	}
 }
+
+// TestNoteOfAnotherManifest: where a note says that another manifest was copied, and there
+// is none in the further vault, it is told what the note says, not that the backup is gone.
+func TestNoteOfAnotherManifest(t *testing.T) {
+	w, m := vaulttest.CopyWorld(t, 1200)
+	b := vaulttest.BackupOf(m)
+	name := b.CopyNote(place.Key(vaulttest.TwinAddress))
+	note := &vault.CopyNote{Backup: b.ID, Table: b.Table, Target: vaulttest.TwinAddress, At: w.Clock(), Manifest: strings.Repeat("0", 64)}
+	if _, err := w.Repo.Create(t.Context(), name, note); err != nil {
+		t.Fatal(err)
+	}
+	i := w.Importer()
+	i.Known = []repository.Twin{vaulttest.TwinAt(&mem.Store{})}
+	if _, err := i.Begin(t.Context(), w.Run(), w.Request(m)); !errors.Is(err, vault.ErrCorrupt) || !strings.Contains(err.Error(), "when it was copied to") {
+		t.Errorf("%v", err)
+	}
+}

@@ -123,6 +123,7 @@ func (r *Repository) readManifests(ctx context.Context, some []named) {
 // Manifest reads the manifest of a backup. The error matches fs.ErrNotExist if
 // the backup is not sealed, nor given up.
 func (r *Repository) Manifest(ctx context.Context, b vault.Backup) (*vault.Manifest, vault.Object, error) {
+	var first error // what is wrong here, not that it is gone there
 	for {
 		var m vault.Manifest
 		since := r.Turns()
@@ -133,7 +134,13 @@ func (r *Repository) Manifest(ctx context.Context, b vault.Backup) (*vault.Manif
 		if err == nil {
 			return &m, o, nil
 		}
+		if first == nil {
+			first = err
+		}
 		if !r.elsewhere(ctx, vault.Object{Name: b.Manifest()}, since, err) {
+			if errors.Is(err, fs.ErrNotExist) {
+				err = first
+			}
 			return nil, o, err
 		}
 	}
