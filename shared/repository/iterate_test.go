@@ -21,7 +21,7 @@ func TestLists(t *testing.T) {
 	w := vaulttest.NewWorld(t)
 	store := w.Store.(*mem.Store)
 	var all []vault.Backup
-	for i := range repository.StatsInFlight + 2 {
+	for i := range repository.StatsInFlight + 6 {
 		at := vaulttest.Day.Add(time.Duration(i) * time.Hour)
 		b := vault.Backup{Table: vaulttest.SourceID, ID: vault.BackupID(at.UTC().Format("20060102T150405Z") + "-0a1b2c3d")}
 		if _, err := w.Repo.Create(t.Context(), b.Manifest(), vaulttest.SealedAt(b, at, at)); err != nil {
@@ -30,12 +30,12 @@ func TestLists(t *testing.T) {
 		store.Replace(vault.Opened(b.Table, b.ID), nil)
 		all = append(all, b)
 	}
-	open := all[len(all)-1]
-	w.Remove(open.Manifest())
-	marked := all[len(all)-2]
+	open := all[len(all)-2]
+	w.Remove(open.Manifest(), all[len(all)-1].Manifest())
+	marked := all[len(all)-3]
 	w.MarkIn(w.Store, marked)
 	w.Remove(marked.Manifest())
-	all = all[:len(all)-2]
+	all = all[:len(all)-3]
 	for _, name := range []string{"opened/x", "opened/local/prod/orders/1", "manifests/local/prod/orders/1", "restoring/1", "copied/" + vaulttest.SourceID.Path() + "/" + string(all[0].ID) + "/x"} {
 		store.Replace(name, nil)
 	}
@@ -99,8 +99,8 @@ func TestLists(t *testing.T) {
 	}{
 		"Manifests":   {manifests, string(all[0].ID), len(all)},
 		"ManifestsOf": {named, string(all[0].ID), len(all)},
-		"Begun":       {begun, string(all[0].ID), len(all) + 2},
-		"Open":        {unsealed, string(open.ID), 1},
+		"Begun":       {begun, string(all[0].ID), len(all) + 3},
+		"Open":        {unsealed, string(open.ID), 2},
 		"Restoring":   {restoring, string(restores[0]), len(restores)},
 		"Loading":     {loading, "0", 2},
 	} {
@@ -152,5 +152,14 @@ func TestNothingThere(t *testing.T) {
 	void := &vault.Manifest{Backup: b.ID, Table: b.Table, Kind: vault.Full, State: vault.Void, Reason: "test", Sealed: vaulttest.Day}
 	if _, err := w.Repo.PlanOf(t.Context(), void); err == nil || !strings.Contains(err.Error(), "no rows to restore") {
 		t.Errorf("the plan of a backup that was given up: %v", err)
+	}
+	n := 0
+	for _, err := range w.Repo.Groups(t.Context(), &vault.Manifest{Groups: []vault.Object{vaulttest.Named(b.Group(0)), vaulttest.Named(b.Group(1))}}) {
+		if n++; !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("a roll-up: %v", err)
+		}
+	}
+	if n != 1 {
+		t.Errorf("after a roll-up that can't be read %d more were", n-1)
 	}
 }

@@ -107,9 +107,9 @@ func TestTwinIsOpenedOnce(t *testing.T) {
 		if opened != 2 {
 			t.Errorf("%s: opened %d times", name, opened)
 		}
-	}
-	found := w.Repo.Replaced()
-	if notes := repository.ReplacedNotes(found, found); len(notes) != len(found) {
-		t.Errorf("an object is named twice: %q", notes)
+		found := w.Repo.Replaced()
+		if notes := repository.ReplacedNotes(found, found); len(notes) != len(found) || (len(found) == 2) != (fails == nil) {
+			t.Errorf("%s: %q for %d objects", name, notes, len(found))
+		}
 	}
 }

@@ -157,6 +157,37 @@ func TestEmptyAnswer(t *testing.T) {
 	}
 }
 
+// TestAnswerOfAnotherForm: rows that are said to be in another form than was asked for
+// are not read as if they were in that; nor is a message that ends inside of a field.
+func TestAnswerOfAnotherForm(t *testing.T) {
+	for _, a := range []*otsprotocol.GetRangeResponse{
+		{DataBlockType: otsprotocol.DataBlockType_DBT_SIMPLE_ROW_MATRIX.Enum()},
+		{CompressType: otsprotocol.CompressType(7).Enum()},
+	} {
+		a.Consumed, a.Rows = &otsprotocol.ConsumedCapacity{CapacityUnit: &otsprotocol.CapacityUnit{}}, []byte("rows")
+		b, err := proto.Marshal(a)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, err := parseRange(b); err == nil || !strings.Contains(err.Error(), "not asked for") {
+			t.Errorf("%v: %+v, %v", a, got, err)
+		}
+	}
+	// A table whose second row breaks off, and a row whose error does.
+	row := []byte{0x12, 2, 0x08, 1}
+	for _, b := range [][]byte{{0x12, 3, 0x08, 1}, {0xff}, {0x12, 4, 0x12, 2, 0x0a, 9}} {
+		inside := append(slices.Clone(row), b...)
+		said := batchAnswer{tables: fields{rest: append([]byte{0x0a, byte(len(inside))}, inside...)}}
+		rows := 0
+		for r := (rowAnswer{}); said.next(&r); {
+			rows++
+		}
+		if rows != 1 || said.err() == nil {
+			t.Errorf("% x: %d rows, %v", b, rows, said.err())
+		}
+	}
+}
+
 func rangeAnswers() []proto.Message {
 	unit := &otsprotocol.ConsumedCapacity{CapacityUnit: &otsprotocol.CapacityUnit{Read: proto.Int32(7), Write: proto.Int32(0)}}
 	return []proto.Message{
