@@ -1,0 +1,114 @@
+package restore_test
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/tablevault/tablevault/shared/object/mem"
+	"github.com/tablevault/tablevault/shared/restore"
+	"github.com/tablevault/tablevault/shared/table"
+	"github.com/tablevault/tablevault/shared/vault"
+	"github.com/tablevault/tablevault/shared/vaulttest"
+)
+
+// forgeGroup changes a backup's roll-up, and has the manifest name what it is then, as
+// whoever forges both does.
+func forgeGroup(t *testing.T, w *vaulttest.World, m *vault.Manifest, change func(*vault.Group)) *vault.Manifest {
+	t.Helper()
+	b, store := vaulttest.BackupOf(m), w.Store.(*mem.Store)
+	var group vault.Group
+	if err := w.Repo.ReadExact(t.Context(), m.Groups[0], &group); err != nil {
+		t.Fatal(err)
+	}
+	change(&group)
+	group.Totals = vault.Totals{}
+	for _, l := range group.Segments {
+		for _, slot := range l.Slots {
+			if slot.Part != nil {
+				group.Totals.AddPart(slot.Part)
+			}
+		}
+	}
+	store.Replace(b.Group(0), vaulttest.Forge(b.Group(0), &group))
+	o, err := w.Repo.Read(t.Context(), b.Group(0), new(vault.Group))
+	if err != nil {
+		t.Fatal(err)
+	}
+	forged := *m
+	forged.Groups, forged.Totals = []vault.Object{o}, group.Totals
+	store.Replace(b.Manifest(), vaulttest.Forge(b.Manifest(), &forged))
+	return &forged
+}
+
+// TestShardIsItsRecords: shards and their records are read as they were written, and do
+// not say the same of their rows. Whoever reads the shards says which it is.
+func TestShardIsItsRecords(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		change func(segments []vault.SegmentLog)
+		said   string
+	}{
+		{"as they are", func([]vault.SegmentLog) {}, ""},
+		{"another digest", func(s []vault.SegmentLog) { s[0].Slots[0].Part.Digest = other(s[0].Slots[0].Part.Digest) }, "the part's record says"},
+		{"another bound of a lane", func(s []vault.SegmentLog) {
+			// The row that the second part begins with is the first's, by the records.
+			a, b := s[0].Slots[0].Part, s[0].Slots[1].Part
+			a.Lanes[1].Next = a.Lanes[1].Next.Next()
+			b.Lanes[1].From = a.Lanes[1].Next
+		}, "the part's record says"},
+		{"an earlier bound of a lane", func(s []vault.SegmentLog) {
+			// The last row of the first part is beyond it, by the records.
+			a, b := s[0].Slots[0].Part, s[0].Slots[1].Part
+			a.Lanes[1].Next = vaulttest.Definition().Schema.Pad(table.Key{table.String("u000001")})
+			b.Lanes[1].From = a.Lanes[1].Next
+		}, "are outside of lane 1"},
+		{"another count of a lane", func(s []vault.SegmentLog) {
+			lanes := s[0].Slots[0].Part.Lanes
+			lanes[0].Rows, lanes[1].Rows = lanes[0].Rows+1, lanes[1].Rows-1
+		}, "the part's record says"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			w, m := vaulttest.CopyWorld(t, 900)
+			forged := forgeGroup(t, w, m, func(g *vault.Group) { c.change(g.Segments) })
+			proof := w.Verify(forged, restore.DepthRead)
+			if c.said == "" {
+				if proof.Verdict != vault.OK {
+					t.Errorf("%+v", proof)
+				}
+				return
+			}
+			said := false
+			for _, f := range proof.Check.Findings {
+				said = said || strings.Contains(f.Reason, c.said)
+			}
+			if proof.Verdict != vault.Corrupt || !said {
+				t.Errorf("%s: %+v, want %q", proof.Verdict, proof.Check.Findings, c.said)
+			}
+		})
+	}
+}
+
+// TestShardOfAnother: a shard whose bytes are those of its record says in its header that
+// it is of another segment, table, backup or vault.
+func TestShardOfAnother(t *testing.T) {
+	w := vaulttest.NewWorld(t)
+	m := w.CutInto(2, 200)
+	store := w.Store.(*mem.Store)
+	forged := forgeGroup(t, w, m, func(g *vault.Group) {
+		// What the second segment holds lies under the first one's name.
+		a, b := g.Segments[0].Slots[0].Part, g.Segments[1].Slots[0].Part
+		name := a.Shard.Name
+		content := vaulttest.ContentOf(t, store, b.Shard.Name)[b.Shard.Name]
+		store.Replace(name, []byte(content))
+		a.Shard = b.Shard
+		a.Shard.Name = name
+	})
+	proof := w.Verify(forged, restore.DepthRead)
+	said := false
+	for _, f := range proof.Check.Findings {
+		said = said || strings.Contains(f.Reason, "it says that it is segment 000001")
+	}
+	if proof.Verdict != vault.Corrupt || !said {
+		t.Errorf("%s: %+v", proof.Verdict, proof.Check.Findings)
+	}
+}
