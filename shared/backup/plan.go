@@ -377,7 +377,7 @@ func (p *Planner) Survey(ctx context.Context, run fanout.Run, b vault.Backup) (*
 			look.over, look.segments, look.done = true, len(look.roots), len(look.roots)
 			continue
 		}
-		looks.Go(func() error { return p.group(lctx, run, look, b, &rollUps) })
+		looks.Go(func() error { return p.group(lctx, run, look, b, plan, &rollUps) })
 	}
 	if err := looks.Wait(); err != nil {
 		return s, what(err)
@@ -517,7 +517,7 @@ type endMark struct {
 }
 
 // group looks at one group, and rolls it up if it is complete.
-func (p *Planner) group(ctx context.Context, run fanout.Run, look *groupLook, b vault.Backup, rollUps *sync.Mutex) error {
+func (p *Planner) group(ctx context.Context, run fanout.Run, look *groupLook, b vault.Backup, plan *vault.Plan, rollUps *sync.Mutex) error {
 	prefix := b.Log().DoneIn(look.number)
 	ends := map[vault.SegmentID]endMark{}
 	for info, err := range p.Repo.Store().List(ctx, prefix, "") {
@@ -572,6 +572,9 @@ func (p *Planner) group(ctx context.Context, run fanout.Run, look *groupLook, b 
 	if err := look.Look(ctx, run, look.number, open); err != nil {
 		return err
 	}
+	if err := p.splitsStand(ctx, run, look, b, plan, ends); err != nil {
+		return err
+	}
 	look.lag(run, ends)
 	return look.Paces(ctx, look.number, func(ctx context.Context, name string) (*vault.Pace, error) {
 		var slot vault.Slot
@@ -580,6 +583,42 @@ func (p *Planner) group(ctx context.Context, run fanout.Run, look *groupLook, b 
 		}
 		return slot.Part.Pace, nil
 	})
+}
+
+// childrenBegin is how long after a segment's split some child of it has begun, or the
+// log is looked at: a worker that has split goes on with the first child at once.
+const childrenBegin = 10 * time.Minute
+
+// splitsStand holds marks of splits against the logs, where no child has begun long
+// after: a mark that no log bears out names children that no worker finds, and the
+// backup would wait for them for ever.
+func (p *Planner) splitsStand(ctx context.Context, run fanout.Run, look *groupLook, b vault.Backup, plan *vault.Plan, ends map[vault.SegmentID]endMark) error {
+	for id, end := range ends {
+		if end.children == 0 || run.Now().Sub(end.at) < childrenBegin {
+			continue
+		}
+		begun := false
+		for i := range end.children {
+			_, working := look.Begun[id.Child(i)]
+			_, ended := ends[id.Child(i)]
+			begun = begun || working || ended
+		}
+		if begun {
+			continue
+		}
+		s, err := fanout.FindSegment(ctx, p.Repo, plan, b.Log(), id)
+		if err != nil {
+			return err
+		}
+		l, err := fanout.ReadLog(ctx, p.Repo, b.Log(), s)
+		if err != nil {
+			return err
+		}
+		if l.Split == nil || len(l.Split.Children) != end.children {
+			return fmt.Errorf("%w: segment %s is marked as split into %d, and its log is not", vault.ErrCorrupt, id, end.children)
+		}
+	}
+	return nil
 }
 
 // The planner's idea of a segment that lags behind.

@@ -152,6 +152,25 @@ func TestForgedNumbers(t *testing.T) {
 	want(t, begunOf(w, "orders"), []string{"02:00 void", "03:00 sealed"})
 }
 
+// TestForgedSplitMark has the mark of a split that no log bears out: its children are
+// none that a worker finds. The backup has failed, and the rule begins the next.
+func TestForgedSplitMark(t *testing.T) {
+	w, b, plan := begun(t)
+	put(t, w, b.Log().Split(plan.Segments[0].ID, 2), "")
+	w.Tick(vaulttest.Hourly)
+	w.Work()
+	w.Tick(vaulttest.Hourly)
+	want(t, begunOf(w, "orders"), []string{"02:00 open"})
+	w.Advance(time.Hour)
+	reply := w.Tick(vaulttest.Hourly)
+	if !vaulttest.Said(reply, "is marked as split into 2, and its log is not") {
+		t.Errorf("nothing is said: %+v", reply)
+	}
+	w.Work()
+	w.Tick(vaulttest.Hourly)
+	want(t, begunOf(w, "orders"), []string{"02:00 void", "03:00 sealed"})
+}
+
 // TestForgedSums has parts whose counts are more than can be counted, or that were read
 // in the far future: the backup is not sealed, and the rule goes on with the next.
 func TestForgedSums(t *testing.T) {
