@@ -101,7 +101,7 @@ func span(d time.Duration) string {
 
 // newestDrills are the newest drills of each table, or of one.
 func newestDrills(ctx context.Context, repo *repository.Repository, t *vault.TableID) ([]drillResult, error) {
-	states, err := drill.Newest(ctx, repo, t)
+	states, err := drill.Newest(ctx, repo, t, time.Now())
 	if err != nil {
 		return nil, err
 	}
@@ -119,7 +119,7 @@ const shownDrills = 50
 // drillsOf are those that have restored a backup, of the newest of its table,
 // newest first.
 func drillsOf(ctx context.Context, repo *repository.Repository, b vault.Backup) ([]drillResult, error) {
-	states, err := drill.Of(ctx, repo, b.Table, shownDrills)
+	states, err := drill.Of(ctx, repo, b.Table, shownDrills, time.Now())
 	if err != nil {
 		return nil, err
 	}
@@ -165,7 +165,7 @@ func (d *doctor) drills(ctx context.Context) {
 	if err != nil {
 		return // which is told of the vault
 	}
-	states, err := drill.Newest(ctx, repo, nil)
+	states, err := drill.Newest(ctx, repo, nil, time.Now())
 	if err != nil {
 		d.add("drill", "", failure, err.Error(), fixAccess(err, "look at the object in the vault"))
 		return

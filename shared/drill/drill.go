@@ -143,7 +143,7 @@ func (r *Rehearser) Tick(ctx context.Context, at time.Time) (*Sweep, error) {
 	}
 	for _, t := range slices.SortedFunc(maps.Keys(s.drills), byPath) {
 		for _, d := range s.drills[t] {
-			if t.Region != r.Region || d.ended && d.dropped || s.stopping() {
+			if t.Region != r.Region || d.ended && d.dropped || d.ahead(s.Now()) || s.stopping() {
 				continue
 			}
 			if err := guard.Do(func() error { return s.look(ctx, d) }); err != nil {
@@ -234,7 +234,7 @@ func (s *sweep) due(ctx context.Context) ([]due, error) {
 // by an instant which is still to come says nothing about that, and is reported.
 func (s *sweep) last(r *policy.Rule, t vault.TableID) time.Time {
 	for _, d := range slices.Backward(s.drills[t]) {
-		if _, told := vault.Happened(d.Due, s.Now()); told {
+		if !d.ahead(s.Now()) {
 			return d.Due
 		}
 		s.report(r.Name, t, "a drill is named by an instant that is still to come, %s: it does not count", d.Due.Format(time.RFC3339))
@@ -269,7 +269,7 @@ func (s *sweep) begin(ctx context.Context, due due) error {
 	if err != nil {
 		return err
 	}
-	for _, d := range s.drills[due.Table] {
+	for _, d := range happened(s.drills[due.Table], s.Now()) {
 		if d.dropped {
 			continue
 		}

@@ -280,7 +280,7 @@ func id(name string) vault.TableID {
 // drills are those of a table, oldest first.
 func (w *world) drills(name string) []drill.State {
 	w.t.Helper()
-	all, err := drill.Of(w.t.Context(), w.repo, id(name), 100)
+	all, err := drill.Of(w.t.Context(), w.repo, id(name), 100, w.clock())
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -425,30 +425,40 @@ func TestMissedTicks(t *testing.T) {
 }
 
 // TestDrillOfTheFuture has the record of a drill stand in the vault that is named by an
-// instant which is still to come, and has a tick be of one: drills go on.
+// instant which is still to come, ended or not, and has a tick be of one: drills go on,
+// and whoever asks for the newest drill is told of one that was.
 func TestDrillOfTheFuture(t *testing.T) {
-	w := newWorld(t)
-	w.make("orders", 5)
-	w.settle(daily)
-	future := vault.NewDrillID(vault.TableID{Region: "local", Instance: "prod", Table: "orders"}, time.Date(2099, 1, 1, 0, 0, 0, 0, time.UTC))
-	for name, d := range map[string]vault.Document{
-		future.Begun():   &vault.Drill{DrillID: future, Rule: "default", Backup: "20261120T020000Z-0a1b2c3d", Target: vault.TableID{Region: "local", Instance: "staging", Table: "drill_x"}, Request: future.Request(), Workers: 1, RecoveryPoint: w.clock(), Began: w.clock(), Until: w.clock()},
-		future.Dropped(): &vault.DrillDrop{DrillID: future, Target: vault.TableID{Region: "local", Instance: "staging", Table: "drill_x"}, At: w.clock()},
-	} {
-		if _, err := w.repo.Create(t.Context(), name, d); err != nil {
-			t.Fatal(err)
+	for _, over := range []bool{true, false} {
+		w := newWorld(t)
+		w.make("orders", 5)
+		w.settle(daily)
+		orders := vault.TableID{Region: "local", Instance: "prod", Table: "orders"}
+		future := vault.NewDrillID(orders, time.Date(2099, 1, 1, 0, 0, 0, 0, time.UTC))
+		d := vault.Drill{DrillID: future, Rule: "default", Backup: "20261120T020000Z-0a1b2c3d", Target: vault.TableID{Region: "local", Instance: "staging", Table: "drill_x"},
+			Request: future.Request(), Workers: 1, RecoveryPoint: w.clock(), Began: w.clock(), Until: time.Date(2099, 1, 2, 0, 0, 0, 0, time.UTC)}
+		records := map[string]vault.Document{future.Begun(): &d}
+		if over {
+			records[future.Ended()] = &vault.DrillEnd{Drill: d, Ended: w.clock(), Error: "it never was"}
+			records[future.Dropped()] = &vault.DrillDrop{DrillID: future, Target: d.Target, At: w.clock()}
 		}
-	}
-	if _, err := w.repo.Create(t.Context(), future.Ended(), &vault.DrillEnd{
-		Drill: vault.Drill{DrillID: future, Rule: "default", Backup: "20261120T020000Z-0a1b2c3d", Target: vault.TableID{Region: "local", Instance: "staging", Table: "drill_x"}, Request: future.Request(), Workers: 1, RecoveryPoint: w.clock(), Began: w.clock(), Until: w.clock()},
-		Ended: w.clock(), Error: "it never was",
-	}); err != nil {
-		t.Fatal(err)
-	}
-	w.advance(24 * time.Hour)
-	s, err := w.rehearser(daily).Tick(t.Context(), time.Date(2099, 1, 2, 0, 0, 0, 0, time.UTC))
-	if err != nil || s.Begun != 1 || len(s.Reports) == 0 || !strings.Contains(s.Reports[0].Text, "still to come") {
-		t.Errorf("%+v, %v", s, err)
+		for name, d := range records {
+			if _, err := w.repo.Create(t.Context(), name, d); err != nil {
+				t.Fatal(err)
+			}
+		}
+		w.advance(24 * time.Hour)
+		s, err := w.rehearser(daily).Tick(t.Context(), time.Date(2099, 1, 2, 0, 0, 0, 0, time.UTC))
+		if err != nil || s.Begun != 1 || s.Open != 1 || len(s.Reports) == 0 || !strings.Contains(s.Reports[0].Text, "still to come") {
+			t.Errorf("over: %t: %+v, %v", over, s, err)
+		}
+		newest, err := drill.Newest(t.Context(), w.repo, &orders, w.clock())
+		if err != nil || len(newest) != 1 || newest[0].Due.Year() != 2026 {
+			t.Errorf("over: %t: the newest is %+v, %v", over, newest, err)
+		}
+		of, err := drill.Of(t.Context(), w.repo, orders, 1, w.clock())
+		if err != nil || len(of) != 1 || of[0].Due.Year() != 2026 {
+			t.Errorf("over: %t: the newest is %+v, %v", over, of, err)
+		}
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/tablevault/tablevault/shared/guard"
 	"github.com/tablevault/tablevault/shared/repository"
@@ -19,8 +20,9 @@ type State struct {
 }
 
 // Newest reads the newest drill of each table that one was ever begun of, or of one
-// table if t is not nil, in the order of the tables' names.
-func Newest(ctx context.Context, repo *repository.Repository, t *vault.TableID) ([]State, error) {
+// table if t is not nil, in the order of the tables' names. Drills whose instants are
+// still to come at now count for nothing.
+func Newest(ctx context.Context, repo *repository.Repository, t *vault.TableID, now time.Time) ([]State, error) {
 	prefix := vault.Drills
 	if t != nil {
 		prefix = vault.DrillsOf(*t)
@@ -31,19 +33,22 @@ func Newest(ctx context.Context, repo *repository.Repository, t *vault.TableID) 
 	}
 	newest := make([]*record, 0, len(drills))
 	for _, records := range drills {
-		newest = append(newest, records[len(records)-1])
+		if records = happened(records, now); len(records) > 0 {
+			newest = append(newest, records[len(records)-1])
+		}
 	}
 	slices.SortFunc(newest, func(a, b *record) int { return byPath(a.Table, b.Table) })
 	return states(ctx, repo, newest)
 }
 
-// Of reads the newest n drills of a table, newest first.
-func Of(ctx context.Context, repo *repository.Repository, t vault.TableID, n int) ([]State, error) {
+// Of reads the newest n drills of a table, newest first, of those whose instants are
+// not still to come at now.
+func Of(ctx context.Context, repo *repository.Repository, t vault.TableID, n int, now time.Time) ([]State, error) {
 	drills, err := list(ctx, repo, vault.DrillsOf(t))
 	if err != nil {
 		return nil, err
 	}
-	newest := drills[t]
+	newest := happened(drills[t], now)
 	newest = slices.Clone(newest[max(0, len(newest)-n):])
 	slices.Reverse(newest)
 	return states(ctx, repo, newest)
@@ -53,6 +58,18 @@ func Of(ctx context.Context, repo *repository.Repository, t vault.TableID, n int
 type record struct {
 	vault.DrillID
 	ended, dropped bool
+}
+
+// ahead says whether the instant that names the drill is still to come: nobody has
+// begun such a one.
+func (r *record) ahead(now time.Time) bool {
+	_, told := vault.Happened(r.Due, now)
+	return !told
+}
+
+// happened leaves out drills that are ahead.
+func happened(records []*record, now time.Time) []*record {
+	return slices.DeleteFunc(slices.Clone(records), func(r *record) bool { return r.ahead(now) })
 }
 
 // list lists the drills whose records' names begin so, by their tables, oldest
