@@ -144,7 +144,7 @@ func listRestores(ctx context.Context, s *streams, o listOptions) error {
 				took = ""
 			case !r.Ended.IsZero():
 				took = span(r.Ended.Sub(r.Begun))
-			case r.LastError == "" && r.State != restore.StateDone:
+			case r.State != restore.StateDone && r.State != restore.StateFailed:
 				what = restoreLine(&r.Watched, "")
 			}
 			if r.Verdict != "" && r.LastError == "" {
@@ -254,7 +254,8 @@ func runList(ctx context.Context, o listOptions) (*listing, error) {
 		return nil, err
 	}
 	var only *vault.TableID
-	if o.table != "" && !strings.ContainsAny(o.table, `*?[\`) {
+	// Without a region the tables of all regions are looked through.
+	if o.table != "" && site.region != "" && !strings.ContainsAny(o.table, `*?[\`) {
 		id, err := site.id(o.table)
 		if err != nil {
 			return nil, err

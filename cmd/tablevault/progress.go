@@ -7,6 +7,7 @@ import (
 	"os"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"golang.org/x/term"
 
@@ -29,6 +30,8 @@ type progress struct {
 	every time.Duration
 	last  time.Time
 	shown bool // a line stands on the terminal
+
+	remarked string // what was told last in full
 }
 
 // progress begins to tell. What is quick is not told of at all.
@@ -88,6 +91,34 @@ func clipped(line string, width int) string {
 	return line
 }
 
+// wrapped cuts a text between words into lines that a terminal takes, none if it is
+// empty.
+func wrapped(text string, width int) (lines []string) {
+	const indent = "  "
+	line := ""
+	for _, word := range strings.Fields(text) {
+		if line != "" && utf8.RuneCountInString(indent+line+" "+word) >= width {
+			lines, line = append(lines, indent+line), ""
+		}
+		line = strings.TrimPrefix(line+" "+word, " ")
+	}
+	if line != "" {
+		lines = append(lines, indent+line)
+	}
+	return lines
+}
+
+// remark tells in full, above the line that is drawn anew on a terminal, what that line
+// is too short for. Elsewhere lines are as long as they are.
+func (p *progress) remark(text string) {
+	if p.width == nil || text == "" || text == p.remarked {
+		return
+	}
+	p.end()
+	fmt.Fprintln(p.s.err, strings.Join(wrapped(text, p.width()), "\n"))
+	p.remarked = text
+}
+
 // rows says how many rows of so many are done; of 0 if that is not known, about if it
 // is a guess.
 func rowsDone(done, of int64, about bool) string {
@@ -145,7 +176,7 @@ func backupLine(w *backup.Watched) string {
 
 // restoreLine says how far a restore has come.
 func restoreLine(w *restore.Watched, waiting string) string {
-	line, waiting := fmt.Sprintf("%s: ", w.Target), cmp.Or(waiting, w.Silent)
+	line, waiting := fmt.Sprintf("%s: ", w.Target), cmp.Or(waiting, w.Waiting, w.Silent)
 	done, segments := w.LoadedRows, w.Loaded
 	switch w.State {
 	case restore.StateLoading:

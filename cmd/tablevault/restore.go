@@ -188,6 +188,7 @@ func restoreTo(ctx context.Context, s *streams, site *site, cmd function.Command
 	}
 	for {
 		if r.State != restore.StateDone && r.State != backup.StateFailed && p.due() {
+			p.remark(r.Waiting)
 			p.tell(watch(ctx, &r))
 		}
 		switch r.State {

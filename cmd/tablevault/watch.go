@@ -251,6 +251,9 @@ func (c *screen) show(l *look) error {
 	for i := range l.Restores {
 		r := &l.Restores[i]
 		rows = append(rows, fmt.Sprintf("restore %s  %s  %s", r.Restore, r.State, restoreLine(r, "")))
+		if c.width != nil { // where the row is clipped, which has it at its end
+			rows = append(rows, wrapped(r.Waiting, c.width())...)
+		}
 	}
 	for i := range l.Verifications {
 		v := &l.Verifications[i]

@@ -15,6 +15,7 @@ import (
 	"github.com/tablevault/tablevault/shared/fanout"
 	"github.com/tablevault/tablevault/shared/function"
 	"github.com/tablevault/tablevault/shared/object/objecttest"
+	"github.com/tablevault/tablevault/shared/restore"
 	"github.com/tablevault/tablevault/shared/vault"
 )
 
@@ -163,5 +164,30 @@ func TestScreen(t *testing.T) {
 		"2 workers are held to 100 read units/s by the service's throttling; last error: why\n"
 	if out.String() != want {
 		t.Errorf("%q", out.String())
+	}
+}
+
+// TestWaitingIsTold: what a restore waits for is told in the list's line, off a terminal
+// in the row of `show --watch`, and on a narrow terminal in rows of its own.
+func TestWaitingIsTold(t *testing.T) {
+	r := restore.Watched{Restore: "r", Target: "local/copy", State: restore.StateVerifying, Rows: 5,
+		Waiting: "it waits: start 0 of segment 000000 (request 1-2) may write, until 2026-11-20T10:14:00Z; after that the planner's timer goes on with it"}
+	if line := restoreLine(&r, ""); !strings.Contains(line, r.Waiting) {
+		t.Error(line)
+	}
+	for _, width := range []func() int{nil, func() int { return 40 }} {
+		var out bytes.Buffer
+		c := &screen{s: &streams{out: &out}, width: width}
+		if err := c.show(&look{Restores: []restore.Watched{r}}); err != nil {
+			t.Fatal(err)
+		}
+		if got := strings.Join(strings.Fields(out.String()), " "); !strings.Contains(got, r.Waiting) {
+			t.Errorf("%s", out.String())
+		}
+		for _, row := range strings.Split(out.String(), "\n") {
+			if width != nil && len([]rune(row)) >= width() {
+				t.Errorf("%q wraps", row)
+			}
+		}
 	}
 }

@@ -109,15 +109,26 @@ func (i *Importer) verify(ctx context.Context, run fanout.Run, r vault.Restore, 
 func (i *Importer) loadingAtWork(ctx context.Context, run fanout.Run, r vault.Restore, p *vault.RestorePlan) (string, error) {
 	groups := byGroup(p, func(s vault.RestoreSegment) bool { return s.Rows > 0 })
 	return first(ctx, fanout.LooksInFlight, groups, func(ctx context.Context, segments []vault.SegmentID) (string, error) {
-		return fanout.AtWork(ctx, i.Repo, r.Log(), segments[0].Group(), run, i.Stale)
+		at, err := fanout.AtWork(ctx, i.Repo, r.Log(), segments[0].Group(), run, i.Stale)
+		return waits(at), err
 	})
+}
+
+// waits says of a start that may still write what comes of the wait, empty if there is
+// none.
+func waits(start string) string {
+	if start == "" {
+		return ""
+	}
+	return "it waits: " + start + "; after that the planner's timer goes on with it, and so does the same command if it is given again"
 }
 
 // working says which start of some segments of a restore may still write, empty if
 // none. It goes by names, of which none is missed.
 func (i *Importer) working(ctx context.Context, run fanout.Run, r vault.Restore, segments []vault.SegmentID) (string, error) {
 	return first(ctx, repository.StatsInFlight, segments, func(ctx context.Context, s vault.SegmentID) (string, error) {
-		return fanout.MayWork(ctx, i.Repo, r.Log(), s, run, i.Stale)
+		at, err := fanout.MayWork(ctx, i.Repo, r.Log(), s, run, i.Stale)
+		return waits(at), err
 	})
 }
 

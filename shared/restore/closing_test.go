@@ -206,8 +206,24 @@ func TestUnsettled(t *testing.T) {
 	if p := tick(); p.State != restore.StateClosing || !strings.Contains(p.Waiting, "start 1 of segment "+string(segment)) {
 		t.Fatalf("%+v", p)
 	}
+	watchedWaiting(w, plan.Restore, "start 1 of segment "+string(segment))
 	w.Advance(11 * time.Minute)
 	w.Proved(tick(), vault.OK)
+}
+
+// watchedWaiting holds against a watcher's look, which is what people see, that it says
+// which start the restore waits for, and what then happens; none if it is empty.
+func watchedWaiting(w *vaulttest.World, id vault.RestoreID, start string) {
+	w.T.Helper()
+	seen, err := restore.Watch(w.Repo, id, w.Clock).Look(w.T.Context())
+	if err != nil {
+		w.T.Fatal(err)
+	}
+	for _, part := range []string{start, "until ", "planner's timer", "same command"} {
+		if start == "" && seen.Waiting != "" || start != "" && !strings.Contains(seen.Waiting, part) {
+			w.T.Errorf("the watcher says of waiting: %q, want %q", seen.Waiting, part)
+		}
+	}
 }
 
 // rewrite puts another document in the place of one.

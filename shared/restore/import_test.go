@@ -130,12 +130,14 @@ func TestHandOverWaitsForWriters(t *testing.T) {
 	if p := tick(); p.State != restore.StateVerifying || !strings.Contains(p.Waiting, "start 0 of segment 000000") {
 		t.Fatalf("with a writer at work: %+v", p)
 	}
+	watchedWaiting(w, plan.Restore, "start 0 of segment 000000")
 	w.Advance(9 * time.Minute)
 	if p := tick(); p.Waiting == "" {
 		t.Fatalf("before the writer's deadline: %+v", p)
 	}
 	close(hang)
 	<-done
+	watchedWaiting(w, plan.Restore, "")
 	if p := tick(); p.Waiting != "" || p.Dispatched == 0 {
 		t.Fatalf("after the writer has ended: %+v", p)
 	}

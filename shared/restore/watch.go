@@ -60,6 +60,9 @@ type Watched struct {
 	RowsPerSecond float64      `json:"rows_per_second"`
 	Left          *float64     `json:"seconds_left,omitempty"`
 	Pace          *fanout.Pace `json:"pace,omitempty"`
+	// Waiting says what the restore waits for, if it is not its segments, and what then
+	// happens.
+	Waiting string `json:"waiting,omitempty"`
 	// Silent says which of the live workers nothing was heard of for a while.
 	Silent    string `json:"silent,omitempty"`
 	LastError string `json:"last_error,omitempty"`
@@ -117,8 +120,14 @@ func (w *Watcher) look(ctx context.Context) (Watched, error) {
 	if closed != nil {
 		if out.State = StateClosing; closed.Reason != "" {
 			out.State, out.LastError, out.Ended = StateFailed, closed.Reason, closed.At
+			return out, nil
 		}
-		return out, nil
+		unsettled, err := i.unsettled(ctx, p)
+		if err != nil {
+			return out, err
+		}
+		out.Waiting, err = i.working(ctx, fanout.Run{Now: w.now}, r, unsettled)
+		return out, err
 	}
 	if whole {
 		if err := w.comparing(ctx, i, r, p, &out); err != nil {
@@ -212,6 +221,11 @@ func (w *Watcher) comparing(ctx context.Context, i *Importer, r vault.Restore, p
 	done, err := i.reported(ctx, r.Checks())
 	if err != nil {
 		return err
+	}
+	if len(done) == 0 { // as the planner does, which compares nothing before
+		if out.Waiting, err = i.loadingAtWork(ctx, fanout.Run{Now: w.now}, r, p); err != nil {
+			return err
+		}
 	}
 	open := byGroup(p, func(s vault.RestoreSegment) bool {
 		if _, compared := done[s.ID]; !compared {
