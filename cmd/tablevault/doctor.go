@@ -150,7 +150,7 @@ func (d *doctor) settings(context.Context) {
 // clocks asks every server for its date, which none keeps from strangers.
 func (d *doctor) clocks(ctx context.Context) {
 	servers := map[string]string{"functions": d.site.env.FCEndpoint}
-	if servers["functions"] == "" {
+	if servers["functions"] == "" && d.site.env.Account != "" && d.site.region != "" {
 		servers["functions"] = fmt.Sprintf("https://%s.%s.fc.aliyuncs.com", d.site.env.Account, d.site.region)
 	}
 	if c, err := oss.Parse(d.site.env.Vault); err == nil {

@@ -95,7 +95,9 @@ func runPrune(ctx context.Context, s *streams, o pruneOptions) (*prune.Report, e
 	if err != nil {
 		return nil, err
 	}
-	p.Region = site.region
+	if p.Region = site.region; p.Region == "" {
+		return nil, errors.New("which region's tables are meant is not known: set TABLEVAULT_REGION, such as cn-hangzhou; or name a local stack with --stack DIR")
+	}
 	if p.Policy, err = site.policyToPrune(o.policy); err != nil {
 		return nil, err
 	}

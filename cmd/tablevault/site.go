@@ -11,6 +11,7 @@ import (
 	"path"
 	"regexp"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -30,9 +31,12 @@ import (
 // site is where the tables, the functions and the vault are: a local stack, or
 // what the environment says.
 type site struct {
-	env     function.Env
-	region  string
-	invoker *function.Invoker
+	env    function.Env
+	region string
+	dir    string // of the local stack, empty without
+	// invoker is opened by the first call: whoever reads the vault alone needs no
+	// functions.
+	invoker func() (*function.Invoker, error)
 }
 
 // siteFlags are the flags of every command that works on a site.
@@ -69,11 +73,20 @@ func openSite(dir string) (*site, error) {
 	if region == "" {
 		region = env.Region
 	}
-	s := &site{env: env, region: region}
-	s.invoker, err = function.NewInvoker(function.InvokerConfig{
+	s := &site{env: env, region: region, dir: dir}
+	s.invoker = sync.OnceValues(func() (*function.Invoker, error) { return newInvoker(env) })
+	return s, nil
+}
+
+// newInvoker returns what calls the functions. What it lacks is told by the names that a
+// person sets.
+func newInvoker(env function.Env) (*function.Invoker, error) {
+	if env.FCEndpoint == "" && (env.Account == "" || env.Region == "") {
+		return nil, errors.New("this command calls the functions, and where they are is not known: set TABLEVAULT_REGION and TABLEVAULT_ACCOUNT, or TABLEVAULT_FC_ENDPOINT; or name a local stack with --stack DIR")
+	}
+	return function.NewInvoker(function.InvokerConfig{
 		Endpoint: env.FCEndpoint, Account: env.Account, Region: env.Region, Credentials: env.Credentials.Provider(),
 	})
-	return s, err
 }
 
 // vaultOfPolicy adds the vault that the policy names to an environment that names
@@ -204,7 +217,11 @@ func (s *site) ping(ctx context.Context, name string, reply *function.Pong) erro
 }
 
 func (s *site) invoke(ctx context.Context, name string, cmd function.Command, reply any) error {
-	body, err := s.invoker.Invoke(ctx, name, cmd)
+	invoker, err := s.invoker()
+	if err != nil {
+		return err
+	}
+	body, err := invoker.Invoke(ctx, name, cmd)
 	if err != nil {
 		return err
 	}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"os"
+	"strings"
 	"testing"
 
 	"github.com/tablevault/tablevault/local/stack"
@@ -31,5 +32,35 @@ func TestStackByPolicy(t *testing.T) {
 	t.Setenv("TABLEVAULT_VAULT", s.OSS.Address("another", "vault"))
 	if code, _, _ := tablevaultRun(t, "list"); code != exitFailed {
 		t.Errorf("another vault: exit %d", code)
+	}
+}
+
+// TestVaultAlone: what reads the vault asks for nothing but the vault; what calls a
+// function says which settings are missing, by the names that docs/operations.md has.
+func TestVaultAlone(t *testing.T) {
+	s, dir, client := begin(t, nil)
+	makeTable(t, client, "orders")
+	must(t, new(any), "backup", "--stack", dir, "--table", "local/orders")
+	environment(t, s)
+	for _, name := range []string{"TABLEVAULT_REGION", "TABLEVAULT_ACCOUNT", "TABLEVAULT_FC_ENDPOINT", "TABLEVAULT_TABLESTORE_ENDPOINT", "ALIBABA_CLOUD_ACCESS_KEY_ID", "ALIBABA_CLOUD_ACCESS_KEY_SECRET"} {
+		t.Setenv(name, "")
+	}
+	t.Chdir(t.TempDir())
+	prune := []string{"prune", "--table", "local/orders", "--keep", "72h"}
+	calls := [][]string{{"backup", "--table", "local/orders"}, {"restore", "--table", "local/orders", "--to", "local/copy"}, {"verify", "--backup", "latest:local/orders"}}
+	for _, args := range [][]string{{"list"}, {"list", "--table", "local/orders"}, {"list", "--restores"}, {"show", "latest:local/orders"}, {"show", "--watch", "latest:local/orders"}} {
+		if code, out, errs := tablevaultRun(t, args...); code != 0 || !strings.Contains(out, "local/orders") && args[len(args)-1] != "--restores" {
+			t.Errorf("%v: exit %d\n%s%s", args, code, out, errs)
+		}
+	}
+	for _, args := range append(calls, prune) {
+		code, out, errs := tablevaultRun(t, args...)
+		if code != exitFailed || !strings.Contains(errs, "TABLEVAULT_REGION") || strings.Contains(errs, " FC_") {
+			t.Errorf("%v: exit %d\n%s%s", args, code, out, errs)
+		}
+	}
+	t.Setenv("TABLEVAULT_REGION", "local")
+	if code, out, errs := tablevaultRun(t, prune...); code != 0 || !strings.Contains(out, "Nothing was changed") {
+		t.Errorf("%v: exit %d\n%s%s", prune, code, out, errs)
 	}
 }
