@@ -133,6 +133,12 @@ func runBackup(ctx context.Context, s *streams, o backupOptions) (*backupsMade, 
 	if o.kind != string(vault.Full) {
 		return nil, usage("--kind %s: this version makes full backups only", o.kind)
 	}
+	if n := o.settings.SegmentBytes; n != 0 && n < backup.MinSegmentBytes {
+		return nil, usage("--segment-bytes is %d bytes: want at least 1MiB, or none for the default", n)
+	}
+	if n := o.settings.Lanes; n < 0 || n > vault.MaxLanes {
+		return nil, usage("--lanes %d: want 1 to %d, or 0 for what the functions are set to", n, vault.MaxLanes)
+	}
 	site, err := openSite(o.stack)
 	if err != nil {
 		return nil, err
@@ -187,10 +193,13 @@ func backupTable(ctx context.Context, s *streams, site *site, name string, cmd f
 			return nil, fmt.Errorf("backup %s can't go on: %s; mend that and give the same command again", r.Backup, r.LastError)
 		}
 		if err := pause(ctx, lookEvery); err != nil {
-			return nil, fmt.Errorf("%w; the backup %s goes on without this command, which resumes it if it is given again", err, r.Backup)
+			return nil, site.leaves("backup "+string(r.Backup), string(r.Backup))
 		}
 		next := backupReply{}
 		if err := site.call(ctx, function.Command{Kind: function.KindTick, Backup: string(r.Backup), Settings: since(r.Since)}, &next); err != nil {
+			if ctx.Err() != nil {
+				return nil, site.leaves("backup "+string(r.Backup), string(r.Backup))
+			}
 			return nil, err
 		}
 		r = next

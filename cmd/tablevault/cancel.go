@@ -36,7 +36,7 @@ func cancelCommand(s *streams) *cobra.Command {
 			"written after that; the table that it has made stays as it is, for you to drop.",
 		Example: "  tablevault cancel 20261120T101400Z-0a1b2c3d --reason 'the wrong table'\n" +
 			"  tablevault cancel 20261120T1014     # as much of the id as no other has",
-		Args: cobra.ExactArgs(1),
+		Args: oneID(1, "the backup or the restore to give up", "`tablevault list` and `tablevault list --restores` show which there are"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			r, err := runCancel(cmd.Context(), dir, args[0], reason)
 			if err != nil {

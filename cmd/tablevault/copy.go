@@ -44,7 +44,7 @@ func copyCommand(s *streams) *cobra.Command {
 			"address: functions send nothing to an address that their policy does not have.\n\n" +
 			"With --from, what is gone from the backup here is made anew out of such a copy. Nothing is ever written over: an\n" +
 			"object that is damaged here stays so, and `tablevault restore --also VAULT` reads it from the copy.",
-		Args: cobra.ExactArgs(1),
+		Args: oneID(1, "the backup to copy", "`tablevault list` shows which there are, and latest:INSTANCE/TABLE is the newest of a table"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			r, err := runCopy(cmd.Context(), s, args[0], o)
 			if err != nil {

@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"syscall"
 	"text/tabwriter"
 	"time"
 
@@ -167,7 +168,7 @@ func (d *doctor) clocks(ctx context.Context) {
 		}
 		skew, err := skewOf(ctx, url)
 		if err != nil {
-			d.add("network", name, failure, err.Error(), "look at the address, at this machine's network, and at a proxy between them")
+			d.add("network", name, failure, err.Error(), d.fixStopped(err, "look at the address, at this machine's network, and at a proxy between them"))
 			continue
 		}
 		if name == "vault" {
@@ -222,7 +223,7 @@ func (d *doctor) vault(ctx context.Context) {
 	at := place.Plain(d.site.env.Vault)
 	store, err := d.site.store(ctx)
 	if err != nil {
-		d.add("vault", "", failure, err.Error(), fixAccess(err, "look at TABLEVAULT_VAULT"))
+		d.add("vault", "", failure, err.Error(), d.fixStopped(err, fixAccess(err, "look at TABLEVAULT_VAULT")))
 		return
 	}
 	d.store = store
@@ -236,7 +237,7 @@ func (d *doctor) vault(ctx context.Context) {
 	case errors.Is(err, fs.ErrNotExist):
 		d.add("vault", "", warning, "there is nothing at "+at+" yet", "the first backup makes the vault")
 	case err != nil:
-		d.add("vault", "", failure, err.Error(), fixAccess(err, "restore "+vault.HeaderName+" from a copy of the vault"))
+		d.add("vault", "", failure, err.Error(), d.fixStopped(err, fixAccess(err, "restore "+vault.HeaderName+" from a copy of the vault")))
 	default:
 		d.add("vault", "", fine, "is read", "")
 	}
@@ -257,6 +258,14 @@ func (d *doctor) lostHeader(ctx context.Context) string {
 }
 
 const fixPermission = "give the key's user or role what docs/ram/operator.json allows"
+
+// fixStopped is what to do about an error if it is that a local stack does not run.
+func (d *doctor) fixStopped(err error, otherwise string) string {
+	if d.site.dir == "" || !errors.Is(err, syscall.ECONNREFUSED) {
+		return otherwise
+	}
+	return fmt.Sprintf("start `tablevault local --dir %s`", d.site.dir)
+}
 
 // fixAccess is what to do about an error of a service.
 func fixAccess(err error, otherwise string) string {

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 
+	"github.com/spf13/cobra"
+
 	"github.com/tablevault/tablevault/shared/repository"
 	"github.com/tablevault/tablevault/shared/status"
 )
@@ -39,4 +41,18 @@ func placeholder(id string) string {
 		return ""
 	}
 	return "20000101T000000Z-00000000"
+}
+
+// oneID wants one id as an argument, and at least so many: of what, and where a person
+// finds it.
+func oneID(least int, what, where string) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		switch {
+		case len(args) < least:
+			return usage("the id is missing: `%s` wants that of %s; %s", cmd.CommandPath(), what, where)
+		case len(args) > 1:
+			return usage("%q is one argument too many: `%s` wants one id, that of %s", args[1], cmd.CommandPath(), what)
+		}
+		return nil
+	}
 }

@@ -207,10 +207,13 @@ func restoreTo(ctx context.Context, s *streams, site *site, cmd function.Command
 			return nil, fmt.Errorf("restore %s can't go on: %s; mend that and give the same command again", r.Restore, r.LastError)
 		}
 		if err := pause(ctx, lookEvery); err != nil {
-			return nil, fmt.Errorf("%w; give the same command again to go on with restore %s", err, r.Restore)
+			return nil, site.leaves("restore "+string(r.Restore), string(r.Restore))
 		}
 		next := restore.Progress{}
 		if err := site.call(ctx, function.Command{Kind: function.KindRestore, Restore: string(r.Restore), Settings: since(r.Since)}, &next); err != nil {
+			if ctx.Err() != nil {
+				return nil, site.leaves("restore "+string(r.Restore), string(r.Restore))
+			}
 			return nil, err
 		}
 		r = next

@@ -52,7 +52,7 @@ func showCommand(s *streams) *cobra.Command {
 		Example: "  tablevault show latest:prod/orders\n" +
 			"  tablevault show --watch\n" +
 			"  tablevault show --watch 20261120T1014",
-		Args: cobra.MaximumNArgs(1),
+		Args: oneID(0, "a backup, a restore or a verification", "`tablevault list` shows which there are"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if watch {
 				return runWatch(cmd.Context(), s, dir, strings.Join(args, ""), every)

@@ -6,12 +6,14 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
 	"net/url"
 	"os"
 	"path"
 	"regexp"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -190,7 +192,7 @@ func (s *site) call(ctx context.Context, cmd function.Command, reply any) error 
 	err := s.invoke(ctx, s.env.Name(cmd.Function()), cmd, reply)
 	var refused *url.Error
 	if errors.As(err, &refused) {
-		return fmt.Errorf("%w: is the stack running? `tablevault local` starts one", err)
+		return s.stopped(err)
 	}
 	if f := new(function.Failure); errors.As(err, &f) && err == error(f) {
 		return told{f}
@@ -233,6 +235,9 @@ func (s *site) invoke(ctx context.Context, name string, cmd function.Command, re
 
 // store opens what the vault is kept in.
 func (s *site) store(ctx context.Context) (object.Store, error) {
+	if err := s.runs(ctx); err != nil {
+		return nil, err
+	}
 	return address.Open(ctx, s.env.Vault, address.Config{
 		Credentials: func(context.Context) (address.Credentials, error) { return address.Credentials(s.env.Credentials), nil },
 		S3:          func(context.Context) (address.Credentials, error) { return address.Credentials(s.env.S3), nil },
@@ -247,7 +252,7 @@ func (s *site) repository(ctx context.Context) (*repository.Repository, error) {
 	}
 	r, err := repository.Open(ctx, store)
 	if err != nil {
-		return nil, fmt.Errorf("vault %s: %w", place.Plain(s.env.Vault), err)
+		return nil, fmt.Errorf("vault %s: %w", place.Plain(s.env.Vault), s.stopped(err))
 	}
 	return r, nil
 }
@@ -333,6 +338,48 @@ func (s *site) id(name string) (vault.TableID, error) {
 		return vault.TableID{}, usage("table %q: want instance/table, for example prod/orders", name)
 	}
 	return vault.TableID{Region: s.region, Instance: instance, Table: table}, nil
+}
+
+// leaves is the error of a command that was interrupted while it looked at what goes on
+// without it.
+func (s *site) leaves(what, id string) error {
+	return fmt.Errorf("interrupted; %s goes on by itself, by the functions and the planner's timer: `tablevault show %s --watch%s` says how far it is, and the same command given again waits for it anew; `tablevault cancel` gives it up",
+		what, id, s.stackFlag())
+}
+
+// stackFlag is how a further command names the same stack, empty where the environment
+// does.
+func (s *site) stackFlag() string {
+	if s.dir == "" {
+		return ""
+	}
+	return " --stack " + s.dir
+}
+
+// runs asks whether the local stack runs that keeps the vault, which no number of attempts
+// brings back. A vault in a directory is read without it.
+func (s *site) runs(ctx context.Context) error {
+	u, err := url.Parse(s.env.FCEndpoint)
+	if s.dir == "" || strings.HasPrefix(s.env.Vault, "file:") || err != nil {
+		return nil
+	}
+	c, err := new(net.Dialer).DialContext(ctx, "tcp", u.Host)
+	if err == nil {
+		err = c.Close()
+	}
+	if !errors.Is(err, syscall.ECONNREFUSED) {
+		return nil // which is found out, and told, by what is asked next
+	}
+	return s.stopped(err)
+}
+
+// stopped says of an error that nobody answers at the addresses of a local stack what to do
+// about that.
+func (s *site) stopped(err error) error {
+	if s.dir == "" || !errors.Is(err, syscall.ECONNREFUSED) {
+		return err
+	}
+	return fmt.Errorf("%w: the stack does not run: start `tablevault local --dir %s`", err, s.dir)
 }
 
 // pause waits between two looks at something that goes on elsewhere.

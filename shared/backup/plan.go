@@ -64,8 +64,8 @@ const (
 	DefaultPartBytes    = 64 << 20
 )
 
-// minSplit is the least size that the service cuts tables by.
-const minSplit = 1 << 20
+// MinSegmentBytes is the least size that the service cuts tables by.
+const MinSegmentBytes = 1 << 20
 
 // MaxSegments bounds a plan, whose document is read whole.
 const MaxSegments = 100_000
@@ -100,8 +100,8 @@ func settle(s vault.Settings) (vault.Settings, error) {
 	switch {
 	case s.Lanes < 1 || s.Lanes > vault.MaxLanes:
 		return s, fmt.Errorf("settings: lanes is %d: want 1 to %d", s.Lanes, vault.MaxLanes)
-	case s.SegmentBytes < minSplit:
-		return s, fmt.Errorf("settings: segment_bytes is %d: want at least %d", s.SegmentBytes, minSplit)
+	case s.SegmentBytes < MinSegmentBytes:
+		return s, fmt.Errorf("settings: segment_bytes is %d: want at least %d", s.SegmentBytes, MinSegmentBytes)
 	case s.PartBytes < 1:
 		return s, fmt.Errorf("settings: part_bytes is %d: want at least 1", s.PartBytes)
 	case s.ReadUnits < 0:
@@ -221,7 +221,7 @@ func (p *Planner) open(ctx context.Context, req PlanRequest, settings vault.Sett
 // segments cuts a table into ranges of about equal size, and puts adjoining
 // ranges together as the lanes of a segment.
 func (p *Planner) segments(ctx context.Context, def table.Definition, s vault.Settings) ([]vault.Segment, error) {
-	size := max(s.SegmentBytes/int64(s.Lanes), minSplit)
+	size := max(s.SegmentBytes/int64(s.Lanes), MinSegmentBytes)
 	points, err := p.Tables.SplitPoints(ctx, def.Name, def.Schema, size)
 	if err != nil && !errors.Is(err, table.ErrInvalid) {
 		return nil, fmt.Errorf("split: %w", err)

@@ -168,7 +168,7 @@ func ReadLog(ctx context.Context, r *repository.Repository, log vault.Log, s vau
 // FindSegment finds a segment of a plan, or one that was split off.
 func FindSegment(ctx context.Context, r *repository.Repository, plan *vault.Plan, log vault.Log, id vault.SegmentID) (vault.Segment, error) {
 	if _, err := vault.ParseSegmentID(string(id)); err != nil {
-		return vault.Segment{}, fmt.Errorf("%w: backup %s: %w", table.ErrInvalid, plan.Backup, err)
+		return vault.Segment{}, table.Invalidf("backup %s: %w", plan.Backup, err)
 	}
 	parent, _, child := cutLast(string(id))
 	if !child {

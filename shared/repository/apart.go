@@ -14,7 +14,7 @@ import (
 
 // ErrSame matches errors about a further vault that is the vault itself. It matches
 // table.ErrInvalid: trying again does not help.
-var ErrSame = fmt.Errorf("%w: the further vault is the vault itself, by another name: a symbolic link, another name of the store, or the like", table.ErrInvalid)
+var ErrSame = table.Invalidf("the further vault is the vault itself, by another name: a symbolic link, another name of the store, or the like")
 
 // maxProbe bounds what is read of a probe.
 const maxProbe = 1 << 10

@@ -67,6 +67,9 @@ func Open(ctx context.Context, store object.Store) (*Repository, error) {
 		}
 		return nil, fmt.Errorf("there is no vault here (%s is missing): the first backup makes one: %w", vault.HeaderName, err)
 	}
+	if Corrupt(err) {
+		return nil, fmt.Errorf("open the vault: %w; `tablevault doctor` says how to put it back", err)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("open the vault: %w", err)
 	}

@@ -24,12 +24,12 @@ import (
 // something else. asked are the further vaults that the command names.
 func fixed(req Request, asked []string, p *vault.RestorePlan) error {
 	if req.Budget != (vault.Budget{}) && req.Budget != p.Budget {
-		return fmt.Errorf("%w: restore %s into that table goes on with %s, which its plan fixes, not with %s: ask without a budget, or drop the table and begin anew",
-			table.ErrInvalid, p.Restore, p.Budget, req.Budget)
+		return table.Invalidf("restore %s into that table goes on with %s, which its plan fixes, not with %s: ask without a budget, or drop the table and begin anew",
+			p.Restore, p.Budget, req.Budget)
 	}
 	if req.LocalTransactions && !p.Definition.LocalTransactions {
-		return fmt.Errorf("%w: restore %s goes on with %s, which does not take local transactions: drop it, if it is there, and give the same command with --new beside --local-transactions",
-			table.ErrInvalid, p.Restore, p.Target)
+		return table.Invalidf("restore %s goes on with %s, which does not take local transactions: drop it, if it is there, and give the same command with --new beside --local-transactions",
+			p.Restore, p.Target)
 	}
 	for _, key := range asked {
 		if slices.Contains(p.Also, key) {
@@ -39,8 +39,8 @@ func fixed(req Request, asked []string, p *vault.RestorePlan) error {
 		if len(p.Also) > 0 {
 			has = "no further vault but " + strings.Join(p.Also, ", ")
 		}
-		return fmt.Errorf("%w: restore %s into that table goes on with %s, as its plan fixes, and can't be given %s: drop %s, if it is there, and give the same command with --new beside --also",
-			table.ErrInvalid, p.Restore, has, key, p.Target)
+		return table.Invalidf("restore %s into that table goes on with %s, as its plan fixes, and can't be given %s: drop %s, if it is there, and give the same command with --new beside --also",
+			p.Restore, has, key, p.Target)
 	}
 	return nil
 }

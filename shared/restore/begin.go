@@ -41,13 +41,13 @@ func NotAhead(instant, now time.Time) error {
 	if !instant.After(now.Add(clocksApart)) {
 		return nil
 	}
-	return fmt.Errorf("%w: the instant %s is still to come, in %s: name one that is past, or none for the newest backup",
-		table.ErrInvalid, instant.UTC().Format(time.RFC3339), instant.Sub(now).Round(time.Second))
+	return table.Invalidf("the instant %s is still to come, in %s: name one that is past, or none for the newest backup",
+		instant.UTC().Format(time.RFC3339), instant.Sub(now).Round(time.Second))
 }
 
 func (i *Importer) begin(ctx context.Context, run fanout.Run, req Request) (*vault.RestorePlan, error) {
 	if err := req.Budget.Validate(); err != nil {
-		return nil, fmt.Errorf("%w: %w", err, table.ErrInvalid)
+		return nil, table.Invalidf("%w", err)
 	}
 	if !req.Instant.IsZero() {
 		if err := NotAhead(req.Instant, run.Now()); err != nil {
@@ -415,8 +415,8 @@ func (i *Importer) divide(p *vault.RestorePlan, hold int, largest int64) error {
 	if units := p.Budget.ReadUnits; units > 0 {
 		least := float64(largest) / slowComparison.Seconds()
 		if units < least {
-			return fmt.Errorf("%w: a budget of %g read units per second: the largest range of the backup takes %d, and is compared in one invocation: want at least %.0f",
-				table.ErrInvalid, units, largest, math.Ceil(least))
+			return table.Invalidf("a budget of %g read units per second: the largest range of the backup takes %d, and is compared in one invocation: want at least %.0f",
+				units, largest, math.Ceil(least))
 		}
 		p.Comparers = over(len(p.Segments), units*fastComparison.Seconds()/float64(max(largest, 1)))
 	}

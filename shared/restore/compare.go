@@ -55,12 +55,12 @@ func newComparer(r *repository.Repository, source *restoreSource, tables table.I
 	name := def.Name
 	want := source.plan.Definition.Schema
 	if len(def.Schema) != len(want) {
-		return nil, fmt.Errorf("compare with %s: its primary key has %s, the backup's has %d: %w", name, many(int64(len(def.Schema)), "column"), len(want), table.ErrInvalid)
+		return nil, table.Invalidf("compare with %s: its primary key has %s, the backup's has %d", name, many(int64(len(def.Schema)), "column"), len(want))
 	}
 	for i := range want {
 		if def.Schema[i].Name != want[i].Name || def.Schema[i].Type != want[i].Type {
-			return nil, fmt.Errorf("compare with %s: key column %d is %s %q, the backup's is %s %q: %w",
-				name, i+1, def.Schema[i].Type, def.Schema[i].Name, want[i].Type, want[i].Name, table.ErrInvalid)
+			return nil, table.Invalidf("compare with %s: key column %d is %s %q, the backup's is %s %q",
+				name, i+1, def.Schema[i].Type, def.Schema[i].Name, want[i].Type, want[i].Name)
 		}
 	}
 	if memory == 0 {

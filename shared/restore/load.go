@@ -477,12 +477,12 @@ func (w *blockWriter) wrote(result *table.WriteResult, rows []pendingRow, decide
 	last := w.done.refused[len(w.done.refused)-1]
 	count := w.quarantined + int64(len(w.keys))
 	if w.accepted+w.took == 0 && len(w.codes) == 1 && count >= firstRefusals {
-		return fmt.Errorf("the service refused the first %d rows and took none, for one reason: %s: %s (row %v): %w",
-			count, last.Code, last.Reason, last.Key, table.ErrInvalid)
+		return table.Invalidf("the service refused the first %d rows and took none, for one reason: %s: %s (row %v)",
+			count, last.Code, last.Reason, last.Key)
 	}
 	if most := max(maxQuarantined, w.total/maxQuarantinedShare); count > most {
-		return fmt.Errorf("the service refused %d rows of this segment, more than %d; the last one %v for %s: %s: %w",
-			count, most, last.Key, last.Code, last.Reason, table.ErrInvalid)
+		return table.Invalidf("the service refused %d rows of this segment, more than %d; the last one %v for %s: %s",
+			count, most, last.Key, last.Code, last.Reason)
 	}
 	return nil
 }

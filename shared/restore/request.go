@@ -238,7 +238,7 @@ func RequestName(address, request string) (string, error) {
 	}
 	at, err := place.Parse(address)
 	if err != nil {
-		return "", fmt.Errorf("%w: the address of the vault: %w", table.ErrInvalid, err)
+		return "", table.Invalidf("the address of the vault: %w", err)
 	}
 	at.Endpoint = "" // an event does not tell it
 	name, ok := strings.CutPrefix(request, at.String()+"/")
@@ -247,7 +247,7 @@ func RequestName(address, request string) (string, error) {
 		_, name, ok = strings.Cut(strings.TrimPrefix(request, "oss://"), "/")
 	}
 	if !ok {
-		return "", fmt.Errorf("%w: the request %s is not in the vault %s, where requests are read from %s only", table.ErrInvalid, request, at, vault.RequestPrefix)
+		return "", table.Invalidf("the request %s is not in the vault %s, where requests are read from %s only", request, at, vault.RequestPrefix)
 	}
 	return name, vault.ParseRequestName(name)
 }

@@ -190,7 +190,7 @@ func (l *sealedLogs) of(ctx context.Context, id vault.SegmentID) (*fanout.Segmen
 // of it.
 func planned(p *vault.RestorePlan, id vault.SegmentID) error {
 	if !slices.ContainsFunc(p.Segments, func(s vault.RestoreSegment) bool { return s.ID == id }) {
-		return fmt.Errorf("%w: backup %s has no segment %q: restore %s has %d segments", table.ErrInvalid, p.Backup, id, p.Restore, len(p.Segments))
+		return table.Invalidf("backup %s has no segment %q: restore %s has %d segments", p.Backup, id, p.Restore, len(p.Segments))
 	}
 	return nil
 }

@@ -99,7 +99,7 @@ func (v *Verifier) Verify(ctx context.Context, run fanout.Run, req VerifyRequest
 		return nil, fmt.Errorf("verify: depth %q: want objects, read or rows", req.Depth)
 	}
 	if err := (vault.Budget{ReadUnits: req.ReadUnits}).Validate(); err != nil {
-		return nil, fmt.Errorf("verify: %w: %w", err, table.ErrInvalid)
+		return nil, table.Invalidf("verify: %w", err)
 	}
 	proof, err := v.verify(ctx, run, req)
 	if err != nil && req.Restore != "" {
@@ -555,7 +555,7 @@ func (x *verifying) newComparer(ctx context.Context, source *restoreSource) (*co
 		return nil, fmt.Errorf("compare with %s: %w", x.plan.Target, err)
 	}
 	if made == nil {
-		return nil, fmt.Errorf("compare with %s: restore %s has not made it: %w", x.plan.Target, x.restore.ID, table.ErrInvalid)
+		return nil, table.Invalidf("compare with %s: restore %s has not made it", x.plan.Target, x.restore.ID)
 	}
 	if err := stands(x.plan, made, def, true); err != nil {
 		return nil, err

@@ -1,6 +1,9 @@
 package table
 
-import "errors"
+import (
+	"errors"
+	"fmt"
+)
 
 // What a service may answer about a table, as conditions that callers test
 // with errors.Is. The adapter's errors keep the service's own code and text.
@@ -18,3 +21,12 @@ var (
 	// caller asks too much of it.
 	ErrThrottled = errors.New("the service is throttling")
 )
+
+// Invalidf is an error that matches ErrInvalid, and does not say of a service that it has
+// refused what no service was asked.
+func Invalidf(format string, args ...any) error { return &invalid{fmt.Errorf(format, args...)} }
+
+type invalid struct{ err error }
+
+func (e *invalid) Error() string   { return e.err.Error() }
+func (e *invalid) Unwrap() []error { return []error{e.err, ErrInvalid} }

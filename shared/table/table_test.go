@@ -3,6 +3,9 @@ package table
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
 	"math"
 	"math/rand/v2"
 	"strings"
@@ -263,5 +266,14 @@ func TestExpired(t *testing.T) {
 	o := Options{TTL: 10}
 	if o.Expired(90_000, 100_000) || !o.Expired(89_999, 100_000) || (Options{TTL: NoTTL}).Expired(0, math.MaxInt64) {
 		t.Error("a cell expires when its timestamp is more than the TTL ago, and never without one")
+	}
+}
+
+// TestInvalidf: what this program finds invalid matches, and is not told as the word of a
+// service.
+func TestInvalidf(t *testing.T) {
+	err := fmt.Errorf("restore: %w", Invalidf("the key has %d columns: %w", 2, io.EOF))
+	if !errors.Is(err, ErrInvalid) || !errors.Is(err, io.EOF) || err.Error() != "restore: the key has 2 columns: EOF" {
+		t.Error(err)
 	}
 }

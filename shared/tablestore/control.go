@@ -21,7 +21,7 @@ import (
 func (c *Client) Create(ctx context.Context, def table.Definition) error {
 	request, err := createRequest(&def)
 	if err != nil {
-		return fmt.Errorf("create table %q: %w: %w", def.Name, table.ErrInvalid, err)
+		return table.Invalidf("create table %q: %w", def.Name, err)
 	}
 	t := c.tries()
 	_, err = c.askWith(ctx, &t, "CreateTable", def.Name, request, nil)
@@ -160,7 +160,7 @@ func (c *Client) SetOptions(ctx context.Context, name string, o table.Options) e
 		return nil
 	}
 	if got.Options.UpdateFullRow != o.UpdateFullRow {
-		return fmt.Errorf("options of table %q: %w: update_full_row is %t and can be set at creation only", name, table.ErrInvalid, got.Options.UpdateFullRow)
+		return table.Invalidf("options of table %q: update_full_row is %t and can be set at creation only", name, got.Options.UpdateFullRow)
 	}
 	request := &otsprotocol.UpdateTableRequest{TableName: &name, TableOptions: tableOptions(o)}
 	if got.Options.AllowUpdate == o.AllowUpdate {
@@ -225,7 +225,7 @@ func (c *Client) AddDefinedColumns(ctx context.Context, name string, columns []t
 	}
 	wire, err := definedColumns(add)
 	if err != nil {
-		return fmt.Errorf("add columns to table %q: %w: %w", name, table.ErrInvalid, err)
+		return table.Invalidf("add columns to table %q: %w", name, err)
 	}
 	t := c.tries()
 	_, err = c.askWith(ctx, &t, "AddDefinedColumn", name, &otsprotocol.AddDefinedColumnRequest{TableName: &name, Columns: wire}, nil)
@@ -242,7 +242,7 @@ func (c *Client) AddDefinedColumns(ctx context.Context, name string, columns []t
 func (c *Client) CreateIndex(ctx context.Context, def table.Definition, index table.Index) error {
 	meta, err := indexMeta(def.Schema, index)
 	if err != nil {
-		return fmt.Errorf("create index %q of table %q: %w: %w", index.Name, def.Name, table.ErrInvalid, err)
+		return table.Invalidf("create index %q of table %q: %w", index.Name, def.Name, err)
 	}
 	t := c.tries()
 	_, err = c.askWith(ctx, &t, "CreateIndex", def.Name, &otsprotocol.CreateIndexRequest{

@@ -70,7 +70,7 @@ func (s *scan) Next(ctx context.Context, buf []byte) (table.Page, error) {
 	}
 	if s.end == nil {
 		if err := s.begin(); err != nil {
-			return table.Page{}, fmt.Errorf("scan table %q: %w: %w", s.table, table.ErrInvalid, err)
+			return table.Page{}, table.Invalidf("scan table %q: %w", s.table, err)
 		}
 	}
 	var page table.Page
