@@ -1,9 +1,11 @@
 package restore_test
 
 import (
+	"errors"
 	"strings"
 	"testing"
 
+	"github.com/tablevault/tablevault/shared/fanout"
 	"github.com/tablevault/tablevault/shared/object/mem"
 	"github.com/tablevault/tablevault/shared/restore"
 	"github.com/tablevault/tablevault/shared/table"
@@ -88,27 +90,60 @@ func TestShardIsItsRecords(t *testing.T) {
 	}
 }
 
-// TestShardOfAnother: a shard whose bytes are those of its record says in its header that
-// it is of another segment, table, backup or vault.
+// TestShardOfAnother: a shard, and an index, whose bytes are those of their records are
+// of another segment, as their headers say; or the index is of another part of that
+// segment, as its entries do.
 func TestShardOfAnother(t *testing.T) {
-	w := vaulttest.NewWorld(t)
-	m := w.CutInto(2, 200)
-	store := w.Store.(*mem.Store)
-	forged := forgeGroup(t, w, m, func(g *vault.Group) {
-		// What the second segment holds lies under the first one's name.
-		a, b := g.Segments[0].Slots[0].Part, g.Segments[1].Slots[0].Part
-		name := a.Shard.Name
-		content := vaulttest.ContentOf(t, store, b.Shard.Name)[b.Shard.Name]
-		store.Replace(name, []byte(content))
-		a.Shard = b.Shard
-		a.Shard.Name = name
-	})
-	proof := w.Verify(forged, restore.DepthRead)
-	said := false
-	for _, f := range proof.Check.Findings {
-		said = said || strings.Contains(f.Reason, "it says that it is segment 000001")
+	for name, c := range map[string]struct {
+		of    func(*vault.Part) *vault.Object
+		parts bool // of one segment
+		said  string
+	}{
+		"shard":                 {func(p *vault.Part) *vault.Object { return &p.Shard }, false, "it says that it is segment 000001"},
+		"index":                 {func(p *vault.Part) *vault.Object { return &p.Index }, false, "it says that it is segment 000001"},
+		"index of another part": {func(p *vault.Part) *vault.Object { return &p.Index }, true, "is not about that block"},
+	} {
+		var w *vaulttest.World
+		var m *vault.Manifest
+		if c.parts {
+			w, m = vaulttest.CopyWorld(t, 900)
+		} else {
+			w = vaulttest.NewWorld(t)
+			m = w.CutInto(2, 200)
+		}
+		store := w.Store.(*mem.Store)
+		forged := forgeGroup(t, w, m, func(g *vault.Group) {
+			// What the last part has lies under the first one's name.
+			a, b := c.of(g.Segments[0].Slots[0].Part), c.of(g.Segments[len(g.Segments)-1].Slots[len(g.Segments[0].Slots)-1].Part)
+			store.Replace(a.Name, []byte(vaulttest.ContentOf(t, store, b.Name)[b.Name]))
+			under := a.Name
+			*a = *b
+			a.Name = under
+		})
+		proof := w.Verify(forged, restore.DepthRead)
+		said := false
+		for _, f := range proof.Check.Findings {
+			said = said || strings.Contains(f.Reason, c.said)
+		}
+		if proof.Verdict != vault.Corrupt || !said {
+			t.Errorf("%s: %s: %+v", name, proof.Verdict, proof.Check.Findings)
+		}
 	}
-	if proof.Verdict != vault.Corrupt || !said {
-		t.Errorf("%s: %+v", proof.Verdict, proof.Check.Findings)
+}
+
+// TestLogOfLoadingThatCantBe: an entry that is about a part that the segment does not
+// have is no place to go on from, which would leave rows out.
+func TestLogOfLoadingThatCantBe(t *testing.T) {
+	w := vaulttest.NewWorld(t)
+	w.Quiet = true
+	w.Fill(vaulttest.Definition(), 100)
+	plan := w.Begin(w.Backup(vaulttest.Small))
+	r, s := vault.Restore{ID: plan.Restore}, plan.Segments[0].ID
+	if _, err := w.Repo.Create(t.Context(), r.Log().Slot(s, 0), &vault.Loaded{Segment: s, Part: 99, Block: 1}); err != nil {
+		t.Fatal(err)
+	}
+	_, err := w.Importer().Import(t.Context(), w.Run(), fanout.Work{Verb: fanout.VerbImport, Restore: plan.Restore, Segment: s})
+	if !errors.Is(err, vault.ErrCorrupt) || !strings.Contains(err.Error(), "of part 99") {
+		t.Errorf("%v", err)
 	}
 }
