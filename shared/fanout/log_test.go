@@ -210,4 +210,45 @@ func TestProve(t *testing.T) {
 	if _, _, err := Prove(plan, nil); err == nil {
 		t.Error("no group at all is proved")
 	}
+	if _, _, err := Prove(plan, []*vault.Group{group, {Group: 1}}); err == nil || !strings.Contains(err.Error(), "the plan has 1") {
+		t.Errorf("a group more: %v", err)
+	}
+
+	// The sums of what is there are right, so that nothing but the check itself sees it.
+	for name, c := range map[string]struct {
+		change func(*vault.Plan, *vault.Group)
+		said   string
+	}{
+		"what is left, without who has it": {func(_ *vault.Plan, g *vault.Group) {
+			g.Segments = g.Segments[:1]
+			g.Segments[0].Slots = g.Segments[0].Slots[:1]
+		}, "has not ended"},
+		"a segment twice": {func(_ *vault.Plan, g *vault.Group) { g.Segments = append(g.Segments, g.Segments[1]) }, "stands twice"},
+		"a stranger": {func(_ *vault.Plan, g *vault.Group) {
+			l := NewSegmentLog(vault.Segment{ID: "000009", Bounds: []table.Key{at(10), at(100)}})
+			slot := *g.Segments[1].Slots[0].Part
+			slot.Shard.Name = proved.Shard("000009", "x")
+			slot.Index.Name = vault.Index(slot.Shard.Name)
+			g.Segments = append(g.Segments, vault.SegmentLog{Segment: l.Segment, Slots: []vault.Slot{{Segment: "000009", Part: &slot}}})
+		}, "are accounted for"},
+		"lanes that meet elsewhere": {func(p *vault.Plan, _ *vault.Group) {
+			p.Segments[0].Bounds = []table.Key{whole.Start, at(99), whole.End}
+		}, "other bounds"},
+		"fewer lanes": {func(p *vault.Plan, _ *vault.Group) { p.Segments[0].Bounds = []table.Key{whole.Start, whole.End} }, "other bounds"},
+		"more lanes":  {func(p *vault.Plan, _ *vault.Group) { p.Segments[0].Bounds = append(p.Segments[0].Bounds, whole.End) }, "other bounds"},
+	} {
+		plan, group := build()
+		c.change(plan, group)
+		group.Totals = vault.Totals{}
+		for _, l := range group.Segments {
+			for i := range l.Slots {
+				if p := l.Slots[i].Part; p != nil {
+					group.Totals.AddPart(p)
+				}
+			}
+		}
+		if _, _, err := Prove(plan, []*vault.Group{group}); !errors.Is(err, vault.ErrCorrupt) || !strings.Contains(err.Error(), c.said) {
+			t.Errorf("%s: %v, want %q", name, err, c.said)
+		}
+	}
 }
