@@ -494,6 +494,15 @@ func TestWatch(t *testing.T) {
 	eventually(t, "the new one", func() bool { return len(seen(first)) == 2 })
 	put("requests/before.restore.json", "{ }")
 	eventually(t, "the one that was written anew", func() bool { return len(seen(first)) == 3 })
+	// What the host has not heard the end of comes again from the next one.
+	eventually(t, "the ends of the tasks", func() bool {
+		for task, err := range tasks.All("") {
+			if err != nil || !task.Status.Ended() {
+				return false
+			}
+		}
+		return true
+	})
 	if err := first.Close(); err != nil {
 		t.Fatal(err)
 	}
