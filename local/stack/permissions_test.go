@@ -934,6 +934,7 @@ func spare(role string, g ram.Grant) string {
 // them.
 var spared = map[string]string{
 	"export oss:ListObjects acs:oss:*:*:tablevault":                       "a worker that can't see what nobody has begun fails when its own segment is done; ticks have the rest begun",
+	"plan oss:GetObject acs:oss:*:*:tablevault/vault/accepted/*":          "a restore that a request has asked for is looked at by both names in a tick, and the tick reports the note that it can't read",
 	"plan oss:GetObject acs:oss:*:*:tablevault/vault/copying/*":           "a copy whose worker died is begun anew by who reads its notes",
 	"import oss:GetObject acs:oss:*:*:tablevault/vault/copied/*":          "where an object is damaged, the notes tell which vault has another",
 	"plan oss:GetObject acs:oss:*:*:tablevault/vault/restores/closed/*":   "where a restore was closed before its drill has failed, what it was closed with is read back",
