@@ -329,7 +329,7 @@ func TestWriteInDoubt(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		s.SetFault(func(string, string, int) *ots.Fault {
 			cancel()
-			return nil
+			return &ots.Fault{Delay: time.Hour} // which ends with the request
 		})
 		b := c.NewBatch()
 		b.Add(row("u", 1, cell("x", 1, "y")), table.Put)
