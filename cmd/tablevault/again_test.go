@@ -12,6 +12,7 @@ import (
 	"github.com/aliyun/aliyun-tablestore-go-sdk/tablestore"
 
 	"github.com/tablevault/tablevault/local/stack"
+	"github.com/tablevault/tablevault/shared/function"
 	"github.com/tablevault/tablevault/shared/vault"
 )
 
@@ -50,6 +51,32 @@ func TestRestoreAgain(t *testing.T) {
 	var second restoreResult
 	if must(t, &second, command...); !second.Before || second.Restore != first.Restore || second.Verdict != vault.OK || !second.Proved.Equal(first.Proved) {
 		t.Errorf("%+v", second)
+	}
+}
+
+// TestBackupOfAnotherTable names a backup, and beside it a table that is not the
+// backup's: nothing is restored, and nothing is verified.
+func TestBackupOfAnotherTable(t *testing.T) {
+	_, dir, client := begin(t, func(c *stack.Config) { c.Memory = true })
+	makeTable(t, client, "orders")
+	var backups struct{ Backups []backupResult }
+	must(t, &backups, "backup", "--stack", dir, "--table", "local/orders")
+	id := string(backups.Backups[0].Backup)
+	for _, event := range []string{
+		`{"kind":"restore","backup":"` + id + `","table":"local/other","to":"local/copy"}`,
+		`{"kind":"verify","backup":"` + id + `","table":"local/other"}`,
+	} {
+		var cmd function.Command
+		if err := json.Unmarshal([]byte(event), &cmd); err != nil {
+			t.Fatal(err)
+		}
+		s, err := openSite(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := s.call(t.Context(), cmd, new(json.RawMessage)); err == nil || !strings.Contains(err.Error(), "is of local/orders, not of local/other") {
+			t.Errorf("%s: %v", event, err)
+		}
 	}
 }
 

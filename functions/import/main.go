@@ -163,8 +163,9 @@ func ask(inv *function.Invocation, content []byte) (restore.Ask, error) {
 		return a, err
 	}
 	if cmd.Backup != "" {
-		a.Backup, err = vault.ParseBackupID(cmd.Backup)
-		return a, err
+		if a.Backup, err = vault.ParseBackupID(cmd.Backup); err != nil || cmd.Table == "" {
+			return a, err
+		}
 	}
 	a.Table, err = parts.Table(inv, cmd.Table)
 	return a, err
@@ -173,11 +174,7 @@ func ask(inv *function.Invocation, content []byte) (restore.Ask, error) {
 // source finds the backup that a restore is to bring back.
 func source(ctx context.Context, inv *function.Invocation, repo *repository.Repository, cmd function.Command) (vault.Backup, error) {
 	if cmd.Backup != "" {
-		id, err := vault.ParseBackupID(cmd.Backup)
-		if err != nil {
-			return vault.Backup{}, function.Permanent(err)
-		}
-		return repo.FindBackup(ctx, id)
+		return parts.FindBackup(ctx, repo, cmd)
 	}
 	id, err := parts.Table(inv, cmd.Table)
 	if err != nil {

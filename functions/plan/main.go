@@ -166,11 +166,7 @@ func plannerOf(ctx context.Context, inv *function.Invocation, cmd function.Comma
 	if err != nil {
 		return nil, vault.Backup{}, err
 	}
-	id, err := vault.ParseBackupID(cmd.Backup)
-	if err != nil {
-		return nil, vault.Backup{}, function.Permanent(err)
-	}
-	b, err := repo.FindBackup(ctx, id)
+	b, err := parts.FindBackup(ctx, repo, cmd)
 	if err != nil {
 		return nil, b, err
 	}

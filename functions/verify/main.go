@@ -59,11 +59,7 @@ func verify(ctx context.Context, inv *function.Invocation, cmd function.Command)
 			req.Depth = restore.DepthRows
 		}
 	case cmd.Backup != "":
-		id, err := vault.ParseBackupID(cmd.Backup)
-		if err != nil {
-			return nil, function.Permanent(err)
-		}
-		if req.Backup, err = repo.FindBackup(ctx, id); err != nil {
+		if req.Backup, err = parts.FindBackup(ctx, repo, cmd); err != nil {
 			return parts.Fail(vault.Proof{}, function.Permanent(err))
 		}
 		instance = req.Backup.Table.Instance
@@ -150,10 +146,6 @@ func copyBackup(ctx context.Context, inv *function.Invocation, cmd function.Comm
 	if settings.BytesPerSecond < 0 {
 		return nil, function.Permanent(fmt.Errorf("bytes_per_second is %d", settings.BytesPerSecond))
 	}
-	id, err := vault.ParseBackupID(cmd.Backup)
-	if err != nil {
-		return nil, function.Permanent(err)
-	}
 	here, err := parts.Store(ctx, inv)
 	if err != nil {
 		return parts.Fail(copies.Reply{}, err)
@@ -173,7 +165,7 @@ func copyBackup(ctx context.Context, inv *function.Invocation, cmd function.Comm
 	if c.Repo, err = repository.Open(ctx, from); err != nil {
 		return parts.Fail(copies.Reply{}, err)
 	}
-	b, err := c.Repo.FindBackup(ctx, id)
+	b, err := parts.FindBackup(ctx, c.Repo, cmd)
 	if err != nil {
 		return parts.Fail(copies.Reply{}, function.Permanent(err))
 	}

@@ -223,6 +223,11 @@ func (q *Requests) manifest(ctx context.Context, ask Ask) (*vault.Manifest, erro
 	if err != nil {
 		return nil, err
 	}
+	if ask.Table != (vault.TableID{}) {
+		if err := b.Of(ask.Table.String()); err != nil {
+			return nil, refused{err}
+		}
+	}
 	m, _, err := q.Repo.Manifest(ctx, b)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("backup %s of %s is not sealed: %w", b.ID, b.Table, err)

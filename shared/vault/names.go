@@ -8,6 +8,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/tablevault/tablevault/shared/table"
 )
 
 // TableID says which table a backup is of: region / instance / table. Its
@@ -182,6 +184,14 @@ const (
 type Backup struct {
 	Table TableID
 	ID    BackupID
+}
+
+// Of is an error if a table, instance/table, is not the backup's, for whoever names both.
+func (b Backup) Of(name string) error {
+	if name == b.Table.String() {
+		return nil
+	}
+	return table.Invalidf("backup %s is of %s, not of %s: name the backup alone, or the table alone for its newest backup", b.ID, b.Table, name)
 }
 
 // place is what follows the kind in the names of the backup's objects.

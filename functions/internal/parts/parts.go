@@ -52,6 +52,23 @@ func Repository(ctx context.Context, inv *function.Invocation) (*repository.Repo
 	return openWith(ctx, inv, false, repository.Open)
 }
 
+// FindBackup finds the backup that a command names, by its id. Where the command names
+// a table beside it, that is the backup's.
+func FindBackup(ctx context.Context, repo *repository.Repository, cmd function.Command) (vault.Backup, error) {
+	id, err := vault.ParseBackupID(cmd.Backup)
+	if err != nil {
+		return vault.Backup{}, function.Permanent(err)
+	}
+	b, err := repo.FindBackup(ctx, id)
+	if err != nil {
+		return b, err
+	}
+	if cmd.Table != "" {
+		err = function.Permanent(b.Of(cmd.Table))
+	}
+	return b, err
+}
+
 // WriteOnly opens the vault as Repository does, for a role that creates shards and may not read them.
 func WriteOnly(ctx context.Context, inv *function.Invocation) (*repository.Repository, error) {
 	return openWith(ctx, inv, true, repository.Open)
