@@ -862,12 +862,30 @@ func TestPermissions(t *testing.T) {
 	}
 }
 
-// without takes a grant away from a role, in a stack of its own. One of the steps
-// that used it must ask for it in vain and fail.
+// without takes a grant away from a role. One of the steps that used it must ask for
+// it in vain and fail. Which worker is faster is chance, and so is whether some grants
+// are asked for: one that is needed is so in one of a few runs.
 func without(t *testing.T, role string, p *ram.Policy, g ram.Grant, users []step) {
 	if len(users) == 0 {
 		t.Skipf("no step of this run asks for it: %s", spare(role, g))
 	}
+	const runs = 3
+	for range runs {
+		if failsWithout(t, role, p, g, users) {
+			return
+		}
+		if reason := spare(role, g); reason != "" {
+			t.Logf("all is done without it: %s", reason)
+			return
+		}
+	}
+	t.Errorf("all is done without it, in %d runs", runs)
+}
+
+// failsWithout does the steps in a stack of its own in which the role lacks the grant,
+// and tells whether one of them has failed for want of it.
+func failsWithout(t *testing.T, role string, p *ram.Policy, g ram.Grant, users []step) bool {
+	t.Helper()
 	j := beginJob(t)
 	if users[0].name != steps[0].name {
 		// What the others need is made with all permissions.
@@ -896,14 +914,10 @@ func without(t *testing.T, role string, p *ram.Policy, g ram.Grant, users []step
 		}
 		if err != nil {
 			t.Logf("fails: %v", err)
-			return
+			return true
 		}
 	}
-	if reason := spare(role, g); reason != "" {
-		t.Logf("all is done without it: %s", reason)
-		return
-	}
-	t.Errorf("all is done without it")
+	return false
 }
 
 // afterRefusal gives a step up that was refused something and has not failed or
@@ -934,6 +948,7 @@ func spare(role string, g ram.Grant) string {
 // them.
 var spared = map[string]string{
 	"export oss:ListObjects acs:oss:*:*:tablevault":                       "a worker that can't see what nobody has begun fails when its own segment is done; ticks have the rest begun",
+	"export oss:GetObject acs:oss:*:*:tablevault/vault/failures/*":        "a start whose failure can't be read counts as one that is at work: whoever comes after it goes on beside it, or later",
 	"plan oss:GetObject acs:oss:*:*:tablevault/vault/accepted/*":          "a restore that a request has asked for is looked at by both names in a tick, and the tick reports the note that it can't read",
 	"plan oss:GetObject acs:oss:*:*:tablevault/vault/copying/*":           "a copy whose worker died is begun anew by who reads its notes",
 	"import oss:GetObject acs:oss:*:*:tablevault/vault/copied/*":          "where an object is damaged, the notes tell which vault has another",
