@@ -223,7 +223,7 @@ func (q *Requests) manifest(ctx context.Context, ask Ask) (*vault.Manifest, erro
 	if err != nil {
 		return nil, err
 	}
-	if ask.Table != (vault.TableID{}) {
+	if ask.Table.Table != "" {
 		if err := b.Of(ask.Table.String()); err != nil {
 			return nil, refused{err}
 		}
