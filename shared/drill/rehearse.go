@@ -180,7 +180,7 @@ func (s *sweep) restoreOf(ctx context.Context, d *vault.Drill) (vault.RestoreID,
 	if err != nil {
 		return "", fmt.Errorf("ask for %s: %w", d.Request, err)
 	}
-	return vault.NewRestoreID(info.Modified, string(d.Backup), d.Target.Path()), nil
+	return vault.RestoreAsked(info.Modified, d.Backup, d.Target, false), nil
 }
 
 // drop drops the table that a drill's restore has made, and records that, or why

@@ -155,21 +155,10 @@ func (i *Importer) unmarked(ctx context.Context, run fanout.Run, p *vault.Restor
 	return err
 }
 
-// restoreID is the id of the restore that was asked for at an instant: deliveries of one
-// request agree on it. What asks for another kind of table in the same second is another
-// request.
-func restoreID(at time.Time, backup vault.BackupID, target vault.TableID, transactions bool) vault.RestoreID {
-	parts := []string{string(backup), target.Path()}
-	if transactions {
-		parts = append(parts, "local transactions")
-	}
-	return vault.NewRestoreID(at, parts...)
-}
-
 // claim wins the target's name for a restore, or finds the restore that is to
 // be gone on with, and returns its id.
 func (i *Importer) claim(ctx context.Context, run fanout.Run, req Request, m *vault.Manifest) (vault.RestoreID, error) {
-	id := restoreID(req.At, req.Backup.ID, req.Target, req.LocalTransactions)
+	id := vault.RestoreAsked(req.At, req.Backup.ID, req.Target, req.LocalTransactions)
 	for {
 		n, last, err := i.lastClaim(ctx, req.Target)
 		if err != nil {

@@ -209,7 +209,7 @@ func (q *Requests) accept(ctx context.Context, name string) (*vault.Accepted, er
 	*a = vault.Accepted{
 		Request: name, Backup: m.Backup, Table: m.Table, Target: ask.Target, At: info.Modified.UTC(), Budget: ask.Budget,
 		Instant: ask.At.UTC(), LocalTransactions: ask.LocalTransactions,
-		Restore: restoreID(info.Modified, m.Backup, ask.Target, ask.LocalTransactions),
+		Restore: vault.RestoreAsked(info.Modified, m.Backup, ask.Target, ask.LocalTransactions),
 	}
 	_, err = q.Repo.Decide(ctx, vault.AcceptedName(name), a)
 	return a, err

@@ -62,6 +62,17 @@ func NewBackupID(at time.Time, parts ...string) BackupID { return BackupID(newID
 // NewRestoreID derives an id as NewBackupID does.
 func NewRestoreID(at time.Time, parts ...string) RestoreID { return RestoreID(newID(at, parts)) }
 
+// RestoreAsked is the id of the restore of a backup into a target that was asked for at
+// an instant: all who know of the request derive it, and agree. What asks in the same
+// second for a table that takes local transactions is another request.
+func RestoreAsked(at time.Time, b BackupID, target TableID, transactions bool) RestoreID {
+	parts := []string{string(b), target.Path()}
+	if transactions {
+		parts = append(parts, "local transactions")
+	}
+	return NewRestoreID(at, parts...)
+}
+
 func newID(at time.Time, parts []string) string {
 	sum := sha256.Sum256([]byte(strings.Join(parts, "\x00")))
 	return at.UTC().Format(idTime) + "-" + hex.EncodeToString(sum[:4])
