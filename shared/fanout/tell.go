@@ -97,40 +97,41 @@ func Come(ctx context.Context, rows, size int64) {
 // store's dates, in one list.
 func heardIn(ctx context.Context, r *repository.Repository, log vault.Log, group int) (map[Ready]time.Time, error) {
 	heard := map[Ready]time.Time{}
-	prefix := log.Progress("")
-	for info, err := range r.Store().List(ctx, prefix, prefix+string(vault.GroupID(group))) {
-		if err != nil {
-			return nil, fmt.Errorf("list %s: %w", prefix, err)
+	err := eachTold(ctx, r, log, group, func(id vault.SegmentID, t vault.Told, at time.Time) {
+		if start := (Ready{id, t.Start}); at.After(heard[start]) {
+			heard[start] = at
 		}
-		dir, file := path.Split(strings.TrimPrefix(info.Name, prefix))
-		id, err := vault.ParseSegmentID(strings.TrimSuffix(dir, "/"))
-		if err == nil && id.Group() > group {
-			break
-		}
-		if t, ok := vault.ParseTold(file); ok && err == nil && info.Modified.After(heard[Ready{id, t.Start}]) {
-			heard[Ready{id, t.Start}] = info.Modified
-		}
-	}
-	return heard, nil
+	})
+	return heard, err
 }
 
 // ToldIn is what was told last of each segment of a group, in one list.
 func ToldIn(ctx context.Context, r *repository.Repository, log vault.Log, group int) (map[vault.SegmentID]vault.Told, error) {
 	told := map[vault.SegmentID]vault.Told{}
+	// Names sort by starts, and those of one start by their numbers.
+	err := eachTold(ctx, r, log, group, func(id vault.SegmentID, t vault.Told, _ time.Time) { told[id] = t })
+	return told, err
+}
+
+// eachTold lists what was told of a group's segments, in the order of its names, with
+// the store's dates.
+func eachTold(ctx context.Context, r *repository.Repository, log vault.Log, group int, do func(vault.SegmentID, vault.Told, time.Time)) error {
 	prefix := log.Progress("")
 	for info, err := range r.Store().List(ctx, prefix, prefix+string(vault.GroupID(group))) {
 		if err != nil {
-			return nil, fmt.Errorf("list %s: %w", prefix, err)
+			return fmt.Errorf("list %s: %w", prefix, err)
 		}
 		dir, file := path.Split(strings.TrimPrefix(info.Name, prefix))
 		id, err := vault.ParseSegmentID(strings.TrimSuffix(dir, "/"))
-		if err == nil && id.Group() > group {
-			break
+		if err != nil {
+			continue
 		}
-		// Names sort by starts, and those of one start by their numbers.
-		if t, ok := vault.ParseTold(file); ok && err == nil {
-			told[id] = t
+		if id.Group() > group {
+			return nil
+		}
+		if t, ok := vault.ParseTold(file); ok {
+			do(id, t, info.Modified)
 		}
 	}
-	return told, nil
+	return nil
 }
