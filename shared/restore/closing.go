@@ -62,14 +62,13 @@ func (i *Importer) verify(ctx context.Context, run fanout.Run, r vault.Restore, 
 		}
 	}
 	var complete [][]vault.SegmentID // and not rolled up
-	open := byGroup(p, func(s vault.RestoreSegment) bool {
+	open, checked, _ := splitEnded(p, func(s vault.RestoreSegment) bool {
 		_, compared := done[s.ID]
-		return !compared && !rolled[s.Group]
+		return compared || rolled[s.Group]
 	})
-	progress.Checked = len(p.Segments)
+	progress.Checked = checked
 	unfinished := map[int]bool{}
 	for _, segments := range open {
-		progress.Checked -= len(segments)
 		unfinished[segments[0].Group()] = true
 	}
 	for _, segments := range groups {
@@ -78,12 +77,7 @@ func (i *Importer) verify(ctx context.Context, run fanout.Run, r vault.Restore, 
 		}
 	}
 	if len(open) > 0 {
-		pace := func(ctx context.Context, slot string) (*vault.Pace, error) {
-			var entry vault.Compared
-			_, err := i.Repo.Read(ctx, slot, &entry)
-			return entry.Pace, err
-		}
-		err := i.dispatch(ctx, run, r.Verify(), open, p.Comparers, pace, func(s vault.SegmentID, start int) fanout.Work {
+		err := i.dispatch(ctx, run, r.Verify(), open, p.Comparers, comparingPace(i.Repo), func(s vault.SegmentID, start int) fanout.Work {
 			return fanout.Work{Verb: fanout.VerbVerify, Table: p.Source, Backup: p.Backup, Restore: p.Restore, Segment: s, Start: start, ReadUnits: p.CompareShare(), Request: i.Request}
 		}, progress)
 		if err == nil && progress.Pace == nil && progress.Live > 0 {

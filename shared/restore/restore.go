@@ -363,29 +363,46 @@ func (i *Importer) prove(ctx context.Context, run fanout.Run, r vault.Restore, p
 // load dispatches the segments that are not loaded and that nobody works on.
 func (i *Importer) load(ctx context.Context, run fanout.Run, r vault.Restore, p *vault.RestorePlan, progress *Progress) (bool, error) {
 	progress.State = StateLoading
-	done, err := i.reported(ctx, r.Log().AllDone())
+	open, loaded, rows, err := i.toLoad(ctx, r, p)
 	if err != nil {
 		return false, err
 	}
-	open := byGroup(p, func(s vault.RestoreSegment) bool {
-		if _, loaded := done[s.ID]; s.Rows > 0 && !loaded {
-			return true
-		}
-		progress.LoadedRows += s.Rows
-		return false
-	})
-	progress.Loaded = len(p.Segments)
-	for _, segments := range open {
-		progress.Loaded -= len(segments)
-	}
-	pace := func(ctx context.Context, slot string) (*vault.Pace, error) {
-		var entry vault.Loaded
-		_, err := i.Repo.Read(ctx, slot, &entry)
-		return entry.Pace, err
-	}
-	return len(open) == 0, i.dispatch(ctx, run, r.Log(), open, p.Loaders, pace, func(s vault.SegmentID, start int) fanout.Work {
+	progress.Loaded, progress.LoadedRows = loaded, progress.LoadedRows+rows
+	return len(open) == 0, i.dispatch(ctx, run, r.Log(), open, p.Loaders, loadingPace(i.Repo), func(s vault.SegmentID, start int) fanout.Work {
 		return fanout.Work{Verb: fanout.VerbImport, Table: p.Source, Backup: p.Backup, Restore: p.Restore, Segment: s, Start: start, WriteUnits: p.LoadShare(), Request: i.Request}
 	}, progress)
+}
+
+// toLoad are the segments that are not loaded, and of the others how many there are and
+// how many rows they have.
+func (i *Importer) toLoad(ctx context.Context, r vault.Restore, p *vault.RestorePlan) (open [][]vault.SegmentID, loaded int, rows int64, err error) {
+	done, err := i.reported(ctx, r.Log().AllDone())
+	if err != nil {
+		return nil, 0, 0, err
+	}
+	open, loaded, rows = splitEnded(p, func(s vault.RestoreSegment) bool {
+		_, ended := done[s.ID]
+		return ended || s.Rows == 0
+	})
+	return open, loaded, rows, nil
+}
+
+// loadingPace reads what held back who wrote a slot of the log of loading.
+func loadingPace(repo *repository.Repository) func(context.Context, string) (*vault.Pace, error) {
+	return func(ctx context.Context, slot string) (*vault.Pace, error) {
+		var entry vault.Loaded
+		_, err := repo.Read(ctx, slot, &entry)
+		return entry.Pace, err
+	}
+}
+
+// comparingPace reads what held back who wrote a slot of the log of comparing.
+func comparingPace(repo *repository.Repository) func(context.Context, string) (*vault.Pace, error) {
+	return func(ctx context.Context, slot string) (*vault.Pace, error) {
+		var entry vault.Compared
+		_, err := repo.Read(ctx, slot, &entry)
+		return entry.Pace, err
+	}
 }
 
 // goesOn has a restore looked at, by its request if one has asked for it, when all
@@ -445,6 +462,20 @@ func byGroup(p *vault.RestorePlan, open func(vault.RestoreSegment) bool) [][]vau
 		groups[len(groups)-1] = append(groups[len(groups)-1], s.ID)
 	}
 	return groups
+}
+
+// splitEnded are the plan's segments that have not ended, by their groups, and of the
+// others how many there are and how many rows they have.
+func splitEnded(p *vault.RestorePlan, ended func(vault.RestoreSegment) bool) (open [][]vault.SegmentID, segments int, rows int64) {
+	open = byGroup(p, func(s vault.RestoreSegment) bool {
+		if !ended(s) {
+			return true
+		}
+		segments++
+		rows += s.Rows
+		return false
+	})
+	return open, segments, rows
 }
 
 // plannedGroups are the plan's segments for which holds says yes, by their groups,

@@ -170,25 +170,14 @@ func (w *Watched) dispatched(d *fanout.Dispatch) {
 // loading looks at the segments that are not loaded, and says whether there is none.
 func (w *Watcher) loading(ctx context.Context, i *Importer, r vault.Restore, p *vault.RestorePlan, out *Watched) (whole bool, err error) {
 	out.State = StateLoading
-	done, err := i.reported(ctx, r.Log().AllDone())
+	open, loaded, rows, err := i.toLoad(ctx, r, p)
 	if err != nil {
 		return false, err
 	}
-	open := byGroup(p, func(s vault.RestoreSegment) bool {
-		if _, loaded := done[s.ID]; s.Rows > 0 && !loaded {
-			return true
-		}
-		out.Loaded++
-		out.LoadedRows += s.Rows
-		return false
-	})
+	out.Loaded, out.LoadedRows = out.Loaded+loaded, out.LoadedRows+rows
 	d := fanout.Dispatch{Repo: w.repo, Log: r.Log()}
 	for _, segments := range open {
-		told, err := w.group(ctx, &d, segments, func(ctx context.Context, slot string) (*vault.Pace, error) {
-			var entry vault.Loaded
-			_, err := w.repo.Read(ctx, slot, &entry)
-			return entry.Pace, err
-		})
+		told, err := w.group(ctx, &d, segments, loadingPace(w.repo))
 		if err != nil {
 			return false, err
 		}
@@ -227,21 +216,14 @@ func (w *Watcher) comparing(ctx context.Context, i *Importer, r vault.Restore, p
 			return err
 		}
 	}
-	open := byGroup(p, func(s vault.RestoreSegment) bool {
-		if _, compared := done[s.ID]; !compared {
-			return true
-		}
-		out.Checked++
-		out.CheckedRows += s.Rows
-		return false
+	open, checked, rows := splitEnded(p, func(s vault.RestoreSegment) bool {
+		_, compared := done[s.ID]
+		return compared
 	})
+	out.Checked, out.CheckedRows = out.Checked+checked, out.CheckedRows+rows
 	d := fanout.Dispatch{Repo: w.repo, Log: r.Verify()}
 	for _, segments := range open {
-		told, err := w.group(ctx, &d, segments, func(ctx context.Context, slot string) (*vault.Pace, error) {
-			var entry vault.Compared
-			_, err := w.repo.Read(ctx, slot, &entry)
-			return entry.Pace, err
-		})
+		told, err := w.group(ctx, &d, segments, comparingPace(w.repo))
 		if err != nil {
 			return err
 		}
