@@ -943,20 +943,7 @@ func TestForgedProof(t *testing.T) {
 		"verdict of others": func(p *vault.Proof) { p.Verdict = vault.Differs },
 	} {
 		t.Run(name, func(t *testing.T) {
-			w := newWorld(t)
-			w.make("orders", 100)
-			w.seal()
-			w.tick(daily)
-			w.serve(due.Request())
-			w.drain()
-			var answer vault.Answer
-			if _, err := w.repo.Read(t.Context(), vault.AnswerName(due.Request()), &answer); err != nil || !answer.OK {
-				t.Fatal(answer, err)
-			}
-			p, err := w.repo.RestoreProof(t.Context(), answer.Restore)
-			if err != nil {
-				t.Fatal(err)
-			}
+			w, answer, p := rehearsed(t, due)
 			change(p)
 			proof := vault.Restore{ID: answer.Restore}.Proof()
 			if err := w.store.Delete(t.Context(), proof); err != nil {
@@ -971,6 +958,27 @@ func TestForgedProof(t *testing.T) {
 	}
 }
 
+// rehearsed is a world in which the restore of a drill of the table "orders" has ended,
+// and no tick has seen it yet, with the restore's answer and proof.
+func rehearsed(t *testing.T, due vault.DrillID) (*world, vault.Answer, *vault.Proof) {
+	t.Helper()
+	w := newWorld(t)
+	w.make("orders", 100)
+	w.seal()
+	w.tick(daily)
+	w.serve(due.Request())
+	w.drain()
+	var answer vault.Answer
+	if _, err := w.repo.Read(t.Context(), vault.AnswerName(due.Request()), &answer); err != nil || !answer.OK {
+		t.Fatal(answer, err)
+	}
+	proof, err := w.repo.RestoreProof(t.Context(), answer.Restore)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return w, answer, proof
+}
+
 // TestForgedPlan has the plan of the drill's restore, and its proof, be about another table: that one is proved, and not the
 // drill.
 func TestForgedPlan(t *testing.T) {
@@ -983,20 +991,7 @@ func TestForgedPlan(t *testing.T) {
 			p.Manifest.Name = vault.Backup{Table: p.Source, ID: p.Backup}.Manifest()
 		},
 	} {
-		w := newWorld(t)
-		w.make("orders", 100)
-		w.seal()
-		w.tick(daily)
-		w.serve(due.Request())
-		w.drain()
-		var answer vault.Answer
-		if _, err := w.repo.Read(t.Context(), vault.AnswerName(due.Request()), &answer); err != nil || !answer.OK {
-			t.Fatal(answer, err)
-		}
-		proof, err := w.repo.RestoreProof(t.Context(), answer.Restore)
-		if err != nil {
-			t.Fatal(err)
-		}
+		w, answer, proof := rehearsed(t, due)
 		was, err := w.repo.RestorePlan(t.Context(), answer.Restore)
 		if err != nil {
 			t.Fatal(err)

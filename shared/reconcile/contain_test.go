@@ -321,15 +321,7 @@ func TestTransientErrorsFailNothing(t *testing.T) {
 // TestLogWithoutProgress has a log of parts that come no further, as long as somebody
 // liked: the first of them is refused, and the rest is not read.
 func TestLogWithoutProgress(t *testing.T) {
-	w := vaulttest.NewWorld(t)
-	w.Fill(vaulttest.Definition(), 60)
-	w.Tick(vaulttest.Hourly)
-	work := w.Drain()[0]
-	b := vault.Backup{Table: work.Table, ID: work.Backup}
-	plan, _, err := w.Repo.Plan(t.Context(), b)
-	if err != nil {
-		t.Fatal(err)
-	}
+	w, b, plan := begun(t)
 	s := plan.Segments[0]
 	const n = 50
 	for i := range n {

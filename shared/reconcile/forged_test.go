@@ -29,6 +29,19 @@ func begun(t *testing.T) (*vaulttest.World, vault.Backup, *vault.Plan) {
 	return w, b, plan
 }
 
+// voided has the next backup be due: the tick says what is wrong with the one that was
+// begun, which is given up, and the next one is sealed.
+func voided(t *testing.T, w *vaulttest.World, what string) {
+	t.Helper()
+	w.Advance(time.Hour)
+	if reply := w.Tick(vaulttest.Hourly); !vaulttest.Said(reply, what) {
+		t.Errorf("nothing is said: %+v", reply)
+	}
+	w.Work()
+	w.Tick(vaulttest.Hourly)
+	want(t, begunOf(w, "orders"), []string{"02:00 void", "03:00 sealed"})
+}
+
 // TestForgedSlots has the key of export in a thief's hand: slots whose checksums are
 // right, and that can't be. No tick ends otherwise than with a report, and nothing is
 // sealed.
@@ -142,14 +155,7 @@ func TestForgedNumbers(t *testing.T) {
 	if _, err := w.Repo.Create(t.Context(), b.Log().Start(s, vault.MaxNumber), &vault.Note{Segment: s, Start: vault.MaxNumber, Began: w.Clock(), Until: w.Clock()}); err != nil {
 		t.Fatal(err)
 	}
-	w.Advance(time.Hour)
-	reply := w.Tick(vaulttest.Hourly)
-	if !vaulttest.Said(reply, "too many starts") {
-		t.Errorf("nothing is said: %+v", reply)
-	}
-	w.Work()
-	w.Tick(vaulttest.Hourly)
-	want(t, begunOf(w, "orders"), []string{"02:00 void", "03:00 sealed"})
+	voided(t, w, "too many starts")
 }
 
 // TestForgedSplitMark has the mark of a split that no log bears out: its children are
@@ -161,14 +167,7 @@ func TestForgedSplitMark(t *testing.T) {
 	w.Work()
 	w.Tick(vaulttest.Hourly)
 	want(t, begunOf(w, "orders"), []string{"02:00 open"})
-	w.Advance(time.Hour)
-	reply := w.Tick(vaulttest.Hourly)
-	if !vaulttest.Said(reply, "is marked as split into 2, and its log is not") {
-		t.Errorf("nothing is said: %+v", reply)
-	}
-	w.Work()
-	w.Tick(vaulttest.Hourly)
-	want(t, begunOf(w, "orders"), []string{"02:00 void", "03:00 sealed"})
+	voided(t, w, "is marked as split into 2, and its log is not")
 }
 
 // TestForgedSums has parts whose counts are more than can be counted, or that were read
@@ -217,13 +216,7 @@ func TestForgedSums(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			w.Advance(time.Hour)
-			if reply := w.Tick(vaulttest.Hourly); !vaulttest.Said(reply, what) {
-				t.Errorf("nothing is said: %+v", reply)
-			}
-			w.Work()
-			w.Tick(vaulttest.Hourly)
-			want(t, begunOf(w, "orders"), []string{"02:00 void", "03:00 sealed"})
+			voided(t, w, what)
 		})
 	}
 }
