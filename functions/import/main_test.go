@@ -2,7 +2,6 @@ package main
 
 import (
 	"bytes"
-	"context"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
@@ -14,9 +13,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/aliyun/fc-runtime-go-sdk/fccontext"
-
 	"github.com/tablevault/tablevault/shared/function"
+	"github.com/tablevault/tablevault/shared/function/functiontest"
 	"github.com/tablevault/tablevault/shared/object/dir"
 	"github.com/tablevault/tablevault/shared/object/place"
 	"github.com/tablevault/tablevault/shared/repository"
@@ -47,19 +45,12 @@ func serve(t *testing.T, folder, text string) func(event string) (answer string,
 		}
 		environ = append(environ, "TABLEVAULT_POLICY="+file)
 	}
-	env, err := function.ReadEnv(environ)
-	if err != nil {
-		t.Fatal(err)
-	}
 	return func(event string) (string, string) {
-		var log bytes.Buffer
-		s := &function.Server{Verbs: function.Verbs{function.KindRestore: bringBack, function.KindImport: load}, Env: env, Log: &log, Client: function.NewClient()}
-		fctx := &fccontext.FcContext{RequestID: "r", AccountId: "1", Region: "cn-x"}
-		fctx.Credentials.AccessKeyId, fctx.Credentials.AccessKeySecret, fctx.Credentials.SecurityToken = "STS.role", "secret-of-the-role", "token-of-the-role"
-		ctx, cancel := context.WithTimeout(fccontext.NewContext(t.Context(), fctx), time.Minute)
-		defer cancel()
-		answer, err := s.Invoke(ctx, []byte(event))
-		return fmt.Sprintf("%s %v", answer, err), log.String()
+		t.Helper()
+		answer, log, err := functiontest.Call{
+			Verbs: function.Verbs{function.KindRestore: bringBack, function.KindImport: load}, Environ: environ, Key: functiontest.Role, Request: "r", Event: event,
+		}.Do(t)
+		return fmt.Sprintf("%s %v", answer, err), log
 	}
 }
 

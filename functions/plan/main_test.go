@@ -13,10 +13,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/aliyun/fc-runtime-go-sdk/fccontext"
-
 	"github.com/tablevault/tablevault/local/ots"
 	"github.com/tablevault/tablevault/shared/function"
+	"github.com/tablevault/tablevault/shared/function/functiontest"
 	"github.com/tablevault/tablevault/shared/object/dir"
 	"github.com/tablevault/tablevault/shared/repository"
 	"github.com/tablevault/tablevault/shared/table"
@@ -52,28 +51,22 @@ func serve(t *testing.T) (folder string, invoke func(event string) (answer, log 
 	if err := os.WriteFile(policy, []byte("tables: prod/orders\nevery: hourly\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	env, err := function.ReadEnv([]string{
+	environ := []string{
 		"TABLEVAULT_VAULT=file://" + folder, "TABLEVAULT_POLICY=" + policy, "TABLEVAULT_TABLESTORE_ENDPOINT=" + tables.URL(), "TABLEVAULT_FC_ENDPOINT=" + beside.URL,
 		"FC_REGION=local", "FC_ACCOUNT_ID=1",
-	})
-	if err != nil {
-		t.Fatal(err)
 	}
 	requests := 0
 	return folder, func(event string) (string, string) {
 		t.Helper()
-		var log bytes.Buffer
-		s := &function.Server{Verbs: function.Verbs{function.KindBackup: begin, function.KindTick: tick}, Env: env, Log: &log, Client: function.NewClient()}
 		requests++
-		fctx := &fccontext.FcContext{RequestID: fmt.Sprint("request-", requests), AccountId: "1", Region: "local"}
-		fctx.Credentials.AccessKeyId, fctx.Credentials.AccessKeySecret = ots.DefaultKeyID, ots.DefaultKeySecret
-		ctx, cancel := context.WithTimeout(fccontext.NewContext(t.Context(), fctx), time.Minute)
-		defer cancel()
-		answer, err := s.Invoke(ctx, []byte(event))
+		answer, log, err := functiontest.Call{
+			Verbs: function.Verbs{function.KindBackup: begin, function.KindTick: tick}, Environ: environ,
+			Key: function.Credentials{ID: ots.DefaultKeyID, Secret: ots.DefaultKeySecret}, Request: fmt.Sprint("request-", requests), Event: event,
+		}.Do(t)
 		if err != nil {
-			t.Fatalf("%v\n%s", err, log.String())
+			t.Fatalf("%v\n%s", err, log)
 		}
-		return string(answer), log.String()
+		return string(answer), log
 	}
 }
 

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"io"
@@ -16,12 +15,11 @@ import (
 	"testing"
 	"time"
 
-	"github.com/aliyun/fc-runtime-go-sdk/fccontext"
-
 	"github.com/tablevault/tablevault/local/oss"
 	"github.com/tablevault/tablevault/shared/backup"
 	"github.com/tablevault/tablevault/shared/fanout"
 	"github.com/tablevault/tablevault/shared/function"
+	"github.com/tablevault/tablevault/shared/function/functiontest"
 	"github.com/tablevault/tablevault/shared/object/dir"
 	"github.com/tablevault/tablevault/shared/object/place"
 	"github.com/tablevault/tablevault/shared/plainbuffer"
@@ -137,18 +135,12 @@ func invokeAt(t *testing.T, address, destination, event string) (answer, log str
 	if err := os.WriteFile(file, []byte("tables: prod/*\nevery: hourly\ndestinations: {name: dr, to: '"+destination+"'}\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	env, err := function.ReadEnv([]string{"TABLEVAULT_VAULT=" + address, "FC_REGION=cn-x", "FC_ACCOUNT_ID=1", "TABLEVAULT_POLICY=" + file})
-	if err != nil {
-		t.Fatal(err)
-	}
-	var lines bytes.Buffer
-	s := &function.Server{Verbs: function.Verbs{function.KindVerify: verify, function.KindCopy: copyBackup}, Env: env, Log: &lines, Client: function.NewClient()}
-	fctx := &fccontext.FcContext{RequestID: "r", AccountId: "1", Region: "cn-x"}
-	fctx.Credentials.AccessKeyId, fctx.Credentials.AccessKeySecret, fctx.Credentials.SecurityToken = "STS.role", "secret-of-the-role", "token-of-the-role"
-	ctx, cancel := context.WithTimeout(fccontext.NewContext(t.Context(), fctx), time.Minute)
-	defer cancel()
-	text, err := s.Invoke(ctx, []byte(event))
-	return fmt.Sprintf("%s %v", text, err), lines.String()
+	text, log, err := functiontest.Call{
+		Verbs:   function.Verbs{function.KindVerify: verify, function.KindCopy: copyBackup},
+		Environ: []string{"TABLEVAULT_VAULT=" + address, "FC_REGION=cn-x", "FC_ACCOUNT_ID=1", "TABLEVAULT_POLICY=" + file},
+		Key:     functiontest.Role, Request: "r", Event: event,
+	}.Do(t)
+	return fmt.Sprintf("%s %v", text, err), log
 }
 
 // notes are the notes about copies in a vault, by their names.
