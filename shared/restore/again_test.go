@@ -98,6 +98,28 @@ func TestGivenAgainNameless(t *testing.T) {
 	}
 }
 
+// TestAnotherKindOfTableInOneSecond gives two commands in one second, of which the second
+// wants a table that takes local transactions: it is not told that it has one.
+func TestAnotherKindOfTableInOneSecond(t *testing.T) {
+	w := vaulttest.NewWorld(t)
+	w.Fill(vaulttest.Definition(), 5)
+	m := w.Backup(vault.Settings{})
+	req := w.Request(m)
+	done, err := w.Importer().Begin(t.Context(), w.Run(), req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.Proved(w.Finish(done.Restore), vault.OK)
+	again, err := w.Importer().Begin(t.Context(), w.Run(), req)
+	if err != nil || again.Restore != done.Restore {
+		t.Errorf("the same command: %+v, %v", again, err)
+	}
+	req.LocalTransactions = true
+	if _, err := w.Importer().Begin(t.Context(), w.Run(), req); !errors.Is(err, table.ErrExist) || !strings.Contains(err.Error(), "without local transactions") {
+		t.Errorf("another kind of table: %v", err)
+	}
+}
+
 // TestDamagedIndexes flips a bit of an index: before the restore has begun, nothing is
 // made and the object is named; after, it is named before a row of its segment is
 // written. A shard that is damaged is named too, and by the command that is given again.
