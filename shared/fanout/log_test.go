@@ -252,3 +252,43 @@ func TestProve(t *testing.T) {
 		}
 	}
 }
+
+// TestProveSums has parts whose counts sum up to more than there can be, within a group,
+// where four of them come to nothing again, and over two groups.
+func TestProveSums(t *testing.T) {
+	const quarter = int64(1) << 62
+	prove := func(units map[int]int64) error {
+		whole := oneInteger.Whole()
+		plan := &vault.Plan{Backup: proved.ID, Table: proved.Table, Definition: table.Definition{Name: "t", Schema: oneInteger}}
+		groups := []*vault.Group{{Group: 0}, {Group: 1}}
+		for i := range vault.GroupSize + 1 {
+			s := vault.Segment{ID: vault.NewSegmentID(i), Bounds: []table.Key{at(int64(i)), at(int64(i + 1))}}
+			switch i {
+			case 0:
+				s.Bounds[0] = whole.Start
+			case vault.GroupSize:
+				s.Bounds[1] = whole.End
+			}
+			plan.Segments = append(plan.Segments, s)
+			p := &vault.Part{Last: true, ReadUnits: units[i], Lanes: []vault.Lane{{From: s.Bounds[0], Next: s.Bounds[1]}}}
+			p.Shard.Name = proved.Shard(s.ID, "x")
+			p.Index.Name = vault.Index(p.Shard.Name)
+			g := groups[s.ID.Group()]
+			g.Segments = append(g.Segments, vault.SegmentLog{Segment: s, Slots: []vault.Slot{{Segment: s.ID, Part: p}}})
+			g.Totals.AddPart(p)
+		}
+		_, _, err := Prove(plan, groups)
+		return err
+	}
+	if err := prove(map[int]int64{0: quarter}); err != nil {
+		t.Fatal(err)
+	}
+	for want, units := range map[string]map[int]int64{
+		"the parts of group 0 sum up to more":  {0: quarter, 1: quarter, 2: quarter, 3: quarter},
+		"the parts of 2 groups sum up to more": {0: quarter, vault.GroupSize: quarter},
+	} {
+		if err := prove(units); !errors.Is(err, vault.ErrCorrupt) || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v, want %q", err, want)
+		}
+	}
+}
