@@ -9,9 +9,6 @@ import (
 	"net/url"
 	"os"
 	"strings"
-	"time"
-
-	"github.com/tablevault/tablevault/local/ots/kv"
 )
 
 // source is the version that a request copies from: /bucket/object, escaped, with ?versionId=id or without.
@@ -43,28 +40,20 @@ func (c *call) source() (v version, err error) {
 	return v, c.conditions("X-Oss-Copy-Source-", v)
 }
 
-// content is what a version holds, in the order of its files.
-func (s *store) content(v version) io.ReadCloser {
+// content is a range of what a version holds.
+func (s *store) content(v version, from, to int64) io.ReadCloser {
 	r, w := io.Pipe()
-	go func() { w.CloseWithError(s.copyTo(w, v)) }()
-	return r
-}
-
-func (s *store) copyTo(w io.Writer, v version) error {
-	for _, f := range v.Files {
-		opened, err := s.open(f)
+	go func() {
+		err := s.parts(v, from, to, func(part io.Reader) error {
+			_, err := io.Copy(w, part)
+			return err
+		})
 		if errors.Is(err, os.ErrNotExist) {
-			return errDeleted // since it was found
+			err = errDeleted // since it was found
 		}
-		if err != nil {
-			return err
-		}
-		_, err = io.Copy(w, io.NewSectionReader(opened, 0, f.Size))
-		if err := errors.Join(err, opened.Close()); err != nil {
-			return err
-		}
-	}
-	return nil
+		w.CloseWithError(err)
+	}()
+	return r
 }
 
 // copyObject makes an object of another's content, with its headers or with those of the request.
@@ -96,25 +85,16 @@ func (c *call) copyObject() error {
 	default:
 		return invalidArgument("The metadata directive is not COPY or REPLACE.")
 	}
-	body := c.s.store.content(from)
+	body := c.s.store.content(from, 0, from.Size)
 	defer body.Close()
 	written, err := c.s.store.write(body)
 	if err != nil {
 		return err
 	}
-	v := version{Size: written.Size, CRC: written.crc, ETag: written.etag(), Modified: c.now.Truncate(time.Second), Header: header, Type: "Normal", Files: []file{written.file}}
-	var old []file
-	var id string
-	err = c.s.store.records.Update(bucketSpace(c.bucket), func(w kv.Writer) (err error) {
-		old, id, err = c.place(w, b, v, c.forbidsOverwrite())
-		return err
-	})
+	v, id, err := c.keep(b, header, written)
 	if err != nil {
-		c.s.store.remove(written.file)
 		return err
 	}
-	c.s.store.remove(old...)
-	c.created(v)
 	setVersion(c.w.Header(), id)
 	setSource(c.w.Header(), from)
 	c.w.Header().Set("ETag", v.ETag)
@@ -144,20 +124,16 @@ func (c *call) uploadPartCopy() error {
 	if err != nil {
 		return err
 	}
-	body := io.ReadCloser(c.s.store.content(from))
-	defer body.Close()
-	part := io.Reader(body)
+	first, last := int64(0), from.Size-1
 	if given := c.r.Header.Get("X-Oss-Copy-Source-Range"); given != "" {
-		first, last, ok := parseRange(given, from.Size, false)
-		if !ok {
+		var ok bool
+		if first, last, ok = parseRange(given, from.Size, false); !ok {
 			return invalidArgument("The range of the copy source can't be served.")
 		}
-		if _, err := io.CopyN(io.Discard, body, first); err != nil {
-			return err
-		}
-		part = io.LimitReader(body, last-first+1)
 	}
-	written, err := c.s.store.write(part)
+	body := c.s.store.content(from, first, last+1)
+	defer body.Close()
+	written, err := c.s.store.write(body)
 	if err != nil {
 		return err
 	}

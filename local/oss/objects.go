@@ -144,20 +144,10 @@ func (c *call) putObject() error {
 	if err != nil {
 		return err
 	}
-	v := version{Size: written.Size, CRC: written.crc, ETag: written.etag(), Modified: c.now.Truncate(time.Second), Header: header, Type: "Normal",
-		Files: []file{written.file}}
-	var old []file
-	var id string
-	err = c.s.store.records.Update(bucketSpace(c.bucket), func(w kv.Writer) (err error) {
-		old, id, err = c.place(w, b, v, c.forbidsOverwrite())
-		return err
-	})
+	v, id, err := c.keep(b, header, written)
 	if err != nil {
-		c.s.store.remove(written.file)
 		return err
 	}
-	c.s.store.remove(old...)
-	c.created(v)
 	h := c.w.Header()
 	h.Set("ETag", v.ETag)
 	c.setCRC(v.CRC)
@@ -165,6 +155,24 @@ func (c *call) putObject() error {
 	h.Set("Content-Length", "0")
 	c.w.WriteHeader(http.StatusOK)
 	return nil
+}
+
+// keep makes what was written the call's object, and returns the version and its id.
+func (c *call) keep(b bucket, header map[string]string, written content) (v version, id string, err error) {
+	v = version{Size: written.Size, CRC: written.crc, ETag: written.etag(), Modified: c.now.Truncate(time.Second), Header: header, Type: "Normal",
+		Files: []file{written.file}}
+	var old []file
+	err = c.s.store.records.Update(bucketSpace(c.bucket), func(w kv.Writer) (err error) {
+		old, id, err = c.place(w, b, v, c.forbidsOverwrite())
+		return err
+	})
+	if err != nil {
+		c.s.store.remove(written.file)
+		return version{}, "", err
+	}
+	c.s.store.remove(old...)
+	c.created(v)
+	return v, id, nil
 }
 
 // created tells who listens of a new object.
@@ -301,31 +309,18 @@ func (c *call) send(v version, from, to int64, status int) error {
 			begun = true
 		}
 	}
-	for _, f := range v.Files {
-		if from >= f.Size || to <= 0 {
-			from, to = max(from-f.Size, 0), to-f.Size
-			continue
-		}
-		err := func() error {
-			opened, err := c.s.store.open(f)
-			if errors.Is(err, os.ErrNotExist) && !begun {
-				return noSuchKey(c.object) // deleted since it was found
-			}
-			if err != nil {
-				return err
-			}
-			defer opened.Close()
-			begin()
-			_, err = io.Copy(c.w, io.NewSectionReader(opened, from, min(to, f.Size)-from))
-			return err
-		}()
-		if err != nil {
-			if begun {
-				panic(http.ErrAbortHandler)
-			}
-			return err
-		}
-		from, to = 0, to-f.Size
+	err := c.s.store.parts(v, from, to, func(part io.Reader) error {
+		begin()
+		_, err := io.Copy(c.w, part)
+		return err
+	})
+	switch {
+	case err != nil && begun:
+		panic(http.ErrAbortHandler)
+	case errors.Is(err, os.ErrNotExist):
+		return noSuchKey(c.object) // deleted since it was found
+	case err != nil:
+		return err
 	}
 	begin()
 	return nil

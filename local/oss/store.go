@@ -292,6 +292,27 @@ func (s *store) open(f file) (interface {
 	return os.Open(filepath.Join(s.dir, f.Name))
 }
 
+// parts calls read with what lies in a range of a version's content, from file to file.
+func (s *store) parts(v version, from, to int64, read func(part io.Reader) error) error {
+	for _, f := range v.Files {
+		if from < f.Size && to > 0 {
+			if err := s.part(f, from, min(to, f.Size), read); err != nil {
+				return err
+			}
+		}
+		from, to = max(from-f.Size, 0), to-f.Size
+	}
+	return nil
+}
+
+func (s *store) part(f file, from, to int64, read func(part io.Reader) error) error {
+	opened, err := s.open(f)
+	if err != nil {
+		return err
+	}
+	return errors.Join(read(io.NewSectionReader(opened, from, to-from)), opened.Close())
+}
+
 // files counts the files.
 func (s *store) files() (int, error) {
 	onDisk, err := os.ReadDir(s.dir)
