@@ -83,7 +83,7 @@ func runLocal(ctx context.Context, s *streams, c stack.Config, policyFile string
 		c.Timers, c.Host = true, func(c *fc.Config) { setPolicy(c, file) }
 	}
 	// The stack's log, what takes its time and the help share the stream.
-	s = &streams{out: s.out, err: &oneAtATime{to: s.err}, json: s.json}
+	s = &streams{out: s.out, err: stack.Shared(s.err), json: s.json}
 	waits := s.patience(patient)
 	defer waits.over()
 	if c.BinDir == "" {

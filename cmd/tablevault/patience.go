@@ -49,15 +49,3 @@ func (w *waiting) over() {
 		w.timer = nil
 	}
 }
-
-// oneAtATime is a writer for several goroutines.
-type oneAtATime struct {
-	mu sync.Mutex
-	to io.Writer
-}
-
-func (w *oneAtATime) Write(p []byte) (int, error) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.to.Write(p)
-}

@@ -18,7 +18,6 @@ import (
 	"path"
 	"path/filepath"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"syscall"
 
@@ -139,9 +138,10 @@ func (s *Stack) start(ctx context.Context, c Config, before Info) (err error) {
 	if s.AccessKeyID, s.AccessKeySecret, err = key(before); err != nil {
 		return fmt.Errorf("start the local stack: %w", err)
 	}
-	log := &shared{to: cmp.Or(c.Log, io.Discard)}
+	log := Shared(cmp.Or(c.Log, io.Discard))
 	owner := fc.Key{ID: s.AccessKeyID, Secret: s.AccessKeySecret}
-	s.Authority = ram.New(ram.Config{Owner: owner, Refused: log.refused})
+	refused := func(d *ram.Denied) { fmt.Fprintf(log, "permissions: %v\n", d) }
+	s.Authority = ram.New(ram.Config{Owner: owner, Refused: refused})
 	step("opening the vault in " + dir)
 	if err := s.keep(c, before); err != nil {
 		return fmt.Errorf("start the local vault: %w", err)
@@ -273,21 +273,6 @@ func filled(policies fs.FS, name string, more map[string][]string) (*ram.Policy,
 	}
 	return p, nil
 }
-
-// shared is a writer for the host and for what else speaks.
-type shared struct {
-	mu sync.Mutex
-	to io.Writer
-}
-
-func (s *shared) Write(p []byte) (int, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.to.Write(p)
-}
-
-// refused writes a line about a call that a policy does not allow.
-func (s *shared) refused(d *ram.Denied) { fmt.Fprintf(s, "permissions: %v\n", d) }
 
 // vaultFolder is the vault in a stack's directory, where a directory keeps it.
 const vaultFolder = "vault"
