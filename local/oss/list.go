@@ -105,7 +105,7 @@ func (l listing) walk(r kv.Reader, object func(name string, v versioned), common
 
 // listedAs is how the newest version of an object stands in a listing.
 func listedAs(name string, v version) listedObject {
-	return listedObject{Key: name, LastModified: isoTime(v.Modified), ETag: v.ETag, Type: v.Type, Size: v.Size, StorageClass: cmp.Or(v.Header["X-Oss-Storage-Class"], "Standard")}
+	return listedObject{Key: name, LastModified: isoTime(v.Modified), ETag: v.ETag, Type: v.Type, Size: v.Size, StorageClass: v.class()}
 }
 
 type listDocument struct {
@@ -130,16 +130,12 @@ type listDocument struct {
 }
 
 // listNow lists the objects as they are now into a document.
-func (c *call) listNow(d *listDocument, after string, owned bool) (last string, err error) {
-	encode, encoding, err := c.encoder()
-	if err != nil {
-		return "", err
-	}
+func (c *call) listNow(d *listDocument, encode func(string) string, after string, owned bool) (last string, err error) {
 	l := listing{prefix: c.query.Get("prefix"), delimiter: c.query.Get("delimiter"), after: after}
 	if l.limit, err = c.limit("max-keys", defaultKeys); err != nil {
 		return "", err
 	}
-	d.Name, d.Prefix, d.MaxKeys, d.Delimiter, d.EncodingType = c.bucket, encode(l.prefix), l.limit, encode(l.delimiter), encoding
+	d.Name, d.Prefix, d.MaxKeys, d.Delimiter = c.bucket, encode(l.prefix), l.limit, encode(l.delimiter)
 	err = c.s.store.records.View(bucketSpace(c.bucket), func(r kv.Reader) (err error) {
 		last, d.IsTruncated, err = l.walk(r, func(name string, all versioned) {
 			v, _ := all.newest()
@@ -156,13 +152,13 @@ func (c *call) listNow(d *listDocument, after string, owned bool) (last string, 
 
 // listObjects is version 1, which goes on after a name.
 func (c *call) listObjects() error {
-	encode, _, err := c.encoder()
+	encode, encoding, err := c.encoder()
 	if err != nil {
 		return err
 	}
 	marker := encode(c.query.Get("marker"))
-	d := listDocument{Marker: &marker}
-	last, err := c.listNow(&d, c.query.Get("marker"), true)
+	d := listDocument{EncodingType: encoding, Marker: &marker}
+	last, err := c.listNow(&d, encode, c.query.Get("marker"), true)
 	if err != nil {
 		return err
 	}
@@ -174,7 +170,7 @@ func (c *call) listObjects() error {
 
 // listObjectsV2 is version 2, which goes on after a token.
 func (c *call) listObjectsV2() error {
-	encode, _, err := c.encoder()
+	encode, encoding, err := c.encoder()
 	if err != nil {
 		return err
 	}
@@ -187,8 +183,8 @@ func (c *call) listObjectsV2() error {
 		}
 		after = string(last)
 	}
-	d := listDocument{StartAfter: encode(q.Get("start-after")), ContinuationToken: q.Get("continuation-token")}
-	last, err := c.listNow(&d, after, q.Get("fetch-owner") == "true")
+	d := listDocument{EncodingType: encoding, StartAfter: encode(q.Get("start-after")), ContinuationToken: q.Get("continuation-token")}
+	last, err := c.listNow(&d, encode, after, q.Get("fetch-owner") == "true")
 	if err != nil {
 		return err
 	}
@@ -246,7 +242,7 @@ func (c *call) listObjectVersions() error {
 					d.DeleteMarker = append(d.DeleteMarker, out)
 					continue
 				}
-				out.ETag, out.Type, out.Size, out.StorageClass = v.ETag, v.Type, &v.Size, cmp.Or(v.Header["X-Oss-Storage-Class"], "Standard")
+				out.ETag, out.Type, out.Size, out.StorageClass = v.ETag, v.Type, &v.Size, v.class()
 				d.Version = append(d.Version, out)
 			}
 		}, func(prefix string) { d.CommonPrefixes = append(d.CommonPrefixes, listedPrefix{encode(prefix)}) })

@@ -2,6 +2,7 @@ package oss
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/base64"
 	"encoding/xml"
 	"errors"
@@ -23,6 +24,9 @@ func validKey(key string) bool {
 
 // storageClasses are those that can be asked for.
 var storageClasses = map[string]bool{"Standard": true, "IA": true, "Archive": true, "ColdArchive": true, "DeepColdArchive": true}
+
+// class is the storage class that a version has.
+func (v version) class() string { return cmp.Or(v.Header["X-Oss-Storage-Class"], "Standard") }
 
 // header takes from a request what is kept with its object and answered with it.
 func (c *call) header() (map[string]string, error) {
@@ -257,7 +261,7 @@ func (c *call) getObject() error {
 		return err
 	}
 	for _, class := range []string{"Archive", "ColdArchive", "DeepColdArchive"} {
-		if v.Header["X-Oss-Storage-Class"] == class && c.r.Method == http.MethodGet {
+		if v.class() == class && c.r.Method == http.MethodGet {
 			return &Error{http.StatusForbidden, "InvalidObjectState", "The operation is not valid for the object's state.", nil}
 		}
 	}
@@ -265,9 +269,7 @@ func (c *call) getObject() error {
 	for name, value := range v.Header {
 		h.Set(name, value)
 	}
-	if h.Get("X-Oss-Storage-Class") == "" {
-		h.Set("X-Oss-Storage-Class", "Standard")
-	}
+	h.Set("X-Oss-Storage-Class", v.class())
 	for _, asked := range headersAsked {
 		if value := c.query.Get(asked); value != "" {
 			h.Set(strings.TrimPrefix(asked, "response-"), value)
