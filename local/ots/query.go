@@ -65,7 +65,7 @@ func (r *queryReader) match(q *otsprotocol.Query) (*engine.Match, *engine.Error)
 		if err := r.parse(q, &m); err != nil {
 			return nil, err
 		}
-		f, err := r.comparable("prefix", m.GetFieldName())
+		f, _, err := r.comparable("prefix", m.GetFieldName())
 		if err != nil {
 			return nil, err
 		}
@@ -136,17 +136,15 @@ func fieldOf(s *otsprotocol.FieldSchema) engine.Field {
 	return f
 }
 
-// comparable is a field whose values can be compared.
-func (r *queryReader) comparable(query, name string) (engine.Field, *engine.Error) {
-	s, err := r.field(query, name)
-	if err != nil {
-		return engine.Field{}, err
+// comparable is a field whose values can be compared, and its schema.
+func (r *queryReader) comparable(query, name string) (f engine.Field, s *otsprotocol.FieldSchema, err *engine.Error) {
+	if s, err = r.field(query, name); err != nil {
+		return f, nil, err
 	}
-	f := fieldOf(s)
-	if !f.Comparable {
-		return f, leftOutOfSearch(r.what + " with a " + query + " query on the " + s.GetFieldType().String() + " field '" + name + "'")
+	if f = fieldOf(s); !f.Comparable {
+		return f, nil, leftOutOfSearch(r.what + " with a " + query + " query on the " + s.GetFieldType().String() + " field '" + name + "'")
 	}
-	return f, nil
+	return f, s, nil
 }
 
 // value is one of a query, which must be of a type that the field has.
@@ -164,7 +162,7 @@ func (r *queryReader) value(query string, f engine.Field, variant []byte) (plain
 }
 
 func (r *queryReader) terms(query, name string, variants [][]byte) (*engine.Match, *engine.Error) {
-	f, err := r.comparable(query, name)
+	f, _, err := r.comparable(query, name)
 	if err != nil {
 		return nil, err
 	}
@@ -184,7 +182,7 @@ func (r *queryReader) between(q *otsprotocol.Query) (*engine.Match, *engine.Erro
 	if err := r.parse(q, &m); err != nil {
 		return nil, err
 	}
-	f, err := r.comparable("range", m.GetFieldName())
+	f, _, err := r.comparable("range", m.GetFieldName())
 	if err != nil {
 		return nil, err
 	}
@@ -285,12 +283,11 @@ func (r *queryReader) order(s *otsprotocol.Sorter) (*engine.SearchOrder, *engine
 	if fs.NestedFilter != nil || fs.MissingField != nil || fs.GetMode() == otsprotocol.SortMode_SORT_MODE_AVG {
 		return nil, leftOutOfSearch(r.what + " that sorts by a nested field, a missing field or an average")
 	}
-	f, err := r.comparable("sort", fs.GetFieldName())
+	f, schema, err := r.comparable("sort", fs.GetFieldName())
 	if err != nil {
 		return nil, err
 	}
-	at := slices.IndexFunc(r.schema.FieldSchemas, func(s *otsprotocol.FieldSchema) bool { return s.GetFieldName() == f.Name })
-	if !r.schema.FieldSchemas[at].GetSortAndAgg() {
+	if !schema.GetSortAndAgg() {
 		return nil, invalid("[field_sort] field:%s must enable enable_sort_and_agg, but enable_sort_and_agg is not enabled", f.Name)
 	}
 	o := &engine.SearchOrder{Field: f, Backward: fs.GetOrder() == otsprotocol.SortOrder_SORT_ORDER_DESC}
