@@ -102,13 +102,12 @@ func partitions(d *engine.Definition, ranges []*otsprotocol.PartitionRange) ([][
 	}
 	var keys [][]plainbuffer.Cell
 	for i, r := range ranges {
-		ends := plainbuffer.InfMax
 		if i > 0 && !bytes.Equal(r.Begin, ranges[i-1].End) || i == 0 && !isBound(r.Begin, plainbuffer.InfMin) {
 			return nil, invalid("Partition %d does not begin where the one before ends.", i)
 		}
 		if i == len(ranges)-1 {
-			if !isBound(r.End, ends) {
-				return nil, invalid("The last partition does not end at %s.", "VT_INF_MAX")
+			if !isBound(r.End, plainbuffer.InfMax) {
+				return nil, invalid("The last partition does not end at VT_INF_MAX.")
 			}
 			break
 		}

@@ -52,8 +52,7 @@ func (m *Match) matches(key, cells []plainbuffer.Cell) bool {
 	if m == nil {
 		return true
 	}
-	switch m.Kind {
-	case MatchBool:
+	if m.Kind == MatchBool {
 		for _, part := range m.Must {
 			if !part.matches(key, cells) {
 				return false
@@ -71,13 +70,13 @@ func (m *Match) matches(key, cells []plainbuffer.Cell) bool {
 			}
 		}
 		return n >= m.Least
-	case MatchExists:
-		c := m.Field.column(key, cells)
-		return c != nil && (!m.Field.Comparable || len(m.Field.values(c)) > 0)
 	}
 	c := m.Field.column(key, cells)
-	if c == nil {
+	switch {
+	case c == nil:
 		return false
+	case m.Kind == MatchExists:
+		return !m.Field.Comparable || len(m.Field.values(c)) > 0
 	}
 	return slices.ContainsFunc(m.Field.values(c), m.holds)
 }
