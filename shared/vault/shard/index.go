@@ -57,10 +57,15 @@ const (
 	fullEntries = maxEntries / 2
 )
 
-// encodedSize is the number of bytes that the entry takes.
-func (e *Entry) encodedSize() int {
-	n := longSize(e.Offset) + longSize(e.Size) + longSize(int64(e.Lane)) + longSize(int64(e.Rows)) + longSize(int64(e.CRC32C))
-	return n + longSize(int64(len(e.First))) + len(e.First) + longSize(int64(len(e.Last))) + len(e.Last)
+// appendTo appends the entry as it stands in an index.
+func (e *Entry) appendTo(b []byte) []byte {
+	b = appendLong(b, e.Offset)
+	b = appendLong(b, e.Size)
+	b = appendLong(b, int64(e.Lane))
+	b = appendLong(b, int64(e.Rows))
+	b = appendBytes(b, e.First)
+	b = appendBytes(b, e.Last)
+	return appendLong(b, int64(e.CRC32C))
 }
 
 // WriteIndex writes the index object of what was appended.
@@ -74,14 +79,8 @@ func (w *Writer) WriteIndex(dst io.Writer) error {
 	}
 	b, sync := appendFileHeader(nil, indexSchema, pair{headerKey, w.header}, pair{totalsKey, totals})
 	items := make([]byte, 0, w.indexBytes)
-	for _, e := range w.index {
-		items = appendLong(items, e.Offset)
-		items = appendLong(items, e.Size)
-		items = appendLong(items, int64(e.Lane))
-		items = appendLong(items, int64(e.Rows))
-		items = appendBytes(items, e.First)
-		items = appendBytes(items, e.Last)
-		items = appendLong(items, int64(e.CRC32C))
+	for i := range w.index {
+		items = w.index[i].appendTo(items)
 	}
 	if len(items) > maxIndex || len(w.index) > maxEntries {
 		return fmt.Errorf("shard: an index of %d entries in %d bytes, want at most %d in %d: end parts earlier", len(w.index), len(items), maxEntries, maxIndex)

@@ -99,7 +99,8 @@ func (w *Writer) Append(b *Block) error {
 		CRC32C: crc(b.data),
 	}
 	w.index = append(w.index, e)
-	w.indexBytes += e.encodedSize()
+	w.frame = e.appendTo(w.frame[:0]) // until the block is written
+	w.indexBytes += len(w.frame)
 	return w.write(b.data)
 }
 
