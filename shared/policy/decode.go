@@ -13,6 +13,7 @@ import (
 	"github.com/goccy/go-yaml/parser"
 
 	"github.com/tablevault/tablevault/shared/object/place"
+	"github.com/tablevault/tablevault/shared/table"
 	"github.com/tablevault/tablevault/shared/vault"
 )
 
@@ -341,7 +342,7 @@ func (d *decoder) patterns(v ast.Node) []Pattern {
 		rest, not := strings.CutPrefix(text, "!")
 		p.Not = not
 		p.Instance, p.Table, _ = strings.Cut(rest, "/")
-		if !instanceForm.MatchString(p.Instance) || !tableForm.MatchString(p.Table) {
+		if !table.IsInstanceName(p.Instance) || !tableForm.MatchString(p.Table) {
 			d.problem(item, "tables %q: want instance/table, with * and ? in the table's name only, such as prod/orders_*; ! in front leaves tables out", text)
 			continue
 		}
@@ -353,10 +354,7 @@ func (d *decoder) patterns(v ast.Node) []Pattern {
 	return patterns
 }
 
-var (
-	instanceForm = regexp.MustCompile(`^[A-Za-z0-9-]{1,64}$`)
-	tableForm    = regexp.MustCompile(`^[A-Za-z0-9_*?]{1,255}$`)
-)
+var tableForm = regexp.MustCompile(`^[A-Za-z0-9_*?]{1,255}$`)
 
 func (d *decoder) schedule(v ast.Node, key string) Schedule {
 	s, err := ParseSchedule(d.text(v, key))
@@ -410,7 +408,7 @@ func (d *decoder) drill(v ast.Node) *Drill {
 		d.at(m.line, "drill does not say where to restore: say to: instance/name, such as staging/drill")
 	} else {
 		drill.To = d.text(v, "drill.to")
-		if instance, name := drill.Place(); !instanceForm.MatchString(instance) || !drillForm.MatchString(name) {
+		if instance, name := drill.Place(); !table.IsInstanceName(instance) || !drillForm.MatchString(name) {
 			d.problem(v, "drill.to %q: want instance/name, such as staging/drill: letters, digits and _, no digit first, at most 64; names of tables begin with it", drill.To)
 		} else {
 			d.drills = append(d.drills, readDrill{v, drill})

@@ -2,6 +2,7 @@ package table
 
 import (
 	"context"
+	"regexp"
 	"time"
 )
 
@@ -107,6 +108,13 @@ type Refusal struct {
 	Code    string
 	Message string
 }
+
+var instanceForm = regexp.MustCompile(`^[A-Za-z0-9-]{1,64}$`)
+
+// IsInstanceName says whether an instance may have the name. It becomes part of the
+// host that rows and tokens are sent to, and may come from a document of the vault:
+// with a slash, a question mark or an at sign in it the host would be another.
+func IsInstanceName(name string) bool { return instanceForm.MatchString(name) }
 
 // An Instance is one Tablestore instance. Errors match the conditions of this
 // package. Every method tries again what may succeed, until ctx ends.

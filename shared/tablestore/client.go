@@ -25,9 +25,10 @@ import (
 	"net"
 	"net/http"
 	"net/url"
-	"regexp"
 	"strings"
 	"time"
+
+	"github.com/tablevault/tablevault/shared/table"
 )
 
 // Credentials sign requests.
@@ -81,22 +82,15 @@ type Client struct {
 	log         *slog.Logger
 }
 
-// instanceForm is how instances are named. The name becomes part of the host that
-// rows and tokens are sent to, and may come from a document of the vault: with a
-// slash, a question mark or an at sign in it the host would be another.
-var instanceForm = regexp.MustCompile(`^[A-Za-z0-9-]{1,64}$`)
-
 // New returns the client of an instance. It sends nothing.
 func New(config Config) (*Client, error) {
 	u, err := url.Parse(config.Endpoint)
 	switch {
-	case config.Instance != "" && !instanceForm.MatchString(config.Instance):
+	case config.Instance != "" && !table.IsInstanceName(config.Instance):
 		return nil, fmt.Errorf("tablestore: %.80q is no name of an instance: want letters, digits and hyphens", config.Instance)
 	case config.Endpoint == "":
 		return nil, fmt.Errorf("tablestore: no endpoint: give it as https://INSTANCE.REGION.ots.aliyuncs.com")
-	case err != nil:
-		return nil, fmt.Errorf("tablestore: the endpoint is no address: give it as https://INSTANCE.REGION.ots.aliyuncs.com")
-	case u.Scheme != "http" && u.Scheme != "https" || u.Host == "":
+	case err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "":
 		return nil, fmt.Errorf("tablestore: the endpoint is no address: give it as https://INSTANCE.REGION.ots.aliyuncs.com")
 	case strings.Trim(u.Path, "/") != "" || u.RawQuery != "" || u.ForceQuery || u.Fragment != "" || u.User != nil:
 		return nil, fmt.Errorf("tablestore: the endpoint has more than a scheme and a host: remove the rest")
