@@ -112,11 +112,11 @@ func (b Backup) CopyNote(target string) string { return b.CopyNotes() + target +
 func ParseCopyNote(name string) (b Backup, target string, ok bool) {
 	rest, found := strings.CutPrefix(name, CopyNotesPrefix)
 	base, isJSON := strings.CutSuffix(rest, ".json")
-	parts := strings.Split(base, "/")
-	if !found || !isJSON || len(parts) != 5 || !idForm.MatchString(parts[3]) {
+	b, after, ok := cutPlace(base, 1)
+	if !found || !isJSON || !ok {
 		return Backup{}, "", false
 	}
-	return Backup{Table: TableID{parts[0], parts[1], parts[2]}, ID: BackupID(parts[3])}, parts[4], true
+	return b, after[0], true
 }
 
 // Copying names the objects by which copies of the backup to a target are
@@ -133,9 +133,9 @@ func GroupID(group int) SegmentID { return NewSegmentID(group * GroupSize) }
 // belongs, by its name.
 func ParseShard(name string) (b Backup, s SegmentID, ok bool) {
 	rest, found := strings.CutPrefix(name, ShardPrefix)
-	parts := strings.Split(rest, "/")
-	if !found || len(parts) != 6 || !idForm.MatchString(parts[3]) || !segmentForm.MatchString(parts[4]) {
+	b, after, ok := cutPlace(rest, 2)
+	if !found || !ok || !segmentForm.MatchString(after[0]) {
 		return Backup{}, "", false
 	}
-	return Backup{Table: TableID{parts[0], parts[1], parts[2]}, ID: BackupID(parts[3])}, SegmentID(parts[4]), true
+	return b, SegmentID(after[0]), true
 }

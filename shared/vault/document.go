@@ -346,11 +346,12 @@ func (s *Slot) validate(name string) error {
 
 // slotOf is the backup of a slot, by its name.
 func slotOf(name string) (Backup, error) {
-	parts := strings.Split(strings.TrimPrefix(name, slotsKind), "/")
-	if !strings.HasPrefix(name, slotsKind) || len(parts) != 6 || !idForm.MatchString(parts[3]) {
+	rest, found := strings.CutPrefix(name, slotsKind)
+	b, _, ok := cutPlace(rest, 2)
+	if !found || !ok {
 		return Backup{}, fmt.Errorf("%.300q is no name of a slot", name)
 	}
-	return Backup{Table: TableID{parts[0], parts[1], parts[2]}, ID: BackupID(parts[3])}, nil
+	return b, nil
 }
 
 // entry is whose entry of a log a document is.
@@ -616,11 +617,12 @@ func (g *Group) validate(name string) error {
 
 // groupOf is the backup of a roll-up, by its name.
 func groupOf(name string) (Backup, error) {
-	parts := strings.Split(strings.TrimPrefix(name, GroupPrefix), "/")
-	if !strings.HasPrefix(name, GroupPrefix) || len(parts) != 5 || !idForm.MatchString(parts[3]) {
+	rest, found := strings.CutPrefix(name, GroupPrefix)
+	b, _, ok := cutPlace(rest, 1)
+	if !found || !ok {
 		return Backup{}, fmt.Errorf("%.300q is no name of a roll-up", name)
 	}
-	return Backup{Table: TableID{parts[0], parts[1], parts[2]}, ID: BackupID(parts[3])}, nil
+	return b, nil
 }
 
 // State says whether a manifest seals a backup or gives it up.

@@ -157,11 +157,11 @@ func ManifestName(t TableID, b BackupID) string { return ManifestsOf(t) + string
 func ParseManifestName(name string) (t TableID, b BackupID, ok bool) {
 	rest, found := strings.CutPrefix(name, ManifestPrefix)
 	base, isJSON := strings.CutSuffix(rest, ".json")
-	parts := strings.Split(base, "/")
-	if !found || !isJSON || len(parts) != 4 || !idForm.MatchString(parts[3]) {
+	of, _, ok := cutPlace(base, 0)
+	if !found || !isJSON || !ok {
 		return TableID{}, "", false
 	}
-	return TableID{parts[0], parts[1], parts[2]}, BackupID(parts[3]), true
+	return of.Table, of.ID, true
 }
 
 // SignatureName is the name of an object's detached signature.
@@ -207,6 +207,16 @@ func (b Backup) Of(name string) error {
 
 // place is what follows the kind in the names of the backup's objects.
 func (b Backup) place() string { return b.Table.Path() + "/" + string(b.ID) }
+
+// cutPlace is place's inverse: rest is what follows the kind in a name, and after are
+// the parts, so many as more says, that follow the backup's place.
+func cutPlace(rest string, more int) (b Backup, after []string, ok bool) {
+	parts := strings.Split(rest, "/")
+	if len(parts) != 4+more || !idForm.MatchString(parts[3]) {
+		return Backup{}, nil, false
+	}
+	return Backup{Table: TableID{parts[0], parts[1], parts[2]}, ID: BackupID(parts[3])}, parts[4:], true
+}
 
 // Plan is the name of the backup's plan.
 func (b Backup) Plan() string { return PlanPrefix + b.place() + ".json" }
@@ -363,9 +373,9 @@ const OpenedPrefix = "opened/"
 // ParseOpened is Opened's inverse.
 func ParseOpened(name string) (t TableID, b BackupID, ok bool) {
 	rest, found := strings.CutPrefix(name, OpenedPrefix)
-	parts := strings.Split(rest, "/")
-	if !found || len(parts) != 4 || !idForm.MatchString(parts[3]) {
+	of, _, ok := cutPlace(rest, 0)
+	if !found || !ok {
 		return TableID{}, "", false
 	}
-	return TableID{parts[0], parts[1], parts[2]}, BackupID(parts[3]), true
+	return of.Table, of.ID, true
 }

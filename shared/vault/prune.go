@@ -60,11 +60,11 @@ func ParseMark(name string) (b Backup, gone, ok bool) {
 	if !marked {
 		base, gone = strings.CutSuffix(rest, goneSuffix)
 	}
-	parts := strings.Split(base, "/")
-	if !found || !marked && !gone || len(parts) != 4 || !idForm.MatchString(parts[3]) {
+	b, _, ok = cutPlace(base, 0)
+	if !found || !marked && !gone || !ok {
 		return Backup{}, false, false
 	}
-	return Backup{Table: TableID{parts[0], parts[1], parts[2]}, ID: BackupID(parts[3])}, gone, true
+	return b, gone, true
 }
 
 // Copies begins the names of the records of a backup that was copied into a
