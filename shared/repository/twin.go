@@ -301,7 +301,7 @@ func (r *Repository) Copied(ctx context.Context, b vault.Backup, group int) (Cop
 			return g, nil
 		case err != nil && !Corrupt(err):
 			return g, err
-		case err == nil && c.Backup == b.ID && c.Table == b.Table && c.Group == group && c.Record == g.Records:
+		case err == nil:
 			for _, o := range c.Objects {
 				g.Checksums[Identity(o)] = o.Checksum
 			}
