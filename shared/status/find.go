@@ -11,6 +11,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/tablevault/tablevault/shared/repository"
 	"github.com/tablevault/tablevault/shared/vault"
@@ -50,13 +51,14 @@ var (
 	ErrForm      = errors.New("it is no id")
 )
 
-var (
-	wholeID = regexp.MustCompile(`^[0-9]{8}T[0-9]{6}Z-[0-9a-f]{8}$`)
-	partID  = regexp.MustCompile(`^[0-9][0-9TZa-f-]{0,24}$`)
-)
+var partID = regexp.MustCompile(`^[0-9][0-9TZa-f-]{0,24}$`)
 
-// IsWhole says whether a text is an id that is written out.
-func IsWhole(text string) bool { return wholeID.MatchString(text) }
+// IsWhole says whether a text is an id that is written out. Those of all kinds have one
+// form.
+func IsWhole(text string) bool {
+	_, err := vault.ParseBackupID(text)
+	return err == nil
+}
 
 // Find finds what an id of one of the kinds means: a whole one, the beginning of one, or
 // Latest, which is about the first of the kinds. The error matches fs.ErrNotExist where there is no such thing, ErrAmbiguous,
@@ -97,7 +99,7 @@ func Find(ctx context.Context, r *repository.Repository, text string, kinds ...K
 	switch {
 	case len(found) == 1:
 		return found[0], nil
-	case len(found) == 0 && wholeID.MatchString(text) && slices.Contains(kinds, BackupKind):
+	case len(found) == 0 && IsWhole(text) && slices.Contains(kinds, BackupKind):
 		// A twin may have it.
 		b, err := r.FindBackup(ctx, vault.BackupID(text))
 		if err != nil {
@@ -107,7 +109,7 @@ func Find(ctx context.Context, r *repository.Repository, text string, kinds ...K
 	case len(found) == 0:
 		return Ref{}, fmt.Errorf("there is no %s in this vault whose id begins with %s: `tablevault list` shows what there is: %w", what, text, fs.ErrNotExist)
 	}
-	slices.SortFunc(found, func(a, b Ref) int { return strings.Compare(b.ID, a.ID) })
+	slices.SortFunc(found, byNewest)
 	ids := make([]string, 0, 4)
 	for _, f := range found[:min(len(found), 4)] {
 		ids = append(ids, fmt.Sprintf("%s (%s)", f.ID, f))
@@ -152,7 +154,7 @@ func newest(ctx context.Context, r *repository.Repository, found []Ref, what, ta
 		return Ref{}, fmt.Errorf("there is no %s in this vault: %w", what, fs.ErrNotExist)
 	case 1:
 		for _, t := range tables {
-			m, err := r.Latest(ctx, t, time0)
+			m, err := r.Latest(ctx, t, time.Time{})
 			if err != nil {
 				return Ref{}, err
 			}
@@ -204,7 +206,7 @@ func All(ctx context.Context, r *repository.Repository, kind Kind) func(yield fu
 				return
 			}
 			id, _, _ := strings.Cut(strings.TrimPrefix(info.Name, prefix), "/")
-			if !wholeID.MatchString(id) || id == seen {
+			if id == seen || !IsWhole(id) {
 				continue // not ours, or one more object of it
 			}
 			if seen = id; !yield(Ref{Kind: kind, ID: id}, nil) {

@@ -12,8 +12,6 @@ import (
 	"github.com/tablevault/tablevault/shared/vault"
 )
 
-var time0 time.Time
-
 // Restore is how it stands with a restore, or why that can't be told.
 type Restore struct {
 	restore.Watched

@@ -80,8 +80,8 @@ func (w *Watcher) Look(ctx context.Context) (Verification, error) {
 		out.State = Lost
 		return out, nil
 	}
-	began, err := time.Parse("20060102T150405Z", string(w.id[:16]))
-	if err != nil {
+	began := vault.BackupID(w.id).Time() // its name tells
+	if began.IsZero() {
 		began = out.Heard
 	}
 	out.RowsPerSecond, _ = w.speed.Look(began, now, out.Rows, out.Bytes)
