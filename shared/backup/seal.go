@@ -35,14 +35,6 @@ func rollUp(ctx context.Context, r *repository.Repository, b vault.Backup, roots
 			if !l.Ended {
 				unfinished = append(unfinished, l.Segment)
 			}
-			for i := range l.Slots {
-				if l.Slots[i].Part == nil {
-					continue
-				}
-				if err := fanout.Own(b, &l.Slots[i]); err != nil {
-					return nil, nil, err
-				}
-			}
 			group.Segments = append(group.Segments, vault.SegmentLog{Segment: l.Segment, Slots: l.Slots})
 		}
 	}

@@ -31,9 +31,9 @@ type Prover struct {
 	count   int
 }
 
-// Own proves that the objects of a part are called as those of its backup's segment
+// own proves that the objects of a part are called as those of its backup's segment
 // are. Another backup's would go with that one.
-func Own(b vault.Backup, s *vault.Slot) error {
+func own(b vault.Backup, s *vault.Slot) error {
 	p := s.Part
 	if of, segment, ok := vault.ParseShard(p.Shard.Name); !ok || of != b || segment != s.Segment || p.Index.Name != vault.Index(p.Shard.Name) {
 		return fmt.Errorf("%w: slot %d of segment %s of backup %s names %q and %q, which are not objects of its own",
@@ -58,7 +58,7 @@ func (p *Prover) Add(group *vault.Group) error {
 				return err
 			}
 			if part := s.Slots[i].Part; part != nil {
-				if err := Own(vault.Backup{Table: p.Plan.Table, ID: p.Plan.Backup}, &s.Slots[i]); err != nil {
+				if err := own(vault.Backup{Table: p.Plan.Table, ID: p.Plan.Backup}, &s.Slots[i]); err != nil {
 					return err
 				}
 				if sum.AddPart(part); sum.Overflow() {
