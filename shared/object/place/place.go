@@ -38,26 +38,26 @@ var parameters = map[string][]string{
 	"s3":  {"endpoint", "kms_key", "lock", "parallel", "part_size", "path_style", "region", "retain", "storage_class"},
 }
 
-// Want says what an address looks like.
-const Want = "want oss://bucket/prefix?region=…, s3://bucket/prefix?region=… or file:///folder"
+// want says what an address looks like.
+const want = "want oss://bucket/prefix?region=…, s3://bucket/prefix?region=… or file:///folder"
 
 // Parse reads an address. The values of parameters are checked by whoever opens it.
 func Parse(address string) (Place, error) {
 	u, err := url.Parse(address)
 	if err != nil {
-		return Place{}, errors.New(Want)
+		return Place{}, errors.New(want)
 	}
 	switch {
 	case u.User != nil:
-		return Place{}, errors.New("it has a user or a key before an @, where none belongs; " + Want)
+		return Place{}, errors.New("it has a user or a key before an @, where none belongs; " + want)
 	case u.Fragment != "" || strings.HasSuffix(address, "#"):
-		return Place{}, errors.New(`it has a fragment; a "#" in a path is written %23; ` + Want)
+		return Place{}, errors.New(`it has a fragment; a "#" in a path is written %23; ` + want)
 	case u.Scheme == "file":
 		return folder(u)
 	case u.Scheme == "oss" || u.Scheme == "s3":
 		return bucket(u)
 	}
-	return Place{}, errors.New(Want)
+	return Place{}, errors.New(want)
 }
 
 func folder(u *url.URL) (Place, error) {
@@ -204,8 +204,8 @@ func Plain(address string) string {
 	return p.String()
 }
 
-// Holds says whether one place is in another, or is it.
-func (p Place) Holds(o Place) bool {
+// holds says whether one place is in another, or is it.
+func (p Place) holds(o Place) bool {
 	if p.Scheme != o.Scheme || p.Bucket != o.Bucket || p.Endpoint != o.Endpoint {
 		return false
 	}
@@ -225,7 +225,7 @@ func Apart(a, b string) error {
 	switch {
 	case p == o:
 		return fmt.Errorf("%s is the vault itself, not a further one", p)
-	case p.Holds(o) || o.Holds(p):
+	case p.holds(o) || o.holds(p):
 		return fmt.Errorf("%s and %s lie one inside the other: name a place beside it", p, o)
 	}
 	return nil
