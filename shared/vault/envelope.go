@@ -185,12 +185,12 @@ func Decode(name string, data []byte, d Document) error {
 	signed, err := checked(data)
 	if err != nil {
 		if unreleased.Match(data) && bytes.HasSuffix(data, []byte("}}\n")) {
-			return fmt.Errorf("%w: a %s of %w", ErrVersion, d.doc(), Unreadable(1))
+			return fmt.Errorf("%w: a %s of %w", ErrVersion, d.doc(), unreadable(1))
 		}
 		return bad(err)
 	}
 	if format := formatOf(signed); format != Format {
-		return fmt.Errorf("%w: a %s of %w", ErrVersion, d.doc(), Unreadable(format))
+		return fmt.Errorf("%w: a %s of %w", ErrVersion, d.doc(), unreadable(format))
 	}
 	want, err := head(d, name)
 	if err != nil {
@@ -245,8 +245,8 @@ func formatOf(data []byte) int {
 	return format
 }
 
-// Unreadable says why a format is not read, and what to do.
-func Unreadable(format int) error {
+// unreadable says why a format is not read, and what to do.
+func unreadable(format int) error {
 	switch {
 	case format == 1:
 		return errors.New("format 1, which was never released, and which no tablevault reads any more: begin a new vault with another prefix or folder, and delete this one")

@@ -43,12 +43,14 @@ func ParseTold(base string) (t Told, ok bool) {
 	return Told{int(n[0]), int(n[1]), n[2], n[3]}, true
 }
 
-// VerificationPrefix begins the names of what verifications leave that were asked for
-// by an id.
-const VerificationPrefix = "verifications/"
-
-// VerificationProgress begins the names of what all verifications tell.
-const VerificationProgress = VerificationPrefix + progressKind
+// verificationPrefix begins the names of what verifications leave that were asked for
+// by an id: VerificationProgress those of what they tell, verificationProofs those of
+// their proofs.
+const (
+	verificationPrefix   = "verifications/"
+	VerificationProgress = verificationPrefix + progressKind
+	verificationProofs   = verificationPrefix + "proofs/"
+)
 
 // VerificationID names a verification that a person watches. Like those of backups and
 // restores, ids sort by time.
@@ -73,4 +75,4 @@ func (v Verification) Progress() string {
 }
 
 // Proof is the name of its proof.
-func (v Verification) Proof() string { return VerificationPrefix + "proofs/" + string(v.ID) + ".json" }
+func (v Verification) Proof() string { return verificationProofs + string(v.ID) + ".json" }
