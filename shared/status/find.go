@@ -183,33 +183,32 @@ func Tables(refs []Ref) string {
 	return "the vault has backups of " + strings.Join(names, ", ")
 }
 
+// prefixes begin the names of what tells that one of a kind was begun. A verification
+// has told how far it has come, once at least.
+var prefixes = map[Kind]string{
+	BackupKind: vault.OpenedPrefix, RestoreKind: vault.RestoringPrefix, VerificationKind: vault.VerificationProgress,
+}
+
 // All yields all of a kind that were ever begun, in the order of their names.
 func All(ctx context.Context, r *repository.Repository, kind Kind) func(yield func(Ref, error) bool) {
 	return func(yield func(Ref, error) bool) {
-		if kind == BackupKind {
-			for b, err := range r.Begun(ctx, nil) {
-				if !yield(Ref{kind, string(b.ID), b.Table}, err) || err != nil {
-					return
-				}
-			}
-			return
-		}
-		prefix := vault.RestoringPrefix
-		if kind == VerificationKind {
-			// Each has told how far it has come, once at least.
-			prefix = vault.VerificationProgress
-		}
-		seen := ""
+		prefix, seen := prefixes[kind], Ref{}
 		for info, err := range r.Store().List(ctx, prefix, "") {
 			if err != nil {
 				yield(Ref{}, fmt.Errorf("list %s: %w", prefix, err))
 				return
 			}
-			id, _, _ := strings.Cut(strings.TrimPrefix(info.Name, prefix), "/")
-			if id == seen || !IsWhole(id) {
+			ref := Ref{Kind: kind}
+			if kind == BackupKind {
+				of, id, _ := vault.ParseOpened(info.Name)
+				ref.Table, ref.ID = of, string(id)
+			} else {
+				ref.ID, _, _ = strings.Cut(strings.TrimPrefix(info.Name, prefix), "/")
+			}
+			if ref == seen || !IsWhole(ref.ID) {
 				continue // not ours, or one more object of it
 			}
-			if seen = id; !yield(Ref{Kind: kind, ID: id}, nil) {
+			if seen = ref; !yield(ref, nil) {
 				return
 			}
 		}
