@@ -3,11 +3,7 @@ package main
 import (
 	"bytes"
 	"fmt"
-	"net/http"
-	"net/http/httptest"
 	"net/url"
-	"os"
-	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -15,6 +11,7 @@ import (
 
 	"github.com/tablevault/tablevault/shared/function"
 	"github.com/tablevault/tablevault/shared/function/functiontest"
+	"github.com/tablevault/tablevault/shared/object"
 	"github.com/tablevault/tablevault/shared/object/dir"
 	"github.com/tablevault/tablevault/shared/object/place"
 	"github.com/tablevault/tablevault/shared/repository"
@@ -24,26 +21,31 @@ import (
 
 // elsewhere is a server that nobody who deploys has named, and counts who comes.
 func elsewhere(t *testing.T) (address string, came *atomic.Int32) {
-	came = new(atomic.Int32)
-	front := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		came.Add(1)
-		w.WriteHeader(http.StatusNotFound)
-	}))
-	t.Cleanup(front.Close)
+	endpoint, came := functiontest.Store(t)
 	// The bucket is called like one of the policy's: what is signed for it would be good at the real place.
-	return "oss://acme-backups/vault?region=cn-x&path_style=true&endpoint=" + url.QueryEscape(front.URL), came
+	return "oss://acme-backups/vault?region=cn-x&path_style=true&" + endpoint, came
+}
+
+// folderVault makes a vault in a folder.
+func folderVault(t *testing.T) (folder string, store object.Store) {
+	t.Helper()
+	folder = t.TempDir()
+	store, err := dir.Open(t.Context(), folder)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := repository.Init(t.Context(), store, time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	return folder, store
 }
 
 // serve makes the function with a vault in a folder and a policy, if one is given.
 func serve(t *testing.T, folder, text string) func(event string) (answer string, said string) {
 	t.Helper()
 	environ := []string{"TABLEVAULT_VAULT=file://" + folder, "FC_REGION=cn-x", "FC_ACCOUNT_ID=1"}
-	file := filepath.Join(t.TempDir(), "tablevault.yaml")
 	if text != "" {
-		if err := os.WriteFile(file, []byte("tables: prod/*\nevery: hourly\n"+text), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		environ = append(environ, "TABLEVAULT_POLICY="+file)
+		environ = append(environ, functiontest.Policy(t, "tables: prod/*\nevery: hourly\n"+text))
 	}
 	return func(event string) (string, string) {
 		t.Helper()
@@ -57,14 +59,7 @@ func serve(t *testing.T, folder, text string) func(event string) (answer string,
 // TestNoAddressOfASenders has an event, and a plan that lies in the vault, name a further vault that is not of the
 // policy: nothing goes there, and what is said has the next step and no secret.
 func TestNoAddressOfASenders(t *testing.T) {
-	folder := t.TempDir()
-	store, err := dir.Open(t.Context(), folder)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := repository.Init(t.Context(), store, time.Now()); err != nil {
-		t.Fatal(err)
-	}
+	folder, store := folderVault(t)
 	address, came := elsewhere(t)
 	const backup = "20260101T000000Z-00000000"
 	plan := &vault.RestorePlan{
@@ -121,14 +116,7 @@ func TestNoAddressOfASenders(t *testing.T) {
 
 // TestAddressOfThePolicy reads from a further vault that the policy has, by its name.
 func TestAddressOfThePolicy(t *testing.T) {
-	folder := t.TempDir()
-	store, err := dir.Open(t.Context(), folder)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := repository.Init(t.Context(), store, time.Now()); err != nil {
-		t.Fatal(err)
-	}
+	folder, _ := folderVault(t)
 	address, came := elsewhere(t)
 	invoke := serve(t, folder, "destinations: {name: dr, to: '"+address+"'}\n")
 	for _, name := range []string{"dr", place.Key(address)} {

@@ -7,8 +7,6 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
-	"os"
-	"path/filepath"
 	"slices"
 	"testing"
 	"time"
@@ -47,12 +45,8 @@ func serve(t *testing.T) (folder string, invoke func(event string) (answer, log 
 	beside := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(http.StatusAccepted) }))
 	t.Cleanup(beside.Close)
 	folder = t.TempDir()
-	policy := filepath.Join(t.TempDir(), "tablevault.yaml")
-	if err := os.WriteFile(policy, []byte("tables: prod/orders\nevery: hourly\n"), 0o600); err != nil {
-		t.Fatal(err)
-	}
 	environ := []string{
-		"TABLEVAULT_VAULT=file://" + folder, "TABLEVAULT_POLICY=" + policy, "TABLEVAULT_TABLESTORE_ENDPOINT=" + tables.URL(), "TABLEVAULT_FC_ENDPOINT=" + beside.URL,
+		"TABLEVAULT_VAULT=file://" + folder, functiontest.Policy(t, "tables: prod/orders\nevery: hourly\n"), "TABLEVAULT_TABLESTORE_ENDPOINT=" + tables.URL(), "TABLEVAULT_FC_ENDPOINT=" + beside.URL,
 		"FC_REGION=local", "FC_ACCOUNT_ID=1",
 	}
 	requests := 0

@@ -87,7 +87,7 @@ type server struct {
 
 func serveOSS(t *testing.T) *server {
 	t.Helper()
-	inner, err := oss.Start(oss.Config{Keys: []oss.Key{{ID: "STS.role", Secret: "secret-of-the-role", Token: "token-of-the-role"}}, Region: "cn-x"})
+	inner, err := oss.Start(oss.Config{Keys: []oss.Key{{ID: functiontest.Role.ID, Secret: functiontest.Role.Secret, Token: functiontest.Role.Token}}, Region: "cn-x"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -131,13 +131,10 @@ func invoke(t *testing.T, folder, destination, event string) (answer, log string
 // invokeAt is invoke with a vault at an address.
 func invokeAt(t *testing.T, address, destination, event string) (answer, log string) {
 	t.Helper()
-	file := filepath.Join(t.TempDir(), "tablevault.yaml")
-	if err := os.WriteFile(file, []byte("tables: prod/*\nevery: hourly\ndestinations: {name: dr, to: '"+destination+"'}\n"), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	policy := functiontest.Policy(t, "tables: prod/*\nevery: hourly\ndestinations: {name: dr, to: '"+destination+"'}\n")
 	text, log, err := functiontest.Call{
 		Verbs:   function.Verbs{function.KindVerify: verify, function.KindCopy: copyBackup},
-		Environ: []string{"TABLEVAULT_VAULT=" + address, "FC_REGION=cn-x", "FC_ACCOUNT_ID=1", "TABLEVAULT_POLICY=" + file},
+		Environ: []string{"TABLEVAULT_VAULT=" + address, "FC_REGION=cn-x", "FC_ACCOUNT_ID=1", policy},
 		Key:     functiontest.Role, Request: "r", Event: event,
 	}.Do(t)
 	return fmt.Sprintf("%s %v", text, err), log

@@ -4,6 +4,12 @@ package functiontest
 import (
 	"bytes"
 	"context"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"os"
+	"path/filepath"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -45,4 +51,27 @@ func (c Call) Do(t testing.TB) (answer []byte, log string, err error) {
 	defer cancel()
 	answer, err = s.Invoke(ctx, []byte(c.Event))
 	return answer, lines.String(), err
+}
+
+// Policy writes a policy, and returns the variable of a function's environment that names
+// the file.
+func Policy(t testing.TB, text string) (variable string) {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "tablevault.yaml")
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return "TABLEVAULT_POLICY=" + file
+}
+
+// Store is a server that counts who comes and has nothing for anybody, as the endpoint
+// parameter of an object store's address.
+func Store(t testing.TB) (endpoint string, came *atomic.Int32) {
+	came = new(atomic.Int32)
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		came.Add(1)
+		w.WriteHeader(http.StatusNotFound)
+	}))
+	t.Cleanup(server.Close)
+	return "endpoint=" + url.QueryEscape(server.URL), came
 }
