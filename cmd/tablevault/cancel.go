@@ -65,11 +65,7 @@ func runCancel(ctx context.Context, dir, id, reason string) (*cancelled, error) 
 	if id == status.Latest {
 		return nil, usage("cancel takes an id, or the beginning of one, and not %q: `tablevault list` shows what runs", id)
 	}
-	site, err := openSite(dir)
-	if err != nil {
-		return nil, err
-	}
-	repo, err := site.repository(ctx)
+	site, repo, err := openVault(ctx, dir)
 	if err != nil {
 		return nil, err
 	}

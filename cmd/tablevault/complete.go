@@ -23,11 +23,7 @@ func completeIDs(dir *string, kinds ...status.Kind) cobra.CompletionFunc {
 
 func offered(cmd *cobra.Command, dir *string, typed string, kinds ...status.Kind) []cobra.Completion {
 	var refs []status.Ref
-	site, err := openSite(*dir)
-	if err != nil {
-		return nil
-	}
-	repo, err := site.repository(cmd.Context())
+	_, repo, err := openVault(cmd.Context(), *dir)
 	if err != nil {
 		return nil
 	}
@@ -63,11 +59,7 @@ func completeFlag(c *cobra.Command, dir *string, flag string, kind status.Kind) 
 func completeTables(c *cobra.Command, dir *string, flags ...string) {
 	complete := func(cmd *cobra.Command, _ []string, typed string) ([]cobra.Completion, cobra.ShellCompDirective) {
 		var names []string
-		site, err := openSite(*dir)
-		if err != nil {
-			return nil, cobra.ShellCompDirectiveNoFileComp
-		}
-		repo, err := site.repository(cmd.Context())
+		_, repo, err := openVault(cmd.Context(), *dir)
 		if err != nil {
 			return nil, cobra.ShellCompDirectiveNoFileComp
 		}

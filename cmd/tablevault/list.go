@@ -109,11 +109,7 @@ func listRestores(ctx context.Context, s *streams, o listOptions) error {
 	if err != nil {
 		return err
 	}
-	site, err := openSite(o.stack)
-	if err != nil {
-		return err
-	}
-	repo, err := site.repository(ctx)
+	_, repo, err := openVault(ctx, o.stack)
 	if err != nil {
 		return err
 	}

@@ -75,11 +75,7 @@ func showCommand(s *streams) *cobra.Command {
 
 // runShow shows what an id means.
 func runShow(ctx context.Context, s *streams, dir, id string) error {
-	site, err := openSite(dir)
-	if err != nil {
-		return err
-	}
-	repo, err := site.repository(ctx)
+	_, repo, err := openVault(ctx, dir)
 	if err != nil {
 		return err
 	}

@@ -39,6 +39,7 @@ type site struct {
 	// invoker is opened by the first call: whoever reads the vault alone needs no
 	// functions.
 	invoker func() (*function.Invoker, error)
+	repo    *repository.Repository // nil until it was opened
 }
 
 // siteFlags are the flags of every command that works on a site.
@@ -244,8 +245,11 @@ func (s *site) store(ctx context.Context) (object.Store, error) {
 	})
 }
 
-// repository opens the vault, to read.
+// repository opens the vault, to read. once.
 func (s *site) repository(ctx context.Context) (*repository.Repository, error) {
+	if s.repo != nil {
+		return s.repo, nil
+	}
 	store, err := s.store(ctx)
 	if err != nil {
 		return nil, err
@@ -254,7 +258,18 @@ func (s *site) repository(ctx context.Context) (*repository.Repository, error) {
 	if err != nil {
 		return nil, fmt.Errorf("vault %s: %w", place.Plain(s.env.Vault), s.stopped(err))
 	}
+	s.repo = r
 	return r, nil
+}
+
+// openVault opens the site and its vault.
+func openVault(ctx context.Context, dir string) (*site, *repository.Repository, error) {
+	s, err := openSite(dir)
+	if err != nil {
+		return nil, nil, err
+	}
+	repo, err := s.repository(ctx)
+	return s, repo, err
 }
 
 // instance reaches a Tablestore instance.

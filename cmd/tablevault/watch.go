@@ -87,11 +87,7 @@ func watched(ctx context.Context, repo *repository.Repository, id string) (*watc
 // its id, or at all that are open. It prints a line of JSON per look, or on a terminal a
 // row for each that it draws anew.
 func runWatch(ctx context.Context, s *streams, dir, id string, every time.Duration) error {
-	site, err := openSite(dir)
-	if err != nil {
-		return err
-	}
-	repo, err := site.repository(ctx)
+	_, repo, err := openVault(ctx, dir)
 	if err != nil {
 		return err
 	}
