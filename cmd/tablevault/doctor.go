@@ -108,6 +108,9 @@ type doctor struct {
 	listed   map[vault.TableID][]vault.BackupID
 	unlisted error
 	lost     bool // vault.json is
+	// repo is the vault in the store; nil if it could not be opened, for unopened.
+	repo     *repository.Repository
+	unopened error
 }
 
 // askFor bounds one check, so that one that hangs does not keep the others.
@@ -227,7 +230,9 @@ func (d *doctor) vault(ctx context.Context) {
 		return
 	}
 	d.store = store
-	switch _, err := repository.Open(ctx, store); {
+	d.repo, err = repository.Open(ctx, store)
+	d.unopened = err
+	switch {
 	case errors.Is(err, repository.ErrHeaderLost):
 		d.lost = true
 		d.add("vault", "", failure, err.Error(), d.lostHeader(ctx))
@@ -691,9 +696,8 @@ func tooOld(at, now time.Time, most time.Duration) bool {
 // asked for the backup.
 func (d *doctor) newest(ctx context.Context, t vault.TableID) (at time.Time, exact bool, err error) {
 	d.ahead(t)
-	repo, err := repository.Open(ctx, d.store)
-	if err == nil {
-		at, err = d.newestOf(ctx, repo, t)
+	if err = d.unopened; err == nil {
+		at, err = d.newestOf(ctx, t)
 	}
 	if !errors.Is(err, fs.ErrPermission) {
 		return at, true, err
@@ -706,17 +710,17 @@ func (d *doctor) newest(ctx context.Context, t vault.TableID) (at time.Time, exa
 	return time.Time{}, false, nil
 }
 
-func (d *doctor) newestOf(ctx context.Context, repo *repository.Repository, t vault.TableID) (at time.Time, err error) {
+func (d *doctor) newestOf(ctx context.Context, t vault.TableID) (at time.Time, err error) {
 	var backups []vault.Backup
 	for _, id := range d.listed[t] {
 		backups = append(backups, vault.Backup{Table: t, ID: id})
 	}
 	var sealed []*vault.Manifest
-	for m, err := range repo.ManifestsOf(ctx, backups) {
+	for m, err := range d.repo.ManifestsOf(ctx, backups) {
 		var bad *repository.Damaged
 		switch {
 		case errors.As(err, &bad):
-			if err := d.damaged(ctx, repo, bad); err != nil {
+			if err := d.damaged(ctx, bad); err != nil {
 				return at, err
 			}
 		case err != nil:
@@ -727,7 +731,7 @@ func (d *doctor) newestOf(ctx context.Context, repo *repository.Repository, t va
 	}
 	slices.SortFunc(sealed, func(a, b *vault.Manifest) int { return b.RecoveryPoint().Compare(a.RecoveryPoint()) })
 	for _, m := range sealed {
-		err := repo.Unmarked(ctx, vault.Backup{Table: t, ID: m.Backup})
+		err := d.repo.Unmarked(ctx, vault.Backup{Table: t, ID: m.Backup})
 		if err == nil {
 			return m.RecoveryPoint(), nil
 		}
@@ -739,8 +743,8 @@ func (d *doctor) newestOf(ctx context.Context, repo *repository.Repository, t va
 }
 
 // damaged tells of a backup whose manifest can't be read, unless it is being deleted.
-func (d *doctor) damaged(ctx context.Context, repo *repository.Repository, bad *repository.Damaged) error {
-	err := repo.Unmarked(ctx, bad.Backup)
+func (d *doctor) damaged(ctx context.Context, bad *repository.Damaged) error {
+	err := d.repo.Unmarked(ctx, bad.Backup)
 	if errors.Is(err, repository.ErrMarked) {
 		return nil
 	}

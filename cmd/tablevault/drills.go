@@ -138,7 +138,7 @@ const lateDrill = 24 * time.Hour
 
 // drills looks at the newest drill of each table that the policy has rehearsed.
 func (d *doctor) drills(ctx context.Context) {
-	if d.store == nil || d.policy == nil {
+	if d.repo == nil || d.policy == nil {
 		return
 	}
 	wanted := map[vault.TableID]*policy.Rule{}
@@ -161,11 +161,7 @@ func (d *doctor) drills(ctx context.Context) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, 5*askFor)
 	defer cancel()
-	repo, err := repository.Open(ctx, d.store)
-	if err != nil {
-		return // which is told of the vault
-	}
-	states, err := drill.Newest(ctx, repo, nil, time.Now())
+	states, err := drill.Newest(ctx, d.repo, nil, time.Now())
 	if err != nil {
 		d.add("drill", "", failure, err.Error(), fixAccess(err, "look at the object in the vault"))
 		return
@@ -184,7 +180,7 @@ func (d *doctor) drills(ctx context.Context) {
 		l, text, fix := d.drill(t, wanted[t], newest[t], now)
 		if s := newest[t]; s != nil && s.End != nil && s.End.OK {
 			// The record is the planner's word; the proof is of who restored.
-			if why, err := unproved(ctx, repo, s); err != nil {
+			if why, err := unproved(ctx, d.repo, s); err != nil {
 				if l == fine {
 					l = warning
 				}

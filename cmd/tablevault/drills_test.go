@@ -91,8 +91,7 @@ func TestDoctorFindsDrills(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	store := &mem.Store{}
-	repo, err := repository.Init(t.Context(), store, time.Now())
+	repo, err := repository.Init(t.Context(), &mem.Store{}, time.Now())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -112,7 +111,7 @@ func TestDoctorFindsDrills(t *testing.T) {
 	fail("local", "prod", "others") // only rule b is about it
 	fail("local", "unknown", "t")   // whose tables could not be listed
 	fail("elsewhere", "prod", "others")
-	d := &doctor{store: store, policy: p, site: &site{region: "local"}, names: map[string][]string{"prod": {"orders", "ordinary", "others"}}}
+	d := &doctor{repo: repo, policy: p, site: &site{region: "local"}, names: map[string][]string{"prod": {"orders", "ordinary", "others"}}}
 	d.drills(t.Context())
 	var got []string
 	for _, f := range d.found {
