@@ -181,9 +181,6 @@ func backupTable(ctx context.Context, s *streams, site *site, name string, cmd f
 	defer p.end()
 	watch := site.watchBackup(ctx, r)
 	for {
-		if r.State == backup.StateRunning && p.due() {
-			p.tell(watch(ctx, &r))
-		}
 		switch r.State {
 		case backup.StateSealed:
 			return r.Manifest, nil
@@ -191,6 +188,9 @@ func backupTable(ctx context.Context, s *streams, site *site, name string, cmd f
 			return nil, fmt.Errorf("backup %s was given up: %s", r.Backup, r.LastError)
 		case backup.StateFailed:
 			return nil, fmt.Errorf("backup %s can't go on: %s; mend that and give the same command again", r.Backup, r.LastError)
+		}
+		if p.due() {
+			p.tell(watch(ctx, &r))
 		}
 		if err := pause(ctx, lookEvery); err != nil {
 			return nil, site.leaves("backup "+string(r.Backup), string(r.Backup))

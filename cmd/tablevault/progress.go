@@ -119,7 +119,7 @@ func (p *progress) remark(text string) {
 	p.remarked = text
 }
 
-// rows says how many rows of so many are done; of 0 if that is not known, about if it
+// rowsDone says how many rows of so many are done; of 0 if that is not known, about if it
 // is a guess.
 func rowsDone(done, of int64, about bool) string {
 	if of <= 0 || about && done > of {

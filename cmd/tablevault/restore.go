@@ -187,10 +187,6 @@ func restoreTo(ctx context.Context, s *streams, site *site, cmd function.Command
 		}
 	}
 	for {
-		if r.State != restore.StateDone && r.State != backup.StateFailed && p.due() {
-			p.remark(r.Waiting)
-			p.tell(watch(ctx, &r))
-		}
 		switch r.State {
 		case restore.StateDone:
 			done := restored(cmd.To, &r)
@@ -205,6 +201,10 @@ func restoreTo(ctx context.Context, s *streams, site *site, cmd function.Command
 					r.Restore, r.LastError, cmd.To)}
 			}
 			return nil, fmt.Errorf("restore %s can't go on: %s; mend that and give the same command again", r.Restore, r.LastError)
+		}
+		if p.due() {
+			p.remark(r.Waiting)
+			p.tell(watch(ctx, &r))
 		}
 		if err := pause(ctx, lookEvery); err != nil {
 			return nil, site.leaves("restore "+string(r.Restore), string(r.Restore))
@@ -244,7 +244,7 @@ func (r *restoreResult) asked(at time.Time) {
 func (r *restoreResult) human(w io.Writer) {
 	fmt.Fprintln(w, verdictLine(r.Verdict, restore.DepthRows, &r.check))
 	is := "is"
-	if r.Verdict == vault.Differs || r.Verdict == vault.Corrupt {
+	if refuted(r.Verdict) {
 		is = "is not"
 	}
 	fmt.Fprintf(w, "  restore %s: %s %s backup %s of %s\n", r.Restore, r.Table, is, r.Backup, r.Source)
@@ -255,7 +255,7 @@ func (r *restoreResult) human(w io.Writer) {
 		fmt.Fprintf(w, "  its recovery point is %s, %s before the instant that was asked for\n",
 			r.RecoveryPoint.Format(time.RFC3339), r.At.Sub(r.RecoveryPoint).Round(time.Second))
 	}
-	if r.Verdict == vault.Differs || r.Verdict == vault.Corrupt {
+	if refuted(r.Verdict) {
 		fmt.Fprintf(w, "  the table is not handed over: drop %s, and restore again, or another backup\n", r.Table)
 	}
 	printDifferences(w, &r.check)
@@ -300,6 +300,9 @@ func corruptText(text string) bool {
 	}
 	return false
 }
+
+// refuted says whether a table that was restored is not the backup.
+func refuted(v vault.Verdict) bool { return v == vault.Differs || v == vault.Corrupt }
 
 // verdictCode is the exit code of a verdict.
 func verdictCode(v vault.Verdict) error {

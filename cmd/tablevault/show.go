@@ -14,7 +14,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/tablevault/tablevault/shared/copies"
-	"github.com/tablevault/tablevault/shared/function"
 	"github.com/tablevault/tablevault/shared/repository"
 	"github.com/tablevault/tablevault/shared/restore"
 	"github.com/tablevault/tablevault/shared/status"
@@ -100,7 +99,7 @@ func runShow(ctx context.Context, s *streams, dir, id string) error {
 				fmt.Fprintf(w, "verification %s  %s: %s; it told so last at %s\n", v.Verification, v.State, verificationLine(&v, 0), v.Heard.Format(time.RFC3339))
 				return
 			}
-			r := verified(v.Verification, function.Command{}, v.Proof)
+			r := verified(v.Verification, v.Proof)
 			r.human(w)
 			s.printUsage(w, r.Usage)
 		})

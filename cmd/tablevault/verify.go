@@ -1,7 +1,6 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/json"
@@ -137,8 +136,10 @@ func runVerify(ctx context.Context, s *streams, o verifyOptions) (*verifyResult,
 
 // verifyAt has a backup or a restore verified, and tells how far that has come.
 func verifyAt(ctx context.Context, s *streams, site *site, cmd function.Command, readUnits float64) (*verifyResult, error) {
-	id := vault.VerificationID(vault.NewBackupID(time.Now(), rand.Text()))
+	var id vault.VerificationID // of one that leaves what it tells, and a proof: a comparison with a twin does not
+	watch := func(context.Context) string { return "" }
 	if cmd.Target == "" {
+		id = vault.VerificationID(vault.NewBackupID(time.Now(), rand.Text()))
 		settings, err := json.Marshal(struct {
 			ReadUnits    float64              `json:"read_units,omitempty"`
 			Verification vault.VerificationID `json:"verification"`
@@ -147,11 +148,15 @@ func verifyAt(ctx context.Context, s *streams, site *site, cmd function.Command,
 			return nil, err
 		}
 		cmd.Settings = settings
-		fmt.Fprintf(s.err, "verification %s of %s\n", id, cmp.Or(prefixed("backup ", cmd.Backup), prefixed("restore ", cmd.Restore)))
+		what := "backup " + cmd.Backup
+		if cmd.Restore != "" {
+			what = "restore " + cmd.Restore
+		}
+		fmt.Fprintf(s.err, "verification %s of %s\n", id, what)
+		watch = site.watchVerification(ctx, id, cmd)
 	}
 	p := s.progress()
 	defer p.end()
-	watch := site.watchVerification(ctx, id, cmd)
 	var proof vault.Proof
 	done := make(chan error, 1)
 	guard.Go(func() error { return site.call(ctx, cmd, &proof) }, func(err error) { done <- err })
@@ -162,7 +167,7 @@ func verifyAt(ctx context.Context, s *streams, site *site, cmd function.Command,
 			if err != nil {
 				return nil, err
 			}
-			return verified(id, cmd, &proof), nil
+			return verified(id, &proof), nil
 		case <-look.C:
 			if !p.due() {
 				continue
@@ -174,20 +179,10 @@ func verifyAt(ctx context.Context, s *streams, site *site, cmd function.Command,
 	}
 }
 
-func prefixed(prefix, text string) string {
-	if text == "" {
-		return ""
-	}
-	return prefix + text
-}
-
 // watchVerification returns what says how far a verification has come; it says nothing
 // where that can't be told.
 func (s *site) watchVerification(ctx context.Context, id vault.VerificationID, cmd function.Command) func(context.Context) string {
 	silent := func(context.Context) string { return "" }
-	if cmd.Target != "" {
-		return silent
-	}
 	repo, err := s.repository(ctx)
 	if err != nil {
 		return silent
@@ -214,10 +209,7 @@ func (s *site) watchVerification(ctx context.Context, id vault.VerificationID, c
 	}
 }
 
-func verified(id vault.VerificationID, cmd function.Command, p *vault.Proof) *verifyResult {
-	if cmd.Target != "" {
-		id = "" // it leaves nothing
-	}
+func verified(id vault.VerificationID, p *vault.Proof) *verifyResult {
 	return &verifyResult{
 		Verification: id, Restore: p.Restore, check: p.Check,
 		Verdict: p.Verdict, Backup: p.Backup, Table: p.Table.String(), Against: p.Target, Depth: p.Depth, Rows: p.Check.Rows,

@@ -131,7 +131,7 @@ func (l *look) end() (running bool, err error) {
 		case restore.StateDone:
 		case restore.StateFailed:
 			failures = append(failures, fmt.Sprintf("restore %s into %s is failed: %s", r.Restore, r.Target, r.LastError))
-			if r.Verdict == vault.Differs || r.Verdict == vault.Corrupt || corruptText(r.LastError) {
+			if refuted(r.Verdict) || corruptText(r.LastError) {
 				code = exitDiffers
 			}
 		default:
@@ -229,16 +229,7 @@ func (c *screen) show(l *look) error {
 	rows := make([]string, 0, len(l.Backups)+len(l.Restores)+len(l.Verifications)+1)
 	for _, b := range l.Backups {
 		row := progressRow(b.Table+" "+string(b.Backup), b.State, b.Done, b.Segments, b.Live, b.Totals.Rows, b.Totals.StoredBytes, b.Usage.Requests(), b.RowsPerSecond, b.BytesPerSecond, b.Left)
-		if b.Pace != nil {
-			row += "; " + b.Pace.String()
-		}
-		if b.Silent != "" {
-			row += "; " + b.Silent
-		}
-		if b.LastError != "" {
-			row += "; last error: " + b.LastError
-		}
-		rows = append(rows, row)
+		rows = append(rows, row+pacing(0, nil, 0, b.Pace, b.Silent, b.LastError))
 	}
 	if len(l.Backups) > 1 {
 		t := l.Total
