@@ -121,45 +121,58 @@ func listRestores(ctx context.Context, s *streams, o listOptions) error {
 		// Whose table is not known may be what is looked for.
 		l.Restores = slices.DeleteFunc(l.Restores, func(r status.Restore) bool { return r.Target != "" && !match(r.Source) && !match(r.Target) })
 	}
-	err = s.print(l, func(w io.Writer) {
-		if len(l.Restores) == 0 {
-			none := "There is no restore yet."
-			if o.table != "" {
-				none = "There is no restore of or into " + o.table + "."
-			}
-			fmt.Fprintln(w, none)
-			return
-		}
-		t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-		fmt.Fprintln(t, "RESTORE\tBACKUP\tOF\tINTO\tSTATE\tROWS\tAGE\tTOOK\tRESULT")
-		for i := range l.Restores {
-			r := &l.Restores[i]
-			took, what := span(time.Since(r.Begun)), r.LastError
-			switch {
-			case r.State == status.Unreadable:
-				took = ""
-			case !r.Ended.IsZero():
-				took = span(r.Ended.Sub(r.Begun))
-			case r.State != restore.StateDone && r.State != restore.StateFailed:
-				what = restoreLine(&r.Watched, "")
-			}
-			if r.Verdict != "" && r.LastError == "" {
-				what = string(r.Verdict)
-			}
-			fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", r.Restore, r.Backup, r.Source, r.Target, r.State, count(r.Rows), span(time.Since(r.Begun)), took, what)
-		}
-		t.Flush()
-		if l.Older > 0 {
-			fmt.Fprintf(w, "%s more: --limit 0 shows all.\n", count(int64(l.Older)))
-		}
-	})
-	if err != nil {
+	if err := s.print(l, func(w io.Writer) { l.human(w, o.table) }); err != nil {
 		return err
 	}
-	if n := len(l.Restores) - len(slices.DeleteFunc(slices.Clone(l.Restores), func(r status.Restore) bool { return r.Corrupt })); n > 0 {
-		return &exit{exitDiffers, fmt.Errorf("the records of %s can't be read", counted(int64(n), "restore"))}
+	return l.damage()
+}
+
+// human prints the restores, newest first, which are those of a table if it is given.
+func (l *restoreListing) human(w io.Writer, table string) {
+	if len(l.Restores) == 0 {
+		none := "There is no restore yet."
+		if table != "" {
+			none = "There is no restore of or into " + table + "."
+		}
+		fmt.Fprintln(w, none)
+		return
 	}
-	return nil
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(t, "RESTORE\tBACKUP\tOF\tINTO\tSTATE\tROWS\tAGE\tTOOK\tRESULT")
+	for i := range l.Restores {
+		r := &l.Restores[i]
+		took, what := span(time.Since(r.Begun)), r.LastError
+		switch {
+		case r.State == status.Unreadable:
+			took = ""
+		case !r.Ended.IsZero():
+			took = span(r.Ended.Sub(r.Begun))
+		case r.State != restore.StateDone && r.State != restore.StateFailed:
+			what = restoreLine(&r.Watched, "")
+		}
+		if r.Verdict != "" && r.LastError == "" {
+			what = string(r.Verdict)
+		}
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", r.Restore, r.Backup, r.Source, r.Target, r.State, count(r.Rows), span(time.Since(r.Begun)), took, what)
+	}
+	t.Flush()
+	if l.Older > 0 {
+		fmt.Fprintf(w, "%s more: --limit 0 shows all.\n", count(int64(l.Older)))
+	}
+}
+
+// damage is an error with the exit code of corruption if a restore's records are damaged.
+func (l *restoreListing) damage() error {
+	n := 0
+	for i := range l.Restores {
+		if l.Restores[i].Corrupt {
+			n++
+		}
+	}
+	if n == 0 {
+		return nil
+	}
+	return &exit{exitDiffers, fmt.Errorf("the records of %s can't be read", counted(int64(n), "restore"))}
 }
 
 // tableMatch says which tables, as instance/table, a pattern means; all if it is empty.
