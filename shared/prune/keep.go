@@ -243,7 +243,12 @@ func (s *pruning) loadLeases(ctx context.Context) error {
 
 // loadCopies finds out which copies are complete, and which are being made.
 func (s *pruning) loadCopies(ctx context.Context) error {
-	s.noted, s.copying = map[string]bool{}, map[vault.Backup]map[string]time.Time{}
+	s.wanted, s.noted, s.copying = map[string]string{}, map[string]bool{}, map[vault.Backup]map[string]time.Time{}
+	if s.Policy != nil {
+		for _, d := range s.Policy.Destinations() {
+			s.wanted[d.Key()] = place.Plain(d.To)
+		}
+	}
 	for info, err := range s.Repo.Store().List(ctx, vault.CopyNotesPrefix, "") {
 		if err != nil {
 			return fmt.Errorf("list %s: %w", vault.CopyNotesPrefix, err)
@@ -471,12 +476,6 @@ func (s *pruning) holdOne(c *candidate) {
 
 // holdCopied keeps a backup that is being copied, or is still to be.
 func (s *pruning) holdCopied(c *candidate) {
-	wanted := map[string]string{}
-	if s.Policy != nil {
-		for _, d := range s.Policy.Destinations() {
-			wanted[d.Key()] = place.Plain(d.To)
-		}
-	}
 	if c.rule != nil {
 		for _, d := range c.rule.Destinations {
 			switch to := place.Plain(d.To); {
@@ -489,7 +488,7 @@ func (s *pruning) holdCopied(c *candidate) {
 		}
 	}
 	for key, newest := range s.copying[c.Backup] {
-		if to, ours := wanted[key]; !s.noted[c.CopyNote(key)] && (ours || s.store.Sub(newest) < s.settle()) {
+		if to, ours := s.wanted[key]; !s.noted[c.CopyNote(key)] && (ours || s.store.Sub(newest) < s.settle()) {
 			c.keeping("being copied to %s", cmp.Or(to, key))
 		}
 	}

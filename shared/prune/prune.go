@@ -153,6 +153,7 @@ type pruning struct {
 	at, store time.Time
 	lines     []*prunedLine
 	leases    map[vault.Backup]vault.RestoreID
+	wanted    map[string]string                     // the policy's destinations, by their keys
 	noted     map[string]bool                       // copies that are complete, by the names of their notes
 	copying   map[vault.Backup]map[string]time.Time // newest word about a copy, by target
 	failures  []string
