@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/tablevault/tablevault/shared/policy"
 	"github.com/tablevault/tablevault/shared/vault"
 )
 
@@ -283,14 +284,12 @@ func (c Command) references() error {
 	return nil
 }
 
-var furtherForm = regexp.MustCompile(`^[A-Za-z0-9_-]{1,64}$`)
-
 // checkFurther finds out whether a further vault is named as one must be: where it
 // is, the policy of the functions says and no command, so that none sends rows and
 // tokens to an address that nobody who deploys has named. What was given instead may
 // hold a key, and is not repeated.
 func checkFurther(name string) error {
-	if furtherForm.MatchString(name) {
+	if policy.IsName(name) {
 		return nil
 	}
 	return errors.New("want the name of a destination of the functions' policy, or its key, and no address: put the vault under destinations of the policy and deploy that")

@@ -154,7 +154,7 @@ func (d *decoder) policy(data []byte) *Policy {
 		name := ""
 		if v := m.get("name"); v == nil {
 			d.at(m.line, "a rule without a name: ids of backups derive from it")
-		} else if name = d.text(v, "name"); !nameForm.MatchString(name) {
+		} else if name = d.text(v, "name"); !IsName(name) {
 			d.problem(v, "name %q: want letters, digits, - and _, at most 64", name)
 		} else if i := slices.IndexFunc(p.Rules, func(r Rule) bool { return r.Name == name }); i >= 0 {
 			d.problem(v, "name %q stands twice: ids of backups derive from it", name)
@@ -165,6 +165,10 @@ func (d *decoder) policy(data []byte) *Policy {
 }
 
 var nameForm = regexp.MustCompile(`^[A-Za-z0-9_-]{1,64}$`)
+
+// IsName says whether a rule or a destination can have a name, which all keys of
+// destinations are, too.
+func IsName(text string) bool { return nameForm.MatchString(text) }
 
 func (d *decoder) workers(top *mapping, w *Workers) {
 	if v := top.get("account_instances"); v != nil {
@@ -301,7 +305,7 @@ func (d *decoder) destinations(v ast.Node) []Destination {
 // destinationName reads the name of a further vault. It can't be taken for a key.
 func (d *decoder) destinationName(v ast.Node) string {
 	name := d.text(v, "destinations.name")
-	if name != "" && (!nameForm.MatchString(name) || place.IsKey(name)) {
+	if name != "" && (!IsName(name) || place.IsKey(name)) {
 		d.problem(v, "destinations.name %q: want letters, digits, - and _, at most 64, and not sixteen digits from 0 to f", name)
 		return ""
 	}

@@ -17,6 +17,7 @@
 package policy
 
 import (
+	"cmp"
 	_ "embed"
 	"fmt"
 	"math"
@@ -139,17 +140,12 @@ func (p *Policy) Destination(name string) (Destination, error) {
 			return d, nil
 		}
 	}
-	has := "none"
-	for i, d := range all {
-		if i == 0 {
-			has = ""
-		} else {
-			has += ", "
-		}
-		has += fmt.Sprintf("%s (%s)", d.Name, place.Plain(d.To))
+	var has []string
+	for _, d := range all {
+		has = append(has, fmt.Sprintf("%s (%s)", d.Name, place.Plain(d.To)))
 	}
 	return Destination{}, fmt.Errorf("the functions' policy has no further vault %q; it has %s: put it under destinations of %s and deploy that with the functions, on one machine by `tablevault local --policy FILE`",
-		name, has, FileName)
+		name, cmp.Or(strings.Join(has, ", "), "none"), FileName)
 }
 
 // Trigger names the rule in plans and in the ids of backups.
