@@ -191,14 +191,10 @@ func (f further) explain(err error) error {
 // call runs a command on its function and reads the reply.
 func (s *site) call(ctx context.Context, cmd function.Command, reply any) error {
 	err := s.invoke(ctx, s.env.Name(cmd.Function()), cmd, reply)
-	var refused *url.Error
-	if errors.As(err, &refused) {
-		return s.stopped(err)
-	}
-	if f := new(function.Failure); errors.As(err, &f) && err == error(f) {
+	if f, ok := err.(*function.Failure); ok {
 		return told{f}
 	}
-	return err
+	return s.stopped(err)
 }
 
 // told is what a function has failed for, as people are told: its message names what it
