@@ -10,7 +10,6 @@ import (
 	"hash"
 	"io"
 	"log/slog"
-	"path"
 	"runtime"
 	"sync"
 	"time"
@@ -179,20 +178,14 @@ func (x *export) poke(ctx context.Context) {
 // over says whether each of the plan's segments has ended, and all that those were
 // split into.
 func (x *export) over(ctx context.Context) (bool, error) {
-	prefix := x.backup.Log().AllDone()
-	children := map[vault.SegmentID]int{}
-	for info, err := range x.Repo.Store().List(ctx, prefix, "") {
-		if err != nil {
-			return false, fmt.Errorf("list %s: %w", prefix, err)
-		}
-		if id, n, ok := vault.ParseDone(path.Base(info.Name)); ok {
-			children[id] = n
-		}
+	ends, err := endMarks(ctx, x.Repo, x.backup.Log(), x.backup.Log().AllDone())
+	if err != nil {
+		return false, err
 	}
 	var ended func(vault.SegmentID) bool
 	ended = func(id vault.SegmentID) bool {
-		n, ok := children[id]
-		for i := 0; i < n && ok; i++ {
+		end, ok := ends[id]
+		for i := 0; i < end.children && ok; i++ {
 			ok = ended(id.Child(i))
 		}
 		return ok

@@ -516,17 +516,28 @@ type endMark struct {
 	children int
 }
 
-// group looks at one group, and rolls it up if it is complete.
-func (p *Planner) group(ctx context.Context, run fanout.Run, look *groupLook, b vault.Backup, plan *vault.Plan, rollUps *sync.Mutex) error {
-	prefix := b.Log().DoneIn(look.number)
+// endMarks are the ended segments, as a list under a prefix shows them, which is that
+// of one group or of all. A mark that stands elsewhere than a segment's own counts for
+// nothing.
+func endMarks(ctx context.Context, r *repository.Repository, log vault.Log, prefix string) (map[vault.SegmentID]endMark, error) {
 	ends := map[vault.SegmentID]endMark{}
-	for info, err := range p.Repo.Store().List(ctx, prefix, "") {
+	for info, err := range r.Store().List(ctx, prefix, "") {
 		if err != nil {
-			return fmt.Errorf("list the ended segments of group %d: %w", look.number, err)
+			return nil, fmt.Errorf("list the ended segments %s: %w", prefix, err)
 		}
-		if id, children, ok := vault.ParseDone(info.Name[len(prefix):]); ok {
+		folder, base := path.Split(info.Name)
+		if id, children, ok := vault.ParseDone(base); ok && folder == log.DoneIn(id.Group()) {
 			ends[id] = endMark{info.Modified, children}
 		}
+	}
+	return ends, nil
+}
+
+// group looks at one group, and rolls it up if it is complete.
+func (p *Planner) group(ctx context.Context, run fanout.Run, look *groupLook, b vault.Backup, plan *vault.Plan, rollUps *sync.Mutex) error {
+	ends, err := endMarks(ctx, p.Repo, b.Log(), b.Log().DoneIn(look.number))
+	if err != nil {
+		return err
 	}
 	var open []vault.SegmentID
 	var walk func(vault.SegmentID)
