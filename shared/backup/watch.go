@@ -39,13 +39,14 @@ type Watcher struct {
 type counted struct {
 	group   int
 	segment vault.SegmentID // of a slot
-	last    bool            // it is the segment's last
+	last    bool            // it has the segment's last
 	totals  vault.Totals
 	usage   vault.Usage
 }
 
 // add adds another.
 func (c *counted) add(o counted) {
+	c.last = c.last || o.last
 	c.totals.Add(o.totals)
 	c.usage.Add(o.usage)
 }
@@ -159,7 +160,6 @@ func (w *Watcher) stored(ctx context.Context, rolled map[int]bool) (sum counted,
 		return sum, 0, err
 	}
 	segments := map[vault.SegmentID]counted{}
-	last := map[vault.SegmentID]bool{}
 	for name, part := range w.slots {
 		if _, over := w.groups[part.group]; over {
 			delete(w.slots, name) // its roll-up has it
@@ -169,17 +169,16 @@ func (w *Watcher) stored(ctx context.Context, rolled map[int]bool) (sum counted,
 		of := segments[part.segment]
 		of.add(part)
 		segments[part.segment] = of
-		last[part.segment] = last[part.segment] || part.last
 	}
-	for id, of := range segments {
-		if last[id] {
+	for _, of := range segments {
+		if of.last {
 			ended += of.totals.Rows
 		}
 	}
 	for id, t := range told {
-		if of := segments[id].totals; t.Rows > of.Rows && !last[id] {
-			sum.totals.Rows += t.Rows - of.Rows
-			sum.totals.RawBytes += max(0, t.Bytes-of.RawBytes)
+		if of := segments[id]; t.Rows > of.totals.Rows && !of.last {
+			sum.totals.Rows += t.Rows - of.totals.Rows
+			sum.totals.RawBytes += max(0, t.Bytes-of.totals.RawBytes)
 		}
 	}
 	for _, group := range w.groups {
