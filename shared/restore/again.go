@@ -75,7 +75,6 @@ func (i *Importer) ended(ctx context.Context, req Request, last *vault.Claim, pr
 	if made == nil || stands(plan, made, got, false) != nil {
 		return false, exists("it is not the one that restore %s has made: restore to another name, or drop it first", last.Restore)
 	}
-	known := got.Identity.Known() && made.Identity.Known()
 	switch {
 	case proof == nil:
 		return false, exists("restore %s has made it, and was given up: %s; drop it and give the same command again, or restore to another name", last.Restore, closed.Reason)
@@ -96,7 +95,7 @@ func (i *Importer) ended(ctx context.Context, req Request, last *vault.Claim, pr
 		return false, exists("restore %s has made it of that backup, without local transactions: drop it and give the same command again, or restore to another name", last.Restore)
 	case req.New, req.Own:
 		return false, exists("restore %s has made it of that backup, and proved it at %s: restore to another name, or drop it first", last.Restore, proof.At.UTC().Format(time.RFC3339))
-	case !known:
+	case !got.Identity.Known() || !made.Identity.Known():
 		return false, exists("restore %s has made one of that name, and proved it at %s; whether it is this one, the service does not tell: restore to another name, or drop it first",
 			last.Restore, proof.At.UTC().Format(time.RFC3339))
 	}

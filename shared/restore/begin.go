@@ -235,8 +235,9 @@ func (i *Importer) lastClaim(ctx context.Context, t vault.TableID) (next int, la
 // true goes on with the claim's restore, false lets a new claim follow.
 func (i *Importer) after(ctx context.Context, run fanout.Run, req Request, last *vault.Claim) (goOn bool, err error) {
 	proof, err := i.Repo.RestoreProof(ctx, last.Restore)
-	proved := err == nil
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if errors.Is(err, fs.ErrNotExist) {
+		proof = nil
+	} else if err != nil {
 		return false, err
 	}
 	closed, err := i.Repo.Closed(ctx, last.Restore)
@@ -244,11 +245,8 @@ func (i *Importer) after(ctx context.Context, run fanout.Run, req Request, last 
 		return false, err
 	}
 	switch {
-	case proved, closed != nil && closed.Reason != "":
+	case proof != nil, closed != nil && closed.Reason != "":
 		// It has ended; its late starts obey its closing record.
-		if !proved {
-			proof = nil
-		}
 		if goOn, err := i.ended(ctx, req, last, proof, closed); err != nil || goOn {
 			return goOn, err
 		}

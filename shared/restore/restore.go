@@ -363,11 +363,11 @@ func (i *Importer) prove(ctx context.Context, run fanout.Run, r vault.Restore, p
 // load dispatches the segments that are not loaded and that nobody works on.
 func (i *Importer) load(ctx context.Context, run fanout.Run, r vault.Restore, p *vault.RestorePlan, progress *Progress) (bool, error) {
 	progress.State = StateLoading
-	open, loaded, rows, err := i.toLoad(ctx, r, p)
-	if err != nil {
+	var open [][]vault.SegmentID
+	var err error
+	if open, progress.Loaded, progress.LoadedRows, err = i.toLoad(ctx, r, p); err != nil {
 		return false, err
 	}
-	progress.Loaded, progress.LoadedRows = loaded, progress.LoadedRows+rows
 	return len(open) == 0, i.dispatch(ctx, run, r.Log(), open, p.Loaders, loadingPace(i.Repo), func(s vault.SegmentID, start int) fanout.Work {
 		return fanout.Work{Verb: fanout.VerbImport, Table: p.Source, Backup: p.Backup, Restore: p.Restore, Segment: s, Start: start, WriteUnits: p.LoadShare(), Request: i.Request}
 	}, progress)

@@ -170,11 +170,10 @@ func (w *Watched) dispatched(d *fanout.Dispatch) {
 // loading looks at the segments that are not loaded, and says whether there is none.
 func (w *Watcher) loading(ctx context.Context, i *Importer, r vault.Restore, p *vault.RestorePlan, out *Watched) (whole bool, err error) {
 	out.State = StateLoading
-	open, loaded, rows, err := i.toLoad(ctx, r, p)
-	if err != nil {
+	var open [][]vault.SegmentID
+	if open, out.Loaded, out.LoadedRows, err = i.toLoad(ctx, r, p); err != nil {
 		return false, err
 	}
-	out.Loaded, out.LoadedRows = out.Loaded+loaded, out.LoadedRows+rows
 	d := fanout.Dispatch{Repo: w.repo, Log: r.Log()}
 	for _, segments := range open {
 		told, err := w.group(ctx, &d, segments, loadingPace(w.repo))
@@ -216,11 +215,11 @@ func (w *Watcher) comparing(ctx context.Context, i *Importer, r vault.Restore, p
 			return err
 		}
 	}
-	open, checked, rows := splitEnded(p, func(s vault.RestoreSegment) bool {
+	var open [][]vault.SegmentID
+	open, out.Checked, out.CheckedRows = splitEnded(p, func(s vault.RestoreSegment) bool {
 		_, compared := done[s.ID]
 		return compared
 	})
-	out.Checked, out.CheckedRows = out.Checked+checked, out.CheckedRows+rows
 	d := fanout.Dispatch{Repo: w.repo, Log: r.Verify()}
 	for _, segments := range open {
 		told, err := w.group(ctx, &d, segments, comparingPace(w.repo))
