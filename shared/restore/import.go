@@ -396,10 +396,9 @@ func (l *loader) add(e *vault.Loaded) error {
 	if e.Last {
 		at = len(l.parts)
 	}
-	if e.Segment != l.segment || e.Slot != l.slots || at == len(l.parts) && !e.Last ||
-		at < l.part || at == l.part && e.Block <= l.block {
-		return fmt.Errorf("%w: slot %d of segment %s: an entry for slot %d of %s up to block %d of part %d, the log stands at block %d of part %d",
-			vault.ErrCorrupt, l.slots, l.segment, e.Slot, e.Segment, e.Block, e.Part, l.block, l.part)
+	if at == len(l.parts) && !e.Last || at < l.part || at == l.part && e.Block <= l.block {
+		return fmt.Errorf("%w: slot %d of segment %s: an entry up to block %d of part %d, the log stands at block %d of part %d",
+			vault.ErrCorrupt, l.slots, l.segment, e.Block, e.Part, l.block, l.part)
 	}
 	l.slots++
 	l.part, l.block, l.ended = at, e.Block, e.Last
