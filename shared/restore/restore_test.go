@@ -194,6 +194,24 @@ func TestOneRestorePerTarget(t *testing.T) {
 	w.Same(vaulttest.SourceID.Table, vaulttest.TargetID.Table)
 }
 
+// TestClaimOfAnother has a claim on a table name a restore of the same backup that is to
+// another table: nobody goes on with that one, nor is told that it restores here.
+func TestClaimOfAnother(t *testing.T) {
+	w := vaulttest.NewWorld(t)
+	w.Fill(vaulttest.Definition(), 20)
+	m := w.Backup(vault.Settings{})
+	first := w.Begin(m)
+	req := w.Request(m)
+	req.Target.Table = "elsewhere"
+	claim := &vault.Claim{Restore: first.Restore, Backup: m.Backup, At: w.Clock()}
+	if _, err := w.Repo.Create(t.Context(), vault.ClaimName(req.Target, 0), claim); err != nil {
+		t.Fatal(err)
+	}
+	if p, err := w.Importer().Begin(t.Context(), w.Run(), req); err == nil || !strings.Contains(err.Error(), "is of backup") {
+		t.Errorf("%+v, %v", p, err)
+	}
+}
+
 // TestRequestGoesOnByItself looks at a request once: its restore comes to its end, and
 // the request to its answer, without a tick, however many invocations that takes.
 func TestRequestGoesOnByItself(t *testing.T) {
