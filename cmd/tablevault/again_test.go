@@ -30,9 +30,7 @@ func TestRestoreAgain(t *testing.T) {
 	for i := range int64(5) {
 		putRow(t, client, "orders", "k", i, nil, time.Now().Add(-12*time.Hour).UnixMilli())
 	}
-	var backups struct{ Backups []backupResult }
-	must(t, &backups, "backup", "--stack", dir, "--table", "local/orders")
-	id := backups.Backups[0].ID
+	id := backedUp(t, dir, "local/orders").ID
 	at := time.Now().UTC().Format(time.RFC3339Nano)
 	command := []string{"restore", "--stack", dir, "--table", "local/orders", "--at", at, "--to", "local/copy"}
 	code, out, errs := tablevaultRun(t, append(command, "--json")...)
@@ -59,9 +57,7 @@ func TestRestoreAgain(t *testing.T) {
 func TestBackupOfAnotherTable(t *testing.T) {
 	_, dir, client := begin(t, func(c *stack.Config) { c.Memory = true })
 	makeTable(t, client, "orders")
-	var backups struct{ Backups []backupResult }
-	must(t, &backups, "backup", "--stack", dir, "--table", "local/orders")
-	id := string(backups.Backups[0].Backup)
+	id := string(backedUp(t, dir, "local/orders").Backup)
 	for _, event := range []string{
 		`{"kind":"restore","backup":"` + id + `","table":"local/other","to":"local/copy"}`,
 		`{"kind":"verify","backup":"` + id + `","table":"local/other"}`,
@@ -86,8 +82,7 @@ func TestRestoreTakesTransactions(t *testing.T) {
 	_, dir, client := begin(t, func(c *stack.Config) { c.Memory = true })
 	makeTable(t, client, "orders")
 	putRow(t, client, "orders", "k", 1, nil, 1)
-	var backups struct{ Backups []backupResult }
-	must(t, &backups, "backup", "--stack", dir, "--table", "local/orders")
+	backedUp(t, dir, "local/orders")
 	start := func(name string) error {
 		key := new(tablestore.PrimaryKey)
 		key.AddPrimaryKeyColumn("s", "k")
@@ -117,8 +112,7 @@ func TestDamagedIndex(t *testing.T) {
 	s, dir, client := begin(t, func(c *stack.Config) { c.Memory = true })
 	makeTable(t, client, "orders")
 	putRow(t, client, "orders", "k", 1, nil, 1)
-	var backups struct{ Backups []backupResult }
-	must(t, &backups, "backup", "--stack", dir, "--table", "local/orders")
+	backedUp(t, dir, "local/orders")
 	folder := strings.TrimPrefix(s.Vault, "file://")
 	var name string
 	err := filepath.WalkDir(folder, func(path string, _ fs.DirEntry, err error) error {

@@ -385,9 +385,7 @@ func TestDamageIsThree(t *testing.T) {
 	s, dir, client := begin(t, func(c *stack.Config) { c.Memory = true })
 	makeTable(t, client, "orders")
 	putRow(t, client, "orders", "a", 1, nil, 5)
-	var backups struct{ Backups []backupResult }
-	must(t, &backups, "backup", "--stack", dir, "--table", "local/orders")
-	id := backups.Backups[0].ID
+	id := backedUp(t, dir, "local/orders").ID
 	b := vault.Backup{Table: vault.TableID{Region: "local", Instance: "local", Table: "orders"}, ID: id}
 	folder := strings.TrimPrefix(s.Vault, "file://")
 	for _, c := range []struct {
@@ -446,8 +444,7 @@ func TestDoctorWrites(t *testing.T) {
 	s, dir, client := begin(t, func(c *stack.Config) { c.Memory = true })
 	makeTable(t, client, "orders")
 	putRow(t, client, "orders", "a", 1, nil, 5)
-	var backups struct{ Backups []backupResult }
-	must(t, &backups, "backup", "--stack", dir, "--table", "local/orders")
+	backedUp(t, dir, "local/orders")
 	folder := strings.TrimPrefix(s.Vault, "file://")
 	out, _ := said(t, 0, "doctor", "--stack", dir)
 	if !regexp.MustCompile(`(?m)^ok +write +an object was written, and removed`).MatchString(out) || strings.Contains(out, "change stream") {

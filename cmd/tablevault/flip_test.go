@@ -20,9 +20,7 @@ func TestDamageOnTheStack(t *testing.T) {
 	for i := range int64(20) {
 		putRow(t, client, "orders", "k", i, nil, 1)
 	}
-	var backups struct{ Backups []backupResult }
-	must(t, &backups, "backup", "--stack", dir, "--table", "local/orders")
-	id := string(backups.Backups[0].ID)
+	id := string(backedUp(t, dir, "local/orders").ID)
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
 	random := rand.New(rand.NewPCG(seed, 0))

@@ -193,13 +193,8 @@ func TestLocalRequest(t *testing.T) {
 	_, dir, client := begin(t, func(c *stack.Config) { c.Memory = true })
 	makeTable(t, client, "orders")
 	putRow(t, client, "orders", "a", 1, nil, 5)
-	var backups struct{ Backups []backupResult }
-	must(t, &backups, "backup", "--stack", dir, "--table", "local/orders")
-	site, err := openSite(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	repo, err := site.repository(t.Context())
+	made := backedUp(t, dir, "local/orders")
+	_, repo, err := openVault(t.Context(), dir)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -218,7 +213,7 @@ func TestLocalRequest(t *testing.T) {
 		}
 		time.Sleep(20 * time.Millisecond)
 	}
-	if accepted.Backup != backups.Backups[0].ID || accepted.Target.String() != "local/again" {
+	if accepted.Backup != made.ID || accepted.Target.String() != "local/again" {
 		t.Errorf("%+v", accepted)
 	}
 }

@@ -194,11 +194,7 @@ func measureMemory(b *testing.B, shape string, size, wide int) footprints {
 // checkLanes fails unless a backup is of one segment and all its lanes.
 func checkLanes(b *testing.B, dir string, id vault.BackupID) {
 	b.Helper()
-	place, err := openSite(dir)
-	if err != nil {
-		b.Fatal(err)
-	}
-	repo, err := place.repository(b.Context())
+	_, repo, err := openVault(b.Context(), dir)
 	if err != nil {
 		b.Fatal(err)
 	}

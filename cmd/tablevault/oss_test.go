@@ -229,13 +229,8 @@ func TestRequestInABucket(t *testing.T) {
 	for i := range int64(20) {
 		putRow(t, client, "orders", "k", i, nil, 1)
 	}
-	var backups struct{ Backups []backupResult }
-	must(t, &backups, "backup", "--stack", dir, "--table", "local/orders")
-	site, err := openSite(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	repo, err := site.repository(t.Context())
+	backedUp(t, dir, "local/orders")
+	_, repo, err := openVault(t.Context(), dir)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -287,14 +282,13 @@ func TestBucketSurvives(t *testing.T) {
 	client := tablestore.NewClient(s.Info.Tablestore, s.Instance, s.AccessKeyID, s.AccessKeySecret)
 	makeTable(t, client, "orders")
 	putRow(t, client, "orders", "k", 1, nil, 1)
-	var backups struct{ Backups []backupResult }
-	must(t, &backups, "backup", "--stack", dir, "--table", "local/orders")
+	made := backedUp(t, dir, "local/orders")
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
 	s = start("")
 	var verified verifyResult
-	must(t, &verified, "verify", "--stack", dir, "--backup", string(backups.Backups[0].ID), "--against", "local/orders")
+	must(t, &verified, "verify", "--stack", dir, "--backup", string(made.ID), "--against", "local/orders")
 	if verified.Verdict != "ok" {
 		t.Errorf("%+v", verified)
 	}

@@ -90,6 +90,17 @@ func must(t *testing.T, into any, args ...string) {
 	}
 }
 
+// backedUp backs a table up.
+func backedUp(t *testing.T, dir, table string) backupResult {
+	t.Helper()
+	var all backupsMade
+	must(t, &all, "backup", "--stack", dir, "--table", table)
+	if len(all.Backups) != 1 {
+		t.Fatalf("a backup of %s: %+v", table, all)
+	}
+	return all.Backups[0]
+}
+
 // TestDemo runs the demo on less data.
 func TestDemo(t *testing.T) {
 	var out, errs bytes.Buffer
