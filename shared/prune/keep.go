@@ -317,12 +317,15 @@ func (s *pruning) loadLine(ctx context.Context, l *prunedLine) error {
 	return nil
 }
 
+// young says whether a sealed backup is not older than what is kept.
+func (s *pruning) young(c *candidate) bool { return !c.newest(s.at).Before(s.at.Add(-c.keep.For)) }
+
 // readNotes reads the notes that stand between a backup whose time is over and its
 // deletion, and believes those that are about it and about the policy's address. What
 // can't be read is as if it were not there.
 func (s *pruning) readNotes(ctx context.Context, c *candidate, named vault.Object) {
 	c.copied = map[string]bool{}
-	if c.rule == nil || !c.sealed() || c.keep.For == 0 || !c.newest(s.at).Before(s.at.Add(-c.keep.For)) {
+	if c.rule == nil || !c.sealed() || c.keep.For == 0 || s.young(c) {
 		return // it stays in any case
 	}
 	for _, d := range c.rule.Destinations {
@@ -457,7 +460,7 @@ func (s *pruning) holdOne(c *candidate) {
 	switch {
 	case c.keep.For == 0:
 		c.keeping("kept for ever")
-	case c.sealed() && !c.newest(s.at).Before(s.at.Add(-c.keep.For)):
+	case c.sealed() && s.young(c):
 		c.keeping("not older than %s", policy.Keep{For: c.keep.For})
 	case c.manifest != nil && c.manifest.State == vault.Void && s.store.Sub(c.ended.Modified) < s.settle():
 		c.keeping("given up, and what was under way may still write")
