@@ -77,6 +77,14 @@ func TestValuesThatCantBe(t *testing.T) {
 		"another segment's shard": func(s *Slot) {
 			s.Part.Shard.Name = Backup{examplePlan().Table, examplePlan().Backup}.Shard("000000", "aa")
 		},
+		"another backup's shard and index": func(s *Slot) {
+			s.Part.Shard.Name = Backup{examplePlan().Table, NewBackupID(day, "y")}.Shard(s.Segment, "aa")
+			s.Part.Index.Name = Index(s.Part.Shard.Name)
+		},
+		"another segment's shard and index": func(s *Slot) {
+			s.Part.Shard.Name = Backup{examplePlan().Table, examplePlan().Backup}.Shard("000000", "aa")
+			s.Part.Index.Name = Index(s.Part.Shard.Name)
+		},
 		"another index":           func(s *Slot) { s.Part.Index.Name += "x" },
 		"a size below 0":          func(s *Slot) { s.Part.Shard.Bytes = -1 },
 		"a short digest":          func(s *Slot) { s.Part.Shard.SHA256 = s.Part.Shard.SHA256[1:] },
@@ -140,6 +148,30 @@ func TestValuesThatCantBe(t *testing.T) {
 		"a difference of no kind":   func(p *Proof) { p.Check.Differences[0].Kind = "odd" },
 		"an infinite key":           func(p *Proof) { p.Check.Differences[0].Key[0] = table.Max() },
 		"another backup's manifest": func(p *Proof) { p.Manifest.Name = Backup{p.Table, NewBackupID(day, "y")}.Manifest() },
+	})
+}
+
+// TestTellsOfAnotherPlace forges each document under another name, its envelope too: what
+// is in it tells where it should stand.
+func TestTellsOfAnotherPlace(t *testing.T) {
+	for example, d := range examples() {
+		switch d.(type) {
+		case *Claim, *Quarantine:
+			continue // their names have a number, or a random text, that is not in them
+		}
+		name := placeOf(d)
+		at := len(strings.TrimSuffix(name, ".json")) - 1
+		other := name[:at] + string(name[at]^1) + name[at+1:]
+		err := Decode(other, forged(t, other, d), fresh(d))
+		if !errors.Is(err, ErrCorrupt) || !strings.Contains(err.Error(), "it tells of what stands under") {
+			t.Errorf("%s of %s under %s: %v", example, name, other, err)
+		}
+	}
+	strict(t, "restore-plan", map[string]func(*RestorePlan){
+		"another backup's manifest": func(p *RestorePlan) { p.Manifest.Name = ManifestName(p.Source, NewBackupID(day, "y")) },
+	})
+	strict(t, "answer", map[string]func(*Answer){
+		"another restore's proof": func(a *Answer) { a.Proof = Restore{NewRestoreID(day, "y")}.Proof() },
 	})
 }
 
