@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"github.com/tablevault/tablevault/local/oss"
+	"github.com/tablevault/tablevault/local/suite"
 )
 
 // ossutilStep is one call of ossutil. In its arguments DIR is a folder with files to be copied.
@@ -64,7 +65,7 @@ func useOssutil(ctx context.Context, server *oss.Server, dir string, out io.Writ
 			for _, arg := range strings.Fields(step.args) {
 				args = append(args, places.Replace(arg))
 			}
-			cmd := command(ctx, dir, args)
+			cmd := suite.Command(ctx, dir, args)
 			cmd.Env = append(os.Environ(), "HOME="+dir) // its own settings and checkpoints
 			text, err := cmd.CombinedOutput()
 			bad := ""

@@ -63,8 +63,8 @@ func TestPrograms(t *testing.T) {
 	}
 	for _, c := range clients {
 		found := programs(document, c.language)
-		if len(found) != 1 || !strings.Contains(found[0], "hello_"+c.name) {
-			t.Errorf("%s: %d programs", c.name, len(found))
+		if len(found) != 1 || !strings.Contains(found[0], "hello_"+c.Name) {
+			t.Errorf("%s: %d programs", c.Name, len(found))
 		}
 	}
 }

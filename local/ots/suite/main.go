@@ -51,7 +51,7 @@ func main() {
 	verbose := flag.Bool("v", false, "print the suites' own output")
 	chosen := map[string]*bool{}
 	for _, c := range clients {
-		chosen[c.name] = flag.Bool(c.name, false, "check with the SDK of this language too")
+		chosen[c.Name] = flag.Bool(c.Name, false, "check with the SDK of this language too")
 	}
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
@@ -100,10 +100,10 @@ func run(ctx context.Context, out io.Writer, verbose bool, chosen map[string]*bo
 		return err
 	}
 	for _, c := range clients {
-		if !*chosen[c.name] {
+		if !*chosen[c.Name] {
 			continue
 		}
-		if err := c.check(ctx, server, document, filepath.Join(scratch, c.name), out); err != nil {
+		if err := c.check(ctx, server, document, filepath.Join(scratch, c.Name), out); err != nil {
 			bad = append(bad, err.Error())
 		}
 	}
