@@ -27,7 +27,7 @@ import (
 	"github.com/tablevault/tablevault/shared/vault"
 )
 
-// demoRows is how many rows the demo loads: orders, events, and a few that are
+// demoSize is how many rows the demo loads: orders, events, and a few that are
 // wide.
 var demoSize = demoData{orders: 150_000, events: 60_000, wide: 12}
 

@@ -91,7 +91,7 @@ func (s *Server) HasBucket(name string) (found bool, err error) {
 	return found, err
 }
 
-// bucket reads the record of the call's bucket.
+// getBucket reads the record of the call's bucket.
 func (c *call) getBucket() (b bucket, err error) {
 	found := false
 	err = c.s.store.records.View(bucketsSpace, func(r kv.Reader) error {

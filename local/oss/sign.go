@@ -172,7 +172,7 @@ func parseAuthorization(value string) (a authorization, err error) {
 	return a, nil
 }
 
-// The parameters by which a URL is signed, of both versions.
+// signing are the parameters by which a URL is signed, of both versions.
 var signing = []string{"OSSAccessKeyId", "Signature", "Expires", "security-token",
 	"x-oss-signature-version", "x-oss-credential", "x-oss-date", "x-oss-expires", "x-oss-additional-headers", "x-oss-signature", "x-oss-security-token"}
 

@@ -21,7 +21,7 @@ import (
 	"github.com/tablevault/tablevault/shared/plainbuffer"
 )
 
-// The table of these tests has the key pk1, pk2 and defined columns of every
+// defined is the table of these tests: it has the key pk1, pk2 and defined columns of every
 // type, named by it.
 var defined = map[string]tablestore.DefinedColumnType{
 	"str": tablestore.DefinedColumn_STRING, "int": tablestore.DefinedColumn_INTEGER, "bin": tablestore.DefinedColumn_BINARY,

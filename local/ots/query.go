@@ -313,8 +313,9 @@ func (r *queryReader) order(s *otsprotocol.Sorter) (*engine.SearchOrder, *engine
 	return o, nil
 }
 
-// A token of a search in the order of keys is its direction, 1 for backward, and
-// the stored key of the last row. Else it is 2 and a searchPlace.
+// A searchPlace is where a search goes on that is not in the order of keys: its token is
+// 2 and the place. That of a search in the order of keys is its direction, 1 for backward,
+// and the stored key of the last row.
 type searchPlace struct {
 	Sort   []byte // the search's orders, as they were given
 	Key    []byte

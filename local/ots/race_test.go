@@ -34,7 +34,7 @@ func raced(t *testing.T, dir string) *ots.Server {
 	return s
 }
 
-// A kind of write is made of one row by many clients at the same time. Each
+// A kindOfWrite is made of one row by many clients at the same time. Each
 // write that is done adds 1 to the column n.
 type kindOfWrite func(c *tablestore.TableStoreClient, pk *tablestore.PrimaryKey) error
 

@@ -106,7 +106,7 @@ func (c *call) getShardIterator() *engine.Error {
 	return c.send(res)
 }
 
-// The wire's numbers of what a change did.
+// actions are the wire's numbers of what a change did.
 var actions = map[engine.Op]otsprotocol.ActionType{
 	engine.Put:    otsprotocol.ActionType_PUT_ROW,
 	engine.Update: otsprotocol.ActionType_UPDATE_ROW,

@@ -127,7 +127,7 @@ func streamSettings(s *otsprotocol.StreamSpecification) engine.StreamSettings {
 	return engine.StreamSettings{Enabled: s.GetEnableStream(), Hours: s.GetExpirationTime(), Columns: s.GetColumnsToGet()}
 }
 
-// The types of defined columns and those of values.
+// columnTypes are the types of defined columns and those of values.
 var columnTypes = map[otsprotocol.DefinedColumnType]plainbuffer.Type{
 	otsprotocol.DefinedColumnType_DCT_INTEGER: plainbuffer.Integer,
 	otsprotocol.DefinedColumnType_DCT_DOUBLE:  plainbuffer.Double,

@@ -12,7 +12,7 @@ import (
 	"github.com/tablevault/tablevault/shared/vault"
 )
 
-// ids that backups and restores have in these tests.
+// exampleID is an id that backups and restores have in these tests.
 const exampleID = "20261120T000000Z-00000000"
 
 // objects are names of a vault by their kind, of a table and of a request that are

@@ -29,7 +29,7 @@ import (
 	"github.com/tablevault/tablevault/shared/vaulttest"
 )
 
-// export runs one invocation.
+// exportOnce runs one invocation.
 func exportOnce(w *vaulttest.World, work fanout.Work) backup.ExportReply {
 	w.T.Helper()
 	reply, err := w.Exporter().Export(w.T.Context(), w.Run(), work)
@@ -39,7 +39,7 @@ func exportOnce(w *vaulttest.World, work fanout.Work) backup.ExportReply {
 	return reply
 }
 
-// lag is a backup of one segment whose worker has stored some parts and handed
+// lagging is a backup of one segment whose worker has stored some parts and handed
 // over, and which the planner has asked to be split since.
 func lagging(w *vaulttest.World, p *backup.Planner, settings vault.Settings) (vault.Backup, fanout.Work) {
 	w.T.Helper()
@@ -72,7 +72,7 @@ func lagging(w *vaulttest.World, p *backup.Planner, settings vault.Settings) (va
 	return b, next
 }
 
-// shares are the rows of each segment of a backup.
+// rowsBySegment are the rows of each segment of a backup.
 func rowsBySegment(w *vaulttest.World, m *vault.Manifest) map[vault.SegmentID]int64 {
 	w.T.Helper()
 	rows := map[vault.SegmentID]int64{}

@@ -550,7 +550,7 @@ func TestSeveralRules(t *testing.T) {
 	w.left()
 }
 
-// put makes a table of staging in the way of the next drill.
+// inTheWay makes a table of staging in the way of the next drill.
 func (w *world) inTheWay(name string, due time.Time) string {
 	target := vault.NewDrillID(id(name), due).Target("drill")
 	w.staging.Make(table.Definition{Name: target, Schema: table.Schema{{Name: "other", Type: table.StringKey}},

@@ -5,7 +5,7 @@ import "encoding/binary"
 // The checksum of PlainBuffer is CRC-8 with polynomial 0x07, initial value 0,
 // no reflection and no final xor; the check value of "123456789" is 0xF4.
 
-// tables[k][b] is the checksum of byte b followed by k zero bytes. A CRC is
+// tables holds at [k][b] the checksum of byte b followed by k zero bytes. A CRC is
 // linear, so sixteen bytes cost sixteen independent look-ups and no chain.
 var tables = makeTables()
 

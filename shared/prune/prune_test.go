@@ -72,7 +72,7 @@ type fake struct {
 	content map[string]string // by name
 }
 
-// fake makes a backup; point is its recovery point, a zero one makes it void.
+// fakeOf makes a backup; point is its recovery point, a zero one makes it void.
 func fakeOf(w *vaulttest.World, b vault.Backup, point time.Time, parent *vault.Parent) fake {
 	w.T.Helper()
 	f := fake{b, point, map[string]string{}}
@@ -111,7 +111,7 @@ func restoreOf(id vault.RestoreID, m *vault.Manifest) *vault.RestorePlan {
 	}
 }
 
-// hours makes an hourly backup of a table for each of the last n hours, as the
+// hoursOf makes an hourly backup of a table for each of the last n hours, as the
 // rule of a policy does; the world's clock stands behind them.
 func hoursOf(w *vaulttest.World, text string, t vault.TableID, n int) []fake {
 	w.T.Helper()
@@ -125,7 +125,7 @@ func hoursOf(w *vaulttest.World, text string, t vault.TableID, n int) []fake {
 	return all
 }
 
-// whole says whether all objects of a backup are there as they were written.
+// wholeOf says whether all objects of a backup are there as they were written.
 func wholeOf(w *vaulttest.World, f fake) error {
 	for name, want := range f.content {
 		data, err := object.ReadAll(w.T.Context(), w.Store, name, 1<<20)
@@ -139,7 +139,7 @@ func wholeOf(w *vaulttest.World, f fake) error {
 	return nil
 }
 
-// left are the names of all objects of a backup, its mark included.
+// leftOf are the names of all objects of a backup, its mark included.
 func leftOf(w *vaulttest.World, b vault.Backup) (names []string) {
 	for name := range vaulttest.ContentOf(w.T, w.Store, "") {
 		if strings.Contains(name, b.Table.Path()+"/"+string(b.ID)) {

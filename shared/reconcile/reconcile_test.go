@@ -20,7 +20,7 @@ import (
 	"github.com/tablevault/tablevault/shared/vaulttest"
 )
 
-// begun are the backups of a table, by the instants of their ids, with their
+// begunOf are the backups of a table, by the instants of their ids, with their
 // states.
 func begunOf(w *vaulttest.World, table string) []string {
 	w.T.Helper()

@@ -15,7 +15,7 @@ import (
 	"github.com/tablevault/tablevault/shared/vaulttest"
 )
 
-// starts are the names of the notes of the starts of a restore's segments.
+// startsOf are the names of the notes of the starts of a restore's segments.
 func startsOf(w *vaulttest.World, id vault.RestoreID) (names []string) {
 	w.T.Helper()
 	for info, err := range w.Store.List(w.T.Context(), vault.Restore{ID: id}.Log().Starts(""), "") {

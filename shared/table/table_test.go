@@ -15,7 +15,7 @@ import (
 	"github.com/tablevault/tablevault/shared/plainbuffer/plainbuffertest"
 )
 
-// keys are values in their order, for columns of each type.
+// ordered are values in their order, for columns of each type.
 var ordered = map[KeyType][]Value{
 	IntegerKey: {Min(), Integer(math.MinInt64), Integer(-1), Integer(0), Integer(1), Integer(math.MaxInt64), Max()},
 	StringKey:  {Min(), String(""), String("\x00"), String("a"), String("a\x00"), String("b"), String("é"), String("\xff\xfe"), Max()},

@@ -220,7 +220,7 @@ func (m *wideModel) bySDK(name string) map[string][]string {
 	return rows
 }
 
-// Ends of values at which the next value has another length, or is no text.
+// wideEnds are ends of values at which the next value has another length, or is no text.
 var wideEnds = []string{"\x00", "a", "b", "\x7f", "\u00bf", "\ud7ff", "\uffff", "\xff", "\xff\xff", "\U0010ffff"}
 
 // value is a value of a key of a column: at a limit often.

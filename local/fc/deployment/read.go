@@ -184,7 +184,7 @@ var (
 	logName      = regexp.MustCompile(`^[a-z0-9][a-z0-9_-]{1,61}[a-z0-9]$`)
 )
 
-// The words that the deploying tool's command line takes for its own: a resource
+// commandWords are those that the deploying tool's command line takes for its own: a resource
 // of such a name cannot be addressed, or is taken for the command.
 func commandWords() []string {
 	return []string{"plan", "verify", "deploy", "invoke", "info", "remove", "local", "build", "sync", "logs",

@@ -152,7 +152,7 @@ func (e *Engine) keyColumns(table string) int {
 	return MaxKeyColumns
 }
 
-// keyBlock is a key as a PlainBuffer block of one row.
+// KeyBlock is a key as a PlainBuffer block of one row.
 func KeyBlock(cells []plainbuffer.Cell) []byte {
 	b := plainbuffer.Builder{Buf: plainbuffer.AppendHeader(make([]byte, 0, 16+keySize(cells)+24*len(cells)))}
 	b.Begin()

@@ -10,7 +10,7 @@ import (
 	"github.com/tablevault/tablevault/shared/plainbuffer"
 )
 
-// A stored record of a stream is
+// streamHeader begins a stored record of a stream, which is
 //
 //	byte    what the change did, an Op
 //	int64   when it was written, in microseconds of the server's own clock

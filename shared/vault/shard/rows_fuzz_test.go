@@ -115,7 +115,7 @@ func (c *choices) cells(ordinary bool, most int) (cells []plainbuffer.Cell) {
 	return cells
 }
 
-// A fuzzed row is one as it was encoded, whole or in pieces.
+// A fuzzedRow is one as it was encoded, whole or in pieces.
 type fuzzedRow struct {
 	pieces [][]byte // one, of a whole row
 	whole  bool     // as Tablestore sent it
