@@ -11,7 +11,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/tablevault/tablevault/shared/object"
 	"github.com/tablevault/tablevault/shared/policy"
 	"github.com/tablevault/tablevault/shared/repository"
 	"github.com/tablevault/tablevault/shared/vault"
@@ -136,125 +135,86 @@ type BackupReport struct {
 	Error   string `json:"error,omitempty"`
 }
 
-// prunedLine is a table with its backups, oldest first.
-type prunedLine struct {
-	table     vault.TableID
-	rules     []*policy.Rule
-	untouched string
-	backups   []*candidate
-}
-
-// pruning is a run of prune.
-type pruning struct {
-	*Pruner
-	apply bool
-	// at is when the run began, by the clock here, store the same instant by the
-	// store's clock; the clock here stands in for it until the store was asked.
-	at, store time.Time
-	lines     []*prunedLine
-	leases    map[vault.Backup]vault.RestoreID
-	wanted    map[string]string                     // the policy's destinations, by their keys
-	noted     map[string]bool                       // copies that are complete, by the names of their notes
-	copying   map[vault.Backup]map[string]time.Time // newest word about a copy, by target
-	failures  []string
-}
-
 // Prune looks at the backups of all tables, or of those that were asked for, and
 // with apply does what is due. What goes wrong with one backup is told in the
 // reply and keeps no other from being looked at; the error is about what stopped
 // the run itself.
 func (p *Pruner) Prune(ctx context.Context, apply bool) (*Report, error) {
-	s := &pruning{Pruner: p, apply: apply, at: p.Now()}
-	s.store = s.at
-	if err := s.load(ctx); err != nil {
+	f, err := p.find(ctx)
+	if err != nil {
 		return nil, fmt.Errorf("prune: %w", err)
 	}
-	s.judge()
-	if apply && s.due() {
-		err := s.clock(ctx)
-		if err == nil {
-			s.judge()
-			err = s.carryOut(ctx)
-		}
-		if err != nil {
-			return s.reply(), fmt.Errorf("prune: %w", err)
-		}
-	} else if !apply {
-		if err := s.measure(ctx); err != nil {
+	// The clock here stands in for the store's until the store was asked.
+	x := &execution{p: p, f: f, verdicts: p.judge(f, f.at), outcomes: map[vault.Backup]outcome{}}
+	switch {
+	case !apply:
+		if err := x.measure(ctx); err != nil {
 			return nil, fmt.Errorf("prune: %w", err)
 		}
+	case due(f, x.verdicts):
+		store, err := p.clock(ctx)
+		if err == nil {
+			x.verdicts = p.judge(f, store)
+			err = x.carryOut(ctx)
+		}
+		if err != nil {
+			return x.report(apply), fmt.Errorf("prune: %w", err)
+		}
 	}
-	return s.reply(), nil
+	return x.report(apply), nil
 }
 
 func (p *Pruner) settle() time.Duration { return cmp.Or(p.Settle, DefaultSettle) }
 
-// measure counts what those that would be deleted hold.
-func (s *pruning) measure(ctx context.Context) error {
-	for _, l := range s.lines {
-		for _, c := range l.backups {
-			if c.action != Delete {
-				continue
-			}
-			for _, prefix := range c.prefixes() {
-				for info, err := range s.Repo.Store().List(ctx, prefix, "") {
-					if err != nil {
-						return fmt.Errorf("list %s: %w", prefix, err)
-					}
-					c.objects++
-					c.bytes += info.Size
-				}
-			}
-			for _, info := range []*object.Info{c.opened, c.ended} {
-				if info != nil {
-					c.objects++
-					c.bytes += info.Size
-				}
-			}
+// keeps says for how long backups of a table are kept.
+func (p *Pruner) keeps(t *foundTable) string {
+	if p.Keep > 0 {
+		return policy.Keep{For: p.Keep}.String()
+	}
+	var keeps []string
+	for _, rule := range t.rules {
+		if k := rule.Keep.String(); !slices.Contains(keeps, k) {
+			keeps = append(keeps, k)
 		}
 	}
-	return nil
+	return strings.Join(keeps, "; ")
 }
 
-// reply tells what was found and done.
-func (s *pruning) reply() *Report {
-	r := &Report{Apply: s.apply, At: s.at.UTC(), Grace: s.Grace.String(), Tables: []TableReport{}, Failures: s.failures}
-	for _, l := range s.lines {
-		t := TableReport{Region: l.table.Region, Table: l.table.String(), Untouched: l.untouched, Backups: []BackupReport{}}
-		if s.Keep > 0 {
-			t.Keep = policy.Keep{For: s.Keep}.String()
-		} else {
-			var keeps []string
-			for _, rule := range l.rules {
-				if k := rule.Keep.String(); !slices.Contains(keeps, k) {
-					keeps = append(keeps, k)
-				}
+// report tells what was found and done.
+func (x *execution) report(apply bool) *Report {
+	r := &Report{Apply: apply, At: x.f.at.UTC(), Grace: x.p.Grace.String(), Tables: []TableReport{}, Failures: slices.Concat(x.f.failures, x.failures)}
+	for _, t := range x.f.tables {
+		table := TableReport{Region: t.id.Region, Table: t.id.String(), Keep: x.p.keeps(t), Untouched: t.untouched, Backups: []BackupReport{}}
+		for _, b := range t.backups {
+			o := x.outcome(b)
+			told := o.report(b)
+			switch did := !apply || o.done; {
+			case o.action == Mark && did:
+				r.Marked.add(told.Bytes)
+			case o.action == Delete && did:
+				r.Deleted.add(told.Bytes)
 			}
-			t.Keep = strings.Join(keeps, "; ")
+			table.Backups = append(table.Backups, told)
 		}
-		for _, c := range l.backups {
-			b := BackupReport{Backup: c.ID, State: c.state(), Action: c.action, Done: c.done, Reason: c.reason, Objects: c.objects, Bytes: c.bytes}
-			if c.sealed() {
-				b.RecoveryPoint = c.point().UTC()
-			}
-			if c.sealed() && c.action != Delete {
-				b.Objects, b.Bytes = c.manifest.Totals.Objects, c.manifest.Totals.StoredBytes
-			}
-			if c.mark != nil {
-				b.Marked = c.mark.Modified.UTC()
-			}
-			if c.err != nil {
-				b.Error = c.err.Error()
-			}
-			switch did := !s.apply || c.done; {
-			case c.action == Mark && did:
-				r.Marked.add(b.Bytes)
-			case c.action == Delete && did:
-				r.Deleted.add(b.Bytes)
-			}
-			t.Backups = append(t.Backups, b)
-		}
-		r.Tables = append(r.Tables, t)
+		r.Tables = append(r.Tables, table)
+	}
+	return r
+}
+
+// report tells what became of a backup.
+func (o outcome) report(b *found) BackupReport {
+	r := BackupReport{Backup: b.ID, State: b.state(), Action: o.action, Done: o.done, Reason: o.reason, Objects: o.objects, Bytes: o.bytes}
+	if b.sealed() {
+		r.RecoveryPoint = b.point().UTC()
+	}
+	if b.sealed() && o.action != Delete {
+		r.Objects, r.Bytes = b.manifest.Totals.Objects, b.manifest.Totals.StoredBytes
+	}
+	if b.mark != nil {
+		r.Marked = b.mark.Modified.UTC()
+	}
+	if err := cmp.Or(o.err, b.unread); err != nil {
+		r.Error = err.Error()
 	}
 	return r
 }
