@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"io/fs"
 	"math/rand/v2"
 	"os"
@@ -73,6 +74,16 @@ func TestDamageOnTheStack(t *testing.T) {
 		code, out, errs := tablevaultRun(t, "restore", "--stack", dir, "--backup", id, "--to", to)
 		if code != exitDiffers || !strings.Contains(out+errs, name) {
 			t.Errorf("%s (bit %d): restore exits with %d: %s%s", name, bit, code, out, errs)
+		}
+		if at := bytes.Index(content, []byte(`{"format":`)) + len(`{"format":`); strings.HasSuffix(name, ".shard") {
+			// A number of a format that was never written is damage like any other.
+			other := bytes.Clone(content)
+			other[at] ^= 2
+			write(other)
+			code, out, errs := tablevaultRun(t, "restore", "--stack", dir, "--backup", id, "--to", to+"_format")
+			if code != exitDiffers || !strings.Contains(out+errs, name) || !strings.Contains(out+errs, "--also") {
+				t.Errorf("%s says that it is of format %q: restore exits with %d: %s%s", name, other[at], code, out, errs)
+			}
 		}
 		if kind, _, _ := strings.Cut(name, "/"); kind+"/" != vault.ManifestPrefix && name != vault.HeaderName { // without which there is no backup
 			if err := os.Remove(file); err != nil {

@@ -6,18 +6,15 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/tablevault/tablevault/shared/backup"
 	"github.com/tablevault/tablevault/shared/function"
-	"github.com/tablevault/tablevault/shared/plainbuffer"
 	"github.com/tablevault/tablevault/shared/restore"
 	"github.com/tablevault/tablevault/shared/status"
 	"github.com/tablevault/tablevault/shared/vault"
-	"github.com/tablevault/tablevault/shared/vault/shard"
 )
 
 // restoreOptions are what `tablevault restore` was asked for.
@@ -196,7 +193,7 @@ func restoreTo(ctx context.Context, s *streams, site *site, cmd function.Command
 			if r.Proof != nil {
 				return restored(cmd.To, &r), nil // it is told by its verdict
 			}
-			if corruptText(r.LastError) {
+			if r.Corrupt {
 				return nil, &exit{exitDiffers, fmt.Errorf("restore %s can't go on: %s; restore another backup to another name, or drop %s and give the same command with --new, and with --also and a destination that has a copy of the backup",
 					r.Restore, r.LastError, cmd.To)}
 			}
@@ -288,17 +285,6 @@ func (s *site) watchRestore(ctx context.Context, streams *streams, to string, be
 		}
 		return restoreLine(&w, cmp.Or(r.Waiting, r.Silent))
 	}
-}
-
-// corruptText says whether the text of an error, which is all that a record keeps of it,
-// is about an object that is not as it was written.
-func corruptText(text string) bool {
-	for _, err := range []error{vault.ErrCorrupt, shard.ErrCorrupt, plainbuffer.ErrCorrupt} {
-		if strings.Contains(text, err.Error()) {
-			return true
-		}
-	}
-	return false
 }
 
 // refuted says whether a table that was restored is not the backup.

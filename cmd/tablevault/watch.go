@@ -131,7 +131,7 @@ func (l *look) end() (running bool, err error) {
 		case restore.StateDone:
 		case restore.StateFailed:
 			failures = append(failures, fmt.Sprintf("restore %s into %s is failed: %s", r.Restore, r.Target, r.LastError))
-			if refuted(r.Verdict) || corruptText(r.LastError) {
+			if refuted(r.Verdict) || r.Corrupt {
 				code = exitDiffers
 			}
 		default:

@@ -93,6 +93,7 @@ type Dispatch struct {
 	Pace      *Pace
 	Silent    string                        // which of the live ones has been silent for a while
 	Failure   string                        // what went wrong last in a segment that is open
+	Corrupt   bool                          // it is about an object that is not as it was written
 	Over      bool                          // it is for good
 	Begun     map[vault.SegmentID]time.Time // first starts, by the store's clock
 }
@@ -110,7 +111,7 @@ func (d *Dispatch) Add(o *Dispatch) {
 	d.Pace = d.Pace.add(o.Pace)
 	d.Silent = cmp.Or(d.Silent, o.Silent)
 	if o.Failure != "" && (o.Over || !d.Over) {
-		d.Failure = o.Failure
+		d.Failure, d.Corrupt = o.Failure, o.Corrupt
 	}
 	d.Over = d.Over || o.Over
 	for _, r := range o.Ready {
@@ -125,9 +126,12 @@ func (d *Dispatch) keep(r Ready) {
 }
 
 // failed notes what went wrong in a segment, and whether that is for good.
-func (d *Dispatch) failed(reason string, over bool) {
+func (d *Dispatch) failed(reason string, over bool) { d.failedBy(vault.Note{Error: reason}, over) }
+
+// failedBy does the same by the note of a failure.
+func (d *Dispatch) failedBy(note vault.Note, over bool) {
 	if over || !d.Over {
-		d.Failure = reason
+		d.Failure, d.Corrupt = note.Error, note.Corrupt
 	}
 	d.Over = d.Over || over
 }
@@ -168,7 +172,7 @@ func (d *Dispatch) Look(ctx context.Context, run Run, group int, open []vault.Se
 					return err
 				}
 				over := (note.Permanent || f.Count >= MaxFailures) && d.Stale == 0 && !note.Began.Before(d.Since)
-				if d.failed(note.Error, over); over {
+				if d.failedBy(note, over); over {
 					continue
 				}
 			} else {
@@ -190,7 +194,7 @@ func (d *Dispatch) Look(ctx context.Context, run Run, group int, open []vault.Se
 					continue
 				}
 				if over && note.Error != "" {
-					d.failed(note.Error, false)
+					d.failedBy(note, false)
 				} else if over {
 					d.failed(fmt.Sprintf("start %d of segment %s (request %s) had until %s and left no word: it was killed, ran out of memory or of time; it is started again",
 						start.Last, id, note.Request, note.Until.UTC().Format(time.RFC3339)), false)
@@ -260,7 +264,7 @@ func (d *Dispatch) note(ctx context.Context, name string) (vault.Note, error) {
 	var note vault.Note
 	_, err := d.Repo.Read(ctx, name, &note)
 	if err != nil && repository.Corrupt(err) {
-		return vault.Note{Error: err.Error()}, nil
+		return vault.Note{Error: err.Error(), Corrupt: true}, nil
 	}
 	return note, err
 }

@@ -301,7 +301,7 @@ func Fail(ctx context.Context, r *repository.Repository, log vault.Log, s vault.
 	}
 	n := vault.Note{
 		Segment: s, Start: start, Request: run.Request, Began: run.Now().UTC(), Until: run.Until.UTC(),
-		Error: run.Text(cause), Permanent: permanent, InDoubt: errors.As(cause, new(*inDoubt)),
+		Error: run.Text(cause), Permanent: permanent, Corrupt: errors.Is(cause, vault.ErrCorrupt), InDoubt: errors.As(cause, new(*inDoubt)),
 	}
 	_, err := r.Create(ctx, log.Failure(s, start), &n)
 	if err != nil && !errors.Is(err, fs.ErrExist) {

@@ -111,6 +111,9 @@ type Progress struct {
 	Silent    string       `json:"silent,omitempty"`
 	Proof     *vault.Proof `json:"proof,omitempty"`
 	LastError string       `json:"last_error,omitempty"`
+	// Corrupt says that the last error is about an object of the vault that is not as it
+	// was written.
+	Corrupt bool `json:"corrupt,omitempty"`
 	// Notes say, from the beginning, where the table is not to be as the source was.
 	Notes []string `json:"notes,omitempty"`
 	// Since is the importer's, for the ticks that follow a person's command.
@@ -507,7 +510,7 @@ func (i *Importer) dispatch(ctx context.Context, run fanout.Run, log vault.Log, 
 			return err
 		}
 	}
-	if progress.LastError = d.Failure; d.Over {
+	if progress.LastError, progress.Corrupt = d.Failure, d.Corrupt; d.Over {
 		progress.State = StateFailed
 	}
 	room := math.MaxInt

@@ -66,6 +66,9 @@ type Watched struct {
 	// Silent says which of the live workers nothing was heard of for a while.
 	Silent    string `json:"silent,omitempty"`
 	LastError string `json:"last_error,omitempty"`
+	// Corrupt says that the last error is about an object of the vault that is not as it
+	// was written.
+	Corrupt bool `json:"corrupt,omitempty"`
 	// Of one that has ended.
 	Quarantined int64         `json:"quarantined"`
 	Verdict     vault.Verdict `json:"verdict,omitempty"`
@@ -161,7 +164,7 @@ func (w *Watched) ended(proof *vault.Proof) {
 
 // dispatched takes over what looks at open segments have found.
 func (w *Watched) dispatched(d *fanout.Dispatch) {
-	w.Live, w.Pace, w.LastError, w.Silent = d.Live, d.Pace, d.Failure, d.Silent
+	w.Live, w.Pace, w.LastError, w.Corrupt, w.Silent = d.Live, d.Pace, d.Failure, d.Corrupt, d.Silent
 	if d.Over {
 		w.State = StateFailed
 	}

@@ -13,11 +13,7 @@ import (
 )
 
 // Restore is how it stands with a restore, or why that can't be told.
-type Restore struct {
-	restore.Watched
-	// Corrupt says that a record of it is not as it was written; LastError is about that.
-	Corrupt bool `json:"corrupt,omitempty"`
-}
+type Restore struct{ restore.Watched }
 
 // Unreadable is the state of a restore of which a record can't be read.
 const Unreadable = "unreadable"
@@ -53,7 +49,7 @@ func Restores(ctx context.Context, r *repository.Repository, most int, now func(
 			if ctx.Err() != nil {
 				return ctx.Err()
 			}
-			all[i] = Restore{Corrupt: repository.Corrupt(err)}
+			all[i] = Restore{restore.Watched{Corrupt: repository.Corrupt(err)}}
 			all[i].Restore, all[i].State, all[i].LastError = id, Unreadable, err.Error()
 			all[i].Begun = vault.BackupID(id).Time() // its name tells
 			if plan, err := r.RestorePlan(ctx, id); err == nil {

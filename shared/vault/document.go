@@ -463,6 +463,9 @@ type Note struct {
 	// Error and Permanent stand in failures only.
 	Error     string `json:"error,omitempty"`
 	Permanent bool   `json:"permanent,omitempty"`
+	// Corrupt stands in failures only: the error is about an object of the vault that is
+	// not as it was written.
+	Corrupt bool `json:"corrupt,omitempty"`
 	// InDoubt stands in failures only: a request that the start had sent may still be
 	// carried out, so that the note does not say that it is over.
 	InDoubt bool `json:"in_doubt,omitempty"`
