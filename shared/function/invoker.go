@@ -10,7 +10,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/url"
@@ -23,15 +22,18 @@ import (
 	openapi "github.com/alibabacloud-go/darabonba-openapi/v2/utils"
 	"github.com/alibabacloud-go/tea/dara"
 	"github.com/alibabacloud-go/tea/tea"
+
+	"github.com/tablevault/tablevault/shared/retry"
 )
 
 const (
 	submitTimeout = 30 * time.Second // one attempt of an asynchronous invocation
-	backoffFirst  = 500 * time.Millisecond
-	backoffMost   = 30 * time.Second
-	submitTries   = 6 // attempts against server errors and broken connections
+	submitTries   = 6                // attempts against server errors and broken connections
 	maxAnswer     = 32 << 20
 )
+
+// backoff is the pauses between the attempts of a call.
+var backoff = retry.Policy{First: 500 * time.Millisecond, Most: 30 * time.Second}
 
 // InvokerConfig says how to reach the Function Compute API.
 type InvokerConfig struct {
@@ -160,19 +162,34 @@ func (v *Invoker) Invoke(ctx context.Context, function string, cmd Command) ([]b
 	if err := checkFunctionName(function); err != nil {
 		return nil, fmt.Errorf("invoke %s: %w", function, err)
 	}
-	for attempt := 0; ; attempt++ {
-		res, err := v.call(ctx, function, event, "")
-		if err == nil {
-			return open(function, cmd, res)
-		}
-		var refused *CallError
-		if !errors.As(err, &refused) || !refused.throttled() {
-			return nil, err
-		}
-		if pause(ctx, attempt) != nil {
-			return nil, fmt.Errorf("%w (gave up waiting: %w)", err, context.Cause(ctx))
-		}
+	call := retry.Call{Policy: backoff, Judge: func(err error, _ int) retry.Verdict { return throttled(err) }}
+	var res *response
+	end := call.Do(ctx, func(ctx context.Context) (err error) {
+		res, err = v.call(ctx, function, event, "")
+		return err
+	})
+	if err := ended(ctx, end); err != nil {
+		return nil, err
 	}
+	return open(function, cmd, res)
+}
+
+// throttled is the judgement of a call that is made again only if the function did
+// not run for want of room.
+func throttled(err error) retry.Verdict {
+	var refused *CallError
+	if errors.As(err, &refused) && refused.throttled() {
+		return retry.Again
+	}
+	return 0
+}
+
+// ended is the error of a call, which also says why it was not waited any longer.
+func ended(ctx context.Context, end retry.End) error {
+	if end.Stopped != nil && !errors.Is(end.Err, end.Stopped) {
+		return fmt.Errorf("%w (gave up waiting: %w)", end.Err, context.Cause(ctx))
+	}
+	return end.Err
 }
 
 // Submit hands cmd to function to be run later, at least once. A task id makes
@@ -190,37 +207,27 @@ func (v *Invoker) Submit(ctx context.Context, function, taskID string, cmd Comma
 	if !taskIDs.MatchString(taskID) {
 		return fmt.Errorf("submit to %s: task id %q: want at most 128 letters, digits, _ and -, no digit or - first", function, taskID)
 	}
-	for attempt := 0; ; attempt++ {
-		err := v.submit(ctx, function, taskID, event)
-		if err == nil {
-			return nil
-		}
+	call := retry.Call{Policy: backoff, Judge: submitted}
+	call.Policy.Limit = submitTimeout
+	end := call.Do(ctx, func(ctx context.Context) error {
+		_, err := v.call(ctx, function, event, taskID)
 		var refused *CallError
-		switch {
-		case ctx.Err() != nil:
-			return err
-		case !errors.As(err, &refused):
-			// The connection broke: whether the task was taken is not known.
-			if attempt+1 >= submitTries {
-				return err
-			}
-		case refused.duplicate():
+		if errors.As(err, &refused) && refused.duplicate() {
 			return nil
-		case refused.throttled():
-		case refused.Permanent(), attempt+1 >= submitTries:
-			return err
 		}
-		if pause(ctx, attempt) != nil {
-			return fmt.Errorf("%w (gave up waiting: %w)", err, context.Cause(ctx))
-		}
-	}
+		return err
+	})
+	return ended(ctx, end)
 }
 
-func (v *Invoker) submit(ctx context.Context, function, taskID string, event []byte) error {
-	ctx, cancel := context.WithTimeout(ctx, submitTimeout)
-	defer cancel()
-	_, err := v.call(ctx, function, event, taskID)
-	return err
+// submitted is the judgement of a call with a task id. Where the connection broke, it
+// is not known whether the task was taken.
+func submitted(err error, attempt int) retry.Verdict {
+	var refused *CallError
+	if v := throttled(err); v != 0 || errors.As(err, &refused) && refused.Permanent() || attempt >= submitTries {
+		return v
+	}
+	return retry.Again | retry.Doubt
 }
 
 type response struct {
@@ -372,20 +379,6 @@ func lastLine(tail string) string {
 		}
 	}
 	return ""
-}
-
-// pause sleeps before the next attempt, up to twice as long each time, or until
-// ctx ends.
-func pause(ctx context.Context, attempt int) error {
-	most := min(backoffFirst<<min(attempt, 10), backoffMost)
-	timer := time.NewTimer(most/2 + rand.N(most/2))
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
 }
 
 // taskIDs and functionNames are what the service accepts.

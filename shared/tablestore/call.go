@@ -17,6 +17,8 @@ import (
 	"github.com/aliyun/aliyun-tablestore-go-sdk/tablestore/otsprotocol"
 	protov1 "github.com/golang/protobuf/proto"
 	"google.golang.org/protobuf/proto"
+
+	"github.com/tablevault/tablevault/shared/retry"
 )
 
 // An answer is the service's to one request.
@@ -38,22 +40,8 @@ func (e *tooLarge) Error() string {
 // maxAnswer bounds the answers that are not read into a buffer of the caller's.
 const maxAnswer = 64 << 20
 
-// call sends a request until it succeeds or cannot. The answer is read into
-// into, which grows up to limit bytes.
-func (c *Client) call(ctx context.Context, op, name string, body, into []byte, limit int) (answer, error) {
-	t := c.tries()
-	for {
-		a, err := c.attempt(ctx, op, name, body, into, limit)
-		if err == nil {
-			return a, nil
-		}
-		if err := t.again(ctx, err); err != nil {
-			return answer{}, err
-		}
-	}
-}
-
-// attempt sends a request once. body is not read any more when it returns.
+// attempt sends a request once. The answer is read into into, which grows up to
+// limit bytes. body is not read any more when it returns.
 func (c *Client) attempt(ctx context.Context, op, name string, body, into []byte, limit int) (answer, error) {
 	creds, err := c.credentials(ctx)
 	if err != nil {
@@ -205,32 +193,44 @@ func serverTime(h http.Header) time.Time {
 	return t
 }
 
-// ask is call for messages: the answer is decoded into into, and its bytes are
-// returned for what the message does not know.
-func (c *Client) ask(ctx context.Context, op, name string, request, into protov1.Message) ([]byte, error) {
-	t := c.tries()
-	return c.askWith(ctx, &t, op, name, request, into)
-}
-
-func (c *Client) askWith(ctx context.Context, t *tries, op, name string, request, into protov1.Message) ([]byte, error) {
+// ask sends a message until there is an answer or can be none. The answer is
+// decoded into into, and its bytes are returned for what that does not know.
+func (c *Client) ask(ctx context.Context, op, name string, request, into protov1.Message) (raw []byte, err error) {
 	body, err := encode(request)
 	if err != nil {
 		return nil, fmt.Errorf("%s of table %q: %w", op, name, err)
 	}
-	for {
+	_, err = c.do(ctx, func(*retry.Call) error {
 		a, err := c.attempt(ctx, op, name, body, nil, maxAnswer)
-		if err == nil && into != nil {
-			if err = decode(a.body, into); err != nil {
-				err = c.broken(op, name, err)
-			}
+		if err != nil {
+			return err
 		}
-		if err == nil {
-			return a.body, nil
+		if err := decode(a.body, into); err != nil {
+			return c.broken(op, name, err)
 		}
-		if err := t.again(ctx, err); err != nil {
-			return nil, err
-		}
+		raw = a.body
+		return nil
+	})
+	return raw, err
+}
+
+// change is ask for what changes something, of which the answer says nothing
+// more. doubt says that the change may have been made beside an error, or more
+// than once.
+func (c *Client) change(ctx context.Context, op, name string, request protov1.Message) (doubt bool, err error) {
+	body, err := encode(request)
+	if err != nil {
+		return false, fmt.Errorf("%s of table %q: %w", op, name, err)
 	}
+	return c.send(ctx, op, name, body)
+}
+
+// send sends a request, of whose answer nothing is read, as change does.
+func (c *Client) send(ctx context.Context, op, name string, body []byte) (doubt bool, err error) {
+	return c.do(ctx, func(*retry.Call) error {
+		_, err := c.attempt(ctx, op, name, body, nil, maxAnswer)
+		return err
+	})
 }
 
 func encode(m protov1.Message) ([]byte, error) { return proto.Marshal(protov1.MessageV2(m)) }

@@ -23,9 +23,8 @@ func (c *Client) Create(ctx context.Context, def table.Definition) error {
 	if err != nil {
 		return table.Invalidf("create table %q: %w", def.Name, err)
 	}
-	t := c.tries()
-	_, err = c.askWith(ctx, &t, "CreateTable", def.Name, request, nil)
-	if errors.Is(err, table.ErrExist) && t.lost {
+	doubt, err := c.change(ctx, "CreateTable", def.Name, request)
+	if errors.Is(err, table.ErrExist) && doubt {
 		got, _, describeErr := c.describeTable(ctx, def.Name)
 		if describeErr != nil {
 			return describeErr
@@ -127,7 +126,7 @@ func (c *Client) awaitTable(ctx context.Context, def *table.Definition) error {
 		_, ready, err := c.describeTable(ctx, def.Name)
 		if err == nil && ready {
 			// The table is empty, so its page is.
-			_, err = c.call(ctx, "GetRange", def.Name, body, nil, maxAnswer)
+			_, err = c.send(ctx, "GetRange", def.Name, body)
 			if err == nil || errors.Is(err, table.ErrPermission) {
 				return nil // whoever writes need not be allowed to read
 			}
@@ -200,9 +199,8 @@ func (c *Client) SetStream(ctx context.Context, name string, s table.Stream) err
 	if s.ExpirationHours > 0 {
 		spec.ExpirationTime = &s.ExpirationHours
 	}
-	t := c.tries()
-	_, err = c.askWith(ctx, &t, "UpdateTable", name, &otsprotocol.UpdateTableRequest{TableName: &name, StreamSpec: spec}, nil)
-	if err != nil && t.lost {
+	doubt, err := c.change(ctx, "UpdateTable", name, &otsprotocol.UpdateTableRequest{TableName: &name, StreamSpec: spec})
+	if err != nil && doubt {
 		if got, _, describeErr := c.describeTable(ctx, name); describeErr == nil && got.Stream != nil && got.Stream.ExpirationHours == s.ExpirationHours {
 			return nil
 		}
@@ -227,9 +225,8 @@ func (c *Client) AddDefinedColumns(ctx context.Context, name string, columns []t
 	if err != nil {
 		return table.Invalidf("add columns to table %q: %w", name, err)
 	}
-	t := c.tries()
-	_, err = c.askWith(ctx, &t, "AddDefinedColumn", name, &otsprotocol.AddDefinedColumnRequest{TableName: &name, Columns: wire}, nil)
-	if err != nil && t.lost {
+	doubt, err := c.change(ctx, "AddDefinedColumn", name, &otsprotocol.AddDefinedColumnRequest{TableName: &name, Columns: wire})
+	if err != nil && doubt {
 		if left, describeErr := missing(); describeErr == nil && len(left) == 0 {
 			return nil
 		}
@@ -244,11 +241,10 @@ func (c *Client) CreateIndex(ctx context.Context, def table.Definition, index ta
 	if err != nil {
 		return table.Invalidf("create index %q of table %q: %w", index.Name, def.Name, err)
 	}
-	t := c.tries()
-	_, err = c.askWith(ctx, &t, "CreateIndex", def.Name, &otsprotocol.CreateIndexRequest{
+	doubt, err := c.change(ctx, "CreateIndex", def.Name, &otsprotocol.CreateIndexRequest{
 		MainTableName: &def.Name, IndexMeta: meta, IncludeBaseData: protov1.Bool(true),
-	}, nil)
-	if errors.Is(err, table.ErrExist) && t.lost {
+	})
+	if errors.Is(err, table.ErrExist) && doubt {
 		x, describeErr := c.index(ctx, def.Name, index.Name)
 		if describeErr != nil {
 			return describeErr
@@ -351,14 +347,9 @@ func (c *Client) CreateSearchIndex(ctx context.Context, name string, index table
 	if index.TTL != 0 {
 		body = appendVarint(body, 5, uint64(int64(index.TTL)))
 	}
-	t := c.tries()
-	for {
-		_, err := c.attempt(ctx, "CreateSearchIndex", name, body, nil, maxAnswer)
-		if err == nil || errors.Is(err, table.ErrExist) && t.lost {
-			return nil
-		}
-		if err := t.again(ctx, err); err != nil {
-			return err
-		}
+	doubt, err := c.send(ctx, "CreateSearchIndex", name, body)
+	if errors.Is(err, table.ErrExist) && doubt {
+		return nil
 	}
+	return err
 }

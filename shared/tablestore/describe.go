@@ -41,13 +41,8 @@ func (c *Client) Describe(ctx context.Context, name string) (table.Definition, e
 // describeTable is Describe without search indexes. It also says whether the
 // table is loaded.
 func (c *Client) describeTable(ctx context.Context, name string) (table.Definition, bool, error) {
-	t := c.tries()
-	return c.describeWith(ctx, &t, name)
-}
-
-func (c *Client) describeWith(ctx context.Context, t *tries, name string) (table.Definition, bool, error) {
 	var said otsprotocol.DescribeTableResponse
-	raw, err := c.askWith(ctx, t, "DescribeTable", name, &otsprotocol.DescribeTableRequest{TableName: &name}, &said)
+	raw, err := c.ask(ctx, "DescribeTable", name, &otsprotocol.DescribeTableRequest{TableName: &name}, &said)
 	if err != nil {
 		return table.Definition{}, false, err
 	}

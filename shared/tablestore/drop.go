@@ -18,7 +18,7 @@ import (
 // deletes one that has secondary indexes is not documented: they go first, too.
 func (c *Client) DropTable(ctx context.Context, name string) error {
 	drop := func(op string, request protov1.Message) error {
-		_, err := c.ask(ctx, op, name, request, nil)
+		_, err := c.change(ctx, op, name, request)
 		if errors.Is(err, table.ErrNotExist) {
 			return nil // by then it was gone
 		}

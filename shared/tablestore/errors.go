@@ -11,6 +11,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/tablevault/tablevault/shared/retry"
 	"github.com/tablevault/tablevault/shared/table"
 )
 
@@ -26,19 +27,17 @@ type Error struct {
 	endpoint  string
 	cause     error
 	condition error
-	behavior  behavior
+	verdict   retry.Verdict
 	tried     time.Duration // for how long, if that was not once
 }
 
-// behavior is what is to be done about an error.
-type behavior int
-
+// What errors mean.
 const (
-	final       behavior = iota // the same request fails again
-	unavailable                 // the service or the network did not do its work
-	unreachable                 // nothing answers at the endpoint
-	throttling                  // the service wants fewer requests, and did nothing
-	busy                        // the same, and may have done its work
+	final       retry.Verdict = 0                          // the same request fails again
+	unavailable               = retry.Again | retry.Doubt  // the service or the network did not do its work
+	unreachable               = retry.Again | retry.Away   // nothing answers at the endpoint
+	throttling                = retry.Again | retry.Slower // the service wants fewer requests, and did nothing
+	busy                      = throttling | retry.Doubt   // the same, and may have done its work
 )
 
 func (e *Error) Error() string {
@@ -70,7 +69,7 @@ func (e *Error) Error() string {
 // hint is the next step.
 func (e *Error) hint() string {
 	switch {
-	case e.Status == 0 && e.behavior == final:
+	case e.Status == 0 && e.verdict == final:
 		return "check the endpoint's certificate"
 	case e.Code == "" && e.condition == table.ErrUnavailable:
 		return "check the endpoint and the network"
@@ -110,17 +109,17 @@ func (e *Error) judge() {
 	switch e.Code {
 	case "OTSNotEnoughCapacityUnit", "OTSCapacityUnitExhausted", "OTSFlowControl", "OTSOperationThrottled",
 		"OTSTooFrequentReservedThroughputAdjustment":
-		e.condition, e.behavior = table.ErrThrottled, throttling
+		e.condition, e.verdict = table.ErrThrottled, throttling
 	case "OTSQuotaExhausted":
 		e.condition = table.ErrInvalid
 		if strings.Contains(e.Message, textTooFrequent) {
-			e.condition, e.behavior = table.ErrThrottled, throttling
+			e.condition, e.verdict = table.ErrThrottled, throttling
 		}
 	case "OTSServerBusy", "OTSStorageServerBusy":
-		e.condition, e.behavior = table.ErrUnavailable, busy
+		e.condition, e.verdict = table.ErrUnavailable, busy
 	case "OTSServerUnavailable", "OTSTimeout", "OTSInternalServerError",
 		"OTSTableNotReady", "OTSPartitionUnavailable", "OTSRowOperationConflict", "OTSRequestTimeout":
-		e.condition, e.behavior = table.ErrUnavailable, unavailable
+		e.condition, e.verdict = table.ErrUnavailable, unavailable
 	case "OTSAuthFailed":
 		e.condition = table.ErrAuth
 	case "OTSNoPermissionAccess":
@@ -139,9 +138,9 @@ func (e *Error) judge() {
 func (e *Error) judgeStatus() {
 	switch {
 	case e.Status == http.StatusTooManyRequests:
-		e.condition, e.behavior = table.ErrThrottled, throttling
+		e.condition, e.verdict = table.ErrThrottled, throttling
 	case e.Status >= 500 || e.Status == http.StatusRequestTimeout:
-		e.condition, e.behavior = table.ErrUnavailable, unavailable
+		e.condition, e.verdict = table.ErrUnavailable, unavailable
 	case e.Code == "":
 		e.condition = table.ErrUnavailable
 	default:
@@ -161,19 +160,19 @@ func inDoubt(err error) bool {
 	case "OTSTableNotReady", "OTSPartitionUnavailable", "OTSRowOperationConflict", "OTSParameterInvalid":
 		return false
 	}
-	return e.behavior == unavailable
+	return e.verdict == unavailable
 }
 
 // network is the error of a request that has no answer.
 func (c *Client) network(op, name string, err error) *Error {
-	e := &Error{Op: op, Table: name, endpoint: c.endpoint.String(), cause: err, condition: table.ErrUnavailable, behavior: unavailable}
+	e := &Error{Op: op, Table: name, endpoint: c.endpoint.String(), cause: err, condition: table.ErrUnavailable, verdict: unavailable}
 	var dns *net.DNSError
 	var certificate *tls.CertificateVerificationError
 	switch {
 	case errors.As(err, &certificate):
-		e.behavior = final
+		e.verdict = final
 	case errors.Is(err, syscall.ECONNREFUSED), errors.Is(err, syscall.EHOSTUNREACH), errors.Is(err, syscall.ENETUNREACH), errors.As(err, &dns):
-		e.behavior = unreachable
+		e.verdict = unreachable
 	}
 	return e
 }

@@ -5,9 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"math/rand/v2"
 	"time"
 
+	"github.com/tablevault/tablevault/shared/retry"
 	"github.com/tablevault/tablevault/shared/table"
 )
 
@@ -42,81 +42,51 @@ func (r Retry) withDefaults() Retry {
 	return r
 }
 
-// throttledFactor is how many times the first pause is made where the service
-// wants fewer requests: it counts them by the second.
-const throttledFactor = 10
-
-// tries is the attempts of one call.
-type tries struct {
-	client *Client
-	began  time.Time // of the call, or of its last success
-	away   time.Time // since when nothing answers, zero if something does
-	pause  time.Duration
-	last   error // of the attempt before, nil at the first
-	lost   bool  // an attempt may have been carried out though it failed
+func (r Retry) policy() retry.Policy {
+	return retry.Policy{First: r.First, Most: r.Longest, Total: r.Total, Away: r.Unreachable}
 }
 
-func (c *Client) tries() tries {
-	return tries{client: c, began: time.Now(), pause: c.retry.First}
-}
-
-// success starts the time anew, for calls that succeed in parts. The next pause is
-// no longer than the last: what is left takes as many more answers.
-func (t *tries) success() {
-	t.began, t.away, t.pause = time.Now(), time.Time{}, max(t.pause/2, t.client.retry.First)
-}
-
-// again waits before another attempt and returns nil, or returns the error that
-// the call ends with.
-func (t *tries) again(ctx context.Context, err error) error {
-	if ended := ctx.Err(); ended != nil {
-		if t.last != nil && errors.Is(err, ended) {
-			err = t.last // which says more
+// do makes attempts of one call until one succeeds or none can, and returns what
+// the call ends with. doubt says that an attempt may have been carried out though
+// it failed.
+func (c *Client) do(ctx context.Context, attempt func(*retry.Call) error) (doubt bool, err error) {
+	var last error // that was judged
+	call := retry.Call{Policy: c.retry.policy(), Resume: table.Retrying}
+	call.Judge = func(err error, _ int) retry.Verdict {
+		last = err
+		var e *Error
+		if !errors.As(err, &e) {
+			return final
 		}
-		return stopped(ctx, err)
+		if e.verdict.Has(retry.Slower) {
+			table.Throttled(ctx)
+		}
+		return e.verdict
 	}
-	t.last = err
+	call.Pausing = func(err error, pause time.Duration) { c.logPause(ctx, err, pause) }
+	end := call.Do(ctx, func(context.Context) error { return attempt(&call) })
 	var e *Error
-	if !errors.As(err, &e) {
-		return err
+	switch {
+	case end.Stopped != nil && last != nil && errors.Is(end.Err, end.Stopped):
+		return end.Doubt, stopped(ctx, last) // which says more
+	case end.Stopped != nil:
+		return end.Doubt, stopped(ctx, end.Err)
+	case end.Tried > 0 && errors.As(end.Err, &e):
+		e.tried = end.Tried
 	}
-	now, retry := time.Now(), &t.client.retry
-	since, limit := t.began, retry.Total
-	switch e.behavior {
-	case final:
-		return err
-	case throttling, busy:
-		table.Throttled(ctx)
-		t.pause = max(t.pause, min(retry.First*throttledFactor, retry.Longest))
-		t.lost = t.lost || e.behavior == busy
-	case unavailable:
-		t.lost = true
-	case unreachable:
-		if t.away.IsZero() {
-			t.away = now
-		}
-		since, limit = t.away, min(retry.Unreachable, retry.Total)
-	}
-	if e.behavior != unreachable {
-		t.away = time.Time{}
-	}
-	left := limit - now.Sub(since)
-	if left <= 0 {
-		e.tried = now.Sub(since)
-		return err
-	}
-	pause := min(t.pause/2+rand.N(t.pause/2+1), left)
-	t.pause = min(2*t.pause, retry.Longest)
+	return end.Doubt, end.Err
+}
+
+func (c *Client) logPause(ctx context.Context, err error, pause time.Duration) {
 	level := slog.LevelDebug
 	if pause > time.Second {
 		level = slog.LevelWarn
 	}
-	t.client.log.LogAttrs(ctx, level, "trying again", slog.String("op", e.Op), slog.String("table", e.Table),
-		slog.Duration("pause", pause), slog.Any("error", e))
-	if err := wait(ctx, pause, err); err != nil {
-		return err
+	var e *Error
+	if errors.As(err, &e) {
+		c.log.LogAttrs(ctx, level, "trying again", slog.String("op", e.Op), slog.String("table", e.Table),
+			slog.Duration("pause", pause), slog.Any("error", e))
 	}
-	return table.Retrying(ctx)
 }
 
 // stopped is the error of a call whose context ended, with what went wrong
@@ -130,12 +100,8 @@ func stopped(ctx context.Context, err error) error {
 
 // wait pauses; it returns err with the context's if that ends first.
 func wait(ctx context.Context, d time.Duration, err error) error {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return nil
-	case <-ctx.Done():
+	if retry.Sleep(ctx, d) != nil {
 		return stopped(ctx, err)
 	}
+	return nil
 }

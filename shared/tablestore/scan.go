@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/tablevault/tablevault/shared/plainbuffer"
+	"github.com/tablevault/tablevault/shared/retry"
 	"github.com/tablevault/tablevault/shared/table"
 )
 
@@ -175,20 +176,21 @@ func (s *scan) cut(ctx context.Context, a rangeAnswer, page table.Page, buf []by
 // for it.
 func (s *scan) send(ctx context.Context, r *rangeRequest, buf []byte) (rangeAnswer, table.Page, error) {
 	s.body = r.append(s.body[:0])
-	t := s.client.tries()
-	for {
+	var a rangeAnswer
+	_, err := s.client.do(ctx, func(*retry.Call) error {
 		got, err := s.client.attempt(ctx, "GetRange", s.table, s.body, buf[:0], cap(buf))
-		if err == nil {
-			var a rangeAnswer
-			if a, err = s.read(&got); err == nil {
-				s.served = got.time
-				return a, table.Page{ServerTime: got.time, ReadUnits: a.units}, nil
-			}
+		if err != nil {
+			return err
 		}
-		if err := t.again(ctx, err); err != nil {
-			return rangeAnswer{}, table.Page{}, err
+		if a, err = s.read(&got); err == nil {
+			s.served = got.time
 		}
+		return err
+	})
+	if err != nil {
+		return rangeAnswer{}, table.Page{}, err
 	}
+	return a, table.Page{ServerTime: s.served, ReadUnits: a.units}, nil
 }
 
 // read takes an answer apart. Rows and keys have checksums of their own; that

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/tablevault/tablevault/shared/plainbuffer"
+	"github.com/tablevault/tablevault/shared/retry"
 	"github.com/tablevault/tablevault/shared/table"
 )
 
@@ -27,19 +28,22 @@ func (c *Client) Write(ctx context.Context, name string, rows table.Batch) (tabl
 		b.rows[i].step = asItIs
 		b.pending = append(b.pending, i)
 	}
-	t := c.tries()
-	for len(b.pending) > 0 {
-		err := w.attempt(ctx)
-		w.result.InDoubt = w.result.InDoubt || inDoubt(err)
-		if err == nil || w.detours(err) {
-			continue
+	_, err := c.do(ctx, func(call *retry.Call) error {
+		for len(b.pending) > 0 {
+			err := w.attempt(ctx)
+			w.result.InDoubt = w.result.InDoubt || inDoubt(err)
+			if err == nil || w.detours(err) {
+				continue
+			}
+			if w.progress {
+				call.Progress()
+			}
+			return err
 		}
-		if w.progress {
-			t.success()
-		}
-		if err := t.again(ctx, err); err != nil {
-			return w.result, err
-		}
+		return nil
+	})
+	if err != nil {
+		return w.result, err
 	}
 	slices.SortFunc(w.result.Refused, func(a, b table.Refusal) int { return a.Index - b.Index })
 	return w.result, nil
@@ -87,10 +91,10 @@ func (w *writing) attempt(ctx context.Context) error {
 		e.judgeRow()
 		w.result.InDoubt = w.result.InDoubt || inDoubt(e)
 		switch {
-		case e.behavior != final:
+		case e.verdict != final:
 			later = e
 		case w.waits(e):
-			e.behavior, later = unavailable, e
+			e.verdict, later = unavailable, e
 		case lacksAttributes(e) && b.rows[at].detour():
 		case errors.Is(e, table.ErrInvalid):
 			refused = append(refused, table.Refusal{Index: at, Code: e.Code, Message: e.Message})

@@ -13,6 +13,7 @@ import (
 
 	"github.com/tablevault/tablevault/shared/object"
 	"github.com/tablevault/tablevault/shared/object/bucket"
+	"github.com/tablevault/tablevault/shared/retry"
 )
 
 // Errors of a store that knows three.
@@ -24,8 +25,14 @@ var (
 
 type judge struct{}
 
-func (judge) Judge(err error, _ int) (again, reached bool) {
-	return !errors.Is(err, errBad), errors.Is(err, errLost)
+func (judge) Judge(err error, _ int) retry.Verdict {
+	switch {
+	case errors.Is(err, errLost):
+		return retry.Again | retry.Doubt
+	case errors.Is(err, errBusy):
+		return retry.Again
+	}
+	return 0
 }
 func (judge) Explain(err error, attempts int) error {
 	return fmt.Errorf("%d attempts: %w", attempts, err)
@@ -58,7 +65,7 @@ func TestRetry(t *testing.T) {
 					time.AfterFunc(c.cancel, cancel)
 				}
 				calls, begun := 0, time.Now()
-				doubt, err := bucket.DefaultRetry().Do(ctx, judge{}, func(context.Context) error {
+				doubt, err := bucket.Do(ctx, bucket.DefaultRetry(), judge{}, func(context.Context) error {
 					calls++
 					return c.answers[min(calls, len(c.answers))-1]
 				})
@@ -77,7 +84,7 @@ func TestRetry(t *testing.T) {
 func TestRetryHangs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		calls := 0
-		doubt, err := bucket.DefaultRetry().Do(t.Context(), judge{}, func(ctx context.Context) error {
+		doubt, err := bucket.Do(t.Context(), bucket.DefaultRetry(), judge{}, func(ctx context.Context) error {
 			if calls++; calls == 1 {
 				<-ctx.Done()
 				return errLost

@@ -3,28 +3,21 @@ package bucket
 import (
 	"context"
 	"fmt"
-	"math/rand/v2"
 	"net/http"
 	"time"
+
+	"github.com/tablevault/tablevault/shared/retry"
 )
 
-// Retry says how often and how soon a request is tried again.
-type Retry struct {
-	Attempts    int
-	First, Most time.Duration // the first pause, which doubles up to the longest
-	Limit       time.Duration // of one attempt, but for those that read a body
-}
-
-// DefaultRetry bridges some ten seconds of a store's silence.
-func DefaultRetry() Retry {
-	return Retry{Attempts: 8, First: 50 * time.Millisecond, Most: 5 * time.Second, Limit: 3 * time.Minute}
+// DefaultRetry bridges some ten seconds of a store's silence. The time of one attempt is not that of reading a body.
+func DefaultRetry() retry.Policy {
+	return retry.Policy{Attempts: 8, First: 50 * time.Millisecond, Most: 5 * time.Second, Limit: 3 * time.Minute}
 }
 
 // Judge knows the errors of a store.
 type Judge interface {
-	// Judge says whether a request that failed may be tried again, the attempts being counted from 1 on, and whether it
-	// may have taken effect.
-	Judge(err error, attempt int) (again, reached bool)
+	// Judge says what the error of a request means, the attempts being counted from 1 on.
+	Judge(err error, attempt int) retry.Verdict
 	// Explain turns the last error of a request into what the port calls it, or into what to do about it.
 	Explain(err error, attempts int) error
 	// Brief says in few words what an error comes down to.
@@ -36,56 +29,35 @@ type Judge interface {
 //
 // doubt says that an attempt may have taken effect at the store although its answer did not say so. After an error the
 // request may then have been done all the same, and after none it may have been done more than once.
-func (r Retry) Do(ctx context.Context, j Judge, request func(context.Context) error) (doubt bool, err error) {
-	pause := r.First
-	for attempt := 1; ; attempt++ {
-		if err := ctx.Err(); err != nil {
-			return doubt, err
-		}
-		err := r.try(ctx, request)
-		if err == nil {
-			return doubt, nil
-		}
-		if cause := ctx.Err(); cause != nil {
-			return true, fmt.Errorf("%w: %w", cause, j.Brief(err))
-		}
-		again, reached := j.Judge(err, attempt)
-		doubt = doubt || reached
-		if !again || attempt >= r.Attempts {
-			return doubt, j.Explain(err, attempt)
-		}
-		timer := time.NewTimer(pause/2 + rand.N(pause/2+1))
-		select {
-		case <-ctx.Done():
-			timer.Stop()
-			return doubt, fmt.Errorf("%w: %w", ctx.Err(), j.Brief(err))
-		case <-timer.C:
-		}
-		pause = min(2*pause, r.Most)
+func Do(ctx context.Context, p retry.Policy, j Judge, request func(context.Context) error) (doubt bool, err error) {
+	if err := ctx.Err(); err != nil {
+		return false, err
 	}
-}
-
-// try makes a request once.
-func (r Retry) try(ctx context.Context, request func(context.Context) error) error {
-	ctx, cancel := context.WithTimeout(ctx, r.Limit)
-	defer cancel()
-	return request(ctx)
+	call := retry.Call{Policy: p, Judge: j.Judge}
+	end := call.Do(ctx, request)
+	switch {
+	case end.Stopped != nil:
+		err = fmt.Errorf("%w: %w", end.Stopped, j.Brief(end.Err))
+	case end.Err != nil:
+		err = j.Explain(end.Err, end.Attempts)
+	}
+	return end.Doubt, err
 }
 
 // JudgeStatus judges a request by the HTTP status of its answer alone, zero if there was no answer, or none that can be
 // understood.
-func JudgeStatus(status int) (again, reached bool) {
+func JudgeStatus(status int) retry.Verdict {
 	switch {
 	case status == http.StatusTooManyRequests:
-		return true, false
+		return retry.Again
 	case status == http.StatusNotImplemented:
-		return false, false
+		return 0
 	case status >= 500:
-		return true, true
+		return retry.Again | retry.Doubt
 	case status >= 300:
-		return false, false
+		return 0
 	default:
-		return true, true
+		return retry.Again | retry.Doubt
 	}
 }
 

@@ -21,6 +21,7 @@ import (
 	"time"
 
 	"github.com/tablevault/tablevault/shared/object"
+	"github.com/tablevault/tablevault/shared/retry"
 )
 
 // Op is a method of object.Store.
@@ -120,12 +121,8 @@ func (f *Fault) strike(ctx context.Context) error {
 	f.fired = true
 	f.mu.Unlock()
 	if f.Delay > 0 {
-		timer := time.NewTimer(f.Delay)
-		defer timer.Stop()
-		select {
-		case <-timer.C:
-		case <-ctx.Done():
-			return fmt.Errorf("%v: %w", f, ctx.Err())
+		if err := retry.Sleep(ctx, f.Delay); err != nil {
+			return fmt.Errorf("%v: %w", f, err)
 		}
 	}
 	switch {

@@ -34,6 +34,7 @@ import (
 	"github.com/tablevault/tablevault/shared/object"
 	"github.com/tablevault/tablevault/shared/object/bucket"
 	"github.com/tablevault/tablevault/shared/object/multipart"
+	"github.com/tablevault/tablevault/shared/retry"
 )
 
 // Credentials is an access key, with a security token if it is a temporary one.
@@ -132,7 +133,7 @@ type Store struct {
 	prefix   string // of keys, ending with a slash unless it is empty
 	endpoint string
 	http     *http.Client
-	retry    bucket.Retry
+	retry    retry.Policy
 	uploads  *multipart.Uploads
 	page     int // names that one request lists
 

@@ -13,6 +13,7 @@ import (
 	"github.com/aliyun/aliyun-oss-go-sdk/oss"
 
 	"github.com/tablevault/tablevault/shared/object/bucket"
+	"github.com/tablevault/tablevault/shared/retry"
 )
 
 // ErrExpired is matched by the error of a request whose security token has expired, and whose credentials were not renewed
@@ -30,11 +31,11 @@ var (
 	errChecksum = errors.New("the store received other bytes than were sent")
 )
 
-// do makes a request, with the credentials of the moment, as often as it takes: see [bucket.Retry.Do]. name is the object
+// do makes a request, with the credentials of the moment, as often as it takes: see [bucket.Do]. name is the object
 // that it is about, if it is about one that may be missing.
 func (s *Store) do(ctx context.Context, name string, request func(context.Context, *oss.Bucket) error) (doubt bool, err error) {
 	j := &judge{s: s, name: name}
-	return s.retry.Do(ctx, j, func(ctx context.Context) error {
+	return bucket.Do(ctx, s.retry, j, func(ctx context.Context) error {
 		b, now, err := s.handle(ctx)
 		j.renewed, j.used = now != j.used, now
 		if err != nil {
@@ -60,25 +61,24 @@ func stale(code string) bool {
 }
 
 // Judge gives a token that is not taken a few attempts, and more when it was renewed.
-func (j *judge) Judge(err error, attempt int) (again, reached bool) {
-	again, reached = judgeOne(err)
+func (j *judge) Judge(err error, attempt int) retry.Verdict {
 	if code, _ := codeOf(err); stale(code) && attempt >= renewals && !j.renewed {
-		again = false
+		return 0
 	}
-	return again, reached
+	return judgeOne(err)
 }
 
-// judgeOne says whether a request that failed may be tried again, and whether it may have taken effect.
-func judgeOne(err error) (again, reached bool) {
+// judgeOne says what an error means by itself.
+func judgeOne(err error) retry.Verdict {
 	var refused *bucket.CredentialsError
 	if errors.Is(err, errNoKeys) || errors.As(err, &refused) {
-		return false, false
+		return 0
 	}
 	if errors.Is(err, errChecksum) {
-		return true, true
+		return retry.Again | retry.Doubt
 	}
 	if errors.Is(err, bucket.ErrRange) || errors.Is(err, bucket.ErrChanged) || errors.Is(err, ErrVersions) {
-		return false, true
+		return retry.Doubt
 	}
 	code, status := codeOf(err)
 	switch code {
@@ -86,7 +86,7 @@ func judgeOne(err error) (again, reached bool) {
 		"InvalidDigest", "BadDigest", // it changed on its way
 		"TooManyRequests", "QpsLimitExceeded", "DownloadTrafficRateLimitExceeded", "UploadTrafficRateLimitExceeded", "SlowDown",
 		"SecurityTokenExpired", "InvalidSecurityToken", "InvalidAccessKeyId": // the next request asks for credentials anew
-		return true, false
+		return retry.Again
 	}
 	return bucket.JudgeStatus(status)
 }

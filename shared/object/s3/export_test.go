@@ -3,12 +3,12 @@ package s3
 import (
 	"time"
 
-	"github.com/tablevault/tablevault/shared/object/bucket"
+	"github.com/tablevault/tablevault/shared/retry"
 )
 
 // Hurry makes a store try again soon, and not often.
 func (s *Store) Hurry() *Store {
-	s.retry = bucket.Retry{Attempts: 4, First: time.Millisecond, Most: 4 * time.Millisecond, Limit: 10 * time.Second}
+	s.retry = retry.Policy{Attempts: 4, First: time.Millisecond, Most: 4 * time.Millisecond, Limit: 10 * time.Second}
 	return s
 }
 

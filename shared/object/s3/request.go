@@ -12,6 +12,7 @@ import (
 	"github.com/aws/smithy-go"
 
 	"github.com/tablevault/tablevault/shared/object/bucket"
+	"github.com/tablevault/tablevault/shared/retry"
 )
 
 // ErrExpired is matched by the error of a request whose session token has expired, and whose credentials were not renewed
@@ -27,9 +28,9 @@ var (
 	errNoUpload = errors.New("the upload is not there any more")
 )
 
-// do makes a request as often as it takes: see [bucket.Retry.Do].
+// do makes a request as often as it takes: see [bucket.Do].
 func (s *Store) do(ctx context.Context, request func(context.Context) error) (doubt bool, err error) {
-	return s.retry.Do(ctx, judge{s}, request)
+	return bucket.Do(ctx, s.retry, judge{s}, request)
 }
 
 // judge knows the errors of a store.
@@ -41,25 +42,21 @@ var _ bucket.Judge = judge{}
 func expired(code string) bool { return code == "ExpiredToken" || code == "ExpiredTokenException" }
 
 // Judge gives an expired token a few attempts.
-func (j judge) Judge(err error, attempt int) (again, reached bool) {
-	again, reached = judgeOne(err)
+func (j judge) Judge(err error, attempt int) retry.Verdict {
 	if code, _ := codeOf(err); expired(code) && attempt >= renewals {
-		again = false
+		return 0
 	}
-	return again, reached
+	return judgeOne(err)
 }
 
-// judgeOne says whether a request that failed may be tried again, and whether it may have taken effect.
-func judgeOne(err error) (again, reached bool) {
-	if errors.Is(err, errNoKeys) {
-		return false, false
-	}
+// judgeOne says what an error means by itself.
+func judgeOne(err error) retry.Verdict {
 	var refused *bucket.CredentialsError
-	if errors.As(err, &refused) {
-		return false, false
+	if errors.Is(err, errNoKeys) || errors.As(err, &refused) {
+		return 0
 	}
 	if errors.Is(err, bucket.ErrRange) || errors.Is(err, bucket.ErrChanged) {
-		return false, true
+		return retry.Doubt
 	}
 	code, status := codeOf(err)
 	switch code {
@@ -69,7 +66,7 @@ func judgeOne(err error) (again, reached bool) {
 		"BadDigest", "XAmzContentChecksumMismatch", "XAmzContentSHA256Mismatch", "InvalidDigest", "IncompleteBody", // it changed on its way
 		"SlowDown", "Throttling", "ThrottlingException", "RequestLimitExceeded", "TooManyRequests", "BandwidthLimitExceeded",
 		"ExpiredToken", "ExpiredTokenException": // the next request asks for credentials anew
-		return true, false
+		return retry.Again
 	}
 	return bucket.JudgeStatus(status)
 }

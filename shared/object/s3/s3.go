@@ -39,6 +39,7 @@ import (
 	"github.com/tablevault/tablevault/shared/object"
 	"github.com/tablevault/tablevault/shared/object/bucket"
 	"github.com/tablevault/tablevault/shared/object/multipart"
+	"github.com/tablevault/tablevault/shared/retry"
 )
 
 // Credentials is an access key, with a session token if it is a temporary one.
@@ -139,7 +140,7 @@ type Store struct {
 	config Config
 	prefix string // of keys, ending with a slash unless it is empty
 	client *s3.Client
-	retry  bucket.Retry
+	retry  retry.Policy
 
 	uploads *multipart.Uploads
 	page    int // names that one request lists
