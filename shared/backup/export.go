@@ -17,10 +17,10 @@ import (
 	"github.com/tablevault/tablevault/shared/fanout"
 	"github.com/tablevault/tablevault/shared/guard"
 	"github.com/tablevault/tablevault/shared/object"
-	"github.com/tablevault/tablevault/shared/pace"
 	"github.com/tablevault/tablevault/shared/plainbuffer"
 	"github.com/tablevault/tablevault/shared/repository"
 	"github.com/tablevault/tablevault/shared/table"
+	"github.com/tablevault/tablevault/shared/throttle"
 	"github.com/tablevault/tablevault/shared/vault"
 	"github.com/tablevault/tablevault/shared/vault/shard"
 )
@@ -83,7 +83,7 @@ type ExportReply struct {
 // many work as were dispatched, until nothing is left.
 func (e *Exporter) Export(ctx context.Context, run fanout.Run, w fanout.Work) (ExportReply, error) {
 	b := vault.Backup{Table: w.Table, ID: w.Backup}
-	x := &export{Exporter: e, run: run, backup: b, work: w, margin: fanout.NewMargin(run), pace: pace.New(w.ReadUnits)}
+	x := &export{Exporter: e, run: run, backup: b, work: w, margin: fanout.NewMargin(run), throttle: throttle.ForReads(w.ReadUnits)}
 	x.reply = ExportReply{Segment: w.Segment, Start: w.Start}
 	err := x.all(ctx)
 	if !x.run.Stop.IsZero() {
@@ -101,7 +101,7 @@ type export struct {
 	plan     *vault.Plan
 	encoders chan *shard.Encoder
 	margin   fanout.Margin
-	pace     *pace.Pacer
+	throttle *throttle.Throttle
 	ask      asking
 	worker   fanout.Worker
 	// children are the segments that this invocation has split off.
@@ -247,7 +247,7 @@ func (x *export) segment(ctx context.Context, s vault.Segment, start int, claime
 	}
 	x.margin.Resume(log, idle)
 	if n := len(log.Slots); n > 0 && log.Slots[n-1].Part != nil {
-		x.pace.Resume(log.Slots[n-1].Part.Pace)
+		x.throttle.Resume(log.Slots[n-1].Part.Pace)
 	}
 	x.ask.reset(x.reply.Start > 0)
 	rows, raw := int64(0), int64(0)
@@ -398,7 +398,7 @@ func (x *export) part(ctx context.Context, log *fanout.SegmentLog) (*vault.Part,
 	if part.Index, err = index.finish(); err != nil {
 		return nil, fmt.Errorf("write %s: %w", vault.Index(name), err)
 	}
-	part.ClosingMS, part.Pace = time.Since(read).Milliseconds(), x.pace.Take()
+	part.ClosingMS, part.Pace = time.Since(read).Milliseconds(), x.throttle.Take()
 	return part, readErr
 }
 
@@ -526,46 +526,22 @@ func (p *partRun) lane(ctx context.Context, l *laneRun, buf []byte) error {
 	var row plainbuffer.Row
 	inRow := false
 	defer p.release(l)
-	ctx = table.OnThrottled(ctx, p.pace.Refused)
 	for {
-		// Inside of a row there is no end but the row's.
-		until := p.run.Stop
-		if inRow {
-			until = time.Time{}
-		}
-		aside, err := p.pace.Wait(ctx, until, 0, 0)
-		if err != nil {
-			err = fmt.Errorf("wait to read from %v: %w", l.next, err)
-			if inRow {
-				return p.breakOff(err)
-			}
-			return err
-		}
-		if !inRow && l.next.Compare(l.from) > 0 && p.stopping() {
-			p.pace.Failed()
+		page, err := p.next(ctx, l, scan, buf, inRow)
+		switch {
+		case err == errStopping:
 			return nil
-		}
-		scan.Aim(p.pace.Aim() * table.UnitBytes)
-		asked := time.Now()
-		page, err := scan.Next(ctx, buf)
-		if err != nil {
-			p.pace.Failed()
-		}
-		if err == io.EOF {
+		case err == io.EOF:
 			return fmt.Errorf("read %v: the scan ended without saying that the range is done", table.Range{Start: l.next, End: l.end})
-		}
-		if err != nil {
-			err = fmt.Errorf("read from %v: %w", l.next, err)
-			if inRow {
-				return p.breakOff(err) // the shard holds a row that does not end
-			}
+		case err != nil && inRow:
+			return p.breakOff(err) // the shard holds a row that does not end
+		case err != nil:
 			return err
 		}
 		next := page.Next
 		if next == nil {
 			next = l.end
 		}
-		p.pace.Took(aside, page.ReadUnits, time.Since(asked))
 		if !page.Piece && next.Compare(l.next) <= 0 || next.Compare(l.end) > 0 {
 			return fmt.Errorf("read from %v to %v: the service says that %v is next", l.next, l.end, next)
 		}
@@ -583,6 +559,34 @@ func (p *partRun) lane(ctx context.Context, l *laneRun, buf []byte) error {
 			return nil
 		}
 	}
+}
+
+// errStopping says that a lane ends its share of the part.
+var errStopping = errors.New("the part ends here")
+
+// next reads the next page of a lane when its turn comes. Inside of a row there is no
+// end but the row's; between two it may return errStopping. It returns io.EOF as the
+// scan does.
+func (p *partRun) next(ctx context.Context, l *laneRun, scan table.Scan, buf []byte, inRow bool) (page table.Page, err error) {
+	q := throttle.Request{What: fmt.Sprintf("read from %v", l.next)}
+	if !inRow {
+		q.Until = p.run.Stop
+		q.Ready = func(context.Context) error {
+			if l.next.Compare(l.from) > 0 && p.stopping() {
+				return errStopping
+			}
+			return nil
+		}
+	}
+	err = p.throttle.Do(ctx, q, func(ctx context.Context, aim int) (int64, error) {
+		scan.Aim(aim * table.UnitBytes)
+		var err error
+		if page, err = scan.Next(ctx, buf); err != nil && err != io.EOF {
+			err = fmt.Errorf("%s: %w", q.What, err)
+		}
+		return page.ReadUnits, err
+	})
+	return page, err
 }
 
 // page walks a page, encodes its rows and appends them to the shard. The rows
