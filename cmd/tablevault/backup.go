@@ -13,6 +13,7 @@ import (
 
 	"github.com/tablevault/tablevault/shared/backup"
 	"github.com/tablevault/tablevault/shared/function"
+	"github.com/tablevault/tablevault/shared/function/dispatch"
 	"github.com/tablevault/tablevault/shared/vault"
 )
 
@@ -147,15 +148,11 @@ func runBackup(ctx context.Context, s *streams, o backupOptions) (*backupsMade, 
 	if err != nil {
 		return nil, err
 	}
-	settings, err := json.Marshal(o.settings)
-	if err != nil {
-		return nil, err
-	}
 	all := &backupsMade{Backups: []backupResult{}}
 	var failures []error
 	for _, name := range tables {
 		m, err := backupTable(ctx, s, site, name, function.Command{
-			Kind: function.KindBackup, Table: name, Type: o.kind, New: o.new, Settings: settings,
+			Kind: function.KindBackup, Table: name, Type: o.kind, New: o.new, Settings: dispatch.Settings(o.settings),
 		})
 		if err != nil {
 			all.Failures = append(all.Failures, tableFailure{name, err.Error()})
@@ -232,7 +229,7 @@ func since(at time.Time) json.RawMessage {
 	if at.IsZero() {
 		return nil
 	}
-	return fmt.Appendf(nil, `{"since":%q}`, at.Format(time.RFC3339Nano))
+	return dispatch.Settings(dispatch.Since{Since: at})
 }
 
 // lookEvery is how often a command looks at what it waits for.

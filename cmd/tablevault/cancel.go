@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"io"
 	"time"
@@ -10,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/tablevault/tablevault/shared/function"
+	"github.com/tablevault/tablevault/shared/function/dispatch"
 	"github.com/tablevault/tablevault/shared/restore"
 	"github.com/tablevault/tablevault/shared/status"
 	"github.com/tablevault/tablevault/shared/vault"
@@ -73,11 +73,7 @@ func runCancel(ctx context.Context, dir, id, reason string) (*cancelled, error) 
 	if err != nil {
 		return nil, err
 	}
-	settings, err := json.Marshal(map[string]string{"reason": reason})
-	if err != nil {
-		return nil, err
-	}
-	cmd := function.Command{Kind: function.KindVoid, Settings: settings}
+	cmd := function.Command{Kind: function.KindVoid, Settings: dispatch.Settings(dispatch.Reason{Reason: reason})}
 	if ref.Kind == status.BackupKind {
 		cmd.Backup = ref.ID
 		var m vault.Manifest

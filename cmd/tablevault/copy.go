@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"io"
 
@@ -10,6 +9,7 @@ import (
 
 	"github.com/tablevault/tablevault/shared/copies"
 	"github.com/tablevault/tablevault/shared/function"
+	"github.com/tablevault/tablevault/shared/function/dispatch"
 	"github.com/tablevault/tablevault/shared/status"
 	"github.com/tablevault/tablevault/shared/vault"
 )
@@ -98,9 +98,7 @@ func runCopy(ctx context.Context, s *streams, id string, o copyOptions) (*copyRe
 	p := s.progress()
 	defer p.end()
 	for {
-		if cmd.Settings, err = json.Marshal(settings); err != nil {
-			return nil, err
-		}
+		cmd.Settings = dispatch.Settings(settings)
 		var r copies.Reply
 		if err := site.call(ctx, cmd, &r); err != nil {
 			return nil, names.explain(err)

@@ -3,7 +3,6 @@ package main
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"fmt"
 	"io"
 	"time"
@@ -12,6 +11,7 @@ import (
 
 	"github.com/tablevault/tablevault/shared/backup"
 	"github.com/tablevault/tablevault/shared/function"
+	"github.com/tablevault/tablevault/shared/function/dispatch"
 	"github.com/tablevault/tablevault/shared/restore"
 	"github.com/tablevault/tablevault/shared/status"
 	"github.com/tablevault/tablevault/shared/vault"
@@ -120,7 +120,7 @@ func runRestore(ctx context.Context, s *streams, o restoreOptions) (*restoreResu
 		}
 	}
 	if o.budget != (vault.Budget{}) || o.transactions {
-		cmd.Settings = restoreSettings(o.budget, o.transactions)
+		cmd.Settings = dispatch.Settings(dispatch.Restore{Units: dispatch.Units(o.budget), LocalTransactions: o.transactions})
 	}
 	if o.at != "" {
 		at, err := function.ParseInstant(o.at)
@@ -152,19 +152,6 @@ func runRestore(ctx context.Context, s *streams, o restoreOptions) (*restoreResu
 		r.asked(cmd.At)
 	}
 	return r, names.explain(err)
-}
-
-// restoreSettings are the settings of a command that begins a restore.
-func restoreSettings(b vault.Budget, transactions bool) json.RawMessage {
-	settings, err := json.Marshal(struct {
-		ReadUnits         float64 `json:"read_units,omitempty"`
-		WriteUnits        float64 `json:"write_units,omitempty"`
-		LocalTransactions bool    `json:"local_transactions,omitempty"`
-	}{b.ReadUnits, b.WriteUnits, transactions})
-	if err != nil {
-		panic("tablevault: " + err.Error()) // two finite numbers
-	}
-	return settings
 }
 
 // restoreTo begins a restore and looks at it until it is done.

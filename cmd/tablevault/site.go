@@ -344,11 +344,11 @@ func (s *site) tables(ctx context.Context, pattern string) ([]string, error) {
 
 // id is the table id of instance/table on this site.
 func (s *site) id(name string) (vault.TableID, error) {
-	instance, table, ok := strings.Cut(name, "/")
-	if !ok || instance == "" || table == "" || strings.Contains(table, "/") {
-		return vault.TableID{}, usage("table %q: want instance/table, for example prod/orders", name)
+	id, err := vault.ParseTable(s.region, name)
+	if err != nil {
+		return id, usage("%v, for example prod/orders", err)
 	}
-	return vault.TableID{Region: s.region, Instance: instance, Table: table}, nil
+	return id, nil
 }
 
 // leaves is the error of a command that was interrupted while it looked at what goes on

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"crypto/rand"
-	"encoding/json"
 	"fmt"
 	"io"
 	"time"
@@ -11,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/tablevault/tablevault/shared/function"
+	"github.com/tablevault/tablevault/shared/function/dispatch"
 	"github.com/tablevault/tablevault/shared/guard"
 	"github.com/tablevault/tablevault/shared/restore"
 	"github.com/tablevault/tablevault/shared/status"
@@ -140,14 +140,7 @@ func verifyAt(ctx context.Context, s *streams, site *site, cmd function.Command,
 	watch := func(context.Context) string { return "" }
 	if cmd.Target == "" {
 		id = vault.VerificationID(vault.NewBackupID(time.Now(), rand.Text()))
-		settings, err := json.Marshal(struct {
-			ReadUnits    float64              `json:"read_units,omitempty"`
-			Verification vault.VerificationID `json:"verification"`
-		}{readUnits, id})
-		if err != nil {
-			return nil, err
-		}
-		cmd.Settings = settings
+		cmd.Settings = dispatch.Settings(dispatch.Verification{Units: dispatch.Units{ReadUnits: readUnits}, ID: id})
 		what := "backup " + cmd.Backup
 		if cmd.Restore != "" {
 			what = "restore " + cmd.Restore

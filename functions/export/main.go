@@ -6,9 +6,8 @@ import (
 
 	"github.com/tablevault/tablevault/functions/internal/parts"
 	"github.com/tablevault/tablevault/shared/backup"
-	"github.com/tablevault/tablevault/shared/fanout"
 	"github.com/tablevault/tablevault/shared/function"
-	"github.com/tablevault/tablevault/shared/vault"
+	"github.com/tablevault/tablevault/shared/function/dispatch"
 )
 
 func main() {
@@ -17,30 +16,22 @@ func main() {
 }
 
 func export(ctx context.Context, inv *function.Invocation, cmd function.Command) (any, error) {
-	id, err := parts.Table(inv, cmd.Table)
+	w, err := dispatch.Work(cmd, inv.Place())
 	if err != nil {
-		return nil, err
-	}
-	var share parts.Units
-	if err := parts.Settings(cmd, &share); err != nil {
 		return nil, err
 	}
 	repo, err := parts.WriteOnly(ctx, inv)
 	if err != nil {
-		return parts.Fail(backup.ExportReply{}, err)
+		return nil, err
 	}
-	tables, err := parts.Tables(inv, id.Instance)
+	tables, err := parts.Tables(inv, w.Table.Instance)
 	if err != nil {
-		return parts.Fail(backup.ExportReply{}, err)
+		return nil, err
 	}
-	work, err := parts.Work(inv)
+	work, err := dispatch.To(inv)
 	if err != nil {
 		return nil, err
 	}
 	e := &backup.Exporter{Repo: repo, Tables: tables, Work: work, Log: inv.Log}
-	reply, err := e.Export(ctx, parts.Run(inv), fanout.Work{
-		Verb: fanout.VerbExport, Table: id, Backup: vault.BackupID(cmd.Backup), Segment: vault.SegmentID(cmd.Segment), Start: cmd.Start,
-		ReadUnits: share.ReadUnits,
-	})
-	return parts.Fail(reply, err)
+	return e.Export(ctx, inv.Run(), w)
 }

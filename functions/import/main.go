@@ -12,6 +12,7 @@ import (
 	"github.com/tablevault/tablevault/shared/drill"
 	"github.com/tablevault/tablevault/shared/fanout"
 	"github.com/tablevault/tablevault/shared/function"
+	"github.com/tablevault/tablevault/shared/function/dispatch"
 	"github.com/tablevault/tablevault/shared/policy"
 	"github.com/tablevault/tablevault/shared/repository"
 	"github.com/tablevault/tablevault/shared/restore"
@@ -32,13 +33,13 @@ func importer(inv *function.Invocation, repo *repository.Repository, instance st
 	if err != nil {
 		return nil, err
 	}
-	work, err := parts.Work(inv)
+	work, err := dispatch.To(inv)
 	if err != nil {
 		return nil, err
 	}
 	wanted := wantedBy(inv)
 	return &restore.Importer{
-		Repo: repo, Tables: tables, Endpoint: parts.Endpoint(inv, instance), Work: work, Log: inv.Log, Workers: wanted.Workers.Most,
+		Repo: repo, Tables: tables, Endpoint: inv.Endpoint(instance), Work: work, Log: inv.Log, Workers: wanted.Workers.Most,
 		Known: parts.Twins(inv, wanted.Destinations()),
 	}, nil
 }
@@ -56,9 +57,9 @@ func wantedBy(inv *function.Invocation) *policy.Policy {
 func bringBack(ctx context.Context, inv *function.Invocation, cmd function.Command) (any, error) {
 	repo, err := parts.Repository(ctx, inv)
 	if err != nil {
-		return parts.Fail(restore.Progress{}, err)
+		return nil, err
 	}
-	run := parts.Run(inv)
+	run := inv.Run()
 	if cmd.Request != "" {
 		return request(ctx, inv, repo, run, cmd.Request)
 	}
@@ -69,18 +70,19 @@ func bringBack(ctx context.Context, inv *function.Invocation, cmd function.Comma
 		}
 		plan, err := repo.RestorePlan(ctx, id)
 		if err != nil {
-			return parts.Fail(restore.Progress{}, err)
+			return nil, err
 		}
 		parts.Also(inv, repo, plan.Also)
 		i, err := importer(inv, repo, plan.Target.Instance)
 		if err != nil {
-			return parts.Fail(restore.Progress{}, err)
-		}
-		if i.Since, err = parts.Since(cmd); err != nil {
 			return nil, err
 		}
-		progress, err := i.Tick(ctx, run, id)
-		return parts.Fail(progress, err)
+		var since dispatch.Since
+		if err := cmd.ReadSettings(&since); err != nil {
+			return nil, err
+		}
+		i.Since = since.Since
+		return i.Tick(ctx, run, id)
 	}
 	also, err := parts.Keys(inv, cmd.Also)
 	if err != nil {
@@ -91,32 +93,31 @@ func bringBack(ctx context.Context, inv *function.Invocation, cmd function.Comma
 	if inv.Origin.Key() != "" {
 		req.At, _ = inv.Origin.Instant(req.At)
 	}
-	asked, err := parts.RestoreSettings(cmd)
+	asked, err := dispatch.ReadRestore(cmd)
 	if err != nil {
 		return nil, err
 	}
 	req.Budget, req.LocalTransactions = asked.Budget(), asked.LocalTransactions
-	if req.Target, err = parts.Table(inv, cmd.To); err != nil {
+	if req.Target, err = inv.Table(cmd.To); err != nil {
 		return nil, err
 	}
 	if err := restore.NotAhead(cmd.At, time.Now()); err != nil {
-		return parts.Fail(restore.Progress{}, err)
+		return nil, err
 	}
 	req.Instant = cmd.At
 	if req.Backup, err = source(ctx, inv, repo, cmd); err != nil {
-		return parts.Fail(restore.Progress{}, err)
+		return nil, err
 	}
 	i, err := importer(inv, repo, req.Target.Instance)
 	if err != nil {
-		return parts.Fail(restore.Progress{}, err)
+		return nil, err
 	}
 	plan, err := i.Begin(ctx, run, req)
 	if err != nil {
-		return parts.Fail(restore.Progress{}, err)
+		return nil, err
 	}
 	i.Since = time.Now()
-	progress, err := i.Tick(ctx, run, plan.Restore)
-	return parts.Fail(progress, err)
+	return i.Tick(ctx, run, plan.Restore)
 }
 
 // request looks at a request that lies in the vault.
@@ -125,7 +126,7 @@ func request(ctx context.Context, inv *function.Invocation, repo *repository.Rep
 	if err != nil {
 		return nil, function.Permanent(err)
 	}
-	work, err := parts.Work(inv)
+	work, err := dispatch.To(inv)
 	if err != nil {
 		return nil, err
 	}
@@ -140,8 +141,7 @@ func request(ctx context.Context, inv *function.Invocation, repo *repository.Rep
 			return i, err
 		},
 	}
-	progress, err := q.Serve(ctx, run, name)
-	return parts.Fail(progress, err)
+	return q.Serve(ctx, run, name)
 }
 
 // ask reads a request: the command that a person would give.
@@ -154,12 +154,12 @@ func ask(inv *function.Invocation, content []byte) (restore.Ask, error) {
 		return restore.Ask{}, errors.New(`a request asks for a new restore, such as {"kind":"restore","table":"prod/orders","at":"2026-11-20T10:14:00+08:00","to":"prod/orders_copy"}`)
 	}
 	a := restore.Ask{At: cmd.At}
-	asked, err := parts.RestoreSettings(cmd)
+	asked, err := dispatch.ReadRestore(cmd)
 	if err != nil {
 		return a, err
 	}
 	a.Budget, a.LocalTransactions = asked.Budget(), asked.LocalTransactions
-	if a.Target, err = parts.Table(inv, cmd.To); err != nil {
+	if a.Target, err = inv.Table(cmd.To); err != nil {
 		return a, err
 	}
 	if cmd.Backup != "" {
@@ -167,7 +167,7 @@ func ask(inv *function.Invocation, content []byte) (restore.Ask, error) {
 			return a, err
 		}
 	}
-	a.Table, err = parts.Table(inv, cmd.Table)
+	a.Table, err = inv.Table(cmd.Table)
 	return a, err
 }
 
@@ -176,7 +176,7 @@ func source(ctx context.Context, inv *function.Invocation, repo *repository.Repo
 	if cmd.Backup != "" {
 		return parts.FindBackup(ctx, repo, cmd)
 	}
-	id, err := parts.Table(inv, cmd.Table)
+	id, err := inv.Table(cmd.Table)
 	if err != nil {
 		return vault.Backup{}, err
 	}
@@ -197,10 +197,8 @@ type givenUp struct {
 
 // giveUp gives a restore up: nothing goes on with it, and nothing of it writes a row.
 func giveUp(ctx context.Context, inv *function.Invocation, cmd function.Command) (any, error) {
-	var settings struct {
-		Reason string `json:"reason"`
-	}
-	if err := parts.Settings(cmd, &settings); err != nil {
+	var settings dispatch.Reason
+	if err := cmd.ReadSettings(&settings); err != nil {
 		return nil, err
 	}
 	if settings.Reason == "" {
@@ -208,49 +206,45 @@ func giveUp(ctx context.Context, inv *function.Invocation, cmd function.Command)
 	}
 	repo, err := parts.Repository(ctx, inv)
 	if err != nil {
-		return parts.Fail(givenUp{}, err)
+		return nil, err
 	}
 	plan, err := repo.RestorePlan(ctx, vault.RestoreID(cmd.Restore))
 	if err != nil {
-		return parts.Fail(givenUp{}, err)
+		return nil, err
 	}
 	i, err := importer(inv, repo, plan.Target.Instance)
 	if err != nil {
-		return parts.Fail(givenUp{}, err)
+		return nil, err
 	}
 	var reply givenUp
-	if reply.Closed, err = i.GiveUp(ctx, parts.Run(inv), plan.Restore, settings.Reason); err != nil {
-		return parts.Fail(reply, err)
+	if reply.Closed, err = i.GiveUp(ctx, inv.Run(), plan.Restore, settings.Reason); err != nil {
+		return reply, err
 	}
 	if reply.Closed.Reason != "" {
 		// It is marked as ended. One that had come to its end is left to whoever goes on.
-		reply.Progress, err = i.Tick(ctx, parts.Run(inv), plan.Restore)
+		reply.Progress, err = i.Tick(ctx, inv.Run(), plan.Restore)
 	}
-	return parts.Fail(reply, err)
+	return reply, err
 }
 
 // load loads one segment.
 func load(ctx context.Context, inv *function.Invocation, cmd function.Command) (any, error) {
-	var share parts.Units
-	if err := parts.Settings(cmd, &share); err != nil {
+	w, err := dispatch.Work(cmd, inv.Place())
+	if err != nil {
 		return nil, err
 	}
 	repo, err := parts.Repository(ctx, inv)
 	if err != nil {
-		return parts.Fail(restore.ImportReply{}, err)
+		return nil, err
 	}
-	plan, err := repo.RestorePlan(ctx, vault.RestoreID(cmd.Restore))
+	plan, err := repo.RestorePlan(ctx, w.Restore)
 	if err != nil {
-		return parts.Fail(restore.ImportReply{}, err)
+		return nil, err
 	}
 	parts.Also(inv, repo, plan.Also)
 	i, err := importer(inv, repo, plan.Target.Instance)
 	if err != nil {
-		return parts.Fail(restore.ImportReply{}, err)
+		return nil, err
 	}
-	reply, err := i.Import(ctx, parts.Run(inv), fanout.Work{
-		Verb: fanout.VerbImport, Restore: plan.Restore, Segment: vault.SegmentID(cmd.Segment), Start: cmd.Start,
-		WriteUnits: share.WriteUnits, Request: cmd.Request,
-	})
-	return parts.Fail(reply, err)
+	return i.Import(ctx, inv.Run(), w)
 }

@@ -28,7 +28,7 @@ func (r restores) Serve(ctx context.Context, request string, number int) error {
 }
 
 func (r restores) GiveUp(ctx context.Context, id vault.RestoreID, reason string) (*vault.Closed, error) {
-	return (&restore.Importer{Repo: r.repo, Log: r.inv.Log}).GiveUp(ctx, parts.Run(r.inv), id, reason)
+	return (&restore.Importer{Repo: r.repo, Log: r.inv.Log}).GiveUp(ctx, r.inv.Run(), id, reason)
 }
 
 func (r restores) Made(ctx context.Context, p *vault.RestorePlan) (bool, error) {

@@ -11,6 +11,7 @@ import (
 	"github.com/tablevault/tablevault/shared/backup"
 	"github.com/tablevault/tablevault/shared/drill"
 	"github.com/tablevault/tablevault/shared/function"
+	"github.com/tablevault/tablevault/shared/function/dispatch"
 	"github.com/tablevault/tablevault/shared/reconcile"
 	"github.com/tablevault/tablevault/shared/repository"
 	"github.com/tablevault/tablevault/shared/tablestore"
@@ -21,7 +22,6 @@ func main() {
 	function.Serve(function.Verbs{
 		function.KindBackup: begin,
 		function.KindTick:   tick,
-		function.KindSeal:   tick,
 		function.KindVoid:   void,
 	})
 }
@@ -38,7 +38,7 @@ func planner(inv *function.Invocation, repo *repository.Repository, instance str
 	if err != nil {
 		return nil, err
 	}
-	work, err := parts.Work(inv)
+	work, err := dispatch.To(inv)
 	if err != nil {
 		return nil, err
 	}
@@ -47,7 +47,7 @@ func planner(inv *function.Invocation, repo *repository.Repository, instance str
 		inv.Log.Warn("without the policy", function.KeyError, err)
 	}
 	return &backup.Planner{
-		Repo: repo, Tables: tables, Endpoint: parts.Endpoint(inv, instance), Work: work, Log: inv.Log, Now: time.Now, Workers: wanted.Workers.Most,
+		Repo: repo, Tables: tables, Endpoint: inv.Endpoint(instance), Work: work, Log: inv.Log, Now: time.Now, Workers: wanted.Workers.Most,
 		Slow: inv.Env.SplitAfter,
 	}, nil
 }
@@ -55,23 +55,23 @@ func planner(inv *function.Invocation, repo *repository.Repository, instance str
 // begin plans a backup, or finds the one that is open, and starts its workers.
 func begin(ctx context.Context, inv *function.Invocation, cmd function.Command) (any, error) {
 	var settings vault.Settings
-	if err := parts.Settings(cmd, &settings); err != nil {
+	if err := cmd.ReadSettings(&settings); err != nil {
 		return nil, err
 	}
 	if settings.Lanes == 0 {
 		settings.Lanes = inv.Env.Lanes
 	}
-	id, err := parts.Table(inv, cmd.Table)
+	id, err := inv.Table(cmd.Table)
 	if err != nil {
 		return nil, err
 	}
 	repo, err := parts.NewRepository(ctx, inv)
 	if err != nil {
-		return parts.Fail(reply{}, err)
+		return nil, err
 	}
 	p, err := planner(inv, repo, id.Instance)
 	if err != nil {
-		return parts.Fail(reply{}, err)
+		return nil, err
 	}
 	now := time.Now()
 	req := backup.PlanRequest{Table: id, Kind: vault.Full, At: now, Trigger: inv.RequestID, New: cmd.New, Settings: settings}
@@ -85,15 +85,15 @@ func begin(ctx context.Context, inv *function.Invocation, cmd function.Command) 
 	}
 	plan, err := p.Plan(ctx, req)
 	if err != nil {
-		return parts.Fail(reply{}, err)
+		return nil, err
 	}
 	if time.Since(plan.Created) > parts.Resumed {
 		p.Stale = parts.Resumed
 	}
 	p.Since = time.Now()
 	b := vault.Backup{Table: id, ID: plan.Backup}
-	progress, err := p.Tick(ctx, parts.Run(inv), b)
-	return parts.Fail(reply{plan.Backup, id.String(), progress}, err)
+	progress, err := p.Tick(ctx, inv.Run(), b)
+	return reply{plan.Backup, id.String(), progress}, err
 }
 
 // tick looks at one backup, or at everything: what is open goes on, what is due
@@ -102,19 +102,21 @@ func tick(ctx context.Context, inv *function.Invocation, cmd function.Command) (
 	if cmd.Backup != "" {
 		p, b, err := plannerOf(ctx, inv, cmd)
 		if err != nil {
-			return parts.Fail(reply{}, err)
-		}
-		if p.Since, err = parts.Since(cmd); err != nil {
 			return nil, err
 		}
-		progress, err := p.Tick(ctx, parts.Run(inv), b)
-		return parts.Fail(reply{b.ID, b.Table.String(), progress}, err)
+		var since dispatch.Since
+		if err := cmd.ReadSettings(&since); err != nil {
+			return nil, err
+		}
+		p.Since = since.Since
+		progress, err := p.Tick(ctx, inv.Run(), b)
+		return reply{b.ID, b.Table.String(), progress}, err
 	}
 	repo, err := parts.NewRepository(ctx, inv)
 	if err != nil {
-		return parts.Fail(reconcile.Sweep{}, err)
+		return nil, err
 	}
-	work, err := parts.Work(inv)
+	work, err := dispatch.To(inv)
 	if err != nil {
 		return nil, err
 	}
@@ -133,25 +135,25 @@ func tick(ctx context.Context, inv *function.Invocation, cmd function.Command) (
 		return c, err
 	}
 	r := &reconcile.Reconciler{
-		Repo: repo, Policy: wanted, Region: parts.Region(inv), Work: work, Log: inv.Log, Slow: inv.Env.SplitAfter,
+		Repo: repo, Policy: wanted, Region: inv.Place(), Work: work, Log: inv.Log, Slow: inv.Env.SplitAfter,
 		Open: func(instance string) (reconcile.Instance, string, error) {
 			tables, err := open(instance)
-			return tables, parts.Endpoint(inv, instance), err
+			return tables, inv.Endpoint(instance), err
 		},
 	}
 	at, told := inv.Origin.Instant(time.Now())
 	if !told && !inv.Origin.Time.IsZero() {
 		inv.Log.Warn("the event is of an instant that is still to come: this tick is for now", "time", inv.Origin.Time)
 	}
-	sweep, err := r.Tick(ctx, parts.Run(inv), at)
+	sweep, err := r.Tick(ctx, inv.Run(), at)
 	// Backups come first: drills have what time and room is left.
 	d := &drill.Rehearser{
-		Repo: repo, Policy: wanted, Region: parts.Region(inv), Restores: restores{inv, repo, work}, Log: inv.Log,
-		Now: time.Now, Stop: parts.Run(inv).Stop,
+		Repo: repo, Policy: wanted, Region: inv.Place(), Restores: restores{inv, repo, work}, Log: inv.Log,
+		Now: time.Now, Stop: inv.Run().Stop,
 		Open: func(instance string) (drill.Instance, error) { return open(instance) },
 	}
 	drills, drillErr := d.Tick(ctx, at)
-	return parts.Fail(swept{sweep, drills}, errors.Join(err, drillErr, policyErr))
+	return swept{sweep, drills}, errors.Join(err, drillErr, policyErr)
 }
 
 // swept is what a tick over everything came to.
@@ -176,16 +178,13 @@ func plannerOf(ctx context.Context, inv *function.Invocation, cmd function.Comma
 
 // void gives a backup up.
 func void(ctx context.Context, inv *function.Invocation, cmd function.Command) (any, error) {
-	var settings struct {
-		Reason string `json:"reason"`
-	}
-	if err := parts.Settings(cmd, &settings); err != nil {
+	var settings dispatch.Reason
+	if err := cmd.ReadSettings(&settings); err != nil {
 		return nil, err
 	}
 	p, b, err := plannerOf(ctx, inv, cmd)
 	if err != nil {
-		return parts.Fail(reply{}, err)
+		return nil, err
 	}
-	m, err := p.Void(ctx, b, settings.Reason)
-	return parts.Fail(m, err)
+	return p.Void(ctx, b, settings.Reason)
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/tablevault/tablevault/shared/copies"
 	"github.com/tablevault/tablevault/shared/fanout"
 	"github.com/tablevault/tablevault/shared/function"
+	"github.com/tablevault/tablevault/shared/function/dispatch"
 	"github.com/tablevault/tablevault/shared/repository"
 	"github.com/tablevault/tablevault/shared/restore"
 	"github.com/tablevault/tablevault/shared/vault"
@@ -22,26 +23,18 @@ func main() {
 	function.Serve(function.Verbs{function.KindVerify: verify, function.KindCopy: copyBackup})
 }
 
-// settings are those of a verification.
-type settings struct {
-	parts.Units
-	// Verification is the id under which it tells how far it has come, and leaves its
-	// proof; empty for one that nobody watches.
-	Verification string `json:"verification,omitempty"`
-}
-
 // verify proves a whole backup or restore, or one segment of a restore.
 func verify(ctx context.Context, inv *function.Invocation, cmd function.Command) (any, error) {
-	var units settings
-	if err := parts.Settings(cmd, &units); err != nil {
+	var settings dispatch.Verification
+	if err := cmd.ReadSettings(&settings); err != nil {
 		return nil, err
 	}
 	repo, err := parts.Repository(ctx, inv)
 	if err != nil {
-		return parts.Fail(vault.Proof{}, err)
+		return nil, err
 	}
 	v := &restore.Verifier{Repo: repo, Log: inv.Log, Now: time.Now}
-	req := restore.VerifyRequest{Depth: restore.DepthRead, ReadUnits: units.ReadUnits}
+	req := restore.VerifyRequest{Depth: restore.DepthRead, ReadUnits: settings.ReadUnits}
 	if cmd.Depth != "" {
 		req.Depth = cmd.Depth
 	}
@@ -50,7 +43,7 @@ func verify(ctx context.Context, inv *function.Invocation, cmd function.Command)
 	case cmd.Restore != "":
 		plan, err := repo.RestorePlan(ctx, vault.RestoreID(cmd.Restore))
 		if err != nil {
-			return parts.Fail(vault.Proof{}, err)
+			return nil, err
 		}
 		parts.Also(inv, repo, plan.Also)
 		req.Restore, instance = plan.Restore, plan.Target.Instance
@@ -60,11 +53,11 @@ func verify(ctx context.Context, inv *function.Invocation, cmd function.Command)
 		}
 	case cmd.Backup != "":
 		if req.Backup, err = parts.FindBackup(ctx, repo, cmd); err != nil {
-			return parts.Fail(vault.Proof{}, function.Permanent(err))
+			return nil, function.Permanent(err)
 		}
 		instance = req.Backup.Table.Instance
 	default:
-		id, err := parts.Table(inv, cmd.Table)
+		id, err := inv.Table(cmd.Table)
 		if err != nil {
 			return nil, err
 		}
@@ -75,7 +68,7 @@ func verify(ctx context.Context, inv *function.Invocation, cmd function.Command)
 		req.Backup, instance = vault.Backup{Table: id, ID: m.Backup}, id.Instance
 	}
 	if cmd.Against != "" {
-		id, err := parts.Table(inv, cmd.Against)
+		id, err := inv.Table(cmd.Against)
 		if err != nil {
 			return nil, err
 		}
@@ -87,47 +80,45 @@ func verify(ctx context.Context, inv *function.Invocation, cmd function.Command)
 	if cmd.Target != "" {
 		further, twin, err := parts.Further(ctx, inv, cmd.Target)
 		if err != nil {
-			return parts.Fail(vault.Proof{}, err)
-		}
-		proof, err := v.Compare(ctx, parts.Run(inv), req.Backup, further.To, twin)
-		return parts.Fail(proof, err)
-	}
-	if v.Tables, err = parts.Tables(inv, instance); err != nil {
-		return parts.Fail(vault.Proof{}, err)
-	}
-	if cmd.Segment != "" {
-		if v.Work, err = parts.Work(inv); err != nil {
 			return nil, err
 		}
-		reply, err := v.VerifySegment(ctx, parts.Run(inv), fanout.Work{
-			Verb: fanout.VerbVerify, Restore: req.Restore, Segment: vault.SegmentID(cmd.Segment), Start: cmd.Start,
-			ReadUnits: units.ReadUnits, Request: cmd.Request,
-		})
-		return parts.Fail(reply, err)
+		return v.Compare(ctx, inv.Run(), req.Backup, further.To, twin)
 	}
-	return watched(ctx, inv, repo, v, req, units.Verification)
+	if v.Tables, err = parts.Tables(inv, instance); err != nil {
+		return nil, err
+	}
+	if cmd.Segment != "" {
+		if v.Work, err = dispatch.To(inv); err != nil {
+			return nil, err
+		}
+		w, err := dispatch.Work(cmd, inv.Place())
+		if err != nil {
+			return nil, err
+		}
+		return v.VerifySegment(ctx, inv.Run(), w)
+	}
+	return watched(ctx, inv, repo, v, req, settings.ID)
 }
 
 // watched verifies, and leaves what it tells and its proof under an id, if it has one.
-func watched(ctx context.Context, inv *function.Invocation, repo *repository.Repository, v *restore.Verifier, req restore.VerifyRequest, id string) (any, error) {
+func watched(ctx context.Context, inv *function.Invocation, repo *repository.Repository, v *restore.Verifier, req restore.VerifyRequest, id vault.VerificationID) (any, error) {
 	if id == "" {
-		proof, err := v.Verify(ctx, parts.Run(inv), req)
-		return parts.Fail(proof, err)
+		return v.Verify(ctx, inv.Run(), req)
 	}
-	name, err := vault.ParseVerificationID(id)
+	name, err := vault.ParseVerificationID(string(id))
 	if err != nil {
 		return nil, function.Permanent(err)
 	}
 	of := vault.Verification{ID: name}
 	// It is found by what it tells.
 	if err := repo.Mark(ctx, vault.Told{}.Name(of.Progress())); err != nil {
-		return parts.Fail(vault.Proof{}, err)
+		return nil, err
 	}
-	tell := fanout.NewTeller(ctx, repo, parts.Run(inv), of.Progress(), 0, 0, 0)
+	tell := fanout.NewTeller(ctx, repo, inv.Run(), of.Progress(), 0, 0, 0)
 	defer tell.End()
-	proof, err := v.Verify(tell.With(ctx), parts.Run(inv), req)
+	proof, err := v.Verify(tell.With(ctx), inv.Run(), req)
 	if err != nil {
-		return parts.Fail(proof, err)
+		return proof, err
 	}
 	if _, err := repo.Create(ctx, of.Proof(), proof); err != nil {
 		inv.Log.Warn("the proof is told, and not kept", function.KeyError, err)
@@ -140,7 +131,7 @@ func watched(ctx context.Context, inv *function.Invocation, repo *repository.Rep
 // in this vault what is gone.
 func copyBackup(ctx context.Context, inv *function.Invocation, cmd function.Command) (any, error) {
 	var settings copies.Settings
-	if err := parts.Settings(cmd, &settings); err != nil {
+	if err := cmd.ReadSettings(&settings); err != nil {
 		return nil, err
 	}
 	if settings.BytesPerSecond < 0 {
@@ -148,13 +139,13 @@ func copyBackup(ctx context.Context, inv *function.Invocation, cmd function.Comm
 	}
 	here, err := parts.Store(ctx, inv)
 	if err != nil {
-		return parts.Fail(copies.Reply{}, err)
+		return nil, err
 	}
 	further, there, err := parts.Further(ctx, inv, cmd.Target)
 	if err != nil {
-		return parts.Fail(copies.Reply{}, err)
+		return nil, err
 	}
-	work, err := parts.Work(inv)
+	work, err := dispatch.To(inv)
 	if err != nil {
 		return nil, err
 	}
@@ -163,19 +154,19 @@ func copyBackup(ctx context.Context, inv *function.Invocation, cmd function.Comm
 		from, c.Target, c.To, c.Back = there, inv.Env.Vault, here, true
 	}
 	if c.Repo, err = repository.Open(ctx, from); err != nil {
-		return parts.Fail(copies.Reply{}, err)
+		return nil, err
 	}
 	b, err := parts.FindBackup(ctx, c.Repo, cmd)
 	if err != nil {
-		return parts.Fail(copies.Reply{}, function.Permanent(err))
+		return nil, function.Permanent(err)
 	}
 	if cmd.Segment != "" {
-		reply, err := c.Copy(ctx, parts.Run(inv), fanout.Work{
-			Verb: fanout.VerbCopy, Table: b.Table, Backup: b.ID, Segment: vault.SegmentID(cmd.Segment), Start: cmd.Start,
-			Target: further.Key(), Rate: settings.BytesPerSecond,
-		})
-		return parts.Fail(reply, err)
+		w, err := dispatch.Work(cmd, inv.Place())
+		if err != nil {
+			return nil, err
+		}
+		w.Table, w.Target = b.Table, further.Key()
+		return c.Copy(ctx, inv.Run(), w)
 	}
-	reply, err := c.CopyAll(ctx, parts.Run(inv), b, settings.Next, settings.BytesPerSecond)
-	return parts.Fail(reply, err)
+	return c.CopyAll(ctx, inv.Run(), b, settings.Next, settings.BytesPerSecond)
 }

@@ -308,7 +308,7 @@ func (c Command) missing() string {
 	switch {
 	case c.Kind == KindBackup && c.Table == "":
 		return "a table"
-	case (c.Kind == KindSeal || c.Kind == KindVoid) && c.Backup == "" && c.Restore == "":
+	case c.Kind == KindVoid && c.Backup == "" && c.Restore == "":
 		return "a backup or a restore"
 	case c.Kind == KindExport && (c.Backup == "" || c.Segment == ""):
 		return "a backup and a segment"
@@ -326,6 +326,19 @@ func (c Command) missing() string {
 		return "a backup, a restore or a table"
 	}
 	return ""
+}
+
+// ReadSettings reads the command's settings strictly.
+func (c Command) ReadSettings(to any) error {
+	if len(c.Settings) == 0 {
+		return nil
+	}
+	d := json.NewDecoder(bytes.NewReader(c.Settings))
+	d.DisallowUnknownFields()
+	if err := d.Decode(to); err != nil {
+		return Permanent(fmt.Errorf("settings of a command of kind %s: %w", c.Kind, err))
+	}
+	return nil
 }
 
 // Encode returns c as JSON, at most [MaxCommand] bytes long, after validating it.

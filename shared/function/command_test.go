@@ -85,7 +85,7 @@ func TestParseCommandRefuses(t *testing.T) {
 		"export of what":       {`{"kind":"export","backup":"20261120T021400Z-0a1b2c3d"}`, "segment"},
 		"restore to what":      {`{"kind":"restore","table":"a/b"}`, "target"},
 		"import of what":       {`{"kind":"import","segment":"000001"}`, "restore"},
-		"seal of what":         {`{"kind":"seal"}`, "backup"},
+		"void of what":         {`{"kind":"void"}`, "backup"},
 		"copy of what":         {`{"kind":"copy","target":"dr"}`, "backup"},
 		"copy to what":         {`{"kind":"copy","backup":"20261120T021400Z-0a1b2c3d"}`, "target"},
 		"also where":           {`{"kind":"restore","backup":"20261120T021400Z-0a1b2c3d","to":"a/b","also":["s3://AKIA:hunter2@bucket"]}`, "name of a destination"},

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/tablevault/tablevault/shared/fanout"
 	"github.com/tablevault/tablevault/shared/vault"
 )
 
@@ -105,10 +106,11 @@ func hint(err error) string {
 
 // failureType classifies what a verb returned.
 func failureType(ctx context.Context, err error) string {
+	permanent := IsPermanent(err) || fanout.Permanent(err)
 	switch {
-	case IsPermanent(err) && errors.Is(err, vault.ErrCorrupt):
+	case permanent && errors.Is(err, vault.ErrCorrupt):
 		return TypeCorrupt
-	case IsPermanent(err):
+	case permanent:
 		return TypePermanent
 	case ctx.Err() != nil || errors.Is(err, context.DeadlineExceeded):
 		return TypeDeadline

@@ -28,8 +28,8 @@
 // The platform runs a failed asynchronous invocation again and bills each run.
 // A failure that a second run cannot mend is therefore answered as handled: the
 // invocation succeeds with {"ok":false,"error":{…}}. A verb says so by marking
-// its error with [Permanent], or by an error type of its own with a method
-// Permanent() bool. Any other error fails the invocation and is retried.
+// its error with [Permanent], by an error type of its own with a method
+// Permanent() bool, or by one that fanout.Permanent knows. Any other error fails the invocation and is retried.
 //
 // # Calling functions
 //
@@ -56,9 +56,8 @@ type Kind string
 
 // The kinds of commands, with the function that serves them.
 const (
-	KindTick    Kind = "tick"    // plan: look again and do what is due
+	KindTick    Kind = "tick"    // plan: look at everything, or at one backup, and do what is due
 	KindBackup  Kind = "backup"  // plan: back a table up
-	KindSeal    Kind = "seal"    // plan: write the manifest of what is complete
 	KindVoid    Kind = "void"    // plan: give an unsealed backup up; import: a restore
 	KindExport  Kind = "export"  // export: work on one segment of a backup
 	KindRestore Kind = "restore" // import: make a restore's plan and its target
@@ -70,7 +69,7 @@ const (
 
 // Kinds lists all kinds in the order of their declaration.
 func Kinds() []Kind {
-	return []Kind{KindTick, KindBackup, KindSeal, KindVoid, KindExport, KindRestore, KindImport, KindVerify, KindCopy, KindPing}
+	return []Kind{KindTick, KindBackup, KindVoid, KindExport, KindRestore, KindImport, KindVerify, KindCopy, KindPing}
 }
 
 // Function returns the function that serves k: the empty name for a kind that
@@ -78,7 +77,7 @@ func Kinds() []Kind {
 // decoding has refused.
 func (k Kind) Function() Name {
 	switch k {
-	case KindTick, KindBackup, KindSeal, KindVoid:
+	case KindTick, KindBackup, KindVoid:
 		return Plan
 	case KindExport:
 		return Export

@@ -1,6 +1,7 @@
 package function
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -19,8 +20,10 @@ import (
 	"github.com/aliyun/fc-runtime-go-sdk/fc/messages"
 	"github.com/aliyun/fc-runtime-go-sdk/fccontext"
 
+	"github.com/tablevault/tablevault/shared/fanout"
 	"github.com/tablevault/tablevault/shared/guard"
 	"github.com/tablevault/tablevault/shared/object/place"
+	"github.com/tablevault/tablevault/shared/vault"
 )
 
 // Keys of the lines that an invocation logs.
@@ -84,6 +87,29 @@ func (inv *Invocation) Count(name string, counts slog.LogValuer) {
 	inv.counts.mu.Lock()
 	defer inv.counts.mu.Unlock()
 	inv.counts.args = append(inv.counts.args, slog.Any(name, counts))
+}
+
+// Place is the region of the tables: the function's, or "local" on one machine.
+func (inv *Invocation) Place() string { return cmp.Or(inv.Region, "local") }
+
+// Table is a table that a command names as instance/table.
+func (inv *Invocation) Table(name string) (vault.TableID, error) {
+	return vault.ParseTable(inv.Place(), name)
+}
+
+// Endpoint is the address of an instance.
+func (inv *Invocation) Endpoint(instance string) string {
+	return inv.Env.Tablestore(instance, inv.Place())
+}
+
+// tell is after how long a worker first tells how far it has come.
+const tell = time.Second
+
+// Run is what a verb knows of the invocation.
+func (inv *Invocation) Run() fanout.Run {
+	return fanout.Run{
+		Request: inv.RequestID, Stop: inv.Budget.WorkEnds(), Until: inv.Budget.Deadline, Retry: inv.Retry, Tell: tell, Hide: inv.Hide, Now: time.Now,
+	}
 }
 
 // Invoker returns a client for the functions beside this one, signing with the
@@ -167,9 +193,9 @@ func (s *Server) invocation(ctx context.Context, fctx *fccontext.FcContext) *Inv
 	}
 	inv := &Invocation{
 		RequestID: fctx.RequestID,
-		Function:  first(fctx.Function.Name, s.Env.Function),
-		Region:    first(fctx.Region, s.Env.Region),
-		Account:   first(fctx.AccountId, s.Env.Account),
+		Function:  cmp.Or(fctx.Function.Name, s.Env.Function),
+		Region:    cmp.Or(fctx.Region, s.Env.Region),
+		Account:   cmp.Or(fctx.AccountId, s.Env.Account),
 		Retry:     fctx.RetryCount,
 		Budget:    NewBudget(now, deadline, s.Env.Margin),
 		Credentials: Credentials{
@@ -223,13 +249,6 @@ func (inv *Invocation) Hide(text string) string {
 		return text
 	}
 	return inv.secrets.Replace(text)
-}
-
-func first(a, b string) string {
-	if a != "" {
-		return a
-	}
-	return b
 }
 
 // refuse answers an event that cannot be run. It is handled: the same event

@@ -119,7 +119,7 @@ func TestInvoke(t *testing.T) {
 		},
 		"bad event": {
 			event:  `{"hello":"world"}`,
-			answer: `{"ok":false,"error":{"type":"BadRequest","message":"event of an unknown shape with the keys [hello]; a command has a kind: tick, backup, seal, void, export, restore, import, verify, copy, ping","function":"tablevault-export","request":"req-1"}}`,
+			answer: `{"ok":false,"error":{"type":"BadRequest","message":"event of an unknown shape with the keys [hello]; a command has a kind: tick, backup, void, export, restore, import, verify, copy, ping","function":"tablevault-export","request":"req-1"}}`,
 			log:    []string{`"msg":"refused"`},
 		},
 		"another function's kind": {

@@ -29,12 +29,22 @@ func (t TableID) MarshalText() ([]byte, error) { return []byte(t.Path()), nil }
 
 // UnmarshalText reads Path's form.
 func (t *TableID) UnmarshalText(text []byte) error {
-	parts := strings.Split(string(text), "/")
-	if len(parts) != 3 || parts[0] == "" || parts[1] == "" || parts[2] == "" {
+	region, name, _ := strings.Cut(string(text), "/")
+	id, err := ParseTable(region, name)
+	if err != nil || region == "" {
 		return fmt.Errorf("table id %q: want region/instance/table", text)
 	}
-	*t = TableID{parts[0], parts[1], parts[2]}
+	*t = id
 	return nil
+}
+
+// ParseTable reads String's form, instance/table, of a table in a region.
+func ParseTable(region, name string) (TableID, error) {
+	instance, of, ok := strings.Cut(name, "/")
+	if !ok || instance == "" || of == "" || strings.Contains(of, "/") {
+		return TableID{}, table.Invalidf("table %q: want instance/table", name)
+	}
+	return TableID{Region: region, Instance: instance, Table: of}, nil
 }
 
 // BackupID names a backup. Ids sort by the time of what triggered them, and

@@ -4,18 +4,14 @@ package parts
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"runtime/debug"
-	"strings"
 	"time"
 
-	"github.com/tablevault/tablevault/shared/copies"
-	"github.com/tablevault/tablevault/shared/fanout"
 	"github.com/tablevault/tablevault/shared/function"
 	"github.com/tablevault/tablevault/shared/object"
 	"github.com/tablevault/tablevault/shared/object/address"
@@ -167,29 +163,6 @@ func openFurther(ctx context.Context, inv *function.Invocation, d policy.Destina
 	return store, nil
 }
 
-// Table is a table that a command names as instance/table, in the invocation's
-// region.
-func Table(inv *function.Invocation, name string) (vault.TableID, error) {
-	instance, table, ok := strings.Cut(name, "/")
-	if !ok || instance == "" || table == "" {
-		return vault.TableID{}, function.Permanent(fmt.Errorf("table %q: want instance/table", name))
-	}
-	return vault.TableID{Region: Region(inv), Instance: instance, Table: table}, nil
-}
-
-// Region is where the function runs, "local" on one machine.
-func Region(inv *function.Invocation) string {
-	if inv.Region == "" {
-		return "local"
-	}
-	return inv.Region
-}
-
-// Endpoint is the address of an instance.
-func Endpoint(inv *function.Invocation, instance string) string {
-	return inv.Env.Tablestore(instance, Region(inv))
-}
-
 // Policy reads the policy that is deployed beside the functions. Without one,
 // nothing is due by itself. A policy that can't be read is an error, and the
 // default is returned beside it: what is under way goes on.
@@ -210,7 +183,7 @@ func Policy(inv *function.Invocation) (*policy.Policy, error) {
 		return policy.Default(), fmt.Errorf("the policy: %w", err)
 	}
 	// On one machine the vault is the stack's own, and a policy can be tried.
-	if p.Vault != "" && Region(inv) != "local" && !place.Same(p.Vault, inv.Env.Vault) {
+	if p.Vault != "" && inv.Place() != "local" && !place.Same(p.Vault, inv.Env.Vault) {
 		return policy.Default(), function.Permanent(fmt.Errorf("the policy is for the vault %s, these functions write to %s (TABLEVAULT_VAULT): deploy them with one of the two", place.Plain(p.Vault), place.Plain(inv.Env.Vault)))
 	}
 	return p, nil
@@ -219,161 +192,13 @@ func Policy(inv *function.Invocation) (*policy.Policy, error) {
 // Tables is an instance, reached with the invocation's credentials.
 func Tables(inv *function.Invocation, instance string) (*tablestore.Client, error) {
 	return tablestore.New(tablestore.Config{
-		Endpoint: Endpoint(inv, instance),
+		Endpoint: inv.Endpoint(instance),
 		Instance: instance,
 		Credentials: func(context.Context) (tablestore.Credentials, error) {
 			return tablestore.Credentials(inv.Credentials), nil
 		},
 		Log: inv.Log,
 	})
-}
-
-// tell is after how long a worker first tells how far it has come.
-const tell = time.Second
-
-// Run is what the verbs know of the invocation.
-func Run(inv *function.Invocation) fanout.Run {
-	return fanout.Run{Request: inv.RequestID, Stop: inv.Budget.WorkEnds(), Until: inv.Budget.Deadline, Retry: inv.Retry, Tell: tell, Hide: inv.Hide, Now: time.Now}
-}
-
-// Work hands work to the functions beside this one.
-func Work(inv *function.Invocation) (fanout.Dispatcher, error) {
-	invoker, err := inv.Invoker()
-	if err != nil {
-		return nil, err
-	}
-	return dispatcher{inv, invoker}, nil
-}
-
-type dispatcher struct {
-	inv     *function.Invocation
-	invoker *function.Invoker
-}
-
-// Submit queues work under a task id made of all that it is, so that one start
-// that is dispatched twice is one task. The id also has the time in it, in steps
-// of [function.Env.Redispatch]: the platform keeps the id of a task that it has
-// dropped for days, and a start that was never made is to be made after all.
-func (d dispatcher) Submit(ctx context.Context, w fanout.Work) error {
-	c := function.Command{
-		Table: w.Table.String(), Backup: string(w.Backup), Restore: string(w.Restore),
-		Segment: string(w.Segment), Start: w.Start, Request: w.Request,
-	}
-	var settings any // nil for none
-	switch w.Verb {
-	case fanout.VerbExport:
-		c.Kind = function.KindExport
-		settings = share(w)
-	case fanout.VerbImport:
-		c.Kind, c.Table = function.KindImport, ""
-		settings = share(w)
-	case fanout.VerbVerify:
-		c.Kind, c.Table = function.KindVerify, ""
-		settings = share(w)
-	case fanout.VerbCopy:
-		c = function.Command{
-			Kind: function.KindCopy, Backup: string(w.Backup), Segment: string(w.Segment), Start: w.Start, Target: w.Target,
-		}
-		if w.Rate > 0 {
-			settings = copies.Settings{BytesPerSecond: w.Rate}
-		}
-	case fanout.VerbRestore:
-		// Its number only tells one tick's task from another's.
-		c = function.Command{Kind: function.KindRestore, Restore: string(w.Restore), Request: w.Request}
-	case fanout.VerbSeal:
-		c = function.Command{Kind: function.KindSeal, Backup: string(w.Backup)}
-	case fanout.VerbTick:
-		c = function.Command{Kind: function.KindTick}
-	default:
-		return fmt.Errorf("no function does %q", w.Verb)
-	}
-	if settings != nil {
-		var err error
-		if c.Settings, err = json.Marshal(settings); err != nil {
-			return err
-		}
-	}
-	return d.invoker.Submit(ctx, d.inv.Env.Name(c.Kind.Function()), taskID(w, time.Now(), d.inv.Env.Redispatch), c)
-}
-
-// taskID is the same for work that is the same, within a step of time, and for no
-// other. What a worker may use of a budget is not of it: two planners that divide
-// otherwise begin one start.
-func taskID(w fanout.Work, now time.Time, redispatch time.Duration) string {
-	return function.TaskID(w.Verb, w.Table.Path(), w.Backup, w.Restore, w.Segment, w.Target, w.Request, w.Start, w.After,
-		now.Unix()/max(1, int64(redispatch/time.Second)))
-}
-
-// Units are the settings of a command that reads or writes a table: to a worker its
-// share of a budget, to whoever begins the budget itself.
-type Units struct {
-	// They are per second, 0 for no bound.
-	ReadUnits  float64 `json:"read_units,omitempty"`
-	WriteUnits float64 `json:"write_units,omitempty"`
-}
-
-// share is the settings of a worker's command, nil for none.
-func share(w fanout.Work) any {
-	if w.ReadUnits == 0 && w.WriteUnits == 0 {
-		return nil
-	}
-	return Units{w.ReadUnits, w.WriteUnits}
-}
-
-// Asked are the settings of a command that begins a restore.
-type Asked struct {
-	Units
-	// LocalTransactions has the table take local transactions.
-	LocalTransactions bool `json:"local_transactions,omitempty"`
-}
-
-// Budget is the budget that is asked for.
-func (a Asked) Budget() vault.Budget { return vault.Budget(a.Units) }
-
-// RestoreSettings reads the settings of a command that begins a restore.
-func RestoreSettings(cmd function.Command) (Asked, error) {
-	var asked Asked
-	if err := Settings(cmd, &asked); err != nil {
-		return Asked{}, err
-	}
-	if err := asked.Budget().Validate(); err != nil {
-		return Asked{}, function.Permanent(err)
-	}
-	return asked, nil
-}
-
-// Settings reads a command's settings strictly.
-func Settings(cmd function.Command, to any) error {
-	if len(cmd.Settings) == 0 {
-		return nil
-	}
-	d := json.NewDecoder(strings.NewReader(string(cmd.Settings)))
-	d.DisallowUnknownFields()
-	if err := d.Decode(to); err != nil {
-		return function.Permanent(fmt.Errorf("settings of a command of kind %s: %w", cmd.Kind, err))
-	}
-	return nil
-}
-
-// Since reads from the settings of a tick when a person gave the command that it
-// belongs to, as the reply to that said.
-func Since(cmd function.Command) (time.Time, error) {
-	var settings struct {
-		Since time.Time `json:"since"`
-	}
-	err := Settings(cmd, &settings)
-	return settings.Since, err
-}
-
-// Fail marks the errors that trying again can't mend.
-func Fail[T any](reply T, err error) (any, error) {
-	if err == nil {
-		return reply, nil
-	}
-	if fanout.Permanent(err) {
-		err = function.Permanent(err)
-	}
-	return nil, err
 }
 
 // Resumed is the age at which the plan of a command that a person gave counts
