@@ -3,11 +3,8 @@ package backup
 import (
 	"cmp"
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
-	"hash"
 	"io"
 	"log/slog"
 	"runtime"
@@ -16,7 +13,6 @@ import (
 
 	"github.com/tablevault/tablevault/shared/fanout"
 	"github.com/tablevault/tablevault/shared/guard"
-	"github.com/tablevault/tablevault/shared/object"
 	"github.com/tablevault/tablevault/shared/plainbuffer"
 	"github.com/tablevault/tablevault/shared/repository"
 	"github.com/tablevault/tablevault/shared/table"
@@ -353,13 +349,16 @@ func (x *export) part(ctx context.Context, log *fanout.SegmentLog) (*vault.Part,
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	name := b.Shard(log.Segment.ID, repository.RandomName())
-	up := e.upload(ctx, name, plan.Encryption)
+	up, err := e.Repo.CreateData(ctx, name, plan.Encryption)
+	if err != nil {
+		return nil, err
+	}
 	w, err := shard.NewWriter(up, shard.Header{
 		Vault: e.Repo.Header.ID, Backup: string(b.ID), Table: b.Table.Path(), Segment: string(log.Segment.ID),
 		Schema: plan.Definition.Schema, Seed: uint64(e.Repo.Header.Seed),
 	})
 	if err != nil {
-		return nil, errors.Join(err, up.abort(err))
+		return nil, up.Abort(err)
 	}
 	p := &partRun{export: x, writer: w, limit: plan.Settings.PartBytes}
 	p.lanes = make([]laneRun, len(log.Next))
@@ -371,32 +370,32 @@ func (x *export) part(ctx context.Context, log *fanout.SegmentLog) (*vault.Part,
 	read := time.Now()
 	watched()
 	if p.broken != nil || readErr != nil && (p.pages == 0 || ctx.Err() != nil) {
-		err := cmp.Or(p.broken, readErr)
-		return nil, errors.Join(err, up.abort(err))
+		return nil, up.Abort(cmp.Or(p.broken, readErr))
 	}
 	if !p.further() {
-		err := cmp.Or(readErr, errNoFurther)
-		return nil, errors.Join(err, up.abort(err))
+		return nil, up.Abort(cmp.Or(readErr, errNoFurther))
 	}
 	part := p.record()
 	sum, err := w.Finish(p.ends())
 	if err != nil {
-		return nil, errors.Join(err, up.abort(err))
+		return nil, up.Abort(err)
 	}
-	if part.Shard, err = up.finish(); err != nil {
-		return nil, fmt.Errorf("write %s: %w", name, err)
+	if part.Shard, err = up.Finish(); err != nil {
+		return nil, err
 	}
 	if sum.Rows != part.Walked {
-		err := fmt.Errorf("%w: the shard has %d rows, %d were walked", shard.ErrReadBack, sum.Rows, part.Walked)
-		return nil, errors.Join(err, up.abort(err))
+		return nil, fmt.Errorf("%w: the shard has %d rows, %d were walked", shard.ErrReadBack, sum.Rows, part.Walked)
 	}
 	part.Rows, part.Digest = sum.Rows, sum.Digest
-	index := e.upload(ctx, vault.Index(name), plan.Encryption)
-	if err := w.WriteIndex(index); err != nil {
-		return nil, errors.Join(err, index.abort(err))
+	index, err := e.Repo.CreateData(ctx, vault.Index(name), plan.Encryption)
+	if err != nil {
+		return nil, err
 	}
-	if part.Index, err = index.finish(); err != nil {
-		return nil, fmt.Errorf("write %s: %w", vault.Index(name), err)
+	if err := w.WriteIndex(index); err != nil {
+		return nil, index.Abort(err)
+	}
+	if part.Index, err = index.Finish(); err != nil {
+		return nil, err
 	}
 	part.ClosingMS, part.Pace = time.Since(read).Milliseconds(), x.throttle.Take()
 	return part, readErr
@@ -741,82 +740,4 @@ func (p *partRun) record() *vault.Part {
 		part.Last = part.Last && l.next.Equal(l.end)
 	}
 	return part
-}
-
-// upload is one data object on its way to the store: sealed, hashed and
-// counted while it is written.
-type upload struct {
-	io.Writer
-	name   string
-	seal   io.WriteCloser
-	pipe   *io.PipeWriter
-	sum    hash.Hash
-	bytes  int64
-	stored chan stored
-}
-
-type stored struct {
-	size     int64
-	checksum string
-	err      error
-}
-
-func (e *Exporter) upload(ctx context.Context, name string, encryption vault.Encryption) *upload {
-	r, pipe := io.Pipe()
-	u := &upload{name: name, pipe: pipe, sum: sha256.New(), stored: make(chan stored, 1)}
-	var info object.Info
-	guard.Go(func() (err error) {
-		info, err = e.Repo.Store().Create(ctx, name, r)
-		return err
-	}, func(err error) {
-		r.CloseWithError(err)
-		u.stored <- stored{info.Size, info.Checksum, err}
-	})
-	seal, err := encryption.Seal(vault.Data, sealedWriter{u})
-	if err != nil {
-		u.Writer = failedWriter{err}
-		return u
-	}
-	u.seal, u.Writer = seal, seal
-	return u
-}
-
-// sealedWriter takes what is stored.
-type sealedWriter struct{ u *upload }
-
-func (w sealedWriter) Write(b []byte) (int, error) {
-	w.u.sum.Write(b)
-	w.u.bytes += int64(len(b))
-	return w.u.pipe.Write(b)
-}
-
-type failedWriter struct{ err error }
-
-func (w failedWriter) Write([]byte) (int, error) { return 0, w.err }
-
-// finish ends the object and returns it as the store has it.
-func (u *upload) finish() (vault.Object, error) {
-	if err := u.seal.Close(); err != nil {
-		return vault.Object{}, u.abort(err)
-	}
-	u.pipe.Close()
-	s := <-u.stored
-	if s.err != nil {
-		return vault.Object{}, s.err
-	}
-	if s.size != u.bytes {
-		return vault.Object{}, fmt.Errorf("%d bytes were sent, the store has %d", u.bytes, s.size)
-	}
-	return vault.Object{Name: u.name, Bytes: u.bytes, SHA256: hex.EncodeToString(u.sum.Sum(nil)), Checksum: s.checksum}, nil
-}
-
-// abort breaks the object off, so that nothing of it is stored, and returns
-// what the store had to say, if the cause does not say it.
-func (u *upload) abort(cause error) error {
-	u.pipe.CloseWithError(cause)
-	s := <-u.stored
-	if s.err != nil && !errors.Is(s.err, cause) && !errors.Is(cause, s.err) {
-		return s.err
-	}
-	return nil
 }

@@ -124,47 +124,45 @@ func (r *Repository) readManifests(ctx context.Context, some []named) {
 // the backup is not sealed, nor given up.
 func (r *Repository) Manifest(ctx context.Context, b vault.Backup) (*vault.Manifest, vault.Object, error) {
 	var first error // what is wrong here, not that it is gone there
-	for {
-		var m vault.Manifest
-		since := r.Turns()
-		o, err := r.Read(ctx, b.Manifest(), &m)
-		if err == nil && len(r.twins.all) > 0 {
+	var m *vault.Manifest
+	var o vault.Object
+	err := r.reading(ctx, vault.Object{Name: b.Manifest()}, func() (err error) {
+		m = new(vault.Manifest)
+		o, err = r.Read(ctx, b.Manifest(), m)
+		if err == nil && len(r.replicas.all) > 0 {
 			err = r.AsCopied(ctx, b, o)
 		}
-		if err == nil {
-			return &m, o, nil
-		}
-		if first == nil {
-			first = err
-		}
-		if !r.elsewhere(ctx, vault.Object{Name: b.Manifest()}, since, err) {
-			if errors.Is(err, fs.ErrNotExist) {
-				err = first
-			}
-			return nil, o, err
-		}
+		first = cmp.Or(first, err)
+		return err
+	})
+	if errors.Is(err, fs.ErrNotExist) {
+		err = first
 	}
+	if err != nil {
+		return nil, o, err
+	}
+	return m, o, nil
 }
 
 // AsCopied holds a manifest against the notes about copies, which are all that
 // tells its hash: nothing else names a manifest. Who may not read the notes does
 // without. They are read once: what they say of a manifest does not change.
 func (r *Repository) AsCopied(ctx context.Context, b vault.Backup, o vault.Object) error {
-	r.twins.mu.Lock()
-	notes, known := r.twins.notes[b]
-	r.twins.mu.Unlock()
+	r.replicas.mu.Lock()
+	notes, known := r.replicas.notes[b]
+	r.replicas.mu.Unlock()
 	if !known {
 		var err error
 		notes, err = r.Copies(ctx, b)
 		if err != nil && !Corrupt(err) && !errors.Is(err, fs.ErrPermission) {
 			return err
 		}
-		r.twins.mu.Lock()
-		if r.twins.notes == nil {
-			r.twins.notes = map[vault.Backup][]vault.CopyNote{}
+		r.replicas.mu.Lock()
+		if r.replicas.notes == nil {
+			r.replicas.notes = map[vault.Backup][]vault.CopyNote{}
 		}
-		r.twins.notes[b] = notes
-		r.twins.mu.Unlock()
+		r.replicas.notes[b] = notes
+		r.replicas.mu.Unlock()
 	}
 	for _, n := range notes {
 		if n.Manifest != o.SHA256 {
@@ -200,7 +198,7 @@ func (r *Repository) Groups(ctx context.Context, m *vault.Manifest) iter.Seq2[*v
 }
 
 // FindBackup finds a backup by its id alone, sealed or not: in this vault, and
-// if it is not there, in its twins.
+// if it is not there, in its replicas.
 func (r *Repository) FindBackup(ctx context.Context, id vault.BackupID) (vault.Backup, error) {
 	look := func(store object.Store) (b vault.Backup, found bool, err error) {
 		for info, err := range store.List(ctx, vault.OpenedPrefix, "") {
@@ -217,9 +215,9 @@ func (r *Repository) FindBackup(ctx context.Context, id vault.BackupID) (vault.B
 	if found || err != nil {
 		return b, err
 	}
-	for _, t := range r.twins.all {
-		if t.open(ctx) == nil {
-			if b, found, _ := look(t.store); found {
+	for _, replica := range r.replicas.all {
+		if replica.open(ctx) == nil {
+			if b, found, _ := look(replica.store); found {
 				return b, nil
 			}
 		}
@@ -231,7 +229,7 @@ func (r *Repository) FindBackup(ctx context.Context, id vault.BackupID) (vault.B
 // after at; a zero at means now. Names don't count: they tell what somebody has
 // said that the time was. The error matches fs.ErrNotExist if there is none, and
 // vault.ErrCorrupt if one that might be the newest is damaged; it names the newest
-// of the others. A backup of which the manifest is gone here and not from a twin
+// of the others. A backup of which the manifest is gone here and not from a replica
 // counts; one that is marked for deletion does not.
 //
 // No manifest is older than its recovery point, so that most often only the newest
@@ -260,7 +258,7 @@ func (r *Repository) Latest(ctx context.Context, t vault.TableID, at time.Time) 
 			case !bad && (n.manifest.State != vault.Sealed || !at.IsZero() && n.manifest.RecoveryPoint().After(at) || best != nil && !newer(n.manifest, best)):
 				continue
 			}
-			if err := r.Unmarked(ctx, n.Backup); errors.Is(err, ErrMarked) {
+			if err := r.CheckNotMarked(ctx, n.Backup); errors.Is(err, ErrMarked) {
 				continue
 			} else if err != nil {
 				return nil, err
@@ -313,7 +311,7 @@ func newer(a, b *vault.Manifest) bool {
 }
 
 // listManifests are the backups of a table of which there are manifests, here or in
-// a twin, those that were written last first.
+// a replica, those that were written last first.
 func (r *Repository) listManifests(ctx context.Context, t vault.TableID) ([]named, error) {
 	written := map[vault.BackupID]time.Time{}
 	list := func(store object.Store) error {
@@ -330,9 +328,9 @@ func (r *Repository) listManifests(ctx context.Context, t vault.TableID) ([]name
 	if err := list(r.store); err != nil {
 		return nil, err
 	}
-	for _, twin := range r.twins.all {
-		if twin.open(ctx) == nil {
-			_ = list(twin.store) // what it might have is not needed for what is here
+	for _, replica := range r.replicas.all {
+		if replica.open(ctx) == nil {
+			_ = list(replica.store) // what it might have is not needed for what is here
 		}
 	}
 	all := make([]named, 0, len(written))

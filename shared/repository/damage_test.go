@@ -27,7 +27,8 @@ func kinds() map[string]func() vault.Document {
 		func() vault.Document { return new(vault.Made) }, func() vault.Document { return new(vault.Proof) }, func() vault.Document { return new(vault.SegmentCheck) },
 		func() vault.Document { return new(vault.Compared) }, func() vault.Document { return new(vault.CheckedGroup) }, func() vault.Document { return new(vault.Copied) },
 		func() vault.Document { return new(vault.CopyNote) }, func() vault.Document { return new(vault.Mark) }, func() vault.Document { return new(vault.Accepted) },
-		func() vault.Document { return new(vault.Answer) },
+		func() vault.Document { return new(vault.Answer) }, func() vault.Document { return new(vault.Drill) }, func() vault.Document { return new(vault.DrillEnd) },
+		func() vault.Document { return new(vault.DrillDrop) },
 	} {
 		all[vault.KindOf(d())] = d
 	}

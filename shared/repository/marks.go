@@ -12,9 +12,9 @@ import (
 // ErrMarked matches errors about backups that are to be deleted.
 var ErrMarked = errors.New("the backup is marked for deletion, and no recovery point any more")
 
-// Unmarked is an error matching ErrMarked if a backup is marked. It asks for the
+// CheckNotMarked is an error matching ErrMarked if a backup is marked. It asks for the
 // mark by its name, since a list may be late.
-func (r *Repository) Unmarked(ctx context.Context, b vault.Backup) error {
+func (r *Repository) CheckNotMarked(ctx context.Context, b vault.Backup) error {
 	marked, err := r.Exists(ctx, b.Mark())
 	if err != nil {
 		return fmt.Errorf("look whether backup %s is marked for deletion: %w", b.ID, err)

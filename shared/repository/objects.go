@@ -2,11 +2,8 @@ package repository
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
-	"hash"
 	"io"
 	"io/fs"
 
@@ -42,64 +39,6 @@ func Corrupt(err error) bool {
 		}
 	}
 	return false
-}
-
-// Download reads an object of the vault from its beginning and holds it against
-// its record: how many bytes there are, and their sha256.
-type Download struct {
-	want vault.Object
-	body io.ReadCloser
-	sum  hash.Hash
-	size int64
-	// err is what the store had to say, as opposed to what a format made of it:
-	// a stream that breaks off is no truncated object.
-	err error
-}
-
-// Download opens an object of the vault, or of the twin that it is read from.
-func (r *Repository) Download(ctx context.Context, o vault.Object) (*Download, error) {
-	body, _, err := r.StoreOf(o.Name).Open(ctx, o.Name, 0, -1)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, &BadObject{o, fmt.Errorf("%w: it is gone: %w", vault.ErrCorrupt, err)}
-	}
-	if err != nil {
-		return nil, fmt.Errorf("read %s: %w", o.Name, err)
-	}
-	return &Download{want: o, body: body, sum: sha256.New()}, nil
-}
-
-// Close ends the reading, before the end too.
-func (s *Download) Close() { s.body.Close() }
-
-func (s *Download) Read(b []byte) (int, error) {
-	n, err := s.body.Read(b)
-	s.sum.Write(b[:n])
-	s.size += int64(n)
-	if err != nil && err != io.EOF {
-		s.err = err
-	}
-	return n, err
-}
-
-// Blame says whose an error of a format is: the store's, or the object's.
-func (s *Download) Blame(err error) error {
-	switch {
-	case err == nil:
-		return nil
-	case s.err != nil:
-		return fmt.Errorf("read %s: %w", s.want.Name, s.err)
-	case Corrupt(err):
-		return &BadObject{s.want, err}
-	}
-	return fmt.Errorf("read %s: %w", s.want.Name, err)
-}
-
-// End holds what was read, which is all of it, against the record.
-func (s *Download) End() error {
-	if sum := hex.EncodeToString(s.sum.Sum(nil)); s.size != s.want.Bytes || sum != s.want.SHA256 {
-		return &BadObject{s.want, fmt.Errorf("%w: %d bytes with sha256 %s, written were %d with %s", vault.ErrCorrupt, s.size, sum, s.want.Bytes, s.want.SHA256)}
-	}
-	return nil
 }
 
 // Present asks the store whether it holds an object as it was written.
@@ -143,37 +82,32 @@ func (r *Repository) standing(ctx context.Context, store object.Store, o vault.O
 // StandingSomewhere asks the stores, one after the other, until one holds an
 // object as it was written.
 func (r *Repository) StandingSomewhere(ctx context.Context, o vault.Object) (sizeOnly bool, err error) {
-	for {
-		since := r.Turns()
-		sizeOnly, err = r.standing(ctx, r.StoreOf(o.Name), o)
-		if err == nil || !r.elsewhere(ctx, o, since, err) {
-			return sizeOnly, err
-		}
-	}
+	err = r.reading(ctx, o, func() (err error) {
+		sizeOnly, err = r.standing(ctx, r.storeOf(o.Name), o)
+		return err
+	})
+	return sizeOnly, err
 }
 
 // ErrTime says that time is up.
 var ErrTime = errors.New("time is up")
 
-// Stream creates an object of this vault in another store, with the bytes that
-// its record tells or not at all. If it is damaged here, it is taken from a twin.
-func (r *Repository) Stream(ctx context.Context, o vault.Object, to object.Store, limit *rate.Limiter) (object.Info, error) {
-	for {
-		since := r.Turns()
-		info, err := r.streamOnce(ctx, o, to, limit)
-		var bad *BadObject
-		if !errors.As(err, &bad) || !r.Turn(ctx, o, since, bad.Err) {
-			return info, err
-		}
-	}
+// Replicate creates an object of this vault in another store, with the bytes that
+// its record tells or not at all.
+func (r *Repository) Replicate(ctx context.Context, o vault.Object, to object.Store, limit *rate.Limiter) (info object.Info, err error) {
+	err = r.FailOver(ctx, func() (err error) {
+		info, err = r.replicate(ctx, o, to, limit)
+		return err
+	})
+	return info, err
 }
 
-func (r *Repository) streamOnce(ctx context.Context, o vault.Object, to object.Store, limit *rate.Limiter) (object.Info, error) {
-	from, err := r.Download(ctx, o)
+func (r *Repository) replicate(ctx context.Context, o vault.Object, to object.Store, limit *rate.Limiter) (object.Info, error) {
+	from, err := r.download(ctx, o)
 	if err != nil {
 		return object.Info{}, err
 	}
-	defer from.Close()
+	defer from.body.Close()
 	info, err := to.Create(ctx, o.Name, &checkedReader{ctx, from, limit})
 	if err != nil {
 		return object.Info{}, fmt.Errorf("copy %s: %w", o.Name, err)
@@ -186,22 +120,26 @@ func (r *Repository) streamOnce(ctx context.Context, o vault.Object, to object.S
 
 // Check reads an object to its end, and compares it with its record.
 func (r *Repository) Check(ctx context.Context, o vault.Object, limit *rate.Limiter) error {
-	from, err := r.Download(ctx, o)
-	if err != nil {
+	return r.FailOver(ctx, func() error {
+		from, err := r.download(ctx, o)
+		if err != nil {
+			return err
+		}
+		defer from.body.Close()
+		_, err = io.Copy(io.Discard, &checkedReader{ctx, from, limit})
+		var bad *BadObject
+		if err != nil && !errors.As(err, &bad) {
+			return fmt.Errorf("read %s: %w", o.Name, err)
+		}
 		return err
-	}
-	defer from.Close()
-	if _, err := io.Copy(io.Discard, &checkedReader{ctx, from, limit}); err != nil {
-		return fmt.Errorf("read %s: %w", o.Name, err)
-	}
-	return nil
+	})
 }
 
 // checkedReader reads an object, and comes to io.EOF only if the bytes were those
 // that were written. It keeps to a budget, if there is one.
 type checkedReader struct {
 	ctx   context.Context
-	from  *Download
+	from  *download
 	limit *rate.Limiter
 }
 
@@ -216,7 +154,7 @@ func (c *checkedReader) Read(p []byte) (int, error) {
 		}
 	}
 	if err == io.EOF || c.from.size > c.from.want.Bytes {
-		if bad := c.from.End(); bad != nil {
+		if bad := c.from.end(); bad != nil {
 			return n, bad
 		}
 	}

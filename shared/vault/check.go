@@ -211,7 +211,7 @@ func (c *checks) bounds(s Segment) {
 	}
 }
 
-func (c *checks) encryption(e Encryption) { c.try(e.validate()) }
+func (c *checks) encryption(e Encryption) { c.try(e.Validate()) }
 
 // The bounds of notes, which there may be many of.
 const (

@@ -230,7 +230,8 @@ func (c *checks) parent(p *Parent) {
 	}
 }
 
-func (e Encryption) validate() error {
+// Validate returns nil if this version can seal and open what is encrypted so.
+func (e Encryption) Validate() error {
 	switch e.Mode {
 	case "none":
 		return nil

@@ -496,37 +496,3 @@ func TestNames(t *testing.T) {
 		}
 	}
 }
-
-// TestSealing holds that every document goes through Seal and Open, for the
-// readers that it has, and that a mode which is not built in writes nothing.
-func TestSealing(t *testing.T) {
-	classes := map[string]Class{"vault": Public, "proof": Public, "proof-used": Public, "proof-paced": Public, "answer": Public, "refused": Public, "quarantine": Data,
-		"drill": Public, "drill-end": Public, "drill-failed": Public, "drill-drop": Public, "drill-left": Public}
-	for name, d := range examples() {
-		t.Run(name, func(t *testing.T) {
-			want, special := classes[name]
-			if !special {
-				want = Control
-			}
-			if got := classOf(d); got != want {
-				t.Errorf("class %d, want %d", got, want)
-			}
-			none := Encryption{Mode: "none"}
-			data, err := none.Marshal(placeOf(d), d)
-			if err != nil {
-				t.Fatal(err)
-			}
-			back := fresh(d)
-			if err := none.Unmarshal(placeOf(d), data, back); err != nil || !reflect.DeepEqual(back, d) {
-				t.Errorf("%v: %+v, want %+v", err, back, d)
-			}
-			age := Encryption{Mode: "age"}
-			if data, err := age.Marshal(placeOf(d), d); err == nil || !strings.Contains(err.Error(), "age") || data != nil {
-				t.Errorf("age: %q, %v", data, err)
-			}
-			if err := age.Unmarshal(placeOf(d), data, fresh(d)); err == nil {
-				t.Error("age: opened")
-			}
-		})
-	}
-}

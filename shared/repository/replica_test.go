@@ -3,6 +3,7 @@ package repository_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -49,8 +50,8 @@ func TestManifestAsCopied(t *testing.T) {
 	// Where the notes can't be had for now, nothing is known of the manifest.
 	store := objectfault.New(w.Store, &objectfault.Fault{Op: objectfault.List, When: objectfault.Before, Match: func(name string) bool { return strings.HasPrefix(name, vault.CopyNotesPrefix) }})
 	repo = open(store, vaulttest.TwinAt(twin))
-	if _, _, err := repo.Manifest(t.Context(), b); err == nil || repository.Corrupt(err) || repo.Turns() > 0 {
-		t.Errorf("where the notes can't be listed: %v, after %d turns", err, repo.Turns())
+	if _, _, err := repo.Manifest(t.Context(), b); err == nil || repository.Corrupt(err) || len(repo.Replaced()) > 0 {
+		t.Errorf("where the notes can't be listed: %v, with %+v", err, repo.Replaced())
 	}
 	if got, _, err := repo.Manifest(t.Context(), b); err != nil || !got.Sealed.Equal(m.Sealed) {
 		t.Errorf("where they can be listed again: %+v, %v", got, err)
@@ -69,12 +70,23 @@ func TestTwinIsForDamage(t *testing.T) {
 		t.Fatal(err)
 	}
 	repo.Also(vaulttest.TwinAt(twin))
-	if _, err := repo.PlanOf(t.Context(), m); err == nil || repository.Corrupt(err) || repo.Turns() > 0 {
-		t.Errorf("%v, after %d turns", err, repo.Turns())
+	if _, err := repo.PlanOf(t.Context(), m); err == nil || repository.Corrupt(err) || len(repo.Replaced()) > 0 {
+		t.Errorf("%v, with %+v", err, repo.Replaced())
 	}
 	if _, err := repo.PlanOf(t.Context(), m); err != nil {
 		t.Error(err)
 	}
+}
+
+// failedOver says whether an object that is found to be bad is read elsewhere.
+func failedOver(ctx context.Context, repo *repository.Repository, o vault.Object) bool {
+	runs := 0
+	return repo.FailOver(ctx, func() error {
+		if runs++; runs > 1 {
+			return nil
+		}
+		return &repository.BadObject{Object: o, Err: vault.ErrCorrupt}
+	}) == nil
 }
 
 // TestTwinIsOpenedOnce: a further vault is opened once, whether that succeeds or not,
@@ -96,11 +108,11 @@ func TestTwinIsOpenedOnce(t *testing.T) {
 		}})
 		late, cancel := context.WithCancel(t.Context())
 		cancel()
-		if w.Repo.Turn(late, parts[0], w.Repo.Turns(), vault.ErrCorrupt) || opened != 1 {
-			t.Errorf("%s: turned to without time, opened %d times", name, opened)
+		if failedOver(late, w.Repo, parts[0]) || opened != 1 {
+			t.Errorf("%s: failed over without time, opened %d times", name, opened)
 		}
 		for _, o := range parts[:2] {
-			if got := w.Repo.Turn(t.Context(), o, w.Repo.Turns(), vault.ErrCorrupt); got != (fails == nil) {
+			if got := failedOver(t.Context(), w.Repo, o); got != (fails == nil) {
 				t.Errorf("%s: %s: %t", name, o.Name, got)
 			}
 		}
@@ -111,5 +123,38 @@ func TestTwinIsOpenedOnce(t *testing.T) {
 		if notes := repository.ReplacedNotes(found, found); len(notes) != len(found) || (len(found) == 2) != (fails == nil) {
 			t.Errorf("%s: %q for %d objects", name, notes, len(found))
 		}
+	}
+}
+
+// TestFailOver reads two objects that are bad, beside one that is good and one that is bad
+// everywhere: the bad ones are read from the replica next time, and in the end the error
+// names what could not be had anywhere.
+func TestFailOver(t *testing.T) {
+	w, m := vaulttest.CopyWorld(t, 900)
+	replica := &mem.Store{}
+	w.CopyAll(m, replica)
+	parts := w.Parts(m)[:4]
+	w.Remove(parts[0].Name, parts[1].Name, parts[3].Name)
+	if err := replica.Delete(t.Context(), parts[3].Name); err != nil {
+		t.Fatal(err)
+	}
+	w.Repo.SetReplicas(vaulttest.TwinAt(replica))
+	none := vault.Encryption{Mode: "none"}
+	runs := 0
+	err := w.Repo.FailOver(t.Context(), func() error {
+		runs++
+		var all []error
+		for _, o := range parts {
+			_, err := w.Repo.OpenData(t.Context(), o, none).ReadAt(make([]byte, 1), 0)
+			all = append(all, err)
+		}
+		return fmt.Errorf("read them: %w", errors.Join(all...))
+	})
+	var bad *repository.BadObject
+	if !errors.As(err, &bad) || bad.Object != parts[3] || strings.Contains(err.Error(), parts[0].Name) || runs != 2 {
+		t.Errorf("%v, after %d runs", err, runs)
+	}
+	if found := w.Repo.Replaced(); len(found) != 3 {
+		t.Errorf("%+v", found)
 	}
 }

@@ -1,0 +1,38 @@
+package vault
+
+// Record is a document that tells what was asked of the store since the record before it.
+type Record interface {
+	Document
+	// Told is where it tells that; nil if it does not.
+	Told() *Usage
+}
+
+// Told is what the worker asked since its last slot.
+func (s *Slot) Told() *Usage { return &s.Usage }
+
+// Told is what the slots tell, and the look that rolled them up.
+func (g *Group) Told() *Usage { return &g.Usage }
+
+// Told is what the groups tell, and the look that sealed; a backup that is given up tells
+// nothing.
+func (m *Manifest) Told() *Usage {
+	if m.State == Void {
+		return nil
+	}
+	return &m.Usage
+}
+
+// Told is what the worker asked since its last entry.
+func (l *Loaded) Told() *Usage { return &l.Usage }
+
+// Told is what the verification asked.
+func (p *Proof) Told() *Usage { return &p.Usage }
+
+// Told is what loading the segment and comparing it asked.
+func (c *SegmentCheck) Told() *Usage { return &c.Usage }
+
+// Told is what the comparison asked so far.
+func (c *Compared) Told() *Usage { return &c.Usage }
+
+// Told is what the checks tell, and the look that rolled them up.
+func (g *CheckedGroup) Told() *Usage { return &g.Usage }
