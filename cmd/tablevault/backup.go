@@ -14,6 +14,7 @@ import (
 	"github.com/tablevault/tablevault/shared/backup"
 	"github.com/tablevault/tablevault/shared/function"
 	"github.com/tablevault/tablevault/shared/function/dispatch"
+	"github.com/tablevault/tablevault/shared/object"
 	"github.com/tablevault/tablevault/shared/vault"
 )
 
@@ -62,7 +63,7 @@ type backupResult struct {
 	// Error says why its manifest can't be read, in the state "corrupt".
 	Error string `json:"error,omitempty"`
 	// Usage is what was asked of the vault's store, as far as records tell.
-	Usage vault.Usage `json:"usage,omitzero"`
+	Usage object.Usage `json:"usage,omitzero"`
 }
 
 func resultOf(m *vault.Manifest) backupResult {

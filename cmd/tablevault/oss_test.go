@@ -125,10 +125,10 @@ func wantCounted(t *testing.T, s *stack.Stack, log *lines, stored int64) {
 	t.Helper()
 	log.mu.Lock()
 	defer log.mu.Unlock()
-	ended, sum := 0, vault.Usage{}
+	ended, sum := 0, object.Usage{}
 	for line := range strings.Lines(log.text.String()) {
 		_, line, _ := strings.Cut(line, " | ")
-		var l struct{ Store *vault.Usage }
+		var l struct{ Store *object.Usage }
 		if json.Unmarshal([]byte(line), &l) == nil && l.Store != nil {
 			ended++
 			sum.Add(*l.Store)

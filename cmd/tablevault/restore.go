@@ -12,6 +12,7 @@ import (
 	"github.com/tablevault/tablevault/shared/backup"
 	"github.com/tablevault/tablevault/shared/function"
 	"github.com/tablevault/tablevault/shared/function/dispatch"
+	"github.com/tablevault/tablevault/shared/object"
 	"github.com/tablevault/tablevault/shared/restore"
 	"github.com/tablevault/tablevault/shared/status"
 	"github.com/tablevault/tablevault/shared/vault"
@@ -54,7 +55,7 @@ type restoreResult struct {
 	Proved time.Time `json:"proved"`
 	Before bool      `json:"before,omitempty"`
 	// Usage is what was asked of the vault's store, as far as records tell.
-	Usage vault.Usage `json:"usage,omitzero"`
+	Usage object.Usage `json:"usage,omitzero"`
 
 	check vault.Check
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/tablevault/tablevault/shared/copies"
+	"github.com/tablevault/tablevault/shared/object"
 	"github.com/tablevault/tablevault/shared/repository"
 	"github.com/tablevault/tablevault/shared/restore"
 	"github.com/tablevault/tablevault/shared/status"
@@ -140,7 +141,7 @@ func showRestore(s *streams, w io.Writer, r *restore.Watched) {
 	if r.Proof != "" {
 		line("proof", r.Proof)
 	}
-	if s.verbose && r.Usage != (vault.Usage{}) {
+	if s.verbose && r.Usage != (object.Usage{}) {
 		line("requests", requests(r.Usage))
 	}
 	for _, n := range r.Notes {
@@ -169,7 +170,7 @@ func (r *shown) human(s *streams, w io.Writer) {
 	line("rows", count(r.Rows))
 	line("stored", fmt.Sprintf("%s in %s, of %s", size(r.Bytes), counted(r.Objects, "object"), size(r.RawBytes)))
 	line("sealed", fmt.Sprintf("%s, after %s", instant(r.Sealed), span(r.took())))
-	if s.verbose && r.Usage != (vault.Usage{}) {
+	if s.verbose && r.Usage != (object.Usage{}) {
 		line("requests", requests(r.Usage))
 	}
 	line("segments", fmt.Sprintf("%s, in %s", count(int64(r.Segments)), counted(r.Parts, "part")))
@@ -261,7 +262,7 @@ func size(n int64) string {
 }
 
 // requests prints what was asked of a store.
-func requests(u vault.Usage) string {
+func requests(u object.Usage) string {
 	var kinds []string
 	for _, k := range []struct {
 		name string
@@ -276,8 +277,8 @@ func requests(u vault.Usage) string {
 
 // printUsage prints below a result what it asked of the store, if that was counted and
 // somebody wants to know.
-func (s *streams) printUsage(w io.Writer, u vault.Usage) {
-	if s.verbose && u != (vault.Usage{}) {
+func (s *streams) printUsage(w io.Writer, u object.Usage) {
+	if s.verbose && u != (object.Usage{}) {
 		fmt.Fprintf(w, "  requests to the store: %s\n", requests(u))
 	}
 }

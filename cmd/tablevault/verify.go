@@ -12,6 +12,7 @@ import (
 	"github.com/tablevault/tablevault/shared/function"
 	"github.com/tablevault/tablevault/shared/function/dispatch"
 	"github.com/tablevault/tablevault/shared/guard"
+	"github.com/tablevault/tablevault/shared/object"
 	"github.com/tablevault/tablevault/shared/restore"
 	"github.com/tablevault/tablevault/shared/status"
 	"github.com/tablevault/tablevault/shared/vault"
@@ -50,7 +51,7 @@ type verifyResult struct {
 	// Pace is what held back the reads of the table, if anything did.
 	Pace *vault.Pace `json:"pace,omitempty"`
 	// Usage is what the verification asked of the vault's store.
-	Usage vault.Usage `json:"usage,omitzero"`
+	Usage object.Usage `json:"usage,omitzero"`
 
 	check vault.Check
 }

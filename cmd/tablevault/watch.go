@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/tablevault/tablevault/shared/backup"
+	"github.com/tablevault/tablevault/shared/object"
 	"github.com/tablevault/tablevault/shared/repository"
 	"github.com/tablevault/tablevault/shared/restore"
 	"github.com/tablevault/tablevault/shared/status"
@@ -37,7 +38,7 @@ type lookTotal struct {
 	BytesPerSecond float64  `json:"bytes_per_second"`
 	Left           *float64 `json:"seconds_left,omitempty"`
 
-	Usage vault.Usage `json:"usage,omitzero"`
+	Usage object.Usage `json:"usage,omitzero"`
 }
 
 // watchers look at what runs.

@@ -14,6 +14,7 @@ import (
 	"github.com/tablevault/tablevault/shared/backup"
 	"github.com/tablevault/tablevault/shared/fanout"
 	"github.com/tablevault/tablevault/shared/function"
+	"github.com/tablevault/tablevault/shared/object"
 	"github.com/tablevault/tablevault/shared/object/objecttest"
 	"github.com/tablevault/tablevault/shared/restore"
 	"github.com/tablevault/tablevault/shared/vault"
@@ -156,7 +157,7 @@ func TestScreen(t *testing.T) {
 	out.Reset()
 	c = &screen{s: &streams{out: &out}}
 	w.Pace = &fanout.Pace{Reason: vault.PacedByService, Workers: 2, ReadUnits: 100}
-	w.Usage = vault.Usage{Create: 1000, List: 7}
+	w.Usage = object.Usage{Create: 1000, List: 7}
 	if err := c.show(&look{Backups: []backup.Watched{w}}); err != nil {
 		t.Fatal(err)
 	}

@@ -27,6 +27,7 @@ import (
 
 	"github.com/tablevault/tablevault/shared/fanout"
 	"github.com/tablevault/tablevault/shared/guard"
+	"github.com/tablevault/tablevault/shared/object"
 	"github.com/tablevault/tablevault/shared/repository"
 	"github.com/tablevault/tablevault/shared/table"
 	"github.com/tablevault/tablevault/shared/vault"
@@ -265,7 +266,7 @@ type Progress struct {
 	Done     int          `json:"done"`
 	Totals   vault.Totals `json:"totals"` // of an ended backup
 	// Usage is what was asked of the store for an ended backup.
-	Usage vault.Usage `json:"usage,omitzero"`
+	Usage object.Usage `json:"usage,omitzero"`
 	// Live counts the segments that are being worked on, Dispatched those that
 	// this tick started, Asked those whose workers are asked to split them.
 	Live       int `json:"live"`

@@ -7,6 +7,7 @@ import (
 
 	"github.com/tablevault/tablevault/shared/fanout"
 	"github.com/tablevault/tablevault/shared/guard"
+	"github.com/tablevault/tablevault/shared/object"
 	"github.com/tablevault/tablevault/shared/repository"
 	"github.com/tablevault/tablevault/shared/vault"
 )
@@ -82,7 +83,7 @@ func readTree(ctx context.Context, r *repository.Repository, log vault.Log, s va
 func sealBackup(ctx context.Context, r *repository.Repository, b vault.Backup, plan *vault.Plan, planObject vault.Object, now time.Time) (*vault.Manifest, error) {
 	objects := make([]vault.Object, plan.Groups())
 	proof := fanout.Prover{Plan: plan}
-	var usage vault.Usage
+	var usage object.Usage
 	for g := range objects {
 		var group vault.Group
 		var err error

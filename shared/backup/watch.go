@@ -13,6 +13,7 @@ import (
 
 	"github.com/tablevault/tablevault/shared/fanout"
 	"github.com/tablevault/tablevault/shared/guard"
+	"github.com/tablevault/tablevault/shared/object"
 	"github.com/tablevault/tablevault/shared/repository"
 	"github.com/tablevault/tablevault/shared/vault"
 )
@@ -41,7 +42,7 @@ type counted struct {
 	segment vault.SegmentID // of a slot
 	last    bool            // it has the segment's last
 	totals  vault.Totals
-	usage   vault.Usage
+	usage   object.Usage
 }
 
 // add adds another.

@@ -28,7 +28,7 @@ func (r *Repository) Turn(ctx context.Context, o vault.Object, since int, why er
 func (r *Repository) Decide(ctx context.Context, name string, d vault.Document) (bool, error) {
 	return r.Win(ctx, name, d)
 }
-func (r *Repository) Tell(ctx context.Context, name string, d vault.Document, _ *vault.Usage) (bool, error) {
+func (r *Repository) Tell(ctx context.Context, name string, d vault.Document, _ *object.Usage) (bool, error) {
 	return r.Win(ctx, name, d)
 }
 func (r *Repository) Unmarked(ctx context.Context, b vault.Backup) error {

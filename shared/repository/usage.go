@@ -3,26 +3,26 @@ package repository
 import (
 	"sync"
 
-	"github.com/tablevault/tablevault/shared/vault"
+	"github.com/tablevault/tablevault/shared/object"
 )
 
 // Meter has the records that are written from now on tell what was asked of the
 // store since the one before, as meter counts it, who counts for this repository
 // alone.
-func (r *Repository) Meter(meter interface{ Usage() vault.Usage }) { r.untold.meter = meter }
+func (r *Repository) Meter(meter interface{ Usage() object.Usage }) { r.untold.meter = meter }
 
 // untold is what was asked of the store and stands in no record.
 type untold struct {
-	meter interface{ Usage() vault.Usage } // nil where nobody counts
+	meter interface{ Usage() object.Usage } // nil where nobody counts
 
 	mu   sync.Mutex
-	told vault.Usage
+	told object.Usage
 }
 
 // take returns what is untold, and counts it as told.
-func (u *untold) take() vault.Usage {
+func (u *untold) take() object.Usage {
 	if u.meter == nil {
-		return vault.Usage{}
+		return object.Usage{}
 	}
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -34,10 +34,10 @@ func (u *untold) take() vault.Usage {
 
 // TakeUsage returns what was asked of the store and stands in no record, and
 // counts it as told.
-func (r *Repository) TakeUsage() vault.Usage { return r.untold.take() }
+func (r *Repository) TakeUsage() object.Usage { return r.untold.take() }
 
 // giveBack takes back what was to be told and has not been.
-func (u *untold) giveBack(since vault.Usage) {
+func (u *untold) giveBack(since object.Usage) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	u.told = u.told.Sub(since)

@@ -644,7 +644,7 @@ type loadedSegment struct {
 	// refused.
 	quarantined map[string]bool
 	// usage is what the loading asked of the store.
-	usage vault.Usage
+	usage object.Usage
 }
 
 // readLoading reads the log of a segment's loading. Rows in quarantine that can't be

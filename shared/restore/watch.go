@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/tablevault/tablevault/shared/fanout"
+	"github.com/tablevault/tablevault/shared/object"
 	"github.com/tablevault/tablevault/shared/repository"
 	"github.com/tablevault/tablevault/shared/vault"
 )
@@ -74,7 +75,7 @@ type Watched struct {
 	Verdict     vault.Verdict `json:"verdict,omitempty"`
 	Notes       []string      `json:"notes,omitempty"`
 	Proof       string        `json:"proof,omitempty"`
-	Usage       vault.Usage   `json:"usage,omitzero"`
+	Usage       object.Usage  `json:"usage,omitzero"`
 }
 
 // Watch returns a watcher of a restore.

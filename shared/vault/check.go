@@ -8,6 +8,7 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"github.com/tablevault/tablevault/shared/object"
 	"github.com/tablevault/tablevault/shared/plainbuffer"
 	"github.com/tablevault/tablevault/shared/table"
 )
@@ -151,7 +152,7 @@ func (c *checks) object(o Object) {
 	}
 }
 
-func (c *checks) usage(u Usage) {
+func (c *checks) usage(u object.Usage) {
 	if c.err == nil && min(u.Create, u.Open, u.Stat, u.List, u.Delete, u.Written, u.Read) < 0 {
 		c.err = fmt.Errorf("a usage of %+v", u)
 	}

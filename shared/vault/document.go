@@ -17,6 +17,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/tablevault/tablevault/shared/object"
 	"github.com/tablevault/tablevault/shared/table"
 )
 
@@ -264,7 +265,7 @@ type Slot struct {
 	Split   *Split    `json:"split,omitempty"`
 	// Usage is what the worker asked of the store since its last slot, or since
 	// it began, up to where it wrote this one.
-	Usage Usage `json:"usage,omitzero"`
+	Usage object.Usage `json:"usage,omitzero"`
 }
 
 // Part says what one shard holds.
@@ -569,7 +570,7 @@ type Group struct {
 	Segments []SegmentLog `json:"segments"`
 	Totals   Totals       `json:"totals"`
 	// Usage is that of the slots and of the planner's look that rolled them up.
-	Usage Usage `json:"usage,omitzero"`
+	Usage object.Usage `json:"usage,omitzero"`
 }
 
 // SegmentLog is a segment with its whole log.
@@ -661,7 +662,7 @@ type Manifest struct {
 	ConsistentAt *time.Time `json:"consistent_at,omitempty"`
 	Parent       *Parent    `json:"parent,omitempty"`
 	// Usage is that of the groups and of the planner's look that sealed.
-	Usage Usage `json:"usage,omitzero"`
+	Usage object.Usage `json:"usage,omitzero"`
 }
 
 func (*Manifest) doc() string { return "manifest" }

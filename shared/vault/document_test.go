@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/tablevault/tablevault/shared/object"
 	"github.com/tablevault/tablevault/shared/object/place"
 	"github.com/tablevault/tablevault/shared/table"
 )
@@ -79,7 +80,7 @@ func examples() map[string]Document {
 	proof := Restore{restore}.Proof()
 	var totals Totals
 	totals.AddPart(slot.Part)
-	used := Usage{Create: 5, Open: 4, Stat: 3, List: 2, Delete: 1, Written: 60, Read: 50}
+	used := object.Usage{Create: 5, Open: 4, Stat: 3, List: 2, Delete: 1, Written: 60, Read: 50}
 	usedSlot := *slot
 	usedSlot.Usage = used
 	drill := exampleDrill()

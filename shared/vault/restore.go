@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/tablevault/tablevault/shared/object"
 	"github.com/tablevault/tablevault/shared/object/place"
 	"github.com/tablevault/tablevault/shared/table"
 )
@@ -164,7 +165,7 @@ type Loaded struct {
 	Last bool  `json:"last,omitempty"`
 	// Usage is what the worker asked of the store since its last entry, or since
 	// it began, up to where it wrote this one.
-	Usage Usage `json:"usage,omitzero"`
+	Usage object.Usage `json:"usage,omitzero"`
 }
 
 func (*Loaded) doc() string { return "loaded" }
@@ -501,7 +502,7 @@ type Proof struct {
 	// Usage is what was asked of the store: for a restore's own proof that of its
 	// segments and of the invocation that proved, for any other that of the
 	// verification.
-	Usage Usage `json:"usage,omitzero"`
+	Usage object.Usage `json:"usage,omitzero"`
 }
 
 func (*Proof) doc() string { return "proof" }
@@ -569,7 +570,7 @@ type SegmentCheck struct {
 	Pace *Pace `json:"pace,omitempty"`
 	// Usage is that of the entries by which the segment was loaded and of the
 	// worker that compared it.
-	Usage Usage `json:"usage,omitzero"`
+	Usage object.Usage `json:"usage,omitzero"`
 }
 
 func (*SegmentCheck) doc() string { return "check" }
@@ -602,8 +603,8 @@ type Compared struct {
 	// Check is about their rows alone.
 	Check Check `json:"check"`
 	// Pace is what the reads of the table were held back by, nil if by nothing.
-	Pace  *Pace `json:"pace,omitempty"`
-	Usage Usage `json:"usage,omitzero"`
+	Pace  *Pace        `json:"pace,omitempty"`
+	Usage object.Usage `json:"usage,omitzero"`
 }
 
 func (*Compared) doc() string { return "compared" }
@@ -638,7 +639,7 @@ type CheckedGroup struct {
 	// compared.
 	Unsettled []SegmentID `json:"unsettled,omitempty"`
 	// Usage is that of the checks, and of the look that rolled them up.
-	Usage Usage `json:"usage,omitzero"`
+	Usage object.Usage `json:"usage,omitzero"`
 }
 
 func (*CheckedGroup) doc() string { return "checked-group" }

@@ -14,7 +14,6 @@ import (
 	"github.com/tablevault/tablevault/shared/object"
 	"github.com/tablevault/tablevault/shared/object/objectmeter"
 	"github.com/tablevault/tablevault/shared/repository"
-	"github.com/tablevault/tablevault/shared/vault"
 )
 
 // Ledger is a store that writes down what each invocation asks of it. It counts
@@ -39,7 +38,7 @@ type Invocation struct {
 
 // Asked is one request. Its bytes may still grow.
 type Asked struct {
-	vault.Usage
+	object.Usage
 	What, Name string
 	stored     bool // it created the object
 }
@@ -65,7 +64,7 @@ func (l *Ledger) Open(t testing.TB, kind string) *repository.Repository {
 
 // ask writes a request down, and says whether the invocation still lives and
 // whether it hears the answer.
-func (in *Invocation) ask(what, name string, u vault.Usage) (a *Asked, lives, hears bool) {
+func (in *Invocation) ask(what, name string, u object.Usage) (a *Asked, lives, hears bool) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	a = &Asked{Usage: u, What: what, Name: name}
@@ -81,7 +80,7 @@ func (in *Invocation) ask(what, name string, u vault.Usage) (a *Asked, lives, he
 }
 
 func (in *Invocation) Create(ctx context.Context, name string, r io.Reader) (object.Info, error) {
-	a, lives, hears := in.ask("create", name, vault.Usage{Create: 1})
+	a, lives, hears := in.ask("create", name, object.Usage{Create: 1})
 	var content bytes.Buffer
 	_, err := io.Copy(&content, r)
 	in.mu.Lock()
@@ -101,9 +100,9 @@ func (in *Invocation) Create(ctx context.Context, name string, r io.Reader) (obj
 }
 
 func (in *Invocation) Open(ctx context.Context, name string, off, n int64) (io.ReadCloser, object.Info, error) {
-	what, u := "open", vault.Usage{Open: 1}
+	what, u := "open", object.Usage{Open: 1}
 	if n == 0 {
-		what, u = "stat", vault.Usage{Stat: 1}
+		what, u = "stat", object.Usage{Stat: 1}
 	}
 	a, lives, _ := in.ask(what, name, u)
 	if !lives {
@@ -131,7 +130,7 @@ func (w *witnessed) Read(p []byte) (int, error) {
 }
 
 func (in *Invocation) List(ctx context.Context, prefix, after string) iter.Seq2[object.Info, error] {
-	if _, lives, _ := in.ask("list", prefix, vault.Usage{List: 1}); !lives {
+	if _, lives, _ := in.ask("list", prefix, object.Usage{List: 1}); !lives {
 		return func(yield func(object.Info, error) bool) { yield(object.Info{}, ErrDead) }
 	}
 	return in.Store.List(ctx, prefix, after)
@@ -157,7 +156,7 @@ func (l *Ledger) Take(kinds ...string) (of []*Invocation) {
 // Told splits what an invocation asked for into what came before the last of its
 // records that stands, from the first request for an object named from on, and
 // what came with and after that.
-func (in *Invocation) Told(from string, record func(name string) bool) (told vault.Usage, after []*Asked) {
+func (in *Invocation) Told(from string, record func(name string) bool) (told object.Usage, after []*Asked) {
 	last := -1
 	for i, a := range in.Asked {
 		if a.What == "create" && a.stored && record(a.Name) {

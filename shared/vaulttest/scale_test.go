@@ -14,6 +14,7 @@ import (
 
 	"github.com/tablevault/tablevault/shared/backup"
 	"github.com/tablevault/tablevault/shared/fanout"
+	"github.com/tablevault/tablevault/shared/object"
 	"github.com/tablevault/tablevault/shared/object/mem"
 	"github.com/tablevault/tablevault/shared/object/objectmeter"
 	"github.com/tablevault/tablevault/shared/plainbuffer"
@@ -123,7 +124,7 @@ func TestScale(t *testing.T) {
 	p := &backup.Planner{Repo: repo, Tables: tables, Work: work, Log: slog.New(slog.DiscardHandler), Now: time.Now, Workers: workers}
 	run := fanout.Run{Request: "r", Now: time.Now, Until: time.Now().Add(time.Hour)}
 	used := store.Usage()
-	cost := func() vault.Usage {
+	cost := func() object.Usage {
 		now := store.Usage()
 		defer func() { used = now }()
 		return now.Sub(used)

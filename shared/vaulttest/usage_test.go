@@ -73,7 +73,7 @@ func TestUsageIsTold(t *testing.T) {
 			isRecord := func(name string) bool {
 				return strings.Contains(name, "slots/") || strings.Contains(name, "groups/") || name == b.Manifest()
 			}
-			var want vault.Usage
+			var want object.Usage
 			invocations := w.Ledger.Take("plan", "export")
 			for _, in := range invocations {
 				from := ""
@@ -82,7 +82,7 @@ func TestUsageIsTold(t *testing.T) {
 				}
 				told, after := in.Told(from, isRecord)
 				want.Add(told)
-				if in.Kind == "export" && in.Well() && told != (vault.Usage{}) {
+				if in.Kind == "export" && in.Well() && told != (object.Usage{}) {
 					onlyAfter(t, after, "create slots/", "create done/", "list starts/", "create starts/", "list done/")
 				}
 			}
@@ -113,14 +113,14 @@ func TestUsageIsTold(t *testing.T) {
 				}
 				working()
 			}
-			want = vault.Usage{}
+			want = object.Usage{}
 			r := vault.Restore{ID: planned.Restore}
 			for _, in := range w.Ledger.Take("import", "verify") {
 				told, after := in.Told("", func(name string) bool {
 					return strings.Contains(name, "slots/") || strings.Contains(name, "checks/") || name == r.Proof()
 				})
 				want.Add(told)
-				if in.Well() && told != (vault.Usage{}) {
+				if in.Well() && told != (object.Usage{}) {
 					onlyAfter(t, after, "create slots/", "create done/", "create ends/", "create checks/", "list starts/", "create starts/", "create proofs/", "create restored/", "list done/", "list checks/")
 				}
 			}
@@ -129,7 +129,7 @@ func TestUsageIsTold(t *testing.T) {
 			}
 
 			verified := w.Verify(m, restore.DepthRead)
-			want = vault.Usage{}
+			want = object.Usage{}
 			for _, a := range w.Ledger.Take("verify")[0].Asked {
 				want.Add(a.Usage)
 			}
@@ -181,7 +181,7 @@ func TestLostSlotKeepsItsUsage(t *testing.T) {
 		t.Fatalf("%+v, %v", reply, err)
 	}
 	w.Tables.Fault = nil
-	var want, got vault.Usage
+	var want, got object.Usage
 	for _, in := range w.Ledger.Take("import") {
 		told, _ := in.Told("", func(name string) bool { return strings.Contains(name, "slots/") })
 		want.Add(told)

@@ -21,7 +21,6 @@ import (
 	"sync"
 
 	"github.com/tablevault/tablevault/shared/object"
-	"github.com/tablevault/tablevault/shared/vault"
 )
 
 // Page is the number of names in one answer to a request to list.
@@ -30,11 +29,11 @@ const Page = 1000
 // Meter counts. Its zero value is ready to use, for any number of stores.
 type Meter struct {
 	mu    sync.Mutex
-	usage vault.Usage
+	usage object.Usage
 }
 
 // Usage returns what was asked so far.
-func (m *Meter) Usage() vault.Usage {
+func (m *Meter) Usage() object.Usage {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.usage

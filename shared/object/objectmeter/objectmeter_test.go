@@ -12,7 +12,6 @@ import (
 	"github.com/tablevault/tablevault/shared/object/mem"
 	"github.com/tablevault/tablevault/shared/object/objectmeter"
 	"github.com/tablevault/tablevault/shared/object/objecttest"
-	"github.com/tablevault/tablevault/shared/vault"
 )
 
 func TestStore(t *testing.T) {
@@ -26,7 +25,7 @@ func TestUsage(t *testing.T) {
 		inner.Replace(fmt.Sprintf("page/%05d", i), nil)
 	}
 	s := objectmeter.New(inner)
-	want := vault.Usage{}
+	want := object.Usage{}
 	check := func(doing string) {
 		t.Helper()
 		if got := s.Usage(); got != want {
@@ -92,7 +91,7 @@ func TestUsage(t *testing.T) {
 	}
 	want.Delete = 1
 	check("deleting")
-	if got, want := s.Usage().Sub(before), (vault.Usage{Delete: 1}); got != want {
+	if got, want := s.Usage().Sub(before), (object.Usage{Delete: 1}); got != want {
 		t.Errorf("the delete alone: %+v, want %+v", got, want)
 	}
 }
@@ -111,22 +110,22 @@ func TestTransport(t *testing.T) {
 	defer server.Close()
 	for _, c := range []struct {
 		method, path, body string
-		want               vault.Usage
+		want               object.Usage
 	}{
-		{"PUT", "/a", "1234", vault.Usage{Create: 1, Written: 4}},
-		{"POST", "/a?uploads", "", vault.Usage{Create: 1}},
-		{"PUT", "/a?partNumber=1&uploadId=u", "123", vault.Usage{Create: 1, Written: 3}},
-		{"POST", "/a?uploadId=u", "<xml/>", vault.Usage{Create: 1, Written: 6}},
-		{"DELETE", "/a?uploadId=u", "", vault.Usage{Delete: 1}},
-		{"DELETE", "/a?versionId=v", "", vault.Usage{Delete: 1}},
-		{"GET", "/a", "", vault.Usage{Open: 1, Read: 10}},
-		{"GET", "/missing", "", vault.Usage{Open: 1}},
-		{"HEAD", "/a", "", vault.Usage{Stat: 1}},
-		{"GET", "/a?uploadId=u", "", vault.Usage{Stat: 1}},
-		{"GET", "/?versioning", "", vault.Usage{Stat: 1}},
-		{"GET", "/?list-type=2&prefix=x", "", vault.Usage{List: 1}},
-		{"GET", "/?uploads&prefix=x", "", vault.Usage{List: 1}},
-		{"GET", "/?versions", "", vault.Usage{List: 1}},
+		{"PUT", "/a", "1234", object.Usage{Create: 1, Written: 4}},
+		{"POST", "/a?uploads", "", object.Usage{Create: 1}},
+		{"PUT", "/a?partNumber=1&uploadId=u", "123", object.Usage{Create: 1, Written: 3}},
+		{"POST", "/a?uploadId=u", "<xml/>", object.Usage{Create: 1, Written: 6}},
+		{"DELETE", "/a?uploadId=u", "", object.Usage{Delete: 1}},
+		{"DELETE", "/a?versionId=v", "", object.Usage{Delete: 1}},
+		{"GET", "/a", "", object.Usage{Open: 1, Read: 10}},
+		{"GET", "/missing", "", object.Usage{Open: 1}},
+		{"HEAD", "/a", "", object.Usage{Stat: 1}},
+		{"GET", "/a?uploadId=u", "", object.Usage{Stat: 1}},
+		{"GET", "/?versioning", "", object.Usage{Stat: 1}},
+		{"GET", "/?list-type=2&prefix=x", "", object.Usage{List: 1}},
+		{"GET", "/?uploads&prefix=x", "", object.Usage{List: 1}},
+		{"GET", "/?versions", "", object.Usage{List: 1}},
 	} {
 		var meter objectmeter.Meter
 		client := &http.Client{Transport: meter.Transport(http.DefaultTransport)}

@@ -1,9 +1,9 @@
-package vault
+package object
 
 import "log/slog"
 
-// Usage is what was asked of the store that a vault is in: requests by kind, failed ones too, and the bytes of content
-// that went there and came from there.
+// Usage is what was asked of a store: requests by kind, failed ones too, and the bytes of content that went there and
+// came from there.
 type Usage struct {
 	// Create is what writes: on the wire each part of an upload, its beginning and its end is a request of its own.
 	Create int64 `json:"create"`
