@@ -145,7 +145,7 @@ func tick(ctx context.Context, inv *function.Invocation, cmd function.Command) (
 	if !told && !inv.Origin.Time.IsZero() {
 		inv.Log.Warn("the event is of an instant that is still to come: this tick is for now", "time", inv.Origin.Time)
 	}
-	sweep, err := r.Tick(ctx, inv.Run(), at)
+	tick, err := r.Tick(ctx, inv.Run(), at)
 	// Backups come first: drills have what time and room is left.
 	d := &drill.Rehearser{
 		Repo: repo, Policy: wanted, Region: inv.Place(), Restores: restores{inv, repo, work}, Log: inv.Log,
@@ -153,13 +153,13 @@ func tick(ctx context.Context, inv *function.Invocation, cmd function.Command) (
 		Open: func(instance string) (drill.Instance, error) { return open(instance) },
 	}
 	drills, drillErr := d.Tick(ctx, at)
-	return swept{sweep, drills}, errors.Join(err, drillErr, policyErr)
+	return looked{tick, drills}, errors.Join(err, drillErr, policyErr)
 }
 
-// swept is what a tick over everything came to.
-type swept struct {
-	*reconcile.Sweep
-	Drills *drill.Sweep `json:"drills"`
+// looked is what a tick over everything came to.
+type looked struct {
+	*reconcile.Tick
+	Drills *drill.Tick `json:"drills"`
 }
 
 // plannerOf finds the backup that a command names, and makes its planner.

@@ -214,9 +214,9 @@ func TestWideRow(t *testing.T) {
 // TestStoreFaults fails every call to the store, before, in the middle of and
 // after its effect. The backup fails, or succeeds; a second run completes it.
 func TestStoreFaults(t *testing.T) {
-	swept := 0
-	for fault := range objectfault.Sweep(objectfault.Create, objectfault.Open, objectfault.List) {
-		swept++
+	tried := 0
+	for fault := range objectfault.EachCall(objectfault.Create, objectfault.Open, objectfault.List) {
+		tried++
 		tables := tabletest.New()
 		tables.PageRows = 40
 		orders(tables, 150)
@@ -240,15 +240,15 @@ func TestStoreFaults(t *testing.T) {
 		}
 		vaulttest.Same(t, vaulttest.Contents(t, repo, m), live(tables))
 	}
-	if swept < 20 {
-		t.Fatalf("only %d faults were tried", swept)
+	if tried < 20 {
+		t.Fatalf("only %d faults were tried", tried)
 	}
-	t.Logf("%d faults", swept)
+	t.Logf("%d faults", tried)
 }
 
 // TestTableFaults fails every call to the tables, before and after its effect.
 func TestTableFaults(t *testing.T) {
-	swept := 0
+	tried := 0
 	for _, name := range []string{"Describe", "SplitPoints", "Scan"} {
 		for _, after := range []bool{false, true} {
 			for n := 0; ; n++ {
@@ -273,7 +273,7 @@ func TestTableFaults(t *testing.T) {
 				if !reached {
 					break
 				}
-				swept++
+				tried++
 				tables.Fault = nil
 				again := &runner{store: store, tables: tables, now: began.Add(time.Hour)}
 				m, err := again.backup(t, settings)
@@ -288,10 +288,10 @@ func TestTableFaults(t *testing.T) {
 			}
 		}
 	}
-	if swept < 8 {
-		t.Fatalf("only %d faults were tried", swept)
+	if tried < 8 {
+		t.Fatalf("only %d faults were tried", tried)
 	}
-	t.Logf("%d faults", swept)
+	t.Logf("%d faults", tried)
 }
 
 // TestTwice delivers each work twice, side by side: there is one log, and the

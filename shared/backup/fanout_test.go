@@ -207,12 +207,12 @@ func rowsOf(tables *tabletest.Tables) map[string]string {
 // TestSplitSurvives fails each call to the store while a segment is split, before
 // and after its effect; whoever comes after completes the backup.
 func TestSplitSurvives(t *testing.T) {
-	swept, ops := 0, []objectfault.Op{objectfault.Create}
+	tried, ops := 0, []objectfault.Op{objectfault.Create}
 	if *vaulttest.Long {
 		ops = append(ops, objectfault.Open, objectfault.List)
 	}
-	for fault := range objectfault.Sweep(ops...) {
-		swept++
+	for fault := range objectfault.EachCall(ops...) {
+		tried++
 		w := vaulttest.NewWorld(t)
 		w.Quiet = true
 		w.Tables.PageRows = 5
@@ -233,10 +233,10 @@ func TestSplitSurvives(t *testing.T) {
 		}
 		vaulttest.Same(t, vaulttest.Contents(t, w.Repo, w.Sealed(p, b)), rowsOf(w.Tables))
 	}
-	if swept < 15 {
-		t.Fatalf("only %d faults were tried", swept)
+	if tried < 15 {
+		t.Fatalf("only %d faults were tried", tried)
 	}
-	t.Logf("%d faults", swept)
+	t.Logf("%d faults", tried)
 }
 
 // TestSplitOnce lets several deliveries split the same segment side by side: one

@@ -313,7 +313,7 @@ func TestCopyUnderFaults(t *testing.T) {
 	w.Quiet = true
 	fired := map[string]int{}
 	for _, faulty := range []string{"source", "target"} {
-		for fault := range objectfault.Sweep(objectfault.Create, objectfault.Open, objectfault.List) {
+		for fault := range objectfault.EachCall(objectfault.Create, objectfault.Open, objectfault.List) {
 			source := &mem.Store{}
 			for name, content := range before {
 				source.Replace(name, []byte(content))

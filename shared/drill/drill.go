@@ -88,8 +88,8 @@ type Instance interface {
 	DropTable(ctx context.Context, name string) error
 }
 
-// Sweep is what one tick came to.
-type Sweep struct {
+// Tick is what one tick came to.
+type Tick struct {
 	// Open counts the drills that are under way, Waiting those that are due and for
 	// which there was no room, or no time.
 	Open    int `json:"open"`
@@ -110,11 +110,11 @@ type Report struct {
 	Text  string `json:"text"`
 }
 
-// sweep is a tick under way.
-type sweep struct {
+// ticking is a tick under way.
+type ticking struct {
 	*Rehearser
 	at     time.Time
-	reply  *Sweep
+	reply  *Tick
 	drills map[vault.TableID][]*record
 	open   map[vault.TableID]bool
 	names  map[string][]string // tables by instance
@@ -131,9 +131,9 @@ type due struct {
 // at the instant at. What goes wrong with one is reported and keeps no other from
 // going on; the error is about what stopped the tick itself. Where the policy
 // asks for no drills, nothing is looked at.
-func (r *Rehearser) Tick(ctx context.Context, at time.Time) (*Sweep, error) {
+func (r *Rehearser) Tick(ctx context.Context, at time.Time) (*Tick, error) {
 	at, _ = vault.Happened(at, r.Now())
-	s := &sweep{Rehearser: r, at: at.UTC(), reply: &Sweep{}, open: map[vault.TableID]bool{}, names: map[string][]string{}}
+	s := &ticking{Rehearser: r, at: at.UTC(), reply: &Tick{}, open: map[vault.TableID]bool{}, names: map[string][]string{}}
 	if !slices.ContainsFunc(r.Policy.Rules, func(r policy.Rule) bool { return r.Drill != nil }) {
 		return s.reply, nil
 	}
@@ -174,11 +174,11 @@ func (r *Rehearser) Tick(ctx context.Context, at time.Time) (*Sweep, error) {
 	return s.reply, nil
 }
 
-func (s *sweep) stopping() bool { return !s.Stop.IsZero() && !s.Now().Before(s.Stop) }
+func (s *ticking) stopping() bool { return !s.Stop.IsZero() && !s.Now().Before(s.Stop) }
 
 func byPath(a, b vault.TableID) int { return strings.Compare(a.Path(), b.Path()) }
 
-func (s *sweep) report(rule string, t vault.TableID, format string, args ...any) {
+func (s *ticking) report(rule string, t vault.TableID, format string, args ...any) {
 	report := Report{Rule: rule, Table: t.String(), Text: fmt.Sprintf(format, args...)}
 	s.Log.Warn(report.Text, "rule", rule, "table", report.Table)
 	s.reply.Reports = append(s.reply.Reports, report)
@@ -187,7 +187,7 @@ func (s *sweep) report(rule string, t vault.TableID, format string, args ...any)
 // due are the drills that are to be begun, first those of the tables that have
 // waited longest. Where several rules want one of a table, any of them is done
 // justice by it.
-func (s *sweep) due(ctx context.Context) ([]due, error) {
+func (s *ticking) due(ctx context.Context) ([]due, error) {
 	var all []due
 	seen := map[vault.TableID]bool{}
 	for i := range s.Policy.Rules {
@@ -232,7 +232,7 @@ func (s *sweep) due(ctx context.Context) ([]due, error) {
 
 // last is when the newest drill of a table that was begun was due. One that is named
 // by an instant which is still to come says nothing about that, and is reported.
-func (s *sweep) last(r *policy.Rule, t vault.TableID) time.Time {
+func (s *ticking) last(r *policy.Rule, t vault.TableID) time.Time {
 	for _, d := range slices.Backward(s.drills[t]) {
 		if !d.ahead(s.Now()) {
 			return d.Due
@@ -243,7 +243,7 @@ func (s *sweep) last(r *policy.Rule, t vault.TableID) time.Time {
 }
 
 // tables lists an instance's tables, once per tick.
-func (s *sweep) tables(ctx context.Context, instance string) ([]string, error) {
+func (s *ticking) tables(ctx context.Context, instance string) ([]string, error) {
 	if names, known := s.names[instance]; known {
 		return names, nil
 	}
@@ -260,7 +260,7 @@ func (s *sweep) tables(ctx context.Context, instance string) ([]string, error) {
 
 // begin begins a drill, unless there is nothing to rehearse with, or what an
 // earlier one has left can't be taken away.
-func (s *sweep) begin(ctx context.Context, due due) error {
+func (s *ticking) begin(ctx context.Context, due due) error {
 	m, err := s.Repo.Latest(ctx, due.Table, time.Time{})
 	if errors.Is(err, fs.ErrNotExist) {
 		s.report(due.rule.Name, due.Table, "a drill is due since %s, and waits for the first sealed backup of the table", due.Due.Format(time.RFC3339))

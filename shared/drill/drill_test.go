@@ -221,7 +221,7 @@ func (w *world) rehearser(text string) *drill.Rehearser {
 }
 
 // tick is one tick of the planner: backups first, then drills.
-func (w *world) tick(text string) *drill.Sweep {
+func (w *world) tick(text string) *drill.Tick {
 	w.t.Helper()
 	w.backups(text)
 	s, err := w.rehearser(text).Tick(w.t.Context(), w.clock())
@@ -328,7 +328,7 @@ func (w *world) left(want ...string) {
 	}
 }
 
-func reports(s *drill.Sweep, text string) bool {
+func reports(s *drill.Tick, text string) bool {
 	return slices.ContainsFunc(s.Reports, func(r drill.Report) bool { return strings.Contains(r.Text, text) })
 }
 
@@ -1251,7 +1251,7 @@ func TestEveryCallFails(t *testing.T) {
 	}
 	t.Run("store", func(t *testing.T) {
 		runs := 0
-		for fault := range objectfault.Sweep() {
+		for fault := range objectfault.EachCall() {
 			runs++
 			w := scene(t)
 			faulty := objectfault.New(w.store, fault)

@@ -21,7 +21,7 @@ import (
 const maxRequest = 128 << 10
 
 // look does what is to be done about a drill that was begun.
-func (s *sweep) look(ctx context.Context, r *record) error {
+func (s *ticking) look(ctx context.Context, r *record) error {
 	if r.ended {
 		var end vault.DrillEnd
 		_, err := s.Repo.Read(ctx, r.Ended(), &end)
@@ -40,7 +40,7 @@ func (s *sweep) look(ctx context.Context, r *record) error {
 }
 
 // goOn has a drill's restore gone on with, or records how it ended.
-func (s *sweep) goOn(ctx context.Context, r *record, d *vault.Drill) error {
+func (s *ticking) goOn(ctx context.Context, r *record, d *vault.Drill) error {
 	content, err := s.Restores.Request(d.Backup, d.Target)
 	if err != nil {
 		return err
@@ -80,7 +80,7 @@ func (s *sweep) goOn(ctx context.Context, r *record, d *vault.Drill) error {
 // own proof says. The restore is the one that the request can only have, whatever
 // the answer names. Rows that were refused are no difference to a restore, and are
 // one to a rehearsal: they would be missing.
-func (s *sweep) outcome(ctx context.Context, d *vault.Drill, id vault.RestoreID, a *vault.Answer) (*vault.DrillEnd, error) {
+func (s *ticking) outcome(ctx context.Context, d *vault.Drill, id vault.RestoreID, a *vault.Answer) (*vault.DrillEnd, error) {
 	e := &vault.DrillEnd{Drill: *d, Ended: a.At, Restore: id}
 	proof, why, err := Proof(ctx, s.Repo, d, id)
 	if err != nil {
@@ -143,7 +143,7 @@ func Proof(ctx context.Context, repo *repository.Repository, d *vault.Drill, id 
 
 // end records how a drill ended. The restore of one that failed is closed before,
 // so that nothing is written, nor made, for it any more.
-func (s *sweep) end(ctx context.Context, r *record, e *vault.DrillEnd) error {
+func (s *ticking) end(ctx context.Context, r *record, e *vault.DrillEnd) error {
 	if !e.OK {
 		closed, err := s.Restores.GiveUp(ctx, e.Restore, "its drill has failed: "+e.Error)
 		if err != nil {
@@ -175,7 +175,7 @@ func (s *sweep) end(ctx context.Context, r *record, e *vault.DrillEnd) error {
 
 // restoreOf is the id that the restore of a drill's request has, or will have if it
 // is ever accepted: it derives from the request's date.
-func (s *sweep) restoreOf(ctx context.Context, d *vault.Drill) (vault.RestoreID, error) {
+func (s *ticking) restoreOf(ctx context.Context, d *vault.Drill) (vault.RestoreID, error) {
 	info, err := object.Stat(ctx, s.Repo.Store(), d.Request)
 	if err != nil {
 		return "", fmt.Errorf("ask for %s: %w", d.Request, err)
@@ -185,7 +185,7 @@ func (s *sweep) restoreOf(ctx context.Context, d *vault.Drill) (vault.RestoreID,
 
 // drop drops the table that a drill's restore has made, and records that, or why
 // there is nothing to drop.
-func (s *sweep) drop(ctx context.Context, r *record, e *vault.DrillEnd) error {
+func (s *ticking) drop(ctx context.Context, r *record, e *vault.DrillEnd) error {
 	gone := &vault.DrillDrop{DrillID: r.DrillID, Target: e.Drill.Target, Restore: e.Restore, At: s.Now().UTC()}
 	in, err := s.Open(e.Drill.Target.Instance)
 	if err != nil {
@@ -215,7 +215,7 @@ func (s *sweep) drop(ctx context.Context, r *record, e *vault.DrillEnd) error {
 // only where the plan of the drill's restore names it, the restore is known to have
 // made it, no rule is about it, and what stands there has the key that it was made
 // with.
-func (s *sweep) left(ctx context.Context, in Instance, e *vault.DrillEnd) (string, error) {
+func (s *ticking) left(ctx context.Context, in Instance, e *vault.DrillEnd) (string, error) {
 	target := e.Drill.Target
 	plan, err := s.Repo.RestorePlan(ctx, e.Restore)
 	if errors.Is(err, fs.ErrNotExist) {

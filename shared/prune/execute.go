@@ -29,7 +29,7 @@ func (p *Pruner) clock(ctx context.Context) (time.Time, error) {
 		return time.Time{}, fmt.Errorf("ask the store for its date: %w", err)
 	}
 	after := p.Now()
-	if err := p.sweepClocks(ctx, info); err != nil {
+	if err := p.removeClocks(ctx, info); err != nil {
 		return time.Time{}, err
 	}
 	if at := info.Modified; at.Before(before.Add(-maxSkew)) || at.After(after.Add(maxSkew)) {
@@ -39,9 +39,9 @@ func (p *Pruner) clock(ctx context.Context) (time.Time, error) {
 	return info.Modified, nil
 }
 
-// sweepClocks removes the object that told the date, and those of runs that are
+// removeClocks removes the object that told the date, and those of runs that are
 // over. Where the bucket keeps them for a time, a later run does.
-func (p *Pruner) sweepClocks(ctx context.Context, mine object.Info) error {
+func (p *Pruner) removeClocks(ctx context.Context, mine object.Info) error {
 	for info, err := range p.Repo.Store().List(ctx, vault.ClockPrefix, "") {
 		if err != nil {
 			return fmt.Errorf("list %s: %w", vault.ClockPrefix, err)

@@ -657,7 +657,7 @@ func TestPruneFaults(t *testing.T) {
 		}
 	}
 	fired, failed := 0, 0
-	for fault := range objectfault.Sweep() {
+	for fault := range objectfault.EachCall() {
 		w, kept, due := pruneFixture(t)
 		p := prunerOf(w, fixturePolicy)
 		faulty := objectfault.New(w.Store, fault)

@@ -60,7 +60,7 @@ func threeTables(t *testing.T) *vaulttest.World {
 	return w
 }
 
-func stateOf(t *testing.T, s *reconcile.Sweep, table string) reconcile.Backup {
+func stateOf(t *testing.T, s *reconcile.Tick, table string) reconcile.Backup {
 	t.Helper()
 	i := slices.IndexFunc(s.Backups, func(b reconcile.Backup) bool { return b.Table == "prod/"+table })
 	if i < 0 {
@@ -340,11 +340,11 @@ func TestLogWithoutProgress(t *testing.T) {
 		put(t, w, b.Log().Done(s.ID), "")
 	}
 	reads := &objectfault.Fault{Op: objectfault.Open, Call: n, When: objectfault.Before, Match: func(name string) bool { return strings.Contains(name, "slots/") }}
-	sweep, err := throughFaults(t, w, vaulttest.Hourly, reads).Tick(t.Context(), w.Run(), w.Clock())
+	tick, err := throughFaults(t, w, vaulttest.Hourly, reads).Tick(t.Context(), w.Run(), w.Clock())
 	if err != nil {
 		t.Fatal(err)
 	}
-	if b := stateOf(t, sweep, "orders"); b.State != backup.StateFailed || !strings.Contains(b.LastError, "no lane comes further") {
+	if b := stateOf(t, tick, "orders"); b.State != backup.StateFailed || !strings.Contains(b.LastError, "no lane comes further") {
 		t.Errorf("%+v", b)
 	}
 	if reads.Reached() {

@@ -40,7 +40,7 @@ type toCopy struct {
 // that copies, group by group, unless they are complete there, are being copied,
 // or have failed for good. It comes last: exports have had the workers that they
 // need, and what goes wrong here is reported and stops nothing else.
-func (s *sweep) copies(ctx context.Context) error {
+func (s *ticking) copies(ctx context.Context) error {
 	destinations := s.Policy.Destinations()
 	if len(destinations) == 0 {
 		return nil
@@ -63,7 +63,7 @@ func (s *sweep) copies(ctx context.Context) error {
 
 // kept are the backups to copy whose time is not over by their rules, newest
 // first.
-func (s *sweep) kept() []toCopy {
+func (s *ticking) kept() []toCopy {
 	var kept []toCopy
 	seen := map[position]int{}
 	slices.SortStableFunc(s.toCopy, func(a, b toCopy) int { return strings.Compare(string(b.ID), string(a.ID)) })
@@ -85,7 +85,7 @@ type copyUnit struct {
 	bytes int64
 }
 
-func (s *sweep) copiesTo(ctx context.Context, d policy.Destination, wanted []toCopy, noted map[string]bool) error {
+func (s *ticking) copiesTo(ctx context.Context, d policy.Destination, wanted []toCopy, noted map[string]bool) error {
 	key := d.Key()
 	var units []copyUnit
 	live, used, looks := 0, int64(0), 0
@@ -178,7 +178,7 @@ type copyLook struct {
 // lookAtCopy finds out which groups of a backup are to be copied: nil if it is
 // no backup. Its cost is a read of the manifest, a list, and a read for each
 // group that was begun and is not done.
-func (s *sweep) lookAtCopy(ctx context.Context, c toCopy, key string) (*copyLook, error) {
+func (s *ticking) lookAtCopy(ctx context.Context, c toCopy, key string) (*copyLook, error) {
 	m, _, err := s.Repo.Manifest(ctx, c.Backup)
 	if errors.Is(err, fs.ErrNotExist) || err == nil && m.State != vault.Sealed {
 		return nil, nil

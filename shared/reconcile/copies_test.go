@@ -123,7 +123,7 @@ func TestTickReportsCopies(t *testing.T) {
 	broken := objectfault.New(&mem.Store{}, &objectfault.Fault{Op: objectfault.Create, Call: objectfault.Every, When: objectfault.Before})
 	w.Targets = map[string]object.Store{vaulttest.TwinAddress: broken, "oss://third/vault": third}
 	w.Settle(vaulttest.Hourly)
-	tick := func() *reconcile.Sweep {
+	tick := func() *reconcile.Tick {
 		t.Helper()
 		s := w.Tick(vaulttest.HourlyCopied)
 		w.Work()

@@ -46,8 +46,8 @@ type Instance interface {
 	Tables(ctx context.Context) ([]string, error)
 }
 
-// Sweep is what one tick came to.
-type Sweep struct {
+// Tick is what one tick came to.
+type Tick struct {
 	// At is the instant for which the tick looked at what is due.
 	At time.Time `json:"at"`
 	// Backups are those that were open, or that were begun by the tick.
@@ -84,14 +84,14 @@ type Report struct {
 	Text  string `json:"text"`
 }
 
-// sweep is a tick under way.
-type sweep struct {
+// ticking is a tick under way.
+type ticking struct {
 	*Reconciler
 	run       fanout.Run
 	now       time.Time // when it began
-	reply     *Sweep
+	reply     *Tick
 	surveys   []*backup.Survey
-	instances map[string]*swept // by name
+	instances map[string]*openInstance // by name
 	// last is the newest instant for which a rule has begun a backup of a table.
 	last map[position]time.Time
 	// failed and running are the open backups by rule and table.
@@ -109,8 +109,8 @@ type position struct {
 	table vault.TableID
 }
 
-// swept is an instance in a tick.
-type swept struct {
+// openInstance is an instance in a tick.
+type openInstance struct {
 	planner *backup.Planner
 	tables  []string
 	err     error
@@ -125,12 +125,12 @@ type swept struct {
 // other from going on; nor does one that takes all the time that it is given. The
 // error is about what stopped a part of the tick. Requests, which others write, come
 // after backups, which are made whatever stands there.
-func (r *Reconciler) Tick(ctx context.Context, run fanout.Run, at time.Time) (*Sweep, error) {
+func (r *Reconciler) Tick(ctx context.Context, run fanout.Run, at time.Time) (*Tick, error) {
 	now := run.Now()
 	instant, told := vault.Happened(at, now)
-	s := &sweep{
-		Reconciler: r, run: run, now: now, reply: &Sweep{At: instant.UTC(), Backups: []Backup{}, Most: r.Policy.Workers.Most},
-		instances: map[string]*swept{}, last: map[position]time.Time{},
+	s := &ticking{
+		Reconciler: r, run: run, now: now, reply: &Tick{At: instant.UTC(), Backups: []Backup{}, Most: r.Policy.Workers.Most},
+		instances: map[string]*openInstance{}, last: map[position]time.Time{},
 		failed: map[position]*backup.Survey{}, running: map[position]*backup.Survey{},
 	}
 	if !told && !at.IsZero() {
@@ -148,7 +148,7 @@ func (r *Reconciler) Tick(ctx context.Context, run fanout.Run, at time.Time) (*S
 
 // backups goes on with those that are open, begins those that are due, and starts
 // their workers.
-func (s *sweep) backups(ctx context.Context) error {
+func (s *ticking) backups(ctx context.Context) error {
 	// What is there comes before what is new: a tick that runs out of time has
 	// then lost nothing that is under way.
 	if err := s.open(ctx); err != nil {
@@ -165,24 +165,24 @@ func (s *sweep) backups(ctx context.Context) error {
 
 // share is ctx with a share of the time that is left: as if so many others were to
 // have as much, and as much again were for the rest of the tick.
-func (s *sweep) share(ctx context.Context, others int) (context.Context, context.CancelFunc) {
+func (s *ticking) share(ctx context.Context, others int) (context.Context, context.CancelFunc) {
 	if s.run.Stop.IsZero() {
 		return context.WithCancel(ctx)
 	}
 	return context.WithTimeout(ctx, max(0, s.run.Stop.Sub(s.run.Now()))/time.Duration(others+2))
 }
 
-func (s *sweep) report(rule, table, format string, args ...any) {
+func (s *ticking) report(rule, table, format string, args ...any) {
 	report := Report{Rule: rule, Table: table, Text: fmt.Sprintf(format, args...)}
 	s.Log.Warn(report.Text, "rule", rule, "table", table)
 	s.reply.Reports = append(s.reply.Reports, report)
 }
 
 // instance reaches an instance, once per tick.
-func (s *sweep) instance(name string) (*backup.Planner, error) {
+func (s *ticking) instance(name string) (*backup.Planner, error) {
 	in := s.instances[name]
 	if in == nil {
-		in = &swept{}
+		in = &openInstance{}
 		s.instances[name] = in
 		tables, endpoint, err := s.Open(name)
 		if err != nil {
@@ -198,7 +198,7 @@ func (s *sweep) instance(name string) (*backup.Planner, error) {
 }
 
 // list lists an instance's tables, once per tick.
-func (s *sweep) list(ctx context.Context, name string) ([]string, error) {
+func (s *ticking) list(ctx context.Context, name string) ([]string, error) {
 	p, err := s.instance(name)
 	in := s.instances[name]
 	if err == nil && in.tables == nil {
@@ -212,7 +212,7 @@ func (s *sweep) list(ctx context.Context, name string) ([]string, error) {
 
 // open reads from the names of all backups how far the rules have come, and
 // looks at those that have not ended.
-func (s *sweep) open(ctx context.Context) error {
+func (s *ticking) open(ctx context.Context) error {
 	marks, err := s.Repo.Marks(ctx, nil)
 	if err != nil {
 		return err
@@ -258,7 +258,7 @@ func (s *sweep) open(ctx context.Context) error {
 
 // ruleOf is the rule that has made a backup, nil if none has, and remembers how
 // far the rule has come. No rule has made one for an instant that is still to come.
-func (s *sweep) ruleOf(b vault.Backup) (of *policy.Rule) {
+func (s *ticking) ruleOf(b vault.Backup) (of *policy.Rule) {
 	if b.ID.Ahead(s.now) {
 		return nil
 	}
@@ -277,10 +277,10 @@ func (s *sweep) ruleOf(b vault.Backup) (of *policy.Rule) {
 
 // look surveys a backup and remembers what it found; so many others are to be looked
 // at after it. It says whether the backup is sealed.
-func (s *sweep) look(ctx context.Context, b vault.Backup, of *policy.Rule, begun bool, others int) (sealed bool) {
-	swept := Backup{Backup: b.ID, Table: b.Table.String(), Begun: begun}
+func (s *ticking) look(ctx context.Context, b vault.Backup, of *policy.Rule, begun bool, others int) (sealed bool) {
+	looked := Backup{Backup: b.ID, Table: b.Table.String(), Begun: begun}
 	if of != nil {
-		swept.Rule = of.Name
+		looked.Rule = of.Name
 	}
 	found, late, err := s.survey(ctx, b, others)
 	if errors.Is(err, fs.ErrNotExist) && !begun {
@@ -294,28 +294,28 @@ func (s *sweep) look(ctx context.Context, b vault.Backup, of *policy.Rule, begun
 	if late {
 		s.late = append(s.late, len(s.surveys))
 	}
-	swept.Progress = found.Progress
+	looked.Progress = found.Progress
 	s.reply.Live += found.Live
-	s.reply.Backups = append(s.reply.Backups, swept)
+	s.reply.Backups = append(s.reply.Backups, looked)
 	s.surveys = append(s.surveys, found)
 	if err != nil {
-		s.report(swept.Rule, swept.Table, "backup %s can't be looked at: %v", b.ID, err)
+		s.report(looked.Rule, looked.Table, "backup %s can't be looked at: %v", b.ID, err)
 	}
 	if of != nil {
-		switch at := (position{of.Name, b.Table}); swept.State {
+		switch at := (position{of.Name, b.Table}); looked.State {
 		case backup.StateFailed:
 			s.failed[at] = found
 		case backup.StateRunning:
 			s.running[at] = found
 		}
 	}
-	return swept.State == backup.StateSealed
+	return looked.State == backup.StateSealed
 }
 
 // survey looks at a backup for no longer than its share of the tick. What it returns
 // has a state also beside an error: a backup that may be looked at better by the next
 // tick runs, one that can't be is failed.
-func (s *sweep) survey(ctx context.Context, b vault.Backup, others int) (found *backup.Survey, late bool, err error) {
+func (s *ticking) survey(ctx context.Context, b vault.Backup, others int) (found *backup.Survey, late bool, err error) {
 	sctx, cancel := s.share(ctx, others)
 	defer cancel()
 	begin := s.run.Now()
@@ -353,7 +353,7 @@ func (s *sweep) survey(ctx context.Context, b vault.Backup, others int) (found *
 
 // again looks once more, with what time is left, at the backups that took longer
 // than their share, when all others have had theirs: one that is large needs it.
-func (s *sweep) again(ctx context.Context) {
+func (s *ticking) again(ctx context.Context) {
 	for k, i := range s.late {
 		if s.run.Stopping() || ctx.Err() != nil {
 			return
@@ -370,7 +370,7 @@ func (s *sweep) again(ctx context.Context) {
 }
 
 // rule begins what is due under a rule.
-func (s *sweep) rule(ctx context.Context, r *policy.Rule, at time.Time) error {
+func (s *ticking) rule(ctx context.Context, r *policy.Rule, at time.Time) error {
 	due := r.Every.Due(at)
 	if due.IsZero() {
 		return nil
@@ -403,7 +403,7 @@ func (s *sweep) rule(ctx context.Context, r *policy.Rule, at time.Time) error {
 
 // table begins the backup of a table that is due, unless it, or a later one,
 // has been begun, or one before it still runs.
-func (s *sweep) table(ctx context.Context, r *policy.Rule, t vault.TableID, due time.Time) error {
+func (s *ticking) table(ctx context.Context, r *policy.Rule, t vault.TableID, due time.Time) error {
 	at := position{r.Name, t}
 	last, any := s.last[at]
 	if any && !last.Before(due) {
@@ -433,7 +433,7 @@ func (s *sweep) table(ctx context.Context, r *policy.Rule, t vault.TableID, due 
 }
 
 // plan plans a backup in no more than its share of the tick.
-func (s *sweep) plan(ctx context.Context, req backup.PlanRequest) (plan *vault.Plan, err error) {
+func (s *ticking) plan(ctx context.Context, req backup.PlanRequest) (plan *vault.Plan, err error) {
 	ctx, cancel := s.share(ctx, 0)
 	defer cancel()
 	err = guard.Do(func() error {
@@ -447,7 +447,7 @@ func (s *sweep) plan(ctx context.Context, req backup.PlanRequest) (plan *vault.P
 }
 
 // missed counts the instants of a rule between two.
-func (s *sweep) missed(r *policy.Rule, last, due time.Time) int {
+func (s *ticking) missed(r *policy.Rule, last, due time.Time) int {
 	n := 0
 	for at := r.Every.Next(last); at.Before(due) && n < 1000; at = r.Every.Next(at) {
 		n++
@@ -457,7 +457,7 @@ func (s *sweep) missed(r *policy.Rule, last, due time.Time) int {
 
 // gone reports the tables that a rule has backups of, and that are not there
 // any more, as well as those that the rule names and that never were.
-func (s *sweep) gone(ctx context.Context, r *policy.Rule, instance string, names []string) {
+func (s *ticking) gone(ctx context.Context, r *policy.Rule, instance string, names []string) {
 	for _, t := range s.known {
 		at := position{r.Name, t}
 		last, any := s.last[at]
@@ -479,7 +479,7 @@ func (s *sweep) gone(ctx context.Context, r *policy.Rule, instance string, names
 }
 
 // void gives up a backup that a rule has begun and that can't go on.
-func (s *sweep) void(ctx context.Context, failed *backup.Survey, reason string) {
+func (s *ticking) void(ctx context.Context, failed *backup.Survey, reason string) {
 	p, err := s.instance(failed.Backup.Table.Instance)
 	if err == nil {
 		_, err = p.Void(ctx, failed.Backup, reason)
@@ -494,7 +494,7 @@ func (s *sweep) void(ctx context.Context, failed *backup.Survey, reason string) 
 
 // start spreads the workers that may be started over the backups: each gets an
 // equal share, and what one does not need goes on to those after it.
-func (s *sweep) start(ctx context.Context) error {
+func (s *ticking) start(ctx context.Context) error {
 	room := max(0, s.reply.Most-s.reply.Live)
 	for i, found := range s.surveys {
 		left := len(s.surveys) - i
@@ -505,15 +505,15 @@ func (s *sweep) start(ctx context.Context) error {
 		progress, err := p.Start(ctx, found, (room+left-1)/left)
 		room -= found.Submitted
 		s.reply.Dispatched += found.Submitted
-		swept := &s.reply.Backups[i]
-		swept.Progress = progress
+		looked := &s.reply.Backups[i]
+		looked.Progress = progress
 		if err != nil {
 			if ctx.Err() != nil {
 				return err
 			}
 			// What was not dispatched is, by the next tick.
-			s.Log.Error("dispatch", "backup", swept.Backup, "table", swept.Table, "error", err)
-			swept.LastError = err.Error()
+			s.Log.Error("dispatch", "backup", looked.Backup, "table", looked.Table, "error", err)
+			looked.LastError = err.Error()
 		}
 	}
 	// Workers that nothing waits for could help those that lag behind.
@@ -537,7 +537,7 @@ func (s *sweep) start(ctx context.Context) error {
 
 // restores hands the restores that have not ended, and the requests that are not
 // answered, to the function that restores.
-func (s *sweep) restores(ctx context.Context) error {
+func (s *ticking) restores(ctx context.Context) error {
 	// Where the requests can't be told, restores go on all the same.
 	requests, driven, asked := s.requests(ctx)
 	for id, err := range s.Repo.Restoring(ctx) {
@@ -562,7 +562,7 @@ const maxRequests = 100
 // requests are those that are not answered, as many as a tick hands on, and the
 // restores that they drive. They are what others write: however many there are, and
 // whatever they say, finding out takes no more than its share of the tick.
-func (s *sweep) requests(ctx context.Context) (open []string, driven map[vault.RestoreID]bool, err error) {
+func (s *ticking) requests(ctx context.Context) (open []string, driven map[vault.RestoreID]bool, err error) {
 	ctx, cancel := s.share(ctx, 0)
 	defer cancel()
 	if open, err = s.Repo.Unanswered(ctx); err != nil {
@@ -594,12 +594,12 @@ func (s *sweep) requests(ctx context.Context) (open []string, driven map[vault.R
 const tickSeconds = int64(policy.MinInterval / time.Second)
 
 // number is greater from tick to tick, whatever instant their events tell.
-func (s *sweep) number() int64 { return s.now.Unix() }
+func (s *ticking) number() int64 { return s.now.Unix() }
 
 // hand hands work on. That it can't be is reported, and the next tick does. The tick's
 // instant tells its tasks from those of another: two deliveries of one tick make one
 // task.
-func (s *sweep) hand(ctx context.Context, work fanout.Work, what string) {
+func (s *ticking) hand(ctx context.Context, work fanout.Work, what string) {
 	if s.run.Stopping() || ctx.Err() != nil {
 		return
 	}

@@ -655,7 +655,7 @@ func TestEveryCallFails(t *testing.T) {
 	}
 	t.Run("store", func(t *testing.T) {
 		runs := 0
-		for fault := range objectfault.Sweep() {
+		for fault := range objectfault.EachCall() {
 			runs++
 			w := setting(t)
 			// A fault that strikes the opening is none of the restore's.

@@ -62,26 +62,26 @@ func (w *World) Reconciler(text string) *reconcile.Reconciler {
 }
 
 // Tick is one tick, at the world's time or at an instant of its own.
-func (w *World) Tick(text string, at ...time.Time) *reconcile.Sweep {
+func (w *World) Tick(text string, at ...time.Time) *reconcile.Tick {
 	w.T.Helper()
 	instant := w.Clock()
 	if len(at) > 0 {
 		instant = at[0]
 	}
-	sweep, err := w.Reconciler(text).Tick(w.T.Context(), w.Run(), instant)
+	tick, err := w.Reconciler(text).Tick(w.T.Context(), w.Run(), instant)
 	if err != nil {
 		w.T.Fatal(err)
 	}
-	return sweep
+	return tick
 }
 
 // Settle ticks and works until nothing is open.
 func (w *World) Settle(text string) {
 	w.T.Helper()
 	for range 100 {
-		sweep := w.Tick(text)
+		tick := w.Tick(text)
 		w.Work()
-		if !slices.ContainsFunc(sweep.Backups, func(b reconcile.Backup) bool { return b.State == backup.StateRunning }) && sweep.Restores+sweep.Requests == 0 {
+		if !slices.ContainsFunc(tick.Backups, func(b reconcile.Backup) bool { return b.State == backup.StateRunning }) && tick.Restores+tick.Requests == 0 {
 			return
 		}
 		w.Advance(10 * time.Second)
@@ -99,7 +99,7 @@ func (w *World) Drain() []fanout.Work {
 }
 
 // Said says whether a tick reported a text.
-func Said(s *reconcile.Sweep, text string) bool {
+func Said(s *reconcile.Tick, text string) bool {
 	return slices.ContainsFunc(s.Reports, func(r reconcile.Report) bool { return strings.Contains(r.Text, text) })
 }
 

@@ -133,7 +133,7 @@ var taken = []string{"/", "/bin", "/boot", "/dev", "/etc", "/home", "/lib", "/li
 
 // alone is an error about a folder that can't be a vault's own, whatever it is called here: a folder of the system, a
 // person's home, or one that this is in. What belongs to others would lie among the objects, and a vault's folder is
-// swept of what is left over.
+// cleared of what is left over.
 func alone(folder string) error {
 	is, err := os.Stat(folder)
 	if err != nil {

@@ -39,8 +39,8 @@ func Settle(ctx context.Context, doubt bool, err error, writer string, ask func(
 	return fmt.Errorf("%w: %w", fs.ErrExist, err)
 }
 
-// SweepTimeout is the time for finding an upload whose id was lost.
-const SweepTimeout = 10 * time.Second
+// AbortTimeout is the time for finding an upload whose id was lost.
+const AbortTimeout = 10 * time.Second
 
 // Upload is an upload in parts that was begun, and neither completed nor aborted: it is under way, or its process died.
 // What it has stored is not seen, and costs money.

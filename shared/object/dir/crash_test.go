@@ -116,11 +116,11 @@ func TestKill(t *testing.T) {
 				t.Fatalf("%s was created, and is not listed", name)
 			}
 		}
-		if err := next.sweep(t.Context(), time.Now().Add(time.Hour)); err != nil {
+		if err := next.removeStale(t.Context(), time.Now().Add(time.Hour)); err != nil {
 			t.Fatal(err)
 		}
 		if left := next.files(t); len(left) > 0 {
-			t.Fatalf("sweeping left %q", left)
+			t.Fatalf("removeStale left %q", left)
 		}
 	}
 	t.Logf("%d kills, %d objects kept, %d temporary files left on the way", kills, len(kept), leftTemporary)

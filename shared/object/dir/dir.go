@@ -148,7 +148,7 @@ func (s *Store) prepare(ctx context.Context, folds func(folder *os.File, trial s
 	if err != nil {
 		return err
 	}
-	return s.sweep(ctx, modified(st).Add(-staleAge))
+	return s.removeStale(ctx, modified(st).Add(-staleAge))
 }
 
 // errNoPlacing is about a file system that has no way to give a file a name without taking it from another.
@@ -216,9 +216,9 @@ func folds(folder *os.File, trial string) bool {
 	return err == nil
 }
 
-// sweep removes temporary files last written to before a time, unless a process still holds them. What it can't remove
+// removeStale removes temporary files last written to before a time, unless a process still holds them. What it can't remove
 // does no harm and is left.
-func (s *Store) sweep(ctx context.Context, before time.Time) error {
+func (s *Store) removeStale(ctx context.Context, before time.Time) error {
 	folder, err := openFolderIn(s.root, tmp)
 	if err != nil {
 		return fmt.Errorf("open its folder %s: %w", tmp, err)
@@ -248,7 +248,7 @@ func (s *Store) sweep(ctx context.Context, before time.Time) error {
 	return nil
 }
 
-// temporary is a file that is being written, locked against the sweeps of other processes.
+// temporary is a file that is being written, locked so that no other process removes it as stale.
 type temporary struct {
 	*os.File
 	name   string
@@ -265,7 +265,7 @@ func (s *Store) newTemporary() (*temporary, error) {
 	case err != nil:
 		return nil, s.writeError("make a temporary file in "+tmp, err)
 	}
-	// Where files can't be locked, a sweep can't either, and leaves them all.
+	// Where files can't be locked, removeStale can't either, and leaves them all.
 	_ = lock(file)
 	return &temporary{file, name, s.tmp}, nil
 }

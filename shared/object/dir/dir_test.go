@@ -280,19 +280,19 @@ func TestLeftByTheDead(t *testing.T) {
 	if _, err := again.Create(t.Context(), "whole/object", strings.NewReader("")); !errors.Is(err, fs.ErrExist) {
 		t.Errorf("Create of what was placed: %v", err)
 	}
-	if err := again.sweep(t.Context(), time.Now().Add(time.Hour)); err != nil {
+	if err := again.removeStale(t.Context(), time.Now().Add(time.Hour)); err != nil {
 		t.Fatal(err)
 	}
 	if left := again.files(t); len(left) > 0 {
-		t.Errorf("sweeping left %q", left)
+		t.Errorf("removeStale left %q", left)
 	}
 	if now, err := object.Stat(t.Context(), again, "whole/object"); err != nil || now.Checksum != whole.Checksum {
-		t.Errorf("after sweeping its other name, the object is %+v, %v", now, err)
+		t.Errorf("after its other name was removed, the object is %+v, %v", now, err)
 	}
 }
 
 // Opening removes temporary files that are old and in no process's hand, and no others.
-func TestSweep(t *testing.T) {
+func TestRemoveStale(t *testing.T) {
 	s := open(t, t.TempDir())
 	old := time.Now().Add(-2 * staleAge)
 	age := func(name string) {

@@ -1,8 +1,8 @@
 // Package objectfault makes chosen calls of an object store fail, hang or wait.
 //
-// A sweep fails each call of a piece of work in turn, before and after it took effect, until the work makes no more:
+// EachCall fails each call of a piece of work in turn, before and after it took effect, until the work makes no more:
 //
-//	for fault := range objectfault.Sweep() {
+//	for fault := range objectfault.EachCall() {
 //		inner := &mem.Store{}
 //		err := work(ctx, objectfault.New(inner, fault))
 //		if fault.Fired() && err == nil { … } // it was hidden, or retried
@@ -93,7 +93,7 @@ func (f *Fault) Fired() bool {
 	return f.fired
 }
 
-// String tells a fault from the others of a sweep.
+// String tells a fault from the others that EachCall yields.
 func (f *Fault) String() string {
 	if f.Call == Every {
 		return fmt.Sprintf("every %s, %s", f.Op, f.When)
@@ -138,9 +138,9 @@ func (f *Fault) strike(ctx context.Context) error {
 	}
 }
 
-// Sweep yields faults, each for one run of the work: for each of the methods, or for all if none is named, and for each
+// EachCall yields faults, each for one run of the work: for each of the methods, or for all if none is named, and for each
 // point, call 0, 1, 2 and so on, as long as the run before reached its fault.
-func Sweep(ops ...Op) iter.Seq[*Fault] {
+func EachCall(ops ...Op) iter.Seq[*Fault] {
 	if len(ops) == 0 {
 		ops = []Op{Create, Open, List, Delete}
 	}

@@ -196,11 +196,11 @@ func work(ctx context.Context, s object.Store) (string, error) {
 	return strings.Join(result, ", "), s.Delete(ctx, "leftover")
 }
 
-// A sweep comes to every call at every point, and ends.
-func TestSweep(t *testing.T) {
+// EachCall comes to every call at every point, and ends.
+func TestEachCall(t *testing.T) {
 	const want = "content 0, content 1, content 2"
 	fired := map[string]bool{}
-	for fault := range objectfault.Sweep() {
+	for fault := range objectfault.EachCall() {
 		inner := &mem.Store{}
 		inner.Replace("leftover", nil)
 		result, err := work(t.Context(), objectfault.New(inner, fault))
@@ -222,10 +222,10 @@ func TestSweep(t *testing.T) {
 	if len(fired) != 3*3+3*3+3+2 {
 		t.Errorf("%d faults fired: %v", len(fired), fired)
 	}
-	for range objectfault.Sweep(objectfault.List) {
-		return // a sweep can be left
+	for range objectfault.EachCall(objectfault.List) {
+		return // it can be left
 	}
-	t.Error("a sweep yields nothing")
+	t.Error("EachCall yields nothing")
 }
 
 // A fault Midway breaks off a large object, from a reader as into one.

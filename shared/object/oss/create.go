@@ -44,9 +44,9 @@ func (s *Store) create(ctx context.Context, name string, r io.Reader) (object.In
 	size, err := s.uploads.Upload(ctx, r, t)
 	if t.strays {
 		// An upload whose id was lost can only be found by its object's name.
-		sweep, cancel := context.WithTimeout(context.WithoutCancel(ctx), bucket.SweepTimeout)
+		within, cancel := context.WithTimeout(context.WithoutCancel(ctx), bucket.AbortTimeout)
 		defer cancel()
-		if serr := t.sweep(sweep, err == nil || errors.Is(err, fs.ErrExist)); serr != nil && err != nil {
+		if serr := t.abortUploads(within, err == nil || errors.Is(err, fs.ErrExist)); serr != nil && err != nil {
 			err = fmt.Errorf("%w; and an upload may be left behind: %w", err, serr)
 		}
 	}
@@ -223,7 +223,7 @@ func (t *target) Complete(ctx context.Context, upload string, parts []multipart.
 		return versions(answer, err)
 	})
 	if errors.Is(err, errNoUpload) && !t.unread() {
-		// Either an earlier attempt completed it, or another writer swept it away, having won the name.
+		// Either an earlier attempt completed it, or another writer gave it up, having won the name.
 		doubt = true
 	}
 	return t.settle(ctx, doubt, answer, err)
@@ -257,10 +257,10 @@ func (t *target) Abort(ctx context.Context, upload string) error {
 	return t.s.abort(ctx, t.name, upload)
 }
 
-// sweep gives up uploads of the object whose id was lost. Once the name is decided, all of them can go: none can win any
+// abortUploads gives up uploads of the object whose id was lost. Once the name is decided, all of them can go: none can win any
 // more. Before, only those without parts can be this call's; another writer of the same name that has just begun loses its
 // own as well, and is told.
-func (t *target) sweep(ctx context.Context, decided bool) error {
+func (t *target) abortUploads(ctx context.Context, decided bool) error {
 	for upload, err := range t.s.unfinished(ctx, t.s.key(t.name)) {
 		if err != nil {
 			return err

@@ -47,7 +47,7 @@ func wantNoUploads(t *testing.T, server *local.Server) {
 	}
 }
 
-// kinds are the faults of the sweeps.
+// kinds are the faults.
 func kinds() map[string]local.Fault {
 	failed := &local.Error{Status: 500, Code: "InternalError", Message: "We encountered an internal error. Please try again."}
 	busy := &local.Error{Status: 503, Code: "ServiceUnavailable", Message: "Please reduce your request rate."}

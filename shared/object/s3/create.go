@@ -34,9 +34,9 @@ func (s *Store) Create(ctx context.Context, name string, r io.Reader) (object.In
 	size, err := s.uploads.Upload(ctx, r, t)
 	if t.strays {
 		// An upload whose id was lost can only be found by its object's name.
-		sweep, cancel := context.WithTimeout(context.WithoutCancel(ctx), bucket.SweepTimeout)
+		within, cancel := context.WithTimeout(context.WithoutCancel(ctx), bucket.AbortTimeout)
 		defer cancel()
-		if serr := t.sweep(sweep); serr != nil && err != nil {
+		if serr := t.abortUploads(within); serr != nil && err != nil {
 			err = fmt.Errorf("%w; and an upload may be left behind: %w", err, serr)
 		}
 	}
@@ -191,9 +191,9 @@ func (t *target) Abort(ctx context.Context, upload string) error {
 	return t.s.abort(ctx, t.name, upload)
 }
 
-// sweep gives up whatever uploads of the object there are. One of another writer of the same name loses its parts too, and
+// abortUploads gives up whatever uploads of the object there are. One of another writer of the same name loses its parts too, and
 // is told so: it would have lost the name, or both fail and try again.
-func (t *target) sweep(ctx context.Context) error {
+func (t *target) abortUploads(ctx context.Context) error {
 	for upload, err := range t.s.unfinished(ctx, *t.s.key(t.name)) {
 		if err != nil {
 			return err
