@@ -236,8 +236,8 @@ func (s *site) store(ctx context.Context) (object.Store, error) {
 		return nil, err
 	}
 	return address.Open(ctx, s.env.Vault, address.Config{
-		Credentials: func(context.Context) (address.Credentials, error) { return address.Credentials(s.env.Credentials), nil },
-		S3:          func(context.Context) (address.Credentials, error) { return address.Credentials(s.env.S3), nil },
+		Credentials: s.env.Credentials.Provider(),
+		S3:          s.env.S3.Provider(),
 	})
 }
 
@@ -272,9 +272,7 @@ func openVault(ctx context.Context, dir string) (*site, *repository.Repository, 
 func (s *site) instance(name string) (*tablestore.Client, error) {
 	return tablestore.New(tablestore.Config{
 		Endpoint: s.env.Tablestore(name, s.region), Instance: name,
-		Credentials: func(context.Context) (tablestore.Credentials, error) {
-			return tablestore.Credentials(s.env.Credentials), nil
-		},
+		Credentials: s.env.Credentials.Provider(),
 	})
 }
 

@@ -2,7 +2,6 @@ package main
 
 import (
 	"bytes"
-	"context"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -12,6 +11,7 @@ import (
 	"time"
 
 	"github.com/tablevault/tablevault/local/ots"
+	"github.com/tablevault/tablevault/shared/access"
 	"github.com/tablevault/tablevault/shared/function"
 	"github.com/tablevault/tablevault/shared/function/functiontest"
 	"github.com/tablevault/tablevault/shared/object/dir"
@@ -30,9 +30,7 @@ func serve(t *testing.T) (folder string, invoke func(event string) (answer, log 
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { tables.Close() })
-	client, err := tablestore.New(tablestore.Config{Endpoint: tables.URL(), Instance: "prod", Credentials: func(context.Context) (tablestore.Credentials, error) {
-		return tablestore.Credentials{ID: ots.DefaultKeyID, Secret: ots.DefaultKeySecret}, nil
-	}})
+	client, err := tablestore.New(tablestore.Config{Endpoint: tables.URL(), Instance: "prod", Credentials: access.Key{ID: ots.DefaultKeyID, Secret: ots.DefaultKeySecret}.Provider()})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -55,7 +53,7 @@ func serve(t *testing.T) (folder string, invoke func(event string) (answer, log 
 		requests++
 		answer, log, err := functiontest.Call{
 			Verbs: function.Verbs{function.KindBackup: begin, function.KindTick: tick}, Environ: environ,
-			Key: function.Credentials{ID: ots.DefaultKeyID, Secret: ots.DefaultKeySecret}, Request: fmt.Sprint("request-", requests), Event: event,
+			Key: access.Key{ID: ots.DefaultKeyID, Secret: ots.DefaultKeySecret}, Request: fmt.Sprint("request-", requests), Event: event,
 		}.Do(t)
 		if err != nil {
 			t.Fatalf("%v\n%s", err, log)

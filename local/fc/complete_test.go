@@ -21,6 +21,7 @@ import (
 
 	"github.com/tablevault/tablevault/local/fc/deployment"
 	"github.com/tablevault/tablevault/local/ram"
+	"github.com/tablevault/tablevault/shared/access"
 	"github.com/tablevault/tablevault/shared/function"
 )
 
@@ -274,7 +275,7 @@ func TestKeysExpire(t *testing.T) {
 		t.Fatalf("%v until %v", key, key.Expires)
 	}
 	ping := func(k Key) error {
-		v, err := function.NewInvoker(function.InvokerConfig{Endpoint: h.URL(), Credentials: function.Credentials{ID: k.ID, Secret: k.Secret, Token: k.Token}.Provider()})
+		v, err := function.NewInvoker(function.InvokerConfig{Endpoint: h.URL(), Credentials: access.Key{ID: k.ID, Secret: k.Secret, Token: k.Token}.Provider()})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -30,6 +30,7 @@ import (
 	"github.com/alibabacloud-go/tea/tea"
 
 	"github.com/tablevault/tablevault/local/fc/deployment"
+	"github.com/tablevault/tablevault/shared/access"
 	"github.com/tablevault/tablevault/shared/function"
 )
 
@@ -124,7 +125,7 @@ func run(t *testing.T, config Config) *hosted {
 	})
 	key := h.Key()
 	h.Invoker, err = function.NewInvoker(function.InvokerConfig{Endpoint: h.URL(), Region: "local",
-		Credentials: function.Credentials{ID: key.ID, Secret: key.Secret}.Provider()})
+		Credentials: access.Key{ID: key.ID, Secret: key.Secret}.Provider()})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -1396,7 +1397,7 @@ func BenchmarkInvoke(b *testing.B) {
 			}
 			defer h.Close()
 			key := h.Key()
-			invoker, err := function.NewInvoker(function.InvokerConfig{Endpoint: h.URL(), Credentials: function.Credentials{ID: key.ID, Secret: key.Secret}.Provider()})
+			invoker, err := function.NewInvoker(function.InvokerConfig{Endpoint: h.URL(), Credentials: access.Key{ID: key.ID, Secret: key.Secret}.Provider()})
 			if err != nil {
 				b.Fatal(err)
 			}

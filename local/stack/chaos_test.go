@@ -26,6 +26,7 @@ import (
 	"github.com/tablevault/tablevault"
 	"github.com/tablevault/tablevault/local/fc"
 	"github.com/tablevault/tablevault/local/stack"
+	"github.com/tablevault/tablevault/shared/access"
 	"github.com/tablevault/tablevault/shared/backup"
 	"github.com/tablevault/tablevault/shared/function"
 	"github.com/tablevault/tablevault/shared/object/address"
@@ -229,9 +230,7 @@ func openVault(t *testing.T, s *stack.Stack) *repository.Repository {
 func plan(t *testing.T, s *stack.Stack, name string, settings vault.Settings, points ...table.Key) vault.BackupID {
 	t.Helper()
 	tables, err := client.New(client.Config{Endpoint: s.Info.Tablestore, Instance: s.Instance,
-		Credentials: func(context.Context) (client.Credentials, error) {
-			return client.Credentials{ID: s.AccessKeyID, Secret: s.AccessKeySecret}, nil
-		}})
+		Credentials: access.Key{ID: s.AccessKeyID, Secret: s.AccessKeySecret}.Provider()})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -251,7 +250,7 @@ func plan(t *testing.T, s *stack.Stack, name string, settings vault.Settings, po
 func caller(t *testing.T, s *stack.Stack) *function.Invoker {
 	t.Helper()
 	v, err := function.NewInvoker(function.InvokerConfig{Endpoint: s.Functions,
-		Credentials: function.Credentials{ID: s.AccessKeyID, Secret: s.AccessKeySecret}.Provider()})
+		Credentials: access.Key{ID: s.AccessKeyID, Secret: s.AccessKeySecret}.Provider()})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -29,6 +29,7 @@ import (
 	"github.com/tablevault/tablevault/local/ots/engine"
 	"github.com/tablevault/tablevault/local/ram"
 	"github.com/tablevault/tablevault/local/stack"
+	"github.com/tablevault/tablevault/shared/access"
 	"github.com/tablevault/tablevault/shared/backup"
 	"github.com/tablevault/tablevault/shared/function"
 	"github.com/tablevault/tablevault/shared/object"
@@ -161,9 +162,7 @@ func beginJob(t *testing.T) *job {
 		s.Authority.SetPolicies(role, p)
 	}
 	j.tables = tablestore.NewClient(s.Info.Tablestore, s.Instance, s.AccessKeyID, s.AccessKeySecret)
-	if j.store, err = address.Open(t.Context(), s.Vault, address.Config{Credentials: func(context.Context) (address.Credentials, error) {
-		return address.Credentials{ID: s.AccessKeyID, Secret: s.AccessKeySecret}, nil
-	}}); err != nil {
+	if j.store, err = address.Open(t.Context(), s.Vault, address.Config{Credentials: access.Key{ID: s.AccessKeyID, Secret: s.AccessKeySecret}.Provider()}); err != nil {
 		t.Fatal(err)
 	}
 	return j

@@ -14,6 +14,7 @@ import (
 	"github.com/tablevault/tablevault/local/oss"
 	"github.com/tablevault/tablevault/local/ram"
 	"github.com/tablevault/tablevault/local/stack"
+	"github.com/tablevault/tablevault/shared/access"
 	"github.com/tablevault/tablevault/shared/object"
 	"github.com/tablevault/tablevault/shared/object/address"
 	"github.com/tablevault/tablevault/shared/object/place"
@@ -37,9 +38,7 @@ type pruneSite struct {
 var owner = ram.Key{ID: "owner", Secret: "secret"}
 
 func (p *pruneSite) open(k ram.Key) (object.Store, error) {
-	return address.Open(context.Background(), p.address, address.Config{Credentials: func(context.Context) (address.Credentials, error) {
-		return address.Credentials{ID: k.ID, Secret: k.Secret, Token: k.Token}, nil
-	}})
+	return address.Open(context.Background(), p.address, address.Config{Credentials: access.Key{ID: k.ID, Secret: k.Secret, Token: k.Token}.Provider()})
 }
 
 func newPruneSite(t *testing.T, config oss.BucketConfig, parameters string) *pruneSite {

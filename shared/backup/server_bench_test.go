@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/tablevault/tablevault/local/ots"
+	"github.com/tablevault/tablevault/shared/access"
 	"github.com/tablevault/tablevault/shared/fanout"
 	"github.com/tablevault/tablevault/shared/guard"
 	"github.com/tablevault/tablevault/shared/restore"
@@ -61,9 +62,7 @@ func (w *workshop) through(b *testing.B, r *recorder) *workshop {
 	b.Helper()
 	c, err := tablestore.New(tablestore.Config{
 		Endpoint: w.server.URL(), Instance: "local", Transport: r,
-		Credentials: func(context.Context) (tablestore.Credentials, error) {
-			return tablestore.Credentials{ID: ots.DefaultKeyID, Secret: ots.DefaultKeySecret}, nil
-		},
+		Credentials: access.Key{ID: ots.DefaultKeyID, Secret: ots.DefaultKeySecret}.Provider(),
 	})
 	if err != nil {
 		b.Fatal(err)

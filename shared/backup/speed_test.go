@@ -29,6 +29,7 @@ import (
 
 	"github.com/tablevault/tablevault/local/ots"
 	"github.com/tablevault/tablevault/local/ots/engine"
+	"github.com/tablevault/tablevault/shared/access"
 	"github.com/tablevault/tablevault/shared/backup"
 	"github.com/tablevault/tablevault/shared/fanout"
 	"github.com/tablevault/tablevault/shared/object/dir"
@@ -243,9 +244,7 @@ func newInstance(b *testing.B, shape plainbuffertest.Shape, pages int) *instance
 	connect := func(transport http.RoundTripper) *tablestore.Client {
 		c, err := tablestore.New(tablestore.Config{
 			Endpoint: server.URL(), Instance: "local", Transport: transport,
-			Credentials: func(context.Context) (tablestore.Credentials, error) {
-				return tablestore.Credentials{ID: ots.DefaultKeyID, Secret: ots.DefaultKeySecret}, nil
-			},
+			Credentials: access.Key{ID: ots.DefaultKeyID, Secret: ots.DefaultKeySecret}.Provider(),
 		})
 		if err != nil {
 			b.Fatal(err)

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/tablevault/tablevault/shared/access"
 	"github.com/tablevault/tablevault/shared/object/place"
 	"github.com/tablevault/tablevault/shared/policy"
 )
@@ -80,12 +81,12 @@ type Env struct {
 	// Credentials are the platform's of the instance, as old as it is
 	// (ALIBABA_CLOUD_ACCESS_KEY_ID, _SECRET, ALIBABA_CLOUD_SECURITY_TOKEN). Those
 	// of the invocation are preferred.
-	Credentials Credentials
+	Credentials access.Key
 
 	// S3 are the credentials for s3:// vaults (AWS_ACCESS_KEY_ID,
 	// AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN), of which the platform knows
 	// nothing: they are set as the function's environment.
-	S3 Credentials
+	S3 access.Key
 }
 
 // ReadEnv reads environ, in the form of os.Environ, and validates it as a whole:
@@ -113,12 +114,12 @@ func ReadEnv(environ []string, others ...string) (Env, error) {
 	env.Function = values["FC_FUNCTION_NAME"]
 	env.Region = values["FC_REGION"]
 	env.Account = values["FC_ACCOUNT_ID"]
-	env.Credentials = Credentials{
+	env.Credentials = access.Key{
 		ID:     values["ALIBABA_CLOUD_ACCESS_KEY_ID"],
 		Secret: values["ALIBABA_CLOUD_ACCESS_KEY_SECRET"],
 		Token:  values["ALIBABA_CLOUD_SECURITY_TOKEN"],
 	}
-	env.S3 = Credentials{
+	env.S3 = access.Key{
 		ID:     values["AWS_ACCESS_KEY_ID"],
 		Secret: values["AWS_SECRET_ACCESS_KEY"],
 		Token:  values["AWS_SESSION_TOKEN"],

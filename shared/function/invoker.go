@@ -23,6 +23,7 @@ import (
 	"github.com/alibabacloud-go/tea/dara"
 	"github.com/alibabacloud-go/tea/tea"
 
+	"github.com/tablevault/tablevault/shared/access"
 	"github.com/tablevault/tablevault/shared/retry"
 )
 
@@ -45,7 +46,7 @@ type InvokerConfig struct {
 	Region   string
 
 	// Credentials are asked for before every request.
-	Credentials func(context.Context) (Credentials, error)
+	Credentials access.Provider
 
 	// Client makes the requests; nil means [NewClient]. It should have no overall
 	// timeout: a synchronous invocation lasts as long as the function runs.

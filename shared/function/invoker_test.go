@@ -11,6 +11,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/tablevault/tablevault/shared/access"
 )
 
 // answer is one answer of a stand-in for the service.
@@ -57,7 +59,7 @@ func serve(t *testing.T, answers ...answer) *standIn {
 	t.Cleanup(server.Close)
 	var err error
 	s.Invoker, err = NewInvoker(InvokerConfig{Endpoint: server.URL, Region: "local",
-		Credentials: Credentials{ID: "LTAI1", Secret: "s3cr3t", Token: "t0ken"}.Provider()})
+		Credentials: access.Key{ID: "LTAI1", Secret: "s3cr3t", Token: "t0ken"}.Provider()})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -210,14 +212,14 @@ func TestInvokerRefusesBeforeSending(t *testing.T) {
 	if n := s.requests.Load(); n != 0 {
 		t.Errorf("%d requests", n)
 	}
-	s.config.Credentials = Credentials{}.Provider()
+	s.config.Credentials = access.Key{}.Provider()
 	if _, err := s.Invoke(t.Context(), "f", ping); err == nil || !strings.Contains(err.Error(), "access key") {
 		t.Error(err)
 	}
 }
 
 func TestNewInvoker(t *testing.T) {
-	keys := Credentials{ID: "a", Secret: "b"}.Provider()
+	keys := access.Key{ID: "a", Secret: "b"}.Provider()
 	v, err := NewInvoker(InvokerConfig{Account: "100", Region: "cn-hangzhou", Credentials: keys})
 	if err != nil || v.protocol+"://"+v.host != "https://100.cn-hangzhou.fc.aliyuncs.com" {
 		t.Errorf("%+v, %v", v, err)

@@ -20,6 +20,7 @@ import (
 	"github.com/aliyun/fc-runtime-go-sdk/fc/messages"
 	"github.com/aliyun/fc-runtime-go-sdk/fccontext"
 
+	"github.com/tablevault/tablevault/shared/access"
 	"github.com/tablevault/tablevault/shared/fanout"
 	"github.com/tablevault/tablevault/shared/guard"
 	"github.com/tablevault/tablevault/shared/object/place"
@@ -64,7 +65,7 @@ type Invocation struct {
 	Retry       int // deliveries of this event before this one, as the platform counts
 	Origin      Origin
 	Budget      Budget
-	Credentials Credentials
+	Credentials access.Key
 	Env         Env
 	Log         *slog.Logger
 
@@ -198,7 +199,7 @@ func (s *Server) invocation(ctx context.Context, fctx *fccontext.FcContext) *Inv
 		Account:   cmp.Or(fctx.AccountId, s.Env.Account),
 		Retry:     fctx.RetryCount,
 		Budget:    NewBudget(now, deadline, s.Env.Margin),
-		Credentials: Credentials{
+		Credentials: access.Key{
 			ID: fctx.Credentials.AccessKeyId, Secret: fctx.Credentials.AccessKeySecret, Token: fctx.Credentials.SecurityToken},
 		Env:    s.Env,
 		client: s.Client,
@@ -229,7 +230,7 @@ func (inv *Invocation) plain(_ []string, a slog.Attr) slog.Attr {
 }
 
 // secrets replaces what nobody is to read of keys.
-func secrets(keys ...Credentials) *strings.Replacer {
+func secrets(keys ...access.Key) *strings.Replacer {
 	var pairs []string
 	for _, c := range keys {
 		for _, s := range []string{c.Secret, c.Token} {

@@ -16,6 +16,7 @@ import (
 	"github.com/aliyun/fc-runtime-go-sdk/fc/messages"
 	"github.com/aliyun/fc-runtime-go-sdk/fccontext"
 
+	"github.com/tablevault/tablevault/shared/access"
 	"github.com/tablevault/tablevault/shared/vault"
 )
 
@@ -237,12 +238,12 @@ func TestInvokeSeveral(t *testing.T) {
 
 func TestInvokeUsesTheEnvironmentsCredentialsLast(t *testing.T) {
 	var log bytes.Buffer
-	var got Credentials
+	var got access.Key
 	s := server(Verbs{KindTick: func(_ context.Context, inv *Invocation, _ Command) (any, error) {
 		got = inv.Credentials
 		return nil, nil
 	}}, &log)
-	s.Env.Credentials = Credentials{ID: "env"}
+	s.Env.Credentials = access.Key{ID: "env"}
 	if _, err := s.Invoke(invocationContext(t, time.Minute), []byte(`{"kind":"tick"}`)); err != nil || got.ID != "LTAI1" {
 		t.Errorf("%v, %v", got, err)
 	}

@@ -19,7 +19,6 @@
 package tablestore
 
 import (
-	"context"
 	"fmt"
 	"log/slog"
 	"net"
@@ -28,37 +27,16 @@ import (
 	"strings"
 	"time"
 
+	"github.com/tablevault/tablevault/shared/access"
 	"github.com/tablevault/tablevault/shared/table"
 )
-
-// Credentials sign requests.
-type Credentials struct {
-	ID     string
-	Secret string
-	Token  string // of temporary credentials, else empty
-}
-
-// String tells credentials apart and keeps what is secret.
-func (c Credentials) String() string {
-	kind := "permanent"
-	if c.Token != "" {
-		kind = "temporary"
-	}
-	return fmt.Sprintf("%s credentials %s", kind, c.ID)
-}
-
-// GoString is String, so that no verb prints the secret.
-func (c Credentials) GoString() string { return c.String() }
-
-// LogValue makes slog print [Credentials.String].
-func (c Credentials) LogValue() slog.Value { return slog.StringValue(c.String()) }
 
 // Config is how an instance is reached.
 type Config struct {
 	Endpoint string // http:// or https:// and a host
 	Instance string
 	// Credentials is called for every request, from several at a time.
-	Credentials func(context.Context) (Credentials, error)
+	Credentials access.Provider
 	// Region is needed for SignV4 only.
 	Region string
 	// SignV4 signs with version 4, HMAC-SHA256 with a key of the day and the
@@ -76,7 +54,7 @@ type Client struct {
 	instance    string
 	region      string
 	signV4      bool
-	credentials func(context.Context) (Credentials, error)
+	credentials access.Provider
 	transport   http.RoundTripper
 	retry       Retry
 	log         *slog.Logger

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/tablevault/tablevault/local/ots"
+	"github.com/tablevault/tablevault/shared/access"
 	"github.com/tablevault/tablevault/shared/plainbuffer"
 	"github.com/tablevault/tablevault/shared/table"
 	"github.com/tablevault/tablevault/shared/table/tabletest"
@@ -44,13 +45,11 @@ func connect(t testing.TB, s *ots.Server, with ...func(*tablestore.Config)) *tab
 func connectAt(t testing.TB, endpoint string, with ...func(*tablestore.Config)) *tablestore.Client {
 	t.Helper()
 	config := tablestore.Config{
-		Endpoint: endpoint,
-		Instance: "local",
-		Credentials: func(context.Context) (tablestore.Credentials, error) {
-			return tablestore.Credentials{ID: ots.DefaultKeyID, Secret: ots.DefaultKeySecret}, nil
-		},
-		Retry: tablestore.Retry{First: time.Millisecond, Longest: 20 * time.Millisecond, Total: 2 * time.Second, Unreachable: 200 * time.Millisecond, Window: time.Second},
-		Log:   slog.New(slog.DiscardHandler),
+		Endpoint:    endpoint,
+		Instance:    "local",
+		Credentials: access.Key{ID: ots.DefaultKeyID, Secret: ots.DefaultKeySecret}.Provider(),
+		Retry:       tablestore.Retry{First: time.Millisecond, Longest: 20 * time.Millisecond, Total: 2 * time.Second, Unreachable: 200 * time.Millisecond, Window: time.Second},
+		Log:         slog.New(slog.DiscardHandler),
 	}
 	for _, w := range with {
 		w(&config)

@@ -13,6 +13,7 @@ import (
 	"github.com/aliyun/aliyun-tablestore-go-sdk/tablestore/otsprotocol"
 	"github.com/golang/protobuf/proto"
 
+	"github.com/tablevault/tablevault/shared/access"
 	"github.com/tablevault/tablevault/shared/plainbuffer"
 	"github.com/tablevault/tablevault/shared/table"
 )
@@ -28,7 +29,7 @@ func TestSigningKey(t *testing.T) {
 // TestSignatureOfSDK holds signatures against those of the SDK's own helper.
 func TestSignatureOfSDK(t *testing.T) {
 	now := time.Now()
-	for _, creds := range []Credentials{{ID: "id", Secret: "secret"}, {ID: "id", Secret: "secret", Token: "token"}} {
+	for _, creds := range []access.Key{{ID: "id", Secret: "secret"}, {ID: "id", Secret: "secret", Token: "token"}} {
 		for _, v4 := range []bool{false, true} {
 			c := &Client{instance: "shop", region: "cn-hangzhou", signV4: v4}
 			h := c.header("GetRange", []byte("body"), creds, now)

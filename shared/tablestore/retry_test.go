@@ -19,6 +19,7 @@ import (
 
 	"github.com/tablevault/tablevault/local/ots"
 	"github.com/tablevault/tablevault/local/ots/engine"
+	"github.com/tablevault/tablevault/shared/access"
 	"github.com/tablevault/tablevault/shared/table"
 	"github.com/tablevault/tablevault/shared/tablestore"
 )
@@ -429,9 +430,9 @@ func TestSignatures(t *testing.T) {
 	for _, v4 := range []bool{false, true} {
 		c := connect(t, s, func(config *tablestore.Config) {
 			config.SignV4, config.Region = v4, "cn-hangzhou"
-			config.Credentials = func(context.Context) (tablestore.Credentials, error) {
+			config.Credentials = func(context.Context) (access.Key, error) {
 				asked++
-				return tablestore.Credentials{ID: "STS.x", Secret: "y", Token: "z/+="}, nil
+				return access.Key{ID: "STS.x", Secret: "y", Token: "z/+="}, nil
 			}
 		})
 		if _, err := c.Describe(t.Context(), "t"); err != nil {
@@ -444,10 +445,10 @@ func TestSignatures(t *testing.T) {
 }
 
 func TestCredentialsAreNotPrinted(t *testing.T) {
-	creds := tablestore.Credentials{ID: "the-id", Secret: "the-secret", Token: "the-token"}
+	creds := access.Key{ID: "the-id", Secret: "the-secret", Token: "the-token"}
 	var log bytes.Buffer
 	slog.New(slog.NewTextHandler(&log, nil)).Info("x", "creds", creds, "pointer", &creds)
-	for _, text := range []string{fmt.Sprint(creds), fmt.Sprintf("%v %+v %#v %s %q", creds, creds, creds, creds, creds), fmt.Sprintf("%+v", struct{ C tablestore.Credentials }{creds}), log.String()} {
+	for _, text := range []string{fmt.Sprint(creds), fmt.Sprintf("%v %+v %#v %s %q", creds, creds, creds, creds, creds), fmt.Sprintf("%+v", struct{ C access.Key }{creds}), log.String()} {
 		if strings.Contains(text, "the-secret") || strings.Contains(text, "the-token") || !strings.Contains(text, "the-id") {
 			t.Errorf("printed as %s", text)
 		}
@@ -457,7 +458,7 @@ func TestCredentialsAreNotPrinted(t *testing.T) {
 func TestNew(t *testing.T) {
 	good := tablestore.Config{
 		Endpoint: "https://i.cn-hangzhou.ots.aliyuncs.com/", Instance: "i",
-		Credentials: func(context.Context) (tablestore.Credentials, error) { return tablestore.Credentials{}, nil },
+		Credentials: access.Key{}.Provider(),
 	}
 	if c, err := tablestore.New(good); err != nil || c.String() != "i at https://i.cn-hangzhou.ots.aliyuncs.com" {
 		t.Errorf("%v, %v", c, err)

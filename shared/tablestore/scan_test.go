@@ -13,6 +13,7 @@ import (
 
 	"github.com/tablevault/tablevault/local/ots"
 	"github.com/tablevault/tablevault/local/ots/engine"
+	"github.com/tablevault/tablevault/shared/access"
 	"github.com/tablevault/tablevault/shared/plainbuffer"
 	"github.com/tablevault/tablevault/shared/table"
 	"github.com/tablevault/tablevault/shared/tablestore"
@@ -205,16 +206,14 @@ func TestScanErrors(t *testing.T) {
 		t.Errorf("empty range: %v", err)
 	}
 	bad := connect(t, s, func(config *tablestore.Config) {
-		config.Credentials = func(context.Context) (tablestore.Credentials, error) {
-			return tablestore.Credentials{ID: ots.DefaultKeyID, Secret: "wrong"}, nil
-		}
+		config.Credentials = access.Key{ID: ots.DefaultKeyID, Secret: "wrong"}.Provider()
 	})
 	if err := scan(bad, "t", def.Schema); !errors.Is(err, table.ErrAuth) {
 		t.Errorf("wrong secret: %v", err)
 	}
 	broken := errors.New("no credentials today")
 	none := connect(t, s, func(config *tablestore.Config) {
-		config.Credentials = func(context.Context) (tablestore.Credentials, error) { return tablestore.Credentials{}, broken }
+		config.Credentials = func(context.Context) (access.Key, error) { return access.Key{}, broken }
 	})
 	if err := scan(none, "t", def.Schema); !errors.Is(err, broken) {
 		t.Errorf("no credentials: %v", err)

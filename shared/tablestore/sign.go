@@ -8,6 +8,8 @@ import (
 	"encoding/base64"
 	"net/http"
 	"time"
+
+	"github.com/tablevault/tablevault/shared/access"
 )
 
 const apiVersion = "2015-12-31"
@@ -15,7 +17,7 @@ const apiVersion = "2015-12-31"
 // header makes the headers of a request and signs them. What is signed is the
 // path, the method, and a line for each of the protocol's headers in the order
 // of their names.
-func (c *Client) header(op string, body []byte, creds Credentials, now time.Time) http.Header {
+func (c *Client) header(op string, body []byte, creds access.Key, now time.Time) http.Header {
 	now = now.UTC()
 	sum := md5.Sum(body)
 	h := make(http.Header, 12)

@@ -20,6 +20,7 @@ import (
 
 	"github.com/tablevault/tablevault/local/ots"
 	"github.com/tablevault/tablevault/local/ots/engine"
+	"github.com/tablevault/tablevault/shared/access"
 	"github.com/tablevault/tablevault/shared/backup"
 	"github.com/tablevault/tablevault/shared/fanout"
 	"github.com/tablevault/tablevault/shared/object/mem"
@@ -235,9 +236,7 @@ func newService(t *testing.T) *service {
 	}
 	s.client, err = tablestore.New(tablestore.Config{
 		Endpoint: "http://local", Instance: "local", Transport: s.wire,
-		Credentials: func(context.Context) (tablestore.Credentials, error) {
-			return tablestore.Credentials{ID: ots.DefaultKeyID, Secret: ots.DefaultKeySecret}, nil
-		},
+		Credentials: access.Key{ID: ots.DefaultKeyID, Secret: ots.DefaultKeySecret}.Provider(),
 	})
 	if err != nil {
 		t.Fatal(err)

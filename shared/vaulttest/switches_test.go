@@ -1,7 +1,6 @@
 package vaulttest_test
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -12,6 +11,7 @@ import (
 
 	"github.com/tablevault/tablevault/local/ots"
 	"github.com/tablevault/tablevault/local/ots/engine"
+	"github.com/tablevault/tablevault/shared/access"
 	"github.com/tablevault/tablevault/shared/plainbuffer"
 	"github.com/tablevault/tablevault/shared/table"
 	"github.com/tablevault/tablevault/shared/table/tabletest"
@@ -108,10 +108,8 @@ func newProvingGround(t *testing.T, config ots.Config) *provingGround {
 	t.Cleanup(func() { p.must(p.server.Close()) })
 	p.client, err = tablestore.New(tablestore.Config{
 		Endpoint: "http://in-process", Instance: "local", Transport: p.server, SignV4: config.SignV4Answers, Region: "local",
-		Credentials: func(context.Context) (tablestore.Credentials, error) {
-			return tablestore.Credentials{ID: ots.DefaultKeyID, Secret: ots.DefaultKeySecret}, nil
-		},
-		Retry: tablestore.Retry{First: time.Millisecond, Longest: 20 * time.Millisecond},
+		Credentials: access.Key{ID: ots.DefaultKeyID, Secret: ots.DefaultKeySecret}.Provider(),
+		Retry:       tablestore.Retry{First: time.Millisecond, Longest: 20 * time.Millisecond},
 	})
 	p.must(err)
 	p.Instance = p.client

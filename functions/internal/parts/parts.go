@@ -35,8 +35,8 @@ func open(ctx context.Context, inv *function.Invocation, vault, counted string, 
 	meter := new(objectmeter.Meter)
 	inv.Count(counted, meter)
 	store, err := address.Open(ctx, vault, address.Config{
-		Credentials: func(context.Context) (address.Credentials, error) { return address.Credentials(inv.Credentials), nil },
-		S3:          func(context.Context) (address.Credentials, error) { return address.Credentials(inv.Env.S3), nil },
+		Credentials: inv.Credentials.Provider(),
+		S3:          inv.Env.S3.Provider(),
 		Meter:       meter,
 		WriteOnly:   writeOnly,
 	})
@@ -192,12 +192,10 @@ func Policy(inv *function.Invocation) (*policy.Policy, error) {
 // Tables is an instance, reached with the invocation's credentials.
 func Tables(inv *function.Invocation, instance string) (*tablestore.Client, error) {
 	return tablestore.New(tablestore.Config{
-		Endpoint: inv.Endpoint(instance),
-		Instance: instance,
-		Credentials: func(context.Context) (tablestore.Credentials, error) {
-			return tablestore.Credentials(inv.Credentials), nil
-		},
-		Log: inv.Log,
+		Endpoint:    inv.Endpoint(instance),
+		Instance:    instance,
+		Credentials: inv.Credentials.Provider(),
+		Log:         inv.Log,
 	})
 }
 

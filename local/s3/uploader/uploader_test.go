@@ -14,6 +14,7 @@ import (
 	sdk "github.com/aws/aws-sdk-go-v2/service/s3"
 
 	local "github.com/tablevault/tablevault/local/s3"
+	"github.com/tablevault/tablevault/shared/access"
 	"github.com/tablevault/tablevault/shared/object/objecttest"
 	"github.com/tablevault/tablevault/shared/object/s3"
 )
@@ -32,9 +33,7 @@ func BenchmarkBesideUploader(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	config.Credentials = func(context.Context) (s3.Credentials, error) {
-		return s3.Credentials{ID: server.KeyID, Secret: server.Secret}, nil
-	}
+	config.Credentials = access.Key{ID: server.KeyID, Secret: server.Secret}.Provider()
 	for _, c := range []struct{ part, parallel int }{{5, 4}, {8, 5}} {
 		b.Run(fmt.Sprintf("%dx%dMiB", c.parallel, c.part), func(b *testing.B) {
 			config.PartSize, config.Parallel = int64(c.part)<<20, c.parallel

@@ -15,12 +15,13 @@ import (
 
 	"github.com/aliyun/fc-runtime-go-sdk/fccontext"
 
+	"github.com/tablevault/tablevault/shared/access"
 	"github.com/tablevault/tablevault/shared/function"
 )
 
 // Role is a key of a function's role, whose secret and token tests look for where they
 // must not stand.
-var Role = function.Credentials{ID: "STS.role", Secret: "secret-of-the-role", Token: "token-of-the-role"}
+var Role = access.Key{ID: "STS.role", Secret: "secret-of-the-role", Token: "token-of-the-role"}
 
 // Call is one invocation.
 type Call struct {
@@ -29,7 +30,7 @@ type Call struct {
 	// Environ is its environment, as function.ReadEnv reads it.
 	Environ []string
 	// Key is that of its role.
-	Key function.Credentials
+	Key access.Key
 	// Request is the platform's id of the invocation.
 	Request string
 	Event   string

@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/tablevault/tablevault/shared/access"
 	"github.com/tablevault/tablevault/shared/object"
 	"github.com/tablevault/tablevault/shared/object/bucket"
 	"github.com/tablevault/tablevault/shared/object/dir"
@@ -26,16 +27,11 @@ import (
 type Config struct {
 	// Credentials are asked for before each request to a bucket of OSS, and S3 before each to one of S3, so that they can
 	// change under way. What the address does not need may be nil.
-	Credentials, S3 func(context.Context) (Credentials, error)
+	Credentials, S3 access.Provider
 	// Meter, if given, counts what is asked of the store.
 	Meter *objectmeter.Meter
 	// WriteOnly says that whoever opens the store creates a vault's shards, and has no right to read them.
 	WriteOnly bool
-}
-
-// Credentials sign the requests to a bucket. Token is empty unless they are temporary.
-type Credentials struct {
-	ID, Secret, Token string
 }
 
 // Open opens the store at an address, of which the scheme says the kind:
@@ -71,10 +67,7 @@ func Open(ctx context.Context, address string, config Config) (object.Store, err
 			return nil, fmt.Errorf("open %s: no keys for S3 were given", at)
 		}
 		c.Cold, c.Unread, c.Transport = data, config.unread(), config.transport()
-		c.Credentials = func(ctx context.Context) (s3.Credentials, error) {
-			now, err := config.S3(ctx)
-			return s3.Credentials(now), err
-		}
+		c.Credentials = config.S3
 		store, err := s3.Open(ctx, c)
 		if err != nil {
 			return nil, err
@@ -89,10 +82,7 @@ func Open(ctx context.Context, address string, config Config) (object.Store, err
 			return nil, fmt.Errorf("open %s: no keys for OSS were given", at)
 		}
 		c.Cold, c.Unread, c.Transport = data, config.unread(), config.transport()
-		c.Credentials = func(ctx context.Context) (oss.Credentials, error) {
-			now, err := config.Credentials(ctx)
-			return oss.Credentials(now), err
-		}
+		c.Credentials = config.Credentials
 		store, err := oss.Open(ctx, c)
 		if err != nil {
 			return nil, err

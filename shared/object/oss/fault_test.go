@@ -13,6 +13,7 @@ import (
 	"time"
 
 	local "github.com/tablevault/tablevault/local/oss"
+	"github.com/tablevault/tablevault/shared/access"
 	"github.com/tablevault/tablevault/shared/object"
 	"github.com/tablevault/tablevault/shared/object/objecttest"
 	"github.com/tablevault/tablevault/shared/object/oss"
@@ -275,11 +276,11 @@ func TestTokenEndsUnderWay(t *testing.T) {
 		var mu sync.Mutex
 		current := 0
 		c := inParts(t, server, "")
-		c.Credentials = func(context.Context) (oss.Credentials, error) {
+		c.Credentials = func(context.Context) (access.Key, error) {
 			mu.Lock()
 			defer mu.Unlock()
 			k := key(current)
-			return oss.Credentials{ID: k.ID, Secret: k.Secret, Token: k.Token}, nil
+			return access.Key{ID: k.ID, Secret: k.Secret, Token: k.Token}, nil
 		}
 		s := open(t, c).Hurry()
 		server.SetFault(func(r local.Request) *local.Fault {

@@ -31,16 +31,12 @@ import (
 
 	"github.com/aliyun/aliyun-oss-go-sdk/oss"
 
+	"github.com/tablevault/tablevault/shared/access"
 	"github.com/tablevault/tablevault/shared/object"
 	"github.com/tablevault/tablevault/shared/object/bucket"
 	"github.com/tablevault/tablevault/shared/object/multipart"
 	"github.com/tablevault/tablevault/shared/retry"
 )
-
-// Credentials is an access key, with a security token if it is a temporary one.
-type Credentials struct {
-	ID, Secret, Token string
-}
 
 // Config says which bucket, and how to keep objects there.
 type Config struct {
@@ -61,7 +57,7 @@ type Config struct {
 	RetentionDays int
 
 	// Credentials are asked for before every request, so they may change at any time.
-	Credentials func(context.Context) (Credentials, error)
+	Credentials access.Provider
 	// Transport carries the requests; nil means one of the store's own.
 	Transport http.RoundTripper
 }
@@ -223,7 +219,7 @@ func (s *Store) String() string {
 
 // handle is the SDK's for one request, with the credentials of the moment. The SDK asks for credentials without a
 // context, so it is given them.
-func (s *Store) handle(ctx context.Context) (*oss.Bucket, Credentials, error) {
+func (s *Store) handle(ctx context.Context) (*oss.Bucket, access.Key, error) {
 	now, err := s.config.Credentials(ctx)
 	if err != nil {
 		return nil, now, &bucket.CredentialsError{Cause: err}

@@ -1,10 +1,10 @@
 package oss_test
 
 import (
-	"context"
 	"testing"
 
 	local "github.com/tablevault/tablevault/local/oss"
+	"github.com/tablevault/tablevault/shared/access"
 	"github.com/tablevault/tablevault/shared/object"
 	"github.com/tablevault/tablevault/shared/object/objecttest"
 	"github.com/tablevault/tablevault/shared/object/oss"
@@ -29,10 +29,8 @@ func serve(t testing.TB, c local.Config, b local.BucketConfig) *local.Server {
 }
 
 // keys hands out a pair of the server's.
-func keys(id, secret, token string) func(context.Context) (oss.Credentials, error) {
-	return func(context.Context) (oss.Credentials, error) {
-		return oss.Credentials{ID: id, Secret: secret, Token: token}, nil
-	}
+func keys(id, secret, token string) access.Provider {
+	return access.Key{ID: id, Secret: secret, Token: token}.Provider()
 }
 
 // configure is how a prefix in the server's bucket is reached, changed by what stands in an address.

@@ -12,6 +12,7 @@ import (
 
 	"github.com/aliyun/aliyun-oss-go-sdk/oss"
 
+	"github.com/tablevault/tablevault/shared/access"
 	"github.com/tablevault/tablevault/shared/object/bucket"
 	"github.com/tablevault/tablevault/shared/retry"
 )
@@ -49,8 +50,8 @@ func (s *Store) do(ctx context.Context, name string, request func(context.Contex
 type judge struct {
 	s       *Store
 	name    string
-	used    Credentials // with the last attempt
-	renewed bool        // since the attempt before
+	used    access.Key // with the last attempt
+	renewed bool       // since the attempt before
 }
 
 var _ bucket.Judge = (*judge)(nil)

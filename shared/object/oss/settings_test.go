@@ -11,6 +11,7 @@ import (
 	sdk "github.com/aliyun/aliyun-oss-go-sdk/oss"
 
 	local "github.com/tablevault/tablevault/local/oss"
+	"github.com/tablevault/tablevault/shared/access"
 	"github.com/tablevault/tablevault/shared/object"
 	"github.com/tablevault/tablevault/shared/object/bucket"
 	"github.com/tablevault/tablevault/shared/object/objecttest"
@@ -116,7 +117,7 @@ func TestOpenRefuses(t *testing.T) {
 		{"wrong secret", func(c *oss.Config) { c.Credentials = keys(local.DefaultKeyID, "wrong", "") }, "the secret does not belong", fs.ErrPermission},
 		{"no keys", func(c *oss.Config) { c.Credentials = keys("", "", "") }, "ALIBABA_CLOUD_ACCESS_KEY_ID", nil},
 		{"keys fail", func(c *oss.Config) {
-			c.Credentials = func(context.Context) (oss.Credentials, error) { return oss.Credentials{}, errNoSTS }
+			c.Credentials = func(context.Context) (access.Key, error) { return access.Key{}, errNoSTS }
 		}, "no answer from STS", errNoSTS},
 		{"wrong region", func(c *oss.Config) { c.Region = "cn-north-1" }, "the bucket is not at", nil},
 		{"a bucket of another region", func(c *oss.Config) { c.Bucket = "elsewhere" }, "its endpoint is oss-cn-beijing.aliyuncs.com", nil},

@@ -36,16 +36,12 @@ import (
 	"github.com/aws/smithy-go/logging"
 	"github.com/aws/smithy-go/middleware"
 
+	"github.com/tablevault/tablevault/shared/access"
 	"github.com/tablevault/tablevault/shared/object"
 	"github.com/tablevault/tablevault/shared/object/bucket"
 	"github.com/tablevault/tablevault/shared/object/multipart"
 	"github.com/tablevault/tablevault/shared/retry"
 )
-
-// Credentials is an access key, with a session token if it is a temporary one.
-type Credentials struct {
-	ID, Secret, Token string
-}
 
 // Config says which bucket, and how to keep objects there.
 type Config struct {
@@ -64,7 +60,7 @@ type Config struct {
 	Retain time.Duration
 
 	// Credentials are asked for with every request, so they may change at any time.
-	Credentials func(context.Context) (Credentials, error)
+	Credentials access.Provider
 	// Transport carries the requests; nil means one of the store's own.
 	Transport http.RoundTripper
 }

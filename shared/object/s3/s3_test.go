@@ -2,7 +2,6 @@ package s3_test
 
 import (
 	"bytes"
-	"context"
 	"fmt"
 	"io"
 	"net/http"
@@ -10,6 +9,7 @@ import (
 	"time"
 
 	local "github.com/tablevault/tablevault/local/s3"
+	"github.com/tablevault/tablevault/shared/access"
 	"github.com/tablevault/tablevault/shared/object"
 	"github.com/tablevault/tablevault/shared/object/objecttest"
 	"github.com/tablevault/tablevault/shared/object/s3"
@@ -26,9 +26,7 @@ func bucket(t *testing.T, locking local.Locking) (*local.Server, s3.Config) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	config.Credentials = func(context.Context) (s3.Credentials, error) {
-		return s3.Credentials{ID: server.KeyID, Secret: server.Secret}, nil
-	}
+	config.Credentials = access.Key{ID: server.KeyID, Secret: server.Secret}.Provider()
 	return server, config
 }
 

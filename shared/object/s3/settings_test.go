@@ -17,6 +17,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/s3/types"
 
 	local "github.com/tablevault/tablevault/local/s3"
+	"github.com/tablevault/tablevault/shared/access"
 	"github.com/tablevault/tablevault/shared/object"
 	shared "github.com/tablevault/tablevault/shared/object/bucket"
 	"github.com/tablevault/tablevault/shared/object/s3"
@@ -100,7 +101,7 @@ func FuzzParse(f *testing.F) {
 		if err != nil {
 			return
 		}
-		c.Credentials = func(context.Context) (s3.Credentials, error) { return s3.Credentials{}, nil }
+		c.Credentials = access.Key{}.Provider()
 		if _, err := s3.New(c); err != nil {
 			t.Errorf("Parse(%q) is %+v, of which New says: %v", address, c, err)
 		}
@@ -122,7 +123,7 @@ func TestOpenRefuses(t *testing.T) {
 		{"wrong secret", func(c *s3.Config) { c.Credentials = keys(server.KeyID, "wrong", "") }, "the secret does not belong", fs.ErrPermission},
 		{"no keys", func(c *s3.Config) { c.Credentials = keys("", "", "") }, "AWS_ACCESS_KEY_ID", nil},
 		{"keys fail", func(c *s3.Config) {
-			c.Credentials = func(context.Context) (s3.Credentials, error) { return s3.Credentials{}, errNoSTS }
+			c.Credentials = func(context.Context) (access.Key, error) { return access.Key{}, errNoSTS }
 		}, "no answer from STS", errNoSTS},
 		{"wrong region", func(c *s3.Config) { c.Region = "eu-north-1" }, "not in region eu-north-1", nil},
 		{"TLS to a plain port", func(c *s3.Config) { c.Endpoint = strings.Replace(c.Endpoint, "http:", "https:", 1) }, "HTTPS", nil},
@@ -149,10 +150,8 @@ func TestOpenRefuses(t *testing.T) {
 
 var errNoSTS = errors.New("no answer from STS")
 
-func keys(id, secret, token string) func(context.Context) (s3.Credentials, error) {
-	return func(context.Context) (s3.Credentials, error) {
-		return s3.Credentials{ID: id, Secret: secret, Token: token}, nil
-	}
+func keys(id, secret, token string) access.Provider {
+	return access.Key{ID: id, Secret: secret, Token: token}.Provider()
 }
 
 // Credentials are asked for with each request: those that change under way are used, and a token that expires while it
@@ -163,8 +162,8 @@ func TestCredentialsChange(t *testing.T) {
 	proxy := server.Proxy(t)
 	config.Endpoint = proxy.URL
 	var mu sync.Mutex
-	current, asked := s3.Credentials{ID: "OLD", Secret: "old"}, 0
-	config.Credentials = func(context.Context) (s3.Credentials, error) {
+	current, asked := access.Key{ID: "OLD", Secret: "old"}, 0
+	config.Credentials = func(context.Context) (access.Key, error) {
 		mu.Lock()
 		defer mu.Unlock()
 		asked++
@@ -178,7 +177,7 @@ func TestCredentialsChange(t *testing.T) {
 		t.Errorf("read with keys that nobody knows: %v", err)
 	}
 	mu.Lock()
-	current, asked = s3.Credentials{ID: server.KeyID, Secret: server.Secret}, 0
+	current, asked = access.Key{ID: server.KeyID, Secret: server.Secret}, 0
 	mu.Unlock()
 	proxy.Set(&local.Fault{Kind: local.Expired, Call: 0})
 	if _, err := store.Create(t.Context(), "a", strings.NewReader("x")); err != nil {
