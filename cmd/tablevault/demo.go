@@ -23,8 +23,8 @@ import (
 	"github.com/tablevault/tablevault/shared/function"
 	"github.com/tablevault/tablevault/shared/object/dir"
 	"github.com/tablevault/tablevault/shared/repository"
-	"github.com/tablevault/tablevault/shared/restore"
 	"github.com/tablevault/tablevault/shared/vault"
+	"github.com/tablevault/tablevault/shared/verify"
 )
 
 // demoSize is how many rows the demo loads: orders, events, and a few that are
@@ -157,7 +157,7 @@ func (d *demo) damage(ctx context.Context, data demoData) error {
 	if err != nil {
 		return err
 	}
-	r, err := verifyAt(ctx, d.streams, d.site, function.Command{Kind: function.KindVerify, Backup: string(m.Backup), Against: d.table("orders"), Depth: restore.DepthRows}, 0)
+	r, err := verifyAt(ctx, d.streams, d.site, function.Command{Kind: function.KindVerify, Backup: string(m.Backup), Against: d.table("orders"), Depth: verify.DepthRows}, 0)
 	if err != nil {
 		return fmt.Errorf("verify: %w", err)
 	}
@@ -212,8 +212,8 @@ func (d *demo) tamper(ctx context.Context, _ demoData) error {
 	if err != nil {
 		return err
 	}
-	v := &restore.Verifier{Repo: repo, Log: slog.New(slog.DiscardHandler), Now: time.Now}
-	proof, err := v.Verify(ctx, fanout.Run{Now: time.Now}, restore.VerifyRequest{Backup: b, Depth: restore.DepthRead})
+	v := &verify.Verifier{Repo: repo, Log: slog.New(slog.DiscardHandler), Now: time.Now}
+	proof, err := v.Verify(ctx, fanout.Run{Now: time.Now}, verify.Request{Backup: b, Depth: verify.DepthRead})
 	if err != nil {
 		return fmt.Errorf("verify the copy: %w", err)
 	}

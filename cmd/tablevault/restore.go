@@ -16,6 +16,7 @@ import (
 	"github.com/tablevault/tablevault/shared/restore"
 	"github.com/tablevault/tablevault/shared/status"
 	"github.com/tablevault/tablevault/shared/vault"
+	"github.com/tablevault/tablevault/shared/verify"
 )
 
 // restoreOptions are what `tablevault restore` was asked for.
@@ -227,7 +228,7 @@ func (r *restoreResult) asked(at time.Time) {
 
 // human prints the verdict first.
 func (r *restoreResult) human(w io.Writer) {
-	fmt.Fprintln(w, verdictLine(r.Verdict, restore.DepthRows, &r.check))
+	fmt.Fprintln(w, verdictLine(r.Verdict, verify.DepthRows, &r.check))
 	is := "is"
 	if refuted(r.Verdict) {
 		is = "is not"

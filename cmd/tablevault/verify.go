@@ -13,9 +13,9 @@ import (
 	"github.com/tablevault/tablevault/shared/function/dispatch"
 	"github.com/tablevault/tablevault/shared/guard"
 	"github.com/tablevault/tablevault/shared/object"
-	"github.com/tablevault/tablevault/shared/restore"
 	"github.com/tablevault/tablevault/shared/status"
 	"github.com/tablevault/tablevault/shared/vault"
+	"github.com/tablevault/tablevault/shared/verify"
 )
 
 // verifyOptions are what `tablevault verify` was asked for.
@@ -99,7 +99,7 @@ func runVerify(ctx context.Context, s *streams, o verifyOptions) (*verifyResult,
 	if o.twin != "" && (o.backup == "" || o.against != "" || o.depth != "") {
 		return nil, usage("--twin goes with --backup alone: documents are read there, and of shards sizes and checksums are compared")
 	}
-	if o.against != "" && o.depth != "" && o.depth != restore.DepthRows {
+	if o.against != "" && o.depth != "" && o.depth != verify.DepthRows {
 		return nil, usage("--depth %s reads no table, and --against %s names one: take one of the two away, or give --depth rows", o.depth, o.against)
 	}
 	names := further{}
@@ -112,7 +112,7 @@ func runVerify(ctx context.Context, s *streams, o verifyOptions) (*verifyResult,
 		if err := (vault.Budget{ReadUnits: o.readUnits}).Validate(); err != nil {
 			return nil, &exit{exitUsage, fmt.Errorf("--read-units: %w", err)}
 		}
-		if o.against == "" && (o.restore == "" || o.depth != "") && o.depth != restore.DepthRows {
+		if o.against == "" && (o.restore == "" || o.depth != "") && o.depth != verify.DepthRows {
 			return nil, usage("--read-units goes with a table that is read: --against, --restore or --depth rows")
 		}
 	}
@@ -248,9 +248,9 @@ func verdictLine(v vault.Verdict, depth string, c *vault.Check) string {
 		return fmt.Sprintf("quarantined: %s, %s differ, which are those that the service refused: %s", compared, count(differ), kinds)
 	case v == vault.Differs:
 		return fmt.Sprintf("differs: %s, %s differ: %s", compared, count(differ), kinds)
-	case depth == restore.DepthObjects:
+	case depth == verify.DepthObjects:
 		return fmt.Sprintf("%s present, rows not read", counted(c.Objects, "object"))
-	case depth == restore.DepthRead:
+	case depth == verify.DepthRead:
 		return fmt.Sprintf("proved: %s read, 0 damaged", counted(c.Rows, "row"))
 	}
 	expired := ""

@@ -16,15 +16,16 @@ import (
 	"github.com/tablevault/tablevault/shared/repository"
 	"github.com/tablevault/tablevault/shared/restore"
 	"github.com/tablevault/tablevault/shared/vault"
+	"github.com/tablevault/tablevault/shared/verify"
 )
 
 func main() {
 	parts.BoundMemory()
-	function.Serve(function.Verbs{function.KindVerify: verify, function.KindCopy: copyBackup})
+	function.Serve(function.Verbs{function.KindVerify: prove, function.KindCopy: copyBackup})
 }
 
-// verify proves a whole backup or restore, or one segment of a restore.
-func verify(ctx context.Context, inv *function.Invocation, cmd function.Command) (any, error) {
+// prove proves a whole backup or restore, or one segment of a restore.
+func prove(ctx context.Context, inv *function.Invocation, cmd function.Command) (any, error) {
 	var settings dispatch.Verification
 	if err := cmd.ReadSettings(&settings); err != nil {
 		return nil, err
@@ -33,8 +34,8 @@ func verify(ctx context.Context, inv *function.Invocation, cmd function.Command)
 	if err != nil {
 		return nil, err
 	}
-	v := &restore.Verifier{Repo: repo, Log: inv.Log, Now: time.Now}
-	req := restore.VerifyRequest{Depth: restore.DepthRead, ReadUnits: settings.ReadUnits}
+	v := &verify.Verifier{Repo: repo, Log: inv.Log, Now: time.Now}
+	req := verify.Request{Depth: verify.DepthRead, ReadUnits: settings.ReadUnits}
 	if cmd.Depth != "" {
 		req.Depth = cmd.Depth
 	}
@@ -49,7 +50,7 @@ func verify(ctx context.Context, inv *function.Invocation, cmd function.Command)
 		req.Restore, instance = plan.Restore, plan.Target.Instance
 		req.Backup = vault.Backup{Table: plan.Source, ID: plan.Backup}
 		if cmd.Depth == "" {
-			req.Depth = restore.DepthRows
+			req.Depth = verify.DepthRows
 		}
 	case cmd.Backup != "":
 		if req.Backup, err = parts.FindBackup(ctx, repo, cmd); err != nil {
@@ -74,7 +75,7 @@ func verify(ctx context.Context, inv *function.Invocation, cmd function.Command)
 		}
 		req.Against, instance = &id, id.Instance
 		if cmd.Depth == "" {
-			req.Depth = restore.DepthRows
+			req.Depth = verify.DepthRows
 		}
 	}
 	if cmd.Target != "" {
@@ -88,20 +89,21 @@ func verify(ctx context.Context, inv *function.Invocation, cmd function.Command)
 		return nil, err
 	}
 	if cmd.Segment != "" {
-		if v.Work, err = dispatch.To(inv); err != nil {
+		c := &restore.Checker{Repo: repo, Tables: v.Tables, Log: inv.Log}
+		if c.Work, err = dispatch.To(inv); err != nil {
 			return nil, err
 		}
 		w, err := dispatch.Work(cmd, inv.Place())
 		if err != nil {
 			return nil, err
 		}
-		return v.VerifySegment(ctx, inv.Run(), w)
+		return c.Check(ctx, inv.Run(), w)
 	}
 	return watched(ctx, inv, repo, v, req, settings.ID)
 }
 
 // watched verifies, and leaves what it tells and its proof under an id, if it has one.
-func watched(ctx context.Context, inv *function.Invocation, repo *repository.Repository, v *restore.Verifier, req restore.VerifyRequest, id vault.VerificationID) (any, error) {
+func watched(ctx context.Context, inv *function.Invocation, repo *repository.Repository, v *verify.Verifier, req verify.Request, id vault.VerificationID) (any, error) {
 	if id == "" {
 		return v.Verify(ctx, inv.Run(), req)
 	}

@@ -133,7 +133,7 @@ func invokeAt(t *testing.T, address, destination, event string) (answer, log str
 	t.Helper()
 	policy := functiontest.Policy(t, "tables: prod/*\nevery: hourly\ndestinations: {name: dr, to: '"+destination+"'}\n")
 	text, log, err := functiontest.Call{
-		Verbs:   function.Verbs{function.KindVerify: verify, function.KindCopy: copyBackup},
+		Verbs:   function.Verbs{function.KindVerify: prove, function.KindCopy: copyBackup},
 		Environ: []string{"TABLEVAULT_VAULT=" + address, "FC_REGION=cn-x", "FC_ACCOUNT_ID=1", policy},
 		Key:     functiontest.Role, Request: "r", Event: event,
 	}.Do(t)

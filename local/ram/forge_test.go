@@ -23,6 +23,7 @@ import (
 	"github.com/tablevault/tablevault/shared/table/tabletest"
 	"github.com/tablevault/tablevault/shared/vault"
 	"github.com/tablevault/tablevault/shared/vaulttest"
+	"github.com/tablevault/tablevault/shared/verify"
 )
 
 // These tests put the key of one role after the other into a thief's hand. What he creates goes through the role's policy
@@ -169,10 +170,10 @@ func TestExportsKey(t *testing.T) {
 		}
 		m := ends(t, w, b)
 		// Nothing tells who wrote a shard: this is what a signature would.
-		if m == nil || m.Totals.Rows != int64(len(lies.Rows(vaulttest.SourceID.Table))) || w.Verify(m, restore.DepthRead).Verdict != vault.OK {
+		if m == nil || m.Totals.Rows != int64(len(lies.Rows(vaulttest.SourceID.Table))) || w.Verify(m, verify.DepthRead).Verdict != vault.OK {
 			t.Errorf("it is noticed now, so docs/operations.md says too much: %+v", m)
 		}
-		if w.Verify(m, restore.DepthRows).Verdict == vault.OK {
+		if w.Verify(m, verify.DepthRows).Verdict == vault.OK {
 			t.Error("a comparison with the table does not notice it")
 		}
 	})
@@ -208,7 +209,7 @@ func TestPlansKey(t *testing.T) {
 		other.Groups = append(other.Groups, o)
 	}
 	h.put(t, nothing.Manifest(), &other)
-	if proof, err := w.Verifier().Verify(t.Context(), w.Run(), restore.VerifyRequest{Backup: nothing, Depth: restore.DepthObjects}); err == nil && proof.Verdict == vault.OK {
+	if proof, err := w.Verifier().Verify(t.Context(), w.Run(), verify.Request{Backup: nothing, Depth: verify.DepthObjects}); err == nil && proof.Verdict == vault.OK {
 		t.Error("a manifest of what is not there is proved")
 	}
 	if _, err := w.Importer().Begin(t.Context(), w.Run(), restore.Request{Backup: nothing, Target: vaulttest.TargetID, At: w.Clock()}); err == nil {
@@ -264,7 +265,7 @@ func TestVerifysKey(t *testing.T) {
 			if proved != sums {
 				t.Errorf("with the sums of the backup: %t; proved: %t, %v", sums, proved, err)
 			}
-			proof, err := w.Verifier().Verify(t.Context(), w.Run(), restore.VerifyRequest{Backup: vaulttest.BackupOf(m), Against: &vaulttest.TargetID, Depth: restore.DepthRows})
+			proof, err := w.Verifier().Verify(t.Context(), w.Run(), verify.Request{Backup: vaulttest.BackupOf(m), Against: &vaulttest.TargetID, Depth: verify.DepthRows})
 			if err != nil || proof.Verdict != vault.Differs {
 				t.Errorf("a comparison says %+v, %v", proof, err)
 			}
@@ -318,12 +319,12 @@ func TestImportsKey(t *testing.T) {
 	plan := w.Begin(m)
 	h := stolen(t, w.Store, "import")
 	check := vault.Check{Rows: m.Totals.Rows, Target: m.Totals.Rows, Digest: m.Totals.Digest, TargetDigest: m.Totals.Digest}
-	good := &vault.Proof{Backup: m.Backup, Table: m.Table, Restore: plan.Restore, Target: plan.Target.String(), Depth: restore.DepthRows, At: w.Clock(), Verdict: vault.OK, Manifest: plan.Manifest, Check: check}
+	good := &vault.Proof{Backup: m.Backup, Table: m.Table, Restore: plan.Restore, Target: plan.Target.String(), Depth: verify.DepthRows, At: w.Clock(), Verdict: vault.OK, Manifest: plan.Manifest, Check: check}
 	h.put(t, vault.Restore{ID: plan.Restore}.Proof(), good)
 	if p, err := w.Importer().Tick(t.Context(), w.Run(), plan.Restore); err != nil || p.State != restore.StateDone {
 		t.Errorf("it is noticed now, so docs/operations.md says too much: %+v, %v", p, err)
 	}
-	proof, err := w.Verifier().Verify(t.Context(), w.Run(), restore.VerifyRequest{Backup: vaulttest.BackupOf(m), Against: &vaulttest.TargetID, Depth: restore.DepthRows})
+	proof, err := w.Verifier().Verify(t.Context(), w.Run(), verify.Request{Backup: vaulttest.BackupOf(m), Against: &vaulttest.TargetID, Depth: verify.DepthRows})
 	if err != nil || proof.Verdict != vault.Differs {
 		t.Errorf("a comparison says %+v, %v", proof, err)
 	}

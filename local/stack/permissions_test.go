@@ -37,6 +37,7 @@ import (
 	"github.com/tablevault/tablevault/shared/object/place"
 	"github.com/tablevault/tablevault/shared/restore"
 	"github.com/tablevault/tablevault/shared/vault"
+	"github.com/tablevault/tablevault/shared/verify"
 )
 
 var eachGrant = flag.Bool("permissions.each", false, "TestPermissions takes each grant away, one at a time")
@@ -507,7 +508,7 @@ func (j *job) exists(ctx context.Context, name string) (bool, error) {
 func (j *job) verifyStep(ctx context.Context) error {
 	id := vault.VerificationID(vault.NewBackupID(time.Now(), j.name("verification")))
 	for _, cmd := range []function.Command{
-		{Kind: function.KindVerify, Backup: string(j.base), Depth: restore.DepthRead, Settings: fmt.Appendf(nil, `{"verification":%q}`, id)},
+		{Kind: function.KindVerify, Backup: string(j.base), Depth: verify.DepthRead, Settings: fmt.Appendf(nil, `{"verification":%q}`, id)},
 		{Kind: function.KindVerify, Backup: string(j.base), Against: "local/orders1"},
 	} {
 		p, err := ask(ctx, j, cmd, func(vault.Proof) bool { return true })

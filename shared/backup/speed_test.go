@@ -41,6 +41,7 @@ import (
 	"github.com/tablevault/tablevault/shared/table"
 	"github.com/tablevault/tablevault/shared/tablestore"
 	"github.com/tablevault/tablevault/shared/vault"
+	"github.com/tablevault/tablevault/shared/verify"
 )
 
 // tape is a transport without a network. It plays the answers back that a server
@@ -449,9 +450,9 @@ func BenchmarkExportBesideSDK(b *testing.B) {
 		if err != nil {
 			b.Fatal(err)
 		}
-		verifier := &restore.Verifier{Repo: w.repo, Log: slog.New(slog.DiscardHandler), Now: time.Now}
+		verifier := &verify.Verifier{Repo: w.repo, Log: slog.New(slog.DiscardHandler), Now: time.Now}
 		verify := func() error {
-			proof, err := verifier.Verify(b.Context(), w.run(), restore.VerifyRequest{Backup: sealed, Depth: restore.DepthRead})
+			proof, err := verifier.Verify(b.Context(), w.run(), verify.Request{Backup: sealed, Depth: verify.DepthRead})
 			if err == nil && (proof.Verdict != vault.OK || proof.Check.Rows != int64(w.rows)) {
 				err = fmt.Errorf("of %d rows: %+v", w.rows, proof)
 			}

@@ -25,10 +25,10 @@ import (
 	"github.com/tablevault/tablevault/shared/object/objectmeter"
 	"github.com/tablevault/tablevault/shared/object/place"
 	"github.com/tablevault/tablevault/shared/repository"
-	"github.com/tablevault/tablevault/shared/restore"
 	"github.com/tablevault/tablevault/shared/table"
 	"github.com/tablevault/tablevault/shared/vault"
 	"github.com/tablevault/tablevault/shared/vaulttest"
+	"github.com/tablevault/tablevault/shared/verify"
 )
 
 // creations are the names that were created in a store, in their order.
@@ -623,7 +623,7 @@ func TestTwinIsAVault(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.Store, w.Repo = twin, repo
-	for _, depth := range []string{restore.DepthObjects, restore.DepthRows} {
+	for _, depth := range []string{verify.DepthObjects, verify.DepthRows} {
 		if proof := w.Verify(m, depth); proof.Verdict != vault.OK || proof.Check.SizeOnly != 0 {
 			t.Errorf("%s: %+v", depth, proof)
 		}
@@ -631,7 +631,7 @@ func TestTwinIsAVault(t *testing.T) {
 	w.Proved(w.Restore(m), vault.OK)
 	w.Same(vaulttest.SourceID.Table, vaulttest.TargetID.Table)
 	w.Advance(time.Hour)
-	if again := w.Backup(vaulttest.Small); again.Backup == m.Backup || w.Verify(again, restore.DepthRead).Verdict != vault.OK {
+	if again := w.Backup(vaulttest.Small); again.Backup == m.Backup || w.Verify(again, verify.DepthRead).Verdict != vault.OK {
 		t.Errorf("%+v", again)
 	}
 }
@@ -657,7 +657,7 @@ func TestTwinsAreTriedInTurn(t *testing.T) {
 		return nil, fs.ErrPermission
 	}}
 	w.Repo.Also(closed, repository.Twin{Name: "oss://poor", Open: func(context.Context) (object.Store, error) { return poor, nil }}, vaulttest.TwinAt(twin))
-	proof := w.Verify(m, restore.DepthRead)
+	proof := w.Verify(m, verify.DepthRead)
 	said := strings.Join(proof.Notes, "\n")
 	if proof.Verdict != vault.OK || opened != 1 || !strings.Contains(said, "read from "+vaulttest.TwinAddress) || !strings.Contains(said, "oss://closed can't be read") {
 		t.Errorf("%d openings, %s: %q", opened, proof.Verdict, said)
@@ -666,7 +666,7 @@ func TestTwinsAreTriedInTurn(t *testing.T) {
 		t.Errorf("verify made %s anew: %v", shard.Name, err)
 	}
 	w.Repo.Also(closed)
-	if proof := w.Verify(m, restore.DepthRead); proof.Verdict != vault.Corrupt {
+	if proof := w.Verify(m, verify.DepthRead); proof.Verdict != vault.Corrupt {
 		t.Errorf("without a twin that has it: %s", proof.Verdict)
 	}
 }

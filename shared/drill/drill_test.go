@@ -30,6 +30,7 @@ import (
 	"github.com/tablevault/tablevault/shared/table/tabletest"
 	"github.com/tablevault/tablevault/shared/vault"
 	"github.com/tablevault/tablevault/shared/vaulttest"
+	"github.com/tablevault/tablevault/shared/verify"
 )
 
 // day is the hour at which every test begins.
@@ -147,7 +148,7 @@ func (w *world) work() {
 			i, _ := w.importer("staging")
 			_, err = i.Import(w.t.Context(), w.run(), work)
 		case fanout.VerbVerify:
-			_, err = (&restore.Verifier{Repo: w.repo, Tables: w.staging, Work: w, Log: quiet, Now: w.clock}).VerifySegment(w.t.Context(), w.run(), work)
+			_, err = (&restore.Checker{Repo: w.repo, Tables: w.staging, Work: w, Log: quiet}).Check(w.t.Context(), w.run(), work)
 		case fanout.VerbTick:
 			w.ticks++
 		case fanout.VerbRestore:
@@ -928,7 +929,7 @@ func TestForgedProof(t *testing.T) {
 		"another table":    func(p *vault.Proof) { p.Table.Table = "other" },
 		"another target":   func(p *vault.Proof) { p.Target = "staging/other" },
 		"another manifest": func(p *vault.Proof) { p.Manifest.SHA256 = strings.Repeat("0", 64) },
-		"another depth":    func(p *vault.Proof) { p.Depth = restore.DepthRead },
+		"another depth":    func(p *vault.Proof) { p.Depth = verify.DepthRead },
 		"an old one":       func(p *vault.Proof) { p.At = day.Add(-time.Hour) },
 		"rows missing":     func(p *vault.Proof) { p.Check.Missing = 1 },
 		"fewer in target":  func(p *vault.Proof) { p.Check.Target-- },

@@ -4,15 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"slices"
 	"strings"
 	"time"
 
-	"github.com/tablevault/tablevault/shared/fanout"
-	"github.com/tablevault/tablevault/shared/guard"
 	"github.com/tablevault/tablevault/shared/repository"
+	"github.com/tablevault/tablevault/shared/sealed"
 	"github.com/tablevault/tablevault/shared/table"
 	"github.com/tablevault/tablevault/shared/vault"
 )
@@ -117,7 +115,7 @@ func (i *Importer) readable(ctx context.Context, req Request, m *vault.Manifest)
 		parts, err = i.someParts(ctx, m)
 	}
 	if err == nil {
-		err = readIndexes(ctx, i.Repo, parts)
+		err = sealed.HoldIndexes(ctx, i.Repo, parts)
 	}
 	if err != nil && repository.Corrupt(err) {
 		return fmt.Errorf("the backup is damaged, and nothing was made: restore another one (`tablevault list` shows them), or name a destination that has a copy with --also: %w", err)
@@ -155,38 +153,5 @@ func (l *loader) indexes(ctx context.Context) error {
 	for k := range l.parts[l.part:] {
 		parts = append(parts, l.parts[l.part+k].Part)
 	}
-	return readIndexes(ctx, l.Repo, parts)
-}
-
-// readIndexes holds the indexes of parts against their records, several at a time. One
-// that is damaged is read from a twin from then on.
-func readIndexes(ctx context.Context, r *repository.Repository, parts []*vault.Part) error {
-	group, gctx := guard.WithContext(ctx)
-	group.SetLimit(fanout.LooksInFlight)
-	for _, part := range parts {
-		group.Go(func() error {
-			for {
-				since := r.Turns()
-				err := held(gctx, r, part.Index)
-				var bad *repository.BadObject
-				if !errors.As(err, &bad) || !r.Turn(gctx, part.Index, since, bad.Err) {
-					return err
-				}
-			}
-		})
-	}
-	return group.Wait()
-}
-
-// held reads an object for its sum alone.
-func held(ctx context.Context, r *repository.Repository, o vault.Object) error {
-	stored, err := r.Download(ctx, o)
-	if err != nil {
-		return err
-	}
-	defer stored.Close()
-	if _, err := io.Copy(io.Discard, stored); err != nil {
-		return stored.Blame(err)
-	}
-	return stored.End()
+	return sealed.HoldIndexes(ctx, l.Repo, parts)
 }

@@ -10,11 +10,11 @@ import (
 	"time"
 
 	"github.com/tablevault/tablevault/shared/fanout"
-	"github.com/tablevault/tablevault/shared/restore"
 	"github.com/tablevault/tablevault/shared/table"
 	"github.com/tablevault/tablevault/shared/table/tabletest"
 	"github.com/tablevault/tablevault/shared/vault"
 	"github.com/tablevault/tablevault/shared/vaulttest"
+	"github.com/tablevault/tablevault/shared/verify"
 )
 
 // sink takes batches and keeps nothing, so that what is measured is the
@@ -100,12 +100,12 @@ func BenchmarkVerify(b *testing.B) {
 	w := vaulttest.NewWorld(b)
 	medium(w, 100_000)
 	m := w.Backup(vault.Settings{})
-	for _, depth := range []string{restore.DepthObjects, restore.DepthRead} {
+	for _, depth := range []string{verify.DepthObjects, verify.DepthRead} {
 		b.Run(depth, func(b *testing.B) {
 			b.SetBytes(m.Totals.RawBytes)
 			b.ReportAllocs()
 			for b.Loop() {
-				if _, err := w.Verifier().Verify(b.Context(), w.Run(), restore.VerifyRequest{Backup: vault.Backup{Table: m.Table, ID: m.Backup}, Depth: depth}); err != nil {
+				if _, err := w.Verifier().Verify(b.Context(), w.Run(), verify.Request{Backup: vault.Backup{Table: m.Table, ID: m.Backup}, Depth: depth}); err != nil {
 					b.Fatal(err)
 				}
 			}

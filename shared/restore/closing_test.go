@@ -146,7 +146,7 @@ func TestStartAfterTheEnd(t *testing.T) {
 		}
 		compare := work
 		compare.Verb = fanout.VerbVerify
-		if reply, err := w.Verifier().VerifySegment(t.Context(), w.Run(), compare); err != nil || reply.Verdict != vault.OK {
+		if reply, err := w.Checker().Check(t.Context(), w.Run(), compare); err != nil || reply.Verdict != vault.OK {
 			t.Errorf("%+v, %v", reply, err)
 		}
 		var check vault.SegmentCheck

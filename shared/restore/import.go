@@ -11,6 +11,7 @@ import (
 	"github.com/tablevault/tablevault/shared/fanout"
 	"github.com/tablevault/tablevault/shared/pace"
 	"github.com/tablevault/tablevault/shared/repository"
+	"github.com/tablevault/tablevault/shared/sealed"
 	"github.com/tablevault/tablevault/shared/table"
 	"github.com/tablevault/tablevault/shared/vault"
 	"github.com/tablevault/tablevault/shared/vault/shard"
@@ -99,7 +100,7 @@ type importing struct {
 	// owned is when the table was last seen to be the restore's own.
 	owned instant
 
-	logs sealedLogs
+	segments sealed.Segments
 	// Memory that is kept from segment to segment.
 	memory  int64
 	writers []*blockWriter
@@ -134,7 +135,7 @@ func (x *importing) all(ctx context.Context) (err error) {
 		return fmt.Errorf("%s: the restore has not made the table yet: %w", x.what(x.work.Segment), table.ErrUnavailable)
 	}
 	x.makeWriters()
-	x.logs = sealedLogs{repo: x.Repo, plan: x.plan}
+	x.segments = segmentsOf(x.Repo, x.plan)
 	x.worker = fanout.Worker{Vault: x.Repo, Starts: x.restore.Log(), Run: &x.run, Submit: x.submit, What: x.what}
 	x.worker.Planned, x.worker.Groups = plannedGroups(x.plan, func(s vault.RestoreSegment) bool { return s.Rows > 0 })
 	if err := x.one(ctx, x.work.Segment, x.work.Start, false); err != nil {
@@ -322,16 +323,13 @@ func (x *importing) readLog(ctx context.Context, s vault.SegmentID) (entries []v
 
 // loader makes what loads a segment from its beginning.
 func (x *importing) loader(ctx context.Context, s vault.SegmentID) (*loader, error) {
-	source, err := x.logs.of(ctx, s)
+	source, err := x.segments.Of(ctx, s)
 	if err != nil {
 		return nil, err
 	}
-	l := &loader{importing: x, segment: s}
-	for _, slot := range source.Slots {
-		if slot.Part != nil {
-			l.parts = append(l.parts, slot)
-			l.total += slot.Part.Rows
-		}
+	l := &loader{importing: x, source: source, segment: s, parts: source.Parts()}
+	for _, slot := range l.parts {
+		l.total += slot.Part.Rows
 	}
 	l.gate = gate{look: l.look, now: x.run.Now}
 	l.ended = len(l.parts) == 0
@@ -341,6 +339,7 @@ func (x *importing) loader(ctx context.Context, s vault.SegmentID) (*loader, err
 // loader loads one segment.
 type loader struct {
 	*importing
+	source  *sealed.Segment
 	segment vault.SegmentID
 	parts   []vault.Slot // of the backup, those that hold rows
 	total   int64        // rows in all of them

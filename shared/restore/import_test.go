@@ -27,6 +27,7 @@ import (
 	"github.com/tablevault/tablevault/shared/table/tabletest"
 	"github.com/tablevault/tablevault/shared/vault"
 	"github.com/tablevault/tablevault/shared/vaulttest"
+	"github.com/tablevault/tablevault/shared/verify"
 )
 
 func TestLateDeliveryTouchesNothing(t *testing.T) {
@@ -327,13 +328,13 @@ func TestQuarantine(t *testing.T) {
 		if want == 0 || p.Proof.Check.Quarantined != want || p.Proof.Check.Missing != want {
 			t.Errorf("%d rows are not there, the proof says %+v", want, p.Proof.Check)
 		}
-		proof, err := w.Verifier().Verify(t.Context(), w.Run(), restore.VerifyRequest{Restore: plan.Restore, Depth: restore.DepthRows})
+		proof, err := w.Verifier().Verify(t.Context(), w.Run(), verify.Request{Restore: plan.Restore, Depth: verify.DepthRows})
 		if err != nil || proof.Verdict != vault.Quarantined {
 			t.Errorf("verified again: %+v, %v", proof, err)
 		}
 		// One more row that is missing is no quarantined one.
 		w.Tables.Delete(vaulttest.TargetID.Table, w.Tables.Rows(vaulttest.TargetID.Table)[7].Key)
-		proof, err = w.Verifier().Verify(t.Context(), w.Run(), restore.VerifyRequest{Restore: plan.Restore, Depth: restore.DepthRows})
+		proof, err = w.Verifier().Verify(t.Context(), w.Run(), verify.Request{Restore: plan.Restore, Depth: verify.DepthRows})
 		if err != nil || proof.Verdict != vault.Differs {
 			t.Errorf("with a row too few: %+v, %v", proof, err)
 		}
@@ -560,7 +561,7 @@ func TestKilledAnywhere(t *testing.T) {
 			case work.Verb == fanout.VerbImport:
 				_, err = w.Importer().Import(t.Context(), w.Run(), work)
 			default:
-				_, err = w.Verifier().VerifySegment(t.Context(), w.Run(), work)
+				_, err = w.Checker().Check(t.Context(), w.Run(), work)
 			}
 			if errors.Is(err, vaulttest.ErrDead) {
 				killed++
@@ -765,7 +766,7 @@ func TestForeignSegments(t *testing.T) {
 			t.Errorf("import %+v: %v", c, err)
 		}
 		work.Verb = fanout.VerbVerify
-		if _, err := w.Verifier().VerifySegment(t.Context(), w.Run(), work); !fanout.Permanent(err) {
+		if _, err := w.Checker().Check(t.Context(), w.Run(), work); !fanout.Permanent(err) {
 			t.Errorf("verify %+v: %v", c, err)
 		}
 	}
@@ -795,7 +796,7 @@ func TestComparedOnce(t *testing.T) {
 		if refused {
 			continue
 		}
-		_, err := w.Verifier().VerifySegment(t.Context(), w.Run(), fanout.Work{Verb: fanout.VerbVerify, Restore: plan.Restore, Segment: s})
+		_, err := w.Checker().Check(t.Context(), w.Run(), fanout.Work{Verb: fanout.VerbVerify, Restore: plan.Restore, Segment: s})
 		if !errors.Is(err, vault.ErrCorrupt) || !strings.Contains(err.Error(), "compare") {
 			t.Errorf("%v: %v", log, err)
 		}
@@ -857,4 +858,21 @@ func TestNothingAfterItsTime(t *testing.T) {
 	}
 	w.Tables.Fault = nil
 	w.Proved(w.Finish(plan.Restore), vault.OK)
+}
+
+// TestLogOfLoadingThatCantBe: an entry that is about a part that the segment does not
+// have is no place to go on from, which would leave rows out.
+func TestLogOfLoadingThatCantBe(t *testing.T) {
+	w := vaulttest.NewWorld(t)
+	w.Quiet = true
+	w.Fill(vaulttest.Definition(), 100)
+	plan := w.Begin(w.Backup(vaulttest.Small))
+	r, s := vault.Restore{ID: plan.Restore}, plan.Segments[0].ID
+	if _, err := w.Repo.Create(t.Context(), r.Log().Slot(s, 0), &vault.Loaded{Segment: s, Part: 99, Block: 1}); err != nil {
+		t.Fatal(err)
+	}
+	_, err := w.Importer().Import(t.Context(), w.Run(), fanout.Work{Verb: fanout.VerbImport, Restore: plan.Restore, Segment: s})
+	if !errors.Is(err, vault.ErrCorrupt) || !strings.Contains(err.Error(), "of part 99") {
+		t.Errorf("%v", err)
+	}
 }

@@ -72,11 +72,11 @@ func (w *partLoad) load(ctx context.Context, part *vault.Part) (whole bool, err 
 // the side. What is being written is bounded in bytes, whatever the size of a
 // block; one more block is being read.
 func (w *partLoad) blocks(ctx context.Context, part *vault.Part, whole *bool) error {
-	stream, err := openShard(ctx, w.Repo, w.logs.source, w.segment, part)
+	stream, err := w.source.Open(ctx, part)
 	if err != nil {
 		return err
 	}
-	defer stream.close()
+	defer stream.Close()
 	for len(w.free) < cap(w.free) {
 		w.free <- new(shard.Rows) // none so far, or the part before broke off
 	}
@@ -109,7 +109,7 @@ func (w *partLoad) blocks(ctx context.Context, part *vault.Part, whole *bool) er
 			case <-ctx.Done():
 				return ctx.Err()
 			}
-			err := stream.next(b.rows)
+			err := stream.Next(b.rows)
 			if err == io.EOF {
 				w.release(b.rows)
 				*whole = true

@@ -14,6 +14,7 @@ import (
 	"github.com/tablevault/tablevault/shared/restore"
 	"github.com/tablevault/tablevault/shared/vault"
 	"github.com/tablevault/tablevault/shared/vaulttest"
+	"github.com/tablevault/tablevault/shared/verify"
 )
 
 // TestMarkedIsNoRecoveryPoint has every verb that takes a backup refuse a marked
@@ -45,7 +46,7 @@ func TestMarkedIsNoRecoveryPoint(t *testing.T) {
 			t.Errorf("a refused restore leaves %v", left)
 		}
 	}
-	_, err = w.Verifier().Verify(t.Context(), w.Run(), restore.VerifyRequest{Backup: vaulttest.BackupOf(m), Depth: restore.DepthObjects})
+	_, err = w.Verifier().Verify(t.Context(), w.Run(), verify.Request{Backup: vaulttest.BackupOf(m), Depth: verify.DepthObjects})
 	refused("verify", err)
 	_, err = w.Verifier().Compare(t.Context(), w.Run(), vaulttest.BackupOf(m), vaulttest.TwinAddress, elsewhere)
 	refused("compare", err)
@@ -82,13 +83,13 @@ func TestRestoreUnderALaterMark(t *testing.T) {
 	if again, err := w.Importer().Begin(t.Context(), w.Run(), request); err != nil || again.Restore != plan.Restore {
 		t.Fatalf("given again: %v", err)
 	}
-	if _, err := w.Verifier().Verify(t.Context(), w.Run(), restore.VerifyRequest{Restore: plan.Restore, Depth: restore.DepthObjects}); err != nil {
+	if _, err := w.Verifier().Verify(t.Context(), w.Run(), verify.Request{Restore: plan.Restore, Depth: verify.DepthObjects}); err != nil {
 		t.Errorf("verify while it goes on: %v", err)
 	}
 	if p := w.Finish(plan.Restore); p.State != restore.StateDone || p.Proof.Verdict != vault.OK {
 		t.Errorf("%+v", p)
 	}
-	if _, err := w.Verifier().Verify(t.Context(), w.Run(), restore.VerifyRequest{Restore: plan.Restore, Depth: restore.DepthObjects}); !errors.Is(err, repository.ErrMarked) {
+	if _, err := w.Verifier().Verify(t.Context(), w.Run(), verify.Request{Restore: plan.Restore, Depth: verify.DepthObjects}); !errors.Is(err, repository.ErrMarked) {
 		t.Errorf("verify when it has ended: %v", err)
 	}
 }

@@ -16,8 +16,10 @@ import (
 
 	"github.com/tablevault/tablevault/shared/fanout"
 	"github.com/tablevault/tablevault/shared/repository"
+	"github.com/tablevault/tablevault/shared/sealed"
 	"github.com/tablevault/tablevault/shared/table"
 	"github.com/tablevault/tablevault/shared/vault"
+	"github.com/tablevault/tablevault/shared/verify"
 )
 
 // Importer restores backups into tables.
@@ -122,71 +124,9 @@ type Progress struct {
 	over bool
 }
 
-// restoreSource is what a restore reads: the manifest that its plan pins by
-// hash, and the backup's plan.
-type restoreSource struct {
-	backup   vault.Backup
-	manifest *vault.Manifest
-	plan     *vault.Plan
-}
-
-func openSource(ctx context.Context, r *repository.Repository, p *vault.RestorePlan) (*restoreSource, error) {
-	m, err := pinnedManifest(ctx, r, p)
-	if err != nil {
-		return nil, err
-	}
-	plan, err := r.PlanOf(ctx, m)
-	return &restoreSource{backup: vault.Backup{Table: p.Source, ID: p.Backup}, manifest: m, plan: plan}, err
-}
-
-// pinnedManifest reads the manifest that a restore's plan pins by its hash.
-func pinnedManifest(ctx context.Context, r *repository.Repository, p *vault.RestorePlan) (*vault.Manifest, error) {
-	m := new(vault.Manifest)
-	if err := r.ReadExact(ctx, p.Manifest, m); err != nil {
-		return nil, err
-	}
-	if m.State != vault.Sealed { // it is the backup's by its name, which the plan holds
-		return nil, fmt.Errorf("read %s: %w: it is the manifest of %s backup %s of %s", p.Manifest.Name, vault.ErrCorrupt, m.State, m.Backup, m.Table)
-	}
-	return m, nil
-}
-
-// sealedLogs reads the logs of a restore's segments from the backup's roll-ups, and
-// proves that each covers what it says. It keeps what it has read last.
-type sealedLogs struct {
-	repo *repository.Repository
-	plan *vault.RestorePlan
-	// Both are nil before the first log.
-	source *restoreSource
-	group  *vault.Group
-}
-
-// of reads the log of a segment.
-func (l *sealedLogs) of(ctx context.Context, id vault.SegmentID) (*fanout.SegmentLog, error) {
-	if l.source == nil {
-		source, err := openSource(ctx, l.repo, l.plan)
-		if err != nil {
-			return nil, err
-		}
-		l.source = source
-	}
-	m, g := l.source.manifest, id.Group()
-	if g >= len(m.Groups) {
-		return nil, fmt.Errorf("backup %s has no segment %s: it has %d groups", m.Backup, id, len(m.Groups))
-	}
-	if l.group == nil || l.group.Group != g {
-		group := new(vault.Group)
-		if err := l.repo.ReadExact(ctx, m.Groups[g], group); err != nil {
-			return nil, err
-		}
-		l.group = group
-	}
-	for i := range l.group.Segments {
-		if l.group.Segments[i].Segment.ID == id {
-			return replay(&l.group.Segments[i])
-		}
-	}
-	return nil, fmt.Errorf("backup %s has no segment %s", m.Backup, id)
+// segmentsOf reads the segments of the backup that a restore's plan pins.
+func segmentsOf(r *repository.Repository, p *vault.RestorePlan) sealed.Segments {
+	return sealed.Segments{Repo: r, ID: vault.Backup{Table: p.Source, ID: p.Backup}, Manifest: p.Manifest}
 }
 
 // planned refuses a segment that a restore does not have, before anything is noted
@@ -196,20 +136,6 @@ func planned(p *vault.RestorePlan, id vault.SegmentID) error {
 		return table.Invalidf("backup %s has no segment %q: restore %s has %d segments", p.Backup, id, p.Restore, len(p.Segments))
 	}
 	return nil
-}
-
-// replay proves a log as it stands in a roll-up.
-func replay(s *vault.SegmentLog) (*fanout.SegmentLog, error) {
-	l := fanout.NewSegmentLog(s.Segment)
-	for i := range s.Slots {
-		if err := l.Add(&s.Slots[i]); err != nil {
-			return nil, err
-		}
-	}
-	if !l.Ended {
-		return nil, fmt.Errorf("%w: the log of segment %s does not end", vault.ErrCorrupt, s.Segment.ID)
-	}
-	return l, nil
 }
 
 // Tick looks at a restore and does what is due: it dispatches the segments that
@@ -329,7 +255,7 @@ func (p Progress) ended(proof *vault.Proof) Progress {
 // hold compares the sums of a restore's checks with the manifest that its plan pins, and
 // those of both sides with each other: what is not so is a finding.
 func (i *Importer) hold(ctx context.Context, p *vault.RestorePlan, check *vault.Check) error {
-	m, err := pinnedManifest(ctx, i.Repo, p)
+	m, err := sealed.Pinned(ctx, i.Repo, p.Manifest)
 	if repository.Corrupt(err) {
 		check.Find(p.Manifest.Name, err)
 		return nil
@@ -352,7 +278,7 @@ func (i *Importer) prove(ctx context.Context, run fanout.Run, r vault.Restore, p
 	notes = append(slices.Clip(notes), repository.ReplacedNotes(found.Check.Replaced, i.Repo.Replaced())...)
 	notes = append(notes, i.Repo.TwinErrors()...)
 	proof := &vault.Proof{
-		Backup: p.Backup, Table: p.Source, Restore: p.Restore, Target: p.Target.String(), Depth: DepthRows,
+		Backup: p.Backup, Table: p.Source, Restore: p.Restore, Target: p.Target.String(), Depth: verify.DepthRows,
 		At: run.Now().UTC(), Verdict: found.Check.Verdict(), Manifest: p.Manifest, Check: found.Check, Notes: notes,
 		Usage: found.Usage, Compared: found.Latest, Closed: closed,
 	}

@@ -252,9 +252,9 @@ func TestRequestGoesOnByItself(t *testing.T) {
 				if work.Verb != fanout.VerbVerify {
 					return w.Do(work)
 				}
-				v := w.Verifier()
-				v.Work = w
-				_, err := v.VerifySegment(t.Context(), w.Run(), work)
+				c := w.Checker()
+				c.Work = w
+				_, err := c.Check(t.Context(), w.Run(), work)
 				return err
 			}
 			for n := 0; ; n++ {

@@ -2,14 +2,13 @@ package restore_test
 
 import (
 	"fmt"
-	"math/bits"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/tablevault/tablevault/shared/backup"
 	"github.com/tablevault/tablevault/shared/fanout"
 	"github.com/tablevault/tablevault/shared/object/objectmeter"
-	"github.com/tablevault/tablevault/shared/plainbuffer"
 	"github.com/tablevault/tablevault/shared/repository"
 	"github.com/tablevault/tablevault/shared/restore"
 	"github.com/tablevault/tablevault/shared/table"
@@ -92,54 +91,6 @@ func TestManifestIsPinned(t *testing.T) {
 			p := w.Finish(plan.Restore)
 			if p.State != restore.StateFailed || !strings.Contains(p.LastError, "sha256") && (p.Proof == nil || !strings.Contains(p.Proof.Check.Findings[0].Reason, "sha256")) {
 				t.Errorf("%+v", p)
-			}
-		})
-	}
-}
-
-// TestVerifyIsTheManifests verifies a backup whose manifest is of other rows than its
-// shards hold, at each depth that reads them.
-func TestVerifyIsTheManifests(t *testing.T) {
-	for _, depth := range []string{restore.DepthRead, restore.DepthRows} {
-		w := vaulttest.NewWorld(t)
-		w.Fill(vaulttest.Definition(), 200)
-		m := w.Backup(vaulttest.Small)
-		proof := w.Verify(m, depth)
-		if proof.Verdict != vault.OK || proof.Check.Rows != m.Totals.Rows || proof.Check.Digest != m.Totals.Digest {
-			t.Errorf("%s: %s: %+v", depth, proof.Verdict, proof.Check)
-		}
-	}
-}
-
-// TestSumsWithATTL compares with a table whose cells expire in every possible way: the
-// rows of the backup are counted, and summed up, with all of their cells nevertheless.
-func TestSumsWithATTL(t *testing.T) {
-	for _, hide := range []bool{false, true} {
-		t.Run(fmt.Sprintf("expired rows are hidden: %t", hide), func(t *testing.T) {
-			w := vaulttest.NewWorld(t)
-			def := vaulttest.Definition()
-			w.Tables.Make(def)
-			w.Tables.HideExpired = hide
-			old, fresh := vaulttest.Day.Add(-100*time.Hour).UnixMilli(), vaulttest.Day.Add(-time.Hour).UnixMilli()
-			for i := range 300 {
-				r := tabletest.Row{Key: table.Key{table.String(fmt.Sprint(i)), table.Binary(nil), table.Integer(int64(i))}}
-				for k := range bits.Len(uint(i)) {
-					stamp := old
-					if i>>k&1 == 1 {
-						stamp = fresh
-					}
-					r.Cells = append(r.Cells, tabletest.Cell(fmt.Sprint("c", k), stamp, i))
-				}
-				w.Tables.Put(def.Name, r)
-			}
-			w.Tables.Put(def.Name, vaulttest.WideRow(), tabletest.Row{
-				Key: table.Key{table.String("gone"), table.Binary(nil), table.Integer(0)}, Cells: []plainbuffer.Cell{tabletest.Cell("c", old, 1)},
-			})
-			m := w.Backup(vault.Settings{})
-			w.Tables.Change(def.Name, func(d *table.Definition) { d.Options.TTL = 72 * 3600 })
-			proof := w.Verify(m, restore.DepthRows)
-			if c := proof.Check; proof.Verdict != vault.OK || c.Expired == 0 || c.Rows != m.Totals.Rows || c.Digest != m.Totals.Digest {
-				t.Errorf("%s: %+v; the manifest has %+v; %v", proof.Verdict, c, m.Totals, proof.Check.Findings)
 			}
 		})
 	}
@@ -242,5 +193,26 @@ func TestPlanOfAnother(t *testing.T) {
 				t.Errorf("%d batches were written", n)
 			}
 		})
+	}
+}
+
+func TestVerifyOfARestoreSeesWhatWasDoneToIt(t *testing.T) {
+	w := vaulttest.NewWorld(t)
+	w.Fill(vaulttest.Definition(), 100)
+	m := w.Backup(vaulttest.Small)
+	plan := w.Begin(m)
+	stranger := tabletest.Row{Key: table.Key{table.String("stranger"), table.Binary(nil), table.Integer(1)}}
+	w.Tables.Put(vaulttest.TargetID.Table, stranger)
+	p := w.Finish(plan.Restore)
+	if p.State != backup.StateFailed || !strings.Contains(p.LastError, "1 extra") {
+		t.Fatalf("%+v", p)
+	}
+	w.Proved(p, vault.Differs)
+	got, err := w.Tables.Describe(t.Context(), vaulttest.TargetID.Table)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got.Options.Deviation != table.WidestDeviation {
+		t.Error("a table that is not what the backup holds was handed over")
 	}
 }

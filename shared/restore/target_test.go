@@ -17,6 +17,7 @@ import (
 	"github.com/tablevault/tablevault/shared/table/tabletest"
 	"github.com/tablevault/tablevault/shared/vault"
 	"github.com/tablevault/tablevault/shared/vaulttest"
+	"github.com/tablevault/tablevault/shared/verify"
 )
 
 // liveKey is a row's that both the backup and the table that an application has made
@@ -296,7 +297,7 @@ func TestVerifySaysThatTheTableIsAnother(t *testing.T) {
 		if replaced {
 			dropAndMake(w)
 		}
-		proof, err := w.Verifier().Verify(t.Context(), w.Run(), restore.VerifyRequest{Restore: plan.Restore, Depth: restore.DepthRows})
+		proof, err := w.Verifier().Verify(t.Context(), w.Run(), verify.Request{Restore: plan.Restore, Depth: verify.DepthRows})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -372,7 +373,7 @@ func TestImportBeforeItsTable(t *testing.T) {
 	if err := deliver(plan.Restore); !errors.Is(err, table.ErrUnavailable) || !strings.Contains(err.Error(), "has not made the table yet") {
 		t.Errorf("%v", err)
 	}
-	if _, err := w.Verifier().VerifySegment(t.Context(), w.Run(), fanout.Work{Verb: fanout.VerbVerify, Restore: plan.Restore, Segment: "000000"}); !errors.Is(err, table.ErrInvalid) {
+	if _, err := w.Checker().Check(t.Context(), w.Run(), fanout.Work{Verb: fanout.VerbVerify, Restore: plan.Restore, Segment: "000000"}); !errors.Is(err, table.ErrInvalid) {
 		t.Errorf("%v", err)
 	}
 	if n := w.Tables.Calls("Write"); n != 0 {

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/tablevault/tablevault/shared/compare"
 	"github.com/tablevault/tablevault/shared/vault"
 )
 
@@ -20,7 +21,7 @@ func ttlNote(ttl time.Duration, point, now time.Time) string {
 	switch {
 	case point.Before(oldest):
 		return note + ", so that all cells written until then have: the table will be empty but for cells whose timestamps were given, and rows without cells"
-	case point.Before(oldest.Add(lapsesSoon)):
+	case point.Before(oldest.Add(compare.LapsesSoon)):
 		return note + ", so that within a day all cells written until then will have"
 	}
 	return note

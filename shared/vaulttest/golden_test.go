@@ -15,11 +15,11 @@ import (
 	"github.com/tablevault/tablevault/shared/object/dir"
 	"github.com/tablevault/tablevault/shared/object/mem"
 	"github.com/tablevault/tablevault/shared/repository"
-	"github.com/tablevault/tablevault/shared/restore"
 	"github.com/tablevault/tablevault/shared/table"
 	"github.com/tablevault/tablevault/shared/table/tabletest"
 	"github.com/tablevault/tablevault/shared/vault"
 	"github.com/tablevault/tablevault/shared/vaulttest"
+	"github.com/tablevault/tablevault/shared/verify"
 )
 
 var makeGolden = flag.Bool("golden", false, "make the golden vault of today's format anew; never for one that was released")
@@ -137,7 +137,7 @@ func TestGoldenVaults(t *testing.T) {
 					t.Errorf("%s: %+v, %v", name, p, err)
 				}
 			}
-			if p := w.Verify(sealed, restore.DepthRead); p.Verdict != vault.OK || p.Check.Rows != 120 {
+			if p := w.Verify(sealed, verify.DepthRead); p.Verdict != vault.OK || p.Check.Rows != 120 {
 				t.Errorf("%+v", p)
 			}
 			w.Advance(24 * time.Hour)

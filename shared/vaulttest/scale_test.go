@@ -347,9 +347,9 @@ func TestScaleOfRestores(t *testing.T) {
 		t.Fatalf("%+v", progress)
 	}
 	if ended := work(func(of fanout.Work) (int, error) {
-		v := w.Verifier()
-		v.Repo, v.Memory = open(), 4<<20
-		reply, err := v.VerifySegment(t.Context(), w.Run(), of)
+		c := w.Checker()
+		c.Repo, c.Memory = open(), 4<<20
+		reply, err := c.Check(t.Context(), w.Run(), of)
 		return reply.Ended, err
 	}); ended != segments {
 		t.Errorf("%d of %d segments are compared", ended, segments)

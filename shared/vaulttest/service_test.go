@@ -352,9 +352,9 @@ func (s *service) deliver(w fanout.Work, retry int) {
 			i.Work = s
 			_, err = i.Import(ctx, run, w)
 		case fanout.VerbVerify:
-			v := s.Verifier()
-			v.Now, v.Work = time.Now, s
-			_, err = v.VerifySegment(ctx, run, w)
+			c := s.Checker()
+			c.Work = s
+			_, err = c.Check(ctx, run, w)
 		default:
 			err = errors.New("unexpected work")
 		}

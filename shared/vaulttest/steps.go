@@ -16,6 +16,7 @@ import (
 	"github.com/tablevault/tablevault/shared/table"
 	"github.com/tablevault/tablevault/shared/table/tabletest"
 	"github.com/tablevault/tablevault/shared/vault"
+	"github.com/tablevault/tablevault/shared/verify"
 )
 
 // Backup backs the source up.
@@ -177,7 +178,7 @@ func (w *World) Look(id vault.RestoreID) restore.Progress {
 
 func (w *World) Verify(m *vault.Manifest, depth string) *vault.Proof {
 	w.T.Helper()
-	proof, err := w.Verifier().Verify(w.T.Context(), w.Run(), restore.VerifyRequest{Backup: vault.Backup{Table: m.Table, ID: m.Backup}, Depth: depth})
+	proof, err := w.Verifier().Verify(w.T.Context(), w.Run(), verify.Request{Backup: vault.Backup{Table: m.Table, ID: m.Backup}, Depth: depth})
 	if err != nil {
 		w.T.Fatal(err)
 	}

@@ -15,8 +15,8 @@ import (
 	"github.com/tablevault/tablevault/shared/object/mem"
 	"github.com/tablevault/tablevault/shared/object/place"
 	"github.com/tablevault/tablevault/shared/repository"
-	"github.com/tablevault/tablevault/shared/restore"
 	"github.com/tablevault/tablevault/shared/vault"
+	"github.com/tablevault/tablevault/shared/verify"
 )
 
 // TwinAddress is where the tests' second vault is said to be.
@@ -88,7 +88,7 @@ func (w *World) IsTwin(m *vault.Manifest, twin object.Store) {
 	if err != nil {
 		w.T.Fatal(err)
 	}
-	if proof, err = v.Verify(w.T.Context(), w.Run(), restore.VerifyRequest{Backup: b, Depth: restore.DepthRead}); err != nil || proof.Verdict != vault.OK || proof.Check.Rows != m.Totals.Rows {
+	if proof, err = v.Verify(w.T.Context(), w.Run(), verify.Request{Backup: b, Depth: verify.DepthRead}); err != nil || proof.Verdict != vault.OK || proof.Check.Rows != m.Totals.Rows {
 		w.T.Fatalf("the twin, read: %+v, %v", proof, err)
 	}
 	for _, o := range append(w.Parts(m), vault.Object{Name: vault.HeaderName}, vault.Object{Name: BackupOf(m).Manifest()}, vault.Object{Name: vault.Opened(m.Table, m.Backup)}) {

@@ -18,6 +18,7 @@ import (
 	"github.com/tablevault/tablevault/shared/table/tabletest"
 	"github.com/tablevault/tablevault/shared/vault"
 	"github.com/tablevault/tablevault/shared/vaulttest"
+	"github.com/tablevault/tablevault/shared/verify"
 )
 
 // TestUsageIsTold backs up and restores through invocations that are cut short,
@@ -128,7 +129,7 @@ func TestUsageIsTold(t *testing.T) {
 				t.Errorf("the proof, %s, tells of %+v, the store saw %+v", proof.Verdict, proof.Usage, want)
 			}
 
-			verified := w.Verify(m, restore.DepthRead)
+			verified := w.Verify(m, verify.DepthRead)
 			want = object.Usage{}
 			for _, a := range w.Ledger.Take("verify")[0].Asked {
 				want.Add(a.Usage)

@@ -17,11 +17,11 @@ import (
 	"github.com/tablevault/tablevault/local/ots/engine"
 	"github.com/tablevault/tablevault/shared/plainbuffer"
 	"github.com/tablevault/tablevault/shared/plainbuffer/plainbuffertest"
-	"github.com/tablevault/tablevault/shared/restore"
 	"github.com/tablevault/tablevault/shared/table"
 	"github.com/tablevault/tablevault/shared/table/tabletest"
 	"github.com/tablevault/tablevault/shared/vault"
 	"github.com/tablevault/tablevault/shared/vaulttest"
+	"github.com/tablevault/tablevault/shared/verify"
 )
 
 // A wideModel is a table of the local Tablestore with rows wider than pages, and all
@@ -142,7 +142,7 @@ func (m *wideModel) job() {
 	m.mu.Lock()
 	m.change = nil
 	m.mu.Unlock()
-	if proof := m.Verify(sealed, restore.DepthRead); proof.Verdict != vault.OK || proof.Check.Rows != sealed.Totals.Rows {
+	if proof := m.Verify(sealed, verify.DepthRead); proof.Verdict != vault.OK || proof.Check.Rows != sealed.Totals.Rows {
 		t.Fatalf("the backup is read as %+v", proof.Check)
 	}
 	m.Proved(m.Restore(sealed), vault.OK)

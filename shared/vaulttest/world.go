@@ -25,6 +25,7 @@ import (
 	"github.com/tablevault/tablevault/shared/table"
 	"github.com/tablevault/tablevault/shared/table/tabletest"
 	"github.com/tablevault/tablevault/shared/vault"
+	"github.com/tablevault/tablevault/shared/verify"
 )
 
 var (
@@ -177,7 +178,7 @@ func (w *World) opened(kind string) *repository.Repository {
 	return w.Ledger.Open(w.T, kind)
 }
 
-// Planner, Exporter, Importer and Verifier are the functions, as an invocation makes them.
+// Planner, Exporter, Importer, Checker and Verifier are the functions, as an invocation makes them.
 func (w *World) Planner() *backup.Planner {
 	return &backup.Planner{Repo: w.opened("plan"), Tables: w.worked(), Work: w, Log: w.Log(), Now: w.Clock}
 }
@@ -190,12 +191,16 @@ func (w *World) Importer() *restore.Importer {
 	return &restore.Importer{Repo: w.opened("import"), Tables: w.worked(), Work: w, Log: w.Log(), Workers: w.Workers}
 }
 
-func (w *World) Verifier() *restore.Verifier {
-	v := &restore.Verifier{Repo: w.opened("verify"), Tables: w.worked(), Log: w.Log(), Now: w.Clock}
+func (w *World) Checker() *restore.Checker {
+	c := &restore.Checker{Repo: w.opened("verify"), Tables: w.worked(), Log: w.Log()}
 	if w.Pokes {
-		v.Work = w
+		c.Work = w
 	}
-	return v
+	return c
+}
+
+func (w *World) Verifier() *verify.Verifier {
+	return &verify.Verifier{Repo: w.opened("verify"), Tables: w.worked(), Log: w.Log(), Now: w.Clock}
 }
 
 // Work carries out what is queued, and what that queues.
@@ -227,7 +232,7 @@ func (w *World) Do(work fanout.Work) (err error) {
 	case fanout.VerbImport:
 		_, err = w.Importer().Import(w.T.Context(), w.Run(), work)
 	case fanout.VerbVerify:
-		_, err = w.Verifier().VerifySegment(w.T.Context(), w.Run(), work)
+		_, err = w.Checker().Check(w.T.Context(), w.Run(), work)
 	case fanout.VerbCopy:
 		address := w.AddressOf(work.Target)
 		c := w.Copier(w.Targets[address])

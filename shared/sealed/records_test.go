@@ -1,16 +1,14 @@
-package restore_test
+package sealed_test
 
 import (
-	"errors"
 	"strings"
 	"testing"
 
-	"github.com/tablevault/tablevault/shared/fanout"
 	"github.com/tablevault/tablevault/shared/object/mem"
-	"github.com/tablevault/tablevault/shared/restore"
 	"github.com/tablevault/tablevault/shared/table"
 	"github.com/tablevault/tablevault/shared/vault"
 	"github.com/tablevault/tablevault/shared/vaulttest"
+	"github.com/tablevault/tablevault/shared/verify"
 )
 
 // forgeGroup changes a backup's roll-up, and has the manifest name what it is then, as
@@ -51,7 +49,7 @@ func TestShardIsItsRecords(t *testing.T) {
 		said   string
 	}{
 		{"as they are", func([]vault.SegmentLog) {}, ""},
-		{"another digest", func(s []vault.SegmentLog) { s[0].Slots[0].Part.Digest = other(s[0].Slots[0].Part.Digest) }, "the part's record says"},
+		{"another digest", func(s []vault.SegmentLog) { d := &s[0].Slots[0].Part.Digest; d.Add(*d) }, "the part's record says"},
 		{"another bound of a lane", func(s []vault.SegmentLog) {
 			// The row that the second part begins with is the first's, by the records.
 			a, b := s[0].Slots[0].Part, s[0].Slots[1].Part
@@ -72,7 +70,7 @@ func TestShardIsItsRecords(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			w, m := vaulttest.CopyWorld(t, 900)
 			forged := forgeGroup(t, w, m, func(g *vault.Group) { c.change(g.Segments) })
-			proof := w.Verify(forged, restore.DepthRead)
+			proof := w.Verify(forged, verify.DepthRead)
 			if c.said == "" {
 				if proof.Verdict != vault.OK {
 					t.Errorf("%+v", proof)
@@ -120,7 +118,7 @@ func TestShardOfAnother(t *testing.T) {
 			*a = *b
 			a.Name = under
 		})
-		proof := w.Verify(forged, restore.DepthRead)
+		proof := w.Verify(forged, verify.DepthRead)
 		said := false
 		for _, f := range proof.Check.Findings {
 			said = said || strings.Contains(f.Reason, c.said)
@@ -128,22 +126,5 @@ func TestShardOfAnother(t *testing.T) {
 		if proof.Verdict != vault.Corrupt || !said {
 			t.Errorf("%s: %s: %+v", name, proof.Verdict, proof.Check.Findings)
 		}
-	}
-}
-
-// TestLogOfLoadingThatCantBe: an entry that is about a part that the segment does not
-// have is no place to go on from, which would leave rows out.
-func TestLogOfLoadingThatCantBe(t *testing.T) {
-	w := vaulttest.NewWorld(t)
-	w.Quiet = true
-	w.Fill(vaulttest.Definition(), 100)
-	plan := w.Begin(w.Backup(vaulttest.Small))
-	r, s := vault.Restore{ID: plan.Restore}, plan.Segments[0].ID
-	if _, err := w.Repo.Create(t.Context(), r.Log().Slot(s, 0), &vault.Loaded{Segment: s, Part: 99, Block: 1}); err != nil {
-		t.Fatal(err)
-	}
-	_, err := w.Importer().Import(t.Context(), w.Run(), fanout.Work{Verb: fanout.VerbImport, Restore: plan.Restore, Segment: s})
-	if !errors.Is(err, vault.ErrCorrupt) || !strings.Contains(err.Error(), "of part 99") {
-		t.Errorf("%v", err)
 	}
 }

@@ -1,0 +1,121 @@
+package verify
+
+import (
+	"context"
+	"errors"
+
+	"github.com/tablevault/tablevault/shared/compare"
+	"github.com/tablevault/tablevault/shared/object"
+	"github.com/tablevault/tablevault/shared/repository"
+	"github.com/tablevault/tablevault/shared/vault"
+)
+
+// Loading is what the log of a segment's loading tells.
+type Loading struct {
+	// Ended says that all of the segment is loaded.
+	Ended bool
+	// Quarantined are the keys, as Key.String gives them, of the rows that the service
+	// refused.
+	Quarantined map[string]bool
+	// Usage is what the loading asked of the store.
+	Usage object.Usage
+}
+
+// ReadLoading reads the log of a segment's loading. Rows in quarantine that can't be
+// read are left out.
+func ReadLoading(ctx context.Context, r *repository.Repository, restore vault.Restore, s vault.SegmentID, check *vault.Check) (Loading, error) {
+	loaded := Loading{Quarantined: map[string]bool{}}
+	for entry, err := range r.Loading(ctx, restore, s, 0) {
+		if err != nil {
+			return loaded, err
+		}
+		loaded.Usage.Add(entry.Usage)
+		if entry.Quarantine != nil {
+			var q vault.Quarantine
+			err := r.ReadExact(ctx, *entry.Quarantine, &q)
+			switch {
+			case repository.Corrupt(err):
+				check.Find(entry.Quarantine.Name, err)
+			case err != nil:
+				return loaded, err
+			default:
+				for _, row := range q.Rows {
+					loaded.Quarantined[row.Key.String()] = true
+				}
+			}
+		}
+		if loaded.Ended = entry.Last; loaded.Ended {
+			break
+		}
+	}
+	return loaded, nil
+}
+
+// Segment verifies one segment at a depth. What is damaged here and not in
+// a twin is verified there.
+func Segment(ctx context.Context, depth string, c *compare.Comparer, x *compare.Comparison, check *vault.Check) error {
+	r := x.Segment.Backup.Repo
+	corrupted := check.Corrupted
+	var names []string
+	objects := map[string]vault.Object{}
+	for _, s := range x.Segment.Parts() {
+		for _, o := range []vault.Object{s.Part.Shard, s.Part.Index} {
+			names = append(names, o.Name)
+			objects[o.Name] = o
+			check.Objects++
+			check.Bytes += o.Bytes
+			sizeOnly, err := r.StandingSomewhere(ctx, o)
+			switch {
+			case repository.Corrupt(err):
+				check.Find(o.Name, err)
+			case err != nil:
+				return err
+			case sizeOnly:
+				check.SizeOnly++
+			}
+		}
+	}
+	if check.Corrupted > corrupted && depth == DepthRows {
+		// A table is not compared with what is not all there, but whatever can
+		// still be read is.
+		depth = DepthRead
+	}
+	for {
+		since, found := r.Turns(), *check
+		if err := readAt(ctx, depth, c, x, &found); err != nil {
+			return err
+		}
+		again := false
+		for _, f := range found.Findings[min(len(check.Findings), len(found.Findings)):] {
+			if o, ok := objects[f.Object]; ok {
+				again = r.Turn(ctx, o, since, errors.New(f.Reason)) || again
+			}
+		}
+		if again {
+			continue
+		}
+		found.Replace(r.Replaced(names...))
+		*check = found
+		return nil
+	}
+}
+
+// readAt reads a segment, or compares it, as far as depth asks for that.
+func readAt(ctx context.Context, depth string, c *compare.Comparer, x *compare.Comparison, check *vault.Check) error {
+	switch depth {
+	case DepthRead:
+		sum, err := x.Segment.Read(ctx, check, nil)
+		check.Rows += sum.Rows
+		check.Digest.Add(sum.Digest)
+		return err
+	case DepthRows:
+		err := c.Segment(ctx, x, check)
+		var bad *repository.BadObject
+		if errors.As(err, &bad) {
+			check.Find(bad.Object.Name, bad.Err)
+			return nil
+		}
+		return err
+	}
+	return nil
+}
