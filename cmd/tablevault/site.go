@@ -238,6 +238,7 @@ func (s *site) store(ctx context.Context) (object.Store, error) {
 	return address.Open(ctx, s.env.Vault, address.Config{
 		Credentials: s.env.Credentials.Provider(),
 		S3:          s.env.S3.Provider(),
+		Cold:        vault.IsShard,
 	})
 }
 

@@ -1,8 +1,8 @@
 // Package object is the port to what keeps immutable objects under names: a directory, a bucket, memory.
 //
 // A [Store] creates an object once and whole, never changes it, reads it in ranges and lists names in order. That one
-// guarantee, "the name is taken" decided by the store itself, is all the coordination a vault has: [Decide] turns it
-// into an agreement between any number of writers that may die at any byte.
+// guarantee, "the name is taken" decided by the store itself, is all the coordination that its users need: [Decide] turns
+// it into an agreement between any number of writers that may die at any byte.
 //
 //	standing, mine, err := object.Decide(ctx, store, "slots/0007/3", record, 1<<20)
 //	// standing is what everyone will read under that name, whoever wrote it

@@ -234,6 +234,10 @@ func (b Backup) Plan() string { return PlanPrefix + b.place() + ".json" }
 // Manifest is the name of the backup's manifest.
 func (b Backup) Manifest() string { return ManifestName(b.Table, b.ID) }
 
+// IsShard says whether an object is a shard or its index. These are most of a vault's
+// bytes and are read in a restore only, whereas every run reads documents.
+func IsShard(name string) bool { return strings.HasPrefix(name, ShardPrefix) }
+
 // Shards begins the names of the backup's shards and their indexes.
 func (b Backup) Shards() string { return ShardPrefix + b.place() + "/" }
 

@@ -27,25 +27,26 @@ import (
 // of the environment if it is one of S3, which the platform knows nothing of. What is asked of it is counted, and stands in
 // the last line that the invocation logs.
 func Store(ctx context.Context, inv *function.Invocation) (object.Store, error) {
-	store, _, err := open(ctx, inv, inv.Env.Vault, function.KeyStore, false)
+	store, _, err := open(ctx, inv, inv.Env.Vault, function.KeyStore, nil)
 	return store, err
 }
 
-func open(ctx context.Context, inv *function.Invocation, vault, counted string, writeOnly bool) (object.Store, *objectmeter.Meter, error) {
+func open(ctx context.Context, inv *function.Invocation, at, counted string, unread func(name string) bool) (object.Store, *objectmeter.Meter, error) {
 	meter := new(objectmeter.Meter)
 	inv.Count(counted, meter)
-	store, err := address.Open(ctx, vault, address.Config{
+	store, err := address.Open(ctx, at, address.Config{
 		Credentials: inv.Credentials.Provider(),
 		S3:          inv.Env.S3.Provider(),
 		Meter:       meter,
-		WriteOnly:   writeOnly,
+		Cold:        vault.IsShard,
+		Unread:      unread,
 	})
 	return store, meter, err
 }
 
 // Repository opens the vault. What the invocation asks of its store stands in the records that it writes.
 func Repository(ctx context.Context, inv *function.Invocation) (*repository.Repository, error) {
-	return openWith(ctx, inv, false, repository.Open)
+	return openWith(ctx, inv, nil, repository.Open)
 }
 
 // FindBackup finds the backup that a command names, by its id. Where the command names
@@ -67,19 +68,19 @@ func FindBackup(ctx context.Context, repo *repository.Repository, cmd function.C
 
 // WriteOnly opens the vault as Repository does, for a role that creates shards and may not read them.
 func WriteOnly(ctx context.Context, inv *function.Invocation) (*repository.Repository, error) {
-	return openWith(ctx, inv, true, repository.Open)
+	return openWith(ctx, inv, vault.IsShard, repository.Open)
 }
 
 // NewRepository opens the vault as Repository does, and makes it if there is none.
 func NewRepository(ctx context.Context, inv *function.Invocation) (*repository.Repository, error) {
-	return openWith(ctx, inv, false, func(ctx context.Context, store object.Store) (*repository.Repository, error) {
+	return openWith(ctx, inv, nil, func(ctx context.Context, store object.Store) (*repository.Repository, error) {
 		return repository.Init(ctx, store, time.Now())
 	})
 }
 
-func openWith(ctx context.Context, inv *function.Invocation, writeOnly bool,
+func openWith(ctx context.Context, inv *function.Invocation, unread func(name string) bool,
 	openIn func(context.Context, object.Store) (*repository.Repository, error)) (*repository.Repository, error) {
-	store, meter, err := open(ctx, inv, inv.Env.Vault, function.KeyStore, writeOnly)
+	store, meter, err := open(ctx, inv, inv.Env.Vault, function.KeyStore, unread)
 	if err != nil {
 		return nil, err
 	}
@@ -156,7 +157,7 @@ func openFurther(ctx context.Context, inv *function.Invocation, d policy.Destina
 	if err := place.Apart(d.To, inv.Env.Vault); err != nil {
 		return nil, function.Permanent(fmt.Errorf("a further vault: %w", err))
 	}
-	store, _, err := open(ctx, inv, d.To, function.KeyFurther, false)
+	store, _, err := open(ctx, inv, d.To, function.KeyFurther, nil)
 	if err != nil {
 		return nil, fmt.Errorf("a further vault: %w", err)
 	}

@@ -4,10 +4,15 @@ import (
 	"errors"
 	"io/fs"
 	"log/slog"
+	"maps"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/tablevault/tablevault/local/oss"
 	"github.com/tablevault/tablevault/shared/function"
 	"github.com/tablevault/tablevault/shared/function/functiontest"
 	"github.com/tablevault/tablevault/shared/object/mem"
@@ -44,6 +49,50 @@ func TestAlso(t *testing.T) {
 		if (came.Load() > 0) != c.comes || c.comes == strings.Contains(said, "has no further vault") {
 			t.Errorf("with the destination %s %d requests came: %s", c.destination, came.Load(), said)
 		}
+	}
+}
+
+// TestRowsAreCold: the storage class of the vault's address is that of shards and their indexes, and of no document.
+func TestRowsAreCold(t *testing.T) {
+	store, err := oss.Start(oss.Config{Region: "cn-x", Keys: []oss.Key{{ID: functiontest.Role.ID, Secret: functiontest.Role.Secret, Token: functiontest.Role.Token}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer store.Close()
+	if err := store.CreateBucket("acme", oss.BucketConfig{}); err != nil {
+		t.Fatal(err)
+	}
+	classes := map[string]string{}
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method == http.MethodPut {
+			classes[strings.TrimPrefix(r.URL.Path, "/acme/vault/")] = r.Header.Get("X-Oss-Storage-Class")
+		}
+		store.ServeHTTP(w, r)
+	}))
+	defer server.Close()
+	env, err := function.ReadEnv([]string{"TABLEVAULT_VAULT=oss://acme/vault?region=cn-x&storage_class=IA&endpoint=" + url.QueryEscape(server.URL), "FC_REGION=cn-x", "FC_ACCOUNT_ID=1"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	inv := &function.Invocation{Env: env, Region: "cn-x", Log: slog.New(slog.DiscardHandler), Credentials: functiontest.Role}
+	if _, err := NewRepository(t.Context(), inv); err != nil {
+		t.Fatal(err)
+	}
+	repo, err := WriteOnly(t.Context(), inv)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := vault.Backup{Table: vault.TableID{Region: "cn-x", Instance: "prod", Table: "orders"}, ID: vault.NewBackupID(time.Now(), "x")}
+	want := map[string]string{vault.HeaderName: "", b.Shard("000000", "r"): "IA", b.Plan(): ""}
+	for name := range want {
+		if name != vault.HeaderName {
+			if _, err := repo.Store().Create(t.Context(), name, strings.NewReader("x")); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if !maps.Equal(classes, want) {
+		t.Errorf("classes %v, want %v", classes, want)
 	}
 }
 

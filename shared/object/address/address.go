@@ -1,6 +1,6 @@
 // Package address opens the object store that an address names.
 //
-//	store, err := address.Open(ctx, "file:///srv/vault", address.Config{})
+//	store, err := address.Open(ctx, "file:///srv/objects", address.Config{})
 package address
 
 import (
@@ -11,7 +11,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 
 	"github.com/tablevault/tablevault/shared/access"
 	"github.com/tablevault/tablevault/shared/object"
@@ -30,8 +29,9 @@ type Config struct {
 	Credentials, S3 access.Provider
 	// Meter, if given, counts what is asked of the store.
 	Meter *objectmeter.Meter
-	// WriteOnly says that whoever opens the store creates a vault's shards, and has no right to read them.
-	WriteOnly bool
+	// Cold says which objects of a bucket are big and rarely read: the storage class of the address is for them alone. Unread
+	// says which are created by a key that has no right to read them. Nil means none.
+	Cold, Unread func(name string) bool
 }
 
 // Open opens the store at an address, of which the scheme says the kind:
@@ -66,7 +66,7 @@ func Open(ctx context.Context, address string, config Config) (object.Store, err
 		if config.S3 == nil {
 			return nil, fmt.Errorf("open %s: no keys for S3 were given", at)
 		}
-		c.Cold, c.Unread, c.Transport = data, config.unread(), config.transport()
+		c.Cold, c.Unread, c.Transport = config.Cold, config.Unread, config.transport()
 		c.Credentials = config.S3
 		store, err := s3.Open(ctx, c)
 		if err != nil {
@@ -81,7 +81,7 @@ func Open(ctx context.Context, address string, config Config) (object.Store, err
 		if config.Credentials == nil {
 			return nil, fmt.Errorf("open %s: no keys for OSS were given", at)
 		}
-		c.Cold, c.Unread, c.Transport = data, config.unread(), config.transport()
+		c.Cold, c.Unread, c.Transport = config.Cold, config.Unread, config.transport()
 		c.Credentials = config.Credentials
 		store, err := oss.Open(ctx, c)
 		if err != nil {
@@ -92,14 +92,6 @@ func Open(ctx context.Context, address string, config Config) (object.Store, err
 	return nil, fmt.Errorf("open %s: nothing keeps objects there", at)
 }
 
-// unread says which objects of a bucket are never read.
-func (c Config) unread() func(name string) bool {
-	if c.WriteOnly {
-		return data
-	}
-	return nil
-}
-
 // transport is how a bucket is reached.
 func (c Config) transport() http.RoundTripper {
 	if c.Meter == nil {
@@ -108,21 +100,17 @@ func (c Config) transport() http.RoundTripper {
 	return c.Meter.Transport(bucket.Transport())
 }
 
-// data reports whether an object of a vault is rows, which are most of its bytes and read in a restore only, and not one
-// of the small documents that every run reads. A storage class with a price on reading is for them alone.
-func data(name string) bool { return strings.HasPrefix(name, "shards/") }
-
 // File returns the address of the directory with an absolute path.
 func File(path string) string {
 	return (&url.URL{Scheme: "file", Path: filepath.ToSlash(path)}).String()
 }
 
-// taken are folders of the system's, which are no vault's own.
+// taken are folders of the system's, which are no store's own.
 var taken = []string{"/", "/bin", "/boot", "/dev", "/etc", "/home", "/lib", "/lib64", "/opt", "/proc", "/root", "/run", "/sbin", "/sys", "/tmp",
 	"/usr", "/usr/local", "/var", "/var/lib", "/var/tmp", "/Applications", "/Library", "/System", "/Users"}
 
-// alone is an error about a folder that can't be a vault's own, whatever it is called here: a folder of the system, a
-// person's home, or one that this is in. What belongs to others would lie among the objects, and a vault's folder is
+// alone is an error about a folder that can't be a store's own, whatever it is called here: a folder of the system, a
+// person's home, or one that this is in. What belongs to others would lie among the objects, and a store's folder is
 // cleared of what is left over.
 func alone(folder string) error {
 	is, err := os.Stat(folder)

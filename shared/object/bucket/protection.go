@@ -11,7 +11,7 @@ type Protection struct {
 	// Overwriting is what the bucket does about who overwrites an object, and Deleting about who deletes one: the rest of
 	// a sentence that begins with it, such as "keeps each object for 30 days". Empty if that is a flaw, or not known.
 	Overwriting, Deleting string
-	// Flaws are what is not as a vault needs it.
+	// Flaws are what is not as it has to be.
 	Flaws []Flaw
 	// Unknown are the actions that the role may not do, so that what they would tell is not known.
 	Unknown []string
@@ -23,7 +23,7 @@ const Lets = "lets "
 // Keeps says that what is written can't be removed for a time.
 func (p Protection) Keeps() bool { return p.Deleting != "" && !strings.HasPrefix(p.Deleting, Lets) }
 
-// Flaw is something about a bucket that is not as a vault needs it.
+// Flaw is something about a bucket that is not as it has to be.
 type Flaw struct {
 	About string // a word
 	Text  string

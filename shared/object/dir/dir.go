@@ -2,7 +2,7 @@
 
 // Package dir keeps objects as the files of a directory.
 //
-//	store, err := dir.Open(ctx, "/srv/vault")
+//	store, err := dir.Open(ctx, "/srv/objects")
 //
 // The object backups/prod/1 is the file backups/prod/1; only what a file name can't hold is escaped. Create writes a
 // temporary file in the folder %tmp of the root, makes it durable, gives it its name with link, which fails if the name
@@ -72,7 +72,7 @@ var _ object.Store = (*Store)(nil)
 
 // Open returns the store in a directory, which exists, and removes from it what writers left that died more than an hour
 // ago. A directory that can't be written to, being full, protected or on a file system without links, is opened all the
-// same, since a vault is mostly needed for reading; Create then returns what is in the way.
+// same, since it may be needed for reading; Create then returns what is in the way.
 func Open(ctx context.Context, path string) (*Store, error) {
 	abs, err := filepath.Abs(path)
 	if err != nil {

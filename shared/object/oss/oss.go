@@ -143,7 +143,7 @@ var ErrVersions = errors.New("the bucket has versions, enabled or suspended, and
 
 // Open opens a bucket, and asks it whether it keeps versions and, if the Config wants a retention policy, for that, so
 // that whatever is wrong with bucket, region, endpoint or credentials is told at once. A bucket in which names can't be
-// decided, or objects not kept, as they must be is opened all the same, since a vault is mostly needed for reading;
+// decided, or objects not kept, as they must be is opened all the same, since it may be needed for reading;
 // Create and Delete then return what is in the way.
 func Open(ctx context.Context, c Config) (*Store, error) {
 	s, err := New(c)

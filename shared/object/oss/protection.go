@@ -37,7 +37,7 @@ func (s *Store) Protection(ctx context.Context) (bucket.Protection, error) {
 		return p, err
 	}
 	if versions != "" {
-		// Neither a rule nor a retention policy is of use to a vault that is not written.
+		// Neither a rule nor a retention policy is of use to a bucket that is not written.
 		p.Flaws = []bucket.Flaw{{About: "versions", Fatal: true,
 			Text: "the bucket has versions (" + versions + "), and in such a one OSS does not refuse to overwrite: nothing is written there",
 			Fix:  "use a bucket in which versions were never enabled"}}

@@ -212,7 +212,7 @@ func (p Place) holds(o Place) bool {
 	return p.Path == "" || p.Path == o.Path || strings.HasPrefix(o.Path, p.Path+"/")
 }
 
-// Apart is an error if two vaults can't stand at two addresses, because they are one place or one is inside the other.
+// Apart is an error if two addresses name one place, or one of them a place inside the other's.
 func Apart(a, b string) error {
 	p, err := Parse(a)
 	if err != nil {
