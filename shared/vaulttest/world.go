@@ -44,6 +44,8 @@ type World struct {
 	Tables *tabletest.Tables
 	// Instance is what the functions work on, tables if it is nil.
 	Instance table.Instance
+	// Staging is the instance that restores go to, Instance if it is nil.
+	Staging *tabletest.Tables
 	// Hop is how long an invocation works before it is to stop, counted in looks
 	// at its clock; 0 for as long as it takes.
 	Hop int
@@ -170,6 +172,14 @@ func (w *World) worked() table.Instance {
 	return w.Tables
 }
 
+// restored is the instance that restores go to.
+func (w *World) restored() table.Instance {
+	if w.Staging != nil {
+		return w.Staging
+	}
+	return w.worked()
+}
+
 // opened is the vault as an invocation of a kind opens it.
 func (w *World) opened(kind string) *repository.Repository {
 	if w.Ledger == nil {
@@ -188,11 +198,11 @@ func (w *World) Exporter() *backup.Exporter {
 }
 
 func (w *World) Importer() *restore.Importer {
-	return &restore.Importer{Repo: w.opened("import"), Tables: w.worked(), Work: w, Log: w.Log(), Workers: w.Workers}
+	return &restore.Importer{Repo: w.opened("import"), Tables: w.restored(), Work: w, Log: w.Log(), Workers: w.Workers}
 }
 
 func (w *World) Checker() *restore.Checker {
-	c := &restore.Checker{Repo: w.opened("verify"), Tables: w.worked(), Log: w.Log()}
+	c := &restore.Checker{Repo: w.opened("verify"), Tables: w.restored(), Log: w.Log()}
 	if w.Pokes {
 		c.Work = w
 	}
@@ -200,7 +210,7 @@ func (w *World) Checker() *restore.Checker {
 }
 
 func (w *World) Verifier() *verify.Verifier {
-	return &verify.Verifier{Repo: w.opened("verify"), Tables: w.worked(), Log: w.Log(), Now: w.Clock}
+	return &verify.Verifier{Repo: w.opened("verify"), Tables: w.restored(), Log: w.Log(), Now: w.Clock}
 }
 
 // Work carries out what is queued, and what that queues.
