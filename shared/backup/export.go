@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/tablevault/tablevault/shared/backup/coverage"
 	"github.com/tablevault/tablevault/shared/fanout"
 	"github.com/tablevault/tablevault/shared/guard"
 	"github.com/tablevault/tablevault/shared/plainbuffer"
@@ -125,7 +126,7 @@ func (x *export) all(ctx context.Context) error {
 		return fmt.Errorf("%s: %w", what, err)
 	}
 	x.encoders = x.newEncoders(x.plan)
-	s, err := fanout.FindSegment(ctx, x.Repo, x.plan, log, x.work.Segment)
+	s, err := coverage.FindSegment(ctx, x.Repo, x.plan, log, x.work.Segment)
 	if err != nil {
 		return fmt.Errorf("%s: %w", what, err)
 	}
@@ -142,7 +143,7 @@ func (x *export) all(ctx context.Context) error {
 		s, split := x.children[id]
 		if !split {
 			var err error
-			if s, err = fanout.FindSegment(ctx, x.Repo, x.plan, log, id); err != nil {
+			if s, err = coverage.FindSegment(ctx, x.Repo, x.plan, log, id); err != nil {
 				return fmt.Errorf("%s: %w", x.what(id), err)
 			}
 		}
@@ -225,7 +226,7 @@ func (x *export) one(ctx context.Context, s vault.Segment, start int, claimed bo
 
 func (x *export) segment(ctx context.Context, s vault.Segment, start int, claimed bool) error {
 	names := x.backup.Log()
-	log, err := fanout.ReadLog(ctx, x.Repo, names, s)
+	log, err := coverage.ReadLog(ctx, x.Repo, names, s)
 	if err != nil {
 		return err
 	}
@@ -241,9 +242,14 @@ func (x *export) segment(ctx context.Context, s vault.Segment, start int, claime
 			return err
 		}
 	}
-	x.margin.Resume(log, idle)
-	if n := len(log.Slots); n > 0 && log.Slots[n-1].Part != nil {
-		x.throttle.Resume(log.Slots[n-1].Part.Pace)
+	last := log.LastPart()
+	if last != nil {
+		x.throttle.Resume(last.Pace)
+	}
+	if idle > 0 {
+		x.margin.Widen()
+	} else if last != nil {
+		x.margin.Closed(time.Duration(last.ClosingMS) * time.Millisecond)
 	}
 	x.ask.reset(x.reply.Start > 0)
 	rows, raw := int64(0), int64(0)
@@ -304,7 +310,7 @@ func (x *export) segment(ctx context.Context, s vault.Segment, start int, claime
 }
 
 // end marks a segment as ended, and has what it was split into worked on.
-func (x *export) end(ctx context.Context, log *fanout.SegmentLog) error {
+func (x *export) end(ctx context.Context, log *coverage.SegmentLog) error {
 	if log.Split == nil {
 		return x.Repo.Mark(ctx, x.backup.Log().Done(log.Segment.ID))
 	}
@@ -344,7 +350,7 @@ func (x *export) end(ctx context.Context, log *fanout.SegmentLog) error {
 // shard is large enough, run says stop, or the lanes have ended. It returns
 // nil and an error if nothing could be kept; a part and an error if reading
 // broke off and what was read before can be kept.
-func (x *export) part(ctx context.Context, log *fanout.SegmentLog) (*vault.Part, error) {
+func (x *export) part(ctx context.Context, log *coverage.SegmentLog) (*vault.Part, error) {
 	e, b, plan := x.Exporter, x.backup, x.plan
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()

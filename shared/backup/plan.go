@@ -25,6 +25,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/tablevault/tablevault/shared/backup/coverage"
 	"github.com/tablevault/tablevault/shared/fanout"
 	"github.com/tablevault/tablevault/shared/guard"
 	"github.com/tablevault/tablevault/shared/object"
@@ -618,11 +619,11 @@ func (p *Planner) splitsStand(ctx context.Context, run fanout.Run, look *groupLo
 		if begun {
 			continue
 		}
-		s, err := fanout.FindSegment(ctx, p.Repo, plan, b.Log(), id)
+		s, err := coverage.FindSegment(ctx, p.Repo, plan, b.Log(), id)
 		if err != nil {
 			return err
 		}
-		l, err := fanout.ReadLog(ctx, p.Repo, b.Log(), s)
+		l, err := coverage.ReadLog(ctx, p.Repo, b.Log(), s)
 		if err != nil {
 			return err
 		}

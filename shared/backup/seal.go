@@ -5,7 +5,7 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/tablevault/tablevault/shared/fanout"
+	"github.com/tablevault/tablevault/shared/backup/coverage"
 	"github.com/tablevault/tablevault/shared/guard"
 	"github.com/tablevault/tablevault/shared/object"
 	"github.com/tablevault/tablevault/shared/repository"
@@ -17,7 +17,7 @@ import (
 // checksum. It returns the segments that have not ended; if there are none, the
 // group is complete.
 func rollUp(ctx context.Context, r *repository.Repository, b vault.Backup, roots []vault.Segment, g int) (*vault.Group, []vault.Segment, error) {
-	logs := make([][]*fanout.SegmentLog, len(roots))
+	logs := make([][]*coverage.SegmentLog, len(roots))
 	work, wctx := guard.WithContext(ctx)
 	work.SetLimit(repository.StatsInFlight)
 	for i, s := range roots {
@@ -60,12 +60,12 @@ func rollUp(ctx context.Context, r *repository.Repository, b vault.Backup, roots
 }
 
 // tree reads the log of a segment and of all that it was split into.
-func readTree(ctx context.Context, r *repository.Repository, log vault.Log, s vault.Segment) ([]*fanout.SegmentLog, error) {
-	l, err := fanout.ReadLog(ctx, r, log, s)
+func readTree(ctx context.Context, r *repository.Repository, log vault.Log, s vault.Segment) ([]*coverage.SegmentLog, error) {
+	l, err := coverage.ReadLog(ctx, r, log, s)
 	if err != nil {
 		return nil, err
 	}
-	logs := []*fanout.SegmentLog{l}
+	logs := []*coverage.SegmentLog{l}
 	if l.Split == nil {
 		return logs, nil
 	}
@@ -82,7 +82,7 @@ func readTree(ctx context.Context, r *repository.Repository, log vault.Log, s va
 // seal writes the manifest of a backup whose groups are all rolled up.
 func sealBackup(ctx context.Context, r *repository.Repository, b vault.Backup, plan *vault.Plan, planObject vault.Object, now time.Time) (*vault.Manifest, error) {
 	objects := make([]vault.Object, plan.Groups())
-	proof := fanout.Prover{Plan: plan}
+	proof := coverage.Prover{Plan: plan}
 	var usage object.Usage
 	for g := range objects {
 		var group vault.Group

@@ -9,7 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/tablevault/tablevault/shared/fanout"
+	"github.com/tablevault/tablevault/shared/backup/coverage"
 	"github.com/tablevault/tablevault/shared/guard"
 	"github.com/tablevault/tablevault/shared/plainbuffer"
 	"github.com/tablevault/tablevault/shared/table"
@@ -42,7 +42,7 @@ func (a *asking) reset(now bool) {
 }
 
 // splitIfAsked splits the segment if that was asked for, and has not been tried.
-func (x *export) splitIfAsked(ctx context.Context, log *fanout.SegmentLog) (bool, error) {
+func (x *export) splitIfAsked(ctx context.Context, log *coverage.SegmentLog) (bool, error) {
 	a := &x.ask
 	if !a.tried && !a.found.Load() && !time.Now().Before(a.next) {
 		if err := x.lookForAsk(ctx, log.Segment.ID); err != nil {
@@ -101,7 +101,7 @@ func (x *export) watchAsk(ctx context.Context, s vault.SegmentID, stop func()) (
 
 // split ends the segment's log where it stands and hands what is left to
 // children, if that can be cut. It says whether the log has ended so.
-func (x *export) split(ctx context.Context, log *fanout.SegmentLog) (bool, error) {
+func (x *export) split(ctx context.Context, log *coverage.SegmentLog) (bool, error) {
 	x.ask.tried = true
 	var a vault.Ask
 	if _, err := x.Repo.Read(ctx, x.backup.Log().Ask(log.Segment.ID), &a); err != nil {
@@ -153,7 +153,7 @@ func (x *export) split(ctx context.Context, log *fanout.SegmentLog) (bool, error
 // cut divides what is left of the segment's lanes into about n segments of as
 // many lanes as the plan allows. A segment holds what is left of one lane, or a
 // part of that, since its own lanes must adjoin.
-func (x *export) cut(ctx context.Context, log *fanout.SegmentLog, n int) ([]vault.Segment, error) {
+func (x *export) cut(ctx context.Context, log *coverage.SegmentLog, n int) ([]vault.Segment, error) {
 	var open []table.Range
 	for i, lane := range log.Segment.Lanes() {
 		if lane.Start = log.Next[i]; !lane.Empty() {

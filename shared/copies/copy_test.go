@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/tablevault/tablevault/shared/backup"
+	"github.com/tablevault/tablevault/shared/backup/coverage"
 	"github.com/tablevault/tablevault/shared/copies"
 	"github.com/tablevault/tablevault/shared/fanout"
 	"github.com/tablevault/tablevault/shared/object"
@@ -153,7 +154,7 @@ func grouped(w *vaulttest.World, segments int) *vault.Manifest {
 		groups[g].Segments = append(groups[g].Segments, vault.SegmentLog{Segment: s, Slots: []vault.Slot{{Segment: s.ID, Part: part}}})
 		groups[g].Totals.AddPart(part)
 	}
-	totals, n, err := fanout.Prove(plan, groups)
+	totals, n, err := coverage.Prove(plan, groups)
 	if err != nil {
 		w.T.Fatal(err)
 	}

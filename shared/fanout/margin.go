@@ -26,17 +26,9 @@ func NewMargin(run Run) Margin {
 	return Margin{until: run.Until, given: run.Until.Sub(run.Stop), third: max(0, run.Until.Sub(run.Now())/3)}
 }
 
-// Resume takes from a segment's log how long closing took lately. Where starts
-// have come to nothing, the least time for work and the most for closing is kept.
-func (m *Margin) Resume(log *SegmentLog, idle int) {
-	if idle > 0 {
-		m.closing = m.third
-		return
-	}
-	if n := len(log.Slots); n > 0 && log.Slots[n-1].Part != nil {
-		m.Closed(time.Duration(log.Slots[n-1].Part.ClosingMS) * time.Millisecond)
-	}
-}
+// Widen keeps the most time for closing and the least for work, until something was
+// measured: starts have come to nothing.
+func (m *Margin) Widen() { m.closing = m.third }
 
 // Closed takes the time of a closing into account; long ones are forgotten by
 // halves.

@@ -12,24 +12,6 @@ import (
 	"github.com/tablevault/tablevault/shared/vault"
 )
 
-// TestFindSegmentRefuses gives ids that no planner makes, which once were an index
-// into the plan's segments.
-func TestFindSegmentRefuses(t *testing.T) {
-	repo, err := repository.Init(t.Context(), &mem.Store{}, time.Unix(1_800_000_000, 0))
-	if err != nil {
-		t.Fatal(err)
-	}
-	plan := &vault.Plan{Segments: []vault.Segment{twoLanes()}}
-	for _, id := range []vault.SegmentID{"", "-1", "+0", "0", "zz", "99999999999999999999", "000001", "-00001", "00000 ", "000000.", "-00001.00", "000000.00"} {
-		if s, err := FindSegment(t.Context(), repo, plan, vault.Log{}, id); err == nil || !strings.Contains(err.Error(), string(id)) {
-			t.Errorf("segment %q: %+v, %v", id, s, err)
-		}
-	}
-	if s, err := FindSegment(t.Context(), repo, plan, vault.Log{}, "000000"); err != nil || s.ID != "000000" {
-		t.Errorf("%+v, %v", s, err)
-	}
-}
-
 // TestNoStartWithoutOneBefore gives numbers of starts that nothing has dispatched. A
 // note under one of them would stand behind a gap, and who looks for starts one
 // after the other, as the one that closes a restore does, would never see it; a

@@ -1,7 +1,6 @@
 // Package fanout is how many invocations work off the segments of a backup or of
-// a restore, and who can prove afterwards that nothing was left out: work and who
-// takes it, starts that are noted, logs that chain, and the coverage of a table by
-// them.
+// a restore: work and who takes it, starts that are noted, slots that are won, and
+// hand-over. What a segment holds, and where in it somebody stands, it does not know.
 package fanout
 
 import (

@@ -131,10 +131,11 @@ func TestStartsThatGetOn(t *testing.T) {
 func TestMarginAfterStartsInVain(t *testing.T) {
 	c := newCrew(t, &mem.Store{})
 	run := c.run("mine", 0)
-	log := &SegmentLog{Slots: []vault.Slot{{Part: &vault.Part{ClosingMS: 10}}}}
 	for idle, want := range []time.Duration{time.Second, run.Until.Sub(began) / 3} {
 		m := NewMargin(*run)
-		m.Resume(log, idle)
+		if m.Closed(10 * time.Millisecond); idle > 0 {
+			m.Widen()
+		}
 		if got := run.Until.Sub(m.Stop()); got != want {
 			t.Errorf("after %d starts in vain: %s is kept, want %s", idle, got, want)
 		}
@@ -248,22 +249,3 @@ func TestSpeedOfNothing(t *testing.T) {
 	}
 }
 
-// TestSplitOfOtherLanes: a split that closes more lanes than there are, or fewer, or
-// leaves nobody to go on, is refused.
-func TestSplitOfOtherLanes(t *testing.T) {
-	segment := twoLanes()
-	l := NewSegmentLog(segment)
-	lanes := segment.Lanes()
-	for closed := range 4 {
-		if closed == len(lanes) {
-			continue
-		}
-		s := &vault.Split{Children: []vault.Segment{{ID: "000000.00", Bounds: segment.Bounds}}}
-		for range closed {
-			s.Closed = append(s.Closed, lanes[0].Start)
-		}
-		if err := l.checkSplit(s, lanes); err == nil || !strings.Contains(err.Error(), "lanes into") {
-			t.Errorf("%d lanes closed: %v", closed, err)
-		}
-	}
-}

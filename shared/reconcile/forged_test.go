@@ -8,7 +8,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/tablevault/tablevault/shared/fanout"
+	"github.com/tablevault/tablevault/shared/backup/coverage"
 	"github.com/tablevault/tablevault/shared/table"
 	"github.com/tablevault/tablevault/shared/vault"
 	"github.com/tablevault/tablevault/shared/vaulttest"
@@ -186,7 +186,7 @@ func TestForgedSums(t *testing.T) {
 		t.Run(what, func(t *testing.T) {
 			w, b, plan := begun(t)
 			s := plan.Segments[0]
-			l := fanout.NewSegmentLog(s)
+			l := coverage.NewSegmentLog(s)
 			for slot := range 2 {
 				part := &vault.Part{Last: slot == 1}
 				for i, lane := range s.Lanes() {

@@ -7,7 +7,7 @@ import (
 	"context"
 	"fmt"
 
-	"github.com/tablevault/tablevault/shared/fanout"
+	"github.com/tablevault/tablevault/shared/backup/coverage"
 	"github.com/tablevault/tablevault/shared/repository"
 	"github.com/tablevault/tablevault/shared/vault"
 )
@@ -45,7 +45,7 @@ func Pinned(ctx context.Context, r *repository.Repository, manifest vault.Object
 // Segment is the segment of which a roll-up tells. The error says that its log does not
 // cover it.
 func (b *Backup) Segment(s *vault.SegmentLog) (*Segment, error) {
-	l := fanout.NewSegmentLog(s.Segment)
+	l := coverage.NewSegmentLog(s.Segment)
 	for i := range s.Slots {
 		if err := l.Add(&s.Slots[i]); err != nil {
 			return nil, err

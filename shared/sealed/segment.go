@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"slices"
 
+	"github.com/tablevault/tablevault/shared/backup/coverage"
 	"github.com/tablevault/tablevault/shared/fanout"
 	"github.com/tablevault/tablevault/shared/object"
 	"github.com/tablevault/tablevault/shared/repository"
@@ -20,7 +21,7 @@ import (
 // Segment is a segment of a sealed backup, whose log is proved.
 type Segment struct {
 	Backup *Backup
-	Log    *fanout.SegmentLog
+	Log    *coverage.SegmentLog
 }
 
 // ID is the segment's id.

@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/tablevault/tablevault/shared/backup/coverage"
 	"github.com/tablevault/tablevault/shared/compare"
 	"github.com/tablevault/tablevault/shared/fanout"
 	"github.com/tablevault/tablevault/shared/guard"
@@ -271,7 +272,7 @@ func (w *verification) run(ctx context.Context, m *vault.Manifest) error {
 	}
 	if len(groups) == len(m.Groups) {
 		// That the ranges meet and cover the key space.
-		totals, segments, err := fanout.Prove(plan, groups)
+		totals, segments, err := coverage.Prove(plan, groups)
 		if err == nil && (totals != m.Totals || segments != m.Segments) {
 			err = fmt.Errorf("it says %d rows in %d segments, its parts have %d in %d, or other sums", m.Totals.Rows, m.Segments, totals.Rows, segments)
 		}

@@ -1,4 +1,4 @@
-package fanout
+package coverage
 
 import (
 	"fmt"
