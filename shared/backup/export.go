@@ -131,7 +131,7 @@ func (x *export) all(ctx context.Context) error {
 		return fmt.Errorf("%s: %w", what, err)
 	}
 	x.worker = fanout.Worker{
-		Vault: x.Repo, Starts: log, Run: &x.run, Groups: x.plan.Groups(), Planned: x.planned, Submit: x.submit, What: x.what, Most: x.MaxStarts,
+		Log: fanout.NewLog(x.Repo, log), Run: &x.run, Groups: x.plan.Groups(), Planned: x.planned, Submit: x.submit, What: x.what, Most: x.MaxStarts,
 	}
 	if err := x.one(ctx, s, x.work.Start, false); err != nil {
 		return err
@@ -219,7 +219,7 @@ func (x *export) one(ctx context.Context, s vault.Segment, start int, claimed bo
 	err := x.segment(ctx, s, start, claimed)
 	if err != nil {
 		permanent := fanout.Permanent(err) || errors.Is(err, shard.ErrReadBack)
-		err = fanout.Fail(ctx, x.Repo, x.backup.Log(), s.ID, x.reply.Start, x.run, permanent, fmt.Errorf("%s: %w", x.what(s.ID), err))
+		err = fanout.NewLog(x.Repo, x.backup.Log()).Fail(ctx, fanout.Start{Segment: s.ID, Number: x.reply.Start}, x.run, permanent, fmt.Errorf("%s: %w", x.what(s.ID), err))
 	}
 	return err
 }
@@ -325,7 +325,7 @@ func (x *export) end(ctx context.Context, log *coverage.SegmentLog) error {
 	for i, c := range children {
 		ids[i], x.children[c.ID] = c.ID, c
 	}
-	mine, err := fanout.Claim(ctx, x.Repo, x.backup.Log(), vault.Note{Segment: ids[0]}, x.run)
+	mine, err := fanout.NewLog(x.Repo, x.backup.Log()).Claim(ctx, vault.Note{Segment: ids[0]}, x.run)
 	if err != nil {
 		return err
 	}

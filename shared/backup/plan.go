@@ -439,7 +439,7 @@ func (p *Planner) another(ctx context.Context, plan *vault.Plan) (string, error)
 const askFor = 24 * time.Hour
 
 func (p *Planner) dispatch(b vault.Backup) fanout.Dispatch {
-	return fanout.Dispatch{Repo: p.Repo, Log: b.Log(), Stale: p.Stale, Since: p.Since, Most: p.Workers}
+	return fanout.Dispatch{Log: fanout.NewLog(p.Repo, b.Log()), Stale: p.Stale, Since: p.Since, Most: p.Workers}
 }
 
 // Start dispatches at most n of the segments that nobody works on.
@@ -469,7 +469,7 @@ func (p *Planner) Ask(ctx context.Context, run fanout.Run, s *Survey, n int) (us
 		}
 		share := max(1, left/(len(s.lagging)-i))
 		a := vault.Ask{Segment: lag.segment, Children: min(share, maxSplit-1) + 1, At: run.Now().UTC()}
-		mine, err := p.Repo.Decide(ctx, s.Log.Ask(lag.segment), &a)
+		mine, err := p.Repo.Decide(ctx, s.Backup.Log().Ask(lag.segment), &a)
 		if err != nil {
 			return used, fmt.Errorf("backup %s of %s: ask for a split of segment %s: %w", s.Backup.ID, s.Backup.Table, lag.segment, err)
 		}

@@ -147,7 +147,7 @@ func (w *Watcher) stored(ctx context.Context, rolled map[int]bool) (sum counted,
 				return nil
 			})
 		default:
-			of, err := fanout.ToldIn(rctx, w.repo, w.backup.Log(), g)
+			of, err := fanout.NewLog(w.repo, w.backup.Log()).ToldIn(rctx, g)
 			if err == nil {
 				maps.Copy(told, of)
 				err = w.group(rctx, g, reads, &mu)
@@ -191,7 +191,7 @@ func (w *Watcher) stored(ctx context.Context, rolled map[int]bool) (sum counted,
 
 // group reads the slots of a group that are new.
 func (w *Watcher) group(ctx context.Context, g int, reads *guard.Group, mu *sync.Mutex) error {
-	for n, err := range fanout.InGroup(ctx, w.repo, w.backup.Log().Slots(""), w.backup.Log().Slot, g) {
+	for n, err := range fanout.NewLog(w.repo, w.backup.Log()).Slots(ctx, g) {
 		if err != nil {
 			return err
 		}

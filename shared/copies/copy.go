@@ -121,12 +121,12 @@ func (c *Copier) Copy(ctx context.Context, run fanout.Run, w fanout.Work) (Reply
 		return reply, fmt.Errorf("%s: %w: %q is not the first segment of a group", what, table.ErrInvalid, w.Segment)
 	}
 	var err error
-	if reply.Start, err = fanout.Begin(ctx, c.Repo, log, vault.Note{Segment: w.Segment, Start: w.Start, Target: c.Target, Rate: w.Rate}, run); err != nil {
+	if reply.Start, err = fanout.NewLog(c.Repo, log).Begin(ctx, vault.Note{Segment: w.Segment, Start: w.Start, Target: c.Target, Rate: w.Rate}, run); err != nil {
 		return reply, fmt.Errorf("%s: %w", what, err)
 	}
 	err = c.part(ctx, run, w, log, &reply)
 	if err != nil {
-		err = fanout.Fail(ctx, c.Repo, log, w.Segment, reply.Start, run, fanout.Permanent(err), fmt.Errorf("%s: %w", what, err))
+		err = fanout.NewLog(c.Repo, log).Fail(ctx, fanout.Start{Segment: w.Segment, Number: reply.Start}, run, fanout.Permanent(err), fmt.Errorf("%s: %w", what, err))
 	}
 	return reply, err
 }

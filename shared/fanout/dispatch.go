@@ -78,16 +78,15 @@ const MaxFailures = 10
 // Dispatch finds out which segments of a backup or of a restore are to be
 // started, and starts them.
 type Dispatch struct {
-	Repo  *repository.Repository
-	Log   vault.Log
+	Log   Log
 	Stale time.Duration
 	Since time.Time
 	// Most is how many segments are kept ready, 0 for all.
 	Most int
 
 	Live      int     // segments with a live start
-	Working   []Ready // those of the last look, with the number of the start
-	Ready     []Ready // segments to be started, with the number of the start
+	Working   []Start // those of the last look
+	Ready     []Start // those to be made
 	Submitted int
 	Starts    int // the most starts of an open segment
 	Pace      *Pace
@@ -96,12 +95,6 @@ type Dispatch struct {
 	Corrupt   bool                          // it is about an object that is not as it was written
 	Over      bool                          // it is for good
 	Begun     map[vault.SegmentID]time.Time // first starts, by the store's clock
-}
-
-// Ready is a segment with the number of a start.
-type Ready struct {
-	Segment vault.SegmentID
-	Start   int
 }
 
 // Add takes over what another look has found.
@@ -114,14 +107,14 @@ func (d *Dispatch) Add(o *Dispatch) {
 		d.Failure, d.Corrupt = o.Failure, o.Corrupt
 	}
 	d.Over = d.Over || o.Over
-	for _, r := range o.Ready {
-		d.keep(r)
+	for _, s := range o.Ready {
+		d.keep(s)
 	}
 }
 
-func (d *Dispatch) keep(r Ready) {
+func (d *Dispatch) keep(s Start) {
 	if d.Most == 0 || len(d.Ready) < d.Most {
-		d.Ready = append(d.Ready, r)
+		d.Ready = append(d.Ready, s)
 	}
 }
 
@@ -143,15 +136,15 @@ func (d *Dispatch) failedBy(note vault.Note, over bool) {
 // and then nothing for a while, was killed: another one is begun beside it, which
 // hurts nobody if it was not. All others are ready.
 func (d *Dispatch) Look(ctx context.Context, run Run, group int, open []vault.SegmentID) error {
-	starts, err := countNotes(ctx, d.Repo, d.Log.Starts(""), d.Log.Start, group)
+	starts, err := d.Log.starts(ctx, group)
 	if err != nil {
 		return err
 	}
-	failures, err := countNotes(ctx, d.Repo, d.Log.Failures(""), d.Log.Failure, group)
+	failures, err := d.Log.failures(ctx, group)
 	if err != nil {
 		return err
 	}
-	var heard map[Ready]time.Time // nil until it is asked for
+	var heard map[Start]time.Time // nil until it is asked for
 	d.Working, d.Begun = nil, make(map[vault.SegmentID]time.Time, len(starts))
 	for id, s := range starts {
 		d.Begun[id] = s.first
@@ -167,7 +160,7 @@ func (d *Dispatch) Look(ctx context.Context, run Run, group int, open []vault.Se
 				continue
 			}
 			if f := failures[id]; f.Count > 0 && f.Last >= start.Last {
-				note, err := d.note(ctx, d.Log.Failure(id, f.Last))
+				note, err := d.note(ctx, d.Log.names.Failure(id, f.Last))
 				if err != nil {
 					return err
 				}
@@ -176,7 +169,7 @@ func (d *Dispatch) Look(ctx context.Context, run Run, group int, open []vault.Se
 					continue
 				}
 			} else {
-				note, err := d.note(ctx, d.Log.Start(id, start.Last))
+				note, err := d.note(ctx, d.Log.names.Start(id, start.Last))
 				if err != nil {
 					return err
 				}
@@ -190,7 +183,7 @@ func (d *Dispatch) Look(ctx context.Context, run Run, group int, open []vault.Se
 				}
 				if !over && !stale && !silent {
 					d.Live++
-					d.Working = append(d.Working, Ready{id, start.Last})
+					d.Working = append(d.Working, Start{id, start.Last})
 					continue
 				}
 				if over && note.Error != "" {
@@ -201,7 +194,7 @@ func (d *Dispatch) Look(ctx context.Context, run Run, group int, open []vault.Se
 				}
 			}
 		}
-		d.keep(Ready{id, next})
+		d.keep(Start{id, next})
 	}
 	return nil
 }
@@ -216,18 +209,18 @@ const (
 // silent says whether a live start is to be left alone, and another one begun: it has
 // told something, so that it can, and then nothing for a while. Since dates of a store
 // and clocks may differ, no third one is begun while two are live.
-func (d *Dispatch) silent(ctx context.Context, run Run, group int, note *vault.Note, heard *map[Ready]time.Time) (bool, error) {
+func (d *Dispatch) silent(ctx context.Context, run Run, group int, note *vault.Note, heard *map[Start]time.Time) (bool, error) {
 	if run.Now().Sub(note.Began) < quietAfter {
 		return false, nil
 	}
 	if *heard == nil {
 		var err error
-		*heard, err = heardIn(ctx, d.Repo, d.Log, group)
+		*heard, err = d.Log.heardIn(ctx, group)
 		if err != nil && !errors.Is(err, fs.ErrPermission) { // who may not hear waits
 			return false, err
 		}
 	}
-	last := (*heard)[Ready{note.Segment, note.Start}]
+	last := (*heard)[Start{note.Segment, note.Start}]
 	quiet := run.Now().Sub(last)
 	if last.IsZero() || quiet < quietAfter {
 		return false, nil
@@ -241,7 +234,7 @@ func (d *Dispatch) silent(ctx context.Context, run Run, group int, note *vault.N
 	beside := ""
 	if note.Start > 0 {
 		var err error
-		beside, err = mayWork(ctx, d.Repo, d.Log, Ready{note.Segment, note.Start - 1}, run, d.Stale)
+		beside, err = d.Log.mayWork(ctx, Start{note.Segment, note.Start - 1}, run, d.Stale)
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return false, err
 		}
@@ -262,7 +255,7 @@ const longest = 24 * time.Hour
 // slots decides what of it there is.
 func (d *Dispatch) note(ctx context.Context, name string) (vault.Note, error) {
 	var note vault.Note
-	_, err := d.Repo.Read(ctx, name, &note)
+	_, err := d.Log.repo.Read(ctx, name, &note)
 	if err != nil && repository.Corrupt(err) {
 		return vault.Note{Error: err.Error(), Corrupt: true}, nil
 	}
@@ -272,9 +265,9 @@ func (d *Dispatch) note(ctx context.Context, name string) (vault.Note, error) {
 // Submit starts at most n of the segments that are ready.
 func (d *Dispatch) Submit(ctx context.Context, to Dispatcher, n int, work func(vault.SegmentID, int) Work) error {
 	for len(d.Ready) > 0 && n > 0 {
-		r := d.Ready[0]
-		if err := to.Submit(ctx, work(r.Segment, r.Start)); err != nil {
-			return fmt.Errorf("dispatch segment %s: %w", r.Segment, err)
+		s := d.Ready[0]
+		if err := to.Submit(ctx, work(s.Segment, s.Number)); err != nil {
+			return fmt.Errorf("dispatch segment %s: %w", s.Segment, err)
 		}
 		d.Ready = d.Ready[1:]
 		d.Submitted++
@@ -289,7 +282,7 @@ func (d *Dispatch) Paces(ctx context.Context, group int, read func(ctx context.C
 	if len(d.Working) == 0 {
 		return nil
 	}
-	slots, err := countNotes(ctx, d.Repo, d.Log.Slots(""), d.Log.Slot, group)
+	slots, err := count(d.Log.Slots(ctx, group))
 	if err != nil {
 		return err
 	}
@@ -297,7 +290,7 @@ func (d *Dispatch) Paces(ctx context.Context, group int, read func(ctx context.C
 		if slots[at.Segment].Count == 0 {
 			continue
 		}
-		of, err := read(ctx, d.Log.Slot(at.Segment, slots[at.Segment].Last))
+		of, err := read(ctx, d.Log.names.Slot(at.Segment, slots[at.Segment].Last))
 		if err != nil && repository.Corrupt(err) {
 			continue // whoever proves the log says so
 		}

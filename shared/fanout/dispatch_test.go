@@ -36,24 +36,24 @@ func TestDamagedNotes(t *testing.T) {
 	open := []vault.SegmentID{"000000", "000001", "000002", "000003"}
 	look := func() *Dispatch {
 		t.Helper()
-		d := &Dispatch{Repo: repo, Log: log}
+		d := &Dispatch{Log: NewLog(repo, log)}
 		if err := d.Look(t.Context(), run, 0, open); err != nil {
 			t.Fatal(err)
 		}
 		return d
 	}
 	d := look()
-	if want := []Ready{{"000000", 1}, {"000002", 1}}; !slices.Equal(d.Ready, want) || d.Live != 2 || d.Over || !strings.Contains(d.Failure, "000000.json") {
+	if want := []Start{{"000000", 1}, {"000002", 1}}; !slices.Equal(d.Ready, want) || d.Live != 2 || d.Over || !strings.Contains(d.Failure, "000000.json") {
 		t.Errorf("ready are %v, want %v; %d live; %q", d.Ready, want, d.Live, d.Failure)
 	}
 	// The start after one that can't be read is begun as any other.
-	w := &Worker{Vault: repo, Starts: log, Run: &run}
+	w := &Worker{Log: NewLog(repo, log), Run: &run}
 	if b, err := w.Begin(t.Context(), "000000", 1, 0); err != nil || b.Start != 1 || b.Superseded {
 		t.Errorf("%+v, %v", b, err)
 	}
 	// Nothing works for longer than a day, whatever it has said.
 	now = now.Add(25 * time.Hour)
-	if d := look(); !slices.Contains(d.Ready, Ready{"000003", 1}) || d.Live != 0 {
+	if d := look(); !slices.Contains(d.Ready, Start{"000003", 1}) || d.Live != 0 {
 		t.Errorf("ready are %v, %d live", d.Ready, d.Live)
 	}
 }

@@ -25,9 +25,9 @@ const startMargin = 10 * time.Second
 // MayWork says which start of a segment may still be at work, empty if none. It reads
 // the starts by their names, one after the other, since a list might not show the
 // last of them. Those that are older than stale count as dead, if that is not zero.
-func MayWork(ctx context.Context, r *repository.Repository, log vault.Log, s vault.SegmentID, run Run, stale time.Duration) (string, error) {
+func (l Log) MayWork(ctx context.Context, s vault.SegmentID, run Run, stale time.Duration) (string, error) {
 	for n := 0; ; n++ {
-		found, err := mayWork(ctx, r, log, Ready{s, n}, run, stale)
+		found, err := l.mayWork(ctx, Start{s, n}, run, stale)
 		if errors.Is(err, fs.ErrNotExist) {
 			return "", nil
 		}
@@ -39,22 +39,22 @@ func MayWork(ctx context.Context, r *repository.Repository, log vault.Log, s vau
 
 // AtWork says which start of a group's segments may still be at work, as far as
 // lists tell, which may be late.
-func AtWork(ctx context.Context, r *repository.Repository, log vault.Log, group int, run Run, stale time.Duration) (string, error) {
-	ended := map[Ready]bool{}
-	for n, err := range InGroup(ctx, r, log.Ends(""), log.End, group) {
+func (l Log) AtWork(ctx context.Context, group int, run Run, stale time.Duration) (string, error) {
+	ended := map[Start]bool{}
+	for n, err := range l.listed(ctx, l.names.Ends(""), l.names.End, group) {
 		if err != nil {
 			return "", err
 		}
-		ended[Ready{n.segment, n.number}] = true
+		ended[n.of] = true
 	}
-	for n, err := range InGroup(ctx, r, log.Starts(""), log.Start, group) {
+	for n, err := range l.listed(ctx, l.names.Starts(""), l.names.Start, group) {
 		if err != nil {
 			return "", err
 		}
-		if ended[Ready{n.segment, n.number}] {
+		if ended[n.of] {
 			continue
 		}
-		if found, err := mayWork(ctx, r, log, Ready{n.segment, n.number}, run, stale); err != nil || found != "" {
+		if found, err := l.mayWork(ctx, n.of, run, stale); err != nil || found != "" {
 			return found, err
 		}
 	}
@@ -63,20 +63,20 @@ func AtWork(ctx context.Context, r *repository.Repository, log vault.Log, group 
 
 // mayWork says until when a start may be at work, empty if it is over. The error
 // matches fs.ErrNotExist if there is no such start.
-func mayWork(ctx context.Context, r *repository.Repository, log vault.Log, at Ready, run Run, stale time.Duration) (string, error) {
+func (l Log) mayWork(ctx context.Context, at Start, run Run, stale time.Duration) (string, error) {
 	var note vault.Note
-	if _, err := r.Read(ctx, log.Start(at.Segment, at.Start), &note); err != nil {
+	if _, err := l.repo.Read(ctx, l.names.Start(at.Segment, at.Number), &note); err != nil {
 		return "", err
 	}
 	over := func(until time.Time) bool { return !until.IsZero() && run.Now().After(until.Add(startMargin)) }
 	if over(note.Until) || stale > 0 && run.Now().Sub(note.Began) > stale {
 		return "", nil
 	}
-	if over, err := r.Exists(ctx, log.End(at.Segment, at.Start)); err != nil || over {
+	if over, err := l.repo.Exists(ctx, l.names.End(at.Segment, at.Number)); err != nil || over {
 		return "", err
 	}
 	var failure vault.Note
-	_, err := r.Read(ctx, log.Failure(at.Segment, at.Start), &failure)
+	_, err := l.repo.Read(ctx, l.names.Failure(at.Segment, at.Number), &failure)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 	case repository.Corrupt(err):
@@ -98,5 +98,5 @@ func mayWork(ctx context.Context, r *repository.Repository, log vault.Log, at Re
 	if !note.Until.IsZero() {
 		until = "until " + note.Until.Add(startMargin).UTC().Format(time.RFC3339)
 	}
-	return fmt.Sprintf("start %d of segment %s (request %s) %s, %s", at.Start, at.Segment, note.Request, what, until), nil
+	return fmt.Sprintf("start %d of segment %s (request %s) %s, %s", at.Number, at.Segment, note.Request, what, until), nil
 }

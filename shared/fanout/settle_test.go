@@ -29,13 +29,13 @@ func TestMayWork(t *testing.T) {
 		{name: "nothing, and it has all the time", left: func(*repository.Repository, vault.Log) error { return nil }, over: -1},
 		{name: "a mark", left: func(r *repository.Repository, log vault.Log) error { return r.Mark(t.Context(), log.End(s, 0)) }, until: time.Hour},
 		{name: "a failure", left: func(r *repository.Repository, log vault.Log) error {
-			return noted(fanout.Fail(t.Context(), r, log, s, 0, fanout.Run{Now: func() time.Time { return began }}, false, errFailed))
+			return noted(fanout.NewLog(r, log).Fail(t.Context(), fanout.Start{Segment: s, Number: 0}, fanout.Run{Now: func() time.Time { return began }}, false, errFailed))
 		}, until: time.Hour},
 		{name: "a failure in doubt", left: func(r *repository.Repository, log vault.Log) error {
-			return noted(fanout.Fail(t.Context(), r, log, s, 0, fanout.Run{Now: func() time.Time { return began }}, false, fanout.InDoubt(errFailed)))
+			return noted(fanout.NewLog(r, log).Fail(t.Context(), fanout.Start{Segment: s, Number: 0}, fanout.Run{Now: func() time.Time { return began }}, false, fanout.InDoubt(errFailed)))
 		}, until: time.Hour, over: time.Hour + 10*time.Second},
 		{name: "a failure in doubt of one that has all the time", left: func(r *repository.Repository, log vault.Log) error {
-			return noted(fanout.Fail(t.Context(), r, log, s, 0, fanout.Run{Now: func() time.Time { return began }}, false, fanout.InDoubt(errFailed)))
+			return noted(fanout.NewLog(r, log).Fail(t.Context(), fanout.Start{Segment: s, Number: 0}, fanout.Run{Now: func() time.Time { return began }}, false, fanout.InDoubt(errFailed)))
 		}, over: 10 * time.Second},
 		{name: "a failure that can't be read", left: func(r *repository.Repository, log vault.Log) error {
 			_, err := r.Store().Create(t.Context(), log.Failure(s, 0), strings.NewReader("?"))
@@ -61,11 +61,11 @@ func TestMayWork(t *testing.T) {
 			for _, at := range []time.Duration{0, 10 * time.Second, 11 * time.Second, time.Hour + 10*time.Second, time.Hour + 11*time.Second, 30 * 24 * time.Hour} {
 				run := fanout.Run{Now: func() time.Time { return began.Add(at) }}
 				over := c.over >= 0 && (c.over == 0 || at > c.over)
-				byName, err := fanout.MayWork(t.Context(), repo, log, s, run, 0)
+				byName, err := fanout.NewLog(repo, log).MayWork(t.Context(), s, run, 0)
 				if err != nil {
 					t.Fatal(err)
 				}
-				byList, err := fanout.AtWork(t.Context(), repo, log, 0, run, 0)
+				byList, err := fanout.NewLog(repo, log).AtWork(t.Context(), 0, run, 0)
 				if err != nil {
 					t.Fatal(err)
 				}

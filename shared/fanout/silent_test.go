@@ -43,7 +43,7 @@ func TestSilentStart(t *testing.T) {
 	segments := []vault.SegmentID{killed, mute, alive}
 	look := func() *fanout.Dispatch {
 		t.Helper()
-		d := &fanout.Dispatch{Repo: repo, Log: log}
+		d := &fanout.Dispatch{Log: fanout.NewLog(repo, log)}
 		if err := d.Look(t.Context(), fanout.Run{Now: clock}, 0, segments); err != nil {
 			t.Fatal(err)
 		}
@@ -68,7 +68,7 @@ func TestSilentStart(t *testing.T) {
 				t.Errorf("after %d minutes: %+v", minute, d)
 			}
 		case minute == 3:
-			if d.Live != 2 || len(d.Ready) != 1 || d.Ready[0] != (fanout.Ready{Segment: killed, Start: 1}) || !strings.Contains(d.Failure, said) {
+			if d.Live != 2 || len(d.Ready) != 1 || d.Ready[0] != (fanout.Start{Segment: killed, Number: 1}) || !strings.Contains(d.Failure, said) {
 				t.Errorf("after %d minutes: %+v", minute, d)
 			}
 			note(killed, 1)
@@ -85,7 +85,7 @@ func TestSilentStart(t *testing.T) {
 	}
 	now = until.Add(time.Minute)
 	tell(alive, 0, 10)
-	if d := look(); len(d.Ready) != 3 || d.Ready[0] != (fanout.Ready{Segment: killed, Start: 2}) {
+	if d := look(); len(d.Ready) != 3 || d.Ready[0] != (fanout.Start{Segment: killed, Number: 2}) {
 		t.Errorf("after the first one's time: %+v", d)
 	}
 }

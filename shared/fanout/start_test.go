@@ -24,14 +24,14 @@ func TestNoStartWithoutOneBefore(t *testing.T) {
 	}
 	run := Run{Now: func() time.Time { return now }}
 	log := vault.Log{}
-	w := &Worker{Vault: repo, Starts: log, Run: &run, What: func(s vault.SegmentID) string { return string(s) }}
+	w := &Worker{Log: NewLog(repo, log), Run: &run, What: func(s vault.SegmentID) string { return string(s) }}
 	for name, begin := range map[string]func(s vault.SegmentID, start int) error{
 		"worker": func(s vault.SegmentID, start int) error {
 			_, err := w.Begin(t.Context(), s, start, 0)
 			return err
 		},
 		"copier": func(s vault.SegmentID, start int) error {
-			_, err := Begin(t.Context(), repo, log, vault.Note{Segment: s, Start: start}, run)
+			_, err := NewLog(repo, log).Begin(t.Context(), vault.Note{Segment: s, Start: start}, run)
 			return err
 		},
 	} {
@@ -44,7 +44,7 @@ func TestNoStartWithoutOneBefore(t *testing.T) {
 			if !errors.Is(err, ErrNoStart) || !Permanent(err) || !strings.Contains(err.Error(), fmt.Sprint(start)) {
 				t.Errorf("%s: start %d with none before it: %v", name, start, err)
 			}
-			if err := Fail(t.Context(), repo, log, s, start, run, true, err); !errors.Is(err, ErrNoStart) {
+			if err := NewLog(repo, log).Fail(t.Context(), Start{s, start}, run, true, err); !errors.Is(err, ErrNoStart) {
 				t.Errorf("%s: %v", name, err)
 			}
 			for _, note := range []string{log.Start(s, start), log.Failure(s, start)} {

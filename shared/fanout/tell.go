@@ -95,10 +95,10 @@ func Come(ctx context.Context, rows, size int64) {
 
 // heardIn is when the starts of a group's segments have told something last, by the
 // store's dates, in one list.
-func heardIn(ctx context.Context, r *repository.Repository, log vault.Log, group int) (map[Ready]time.Time, error) {
-	heard := map[Ready]time.Time{}
-	err := eachTold(ctx, r, log, group, func(id vault.SegmentID, t vault.Told, at time.Time) {
-		if start := (Ready{id, t.Start}); at.After(heard[start]) {
+func (l Log) heardIn(ctx context.Context, group int) (map[Start]time.Time, error) {
+	heard := map[Start]time.Time{}
+	err := l.eachTold(ctx, group, func(id vault.SegmentID, t vault.Told, at time.Time) {
+		if start := (Start{id, t.Start}); at.After(heard[start]) {
 			heard[start] = at
 		}
 	})
@@ -106,18 +106,18 @@ func heardIn(ctx context.Context, r *repository.Repository, log vault.Log, group
 }
 
 // ToldIn is what was told last of each segment of a group, in one list.
-func ToldIn(ctx context.Context, r *repository.Repository, log vault.Log, group int) (map[vault.SegmentID]vault.Told, error) {
+func (l Log) ToldIn(ctx context.Context, group int) (map[vault.SegmentID]vault.Told, error) {
 	told := map[vault.SegmentID]vault.Told{}
 	// Names sort by starts, and those of one start by their numbers.
-	err := eachTold(ctx, r, log, group, func(id vault.SegmentID, t vault.Told, _ time.Time) { told[id] = t })
+	err := l.eachTold(ctx, group, func(id vault.SegmentID, t vault.Told, _ time.Time) { told[id] = t })
 	return told, err
 }
 
 // eachTold lists what was told of a group's segments, in the order of its names, with
 // the store's dates.
-func eachTold(ctx context.Context, r *repository.Repository, log vault.Log, group int, do func(vault.SegmentID, vault.Told, time.Time)) error {
-	prefix := log.Progress("")
-	for info, err := range r.Store().List(ctx, prefix, prefix+string(vault.GroupID(group))) {
+func (l Log) eachTold(ctx context.Context, group int, do func(vault.SegmentID, vault.Told, time.Time)) error {
+	prefix := l.names.Progress("")
+	for info, err := range l.repo.Store().List(ctx, prefix, prefix+string(vault.GroupID(group))) {
 		if err != nil {
 			return fmt.Errorf("list %s: %w", prefix, err)
 		}

@@ -72,7 +72,7 @@ func TestTeller(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		in, err := fanout.ToldIn(t.Context(), repo, log, 1)
+		in, err := fanout.NewLog(repo, log).ToldIn(t.Context(), 1)
 		if err != nil || len(in) != 1 || in["000300"] != (vault.Told{Start: 3, Number: 1, Rows: 104, Bytes: 1}) {
 			t.Errorf("%+v: %v", in, err)
 		}
@@ -80,7 +80,7 @@ func TestTeller(t *testing.T) {
 		silent.Add(1, 1)
 		time.Sleep(time.Hour)
 		silent.End()
-		if in, _ := fanout.ToldIn(t.Context(), repo, log, 1); len(in) != 1 {
+		if in, _ := fanout.NewLog(repo, log).ToldIn(t.Context(), 1); len(in) != 1 {
 			t.Errorf("one that is not to tell tells %+v", in)
 		}
 	})

@@ -11,7 +11,6 @@ import (
 	"sync"
 
 	"github.com/tablevault/tablevault/shared/guard"
-	"github.com/tablevault/tablevault/shared/repository"
 	"github.com/tablevault/tablevault/shared/vault"
 )
 
@@ -20,9 +19,8 @@ import (
 // for as long as there is time. So as many work as were dispatched, until nothing
 // is left.
 type Worker struct {
-	Vault  *repository.Repository
-	Starts vault.Log // of starts
-	Run    *Run
+	Log Log
+	Run *Run
 	// Planned are the segments of a group of the plan that hold work, groups is how
 	// many groups there are.
 	Planned func(group int) []vault.SegmentID
@@ -67,23 +65,23 @@ type begun struct {
 // or not. If it lives, whoever wins the next slot goes on, and the other gives way.
 func (w *Worker) Begin(ctx context.Context, s vault.SegmentID, start, slots int) (b begun, err error) {
 	b.Start, w.noted = start, true
-	if b.Idle, err = idleStarts(ctx, w.Vault, w.Starts, s, start, slots); err != nil {
+	if b.Idle, err = w.Log.idleStarts(ctx, Start{s, start}, slots); err != nil {
 		return b, err
 	}
 	n := vault.Note{Segment: s, Start: start, Slot: slots, Idle: b.Idle}
 	if b.Idle >= maxIdle {
 		n.Idle = 0 // whoever has it started nevertheless gives it as many tries
 	}
-	mine, err := Claim(ctx, w.Vault, w.Starts, n, *w.Run)
+	mine, err := w.Log.Claim(ctx, n, *w.Run)
 	if err == nil && !mine && w.Run.Retry == 0 {
-		b.Superseded, err = atWork(ctx, w.Vault, w.Starts, s, start, *w.Run)
+		b.Superseded, err = w.Log.atWork(ctx, Start{s, start}, *w.Run)
 	}
 	if err != nil || b.Superseded {
 		return b, err
 	}
 	if !mine {
 		n.Start++
-		if n.Start, err = beginFrom(ctx, w.Vault, w.Starts, n, *w.Run); err != nil {
+		if n.Start, err = w.Log.beginFrom(ctx, n, *w.Run); err != nil {
 			return b, err
 		}
 	}
@@ -122,9 +120,9 @@ func (w *Worker) GoOn(ctx context.Context, command Work, one func(ctx context.Co
 			return nil
 		}
 		if w.Run.Stopping() && w.Submit != nil {
-			return w.HandOver(ctx, r.Segment, r.Start)
+			return w.HandOver(ctx, r.Segment, r.Number)
 		}
-		if err := one(ctx, r.Segment, r.Start, false); err != nil {
+		if err := one(ctx, r.Segment, r.Number, false); err != nil {
 			return err
 		}
 		last = r.Segment
@@ -147,13 +145,13 @@ func (w *Worker) GoOn(ctx context.Context, command Work, one func(ctx context.Co
 // left are the segments whose newest start was noted by an earlier delivery of this
 // event, in the groups in which it has looked. A worker works on one segment at a time,
 // so if the command's is still open, it died there, and has left no other.
-func (w *Worker) left(ctx context.Context, command Work) ([]Ready, error) {
+func (w *Worker) left(ctx context.Context, command Work) ([]Start, error) {
 	if w.Over || w.noted {
 		return nil, nil
 	}
 	if w.Run.Retry == 0 {
 		var n vault.Note
-		_, err := w.Vault.Read(ctx, w.Starts.Start(command.Segment, command.Start), &n)
+		_, err := w.Log.repo.Read(ctx, w.Log.names.Start(command.Segment, command.Start), &n)
 		if errors.Is(err, fs.ErrNotExist) || err == nil && !w.Run.wrote(&n) {
 			return nil, nil
 		}
@@ -161,7 +159,7 @@ func (w *Worker) left(ctx context.Context, command Work) ([]Ready, error) {
 			return nil, err
 		}
 	}
-	var left []Ready
+	var left []Start
 	for i := range min(w.Groups, pickGroups) {
 		of, err := w.leftIn(ctx, (command.Segment.Group()+i)%w.Groups)
 		if err != nil {
@@ -169,23 +167,23 @@ func (w *Worker) left(ctx context.Context, command Work) ([]Ready, error) {
 		}
 		left = append(left, of...)
 	}
-	return slices.DeleteFunc(left, func(r Ready) bool { return r.Segment == command.Segment }), nil
+	return slices.DeleteFunc(left, func(r Start) bool { return r.Segment == command.Segment }), nil
 }
 
 // leftIn are those of a group.
-func (w *Worker) leftIn(ctx context.Context, group int) ([]Ready, error) {
-	starts, err := countNotes(ctx, w.Vault, w.Starts.Starts(""), w.Starts.Start, group)
+func (w *Worker) leftIn(ctx context.Context, group int) ([]Start, error) {
+	starts, err := w.Log.starts(ctx, group)
 	if err != nil {
 		return nil, err
 	}
 	var mu sync.Mutex
-	var left []Ready
+	var left []Start
 	looks, ctx := guard.WithContext(ctx)
 	looks.SetLimit(LooksInFlight)
 	for id, s := range starts {
 		looks.Go(func() error {
 			var n vault.Note
-			_, err := w.Vault.Read(ctx, w.Starts.Start(id, s.Last), &n)
+			_, err := w.Log.repo.Read(ctx, w.Log.names.Start(id, s.Last), &n)
 			if errors.Is(err, fs.ErrNotExist) || err == nil && !w.Run.wrote(&n) {
 				return nil
 			}
@@ -194,12 +192,12 @@ func (w *Worker) leftIn(ctx context.Context, group int) ([]Ready, error) {
 			}
 			mu.Lock()
 			defer mu.Unlock()
-			left = append(left, Ready{id, s.Last})
+			left = append(left, Start{id, s.Last})
 			return nil
 		})
 	}
 	err = looks.Wait()
-	slices.SortFunc(left, func(a, b Ready) int { return cmp.Compare(a.Segment, b.Segment) })
+	slices.SortFunc(left, func(a, b Start) int { return cmp.Compare(a.Segment, b.Segment) })
 	return left, err
 }
 
@@ -235,7 +233,7 @@ func (w *Worker) pick(ctx context.Context, last vault.SegmentID) (vault.SegmentI
 			continue
 		}
 		looks++
-		starts, err := countNotes(ctx, w.Vault, w.Starts.Starts(""), w.Starts.Start, g)
+		starts, err := w.Log.starts(ctx, g)
 		if err != nil {
 			return "", err
 		}
@@ -256,7 +254,7 @@ func (w *Worker) pick(ctx context.Context, last vault.SegmentID) (vault.SegmentI
 				}
 				return "", w.Submit(ctx, s, 0)
 			}
-			mine, err := Claim(ctx, w.Vault, w.Starts, vault.Note{Segment: s}, *w.Run)
+			mine, err := w.Log.Claim(ctx, vault.Note{Segment: s}, *w.Run)
 			if err != nil {
 				return "", err
 			}

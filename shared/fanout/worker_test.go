@@ -22,7 +22,7 @@ var began = time.Date(2026, 11, 20, 2, 14, 0, 0, time.UTC)
 type crew struct {
 	t         *testing.T
 	repo      *repository.Repository
-	log       vault.Log
+	log       Log
 	now       time.Time
 	submitted []string
 }
@@ -33,7 +33,7 @@ func newCrew(t *testing.T, store object.Store) *crew {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &crew{t: t, repo: repo, log: vault.Restore{ID: vault.NewRestoreID(began, "x")}.Log(), now: began}
+	return &crew{t: t, repo: repo, log: NewLog(repo, vault.Restore{ID: vault.NewRestoreID(began, "x")}.Log()), now: began}
 }
 
 func (c *crew) run(request string, retry int) *Run {
@@ -42,7 +42,7 @@ func (c *crew) run(request string, retry int) *Run {
 
 func (c *crew) worker(run *Run) *Worker {
 	return &Worker{
-		Vault: c.repo, Starts: c.log, Run: run, Groups: 1, What: func(s vault.SegmentID) string { return string(s) },
+		Log: c.log, Run: run, Groups: 1, What: func(s vault.SegmentID) string { return string(s) },
 		Planned: func(int) []vault.SegmentID { return []vault.SegmentID{"000000", "000001", "000002"} },
 		Submit: func(_ context.Context, s vault.SegmentID, start int) error {
 			c.submitted = append(c.submitted, fmt.Sprintf("%s/%d", s, start))
@@ -54,7 +54,7 @@ func (c *crew) worker(run *Run) *Worker {
 // noted has a request note the first start of a segment.
 func (c *crew) noted(request string, s vault.SegmentID) {
 	c.t.Helper()
-	if mine, err := Claim(c.t.Context(), c.repo, c.log, vault.Note{Segment: s}, *c.run(request, 0)); err != nil || !mine {
+	if mine, err := c.log.Claim(c.t.Context(), vault.Note{Segment: s}, *c.run(request, 0)); err != nil || !mine {
 		c.t.Fatal(mine, err)
 	}
 }
@@ -154,7 +154,7 @@ func TestFailureThatCantBeNoted(t *testing.T) {
 		Match: func(name string) bool { return strings.HasPrefix(name, "restores/") }})
 	c := newCrew(t, store)
 	cause := errors.New("the cause")
-	err := Fail(t.Context(), c.repo, c.log, "000000", 0, *c.run("mine", 0), false, cause)
+	err := c.log.Fail(t.Context(), Start{"000000", 0}, *c.run("mine", 0), false, cause)
 	if !errors.Is(err, cause) || !errors.Is(err, objectfault.ErrInjected) {
 		t.Errorf("%v", err)
 	}
@@ -169,22 +169,22 @@ func TestListsOfAGroup(t *testing.T) {
 	c.noted("mine", "000000")
 	c.noted("mine", next)
 	for _, name := range []string{"x/000000.json", "000000/x.json", "000000/readme"} {
-		store.Replace(c.log.Starts("")+name, nil)
+		store.Replace(c.log.names.Starts("")+name, nil)
 	}
-	starts, err := countNotes(t.Context(), c.repo, c.log.Starts(""), c.log.Start, 0)
+	starts, err := c.log.starts(t.Context(), 0)
 	if err != nil || len(starts) != 1 || starts["000000"].Count != 1 {
 		t.Errorf("%+v, %v", starts, err)
 	}
 	for _, s := range []vault.SegmentID{"000000", next} {
-		if err := c.repo.Mark(t.Context(), vault.Told{Number: 1, Rows: 7}.Name(c.log.Progress(s))); err != nil {
+		if err := c.repo.Mark(t.Context(), vault.Told{Number: 1, Rows: 7}.Name(c.log.names.Progress(s))); err != nil {
 			t.Fatal(err)
 		}
 	}
-	told, err := ToldIn(t.Context(), c.repo, c.log, 0)
+	told, err := c.log.ToldIn(t.Context(), 0)
 	if err != nil || len(told) != 1 || told["000000"].Rows != 7 {
 		t.Errorf("%+v, %v", told, err)
 	}
-	heard, err := heardIn(t.Context(), c.repo, c.log, 0)
+	heard, err := c.log.heardIn(t.Context(), 0)
 	if err != nil || len(heard) != 1 {
 		t.Errorf("%+v, %v", heard, err)
 	}
@@ -195,18 +195,18 @@ func TestListsOfAGroup(t *testing.T) {
 func TestPaces(t *testing.T) {
 	store := &mem.Store{}
 	c := newCrew(t, store)
-	d := &Dispatch{Repo: c.repo, Log: c.log}
+	d := &Dispatch{Log: c.log}
 	for _, s := range []vault.SegmentID{"000000", "000001", "000002"} {
-		d.Working = append(d.Working, Ready{s, 0})
+		d.Working = append(d.Working, Start{s, 0})
 		if s != "000002" {
-			store.Replace(c.log.Slot(s, 0), nil)
+			store.Replace(c.log.names.Slot(s, 0), nil)
 		}
 	}
 	away := errors.New("away")
 	for _, fails := range []error{vault.ErrCorrupt, away} {
 		d.Pace = nil
 		err := d.Paces(t.Context(), 0, func(_ context.Context, slot string) (*vault.Pace, error) {
-			if slot == c.log.Slot("000000", 0) {
+			if slot == c.log.names.Slot("000000", 0) {
 				return nil, fails
 			}
 			return &vault.Pace{Reason: vault.PacedByService, ReadUnits: 5}, nil
@@ -248,4 +248,3 @@ func TestSpeedOfNothing(t *testing.T) {
 		}
 	}
 }
-

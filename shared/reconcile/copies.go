@@ -81,8 +81,8 @@ func (s *ticking) kept() []toCopy {
 // copyUnit is a group to be copied.
 type copyUnit struct {
 	backup vault.Backup
-	fanout.Ready
-	bytes int64
+	start  fanout.Start
+	bytes  int64
 }
 
 func (s *ticking) copiesTo(ctx context.Context, d policy.Destination, wanted []toCopy, noted map[string]bool) error {
@@ -127,7 +127,7 @@ func (s *ticking) copiesTo(ctx context.Context, d policy.Destination, wanted []t
 	for i, rate := range shares(d.Bandwidth, used, units, room) {
 		u := units[i]
 		err := s.Work.Submit(ctx, fanout.Work{
-			Verb: fanout.VerbCopy, Table: u.backup.Table, Backup: u.backup.ID, Segment: u.Segment, Start: u.Start, Target: key, Rate: rate,
+			Verb: fanout.VerbCopy, Table: u.backup.Table, Backup: u.backup.ID, Segment: u.start.Segment, Start: u.start.Number, Target: key, Rate: rate,
 		})
 		if err != nil {
 			if ctx.Err() != nil {
@@ -203,9 +203,9 @@ func (s *ticking) lookAtCopy(ctx context.Context, c toCopy, key string) (*copyLo
 		// If all are done and nothing says that the copy is, the first one's worker
 		// completes it.
 		id := vault.GroupID(g)
-		u := copyUnit{c.Backup, fanout.Ready{Segment: id}, m.Totals.StoredBytes / int64(len(m.Groups))}
+		u := copyUnit{c.Backup, fanout.Start{Segment: id}, m.Totals.StoredBytes / int64(len(m.Groups))}
 		if starts, begun := state.Starts[g]; begun {
-			if u.Start = starts.Last + 1; u.Start > vault.MaxNumber {
+			if u.start.Number = starts.Last + 1; u.start.Number > vault.MaxNumber {
 				look.failure = fmt.Sprintf("%v: there is a start %d of group %d; give `tablevault copy %s`", fanout.ErrStarts, starts.Last, g, c.ID)
 				continue
 			}

@@ -102,7 +102,7 @@ func (x *checking) all(ctx context.Context, w fanout.Work) (err error) {
 		return fmt.Errorf("%s: %w", x.what(w.Segment), err)
 	}
 	x.segments = segmentsOf(x.Repo, x.plan)
-	x.worker = fanout.Worker{Vault: x.Repo, Starts: x.restore.Verify(), Run: &x.again, What: x.what}
+	x.worker = fanout.Worker{Log: fanout.NewLog(x.Repo, x.restore.Verify()), Run: &x.again, What: x.what}
 	x.worker.Planned, x.worker.Groups = plannedGroups(x.plan, func(vault.RestoreSegment) bool { return true })
 	if x.Work != nil {
 		x.worker.Submit = func(ctx context.Context, s vault.SegmentID, start int) error {
@@ -135,7 +135,7 @@ func (x *checking) one(ctx context.Context, s vault.SegmentID, start int, claime
 		if errors.Is(err, errNoLane) || comparing.Err() != nil && ctx.Err() == nil {
 			err = fmt.Errorf("the segment can't be compared in the function's time; give verify a longer timeout, or the restore a larger budget of read units: %w", err)
 		}
-		return fanout.Fail(ctx, x.Repo, x.restore.Verify(), s, x.reply.Start, x.run, fanout.Permanent(err), fmt.Errorf("%s: %w", x.what(s), err))
+		return fanout.NewLog(x.Repo, x.restore.Verify()).Fail(ctx, fanout.Start{Segment: s, Number: x.reply.Start}, x.run, fanout.Permanent(err), fmt.Errorf("%s: %w", x.what(s), err))
 	}
 	x.longest = max(x.longest, x.run.Now().Sub(began))
 	if !x.run.Stop.IsZero() {
@@ -314,6 +314,6 @@ func (x *checking) settled(ctx context.Context, segment *sealed.Segment, loaded 
 		// Of a segment without rows, nothing is loaded.
 		return !slices.ContainsFunc(segment.Parts(), func(s vault.Slot) bool { return s.Part.Rows > 0 }), nil
 	}
-	working, err := fanout.MayWork(ctx, x.Repo, x.restore.Log(), segment.ID(), x.run, 0)
+	working, err := fanout.NewLog(x.Repo, x.restore.Log()).MayWork(ctx, segment.ID(), x.run, 0)
 	return working == "", err
 }

@@ -103,7 +103,7 @@ func (i *Importer) verify(ctx context.Context, run fanout.Run, r vault.Restore, 
 func (i *Importer) loadingAtWork(ctx context.Context, run fanout.Run, r vault.Restore, p *vault.RestorePlan) (string, error) {
 	groups := byGroup(p, func(s vault.RestoreSegment) bool { return s.Rows > 0 })
 	return first(ctx, fanout.LooksInFlight, groups, func(ctx context.Context, segments []vault.SegmentID) (string, error) {
-		at, err := fanout.AtWork(ctx, i.Repo, r.Log(), segments[0].Group(), run, i.Stale)
+		at, err := fanout.NewLog(i.Repo, r.Log()).AtWork(ctx, segments[0].Group(), run, i.Stale)
 		return waits(at), err
 	})
 }
@@ -121,7 +121,7 @@ func waits(start string) string {
 // none. It goes by names, of which none is missed.
 func (i *Importer) working(ctx context.Context, run fanout.Run, r vault.Restore, segments []vault.SegmentID) (string, error) {
 	return first(ctx, repository.StatsInFlight, segments, func(ctx context.Context, s vault.SegmentID) (string, error) {
-		at, err := fanout.MayWork(ctx, i.Repo, r.Log(), s, run, i.Stale)
+		at, err := fanout.NewLog(i.Repo, r.Log()).MayWork(ctx, s, run, i.Stale)
 		return waits(at), err
 	})
 }

@@ -258,7 +258,7 @@ func TestKilledComparison(t *testing.T) {
 	}
 	r := vault.Restore{ID: plan.Restore}
 	run := w.Run()
-	if _, err := fanout.Claim(t.Context(), w.Repo, r.Verify(), vault.Note{Segment: work.Segment}, run); err != nil {
+	if _, err := fanout.NewLog(w.Repo, r.Verify()).Claim(t.Context(), vault.Note{Segment: work.Segment}, run); err != nil {
 		t.Fatal(err)
 	}
 	if err := w.Repo.Mark(t.Context(), vault.Told{Number: 1, Rows: 5}.Name(r.Verify().Progress(work.Segment))); err != nil {

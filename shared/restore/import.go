@@ -136,7 +136,7 @@ func (x *importing) all(ctx context.Context) (err error) {
 	}
 	x.makeWriters()
 	x.segments = segmentsOf(x.Repo, x.plan)
-	x.worker = fanout.Worker{Vault: x.Repo, Starts: x.restore.Log(), Run: &x.run, Submit: x.submit, What: x.what}
+	x.worker = fanout.Worker{Log: fanout.NewLog(x.Repo, x.restore.Log()), Run: &x.run, Submit: x.submit, What: x.what}
 	x.worker.Planned, x.worker.Groups = plannedGroups(x.plan, func(s vault.RestoreSegment) bool { return s.Rows > 0 })
 	if err := x.one(ctx, x.work.Segment, x.work.Start, false); err != nil {
 		return err
@@ -185,7 +185,7 @@ func (x *importing) one(ctx context.Context, s vault.SegmentID, start int, claim
 		if x.doubt.Load() {
 			err = fanout.InDoubt(err)
 		}
-		err = fanout.Fail(ctx, x.Repo, x.restore.Log(), s, x.reply.Start, x.run, fanout.Permanent(err), err)
+		err = fanout.NewLog(x.Repo, x.restore.Log()).Fail(ctx, fanout.Start{Segment: s, Number: x.reply.Start}, x.run, fanout.Permanent(err), err)
 	}
 	return err
 }

@@ -426,7 +426,7 @@ func (i *Importer) dispatch(ctx context.Context, run fanout.Run, log vault.Log, 
 	if most == 0 || i.Workers > 0 && i.Workers < most {
 		most = i.Workers
 	}
-	d := fanout.Dispatch{Repo: i.Repo, Log: log, Stale: i.Stale, Since: i.Since, Most: most}
+	d := fanout.Dispatch{Log: fanout.NewLog(i.Repo, log), Stale: i.Stale, Since: i.Since, Most: most}
 	for _, segments := range open {
 		group := segments[0].Group()
 		if err := d.Look(ctx, run, group, segments); err != nil {

@@ -396,7 +396,7 @@ func TestNoLookBeforeTheEnd(t *testing.T) {
 		r := vault.Restore{ID: plan.Restore}
 		log := map[fanout.Verb]vault.Log{fanout.VerbImport: r.Log(), fanout.VerbVerify: r.Verify()}[verb]
 		run := w.Run()
-		if _, err := fanout.Claim(t.Context(), w.Repo, log, vault.Note{Segment: work[1].Segment}, run); err != nil {
+		if _, err := fanout.NewLog(w.Repo, log).Claim(t.Context(), vault.Note{Segment: work[1].Segment}, run); err != nil {
 			t.Fatal(err)
 		}
 		if err := w.Do(work[0]); err != nil {

@@ -178,7 +178,7 @@ func (w *Watcher) loading(ctx context.Context, i *Importer, r vault.Restore, p *
 	if open, out.Loaded, out.LoadedRows, err = i.toLoad(ctx, r, p); err != nil {
 		return false, err
 	}
-	d := fanout.Dispatch{Repo: w.repo, Log: r.Log()}
+	d := fanout.Dispatch{Log: fanout.NewLog(w.repo, r.Log())}
 	for _, segments := range open {
 		told, err := w.group(ctx, &d, segments, loadingPace(w.repo))
 		if err != nil {
@@ -224,7 +224,7 @@ func (w *Watcher) comparing(ctx context.Context, i *Importer, r vault.Restore, p
 		_, compared := done[s.ID]
 		return compared
 	})
-	d := fanout.Dispatch{Repo: w.repo, Log: r.Verify()}
+	d := fanout.Dispatch{Log: fanout.NewLog(w.repo, r.Verify())}
 	for _, segments := range open {
 		told, err := w.group(ctx, &d, segments, comparingPace(w.repo))
 		if err != nil {
@@ -248,5 +248,5 @@ func (w *Watcher) group(ctx context.Context, d *fanout.Dispatch, segments []vaul
 	if err := d.Paces(ctx, group, pace); err != nil {
 		return nil, err
 	}
-	return fanout.ToldIn(ctx, w.repo, d.Log, group)
+	return d.Log.ToldIn(ctx, group)
 }

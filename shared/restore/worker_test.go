@@ -181,7 +181,7 @@ func TestSecondDeliveryKeepsToTheBudget(t *testing.T) {
 				work := fanout.Work{
 					Verb: verb, Restore: plan.Restore, Segment: "000001", WriteUnits: plan.LoadShare(), ReadUnits: plan.CompareShare(),
 				}
-				if _, err := fanout.Claim(t.Context(), w.Repo, log, vault.Note{Segment: work.Segment}, w.Run()); err != nil {
+				if _, err := fanout.NewLog(w.Repo, log).Claim(t.Context(), vault.Note{Segment: work.Segment}, w.Run()); err != nil {
 					t.Fatal(err)
 				}
 				if err := w.Do(work); err != nil {

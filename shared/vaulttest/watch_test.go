@@ -152,7 +152,7 @@ func TestWatchedRestore(t *testing.T) {
 		t.Fatal(err)
 	}
 	of := vault.Restore{ID: r.Restore}
-	if _, err := fanout.Begin(t.Context(), w.Repo, of.Log(), vault.Note{Segment: "000001"}, w.Run()); err != nil {
+	if _, err := fanout.NewLog(w.Repo, of.Log()).Begin(t.Context(), vault.Note{Segment: "000001"}, w.Run()); err != nil {
 		t.Fatal(err)
 	}
 	if err := w.Repo.Mark(t.Context(), vault.Told{Number: 1, Rows: 7, Bytes: 7}.Name(of.Log().Progress("000001"))); err != nil {
