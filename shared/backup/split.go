@@ -41,23 +41,24 @@ func (a *asking) reset(now bool) {
 	}
 }
 
-// splitIfAsked splits the segment if that was asked for, and has not been tried.
-func (x *export) splitIfAsked(ctx context.Context, log *coverage.SegmentLog) (bool, error) {
-	a := &x.ask
+// splitIfAsked is what is left of the segment, as children, if a split was asked for and
+// has not been tried; nil where it stays whole.
+func (r *segmentRun) splitIfAsked(ctx context.Context) (*vault.Split, error) {
+	a := &r.ask
 	if !a.tried && !a.found.Load() && !time.Now().Before(a.next) {
-		if err := x.lookForAsk(ctx, log.Segment.ID); err != nil {
-			return false, err
+		if err := r.lookForAsk(ctx); err != nil {
+			return nil, err
 		}
 	}
 	if a.tried || !a.found.Load() {
-		return false, nil
+		return nil, nil
 	}
-	return x.split(ctx, log)
+	return r.split(ctx)
 }
 
-func (x *export) lookForAsk(ctx context.Context, s vault.SegmentID) error {
-	a := &x.ask
-	found, err := x.Repo.Exists(ctx, x.backup.Log().Ask(s))
+func (r *segmentRun) lookForAsk(ctx context.Context) error {
+	a := &r.ask
+	found, err := r.export.repo.Exists(ctx, r.export.backup.Log().Ask(r.log.Segment.ID))
 	if ctx.Err() == nil {
 		a.pause, a.next = min(2*a.pause, askMost), time.Now().Add(a.pause)
 	}
@@ -70,15 +71,15 @@ func (x *export) lookForAsk(ctx context.Context, s vault.SegmentID) error {
 
 // watchAsk looks out for the request while a part is read, and calls stop when it
 // is there. The function that it returns ends the watch.
-func (x *export) watchAsk(ctx context.Context, s vault.SegmentID, stop func()) (end func()) {
-	if x.ask.tried {
+func (r *segmentRun) watchAsk(ctx context.Context, stop func()) (end func()) {
+	if r.ask.tried {
 		return func() {}
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	over := make(chan struct{})
 	guard.Go(func() error {
-		for !x.ask.found.Load() {
-			timer := time.NewTimer(time.Until(x.ask.next))
+		for !r.ask.found.Load() {
+			timer := time.NewTimer(time.Until(r.ask.next))
 			select {
 			case <-ctx.Done():
 				timer.Stop()
@@ -86,26 +87,27 @@ func (x *export) watchAsk(ctx context.Context, s vault.SegmentID, stop func()) (
 			case <-timer.C:
 			}
 			// What can't be looked at now is looked at later; reading goes on.
-			_ = x.lookForAsk(ctx, s)
+			_ = r.lookForAsk(ctx)
 		}
 		stop()
 		return nil
 	}, func(err error) {
 		if err != nil {
-			x.Log.Error("look for a request to split", "segment", s, "error", err)
+			r.export.exporter.Log.Error("look for a request to split", "segment", r.log.Segment.ID, "error", err)
 		}
 		close(over)
 	})
 	return func() { cancel(); <-over }
 }
 
-// split ends the segment's log where it stands and hands what is left to
-// children, if that can be cut. It says whether the log has ended so.
-func (x *export) split(ctx context.Context, log *coverage.SegmentLog) (bool, error) {
-	x.ask.tried = true
+// split closes the segment's log where it stands and divides what is left among
+// children; it is nil if that can't be cut, or not in time.
+func (r *segmentRun) split(ctx context.Context) (*vault.Split, error) {
+	r.ask.tried = true
+	x, id := r.export, r.log.Segment.ID
 	var a vault.Ask
-	if _, err := x.Repo.Read(ctx, x.backup.Log().Ask(log.Segment.ID), &a); err != nil {
-		return false, err
+	if _, err := x.repo.Read(ctx, x.backup.Log().Ask(id), &a); err != nil {
+		return nil, err
 	}
 	// Reading stands still meanwhile, and must be handed over in time.
 	cutting, cancel := ctx, context.CancelFunc(func() {})
@@ -113,41 +115,23 @@ func (x *export) split(ctx context.Context, log *coverage.SegmentLog) (bool, err
 		cutting, cancel = context.WithTimeout(ctx, x.run.Stop.Sub(x.run.Now()))
 	}
 	defer cancel()
-	children, err := x.cut(cutting, log, a.Children)
-	if err != nil && cutting.Err() != nil && ctx.Err() == nil {
-		x.Log.Info("there is no time to split", "backup", x.backup.ID, "segment", log.Segment.ID)
-		return false, nil
-	}
-	if err != nil && ctx.Err() != nil {
-		return false, fmt.Errorf("split: %w", err)
-	}
-	if err != nil {
+	log := x.exporter.Log.With("backup", x.backup.ID, "segment", id)
+	children, err := x.cut(cutting, r.log, a.Children)
+	switch {
+	case err != nil && ctx.Err() != nil:
+		return nil, fmt.Errorf("split: %w", err)
+	case err != nil && cutting.Err() != nil:
+		log.Info("there is no time to split")
+		return nil, nil
+	case err != nil:
 		// The segment can be read without: what is wrong with the table, reading tells.
-		x.Log.Warn("where to split can't be found", "backup", x.backup.ID, "segment", log.Segment.ID, "error", err)
-		return false, nil
+		log.Warn("where to split can't be found", "error", err)
+		return nil, nil
+	case len(children) < 2:
+		log.Info("what is left can't be split")
+		return nil, nil
 	}
-	if len(children) < 2 {
-		x.Log.Info("what is left can't be split", "backup", x.backup.ID, "segment", log.Segment.ID)
-		return false, nil
-	}
-	slot := &vault.Slot{
-		Segment: log.Segment.ID, Slot: len(log.Slots), Start: x.reply.Start, Split: &vault.Split{Closed: log.Next, Children: children},
-	}
-	mine, err := x.Repo.Tell(ctx, x.backup.Log().Slot(log.Segment.ID, slot.Slot), slot, &slot.Usage)
-	if err != nil {
-		return false, err
-	}
-	if !mine {
-		x.reply.Superseded = true
-		return true, nil
-	}
-	if err := log.Add(slot); err != nil {
-		return false, err
-	}
-	x.Log.Info("split", "backup", x.backup.ID, "segment", log.Segment.ID, "children", len(children), "parts", len(log.Slots)-1)
-	x.reply.Split++
-	x.reply.Done = true
-	return true, x.end(ctx, log)
+	return &vault.Split{Closed: r.log.Next, Children: children}, nil
 }
 
 // cut divides what is left of the segment's lanes into about n segments of as
@@ -258,9 +242,9 @@ func (x *export) spread(ctx context.Context, schema table.Schema, within table.R
 
 // rowFrom is the key of the first row of a range, nil if there is none.
 func (x *export) rowFrom(ctx context.Context, r table.Range) (table.Key, error) {
-	buf := x.pages.Get(x.pageSize())
-	defer x.pages.Put(buf)
-	scan := x.Tables.Scan(x.plan.Definition.Name, x.plan.Definition.Schema, r)
+	buf := x.exporter.pages.Get(x.pageSize())
+	defer x.exporter.pages.Put(buf)
+	scan := x.exporter.Tables.Scan(x.plan.Definition.Name, x.plan.Definition.Schema, r)
 	for {
 		page, err := scan.Next(ctx, buf)
 		if errors.Is(err, io.EOF) {

@@ -32,7 +32,25 @@ type Worker struct {
 	What func(s vault.SegmentID) string
 	// Most bounds the starts of a segment, 0 for MaxStarts.
 	Most int
+	// Open makes the job of a segment. An error of it leaves no note: there is no such
+	// segment.
+	Open func(ctx context.Context, s vault.SegmentID) (Job, error)
+	// Margin says when to stop, nil if the run does.
+	Margin *Margin
+	// Doubt says whether a request of the start at hand may still be carried out though
+	// nobody waits for it. It is nil where nothing waits for the ends of starts; else
+	// each that leaves no doubt is marked.
+	Doubt func() bool
+	// Permanent says of errors beside those of the function Permanent that trying the
+	// same again can't help; nil if there are none.
+	Permanent func(error) bool
 
+	// At is the start at hand, or the last one.
+	At Start
+	// Superseded says that another start is at work on its segment.
+	Superseded bool
+	// Closed says that a job has found that there is nothing to do any more.
+	Closed bool
 	// Over says that this worker takes nothing more: somebody else goes on with
 	// what it did, or nothing may be done.
 	Over bool
@@ -93,8 +111,13 @@ func (w *Worker) Begin(ctx context.Context, s vault.SegmentID, start, slots int)
 	return b, nil
 }
 
-// HandOver lets another invocation go on with a segment after a start of it.
+// HandOver lets another invocation go on with a segment after a start of it, or leaves
+// it to the next look.
 func (w *Worker) HandOver(ctx context.Context, s vault.SegmentID, start int) error {
+	if w.Submit == nil {
+		w.Over = true
+		return nil
+	}
 	most := cmp.Or(w.Most, MaxStarts)
 	if start+1 >= most {
 		return fmt.Errorf("%w: %d, and the segment has not ended; give the function more time or plan smaller segments", ErrStarts, most)
