@@ -14,7 +14,7 @@ import (
 	"github.com/tablevault/tablevault/shared/backup"
 	"github.com/tablevault/tablevault/shared/function"
 	"github.com/tablevault/tablevault/shared/function/dispatch"
-	"github.com/tablevault/tablevault/shared/object"
+	"github.com/tablevault/tablevault/shared/status"
 	"github.com/tablevault/tablevault/shared/vault"
 )
 
@@ -33,49 +33,6 @@ type backupReply struct {
 	Table  string         `json:"table"`
 	backup.Progress
 }
-
-// backupResult is one backup in the JSON of `tablevault backup`.
-type backupResult struct {
-	// ID and Backup are the same: by the latter name ids of backups go in all documents.
-	ID           vault.BackupID `json:"id"`
-	Backup       vault.BackupID `json:"backup"`
-	Region       string         `json:"region"`
-	Table        string         `json:"table"`
-	Kind         vault.Kind     `json:"kind"`
-	State        vault.State    `json:"state"`
-	Rows         int64          `json:"rows"`
-	Bytes        int64          `json:"bytes"`
-	RawBytes     int64          `json:"raw_bytes"`
-	Objects      int64          `json:"objects"`
-	ConsistentAt *time.Time     `json:"consistent_at"`
-	Fuzzy        bool           `json:"fuzzy"`
-	From         time.Time      `json:"from"`
-	To           time.Time      `json:"to"`
-	Sealed       time.Time      `json:"sealed,omitzero"`
-	// RecoveryPoint is the instant that can be restored, nil if there is none.
-	RecoveryPoint *time.Time `json:"recovery_point"`
-	// Marked is since when it is marked for deletion, by the store's clock, and no
-	// recovery point.
-	Marked *time.Time `json:"marked,omitempty"`
-	// Ahead says that its id names an instant that is still to come, by which nothing
-	// goes.
-	Ahead bool `json:"ahead,omitempty"`
-	// Error says why its manifest can't be read, in the state "corrupt".
-	Error string `json:"error,omitempty"`
-	// Usage is what was asked of the vault's store, as far as records tell.
-	Usage object.Usage `json:"usage,omitzero"`
-}
-
-func resultOf(m *vault.Manifest) backupResult {
-	return backupResult{
-		ID: m.Backup, Backup: m.Backup, Region: m.Table.Region, Sealed: m.Sealed, Table: m.Table.String(), Kind: m.Kind, State: m.State, Rows: m.Totals.Rows, Bytes: m.Totals.StoredBytes,
-		RawBytes: m.Totals.RawBytes, Objects: m.Totals.Objects, ConsistentAt: m.ConsistentAt, Fuzzy: m.Fuzzy,
-		From: m.Totals.First, To: m.Totals.Latest, Usage: m.Usage,
-	}
-}
-
-// took is how long it took from what asked for it until it was sealed, or given up.
-func (r *backupResult) took() time.Duration { return r.Sealed.Sub(r.ID.Time()) }
 
 func backupCommand(s *streams) *cobra.Command {
 	var o backupOptions
@@ -116,8 +73,8 @@ func backupCommand(s *streams) *cobra.Command {
 
 // backupsMade is the JSON of `tablevault backup`: what became of each table.
 type backupsMade struct {
-	Backups  []backupResult `json:"backups"`
-	Failures []tableFailure `json:"failures,omitempty"`
+	Backups  []status.Backup `json:"backups"`
+	Failures []tableFailure  `json:"failures,omitempty"`
 }
 
 // tableFailure is a table of which there is no backup, and why.
@@ -149,7 +106,7 @@ func runBackup(ctx context.Context, s *streams, o backupOptions) (*backupsMade, 
 	if err != nil {
 		return nil, err
 	}
-	all := &backupsMade{Backups: []backupResult{}}
+	all := &backupsMade{Backups: []status.Backup{}}
 	var failures []error
 	for _, name := range tables {
 		m, err := backupTable(ctx, s, site, name, function.Command{
@@ -163,7 +120,7 @@ func runBackup(ctx context.Context, s *streams, o backupOptions) (*backupsMade, 
 			failures = append(failures, err)
 			continue
 		}
-		all.Backups = append(all.Backups, markedResult(m, nil))
+		all.Backups = append(all.Backups, status.OfManifest(m, nil, time.Now()))
 	}
 	return all, errors.Join(failures...)
 }

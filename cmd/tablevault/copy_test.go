@@ -23,6 +23,7 @@ import (
 	"github.com/tablevault/tablevault/local/s3"
 	"github.com/tablevault/tablevault/local/stack"
 	"github.com/tablevault/tablevault/shared/copies"
+	"github.com/tablevault/tablevault/shared/status"
 	"github.com/tablevault/tablevault/shared/vault"
 )
 
@@ -154,7 +155,7 @@ func twinJob(t *testing.T, keys map[string]string, target func(*stack.Stack) str
 	extremes(t, client, "orders")
 	putLarge(t, client, "orders")
 	want := everything(t, client, "orders")
-	var backups struct{ Backups []backupResult }
+	var backups struct{ Backups []status.Backup }
 	must(t, &backups, "backup", "--stack", dir, "--table", "local/orders")
 	id := string(backups.Backups[0].ID)
 
@@ -182,7 +183,7 @@ func twinJob(t *testing.T, keys map[string]string, target func(*stack.Stack) str
 	if copied.Objects != 0 || copied.Found != backups.Backups[0].Objects {
 		t.Errorf("again: %+v", copied)
 	}
-	var shown shown
+	var shown status.Details
 	must(t, &shown, "show", "--stack", dir, id)
 	if len(shown.Copies) != 1 || shown.Copies[0].State != copies.StateCopied || shown.Copies[0].Target != twin {
 		t.Errorf("show: %+v", shown.Copies)
@@ -338,7 +339,7 @@ func TestPolicyCopies(t *testing.T) {
 	for i := range int64(50) {
 		putRow(t, client, "orders", "k", i, nil, 1)
 	}
-	var backups struct{ Backups []backupResult }
+	var backups struct{ Backups []status.Backup }
 	at := time.Now().Truncate(time.Hour)
 	var state []copies.State
 	for end := time.Now().Add(30 * time.Second); len(state) == 0 || state[0].State != copies.StateCopied; {
@@ -354,7 +355,7 @@ func TestPolicyCopies(t *testing.T) {
 			continue
 		}
 		if must(t, &backups, "list", "--stack", dir); len(backups.Backups) == 1 {
-			var shown shown
+			var shown status.Details
 			must(t, &shown, "show", "--stack", dir, string(backups.Backups[0].ID))
 			state = shown.Copies
 		}

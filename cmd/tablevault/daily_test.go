@@ -21,6 +21,7 @@ import (
 	"github.com/tablevault/tablevault/local/stack"
 	"github.com/tablevault/tablevault/shared/function"
 	"github.com/tablevault/tablevault/shared/restore"
+	"github.com/tablevault/tablevault/shared/status"
 	"github.com/tablevault/tablevault/shared/vault"
 )
 
@@ -64,7 +65,7 @@ func TestCancel(t *testing.T) {
 	id := slowly(t, s, dir, "orders", ots.Fault{Delay: 20 * time.Second})
 	out, _ := said(t, 0, "cancel", "--stack", dir, string(id[:20]), "--reason", "the wrong table")
 	contains(t, out, "backup "+string(id)+" of local/orders is given up")
-	var list listing
+	var list status.Backups
 	must(t, &list, "list", "--stack", dir)
 	if len(list.Backups) != 1 || len(list.Running) != 0 || list.Backups[0].State != vault.Void || list.Backups[0].RecoveryPoint != nil {
 		t.Errorf("%+v", list)
@@ -73,7 +74,7 @@ func TestCancel(t *testing.T) {
 	contains(t, out, "void", "the wrong table")
 	s.Tablestore.SetFault(nil)
 
-	var backups struct{ Backups []backupResult }
+	var backups struct{ Backups []status.Backup }
 	must(t, &backups, "backup", "--stack", dir, "--table", "local/orders")
 	if backups.Backups[0].ID == id {
 		t.Errorf("a backup that was given up was gone on with")
@@ -87,7 +88,7 @@ func TestCancel(t *testing.T) {
 	if err := site.call(t.Context(), function.Command{Kind: function.KindRestore, Table: "local/orders", To: "local/copy"}, &r); err != nil {
 		t.Fatal(err)
 	}
-	var restores restoreListing
+	var restores status.Restores
 	must(t, &restores, "list", "--stack", dir, "--restores")
 	if len(restores.Restores) != 1 || restores.Restores[0].Restore != r.Restore || restores.Restores[0].State != restore.StateLoading ||
 		restores.Restores[0].Source != "local/orders" || restores.Restores[0].Table != "local/copy" || restores.Restores[0].Backup != backups.Backups[0].ID {
@@ -129,7 +130,7 @@ func TestIDs(t *testing.T) {
 	_, dir, client := begin(t, func(c *stack.Config) { c.Memory = true })
 	makeTable(t, client, "orders")
 	putRow(t, client, "orders", "a", 1, nil, 5)
-	var first, second struct{ Backups []backupResult }
+	var first, second struct{ Backups []status.Backup }
 	must(t, &first, "backup", "--stack", dir, "--table", "local/orders")
 	must(t, &second, "backup", "--stack", dir, "--table", "local/orders", "--new")
 	newest := string(second.Backups[0].ID)
@@ -168,7 +169,7 @@ func TestIDs(t *testing.T) {
 	contains(t, strings.SplitAfter(out, "\n")[0], "differs: 1 row compared, 1 differ: 0 missing, 1 extra, 0 changed\n")
 
 	// The list begins with the newest; --latest is that alone.
-	var list listing
+	var list status.Backups
 	must(t, &list, "list", "--stack", dir, "--table", "local/ord*")
 	if len(list.Backups) != 2 || list.Backups[0].ID != second.Backups[0].ID || list.Backups[0].RecoveryPoint == nil {
 		t.Errorf("%+v", list)

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/tablevault/tablevault/shared/status"
 	"github.com/tablevault/tablevault/shared/vault"
 )
 
@@ -20,7 +21,7 @@ func TestDamagedManifest(t *testing.T) {
 	putRow(t, client, "orders", "k", 1, nil, 1)
 	var made []vault.BackupID
 	for range 3 {
-		var r struct{ Backups []backupResult }
+		var r struct{ Backups []status.Backup }
 		must(t, &r, "backup", "--stack", dir, "--table", "local/orders", "--new")
 		made = append(made, r.Backups[0].ID)
 	}
@@ -48,7 +49,7 @@ func TestDamagedManifest(t *testing.T) {
 		}
 	}
 	code, out, errs := tablevaultRun(t, "list", "--stack", dir, "--json")
-	var l listing
+	var l status.Backups
 	if err := json.Unmarshal([]byte(out), &l); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
@@ -58,7 +59,7 @@ func TestDamagedManifest(t *testing.T) {
 	if len(l.Running) != 1 || l.Running[0].State != "failed" || !strings.Contains(l.Running[0].LastError, "corrupt") {
 		t.Errorf("%+v", l.Running)
 	}
-	if len(l.Drills) != 1 || l.Drills[0].State != drillFailed || !strings.Contains(l.Drills[0].Error, "corrupt") {
+	if len(l.Drills) != 1 || l.Drills[0].State != status.DrillFailed || !strings.Contains(l.Drills[0].Error, "corrupt") {
 		t.Errorf("%+v", l.Drills)
 	}
 	for _, b := range l.Backups {
@@ -106,7 +107,7 @@ func TestDamagedRestore(t *testing.T) {
 		if code != exitDiffers || !strings.Contains(out, string(made.Restore)) || !strings.Contains(out, name) || strings.Contains(out, "days") {
 			t.Errorf("%s is damaged: exit %d: %s%s", name, code, out, errs)
 		}
-		var l restoreListing
+		var l status.Restores
 		_, out, _ = tablevaultRun(t, "list", "--stack", dir, "--restores", "--json", "--table", "local/copy")
 		if err := json.Unmarshal([]byte(out), &l); err != nil || len(l.Restores) != 1 {
 			t.Fatalf("%v: %s", err, out)

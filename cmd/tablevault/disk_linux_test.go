@@ -12,6 +12,7 @@ import (
 	"github.com/aliyun/aliyun-tablestore-go-sdk/tablestore"
 
 	"github.com/tablevault/tablevault/local/stack"
+	"github.com/tablevault/tablevault/shared/status"
 )
 
 // smallDisk is set where TestDiskFull has file systems of its own.
@@ -92,13 +93,13 @@ func diskFull(t *testing.T) {
 		}
 	}
 	t.Logf("with a full disk:\n%s", errs)
-	var listed struct{ Backups []backupResult }
+	var listed struct{ Backups []status.Backup }
 	must(t, &listed, "list", "--stack", dir)
 	if len(listed.Backups) != 0 {
 		t.Errorf("there is a backup: %+v", listed)
 	}
 	mount(syscall.MS_REMOUNT, "64m")
-	var backups struct{ Backups []backupResult }
+	var backups struct{ Backups []status.Backup }
 	must(t, &backups, command...)
 	if len(backups.Backups) != 1 || backups.Backups[0].Rows != rows {
 		t.Fatalf("%+v", backups)

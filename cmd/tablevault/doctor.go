@@ -8,9 +8,7 @@ import (
 	"io"
 	"io/fs"
 	"iter"
-	"maps"
 	"net/http"
-	"slices"
 	"strings"
 	"syscall"
 	"text/tabwriter"
@@ -25,31 +23,11 @@ import (
 	"github.com/tablevault/tablevault/shared/object/place"
 	"github.com/tablevault/tablevault/shared/policy"
 	"github.com/tablevault/tablevault/shared/repository"
+	"github.com/tablevault/tablevault/shared/status"
 	"github.com/tablevault/tablevault/shared/table"
 	"github.com/tablevault/tablevault/shared/tablestore"
 	"github.com/tablevault/tablevault/shared/vault"
 )
-
-// level is how a check came out.
-type level string
-
-const (
-	fine    level = "ok"
-	warning level = "warning"
-	failure level = "failure"
-)
-
-// finding is one line of `tablevault doctor`.
-type finding struct {
-	// Check is what was looked at: a word that stays the same. About is the one of
-	// several.
-	Check string `json:"check"`
-	About string `json:"about,omitempty"`
-	Level level  `json:"level"`
-	Text  string `json:"text"`
-	// Fix is what to do about it; empty if all is well.
-	Fix string `json:"fix,omitempty"`
-}
 
 func doctorCommand(s *streams) *cobra.Command {
 	var dir, file string
@@ -68,11 +46,11 @@ func doctorCommand(s *streams) *cobra.Command {
 			findings := runDoctor(cmd.Context(), dir, file, maxAge)
 			failed := 0
 			for _, f := range findings {
-				if f.Level == failure {
+				if f.Level == status.Failure {
 					failed++
 				}
 			}
-			err := s.print(map[string]any{"ok": failed == 0, "checks": findings}, func(w io.Writer) {
+			err := s.print(status.Diagnosis{Checks: findings, OK: failed == 0}, func(w io.Writer) {
 				t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 				for _, f := range findings {
 					fmt.Fprintf(t, "%s\t%s\t%s\n", f.Level, strings.TrimSpace(f.Check+" "+f.About), f.Text)
@@ -96,18 +74,14 @@ func doctorCommand(s *streams) *cobra.Command {
 
 // doctor is a round of checks.
 type doctor struct {
-	site   *site
-	maxAge time.Duration
-	found  []finding
-	policy *policy.Policy      // nil without one
-	store  object.Store        // nil if it can't be opened
-	skew   time.Duration       // of this machine's clock behind the servers'
-	names  map[string][]string // tables by instance, of those that could be listed
-	// listed are the backups of each table that have a manifest, oldest first, and
-	// unlisted is why they could not be listed.
-	listed   map[vault.TableID][]vault.BackupID
-	unlisted error
-	lost     bool // vault.json is
+	site     *site
+	maxAge   time.Duration
+	found    []status.Finding
+	store    object.Store  // nil if it can't be opened
+	skew     time.Duration // of this machine's clock behind the servers'
+	known    status.Site
+	unlisted error // why the backups could not be listed
+	lost     bool  // vault.json is
 	// repo is the vault in the store; nil if it could not be opened, for unopened.
 	repo     *repository.Repository
 	unopened error
@@ -116,13 +90,14 @@ type doctor struct {
 // askFor bounds one check, so that one that hangs does not keep the others.
 const askFor = 20 * time.Second
 
-func runDoctor(ctx context.Context, dir, file string, maxAge time.Duration) []finding {
-	d := &doctor{maxAge: maxAge, names: map[string][]string{}}
+func runDoctor(ctx context.Context, dir, file string, maxAge time.Duration) []status.Finding {
+	d := &doctor{maxAge: maxAge}
 	var err error
 	if d.site, err = openSite(dir); err != nil {
-		d.add("settings", "", failure, err.Error(), "name a local stack with --stack, or set TABLEVAULT_VAULT, TABLEVAULT_REGION, TABLEVAULT_ACCOUNT and a key (docs/operations.md)")
+		d.add("settings", "", status.Failure, err.Error(), "name a local stack with --stack, or set TABLEVAULT_VAULT, TABLEVAULT_REGION, TABLEVAULT_ACCOUNT and a key (docs/operations.md)")
 		return d.found
 	}
+	d.known = status.Site{Region: d.site.region, Tables: map[string][]string{}}
 	for _, check := range []func(context.Context){d.settings, d.clocks, d.vault, d.writable, d.protection, d.uploads, d.catalog} {
 		check(ctx)
 	}
@@ -133,21 +108,21 @@ func runDoctor(ctx context.Context, dir, file string, maxAge time.Duration) []fi
 	return d.found
 }
 
-func (d *doctor) add(check, about string, l level, text, fix string) {
-	d.found = append(d.found, finding{check, about, l, text, fix})
+func (d *doctor) add(check, about string, l status.Level, text, fix string) {
+	d.found = append(d.found, status.Finding{Check: check, About: about, Level: l, Text: text, Fix: fix})
 }
 
 func (d *doctor) settings(context.Context) {
 	e := d.site.env
 	switch {
 	case e.Credentials.IsZero():
-		d.add("settings", "", failure, "there is no access key", "set ALIBABA_CLOUD_ACCESS_KEY_ID and ALIBABA_CLOUD_ACCESS_KEY_SECRET")
+		d.add("settings", "", status.Failure, "there is no access key", "set ALIBABA_CLOUD_ACCESS_KEY_ID and ALIBABA_CLOUD_ACCESS_KEY_SECRET")
 	case d.site.region == "":
-		d.add("settings", "", failure, "there is no region", "set TABLEVAULT_REGION, such as cn-hangzhou")
+		d.add("settings", "", status.Failure, "there is no region", "set TABLEVAULT_REGION, such as cn-hangzhou")
 	case e.FCEndpoint == "" && e.Account == "":
-		d.add("settings", "", failure, "there is no account id, which the functions' address begins with", "set TABLEVAULT_ACCOUNT")
+		d.add("settings", "", status.Failure, "there is no account id, which the functions' address begins with", "set TABLEVAULT_ACCOUNT")
 	default:
-		d.add("settings", "", fine, "vault "+place.Plain(e.Vault)+", region "+d.site.region, "")
+		d.add("settings", "", status.Fine, "vault "+place.Plain(e.Vault)+", region "+d.site.region, "")
 	}
 }
 
@@ -171,7 +146,7 @@ func (d *doctor) clocks(ctx context.Context) {
 		}
 		skew, err := skewOf(ctx, url)
 		if err != nil {
-			d.add("network", name, failure, err.Error(), d.fixStopped(err, "look at the address, at this machine's network, and at a proxy between them"))
+			d.add("network", name, status.Failure, err.Error(), d.fixStopped(err, "look at the address, at this machine's network, and at a proxy between them"))
 			continue
 		}
 		if name == "vault" {
@@ -184,11 +159,11 @@ func (d *doctor) clocks(ctx context.Context) {
 	switch fix := "set this machine's clock, by NTP for example: requests are signed with its time, and refused beyond 15 minutes"; {
 	case about == "":
 	case worst.Abs() > 15*time.Minute:
-		d.add("clock", "", failure, fmt.Sprintf("this machine's clock is %s off that of %s", worst.Abs().Round(time.Second), about), fix)
+		d.add("clock", "", status.Failure, fmt.Sprintf("this machine's clock is %s off that of %s", worst.Abs().Round(time.Second), about), fix)
 	case worst.Abs() > time.Minute:
-		d.add("clock", "", warning, fmt.Sprintf("this machine's clock is %s off that of %s", worst.Abs().Round(time.Second), about), fix)
+		d.add("clock", "", status.Warning, fmt.Sprintf("this machine's clock is %s off that of %s", worst.Abs().Round(time.Second), about), fix)
 	default:
-		d.add("clock", "", fine, "agrees with the servers", "")
+		d.add("clock", "", status.Fine, "agrees with the servers", "")
 	}
 }
 
@@ -226,7 +201,7 @@ func (d *doctor) vault(ctx context.Context) {
 	at := place.Plain(d.site.env.Vault)
 	store, err := d.site.store(ctx)
 	if err != nil {
-		d.add("vault", "", failure, err.Error(), d.fixStopped(err, fixAccess(err, "look at TABLEVAULT_VAULT")))
+		d.add("vault", "", status.Failure, err.Error(), d.fixStopped(err, fixAccess(err, "look at TABLEVAULT_VAULT")))
 		return
 	}
 	d.store = store
@@ -235,16 +210,16 @@ func (d *doctor) vault(ctx context.Context) {
 	switch {
 	case errors.Is(err, repository.ErrHeaderLost):
 		d.lost = true
-		d.add("vault", "", failure, err.Error(), d.lostHeader(ctx))
+		d.add("vault", "", status.Failure, err.Error(), d.lostHeader(ctx))
 	case errors.Is(err, vault.ErrCorrupt):
 		d.lost = true
-		d.add("vault", "", failure, err.Error(), "take the damaged object away, and "+d.lostHeader(ctx))
+		d.add("vault", "", status.Failure, err.Error(), "take the damaged object away, and "+d.lostHeader(ctx))
 	case errors.Is(err, fs.ErrNotExist):
-		d.add("vault", "", warning, "there is nothing at "+at+" yet", "the first backup makes the vault")
+		d.add("vault", "", status.Warning, "there is nothing at "+at+" yet", "the first backup makes the vault")
 	case err != nil:
-		d.add("vault", "", failure, err.Error(), d.fixStopped(err, fixAccess(err, "restore "+vault.HeaderName+" from a copy of the vault")))
+		d.add("vault", "", status.Failure, err.Error(), d.fixStopped(err, fixAccess(err, "restore "+vault.HeaderName+" from a copy of the vault")))
 	default:
-		d.add("vault", "", fine, "is read", "")
+		d.add("vault", "", status.Fine, "is read", "")
 	}
 }
 
@@ -294,7 +269,7 @@ func (d *doctor) writable(ctx context.Context) {
 		Protection(context.Context) (bucket.Protection, error)
 	}); ok {
 		if p, err := store.Protection(ctx); err == nil && p.Keeps() {
-			d.add("write", "", fine, "not tried, since what is written would stay: the bucket "+p.Deleting, "")
+			d.add("write", "", status.Fine, "not tried, since what is written would stay: the bucket "+p.Deleting, "")
 			return
 		}
 	}
@@ -303,20 +278,20 @@ func (d *doctor) writable(ctx context.Context) {
 	_, err := d.store.Create(ctx, name, bytes.NewReader(make([]byte, probe)))
 	switch {
 	case errors.Is(err, fs.ErrPermission) && !folder:
-		d.add("write", "", warning, "not tried: this key may not write there, which the functions have to: "+err.Error(), "none, if the functions' backups are sealed; or run doctor once with a key that may put and delete objects under clock/")
+		d.add("write", "", status.Warning, "not tried: this key may not write there, which the functions have to: "+err.Error(), "none, if the functions' backups are sealed; or run doctor once with a key that may put and delete objects under clock/")
 		return
 	case err != nil && folder:
-		d.add("write", "", failure, err.Error(), "make room on the disk of the vault, or look at who may write in its folder")
+		d.add("write", "", status.Failure, err.Error(), "make room on the disk of the vault, or look at who may write in its folder")
 		return
 	case err != nil:
-		d.add("write", "", failure, err.Error(), "look at the bucket: its quota, whether the account is in arrears, and its rules")
+		d.add("write", "", status.Failure, err.Error(), "look at the bucket: its quota, whether the account is in arrears, and its rules")
 		return
 	}
 	if err := d.store.Delete(ctx, name); err != nil {
-		d.add("write", "", warning, fmt.Sprintf("it can be written; what was, %s of %s, could not be removed: %v", name, size(probe), err), "prune removes it, or delete it by hand")
+		d.add("write", "", status.Warning, fmt.Sprintf("it can be written; what was, %s of %s, could not be removed: %v", name, size(probe), err), "prune removes it, or delete it by hand")
 		return
 	}
-	d.add("write", "", fine, "an object was written, and removed", "")
+	d.add("write", "", status.Fine, "an object was written, and removed", "")
 }
 
 // protection looks at what keeps objects from being overwritten and deleted.
@@ -332,35 +307,35 @@ func (d *doctor) protection(ctx context.Context) {
 		_, err := d.store.Create(ctx, vault.HeaderName, bytes.NewReader(header))
 		switch {
 		case err == nil:
-			d.add("create-only", "", failure, "the store has written over an object that it was told to create (with what was there)", "use a store that refuses existing names; this vault is not safe here")
+			d.add("create-only", "", status.Failure, "the store has written over an object that it was told to create (with what was there)", "use a store that refuses existing names; this vault is not safe here")
 		case errors.Is(err, fs.ErrExist):
-			d.add("create-only", "", fine, "a name that is taken is refused", "")
+			d.add("create-only", "", status.Fine, "a name that is taken is refused", "")
 		case errors.Is(err, fs.ErrPermission):
-			d.add("create-only", "", warning, "not tried, this key may not write: "+err.Error(), "run doctor once with a key that may put objects there")
+			d.add("create-only", "", status.Warning, "not tried, this key may not write: "+err.Error(), "run doctor once with a key that may put objects there")
 		default:
-			d.add("create-only", "", failure, err.Error(), "make the bucket one in which names can be decided")
+			d.add("create-only", "", status.Failure, err.Error(), "make the bucket one in which names can be decided")
 		}
 	}
 	store, ok := d.store.(interface {
 		Protection(context.Context) (bucket.Protection, error)
 	})
 	if !ok {
-		d.add("protection", "", warning, "a directory: whoever may write in it may delete backups", "keep production's backups in a bucket")
+		d.add("protection", "", status.Warning, "a directory: whoever may write in it may delete backups", "keep production's backups in a bucket")
 		return
 	}
 	p, err := store.Protection(ctx)
 	if err != nil {
-		d.add("protection", "", failure, err.Error(), fixAccess(err, "look at the bucket in the console"))
+		d.add("protection", "", status.Failure, err.Error(), fixAccess(err, "look at the bucket in the console"))
 		return
 	}
 	if len(p.Unknown) > 0 {
-		d.add("protection", "", warning, "not all can be told: this key may not "+strings.Join(p.Unknown, ", "),
+		d.add("protection", "", status.Warning, "not all can be told: this key may not "+strings.Join(p.Unknown, ", "),
 			"allow it on the bucket: docs/ram/operator.json has it for OSS, docs/object-stores.md for S3")
 	}
 	for _, f := range p.Flaws {
-		l := warning
+		l := status.Warning
 		if f.Fatal {
-			l = failure
+			l = status.Failure
 		}
 		d.add("protection", f.About, l, f.Text, f.Fix+"; see docs/operations.md, Protect the bucket")
 	}
@@ -368,7 +343,7 @@ func (d *doctor) protection(ctx context.Context) {
 		d.overwriting(ctx, "the bucket "+p.Overwriting, header)
 	}
 	if p.Deleting != "" {
-		d.add("protection", "deleting", fine, "the bucket "+p.Deleting, "")
+		d.add("protection", "deleting", status.Fine, "the bucket "+p.Deleting, "")
 	}
 }
 
@@ -379,22 +354,22 @@ func (d *doctor) overwriting(ctx context.Context, text string, header []byte) {
 		Overwrite(ctx context.Context, name string, content []byte) (kept bool, err error)
 	})
 	if !ok {
-		d.add("protection", "overwriting", fine, text, "")
+		d.add("protection", "overwriting", status.Fine, text, "")
 		return
 	}
 	if header == nil {
-		d.add("protection", "overwriting", fine, text+"; not tried, since nothing is there yet", "")
+		d.add("protection", "overwriting", status.Fine, text+"; not tried, since nothing is there yet", "")
 		return
 	}
 	switch kept, err := store.Overwrite(ctx, vault.HeaderName, header); {
 	case kept:
-		d.add("protection", "overwriting", fine, text+", which was tried", "")
+		d.add("protection", "overwriting", status.Fine, text+", which was tried", "")
 	case errors.Is(err, fs.ErrPermission):
-		d.add("protection", "overwriting", fine, text+"; not tried: this key may not write", "")
+		d.add("protection", "overwriting", status.Fine, text+"; not tried: this key may not write", "")
 	case err != nil:
-		d.add("protection", "overwriting", warning, text+"; trying came to nothing: "+err.Error(), "run doctor again")
+		d.add("protection", "overwriting", status.Warning, text+"; trying came to nothing: "+err.Error(), "run doctor again")
 	default:
-		d.add("protection", "overwriting", failure, text+", as it says, and has let itself be overwritten (with what was there)",
+		d.add("protection", "overwriting", status.Failure, text+", as it says, and has let itself be overwritten (with what was there)",
 			"look at the rule's prefix and principals; see docs/operations.md, Protect the bucket")
 	}
 }
@@ -428,11 +403,11 @@ func (d *doctor) uploads(ctx context.Context) {
 	}
 	switch {
 	case err != nil:
-		d.add("uploads", "", warning, err.Error(), fixAccess(err, "look at the bucket's fragments in the console"))
+		d.add("uploads", "", status.Warning, err.Error(), fixAccess(err, "look at the bucket's fragments in the console"))
 	case old > 0:
-		d.add("uploads", "", warning, fmt.Sprintf("%s of workers that died, the oldest of %s: their parts are paid for", counted(int64(old), "upload"), oldest.UTC().Format(time.RFC3339)), "add a lifecycle rule to the bucket that aborts uploads after two days")
+		d.add("uploads", "", status.Warning, fmt.Sprintf("%s of workers that died, the oldest of %s: their parts are paid for", counted(int64(old), "upload"), oldest.UTC().Format(time.RFC3339)), "add a lifecycle rule to the bucket that aborts uploads after two days")
 	default:
-		d.add("uploads", "", fine, "none is left behind", "")
+		d.add("uploads", "", status.Fine, "none is left behind", "")
 	}
 }
 
@@ -444,16 +419,7 @@ func (d *doctor) catalog(ctx context.Context) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, 5*askFor)
 	defer cancel()
-	d.listed = map[vault.TableID][]vault.BackupID{}
-	for info, err := range d.store.List(ctx, vault.ManifestPrefix, "") {
-		if err != nil {
-			d.unlisted = err
-			return
-		}
-		if t, b, ok := vault.ParseManifestName(info.Name); ok {
-			d.listed[t] = append(d.listed[t], b)
-		}
-	}
+	d.known.Backups, d.unlisted = status.Ended(ctx, d.store)
 }
 
 // readPolicy reads the policy that the functions are thought to go by.
@@ -465,20 +431,20 @@ func (d *doctor) readPolicy(dir, file string) {
 		if errors.Is(err, fs.ErrNotExist) {
 			fix = "name the one that the functions were deployed with"
 		}
-		d.add("policy", "", failure, err.Error(), fix)
+		d.add("policy", "", status.Failure, err.Error(), fix)
 		return
 	case p == nil && dir == "":
-		d.add("policy", "", warning, "there is no "+file+" here, so that nothing is known to be due by itself", "write one with `tablevault init`, deploy it, and run doctor beside it")
+		d.add("policy", "", status.Warning, "there is no "+file+" here, so that nothing is known to be due by itself", "write one with `tablevault init`, deploy it, and run doctor beside it")
 		return
 	case p == nil:
 		return
 	}
-	d.policy = p
-	if p := d.policy.Vault; p != "" && dir == "" && !place.Same(p, d.site.env.Vault) {
-		d.add("policy", "", failure, fmt.Sprintf("it is for the vault %s, and TABLEVAULT_VAULT is %s", place.Plain(p), place.Plain(d.site.env.Vault)), "make the two the same, and deploy again")
+	d.known.Policy = p
+	if p := p.Vault; p != "" && dir == "" && !place.Same(p, d.site.env.Vault) {
+		d.add("policy", "", status.Failure, fmt.Sprintf("it is for the vault %s, and TABLEVAULT_VAULT is %s", place.Plain(p), place.Plain(d.site.env.Vault)), "make the two the same, and deploy again")
 		return
 	}
-	d.add("policy", "", fine, fmt.Sprintf("%s has %s", file, counted(int64(len(d.policy.Rules)), "rule")), "")
+	d.add("policy", "", status.Fine, fmt.Sprintf("%s has %s", file, counted(int64(len(p.Rules)), "rule")), "")
 }
 
 // functions asks each function to answer.
@@ -494,42 +460,21 @@ func (d *doctor) functions(ctx context.Context) {
 		var refused *function.CallError
 		switch {
 		case errors.As(err, &refused) && refused.Status == http.StatusNotFound:
-			d.add("function", name, failure, err.Error(), "deploy it (s deploy); or set TABLEVAULT_FUNCTION_PREFIX as it was deployed")
+			d.add("function", name, status.Failure, err.Error(), "deploy it (s deploy); or set TABLEVAULT_FUNCTION_PREFIX as it was deployed")
 		case errors.As(err, &refused) && refused.Status == http.StatusForbidden:
-			d.add("function", name, failure, err.Error(), fixPermission)
+			d.add("function", name, status.Failure, err.Error(), fixPermission)
 		case err != nil:
-			d.add("function", name, failure, err.Error(), "look at the function's log; s.yaml has its settings")
+			d.add("function", name, status.Failure, err.Error(), "look at the function's log; s.yaml has its settings")
 		case !place.Same(pong.Vault, d.site.env.Vault):
-			d.add("function", name, failure, fmt.Sprintf("it works on the vault %s, and TABLEVAULT_VAULT is %s", place.Plain(pong.Vault), place.Plain(d.site.env.Vault)), "make the two the same, and deploy again")
+			d.add("function", name, status.Failure, fmt.Sprintf("it works on the vault %s, and TABLEVAULT_VAULT is %s", place.Plain(pong.Vault), place.Plain(d.site.env.Vault)), "make the two the same, and deploy again")
 		case pong.Envelope < function.Version:
-			d.add("function", name, failure, fmt.Sprintf("it reads commands up to version %d, this command gives version %d", pong.Envelope, function.Version), "deploy the functions of this version (s deploy)")
+			d.add("function", name, status.Failure, fmt.Sprintf("it reads commands up to version %d, this command gives version %d", pong.Envelope, function.Version), "deploy the functions of this version (s deploy)")
 		case !pong.Temporary:
-			d.add("function", name, warning, "it works with a key that does not expire", "give it a role (docs/ram) and no key in its environment")
+			d.add("function", name, status.Warning, "it works with a key that does not expire", "give it a role (docs/ram) and no key in its environment")
 		default:
-			d.add("function", name, fine, "answers", "")
+			d.add("function", name, status.Fine, "answers", "")
 		}
 	}
-}
-
-// instances are those that the policy and the vault know of.
-func (d *doctor) instances() []string {
-	var names []string
-	if d.policy != nil {
-		for i := range d.policy.Rules {
-			names = append(names, d.policy.Rules[i].Instances()...)
-			if drill := d.policy.Rules[i].Drill; drill != nil {
-				instance, _ := drill.Place()
-				names = append(names, instance)
-			}
-		}
-	}
-	for t := range d.listed {
-		if t.Region == d.site.region {
-			names = append(names, t.Instance)
-		}
-	}
-	slices.Sort(names)
-	return slices.Compact(names)
 }
 
 // maxTables is how many tables an instance may have by default.
@@ -537,10 +482,10 @@ const maxTables = 64
 
 // tables asks each instance for its tables, and each that is backed up for how.
 func (d *doctor) tables(ctx context.Context) {
-	for _, instance := range d.instances() {
+	for _, instance := range d.known.Instances() {
 		client, err := d.site.instance(instance)
 		if err != nil {
-			d.add("tablestore", instance, failure, err.Error(), "look at TABLEVAULT_TABLESTORE_ENDPOINT")
+			d.add("tablestore", instance, status.Failure, err.Error(), "look at TABLEVAULT_TABLESTORE_ENDPOINT")
 			continue
 		}
 		names, err := func() ([]string, error) {
@@ -549,19 +494,19 @@ func (d *doctor) tables(ctx context.Context) {
 			return client.Tables(ctx)
 		}()
 		if err != nil {
-			d.add("tablestore", instance, failure, err.Error(), fixAccess(err, "look at the instance's name, at its network settings, and at TABLEVAULT_TABLESTORE_ENDPOINT (vpc from inside, public from outside)"))
+			d.add("tablestore", instance, status.Failure, err.Error(), fixAccess(err, "look at the instance's name, at its network settings, and at TABLEVAULT_TABLESTORE_ENDPOINT (vpc from inside, public from outside)"))
 			client.CloseIdle()
 			continue
 		}
-		d.names[instance] = names
+		d.known.Tables[instance] = names
 		if len(names) >= maxTables-1 {
-			d.add("tablestore", instance, warning, fmt.Sprintf("it has %d tables; by default an instance may have %d, and a restore needs one", len(names), maxTables), "have the instance's quota raised, or restore into another")
+			d.add("tablestore", instance, status.Warning, fmt.Sprintf("it has %d tables; by default an instance may have %d, and a restore needs one", len(names), maxTables), "have the instance's quota raised, or restore into another")
 		} else {
-			d.add("tablestore", instance, fine, "has "+counted(int64(len(names)), "table"), "")
+			d.add("tablestore", instance, status.Fine, "has "+counted(int64(len(names)), "table"), "")
 		}
 		d.patterns(instance, names)
 		for _, name := range names {
-			if d.wanted(instance, name) {
+			if d.known.Wanted(instance, name) {
 				d.table(ctx, client, instance, name)
 			}
 		}
@@ -571,11 +516,11 @@ func (d *doctor) tables(ctx context.Context) {
 
 // patterns looks for a table for each pattern of the policy.
 func (d *doctor) patterns(instance string, names []string) {
-	if d.policy == nil {
+	if d.known.Policy == nil {
 		return
 	}
-	for i := range d.policy.Rules {
-		r := &d.policy.Rules[i]
+	for i := range d.known.Policy.Rules {
+		r := &d.known.Policy.Rules[i]
 		for _, p := range r.Tables {
 			if p.Not || p.Instance != instance {
 				continue
@@ -587,22 +532,16 @@ func (d *doctor) patterns(instance string, names []string) {
 					n++
 				}
 			}
-			l, fix := fine, ""
+			l, fix := status.Fine, ""
 			if n == 0 {
-				l, fix = warning, "look at the spelling; a table that is made later is picked up by itself"
+				l, fix = status.Warning, "look at the spelling; a table that is made later is picked up by itself"
 				if p.Literal() {
-					l, fix = failure, "look at the spelling, or take the table out of the policy"
+					l, fix = status.Failure, "look at the spelling, or take the table out of the policy"
 				}
 			}
 			d.add("pattern", p.String(), l, "matches "+counted(int64(n), "table"), fix)
 		}
 	}
-}
-
-// wanted says whether a table is backed up by the policy; without one, all that
-// the vault knows are.
-func (d *doctor) wanted(instance, name string) bool {
-	return d.policy != nil && slices.ContainsFunc(d.policy.Rules, func(r policy.Rule) bool { return r.Match(instance, name) })
 }
 
 func (d *doctor) table(ctx context.Context, client *tablestore.Client, instance, name string) {
@@ -612,15 +551,13 @@ func (d *doctor) table(ctx context.Context, client *tablestore.Client, instance,
 	// Nothing in this version reads a table's change stream, so that nothing is said
 	// about it.
 	if _, err := client.Describe(ctx, name); err != nil {
-		d.add("table", about, failure, err.Error(), fixAccess(err, "look at the table in the console"))
+		d.add("table", about, status.Failure, err.Error(), fixAccess(err, "look at the table in the console"))
 		return
 	}
-	d.add("table", about, fine, "is there; a backup of it is read row by row, and says from when to when", "")
+	d.add("table", about, status.Fine, "is there; a backup of it is read row by row, and says from when to when", "")
 }
 
-// recoveryPoints looks for the newest recovery point of each table. Where the
-// policy and the instance's tables are known, those that it wants count; else all
-// that the vault has.
+// recoveryPoints looks for the newest recovery point of each table.
 func (d *doctor) recoveryPoints(ctx context.Context) {
 	if d.store == nil || d.lost {
 		return
@@ -628,28 +565,14 @@ func (d *doctor) recoveryPoints(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, 5*askFor)
 	defer cancel()
 	if d.unlisted != nil {
-		d.add("recovery", "", failure, d.unlisted.Error(), fixAccess(d.unlisted, "look at the vault"))
+		d.add("recovery", "", status.Failure, d.unlisted.Error(), fixAccess(d.unlisted, "look at the vault"))
 		return
 	}
-	tables := slices.Collect(maps.Keys(d.listed))
-	if d.policy != nil {
-		tables = slices.DeleteFunc(tables, func(t vault.TableID) bool {
-			names, known := d.names[t.Instance]
-			return t.Region == d.site.region && !(d.wanted(t.Instance, t.Table) && (!known || slices.Contains(names, t.Table)))
-		})
-		for instance, names := range d.names {
-			for _, name := range names {
-				if t := (vault.TableID{Region: d.site.region, Instance: instance, Table: name}); d.wanted(instance, name) && !slices.Contains(tables, t) {
-					tables = append(tables, t)
-				}
-			}
-		}
-	}
-	slices.SortFunc(tables, func(a, b vault.TableID) int { return strings.Compare(a.Path(), b.Path()) })
+	tables := d.known.BackedUp()
 	if len(tables) == 0 {
-		l := warning
+		l := status.Warning
 		if d.maxAge > 0 {
-			l = failure
+			l = status.Failure
 		}
 		d.add("recovery", "", l, "there is no recovery point at all", "make one: tablevault backup --table INSTANCE/TABLE")
 		return
@@ -666,19 +589,19 @@ func (d *doctor) recoveryPoint(ctx context.Context, t vault.TableID) {
 	old := now.Sub(at).Round(time.Second)
 	switch {
 	case err != nil:
-		d.add("recovery", t.String(), failure, err.Error(), fixAccess(err, "look at the vault"))
-	case at.IsZero() && (d.maxAge > 0 || d.policy != nil):
-		d.add("recovery", t.String(), failure, "there is no recovery point of it", late)
+		d.add("recovery", t.String(), status.Failure, err.Error(), fixAccess(err, "look at the vault"))
+	case at.IsZero() && (d.maxAge > 0 || d.known.Policy != nil):
+		d.add("recovery", t.String(), status.Failure, "there is no recovery point of it", late)
 	case at.IsZero():
-		d.add("recovery", t.String(), warning, "there is no recovery point of it", late)
+		d.add("recovery", t.String(), status.Warning, "there is no recovery point of it", late)
 	case tooOld(at, now, d.maxAge):
-		d.add("recovery", t.String(), failure, fmt.Sprintf("the newest recovery point, %s, is %s old, more than %s", at.UTC().Format(time.RFC3339), old, d.maxAge), late)
+		d.add("recovery", t.String(), status.Failure, fmt.Sprintf("the newest recovery point, %s, is %s old, more than %s", at.UTC().Format(time.RFC3339), old, d.maxAge), late)
 	default:
 		text := fmt.Sprintf("the newest recovery point, %s, is %s old", at.UTC().Format(time.RFC3339), old)
 		if !exact {
 			text += " by its name; this key may not read the manifest"
 		}
-		d.add("recovery", t.String(), fine, text, "")
+		d.add("recovery", t.String(), status.Fine, text, "")
 	}
 }
 
@@ -689,70 +612,23 @@ func tooOld(at, now time.Time, most time.Duration) bool {
 	return most > 0 && now.Sub(at) > most
 }
 
-// newest is the newest recovery point of a table, zero if there is none; a backup
-// that is marked for deletion is none. Each one that is damaged, or named by an
-// instant that is still to come, is a finding of its own. Who may list manifests and
-// not read them is told the instant in the newest one's name, which is that of what
-// asked for the backup.
+// newest is the newest recovery point of a table, zero if there is none. Each backup that
+// is damaged, or named by an instant that is still to come, is a finding of its own. Who may
+// list manifests and not read them is told the instant in the newest one's name.
 func (d *doctor) newest(ctx context.Context, t vault.TableID) (at time.Time, exact bool, err error) {
 	d.ahead(t)
 	if err = d.unopened; err == nil {
-		at, err = d.newestOf(ctx, t)
-	}
-	if !errors.Is(err, fs.ErrPermission) {
-		return at, true, err
-	}
-	for _, id := range slices.Backward(d.listed[t]) {
-		if !id.Ahead(d.now()) {
-			return id.Time(), false, nil
+		var damaged []*repository.Damaged
+		at, damaged, err = d.known.RecoveryPoint(ctx, d.repo, t)
+		for _, bad := range damaged {
+			d.add("manifest", string(bad.Backup.ID), status.Failure, fmt.Sprintf("the backup of %s can't be restored: %v", bad.Backup.Table, bad),
+				fmt.Sprintf("put it back from a further vault (delete %s, then tablevault copy %s --from ADDRESS), or restore another one, which `tablevault list` names", bad.Backup.Manifest(), bad.Backup.ID))
 		}
 	}
-	return time.Time{}, false, nil
-}
-
-func (d *doctor) newestOf(ctx context.Context, t vault.TableID) (at time.Time, err error) {
-	var backups []vault.Backup
-	for _, id := range d.listed[t] {
-		backups = append(backups, vault.Backup{Table: t, ID: id})
+	if errors.Is(err, fs.ErrPermission) {
+		return d.known.Named(t, d.now()), false, nil
 	}
-	var sealed []*vault.Manifest
-	for m, err := range d.repo.ManifestsOf(ctx, backups) {
-		var bad *repository.Damaged
-		switch {
-		case errors.As(err, &bad):
-			if err := d.damaged(ctx, bad); err != nil {
-				return at, err
-			}
-		case err != nil:
-			return at, err
-		case m.State == vault.Sealed:
-			sealed = append(sealed, m)
-		}
-	}
-	slices.SortFunc(sealed, func(a, b *vault.Manifest) int { return b.RecoveryPoint().Compare(a.RecoveryPoint()) })
-	for _, m := range sealed {
-		err := d.repo.Unmarked(ctx, vault.Backup{Table: t, ID: m.Backup})
-		if err == nil {
-			return m.RecoveryPoint(), nil
-		}
-		if !errors.Is(err, repository.ErrMarked) {
-			return at, err
-		}
-	}
-	return at, nil
-}
-
-// damaged tells of a backup whose manifest can't be read, unless it is being deleted.
-func (d *doctor) damaged(ctx context.Context, bad *repository.Damaged) error {
-	err := d.repo.Unmarked(ctx, bad.Backup)
-	if errors.Is(err, repository.ErrMarked) {
-		return nil
-	}
-	if err == nil {
-		d.add("manifest", string(bad.Backup.ID), failure, fmt.Sprintf("the backup of %s can't be restored: %v", bad.Backup.Table, bad),
-			fmt.Sprintf("put it back from a further vault (delete %s, then tablevault copy %s --from ADDRESS), or restore another one, which `tablevault list` names", bad.Backup.Manifest(), bad.Backup.ID))
-	}
-	return err
+	return at, true, err
 }
 
 // now is the vault's.
@@ -760,14 +636,22 @@ func (d *doctor) now() time.Time { return time.Now().Add(d.skew) }
 
 // ahead looks for backups that are named by an instant which is still to come.
 func (d *doctor) ahead(t vault.TableID) {
-	var names []string
-	for _, id := range d.listed[t] {
-		if id.Ahead(d.now()) {
-			names = append(names, string(id))
-		}
-	}
-	if len(names) > 0 {
-		d.add("dated", t.String(), warning, fmt.Sprintf("named by an instant that is still to come: %s; neither the planner nor a restore goes by that", strings.Join(names, ", ")),
+	if ids := d.known.Ahead(t, d.now()); len(ids) > 0 {
+		d.add("dated", t.String(), status.Warning, fmt.Sprintf("named by an instant that is still to come: %s; neither the planner nor a restore goes by that", strings.Join(ids, ", ")),
 			"look at who sends the planner events, and at the clocks of this machine and of the functions")
 	}
+}
+
+// retention looks by their names whether backups stand in the vault that the policy
+// keeps no longer.
+func (d *doctor) retention(context.Context) {
+	if d.store == nil || d.known.Policy == nil || d.unlisted != nil {
+		return
+	}
+	if n, oldest := d.known.Overdue(d.now()); n > 0 {
+		d.add("retention", "", status.Warning, fmt.Sprintf("%s, the oldest of %s, older than the policy keeps them for more than two days", counted(int64(n), "backup"), oldest.UTC().Format(time.RFC3339)),
+			"run tablevault prune --apply every day, with a key of its own (docs/operations.md); without --apply it says why what is old stays")
+		return
+	}
+	d.add("retention", "", status.Fine, "nothing is there that the policy keeps no longer", "")
 }

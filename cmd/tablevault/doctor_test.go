@@ -11,6 +11,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -24,6 +25,9 @@ import (
 	"github.com/tablevault/tablevault/local/ram"
 	"github.com/tablevault/tablevault/local/s3"
 	"github.com/tablevault/tablevault/local/stack"
+	"github.com/tablevault/tablevault/shared/object/mem"
+	"github.com/tablevault/tablevault/shared/policy"
+	"github.com/tablevault/tablevault/shared/status"
 	"github.com/tablevault/tablevault/shared/vault"
 	"github.com/tablevault/tablevault/shared/vaulttest"
 )
@@ -58,10 +62,8 @@ func grants(t *testing.T, text string) *ram.Policy {
 	return p
 }
 
-type diagnosis struct {
-	OK     bool      `json:"ok"`
-	Checks []finding `json:"checks"`
-}
+// diagnosis is what doctor told, with its lines as a text.
+type diagnosis struct{ status.Diagnosis }
 
 func doctorRun(t *testing.T, args ...string) (int, diagnosis) {
 	t.Helper()
@@ -71,7 +73,7 @@ func doctorRun(t *testing.T, args ...string) (int, diagnosis) {
 		t.Fatalf("%v\n%s%s", err, out, errs)
 	}
 	for _, f := range d.Checks {
-		if (f.Fix == "") != (f.Level == fine) {
+		if (f.Fix == "") != (f.Level == status.Fine) {
 			t.Errorf("%+v: a fix stands where something is wrong, and only there", f)
 		}
 	}
@@ -168,14 +170,14 @@ func TestDoctor(t *testing.T) {
 	if _, err := client.PutRow(&tablestore.PutRowRequest{PutRowChange: change}); err != nil {
 		t.Fatal(err)
 	}
-	var backups struct{ Backups []backupResult }
+	var backups struct{ Backups []status.Backup }
 	must(t, &backups, "backup", "--table", "local/orders")
 	t.Run("all is well", func(t *testing.T) {
 		code, d := doctorRun(t, "--max-age", "26h")
 		seen := map[string]bool{}
 		for _, f := range d.Checks {
 			seen[f.Check] = true
-			if f.Level != fine {
+			if f.Level != status.Fine {
 				t.Errorf("%+v", f)
 			}
 		}
@@ -401,7 +403,7 @@ func TestDoctor(t *testing.T) {
 				}
 			}
 			for _, f := range d.Checks {
-				failed = failed || f.Level == failure
+				failed = failed || f.Level == status.Failure
 			}
 			if failed == d.OK || (code == exitFailed) != failed {
 				t.Errorf("exit %d, ok is %t", code, d.OK)
@@ -562,4 +564,30 @@ func proxied(t *testing.T, to string) string {
 	}))
 	t.Cleanup(server.Close)
 	return server.URL
+}
+
+// TestDoctorOnRetention: what has been due for two days is told, and what stays at
+// the window's beginning is not.
+func TestDoctorOnRetention(t *testing.T) {
+	p, err := policy.Decode("tablevault.yaml", []byte("tables: prod/*\nevery: hourly\nkeep: 72 hours\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	id := vault.TableID{Region: "local", Instance: "prod", Table: "orders"}
+	due := p.Rules[0].Every.Due(time.Now())
+	for hours, want := range map[int]status.Level{10: status.Fine, 119: status.Fine, 121: status.Fine, 130: status.Warning} {
+		d := &doctor{store: &mem.Store{}, known: status.Site{Region: "local", Policy: p, Backups: map[vault.TableID][]vault.BackupID{}}}
+		for n := range hours {
+			at := due.Add(time.Duration(n-hours) * time.Hour)
+			d.known.Backups[id] = append(d.known.Backups[id], p.Rules[0].Backup(id, at).ID)
+		}
+		// Those that a person has made are no rule's.
+		for n := range 10 {
+			d.known.Backups[id] = slices.Insert(d.known.Backups[id], 0, vault.NewBackupID(due.Add(time.Duration(n-1000)*time.Hour), "manual"))
+		}
+		d.retention(t.Context())
+		if len(d.found) != 1 || d.found[0].Level != want || want == status.Warning && !strings.Contains(d.found[0].Text, "9 backups, the oldest of "+due.Add(-130*time.Hour).Format(time.RFC3339)) {
+			t.Errorf("%d hours: %+v", hours, d.found)
+		}
+	}
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/tablevault/tablevault/shared/object/mem"
 	"github.com/tablevault/tablevault/shared/policy"
 	"github.com/tablevault/tablevault/shared/repository"
+	"github.com/tablevault/tablevault/shared/status"
 	"github.com/tablevault/tablevault/shared/vault"
 )
 
@@ -58,27 +59,27 @@ func TestDoctorsDrills(t *testing.T) {
 		name  string
 		state *drill.State
 		ids   []vault.BackupID
-		level level
+		level status.Level
 		text  string
 		fix   string
 	}{
-		{name: "none, no backup", level: fine, text: "there was none yet"},
-		{name: "none, a new table", ids: []vault.BackupID{vault.NewBackupID(now, "x")}, level: fine, text: "there was none yet"},
-		{name: "none for long", ids: old, level: warning, text: "one is due since", fix: "docs/ram/drill-plan.json"},
-		{name: "under way", state: begun(due, now.Add(-3*hour)), level: fine, text: "under way for 3 h, into staging/drill_orders_"},
-		{name: "does not end", state: begun(due, now.Add(-30*hour)), level: warning, text: "was to end by", fix: "planner"},
-		{name: "proved", state: dropped(ended(begun(due, now.Add(-50*hour)), ""), ""), level: fine,
+		{name: "none, no backup", level: status.Fine, text: "there was none yet"},
+		{name: "none, a new table", ids: []vault.BackupID{vault.NewBackupID(now, "x")}, level: status.Fine, text: "there was none yet"},
+		{name: "none for long", ids: old, level: status.Warning, text: "one is due since", fix: "docs/ram/drill-plan.json"},
+		{name: "under way", state: begun(due, now.Add(-3*hour)), level: status.Fine, text: "under way for 3 h, into staging/drill_orders_"},
+		{name: "does not end", state: begun(due, now.Add(-30*hour)), level: status.Warning, text: "was to end by", fix: "planner"},
+		{name: "proved", state: dropped(ended(begun(due, now.Add(-50*hour)), ""), ""), level: status.Fine,
 			text: "proved 2 days ago: 1,234,567 rows back in 12 min (RTO), recovery point 40 min old (RPO)"},
-		{name: "proved just now", state: ended(begun(due, now.Add(-13*time.Minute)), ""), level: fine, text: "proved 1 min ago"},
-		{name: "not dropped", state: ended(begun(due, now.Add(-5*hour)), ""), level: warning, text: "is not dropped", fix: "docs/ram/drill-plan.json"},
-		{name: "left", state: dropped(ended(begun(due, now.Add(-5*hour)), ""), "another table"), level: warning, text: "was left: another table", fix: "by hand"},
-		{name: "overdue", state: dropped(ended(begun(due.Add(-week), due.Add(-week)), ""), ""), level: warning, text: "one more is due since", fix: "planner"},
-		{name: "failed", state: ended(begun(due, now.Add(-5*hour)), "no room"), level: failure, text: "failed 4 h 48 min ago: no room", fix: "examine staging/drill_orders_"},
-		{name: "failed, dropped", state: dropped(ended(begun(due, now.Add(-5*hour)), "no room"), ""), level: failure, text: "no room", fix: "look at what restore r has left"},
+		{name: "proved just now", state: ended(begun(due, now.Add(-13*time.Minute)), ""), level: status.Fine, text: "proved 1 min ago"},
+		{name: "not dropped", state: ended(begun(due, now.Add(-5*hour)), ""), level: status.Warning, text: "is not dropped", fix: "docs/ram/drill-plan.json"},
+		{name: "left", state: dropped(ended(begun(due, now.Add(-5*hour)), ""), "another table"), level: status.Warning, text: "was left: another table", fix: "by hand"},
+		{name: "overdue", state: dropped(ended(begun(due.Add(-week), due.Add(-week)), ""), ""), level: status.Warning, text: "one more is due since", fix: "planner"},
+		{name: "failed", state: ended(begun(due, now.Add(-5*hour)), "no room"), level: status.Failure, text: "failed 4 h 48 min ago: no room", fix: "examine staging/drill_orders_"},
+		{name: "failed, dropped", state: dropped(ended(begun(due, now.Add(-5*hour)), "no room"), ""), level: status.Failure, text: "no room", fix: "look at what restore r has left"},
 	} {
-		d := &doctor{listed: map[vault.TableID][]vault.BackupID{id: c.ids}}
+		d := &doctor{known: status.Site{Backups: map[vault.TableID][]vault.BackupID{id: c.ids}}}
 		l, text, fix := d.drill(id, rule, c.state, now)
-		if l != c.level || !strings.Contains(text, c.text) || !strings.Contains(fix, c.fix) || (fix == "") != (l == fine) {
+		if l != c.level || !strings.Contains(text, c.text) || !strings.Contains(fix, c.fix) || (fix == "") != (l == status.Fine) {
 			t.Errorf("%s: %s %q → %q", c.name, l, text, fix)
 		}
 	}
@@ -111,7 +112,7 @@ func TestDoctorFindsDrills(t *testing.T) {
 	fail("local", "prod", "others") // only rule b is about it
 	fail("local", "unknown", "t")   // whose tables could not be listed
 	fail("elsewhere", "prod", "others")
-	d := &doctor{repo: repo, policy: p, site: &site{region: "local"}, names: map[string][]string{"prod": {"orders", "ordinary", "others"}}}
+	d := &doctor{repo: repo, known: status.Site{Region: "local", Policy: p, Tables: map[string][]string{"prod": {"orders", "ordinary", "others"}}}}
 	d.drills(t.Context())
 	var got []string
 	for _, f := range d.found {
@@ -136,8 +137,8 @@ func TestDoctorFindsDrills(t *testing.T) {
 		}
 	}
 	d.found = nil
-	if d.drills(t.Context()); !slices.ContainsFunc(d.found, func(f finding) bool {
-		return f.About == "prod/ordinary" && f.Level == failure && strings.Contains(f.Text, "but that is not proved: there is no restore")
+	if d.drills(t.Context()); !slices.ContainsFunc(d.found, func(f status.Finding) bool {
+		return f.About == "prod/ordinary" && f.Level == status.Failure && strings.Contains(f.Text, "but that is not proved: there is no restore")
 	}) {
 		t.Errorf("%+v", d.found)
 	}
@@ -162,7 +163,7 @@ func TestDrillOnTheStack(t *testing.T) {
 	for i := range int64(20) {
 		putRow(t, client, "orders", "k", i, nil, 1)
 	}
-	var list listing
+	var list status.Backups
 	at := time.Now().Truncate(time.Hour)
 	for end := time.Now().Add(30 * time.Second); len(list.Drills) == 0 || list.Drills[0].Dropped.IsZero(); {
 		if time.Now().After(end) {
@@ -174,19 +175,19 @@ func TestDrillOnTheStack(t *testing.T) {
 		}
 		time.Sleep(100 * time.Millisecond)
 		if _, err := os.Stat(filepath.Join(folder, "vault", "vault.json")); err == nil {
-			list = listing{}
+			list = status.Backups{}
 			must(t, &list, "list", "--stack", folder)
 		}
 	}
 	d := list.Drills[0]
-	if d.Table != "local/orders" || d.State != drillProved || d.Rows != 20 || d.RTO <= 0 || d.RPO < 0 || d.Verdict != vault.OK || d.Left != "" || len(list.Drills) != 1 {
+	if d.Table != "local/orders" || d.State != status.DrillProved || d.Rows != 20 || d.RTO <= 0 || d.RPO < 0 || d.Verdict != vault.OK || d.Left != "" || len(list.Drills) != 1 {
 		t.Errorf("%+v", list.Drills)
 	}
 	tables, err := client.ListTable()
 	if err != nil || !slices.Equal(tables.TableNames, []string{"orders"}) {
 		t.Errorf("the instance has %v, %v", tables, err)
 	}
-	var s shown
+	var s status.Details
 	must(t, &s, "show", "--stack", folder, string(d.Backup))
 	if len(s.Drills) != 1 || s.Drills[0].Target != d.Target {
 		t.Errorf("%+v", s.Drills)

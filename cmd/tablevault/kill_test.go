@@ -11,6 +11,7 @@ import (
 
 	"github.com/tablevault/tablevault"
 	"github.com/tablevault/tablevault/local/stack"
+	"github.com/tablevault/tablevault/shared/status"
 )
 
 // kills is how many function processes TestKills kills.
@@ -73,7 +74,7 @@ func TestKills(t *testing.T) {
 			}
 		}
 	}
-	var last struct{ Backups []backupResult }
+	var last struct{ Backups []status.Backup }
 	for killed.Load() < kills/2 {
 		again(&last, "backup", "--stack", dir, "--table", "local/orders", "--part-bytes", "20000")
 	}

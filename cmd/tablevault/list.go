@@ -1,22 +1,16 @@
 package main
 
 import (
-	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"path"
-	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
 
-	"github.com/tablevault/tablevault/shared/backup"
-	"github.com/tablevault/tablevault/shared/object"
-	"github.com/tablevault/tablevault/shared/repository"
 	"github.com/tablevault/tablevault/shared/restore"
 	"github.com/tablevault/tablevault/shared/status"
 	"github.com/tablevault/tablevault/shared/vault"
@@ -51,10 +45,13 @@ func listCommand(s *streams) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if err := s.print(l, func(w io.Writer) { l.human(w, time.Now()) }); err != nil {
+			if err := s.print(l, func(w io.Writer) { humanBackups(w, l, time.Now()) }); err != nil {
 				return err
 			}
-			return l.damage()
+			if n := l.Damaged(); n > 0 {
+				return &exit{exitDiffers, fmt.Errorf("%s of %s can't be restored: `tablevault doctor` says what to do", count(int64(n)), counted(int64(len(l.Backups)), "backup"))}
+			}
+			return nil
 		},
 	}
 	siteFlags(c, &o.stack)
@@ -66,8 +63,8 @@ func listCommand(s *streams) *cobra.Command {
 	return c
 }
 
-// human prints the backups, newest first, and the drills.
-func (l *listing) human(w io.Writer, now time.Time) {
+// humanBackups prints the backups, newest first, and the drills.
+func humanBackups(w io.Writer, l *status.Backups, now time.Time) {
 	if len(l.Backups)+len(l.Running) == 0 {
 		fmt.Fprintln(w, "There is no backup yet: `tablevault backup --table INSTANCE/TABLE` makes one.")
 		return
@@ -77,35 +74,32 @@ func (l *listing) human(w io.Writer, now time.Time) {
 	for i := range l.Running {
 		r := &l.Running[i]
 		fmt.Fprintf(t, "%s\t%s\t\t%s\t%s\t%s\t\t%s\tnot yet: %d of %s%s\n", r.Backup, r.Table, r.State, count(r.Totals.Rows), size(r.Totals.StoredBytes),
-			span(now.Sub(r.Begun)), r.Done, counted(int64(r.Segments), "segment"), pacing(r.RowsPerSecond, r.Left, 0, nil, "", r.LastError))
+			span(now.Sub(r.Begun)), r.Done, counted(int64(r.Segments), "segment"), going{rowsPerSecond: r.RowsPerSecond, left: r.Left, lastError: r.LastError})
 	}
-	for _, r := range l.Backups {
+	for i := range l.Backups {
+		r := &l.Backups[i]
 		age, took := "", ""
 		if r.RecoveryPoint != nil {
 			age = span(now.Sub(*r.RecoveryPoint))
 		}
 		if !r.Sealed.IsZero() {
-			took = span(r.took())
+			took = span(r.Took())
 		}
 		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", r.ID, r.Table, r.Kind, r.State, count(r.Rows), size(r.Bytes), age, took, recoveryPoint(r))
 	}
 	t.Flush()
 	if len(l.Drills) > 0 {
 		fmt.Fprintln(t, "\nTABLE\tDUE\tNEWEST DRILL")
-		fmt.Fprint(t, drillLines(l.Drills, now))
+		for i := range l.Drills {
+			d := &l.Drills[i]
+			fmt.Fprintf(t, "%s\t%s\t%s\n", d.Table, d.Due.UTC().Format(time.RFC3339), drillLine(d, now))
+		}
 		t.Flush()
 	}
 }
 
-// restoreListing is the JSON of `tablevault list --restores`.
-type restoreListing struct {
-	Restores []status.Restore `json:"restores"`
-	// Older is how many were left out.
-	Older int `json:"older"`
-}
-
 func listRestores(ctx context.Context, s *streams, o listOptions) error {
-	match, err := tableMatch(o.table)
+	tables, err := tablesOf(o.table)
 	if err != nil {
 		return err
 	}
@@ -113,22 +107,21 @@ func listRestores(ctx context.Context, s *streams, o listOptions) error {
 	if err != nil {
 		return err
 	}
-	var l restoreListing
-	if l.Restores, l.Older, err = status.Restores(ctx, repo, o.limit, time.Now); err != nil {
+	l, err := status.ListRestores(ctx, repo, tables, o.limit, time.Now)
+	if err != nil {
 		return err
 	}
-	if o.table != "" {
-		// Whose table is not known may be what is looked for.
-		l.Restores = slices.DeleteFunc(l.Restores, func(r status.Restore) bool { return r.Target != "" && !match(r.Source) && !match(r.Target) })
-	}
-	if err := s.print(l, func(w io.Writer) { l.human(w, o.table) }); err != nil {
+	if err := s.print(l, func(w io.Writer) { humanRestores(w, l, o.table) }); err != nil {
 		return err
 	}
-	return l.damage()
+	if n := l.Damaged(); n > 0 {
+		return &exit{exitDiffers, fmt.Errorf("the records of %s can't be read", counted(int64(n), "restore"))}
+	}
+	return nil
 }
 
-// human prints the restores, newest first, which are those of a table if it is given.
-func (l *restoreListing) human(w io.Writer, table string) {
+// humanRestores prints the restores, newest first, which are those of a table if it is given.
+func humanRestores(w io.Writer, l *status.Restores, table string) {
 	if len(l.Restores) == 0 {
 		none := "There is no restore yet."
 		if table != "" {
@@ -148,7 +141,7 @@ func (l *restoreListing) human(w io.Writer, table string) {
 		case !r.Ended.IsZero():
 			took = span(r.Ended.Sub(r.Begun))
 		case r.State != restore.StateDone && r.State != restore.StateFailed:
-			what = restoreLine(&r.Watched, "")
+			what = restoreLine(r, "")
 		}
 		if r.Verdict != "" && r.LastError == "" {
 			what = string(r.Verdict)
@@ -161,54 +154,20 @@ func (l *restoreListing) human(w io.Writer, table string) {
 	}
 }
 
-// damage is an error with the exit code of corruption if a restore's records are damaged.
-func (l *restoreListing) damage() error {
-	n := 0
-	for i := range l.Restores {
-		if l.Restores[i].Corrupt {
-			n++
-		}
-	}
-	if n == 0 {
-		return nil
-	}
-	return &exit{exitDiffers, fmt.Errorf("the records of %s can't be read", counted(int64(n), "restore"))}
-}
-
-// tableMatch says which tables, as instance/table, a pattern means; all if it is empty.
-func tableMatch(pattern string) (func(name string) bool, error) {
+// tablesOf are the tables that a pattern means; all if it is empty.
+func tablesOf(pattern string) (status.Tables, error) {
 	if pattern == "" {
-		return func(string) bool { return true }, nil
+		return status.Tables{Match: func(string) bool { return true }}, nil
 	}
 	instance, glob, err := cutPattern(pattern)
-	if err != nil {
-		return nil, err
-	}
-	return func(name string) bool {
+	return status.Tables{Text: pattern, Match: func(name string) bool {
 		i, t, _ := strings.Cut(name, "/")
 		match, _ := path.Match(glob, t)
 		return i == instance && match
-	}, nil
+	}}, err
 }
 
-// stateCorrupt is that of a backup whose manifest can't be read.
-const stateCorrupt vault.State = "corrupt"
-
-// damage is an error with the exit code of corruption if a backup is damaged.
-func (l *listing) damage() error {
-	n := 0
-	for _, r := range l.Backups {
-		if r.State == stateCorrupt {
-			n++
-		}
-	}
-	if n == 0 {
-		return nil
-	}
-	return &exit{exitDiffers, fmt.Errorf("%s of %s can't be restored: `tablevault doctor` says what to do", count(int64(n)), counted(int64(len(l.Backups)), "backup"))}
-}
-
-func recoveryPoint(r backupResult) string {
+func recoveryPoint(r *status.Backup) string {
 	point := pointOf(r)
 	if r.Ahead {
 		point += "; its name is of an instant that is still to come"
@@ -216,9 +175,9 @@ func recoveryPoint(r backupResult) string {
 	return point
 }
 
-func pointOf(r backupResult) string {
+func pointOf(r *status.Backup) string {
 	switch {
-	case r.State == stateCorrupt:
+	case r.State == status.Corrupt:
 		return "none: " + r.Error
 	case r.State == vault.Void:
 		return "none: given up"
@@ -230,31 +189,8 @@ func pointOf(r backupResult) string {
 	return fmt.Sprintf("%s (read from %s on, no change stream)", r.To.UTC().Format(time.RFC3339), r.From.UTC().Format(time.RFC3339))
 }
 
-// markedResult is a backup's result that knows of its mark.
-func markedResult(m *vault.Manifest, marks map[vault.Backup]object.Info) backupResult {
-	r := resultOf(m)
-	r.Ahead = m.Backup.Ahead(time.Now())
-	if m.State == vault.Sealed {
-		at := m.RecoveryPoint().UTC()
-		r.RecoveryPoint = &at
-	}
-	if mark, marked := marks[vault.Backup{Table: m.Table, ID: m.Backup}]; marked {
-		at := mark.Modified.UTC()
-		r.Marked, r.RecoveryPoint = &at, nil
-	}
-	return r
-}
-
-// listing is what `tablevault list` knows: the backups that have ended, those that
-// run, and the newest drill of each table.
-type listing struct {
-	Backups []backupResult   `json:"backups"`
-	Running []backup.Watched `json:"running"`
-	Drills  []drillResult    `json:"drills"`
-}
-
-func runList(ctx context.Context, o listOptions) (*listing, error) {
-	match, err := tableMatch(o.table)
+func runList(ctx context.Context, o listOptions) (*status.Backups, error) {
+	tables, err := tablesOf(o.table)
 	if err != nil {
 		return nil, err
 	}
@@ -262,95 +198,17 @@ func runList(ctx context.Context, o listOptions) (*listing, error) {
 	if err != nil {
 		return nil, err
 	}
-	var only *vault.TableID
 	// Without a region the tables of all regions are looked through.
 	if o.table != "" && site.region != "" && !strings.ContainsAny(o.table, `*?[\`) {
 		id, err := site.id(o.table)
 		if err != nil {
 			return nil, err
 		}
-		only = &id
+		tables.Only = &id
 	}
 	repo, err := site.repository(ctx)
 	if err != nil {
 		return nil, err
 	}
-	marks, err := repo.Marks(ctx, only)
-	if err != nil {
-		return nil, err
-	}
-	results := []backupResult{}
-	for m, err := range repo.Manifests(ctx, only) {
-		var bad *repository.Damaged
-		if errors.As(err, &bad) {
-			results = append(results, backupResult{ID: bad.Backup.ID, Backup: bad.Backup.ID, Table: bad.Backup.Table.String(), Region: bad.Backup.Table.Region,
-				State: stateCorrupt, Error: err.Error(), Ahead: bad.Backup.ID.Ahead(time.Now())})
-			continue
-		}
-		if err != nil {
-			return nil, err
-		}
-		results = append(results, markedResult(m, marks))
-	}
-	results = slices.DeleteFunc(results, func(r backupResult) bool { return !match(r.Table) })
-	var open []*backup.Watcher
-	for b, err := range repo.Open(ctx, only) {
-		if err != nil {
-			return nil, err
-		}
-		// What a late list of manifests does not show is among the results by now.
-		if match(b.Table.String()) && !slices.ContainsFunc(results, func(r backupResult) bool { return r.ID == b.ID }) {
-			open = append(open, backup.Watch(repo, b, time.Now))
-		}
-	}
-	l, err := lookAt(ctx, open)
-	if err != nil {
-		return nil, err
-	}
-	if len(results)+len(l.Backups) == 0 && o.table != "" {
-		var refs []status.Ref
-		for ref, err := range status.All(ctx, repo, status.BackupKind) {
-			if err != nil {
-				return nil, err
-			}
-			refs = append(refs, ref)
-		}
-		return nil, fmt.Errorf("there is no backup of %s; %s", o.table, status.Tables(refs))
-	}
-	slices.SortStableFunc(results, func(a, b backupResult) int { return cmp.Or(b.instant().Compare(a.instant()), cmp.Compare(b.ID, a.ID)) })
-	slices.SortStableFunc(l.Backups, func(a, b backup.Watched) int { return cmp.Compare(b.Backup, a.Backup) })
-	if o.latest {
-		results, l.Backups = latest(results), []backup.Watched{}
-	}
-	drills, err := newestDrills(ctx, repo, only)
-	drills = slices.DeleteFunc(drills, func(d drillResult) bool { return !match(d.Table) })
-	return &listing{results, l.Backups, drills}, err
-}
-
-// instant is what a backup is newer than another one by.
-func (r *backupResult) instant() time.Time {
-	if r.RecoveryPoint != nil {
-		return *r.RecoveryPoint
-	}
-	return r.ID.Time()
-}
-
-// latest are, of backups, the newest recovery points of each table, and what is damaged:
-// nobody shall take that for not there.
-func latest(results []backupResult) []backupResult {
-	newest := map[string]*backupResult{}
-	for i := range results {
-		r := &results[i]
-		table := r.Region + "/" + r.Table
-		if before := newest[table]; r.RecoveryPoint != nil && (before == nil || r.RecoveryPoint.After(*before.RecoveryPoint)) {
-			newest[table] = r
-		}
-	}
-	kept := []backupResult{}
-	for i := range results {
-		if r := &results[i]; r.State == stateCorrupt || newest[r.Region+"/"+r.Table] == r {
-			kept = append(kept, *r)
-		}
-	}
-	return kept
+	return status.ListBackups(ctx, repo, tables, o.latest, time.Now)
 }

@@ -16,6 +16,7 @@ import (
 	"github.com/tablevault/tablevault/local/stack"
 	"github.com/tablevault/tablevault/shared/plainbuffer"
 	"github.com/tablevault/tablevault/shared/plainbuffer/plainbuffertest"
+	"github.com/tablevault/tablevault/shared/status"
 	"github.com/tablevault/tablevault/shared/vault"
 )
 
@@ -170,7 +171,7 @@ func measureMemory(b *testing.B, shape string, size, wide int) footprints {
 	}
 	found := footprints{}
 	stop := found.watch(s)
-	var backups struct{ Backups []backupResult }
+	var backups struct{ Backups []status.Backup }
 	// The service cuts tables by whole MiB of names and values. A wide row is cut
 	// off by itself.
 	lane := (logical/(lanes-wide) + 1<<20 - 1) &^ (1<<20 - 1)

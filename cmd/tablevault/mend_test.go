@@ -6,6 +6,7 @@ import (
 
 	"github.com/tablevault/tablevault/local/ram"
 	"github.com/tablevault/tablevault/local/stack"
+	"github.com/tablevault/tablevault/shared/status"
 )
 
 // TestMended takes a permission away under a backup, and another under a restore.
@@ -38,7 +39,7 @@ func TestMended(t *testing.T) {
 	refused("GetRange", command...)
 	refused("GetRange", command...) // and nothing goes on as long as nothing is mended
 	role("tablevault-export", "")
-	var backups struct{ Backups []backupResult }
+	var backups struct{ Backups []status.Backup }
 	must(t, &backups, command...)
 	if len(backups.Backups) != 1 || backups.Backups[0].Rows != 5 {
 		t.Fatalf("%+v", backups)

@@ -22,6 +22,7 @@ import (
 	local "github.com/tablevault/tablevault/local/oss"
 	"github.com/tablevault/tablevault/local/stack"
 	"github.com/tablevault/tablevault/shared/object"
+	"github.com/tablevault/tablevault/shared/status"
 	"github.com/tablevault/tablevault/shared/vault"
 )
 
@@ -58,7 +59,7 @@ func TestOSSJob(t *testing.T) {
 			extremes(t, client, "orders")
 			putLarge(t, client, "orders")
 			want := everything(t, client, "orders")
-			var backups struct{ Backups []backupResult }
+			var backups struct{ Backups []status.Backup }
 			must(t, &backups, "backup", "--stack", dir, "--table", "local/orders")
 			if len(backups.Backups) != 1 || backups.Backups[0].Rows != int64(len(want)) || backups.Backups[0].Bytes < 6<<20 {
 				t.Fatalf("%d rows in the table: %+v", len(want), backups)
@@ -73,7 +74,7 @@ func TestOSSJob(t *testing.T) {
 			if len(backups.Backups) != 1 || string(backups.Backups[0].ID) != id {
 				t.Errorf("list: %+v", backups)
 			}
-			var shown shown
+			var shown status.Details
 			must(t, &shown, "show", "--stack", dir, id)
 			if shown.State != vault.Sealed || shown.Rows != int64(len(want)) || shown.Segments != 1 || shown.Usage != used {
 				t.Errorf("show: %+v", shown)

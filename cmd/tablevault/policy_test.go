@@ -11,6 +11,7 @@ import (
 	"github.com/tablevault/tablevault/local/stack"
 	"github.com/tablevault/tablevault/shared/object"
 	"github.com/tablevault/tablevault/shared/object/dir"
+	"github.com/tablevault/tablevault/shared/status"
 	"github.com/tablevault/tablevault/shared/vault"
 )
 
@@ -57,7 +58,7 @@ func TestPolicyOnTheStack(t *testing.T) {
 	for i := range int64(20) {
 		putRow(t, client, "orders", "k", i, nil, 1)
 	}
-	var backups struct{ Backups []backupResult }
+	var backups struct{ Backups []status.Backup }
 	// What is to come counts as now, so that all ticks are of the past.
 	hour := time.Now().Truncate(time.Hour).Add(-6 * time.Hour)
 	tick := func(at time.Time) {

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"strings"
 	"time"
@@ -132,33 +133,48 @@ func rowsDone(done, of int64, about bool) string {
 	return fmt.Sprintf("%s of %s%s (%d %%)", count(done), word, counted(of, "row"), int(100*float64(done)/float64(of)))
 }
 
-// pacing says how fast something goes, what holds it back, and what went wrong last.
-func pacing(rowsPerSecond float64, left *float64, live int, pace *fanout.Pace, waiting, lastError string) string {
+// going is how something goes.
+type going struct {
+	rowsPerSecond float64
+	left          *float64     // seconds; nil if that can't be told
+	live          int          // workers
+	pace          *fanout.Pace // what holds them back
+	waiting       string       // what is waited for
+	lastError     string
+}
+
+// String says how fast something goes, what holds it back, and what went wrong last.
+func (g going) String() string {
 	var b strings.Builder
-	if rowsPerSecond >= 1 {
-		fmt.Fprintf(&b, ", %s rows/s", count(int64(rowsPerSecond)))
+	if g.rowsPerSecond >= 1 {
+		fmt.Fprintf(&b, ", %s rows/s", count(int64(g.rowsPerSecond)))
 	}
-	if left != nil {
-		fmt.Fprintf(&b, ", about %s left", remaining(*left))
+	if g.left != nil {
+		fmt.Fprintf(&b, ", about %s left", remaining(*g.left))
 	}
-	if live > 0 {
-		fmt.Fprintf(&b, "; %d at work", live)
+	if g.live > 0 {
+		fmt.Fprintf(&b, "; %d at work", g.live)
 	}
-	if pace != nil {
-		b.WriteString("; " + pace.String())
+	if g.pace != nil {
+		b.WriteString("; " + g.pace.String())
 	}
-	if waiting != "" {
-		b.WriteString("; " + waiting)
+	if g.waiting != "" {
+		b.WriteString("; " + g.waiting)
 	}
-	if lastError != "" {
-		b.WriteString("; last error: " + lastError)
+	if g.lastError != "" {
+		b.WriteString("; last error: " + g.lastError)
 	}
 	return b.String()
 }
 
+// seconds are so many seconds.
+func seconds(n float64) time.Duration {
+	return time.Duration(math.Round(n * float64(time.Second)))
+}
+
 // remaining prints so many seconds as a time that is left.
-func remaining(seconds float64) string {
-	d := time.Duration(seconds * float64(time.Second)).Round(time.Second)
+func remaining(left float64) string {
+	d := seconds(left).Round(time.Second)
 	if d < time.Minute || d >= 10*time.Minute {
 		return span(d)
 	}
@@ -171,12 +187,13 @@ func backupLine(w *backup.Watched) string {
 	if w.Segments > 1 {
 		line += fmt.Sprintf(", %s of %s segments", count(int64(w.Done)), count(int64(w.Segments)))
 	}
-	return line + pacing(w.RowsPerSecond, w.Left, w.Live, w.Pace, w.Silent, w.LastError)
+	return line + going{w.RowsPerSecond, w.Left, w.Live, w.Pace, w.Silent, w.LastError}.String()
 }
 
 // restoreLine says how far a restore has come.
 func restoreLine(w *restore.Watched, waiting string) string {
-	line, waiting := fmt.Sprintf("%s: ", w.Target), cmp.Or(waiting, w.Waiting, w.Silent)
+	line := fmt.Sprintf("%s: ", w.Target)
+	how := going{live: w.Live, pace: w.Pace, waiting: cmp.Or(waiting, w.Waiting, w.Silent), lastError: w.LastError}
 	done, segments := w.LoadedRows, w.Loaded
 	switch w.State {
 	case restore.StateLoading:
@@ -185,13 +202,14 @@ func restoreLine(w *restore.Watched, waiting string) string {
 		line += "compared "
 		done, segments = w.CheckedRows, w.Checked
 	default:
-		return line + w.State + pacing(0, nil, w.Live, w.Pace, waiting, w.LastError)
+		return line + w.State + how.String()
 	}
 	line += rowsDone(done, w.Rows, false)
 	if w.Segments > 1 {
 		line += fmt.Sprintf(", %s of %s segments", count(int64(segments)), count(int64(w.Segments)))
 	}
-	return line + pacing(w.RowsPerSecond, w.Left, w.Live, w.Pace, waiting, w.LastError)
+	how.rowsPerSecond, how.left = w.RowsPerSecond, w.Left
+	return line + how.String()
 }
 
 // counted is a number of things: "1 row", "2,000 rows".
@@ -205,5 +223,5 @@ func counted(n int64, thing string) string {
 // verificationLine says how far a verification has come, of a backup of so many rows, 0
 // if that is not known.
 func verificationLine(v *status.Verification, rows int64) string {
-	return "read " + rowsDone(v.Rows, rows, false) + pacing(v.RowsPerSecond, fanout.Left(rows, v.Rows, v.RowsPerSecond), 0, nil, "", "")
+	return "read " + rowsDone(v.Rows, rows, false) + going{rowsPerSecond: v.RowsPerSecond, left: fanout.Left(rows, v.Rows, v.RowsPerSecond)}.String()
 }

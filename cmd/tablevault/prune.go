@@ -15,7 +15,6 @@ import (
 	"github.com/tablevault/tablevault/shared/object/place"
 	"github.com/tablevault/tablevault/shared/policy"
 	"github.com/tablevault/tablevault/shared/prune"
-	"github.com/tablevault/tablevault/shared/vault"
 )
 
 // pruneOptions are what `tablevault prune` was asked for.
@@ -188,45 +187,4 @@ func humanPrune(w io.Writer, r *prune.Report) {
 
 func alike(a, b prune.BackupReport) bool {
 	return a.Action == b.Action && a.Done == b.Done && a.Reason == b.Reason && a.Error == "" && b.Error == "" || a.Backup == b.Backup
-}
-
-// overdue is for how long backups may be due before doctor asks whether prune is
-// run at all: marking and deleting take a day and two runs.
-const overdue = 48 * time.Hour
-
-// retention looks by their names whether backups stand in the vault that the policy
-// keeps no longer.
-func (d *doctor) retention(context.Context) {
-	if d.store == nil || d.policy == nil || d.unlisted != nil {
-		return
-	}
-	count, oldest := 0, time.Time{}
-	for t, ids := range d.listed {
-		for i := range d.policy.Rules {
-			r := &d.policy.Rules[i]
-			if r.Keep.For == 0 {
-				continue
-			}
-			limit := time.Now().Add(d.skew - r.Keep.For - overdue)
-			var old []time.Time
-			for _, id := range ids {
-				if at := id.Time(); at.Before(limit) && r.Made(d.site.region, vault.Backup{Table: t, ID: id}) {
-					old = append(old, at)
-				}
-			}
-			// The newest stay whatever their age: where the window begins, and in any case.
-			if n := len(old) - max(2, r.Keep.AtLeast); n > 0 {
-				count += n
-				if oldest.IsZero() || old[0].Before(oldest) {
-					oldest = old[0]
-				}
-			}
-		}
-	}
-	if count > 0 {
-		d.add("retention", "", warning, fmt.Sprintf("%s, the oldest of %s, older than the policy keeps them for more than two days", counted(int64(count), "backup"), oldest.UTC().Format(time.RFC3339)),
-			"run tablevault prune --apply every day, with a key of its own (docs/operations.md); without --apply it says why what is old stays")
-		return
-	}
-	d.add("retention", "", fine, "nothing is there that the policy keeps no longer", "")
 }

@@ -3,16 +3,14 @@ package main
 import (
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/tablevault/tablevault/local/stack"
 	"github.com/tablevault/tablevault/shared/object/dir"
-	"github.com/tablevault/tablevault/shared/object/mem"
-	"github.com/tablevault/tablevault/shared/policy"
 	"github.com/tablevault/tablevault/shared/prune"
+	"github.com/tablevault/tablevault/shared/status"
 	"github.com/tablevault/tablevault/shared/vault"
 	"github.com/tablevault/tablevault/shared/vaulttest"
 )
@@ -23,7 +21,7 @@ func TestPruneJob(t *testing.T) {
 	_, folder, client := begin(t, func(c *stack.Config) { c.Memory = true })
 	makeTable(t, client, "orders")
 	putRow(t, client, "orders", "a", 1, nil, 5)
-	var backups struct{ Backups []backupResult }
+	var backups struct{ Backups []status.Backup }
 	must(t, &backups, "backup", "--stack", folder, "--table", "local/orders")
 	stays := string(backups.Backups[0].ID)
 
@@ -146,32 +144,6 @@ func TestPruneIsAskedWell(t *testing.T) {
 		code, out, errs := tablevaultRun(t, append([]string{"prune", "--stack", folder}, c.args...)...)
 		if code != c.code || !strings.Contains(errs, c.want) || out != "" {
 			t.Errorf("%v: exit %d, %s%s", c.args, code, out, errs)
-		}
-	}
-}
-
-// TestDoctorOnRetention: what has been due for two days is told, and what stays at
-// the window's beginning is not.
-func TestDoctorOnRetention(t *testing.T) {
-	p, err := policy.Decode("tablevault.yaml", []byte("tables: prod/*\nevery: hourly\nkeep: 72 hours\n"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	id := vault.TableID{Region: "local", Instance: "prod", Table: "orders"}
-	due := p.Rules[0].Every.Due(time.Now())
-	for hours, want := range map[int]level{10: fine, 119: fine, 121: fine, 130: warning} {
-		d := &doctor{site: &site{region: "local"}, policy: p, store: &mem.Store{}, listed: map[vault.TableID][]vault.BackupID{}}
-		for n := range hours {
-			at := due.Add(time.Duration(n-hours) * time.Hour)
-			d.listed[id] = append(d.listed[id], p.Rules[0].Backup(id, at).ID)
-		}
-		// Those that a person has made are no rule's.
-		for n := range 10 {
-			d.listed[id] = slices.Insert(d.listed[id], 0, vault.NewBackupID(due.Add(time.Duration(n-1000)*time.Hour), "manual"))
-		}
-		d.retention(t.Context())
-		if len(d.found) != 1 || d.found[0].Level != want || want == warning && !strings.Contains(d.found[0].Text, "9 backups, the oldest of "+due.Add(-130*time.Hour).Format(time.RFC3339)) {
-			t.Errorf("%d hours: %+v", hours, d.found)
 		}
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/tablevault/tablevault/local/s3"
 	"github.com/tablevault/tablevault/local/stack"
 	"github.com/tablevault/tablevault/shared/object/objecttest"
+	"github.com/tablevault/tablevault/shared/status"
 )
 
 // beginS3 starts a stack whose vault is in a bucket of a real S3 server. The
@@ -74,7 +75,7 @@ func TestS3Job(t *testing.T) {
 			extremes(t, client, "orders")
 			putLarge(t, client, "orders")
 			want := everything(t, client, "orders")
-			var backups struct{ Backups []backupResult }
+			var backups struct{ Backups []status.Backup }
 			must(t, &backups, "backup", "--table", "local/orders")
 			if len(backups.Backups) != 1 || backups.Backups[0].Rows != int64(len(want)) || backups.Backups[0].Bytes < 6<<20 {
 				t.Fatalf("%d rows in the table: %+v", len(want), backups)

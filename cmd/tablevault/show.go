@@ -2,10 +2,8 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
-	"os"
 	"strconv"
 	"strings"
 	"text/tabwriter"
@@ -15,28 +13,10 @@ import (
 
 	"github.com/tablevault/tablevault/shared/copies"
 	"github.com/tablevault/tablevault/shared/object"
-	"github.com/tablevault/tablevault/shared/repository"
 	"github.com/tablevault/tablevault/shared/restore"
 	"github.com/tablevault/tablevault/shared/status"
 	"github.com/tablevault/tablevault/shared/vault"
 )
-
-// shown is what `tablevault show` knows of a backup.
-type shown struct {
-	backupResult
-	Reason   string            `json:"reason,omitempty"`
-	Segments int               `json:"segments"`
-	Parts    int64             `json:"parts"`
-	Digest   string            `json:"digest"`
-	Settings *vault.Settings   `json:"settings,omitempty"`
-	Key      []string          `json:"key,omitempty"`
-	Indexes  []string          `json:"indexes,omitempty"`
-	Encrypt  *vault.Encryption `json:"encryption,omitempty"`
-	// Copies say how far the backup has come in further vaults.
-	Copies []copies.State `json:"copies,omitempty"`
-	// Drills are the rehearsals that have restored it.
-	Drills []drillResult `json:"drills,omitempty"`
-}
 
 func showCommand(s *streams) *cobra.Command {
 	var dir string
@@ -105,11 +85,11 @@ func runShow(ctx context.Context, s *streams, dir, id string) error {
 			s.printUsage(w, r.Usage)
 		})
 	}
-	r, err := showBackup(ctx, repo, ref.Backup())
+	r, err := status.Describe(ctx, repo, ref.Backup(), time.Now())
 	if err != nil {
 		return err
 	}
-	return s.print(r, func(w io.Writer) { r.human(s, w) })
+	return s.print(r, func(w io.Writer) { showBackup(s, w, r) })
 }
 
 // showRestore prints a restore for people.
@@ -155,8 +135,8 @@ func instant(at time.Time) string {
 	return fmt.Sprintf("%s, %s ago", at.UTC().Format(time.RFC3339), span(time.Since(at)))
 }
 
-// human prints a backup for people.
-func (r *shown) human(s *streams, w io.Writer) {
+// showBackup prints a backup for people.
+func showBackup(s *streams, w io.Writer, r *status.Details) {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	line := func(name, value any) { fmt.Fprintf(t, "%v\t%v\n", name, value) }
 	line("backup", r.ID)
@@ -166,10 +146,10 @@ func (r *shown) human(s *streams, w io.Writer) {
 	if r.Reason != "" {
 		line("reason", r.Reason)
 	}
-	line("recovery point", recoveryPoint(r.backupResult))
+	line("recovery point", recoveryPoint(&r.Backup))
 	line("rows", count(r.Rows))
 	line("stored", fmt.Sprintf("%s in %s, of %s", size(r.Bytes), counted(r.Objects, "object"), size(r.RawBytes)))
-	line("sealed", fmt.Sprintf("%s, after %s", instant(r.Sealed), span(r.took())))
+	line("sealed", fmt.Sprintf("%s, after %s", instant(r.Sealed), span(r.Took())))
 	if s.verbose && r.Usage != (object.Usage{}) {
 		line("requests", requests(r.Usage))
 	}
@@ -183,7 +163,7 @@ func (r *shown) human(s *streams, w io.Writer) {
 		line("copy", copyLine(c))
 	}
 	for i := range r.Drills {
-		line("drill", r.Drills[i].line(time.Now()))
+		line("drill", drillLine(&r.Drills[i], time.Now()))
 	}
 	t.Flush()
 }
@@ -196,45 +176,6 @@ func copyLine(c copies.State) string {
 		return fmt.Sprintf("%s: %d of %d groups; failed: %s", c.Target, c.Copied, c.Groups, c.Error)
 	}
 	return fmt.Sprintf("%s: %d of %d groups", c.Target, c.Copied, c.Groups)
-}
-
-func showBackup(ctx context.Context, repo *repository.Repository, b vault.Backup) (*shown, error) {
-	m, _, err := repo.Manifest(ctx, b)
-	if errors.Is(err, os.ErrNotExist) {
-		return nil, fmt.Errorf("backup %s of %s is not sealed: `tablevault backup --table %s` goes on with it", b.ID, b.Table, b.Table)
-	}
-	if err != nil {
-		return nil, err
-	}
-	marks, err := repo.Marks(ctx, &b.Table)
-	if err != nil {
-		return nil, err
-	}
-	r := &shown{backupResult: markedResult(m, marks), Reason: m.Reason, Segments: m.Segments, Parts: m.Totals.Parts, Digest: m.Totals.Digest.String()}
-	if m.State == vault.Void {
-		return r, nil
-	}
-	if r.Drills, err = drillsOf(ctx, repo, b); err != nil {
-		return nil, err
-	}
-	if r.Copies, err = copies.States(ctx, repo, m); err != nil {
-		return nil, err
-	}
-	plan, err := repo.PlanOf(ctx, m)
-	if err != nil {
-		return nil, err
-	}
-	r.Settings, r.Encrypt = &plan.Settings, &plan.Encryption
-	for _, c := range plan.Definition.Schema {
-		r.Key = append(r.Key, c.Name+" "+string(c.Type))
-	}
-	for _, i := range plan.Definition.Indexes {
-		r.Indexes = append(r.Indexes, i.Name)
-	}
-	for _, i := range plan.Definition.SearchIndexes {
-		r.Indexes = append(r.Indexes, i.Name+" (search)")
-	}
-	return r, nil
 }
 
 // count prints a number with its thousands apart.

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/tablevault/tablevault/local/stack"
+	"github.com/tablevault/tablevault/shared/status"
 )
 
 // TestStackByPolicy: beside a policy, its vault need not be named again; one that
@@ -24,7 +25,7 @@ func TestStackByPolicy(t *testing.T) {
 	if err := os.WriteFile("tablevault.yaml", []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	var list struct{ Backups []backupResult }
+	var list struct{ Backups []status.Backup }
 	must(t, &list, "list")
 	if len(list.Backups) != 1 {
 		t.Errorf("%+v", list)

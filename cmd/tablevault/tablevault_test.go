@@ -17,6 +17,7 @@ import (
 	"github.com/tablevault/tablevault"
 	"github.com/tablevault/tablevault/local/ram"
 	"github.com/tablevault/tablevault/local/stack"
+	"github.com/tablevault/tablevault/shared/status"
 	"github.com/tablevault/tablevault/shared/vaulttest"
 )
 
@@ -91,7 +92,7 @@ func must(t *testing.T, into any, args ...string) {
 }
 
 // backedUp backs a table up.
-func backedUp(t *testing.T, dir, table string) backupResult {
+func backedUp(t *testing.T, dir, table string) status.Backup {
 	t.Helper()
 	var all backupsMade
 	must(t, &all, "backup", "--stack", dir, "--table", table)
@@ -136,7 +137,7 @@ func TestEveryValueComesBack(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			fill(t, client, name)
 			want := everything(t, client, name)
-			var backups struct{ Backups []backupResult }
+			var backups struct{ Backups []status.Backup }
 			must(t, &backups, "backup", "--stack", dir, "--table", "local/"+name)
 			if len(backups.Backups) != 1 || backups.Backups[0].Rows != int64(len(want)) {
 				t.Fatalf("%d rows in the table: %+v", len(want), backups)
@@ -307,7 +308,7 @@ func TestBadInput(t *testing.T) {
 	putRow(t, client, "orders", "a", 1, nil, 5)
 	makeTable(t, client, "secret")
 	putRow(t, client, "secret", "a", 1, nil, 5)
-	var backups struct{ Backups []backupResult }
+	var backups struct{ Backups []status.Backup }
 	must(t, &backups, "backup", "--stack", dir, "--table", "local/orders")
 	id := string(backups.Backups[0].ID)
 

@@ -5,83 +5,29 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"strings"
 	"time"
 
 	"github.com/tablevault/tablevault/shared/backup"
-	"github.com/tablevault/tablevault/shared/object"
 	"github.com/tablevault/tablevault/shared/repository"
 	"github.com/tablevault/tablevault/shared/restore"
 	"github.com/tablevault/tablevault/shared/status"
-	"github.com/tablevault/tablevault/shared/vault"
 )
 
-// look is one look of `show --watch`: each backup, restore and verification, and all
-// backups together.
-type look struct {
-	At            time.Time             `json:"at"`
-	Backups       []backup.Watched      `json:"backups"`
-	Restores      []restore.Watched     `json:"restores"`
-	Verifications []status.Verification `json:"verifications"`
-	Total         lookTotal             `json:"total"`
-}
-
-type lookTotal struct {
-	Segments       int      `json:"segments"`
-	Done           int      `json:"done"`
-	Live           int      `json:"live"`
-	Rows           int64    `json:"rows"`
-	Bytes          int64    `json:"raw_bytes"`
-	Stored         int64    `json:"stored_bytes"`
-	RowsPerSecond  float64  `json:"rows_per_second"`
-	BytesPerSecond float64  `json:"bytes_per_second"`
-	Left           *float64 `json:"seconds_left,omitempty"`
-
-	Usage object.Usage `json:"usage,omitzero"`
-}
-
-// watchers look at what runs.
-type watchers struct {
-	backups       []*backup.Watcher
-	restores      []*restore.Watcher
-	verifications []*status.Watcher
-}
-
-// watched are those of one thing by its id, or of all that run.
-func watched(ctx context.Context, repo *repository.Repository, id string) (*watchers, error) {
-	w := new(watchers)
+// watched are watchers of one thing by its id, or of all that run.
+func watched(ctx context.Context, repo *repository.Repository, id string) (*status.Watchers, error) {
 	if id != "" {
 		ref, err := find(ctx, repo, id, status.BackupKind, status.RestoreKind, status.VerificationKind)
 		if err != nil {
 			return nil, err
 		}
-		switch ref.Kind {
-		case status.BackupKind:
-			w.backups = append(w.backups, backup.Watch(repo, ref.Backup(), time.Now))
-		case status.RestoreKind:
-			w.restores = append(w.restores, restore.Watch(repo, vault.RestoreID(ref.ID), time.Now))
-		case status.VerificationKind:
-			w.verifications = append(w.verifications, status.Watch(repo, vault.VerificationID(ref.ID), time.Now))
-		}
-		return w, nil
+		return status.WatchOne(repo, ref, time.Now), nil
 	}
-	for b, err := range repo.Open(ctx, nil) {
-		if err != nil {
-			return nil, err
-		}
-		w.backups = append(w.backups, backup.Watch(repo, b, time.Now))
+	w, err := status.WatchAll(ctx, repo, time.Now)
+	if err == nil && w.Empty() {
+		err = errors.New("no backup is running, and no restore: `tablevault list` shows those that have ended; a verification is watched by its id")
 	}
-	for r, err := range repo.Restoring(ctx) {
-		if err != nil {
-			return nil, err
-		}
-		w.restores = append(w.restores, restore.Watch(repo, r, time.Now))
-	}
-	if len(w.backups)+len(w.restores) == 0 {
-		return nil, errors.New("no backup is running, and no restore: `tablevault list` shows those that have ended; a verification is watched by its id")
-	}
-	return w, nil
+	return w, err
 }
 
 // runWatch looks at backups, restores and verifications until they have ended: at one by
@@ -98,16 +44,15 @@ func runWatch(ctx context.Context, s *streams, dir, id string, every time.Durati
 	}
 	screen := s.screen()
 	for {
-		l, err := w.look(ctx)
+		l, err := w.Look(ctx)
 		if err != nil {
 			return err
 		}
 		if err := screen.show(l); err != nil {
 			return err
 		}
-		running, err := l.end()
-		if !running {
-			return err
+		if !l.Running() {
+			return failures(l)
 		}
 		if err := pause(ctx, every); err != nil {
 			return nil // a person has seen enough
@@ -115,100 +60,36 @@ func runWatch(ctx context.Context, s *streams, dir, id string, every time.Durati
 	}
 }
 
-// end says whether anything runs, and if not, what has gone wrong.
-func (l *look) end() (running bool, err error) {
-	var failures []string
+// failures is the error of what has gone wrong, when all has ended.
+func failures(l *status.Look) error {
+	var all []string
 	code := exitFailed
 	for _, b := range l.Backups {
-		switch b.State {
-		case backup.StateRunning:
-			running = true
-		case backup.StateFailed, backup.StateVoid:
-			failures = append(failures, fmt.Sprintf("backup %s of %s is %s: %s", b.Backup, b.Table, b.State, b.LastError))
+		if b.State == backup.StateFailed || b.State == backup.StateVoid {
+			all = append(all, fmt.Sprintf("backup %s of %s is %s: %s", b.Backup, b.Table, b.State, b.LastError))
 		}
 	}
 	for _, r := range l.Restores {
-		switch r.State {
-		case restore.StateDone:
-		case restore.StateFailed:
-			failures = append(failures, fmt.Sprintf("restore %s into %s is failed: %s", r.Restore, r.Target, r.LastError))
+		if r.State == restore.StateFailed {
+			all = append(all, fmt.Sprintf("restore %s into %s is failed: %s", r.Restore, r.Target, r.LastError))
 			if refuted(r.Verdict) || r.Corrupt {
 				code = exitDiffers
 			}
-		default:
-			running = true
 		}
 	}
 	for _, v := range l.Verifications {
-		switch v.State {
-		case status.Running:
-			running = true
-		case status.Lost:
-			failures = append(failures, fmt.Sprintf("verification %s has said nothing since %s: give it again", v.Verification, v.Heard.Format(time.RFC3339)))
-		default:
-			if e := new(exit); errors.As(verdictCode(v.Proof.Verdict), &e) {
-				failures, code = append(failures, fmt.Sprintf("verification %s: %s", v.Verification, verdictLine(v.Proof.Verdict, v.Proof.Depth, &v.Proof.Check))), e.code
-			}
+		if v.State == status.Lost {
+			all = append(all, fmt.Sprintf("verification %s has said nothing since %s: give it again", v.Verification, v.Heard.Format(time.RFC3339)))
+			continue
+		}
+		if e := new(exit); errors.As(verdictCode(v.Proof.Verdict), &e) {
+			all, code = append(all, fmt.Sprintf("verification %s: %s", v.Verification, verdictLine(v.Proof.Verdict, v.Proof.Depth, &v.Proof.Check))), e.code
 		}
 	}
-	if running || len(failures) == 0 {
-		return running, nil
+	if len(all) == 0 {
+		return nil
 	}
-	return false, &exit{code, errors.New(strings.Join(failures, "; "))}
-}
-
-func (w *watchers) look(ctx context.Context) (*look, error) {
-	l, err := lookAt(ctx, w.backups)
-	if err != nil {
-		return nil, err
-	}
-	l.Restores, l.Verifications = []restore.Watched{}, []status.Verification{}
-	for _, r := range w.restores {
-		seen, err := r.Look(ctx)
-		if errors.Is(err, fs.ErrNotExist) {
-			continue // whoever marked it died before it planned
-		}
-		if err != nil {
-			return nil, err
-		}
-		l.Restores = append(l.Restores, seen)
-	}
-	for _, v := range w.verifications {
-		seen, err := v.Look(ctx)
-		if err != nil {
-			return nil, err
-		}
-		l.Verifications = append(l.Verifications, seen)
-	}
-	return &l, nil
-}
-
-func lookAt(ctx context.Context, watchers []*backup.Watcher) (look, error) {
-	l := look{At: time.Now().UTC(), Backups: []backup.Watched{}}
-	for _, w := range watchers {
-		b, err := w.Look(ctx)
-		if errors.Is(err, fs.ErrNotExist) {
-			continue // whoever marked it died before it planned
-		}
-		if err != nil && ctx.Err() != nil {
-			return l, err
-		}
-		if err != nil {
-			// One that can't be looked at hides no other.
-			b.State, b.LastError = backup.StateFailed, err.Error()
-		}
-		b.Manifest = nil // `show` has it
-		l.Backups = append(l.Backups, b)
-		t := &l.Total
-		t.Segments, t.Done, t.Live = t.Segments+b.Segments, t.Done+b.Done, t.Live+b.Live
-		t.Rows, t.Bytes, t.Stored = t.Rows+b.Totals.Rows, t.Bytes+b.Totals.RawBytes, t.Stored+b.Totals.StoredBytes
-		t.Usage.Add(b.Usage)
-		t.RowsPerSecond, t.BytesPerSecond = t.RowsPerSecond+b.RowsPerSecond, t.BytesPerSecond+b.BytesPerSecond
-		if b.Left != nil && (t.Left == nil || *b.Left > *t.Left) {
-			t.Left = b.Left // they run side by side
-		}
-	}
-	return l, nil
+	return &exit{code, errors.New(strings.Join(all, "; "))}
 }
 
 // screen is what looks are shown on.
@@ -223,18 +104,18 @@ func (s *streams) screen() *screen {
 	return &screen{s: s, width: s.terminal}
 }
 
-func (c *screen) show(l *look) error {
+func (c *screen) show(l *status.Look) error {
 	if c.s.json {
 		return c.s.document(l)
 	}
 	rows := make([]string, 0, len(l.Backups)+len(l.Restores)+len(l.Verifications)+1)
 	for _, b := range l.Backups {
-		row := progressRow(b.Table+" "+string(b.Backup), b.State, b.Done, b.Segments, b.Live, b.Totals.Rows, b.Totals.StoredBytes, b.Usage.Requests(), b.RowsPerSecond, b.BytesPerSecond, b.Left)
-		rows = append(rows, row+pacing(0, nil, 0, b.Pace, b.Silent, b.LastError))
+		var one status.Total
+		one.Add(&b)
+		rows = append(rows, progressRow(b.Table+" "+string(b.Backup), b.State, &one)+going{pace: b.Pace, waiting: b.Silent, lastError: b.LastError}.String())
 	}
 	if len(l.Backups) > 1 {
-		t := l.Total
-		rows = append(rows, progressRow("in total", "", t.Done, t.Segments, t.Live, t.Rows, t.Stored, t.Usage.Requests(), t.RowsPerSecond, t.BytesPerSecond, t.Left))
+		rows = append(rows, progressRow("in total", "", &l.Total))
 	}
 	for i := range l.Restores {
 		r := &l.Restores[i]
@@ -270,24 +151,25 @@ func (c *screen) show(l *look) error {
 	return err
 }
 
-func progressRow(what, state string, done, segments, live int, rows, stored, requests int64, rowsPerSecond, bytesPerSecond float64, left *float64) string {
+// progressRow says how far backups have come.
+func progressRow(what, state string, t *status.Total) string {
 	row := what
 	if state != "" {
 		row += "  " + state
 	}
-	row += fmt.Sprintf("  %s of %s", count(int64(done)), counted(int64(segments), "segment"))
-	if live > 0 {
-		row += fmt.Sprintf(", %d at work", live)
+	row += fmt.Sprintf("  %s of %s", count(int64(t.Done)), counted(int64(t.Segments), "segment"))
+	if t.Live > 0 {
+		row += fmt.Sprintf(", %d at work", t.Live)
 	}
-	row += fmt.Sprintf("  %s, %s stored", counted(rows, "row"), size(stored))
-	if requests > 0 {
-		row += " by " + counted(requests, "request")
+	row += fmt.Sprintf("  %s, %s stored", counted(t.Rows, "row"), size(t.Stored))
+	if n := t.Usage.Requests(); n > 0 {
+		row += " by " + counted(n, "request")
 	}
-	if rowsPerSecond > 0 {
-		row += fmt.Sprintf("  %s rows/s, %s/s", count(int64(rowsPerSecond)), size(int64(bytesPerSecond)))
+	if t.RowsPerSecond > 0 {
+		row += fmt.Sprintf("  %s rows/s, %s/s", count(int64(t.RowsPerSecond)), size(int64(t.BytesPerSecond)))
 	}
-	if left != nil {
-		row += fmt.Sprintf("  about %s left", remaining(*left))
+	if t.Left != nil {
+		row += fmt.Sprintf("  about %s left", remaining(*t.Left))
 	}
 	return row
 }

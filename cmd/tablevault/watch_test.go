@@ -17,6 +17,7 @@ import (
 	"github.com/tablevault/tablevault/shared/object"
 	"github.com/tablevault/tablevault/shared/object/objecttest"
 	"github.com/tablevault/tablevault/shared/restore"
+	"github.com/tablevault/tablevault/shared/status"
 	"github.com/tablevault/tablevault/shared/vault"
 )
 
@@ -64,7 +65,7 @@ func TestWatch(t *testing.T) {
 	fillSlow(t, client, "orders")
 	id := slowly(t, s, dir, "orders", ots.Fault{Delay: 300 * time.Millisecond})
 	var list struct {
-		Backups []backupResult
+		Backups []status.Backup
 		Running []backup.Watched
 	}
 	must(t, &list, "list", "--stack", dir)
@@ -85,9 +86,9 @@ func TestWatch(t *testing.T) {
 	if code != 0 {
 		t.Fatalf("exit %d\n%s%s", code, out, errs)
 	}
-	var looks []look
+	var looks []status.Look
 	for d := json.NewDecoder(strings.NewReader(out)); d.More(); {
-		var l look
+		var l status.Look
 		if err := d.Decode(&l); err != nil {
 			t.Fatal(err)
 		}
@@ -140,7 +141,7 @@ func TestScreen(t *testing.T) {
 	left := 90.4
 	w := backup.Watched{Backup: "b", Table: "i/t", Left: &left, RowsPerSecond: 1234, BytesPerSecond: 5e6,
 		Progress: backup.Progress{State: backup.StateRunning, Segments: 4, Done: 1, Live: 2, LastError: "why"}}
-	l := look{Backups: []backup.Watched{w, w}}
+	l := status.Look{Backups: []backup.Watched{w, w}}
 	for range 2 {
 		if err := c.show(&l); err != nil {
 			t.Fatal(err)
@@ -158,7 +159,7 @@ func TestScreen(t *testing.T) {
 	c = &screen{s: &streams{out: &out}}
 	w.Pace = &fanout.Pace{Reason: vault.PacedByService, Workers: 2, ReadUnits: 100}
 	w.Usage = object.Usage{Create: 1000, List: 7}
-	if err := c.show(&look{Backups: []backup.Watched{w}}); err != nil {
+	if err := c.show(&status.Look{Backups: []backup.Watched{w}}); err != nil {
 		t.Fatal(err)
 	}
 	want := "i/t b  running  1 of 4 segments, 2 at work  0 rows, 0 B stored by 1,007 requests  1,234 rows/s, 5.0 MB/s  about 1 min 30 s left; " +
@@ -179,7 +180,7 @@ func TestWaitingIsTold(t *testing.T) {
 	for _, width := range []func() int{nil, func() int { return 40 }} {
 		var out bytes.Buffer
 		c := &screen{s: &streams{out: &out}, width: width}
-		if err := c.show(&look{Restores: []restore.Watched{r}}); err != nil {
+		if err := c.show(&status.Look{Restores: []restore.Watched{r}}); err != nil {
 			t.Fatal(err)
 		}
 		if got := strings.Join(strings.Fields(out.String()), " "); !strings.Contains(got, r.Waiting) {

@@ -149,7 +149,7 @@ func newest(ctx context.Context, r *repository.Repository, found []Ref, what, ta
 	switch len(tables) {
 	case 0:
 		if table != "" {
-			return Ref{}, fmt.Errorf("there is no backup of %s in this vault; %s: %w", table, Tables(found), fs.ErrNotExist)
+			return Ref{}, fmt.Errorf("there is no backup of %s in this vault; %s: %w", table, backedUp(found), fs.ErrNotExist)
 		}
 		return Ref{}, fmt.Errorf("there is no %s in this vault: %w", what, fs.ErrNotExist)
 	case 1:
@@ -161,11 +161,11 @@ func newest(ctx context.Context, r *repository.Repository, found []Ref, what, ta
 			return Ref{BackupKind, string(m.Backup), t}, nil
 		}
 	}
-	return Ref{}, fmt.Errorf("%s %s: %w: %s: name one, as in %s:%s", what, Latest, ErrAmbiguous, Tables(found), Latest, last.Table)
+	return Ref{}, fmt.Errorf("%s %s: %w: %s: name one, as in %s:%s", what, Latest, ErrAmbiguous, backedUp(found), Latest, last.Table)
 }
 
-// Tables says of which tables there are backups, for people.
-func Tables(refs []Ref) string {
+// backedUp says of which tables there are backups, for people.
+func backedUp(refs []Ref) string {
 	var names []string
 	for _, f := range refs {
 		if f.Kind == BackupKind {

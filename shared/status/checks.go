@@ -1,0 +1,244 @@
+package status
+
+import (
+	"context"
+	"errors"
+	"iter"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/tablevault/tablevault/shared/object"
+	"github.com/tablevault/tablevault/shared/policy"
+	"github.com/tablevault/tablevault/shared/repository"
+	"github.com/tablevault/tablevault/shared/vault"
+)
+
+// Level is how a check came out.
+type Level string
+
+// The levels.
+const (
+	Fine    Level = "ok"
+	Warning Level = "warning"
+	Failure Level = "failure"
+)
+
+// Finding is one line of `tablevault doctor`.
+type Finding struct {
+	// Check is what was looked at: a word that stays the same. About is the one of
+	// several.
+	Check string `json:"check"`
+	About string `json:"about,omitempty"`
+	Level Level  `json:"level"`
+	Text  string `json:"text"`
+	// Fix is what to do about it; empty if all is well.
+	Fix string `json:"fix,omitempty"`
+}
+
+// Diagnosis is what `tablevault doctor` tells.
+type Diagnosis struct {
+	Checks []Finding `json:"checks"`
+	OK     bool      `json:"ok"` // none of them is a failure
+}
+
+// Site is what is known of the tables that a vault is for, and of the backups in it.
+type Site struct {
+	Region string
+	Policy *policy.Policy // nil without one
+	// Tables are those of each instance that could be listed.
+	Tables map[string][]string
+	// Backups are those of each table that have a manifest, oldest first.
+	Backups map[vault.TableID][]vault.BackupID
+}
+
+// Ended lists the backups of each table that have a manifest, oldest first, and reads none.
+func Ended(ctx context.Context, store object.Store) (map[vault.TableID][]vault.BackupID, error) {
+	ended := map[vault.TableID][]vault.BackupID{}
+	for info, err := range store.List(ctx, vault.ManifestPrefix, "") {
+		if err != nil {
+			return ended, err
+		}
+		if t, b, ok := vault.ParseManifestName(info.Name); ok {
+			ended[t] = append(ended[t], b)
+		}
+	}
+	return ended, nil
+}
+
+// rules yields the rules of the policy.
+func (s *Site) rules() iter.Seq[*policy.Rule] {
+	return func(yield func(*policy.Rule) bool) {
+		for i := 0; s.Policy != nil && i < len(s.Policy.Rules); i++ {
+			if !yield(&s.Policy.Rules[i]) {
+				return
+			}
+		}
+	}
+}
+
+// Instances are those that the policy and the vault know of.
+func (s *Site) Instances() []string {
+	var names []string
+	for r := range s.rules() {
+		names = append(names, r.Instances()...)
+		if r.Drill != nil {
+			instance, _ := r.Drill.Place()
+			names = append(names, instance)
+		}
+	}
+	for t := range s.Backups {
+		if t.Region == s.Region {
+			names = append(names, t.Instance)
+		}
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
+}
+
+// Wanted says whether a table is backed up by the policy.
+func (s *Site) Wanted(instance, name string) bool {
+	for r := range s.rules() {
+		if r.Match(instance, name) {
+			return true
+		}
+	}
+	return false
+}
+
+// BackedUp are the tables of which there is to be a recovery point, in order: where the
+// policy and the instance's tables are known, those that it wants; else all that the
+// vault has.
+func (s *Site) BackedUp() []vault.TableID {
+	tables := slices.Collect(maps.Keys(s.Backups))
+	if s.Policy != nil {
+		tables = slices.DeleteFunc(tables, func(t vault.TableID) bool {
+			names, known := s.Tables[t.Instance]
+			return t.Region == s.Region && !(s.Wanted(t.Instance, t.Table) && (!known || slices.Contains(names, t.Table)))
+		})
+		for instance, names := range s.Tables {
+			for _, name := range names {
+				if t := (vault.TableID{Region: s.Region, Instance: instance, Table: name}); s.Wanted(instance, name) && !slices.Contains(tables, t) {
+					tables = append(tables, t)
+				}
+			}
+		}
+	}
+	slices.SortFunc(tables, func(a, b vault.TableID) int { return strings.Compare(a.Path(), b.Path()) })
+	return tables
+}
+
+// Rehearsed yields the tables whose restores the policy has rehearsed, with the rule
+// that says so first.
+func (s *Site) Rehearsed() iter.Seq2[vault.TableID, *policy.Rule] {
+	return func(yield func(vault.TableID, *policy.Rule) bool) {
+		seen := map[vault.TableID]bool{}
+		for r := range s.rules() {
+			if r.Drill == nil {
+				continue
+			}
+			for _, instance := range r.Instances() {
+				for _, name := range s.Tables[instance] {
+					t := vault.TableID{Region: s.Region, Instance: instance, Table: name}
+					if !r.Match(instance, name) || seen[t] {
+						continue
+					}
+					if seen[t] = true; !yield(t, r) {
+						return
+					}
+				}
+			}
+		}
+	}
+}
+
+// overdue is for how long backups may be due before it is asked whether prune is
+// run at all: marking and deleting take a day and two runs.
+const overdue = 48 * time.Hour
+
+// Overdue counts by their names the backups that the policy keeps no longer, for two days
+// by now, and says of when the oldest is.
+func (s *Site) Overdue(now time.Time) (count int, oldest time.Time) {
+	for t, ids := range s.Backups {
+		for r := range s.rules() {
+			if r.Keep.For == 0 {
+				continue
+			}
+			limit := now.Add(-r.Keep.For - overdue)
+			var old []time.Time
+			for _, id := range ids {
+				if at := id.Time(); at.Before(limit) && r.Made(s.Region, vault.Backup{Table: t, ID: id}) {
+					old = append(old, at)
+				}
+			}
+			// The newest stay whatever their age: where the window begins, and in any case.
+			if n := len(old) - max(2, r.Keep.AtLeast); n > 0 {
+				count += n
+				if oldest.IsZero() || old[0].Before(oldest) {
+					oldest = old[0]
+				}
+			}
+		}
+	}
+	return count, oldest
+}
+
+// Ahead are the ids of a table's backups that are named by an instant which is still to come.
+func (s *Site) Ahead(t vault.TableID, now time.Time) (ids []string) {
+	for _, id := range s.Backups[t] {
+		if id.Ahead(now) {
+			ids = append(ids, string(id))
+		}
+	}
+	return ids
+}
+
+// Named is the newest instant in the name of a table's backup, which is that of what asked
+// for it: what somebody is told who may list manifests and not read them. It is zero if
+// there is none.
+func (s *Site) Named(t vault.TableID, now time.Time) time.Time {
+	for _, id := range slices.Backward(s.Backups[t]) {
+		if !id.Ahead(now) {
+			return id.Time()
+		}
+	}
+	return time.Time{}
+}
+
+// RecoveryPoint is the newest recovery point of a table, zero if there is none; a backup
+// that is marked for deletion is none. What is damaged, and not marked, is named also beside an error.
+func (s *Site) RecoveryPoint(ctx context.Context, r *repository.Repository, t vault.TableID) (at time.Time, damaged []*repository.Damaged, err error) {
+	var backups []vault.Backup
+	for _, id := range s.Backups[t] {
+		backups = append(backups, vault.Backup{Table: t, ID: id})
+	}
+	var sealed []*vault.Manifest
+	for m, err := range r.ManifestsOf(ctx, backups) {
+		var bad *repository.Damaged
+		switch {
+		case errors.As(err, &bad):
+			err := r.Unmarked(ctx, bad.Backup)
+			if err == nil {
+				damaged = append(damaged, bad)
+			} else if !errors.Is(err, repository.ErrMarked) {
+				return at, damaged, err
+			}
+		case err != nil:
+			return at, damaged, err
+		case m.State == vault.Sealed:
+			sealed = append(sealed, m)
+		}
+	}
+	slices.SortFunc(sealed, func(a, b *vault.Manifest) int { return b.RecoveryPoint().Compare(a.RecoveryPoint()) })
+	for _, m := range sealed {
+		err := r.Unmarked(ctx, vault.Backup{Table: t, ID: m.Backup})
+		if err == nil {
+			return m.RecoveryPoint(), damaged, nil
+		}
+		if !errors.Is(err, repository.ErrMarked) {
+			return at, damaged, err
+		}
+	}
+	return at, damaged, nil
+}
