@@ -11,20 +11,6 @@ import (
 
 // What is still called by its name of before.
 
-type Download = Stream
-
-func (r *Repository) Download(ctx context.Context, o vault.Object) (*Stream, error) {
-	d, err := r.download(ctx, o)
-	if err != nil {
-		return nil, err
-	}
-	return &Stream{d, d}, nil
-}
-func (r *Repository) StoreOf(name string) object.Store { return r.storeOf(name) }
-func (r *Repository) Turns() int                       { return r.failovers() }
-func (r *Repository) Turn(ctx context.Context, o vault.Object, since int, why error) bool {
-	return r.failOver(ctx, &BadObject{o, why}, since)
-}
 func (r *Repository) Decide(ctx context.Context, name string, d vault.Document) (bool, error) {
 	return r.Win(ctx, name, d)
 }

@@ -468,20 +468,15 @@ func (l *loader) entry(ctx context.Context) (*vault.Loaded, error) {
 	l.gate.shut() // it is another slot than before
 	var w *partLoad
 	var whole bool
-	var broken error
-	for {
+	// What was written before damage was met is written again from the replica, to the
+	// same effect.
+	broken := l.Repo.FailOver(ctx, func() (err error) {
 		w = &partLoad{
 			loader: l, next: l.block, written: map[int64]*blockLoad{}, keys: map[string]bool{}, codes: map[string]int{},
 		}
-		since := l.Repo.Turns()
-		whole, broken = w.load(ctx, part.Part)
-		// What was written before the damage is written again from the twin, to
-		// the same effect.
-		var bad *repository.BadObject
-		if !errors.As(broken, &bad) || !l.Repo.Turn(ctx, bad.Object, since, bad.Err) {
-			break
-		}
-	}
+		whole, err = w.load(ctx, part.Part)
+		return err
+	})
 	if broken != nil {
 		broken = fmt.Errorf("part %d, %s: %w", part.Slot, part.Part.Shard.Name, broken)
 		if w.next == l.block || ctx.Err() != nil || fanout.Permanent(broken) || errors.Is(broken, errClosed) || errors.Is(broken, errObey) {

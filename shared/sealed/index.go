@@ -2,8 +2,6 @@ package sealed
 
 import (
 	"context"
-	"errors"
-	"io"
 
 	"github.com/tablevault/tablevault/shared/fanout"
 	"github.com/tablevault/tablevault/shared/guard"
@@ -14,17 +12,22 @@ import (
 )
 
 // index reads the index object of a part's shard.
-func (s *Segment) index(ctx context.Context, part *vault.Part) ([]shard.Entry, error) {
-	stored, err := s.Backup.Repo.Download(ctx, part.Index)
+func (s *Segment) index(ctx context.Context, part *vault.Part) (entries []shard.Entry, err error) {
+	data := s.data(ctx, part.Index)
+	err = s.Backup.Repo.FailOver(ctx, func() (err error) {
+		entries, err = s.readIndex(data)
+		return err
+	})
+	return entries, err
+}
+
+func (s *Segment) readIndex(data *repository.Data) ([]shard.Entry, error) {
+	stored, err := data.Stream()
 	if err != nil {
 		return nil, err
 	}
 	defer stored.Close()
-	plain, err := s.Backup.Plan.Encryption.Open(vault.Data, stored)
-	if err != nil {
-		return nil, stored.Blame(err)
-	}
-	header, entries, err := shard.ReadIndex(plain)
+	header, entries, err := shard.ReadIndex(stored)
 	if err == nil {
 		err = sameHeader(header, s.header())
 	}
@@ -45,34 +48,12 @@ func about(e *shard.Entry, rows *shard.Rows, schema table.Schema) bool {
 }
 
 // HoldIndexes holds the indexes of parts against their records, several at a time. One
-// that is damaged is read from a twin from then on.
+// that is damaged is read from a replica from then on.
 func HoldIndexes(ctx context.Context, r *repository.Repository, parts []*vault.Part) error {
 	group, gctx := guard.WithContext(ctx)
 	group.SetLimit(fanout.LooksInFlight)
 	for _, part := range parts {
-		group.Go(func() error {
-			for {
-				since := r.Turns()
-				err := held(gctx, r, part.Index)
-				var bad *repository.BadObject
-				if !errors.As(err, &bad) || !r.Turn(gctx, part.Index, since, bad.Err) {
-					return err
-				}
-			}
-		})
+		group.Go(func() error { return r.Check(gctx, part.Index, nil) })
 	}
 	return group.Wait()
-}
-
-// held reads an object for its sum alone.
-func held(ctx context.Context, r *repository.Repository, o vault.Object) error {
-	stored, err := r.Download(ctx, o)
-	if err != nil {
-		return err
-	}
-	defer stored.Close()
-	if _, err := io.Copy(io.Discard, stored); err != nil {
-		return stored.Blame(err)
-	}
-	return stored.End()
 }

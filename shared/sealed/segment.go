@@ -6,12 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"slices"
 
 	"github.com/tablevault/tablevault/shared/backup/coverage"
 	"github.com/tablevault/tablevault/shared/fanout"
-	"github.com/tablevault/tablevault/shared/object"
 	"github.com/tablevault/tablevault/shared/repository"
 	"github.com/tablevault/tablevault/shared/table"
 	"github.com/tablevault/tablevault/shared/vault"
@@ -115,8 +113,10 @@ type Lane struct {
 	lane    int
 	slots   []vault.Slot // that are not come to
 	part    *vault.Part  // at hand
+	shard   *repository.Data
 	entries []shard.Entry
 	reader  *shard.BlockReader
+	frame   []byte // of a block, as it is stored
 	rows    shard.Rows
 }
 
@@ -138,26 +138,28 @@ func (l *Lane) Next(ctx context.Context) (*shard.Rows, error) {
 			return nil, err
 		}
 		l.entries = slices.DeleteFunc(all, func(e shard.Entry) bool { return e.Lane != l.lane })
+		l.shard = l.segment.data(ctx, l.part.Shard)
 		if l.reader, err = shard.NewBlockReader(l.segment.header()); err != nil {
 			return nil, err
 		}
 	}
-	e, name := l.entries[0], l.part.Shard.Name
+	e := l.entries[0]
 	l.entries = l.entries[1:]
-	body, _, err := l.segment.Backup.Repo.StoreOf(name).Open(ctx, name, e.Offset, e.FrameSize())
-	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, object.ErrRange) {
-		return nil, &repository.BadObject{Object: l.part.Shard, Err: err}
-	}
-	if err != nil {
-		return nil, fmt.Errorf("read %s: %w", name, err)
-	}
-	frame, err := io.ReadAll(body)
-	body.Close()
-	if err != nil {
-		return nil, fmt.Errorf("read %s: %w", name, err)
-	}
-	if err := l.reader.Read(bytes.NewReader(frame), e, &l.rows); err != nil {
-		return nil, &repository.BadObject{Object: l.part.Shard, Err: fmt.Errorf("block at byte %d: %w", e.Offset, err)}
+	if err := l.segment.Backup.Repo.FailOver(ctx, func() error { return l.block(e) }); err != nil {
+		return nil, err
 	}
 	return &l.rows, nil
+}
+
+// block reads the block that an entry is about.
+func (l *Lane) block(e shard.Entry) error {
+	l.frame = slices.Grow(l.frame[:0], int(e.FrameSize()))[:e.FrameSize()]
+	n, err := l.shard.ReadAt(l.frame, e.Offset)
+	if err != nil && err != io.EOF { // a block that is cut off does not decode
+		return err
+	}
+	if err := l.reader.Read(bytes.NewReader(l.frame[:n]), e, &l.rows); err != nil {
+		return &repository.BadObject{Object: l.part.Shard, Err: fmt.Errorf("block at byte %d: %w", e.Offset, err)}
+	}
+	return nil
 }

@@ -14,28 +14,31 @@ import (
 
 // Shard is one part's shard, which is read from its beginning.
 type Shard struct {
-	stored *repository.Download
+	stored *repository.Stream
 	part   *vault.Part
 	reader *shard.Reader
 }
 
 // Open opens the shard of a part of the segment.
 func (s *Segment) Open(ctx context.Context, part *vault.Part) (*Shard, error) {
-	stored, err := s.Backup.Repo.Download(ctx, part.Shard)
+	stored, err := s.data(ctx, part.Shard).Stream()
 	if err != nil {
 		return nil, err
 	}
-	plain, err := s.Backup.Plan.Encryption.Open(vault.Data, stored)
+	reader, err := shard.NewReader(stored)
 	if err == nil {
-		var reader *shard.Reader
-		if reader, err = shard.NewReader(plain); err == nil {
-			if err = sameHeader(reader.Header, s.header()); err == nil {
-				return &Shard{stored, part, reader}, nil
-			}
-		}
+		err = sameHeader(reader.Header, s.header())
 	}
-	stored.Close()
-	return nil, stored.Blame(err)
+	if err != nil {
+		stored.Close()
+		return nil, stored.Blame(err)
+	}
+	return &Shard{stored, part, reader}, nil
+}
+
+// data is a shard or an index of the segment.
+func (s *Segment) data(ctx context.Context, o vault.Object) *repository.Data {
+	return s.Backup.Repo.OpenData(ctx, o, s.Backup.Plan.Encryption)
 }
 
 // header is the header of every shard of the segment.

@@ -52,7 +52,7 @@ func ReadLoading(ctx context.Context, r *repository.Repository, restore vault.Re
 }
 
 // Segment verifies one segment at a depth. What is damaged here and not in
-// a twin is verified there.
+// a replica is verified there.
 func Segment(ctx context.Context, depth string, c *compare.Comparer, x *compare.Comparison, check *vault.Check) error {
 	r := x.Segment.Backup.Repo
 	corrupted := check.Corrupted
@@ -80,24 +80,27 @@ func Segment(ctx context.Context, depth string, c *compare.Comparer, x *compare.
 		// still be read is.
 		depth = DepthRead
 	}
-	for {
-		since, found := r.Turns(), *check
-		if err := readAt(ctx, depth, c, x, &found); err != nil {
-			return err
+	var found vault.Check
+	var broken error
+	_ = r.FailOver(ctx, func() error {
+		found = *check
+		if broken = readAt(ctx, depth, c, x, &found); broken != nil {
+			return broken
 		}
-		again := false
-		for _, f := range found.Findings[min(len(check.Findings), len(found.Findings)):] {
+		var bad []error
+		for _, f := range found.Findings[len(check.Findings):] {
 			if o, ok := objects[f.Object]; ok {
-				again = r.Turn(ctx, o, since, errors.New(f.Reason)) || again
+				bad = append(bad, &repository.BadObject{Object: o, Err: errors.New(f.Reason)})
 			}
 		}
-		if again {
-			continue
-		}
-		found.Replace(r.Replaced(names...))
-		*check = found
-		return nil
+		return errors.Join(bad...) // those that no replica has either stay findings
+	})
+	if broken != nil {
+		return broken
 	}
+	found.Replace(r.Replaced(names...))
+	*check = found
+	return nil
 }
 
 // readAt reads a segment, or compares it, as far as depth asks for that.
