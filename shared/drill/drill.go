@@ -100,14 +100,7 @@ type Tick struct {
 	Failed  int `json:"failed"`
 	Dropped int `json:"dropped"`
 	// Reports say what a person should know.
-	Reports []Report `json:"reports,omitempty"`
-}
-
-// Report is something that a person should know about a table or a rule.
-type Report struct {
-	Rule  string `json:"rule,omitempty"`
-	Table string `json:"table,omitempty"`
-	Text  string `json:"text"`
+	Reports []policy.Report `json:"reports,omitempty"`
 }
 
 // ticking is a tick under way.
@@ -179,7 +172,7 @@ func (s *ticking) stopping() bool { return !s.Stop.IsZero() && !s.Now().Before(s
 func byPath(a, b vault.TableID) int { return strings.Compare(a.Path(), b.Path()) }
 
 func (s *ticking) report(rule string, t vault.TableID, format string, args ...any) {
-	report := Report{Rule: rule, Table: t.String(), Text: fmt.Sprintf(format, args...)}
+	report := policy.Report{Rule: rule, Table: t.String(), Text: fmt.Sprintf(format, args...)}
 	s.Log.Warn(report.Text, "rule", rule, "table", report.Table)
 	s.reply.Reports = append(s.reply.Reports, report)
 }

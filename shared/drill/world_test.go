@@ -346,5 +346,5 @@ func (w *world) tomorrow(want string, left ...string) {
 }
 
 func reports(s *drill.Tick, text string) bool {
-	return slices.ContainsFunc(s.Reports, func(r drill.Report) bool { return strings.Contains(r.Text, text) })
+	return slices.ContainsFunc(s.Reports, func(r policy.Report) bool { return strings.Contains(r.Text, text) })
 }

@@ -252,6 +252,13 @@ func (k Keep) String() string {
 // MarshalText writes String's form.
 func (k Keep) MarshalText() ([]byte, error) { return []byte(k.String()), nil }
 
+// Report is something that a person should know about a table or a rule.
+type Report struct {
+	Rule  string `json:"rule,omitempty"`
+	Table string `json:"table,omitempty"`
+	Text  string `json:"text"`
+}
+
 // Drill is how often a restore is rehearsed, and where.
 type Drill struct {
 	Every Schedule `json:"every"`

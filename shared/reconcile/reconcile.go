@@ -64,7 +64,7 @@ type Tick struct {
 	// Copies are those to further vaults.
 	Copies Copies `json:"copies"`
 	// Reports say what a person should know.
-	Reports []Report `json:"reports,omitempty"`
+	Reports []policy.Report `json:"reports,omitempty"`
 }
 
 // Backup is a backup as a tick left it.
@@ -75,13 +75,6 @@ type Backup struct {
 	// Begun says that this tick began it.
 	Begun bool `json:"begun,omitempty"`
 	backup.Progress
-}
-
-// Report is something that a person should know about a table or a rule.
-type Report struct {
-	Rule  string `json:"rule,omitempty"`
-	Table string `json:"table,omitempty"`
-	Text  string `json:"text"`
 }
 
 // ticking is a tick under way.
@@ -111,8 +104,9 @@ type position struct {
 
 // openInstance is an instance in a tick.
 type openInstance struct {
+	tables  Instance
 	planner *backup.Planner
-	tables  []string
+	names   []string // of its tables, once they were listed
 	err     error
 }
 
@@ -173,7 +167,7 @@ func (s *ticking) share(ctx context.Context, others int) (context.Context, conte
 }
 
 func (s *ticking) report(rule, table, format string, args ...any) {
-	report := Report{Rule: rule, Table: table, Text: fmt.Sprintf(format, args...)}
+	report := policy.Report{Rule: rule, Table: table, Text: fmt.Sprintf(format, args...)}
 	s.Log.Warn(report.Text, "rule", rule, "table", table)
 	s.reply.Reports = append(s.reply.Reports, report)
 }
@@ -184,14 +178,11 @@ func (s *ticking) instance(name string) (*backup.Planner, error) {
 	if in == nil {
 		in = &openInstance{}
 		s.instances[name] = in
-		tables, endpoint, err := s.Open(name)
-		if err != nil {
-			in.err = err
-		} else {
-			in.planner = &backup.Planner{
-				Repo: s.Repo, Tables: tables, Endpoint: endpoint, Work: s.Work, Log: s.Log, Now: s.run.Now, Workers: s.Policy.Workers.Most,
-				Slow: s.Slow,
-			}
+		var endpoint string
+		in.tables, endpoint, in.err = s.Open(name)
+		in.planner = &backup.Planner{
+			Repo: s.Repo, Tables: in.tables, Endpoint: endpoint, Work: s.Work, Log: s.Log, Now: s.run.Now, Workers: s.Policy.Workers.Most,
+			Slow: s.Slow,
 		}
 	}
 	return in.planner, in.err
@@ -199,15 +190,15 @@ func (s *ticking) instance(name string) (*backup.Planner, error) {
 
 // list lists an instance's tables, once per tick.
 func (s *ticking) list(ctx context.Context, name string) ([]string, error) {
-	p, err := s.instance(name)
+	_, err := s.instance(name)
 	in := s.instances[name]
-	if err == nil && in.tables == nil {
-		in.tables, in.err = p.Tables.(Instance).Tables(ctx)
-		if in.tables == nil {
-			in.tables = []string{}
+	if err == nil && in.names == nil {
+		in.names, in.err = in.tables.Tables(ctx)
+		if in.names == nil {
+			in.names = []string{}
 		}
 	}
-	return in.tables, in.err
+	return in.names, in.err
 }
 
 // open reads from the names of all backups how far the rules have come, and

@@ -100,7 +100,7 @@ func (w *World) Drain() []fanout.Work {
 
 // Said says whether a tick reported a text.
 func Said(s *reconcile.Tick, text string) bool {
-	return slices.ContainsFunc(s.Reports, func(r reconcile.Report) bool { return strings.Contains(r.Text, text) })
+	return slices.ContainsFunc(s.Reports, func(r policy.Report) bool { return strings.Contains(r.Text, text) })
 }
 
 // BeginAndDie notes a start as a worker does, and nothing else.
