@@ -57,126 +57,133 @@ type Command struct {
 	Settings json.RawMessage `json:"settings,omitempty"`
 }
 
-// keys lists the envelope's keys in the order in which errors show them.
-func keys() []string {
-	return []string{"v", "kind", "table", "type", "at", "to", "backup", "restore", "segment", "slot", "start",
-		"depth", "against", "new", "also", "target", "request", "settings"}
+// key is a key of the envelope, and what its value is read into.
+type key struct {
+	name string
+	into any
+}
+
+// keys are the envelope's, in the order in which errors show them.
+func (c *Command) keys() []key {
+	return []key{
+		{"v", &c.Version}, {"kind", &c.Kind}, {"table", &c.Table}, {"type", &c.Type}, {"at", (*instant)(&c.At)}, {"to", &c.To},
+		{"backup", &c.Backup}, {"restore", &c.Restore}, {"segment", &c.Segment}, {"slot", &c.Slot}, {"start", &c.Start},
+		{"depth", &c.Depth}, {"against", &c.Against}, {"new", &c.New}, {"also", &c.Also}, {"target", &c.Target},
+		{"request", &c.Request}, {"settings", (*compact)(&c.Settings)},
+	}
+}
+
+// instant is one as people give it.
+type instant time.Time
+
+func (i *instant) UnmarshalJSON(value []byte) error {
+	var text string
+	if err := json.Unmarshal(value, &text); err != nil {
+		return err
+	}
+	at, err := ParseInstant(text)
+	*i = instant(at)
+	return err
+}
+
+// compact is JSON without blanks between its tokens.
+type compact json.RawMessage
+
+func (c *compact) UnmarshalJSON(value []byte) error {
+	var b bytes.Buffer
+	err := json.Compact(&b, value)
+	*c = b.Bytes()
+	return err
+}
+
+// member is a key of a JSON object with its value.
+type member struct {
+	key   string
+	value json.RawMessage
+}
+
+// members reads a JSON object, with nothing behind it.
+func members(data []byte) (all []member, err error) {
+	dec := json.NewDecoder(bytes.NewReader(data))
+	open, err := dec.Token()
+	if err != nil {
+		return nil, fmt.Errorf("not JSON: %w", err)
+	}
+	if open != json.Delim('{') {
+		return nil, fmt.Errorf("not a JSON object: it begins with %v", open)
+	}
+	for dec.More() {
+		token, err := dec.Token()
+		if err != nil {
+			return nil, fmt.Errorf("not JSON: %w", err)
+		}
+		m := member{key: token.(string)} // a JSON object's keys are strings, or Token fails
+		if err := dec.Decode(&m.value); err != nil {
+			return nil, fmt.Errorf("not JSON: key %q: %w", m.key, err)
+		}
+		all = append(all, m)
+	}
+	if _, err := dec.Token(); err != nil {
+		return nil, fmt.Errorf("not JSON: %w", err)
+	}
+	if len(bytes.TrimSpace(data[dec.InputOffset():])) > 0 {
+		return nil, errors.New("followed by more data")
+	}
+	return all, nil
 }
 
 // ParseCommand reads one envelope and validates it. It is strict: an unknown or
 // repeated key, a version above [Version], an instant without an offset and
 // trailing bytes are errors that name what is wrong.
 func ParseCommand(data []byte) (Command, error) {
-	if len(data) > MaxCommand {
-		return Command{}, fmt.Errorf("command of %d bytes exceeds %d: pass references, not lists", len(data), MaxCommand)
+	if err := checkLength(data); err != nil {
+		return Command{}, err
 	}
-	dec := json.NewDecoder(bytes.NewReader(data))
-	open, err := dec.Token()
+	all, err := members(data)
 	if err != nil {
-		return Command{}, fmt.Errorf("command is not JSON: %w", err)
+		return Command{}, fmt.Errorf("command is %w", err)
 	}
-	if open != json.Delim('{') {
-		return Command{}, fmt.Errorf("command is not a JSON object: it begins with %v", open)
+	return commandOf(all)
+}
+
+func checkLength(data []byte) error {
+	if len(data) > MaxCommand {
+		return fmt.Errorf("command of %d bytes exceeds %d: pass references, not lists", len(data), MaxCommand)
 	}
+	return nil
+}
+
+// commandOf is the command that an object's members are.
+func commandOf(all []member) (Command, error) {
 	var cmd Command
+	keys := cmd.keys()
 	seen := make(map[string]bool)
-	for dec.More() {
-		token, err := dec.Token()
-		if err != nil {
-			return Command{}, fmt.Errorf("command is not JSON: %w", err)
+	for _, m := range all {
+		if seen[m.key] {
+			return Command{}, fmt.Errorf("command has the key %q twice", m.key)
 		}
-		key := token.(string) // a JSON object's keys are strings, or Token fails
-		if seen[key] {
-			return Command{}, fmt.Errorf("command has the key %q twice", key)
+		seen[m.key] = true
+		i := slices.IndexFunc(keys, func(k key) bool { return k.name == m.key })
+		if i < 0 {
+			names := make([]string, len(keys))
+			for i, k := range keys {
+				names[i] = k.name
+			}
+			return Command{}, fmt.Errorf("command has the unknown key %q; the keys are %s", m.key, joined(names))
 		}
-		seen[key] = true
-		var value json.RawMessage
-		if err := dec.Decode(&value); err != nil {
-			return Command{}, fmt.Errorf("command key %q: %w", key, err)
+		// A null says nothing, as leaving the key out does.
+		if string(m.value) == "null" {
+			return Command{}, fmt.Errorf("command key %q is null: leave it out", m.key)
 		}
-		if err := cmd.set(key, value); err != nil {
-			return Command{}, err
+		if err := json.Unmarshal(m.value, keys[i].into); err != nil {
+			return Command{}, fmt.Errorf("command key %q: %w", m.key, err)
 		}
-	}
-	if _, err := dec.Token(); err != nil {
-		return Command{}, fmt.Errorf("command is not JSON: %w", err)
-	}
-	if dec.More() || len(bytes.TrimSpace(data[dec.InputOffset():])) > 0 {
-		return Command{}, errors.New("command is followed by more data")
 	}
 	if err := cmd.Validate(); err != nil {
 		return Command{}, err
 	}
 	cmd.Version = Version
 	return cmd, nil
-}
-
-func (c *Command) set(key string, value json.RawMessage) error {
-	switch key {
-	case "v":
-		return field(key, value, &c.Version)
-	case "kind":
-		return field(key, value, &c.Kind)
-	case "table":
-		return field(key, value, &c.Table)
-	case "type":
-		return field(key, value, &c.Type)
-	case "at":
-		var text string
-		if err := field(key, value, &text); err != nil {
-			return err
-		}
-		at, err := ParseInstant(text)
-		if err != nil {
-			return fmt.Errorf("command key %q: %w", key, err)
-		}
-		c.At = at
-		return nil
-	case "to":
-		return field(key, value, &c.To)
-	case "backup":
-		return field(key, value, &c.Backup)
-	case "restore":
-		return field(key, value, &c.Restore)
-	case "segment":
-		return field(key, value, &c.Segment)
-	case "slot":
-		return field(key, value, &c.Slot)
-	case "start":
-		return field(key, value, &c.Start)
-	case "depth":
-		return field(key, value, &c.Depth)
-	case "against":
-		return field(key, value, &c.Against)
-	case "new":
-		return field(key, value, &c.New)
-	case "also":
-		return field(key, value, &c.Also)
-	case "target":
-		return field(key, value, &c.Target)
-	case "request":
-		return field(key, value, &c.Request)
-	case "settings":
-		var compact bytes.Buffer
-		if err := json.Compact(&compact, value); err != nil {
-			return fmt.Errorf("command key %q: %w", key, err)
-		}
-		c.Settings = compact.Bytes()
-		return nil
-	}
-	return fmt.Errorf("command has the unknown key %q; the keys are %s", key, strings.Join(keys(), ", "))
-}
-
-// field decodes one value. A null is an error: leaving the key out is how to
-// say nothing.
-func field(key string, value json.RawMessage, to any) error {
-	if string(value) == "null" {
-		return fmt.Errorf("command key %q is null: leave it out", key)
-	}
-	if err := json.Unmarshal(value, to); err != nil {
-		return fmt.Errorf("command key %q: %w", key, err)
-	}
-	return nil
 }
 
 // ParseInstant reads an instant given by a person: RFC 3339 with an offset. It
@@ -202,10 +209,10 @@ func (c Command) Validate() error {
 		return fmt.Errorf("command has version %d", c.Version)
 	}
 	if c.Kind == "" {
-		return fmt.Errorf("command has no kind; kinds are %s", joinKinds(Kinds()))
+		return fmt.Errorf("command has no kind; kinds are %s", joined(Kinds()))
 	}
 	if !slices.Contains(Kinds(), c.Kind) {
-		return fmt.Errorf("command has the unknown kind %q; kinds are %s", string(c.Kind), joinKinds(Kinds()))
+		return fmt.Errorf("command has the unknown kind %q; kinds are %s", string(c.Kind), joined(Kinds()))
 	}
 	for _, t := range []struct{ key, value string }{{"table", c.Table}, {"to", c.To}, {"against", c.Against}} {
 		if t.value != "" && !tableForm.MatchString(t.value) {
@@ -358,13 +365,14 @@ func (c Command) Encode() ([]byte, error) {
 	return data, nil
 }
 
-func joinKinds(kinds []Kind) string {
+// joined lists names for an error.
+func joined[T ~string](names []T) string {
 	var b strings.Builder
-	for i, k := range kinds {
+	for i, name := range names {
 		if i > 0 {
 			b.WriteString(", ")
 		}
-		b.WriteString(string(k))
+		b.WriteString(string(name))
 	}
 	return b.String()
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/tablevault/tablevault/shared/access"
 	"github.com/tablevault/tablevault/shared/object/place"
 	"github.com/tablevault/tablevault/shared/policy"
+	"github.com/tablevault/tablevault/shared/vault"
 )
 
 // Env is what a function's environment says. It is read once, by [ReadEnv], and
@@ -36,8 +37,8 @@ type Env struct {
 	// TABLEVAULT_FUNCTION_PREFIX, default "tablevault-".
 	FunctionPrefix string
 
-	// MemoryMB is the memory a function may use. TABLEVAULT_MEMORY_MB, default
-	// the function's configured memory (FC_FUNCTION_MEMORY_SIZE), else 512.
+	// MemoryMB is the function's configured memory (FC_FUNCTION_MEMORY_SIZE), 512 if
+	// the platform does not tell.
 	MemoryMB int
 
 	// Lanes is the number of ranges of a segment that are read side by side, 1 to
@@ -166,8 +167,14 @@ func ReadEnv(environ []string, others ...string) (Env, error) {
 		}
 		return nil
 	})
-	read("TABLEVAULT_MEMORY_MB", false, integer(&env.MemoryMB, 64, 32768))
-	read("TABLEVAULT_LANES", false, integer(&env.Lanes, 1, 16))
+	read("TABLEVAULT_LANES", false, func(v string) error {
+		n, err := strconv.Atoi(v)
+		if err != nil || n < 1 || n > vault.MaxLanes {
+			return fmt.Errorf("want a number from 1 to %d", vault.MaxLanes)
+		}
+		env.Lanes = n
+		return nil
+	})
 	read("TABLEVAULT_MARGIN", false, func(v string) error {
 		d, err := time.ParseDuration(v)
 		if err != nil || d < 0 {
@@ -235,17 +242,6 @@ func (e Env) Tablestore(instance, region string) string {
 
 // Name returns the deployed name of a function.
 func (e Env) Name(n Name) string { return e.FunctionPrefix + string(n) }
-
-func integer(to *int, least, most int) func(string) error {
-	return func(v string) error {
-		n, err := strconv.Atoi(v)
-		if err != nil || n < least || n > most {
-			return fmt.Errorf("want a number from %d to %d", least, most)
-		}
-		*to = n
-		return nil
-	}
-}
 
 func checkVault(v string) error {
 	_, err := place.Parse(v)

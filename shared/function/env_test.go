@@ -39,8 +39,8 @@ func TestReadEnvDefaults(t *testing.T) {
 
 func TestReadEnvSettings(t *testing.T) {
 	env, err := ReadEnv([]string{"TABLEVAULT_VAULT=file:///var/vault", "TABLEVAULT_TABLESTORE_ENDPOINT=vpc", "TABLEVAULT_FC_ENDPOINT=http://127.0.0.1:9",
-		"TABLEVAULT_FUNCTION_PREFIX=dr-", "TABLEVAULT_MEMORY_MB=64", "TABLEVAULT_LANES=16", "TABLEVAULT_MARGIN=1m30s", "TABLEVAULT_REDISPATCH=2m", "TABLEVAULT_SPLIT_AFTER=5s", "TABLEVAULT_LOG_LEVEL=debug",
-		"FC_REGION=r", "FC_FUNCTION_MEMORY_SIZE=512"})
+		"TABLEVAULT_FUNCTION_PREFIX=dr-", "TABLEVAULT_LANES=16", "TABLEVAULT_MARGIN=1m30s", "TABLEVAULT_REDISPATCH=2m", "TABLEVAULT_SPLIT_AFTER=5s", "TABLEVAULT_LOG_LEVEL=debug",
+		"FC_REGION=r", "FC_FUNCTION_MEMORY_SIZE=64"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -70,7 +70,7 @@ func TestReadEnvRefuses(t *testing.T) {
 		"endpoint":         {[]string{vault, "TABLEVAULT_FC_ENDPOINT=127.0.0.1:9/hunter2"}, "TABLEVAULT_FC_ENDPOINT: want an address"},
 		"tablestore":       {[]string{vault, "TABLEVAULT_TABLESTORE_ENDPOINT=https://u:hunter2@h"}, "TABLEVAULT_TABLESTORE_ENDPOINT: want an address"},
 		"prefix":           {[]string{vault, "TABLEVAULT_FUNCTION_PREFIX=9hunter2"}, "TABLEVAULT_FUNCTION_PREFIX: want the beginning"},
-		"memory":           {[]string{vault, "TABLEVAULT_MEMORY_MB=hunter2"}, "TABLEVAULT_MEMORY_MB: want a number"},
+		"memory":           {[]string{vault, "TABLEVAULT_MEMORY_MB=hunter2"}, "TABLEVAULT_MEMORY_MB: no such setting"},
 		"lanes":            {[]string{vault, "TABLEVAULT_LANES=17"}, "TABLEVAULT_LANES: want a number from 1 to 16"},
 		"margin":           {[]string{vault, "TABLEVAULT_MARGIN=hunter2"}, "TABLEVAULT_MARGIN: want a duration"},
 		"negative margin":  {[]string{vault, "TABLEVAULT_MARGIN=-1s"}, "TABLEVAULT_MARGIN: want a duration"},

@@ -161,21 +161,23 @@ func decode(data []byte, origin Origin, depth int) ([]Event, error) {
 }
 
 func decodeObject(data []byte, origin Origin, depth int) ([]Event, error) {
-	var object map[string]json.RawMessage
-	if err := json.Unmarshal(data, &object); err != nil {
-		return nil, fmt.Errorf("event is not JSON: %w", err)
+	all, err := members(data)
+	if err != nil {
+		return nil, fmt.Errorf("event is %w", err)
+	}
+	object := make(map[string]json.RawMessage, len(all))
+	for _, m := range all {
+		object[m.key] = m.value
 	}
 	has := func(keys ...string) bool {
-		for _, key := range keys {
-			if _, ok := object[key]; !ok {
-				return false
-			}
-		}
-		return true
+		return !slices.ContainsFunc(keys, func(key string) bool { _, ok := object[key]; return !ok })
 	}
 	switch {
 	case has("kind"):
-		cmd, err := ParseCommand(data)
+		if err := checkLength(data); err != nil {
+			return nil, err
+		}
+		cmd, err := commandOf(all)
 		if err != nil {
 			return nil, err
 		}
@@ -210,7 +212,7 @@ func decodeObject(data []byte, origin Origin, depth int) ([]Event, error) {
 		names = append(names[:32], "…")
 	}
 	return nil, fmt.Errorf("event of an unknown shape with the keys [%s]; a command has a kind: %s",
-		strings.Join(names, " "), joinKinds(Kinds()))
+		strings.Join(names, " "), joined(Kinds()))
 }
 
 func decodeTimer(data []byte, depth int) ([]Event, error) {

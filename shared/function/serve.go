@@ -375,7 +375,7 @@ type notServed struct {
 }
 
 func (n *notServed) Error() string {
-	return fmt.Sprintf("function %s does not serve %s; it serves %s", n.function, n.kind, joinKinds(n.serves))
+	return fmt.Sprintf("function %s does not serve %s; it serves %s", n.function, n.kind, joined(n.serves))
 }
 
 func (n *notServed) Permanent() bool { return true }
