@@ -55,7 +55,7 @@ func TestRefusedUpdates(t *testing.T) {
 	if rows[0].IsSucceed || rows[0].Error.Message != text || !rows[1].IsSucceed {
 		t.Errorf("in a batch: %+v", rows)
 	}
-	s.Engine().SetBehavior(engine.Behavior{RefusedUpdate: engine.CodeUnsupported})
+	s.Engine().SetBehavior(engine.Behavior{Writes: engine.WriteBehavior{RefusedUpdate: engine.CodeUnsupported}})
 	want(t, update(c, key("a"), cell{"c", "w", -1}), 400, "OTSUnsupportOperation", text)
 	if got, _ := get(t, c, key("a")); len(got) != 1 || got[0].Value != "v" {
 		t.Errorf("the row has %v", got)
@@ -92,7 +92,7 @@ func TestMissingSearchIndexes(t *testing.T) {
 	} {
 		t.Run(test.op, func(t *testing.T) { refusedWith(t, send(t, s, test.op, test.req, nil), test.code, test.text) })
 	}
-	s.Engine().SetBehavior(engine.Behavior{MissingSearch: engine.CodeObjectNotExist})
+	s.Engine().SetBehavior(engine.Behavior{Indexes: engine.IndexBehavior{MissingSearch: engine.CodeObjectNotExist}})
 	refusedWith(t, send(t, s, "Search", &otsprotocol.SearchRequest{TableName: table, IndexName: none}, nil), "OTSObjectNotExist", noTable)
 
 	makeSearch(t, s, "i", searchField("a", otsprotocol.FieldType_KEYWORD))
@@ -315,7 +315,7 @@ func TestRepeatedReads(t *testing.T) {
 	if len(rows) != 3 || len(rows[0].Columns) != 1 || len(rows[2].Columns) != 1 || len(rows[1].Columns) != 0 {
 		t.Errorf("rows %+v", rows)
 	}
-	s.Engine().SetBehavior(engine.Behavior{RefuseRepeatedReads: true})
+	s.Engine().SetBehavior(engine.Behavior{Reads: engine.ReadBehavior{RefuseRepeats: true}})
 	_, err = read()
 	want(t, err, 400, badParameter, "Duplicate rows detected in MultiGet.")
 }
@@ -335,7 +335,7 @@ func TestDescribedIndexKeys(t *testing.T) {
 		return all
 	}
 	equal(t, "as asked for", described(), []string{"short[int]", "long[int pk2]", "all[int pk1 pk2]"})
-	s.Engine().SetBehavior(engine.Behavior{FullIndexKeys: true})
+	s.Engine().SetBehavior(engine.Behavior{Indexes: engine.IndexBehavior{FullKeys: true}})
 	equal(t, "in full", described(), []string{"short[int pk1 pk2]", "long[int pk2 pk1]", "all[int pk1 pk2]"})
 }
 

@@ -45,18 +45,18 @@ func TestSwitchesOfWrites(t *testing.T) {
 		without  string // the error, "" for none
 		with     string
 	}{
-		{"PutRow of several versions", engine.Behavior{RefusePutVersions: true},
+		{"PutRow of several versions", engine.Behavior{Writes: engine.WriteBehavior{RefusePutVersions: true}},
 			func() error { return put(c, key("a"), versions(2)...) },
 			"", "Duplicated attribute column name while putting row."},
-		{"UpdateRow of several versions", engine.Behavior{RefusePutVersions: true},
+		{"UpdateRow of several versions", engine.Behavior{Writes: engine.WriteBehavior{RefusePutVersions: true}},
 			func() error { return update(c, key("a"), versions(2)...) }, "", ""},
-		{"1025 versions of a column", engine.Behavior{CountColumns: true},
+		{"1025 versions of a column", engine.Behavior{Writes: engine.WriteBehavior{CountColumns: true}},
 			func() error { return update(c, key("a"), versions(1025)...) },
 			"The number of attribute columns exceeds the limit, limit count: 1024, column count: 1025.", ""},
-		{"a string that is no UTF-8", engine.Behavior{RequireUTF8: true},
+		{"a string that is no UTF-8", engine.Behavior{Writes: engine.WriteBehavior{RequireUTF8: true}},
 			func() error { return put(c, key("a"), cell{"c", "\xff", at}) },
 			"", "Value of column 'c' must be UTF8 encoding."},
-		{"a millisecond before the window", engine.Behavior{SecondsWindow: true},
+		{"a millisecond before the window", engine.Behavior{Writes: engine.WriteBehavior{SecondsWindow: true}},
 			func() error { return put(c, key("a"), cell{"c", "v", at - 100_000 - 1}) },
 			window(at-100_000, at+100_000), ""},
 		{"a second before the window", engine.Behavior{},
@@ -75,7 +75,7 @@ func TestSwitchesOfWrites(t *testing.T) {
 			}
 		})
 	}
-	s.Engine().SetBehavior(engine.Behavior{SecondsWindow: true})
+	s.Engine().SetBehavior(engine.Behavior{Writes: engine.WriteBehavior{SecondsWindow: true}})
 	ok(t, put(c, key("a"), cell{"c", "v", at - 100_750}))
 	if err := put(c, key("a"), cell{"c", "v", at - 100_751}); err == nil {
 		t.Error("a second before the window is in it")
@@ -106,7 +106,7 @@ func TestDocumentedLimits(t *testing.T) {
 		return func(q *tablestore.RangeRowQueryCriteria) { q.Filter = and }
 	}
 	for documented, limit := range map[bool][2]int{false: {1024, 32}, true: {128, 10}} {
-		s.Engine().SetBehavior(engine.Behavior{DocumentedLimits: documented})
+		s.Engine().SetBehavior(engine.Behavior{Reads: engine.ReadBehavior{DocumentedLimits: documented}})
 		page(t, c, key(lowest), key(highest), columns(limit[0]))
 		page(t, c, key(lowest), key(highest), filters(limit[1]))
 		_, err := tryPage(c, key(lowest), key(highest), columns(limit[0]+1))
@@ -129,7 +129,7 @@ func TestKindsOfSplitPoints(t *testing.T) {
 	}
 	points := map[engine.SplitPoints]string{}
 	for kind, columns := range map[engine.SplitPoints][]int{engine.SplitAtRows: {2}, engine.SplitAtParts: {1, 2}, engine.SplitBetween: {2}} {
-		s.Engine().SetBehavior(engine.Behavior{SplitPoints: kind})
+		s.Engine().SetBehavior(engine.Behavior{Partitions: engine.PartitionBehavior{SplitPoints: kind}})
 		var res otsprotocol.ComputeSplitPointsBySizeResponse
 		if err := send(t, s, "ComputeSplitPointsBySize", &otsprotocol.ComputeSplitPointsBySizeRequest{TableName: proto.String("t"), SplitSize: proto.Int64(1), SplitSizeUnitInByte: proto.Int64(1 << 20)}, &res); err != nil {
 			t.Fatal(err)
@@ -169,7 +169,7 @@ func TestKindsOfSplitPoints(t *testing.T) {
 func TestReadyCodes(t *testing.T) {
 	t.Parallel()
 	for code, status := range map[string]int{"": 404, engine.CodePartitionNotReady: 503, engine.CodeObjectNotExist: 404} {
-		s := start(t, ots.Config{Behavior: engine.Behavior{ReadyDelay: time.Hour, ReadyCode: code}})
+		s := start(t, ots.Config{Behavior: engine.Behavior{Tables: engine.TableBehavior{ReadyDelay: time.Hour, ReadyCode: code}}})
 		c := connect(s)
 		create(t, c, tablestore.TableOption{}, text)
 		if code == "" {
@@ -193,7 +193,7 @@ func TestThrottledRanges(t *testing.T) {
 	for i := range rows {
 		ok(t, put(c, key(i), cell{"c", strings.Repeat("v", 4000), -1}))
 	}
-	s.Engine().SetBehavior(engine.Behavior{ReadCapacity: 10, ThrottleCode: engine.CodeOperationThrottled})
+	s.Engine().SetBehavior(engine.Behavior{Capacity: engine.CapacityBehavior{Read: 10, ThrottleCode: engine.CodeOperationThrottled}})
 	from, read, pages, refused := key(lowest), 0, 0, 0
 	for from != nil {
 		res, err := tryPage(c, from, key(highest))
@@ -232,14 +232,14 @@ func TestReservedCapacity(t *testing.T) {
 	}
 	ok(t, make("t", 0, 0))
 	want(t, make("u", -1, 0), 400, badParameter, "Invalid Capacity Unit:-1. Capacity Unit must be nonnegative.")
-	s.Engine().SetBehavior(engine.Behavior{Reserve: engine.ReserveInvalid})
+	s.Engine().SetBehavior(engine.Behavior{Capacity: engine.CapacityBehavior{Reserve: engine.ReserveInvalid}})
 	want(t, make("u", 1, 0), 400, badParameter, "Can not reserve read capacity unit on capacity cluster.")
 	want(t, make("u", 0, 1), 400, badParameter, "Can not reserve write capacity unit on capacity cluster.")
 	want(t, change(1, 1), 400, "OTSForbiddenUpdateCapacityUnit", "Your instance is forbidden to update capacity unit.")
 	ok(t, make("u", 0, 0))
-	s.Engine().SetBehavior(engine.Behavior{Reserve: engine.ReserveForbidden})
+	s.Engine().SetBehavior(engine.Behavior{Capacity: engine.CapacityBehavior{Reserve: engine.ReserveForbidden}})
 	want(t, make("w", 1, 0), 400, "OTSForbiddenUpdateCapacityUnit", "Your instance is forbidden to update capacity unit.")
-	s.Engine().SetBehavior(engine.Behavior{ReserveInterval: 2 * time.Minute})
+	s.Engine().SetBehavior(engine.Behavior{Capacity: engine.CapacityBehavior{ReserveInterval: 2 * time.Minute}})
 	now.advance(2 * time.Minute)
 	ok(t, change(1, 1))
 	now.advance(time.Minute)
@@ -251,7 +251,7 @@ func TestReservedCapacity(t *testing.T) {
 
 func TestLeastTTL(t *testing.T) {
 	t.Parallel()
-	s := start(t, ots.Config{Behavior: engine.Behavior{MinTTL: 86400}})
+	s := start(t, ots.Config{Behavior: engine.Behavior{Tables: engine.TableBehavior{MinTTL: 86400}}})
 	c := connect(s)
 	create(t, c, tablestore.TableOption{TimeToAlive: 86400}, text)
 	set := func(ttl int) error {

@@ -558,7 +558,7 @@ func TestIndexDefinitions(t *testing.T) {
 
 // TestIndexQuota counts indexes among an instance's tables.
 func TestIndexQuota(t *testing.T) {
-	c := connect(start(t, ots.Config{Behavior: engine.Behavior{MaxTables: 2}}))
+	c := connect(start(t, ots.Config{Behavior: engine.Behavior{Tables: engine.TableBehavior{Max: 2}}}))
 	createDefined(t, c, nil)
 	ok(t, createIndex(c, indexMeta("i", false, []string{"int"}, nil), false))
 	want(t, createIndex(c, indexMeta("j", false, []string{"int"}, nil), false), 403, "OTSQuotaExhausted", "Number of tables exceeds the quota:2.")
@@ -568,7 +568,7 @@ func TestIndexQuota(t *testing.T) {
 func TestSecondaryIndexes(t *testing.T) {
 	t.Parallel()
 	now := newClock(time.UnixMilli(1_700_000_000_000))
-	s := start(t, ots.Config{Now: now.now, Behavior: engine.Behavior{IndexDelay: time.Minute}})
+	s := start(t, ots.Config{Now: now.now, Behavior: engine.Behavior{Indexes: engine.IndexBehavior{Delay: time.Minute}}})
 	c := connect(s)
 	meta := &tablestore.TableMeta{TableName: "t"}
 	meta.AddPrimaryKeyColumn("pk1", text)
@@ -610,7 +610,7 @@ func TestSecondaryIndexes(t *testing.T) {
 	if len(d) != 1 || d[0].IndexName != "by-city" || fmt.Sprint(d[0].Primarykey, d[0].DefinedColumns) != "[city] [age]" {
 		t.Errorf("index %+v", d)
 	}
-	s.Engine().SetBehavior(engine.Behavior{IndexDelay: time.Minute, FullIndexKeys: true})
+	s.Engine().SetBehavior(engine.Behavior{Indexes: engine.IndexBehavior{Delay: time.Minute, FullKeys: true}})
 	if d := describe(t, c, "t").IndexMetas; fmt.Sprint(d[0].Primarykey) != "[city pk1 pk2]" {
 		t.Errorf("with full keys it is %v", d[0].Primarykey)
 	}
@@ -670,7 +670,7 @@ func TestSecondaryIndexes(t *testing.T) {
 	names, err := c.ListTable()
 	ok(t, err)
 	equal(t, "tables", names.TableNames, []string{"t"})
-	s.Engine().SetBehavior(engine.Behavior{ListIndexTables: true})
+	s.Engine().SetBehavior(engine.Behavior{Indexes: engine.IndexBehavior{Listed: true}})
 	names, err = c.ListTable()
 	ok(t, err)
 	equal(t, "tables", names.TableNames, []string{"by-city", "t"})
@@ -761,7 +761,7 @@ func TestIndexBuildBesideWriters(t *testing.T) {
 // nothing to build.
 func TestIndexPhases(t *testing.T) {
 	now := newClock(time.UnixMilli(1_700_000_000_000))
-	s := start(t, ots.Config{Now: now.now, Behavior: engine.Behavior{IndexDelay: time.Minute}})
+	s := start(t, ots.Config{Now: now.now, Behavior: engine.Behavior{Indexes: engine.IndexBehavior{Delay: time.Minute}}})
 	c := connect(s)
 	createDefined(t, c, func(r *tablestore.CreateTableRequest) {
 		r.IndexMetas = []*tablestore.IndexMeta{indexMeta("at-once", false, []string{"str"}, nil)}
@@ -924,7 +924,7 @@ func TestIndexReads(t *testing.T) {
 
 // TestIndexedTimestamps turns on what a newer service may allow.
 func TestIndexedTimestamps(t *testing.T) {
-	s := start(t, ots.Config{Behavior: engine.Behavior{IndexedTimestamps: true}})
+	s := start(t, ots.Config{Behavior: engine.Behavior{Writes: engine.WriteBehavior{IndexedTimestamps: true}}})
 	c := connect(s)
 	createDefined(t, c, func(r *tablestore.CreateTableRequest) {
 		r.IndexMetas = []*tablestore.IndexMeta{indexMeta("i", false, []string{"int"}, []string{"str"})}
@@ -1004,7 +1004,7 @@ func TestIndexLag(t *testing.T) {
 	}
 	set := func(second int, n int64) cell { return cell{"int", n, -1} }
 	ok(t, put(c, key(1, 1), set(1, 5))) // before there is a lag
-	s.Engine().SetBehavior(engine.Behavior{IndexLag: lag})
+	s.Engine().SetBehavior(engine.Behavior{Indexes: engine.IndexBehavior{Lag: lag}})
 	type states struct{ g, l, s string }
 	history := []states{{"5,1,1", "1,5,1", "1,1"}}
 	for _, step := range []struct {

@@ -273,7 +273,7 @@ func TestConsumed(t *testing.T) {
 func TestThrottling(t *testing.T) {
 	t.Parallel()
 	now := newClock(time.UnixMilli(1_700_000_000_000))
-	s := start(t, ots.Config{Now: now.now, Behavior: engine.Behavior{WriteCapacity: 10, ReadCapacity: 3}})
+	s := start(t, ots.Config{Now: now.now, Behavior: engine.Behavior{Capacity: engine.CapacityBehavior{Write: 10, Read: 3}}})
 	c := connect(s)
 	create(t, c, tablestore.TableOption{}, text)
 	const text = "Remaining capacity unit is not enough."
@@ -457,7 +457,7 @@ func TestSizesOfRequests(t *testing.T) {
 func TestTableOperations(t *testing.T) {
 	t.Parallel()
 	now := newClock(time.UnixMilli(1_700_000_000_000))
-	s := start(t, ots.Config{Now: now.now, Behavior: engine.Behavior{TableOperations: 10}})
+	s := start(t, ots.Config{Now: now.now, Behavior: engine.Behavior{Tables: engine.TableBehavior{Operations: 10}}})
 	c := connect(s)
 	for second := range 2 {
 		for i := range 10 {

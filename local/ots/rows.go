@@ -424,7 +424,7 @@ func (c *call) batchGetRow() *engine.Error {
 			return invalid("Duplicated table name: '%s'.", names[i])
 		}
 	}
-	unique := c.server.engine.Behavior().RefuseRepeatedReads
+	unique := c.server.engine.Behavior().Reads.RefuseRepeats
 	var key plainbuffer.Row
 	var table, row, block []byte
 	at := 0

@@ -155,7 +155,7 @@ func TestEmptyRows(t *testing.T) {
 		t.Error("an empty row is not deleted")
 	}
 
-	s.Engine().SetBehavior(engine.Behavior{RefuseEmptyPut: true})
+	s.Engine().SetBehavior(engine.Behavior{Writes: engine.WriteBehavior{RefuseEmptyPut: true}})
 	want(t, put(c, key("d")), 400, badParameter, "Attribute column is missing.")
 	batch := &tablestore.BatchWriteRowRequest{}
 	batch.AddRowChange(putChange(key("d")))
@@ -211,7 +211,7 @@ func TestTimestampWindow(t *testing.T) {
 	want(t, update(c, key("b"), cell{"c", "v", math.MaxInt64 / 1000}), 400, badParameter, "Timestamp must be in range [0, INT64_MAX/1000).")
 
 	// With the switch, a change of the options takes its time.
-	s.Engine().SetBehavior(engine.Behavior{OptionsDelay: time.Minute})
+	s.Engine().SetBehavior(engine.Behavior{Tables: engine.TableBehavior{OptionsDelay: time.Minute}})
 	option.DeviationCellVersionInSec = 100
 	set()
 	ok(t, put(c, key("a"), cell{"c", "v", 1}))
@@ -226,7 +226,7 @@ func TestTTL(t *testing.T) {
 	for _, hide := range []bool{false, true} {
 		t.Run(fmt.Sprintf("hide rows %v", hide), func(t *testing.T) {
 			now := newClock(time.UnixMilli(1_700_000_000_000))
-			s := start(t, ots.Config{Now: now.now, Behavior: engine.Behavior{HideExpiredRows: hide}})
+			s := start(t, ots.Config{Now: now.now, Behavior: engine.Behavior{Reads: engine.ReadBehavior{HideExpiredRows: hide}}})
 			c := connect(s)
 			create(t, c, tablestore.TableOption{MaxVersion: 5, TimeToAlive: 100}, text)
 			at := now.millis()
@@ -584,7 +584,7 @@ func TestPageLimits(t *testing.T) {
 		t.Errorf("%d capacity units", got)
 	}
 	// Pages may be shorter.
-	s.Engine().SetBehavior(engine.Behavior{PageRows: 7})
+	s.Engine().SetBehavior(engine.Behavior{Reads: engine.ReadBehavior{PageRows: 7}})
 	res = page(t, c, key(lowest), key(highest))
 	if len(res.Rows) != 7 || keyText(res.NextStartPrimaryKey) != "7" {
 		t.Errorf("a short page has %d rows and next %s", len(res.Rows), keyText(res.NextStartPrimaryKey))
@@ -610,7 +610,7 @@ func TestTokens(t *testing.T) {
 	}
 	for name, tokens := range map[string]engine.Tokens{"wide": engine.TokensWide, "anywhere": engine.TokensAnywhere} {
 		t.Run(name, func(t *testing.T) {
-			s.Engine().SetBehavior(engine.Behavior{Tokens: tokens, PageSize: 1000})
+			s.Engine().SetBehavior(engine.Behavior{Reads: engine.ReadBehavior{Tokens: tokens, PageSize: 1000}})
 			got := map[string][]cell{}
 			req := &otsprotocol.GetRangeRequest{
 				TableName:                proto.String("t"),

@@ -389,7 +389,7 @@ func (c *call) computeSearchSplits() *engine.Error {
 // searched is the search index of a Search.
 func (c *call) searched(table, index string) (*engine.SearchIndex, *engine.Error) {
 	e := c.server.engine
-	if e.Behavior().MissingSearch == engine.CodeObjectNotExist {
+	if e.Behavior().Indexes.MissingSearch == engine.CodeObjectNotExist {
 		return e.SearchIndex(table, index)
 	}
 	return c.scanned(table, index)

@@ -379,7 +379,7 @@ func FuzzSearch(f *testing.F) {
 // TestSearchPhases follows an index while it is built and while its rows expire.
 func TestSearchPhases(t *testing.T) {
 	now := newClock(time.UnixMilli(1_700_000_000_000))
-	s := start(t, ots.Config{Now: now.now, Behavior: engine.Behavior{IndexDelay: time.Minute}})
+	s := start(t, ots.Config{Now: now.now, Behavior: engine.Behavior{Indexes: engine.IndexBehavior{Delay: time.Minute}}})
 	c := connect(s)
 	create(t, c, tablestore.TableOption{AllowUpdate: new(bool)}, text)
 	ok(t, put(c, key("a"), cell{"c", "v", -1}))
@@ -506,7 +506,7 @@ func TestRefusedSearches(t *testing.T) {
 	want(t, createSearch(c, "x", fields("c"), ttl(86400)), 400, badParameter, "Don't support allow update operation on table with search index: x that has ttl")
 	want(t, createSearch(c, "x", fields("c"), func(r *tablestore.CreateSearchIndexRequest) { r.TableName = "none" }), 404, "OTSObjectNotExist", "Requested table does not exist.")
 	want(t, createSearch(c, "x", fields("c"), func(r *tablestore.CreateSearchIndexRequest) { r.SourceIndexName = proto.String("none") }), 404, "OTSObjectNotExist", "Requested table does not exist.")
-	s.Engine().SetBehavior(engine.Behavior{SearchTTLWithUpdates: true})
+	s.Engine().SetBehavior(engine.Behavior{Indexes: engine.IndexBehavior{SearchTTLWithUpdates: true}})
 	ok(t, createSearch(c, "x", fields("c"), ttl(86400)))
 	s.Engine().SetBehavior(engine.Behavior{})
 	_, err := c.UpdateTable(&tablestore.UpdateTableRequest{TableName: "t", TableOption: &tablestore.TableOption{TimeToAlive: 86399, MaxVersion: 1, AllowUpdate: new(bool)}})

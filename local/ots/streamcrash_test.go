@@ -37,8 +37,8 @@ func churn(s *ots.Server) {
 // acknowledged is a record. Every start turns other switches. How much is written
 // and split in a round is counted, not timed.
 func TestStreamKill(t *testing.T) {
-	for _, behavior := range []engine.Behavior{{}, {KeepVersions: true}} {
-		t.Run(fmt.Sprint("keep versions ", behavior.KeepVersions), func(t *testing.T) { killStreams(t, behavior) })
+	for _, behavior := range []engine.Behavior{{}, {Writes: engine.WriteBehavior{KeepVersions: true}}} {
+		t.Run(fmt.Sprint("keep versions ", behavior.Writes.KeepVersions), func(t *testing.T) { killStreams(t, behavior) })
 	}
 }
 
@@ -72,7 +72,7 @@ func killStreams(t *testing.T, behavior engine.Behavior) {
 		w := &wire{t: t, url: p.url, transport: http.DefaultTransport}
 		if f == nil {
 			r := newReplica(t, 2, -1)
-			r.origins, r.lazy = []string{"c0"}, behavior.KeepVersions
+			r.origins, r.lazy = []string{"c0"}, behavior.Writes.KeepVersions
 			f = follow(w, w.stream("t"), r)
 		}
 		f.wire = w

@@ -763,23 +763,23 @@ func TestStreamReplay(t *testing.T) {
 		"evictions":            {stream: engine.StreamBehavior{Evictions: true}, ttl: 3, evict: true},
 		"evictions, origins":   {stream: engine.StreamBehavior{Evictions: true}, ttl: 3, evict: true, columns: []string{"c0", "n"}},
 		"expiry":               {ttl: 3, evict: true},
-		"hidden rows":          {behavior: engine.Behavior{HideExpiredRows: true}, ttl: 3},
-		"hidden rows, told":    {behavior: engine.Behavior{HideExpiredRows: true}, stream: engine.StreamBehavior{Evictions: true}, ttl: 3, evict: true},
-		"kept versions":        {behavior: engine.Behavior{KeepVersions: true}},
-		"kept versions, told":  {behavior: engine.Behavior{KeepVersions: true}, stream: engine.StreamBehavior{Evictions: true, Increments: true}, ttl: 3, evict: true},
+		"hidden rows":          {behavior: engine.Behavior{Reads: engine.ReadBehavior{HideExpiredRows: true}}, ttl: 3},
+		"hidden rows, told":    {behavior: engine.Behavior{Reads: engine.ReadBehavior{HideExpiredRows: true}}, stream: engine.StreamBehavior{Evictions: true}, ttl: 3, evict: true},
+		"kept versions":        {behavior: engine.Behavior{Writes: engine.WriteBehavior{KeepVersions: true}}},
+		"kept versions, told":  {behavior: engine.Behavior{Writes: engine.WriteBehavior{KeepVersions: true}}, stream: engine.StreamBehavior{Evictions: true, Increments: true}, ttl: 3, evict: true},
 		"epochs anew":          {stream: engine.StreamBehavior{ResetEpochs: true}},
 		"clocks apart":         {stream: engine.StreamBehavior{Skew: 2 * time.Second}},
 		"clocks, epochs, file": {stream: engine.StreamBehavior{Skew: time.Second, ResetEpochs: true}, file: true},
 		"lag":                  {stream: engine.StreamBehavior{Lag: 50 * time.Millisecond}},
-		"pages":                {stream: engine.StreamBehavior{Page: 2, ShardPage: 1, Seeks: 2}, behavior: engine.Behavior{PageSize: 300}},
+		"pages":                {stream: engine.StreamBehavior{Page: 2, ShardPage: 1, Seeks: 2}, behavior: engine.Behavior{Reads: engine.ReadBehavior{PageSize: 300}}},
 		"limit":                {limit: 1},
 		"origins":              {columns: []string{"c0", "n", "m"}},
-		"origins, kept, file":  {columns: []string{"c1", "n"}, behavior: engine.Behavior{KeepVersions: true}, stream: engine.StreamBehavior{Increments: true}, file: true, ttl: 3},
+		"origins, kept, file":  {columns: []string{"c1", "n"}, behavior: engine.Behavior{Writes: engine.WriteBehavior{KeepVersions: true}}, stream: engine.StreamBehavior{Increments: true}, file: true, ttl: 3},
 		"one version":          {versions: 1},
 		"index":                {index: true, versions: 1, columns: []string{"c0"}},
-		"index, timestamps":    {index: true, versions: 1, behavior: engine.Behavior{IndexedTimestamps: true}},
+		"index, timestamps":    {index: true, versions: 1, behavior: engine.Behavior{Writes: engine.WriteBehavior{IndexedTimestamps: true}}},
 		"only local indexes":   {local: true, versions: 1, stream: engine.StreamBehavior{NoGlobalIndexes: true}},
-		"by size":              {behavior: engine.Behavior{SplitSize: 1500, MergeSize: 500}},
+		"by size":              {behavior: engine.Behavior{Partitions: engine.PartitionBehavior{SplitSize: 1500, MergeSize: 500}}},
 		"delay":                {stream: engine.StreamBehavior{Delay: time.Second}},
 		"strict":               {stream: engine.StreamBehavior{StrictStart: true, MaxLimit: 3}, limit: 3},
 		"automatic keys":       {auto: true},
@@ -821,10 +821,10 @@ func TestStreamReplay(t *testing.T) {
 				ok(t, createIndex(inProcess(s), indexMeta("i", true, []string{"pk1", "c0"}, nil), true))
 			}
 			r := newReplica(t, int(versions), ttl)
-			r.lazy, r.hide, r.origins = v.behavior.KeepVersions, v.behavior.HideExpiredRows, v.columns
+			r.lazy, r.hide, r.origins = v.behavior.Writes.KeepVersions, v.behavior.Reads.HideExpiredRows, v.columns
 			f := follow(w, id, r)
 			f.limit = v.limit
-			hand := &scribbler{t: t, c: inProcess(s), rng: rng, now: now.millis, plain: v.local || v.index && !v.behavior.IndexedTimestamps, automatic: v.auto, transactions: v.tx}
+			hand := &scribbler{t: t, c: inProcess(s), rng: rng, now: now.millis, plain: v.local || v.index && !v.behavior.Writes.IndexedTimestamps, automatic: v.auto, transactions: v.tx}
 			type snapshot struct {
 				at   int64 // microseconds
 				dump string

@@ -658,7 +658,7 @@ func TestStreamSkew(t *testing.T) {
 // TestStreamSizes proves that partitions that grow too large split with their
 // shards, while clients write, and that those that got small merge.
 func TestStreamSizes(t *testing.T) {
-	s := start(t, ots.Config{Behavior: engine.Behavior{SplitSize: 20_000, MergeSize: 4_000}})
+	s := start(t, ots.Config{Behavior: engine.Behavior{Partitions: engine.PartitionBehavior{SplitSize: 20_000, MergeSize: 4_000}}})
 	c := inProcess(s)
 	createStreamed(t, c, 1, -1, false, false, nil)
 	w := wireTo(t, s)

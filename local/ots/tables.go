@@ -26,7 +26,7 @@ func (c *call) createTable() *engine.Error {
 		return err
 	}
 	if req.EnableLocalTxn == nil {
-		d.LocalTxn = c.server.engine.Behavior().TransactionsByDefault
+		d.LocalTxn = c.server.engine.Behavior().Transactions.ByDefault
 	}
 	return c.server.engine.CreateTable(d)
 }

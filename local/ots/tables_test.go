@@ -188,7 +188,7 @@ func TestRefusedTables(t *testing.T) {
 	if err := send(t, s, "CreateTable", r, nil); err.GetCode() != "OTSQuotaExhausted" || err.GetMessage() != "Number of tables exceeds the quota:64." {
 		t.Errorf("table 65: %v", err)
 	}
-	s.Engine().SetBehavior(engine.Behavior{TableOperations: 2})
+	s.Engine().SetBehavior(engine.Behavior{Tables: engine.TableBehavior{Operations: 2}})
 	var last error
 	for range 3 {
 		_, last = c.ListTable()
@@ -199,7 +199,7 @@ func TestRefusedTables(t *testing.T) {
 func TestReadiness(t *testing.T) {
 	t.Parallel()
 	now := newClock(time.UnixMilli(1_700_000_000_000))
-	s := start(t, ots.Config{Now: now.now, Behavior: engine.Behavior{ReadyDelay: time.Minute}})
+	s := start(t, ots.Config{Now: now.now, Behavior: engine.Behavior{Tables: engine.TableBehavior{ReadyDelay: time.Minute}}})
 	c := connect(s)
 	create(t, c, tablestore.TableOption{}, text)
 	want(t, put(c, key("a")), 404, "OTSTableNotReady", "The table is not ready.")
@@ -311,7 +311,7 @@ func engineError(err *engine.Error) error {
 // TestPartitions proves that a table that grows is cut, and where.
 func TestPartitions(t *testing.T) {
 	t.Parallel()
-	s := start(t, ots.Config{Behavior: engine.Behavior{SplitSize: 1 << 20}})
+	s := start(t, ots.Config{Behavior: engine.Behavior{Partitions: engine.PartitionBehavior{SplitSize: 1 << 20}}})
 	c := connect(s)
 	create(t, c, tablestore.TableOption{}, text)
 	for i := range 400 {

@@ -255,7 +255,7 @@ func TestRefusedTransactions(t *testing.T) {
 	ok(t, err)
 	want(t, commit(c, id), 404, "OTSSessionNotExist", noSession)
 
-	s.Engine().SetBehavior(engine.Behavior{TransactionsByDefault: true})
+	s.Engine().SetBehavior(engine.Behavior{Transactions: engine.TransactionBehavior{ByDefault: true}})
 	createWith(t, c, "v", func(r *tablestore.CreateTableRequest) { r.EnableLocalTxn = nil }, text)
 	ok(t, try("v", key("a")))
 }
@@ -298,7 +298,7 @@ func TestTransactionTime(t *testing.T) {
 	if got, _ := get(t, c, key("a", 2)); len(got) != 1 || got[0].Time != written {
 		t.Errorf("the cell is %v, written at %d", got, written)
 	}
-	s.Engine().SetBehavior(engine.Behavior{TransactionLife: time.Second})
+	s.Engine().SetBehavior(engine.Behavior{Transactions: engine.TransactionBehavior{Life: time.Second}})
 	id = begin(t, c, "a")
 	now.advance(time.Second)
 	want(t, commit(c, id), 404, "OTSSessionNotExist", noSession)

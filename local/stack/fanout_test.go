@@ -79,7 +79,7 @@ func TestThreeSeconds(t *testing.T) {
 			return fc.Fault{}
 		}
 	})
-	s.Tablestore.Engine().SetBehavior(engine.Behavior{PageRows: page})
+	s.Tablestore.Engine().SetBehavior(engine.Behavior{Reads: engine.ReadBehavior{PageRows: page}})
 	rows := int(takes/wait) * page
 	fill(t, tables, "orders", rows, rand.New(rand.NewPCG(1, 1)))
 	source := content(t, tables, "orders")
@@ -122,7 +122,7 @@ func TestHotPartition(t *testing.T) {
 		c.Env = map[string]string{"TABLEVAULT_SPLIT_AFTER": "1s"}
 		workers(t, c, workersOf)
 	})
-	s.Tablestore.Engine().SetBehavior(engine.Behavior{PageRows: page})
+	s.Tablestore.Engine().SetBehavior(engine.Behavior{Reads: engine.ReadBehavior{PageRows: page}})
 	var points []table.Key
 	for p := 1; p < workersOf; p++ {
 		points = append(points, table.Key{table.String(fmt.Sprint("p", p)), table.Min()})

@@ -132,7 +132,7 @@ func beginJob(t *testing.T) *job {
 		Tablestore: func(c *ots.Config) {
 			// As on the service, a new table is there before it can be used.
 			c.Instances = append(c.Instances, staging)
-			c.Behavior.ReadyDelay, c.Behavior.ReadyCode = 300*time.Millisecond, engine.CodeObjectNotExist
+			c.Behavior.Tables.ReadyDelay, c.Behavior.Tables.ReadyCode = 300*time.Millisecond, engine.CodeObjectNotExist
 		},
 		OSS: func(o *stack.OSS) {
 			o.Bucket = oss.BucketConfig{RetentionDays: 1}

@@ -39,7 +39,7 @@ func full() table.Definition {
 // TestDescribe makes a table with everything and reads it back, in both forms in
 // which a service may tell the keys of indexes.
 func TestDescribe(t *testing.T) {
-	for name, behavior := range map[string]engine.Behavior{"indexes as asked for": {}, "indexes with whole keys": {FullIndexKeys: true}} {
+	for name, behavior := range map[string]engine.Behavior{"indexes as asked for": {}, "indexes with whole keys": {Indexes: engine.IndexBehavior{FullKeys: true}}} {
 		t.Run(name, func(t *testing.T) { describeEverything(t, behavior) })
 	}
 }
@@ -147,7 +147,7 @@ func TestDescribeWithoutSearch(t *testing.T) {
 
 func TestCreate(t *testing.T) {
 	t.Parallel()
-	s := start(t, ots.Config{Behavior: engine.Behavior{ReadyDelay: 300 * time.Millisecond}})
+	s := start(t, ots.Config{Behavior: engine.Behavior{Tables: engine.TableBehavior{ReadyDelay: 300 * time.Millisecond}}})
 	c := connect(t, s)
 	def := definition()
 	begun := time.Now()
@@ -282,7 +282,7 @@ func TestAddDefinedColumns(t *testing.T) {
 
 func TestCreateIndex(t *testing.T) {
 	t.Parallel()
-	s := start(t, ots.Config{Behavior: engine.Behavior{IndexDelay: 400 * time.Millisecond}})
+	s := start(t, ots.Config{Behavior: engine.Behavior{Indexes: engine.IndexBehavior{Delay: 400 * time.Millisecond}}})
 	c := connect(t, s)
 	def := definition()
 	def.DefinedColumns = []table.DefinedColumn{{Name: "city", Type: "string"}}

@@ -56,10 +56,10 @@ func TestScanRows(t *testing.T) {
 	write(t, c, "t", table.Put, want...)
 	for name, behavior := range map[string]engine.Behavior{
 		"plain":           {},
-		"short pages":     {PageRows: 17},
-		"small pages":     {PageSize: 50_000},
-		"tokens":          {PageSize: 70_000, Tokens: engine.TokensWide},
-		"tokens anywhere": {PageSize: 9_000, Tokens: engine.TokensAnywhere},
+		"short pages":     {Reads: engine.ReadBehavior{PageRows: 17}},
+		"small pages":     {Reads: engine.ReadBehavior{PageSize: 50_000}},
+		"tokens":          {Reads: engine.ReadBehavior{PageSize: 70_000, Tokens: engine.TokensWide}},
+		"tokens anywhere": {Reads: engine.ReadBehavior{PageSize: 9_000, Tokens: engine.TokensAnywhere}},
 	} {
 		s.Engine().SetBehavior(behavior)
 		for _, size := range []int{210_000, 1 << 20, 4 << 20} {
@@ -83,10 +83,10 @@ func TestScanWideRow(t *testing.T) {
 	}{
 		"12 MB":                 {1, engine.Behavior{}},
 		"slices":                {16, engine.Behavior{}},
-		"tokens, then slices":   {16, engine.Behavior{Tokens: engine.TokensWide, PageSize: 256 << 10}},
-		"tokens anywhere":       {16, engine.Behavior{Tokens: engine.TokensAnywhere, PageSize: 20_000}},
-		"slices with tokens":    {16, engine.Behavior{Tokens: engine.TokensAnywhere, PageSize: 60_000}},
-		"a token for each cell": {16, engine.Behavior{Tokens: engine.TokensAnywhere, PageSize: 3_000}},
+		"tokens, then slices":   {16, engine.Behavior{Reads: engine.ReadBehavior{Tokens: engine.TokensWide, PageSize: 256 << 10}}},
+		"tokens anywhere":       {16, engine.Behavior{Reads: engine.ReadBehavior{Tokens: engine.TokensAnywhere, PageSize: 20_000}}},
+		"slices with tokens":    {16, engine.Behavior{Reads: engine.ReadBehavior{Tokens: engine.TokensAnywhere, PageSize: 60_000}}},
+		"a token for each cell": {16, engine.Behavior{Reads: engine.ReadBehavior{Tokens: engine.TokensAnywhere, PageSize: 3_000}}},
 	} {
 		if underRace && test.scale == 1 {
 			continue
@@ -166,7 +166,7 @@ func TestScanVersions(t *testing.T) {
 	write(t, c, "t", table.Put, row("a", 1), row("b", 2))
 	for name, behavior := range map[string]engine.Behavior{
 		"slices": {},
-		"tokens": {Tokens: engine.TokensAnywhere, PageSize: 8_000},
+		"tokens": {Reads: engine.ReadBehavior{Tokens: engine.TokensAnywhere, PageSize: 8_000}},
 	} {
 		s.Engine().SetBehavior(behavior)
 		for _, size := range []int{16 << 10, 64 << 10, 4 << 20} {

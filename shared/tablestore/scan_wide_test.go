@@ -168,8 +168,8 @@ func TestScanWideRowsAtTheLimits(t *testing.T) {
 				b.asked = keepsLimits(t)
 				for mode, behavior := range map[string]engine.Behavior{
 					"slices":              {},
-					"tokens, then slices": {Tokens: engine.TokensWide, PageSize: size - 2<<10},
-					"tokens":              {Tokens: engine.TokensAnywhere, PageSize: 7_000},
+					"tokens, then slices": {Reads: engine.ReadBehavior{Tokens: engine.TokensWide, PageSize: size - 2<<10}},
+					"tokens":              {Reads: engine.ReadBehavior{Tokens: engine.TokensAnywhere, PageSize: 7_000}},
 				} {
 					s.Engine().SetBehavior(behavior)
 					got, _ := collect(t, c.Scan("t", def.Schema, def.Schema.Whole()), size)
@@ -214,11 +214,11 @@ func TestScanTokenThenSlices(t *testing.T) {
 				}
 				if len(a.NextToken) > 0 {
 					tokens++
-					s.Engine().SetBehavior(engine.Behavior{Tokens: engine.TokensWide, PageSize: 60_000})
+					s.Engine().SetBehavior(engine.Behavior{Reads: engine.ReadBehavior{Tokens: engine.TokensWide, PageSize: 60_000}})
 				}
 				return false
 			}
-			s.Engine().SetBehavior(engine.Behavior{Tokens: engine.TokensWide, PageSize: 10_000})
+			s.Engine().SetBehavior(engine.Behavior{Reads: engine.ReadBehavior{Tokens: engine.TokensWide, PageSize: 10_000}})
 			got, _ := collect(t, c.Scan("t", def.Schema, def.Schema.Whole()), 20_000)
 			same(t, got, want)
 			if tokens == 0 || got[0].pieces < 4 {
@@ -268,7 +268,7 @@ func TestScanChangesBetweenPieces(t *testing.T) {
 	} {
 		for mode, behavior := range map[string]engine.Behavior{
 			"slices": {},
-			"tokens": {Tokens: engine.TokensWide, PageSize: 8_000},
+			"tokens": {Reads: engine.ReadBehavior{Tokens: engine.TokensWide, PageSize: 8_000}},
 		} {
 			t.Run(name+" "+mode, func(t *testing.T) {
 				s := start(t, ots.Config{AnswerMD5: ots.AnswerMD5Never})
@@ -405,7 +405,7 @@ func TestScanEndIsSummed(t *testing.T) {
 		want = append(want, row(fmt.Sprintf("u%03d", i), 1, cell("c", 1, make([]byte, 10_000))))
 	}
 	write(t, c, "t", table.Put, want...)
-	s.Engine().SetBehavior(engine.Behavior{PageRows: 10})
+	s.Engine().SetBehavior(engine.Behavior{Reads: engine.ReadBehavior{PageRows: 10}})
 	got, _ := collect(t, c.Scan("t", definition().Schema, definition().Schema.Whole()), 1<<20)
 	same(t, got, want)
 	if cut != 1 {
@@ -475,7 +475,7 @@ func TestScanOfWideRowsBelievesNothing(t *testing.T) {
 			create(t, c, definition())
 			write(t, c, "t", table.Put, row("a", 1), row("b", 1, cells...), row("c", 5), row("d", 1))
 			if test.tokens {
-				s.Engine().SetBehavior(engine.Behavior{Tokens: engine.TokensWide, PageSize: 8_000})
+				s.Engine().SetBehavior(engine.Behavior{Reads: engine.ReadBehavior{Tokens: engine.TokensWide, PageSize: 8_000}})
 			}
 			b.said = func(q *otsprotocol.GetRangeRequest, a *otsprotocol.GetRangeResponse) bool {
 				if !test.tokens && columnsOf(t, q) == 0 || len(a.Rows) > 12_000 {
@@ -532,7 +532,7 @@ func TestScanOfABareCut(t *testing.T) {
 	}
 	want := [][]byte{row("b", 1, cells...), row("c", 5)}
 	write(t, c, "t", table.Put, want...)
-	s.Engine().SetBehavior(engine.Behavior{Tokens: engine.TokensWide, PageSize: 8_000})
+	s.Engine().SetBehavior(engine.Behavior{Reads: engine.ReadBehavior{Tokens: engine.TokensWide, PageSize: 8_000}})
 	b.said = func(_ *otsprotocol.GetRangeRequest, a *otsprotocol.GetRangeResponse) bool {
 		b.mu.Lock()
 		defer b.mu.Unlock()

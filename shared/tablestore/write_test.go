@@ -206,7 +206,7 @@ func TestWriteGivesUp(t *testing.T) {
 // a table that never takes them.
 func TestWriteWindow(t *testing.T) {
 	t.Parallel()
-	s := start(t, ots.Config{Behavior: engine.Behavior{OptionsDelay: 300 * time.Millisecond}})
+	s := start(t, ots.Config{Behavior: engine.Behavior{Tables: engine.TableBehavior{OptionsDelay: 300 * time.Millisecond}}})
 	c := connect(t, s)
 	def := definition()
 	def.Options.Deviation = 86400
@@ -235,7 +235,7 @@ func TestWriteWindow(t *testing.T) {
 func TestWriteKeyOnly(t *testing.T) {
 	for _, refuse := range []bool{false, true} {
 		t.Run(fmt.Sprint(refuse), func(t *testing.T) {
-			s := start(t, ots.Config{Behavior: engine.Behavior{RefuseEmptyPut: refuse}})
+			s := start(t, ots.Config{Behavior: engine.Behavior{Writes: engine.WriteBehavior{RefuseEmptyPut: refuse}}})
 			c := connect(t, s)
 			create(t, c, definition())
 			// The second row has cells that the put has to remove.

@@ -30,43 +30,43 @@ func TestWholeJobUnderEverySwitch(t *testing.T) {
 	const ms = time.Millisecond
 	for name, config := range map[string]ots.Config{
 		"every default":                          {},
-		"PutRow needs attributes":                b(engine.Behavior{RefuseEmptyPut: true}),
-		"PutRow takes one version of a column":   b(engine.Behavior{RefusePutVersions: true}),
-		"both":                                   b(engine.Behavior{RefuseEmptyPut: true, RefusePutVersions: true}),
-		"columns are counted, not versions":      b(engine.Behavior{CountColumns: true}),
-		"strings are UTF-8":                      b(engine.Behavior{RequireUTF8: true}),
-		"windows of seconds":                     b(engine.Behavior{SecondsWindow: true}),
-		"timestamps on tables with indexes":      b(engine.Behavior{IndexedTimestamps: true}),
-		"versions are kept until they are swept": b(engine.Behavior{KeepVersions: true}),
-		"rows go with their last cell":           b(engine.Behavior{HideExpiredRows: true}),
-		"tokens in wide rows":                    b(engine.Behavior{Tokens: engine.TokensWide, PageSize: 30_000}),
-		"tokens anywhere":                        b(engine.Behavior{Tokens: engine.TokensAnywhere, PageSize: 30_000}),
-		"documented limits":                      b(engine.Behavior{DocumentedLimits: true}),
-		"split points of few columns":            b(engine.Behavior{SplitPoints: engine.SplitAtParts}),
-		"split points between rows":              b(engine.Behavior{SplitPoints: engine.SplitBetween}),
-		"whole keys of indexes":                  b(engine.Behavior{FullIndexKeys: true}),
-		"indexes among the tables":               b(engine.Behavior{ListIndexTables: true}),
-		"search indexes with a TTL":              b(engine.Behavior{SearchTTLWithUpdates: true}),
-		"capacity can't be reserved":             b(engine.Behavior{Reserve: engine.ReserveInvalid}),
-		"capacity may not be reserved":           b(engine.Behavior{Reserve: engine.ReserveForbidden}),
-		"TTL of a day at least":                  b(engine.Behavior{MinTTL: 86400}),
-		"transactions everywhere":                b(engine.Behavior{TransactionsByDefault: true}),
+		"PutRow needs attributes":                b(engine.Behavior{Writes: engine.WriteBehavior{RefuseEmptyPut: true}}),
+		"PutRow takes one version of a column":   b(engine.Behavior{Writes: engine.WriteBehavior{RefusePutVersions: true}}),
+		"both":                                   b(engine.Behavior{Writes: engine.WriteBehavior{RefuseEmptyPut: true, RefusePutVersions: true}}),
+		"columns are counted, not versions":      b(engine.Behavior{Writes: engine.WriteBehavior{CountColumns: true}}),
+		"strings are UTF-8":                      b(engine.Behavior{Writes: engine.WriteBehavior{RequireUTF8: true}}),
+		"windows of seconds":                     b(engine.Behavior{Writes: engine.WriteBehavior{SecondsWindow: true}}),
+		"timestamps on tables with indexes":      b(engine.Behavior{Writes: engine.WriteBehavior{IndexedTimestamps: true}}),
+		"versions are kept until they are swept": b(engine.Behavior{Writes: engine.WriteBehavior{KeepVersions: true}}),
+		"rows go with their last cell":           b(engine.Behavior{Reads: engine.ReadBehavior{HideExpiredRows: true}}),
+		"tokens in wide rows":                    b(engine.Behavior{Reads: engine.ReadBehavior{Tokens: engine.TokensWide, PageSize: 30_000}}),
+		"tokens anywhere":                        b(engine.Behavior{Reads: engine.ReadBehavior{Tokens: engine.TokensAnywhere, PageSize: 30_000}}),
+		"documented limits":                      b(engine.Behavior{Reads: engine.ReadBehavior{DocumentedLimits: true}}),
+		"split points of few columns":            b(engine.Behavior{Partitions: engine.PartitionBehavior{SplitPoints: engine.SplitAtParts}}),
+		"split points between rows":              b(engine.Behavior{Partitions: engine.PartitionBehavior{SplitPoints: engine.SplitBetween}}),
+		"whole keys of indexes":                  b(engine.Behavior{Indexes: engine.IndexBehavior{FullKeys: true}}),
+		"indexes among the tables":               b(engine.Behavior{Indexes: engine.IndexBehavior{Listed: true}}),
+		"search indexes with a TTL":              b(engine.Behavior{Indexes: engine.IndexBehavior{SearchTTLWithUpdates: true}}),
+		"capacity can't be reserved":             b(engine.Behavior{Capacity: engine.CapacityBehavior{Reserve: engine.ReserveInvalid}}),
+		"capacity may not be reserved":           b(engine.Behavior{Capacity: engine.CapacityBehavior{Reserve: engine.ReserveForbidden}}),
+		"TTL of a day at least":                  b(engine.Behavior{Tables: engine.TableBehavior{MinTTL: 86400}}),
+		"transactions everywhere":                b(engine.Behavior{Transactions: engine.TransactionBehavior{ByDefault: true}}),
 		"no streams beside global indexes":       b(engine.Behavior{Stream: engine.StreamBehavior{NoGlobalIndexes: true}}),
-		"a new table is not ready":               b(engine.Behavior{ReadyDelay: 30 * ms}),
-		"a new table has no partition":           b(engine.Behavior{ReadyDelay: 30 * ms, ReadyCode: engine.CodePartitionNotReady}),
-		"a new table does not exist":             b(engine.Behavior{ReadyDelay: 30 * ms, ReadyCode: engine.CodeObjectNotExist}),
-		"options act late":                       b(engine.Behavior{OptionsDelay: 30 * ms}),
-		"indexes take their time":                b(engine.Behavior{IndexDelay: 30 * ms}),
+		"a new table is not ready":               b(engine.Behavior{Tables: engine.TableBehavior{ReadyDelay: 30 * ms}}),
+		"a new table has no partition":           b(engine.Behavior{Tables: engine.TableBehavior{ReadyDelay: 30 * ms, ReadyCode: engine.CodePartitionNotReady}}),
+		"a new table does not exist":             b(engine.Behavior{Tables: engine.TableBehavior{ReadyDelay: 30 * ms, ReadyCode: engine.CodeObjectNotExist}}),
+		"options act late":                       b(engine.Behavior{Tables: engine.TableBehavior{OptionsDelay: 30 * ms}}),
+		"indexes take their time":                b(engine.Behavior{Indexes: engine.IndexBehavior{Delay: 30 * ms}}),
 		"streams take their time":                b(engine.Behavior{Stream: engine.StreamBehavior{Delay: 30 * ms}}),
-		"short pages":                            b(engine.Behavior{PageRows: 3}),
-		"small pages":                            b(engine.Behavior{PageSize: 10_000}),
-		"partitions split by themselves":         b(engine.Behavior{SplitSize: 50_000}),
-		"ten operations on tables a second":      b(engine.Behavior{TableOperations: 10}),
-		"throttled":                              b(engine.Behavior{ReadCapacity: 1000, WriteCapacity: 2000}),
-		"throttled, exhausted":                   b(engine.Behavior{ReadCapacity: 1000, WriteCapacity: 2000, ThrottleCode: engine.CodeCapacityExhausted}),
-		"throttled, by the flow":                 b(engine.Behavior{ReadCapacity: 1000, WriteCapacity: 2000, ThrottleCode: engine.CodeFlowControl}),
+		"short pages":                            b(engine.Behavior{Reads: engine.ReadBehavior{PageRows: 3}}),
+		"small pages":                            b(engine.Behavior{Reads: engine.ReadBehavior{PageSize: 10_000}}),
+		"partitions split by themselves":         b(engine.Behavior{Partitions: engine.PartitionBehavior{SplitSize: 50_000}}),
+		"ten operations on tables a second":      b(engine.Behavior{Tables: engine.TableBehavior{Operations: 10}}),
+		"throttled":                              b(engine.Behavior{Capacity: engine.CapacityBehavior{Read: 1000, Write: 2000}}),
+		"throttled, exhausted":                   b(engine.Behavior{Capacity: engine.CapacityBehavior{Read: 1000, Write: 2000, ThrottleCode: engine.CodeCapacityExhausted}}),
+		"throttled, by the flow":                 b(engine.Behavior{Capacity: engine.CapacityBehavior{Read: 1000, Write: 2000, ThrottleCode: engine.CodeFlowControl}}),
 		"throttled, with another status": {
-			Behavior: engine.Behavior{ReadCapacity: 1000, WriteCapacity: 2000, ThrottleCode: engine.CodeOperationThrottled},
+			Behavior: engine.Behavior{Capacity: engine.CapacityBehavior{Read: 1000, Write: 2000, ThrottleCode: engine.CodeOperationThrottled}},
 			Statuses: map[string]int{engine.CodeOperationThrottled: 429},
 		},
 		"answers signed in version 4": {SignV4Answers: true},
@@ -100,7 +100,7 @@ func newProvingGround(t *testing.T, config ots.Config) *provingGround {
 	p := &provingGround{World: vaulttest.NewWorld(t), behavior: config.Behavior}
 	p.Now = time.Now() // as the server's clock has it
 	// The source is made in peace; only what it keeps of versions is the switch's.
-	config.Behavior = engine.Behavior{KeepVersions: p.behavior.KeepVersions}
+	config.Behavior = engine.Behavior{Writes: engine.WriteBehavior{KeepVersions: p.behavior.Writes.KeepVersions}}
 	var err error
 	if p.server, err = ots.New(config); err != nil {
 		t.Fatal(err)
@@ -184,7 +184,7 @@ func (p *provingGround) settings() {
 	}
 	p.load(def)
 	p.must(p.client.AddDefinedColumns(ctx, def.Name, []table.DefinedColumn{{Name: "name", Type: "string"}, {Name: "count", Type: "integer"}}))
-	options := table.Options{TTL: ttl * 86400, MaxVersions: 1, Deviation: 3600, AllowUpdate: p.behavior.SearchTTLWithUpdates}
+	options := table.Options{TTL: ttl * 86400, MaxVersions: 1, Deviation: 3600, AllowUpdate: p.behavior.Indexes.SearchTTLWithUpdates}
 	if !options.AllowUpdate {
 		p.must(p.client.CreateIndex(ctx, def, table.Index{Name: "by_name", Key: []string{"name", "user", "blob", "id"}, Columns: []string{"count"}, Type: "global"}))
 	}
@@ -198,7 +198,7 @@ func (p *provingGround) settings() {
 	p.must(p.client.SetOptions(ctx, def.Name, options))
 	// An IndexSchema of one field: the indexed keyword "name".
 	schema := []byte("\x0a\x0a\x0a\x04name\x10\x04\x28\x01")
-	p.server.Engine().SetBehavior(engine.Behavior{SearchTTLWithUpdates: true})
+	p.server.Engine().SetBehavior(engine.Behavior{Indexes: engine.IndexBehavior{SearchTTLWithUpdates: true}})
 	p.must(p.client.CreateSearchIndex(ctx, def.Name, table.SearchIndex{Name: "find", Schema: schema, TTL: 5 * 86400}))
 }
 
@@ -210,7 +210,7 @@ func (p *provingGround) job() {
 	progress := p.Restore(m)
 	p.Proved(progress, vault.OK)
 	// From here on the server is looked at, not tried.
-	p.server.Engine().SetBehavior(engine.Behavior{HideExpiredRows: p.behavior.HideExpiredRows})
+	p.server.Engine().SetBehavior(engine.Behavior{Reads: engine.ReadBehavior{HideExpiredRows: p.behavior.Reads.HideExpiredRows}})
 	source, target := p.read(vaulttest.SourceID.Table), p.read(vaulttest.TargetID.Table)
 	if len(source) == 0 || int64(len(source)) != m.Totals.Rows {
 		p.T.Errorf("the source shows %d rows, the manifest has %d", len(source), m.Totals.Rows)

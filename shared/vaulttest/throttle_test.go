@@ -37,7 +37,7 @@ func TestThrottledReads(t *testing.T) {
 	const capacity = 100
 	throttled(t, func(t *testing.T, s *service, code string) {
 		want := s.read(vaulttest.SourceID.Table)
-		s.behave(engine.Behavior{ReadCapacity: capacity, ThrottleCode: code})
+		s.behave(engine.Behavior{Capacity: engine.CapacityBehavior{Read: capacity, ThrottleCode: code}})
 		s.measure()
 		m := s.backUp(4, vault.Settings{Lanes: 4, PartBytes: 128 << 10}, vaulttest.Cuts(rows, 16)...)
 		s.behave(engine.Behavior{})
@@ -78,9 +78,9 @@ func TestThrottledWrites(t *testing.T) {
 	throttled(t, func(t *testing.T, s *service, code string) {
 		want := s.read(vaulttest.SourceID.Table)
 		// Parts of a few dozen rows, so that looks see some of each segment.
-		s.behave(engine.Behavior{PageRows: 50})
+		s.behave(engine.Behavior{Reads: engine.ReadBehavior{PageRows: 50}})
 		m := s.backUp(4, vault.Settings{Lanes: 1, PartBytes: 64 << 10}, vaulttest.Cuts(rows, 12)...)
-		s.behave(engine.Behavior{WriteCapacity: capacity, ThrottleCode: code})
+		s.behave(engine.Behavior{Capacity: engine.CapacityBehavior{Write: capacity, ThrottleCode: code}})
 		s.refuse(code, 200, 3, func(n int) bool { return n%11 == 5 && time.Since(s.wire.since()) < learning })
 		s.measure()
 		p := s.bringBack(4, m, vault.Budget{})
@@ -107,7 +107,7 @@ func TestRestoreBudgets(t *testing.T) {
 	serve(t, func(t *testing.T, s *service) {
 		s.keys(rows, size)
 		want := s.read(vaulttest.SourceID.Table)
-		s.behave(engine.Behavior{PageRows: 50})
+		s.behave(engine.Behavior{Reads: engine.ReadBehavior{PageRows: 50}})
 		m := s.backUp(workers, vault.Settings{Lanes: 2, PartBytes: 64 << 10}, vaulttest.Cuts(rows, 64)...)
 		s.behave(engine.Behavior{})
 		s.limit = 20 * time.Second
@@ -132,7 +132,7 @@ func TestThrottledComparison(t *testing.T) {
 	const capacity = 100
 	throttled(t, func(t *testing.T, s *service, code string) {
 		m := s.backUp(4, vault.Settings{Lanes: 4, PartBytes: 128 << 10}, vaulttest.Cuts(rows, 64)...)
-		s.behave(engine.Behavior{ReadCapacity: capacity, ThrottleCode: code})
+		s.behave(engine.Behavior{Capacity: engine.CapacityBehavior{Read: capacity, ThrottleCode: code}})
 		s.measure()
 		p := s.bringBack(4, m, vault.Budget{})
 		reads := s.wire.of("GetRange")

@@ -347,9 +347,9 @@ func TestWideRows(t *testing.T) {
 				m.change = m.changes
 			}
 			behavior := []engine.Behavior{
-				{}, {PageRows: 1 + rng.IntN(5)},
-				{Tokens: engine.TokensWide, PageSize: 2000 + rng.IntN(2*m.page)},
-				{Tokens: engine.TokensAnywhere, PageSize: 2000 + rng.IntN(2*m.page)},
+				{}, {Reads: engine.ReadBehavior{PageRows: 1 + rng.IntN(5)}},
+				{Reads: engine.ReadBehavior{Tokens: engine.TokensWide, PageSize: 2000 + rng.IntN(2*m.page)}},
+				{Reads: engine.ReadBehavior{Tokens: engine.TokensAnywhere, PageSize: 2000 + rng.IntN(2*m.page)}},
 			}[rng.IntN(4)]
 			t.Logf("%v, %d versions, pages of %d bytes, %+v", def.Schema, def.Options.MaxVersions, m.page, behavior)
 			m.server.Engine().SetBehavior(behavior)

@@ -107,11 +107,11 @@ func (e *Engine) checkChange(c *Change) *Error {
 		if c.Op == Update {
 			return invalid("Invalid update row request: missing cells in request.")
 		}
-		if b.RefuseEmptyPut {
+		if b.Writes.RefuseEmptyPut {
 			return errNoColumns
 		}
 	}
-	if c.usual && !b.RequireUTF8 && !(b.RefusePutVersions && c.summary.versions > 1) {
+	if c.usual && !b.Writes.RequireUTF8 && !(b.Writes.RefusePutVersions && c.summary.versions > 1) {
 		c.size += c.summary.data + 8*c.summary.cells
 	} else {
 		if c.usual {
@@ -152,7 +152,7 @@ func (c *Change) checkCells(b *Behavior) *Error {
 		if err := checkCell(c.Op, cell); err != nil {
 			return err
 		}
-		if b.RequireUTF8 && cell.Type == plainbuffer.String && !utf8.Valid(cell.Data) {
+		if b.Writes.RequireUTF8 && cell.Type == plainbuffer.String && !utf8.Valid(cell.Data) {
 			return invalid("Value of column '%s' must be UTF8 encoding.", cell.Name)
 		}
 		c.size += len(cell.Name) + len(cell.Data)
@@ -168,15 +168,15 @@ func (c *Change) checkCells(b *Behavior) *Error {
 func (c *Change) checkColumns(b *Behavior) *Error {
 	cells := c.Row.Cells
 	n := len(cells)
-	if b.CountColumns && n > MaxWriteColumns || b.RefusePutVersions && c.Op == Put && n > 1 {
+	if b.Writes.CountColumns && n > MaxWriteColumns || b.Writes.RefusePutVersions && c.Op == Put && n > 1 {
 		columns := make(map[string]struct{}, n)
 		for i := range cells {
 			columns[string(cells[i].Name)] = struct{}{}
 		}
-		if b.RefusePutVersions && c.Op == Put && len(columns) < n {
+		if b.Writes.RefusePutVersions && c.Op == Put && len(columns) < n {
 			return invalid("Duplicated attribute column name while putting row.")
 		}
-		if b.CountColumns {
+		if b.Writes.CountColumns {
 			n = len(columns)
 		}
 	}

@@ -164,14 +164,14 @@ func (e *Engine) behavior() *Behavior { return e.knobs.Load() }
 func (e *Engine) now() time.Time { return e.clock() }
 
 func (e *Engine) pageRows() int {
-	if n := e.behavior().PageRows; n > 0 {
+	if n := e.behavior().Reads.PageRows; n > 0 {
 		return min(n, MaxPageRows)
 	}
 	return MaxPageRows
 }
 
 func (e *Engine) pageSize() int {
-	if n := e.behavior().PageSize; n > 0 {
+	if n := e.behavior().Reads.PageSize; n > 0 {
 		return min(n, MaxPageSize)
 	}
 	return MaxPageSize
@@ -204,7 +204,7 @@ func (e *Engine) ready(name string) (*Table, *Error) {
 		return nil, errNoTable
 	}
 	if at := t.readyAt.Load(); at != 0 && e.now().UnixMicro() < at {
-		return nil, Refusal(cmp.Or(e.behavior().ReadyCode, CodeTableNotReady))
+		return nil, Refusal(cmp.Or(e.behavior().Tables.ReadyCode, CodeTableNotReady))
 	}
 	return t, nil
 }
@@ -244,7 +244,7 @@ func (t *Table) readable(d *Definition) *Error {
 
 // limitOperations counts an operation on tables.
 func (e *Engine) limitOperations() *Error {
-	limit := e.behavior().TableOperations
+	limit := e.behavior().Tables.Operations
 	if limit <= 0 {
 		return nil
 	}
@@ -264,7 +264,7 @@ func (e *Engine) ListTables() ([]string, *Error) {
 	if err := e.limitOperations(); err != nil {
 		return nil, err
 	}
-	indexes := e.behavior().ListIndexTables
+	indexes := e.behavior().Indexes.Listed
 	e.mu.RLock()
 	defer e.mu.RUnlock()
 	names := make([]string, 0, len(e.tables))
@@ -315,7 +315,7 @@ func (e *Engine) CreateTable(d *Definition) *Error {
 	d.Space = fmt.Sprintf("t%08d", e.nextSpace)
 	d.Prefix = []byte{prefixRow}
 	t := &Table{engine: e}
-	if delay := e.behavior().ReadyDelay; delay > 0 {
+	if delay := e.behavior().Tables.ReadyDelay; delay > 0 {
 		t.readyAt.Store(now.Add(delay).UnixMicro())
 	}
 	made := []*Table{t}
@@ -334,34 +334,34 @@ func (e *Engine) CreateTable(d *Definition) *Error {
 // table or of one that was old before.
 func (e *Engine) checkReserve(old, d *Definition) *Error {
 	b := e.behavior()
-	if b.Reserve != ReserveGranted && (d.Throughput.Read > 0 || d.Throughput.Write > 0) {
+	if b.Capacity.Reserve != ReserveGranted && (d.Throughput.Read > 0 || d.Throughput.Write > 0) {
 		switch {
-		case old != nil || b.Reserve == ReserveForbidden:
+		case old != nil || b.Capacity.Reserve == ReserveForbidden:
 			return Refusal(CodeForbiddenCapacity)
 		case d.Throughput.Read > 0:
 			return invalid("Can not reserve read capacity unit on capacity cluster.")
 		}
 		return invalid("Can not reserve write capacity unit on capacity cluster.")
 	}
-	if old == nil || b.ReserveInterval <= 0 || old.Throughput.Read == d.Throughput.Read && old.Throughput.Write == d.Throughput.Write {
+	if old == nil || b.Capacity.ReserveInterval <= 0 || old.Throughput.Read == d.Throughput.Read && old.Throughput.Write == d.Throughput.Write {
 		return nil
 	}
 	last := time.Unix(max(old.Throughput.LastIncrease, old.Throughput.LastDecrease), 0)
-	if e.now().Sub(last) < b.ReserveInterval {
+	if e.now().Sub(last) < b.Capacity.ReserveInterval {
 		return Refusal(CodeThroughputTooOften)
 	}
 	return nil
 }
 
 func (e *Engine) checkTTL(o *Options) *Error {
-	if least := e.behavior().MinTTL; o.TTL > 0 && o.TTL < least {
+	if least := e.behavior().Tables.MinTTL; o.TTL > 0 && o.TTL < least {
 		return invalid("TimeToLive must be -1 or not less than %d.", least)
 	}
 	return nil
 }
 
 func (e *Engine) checkQuota(more int) *Error {
-	quota := e.behavior().MaxTables
+	quota := e.behavior().Tables.Max
 	if quota == 0 {
 		quota = MaxTables
 	}
@@ -518,7 +518,7 @@ func (t *Table) describe() *Description {
 	for i := range out.Indexes {
 		x := &out.Indexes[i]
 		out.IndexPhases = append(out.IndexPhases, x.phase(now))
-		if !t.engine.behavior().FullIndexKeys {
+		if !t.engine.behavior().Indexes.FullKeys {
 			x.Key = x.Key[:x.Given]
 		}
 	}
@@ -607,7 +607,7 @@ func (e *Engine) UpdateTable(name string, c *OptionsChange) (*Description, *Erro
 	}
 	if d.Options != old.Options {
 		var former *formerOptions
-		if delay := e.behavior().OptionsDelay; delay > 0 {
+		if delay := e.behavior().Tables.OptionsDelay; delay > 0 {
 			former = &formerOptions{options: t.options(old, now), until: now.Add(delay)}
 		}
 		t.former.Store(former)

@@ -148,7 +148,7 @@ func (e *Engine) addIndex(d *Definition, x Index, now time.Time) (*Table, *Error
 	}
 	e.nextSpace++
 	x.Prefix = binary.BigEndian.AppendUint32([]byte{prefixIndex}, uint32(e.nextSpace)) // of indexPrefixSize
-	if delay := e.behavior().IndexDelay; delay > 0 && x.Building {
+	if delay := e.behavior().Indexes.Delay; delay > 0 && x.Building {
 		x.ReadyAt = now.Add(delay).UnixMicro()
 	}
 	shown := &Definition{

@@ -85,7 +85,7 @@ func (d *Definition) behind() bool {
 // lagging is the space as an index of a prefix shows it, which is behind its
 // table: prefix is the index's, or the table's own for a search index.
 func (t *Table) lagging(r kv.Reader, prefix []byte, now time.Time) kv.Reader {
-	lag := t.engine.behavior().IndexLag
+	lag := t.engine.behavior().Indexes.Lag
 	if lag <= 0 {
 		return r
 	}

@@ -31,11 +31,11 @@ func (b *bucket) open(rate int, now time.Time) bool {
 
 // allowRead and allowWrite refuse work while the table's units are used up.
 func (t *Table) allowRead(now time.Time) *Error {
-	return t.allow(&t.meter.read, t.engine.behavior().ReadCapacity, now)
+	return t.allow(&t.meter.read, t.engine.behavior().Capacity.Read, now)
 }
 
 func (t *Table) allowWrite(now time.Time) *Error {
-	return t.allow(&t.meter.write, t.engine.behavior().WriteCapacity, now)
+	return t.allow(&t.meter.write, t.engine.behavior().Capacity.Write, now)
 }
 
 // allow refuses work that a bucket, filled at a rate, has no units for.
@@ -46,7 +46,7 @@ func (t *Table) allow(b *bucket, rate int, now time.Time) *Error {
 	t.meter.mu.Lock()
 	defer t.meter.mu.Unlock()
 	if !b.open(rate, now) {
-		return Refusal(cmp.Or(t.engine.behavior().ThrottleCode, CodeNotEnoughCapacity))
+		return Refusal(cmp.Or(t.engine.behavior().Capacity.ThrottleCode, CodeNotEnoughCapacity))
 	}
 	return nil
 }
@@ -54,7 +54,7 @@ func (t *Table) allow(b *bucket, rate int, now time.Time) *Error {
 // readLeft is how many units a read that was allowed may still cost, at least
 // one.
 func (t *Table) readLeft() int {
-	if t.engine.behavior().ReadCapacity <= 0 {
+	if t.engine.behavior().Capacity.Read <= 0 {
 		return math.MaxInt
 	}
 	t.meter.mu.Lock()
@@ -65,7 +65,7 @@ func (t *Table) readLeft() int {
 // spend takes what work has cost.
 func (t *Table) spend(read, write int) {
 	b := t.engine.behavior()
-	if b.ReadCapacity <= 0 && b.WriteCapacity <= 0 {
+	if b.Capacity.Read <= 0 && b.Capacity.Write <= 0 {
 		return
 	}
 	t.meter.mu.Lock()

@@ -78,7 +78,7 @@ func (e *Engine) merge(d *Definition, number int) {
 // too large or too small, looks for some in the background.
 func (t *Table) grown(size int) {
 	b := t.engine.behavior()
-	if b.SplitSize <= 0 && b.MergeSize <= 0 || t.growth.Add(int64(size)) < max(b.SplitSize/4, b.MergeSize/4, 1) {
+	if b.Partitions.SplitSize <= 0 && b.Partitions.MergeSize <= 0 || t.growth.Add(int64(size)) < max(b.Partitions.SplitSize/4, b.Partitions.MergeSize/4, 1) {
 		return
 	}
 	t.growth.Store(0)
@@ -88,7 +88,7 @@ func (t *Table) grown(size int) {
 	t.engine.builds.Go(func() {
 		defer t.resizing.Store(false)
 		// A store that fails shows it to the next write.
-		_ = t.resize(b.SplitSize, b.MergeSize)
+		_ = t.resize(b.Partitions.SplitSize, b.Partitions.MergeSize)
 	})
 }
 

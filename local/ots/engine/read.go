@@ -64,7 +64,7 @@ type reader struct {
 
 // CheckQuery refuses a query that no table would answer.
 func (e *Engine) CheckQuery(q *Query) *Error {
-	if e.behavior().DocumentedLimits {
+	if e.behavior().Reads.DocumentedLimits {
 		return q.check(documentedReadColumns, documentedFilters)
 	}
 	return q.check(MaxReadColumns, MaxFilters)
@@ -106,8 +106,8 @@ func (q *Query) check(columns, filters int) *Error {
 func (t *Table) reader(def *Definition, q *Query) *reader {
 	now := t.engine.now()
 	behavior := t.engine.behavior()
-	r := &reader{query: q, options: t.options(def, now), now: now.UnixMilli(), hide: behavior.HideExpiredRows, entries: def.Base != "", budget: math.MaxInt}
-	if behavior.Tokens != TokensOff {
+	r := &reader{query: q, options: t.options(def, now), now: now.UnixMilli(), hide: behavior.Reads.HideExpiredRows, entries: def.Base != "", budget: math.MaxInt}
+	if behavior.Reads.Tokens != TokensOff {
 		r.budget = t.engine.pageSize()
 	}
 	r.expiry = r.options.expiry(r.now)
@@ -397,7 +397,7 @@ func (e *Engine) Range(table string, q *RangeQuery, b []byte) (_ []byte, page Pa
 	if left := t.readLeft(); left < maxSize/4096 {
 		maxSize = left * 4096
 	}
-	inRow := e.behavior().Tokens == TokensAnywhere
+	inRow := e.behavior().Reads.Tokens == TokensAnywhere
 	scanned, size := 0, 0
 	var failed error
 	visit := func(key, value []byte) bool {

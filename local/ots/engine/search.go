@@ -50,7 +50,7 @@ func (e *Engine) checkSearch(x *SearchIndex, o *Options) *Error {
 		return invalid("TimeToLive cannot be 0 or less than -1.")
 	case o.TTL >= 0 && (x.TTL < 0 || x.TTL > o.TTL):
 		return invalid("[table ttl] must be bigger than or equal search index ttl, but table ttl is %d and search index ttl is [%s:%d]", o.TTL, x.Name, x.TTL)
-	case x.TTL >= 0 && o.AllowUpdate && !e.behavior().SearchTTLWithUpdates:
+	case x.TTL >= 0 && o.AllowUpdate && !e.behavior().Indexes.SearchTTLWithUpdates:
 		return invalid("Don't support allow update operation on table with search index: %s that has ttl", x.Name)
 	}
 	return nil
@@ -82,7 +82,7 @@ func (e *Engine) CreateSearchIndex(table string, x SearchIndex) *Error {
 		}
 		now := e.now()
 		x.Table, x.Created = d.Name, now.Unix()
-		if delay := e.behavior().IndexDelay; delay > 0 {
+		if delay := e.behavior().Indexes.Delay; delay > 0 {
 			x.ReadyAt = now.Add(delay).UnixMicro()
 		}
 		d.Searches = append(slices.Clone(d.Searches), x)

@@ -56,7 +56,7 @@ func (e *Engine) ComputeSplits(table string, size, unit int64, limit int) (*Spli
 	options := t.options(d, e.now())
 	var row, last plainbuffer.Row
 	var lastRow []byte // of the row before, if it is needed
-	kind := t.engine.behavior().SplitPoints
+	kind := t.engine.behavior().Partitions.SplitPoints
 	var sum int64
 	failed := t.walk(d, func(key []byte, rec record) error {
 		if limit > 0 && len(out.Points) == limit {

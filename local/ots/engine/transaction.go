@@ -95,7 +95,7 @@ func (e *Engine) living(tx *transaction) *transaction {
 	if tx == nil || tx.committing {
 		return tx
 	}
-	life := e.behavior().TransactionLife
+	life := e.behavior().Transactions.Life
 	if life <= 0 {
 		life = MaxTransactionLife
 	}

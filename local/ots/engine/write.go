@@ -156,10 +156,10 @@ func (t *Table) writer(def *Definition, now time.Time) *writer {
 	b := t.engine.behavior()
 	w := writers.Get().(*writer)
 	w.def, w.options = def, t.options(def, now)
-	w.hide, w.keep, w.lenient, w.seconds = b.HideExpiredRows, b.KeepVersions, b.IndexedTimestamps, b.SecondsWindow
-	w.refusal, w.table, w.lag = b.RefusedUpdate, t, 0
-	if b.IndexLag > 0 && def.behind() {
-		w.lag = b.IndexLag
+	w.hide, w.keep, w.lenient, w.seconds = b.Reads.HideExpiredRows, b.Writes.KeepVersions, b.Writes.IndexedTimestamps, b.Writes.SecondsWindow
+	w.refusal, w.table, w.lag = b.Writes.RefusedUpdate, t, 0
+	if b.Indexes.Lag > 0 && def.behind() {
+		w.lag = b.Indexes.Lag
 	}
 	w.at(now)
 	w.log.begin(t, def, now)
