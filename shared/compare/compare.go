@@ -12,10 +12,10 @@ import (
 
 	"github.com/tablevault/tablevault/shared/fanout"
 	"github.com/tablevault/tablevault/shared/guard"
-	"github.com/tablevault/tablevault/shared/pace"
 	"github.com/tablevault/tablevault/shared/plainbuffer"
 	"github.com/tablevault/tablevault/shared/sealed"
 	"github.com/tablevault/tablevault/shared/table"
+	"github.com/tablevault/tablevault/shared/throttle"
 	"github.com/tablevault/tablevault/shared/vault"
 	"github.com/tablevault/tablevault/shared/vault/shard"
 )
@@ -33,7 +33,7 @@ type Comparer struct {
 	def    table.Definition
 	memory int64
 	pages  table.Pages
-	pace   *pace.Pacer // of the reads of the table
+	reads  *throttle.Throttle // of the table
 }
 
 // Cells past their TTL are served or not as the service comes around to it, so
@@ -50,8 +50,8 @@ const (
 )
 
 // New compares a backup of a table with the schema want with the table that def
-// describes, which is read at a pace. That must have the same key columns.
-func New(want table.Schema, tables table.Instance, def table.Definition, memory int64, pace *pace.Pacer) (*Comparer, error) {
+// describes, which is read through a throttle. That must have the same key columns.
+func New(want table.Schema, tables table.Instance, def table.Definition, memory int64, reads *throttle.Throttle) (*Comparer, error) {
 	name := def.Name
 	if len(def.Schema) != len(want) {
 		columns := "columns"
@@ -69,7 +69,7 @@ func New(want table.Schema, tables table.Instance, def table.Definition, memory 
 	if memory == 0 {
 		memory = fanout.DefaultMemory
 	}
-	return &Comparer{tables: tables, def: def, memory: memory, pace: pace}, nil
+	return &Comparer{tables: tables, def: def, memory: memory, reads: reads}, nil
 }
 
 // Comparison is the comparison of one segment, or of what is left of it.
@@ -97,7 +97,6 @@ var errCut = errors.New("time is up")
 // keep, earlier lanes go first, so that some are done when time is up: then it ends
 // between two pages of a lane, and leaves that to another.
 func (c *Comparer) Segment(ctx context.Context, x *Comparison, check *vault.Check) error {
-	ctx = table.OnThrottled(ctx, c.pace.Refused)
 	lanes := x.Segment.Lanes()
 	x.Done, x.Rows, x.Cut = nil, vault.Check{}, false
 	for x.first = 0; x.Before[x.first]; x.first++ {
@@ -283,28 +282,26 @@ func (c *Comparer) live(x *Comparison, lane int, r table.Range, buf []byte) bloc
 
 // next reads the next page of a scan of a lane of the table, which is not over, when
 // its turn comes. The error matches errCut when time is up.
-func (c *Comparer) next(ctx context.Context, x *Comparison, lane int, scan table.Scan, buf []byte) (table.Page, error) {
-	until := x.Run.Stop
-	if lane == x.first {
-		until = time.Time{}
+func (c *Comparer) next(ctx context.Context, x *Comparison, lane int, scan table.Scan, buf []byte) (page table.Page, err error) {
+	q := throttle.Request{What: "read " + c.def.Name, Turn: int64(lane)}
+	if lane != x.first {
+		q.Until = x.Run.Stop
+		q.Ready = func(context.Context) error {
+			if x.Run.Stopping() {
+				return fmt.Errorf("%s: %w", q.What, errCut)
+			}
+			return nil
+		}
 	}
-	aside, err := c.pace.Wait(ctx, until, int64(lane), 0)
-	if err != nil {
-		return table.Page{}, fmt.Errorf("wait to read %s: %w", c.def.Name, err)
-	}
-	if lane != x.first && x.Run.Stopping() {
-		c.pace.Failed()
-		return table.Page{}, fmt.Errorf("read %s: %w", c.def.Name, errCut)
-	}
-	scan.Aim(c.pace.Aim() * table.UnitBytes)
-	asked := time.Now()
-	page, err := scan.Next(ctx, buf)
-	if err != nil {
-		c.pace.Failed()
-		return page, fmt.Errorf("read %s: %w", c.def.Name, err)
-	}
-	c.pace.Took(aside, page.ReadUnits, time.Since(asked))
-	return page, nil
+	err = c.reads.Do(ctx, q, func(ctx context.Context, aim int) (int64, error) {
+		scan.Aim(aim * table.UnitBytes)
+		var err error
+		if page, err = scan.Next(ctx, buf); err != nil {
+			err = fmt.Errorf("%s: %w", q.What, err)
+		}
+		return page.ReadUnits, err
+	})
+	return page, err
 }
 
 // lane compares the rows of one lane, one by one.

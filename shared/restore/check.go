@@ -11,10 +11,10 @@ import (
 
 	"github.com/tablevault/tablevault/shared/compare"
 	"github.com/tablevault/tablevault/shared/fanout"
-	"github.com/tablevault/tablevault/shared/pace"
 	"github.com/tablevault/tablevault/shared/repository"
 	"github.com/tablevault/tablevault/shared/sealed"
 	"github.com/tablevault/tablevault/shared/table"
+	"github.com/tablevault/tablevault/shared/throttle"
 	"github.com/tablevault/tablevault/shared/vault"
 	"github.com/tablevault/tablevault/shared/verify"
 )
@@ -60,7 +60,7 @@ type CheckReply struct {
 // that nobody has begun.
 func (v *Checker) Check(ctx context.Context, run fanout.Run, w fanout.Work) (CheckReply, error) {
 	x := &checking{
-		Checker: v, run: run, again: run, restore: vault.Restore{ID: w.Restore}, pace: pace.New(w.ReadUnits), told: map[string]bool{},
+		Checker: v, run: run, again: run, restore: vault.Restore{ID: w.Restore}, reads: throttle.ForReads(w.ReadUnits), told: map[string]bool{},
 	}
 	x.reply = CheckReply{Restore: w.Restore, Segment: w.Segment, Start: w.Start}
 	err := x.all(ctx, w)
@@ -79,7 +79,7 @@ type checking struct {
 	plan     *vault.RestorePlan
 	worker   fanout.Worker
 	segments sealed.Segments
-	pace     *pace.Pacer
+	reads    *throttle.Throttle
 	comparer *compare.Comparer
 	// told are the objects that were read elsewhere and stand in a check.
 	told  map[string]bool
@@ -213,7 +213,7 @@ func (x *checking) segment(ctx, comparing context.Context, s vault.SegmentID, st
 	x.Repo.Heal(ctx, segment.Backup.ID)
 	found.Check.Replaced = nil
 	found.Check.Replace(x.untold())
-	found.Pace = x.pace.Take()
+	found.Pace = x.reads.Take()
 	x.reply.Pace = found.Pace
 	found.At = x.run.Now().UTC()
 	if _, err := x.Repo.Tell(ctx, x.restore.Check(s), &found, &found.Usage); err != nil {
@@ -241,7 +241,7 @@ func (x *checking) newComparer(ctx context.Context, backup *sealed.Backup) (*com
 	if err := stands(x.plan, made, def, true); err != nil {
 		return nil, err
 	}
-	c, err := compare.New(backup.Plan.Definition.Schema, x.Tables, def, x.Memory, x.pace)
+	c, err := compare.New(backup.Plan.Definition.Schema, x.Tables, def, x.Memory, x.reads)
 	if err == nil {
 		c.TTL = max(0, x.plan.Definition.Options.TTL)
 	}
@@ -277,7 +277,7 @@ func (x *checking) handOver(ctx context.Context, s vault.SegmentID, slot int, c 
 	if len(c.Done) == 0 {
 		return errNoLane
 	}
-	entry := &vault.Compared{Segment: s, Slot: slot, Start: x.reply.Start, Compared: c.Done, Check: c.Rows, Pace: x.pace.Take()}
+	entry := &vault.Compared{Segment: s, Slot: slot, Start: x.reply.Start, Compared: c.Done, Check: c.Rows, Pace: x.reads.Take()}
 	x.reply.Pace = entry.Pace
 	x.add(entry.Check)
 	if _, err := x.Repo.Tell(ctx, x.restore.Verify().Slot(s, slot), entry, &entry.Usage); err != nil {

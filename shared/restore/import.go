@@ -9,10 +9,10 @@ import (
 	"time"
 
 	"github.com/tablevault/tablevault/shared/fanout"
-	"github.com/tablevault/tablevault/shared/pace"
 	"github.com/tablevault/tablevault/shared/repository"
 	"github.com/tablevault/tablevault/shared/sealed"
 	"github.com/tablevault/tablevault/shared/table"
+	"github.com/tablevault/tablevault/shared/throttle"
 	"github.com/tablevault/tablevault/shared/vault"
 	"github.com/tablevault/tablevault/shared/vault/shard"
 )
@@ -75,8 +75,7 @@ const (
 // Like an export, a worker that is done with its segment goes on with others that
 // nobody has begun, for as long as there is time and the restore is open.
 func (i *Importer) Import(ctx context.Context, run fanout.Run, w fanout.Work) (ImportReply, error) {
-	x := &importing{Importer: i, run: run, work: w, restore: vault.Restore{ID: w.Restore}, pace: pace.New(w.WriteUnits)}
-	x.pace.Writes = true
+	x := &importing{Importer: i, run: run, work: w, restore: vault.Restore{ID: w.Restore}, throttle: throttle.ForWrites(w.WriteUnits)}
 	x.reply = ImportReply{Restore: w.Restore, Segment: w.Segment, Start: w.Start}
 	err := x.all(ctx)
 	x.reply.Replaced = i.Repo.Replaced()
@@ -89,14 +88,14 @@ func (i *Importer) Import(ctx context.Context, run fanout.Run, w fanout.Work) (I
 // importing is an invocation of an importer.
 type importing struct {
 	*Importer
-	run     fanout.Run
-	work    fanout.Work
-	restore vault.Restore
-	plan    *vault.RestorePlan
-	made    *vault.Made
-	worker  fanout.Worker
-	pace    *pace.Pacer
-	reply   ImportReply
+	run      fanout.Run
+	work     fanout.Work
+	restore  vault.Restore
+	plan     *vault.RestorePlan
+	made     *vault.Made
+	worker   fanout.Worker
+	throttle *throttle.Throttle
+	reply    ImportReply
 	// owned is when the table was last seen to be the restore's own.
 	owned instant
 
@@ -239,7 +238,7 @@ func (x *importing) segment(ctx context.Context, s vault.SegmentID, start int, c
 		return claimed, false, err
 	}
 	if n := len(entries); n > 0 && idle == 0 {
-		x.pace.Resume(entries[n-1].Pace)
+		x.throttle.Resume(entries[n-1].Pace)
 	}
 	rows, size := int64(0), int64(0)
 	for k := range entries {
@@ -490,7 +489,7 @@ func (l *loader) entry(ctx context.Context) (*vault.Loaded, error) {
 	e := &vault.Loaded{
 		Segment: l.segment, Slot: l.slots, Start: l.reply.Start, Part: part.Slot, Block: w.next,
 		Rows: w.sum.rows - int64(len(refused)), Bytes: w.sum.bytes, Digest: w.sum.digest,
-		Quarantined: int64(len(refused)), WriteUnits: w.sum.units, Pace: l.pace.Take(),
+		Quarantined: int64(len(refused)), WriteUnits: w.sum.units, Pace: l.throttle.Take(),
 	}
 	if whole {
 		e.Block = 0

@@ -15,6 +15,7 @@ import (
 	"github.com/tablevault/tablevault/shared/guard"
 	"github.com/tablevault/tablevault/shared/plainbuffer"
 	"github.com/tablevault/tablevault/shared/table"
+	"github.com/tablevault/tablevault/shared/throttle"
 	"github.com/tablevault/tablevault/shared/vault"
 	"github.com/tablevault/tablevault/shared/vault/shard"
 )
@@ -60,7 +61,7 @@ func (w *partLoad) load(ctx context.Context, part *vault.Part) (whole bool, err 
 	// to save what did.
 	writing, cancel := w.run.InTime(ctx)
 	defer cancel()
-	writing = table.BeforeRetry(table.OnThrottled(writing, w.pace.Refused), w.again)
+	writing = table.BeforeRetry(writing, w.again)
 	err = w.blocks(writing, part, &whole)
 	if err != nil && w.next > w.block && writing.Err() != nil && ctx.Err() == nil {
 		return false, nil // time ran out, and there is something to save
@@ -240,7 +241,7 @@ func (w *blockWriter) add(ctx context.Context, raw []byte, op table.WriteOp) err
 
 func (w *blockWriter) take(raw []byte, op table.WriteOp) bool {
 	if len(w.pending) == 0 {
-		w.units, w.aim = 0, w.pace.Aim()
+		w.units, w.aim = 0, w.throttle.Aim()
 	}
 	units := writeUnits(raw)
 	if len(w.pending) > 0 && w.aim > 0 && w.units+units > w.aim || !w.batch.Add(raw, op) {
@@ -317,30 +318,11 @@ func (w *blockWriter) write(ctx context.Context, batch table.Batch, rows []pendi
 	for i := range rows {
 		cost += writeUnits(rows[i].raw)
 	}
-	// What comes first goes first: only blocks without a gap can stand in the log.
-	aside, err := w.pace.Wait(ctx, time.Time{}, w.n, float64(cost))
-	if err != nil {
-		return fmt.Errorf("wait to write to %s: %w", w.plan.Target, err)
-	}
-	if err = w.gate.pass(ctx); err == nil && !w.run.Until.IsZero() && w.run.Now().After(w.run.Until) {
-		// Whoever closes the restore does not wait any more.
-		err = fmt.Errorf("write to %s: the invocation's time was over at %s", w.plan.Target, w.run.Until.UTC().Format(time.RFC3339))
-	}
-	if err != nil {
-		w.pace.Failed()
-		return err
-	}
-	sent := time.Now()
-	result, err := w.Tables.Write(ctx, w.plan.Target.Table, batch)
-	if result.InDoubt || err != nil && !decided(err) {
-		w.doubt.Store(true)
-	}
-	if err != nil {
-		w.pace.Failed()
-	}
+	result, answer, err := w.send(ctx, batch, cost)
 	switch {
-	case err == nil:
-		w.pace.Took(aside, result.WriteUnits, time.Since(sent))
+	case err != nil:
+		return err
+	case answer == nil:
 		updates, err := w.updateRefused(&result, rows)
 		if err != nil {
 			return err
@@ -349,8 +331,8 @@ func (w *blockWriter) write(ctx context.Context, batch table.Batch, rows []pendi
 			return err
 		}
 		return w.rewrite(ctx, updates)
-	case !errors.Is(err, table.ErrInvalid):
-		return fmt.Errorf("write to %s: %w", w.plan.Target, err)
+	case !errors.Is(answer, table.ErrInvalid):
+		return fmt.Errorf("write to %s: %w", w.plan.Target, answer)
 	}
 	any := false
 	for i := range rows {
@@ -364,13 +346,43 @@ func (w *blockWriter) write(ctx context.Context, batch table.Batch, rows []pendi
 	case any:
 		return w.rewrite(ctx, rows)
 	case len(rows) == 1:
-		result.Refused = []table.Refusal{{Code: "OTSParameterInvalid", Message: err.Error()}}
+		result.Refused = []table.Refusal{{Code: "OTSParameterInvalid", Message: answer.Error()}}
 		return w.wrote(&result, rows, 1)
 	}
 	if err := w.rewrite(ctx, rows[:len(rows)/2]); err != nil {
 		return err
 	}
 	return w.rewrite(ctx, rows[len(rows)/2:])
+}
+
+// send sends a batch when its turn comes, and returns what the service answers, as a
+// result or an error. err says why it was not sent.
+func (w *blockWriter) send(ctx context.Context, batch table.Batch, cost int) (result table.WriteResult, answer, err error) {
+	// What comes first goes first: only blocks without a gap can stand in the log.
+	q := throttle.Request{What: "write to " + w.plan.Target.String(), Turn: w.n, Cost: cost, Ready: w.ready}
+	err = w.throttle.Do(ctx, q, func(ctx context.Context, _ int) (int64, error) {
+		result, answer = w.Tables.Write(ctx, w.plan.Target.Table, batch)
+		if result.InDoubt || answer != nil && !decided(answer) {
+			w.doubt.Store(true)
+		}
+		return result.WriteUnits, answer
+	})
+	if answer != nil {
+		err = nil
+	}
+	return result, answer, err
+}
+
+// ready says whether rows may still be written.
+func (w *partLoad) ready(ctx context.Context) error {
+	if err := w.gate.pass(ctx); err != nil {
+		return err
+	}
+	if !w.run.Until.IsZero() && w.run.Now().After(w.run.Until) {
+		// Whoever closes the restore does not wait any more.
+		return fmt.Errorf("write to %s: the invocation's time was over at %s", w.plan.Target, w.run.Until.UTC().Format(time.RFC3339))
+	}
+	return nil
 }
 
 // decided says whether a batch that failed is known to come to nothing more: the

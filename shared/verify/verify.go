@@ -17,10 +17,10 @@ import (
 	"github.com/tablevault/tablevault/shared/guard"
 	"github.com/tablevault/tablevault/shared/object"
 	"github.com/tablevault/tablevault/shared/object/place"
-	"github.com/tablevault/tablevault/shared/pace"
 	"github.com/tablevault/tablevault/shared/repository"
 	"github.com/tablevault/tablevault/shared/sealed"
 	"github.com/tablevault/tablevault/shared/table"
+	"github.com/tablevault/tablevault/shared/throttle"
 	"github.com/tablevault/tablevault/shared/vault"
 )
 
@@ -145,7 +145,7 @@ func (v *Verifier) verify(ctx context.Context, run fanout.Run, req Request) (*va
 		proof.Target = w.target.String()
 		proof.Notes = append(proof.Notes, w.notes...)
 		if w.comparer != nil { // nil if the backup's plan can't be read
-			proof.Pace = w.pace.Take()
+			proof.Pace = w.reads.Take()
 		}
 		if restore == nil {
 			proof.Notes = append(proof.Notes, "rows that were written after the backup are differences too: without the table's change stream they can't be told apart")
@@ -231,7 +231,7 @@ type verification struct {
 	target   vault.TableID
 	backup   *sealed.Backup
 	comparer *compare.Comparer
-	pace     *pace.Pacer // of the comparison
+	reads    *throttle.Throttle // of the comparison
 	notes    []string
 
 	mu    sync.Mutex
@@ -320,8 +320,8 @@ func (w *verification) against(ctx context.Context) error {
 			w.notes = append(w.notes, fmt.Sprintf("%s is another table than the one that the restore has made: this one is %s, that one was %s", w.target, def.Identity, made.Identity))
 		}
 	}
-	w.pace = pace.New(w.req.ReadUnits)
-	w.comparer, err = compare.New(w.backup.Plan.Definition.Schema, w.Tables, def, memory/segmentsInFlight, w.pace)
+	w.reads = throttle.ForReads(w.req.ReadUnits)
+	w.comparer, err = compare.New(w.backup.Plan.Definition.Schema, w.Tables, def, memory/segmentsInFlight, w.reads)
 	return err
 }
 
