@@ -268,7 +268,7 @@ func (p *partRun) page(l *laneRun, page *table.Page, next table.Key, scanner *pl
 			return fmt.Errorf("the page from %v: %w", l.next, err)
 		}
 		if err := schema.CheckKey(row.Key); err != nil {
-			return fmt.Errorf("%w: %w", fanout.ErrSchema, err)
+			return table.Invalidf("the table's schema is not the planned one: %w", err)
 		}
 		if walked == 0 && l.next.CompareCells(row.Key) > 0 {
 			return fmt.Errorf("the page from %v begins with the row %v", l.next, table.KeyOf(row.Key))

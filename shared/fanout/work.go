@@ -1,6 +1,3 @@
-// Package fanout is how many invocations work off the segments of a backup or of
-// a restore: work and who takes it, starts that are noted, slots that are won, and
-// hand-over. What a segment holds, and where in it somebody stands, it does not know.
 package fanout
 
 import (

@@ -14,7 +14,7 @@ import (
 func Permanent(err error) bool {
 	for _, mark := range []error{
 		table.ErrNotExist, table.ErrExist, table.ErrPermission, table.ErrInvalid, fs.ErrPermission, vault.ErrVersion, vault.ErrCorrupt,
-		ErrSchema, ErrStarts, ErrNoStart, errIdle, repository.ErrMarked,
+		ErrStarts, ErrNoStart, errIdle, repository.ErrMarked,
 	} {
 		if errors.Is(err, mark) {
 			return true
@@ -25,7 +25,6 @@ func Permanent(err error) bool {
 
 // Errors of segments that trying again can't mend.
 var (
-	ErrSchema = errors.New("the table's schema is not the planned one")
 	ErrStarts = errors.New("too many starts")
 	// ErrNoStart is about work that nothing which was begun can have dispatched.
 	ErrNoStart = errors.New("no start before it")
