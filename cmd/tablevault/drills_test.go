@@ -103,7 +103,7 @@ func TestDoctorFindsDrills(t *testing.T) {
 		d := vault.Drill{DrillID: id, Backup: vault.NewBackupID(now, "x"), RecoveryPoint: now, Target: vault.TableID{Region: region, Instance: "staging", Table: id.Target("drill")},
 			Request: id.Request(), Workers: 1, Began: now, Until: now.Add(time.Hour)}
 		for name, doc := range map[string]vault.Document{id.Begun(): &d, id.Ended(): &vault.DrillEnd{Drill: d, Ended: now, Error: "no room"}} {
-			if _, err := repo.Decide(t.Context(), name, doc); err != nil {
+			if _, err := repo.Win(t.Context(), name, doc); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -132,7 +132,7 @@ func TestDoctorFindsDrills(t *testing.T) {
 		Ended: now, OK: true, Verdict: vault.OK, Restore: vault.NewRestoreID(now, "x"), Proof: vault.Restore{ID: vault.NewRestoreID(now, "x")}.Proof(), Rows: 7,
 	}
 	for name, doc := range map[string]vault.Document{forged.Begun(): &end.Drill, forged.Ended(): &end} {
-		if _, err := repo.Decide(t.Context(), name, doc); err != nil {
+		if _, err := repo.Win(t.Context(), name, doc); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -351,12 +351,12 @@ func TestPrunesKey(t *testing.T) {
 	plan := w.Begin(m)
 	h := stolen(t, w.Store, "prune")
 	h.put(t, b.Mark(), &vault.Mark{Backup: b.ID, Table: b.Table, At: w.Clock(), Reason: "forged"})
-	if err := w.Repo.Unmarked(t.Context(), b); !errors.Is(err, repository.ErrMarked) {
+	if err := w.Repo.CheckNotMarked(t.Context(), b); !errors.Is(err, repository.ErrMarked) {
 		t.Errorf("%v", err)
 	}
 	w.Proved(w.Finish(plan.Restore), vault.OK)
 	w.Advance(time.Hour)
-	if next := w.Backup(vault.Settings{}); next.Backup == m.Backup || w.Repo.Unmarked(t.Context(), vaulttest.BackupOf(next)) != nil {
+	if next := w.Backup(vault.Settings{}); next.Backup == m.Backup || w.Repo.CheckNotMarked(t.Context(), vaulttest.BackupOf(next)) != nil {
 		t.Error("the next backup is marked too")
 	}
 	for _, name := range []string{b.Manifest(), b.Plan(), b.Shard("000000", "x"), b.CopyNote("x"), vault.HeaderName, (vault.Restore{ID: exampleID}).Restored()} {

@@ -150,13 +150,13 @@ func (p *Planner) Plan(ctx context.Context, req PlanRequest) (*vault.Plan, error
 			plan.Workers = min(plan.Workers, p.Workers)
 		}
 	}
-	if err := p.Repo.Unmarked(ctx, b); err != nil {
+	if err := p.Repo.CheckNotMarked(ctx, b); err != nil {
 		return nil, fmt.Errorf("plan %s: %w", req.Table, err)
 	}
 	if err := p.Repo.Mark(ctx, vault.Opened(b.Table, b.ID)); err != nil {
 		return nil, fmt.Errorf("plan %s: %w", req.Table, err)
 	}
-	mine, err := p.Repo.Decide(ctx, b.Plan(), plan)
+	mine, err := p.Repo.Win(ctx, b.Plan(), plan)
 	if err != nil {
 		return nil, fmt.Errorf("plan %s: %w", req.Table, err)
 	}
@@ -356,7 +356,7 @@ func (p *Planner) Survey(ctx context.Context, run fanout.Run, b vault.Backup) (*
 		return s, what(err)
 	}
 	// Its manifest may be gone because all of it goes.
-	if err := p.Repo.Unmarked(ctx, b); err != nil {
+	if err := p.Repo.CheckNotMarked(ctx, b); err != nil {
 		return s, what(err)
 	}
 	plan, planObject, err := p.Repo.Plan(ctx, b)
@@ -469,7 +469,7 @@ func (p *Planner) Ask(ctx context.Context, run fanout.Run, s *Survey, n int) (us
 		}
 		share := max(1, left/(len(s.lagging)-i))
 		a := vault.Ask{Segment: lag.segment, Children: min(share, maxSplit-1) + 1, At: run.Now().UTC()}
-		mine, err := p.Repo.Decide(ctx, s.Backup.Log().Ask(lag.segment), &a)
+		mine, err := p.Repo.Win(ctx, s.Backup.Log().Ask(lag.segment), &a)
 		if err != nil {
 			return used, fmt.Errorf("backup %s of %s: ask for a split of segment %s: %w", s.Backup.ID, s.Backup.Table, lag.segment, err)
 		}
@@ -578,7 +578,7 @@ func (p *Planner) group(ctx context.Context, run fanout.Run, look *groupLook, b 
 		if len(unfinished) > 0 {
 			return fmt.Errorf("%w: segment %s is marked as ended, and its log has not", vault.ErrCorrupt, unfinished[0].ID)
 		}
-		_, err = p.Repo.Tell(ctx, b.Group(look.number), group, &group.Usage)
+		_, err = p.Repo.Win(ctx, b.Group(look.number), group)
 		look.over = err == nil
 		return err
 	}
@@ -680,7 +680,7 @@ func (p *Planner) Void(ctx context.Context, b vault.Backup, reason string) (*vau
 		return nil, fmt.Errorf("give up backup %s: %w", b.ID, err)
 	}
 	m := &vault.Manifest{Backup: b.ID, Table: b.Table, Kind: plan.Kind, State: vault.Void, Reason: reason, Sealed: p.Now().UTC()}
-	if _, err := p.Repo.Decide(ctx, b.Manifest(), m); err != nil {
+	if _, err := p.Repo.Win(ctx, b.Manifest(), m); err != nil {
 		return nil, fmt.Errorf("give up backup %s: %w", b.ID, err)
 	}
 	return m, nil

@@ -110,7 +110,7 @@ func sealBackup(ctx context.Context, r *repository.Repository, b vault.Backup, p
 		// image.
 		Fuzzy: true, Parent: plan.Parent, Usage: usage,
 	}
-	if _, err := r.Tell(ctx, b.Manifest(), m, &m.Usage); err != nil {
+	if _, err := r.Win(ctx, b.Manifest(), m); err != nil {
 		return nil, err
 	}
 	return m, nil

@@ -291,14 +291,14 @@ func (c *Copier) begin(ctx context.Context, run fanout.Run, b vault.Backup, byte
 	if m.State != vault.Sealed {
 		return nil, fmt.Errorf("%w: it was given up: %s", vault.ErrCorrupt, m.Reason)
 	}
-	if err := c.Repo.Unmarked(ctx, b); err != nil {
+	if err := c.Repo.CheckNotMarked(ctx, b); err != nil {
 		return nil, err
 	}
 	reply.Groups = len(m.Groups)
 	s := &copying{Copier: c, run: run, backup: b, manifest: m, named: named, reply: reply, rate: bytesPerSecond, target: c.Repo.In(c.To)}
 	s.streams = semaphore.NewWeighted(s.inFlight())
 	// The target may delete by a retention of its own.
-	if err := s.target.Unmarked(ctx, b); err != nil {
+	if err := s.target.CheckNotMarked(ctx, b); err != nil {
 		return nil, fmt.Errorf("in the target: %w", err)
 	}
 	if bytesPerSecond > 0 {
@@ -319,7 +319,7 @@ func (c *Copier) begin(ctx context.Context, run fanout.Run, b vault.Backup, byte
 	_, err = s.target.Read(ctx, vault.HeaderName, &header)
 	if errors.Is(err, fs.ErrNotExist) {
 		header = c.Repo.Header
-		_, err = s.target.Decide(ctx, vault.HeaderName, &header)
+		_, err = s.target.Win(ctx, vault.HeaderName, &header)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("in the target: %w", err)
@@ -513,7 +513,7 @@ func (w *copiedObjects) write(ctx context.Context, last bool) error {
 			Backup: w.backup.ID, Table: w.backup.Table, Group: w.group, Record: w.records.Records,
 			Manifest: w.named.SHA256, Objects: w.pending, Last: last,
 		}
-		mine, err := w.target.Decide(ctx, w.backup.Copied(w.group, c.Record), c)
+		mine, err := w.target.Win(ctx, w.backup.Copied(w.group, c.Record), c)
 		if err != nil {
 			return fmt.Errorf("in the target: %w", err)
 		}
@@ -534,7 +534,7 @@ func (w *copiedObjects) bring(ctx context.Context, o vault.Object) (checksum str
 		if err := w.streams.Acquire(ctx, 1); err != nil {
 			return "", false, err
 		}
-		info, err = w.Repo.Stream(ctx, o, w.To, w.limit)
+		info, err = w.Repo.Replicate(ctx, o, w.To, w.limit)
 		w.streams.Release(1)
 		if err == nil {
 			return info.Checksum, true, nil
@@ -610,7 +610,7 @@ func (s *copying) finish(ctx context.Context) error {
 			s.manifest.Totals.Rows, s.manifest.Totals.Objects, sum.Rows, sum.Objects)
 	}
 	// What was there when the copy began may go meanwhile.
-	if err := s.target.Unmarked(ctx, s.backup); err != nil {
+	if err := s.target.CheckNotMarked(ctx, s.backup); err != nil {
 		return fmt.Errorf("in the target: %w", err)
 	}
 	if _, err := s.document(ctx, s.named); err != nil {
@@ -633,7 +633,7 @@ func (s *copying) finish(ctx context.Context) error {
 	if s.Back {
 		return nil
 	}
-	mine, err := s.Repo.Decide(ctx, s.backup.CopyNote(place.Key(s.Target)), note)
+	mine, err := s.Repo.Win(ctx, s.backup.CopyNote(place.Key(s.Target)), note)
 	if err != nil {
 		return err
 	}

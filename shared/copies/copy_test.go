@@ -412,7 +412,7 @@ func TestCopyOfDamaged(t *testing.T) {
 					t.Fatalf("%s %s: %s is in the target, %v", how, o.Name, name, err)
 				}
 			}
-			w.Repo.Also(vaulttest.TwinAt(twin))
+			w.Repo.SetReplicas(vaulttest.TwinAt(twin))
 			reply, err := w.Copier(target).CopyAll(t.Context(), w.Run(), vaulttest.BackupOf(m), copies.Point{}, 0)
 			if err != nil || !reply.Done {
 				t.Fatalf("%s %s, with a twin: %+v, %v", how, o.Name, reply, err)
@@ -581,7 +581,7 @@ func TestRestoreReadsFromTheTwin(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				repo.Also(vaulttest.TwinAt(twin))
+				repo.SetReplicas(vaulttest.TwinAt(twin))
 				w.Repo = repo
 				p := w.Restore(m)
 				w.Proved(p, vault.OK)
@@ -653,11 +653,11 @@ func TestTwinsAreTriedInTurn(t *testing.T) {
 		t.Fatal(err)
 	}
 	opened := 0
-	closed := repository.Twin{Name: "oss://closed", Open: func(context.Context) (object.Store, error) {
+	closed := repository.Replica{Name: "oss://closed", Open: func(context.Context) (object.Store, error) {
 		opened++
 		return nil, fs.ErrPermission
 	}}
-	w.Repo.Also(closed, repository.Twin{Name: "oss://poor", Open: func(context.Context) (object.Store, error) { return poor, nil }}, vaulttest.TwinAt(twin))
+	w.Repo.SetReplicas(closed, repository.Replica{Name: "oss://poor", Open: func(context.Context) (object.Store, error) { return poor, nil }}, vaulttest.TwinAt(twin))
 	proof := w.Verify(m, verify.DepthRead)
 	said := strings.Join(proof.Notes, "\n")
 	if proof.Verdict != vault.OK || opened != 1 || !strings.Contains(said, "read from "+vaulttest.TwinAddress) || !strings.Contains(said, "oss://closed can't be read") {
@@ -666,7 +666,7 @@ func TestTwinsAreTriedInTurn(t *testing.T) {
 	if _, err := object.Stat(t.Context(), w.Store, shard.Name); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("verify made %s anew: %v", shard.Name, err)
 	}
-	w.Repo.Also(closed)
+	w.Repo.SetReplicas(closed)
 	if proof := w.Verify(m, verify.DepthRead); proof.Verdict != vault.Corrupt {
 		t.Errorf("without a twin that has it: %s", proof.Verdict)
 	}
@@ -685,7 +685,7 @@ func TestLostCatalog(t *testing.T) {
 	if _, err := w.Repo.FindBackup(t.Context(), m.Backup); !errors.Is(err, fs.ErrNotExist) {
 		t.Fatal(err)
 	}
-	w.Repo.Also(vaulttest.TwinAt(twin))
+	w.Repo.SetReplicas(vaulttest.TwinAt(twin))
 	if b, err := w.Repo.FindBackup(t.Context(), m.Backup); err != nil || b != vaulttest.BackupOf(m) {
 		t.Errorf("%v, %v", b, err)
 	}
@@ -818,7 +818,7 @@ func TestNotesOfOthers(t *testing.T) {
 		t.Errorf("%+v, %v", notes, err)
 	}
 	// The manifest is held against the notes that are about it.
-	w.Repo.Also(vaulttest.TwinAt(&mem.Store{}))
+	w.Repo.SetReplicas(vaulttest.TwinAt(&mem.Store{}))
 	if _, _, err := w.Repo.Manifest(t.Context(), b); err != nil {
 		t.Error(err)
 	}
@@ -839,7 +839,7 @@ func TestNoteOfAnotherManifest(t *testing.T) {
 		t.Fatal(err)
 	}
 	i := w.Importer()
-	i.Known = []repository.Twin{vaulttest.TwinAt(&mem.Store{})}
+	i.Known = []repository.Replica{vaulttest.TwinAt(&mem.Store{})}
 	if _, err := i.Begin(t.Context(), w.Run(), w.Request(m)); !errors.Is(err, vault.ErrCorrupt) || !strings.Contains(err.Error(), "when it was copied to") {
 		t.Errorf("%v", err)
 	}

@@ -286,7 +286,7 @@ func (s *ticking) begin(ctx context.Context, due due) error {
 		Target:  vault.TableID{Region: s.Region, Instance: instance, Table: due.Target(name)},
 		Request: due.Request(), Workers: Workers(s.Policy), Began: now, Until: now.Add(Bound),
 	}
-	mine, err := s.Repo.Decide(ctx, due.Begun(), d)
+	mine, err := s.Repo.Win(ctx, due.Begun(), d)
 	if err != nil {
 		return err
 	}

@@ -153,7 +153,7 @@ func (s *ticking) end(ctx context.Context, r *record, e *vault.DrillEnd) error {
 			e.Error += ", though the rows were loaded and compared: what was left is the table's indexes and settings, and the proof"
 		}
 	}
-	mine, err := s.Repo.Decide(ctx, r.Ended(), e)
+	mine, err := s.Repo.Win(ctx, r.Ended(), e)
 	if err != nil {
 		return err
 	}
@@ -199,7 +199,7 @@ func (s *ticking) drop(ctx context.Context, r *record, e *vault.DrillEnd) error 
 			return fmt.Errorf("drop %s: %w", e.Drill.Target, err)
 		}
 	}
-	mine, err := s.Repo.Decide(ctx, r.Dropped(), gone)
+	mine, err := s.Repo.Win(ctx, r.Dropped(), gone)
 	if err != nil {
 		return err
 	}

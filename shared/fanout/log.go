@@ -67,7 +67,7 @@ func (l Log) beginFrom(ctx context.Context, n vault.Note, run Run) (int, error) 
 // Claim notes the start of a segment under its number, if that is free.
 func (l Log) Claim(ctx context.Context, n vault.Note, run Run) (mine bool, err error) {
 	n.Request, n.Began, n.Until = run.Request, run.Now().UTC(), run.Until.UTC()
-	if mine, err = l.repo.Decide(ctx, l.names.Start(n.Segment, n.Start), &n); err != nil {
+	if mine, err = l.repo.Win(ctx, l.names.Start(n.Segment, n.Start), &n); err != nil {
 		err = fmt.Errorf("note the start of segment %s: %w", n.Segment, err)
 	}
 	return mine, err

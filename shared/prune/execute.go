@@ -164,7 +164,7 @@ func (x *execution) over() error {
 
 func (x *execution) mark(ctx context.Context, b *found, reason string) error {
 	m := &vault.Mark{Backup: b.ID, Table: b.Table, At: x.p.Now().UTC(), Command: vault.Program, Reason: reason}
-	if _, err := x.p.Repo.Decide(ctx, b.Mark(), m); err != nil {
+	if _, err := x.p.Repo.Win(ctx, b.Mark(), m); err != nil {
 		return refusal(err)
 	}
 	x.p.Log.Info("marked", "backup", b.ID, "table", b.Table.String(), "reason", reason)

@@ -88,7 +88,7 @@ func TestStoreThatKeptLess(t *testing.T) {
 	w.Fill(vaulttest.Definition(), 20)
 	m := w.Backup(vaulttest.Small)
 	less := short{&mem.Store{}}
-	if _, err := w.Repo.Stream(t.Context(), shardOf(t, w, m), less, nil); err == nil {
+	if _, err := w.Repo.Replicate(t.Context(), shardOf(t, w, m), less, nil); err == nil {
 		t.Error("a copy")
 	}
 	if o, err := w.Repo.In(less).Create(t.Context(), vault.HeaderName, &w.Repo.Header); err == nil {

@@ -26,13 +26,13 @@ func TestManifestAsCopied(t *testing.T) {
 	forged := *m
 	forged.Sealed = m.Sealed.Add(time.Second)
 	w.Store.(*mem.Store).Replace(b.Manifest(), vaulttest.Forge(b.Manifest(), &forged))
-	open := func(store object.Store, also repository.Twin) *repository.Repository {
+	open := func(store object.Store, also repository.Replica) *repository.Repository {
 		t.Helper()
 		repo, err := repository.Open(t.Context(), store)
 		if err != nil {
 			t.Fatal(err)
 		}
-		repo.Also(also)
+		repo.SetReplicas(also)
 		return repo
 	}
 	repo := open(w.Store, vaulttest.TwinAt(twin))
@@ -43,7 +43,7 @@ func TestManifestAsCopied(t *testing.T) {
 	if found := repo.Replaced(b.Manifest()); len(found) != 1 || !strings.Contains(found[0].Reason, "sha256") {
 		t.Errorf("%+v", found)
 	}
-	away := repository.Twin{Name: vaulttest.TwinAddress, Open: func(context.Context) (object.Store, error) { return nil, errors.New("away") }}
+	away := repository.Replica{Name: vaulttest.TwinAddress, Open: func(context.Context) (object.Store, error) { return nil, errors.New("away") }}
 	if _, _, err := open(w.Store, away).Manifest(t.Context(), b); !errors.Is(err, vault.ErrCorrupt) {
 		t.Errorf("where the copy can't be had: %v", err)
 	}
@@ -69,7 +69,7 @@ func TestTwinIsForDamage(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	repo.Also(vaulttest.TwinAt(twin))
+	repo.SetReplicas(vaulttest.TwinAt(twin))
 	if _, err := repo.PlanOf(t.Context(), m); err == nil || repository.Corrupt(err) || len(repo.Replaced()) > 0 {
 		t.Errorf("%v, with %+v", err, repo.Replaced())
 	}
@@ -99,7 +99,7 @@ func TestTwinIsOpenedOnce(t *testing.T) {
 	w.Remove(parts[0].Name, parts[1].Name)
 	for name, fails := range map[string]error{"there": nil, "away": errors.New("away")} {
 		opened := 0
-		w.Repo.Also(repository.Twin{Name: vaulttest.TwinAddress, Open: func(ctx context.Context) (object.Store, error) {
+		w.Repo.SetReplicas(repository.Replica{Name: vaulttest.TwinAddress, Open: func(ctx context.Context) (object.Store, error) {
 			opened++
 			if ctx.Err() != nil {
 				return nil, ctx.Err()

@@ -67,7 +67,7 @@ func (i *Importer) begin(ctx context.Context, run fanout.Run, req Request) (*vau
 		}
 		if copied && !slices.Contains(req.Also, key) {
 			req.Also = append(slices.Clip(req.Also), key)
-			i.Repo.Add(t)
+			i.Repo.AddReplica(t)
 		}
 	}
 	manifest, object, err := i.Repo.Manifest(ctx, req.Backup)
@@ -94,7 +94,7 @@ func (i *Importer) begin(ctx context.Context, run fanout.Run, req Request) (*vau
 		if err != nil {
 			return nil, err
 		}
-		mine, err := i.Repo.Decide(ctx, vault.Restore{ID: id}.Plan(), plan)
+		mine, err := i.Repo.Win(ctx, vault.Restore{ID: id}.Plan(), plan)
 		if err != nil {
 			return nil, err
 		}
@@ -142,7 +142,7 @@ func (i *Importer) ready(ctx context.Context, run fanout.Run, p *vault.RestorePl
 // looks for restores, then leaves the backup alone, or is seen here. A restore that
 // has made its table has passed this.
 func (i *Importer) unmarked(ctx context.Context, run fanout.Run, p *vault.RestorePlan) error {
-	err := i.Repo.Unmarked(ctx, vault.Backup{Table: p.Source, ID: p.Backup})
+	err := i.Repo.CheckNotMarked(ctx, vault.Backup{Table: p.Source, ID: p.Backup})
 	if !errors.Is(err, repository.ErrMarked) {
 		return err
 	}
@@ -177,7 +177,7 @@ func (i *Importer) claim(ctx context.Context, run fanout.Run, req Request, m *va
 			return "", err
 		}
 		// A mark that stands already costs no claim on the target.
-		if err := i.Repo.Unmarked(ctx, req.Backup); err != nil {
+		if err := i.Repo.CheckNotMarked(ctx, req.Backup); err != nil {
 			return "", err
 		}
 		// Neither does what is seen to be damaged before anything is made.
@@ -185,7 +185,7 @@ func (i *Importer) claim(ctx context.Context, run fanout.Run, req Request, m *va
 			return "", err
 		}
 		c := vault.Claim{Restore: id, Backup: req.Backup.ID, At: run.Now().UTC()}
-		mine, err := i.Repo.Decide(ctx, vault.ClaimName(req.Target, n), &c)
+		mine, err := i.Repo.Win(ctx, vault.ClaimName(req.Target, n), &c)
 		if errors.Is(err, fs.ErrPermission) {
 			return "", fmt.Errorf("a restore writes down in the vault what it does, and this vault may not be written: give import's role the rights of docs/ram/import.json, "+
 				"or copy the vault's objects, vault.json with them, to a place that may be written, and restore from there: %w", err)
@@ -290,7 +290,7 @@ func (i *Importer) after(ctx context.Context, run fanout.Run, req Request, last 
 // was completed.
 func (i *Importer) GiveUp(ctx context.Context, run fanout.Run, id vault.RestoreID, reason string) (*vault.Closed, error) {
 	c := &vault.Closed{Restore: id, At: run.Now().UTC(), Reason: reason}
-	if _, err := i.Repo.Decide(ctx, vault.Restore{ID: id}.Closed(), c); err != nil {
+	if _, err := i.Repo.Win(ctx, vault.Restore{ID: id}.Closed(), c); err != nil {
 		return nil, fmt.Errorf("give up restore %s: %w", id, err)
 	}
 	return c, nil
@@ -447,7 +447,7 @@ func (i *Importer) make(ctx context.Context, p *vault.RestorePlan) (*vault.Made,
 		return nil, fmt.Errorf("create %s: %w", p.Target, err)
 	}
 	made := &vault.Made{Restore: p.Restore, Target: p.Target, Identity: got.Identity, Options: got.Options}
-	_, err = i.Repo.Decide(ctx, vault.Restore{ID: p.Restore}.Created(), made)
+	_, err = i.Repo.Win(ctx, vault.Restore{ID: p.Restore}.Created(), made)
 	return made, err
 }
 

@@ -216,7 +216,7 @@ func (x *checking) segment(ctx, comparing context.Context, s vault.SegmentID, st
 	found.Pace = x.reads.Take()
 	x.reply.Pace = found.Pace
 	found.At = x.run.Now().UTC()
-	if _, err := x.Repo.Tell(ctx, x.restore.Check(s), &found, &found.Usage); err != nil {
+	if _, err := x.Repo.Win(ctx, x.restore.Check(s), &found); err != nil {
 		return err
 	}
 	x.add(found.Check)
@@ -280,7 +280,7 @@ func (x *checking) handOver(ctx context.Context, s vault.SegmentID, slot int, c 
 	entry := &vault.Compared{Segment: s, Slot: slot, Start: x.reply.Start, Compared: c.Done, Check: c.Rows, Pace: x.reads.Take()}
 	x.reply.Pace = entry.Pace
 	x.add(entry.Check)
-	if _, err := x.Repo.Tell(ctx, x.restore.Verify().Slot(s, slot), entry, &entry.Usage); err != nil {
+	if _, err := x.Repo.Win(ctx, x.restore.Verify().Slot(s, slot), entry); err != nil {
 		return err
 	}
 	if x.worker.Submit == nil {

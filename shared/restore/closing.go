@@ -206,7 +206,7 @@ func (i *Importer) rollUp(ctx context.Context, run fanout.Run, r vault.Restore, 
 					group.Add(&checks[k])
 				}
 			}
-			_, err := i.Repo.Tell(wctx, r.Group(group.Group), group, &group.Usage)
+			_, err := i.Repo.Win(wctx, r.Group(group.Group), group)
 			return err
 		})
 	}

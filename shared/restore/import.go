@@ -264,7 +264,7 @@ func (x *importing) segment(ctx context.Context, s vault.SegmentID, start int, c
 		}
 		// What was written before an error is as good as any: keep it, then
 		// report.
-		mine, err := x.Repo.Tell(ctx, x.restore.Log().Slot(s, entry.Slot), entry, &entry.Usage)
+		mine, err := x.Repo.Win(ctx, x.restore.Log().Slot(s, entry.Slot), entry)
 		if err != nil {
 			return claimed, false, errors.Join(broken, err)
 		}

@@ -96,7 +96,7 @@ func (q *Requests) Serve(ctx context.Context, run fanout.Run, name string) (Requ
 	if accepted != nil {
 		answer.Restore, answer.Backup, answer.Table, answer.Target = accepted.Restore, accepted.Backup, accepted.Table.String(), accepted.Target.String()
 	}
-	mine, err := q.Repo.Decide(ctx, vault.AnswerName(name), &answer)
+	mine, err := q.Repo.Win(ctx, vault.AnswerName(name), &answer)
 	if err != nil {
 		return progress, fmt.Errorf("request %s: %w", name, err)
 	}
@@ -211,7 +211,7 @@ func (q *Requests) accept(ctx context.Context, name string) (*vault.Accepted, er
 		Instant: ask.At.UTC(), LocalTransactions: ask.LocalTransactions,
 		Restore: vault.RestoreAsked(info.Modified, m.Backup, ask.Target, ask.LocalTransactions),
 	}
-	_, err = q.Repo.Decide(ctx, vault.AcceptedName(name), a)
+	_, err = q.Repo.Win(ctx, vault.AcceptedName(name), a)
 	return a, err
 }
 

@@ -48,7 +48,7 @@ type Importer struct {
 	// Known are further vaults that backups are copied to, named by their addresses. A restore reads from
 	// those that hold a copy of its backup what is damaged or gone here, without
 	// being asked to.
-	Known []repository.Twin
+	Known []repository.Replica
 }
 
 // Request says what is to be restored, and where.
@@ -218,7 +218,7 @@ func (i *Importer) tick(ctx context.Context, run fanout.Run, id vault.RestoreID)
 	progress.State = StateClosing
 	if closed == nil {
 		closed = &vault.Closed{Restore: id, At: run.Now().UTC()}
-		if _, err := i.Repo.Decide(ctx, r.Closed(), closed); err != nil {
+		if _, err := i.Repo.Win(ctx, r.Closed(), closed); err != nil {
 			return progress, err
 		}
 		if closed.Reason != "" {
@@ -276,13 +276,13 @@ func (i *Importer) hold(ctx context.Context, p *vault.RestorePlan, check *vault.
 
 func (i *Importer) prove(ctx context.Context, run fanout.Run, r vault.Restore, p *vault.RestorePlan, found *vault.CheckedGroup, closed time.Time, notes []string) (*vault.Proof, error) {
 	notes = append(slices.Clip(notes), repository.ReplacedNotes(found.Check.Replaced, i.Repo.Replaced())...)
-	notes = append(notes, i.Repo.TwinErrors()...)
+	notes = append(notes, i.Repo.ReplicaErrors()...)
 	proof := &vault.Proof{
 		Backup: p.Backup, Table: p.Source, Restore: p.Restore, Target: p.Target.String(), Depth: verify.DepthRows,
 		At: run.Now().UTC(), Verdict: found.Check.Verdict(), Manifest: p.Manifest, Check: found.Check, Notes: notes,
 		Usage: found.Usage, Compared: found.Latest, Closed: closed,
 	}
-	_, err := i.Repo.Tell(ctx, r.Proof(), proof, &proof.Usage)
+	_, err := i.Repo.Win(ctx, r.Proof(), proof)
 	if err == nil {
 		i.Log.Info("restore proved", "restore", p.Restore, "verdict", proof.Verdict, "rows", proof.Check.Rows, "quarantined", proof.Check.Quarantined)
 	}

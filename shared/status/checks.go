@@ -218,7 +218,7 @@ func (s *Site) RecoveryPoint(ctx context.Context, r *repository.Repository, t va
 		var bad *repository.Damaged
 		switch {
 		case errors.As(err, &bad):
-			err := r.Unmarked(ctx, bad.Backup)
+			err := r.CheckNotMarked(ctx, bad.Backup)
 			if err == nil {
 				damaged = append(damaged, bad)
 			} else if !errors.Is(err, repository.ErrMarked) {
@@ -232,7 +232,7 @@ func (s *Site) RecoveryPoint(ctx context.Context, r *repository.Repository, t va
 	}
 	slices.SortFunc(sealed, func(a, b *vault.Manifest) int { return b.RecoveryPoint().Compare(a.RecoveryPoint()) })
 	for _, m := range sealed {
-		err := r.Unmarked(ctx, vault.Backup{Table: t, ID: m.Backup})
+		err := r.CheckNotMarked(ctx, vault.Backup{Table: t, ID: m.Backup})
 		if err == nil {
 			return m.RecoveryPoint(), damaged, nil
 		}

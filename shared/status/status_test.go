@@ -135,7 +135,7 @@ func TestListBackups(t *testing.T) {
 		if m == nil {
 			return
 		}
-		if _, err := w.Repo.Decide(t.Context(), b.Manifest(), m); err != nil {
+		if _, err := w.Repo.Win(t.Context(), b.Manifest(), m); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -305,7 +305,7 @@ func TestRecoveryPoint(t *testing.T) {
 	var all []vault.Backup
 	for range 4 {
 		b := vault.Backup{Table: vaulttest.SourceID, ID: vault.NewBackupID(w.Clock(), "x")}
-		if _, err := w.Repo.Decide(t.Context(), b.Manifest(), vaulttest.SealedAt(b, w.Clock(), w.Clock())); err != nil {
+		if _, err := w.Repo.Win(t.Context(), b.Manifest(), vaulttest.SealedAt(b, w.Clock(), w.Clock())); err != nil {
 			t.Fatal(err)
 		}
 		all = append(all, b)

@@ -28,8 +28,8 @@ func (w *World) Copier(to object.Store) *copies.Copier {
 }
 
 // TwinAt is a further vault, in a store.
-func TwinAt(store object.Store) repository.Twin {
-	return repository.Twin{Name: TwinAddress, Open: func(context.Context) (object.Store, error) { return store, nil }}
+func TwinAt(store object.Store) repository.Replica {
+	return repository.Replica{Name: TwinAddress, Open: func(context.Context) (object.Store, error) { return store, nil }}
 }
 
 // BackupOf is the backup that a manifest seals.

@@ -218,7 +218,7 @@ func TestReadOnce(t *testing.T) {
 	plan := w.Begin(m)
 	w.Ledger = &vaulttest.Ledger{Store: w.Store}
 	repo := w.Ledger.Open(t, "import")
-	repo.Also(repository.Twin{Name: "file:///twin", Open: func(context.Context) (object.Store, error) { return nil, errors.New("it is not needed") }})
+	repo.SetReplicas(repository.Replica{Name: "file:///twin", Open: func(context.Context) (object.Store, error) { return nil, errors.New("it is not needed") }})
 	if _, err := repo.RestorePlan(t.Context(), plan.Restore); err != nil {
 		t.Fatal(err)
 	}

@@ -109,7 +109,7 @@ func (v *Verifier) verify(ctx context.Context, run fanout.Run, req Request) (*va
 		}
 	}
 	if !held {
-		if err := v.Repo.Unmarked(ctx, req.Backup); err != nil {
+		if err := v.Repo.CheckNotMarked(ctx, req.Backup); err != nil {
 			return nil, err
 		}
 	}
@@ -156,7 +156,7 @@ func (v *Verifier) verify(ctx context.Context, run fanout.Run, req Request) (*va
 			manifest.Totals.First.UTC().Format(time.RFC3339), manifest.Totals.Latest.UTC().Format(time.RFC3339)))
 	}
 	proof.Notes = append(proof.Notes, repository.ReplacedNotes(proof.Check.Replaced, v.Repo.Replaced())...)
-	proof.Notes = append(proof.Notes, v.Repo.TwinErrors()...)
+	proof.Notes = append(proof.Notes, v.Repo.ReplicaErrors()...)
 	if n := proof.Check.SizeOnly; n > 0 {
 		proof.Notes = append(proof.Notes, fmt.Sprintf("of %d objects only the size was compared with the store: it keeps checksums of another kind than the recorded ones, and no record of a copy", n))
 	}
@@ -196,7 +196,7 @@ func (v *Verifier) compare(ctx context.Context, run fanout.Run, b vault.Backup, 
 	if err != nil {
 		return nil, err
 	}
-	if err := v.Repo.Unmarked(ctx, b); err != nil {
+	if err := v.Repo.CheckNotMarked(ctx, b); err != nil {
 		return nil, err
 	}
 	other, err := repository.Open(ctx, store)

@@ -95,23 +95,23 @@ func openWith(ctx context.Context, inv *function.Invocation, unread func(name st
 // Also has a repository read what is damaged in its own vault from further ones, which the plan of a restore names by
 // their keys. They are opened when that is needed. Of one that the policy has no more it is told when it is wanted.
 func Also(inv *function.Invocation, repo *repository.Repository, keys []string) {
-	var twins []repository.Twin
+	var twins []repository.Replica
 	for _, key := range keys {
 		d, err := further(inv, key)
 		if err != nil {
-			twins = append(twins, repository.Twin{Name: "the further vault " + key, Open: func(context.Context) (object.Store, error) { return nil, err }})
+			twins = append(twins, repository.Replica{Name: "the further vault " + key, Open: func(context.Context) (object.Store, error) { return nil, err }})
 			continue
 		}
 		twins = append(twins, Twins(inv, []policy.Destination{d})...)
 	}
-	repo.Also(twins...)
+	repo.SetReplicas(twins...)
 }
 
 // Twins are further vaults of the policy.
-func Twins(inv *function.Invocation, all []policy.Destination) []repository.Twin {
-	twins := make([]repository.Twin, len(all))
+func Twins(inv *function.Invocation, all []policy.Destination) []repository.Replica {
+	twins := make([]repository.Replica, len(all))
 	for i, d := range all {
-		twins[i] = repository.Twin{Name: d.To, Open: func(ctx context.Context) (object.Store, error) { return openFurther(ctx, inv, d) }}
+		twins[i] = repository.Replica{Name: d.To, Open: func(ctx context.Context) (object.Store, error) { return openFurther(ctx, inv, d) }}
 	}
 	return twins
 }

@@ -45,7 +45,7 @@ func TestAlso(t *testing.T) {
 		if _, err := repo.FindBackup(t.Context(), vault.NewBackupID(time.Now(), "x")); !errors.Is(err, fs.ErrNotExist) {
 			t.Fatal(err)
 		}
-		said := strings.Join(repo.TwinErrors(), "\n")
+		said := strings.Join(repo.ReplicaErrors(), "\n")
 		if (came.Load() > 0) != c.comes || c.comes == strings.Contains(said, "has no further vault") {
 			t.Errorf("with the destination %s %d requests came: %s", c.destination, came.Load(), said)
 		}
