@@ -71,7 +71,7 @@ func runShow(ctx context.Context, s *streams, dir, id string) error {
 		}
 		return s.print(r, func(w io.Writer) { showRestore(s, w, &r) })
 	case status.VerificationKind:
-		v, err := status.Watch(repo, vault.VerificationID(ref.ID), time.Now).Look(ctx)
+		v, err := status.WatchVerification(repo, vault.VerificationID(ref.ID), time.Now).Look(ctx)
 		if err != nil {
 			return err
 		}

@@ -193,7 +193,7 @@ func (s *site) watchVerification(ctx context.Context, id vault.VerificationID, c
 	if m, _, err := repo.Manifest(ctx, b); err == nil {
 		rows = m.Totals.Rows
 	}
-	watcher := status.Watch(repo, id, time.Now)
+	watcher := status.WatchVerification(repo, id, time.Now)
 	return func(ctx context.Context) string {
 		v, err := watcher.Look(ctx)
 		if err != nil {

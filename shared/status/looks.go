@@ -74,7 +74,7 @@ type Watchers struct {
 	now           func() time.Time
 	backups       []*backup.Watcher
 	restores      []*restore.Watcher
-	verifications []*Watcher
+	verifications []*VerificationWatcher
 }
 
 // WatchOne watches one thing.
@@ -86,7 +86,7 @@ func WatchOne(r *repository.Repository, ref Ref, now func() time.Time) *Watchers
 	case RestoreKind:
 		w.restores = append(w.restores, restore.Watch(r, vault.RestoreID(ref.ID), now))
 	case VerificationKind:
-		w.verifications = append(w.verifications, Watch(r, vault.VerificationID(ref.ID), now))
+		w.verifications = append(w.verifications, WatchVerification(r, vault.VerificationID(ref.ID), now))
 	}
 	return w
 }

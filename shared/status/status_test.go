@@ -104,7 +104,7 @@ func TestRestores(t *testing.T) {
 func TestVerificationLost(t *testing.T) {
 	w := vaulttest.NewWorld(t)
 	of := vault.Verification{ID: "20261120T021400Z-0a1b2c3d"}
-	watch := status.Watch(w.Repo, of.ID, w.Clock)
+	watch := status.WatchVerification(w.Repo, of.ID, w.Clock)
 	if _, err := watch.Look(t.Context()); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("%v", err)
 	}

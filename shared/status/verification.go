@@ -38,21 +38,21 @@ const (
 // a function works, and than it keeps silent while it does.
 const silence = 20 * time.Minute
 
-// Watcher tells again and again how far a verification has come.
-type Watcher struct {
+// VerificationWatcher tells again and again how far a verification has come.
+type VerificationWatcher struct {
 	repo  *repository.Repository
 	id    vault.VerificationID
 	now   func() time.Time
 	speed fanout.Speed
 }
 
-// Watch returns a watcher of a verification.
-func Watch(r *repository.Repository, id vault.VerificationID, now func() time.Time) *Watcher {
-	return &Watcher{repo: r, id: id, now: now}
+// WatchVerification returns a watcher of a verification.
+func WatchVerification(r *repository.Repository, id vault.VerificationID, now func() time.Time) *VerificationWatcher {
+	return &VerificationWatcher{repo: r, id: id, now: now}
 }
 
 // Look looks how far it has come. The error matches fs.ErrNotExist if it has not begun.
-func (w *Watcher) Look(ctx context.Context) (Verification, error) {
+func (w *VerificationWatcher) Look(ctx context.Context) (Verification, error) {
 	out := Verification{Verification: w.id, State: Running}
 	of := vault.Verification{ID: w.id}
 	for info, err := range w.repo.Store().List(ctx, of.Progress(), "") {
