@@ -122,13 +122,17 @@ func TestWatch(t *testing.T) {
 	}
 }
 
-// TestWatchFailed: a backup that can't go on ends the watch, and says why.
+// TestWatchFailed: a backup that can't go on ends the watch, and says why; by its id alone, once it has failed.
 func TestWatchFailed(t *testing.T) {
 	s, dir, client := begin(t, func(c *stack.Config) { c.Memory = true })
 	fillSlow(t, client, "orders")
 	id := slowly(t, s, dir, "orders", *ots.Refuse("OTSNoPermissionAccess", ""))
 	code, out, errs := tablevaultRun(t, "show", "--watch", string(id), "--stack", dir, "--every", "50ms")
 	if code != exitFailed || !strings.Contains(errs, "is failed: ") || !strings.Contains(errs, "OTSNoPermissionAccess") || !strings.Contains(out, "last error: ") {
+		t.Errorf("exit %d\n%s%s", code, out, errs)
+	}
+	// It is told once: all that run are others.
+	if code, out, errs := tablevaultRun(t, "show", "--watch", "--stack", dir); code != exitFailed || !strings.Contains(errs, "no backup is running") || out != "" {
 		t.Errorf("exit %d\n%s%s", code, out, errs)
 	}
 }

@@ -215,5 +215,16 @@ func All(ctx context.Context, r *repository.Repository, kind Kind) func(yield fu
 	}
 }
 
+// Open yields the backups or the restores that have not ended.
+func Open(ctx context.Context, r *repository.Repository, kind Kind) func(yield func(Ref, error) bool) {
+	return func(yield func(Ref, error) bool) {
+		if kind == RestoreKind {
+			r.Restoring(ctx)(func(id vault.RestoreID, err error) bool { return yield(Ref{Kind: kind, ID: string(id)}, err) })
+			return
+		}
+		r.Open(ctx, nil)(func(b vault.Backup, err error) bool { return yield(Ref{kind, string(b.ID), b.Table}, err) })
+	}
+}
+
 // byNewest orders the newest first.
 func byNewest(a, b Ref) int { return cmp.Compare(b.ID, a.ID) }

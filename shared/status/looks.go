@@ -80,34 +80,55 @@ type Watchers struct {
 // WatchOne watches one thing.
 func WatchOne(r *repository.Repository, ref Ref, now func() time.Time) *Watchers {
 	w := &Watchers{now: now}
-	switch ref.Kind {
-	case BackupKind:
-		w.backups = append(w.backups, backup.Watch(r, ref.Backup(), now))
-	case RestoreKind:
-		w.restores = append(w.restores, restore.Watch(r, vault.RestoreID(ref.ID), now))
-	case VerificationKind:
-		w.verifications = append(w.verifications, WatchVerification(r, vault.VerificationID(ref.ID), now))
-	}
+	w.add(r, ref)
 	return w
 }
 
-// WatchAll watches all backups and restores that have not ended. Which verifications
-// run, nothing tells.
+func (w *Watchers) add(r *repository.Repository, ref Ref) {
+	switch ref.Kind {
+	case BackupKind:
+		w.backups = append(w.backups, backup.Watch(r, ref.Backup(), w.now))
+	case RestoreKind:
+		w.restores = append(w.restores, restore.Watch(r, vault.RestoreID(ref.ID), w.now))
+	case VerificationKind:
+		w.verifications = append(w.verifications, WatchVerification(r, vault.VerificationID(ref.ID), w.now))
+	}
+}
+
+// WatchAll watches all backups and restores that run. What has failed before is open, too,
+// until a person gives it up or has it tried again: it is left out, so that nobody is told of it each
+// time. Which verifications run, nothing tells.
 func WatchAll(ctx context.Context, r *repository.Repository, now func() time.Time) (*Watchers, error) {
 	w := &Watchers{now: now}
-	for b, err := range r.Open(ctx, nil) {
-		if err != nil {
-			return nil, err
+	for _, kind := range []Kind{BackupKind, RestoreKind} {
+		for ref, err := range Open(ctx, r, kind) {
+			if err != nil {
+				return nil, err
+			}
+			// By a look of its own: the first that is shown goes by when it was begun.
+			if failed, err := hasFailed(ctx, r, ref, now); err != nil {
+				return nil, err
+			} else if !failed {
+				w.add(r, ref)
+			}
 		}
-		w.backups = append(w.backups, backup.Watch(r, b, now))
-	}
-	for id, err := range r.Restoring(ctx) {
-		if err != nil {
-			return nil, err
-		}
-		w.restores = append(w.restores, restore.Watch(r, id, now))
 	}
 	return w, nil
+}
+
+// hasFailed says whether a backup or a restore can't go on by itself. One that could not be
+// looked at just now may.
+func hasFailed(ctx context.Context, r *repository.Repository, ref Ref, now func() time.Time) (failed bool, err error) {
+	if ref.Kind == BackupKind {
+		var seen backup.Watched
+		seen, err = backup.Watch(r, ref.Backup(), now).Look(ctx)
+		failed = seen.State == backup.StateFailed
+	} else {
+		var seen restore.Watched
+		seen, err = restore.Watch(r, vault.RestoreID(ref.ID), now).Look(ctx)
+		failed = seen.State == restore.StateFailed
+	}
+	return err == nil && failed || repository.Corrupt(err), ctx.Err()
 }
 
 // Empty says whether there is nothing to look at.

@@ -228,6 +228,10 @@ func TestLooks(t *testing.T) {
 	if err := w.Repo.Mark(t.Context(), vault.Opened(died.Table, died.ID)); err != nil {
 		t.Fatal(err)
 	}
+	// One whose plan is damaged, which can't go on.
+	w.Advance(time.Hour)
+	damaged := w.Plan(w.Planner(), vaulttest.Small)
+	w.Store.(*mem.Store).Replace(damaged.Plan(), []byte("{"))
 	all, err := status.WatchAll(t.Context(), w.Repo, w.Clock)
 	if err != nil || all.Empty() {
 		t.Fatal(err)
