@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/tablevault/tablevault/local/ots"
+	"github.com/tablevault/tablevault/local/ots/otstest"
 	"github.com/tablevault/tablevault/shared/access"
 	"github.com/tablevault/tablevault/shared/function"
 	"github.com/tablevault/tablevault/shared/function/functiontest"
@@ -25,11 +26,7 @@ import (
 // orders, and functions beside it that take whatever they are given and do nothing.
 func serve(t *testing.T) (folder string, invoke func(event string) (answer, log string)) {
 	t.Helper()
-	tables, err := ots.Start(ots.Config{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { tables.Close() })
+	tables := otstest.Run(t, ots.Config{})
 	client, err := tablestore.New(tablestore.Config{Endpoint: tables.URL(), Instance: "prod", Credentials: access.Key{ID: ots.DefaultKeyID, Secret: ots.DefaultKeySecret}.Provider()})
 	if err != nil {
 		t.Fatal(err)

@@ -13,6 +13,7 @@ import (
 
 	"github.com/tablevault/tablevault/local/ots"
 	"github.com/tablevault/tablevault/local/ots/engine"
+	"github.com/tablevault/tablevault/local/ots/otstest"
 	"github.com/tablevault/tablevault/shared/plainbuffer"
 )
 
@@ -42,7 +43,7 @@ func creation(name string, change ...func(*otsprotocol.CreateTableRequest)) *ots
 // TestRefusedUpdates: a table that allows no updates, updates without cells, and
 // options without any.
 func TestRefusedUpdates(t *testing.T) {
-	s := start(t, ots.Config{})
+	s := otstest.Run(t, ots.Config{})
 	c := connect(s)
 	no := false
 	create(t, c, tablestore.TableOption{AllowUpdate: &no}, text)
@@ -68,7 +69,7 @@ func TestRefusedUpdates(t *testing.T) {
 // TestMissingSearchIndexes has what each operation says of a search index that is
 // not there, and of a table that can't go because of one that is.
 func TestMissingSearchIndexes(t *testing.T) {
-	s := start(t, ots.Config{})
+	s := otstest.Run(t, ots.Config{})
 	c := connect(s)
 	create(t, c, tablestore.TableOption{}, text)
 	table, none := proto.String("t"), proto.String("none")
@@ -115,7 +116,7 @@ func trySearch(t testing.TB, s *ots.Server, name string, fields ...*otsprotocol.
 
 // TestSearchFields refuses fields that no index can have, and takes every type.
 func TestSearchFields(t *testing.T) {
-	s := start(t, ots.Config{})
+	s := otstest.Run(t, ots.Config{})
 	create(t, connect(s), tablestore.TableOption{}, text)
 	keyword := func(name string) *otsprotocol.FieldSchema { return searchField(name, otsprotocol.FieldType_KEYWORD) }
 	for _, test := range []struct {
@@ -147,7 +148,7 @@ func TestSearchFields(t *testing.T) {
 // TestDescribedSort: an index without an order of its own is described with that
 // of the primary key, unless it has nested fields.
 func TestDescribedSort(t *testing.T) {
-	s := start(t, ots.Config{})
+	s := otstest.Run(t, ots.Config{})
 	create(t, connect(s), tablestore.TableOption{}, text)
 	a := searchField("a", otsprotocol.FieldType_KEYWORD)
 	nested := searchField("n", otsprotocol.FieldType_NESTED, searchField("b", otsprotocol.FieldType_LONG))
@@ -178,7 +179,7 @@ func TestDescribedSort(t *testing.T) {
 
 // TestOptionsOfKeys: only the option AUTO_INCREMENT makes keys.
 func TestOptionsOfKeys(t *testing.T) {
-	s := start(t, ots.Config{})
+	s := otstest.Run(t, ots.Config{})
 	refusedWith(t, send(t, s, "CreateTable", creation("t", func(r *otsprotocol.CreateTableRequest) {
 		none := otsprotocol.PrimaryKeyOption(0)
 		r.TableMeta.PrimaryKey[0].Option = &none
@@ -223,7 +224,7 @@ func partitionRanges(points ...any) []*otsprotocol.PartitionRange {
 // TestPartitionsOfNewTables: a table begins with the partitions that are asked for,
 // and its stream with a shard for each.
 func TestPartitionsOfNewTables(t *testing.T) {
-	s := start(t, ots.Config{})
+	s := otstest.Run(t, ots.Config{})
 	with := func(name string, ranges []*otsprotocol.PartitionRange) *otsprotocol.Error {
 		return send(t, s, "CreateTable", creation(name, func(r *otsprotocol.CreateTableRequest) {
 			r.Partitions = ranges
@@ -269,7 +270,7 @@ func TestPartitionsOfNewTables(t *testing.T) {
 // TestStreamsOfLongNames reads the stream of a table of the longest name.
 func TestStreamsOfLongNames(t *testing.T) {
 	for _, length := range []int{238, 239, 255} {
-		s := start(t, ots.Config{Behavior: engine.Behavior{Stream: engine.StreamBehavior{Seeks: 1}}})
+		s := otstest.Run(t, ots.Config{Behavior: engine.Behavior{Stream: engine.StreamBehavior{Seeks: 1}}})
 		name := strings.Repeat("n", length)
 		refusedWith(t, send(t, s, "CreateTable", creation(name, func(r *otsprotocol.CreateTableRequest) {
 			r.StreamSpec = &otsprotocol.StreamSpecification{EnableStream: proto.Bool(true), ExpirationTime: proto.Int32(24)}
@@ -298,7 +299,7 @@ func TestStreamsOfLongNames(t *testing.T) {
 // TestRepeatedReads: a row that is named twice in a BatchGetRow is read twice, or
 // the request is refused, as the switch says.
 func TestRepeatedReads(t *testing.T) {
-	s := start(t, ots.Config{})
+	s := otstest.Run(t, ots.Config{})
 	c := connect(s)
 	create(t, c, tablestore.TableOption{}, text)
 	ok(t, put(c, key("a"), cell{"c", "v", -1}))
@@ -323,7 +324,7 @@ func TestRepeatedReads(t *testing.T) {
 // TestDescribedIndexKeys: an index that was asked for with columns of the table's
 // key is described with them, and its rows are the same as without.
 func TestDescribedIndexKeys(t *testing.T) {
-	s := start(t, ots.Config{})
+	s := otstest.Run(t, ots.Config{})
 	c := connect(s)
 	createDefined(t, c, func(r *tablestore.CreateTableRequest) {
 		r.IndexMetas = []*tablestore.IndexMeta{indexMeta("short", false, []string{"int"}, nil), indexMeta("long", false, []string{"int", "pk2"}, nil), indexMeta("all", false, []string{"int", "pk1", "pk2"}, nil)}
@@ -341,7 +342,7 @@ func TestDescribedIndexKeys(t *testing.T) {
 
 // TestOldVersions: a client of another version of the API is told so.
 func TestOldVersions(t *testing.T) {
-	s := start(t, ots.Config{})
+	s := otstest.Run(t, ots.Config{})
 	for version, text := range map[string]string{"2014-08-08": "Unsupported api version: '2014-08-08'.", "2015-12-31": ""} {
 		r := request(t, "http://in-process", "ListTable", &otsprotocol.ListTableRequest{})
 		r.Header.Set("x-ots-apiversion", version)

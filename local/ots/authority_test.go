@@ -7,6 +7,7 @@ import (
 	"github.com/aliyun/aliyun-tablestore-go-sdk/tablestore"
 
 	"github.com/tablevault/tablevault/local/ots"
+	"github.com/tablevault/tablevault/local/ots/otstest"
 	"github.com/tablevault/tablevault/local/ram"
 )
 
@@ -21,7 +22,7 @@ func TestAuthority(t *testing.T) {
 		{"Effect":"Allow","Action":"ots:ListTable","Resource":"acs:ots:*:*:instance/local/table/*"}]}`))
 	ok(t, err)
 	authority.SetPolicies("worker", policy)
-	s := start(t, ots.Config{Authority: authority})
+	s := otstest.Run(t, ots.Config{Authority: authority})
 	create(t, connect(s), tablestore.TableOption{TimeToAlive: -1, MaxVersion: 1}, tablestore.PrimaryKeyType_STRING)
 	const denied = "You have no permission to access the requested resource, please contact the resource owner."
 	k := authority.Assume("worker", time.Hour)

@@ -18,6 +18,7 @@ import (
 
 	"github.com/tablevault/tablevault/local/ots"
 	"github.com/tablevault/tablevault/local/ots/engine"
+	"github.com/tablevault/tablevault/local/ots/otstest"
 	"github.com/tablevault/tablevault/shared/plainbuffer"
 )
 
@@ -26,7 +27,7 @@ func TestSwitchesOfWrites(t *testing.T) {
 	t.Parallel()
 	now := newClock(time.UnixMilli(1_700_000_000_750))
 	at := now.millis()
-	s := start(t, ots.Config{Now: now.now})
+	s := otstest.Run(t, ots.Config{Now: now.now})
 	c := connect(s)
 	create(t, c, tablestore.TableOption{MaxVersion: 2000, DeviationCellVersionInSec: 100}, text)
 	versions := func(n int) (cells []cell) {
@@ -88,7 +89,7 @@ func TestSwitchesOfWrites(t *testing.T) {
 // TestDocumentedLimits proves the lower limits of reads.
 func TestDocumentedLimits(t *testing.T) {
 	t.Parallel()
-	s := start(t, ots.Config{})
+	s := otstest.Run(t, ots.Config{})
 	c := connect(s)
 	create(t, c, tablestore.TableOption{}, text)
 	columns := func(n int) func(*tablestore.RangeRowQueryCriteria) {
@@ -120,7 +121,7 @@ func TestDocumentedLimits(t *testing.T) {
 // hold the rows of the table once.
 func TestKindsOfSplitPoints(t *testing.T) {
 	t.Parallel()
-	s := start(t, ots.Config{})
+	s := otstest.Run(t, ots.Config{})
 	c := connect(s)
 	create(t, c, tablestore.TableOption{}, text, integer)
 	const rows = 60
@@ -169,7 +170,7 @@ func TestKindsOfSplitPoints(t *testing.T) {
 func TestReadyCodes(t *testing.T) {
 	t.Parallel()
 	for code, status := range map[string]int{"": 404, engine.CodePartitionNotReady: 503, engine.CodeObjectNotExist: 404} {
-		s := start(t, ots.Config{Behavior: engine.Behavior{Tables: engine.TableBehavior{ReadyDelay: time.Hour, ReadyCode: code}}})
+		s := otstest.Run(t, ots.Config{Behavior: engine.Behavior{Tables: engine.TableBehavior{ReadyDelay: time.Hour, ReadyCode: code}}})
 		c := connect(s)
 		create(t, c, tablestore.TableOption{}, text)
 		if code == "" {
@@ -186,7 +187,7 @@ func TestReadyCodes(t *testing.T) {
 func TestThrottledRanges(t *testing.T) {
 	t.Parallel()
 	now := newClock(time.UnixMilli(1_700_000_000_000))
-	s := start(t, ots.Config{Now: now.now, Statuses: map[string]int{engine.CodeOperationThrottled: 429}})
+	s := otstest.Run(t, ots.Config{Now: now.now, Statuses: map[string]int{engine.CodeOperationThrottled: 429}})
 	c := connect(s)
 	create(t, c, tablestore.TableOption{}, integer)
 	const rows = 50
@@ -217,7 +218,7 @@ func TestThrottledRanges(t *testing.T) {
 func TestReservedCapacity(t *testing.T) {
 	t.Parallel()
 	now := newClock(time.Unix(1_700_000_000, 0))
-	s := start(t, ots.Config{Now: now.now})
+	s := otstest.Run(t, ots.Config{Now: now.now})
 	c := connect(s)
 	make := func(name string, read, write int) error {
 		meta := &tablestore.TableMeta{TableName: name}
@@ -251,7 +252,7 @@ func TestReservedCapacity(t *testing.T) {
 
 func TestLeastTTL(t *testing.T) {
 	t.Parallel()
-	s := start(t, ots.Config{Behavior: engine.Behavior{Tables: engine.TableBehavior{MinTTL: 86400}}})
+	s := otstest.Run(t, ots.Config{Behavior: engine.Behavior{Tables: engine.TableBehavior{MinTTL: 86400}}})
 	c := connect(s)
 	create(t, c, tablestore.TableOption{TimeToAlive: 86400}, text)
 	set := func(ttl int) error {
@@ -269,7 +270,7 @@ func TestLeastTTL(t *testing.T) {
 func TestAnswersToVersion4(t *testing.T) {
 	t.Parallel()
 	for _, v4 := range []bool{false, true} {
-		s := start(t, ots.Config{SignV4Answers: v4, ContentType: "application/x-protobuf"})
+		s := otstest.Run(t, ots.Config{SignV4Answers: v4, ContentType: "application/x-protobuf"})
 		var answer *http.Response
 		config := tablestore.NewDefaultTableStoreConfig()
 		config.Transport = roundTrip(func(r *http.Request) (*http.Response, error) {
@@ -314,7 +315,7 @@ func (f roundTrip) RoundTrip(r *http.Request) (*http.Response, error) { return f
 // TestRefusedQueries proves the words of queries that cannot be.
 func TestRefusedQueries(t *testing.T) {
 	t.Parallel()
-	s := start(t, ots.Config{})
+	s := otstest.Run(t, ots.Config{})
 	create(t, connect(s), tablestore.TableOption{}, text)
 	number := func(n int64) *int64 { return &n }
 	marked := key("a").Build(true)

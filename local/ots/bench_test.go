@@ -15,6 +15,7 @@ import (
 
 	"github.com/tablevault/tablevault/local/ots"
 	"github.com/tablevault/tablevault/local/ots/engine"
+	"github.com/tablevault/tablevault/local/ots/otstest"
 	"github.com/tablevault/tablevault/shared/plainbuffer"
 )
 
@@ -126,7 +127,7 @@ func BenchmarkGetRange(b *testing.B) {
 			if store == "file" {
 				config.Dir = b.TempDir()
 			}
-			s := start(b, config)
+			s := otstest.Run(b, config)
 			fill(b, s, 6000, shapes(0)[name])
 			req := request(b, s.URL(), "GetRange", &otsprotocol.GetRangeRequest{
 				TableName:                proto.String("bench"),
@@ -182,7 +183,7 @@ func BenchmarkBatchWriteRow(b *testing.B) {
 			if store == "file" {
 				config.Dir = b.TempDir()
 			}
-			s := start(b, config)
+			s := otstest.Run(b, config)
 			fill(b, s, 1, shapes(0)[name])
 			var requests []*http.Request
 			var size int64

@@ -11,13 +11,14 @@ import (
 
 	"github.com/tablevault/tablevault/local/ots"
 	"github.com/tablevault/tablevault/local/ots/engine"
+	"github.com/tablevault/tablevault/local/ots/otstest"
 )
 
 // TestFaults makes one write under each fault, and looks what the client hears
 // and whether the row is there.
 func TestFaults(t *testing.T) {
 	t.Parallel()
-	s := start(t, ots.Config{})
+	s := otstest.Run(t, ots.Config{})
 	c := connect(s)
 	create(t, c, tablestore.TableOption{}, text)
 	busy := &engine.Error{Code: engine.CodeServerBusy, Message: "busy"}
@@ -74,7 +75,7 @@ func TestFaults(t *testing.T) {
 
 func TestFaultsOfRows(t *testing.T) {
 	t.Parallel()
-	s := start(t, ots.Config{})
+	s := otstest.Run(t, ots.Config{})
 	c := connect(s)
 	create(t, c, tablestore.TableOption{}, text)
 	for _, after := range []bool{false, true} {
@@ -103,7 +104,7 @@ func TestFaultsOfRows(t *testing.T) {
 // TestCallsAreNumbered proves that a number means the same request each time.
 func TestCallsAreNumbered(t *testing.T) {
 	t.Parallel()
-	s := start(t, ots.Config{})
+	s := otstest.Run(t, ots.Config{})
 	c := connect(s)
 	create(t, c, tablestore.TableOption{}, text)
 	s.SetFault(func(op, table string, n int) *ots.Fault {

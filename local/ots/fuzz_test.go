@@ -14,6 +14,7 @@ import (
 	"github.com/golang/protobuf/proto"
 
 	"github.com/tablevault/tablevault/local/ots"
+	"github.com/tablevault/tablevault/local/ots/otstest"
 	"github.com/tablevault/tablevault/shared/plainbuffer"
 )
 
@@ -66,15 +67,7 @@ func seedRequests() map[string]proto.Message {
 // one or one of the service's errors, never a broken connection, and not much
 // larger than a page.
 func FuzzServe(f *testing.F) {
-	s, err := ots.New(ots.Config{})
-	if err != nil {
-		f.Fatal(err)
-	}
-	f.Cleanup(func() {
-		if err := s.Close(); err != nil {
-			f.Error(err)
-		}
-	})
+	s := otstest.New(f, ots.Config{})
 	create(f, inProcess(s), tablestore.TableOption{DeviationCellVersionInSec: anyTime}, tablestore.PrimaryKeyType_STRING)
 	ok(f, put(inProcess(s), key("a"), cell{"c", "v", 1}))
 	for op, m := range seedRequests() {
@@ -128,9 +121,7 @@ func TestMutatedRequests(t *testing.T) {
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
 	rng := rand.New(rand.NewPCG(seed, 0))
-	s, err := ots.New(ots.Config{})
-	ok(t, err)
-	defer func() { ok(t, s.Close()) }()
+	s := otstest.New(t, ots.Config{})
 	create(t, inProcess(s), tablestore.TableOption{DeviationCellVersionInSec: anyTime}, tablestore.PrimaryKeyType_STRING)
 	good, bad := 0, 0
 	for op, m := range seedRequests() {
@@ -167,9 +158,7 @@ func TestMutatedRequests(t *testing.T) {
 // takes a hundred times their memory for. It counts the process's allocations,
 // so no test runs beside it.
 func TestMessageBounds(t *testing.T) {
-	s, err := ots.New(ots.Config{})
-	ok(t, err)
-	defer func() { ok(t, s.Close()) }()
+	s := otstest.New(t, ots.Config{})
 	create(t, inProcess(s), tablestore.TableOption{}, text)
 	// nested is n fields of a number in one another, within those of path.
 	nested := func(n int, number byte, path ...byte) []byte {

@@ -23,21 +23,6 @@ import (
 	"github.com/tablevault/tablevault/shared/plainbuffer"
 )
 
-// start runs a server for one test.
-func start(t testing.TB, config ots.Config) *ots.Server {
-	t.Helper()
-	s, err := ots.Start(config)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := s.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	return s
-}
-
 // connect returns the unmodified SDK's client, which does not retry.
 func connect(s *ots.Server) *tablestore.TableStoreClient {
 	return connectAs(s, ots.DefaultKeyID, ots.DefaultKeySecret, "")

@@ -18,6 +18,7 @@ import (
 
 	"github.com/tablevault/tablevault/local/ots"
 	"github.com/tablevault/tablevault/local/ots/engine"
+	"github.com/tablevault/tablevault/local/ots/otstest"
 	"github.com/tablevault/tablevault/shared/plainbuffer"
 )
 
@@ -465,7 +466,7 @@ func TestKillIndexes(t *testing.T) {
 
 // TestIndexDefinitions holds an index against what a table can have.
 func TestIndexDefinitions(t *testing.T) {
-	c := connect(start(t, ots.Config{}))
+	c := connect(otstest.Run(t, ots.Config{}))
 	createDefined(t, c, func(r *tablestore.CreateTableRequest) {
 		r.TableMeta.SchemaEntry = nil
 		r.TableMeta.AddPrimaryKeyColumn("pk1", integer)
@@ -558,7 +559,7 @@ func TestIndexDefinitions(t *testing.T) {
 
 // TestIndexQuota counts indexes among an instance's tables.
 func TestIndexQuota(t *testing.T) {
-	c := connect(start(t, ots.Config{Behavior: engine.Behavior{Tables: engine.TableBehavior{Max: 2}}}))
+	c := connect(otstest.Run(t, ots.Config{Behavior: engine.Behavior{Tables: engine.TableBehavior{Max: 2}}}))
 	createDefined(t, c, nil)
 	ok(t, createIndex(c, indexMeta("i", false, []string{"int"}, nil), false))
 	want(t, createIndex(c, indexMeta("j", false, []string{"int"}, nil), false), 403, "OTSQuotaExhausted", "Number of tables exceeds the quota:2.")
@@ -568,7 +569,7 @@ func TestIndexQuota(t *testing.T) {
 func TestSecondaryIndexes(t *testing.T) {
 	t.Parallel()
 	now := newClock(time.UnixMilli(1_700_000_000_000))
-	s := start(t, ots.Config{Now: now.now, Behavior: engine.Behavior{Indexes: engine.IndexBehavior{Delay: time.Minute}}})
+	s := otstest.Run(t, ots.Config{Now: now.now, Behavior: engine.Behavior{Indexes: engine.IndexBehavior{Delay: time.Minute}}})
 	c := connect(s)
 	meta := &tablestore.TableMeta{TableName: "t"}
 	meta.AddPrimaryKeyColumn("pk1", text)
@@ -702,7 +703,7 @@ func TestSecondaryIndexes(t *testing.T) {
 // written has exactly what the table has.
 func TestIndexBuildBesideWriters(t *testing.T) {
 	t.Parallel()
-	s := start(t, ots.Config{})
+	s := otstest.Run(t, ots.Config{})
 	c := connect(s)
 	meta := &tablestore.TableMeta{TableName: "t"}
 	meta.AddPrimaryKeyColumn("pk1", integer)
@@ -761,7 +762,7 @@ func TestIndexBuildBesideWriters(t *testing.T) {
 // nothing to build.
 func TestIndexPhases(t *testing.T) {
 	now := newClock(time.UnixMilli(1_700_000_000_000))
-	s := start(t, ots.Config{Now: now.now, Behavior: engine.Behavior{Indexes: engine.IndexBehavior{Delay: time.Minute}}})
+	s := otstest.Run(t, ots.Config{Now: now.now, Behavior: engine.Behavior{Indexes: engine.IndexBehavior{Delay: time.Minute}}})
 	c := connect(s)
 	createDefined(t, c, func(r *tablestore.CreateTableRequest) {
 		r.IndexMetas = []*tablestore.IndexMeta{indexMeta("at-once", false, []string{"str"}, nil)}
@@ -807,7 +808,7 @@ func TestIndexPhases(t *testing.T) {
 // TestIndexDroppedInBuild drops an index while it is built and makes another of
 // its name, again and again: what is left has the table's rows and no others.
 func TestIndexDroppedInBuild(t *testing.T) {
-	s := start(t, ots.Config{})
+	s := otstest.Run(t, ots.Config{})
 	c := inProcess(s)
 	createDefined(t, c, nil)
 	for i := 0; i < 3000; i += 200 {
@@ -835,7 +836,7 @@ func TestIndexDroppedInBuild(t *testing.T) {
 // TestIndexedValues shows what of a row's values can't be indexed: too long ones
 // and those of other types, which come from before their column was defined.
 func TestIndexedValues(t *testing.T) {
-	s := start(t, ots.Config{})
+	s := otstest.Run(t, ots.Config{})
 	c := connect(s)
 	create(t, c, tablestore.TableOption{DeviationCellVersionInSec: anyTime}, integer, integer)
 	long := strings.Repeat("x", 1025)
@@ -872,7 +873,7 @@ func TestIndexedValues(t *testing.T) {
 
 // TestIndexReads reads an index in the ways that tables are read.
 func TestIndexReads(t *testing.T) {
-	s := start(t, ots.Config{})
+	s := otstest.Run(t, ots.Config{})
 	c := connect(s)
 	createDefined(t, c, func(r *tablestore.CreateTableRequest) {
 		r.IndexMetas = []*tablestore.IndexMeta{indexMeta("i", false, []string{"str", "int"}, []string{"dbl", "bool"})}
@@ -924,7 +925,7 @@ func TestIndexReads(t *testing.T) {
 
 // TestIndexedTimestamps turns on what a newer service may allow.
 func TestIndexedTimestamps(t *testing.T) {
-	s := start(t, ots.Config{Behavior: engine.Behavior{Writes: engine.WriteBehavior{IndexedTimestamps: true}}})
+	s := otstest.Run(t, ots.Config{Behavior: engine.Behavior{Writes: engine.WriteBehavior{IndexedTimestamps: true}}})
 	c := connect(s)
 	createDefined(t, c, func(r *tablestore.CreateTableRequest) {
 		r.IndexMetas = []*tablestore.IndexMeta{indexMeta("i", false, []string{"int"}, []string{"str"})}
@@ -978,7 +979,7 @@ func cellValues(columns []*tablestore.AttributeColumn) (out []any) {
 func TestIndexLag(t *testing.T) {
 	const lag = 10 * time.Second
 	now := newClock(time.UnixMilli(1_700_000_000_000))
-	s := start(t, ots.Config{Now: now.now})
+	s := otstest.Run(t, ots.Config{Now: now.now})
 	c := inProcess(s)
 	yes := true
 	createDefined(t, c, func(r *tablestore.CreateTableRequest) {

@@ -15,6 +15,7 @@ import (
 
 	"github.com/tablevault/tablevault/local/ots"
 	"github.com/tablevault/tablevault/local/ots/engine"
+	"github.com/tablevault/tablevault/local/ots/otstest"
 	"github.com/tablevault/tablevault/shared/plainbuffer"
 )
 
@@ -22,7 +23,7 @@ import (
 // one, at the limit and one beyond it.
 func TestLimitsOfRows(t *testing.T) {
 	t.Parallel()
-	c := connect(start(t, ots.Config{}))
+	c := connect(otstest.Run(t, ots.Config{}))
 	create(t, c, tablestore.TableOption{MaxVersion: 5, DeviationCellVersionInSec: anyTime}, text)
 	columns := func(n int) (cells []cell) {
 		for i := range n {
@@ -98,7 +99,7 @@ func TestLimitsOfRows(t *testing.T) {
 
 func TestInfinitiesInKeys(t *testing.T) {
 	t.Parallel()
-	s := start(t, ots.Config{})
+	s := otstest.Run(t, ots.Config{})
 	c := connect(s)
 	create(t, c, tablestore.TableOption{}, text)
 	for b, text := range map[bound]string{lowest: "VT_INF_MIN is an invalid type for the primary key.", highest: "VT_INF_MAX is an invalid type for the primary key."} {
@@ -120,7 +121,7 @@ func TestInfinitiesInKeys(t *testing.T) {
 
 func TestLimitsOfBatches(t *testing.T) {
 	t.Parallel()
-	s := start(t, ots.Config{})
+	s := otstest.Run(t, ots.Config{})
 	c := connect(s)
 	create(t, c, tablestore.TableOption{}, text)
 	write := func(changes ...tablestore.RowChange) error {
@@ -202,7 +203,7 @@ func TestLimitsOfBatches(t *testing.T) {
 // row.
 func TestBrokenCells(t *testing.T) {
 	t.Parallel()
-	s := start(t, ots.Config{})
+	s := otstest.Run(t, ots.Config{})
 	create(t, connect(s), tablestore.TableOption{DeviationCellVersionInSec: anyTime}, text)
 	good := block([]plainbuffer.Cell{keyCell("pk1", "a")}, plainbuffer.Cell{Name: []byte("c"), Type: plainbuffer.String, Data: []byte("value"), HasValue: true, Timestamp: 5, HasTimestamp: true})
 	flips := 0
@@ -228,7 +229,7 @@ func TestBrokenCells(t *testing.T) {
 // TestConsumed proves what operations cost.
 func TestConsumed(t *testing.T) {
 	t.Parallel()
-	c := connect(start(t, ots.Config{}))
+	c := connect(otstest.Run(t, ots.Config{}))
 	create(t, c, tablestore.TableOption{}, text)
 	cost := func(u *tablestore.ConsumedCapacityUnit) [2]int { return [2]int{int(u.Read), int(u.Write)} }
 	big := strings.Repeat("v", 4096)
@@ -273,7 +274,7 @@ func TestConsumed(t *testing.T) {
 func TestThrottling(t *testing.T) {
 	t.Parallel()
 	now := newClock(time.UnixMilli(1_700_000_000_000))
-	s := start(t, ots.Config{Now: now.now, Behavior: engine.Behavior{Capacity: engine.CapacityBehavior{Write: 10, Read: 3}}})
+	s := otstest.Run(t, ots.Config{Now: now.now, Behavior: engine.Behavior{Capacity: engine.CapacityBehavior{Write: 10, Read: 3}}})
 	c := connect(s)
 	create(t, c, tablestore.TableOption{}, text)
 	const text = "Remaining capacity unit is not enough."
@@ -308,7 +309,7 @@ func TestThrottling(t *testing.T) {
 // request may hold against the wire, at the limit and one beyond it.
 func TestLimitsOfTables(t *testing.T) {
 	t.Parallel()
-	s := start(t, ots.Config{})
+	s := otstest.Run(t, ots.Config{})
 	type request = otsprotocol.CreateTableRequest
 	column := func(i int) *otsprotocol.PrimaryKeySchema {
 		return &otsprotocol.PrimaryKeySchema{Name: proto.String(fmt.Sprint("pk", i)), Type: otsprotocol.PrimaryKeyType_STRING.Enum()}
@@ -412,7 +413,7 @@ func TestLimitsOfTables(t *testing.T) {
 // limits.
 func TestSizesOfRequests(t *testing.T) {
 	t.Parallel()
-	s := start(t, ots.Config{})
+	s := otstest.Run(t, ots.Config{})
 	c := connect(s)
 	create(t, c, tablestore.TableOption{DeviationCellVersionInSec: anyTime}, text)
 	// Two names of one byte, two timestamps, and the key beside the values.
@@ -457,7 +458,7 @@ func TestSizesOfRequests(t *testing.T) {
 func TestTableOperations(t *testing.T) {
 	t.Parallel()
 	now := newClock(time.UnixMilli(1_700_000_000_000))
-	s := start(t, ots.Config{Now: now.now, Behavior: engine.Behavior{Tables: engine.TableBehavior{Operations: 10}}})
+	s := otstest.Run(t, ots.Config{Now: now.now, Behavior: engine.Behavior{Tables: engine.TableBehavior{Operations: 10}}})
 	c := connect(s)
 	for second := range 2 {
 		for i := range 10 {
@@ -486,7 +487,7 @@ func TestUnitsAtTheirEdges(t *testing.T) {
 		"a TTL":            {tablestore.TableOption{TimeToAlive: 86400}, 8},
 	} {
 		t.Run(name, func(t *testing.T) {
-			c := connect(start(t, ots.Config{}))
+			c := connect(otstest.Run(t, ots.Config{}))
 			create(t, c, test.options, text)
 			// A row of so many bytes: pk1, its value, c, its value, a version.
 			row := func(name string, size int) *tablestore.PutRowChange {

@@ -13,6 +13,7 @@ import (
 	"github.com/aliyun/aliyun-tablestore-go-sdk/tablestore"
 
 	"github.com/tablevault/tablevault/local/ots"
+	"github.com/tablevault/tablevault/local/ots/otstest"
 )
 
 // The model of a table: rows by key, of cells by name and timestamp. It applies
@@ -113,9 +114,7 @@ func TestModel(t *testing.T) {
 			if config.dir {
 				options.Dir = t.TempDir()
 			}
-			s, err := ots.New(options)
-			ok(t, err)
-			defer func() { ok(t, s.Close()) }()
+			s := otstest.New(t, options)
 			const versions, ttl, clients = 3, 1000, 4
 			create(t, inProcess(s), tablestore.TableOption{MaxVersion: versions, TimeToAlive: ttl, DeviationCellVersionInSec: ttl}, integer, integer)
 			walkers := make([]*walker, clients)

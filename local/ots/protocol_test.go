@@ -22,6 +22,7 @@ import (
 	"github.com/golang/protobuf/proto"
 
 	"github.com/tablevault/tablevault/local/ots"
+	"github.com/tablevault/tablevault/local/ots/otstest"
 )
 
 func TestRefusedRequests(t *testing.T) {
@@ -31,7 +32,7 @@ func TestRefusedRequests(t *testing.T) {
 		{ID: "temporary", Secret: "s", Token: "token", Expires: time.Now().Add(time.Hour)},
 		{ID: "expired", Secret: "s", Token: "token", Expires: time.Now().Add(-time.Second)},
 	}
-	s := start(t, ots.Config{Keys: keys, Instances: []string{"local"}})
+	s := otstest.Run(t, ots.Config{Keys: keys, Instances: []string{"local"}})
 	for _, test := range []struct {
 		name    string
 		change  func(r *http.Request)
@@ -152,7 +153,7 @@ func TestRefusedRequests(t *testing.T) {
 
 func TestAcceptedSignatures(t *testing.T) {
 	t.Parallel()
-	s := start(t, ots.Config{Keys: []ots.Key{{ID: "id", Secret: "secret"}, {ID: "sts", Secret: "secret", Token: "token"}}})
+	s := otstest.Run(t, ots.Config{Keys: []ots.Key{{ID: "id", Secret: "secret"}, {ID: "sts", Secret: "secret", Token: "token"}}})
 	for name, credentials := range map[string]common.Credentials{
 		"v1":             &common.DefaultCredentials{AccessKeyID: "id", AccessKeySecret: "secret"},
 		"v1 temporary":   &common.DefaultCredentials{AccessKeyID: "sts", AccessKeySecret: "secret", SecurityToken: "token"},
@@ -184,7 +185,7 @@ func (p provider) GetCredentials() common.Credentials { return p.c }
 // rules: the headers, the checksum of the body, and the signature.
 func TestAnswers(t *testing.T) {
 	t.Parallel()
-	s := start(t, ots.Config{})
+	s := otstest.Run(t, ots.Config{})
 	create(t, connect(s), tablestore.TableOption{}, tablestore.PrimaryKeyType_STRING)
 	for _, test := range []struct {
 		op     string
@@ -238,7 +239,7 @@ func TestAnswers(t *testing.T) {
 
 func TestCompression(t *testing.T) {
 	t.Parallel()
-	s := start(t, ots.Config{})
+	s := otstest.Run(t, ots.Config{})
 	c := connect(s)
 	create(t, c, tablestore.TableOption{}, tablestore.PrimaryKeyType_STRING)
 	ok(t, put(c, key("a"), cell{"c", strings.Repeat("text ", 1000), -1}))
@@ -306,7 +307,7 @@ func resign(r *http.Request) {
 
 func TestPermissions(t *testing.T) {
 	t.Parallel()
-	s := start(t, ots.Config{Keys: []ots.Key{
+	s := otstest.Run(t, ots.Config{Keys: []ots.Key{
 		{ID: ots.DefaultKeyID, Secret: ots.DefaultKeySecret},
 		{ID: "reader", Secret: "s", Deny: []ots.Rule{{Operation: "*Table", Table: "?*"}, {Operation: "*Write*"}, {Operation: "PutRow", Table: "t"}}},
 	}})

@@ -17,6 +17,7 @@ import (
 
 	"github.com/tablevault/tablevault/local/ots"
 	"github.com/tablevault/tablevault/local/ots/engine"
+	"github.com/tablevault/tablevault/local/ots/otstest"
 )
 
 // searchAll are all rows of a search index, in the order in which it gives them.
@@ -62,7 +63,7 @@ func find(c *tablestore.TableStoreClient, q search.SearchQuery) (*tablestore.Sea
 
 // TestQueries has each kind of query find what it is to find.
 func TestQueries(t *testing.T) {
-	s := start(t, ots.Config{})
+	s := otstest.Run(t, ots.Config{})
 	c := connect(s)
 	searchable(t, c)
 	for i, row := range [][]cell{
@@ -164,7 +165,7 @@ func firstKeys(rows []*tablestore.Row) string {
 
 // TestRefusedSearchQueries: what a query can't be, and what is left out, by its name.
 func TestRefusedSearchQueries(t *testing.T) {
-	s := start(t, ots.Config{})
+	s := otstest.Run(t, ots.Config{})
 	c := connect(s)
 	searchable(t, c)
 	term := func(field string, v any) search.Query { return &search.TermQuery{FieldName: field, Term: v} }
@@ -323,7 +324,7 @@ func TestQueryModel(t *testing.T) {
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
 	rng := rand.New(rand.NewPCG(seed, 0))
-	s := start(t, ots.Config{})
+	s := otstest.Run(t, ots.Config{})
 	c := inProcess(s)
 	searchable(t, c)
 	maybe := func(n int) bool { return rng.IntN(n) > 0 }
@@ -486,7 +487,7 @@ func comparePointers[T cmp.Ordered](a, b *T, sign, missing int) int {
 // TestSearchTokens refuses tokens that no search has given, and those of an order
 // in a scan.
 func TestSearchTokens(t *testing.T) {
-	s := start(t, ots.Config{})
+	s := otstest.Run(t, ots.Config{})
 	c := inProcess(s)
 	searchable(t, c)
 	for i := range 3 {

@@ -16,6 +16,7 @@ import (
 	"github.com/aliyun/aliyun-tablestore-go-sdk/tablestore/otsprotocol"
 
 	"github.com/tablevault/tablevault/local/ots"
+	"github.com/tablevault/tablevault/local/ots/otstest"
 )
 
 // raced starts a server whose clock is a millisecond later each time that it is
@@ -24,14 +25,11 @@ import (
 func raced(t *testing.T, dir string) *ots.Server {
 	t.Helper()
 	var ticks atomic.Int64
-	s, err := ots.New(ots.Config{Dir: dir, Now: func() time.Time {
+	return otstest.New(t, ots.Config{Dir: dir, Now: func() time.Time {
 		at := time.UnixMilli(1_700_000_000_000 + ticks.Add(1))
 		runtime.Gosched()
 		return at
 	}})
-	ok(t, err)
-	t.Cleanup(func() { ok(t, s.Close()) })
-	return s
 }
 
 // A kindOfWrite is made of one row by many clients at the same time. Each
@@ -359,7 +357,7 @@ func TestRacesOfMadeKeys(t *testing.T) {
 func TestIncrementsOfLaterVersions(t *testing.T) {
 	for _, versions := range []int{1, 5} {
 		now := newClock(time.UnixMilli(1_700_000_000_000))
-		s := start(t, ots.Config{Now: now.now})
+		s := otstest.Run(t, ots.Config{Now: now.now})
 		c := connect(s)
 		create(t, c, tablestore.TableOption{MaxVersion: versions}, integer)
 		ok(t, put(c, key(1), cell{"n", int64(5), now.millis() + 1000}))
@@ -383,7 +381,7 @@ func TestIncrementsOfLaterVersions(t *testing.T) {
 // TestIncrementsInABatch refuses to write a row twice in a batch in which it is
 // incremented. Other rows, and the same one in the next batch, are written.
 func TestIncrementsInABatch(t *testing.T) {
-	s := start(t, ots.Config{})
+	s := otstest.Run(t, ots.Config{})
 	c := connect(s)
 	create(t, c, tablestore.TableOption{MaxVersion: 3}, integer)
 	const text = "Repeated rows do not support atomic increment in BatchModify."

@@ -13,6 +13,7 @@ import (
 
 	"github.com/tablevault/tablevault/local/ots"
 	"github.com/tablevault/tablevault/local/ots/engine"
+	"github.com/tablevault/tablevault/local/ots/otstest"
 	"github.com/tablevault/tablevault/shared/plainbuffer"
 )
 
@@ -25,7 +26,7 @@ const (
 // TestCellsOfARow writes every type of value and reads it back.
 func TestCellsOfARow(t *testing.T) {
 	t.Parallel()
-	c := connect(start(t, ots.Config{}))
+	c := connect(otstest.Run(t, ots.Config{}))
 	create(t, c, tablestore.TableOption{MaxVersion: 3, DeviationCellVersionInSec: anyTime}, text, integer, binary)
 	pk := key("", int64(math.MinInt64), []byte{0, 255})
 	cells := []cell{
@@ -48,7 +49,7 @@ func TestCellsOfARow(t *testing.T) {
 
 func TestVersions(t *testing.T) {
 	t.Parallel()
-	c := connect(start(t, ots.Config{}))
+	c := connect(otstest.Run(t, ots.Config{}))
 	create(t, c, tablestore.TableOption{MaxVersion: 3, DeviationCellVersionInSec: anyTime}, text)
 	pk := key("a")
 	ok(t, update(c, pk, cell{"c", "0", 0}, cell{"c", "3", 3}, cell{"c", "1", 1}, cell{"c", "2", 2}, cell{"b", "x", 5}))
@@ -99,7 +100,7 @@ func TestVersions(t *testing.T) {
 // after it, whatever the timestamps.
 func TestDeletesActByArrival(t *testing.T) {
 	t.Parallel()
-	c := connect(start(t, ots.Config{}))
+	c := connect(otstest.Run(t, ots.Config{}))
 	create(t, c, tablestore.TableOption{MaxVersion: 3, DeviationCellVersionInSec: anyTime}, text)
 	pk := key("a")
 	full := []cell{{"c", "1", 1}, {"c", "0", 0}, {"d", "1", 1}, {"d", "0", 0}}
@@ -127,7 +128,7 @@ func TestDeletesActByArrival(t *testing.T) {
 
 func TestEmptyRows(t *testing.T) {
 	t.Parallel()
-	s := start(t, ots.Config{})
+	s := otstest.Run(t, ots.Config{})
 	c := connect(s)
 	create(t, c, tablestore.TableOption{DeviationCellVersionInSec: anyTime}, text)
 	found := func(pk *tablestore.PrimaryKey) bool {
@@ -166,7 +167,7 @@ func TestEmptyRows(t *testing.T) {
 func TestTimestampWindow(t *testing.T) {
 	t.Parallel()
 	now := newClock(time.UnixMilli(1_700_000_000_123))
-	s := start(t, ots.Config{Now: now.now})
+	s := otstest.Run(t, ots.Config{Now: now.now})
 	c := connect(s)
 	create(t, c, tablestore.TableOption{MaxVersion: 10}, text)
 	const day = 86_400_000
@@ -226,7 +227,7 @@ func TestTTL(t *testing.T) {
 	for _, hide := range []bool{false, true} {
 		t.Run(fmt.Sprintf("hide rows %v", hide), func(t *testing.T) {
 			now := newClock(time.UnixMilli(1_700_000_000_000))
-			s := start(t, ots.Config{Now: now.now, Behavior: engine.Behavior{Reads: engine.ReadBehavior{HideExpiredRows: hide}}})
+			s := otstest.Run(t, ots.Config{Now: now.now, Behavior: engine.Behavior{Reads: engine.ReadBehavior{HideExpiredRows: hide}}})
 			c := connect(s)
 			create(t, c, tablestore.TableOption{MaxVersion: 5, TimeToAlive: 100}, text)
 			at := now.millis()
@@ -268,7 +269,7 @@ func TestTTL(t *testing.T) {
 
 func TestConditions(t *testing.T) {
 	t.Parallel()
-	c := connect(start(t, ots.Config{}))
+	c := connect(otstest.Run(t, ots.Config{}))
 	create(t, c, tablestore.TableOption{MaxVersion: 3, DeviationCellVersionInSec: anyTime}, text)
 	value := func(name string, op tablestore.ComparatorType, v any) *tablestore.SingleColumnCondition {
 		return tablestore.NewSingleColumnCondition(name, op, v)
@@ -356,7 +357,7 @@ func TestConditions(t *testing.T) {
 
 func TestIncrement(t *testing.T) {
 	t.Parallel()
-	c := connect(start(t, ots.Config{}))
+	c := connect(otstest.Run(t, ots.Config{}))
 	create(t, c, tablestore.TableOption{}, text)
 	add := func(by int64) (int64, error) {
 		change := &tablestore.UpdateRowChange{TableName: "t", PrimaryKey: key("a")}
@@ -391,7 +392,7 @@ func TestIncrement(t *testing.T) {
 
 func TestAutoIncrement(t *testing.T) {
 	t.Parallel()
-	c := connect(start(t, ots.Config{}))
+	c := connect(otstest.Run(t, ots.Config{}))
 	meta := &tablestore.TableMeta{TableName: "t"}
 	meta.AddPrimaryKeyColumn("pk1", text)
 	meta.AddPrimaryKeyColumnOption("pk2", integer, tablestore.AUTO_INCREMENT)
@@ -440,7 +441,7 @@ func TestAutoIncrement(t *testing.T) {
 
 func TestRange(t *testing.T) {
 	t.Parallel()
-	c := connect(start(t, ots.Config{}))
+	c := connect(otstest.Run(t, ots.Config{}))
 	create(t, c, tablestore.TableOption{DeviationCellVersionInSec: anyTime}, text, integer)
 	for _, s := range []string{"a", "a\x00", "a\x00b", "aa", "b", ""} {
 		for _, n := range []int{-1, 0, 1} {
@@ -491,7 +492,7 @@ func TestRange(t *testing.T) {
 
 func TestColumnsOfARead(t *testing.T) {
 	t.Parallel()
-	c := connect(start(t, ots.Config{}))
+	c := connect(otstest.Run(t, ots.Config{}))
 	create(t, c, tablestore.TableOption{DeviationCellVersionInSec: anyTime}, text)
 	ok(t, put(c, key("a"), cell{"c1", "1", 1}, cell{"c2", "2", 1}, cell{"c3", "3", 1}, cell{"d", "4", 1}))
 	ok(t, put(c, key("b"), cell{"d", "4", 1}))
@@ -536,7 +537,7 @@ func TestColumnsOfARead(t *testing.T) {
 // would make 4 MiB too many.
 func TestPageLimits(t *testing.T) {
 	t.Parallel()
-	s := start(t, ots.Config{})
+	s := otstest.Run(t, ots.Config{})
 	c := connect(s)
 	create(t, c, tablestore.TableOption{}, integer)
 	load := func(n int, size int) {
@@ -595,7 +596,7 @@ func TestPageLimits(t *testing.T) {
 // of them.
 func TestTokens(t *testing.T) {
 	t.Parallel()
-	s := start(t, ots.Config{})
+	s := otstest.Run(t, ots.Config{})
 	c := connect(s)
 	create(t, c, tablestore.TableOption{MaxVersion: 2, DeviationCellVersionInSec: anyTime}, text)
 	wide := func(n int) (cells []cell) {
@@ -683,7 +684,7 @@ func TestTokens(t *testing.T) {
 
 func TestBatches(t *testing.T) {
 	t.Parallel()
-	s := start(t, ots.Config{})
+	s := otstest.Run(t, ots.Config{})
 	c := connect(s)
 	create(t, c, tablestore.TableOption{MaxVersion: 100, DeviationCellVersionInSec: anyTime}, text)
 	write := func(atomic bool, changes ...tablestore.RowChange) []tablestore.RowResult {

@@ -17,6 +17,7 @@ import (
 
 	"github.com/tablevault/tablevault/local/ots"
 	"github.com/tablevault/tablevault/local/ots/engine"
+	"github.com/tablevault/tablevault/local/ots/otstest"
 )
 
 // fields is a schema of keyword fields.
@@ -135,7 +136,7 @@ func varint(n int) []byte { return proto.EncodeVarint(uint64(n)) }
 // TestSearchIndexes makes indexes of two tables, lists and describes them, and
 // shows that a table can go only after its own.
 func TestSearchIndexes(t *testing.T) {
-	s := start(t, ots.Config{})
+	s := otstest.Run(t, ots.Config{})
 	c := connect(s)
 	create(t, c, tablestore.TableOption{}, text)
 	createWith(t, c, "u", nil, text)
@@ -176,7 +177,7 @@ func TestSearchPages(t *testing.T) {
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
 	rng := rand.New(rand.NewPCG(seed, 0))
-	s := start(t, ots.Config{})
+	s := otstest.Run(t, ots.Config{})
 	c := connect(s)
 	create(t, c, tablestore.TableOption{MaxVersion: 3, DeviationCellVersionInSec: anyTime}, text, integer)
 	ok(t, createSearch(c, "s", fields("a", "none")))
@@ -276,7 +277,7 @@ func TestSearchPages(t *testing.T) {
 
 // TestSearchPageSizes ends pages before they have too many bytes.
 func TestSearchPageSizes(t *testing.T) {
-	s := start(t, ots.Config{})
+	s := otstest.Run(t, ots.Config{})
 	c := inProcess(s)
 	create(t, c, tablestore.TableOption{}, integer)
 	ok(t, createSearch(c, "s", fields("c")))
@@ -313,9 +314,7 @@ func TestSearchPageSizes(t *testing.T) {
 // FuzzSearch sends queries: the answer is a page of the table's rows or one of
 // the service's errors, and a token that was answered leads on.
 func FuzzSearch(f *testing.F) {
-	s, err := ots.New(ots.Config{})
-	ok(f, err)
-	f.Cleanup(func() { ok(f, s.Close()) })
+	s := otstest.New(f, ots.Config{})
 	c := inProcess(s)
 	create(f, c, tablestore.TableOption{}, text)
 	ok(f, createSearch(c, "s", fields("c")))
@@ -379,7 +378,7 @@ func FuzzSearch(f *testing.F) {
 // TestSearchPhases follows an index while it is built and while its rows expire.
 func TestSearchPhases(t *testing.T) {
 	now := newClock(time.UnixMilli(1_700_000_000_000))
-	s := start(t, ots.Config{Now: now.now, Behavior: engine.Behavior{Indexes: engine.IndexBehavior{Delay: time.Minute}}})
+	s := otstest.Run(t, ots.Config{Now: now.now, Behavior: engine.Behavior{Indexes: engine.IndexBehavior{Delay: time.Minute}}})
 	c := connect(s)
 	create(t, c, tablestore.TableOption{AllowUpdate: new(bool)}, text)
 	ok(t, put(c, key("a"), cell{"c", "v", -1}))
@@ -436,7 +435,7 @@ func TestSearchPhases(t *testing.T) {
 
 // TestSearchUpdates changes indexes, and makes the next shape of one.
 func TestSearchUpdates(t *testing.T) {
-	s := start(t, ots.Config{})
+	s := otstest.Run(t, ots.Config{})
 	c := connect(s)
 	create(t, c, tablestore.TableOption{AllowUpdate: new(bool)}, text)
 	ok(t, createSearch(c, "s", fields("old")))
@@ -490,7 +489,7 @@ func TestSearchUpdates(t *testing.T) {
 
 // TestRefusedSearches lists what a search index can't be, and what is left out.
 func TestRefusedSearches(t *testing.T) {
-	s := start(t, ots.Config{})
+	s := otstest.Run(t, ots.Config{})
 	c := connect(s)
 	create(t, c, tablestore.TableOption{}, text)
 	ok(t, createSearch(c, "s", fields("c")))

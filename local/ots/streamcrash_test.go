@@ -14,6 +14,7 @@ import (
 
 	"github.com/tablevault/tablevault/local/ots"
 	"github.com/tablevault/tablevault/local/ots/engine"
+	"github.com/tablevault/tablevault/local/ots/otstest"
 	"github.com/tablevault/tablevault/shared/plainbuffer"
 )
 
@@ -152,7 +153,7 @@ func killStreams(t *testing.T, behavior engine.Behavior) {
 func TestStreamConcurrent(t *testing.T) {
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
-	s := start(t, ots.Config{})
+	s := otstest.Run(t, ots.Config{})
 	createStreamed(t, inProcess(s), 1, -1, false, true, nil)
 	w := wireTo(t, s)
 	f := follow(w, w.stream("t"), newReplica(t, 1, -1))

@@ -14,6 +14,7 @@ import (
 
 	"github.com/tablevault/tablevault/local/ots"
 	"github.com/tablevault/tablevault/local/ots/engine"
+	"github.com/tablevault/tablevault/local/ots/otstest"
 	"github.com/tablevault/tablevault/shared/plainbuffer"
 )
 
@@ -72,7 +73,7 @@ func setStream(t testing.TB, c *tablestore.TableStoreClient, hours int32) error 
 func streamed(t *testing.T, behavior engine.Behavior, columns ...string) (*ots.Server, *wire, *tablestore.TableStoreClient, *clock) {
 	t.Helper()
 	now := newClock(time.UnixMilli(1_700_000_000_000))
-	s := start(t, ots.Config{Now: now.now, Behavior: behavior})
+	s := otstest.Run(t, ots.Config{Now: now.now, Behavior: behavior})
 	c := inProcess(s)
 	createStreamed(t, c, 2, -1, false, false, columns)
 	return s, wireTo(t, s), c, now
@@ -83,7 +84,7 @@ func streamed(t *testing.T, behavior engine.Behavior, columns ...string) (*ots.S
 // the ids and iterators of the former are answered.
 func TestStreamLifecycle(t *testing.T) {
 	now := newClock(time.UnixMilli(1_700_000_000_000))
-	s := start(t, ots.Config{Now: now.now, Behavior: engine.Behavior{Stream: engine.StreamBehavior{Delay: time.Second}}})
+	s := otstest.Run(t, ots.Config{Now: now.now, Behavior: engine.Behavior{Stream: engine.StreamBehavior{Delay: time.Second}}})
 	c, w := inProcess(s), wireTo(t, s)
 	create(t, c, tablestore.TableOption{}, integer, integer)
 	ok(t, put(c, key(0, 0), cell{"c", int64(0), -1}))
@@ -658,7 +659,7 @@ func TestStreamSkew(t *testing.T) {
 // TestStreamSizes proves that partitions that grow too large split with their
 // shards, while clients write, and that those that got small merge.
 func TestStreamSizes(t *testing.T) {
-	s := start(t, ots.Config{Behavior: engine.Behavior{Partitions: engine.PartitionBehavior{SplitSize: 20_000, MergeSize: 4_000}}})
+	s := otstest.Run(t, ots.Config{Behavior: engine.Behavior{Partitions: engine.PartitionBehavior{SplitSize: 20_000, MergeSize: 4_000}}})
 	c := inProcess(s)
 	createStreamed(t, c, 1, -1, false, false, nil)
 	w := wireTo(t, s)
@@ -762,7 +763,7 @@ func TestStreamIndexes(t *testing.T) {
 	const stream, index = "Stream is not supported on table with global index.", "Global index is not supported on table with stream."
 	for _, apart := range []bool{false, true} {
 		t.Run(fmt.Sprint("apart ", apart), func(t *testing.T) {
-			s := start(t, ots.Config{Behavior: engine.Behavior{Stream: engine.StreamBehavior{NoGlobalIndexes: apart}}})
+			s := otstest.Run(t, ots.Config{Behavior: engine.Behavior{Stream: engine.StreamBehavior{NoGlobalIndexes: apart}}})
 			c := inProcess(s)
 			meta := &tablestore.TableMeta{TableName: "t"}
 			meta.AddPrimaryKeyColumn("pk1", integer)
@@ -832,9 +833,7 @@ func FuzzIterator(f *testing.F) {
 // the service's errors or leads on, and ends at the stream's last record.
 func FuzzStreamReads(f *testing.F) {
 	now := newClock(time.UnixMilli(1_700_000_000_000))
-	s, err := ots.New(ots.Config{Now: now.now, Behavior: engine.Behavior{Stream: engine.StreamBehavior{Seeks: 2}}})
-	ok(f, err)
-	f.Cleanup(func() { ok(f, s.Close()) })
+	s := otstest.New(f, ots.Config{Now: now.now, Behavior: engine.Behavior{Stream: engine.StreamBehavior{Seeks: 2}}})
 	c := inProcess(s)
 	createStreamed(f, c, 1, -1, false, false, nil)
 	const records = 5

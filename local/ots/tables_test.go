@@ -15,6 +15,7 @@ import (
 
 	"github.com/tablevault/tablevault/local/ots"
 	"github.com/tablevault/tablevault/local/ots/engine"
+	"github.com/tablevault/tablevault/local/ots/otstest"
 	"github.com/tablevault/tablevault/shared/plainbuffer"
 )
 
@@ -28,7 +29,7 @@ func describe(t testing.TB, c *tablestore.TableStoreClient, name string) *tables
 func TestTables(t *testing.T) {
 	t.Parallel()
 	now := newClock(time.UnixMilli(1_700_000_000_000))
-	s := start(t, ots.Config{Now: now.now})
+	s := otstest.Run(t, ots.Config{Now: now.now})
 	c := connect(s)
 	meta := &tablestore.TableMeta{TableName: "t"}
 	meta.AddPrimaryKeyColumn("pk1", text)
@@ -109,7 +110,7 @@ func TestTables(t *testing.T) {
 
 func TestRefusedTables(t *testing.T) {
 	t.Parallel()
-	s := start(t, ots.Config{})
+	s := otstest.Run(t, ots.Config{})
 	c := connect(s)
 	column := func(name string, kind otsprotocol.PrimaryKeyType) *otsprotocol.PrimaryKeySchema {
 		return &otsprotocol.PrimaryKeySchema{Name: &name, Type: &kind}
@@ -199,7 +200,7 @@ func TestRefusedTables(t *testing.T) {
 func TestReadiness(t *testing.T) {
 	t.Parallel()
 	now := newClock(time.UnixMilli(1_700_000_000_000))
-	s := start(t, ots.Config{Now: now.now, Behavior: engine.Behavior{Tables: engine.TableBehavior{ReadyDelay: time.Minute}}})
+	s := otstest.Run(t, ots.Config{Now: now.now, Behavior: engine.Behavior{Tables: engine.TableBehavior{ReadyDelay: time.Minute}}})
 	c := connect(s)
 	create(t, c, tablestore.TableOption{}, text)
 	want(t, put(c, key("a")), 404, "OTSTableNotReady", "The table is not ready.")
@@ -213,7 +214,7 @@ func TestReadiness(t *testing.T) {
 
 func TestDefinedColumns(t *testing.T) {
 	t.Parallel()
-	c := connect(start(t, ots.Config{}))
+	c := connect(otstest.Run(t, ots.Config{}))
 	create(t, c, tablestore.TableOption{}, text)
 	add := func(name string, kind tablestore.DefinedColumnType) error {
 		_, err := c.AddDefinedColumn(&tablestore.AddDefinedColumnRequest{TableName: "t", DefinedColumns: []*tablestore.DefinedColumnSchema{{Name: name, ColumnType: kind}}})
@@ -235,7 +236,7 @@ func TestDefinedColumns(t *testing.T) {
 // and are of about the size that was asked for.
 func TestSplits(t *testing.T) {
 	t.Parallel()
-	s := start(t, ots.Config{})
+	s := otstest.Run(t, ots.Config{})
 	c := connect(s)
 	create(t, c, tablestore.TableOption{}, text, integer)
 	split := func(size int64) *tablestore.ComputeSplitPointsBySizeResponse {
@@ -311,7 +312,7 @@ func engineError(err *engine.Error) error {
 // TestPartitions proves that a table that grows is cut, and where.
 func TestPartitions(t *testing.T) {
 	t.Parallel()
-	s := start(t, ots.Config{Behavior: engine.Behavior{Partitions: engine.PartitionBehavior{SplitSize: 1 << 20}}})
+	s := otstest.Run(t, ots.Config{Behavior: engine.Behavior{Partitions: engine.PartitionBehavior{SplitSize: 1 << 20}}})
 	c := connect(s)
 	create(t, c, tablestore.TableOption{}, text)
 	for i := range 400 {

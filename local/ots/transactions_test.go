@@ -18,6 +18,7 @@ import (
 
 	"github.com/tablevault/tablevault/local/ots"
 	"github.com/tablevault/tablevault/local/ots/engine"
+	"github.com/tablevault/tablevault/local/ots/otstest"
 )
 
 const (
@@ -114,7 +115,7 @@ func TestTransactions(t *testing.T) {
 			if dir {
 				config.Dir = t.TempDir()
 			}
-			c := connect(start(t, config))
+			c := connect(otstest.Run(t, config))
 			createWith(t, c, "t", nil, text, integer)
 			for i := range 5 {
 				ok(t, put(c, key("a", i), cell{"v", int64(i), -1}))
@@ -200,7 +201,7 @@ func TestTransactions(t *testing.T) {
 }
 
 func TestRefusedTransactions(t *testing.T) {
-	s := start(t, ots.Config{})
+	s := otstest.Run(t, ots.Config{})
 	c := connect(s)
 	createWith(t, c, "t", nil, text, integer)
 	createWith(t, c, "u", nil, text)
@@ -263,7 +264,7 @@ func TestRefusedTransactions(t *testing.T) {
 // TestTransactionTime moves the clock past the life of transactions.
 func TestTransactionTime(t *testing.T) {
 	now := newClock(time.UnixMilli(1_700_000_000_000))
-	s := start(t, ots.Config{Now: now.now})
+	s := otstest.Run(t, ots.Config{Now: now.now})
 	c := connect(s)
 	createWith(t, c, "t", nil, text, integer)
 	id := begin(t, c, "a")
@@ -305,7 +306,7 @@ func TestTransactionTime(t *testing.T) {
 }
 
 func TestTransactionSize(t *testing.T) {
-	c := connect(start(t, ots.Config{}))
+	c := connect(otstest.Run(t, ots.Config{}))
 	createWith(t, c, "t", nil, text, integer)
 	id := begin(t, c, "a")
 	// A row of key 3+1+3+8, name 1 and value.
@@ -330,7 +331,7 @@ func TestTransactionSize(t *testing.T) {
 // TestTransactionBatch writes batches within a transaction, which the Go SDK
 // can't send.
 func TestTransactionBatch(t *testing.T) {
-	s := start(t, ots.Config{})
+	s := otstest.Run(t, ots.Config{})
 	c := connect(s)
 	createWith(t, c, "t", nil, text, integer)
 	createWith(t, c, "u", nil, text, integer)
@@ -385,7 +386,7 @@ func TestTransactionBatch(t *testing.T) {
 // TestTransactionConsequences shows that indexes, the stream and the keys that
 // the service makes follow a transaction when it is committed, and not before.
 func TestTransactionConsequences(t *testing.T) {
-	s := start(t, ots.Config{})
+	s := otstest.Run(t, ots.Config{})
 	c := connect(s)
 	createWith(t, c, "t", func(r *tablestore.CreateTableRequest) {
 		r.TableMeta.AddPrimaryKeyColumnOption("pk2", integer, tablestore.AUTO_INCREMENT)
@@ -495,9 +496,7 @@ func TestTransactionsEndWithTheServer(t *testing.T) {
 func TestTransfers(t *testing.T) {
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
-	s, err := ots.New(ots.Config{})
-	ok(t, err)
-	defer func() { ok(t, s.Close()) }()
+	s := otstest.New(t, ots.Config{})
 	c := inProcess(s)
 	createWith(t, c, "t", nil, integer, integer)
 	const partitions, rows, each = 2, 4, 100

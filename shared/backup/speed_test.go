@@ -29,6 +29,7 @@ import (
 
 	"github.com/tablevault/tablevault/local/ots"
 	"github.com/tablevault/tablevault/local/ots/engine"
+	"github.com/tablevault/tablevault/local/ots/otstest"
 	"github.com/tablevault/tablevault/shared/access"
 	"github.com/tablevault/tablevault/shared/backup"
 	"github.com/tablevault/tablevault/shared/fanout"
@@ -201,19 +202,15 @@ func (i *instance) Write(ctx context.Context, name string, b table.Batch) (table
 // newInstance makes a table of so many pages of a shape.
 func newInstance(b *testing.B, shape plainbuffertest.Shape, pages int) *instance {
 	b.Helper()
-	server, err := ots.Start(ots.Config{})
-	if err != nil {
-		b.Fatal(err)
-	}
-	b.Cleanup(func() { server.Close() })
+	server := otstest.Run(b, ots.Config{})
 	e := server.Engine()
-	err2 := e.CreateTable(&engine.Definition{
+	err := e.CreateTable(&engine.Definition{
 		Name:    "t",
 		Key:     []engine.KeyColumn{{Name: "pk1", Type: plainbuffer.String}, {Name: "pk2", Type: plainbuffer.Integer}},
 		Options: engine.Options{TTL: -1, MaxVersions: 10, Deviation: table.WidestDeviation, AllowUpdate: true},
 	})
-	if err2 != nil {
-		b.Fatal(err2)
+	if err != nil {
+		b.Fatal(err)
 	}
 	i := &instance{tape: newTape(), server: server, rows: pages * shape.PerPage}
 	s := plainbuffer.NewScanner(nil)

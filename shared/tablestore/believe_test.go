@@ -12,6 +12,7 @@ import (
 	"github.com/golang/protobuf/proto"
 
 	"github.com/tablevault/tablevault/local/ots"
+	"github.com/tablevault/tablevault/local/ots/otstest"
 	"github.com/tablevault/tablevault/shared/plainbuffer"
 	"github.com/tablevault/tablevault/shared/table"
 	"github.com/tablevault/tablevault/shared/table/tabletest"
@@ -52,7 +53,7 @@ func TestScanOfPagesBelievesNothing(t *testing.T) {
 		}, "not beyond it"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			s := start(t, ots.Config{AnswerMD5: ots.AnswerMD5Never})
+			s := otstest.Run(t, ots.Config{AnswerMD5: ots.AnswerMD5Never})
 			b := &between{}
 			c := through(t, s, b)
 			create(t, c, definition())
@@ -94,7 +95,7 @@ func TestPiecesBelieveNothing(t *testing.T) {
 		"the columns of the piece before": {1, func(a *otsprotocol.GetRangeResponse) { a.Rows = block(row("b", 1, cells[0])) }, "does not come after"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			s := start(t, ots.Config{AnswerMD5: ots.AnswerMD5Never})
+			s := otstest.Run(t, ots.Config{AnswerMD5: ots.AnswerMD5Never})
 			b := &between{}
 			c := through(t, s, b)
 			create(t, c, definition())
@@ -164,7 +165,7 @@ func TestWriteBelievesNothing(t *testing.T) {
 		"cut short":  {batchAnswers{bend: func(*otsprotocol.BatchWriteRowResponse) {}, more: []byte{0x0a, 9, 1}}, "BatchWriteRow"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			s := start(t, ots.Config{AnswerMD5: ots.AnswerMD5Never})
+			s := otstest.Run(t, ots.Config{AnswerMD5: ots.AnswerMD5Never})
 			b := &test.batchAnswers
 			b.next = http.DefaultTransport
 			c := connect(t, s, func(config *tablestore.Config) {
@@ -180,7 +181,7 @@ func TestWriteBelievesNothing(t *testing.T) {
 			}
 		})
 	}
-	c := connect(t, start(t, ots.Config{}))
+	c := connect(t, otstest.Run(t, ots.Config{}))
 	if _, err := c.Write(t.Context(), "t", tabletest.New().NewBatch()); err == nil || !strings.Contains(err.Error(), "one of the client's own") {
 		t.Errorf("a batch of others: %v", err)
 	}

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/tablevault/tablevault/local/ots"
+	"github.com/tablevault/tablevault/local/ots/otstest"
 	"github.com/tablevault/tablevault/shared/plainbuffer"
 	"github.com/tablevault/tablevault/shared/table"
 	"github.com/tablevault/tablevault/shared/tablestore"
@@ -67,7 +68,7 @@ func (r *record) RoundTrip(q *http.Request) (*http.Response, error) {
 }
 
 func BenchmarkScan(b *testing.B) {
-	s := start(b, ots.Config{AnswerMD5: ots.AnswerMD5Never})
+	s := otstest.Run(b, ots.Config{AnswerMD5: ots.AnswerMD5Never})
 	c := connect(b, s)
 	def := definition()
 	create(b, c, def)
@@ -103,7 +104,7 @@ func BenchmarkScan(b *testing.B) {
 
 // BenchmarkScanPage is a page of 2,000 rows without a network and a server.
 func BenchmarkScanPage(b *testing.B) {
-	s := start(b, ots.Config{AnswerMD5: ots.AnswerMD5Never})
+	s := otstest.Run(b, ots.Config{AnswerMD5: ots.AnswerMD5Never})
 	tape := &record{replay{map[string]recorded{}}}
 	def := definition()
 	c := connect(b, s, func(config *tablestore.Config) { config.Transport = tape })
@@ -130,7 +131,7 @@ func BenchmarkScanPage(b *testing.B) {
 // BenchmarkWrite fills and sends batches of 200 rows without a network and a
 // server.
 func BenchmarkWrite(b *testing.B) {
-	s := start(b, ots.Config{})
+	s := otstest.Run(b, ots.Config{})
 	tape := &record{replay{map[string]recorded{}}}
 	c := connect(b, s, func(config *tablestore.Config) { config.Transport = tape })
 	create(b, c, definition())

@@ -15,6 +15,7 @@ import (
 
 	"github.com/tablevault/tablevault/local/ots"
 	"github.com/tablevault/tablevault/local/ots/engine"
+	"github.com/tablevault/tablevault/local/ots/otstest"
 	"github.com/tablevault/tablevault/shared/table"
 )
 
@@ -45,7 +46,7 @@ func TestDescribe(t *testing.T) {
 }
 
 func describeEverything(t *testing.T, behavior engine.Behavior) {
-	s := start(t, ots.Config{Behavior: behavior})
+	s := otstest.Run(t, ots.Config{Behavior: behavior})
 	c := connect(t, s)
 	want := full()
 	create(t, c, want)
@@ -119,7 +120,7 @@ func describeEverything(t *testing.T, behavior engine.Behavior) {
 }
 
 func TestDescribeWithoutSearch(t *testing.T) {
-	s := start(t, ots.Config{})
+	s := otstest.Run(t, ots.Config{})
 	c := connect(t, s)
 	create(t, c, definition())
 	for _, code := range []string{engine.CodeUnsupported, engine.CodeParameterInvalid, engine.CodeNoPermission} {
@@ -147,7 +148,7 @@ func TestDescribeWithoutSearch(t *testing.T) {
 
 func TestCreate(t *testing.T) {
 	t.Parallel()
-	s := start(t, ots.Config{Behavior: engine.Behavior{Tables: engine.TableBehavior{ReadyDelay: 300 * time.Millisecond}}})
+	s := otstest.Run(t, ots.Config{Behavior: engine.Behavior{Tables: engine.TableBehavior{ReadyDelay: 300 * time.Millisecond}}})
 	c := connect(t, s)
 	def := definition()
 	begun := time.Now()
@@ -207,7 +208,7 @@ func TestCreate(t *testing.T) {
 }
 
 func TestSetOptions(t *testing.T) {
-	s := start(t, ots.Config{})
+	s := otstest.Run(t, ots.Config{})
 	c := connect(t, s)
 	create(t, c, definition())
 	for _, o := range []table.Options{
@@ -238,7 +239,7 @@ func TestSetOptions(t *testing.T) {
 }
 
 func TestRowVersions(t *testing.T) {
-	c := connect(t, start(t, ots.Config{}))
+	c := connect(t, otstest.Run(t, ots.Config{}))
 	def := definition()
 	def.Options.UpdateFullRow = true
 	create(t, c, def)
@@ -253,7 +254,7 @@ func TestRowVersions(t *testing.T) {
 }
 
 func TestAddDefinedColumns(t *testing.T) {
-	s := start(t, ots.Config{})
+	s := otstest.Run(t, ots.Config{})
 	c := connect(t, s)
 	create(t, c, definition())
 	columns := []table.DefinedColumn{{Name: "a", Type: "string"}, {Name: "b", Type: "double"}}
@@ -282,7 +283,7 @@ func TestAddDefinedColumns(t *testing.T) {
 
 func TestCreateIndex(t *testing.T) {
 	t.Parallel()
-	s := start(t, ots.Config{Behavior: engine.Behavior{Indexes: engine.IndexBehavior{Delay: 400 * time.Millisecond}}})
+	s := otstest.Run(t, ots.Config{Behavior: engine.Behavior{Indexes: engine.IndexBehavior{Delay: 400 * time.Millisecond}}})
 	c := connect(t, s)
 	def := definition()
 	def.DefinedColumns = []table.DefinedColumn{{Name: "city", Type: "string"}}
@@ -329,7 +330,7 @@ func TestCreateIndex(t *testing.T) {
 }
 
 func TestSplitPoints(t *testing.T) {
-	s := start(t, ots.Config{})
+	s := otstest.Run(t, ots.Config{})
 	c := connect(t, s)
 	def := definition()
 	create(t, c, def)

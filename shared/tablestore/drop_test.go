@@ -10,6 +10,7 @@ import (
 
 	"github.com/tablevault/tablevault/local/ots"
 	"github.com/tablevault/tablevault/local/ots/engine"
+	"github.com/tablevault/tablevault/local/ots/otstest"
 	"github.com/tablevault/tablevault/shared/table"
 )
 
@@ -18,7 +19,7 @@ import (
 func TestDropTable(t *testing.T) {
 	for _, op := range []string{"none", "DescribeTable", "DeleteSearchIndex", "DropIndex", "DeleteTable"} {
 		for _, after := range []bool{false, true} {
-			s := start(t, ots.Config{})
+			s := otstest.Run(t, ots.Config{})
 			c := connect(t, s)
 			def := full()
 			def.Name = "t"
@@ -67,7 +68,7 @@ func TestDropTable(t *testing.T) {
 
 // TestDropTableRefused tells whoever may not.
 func TestDropTableRefused(t *testing.T) {
-	s := start(t, ots.Config{})
+	s := otstest.Run(t, ots.Config{})
 	c := connect(t, s)
 	create(t, c, definition())
 	s.SetFault(func(op, _ string, _ int) *ots.Fault {

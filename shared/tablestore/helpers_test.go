@@ -14,27 +14,13 @@ import (
 	"time"
 
 	"github.com/tablevault/tablevault/local/ots"
+	"github.com/tablevault/tablevault/local/ots/otstest"
 	"github.com/tablevault/tablevault/shared/access"
 	"github.com/tablevault/tablevault/shared/plainbuffer"
 	"github.com/tablevault/tablevault/shared/table"
 	"github.com/tablevault/tablevault/shared/table/tabletest"
 	"github.com/tablevault/tablevault/shared/tablestore"
 )
-
-// start runs a server for one test.
-func start(t testing.TB, config ots.Config) *ots.Server {
-	t.Helper()
-	s, err := ots.Start(config)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := s.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	return s
-}
 
 // connect returns a client that does not wait long.
 func connect(t testing.TB, s *ots.Server, with ...func(*tablestore.Config)) *tablestore.Client {
@@ -68,15 +54,7 @@ func connectAt(t testing.TB, endpoint string, with ...func(*tablestore.Config)) 
 func inBubble(t *testing.T, config ots.Config, test func(t *testing.T, s *ots.Server, connect func(...func(*tablestore.Config)) *tablestore.Client)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
-		s, err := ots.New(config)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer func() {
-			if err := s.Close(); err != nil {
-				t.Error(err)
-			}
-		}()
+		s := otstest.New(t, config)
 		test(t, s, func(with ...func(*tablestore.Config)) *tablestore.Client {
 			return connectAt(t, "http://local", append([]func(*tablestore.Config){
 				func(config *tablestore.Config) { config.Transport = direct{s} },

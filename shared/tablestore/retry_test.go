@@ -19,6 +19,7 @@ import (
 
 	"github.com/tablevault/tablevault/local/ots"
 	"github.com/tablevault/tablevault/local/ots/engine"
+	"github.com/tablevault/tablevault/local/ots/otstest"
 	"github.com/tablevault/tablevault/shared/access"
 	"github.com/tablevault/tablevault/shared/table"
 	"github.com/tablevault/tablevault/shared/tablestore"
@@ -28,7 +29,7 @@ import (
 // rows where the failure passes, and at once where it cannot.
 func TestRetry(t *testing.T) {
 	t.Parallel()
-	s := start(t, ots.Config{AnswerMD5: ots.AnswerMD5Always})
+	s := otstest.Run(t, ots.Config{AnswerMD5: ots.AnswerMD5Always})
 	c := connect(t, s)
 	def := definition()
 	create(t, c, def)
@@ -95,7 +96,7 @@ func TestRetry(t *testing.T) {
 }
 
 func TestThrottledIsSaid(t *testing.T) {
-	s := start(t, ots.Config{})
+	s := otstest.Run(t, ots.Config{})
 	c := connect(t, s)
 	def := definition()
 	create(t, c, def)
@@ -119,7 +120,7 @@ func TestThrottledIsSaid(t *testing.T) {
 // ways that the service has for it: whoever asked is told, and they are written.
 func TestRefusedRowsAreSaid(t *testing.T) {
 	for _, code := range []string{engine.CodeNotEnoughCapacity, engine.CodeServerBusy} {
-		s := start(t, ots.Config{})
+		s := otstest.Run(t, ots.Config{})
 		c := connect(t, s)
 		create(t, c, definition())
 		s.SetFault(func(op, _ string, n int) *ots.Fault {
@@ -147,7 +148,7 @@ func TestRefusedRowsAreSaid(t *testing.T) {
 
 // TestAim asks for small pages of rows whose size is not known before.
 func TestAim(t *testing.T) {
-	s := start(t, ots.Config{})
+	s := otstest.Run(t, ots.Config{})
 	c := connect(t, s)
 	create(t, c, definition())
 	var rows [][]byte
@@ -179,7 +180,7 @@ func TestAim(t *testing.T) {
 // checksum inside of it may cover, over the whole wire.
 func TestCorruptAnswer(t *testing.T) {
 	t.Parallel()
-	s := start(t, ots.Config{AnswerMD5: ots.AnswerMD5Always})
+	s := otstest.Run(t, ots.Config{AnswerMD5: ots.AnswerMD5Always})
 	flip := &flipper{next: http.DefaultTransport, at: -1}
 	c := connect(t, s, func(config *tablestore.Config) { config.Transport = flip })
 	def := definition()
@@ -422,7 +423,7 @@ func TestProgress(t *testing.T) {
 }
 
 func TestSignatures(t *testing.T) {
-	s := start(t, ots.Config{})
+	s := otstest.Run(t, ots.Config{})
 	def := definition()
 	create(t, connect(t, s), def)
 	asked := 0

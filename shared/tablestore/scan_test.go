@@ -13,6 +13,7 @@ import (
 
 	"github.com/tablevault/tablevault/local/ots"
 	"github.com/tablevault/tablevault/local/ots/engine"
+	"github.com/tablevault/tablevault/local/ots/otstest"
 	"github.com/tablevault/tablevault/shared/access"
 	"github.com/tablevault/tablevault/shared/plainbuffer"
 	"github.com/tablevault/tablevault/shared/table"
@@ -20,7 +21,7 @@ import (
 )
 
 func TestScanEmpty(t *testing.T) {
-	c := connect(t, start(t, ots.Config{}))
+	c := connect(t, otstest.Run(t, ots.Config{}))
 	create(t, c, definition())
 	rows, pages := collect(t, c.Scan("t", definition().Schema, definition().Schema.Whole()), 1<<20)
 	if len(rows) != 0 || pages != 1 {
@@ -31,7 +32,7 @@ func TestScanEmpty(t *testing.T) {
 // TestScanRows reads rows of very different sizes, and times 0 and far ahead,
 // with buffers of all sizes and pages as short as the service likes.
 func TestScanRows(t *testing.T) {
-	s := start(t, ots.Config{AnswerMD5: ots.AnswerMD5Never})
+	s := otstest.Run(t, ots.Config{AnswerMD5: ots.AnswerMD5Never})
 	c := connect(t, s)
 	def := definition()
 	create(t, c, def)
@@ -92,7 +93,7 @@ func TestScanWideRow(t *testing.T) {
 			continue
 		}
 		t.Run(name, func(t *testing.T) {
-			s := start(t, ots.Config{AnswerMD5: ots.AnswerMD5Never})
+			s := otstest.Run(t, ots.Config{AnswerMD5: ots.AnswerMD5Never})
 			c := connect(t, s)
 			def := definition()
 			create(t, c, def)
@@ -128,7 +129,7 @@ func TestScanWideRow(t *testing.T) {
 
 // TestScanBufferTooSmall has a cell that no buffer of the caller's can hold.
 func TestScanBufferTooSmall(t *testing.T) {
-	c := connect(t, start(t, ots.Config{}))
+	c := connect(t, otstest.Run(t, ots.Config{}))
 	def := definition()
 	create(t, c, def)
 	write(t, c, "t", table.Put, row("a", 1), row("b", 1, cell("a", 1, "x"), cell("b", 1, make([]byte, 900_000)), cell("c", 1, "x")))
@@ -142,7 +143,7 @@ func TestScanBufferTooSmall(t *testing.T) {
 // TestScanVersions reads columns with more versions than a buffer holds.
 func TestScanVersions(t *testing.T) {
 	t.Parallel()
-	s := start(t, ots.Config{AnswerMD5: ots.AnswerMD5Never})
+	s := otstest.Run(t, ots.Config{AnswerMD5: ots.AnswerMD5Never})
 	c := connect(t, s)
 	def := definition()
 	def.Options.MaxVersions = 10_000
@@ -180,7 +181,7 @@ func TestScanVersions(t *testing.T) {
 }
 
 func TestScanErrors(t *testing.T) {
-	s := start(t, ots.Config{})
+	s := otstest.Run(t, ots.Config{})
 	c := connect(t, s)
 	def := definition()
 	create(t, c, def)

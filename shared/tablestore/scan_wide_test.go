@@ -18,6 +18,7 @@ import (
 
 	"github.com/tablevault/tablevault/local/ots"
 	"github.com/tablevault/tablevault/local/ots/engine"
+	"github.com/tablevault/tablevault/local/ots/otstest"
 	"github.com/tablevault/tablevault/shared/plainbuffer"
 	"github.com/tablevault/tablevault/shared/table"
 	"github.com/tablevault/tablevault/shared/tablestore"
@@ -143,7 +144,7 @@ func TestScanWideRowsAtTheLimits(t *testing.T) {
 	} {
 		for shape, cells := range map[string][]plainbuffer.Cell{"columns": columns, "versions": versions, "names": names} {
 			t.Run(keys.name+" "+shape, func(t *testing.T) {
-				s := start(t, ots.Config{AnswerMD5: ots.AnswerMD5Never})
+				s := otstest.Run(t, ots.Config{AnswerMD5: ots.AnswerMD5Never})
 				def := definition()
 				def.Schema = table.Schema{{Name: "key", Type: keys.kind}}
 				def.Options.MaxVersions = 1000
@@ -191,7 +192,7 @@ func TestScanWideRowsAtTheLimits(t *testing.T) {
 func TestScanTokenThenSlices(t *testing.T) {
 	for _, end := range []string{"a", "\x7f"} {
 		t.Run(fmt.Sprintf("%q", end), func(t *testing.T) {
-			s := start(t, ots.Config{AnswerMD5: ots.AnswerMD5Never})
+			s := otstest.Run(t, ots.Config{AnswerMD5: ots.AnswerMD5Never})
 			def := definition()
 			def.Schema = table.Schema{{Name: "key", Type: table.StringKey}}
 			b := &between{}
@@ -271,7 +272,7 @@ func TestScanChangesBetweenPieces(t *testing.T) {
 			"tokens": {Reads: engine.ReadBehavior{Tokens: engine.TokensWide, PageSize: 8_000}},
 		} {
 			t.Run(name+" "+mode, func(t *testing.T) {
-				s := start(t, ots.Config{AnswerMD5: ots.AnswerMD5Never})
+				s := otstest.Run(t, ots.Config{AnswerMD5: ots.AnswerMD5Never})
 				def := definition()
 				def.Schema = table.Schema{{Name: "key", Type: table.StringKey}}
 				c := connect(t, s)
@@ -328,7 +329,7 @@ func (h pieceHook) Next(ctx context.Context, buf []byte) (table.Page, error) {
 // TestScanPagingThatCountsCells has a service whose filter for some columns counts
 // cells instead: a column's older versions come all the same.
 func TestScanPagingThatCountsCells(t *testing.T) {
-	s := start(t, ots.Config{AnswerMD5: ots.AnswerMD5Never})
+	s := otstest.Run(t, ots.Config{AnswerMD5: ots.AnswerMD5Never})
 	def := definition()
 	def.Options.MaxVersions = 100
 	paged := 0
@@ -385,7 +386,7 @@ func columnsOf(t testing.TB, q *otsprotocol.GetRangeRequest) int {
 // TestScanEndIsSummed: that a page is the last of a range is only believed if the
 // whole answer is as it was sent, however large it is.
 func TestScanEndIsSummed(t *testing.T) {
-	s := start(t, ots.Config{AnswerMD5: ots.AnswerMD5Always})
+	s := otstest.Run(t, ots.Config{AnswerMD5: ots.AnswerMD5Always})
 	cut := 0
 	b := &between{said: func(_ *otsprotocol.GetRangeRequest, a *otsprotocol.GetRangeResponse) bool {
 		if a.NextStartPrimaryKey == nil || cut > 0 {
@@ -469,7 +470,7 @@ func TestScanOfWideRowsBelievesNothing(t *testing.T) {
 		}, "goes on where it was"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			s := start(t, ots.Config{AnswerMD5: ots.AnswerMD5Never})
+			s := otstest.Run(t, ots.Config{AnswerMD5: ots.AnswerMD5Never})
 			b := &between{}
 			c := through(t, s, b)
 			create(t, c, definition())
@@ -521,7 +522,7 @@ func (b *bareOnce) RoundTrip(q *http.Request) (*http.Response, error) {
 // TestScanOfABareCut has the service cut a row after its key: that is no piece, and
 // the scan goes on to the next.
 func TestScanOfABareCut(t *testing.T) {
-	s := start(t, ots.Config{AnswerMD5: ots.AnswerMD5Never})
+	s := otstest.Run(t, ots.Config{AnswerMD5: ots.AnswerMD5Never})
 	b := &bareOnce{head: http.Header{"Date": {"Fri, 20 Nov 2026 02:14:00 GMT"}}}
 	b.next = s
 	c := connect(t, s, func(config *tablestore.Config) { config.Transport = b })

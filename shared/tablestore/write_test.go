@@ -10,6 +10,7 @@ import (
 
 	"github.com/tablevault/tablevault/local/ots"
 	"github.com/tablevault/tablevault/local/ots/engine"
+	"github.com/tablevault/tablevault/local/ots/otstest"
 	"github.com/tablevault/tablevault/shared/plainbuffer"
 	"github.com/tablevault/tablevault/shared/table"
 	"github.com/tablevault/tablevault/shared/tablestore"
@@ -18,7 +19,7 @@ import (
 // TestBatchLimits fills batches to the service's limits exactly, and shows that
 // the service draws them where the batch does.
 func TestBatchLimits(t *testing.T) {
-	s := start(t, ots.Config{})
+	s := otstest.Run(t, ots.Config{})
 	c := connect(t, s)
 	create(t, c, definition())
 
@@ -118,7 +119,7 @@ func TestBatchLimits(t *testing.T) {
 
 // TestWriteAgain lets rows fail for a while: they alone are sent again.
 func TestWriteAgain(t *testing.T) {
-	s := start(t, ots.Config{})
+	s := otstest.Run(t, ots.Config{})
 	c := connect(t, s)
 	create(t, c, definition())
 	s.SetFault(func(op, _ string, n int) *ots.Fault {
@@ -169,7 +170,7 @@ func TestWriteAgain(t *testing.T) {
 // TestWriteGivesUp shows the errors of writes that do not succeed.
 func TestWriteGivesUp(t *testing.T) {
 	t.Parallel()
-	s := start(t, ots.Config{})
+	s := otstest.Run(t, ots.Config{})
 	c := connect(t, s, func(config *tablestore.Config) { config.Retry.Total = 50 * time.Millisecond })
 	create(t, c, definition())
 	b := c.NewBatch()
@@ -206,7 +207,7 @@ func TestWriteGivesUp(t *testing.T) {
 // a table that never takes them.
 func TestWriteWindow(t *testing.T) {
 	t.Parallel()
-	s := start(t, ots.Config{Behavior: engine.Behavior{Tables: engine.TableBehavior{OptionsDelay: 300 * time.Millisecond}}})
+	s := otstest.Run(t, ots.Config{Behavior: engine.Behavior{Tables: engine.TableBehavior{OptionsDelay: 300 * time.Millisecond}}})
 	c := connect(t, s)
 	def := definition()
 	def.Options.Deviation = 86400
@@ -235,7 +236,7 @@ func TestWriteWindow(t *testing.T) {
 func TestWriteKeyOnly(t *testing.T) {
 	for _, refuse := range []bool{false, true} {
 		t.Run(fmt.Sprint(refuse), func(t *testing.T) {
-			s := start(t, ots.Config{Behavior: engine.Behavior{Writes: engine.WriteBehavior{RefuseEmptyPut: refuse}}})
+			s := otstest.Run(t, ots.Config{Behavior: engine.Behavior{Writes: engine.WriteBehavior{RefuseEmptyPut: refuse}}})
 			c := connect(t, s)
 			create(t, c, definition())
 			// The second row has cells that the put has to remove.
@@ -323,7 +324,7 @@ func TestWriteInDoubt(t *testing.T) {
 		}
 	}
 	t.Run("its context ends", func(t *testing.T) {
-		s := start(t, ots.Config{})
+		s := otstest.Run(t, ots.Config{})
 		create(t, connect(t, s), definition())
 		c := connect(t, s)
 		ctx, cancel := context.WithCancel(t.Context())
@@ -341,7 +342,7 @@ func TestWriteInDoubt(t *testing.T) {
 
 // TestBeforeRetry has calls ask before they try again, and end with what they are told.
 func TestBeforeRetry(t *testing.T) {
-	s := start(t, ots.Config{})
+	s := otstest.Run(t, ots.Config{})
 	c := connect(t, s)
 	create(t, c, definition())
 	first := s.Calls("BatchWriteRow")
@@ -367,7 +368,7 @@ func TestBeforeRetry(t *testing.T) {
 // TestIdentity makes a table twice: the descriptions tell one from the other, and not
 // from what it was before its settings were changed.
 func TestIdentity(t *testing.T) {
-	s := start(t, ots.Config{})
+	s := otstest.Run(t, ots.Config{})
 	c := connect(t, s)
 	describe := func() table.Identity {
 		t.Helper()

@@ -20,6 +20,7 @@ import (
 
 	"github.com/tablevault/tablevault/local/ots"
 	"github.com/tablevault/tablevault/local/ots/engine"
+	"github.com/tablevault/tablevault/local/ots/otstest"
 	"github.com/tablevault/tablevault/shared/access"
 	"github.com/tablevault/tablevault/shared/backup"
 	"github.com/tablevault/tablevault/shared/fanout"
@@ -219,18 +220,11 @@ func serve(t *testing.T, test func(t *testing.T, s *service)) {
 
 func newService(t *testing.T) *service {
 	t.Helper()
-	server, err := ots.New(ots.Config{Now: time.Now, Fault: func(string, string, int) *ots.Fault { return &ots.Fault{Delay: latency} }})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := server.Close(); err != nil {
-			t.Error(err)
-		}
-	})
+	server := otstest.New(t, ots.Config{Now: time.Now, Fault: func(string, string, int) *ots.Fault { return &ots.Fault{Delay: latency} }})
 	s := &service{World: vaulttest.NewWorld(t), server: server, wire: &counter{next: server}, limit: 2 * time.Minute}
 	s.wire.reset()
 	s.Store = &mem.Store{}
+	var err error
 	if s.Repo, err = repository.Init(t.Context(), s.Store, time.Now()); err != nil {
 		t.Fatal(err)
 	}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/tablevault/tablevault/local/ots"
 	"github.com/tablevault/tablevault/local/ots/engine"
+	"github.com/tablevault/tablevault/local/ots/otstest"
 	"github.com/tablevault/tablevault/shared/access"
 	"github.com/tablevault/tablevault/shared/plainbuffer"
 	"github.com/tablevault/tablevault/shared/table"
@@ -102,10 +103,7 @@ func newProvingGround(t *testing.T, config ots.Config) *provingGround {
 	// The source is made in peace; only what it keeps of versions is the switch's.
 	config.Behavior = engine.Behavior{Writes: engine.WriteBehavior{KeepVersions: p.behavior.Writes.KeepVersions}}
 	var err error
-	if p.server, err = ots.New(config); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { p.must(p.server.Close()) })
+	p.server = otstest.New(t, config)
 	p.client, err = tablestore.New(tablestore.Config{
 		Endpoint: "http://in-process", Instance: "local", Transport: p.server, SignV4: config.SignV4Answers, Region: "local",
 		Credentials: access.Key{ID: ots.DefaultKeyID, Secret: ots.DefaultKeySecret}.Provider(),

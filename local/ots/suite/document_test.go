@@ -10,6 +10,7 @@ import (
 
 	"github.com/tablevault/tablevault/local/ots"
 	"github.com/tablevault/tablevault/local/ots/engine"
+	"github.com/tablevault/tablevault/local/ots/otstest"
 )
 
 // TestGoPrograms compiles and runs the Go code of the document: the first
@@ -19,15 +20,7 @@ func TestGoPrograms(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	server, err := ots.Start(ots.Config{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := server.Close(); err != nil {
-			t.Error(err)
-		}
-	})
+	server := otstest.Run(t, ots.Config{})
 	found := programs(document, "go")
 	if len(found) != 2 {
 		t.Fatalf("the document has %d blocks of Go, want a program and a test", len(found))
