@@ -161,9 +161,9 @@ func tablesOf(pattern string) (status.Tables, error) {
 	}
 	instance, glob, err := cutPattern(pattern)
 	return status.Tables{Text: pattern, Match: func(name string) bool {
-		i, t, _ := strings.Cut(name, "/")
-		match, _ := path.Match(glob, t)
-		return i == instance && match
+		id, err := vault.ParseTable("", name)
+		match, _ := path.Match(glob, id.Table)
+		return err == nil && id.Instance == instance && match
 	}}, err
 }
 

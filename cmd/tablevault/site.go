@@ -298,14 +298,14 @@ func (s *site) readPolicy(file string) (string, *policy.Policy, error) {
 
 // cutPattern cuts instance/table, with wildcards in the table's name, in two.
 func cutPattern(pattern string) (instance, glob string, err error) {
-	instance, glob, ok := strings.Cut(pattern, "/")
-	if !ok || instance == "" || glob == "" || strings.Contains(glob, "/") {
-		return "", "", usage("table %q: want instance/table, for example prod/orders or 'prod/*'", pattern)
+	id, err := vault.ParseTable("", pattern)
+	if err != nil {
+		return "", "", usage("%v, for example prod/orders or 'prod/*'", err)
 	}
-	if _, err := path.Match(glob, ""); err != nil {
+	if _, err := path.Match(id.Table, ""); err != nil {
 		return "", "", usage("table %q: %v", pattern, err)
 	}
-	return instance, glob, nil
+	return id.Instance, id.Table, nil
 }
 
 // tables are the tables that a pattern instance/pattern names, in order.

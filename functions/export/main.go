@@ -16,7 +16,7 @@ func main() {
 }
 
 func export(ctx context.Context, inv *function.Invocation, cmd function.Command) (any, error) {
-	w, err := dispatch.Work(cmd, inv.Place())
+	w, err := dispatch.Work(cmd, inv.TableRegion())
 	if err != nil {
 		return nil, err
 	}

@@ -229,7 +229,7 @@ func giveUp(ctx context.Context, inv *function.Invocation, cmd function.Command)
 
 // load loads one segment.
 func load(ctx context.Context, inv *function.Invocation, cmd function.Command) (any, error) {
-	w, err := dispatch.Work(cmd, inv.Place())
+	w, err := dispatch.Work(cmd, inv.TableRegion())
 	if err != nil {
 		return nil, err
 	}

@@ -135,7 +135,7 @@ func tick(ctx context.Context, inv *function.Invocation, cmd function.Command) (
 		return c, err
 	}
 	r := &reconcile.Reconciler{
-		Repo: repo, Policy: wanted, Region: inv.Place(), Work: work, Log: inv.Log, Slow: inv.Env.SplitAfter,
+		Repo: repo, Policy: wanted, Region: inv.TableRegion(), Work: work, Log: inv.Log, Slow: inv.Env.SplitAfter,
 		Open: func(instance string) (reconcile.Instance, string, error) {
 			tables, err := open(instance)
 			return tables, inv.Endpoint(instance), err
@@ -148,7 +148,7 @@ func tick(ctx context.Context, inv *function.Invocation, cmd function.Command) (
 	tick, err := r.Tick(ctx, inv.Run(), at)
 	// Backups come first: drills have what time and room is left.
 	d := &drill.Rehearser{
-		Repo: repo, Policy: wanted, Region: inv.Place(), Restores: restores{inv, repo, work}, Log: inv.Log,
+		Repo: repo, Policy: wanted, Region: inv.TableRegion(), Restores: restores{inv, repo, work}, Log: inv.Log,
 		Now: time.Now, Stop: inv.Run().Stop,
 		Open: func(instance string) (drill.Instance, error) { return open(instance) },
 	}

@@ -93,7 +93,7 @@ func prove(ctx context.Context, inv *function.Invocation, cmd function.Command) 
 		if c.Work, err = dispatch.To(inv); err != nil {
 			return nil, err
 		}
-		w, err := dispatch.Work(cmd, inv.Place())
+		w, err := dispatch.Work(cmd, inv.TableRegion())
 		if err != nil {
 			return nil, err
 		}
@@ -163,7 +163,7 @@ func copyBackup(ctx context.Context, inv *function.Invocation, cmd function.Comm
 		return nil, function.Permanent(err)
 	}
 	if cmd.Segment != "" {
-		w, err := dispatch.Work(cmd, inv.Place())
+		w, err := dispatch.Work(cmd, inv.TableRegion())
 		if err != nil {
 			return nil, err
 		}

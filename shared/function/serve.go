@@ -90,17 +90,17 @@ func (inv *Invocation) Count(name string, counts slog.LogValuer) {
 	inv.counts.args = append(inv.counts.args, slog.Any(name, counts))
 }
 
-// Place is the region of the tables: the function's, or "local" on one machine.
-func (inv *Invocation) Place() string { return cmp.Or(inv.Region, "local") }
+// TableRegion is the region of the tables: the function's, or "local" on one machine.
+func (inv *Invocation) TableRegion() string { return cmp.Or(inv.Region, "local") }
 
 // Table is a table that a command names as instance/table.
 func (inv *Invocation) Table(name string) (vault.TableID, error) {
-	return vault.ParseTable(inv.Place(), name)
+	return vault.ParseTable(inv.TableRegion(), name)
 }
 
 // Endpoint is the address of an instance.
 func (inv *Invocation) Endpoint(instance string) string {
-	return inv.Env.Tablestore(instance, inv.Place())
+	return inv.Env.Tablestore(instance, inv.TableRegion())
 }
 
 // tell is after how long a worker first tells how far it has come.

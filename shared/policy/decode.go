@@ -342,10 +342,9 @@ func (d *decoder) patterns(v ast.Node) []Pattern {
 	var patterns []Pattern
 	for _, item := range d.list(v, "tables") {
 		text := d.text(item, "tables")
-		p := Pattern{}
 		rest, not := strings.CutPrefix(text, "!")
-		p.Not = not
-		p.Instance, p.Table, _ = strings.Cut(rest, "/")
+		t, _ := vault.ParseTable("", rest)
+		p := Pattern{Not: not, Instance: t.Instance, Table: t.Table}
 		if !table.IsInstanceName(p.Instance) || !tableForm.MatchString(p.Table) {
 			d.problem(item, "tables %q: want instance/table, with * and ? in the table's name only, such as prod/orders_*; ! in front leaves tables out", text)
 			continue

@@ -270,8 +270,8 @@ type Drill struct {
 // Place is the instance that a drill restores into, and what its tables' names
 // begin with, without the underscore.
 func (d *Drill) Place() (instance, name string) {
-	instance, name, _ = strings.Cut(d.To, "/")
-	return instance, name
+	t, _ := vault.ParseTable("", d.To) // empty if it is none, which decoding refuses
+	return t.Instance, t.Table
 }
 
 // clash is the first of some rules' patterns that is about tables which a drill

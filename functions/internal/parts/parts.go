@@ -184,7 +184,7 @@ func Policy(inv *function.Invocation) (*policy.Policy, error) {
 		return policy.Default(), fmt.Errorf("the policy: %w", err)
 	}
 	// On one machine the vault is the stack's own, and a policy can be tried.
-	if p.Vault != "" && inv.Place() != "local" && !place.Same(p.Vault, inv.Env.Vault) {
+	if p.Vault != "" && inv.TableRegion() != "local" && !place.Same(p.Vault, inv.Env.Vault) {
 		return policy.Default(), function.Permanent(fmt.Errorf("the policy is for the vault %s, these functions write to %s (TABLEVAULT_VAULT): deploy them with one of the two", place.Plain(p.Vault), place.Plain(inv.Env.Vault)))
 	}
 	return p, nil
