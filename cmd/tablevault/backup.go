@@ -27,13 +27,6 @@ type backupOptions struct {
 	settings vault.Settings
 }
 
-// backupReply is what the planner says of a backup.
-type backupReply struct {
-	Backup vault.BackupID `json:"backup"`
-	Table  string         `json:"table"`
-	backup.Progress
-}
-
 func backupCommand(s *streams) *cobra.Command {
 	var o backupOptions
 	c := &cobra.Command{
@@ -127,7 +120,7 @@ func runBackup(ctx context.Context, s *streams, o backupOptions) (*backupsMade, 
 
 // backupTable begins a backup and looks at it until it is sealed.
 func backupTable(ctx context.Context, s *streams, site *site, name string, cmd function.Command) (*vault.Manifest, error) {
-	var r backupReply
+	var r backup.Reply
 	if err := site.call(ctx, cmd, &r); err != nil {
 		return nil, err
 	}
@@ -150,7 +143,7 @@ func backupTable(ctx context.Context, s *streams, site *site, name string, cmd f
 		if err := pause(ctx, lookEvery); err != nil {
 			return nil, site.leaves("backup "+string(r.Backup), string(r.Backup))
 		}
-		next := backupReply{}
+		next := backup.Reply{}
 		if err := site.call(ctx, function.Command{Kind: function.KindTick, Backup: string(r.Backup), Settings: since(r.Since)}, &next); err != nil {
 			if ctx.Err() != nil {
 				return nil, site.leaves("backup "+string(r.Backup), string(r.Backup))
@@ -163,14 +156,14 @@ func backupTable(ctx context.Context, s *streams, site *site, name string, cmd f
 
 // watchBackup returns what says how far a backup has come: by the vault's records, or
 // where this key may not read them, by what the planner says.
-func (s *site) watchBackup(ctx context.Context, begun backupReply) func(context.Context, *backupReply) string {
+func (s *site) watchBackup(ctx context.Context, begun backup.Reply) func(context.Context, *backup.Reply) string {
 	var watcher *backup.Watcher
 	if repo, err := s.repository(ctx); err == nil {
 		if t, err := s.id(begun.Table); err == nil {
 			watcher = backup.Watch(repo, vault.Backup{Table: t, ID: begun.Backup}, time.Now)
 		}
 	}
-	return func(ctx context.Context, r *backupReply) string {
+	return func(ctx context.Context, r *backup.Reply) string {
 		w := backup.Watched{Backup: r.Backup, Table: r.Table, Progress: r.Progress}
 		if watcher != nil {
 			if seen, err := watcher.Look(ctx); err == nil {

@@ -42,7 +42,7 @@ func slowly(t *testing.T, s *stack.Stack, dir, name string, fault ots.Fault) vau
 	if err != nil {
 		t.Fatal(err)
 	}
-	var r backupReply
+	var r backup.Reply
 	// A part ends with each page.
 	settings := json.RawMessage(`{"lanes":1,"part_bytes":1}`)
 	if err := site.call(t.Context(), function.Command{Kind: function.KindBackup, Table: "local/" + name, Settings: settings}, &r); err != nil {

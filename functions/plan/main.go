@@ -26,13 +26,6 @@ func main() {
 	})
 }
 
-// reply is what the planner knows of one backup.
-type reply struct {
-	Backup vault.BackupID `json:"backup"`
-	Table  string         `json:"table"`
-	backup.Progress
-}
-
 func planner(inv *function.Invocation, repo *repository.Repository, instance string) (*backup.Planner, error) {
 	tables, err := parts.Tables(inv, instance)
 	if err != nil {
@@ -54,14 +47,7 @@ func planner(inv *function.Invocation, repo *repository.Repository, instance str
 
 // begin plans a backup, or finds the one that is open, and starts its workers.
 func begin(ctx context.Context, inv *function.Invocation, cmd function.Command) (any, error) {
-	var settings vault.Settings
-	if err := cmd.ReadSettings(&settings); err != nil {
-		return nil, err
-	}
-	if settings.Lanes == 0 {
-		settings.Lanes = inv.Env.Lanes
-	}
-	id, err := inv.Table(cmd.Table)
+	req, err := dispatch.Backup(inv, cmd)
 	if err != nil {
 		return nil, err
 	}
@@ -69,31 +55,11 @@ func begin(ctx context.Context, inv *function.Invocation, cmd function.Command) 
 	if err != nil {
 		return nil, err
 	}
-	p, err := planner(inv, repo, id.Instance)
+	p, err := planner(inv, repo, req.Table.Instance)
 	if err != nil {
 		return nil, err
 	}
-	now := time.Now()
-	req := backup.PlanRequest{Table: id, Kind: vault.Full, At: now, Trigger: inv.RequestID, New: cmd.New, Settings: settings}
-	if cmd.Type != "" {
-		req.Kind = vault.Kind(cmd.Type)
-	}
-	if key := inv.Origin.Key(); key != "" {
-		var told bool
-		req.At, told = inv.Origin.Instant(now)
-		req.Trigger, req.Undated = key, !told
-	}
-	plan, err := p.Plan(ctx, req)
-	if err != nil {
-		return nil, err
-	}
-	if time.Since(plan.Created) > parts.Resumed {
-		p.Stale = parts.Resumed
-	}
-	p.Since = time.Now()
-	b := vault.Backup{Table: id, ID: plan.Backup}
-	progress, err := p.Tick(ctx, inv.Run(), b)
-	return reply{plan.Backup, id.String(), progress}, err
+	return p.Begin(ctx, inv.Run(), req)
 }
 
 // tick looks at one backup, or at everything: what is open goes on, what is due
@@ -109,8 +75,7 @@ func tick(ctx context.Context, inv *function.Invocation, cmd function.Command) (
 			return nil, err
 		}
 		p.Since = since.Since
-		progress, err := p.Tick(ctx, inv.Run(), b)
-		return reply{b.ID, b.Table.String(), progress}, err
+		return p.Look(ctx, inv.Run(), b)
 	}
 	repo, err := parts.NewRepository(ctx, inv)
 	if err != nil {

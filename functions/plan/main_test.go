@@ -13,6 +13,7 @@ import (
 	"github.com/tablevault/tablevault/local/ots"
 	"github.com/tablevault/tablevault/local/ots/otstest"
 	"github.com/tablevault/tablevault/shared/access"
+	"github.com/tablevault/tablevault/shared/backup"
 	"github.com/tablevault/tablevault/shared/function"
 	"github.com/tablevault/tablevault/shared/function/functiontest"
 	"github.com/tablevault/tablevault/shared/object/dir"
@@ -95,7 +96,7 @@ func TestEventsOfNoInstant(t *testing.T) {
 		answer, log := invoke(event(e.id, e.when))
 		var a struct {
 			OK    bool
-			Reply reply
+			Reply backup.Reply
 		}
 		if err := json.Unmarshal([]byte(answer), &a); err != nil || !a.OK {
 			t.Fatalf("%s %v\n%s", answer, err, log)

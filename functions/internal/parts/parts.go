@@ -200,11 +200,6 @@ func Tables(inv *function.Invocation, instance string) (*tablestore.Client, erro
 	})
 }
 
-// Resumed is the age at which the plan of a command that a person gave counts
-// as found and not as made just now: what its dead workers left is then
-// dispatched at once.
-const Resumed = 5 * time.Second
-
 // BoundMemory makes the garbage collector hold a worker to little more than
 // what its buffers take.
 func BoundMemory() {
