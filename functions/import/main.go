@@ -28,7 +28,8 @@ func main() {
 	})
 }
 
-func importer(inv *function.Invocation, repo *repository.Repository, instance string) (*restore.Importer, error) {
+// planner is what restores into an instance.
+func planner(inv *function.Invocation, repo *repository.Repository, instance string) (*restore.Planner, error) {
 	tables, err := parts.Tables(inv, instance)
 	if err != nil {
 		return nil, err
@@ -38,7 +39,7 @@ func importer(inv *function.Invocation, repo *repository.Repository, instance st
 		return nil, err
 	}
 	wanted := wantedBy(inv)
-	return &restore.Importer{
+	return &restore.Planner{
 		Repo: repo, Tables: tables, Endpoint: inv.Endpoint(instance), Work: work, Log: inv.Log, Workers: wanted.Workers.Most,
 		Known: parts.Twins(inv, wanted.Destinations()),
 	}, nil
@@ -73,7 +74,7 @@ func bringBack(ctx context.Context, inv *function.Invocation, cmd function.Comma
 			return nil, err
 		}
 		parts.Also(inv, repo, plan.Also)
-		i, err := importer(inv, repo, plan.Target.Instance)
+		p, err := planner(inv, repo, plan.Target.Instance)
 		if err != nil {
 			return nil, err
 		}
@@ -81,8 +82,8 @@ func bringBack(ctx context.Context, inv *function.Invocation, cmd function.Comma
 		if err := cmd.ReadSettings(&since); err != nil {
 			return nil, err
 		}
-		i.Since = since.Since
-		return i.Tick(ctx, run, id)
+		p.Since = since.Since
+		return p.Tick(ctx, run, id)
 	}
 	also, err := parts.Keys(inv, cmd.Also)
 	if err != nil {
@@ -108,16 +109,16 @@ func bringBack(ctx context.Context, inv *function.Invocation, cmd function.Comma
 	if req.Backup, err = source(ctx, inv, repo, cmd); err != nil {
 		return nil, err
 	}
-	i, err := importer(inv, repo, req.Target.Instance)
+	p, err := planner(inv, repo, req.Target.Instance)
 	if err != nil {
 		return nil, err
 	}
-	plan, err := i.Begin(ctx, run, req)
+	plan, err := p.Begin(ctx, run, req)
 	if err != nil {
 		return nil, err
 	}
-	i.Since = time.Now()
-	return i.Tick(ctx, run, plan.Restore)
+	p.Since = time.Now()
+	return p.Tick(ctx, run, plan.Restore)
 }
 
 // request looks at a request that lies in the vault.
@@ -133,12 +134,12 @@ func request(ctx context.Context, inv *function.Invocation, repo *repository.Rep
 	q := &restore.Requests{
 		Repo: repo, Work: work, Log: inv.Log,
 		Parse: func(content []byte) (restore.Ask, error) { return ask(inv, content) },
-		Importer: func(instance string) (*restore.Importer, error) {
-			i, err := importer(inv, repo, instance)
+		Planner: func(instance string) (*restore.Planner, error) {
+			p, err := planner(inv, repo, instance)
 			if err == nil && strings.HasPrefix(name, vault.DrillRequests) {
-				i.Workers = drill.Workers(wantedBy(inv))
+				p.Workers = drill.Workers(wantedBy(inv))
 			}
-			return i, err
+			return p, err
 		},
 	}
 	return q.Serve(ctx, run, name)
@@ -212,17 +213,17 @@ func giveUp(ctx context.Context, inv *function.Invocation, cmd function.Command)
 	if err != nil {
 		return nil, err
 	}
-	i, err := importer(inv, repo, plan.Target.Instance)
+	p, err := planner(inv, repo, plan.Target.Instance)
 	if err != nil {
 		return nil, err
 	}
 	var reply givenUp
-	if reply.Closed, err = i.GiveUp(ctx, inv.Run(), plan.Restore, settings.Reason); err != nil {
+	if reply.Closed, err = restore.GiveUp(ctx, repo, inv.Run(), plan.Restore, settings.Reason); err != nil {
 		return reply, err
 	}
 	if reply.Closed.Reason != "" {
 		// It is marked as ended. One that had come to its end is left to whoever goes on.
-		reply.Progress, err = i.Tick(ctx, inv.Run(), plan.Restore)
+		reply.Progress, err = p.Tick(ctx, inv.Run(), plan.Restore)
 	}
 	return reply, err
 }
@@ -242,9 +243,12 @@ func load(ctx context.Context, inv *function.Invocation, cmd function.Command) (
 		return nil, err
 	}
 	parts.Also(inv, repo, plan.Also)
-	i, err := importer(inv, repo, plan.Target.Instance)
-	if err != nil {
+	l := &restore.Loader{Repo: repo, Log: inv.Log}
+	if l.Tables, err = parts.Tables(inv, plan.Target.Instance); err != nil {
 		return nil, err
 	}
-	return i.Import(ctx, inv.Run(), w)
+	if l.Work, err = dispatch.To(inv); err != nil {
+		return nil, err
+	}
+	return l.Load(ctx, inv.Run(), w)
 }

@@ -28,7 +28,7 @@ func (r restores) Serve(ctx context.Context, request string, number int) error {
 }
 
 func (r restores) GiveUp(ctx context.Context, id vault.RestoreID, reason string) (*vault.Closed, error) {
-	return (&restore.Importer{Repo: r.repo, Log: r.inv.Log}).GiveUp(ctx, r.inv.Run(), id, reason)
+	return restore.GiveUp(ctx, r.repo, r.inv.Run(), id, reason)
 }
 
 func (r restores) Made(ctx context.Context, p *vault.RestorePlan) (bool, error) {
@@ -36,5 +36,5 @@ func (r restores) Made(ctx context.Context, p *vault.RestorePlan) (bool, error) 
 	if err != nil {
 		return false, err
 	}
-	return (&restore.Importer{Repo: r.repo, Tables: tables, Log: r.inv.Log}).Made(ctx, p)
+	return (&restore.Planner{Repo: r.repo, Tables: tables, Log: r.inv.Log}).Made(ctx, p)
 }

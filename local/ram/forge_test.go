@@ -212,7 +212,7 @@ func TestPlansKey(t *testing.T) {
 	if proof, err := w.Verifier().Verify(t.Context(), w.Run(), verify.Request{Backup: nothing, Depth: verify.DepthObjects}); err == nil && proof.Verdict == vault.OK {
 		t.Error("a manifest of what is not there is proved")
 	}
-	if _, err := w.Importer().Begin(t.Context(), w.Run(), restore.Request{Backup: nothing, Target: vaulttest.TargetID, At: w.Clock()}); err == nil {
+	if _, err := w.Restorer().Begin(t.Context(), w.Run(), restore.Request{Backup: nothing, Target: vaulttest.TargetID, At: w.Clock()}); err == nil {
 		t.Error("it is restored")
 	}
 
@@ -238,7 +238,7 @@ func TestVerifysKey(t *testing.T) {
 			plan := w.Begin(m)
 			r := vault.Restore{ID: plan.Restore}
 			for range 20 { // until all is loaded
-				if _, err := w.Importer().Tick(t.Context(), w.Run(), plan.Restore); err != nil {
+				if _, err := w.Restorer().Tick(t.Context(), w.Run(), plan.Restore); err != nil {
 					t.Fatal(err)
 				}
 				work := w.Drain()
@@ -260,7 +260,7 @@ func TestVerifysKey(t *testing.T) {
 				h.put(t, r.Check(s.ID), c)
 			}
 			w.Drain()
-			p, err := w.Importer().Tick(t.Context(), w.Run(), plan.Restore)
+			p, err := w.Restorer().Tick(t.Context(), w.Run(), plan.Restore)
 			proved := err == nil && p.Proof != nil && p.Proof.Verdict == vault.OK
 			if proved != sums {
 				t.Errorf("with the sums of the backup: %t; proved: %t, %v", sums, proved, err)
@@ -321,7 +321,7 @@ func TestImportsKey(t *testing.T) {
 	check := vault.Check{Rows: m.Totals.Rows, Target: m.Totals.Rows, Digest: m.Totals.Digest, TargetDigest: m.Totals.Digest}
 	good := &vault.Proof{Backup: m.Backup, Table: m.Table, Restore: plan.Restore, Target: plan.Target.String(), Depth: verify.DepthRows, At: w.Clock(), Verdict: vault.OK, Manifest: plan.Manifest, Check: check}
 	h.put(t, vault.Restore{ID: plan.Restore}.Proof(), good)
-	if p, err := w.Importer().Tick(t.Context(), w.Run(), plan.Restore); err != nil || p.State != restore.StateDone {
+	if p, err := w.Restorer().Tick(t.Context(), w.Run(), plan.Restore); err != nil || p.State != restore.StateDone {
 		t.Errorf("it is noticed now, so docs/operations.md says too much: %+v, %v", p, err)
 	}
 	proof, err := w.Verifier().Verify(t.Context(), w.Run(), verify.Request{Backup: vaulttest.BackupOf(m), Against: &vaulttest.TargetID, Depth: verify.DepthRows})
@@ -334,7 +334,7 @@ func TestImportsKey(t *testing.T) {
 	bad.Restore = other.ID
 	h.put(t, other.Plan(), &bad)
 	h.put(t, other.Proof(), good)
-	if p, err := w.Importer().Tick(t.Context(), w.Run(), other.ID); !errors.Is(err, vault.ErrCorrupt) {
+	if p, err := w.Restorer().Tick(t.Context(), w.Run(), other.ID); !errors.Is(err, vault.ErrCorrupt) {
 		t.Errorf("%+v, %v", p, err)
 	}
 	b := vaulttest.BackupOf(m)

@@ -147,16 +147,17 @@ func BenchmarkServerBesideWorkers(b *testing.B) {
 		}
 		// Each import goes into a table of its own, whose name its batches have.
 		begin := func(w *workshop, name string) (load func() error, err error) {
-			i := &restore.Importer{Repo: w.repo, Tables: w, Work: w, Log: slog.New(slog.DiscardHandler)}
+			p := &restore.Planner{Repo: w.repo, Tables: w, Work: w, Log: slog.New(slog.DiscardHandler)}
+			l := &restore.Loader{Repo: w.repo, Tables: w, Work: w, Log: p.Log}
 			target := benchID
 			target.Table = name
-			plan, err := i.Begin(b.Context(), w.run(), restore.Request{Backup: source, Target: target, At: time.Now()})
+			plan, err := p.Begin(b.Context(), w.run(), restore.Request{Backup: source, Target: target, At: time.Now()})
 			if err != nil {
 				return nil, err
 			}
 			return func() error {
 				for _, s := range plan.Segments {
-					if _, err := i.Import(b.Context(), w.run(), fanout.Work{Restore: plan.Restore, Segment: s.ID}); err != nil {
+					if _, err := l.Load(b.Context(), w.run(), fanout.Work{Restore: plan.Restore, Segment: s.ID}); err != nil {
 						return err
 					}
 				}

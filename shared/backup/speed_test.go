@@ -498,17 +498,18 @@ func BenchmarkImportBesideSDK(b *testing.B) {
 		}
 		load := func(measure func(func() error) (time.Duration, error)) (time.Duration, error) {
 			w.n++
-			i := &restore.Importer{Repo: w.repo, Tables: w, Work: w, Log: slog.New(slog.DiscardHandler)}
+			p := &restore.Planner{Repo: w.repo, Tables: w, Work: w, Log: slog.New(slog.DiscardHandler)}
+			l := &restore.Loader{Repo: w.repo, Tables: w, Work: w, Log: p.Log}
 			target := benchID
 			target.Table = fmt.Sprint("copy", w.n)
-			plan, err := i.Begin(b.Context(), w.run(), restore.Request{Backup: source, Target: target, At: time.Now()})
+			plan, err := p.Begin(b.Context(), w.run(), restore.Request{Backup: source, Target: target, At: time.Now()})
 			if err != nil {
 				return 0, err
 			}
 			return measure(func() error {
 				rows := 0
 				for _, s := range plan.Segments {
-					reply, err := i.Import(b.Context(), w.run(), fanout.Work{Restore: plan.Restore, Segment: s.ID})
+					reply, err := l.Load(b.Context(), w.run(), fanout.Work{Restore: plan.Restore, Segment: s.ID})
 					if err != nil {
 						return err
 					}

@@ -838,9 +838,9 @@ func TestNoteOfAnotherManifest(t *testing.T) {
 	if _, err := w.Repo.Create(t.Context(), name, note); err != nil {
 		t.Fatal(err)
 	}
-	i := w.Importer()
-	i.Known = []repository.Replica{vaulttest.TwinAt(&mem.Store{})}
-	if _, err := i.Begin(t.Context(), w.Run(), w.Request(m)); !errors.Is(err, vault.ErrCorrupt) || !strings.Contains(err.Error(), "when it was copied to") {
+	p := w.Restorer()
+	p.Known = []repository.Replica{vaulttest.TwinAt(&mem.Store{})}
+	if _, err := p.Begin(t.Context(), w.Run(), w.Request(m)); !errors.Is(err, vault.ErrCorrupt) || !strings.Contains(err.Error(), "when it was copied to") {
 		t.Errorf("%v", err)
 	}
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/tablevault/tablevault/shared/plainbuffer"
 	"github.com/tablevault/tablevault/shared/policy"
 	"github.com/tablevault/tablevault/shared/prune"
+	"github.com/tablevault/tablevault/shared/restore"
 	"github.com/tablevault/tablevault/shared/table"
 	"github.com/tablevault/tablevault/shared/table/tabletest"
 	"github.com/tablevault/tablevault/shared/vault"
@@ -133,11 +134,11 @@ func (r restores) Serve(ctx context.Context, request string, number int) error {
 }
 
 func (r restores) GiveUp(ctx context.Context, id vault.RestoreID, reason string) (*vault.Closed, error) {
-	return r.Importer().GiveUp(ctx, r.Run(), id, reason)
+	return restore.GiveUp(ctx, r.Repo, r.Run(), id, reason)
 }
 
 func (r restores) Made(ctx context.Context, p *vault.RestorePlan) (bool, error) {
-	return r.Importer().Made(ctx, p)
+	return r.Restorer().Made(ctx, p)
 }
 
 func (w *world) rehearser(text string) *drill.Rehearser {

@@ -472,7 +472,7 @@ func TestLateDeliveries(t *testing.T) {
 		if m, err := w.Repo.Latest(t.Context(), vaulttest.SourceID, f.point); err == nil {
 			t.Errorf("%s: %s is a recovery point", who, m.Backup)
 		}
-		if _, err := w.Importer().Begin(t.Context(), w.Run(), restore.Request{Backup: f.Backup, Target: vaulttest.TargetID, At: w.Clock()}); err == nil {
+		if _, err := w.Restorer().Begin(t.Context(), w.Run(), restore.Request{Backup: f.Backup, Target: vaulttest.TargetID, At: w.Clock()}); err == nil {
 			t.Errorf("%s: it is restored", who)
 		}
 		if a := action(pruned(w, vaulttest.Hourly), f.Backup); a.Action != prune.Delete || !a.Done || a.Objects != 1 {
@@ -935,9 +935,9 @@ func TestRestoreBesidePrune(t *testing.T) {
 		b := vaulttest.BackupOf(m)
 		taken := schedule(choices, [2]func(func()){
 			func(turn func()) {
-				i := w.Importer()
-				i.Repo = must(repository.Open(t.Context(), stepped{store, gate(turn, "open "+b.Mark(), "create "+vault.RestoringPrefix, "open "+b.Plan(), "/created/")}))
-				plan, begin = i.Begin(t.Context(), w.Run(), request)
+				planner := w.Restorer()
+				planner.Repo = must(repository.Open(t.Context(), stepped{store, gate(turn, "open "+b.Mark(), "create "+vault.RestoringPrefix, "open "+b.Plan(), "/created/")}))
+				plan, begin = planner.Begin(t.Context(), w.Run(), request)
 			},
 			func(turn func()) {
 				for range 2 {

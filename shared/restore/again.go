@@ -9,8 +9,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/tablevault/tablevault/shared/repository"
-	"github.com/tablevault/tablevault/shared/sealed"
+	"github.com/tablevault/tablevault/shared/fanout"
 	"github.com/tablevault/tablevault/shared/table"
 	"github.com/tablevault/tablevault/shared/vault"
 )
@@ -20,27 +19,82 @@ import (
 
 // fixed refuses what a command asks of a restore that goes on, where its plan has fixed
 // something else. asked are the further vaults that the command names.
-func fixed(req Request, asked []string, p *vault.RestorePlan) error {
-	if req.Budget != (vault.Budget{}) && req.Budget != p.Budget {
+func fixed(req Request, asked []string, plan *vault.RestorePlan) error {
+	if req.Budget != (vault.Budget{}) && req.Budget != plan.Budget {
 		return table.Invalidf("restore %s into that table goes on with %s, which its plan fixes, not with %s: ask without a budget, or drop the table and begin anew",
-			p.Restore, p.Budget, req.Budget)
+			plan.Restore, plan.Budget, req.Budget)
 	}
-	if req.LocalTransactions && !p.Definition.LocalTransactions {
+	if req.LocalTransactions && !plan.Definition.LocalTransactions {
 		return table.Invalidf("restore %s goes on with %s, which does not take local transactions: drop it, if it is there, and give the same command with --new beside --local-transactions",
-			p.Restore, p.Target)
+			plan.Restore, plan.Target)
 	}
 	for _, key := range asked {
-		if slices.Contains(p.Also, key) {
+		if slices.Contains(plan.Also, key) {
 			continue
 		}
 		has := "no further vault"
-		if len(p.Also) > 0 {
-			has = "no further vault but " + strings.Join(p.Also, ", ")
+		if len(plan.Also) > 0 {
+			has = "no further vault but " + strings.Join(plan.Also, ", ")
 		}
 		return table.Invalidf("restore %s into that table goes on with %s, as its plan fixes, and can't be given %s: drop %s, if it is there, and give the same command with --new beside --also",
-			p.Restore, has, key, p.Target)
+			plan.Restore, has, key, plan.Target)
 	}
 	return nil
+}
+
+// after says what becomes of a request when the target has a claim already:
+// true goes on with the claim's restore, false lets a new claim follow.
+func (p *Planner) after(ctx context.Context, run fanout.Run, req Request, last *vault.Claim) (goOn bool, err error) {
+	proof, err := p.Repo.RestoreProof(ctx, last.Restore)
+	if errors.Is(err, fs.ErrNotExist) {
+		proof = nil
+	} else if err != nil {
+		return false, err
+	}
+	closed, err := p.Repo.Closed(ctx, last.Restore)
+	if err != nil {
+		return false, err
+	}
+	switch {
+	case proof != nil, closed != nil && closed.Reason != "":
+		// It has ended; its late starts obey its closing record.
+		if goOn, err := p.ended(ctx, req, last, proof, closed); err != nil || goOn {
+			return goOn, err
+		}
+	case !req.New && !req.Own && last.Backup == req.Backup.ID:
+		return true, nil
+	case !req.New:
+		return false, fmt.Errorf("restore %s is loading backup %s into that table: wait for it, or name another table", last.Restore, last.Backup)
+	default:
+		// Only a restore whose table is gone is given up for a new one.
+		if err := p.absent(ctx, req.Target); err != nil {
+			return false, err
+		}
+		if closed == nil {
+			if _, err := GiveUp(ctx, p.Repo, run, last.Restore, "a new restore into "+req.Target.String()+" was asked for"); err != nil {
+				return false, err
+			}
+		}
+	}
+	plan, err := p.Repo.RestorePlan(ctx, last.Restore)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	known := records{repo: p.Repo, plan: plan, stale: p.Stale}
+	segments, err := known.unsettled(ctx)
+	if err != nil {
+		return false, err
+	}
+	if waiting, err := known.working(ctx, run, segments); err != nil || waiting != "" {
+		if err == nil {
+			err = fmt.Errorf("restore %s into that table has ended, and still %s: try again after that", last.Restore, waiting)
+		}
+		return false, err
+	}
+	return false, nil
 }
 
 // ended says what becomes of a request whose target's newest claim is that of a restore
@@ -48,8 +102,8 @@ func fixed(req Request, asked []string, p *vault.RestorePlan) error {
 // false if no table stands there any more, so that a new restore may follow. Any other
 // table is in the way, and the error says what it is. proof and closed are the
 // restore's, nil if it has none.
-func (i *Importer) ended(ctx context.Context, req Request, last *vault.Claim, proof *vault.Proof, closed *vault.Closed) (done bool, err error) {
-	got, err := i.Tables.Describe(ctx, req.Target.Table)
+func (p *Planner) ended(ctx context.Context, req Request, last *vault.Claim, proof *vault.Proof, closed *vault.Closed) (done bool, err error) {
+	got, err := p.Tables.Describe(ctx, req.Target.Table)
 	if errors.Is(err, table.ErrNotExist) {
 		return false, nil
 	}
@@ -59,14 +113,14 @@ func (i *Importer) ended(ctx context.Context, req Request, last *vault.Claim, pr
 	exists := func(format string, args ...any) error {
 		return fmt.Errorf("%w: %s; "+format, slices.Concat([]any{table.ErrExist, req.Target}, args)...)
 	}
-	plan, err := i.Repo.RestorePlan(ctx, last.Restore)
+	plan, err := p.Repo.RestorePlan(ctx, last.Restore)
 	if errors.Is(err, fs.ErrNotExist) {
 		return false, exists("restore to another name, or drop it first")
 	}
 	if err != nil {
 		return false, err
 	}
-	made, err := i.Repo.Made(ctx, last.Restore)
+	made, err := p.Repo.Made(ctx, last.Restore)
 	if err != nil {
 		return false, err
 	}
@@ -98,60 +152,4 @@ func (i *Importer) ended(ctx context.Context, req Request, last *vault.Claim, pr
 			last.Restore, proof.At.UTC().Format(time.RFC3339))
 	}
 	return true, nil
-}
-
-// earlyIndexes is how many indexes of a backup are read before anything is made: as
-// many as take a second or two. Those of a larger backup are read by the workers, each
-// for its segment.
-const earlyIndexes = 256
-
-// readable refuses a backup of which the plan, a roll-up or one of the first indexes is
-// not as it was written, here and in each further vault: then nothing is made, and nobody
-// has to drop anything.
-func (i *Importer) readable(ctx context.Context, req Request, m *vault.Manifest) error {
-	_, err := i.Repo.PlanOf(ctx, m)
-	var parts []*vault.Part
-	if err == nil {
-		parts, err = i.someParts(ctx, m)
-	}
-	if err == nil {
-		err = sealed.HoldIndexes(ctx, i.Repo, parts)
-	}
-	if err != nil && repository.Corrupt(err) {
-		return fmt.Errorf("the backup is damaged, and nothing was made: restore another one (`tablevault list` shows them), or name a destination that has a copy with --also: %w", err)
-	}
-	return err
-}
-
-// someParts are the first parts of a backup that hold rows.
-func (i *Importer) someParts(ctx context.Context, m *vault.Manifest) (parts []*vault.Part, err error) {
-	for g, err := range i.Repo.Groups(ctx, m) {
-		if err != nil {
-			return nil, err
-		}
-		for s := range g.Segments {
-			for k := range g.Segments[s].Slots {
-				if p := g.Segments[s].Slots[k].Part; p != nil && len(parts) < earlyIndexes {
-					parts = append(parts, p)
-				}
-			}
-		}
-		if len(parts) == earlyIndexes {
-			break
-		}
-	}
-	return parts, nil
-}
-
-// indexes finds out, before a row of the segment is written, that its indexes are as
-// they were written. Nothing is loaded by them, but without them nothing is compared.
-func (l *loader) indexes(ctx context.Context) error {
-	if l.ended {
-		return nil
-	}
-	var parts []*vault.Part
-	for k := range l.parts[l.part:] {
-		parts = append(parts, l.parts[l.part+k].Part)
-	}
-	return sealed.HoldIndexes(ctx, l.Repo, parts)
 }

@@ -34,7 +34,7 @@ func TestGivenAgain(t *testing.T) {
 		if change != nil {
 			change(&req)
 		}
-		return w.Importer().Begin(t.Context(), w.Run(), req)
+		return w.Restorer().Begin(t.Context(), w.Run(), req)
 	}
 	refused := func(err error, texts ...string) {
 		t.Helper()
@@ -77,7 +77,7 @@ func TestGivenAgain(t *testing.T) {
 		t.Fatalf("after the table was dropped: %+v, %v", plan, err)
 	}
 	// That one is given up, and its table stays.
-	if _, err := w.Importer().GiveUp(t.Context(), w.Run(), plan.Restore, "the wrong day"); err != nil {
+	if _, err := restore.GiveUp(t.Context(), w.Repo, w.Run(), plan.Restore, "the wrong day"); err != nil {
 		t.Fatal(err)
 	}
 	_, err = again(m, nil)
@@ -93,7 +93,7 @@ func TestGivenAgainNameless(t *testing.T) {
 	m := w.Backup(vault.Settings{})
 	w.Proved(w.Restore(m), vault.OK)
 	w.Advance(time.Minute)
-	if _, err := w.Importer().Begin(t.Context(), w.Run(), w.Request(m)); !errors.Is(err, table.ErrExist) || !strings.Contains(err.Error(), "the service does not tell") {
+	if _, err := w.Restorer().Begin(t.Context(), w.Run(), w.Request(m)); !errors.Is(err, table.ErrExist) || !strings.Contains(err.Error(), "the service does not tell") {
 		t.Errorf("%v", err)
 	}
 }
@@ -105,17 +105,17 @@ func TestAnotherKindOfTableInOneSecond(t *testing.T) {
 	w.Fill(vaulttest.Definition(), 5)
 	m := w.Backup(vault.Settings{})
 	req := w.Request(m)
-	done, err := w.Importer().Begin(t.Context(), w.Run(), req)
+	done, err := w.Restorer().Begin(t.Context(), w.Run(), req)
 	if err != nil {
 		t.Fatal(err)
 	}
 	w.Proved(w.Finish(done.Restore), vault.OK)
-	again, err := w.Importer().Begin(t.Context(), w.Run(), req)
+	again, err := w.Restorer().Begin(t.Context(), w.Run(), req)
 	if err != nil || again.Restore != done.Restore {
 		t.Errorf("the same command: %+v, %v", again, err)
 	}
 	req.LocalTransactions = true
-	if _, err := w.Importer().Begin(t.Context(), w.Run(), req); !errors.Is(err, table.ErrExist) || !strings.Contains(err.Error(), "without local transactions") {
+	if _, err := w.Restorer().Begin(t.Context(), w.Run(), req); !errors.Is(err, table.ErrExist) || !strings.Contains(err.Error(), "without local transactions") {
 		t.Errorf("another kind of table: %v", err)
 	}
 }
@@ -140,7 +140,7 @@ func TestDamagedIndexes(t *testing.T) {
 	w, m, index := world(1)
 	plain := w.Store
 	damage(w, index)
-	_, err := w.Importer().Begin(t.Context(), w.Run(), w.Request(m))
+	_, err := w.Restorer().Begin(t.Context(), w.Run(), w.Request(m))
 	if !errors.Is(err, vault.ErrCorrupt) || !strings.Contains(err.Error(), index.Name) || !strings.Contains(err.Error(), "nothing was made") || !strings.Contains(err.Error(), "--also") {
 		t.Errorf("%v", err)
 	}
@@ -161,7 +161,7 @@ func TestDamagedIndexes(t *testing.T) {
 	// A further vault can't be given to it any more, and it says what to do.
 	req := w.Request(m)
 	req.Also = []string{"0123456789abcdef"}
-	_, err = w.Importer().Begin(t.Context(), w.Run(), req)
+	_, err = w.Restorer().Begin(t.Context(), w.Run(), req)
 	if !errors.Is(err, table.ErrInvalid) || !strings.Contains(err.Error(), "drop prod/orders_copy") || !strings.Contains(err.Error(), "--new beside --also") {
 		t.Errorf("%v", err)
 	}
@@ -174,7 +174,7 @@ func TestDamagedIndexes(t *testing.T) {
 	damage(w, index)
 	w.Proved(w.Finish(plan.Restore), vault.Corrupt)
 	w.Advance(time.Minute)
-	_, err = w.Importer().Begin(t.Context(), w.Run(), w.Request(m))
+	_, err = w.Restorer().Begin(t.Context(), w.Run(), w.Request(m))
 	if !errors.Is(err, vault.ErrCorrupt) || !strings.Contains(err.Error(), index.Name) || !strings.Contains(err.Error(), "found 1 object of backup "+string(m.Backup)+" damaged") {
 		t.Errorf("%v", err)
 	}
@@ -194,7 +194,7 @@ func TestVaultThatMayBeReadOnly(t *testing.T) {
 	w.Fill(vaulttest.Definition(), 5)
 	m := w.Backup(vault.Settings{})
 	w.In(readOnly{w.Store})
-	_, err := w.Importer().Begin(t.Context(), w.Run(), w.Request(m))
+	_, err := w.Restorer().Begin(t.Context(), w.Run(), w.Request(m))
 	if !errors.Is(err, fs.ErrPermission) || !strings.Contains(err.Error(), "may not be written") || !strings.Contains(err.Error(), "vault.json with them") {
 		t.Errorf("%v", err)
 	}

@@ -74,21 +74,21 @@ func BenchmarkImport(b *testing.B) {
 	b.ReportAllocs()
 	plan := w.Begin(m)
 	for n := 0; b.Loop(); n++ {
-		i := w.Importer()
-		i.Tables = &sink{Instance: w.Tables}
+		l := w.Loader()
+		l.Tables = &sink{Instance: w.Tables}
 		// Each run is of a restore of its own.
 		b.StopTimer()
 		if n > 0 {
 			req := w.Request(m)
 			req.Target.Table = fmt.Sprintf("copy%d", n)
 			var err error
-			if plan, err = w.Importer().Begin(b.Context(), w.Run(), req); err != nil {
+			if plan, err = w.Restorer().Begin(b.Context(), w.Run(), req); err != nil {
 				b.Fatal(err)
 			}
 		}
 		b.StartTimer()
 		for _, s := range plan.Segments {
-			if _, err := i.Import(b.Context(), w.Run(), fanout.Work{Restore: plan.Restore, Segment: s.ID}); err != nil {
+			if _, err := l.Load(b.Context(), w.Run(), fanout.Work{Restore: plan.Restore, Segment: s.ID}); err != nil {
 				b.Fatal(err)
 			}
 		}
@@ -142,10 +142,10 @@ func TestImportMemory(t *testing.T) {
 				most = max(most, now.HeapAlloc)
 			}
 		}()
-		i := w.Importer()
-		i.Tables = &sink{Instance: w.Tables}
+		l := w.Loader()
+		l.Tables = &sink{Instance: w.Tables}
 		for _, s := range plan.Segments {
-			if _, err := i.Import(t.Context(), w.Run(), fanout.Work{Restore: plan.Restore, Segment: s.ID}); err != nil {
+			if _, err := l.Load(t.Context(), w.Run(), fanout.Work{Restore: plan.Restore, Segment: s.ID}); err != nil {
 				t.Fatal(err)
 			}
 		}

@@ -308,7 +308,7 @@ func (x *checking) untold() (found []vault.Finding) {
 }
 
 // settled says whether nobody writes the rows of a segment any more, the log of whose
-// loading was read: see Importer.working. It is looked at before the rows are compared.
+// loading was read: see records.working. It is looked at before the rows are compared.
 func (x *checking) settled(ctx context.Context, segment *sealed.Segment, loaded verify.Loading) (bool, error) {
 	if !loaded.Ended {
 		// Of a segment without rows, nothing is loaded.

@@ -67,7 +67,7 @@ func TestClosingSeesWhatListsDoNot(t *testing.T) {
 	r := vault.Restore{ID: plan.Restore}
 	tick := func() restore.Progress {
 		t.Helper()
-		p, err := w.Importer().Tick(t.Context(), w.Run(), plan.Restore)
+		p, err := w.Restorer().Tick(t.Context(), w.Run(), plan.Restore)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -87,14 +87,14 @@ func TestClosingSeesWhatListsDoNot(t *testing.T) {
 	w.Queue = nil
 	go func() {
 		defer close(done)
-		if _, err := w.Importer().Import(t.Context(), w.Run(), work); err != nil {
+		if _, err := w.Loader().Load(t.Context(), w.Run(), work); err != nil {
 			t.Error(err)
 		}
 	}()
 	<-hung
 	again := w.Run()
 	again.Retry = 1 // or it would leave the segment to the first
-	if reply, err := w.Importer().Import(t.Context(), again, work); err != nil || !reply.Done || reply.Start != 1 {
+	if reply, err := w.Loader().Load(t.Context(), again, work); err != nil || !reply.Done || reply.Start != 1 {
 		t.Fatalf("%+v, %v", reply, err)
 	}
 	plain := w.Repo
@@ -136,12 +136,12 @@ func TestStartAfterTheEnd(t *testing.T) {
 	}
 	w.Advance(11 * time.Minute)
 	writes := 0
-	i := w.Importer()
-	i.Repo = watch(w, watched{before: func(name string) {
+	l := w.Loader()
+	l.Repo = watch(w, watched{before: func(name string) {
 		if name != r.Log().Start(s, 1) || writes > 0 {
 			return
 		}
-		if reply, err := w.Importer().Import(t.Context(), w.Run(), work); err != nil || !reply.Done {
+		if reply, err := w.Loader().Load(t.Context(), w.Run(), work); err != nil || !reply.Done {
 			t.Errorf("%+v, %v", reply, err)
 		}
 		compare := work
@@ -157,7 +157,7 @@ func TestStartAfterTheEnd(t *testing.T) {
 	}})
 	late, run := work, w.Run()
 	late.Start, run.Retry = 1, 1
-	if reply, err := i.Import(t.Context(), run, late); err != nil || !reply.Done || reply.Start != 2 || reply.Rows != 0 {
+	if reply, err := l.Load(t.Context(), run, late); err != nil || !reply.Done || reply.Start != 2 || reply.Rows != 0 {
 		t.Fatalf("%+v, %v", reply, err)
 	}
 	if n := w.Tables.Calls("Write") - writes; writes == 0 || n != 0 {
@@ -177,7 +177,7 @@ func TestUnsettled(t *testing.T) {
 	segment := plan.Segments[len(plan.Segments)/2].ID
 	tick := func() restore.Progress {
 		t.Helper()
-		p, err := w.Importer().Tick(t.Context(), w.Run(), plan.Restore)
+		p, err := w.Restorer().Tick(t.Context(), w.Run(), plan.Restore)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -290,18 +290,18 @@ func TestGivenUpWhileClosing(t *testing.T) {
 		w.Look(plan.Restore)
 		w.Work()
 	}
-	i := w.Importer()
+	planner := w.Restorer()
 	given := false
-	i.Repo = watch(w, watched{before: func(name string) {
+	planner.Repo = watch(w, watched{before: func(name string) {
 		if name != r.Closed() || given {
 			return
 		}
 		given = true
-		if _, err := w.Importer().GiveUp(t.Context(), w.Run(), plan.Restore, "enough"); err != nil {
+		if _, err := restore.GiveUp(t.Context(), w.Repo, w.Run(), plan.Restore, "enough"); err != nil {
 			t.Error(err)
 		}
 	}})
-	p, err := i.Tick(t.Context(), w.Run(), plan.Restore)
+	p, err := planner.Tick(t.Context(), w.Run(), plan.Restore)
 	if err != nil || !given || p.State != restore.StateFailed || p.LastError != "enough" || p.Proof != nil {
 		t.Errorf("%+v, %v", p, err)
 	}

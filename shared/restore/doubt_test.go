@@ -121,14 +121,14 @@ func TestBatchInDoubt(t *testing.T) {
 			plan := w.Begin(w.Backup(vault.Settings{}))
 			s := &lateService{Instance: w.Tables}
 			s.answer = c.answer(s)
-			i := w.Importer()
-			i.Tables, i.Memory = s, 1
+			l := w.Loader()
+			l.Tables, l.Memory = s, 1
 			run := w.Run()
 			if c.short {
 				// Contexts go by the machine's clock, notes by the world's.
 				run.Stop, run.Until = w.Clock().Add(20*time.Millisecond), w.Clock().Add(60*time.Millisecond)
 			}
-			first, err := i.Import(t.Context(), run, fanout.Work{Verb: fanout.VerbImport, Restore: plan.Restore, Segment: plan.Segments[0].ID})
+			first, err := l.Load(t.Context(), run, fanout.Work{Verb: fanout.VerbImport, Restore: plan.Restore, Segment: plan.Segments[0].ID})
 			t.Logf("the start with the batch: %+v, %v", first, err)
 			if s.late == nil {
 				t.Fatal("nothing was written")

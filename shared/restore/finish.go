@@ -16,12 +16,12 @@ import (
 // indexes, the options and the stream, and search indexes; each unless it is
 // there. The notes say what is not as it was; waiting, what the service is not
 // done with.
-func (i *Importer) finish(ctx context.Context, p *vault.RestorePlan, made *vault.Made) (notes []string, waiting string, err error) {
-	name, want := p.Target.Table, p.Definition
+func (p *Planner) finish(ctx context.Context, plan *vault.RestorePlan, made *vault.Made) (notes []string, waiting string, err error) {
+	name, want := plan.Target.Table, plan.Definition
 	describe := func() (table.Definition, error) {
-		got, err := i.Tables.Describe(ctx, name)
+		got, err := p.Tables.Describe(ctx, name)
 		if err == nil {
-			err = stands(p, made, got, false)
+			err = stands(plan, made, got, false)
 		}
 		return got, err
 	}
@@ -49,7 +49,7 @@ func (i *Importer) finish(ctx context.Context, p *vault.RestorePlan, made *vault
 		return fmt.Errorf("%s: %w", what, doErr)
 	}
 	err = step("adding defined columns", func() bool { return len(missingColumns(want, got)) == 0 }, func() error {
-		return i.Tables.AddDefinedColumns(ctx, name, missingColumns(want, got))
+		return p.Tables.AddDefinedColumns(ctx, name, missingColumns(want, got))
 	})
 	if err != nil {
 		return nil, "", err
@@ -65,9 +65,9 @@ func (i *Importer) finish(ctx context.Context, p *vault.RestorePlan, made *vault
 		}
 		done := func() bool { return there(index.Name) != nil || there(other.Name) != nil }
 		err := step(fmt.Sprintf("creating index %q", index.Name), done, func() error {
-			err := i.Tables.CreateIndex(ctx, got, index)
+			err := p.Tables.CreateIndex(ctx, got, index)
 			if errors.Is(err, table.ErrExist) {
-				err = i.Tables.CreateIndex(ctx, got, other)
+				err = p.Tables.CreateIndex(ctx, got, other)
 			}
 			return err
 		})
@@ -85,7 +85,7 @@ func (i *Importer) finish(ctx context.Context, p *vault.RestorePlan, made *vault
 	}
 	options := func() error {
 		return step("setting the options", func() bool { return sameOptions(want.Options, got.Options) }, func() error {
-			return i.Tables.SetOptions(ctx, name, want.Options)
+			return p.Tables.SetOptions(ctx, name, want.Options)
 		})
 	}
 	stream := func() error {
@@ -93,7 +93,7 @@ func (i *Importer) finish(ctx context.Context, p *vault.RestorePlan, made *vault
 			return nil
 		}
 		return step("enabling the stream", func() bool { return got.Stream != nil && sameStream(*want.Stream, *got.Stream) }, func() error {
-			return i.Tables.SetStream(ctx, name, *want.Stream)
+			return p.Tables.SetStream(ctx, name, *want.Stream)
 		})
 	}
 	// allow_update comes last. Where it ends as false, TTL and deviation come
@@ -113,7 +113,7 @@ func (i *Importer) finish(ctx context.Context, p *vault.RestorePlan, made *vault
 	for _, index := range want.SearchIndexes {
 		err := step(fmt.Sprintf("creating search index %q", index.Name), func() bool {
 			return find(got.SearchIndexes, func(x *table.SearchIndex) bool { return x.Name == index.Name }) != nil
-		}, func() error { return i.Tables.CreateSearchIndex(ctx, name, index) })
+		}, func() error { return p.Tables.CreateSearchIndex(ctx, name, index) })
 		if err != nil {
 			return nil, "", err
 		}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"sync/atomic"
 	"time"
 
@@ -17,8 +18,19 @@ import (
 	"github.com/tablevault/tablevault/shared/vault/shard"
 )
 
-// ImportReply is what one invocation came to.
-type ImportReply struct {
+// Loader writes segments of backups into the tables of their restores.
+type Loader struct {
+	Repo *repository.Repository
+	// Tables is the instance that the target is in.
+	Tables table.Instance
+	Work   fanout.Dispatcher
+	Log    *slog.Logger
+	// Memory bounds the rows in flight, in bytes; 0 means DefaultMemory.
+	Memory int64
+}
+
+// LoadReply is what one invocation came to.
+type LoadReply struct {
 	Restore vault.RestoreID `json:"restore"`
 	// Segment is the one that was worked on last, Start the number of its start,
 	// Ended counts those that the invocation brought to their ends.
@@ -67,27 +79,27 @@ const (
 	quarantineBytes = 4 << 20
 )
 
-// Import writes one segment of a backup into the target until it is loaded, or
+// Load writes one segment of a backup into the target until it is loaded, or
 // until run says stop; then it hands over to the next start. A part of the work
 // is done when its slot exists; rows that were written without one are written
 // again by whoever goes on, to the same effect.
 //
 // Like an export, a worker that is done with its segment goes on with others that
 // nobody has begun, for as long as there is time and the restore is open.
-func (i *Importer) Import(ctx context.Context, run fanout.Run, w fanout.Work) (ImportReply, error) {
-	x := &importing{Importer: i, run: run, work: w, restore: vault.Restore{ID: w.Restore}, throttle: throttle.ForWrites(w.WriteUnits)}
-	x.reply = ImportReply{Restore: w.Restore, Segment: w.Segment, Start: w.Start}
+func (l *Loader) Load(ctx context.Context, run fanout.Run, w fanout.Work) (LoadReply, error) {
+	x := &importing{Loader: l, run: run, work: w, restore: vault.Restore{ID: w.Restore}, throttle: throttle.ForWrites(w.WriteUnits)}
+	x.reply = LoadReply{Restore: w.Restore, Segment: w.Segment, Start: w.Start}
 	err := x.all(ctx)
-	x.reply.Replaced = i.Repo.Replaced()
+	x.reply.Replaced = l.Repo.Replaced()
 	for _, f := range x.reply.Replaced {
-		i.Log.Warn("damaged in the vault", "object", f.Object, "reason", f.Reason)
+		l.Log.Warn("damaged in the vault", "object", f.Object, "reason", f.Reason)
 	}
 	return x.reply, err
 }
 
-// importing is an invocation of an importer.
+// importing is an invocation of a loader.
 type importing struct {
-	*Importer
+	*Loader
 	run      fanout.Run
 	work     fanout.Work
 	restore  vault.Restore
@@ -95,7 +107,7 @@ type importing struct {
 	made     *vault.Made
 	worker   fanout.Worker
 	throttle *throttle.Throttle
-	reply    ImportReply
+	reply    LoadReply
 	// owned is when the table was last seen to be the restore's own.
 	owned instant
 
@@ -297,7 +309,7 @@ func (x *importing) segment(ctx context.Context, s vault.SegmentID, start int, c
 // restore.
 func (x *importing) own(ctx context.Context) error {
 	now := at(x.run.Now())
-	err := x.yield(ctx, x.run, x.restore.ID, x.Importer.own(ctx, x.plan, x.made, true))
+	err := yield(ctx, x.Repo, x.run, x.restore.ID, own(ctx, x.Tables, x.plan, x.made, true))
 	if err == nil {
 		x.owned = now
 	}
@@ -512,4 +524,17 @@ func (l *loader) entry(ctx context.Context) (*vault.Loaded, error) {
 func (l *loader) quarantine(ctx context.Context, rows []vault.Refused) (vault.Object, error) {
 	name := l.restore.Quarantine(l.segment, repository.RandomName())
 	return l.Repo.Create(ctx, name, &vault.Quarantine{Segment: l.segment, Rows: rows})
+}
+
+// indexes finds out, before a row of the segment is written, that its indexes are as
+// they were written. Nothing is loaded by them, but without them nothing is compared.
+func (l *loader) indexes(ctx context.Context) error {
+	if l.ended {
+		return nil
+	}
+	var parts []*vault.Part
+	for k := range l.parts[l.part:] {
+		parts = append(parts, l.parts[l.part+k].Part)
+	}
+	return sealed.HoldIndexes(ctx, l.Repo, parts)
 }

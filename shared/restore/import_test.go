@@ -41,7 +41,7 @@ func TestLateDeliveryTouchesNothing(t *testing.T) {
 	writes := w.Tables.Calls("Write")
 	for _, s := range plan.Segments {
 		for _, start := range []int{0, 7} {
-			reply, err := w.Importer().Import(t.Context(), w.Run(), fanout.Work{Verb: fanout.VerbImport, Restore: plan.Restore, Segment: s.ID, Start: start})
+			reply, err := w.Loader().Load(t.Context(), w.Run(), fanout.Work{Verb: fanout.VerbImport, Restore: plan.Restore, Segment: s.ID, Start: start})
 			if err != nil || !reply.Closed {
 				t.Fatalf("a late delivery of segment %s: %+v, %v", s.ID, reply, err)
 			}
@@ -65,7 +65,7 @@ func TestClosingStopsWriters(t *testing.T) {
 		}
 		switch c.N {
 		case 2:
-			if _, err := w.Importer().GiveUp(t.Context(), w.Run(), plan.Restore, "enough"); err != nil {
+			if _, err := restore.GiveUp(t.Context(), w.Repo, w.Run(), plan.Restore, "enough"); err != nil {
 				t.Error(err)
 			}
 		case 5:
@@ -73,9 +73,9 @@ func TestClosingStopsWriters(t *testing.T) {
 		}
 		return nil
 	}
-	i := w.Importer()
-	i.Memory = 1 // one writer
-	reply, err := i.Import(t.Context(), w.Run(), fanout.Work{Verb: fanout.VerbImport, Restore: plan.Restore, Segment: plan.Segments[0].ID})
+	l := w.Loader()
+	l.Memory = 1 // one writer
+	reply, err := l.Load(t.Context(), w.Run(), fanout.Work{Verb: fanout.VerbImport, Restore: plan.Restore, Segment: plan.Segments[0].ID})
 	if err != nil || !reply.Closed {
 		t.Fatalf("%+v, %v", reply, err)
 	}
@@ -96,7 +96,7 @@ func TestHandOverWaitsForWriters(t *testing.T) {
 	plan := w.Begin(m)
 	tick := func() restore.Progress {
 		t.Helper()
-		p, err := w.Importer().Tick(t.Context(), w.Run(), plan.Restore)
+		p, err := w.Restorer().Tick(t.Context(), w.Run(), plan.Restore)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -117,14 +117,14 @@ func TestHandOverWaitsForWriters(t *testing.T) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		if _, err := w.Importer().Import(t.Context(), w.Run(), work); err != nil {
+		if _, err := w.Loader().Load(t.Context(), w.Run(), work); err != nil {
 			t.Error(err)
 		}
 	}()
 	<-hung
 	again := w.Run()
 	again.Retry = 1 // or it would leave the segment to the first
-	if reply, err := w.Importer().Import(t.Context(), again, work); err != nil || !reply.Done || reply.Start != 1 {
+	if reply, err := w.Loader().Load(t.Context(), again, work); err != nil || !reply.Done || reply.Start != 1 {
 		t.Fatalf("%+v, %v", reply, err)
 	}
 	w.Queue = nil
@@ -154,7 +154,7 @@ func TestTwoWorkersOnOneSegment(t *testing.T) {
 	m := w.Backup(vaulttest.Small)
 	plan := w.Begin(m)
 	w.Hop = 20
-	if _, err := w.Importer().Tick(t.Context(), w.Run(), plan.Restore); err != nil {
+	if _, err := w.Restorer().Tick(t.Context(), w.Run(), plan.Restore); err != nil {
 		t.Fatal(err)
 	}
 	for n := 0; len(w.Queue) > 0; n++ {
@@ -167,7 +167,7 @@ func TestTwoWorkersOnOneSegment(t *testing.T) {
 			both.Go(func() {
 				run := w.Run()
 				run.Retry = retry // so that neither leaves the segment to the other
-				if _, err := w.Importer().Import(t.Context(), run, work); err != nil {
+				if _, err := w.Loader().Load(t.Context(), run, work); err != nil {
 					t.Error(err)
 				}
 			})
@@ -198,7 +198,7 @@ func TestObeysTheWinner(t *testing.T) {
 		run := w.Run()
 		run.Retry = 1
 		run.Stop = run.Now() // one entry, then stop
-		reply, err := w.Importer().Import(t.Context(), run, work)
+		reply, err := w.Loader().Load(t.Context(), run, work)
 		if err != nil || !reply.Continued && !reply.Done {
 			t.Errorf("the other execution: %+v, %v", reply, err)
 		}
@@ -208,7 +208,7 @@ func TestObeysTheWinner(t *testing.T) {
 		}
 		return nil
 	}
-	reply, err := w.Importer().Import(t.Context(), w.Run(), work)
+	reply, err := w.Loader().Load(t.Context(), w.Run(), work)
 	if err != nil || !reply.Done {
 		t.Fatalf("%+v, %v", reply, err)
 	}
@@ -246,9 +246,9 @@ func TestImportKeepsWhatWasWritten(t *testing.T) {
 			}
 			return nil
 		}
-		i := w.Importer()
-		i.Memory = 1 // one writer, so that the blocks are written in their order
-		reply, err := i.Import(t.Context(), w.Run(), work)
+		l := w.Loader()
+		l.Memory = 1 // one writer, so that the blocks are written in their order
+		reply, err := l.Load(t.Context(), w.Run(), work)
 		if !errors.Is(err, table.ErrUnavailable) || reply.Rows == 0 {
 			t.Fatalf("%+v, %v", reply, err)
 		}
@@ -263,9 +263,9 @@ func TestImportKeepsWhatWasWritten(t *testing.T) {
 			}
 			return nil
 		}
-		i := w.Importer()
-		i.Memory = 1
-		reply, err := i.Import(t.Context(), w.Run(), work)
+		l := w.Loader()
+		l.Memory = 1
+		reply, err := l.Load(t.Context(), w.Run(), work)
 		if !errors.Is(err, table.ErrUnavailable) || reply.Rows == 0 || !w.Exists((vault.Restore{ID: plan.Restore}).Log().Failure(work.Segment, 0)) {
 			t.Fatalf("%+v, %v", reply, err)
 		}
@@ -273,15 +273,15 @@ func TestImportKeepsWhatWasWritten(t *testing.T) {
 	})
 	t.Run("a batch that does not come back", func(t *testing.T) {
 		w, plan, work := setting(t)
-		i := w.Importer()
-		i.Memory = 1
-		i.Tables = &hanging{Instance: w.Tables, after: 10}
+		l := w.Loader()
+		l.Memory = 1
+		l.Tables = &hanging{Instance: w.Tables, after: 10}
 		// Contexts go by the machine's clock, and the world's stands still by itself.
 		begun := time.Now()
 		run := w.Run()
 		run.Stop, run.Until = w.Clock().Add(300*time.Millisecond), w.Clock().Add(900*time.Millisecond)
 		run.Now = func() time.Time { return w.Clock().Add(time.Since(begun)) }
-		reply, err := i.Import(t.Context(), run, work)
+		reply, err := l.Load(t.Context(), run, work)
 		if err != nil || !reply.Continued || reply.Rows == 0 {
 			t.Fatalf("%+v, %v", reply, err)
 		}
@@ -368,9 +368,9 @@ func TestQuarantine(t *testing.T) {
 		refuse := bad(60)
 		tables := &wholeRefuser{Instance: w.Tables, refuse: refuse}
 		plan := w.Begin(m)
-		i := w.Importer()
-		i.Tables = tables
-		if _, err := i.Import(t.Context(), w.Run(), fanout.Work{Verb: fanout.VerbImport, Restore: plan.Restore, Segment: "000000"}); err != nil {
+		l := w.Loader()
+		l.Tables = tables
+		if _, err := l.Load(t.Context(), w.Run(), fanout.Work{Verb: fanout.VerbImport, Restore: plan.Restore, Segment: "000000"}); err != nil {
 			t.Fatal(err)
 		}
 		p := w.Finish(plan.Restore)
@@ -551,15 +551,15 @@ func TestKilledAnywhere(t *testing.T) {
 			switch {
 			case id == "":
 				var plan *vault.RestorePlan
-				if plan, err = w.Importer().Begin(t.Context(), w.Run(), w.Request(m)); err == nil {
+				if plan, err = w.Restorer().Begin(t.Context(), w.Run(), w.Request(m)); err == nil {
 					id = plan.Restore
 				}
 			case !ok:
-				if progress, err = w.Importer().Tick(t.Context(), w.Run(), id); err == nil && progress.Dispatched == 0 {
+				if progress, err = w.Restorer().Tick(t.Context(), w.Run(), id); err == nil && progress.Dispatched == 0 {
 					w.Advance(2 * time.Minute)
 				}
 			case work.Verb == fanout.VerbImport:
-				_, err = w.Importer().Import(t.Context(), w.Run(), work)
+				_, err = w.Loader().Load(t.Context(), w.Run(), work)
 			default:
 				_, err = w.Checker().Check(t.Context(), w.Run(), work)
 			}
@@ -591,12 +591,12 @@ func TestEveryCallFails(t *testing.T) {
 	restored := func(w *vaulttest.World) restore.Progress {
 		w.T.Helper()
 		for range 50 {
-			plan, err := w.Importer().Begin(t.Context(), w.Run(), w.Request(w.Manifest))
+			plan, err := w.Restorer().Begin(t.Context(), w.Run(), w.Request(w.Manifest))
 			if err != nil {
 				continue
 			}
 			for range 50 {
-				p, err := w.Importer().Tick(t.Context(), w.Run(), plan.Restore)
+				p, err := w.Restorer().Tick(t.Context(), w.Run(), plan.Restore)
 				if err != nil {
 					continue
 				}
@@ -717,10 +717,10 @@ func TestLooksOfLoading(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	i := w.Importer()
-	i.Repo, i.Memory = repo, 1 // one writer
+	l := w.Loader()
+	l.Repo, l.Memory = repo, 1 // one writer
 	before := w.Tables.Calls("Write")
-	reply, err := i.Import(t.Context(), w.Run(), fanout.Work{Verb: fanout.VerbImport, Restore: plan.Restore, Segment: plan.Segments[0].ID})
+	reply, err := l.Load(t.Context(), w.Run(), fanout.Work{Verb: fanout.VerbImport, Restore: plan.Restore, Segment: plan.Segments[0].ID})
 	if err != nil || !reply.Done {
 		t.Fatalf("%+v, %v", reply, err)
 	}
@@ -762,7 +762,7 @@ func TestForeignSegments(t *testing.T) {
 		start   int
 	}{{"999999", 0}, {"-1", 0}, {"000000.00", 0}, {plan.Segments[0].ID, 500}} {
 		work := fanout.Work{Verb: fanout.VerbImport, Restore: plan.Restore, Segment: c.segment, Start: c.start}
-		if _, err := w.Importer().Import(t.Context(), w.Run(), work); !fanout.Permanent(err) {
+		if _, err := w.Loader().Load(t.Context(), w.Run(), work); !fanout.Permanent(err) {
 			t.Errorf("import %+v: %v", c, err)
 		}
 		work.Verb = fanout.VerbVerify
@@ -818,10 +818,10 @@ func TestStopsBetweenBlocks(t *testing.T) {
 		}
 		return nil
 	}
-	i := w.Importer()
-	i.Memory = 1 // one writer, so that the blocks are written in their order
+	l := w.Loader()
+	l.Memory = 1 // one writer, so that the blocks are written in their order
 	work := fanout.Work{Verb: fanout.VerbImport, Restore: plan.Restore, Segment: plan.Segments[0].ID}
-	reply, err := i.Import(t.Context(), run, work)
+	reply, err := l.Load(t.Context(), run, work)
 	if n := w.Tables.Calls("Write"); err != nil || !reply.Continued || reply.Done || n < 6 || n > 8 {
 		t.Fatalf("%d batches: %+v, %v", n, reply, err)
 	}
@@ -847,9 +847,9 @@ func TestNothingAfterItsTime(t *testing.T) {
 		}
 		return nil
 	}
-	i := w.Importer()
-	i.Memory = 1 // one writer
-	_, err := i.Import(t.Context(), w.Run(), fanout.Work{Verb: fanout.VerbImport, Restore: plan.Restore, Segment: plan.Segments[0].ID})
+	l := w.Loader()
+	l.Memory = 1 // one writer
+	_, err := l.Load(t.Context(), w.Run(), fanout.Work{Verb: fanout.VerbImport, Restore: plan.Restore, Segment: plan.Segments[0].ID})
 	if err == nil || !strings.Contains(err.Error(), "the invocation's time was over") {
 		t.Errorf("%v", err)
 	}
@@ -871,7 +871,7 @@ func TestLogOfLoadingThatCantBe(t *testing.T) {
 	if _, err := w.Repo.Create(t.Context(), r.Log().Slot(s, 0), &vault.Loaded{Segment: s, Part: 99, Block: 1}); err != nil {
 		t.Fatal(err)
 	}
-	_, err := w.Importer().Import(t.Context(), w.Run(), fanout.Work{Verb: fanout.VerbImport, Restore: plan.Restore, Segment: s})
+	_, err := w.Loader().Load(t.Context(), w.Run(), fanout.Work{Verb: fanout.VerbImport, Restore: plan.Restore, Segment: s})
 	if !errors.Is(err, vault.ErrCorrupt) || !strings.Contains(err.Error(), "of part 99") {
 		t.Errorf("%v", err)
 	}

@@ -19,7 +19,7 @@ func TestInstantToCome(t *testing.T) {
 	m := w.Backup(vault.Settings{})
 	req := w.Request(m)
 	req.Instant = w.Clock().Add(time.Hour)
-	_, err := w.Importer().Begin(t.Context(), w.Run(), req)
+	_, err := w.Restorer().Begin(t.Context(), w.Run(), req)
 	if !errors.Is(err, table.ErrInvalid) || !strings.Contains(err.Error(), "2026-11-20T03:14:00Z is still to come, in 1h0m0s") {
 		t.Errorf("%v", err)
 	}
@@ -49,7 +49,7 @@ func TestInstantBetweenBackups(t *testing.T) {
 		w.Advance(3 * time.Hour)
 		req := w.Request(m)
 		req.Instant = w.Clock().Add(ahead)
-		plan, err := w.Importer().Begin(t.Context(), w.Run(), req)
+		plan, err := w.Restorer().Begin(t.Context(), w.Run(), req)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -39,7 +39,7 @@ func TestMarkedIsNoRecoveryPoint(t *testing.T) {
 			t.Errorf("%s: %v", what, err)
 		}
 	}
-	_, err := w.Importer().Begin(t.Context(), w.Run(), w.Request(m))
+	_, err := w.Restorer().Begin(t.Context(), w.Run(), w.Request(m))
 	refused("restore", err)
 	for prefix := range map[string]bool{"leases/": true, "restores/": true, vault.RestoringPrefix: true} {
 		if left := vaulttest.ContentOf(t, w.Store, prefix); len(left) != 0 {
@@ -75,12 +75,12 @@ func TestRestoreUnderALaterMark(t *testing.T) {
 	w.Fill(vaulttest.Definition(), 60)
 	m := w.Backup(vaulttest.Small)
 	request := w.Request(m)
-	plan, err := w.Importer().Begin(t.Context(), w.Run(), request)
+	plan, err := w.Restorer().Begin(t.Context(), w.Run(), request)
 	if err != nil {
 		t.Fatal(err)
 	}
 	w.MarkIn(w.Store, vaulttest.BackupOf(m))
-	if again, err := w.Importer().Begin(t.Context(), w.Run(), request); err != nil || again.Restore != plan.Restore {
+	if again, err := w.Restorer().Begin(t.Context(), w.Run(), request); err != nil || again.Restore != plan.Restore {
 		t.Fatalf("given again: %v", err)
 	}
 	if _, err := w.Verifier().Verify(t.Context(), w.Run(), verify.Request{Restore: plan.Restore, Depth: verify.DepthObjects}); err != nil {
@@ -101,7 +101,7 @@ func TestMarkBeforeTheTable(t *testing.T) {
 	w.Fill(vaulttest.Definition(), 60)
 	m := w.Backup(vaulttest.Small)
 	request := w.Request(m)
-	plan, err := w.Importer().Begin(t.Context(), w.Run(), request)
+	plan, err := w.Restorer().Begin(t.Context(), w.Run(), request)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -109,13 +109,13 @@ func TestMarkBeforeTheTable(t *testing.T) {
 	w.Remove(vault.Restore{ID: plan.Restore}.Created())
 	w.Tables.Drop(vaulttest.TargetID.Table)
 	w.MarkIn(w.Store, vaulttest.BackupOf(m))
-	if _, err := w.Importer().Begin(t.Context(), w.Run(), request); !errors.Is(err, repository.ErrMarked) {
+	if _, err := w.Restorer().Begin(t.Context(), w.Run(), request); !errors.Is(err, repository.ErrMarked) {
 		t.Fatal(err)
 	}
 	for id, err := range w.Repo.Restoring(t.Context()) {
 		t.Errorf("restore %s goes on, %v", id, err)
 	}
-	if p, err := w.Importer().Tick(t.Context(), w.Run(), plan.Restore); err != nil || p.State != backup.StateFailed || !strings.Contains(p.LastError, "marked") {
+	if p, err := w.Restorer().Tick(t.Context(), w.Run(), plan.Restore); err != nil || p.State != backup.StateFailed || !strings.Contains(p.LastError, "marked") {
 		t.Errorf("%+v, %v", p, err)
 	}
 }

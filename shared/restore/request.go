@@ -32,8 +32,8 @@ type Requests struct {
 	Repo *repository.Repository
 	// Parse reads a request's content.
 	Parse func(content []byte) (Ask, error)
-	// Importer makes what restores into an instance.
-	Importer func(instance string) (*Importer, error)
+	// Planner makes what restores into an instance.
+	Planner func(instance string) (*Planner, error)
 	// Work has the planner look at the drill whose request was answered; nil leaves that
 	// to its next tick.
 	Work fanout.Dispatcher
@@ -120,19 +120,19 @@ func (q *Requests) serve(ctx context.Context, run fanout.Run, name string, progr
 	if err != nil {
 		return nil, answer, err
 	}
-	importer, err := q.Importer(a.Target.Instance)
+	planner, err := q.Planner(a.Target.Instance)
 	if err != nil {
 		return a, answer, err
 	}
-	importer.Request = name
-	plan, err := importer.Begin(ctx, run, Request{
+	planner.Request = name
+	plan, err := planner.Begin(ctx, run, Request{
 		Backup: vault.Backup{Table: a.Table, ID: a.Backup}, Target: a.Target, At: a.At, Own: true, Budget: a.Budget, Instant: a.Instant,
 		LocalTransactions: a.LocalTransactions,
 	})
 	if err != nil {
 		return a, answer, err
 	}
-	p, err := importer.Tick(ctx, run, plan.Restore)
+	p, err := planner.Tick(ctx, run, plan.Restore)
 	progress.Restore = &p
 	if err != nil {
 		return a, answer, err
@@ -140,14 +140,14 @@ func (q *Requests) serve(ctx context.Context, run fanout.Run, name string, progr
 	if p.State == StateFailed && !p.over {
 		// Nobody gives the command again when its cause is mended: end it, so
 		// that none of its workers writes any more, and say so.
-		closed, err := importer.GiveUp(ctx, run, plan.Restore, p.LastError)
+		closed, err := GiveUp(ctx, q.Repo, run, plan.Restore, p.LastError)
 		if err != nil {
 			return a, answer, err
 		}
 		if closed.Reason == "" {
 			return a, answer, nil // it was handed over meanwhile
 		}
-		if p, err = importer.Tick(ctx, run, plan.Restore); err != nil {
+		if p, err = planner.Tick(ctx, run, plan.Restore); err != nil {
 			return a, answer, err
 		}
 	}

@@ -109,7 +109,7 @@ func TestRestoreRefusesWhatIsNotItsOwn(t *testing.T) {
 	m := w.Backup(vault.Settings{})
 	check := func(what string, want error, texts ...string) {
 		t.Helper()
-		_, err := w.Importer().Begin(t.Context(), w.Run(), w.Request(m))
+		_, err := w.Restorer().Begin(t.Context(), w.Run(), w.Request(m))
 		if !errors.Is(err, want) {
 			t.Fatalf("%s: %v, want %v", what, err, want)
 		}
@@ -154,7 +154,7 @@ func TestRestoreAdoptsTheTableWhoseAnswerWasLost(t *testing.T) {
 		}
 		return nil
 	}
-	if _, err := w.Importer().Begin(t.Context(), w.Run(), w.Request(m)); !errors.Is(err, lost) {
+	if _, err := w.Restorer().Begin(t.Context(), w.Run(), w.Request(m)); !errors.Is(err, lost) {
 		t.Fatal(err)
 	}
 	w.Tables.Fault = nil
@@ -174,16 +174,16 @@ func TestOneRestorePerTarget(t *testing.T) {
 	if again := w.Begin(m); again.Restore != first.Restore {
 		t.Errorf("the same command began %s beside %s", again.Restore, first.Restore)
 	}
-	if _, err := w.Importer().Begin(t.Context(), w.Run(), w.Request(other)); err == nil || !strings.Contains(err.Error(), string(first.Restore)) {
+	if _, err := w.Restorer().Begin(t.Context(), w.Run(), w.Request(other)); err == nil || !strings.Contains(err.Error(), string(first.Restore)) {
 		t.Errorf("another backup into a table that is being restored: %v", err)
 	}
 	fresh := w.Request(m)
 	fresh.New = true
-	if _, err := w.Importer().Begin(t.Context(), w.Run(), fresh); !errors.Is(err, table.ErrExist) {
+	if _, err := w.Restorer().Begin(t.Context(), w.Run(), fresh); !errors.Is(err, table.ErrExist) {
 		t.Errorf("a new restore into a table that is being restored: %v", err)
 	}
 	w.Tables.Drop(vaulttest.TargetID.Table)
-	second, err := w.Importer().Begin(t.Context(), w.Run(), fresh)
+	second, err := w.Restorer().Begin(t.Context(), w.Run(), fresh)
 	if err != nil || second.Restore == first.Restore {
 		t.Fatalf("a new restore after the table was dropped: %+v, %v", second, err)
 	}
@@ -207,7 +207,7 @@ func TestClaimOfAnother(t *testing.T) {
 	if _, err := w.Repo.Create(t.Context(), vault.ClaimName(req.Target, 0), claim); err != nil {
 		t.Fatal(err)
 	}
-	if p, err := w.Importer().Begin(t.Context(), w.Run(), req); err == nil || !strings.Contains(err.Error(), "is of backup") {
+	if p, err := w.Restorer().Begin(t.Context(), w.Run(), req); err == nil || !strings.Contains(err.Error(), "is of backup") {
 		t.Errorf("%+v, %v", p, err)
 	}
 }
@@ -312,7 +312,7 @@ func TestForgedProof(t *testing.T) {
 		if _, err := w.Store.Create(t.Context(), name, strings.NewReader(string(data))); err != nil {
 			t.Fatal(err)
 		}
-		if again, err := w.Importer().Tick(t.Context(), w.Run(), p.Restore); !errors.Is(err, vault.ErrCorrupt) {
+		if again, err := w.Restorer().Tick(t.Context(), w.Run(), p.Restore); !errors.Is(err, vault.ErrCorrupt) {
 			t.Errorf("%s: %+v, %v", forged, again.State, err)
 		}
 	}

@@ -51,7 +51,7 @@ func TestRestoreIsTheManifests(t *testing.T) {
 			w.Look(plan.Restore)
 			w.Work()
 			rewrite(w, vault.Restore{ID: plan.Restore}.Check("000000"), c.change)
-			p, err := w.Importer().Tick(t.Context(), w.Run(), plan.Restore)
+			p, err := w.Restorer().Tick(t.Context(), w.Run(), plan.Restore)
 			if err != nil {
 				if c.said == "" || !strings.Contains(err.Error(), c.said) {
 					t.Fatal(err)
@@ -111,12 +111,12 @@ func TestLooksBySeconds(t *testing.T) {
 		return nil
 	}
 	meter, described := objectmeter.New(w.Store), int64(w.Tables.Calls("Describe"))
-	i := w.Importer()
+	l := w.Loader()
 	var err error
-	if i.Repo, err = repository.Open(t.Context(), meter); err != nil {
+	if l.Repo, err = repository.Open(t.Context(), meter); err != nil {
 		t.Fatal(err)
 	}
-	reply, err := i.Import(t.Context(), w.Run(), fanout.Work{Verb: fanout.VerbImport, Restore: plan.Restore, Segment: plan.Segments[0].ID})
+	reply, err := l.Load(t.Context(), w.Run(), fanout.Work{Verb: fanout.VerbImport, Restore: plan.Restore, Segment: plan.Segments[0].ID})
 	if err != nil || !reply.Done {
 		t.Fatalf("%+v, %v", reply, err)
 	}

@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"github.com/tablevault/tablevault/shared/fanout"
+	"github.com/tablevault/tablevault/shared/repository"
 	"github.com/tablevault/tablevault/shared/table"
 	"github.com/tablevault/tablevault/shared/vault"
 )
@@ -31,16 +32,16 @@ func (a *another) Is(target error) bool { return target == table.ErrExist }
 // stands says what is wrong with the table that stands under the name of a restore's
 // target, as the service describes it: it is not the one that the restore has made.
 // open says that the restore has changed nothing of it since.
-func stands(p *vault.RestorePlan, made *vault.Made, got table.Definition, open bool) error {
+func stands(plan *vault.RestorePlan, made *vault.Made, got table.Definition, open bool) error {
 	refuse := func(format string, args ...any) error {
 		return &another{fmt.Sprintf("%s is not the table that restore %s has made: %s; somebody has dropped that one and made another of its name, "+
-			"into which nothing is written: restore to another name", p.Target, p.Restore, fmt.Sprintf(format, args...))}
+			"into which nothing is written: restore to another name", plan.Target, plan.Restore, fmt.Sprintf(format, args...))}
 	}
 	switch {
 	case got.Identity.Other(made.Identity):
 		return refuse("this one is %s, that one was %s", got.Identity, made.Identity)
-	case !slices.Equal(got.Schema, p.Definition.Schema):
-		return refuse("its primary key is %v, that one's %v", got.Schema, p.Definition.Schema)
+	case !slices.Equal(got.Schema, plan.Definition.Schema):
+		return refuse("its primary key is %v, that one's %v", got.Schema, plan.Definition.Schema)
 	case got.Identity.Known() && made.Identity.Known() || !open:
 		return nil
 	case got.Options != made.Options:
@@ -52,23 +53,23 @@ func stands(p *vault.RestorePlan, made *vault.Made, got table.Definition, open b
 
 // own compares the table that stands under the name of the restore's target with the
 // one that the restore has made. The error is an *another if it is another one, or gone.
-func (i *Importer) own(ctx context.Context, p *vault.RestorePlan, made *vault.Made, open bool) error {
-	got, err := i.Tables.Describe(ctx, p.Target.Table)
+func own(ctx context.Context, tables table.Instance, plan *vault.RestorePlan, made *vault.Made, open bool) error {
+	got, err := tables.Describe(ctx, plan.Target.Table)
 	if errors.Is(err, table.ErrNotExist) {
-		return &another{fmt.Sprintf("%s is gone, which restore %s has made: somebody has dropped it; restore again", p.Target, p.Restore)}
+		return &another{fmt.Sprintf("%s is gone, which restore %s has made: somebody has dropped it; restore again", plan.Target, plan.Restore)}
 	}
 	if err != nil {
-		return fmt.Errorf("compare %s with the table that was made: %w", p.Target, err)
+		return fmt.Errorf("compare %s with the table that was made: %w", plan.Target, err)
 	}
-	return stands(p, made, got, open)
+	return stands(plan, made, got, open)
 }
 
 // yield ends a restore that has found another table, so that none of its workers writes
 // into it. It returns err, or what was in the way.
-func (i *Importer) yield(ctx context.Context, run fanout.Run, id vault.RestoreID, err error) error {
+func yield(ctx context.Context, repo *repository.Repository, run fanout.Run, id vault.RestoreID, err error) error {
 	var found *another
 	if errors.As(err, &found) {
-		if _, gerr := i.GiveUp(ctx, run, id, found.reason); gerr != nil {
+		if _, gerr := GiveUp(ctx, repo, run, id, found.reason); gerr != nil {
 			return errors.Join(err, gerr)
 		}
 	}
@@ -79,48 +80,48 @@ func (i *Importer) yield(ctx context.Context, run fanout.Run, id vault.RestoreID
 // the one that the restore has made; that none stands there is no contradiction. If it
 // died before it could note it, the table is taken to be its own if it is as restores
 // make them, and nobody has written to it.
-func (i *Importer) Made(ctx context.Context, p *vault.RestorePlan) (bool, error) {
-	made, err := i.Repo.Made(ctx, p.Restore)
+func (p *Planner) Made(ctx context.Context, plan *vault.RestorePlan) (bool, error) {
+	made, err := p.Repo.Made(ctx, plan.Restore)
 	if err != nil {
 		return false, err
 	}
 	if made == nil {
-		_, err := i.adopt(ctx, p.Target, loading(p.Definition))
+		_, err := p.adopt(ctx, plan.Target, loading(plan.Definition))
 		if errors.Is(err, table.ErrNotExist) || errors.Is(err, table.ErrExist) {
 			return false, nil
 		}
 		return err == nil, err
 	}
-	got, err := i.Tables.Describe(ctx, p.Target.Table)
+	got, err := p.Tables.Describe(ctx, plan.Target.Table)
 	if errors.Is(err, table.ErrNotExist) {
 		return true, nil
 	}
 	if err != nil {
 		return false, err
 	}
-	return stands(p, made, got, false) == nil, nil
+	return stands(plan, made, got, false) == nil, nil
 }
 
 // ours compares the target with the one that the restore has made, or makes it, if the
 // restore was about to when it died. Another table ends the restore. closed says that
 // its rows were handed over before, so that there is nothing left to end.
-func (i *Importer) ours(ctx context.Context, run fanout.Run, p *vault.RestorePlan, closed bool) (*vault.Made, error) {
+func (p *Planner) ours(ctx context.Context, run fanout.Run, plan *vault.RestorePlan, closed bool) (*vault.Made, error) {
 	if closed {
-		made, err := i.Repo.Made(ctx, p.Restore)
+		made, err := p.Repo.Made(ctx, plan.Restore)
 		if err == nil && made == nil {
-			err = fmt.Errorf("%w: restore %s is closed, and %s is missing", vault.ErrCorrupt, p.Restore, vault.Restore{ID: p.Restore}.Created())
+			err = fmt.Errorf("%w: restore %s is closed, and %s is missing", vault.ErrCorrupt, plan.Restore, vault.Restore{ID: plan.Restore}.Created())
 		}
 		if err == nil {
-			err = i.own(ctx, p, made, false)
+			err = own(ctx, p.Tables, plan, made, false)
 		}
 		return made, err
 	}
-	made, err := i.ready(ctx, run, p)
+	made, err := p.ready(ctx, run, plan)
 	switch {
 	case err == nil:
-		err = i.own(ctx, p, made, true)
+		err = own(ctx, p.Tables, plan, made, true)
 	case errors.Is(err, table.ErrExist):
 		err = &another{err.Error()}
 	}
-	return made, i.yield(ctx, run, p.Restore, err)
+	return made, yield(ctx, p.Repo, run, plan.Restore, err)
 }

@@ -88,7 +88,7 @@ func TestTableMadeAnew(t *testing.T) {
 					}
 					return nil
 				}
-				if _, err := w.Importer().Tick(w.T.Context(), w.Run(), id); !errors.Is(err, stop) {
+				if _, err := w.Restorer().Tick(w.T.Context(), w.Run(), id); !errors.Is(err, stop) {
 					w.T.Fatal(err)
 				}
 				w.Tables.Fault = nil
@@ -119,18 +119,18 @@ func TestTableMadeAnew(t *testing.T) {
 				}
 				// A late delivery writes nothing either.
 				for _, s := range plan.Segments {
-					w.Importer().Import(t.Context(), w.Run(), fanout.Work{Verb: fanout.VerbImport, Restore: plan.Restore, Segment: s.ID})
+					w.Loader().Load(t.Context(), w.Run(), fanout.Work{Verb: fanout.VerbImport, Restore: plan.Restore, Segment: s.ID})
 				}
 				untouched(w)
 				// Nor does the same command, given again; under another name it works.
 				w.Advance(time.Hour)
-				if _, err := w.Importer().Begin(t.Context(), w.Run(), w.Request(m)); !at.proved && !errors.Is(err, table.ErrExist) {
+				if _, err := w.Restorer().Begin(t.Context(), w.Run(), w.Request(m)); !at.proved && !errors.Is(err, table.ErrExist) {
 					t.Errorf("the same command again: %v", err)
 				}
 				untouched(w)
 				elsewhere := w.Request(m)
 				elsewhere.Target.Table = "elsewhere"
-				again, err := w.Importer().Begin(t.Context(), w.Run(), elsewhere)
+				again, err := w.Restorer().Begin(t.Context(), w.Run(), elsewhere)
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -167,12 +167,12 @@ func TestTableMadeAnewBesideWriters(t *testing.T) {
 				}
 				return nil
 			}
-			i := w.Importer()
-			i.Memory = 1 // one writer
+			l := w.Loader()
+			l.Memory = 1 // one writer
 			if refused {
-				i.Tables = &unready{Instance: w.Tables, at: 5}
+				l.Tables = &unready{Instance: w.Tables, at: 5}
 			}
-			_, err := i.Import(t.Context(), w.Run(), fanout.Work{Verb: fanout.VerbImport, Restore: plan.Restore, Segment: plan.Segments[0].ID})
+			_, err := l.Load(t.Context(), w.Run(), fanout.Work{Verb: fanout.VerbImport, Restore: plan.Restore, Segment: plan.Segments[0].ID})
 			if !errors.Is(err, table.ErrExist) || !fanout.Permanent(err) || !strings.Contains(err.Error(), "is not the table that restore") {
 				t.Errorf("%v", err)
 			}
@@ -250,7 +250,7 @@ func TestTickMakesTheTable(t *testing.T) {
 				}
 				return nil
 			}
-			if _, err := w.Importer().Begin(t.Context(), w.Run(), w.Request(m)); !errors.Is(err, dead) {
+			if _, err := w.Restorer().Begin(t.Context(), w.Run(), w.Request(m)); !errors.Is(err, dead) {
 				t.Fatal(err)
 			}
 			w.Tables.Fault = nil
@@ -325,7 +325,7 @@ func TestNamelessGoesOn(t *testing.T) {
 	}
 	var err error
 	for n := 0; err == nil && n < 100; n++ {
-		_, err = w.Importer().Tick(t.Context(), w.Run(), plan.Restore)
+		_, err = w.Restorer().Tick(t.Context(), w.Run(), plan.Restore)
 		w.Work()
 	}
 	if !errors.Is(err, stop) {
@@ -350,7 +350,7 @@ func TestClosedWithoutATable(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.Remove(r.Created())
-	if _, err := w.Importer().Tick(t.Context(), w.Run(), plan.Restore); !errors.Is(err, vault.ErrCorrupt) || !strings.Contains(err.Error(), r.Created()) {
+	if _, err := w.Restorer().Tick(t.Context(), w.Run(), plan.Restore); !errors.Is(err, vault.ErrCorrupt) || !strings.Contains(err.Error(), r.Created()) {
 		t.Errorf("%v", err)
 	}
 }
@@ -362,7 +362,7 @@ func TestImportBeforeItsTable(t *testing.T) {
 	w.Fill(vaulttest.Definition(), 50)
 	plan := w.Begin(w.Backup(vault.Settings{}))
 	deliver := func(id vault.RestoreID) error {
-		_, err := w.Importer().Import(t.Context(), w.Run(), fanout.Work{Verb: fanout.VerbImport, Restore: id, Segment: "000000"})
+		_, err := w.Loader().Load(t.Context(), w.Run(), fanout.Work{Verb: fanout.VerbImport, Restore: id, Segment: "000000"})
 		return err
 	}
 	no := vault.NewRestoreID(vaulttest.Day, "no such")

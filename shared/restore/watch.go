@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"log/slog"
 	"time"
 
 	"github.com/tablevault/tablevault/shared/fanout"
@@ -115,9 +114,8 @@ func (w *Watcher) look(ctx context.Context) (Watched, error) {
 	if err != nil {
 		return out, err
 	}
-	i := &Importer{Repo: w.repo, Log: slog.New(slog.DiscardHandler)}
-	r := vault.Restore{ID: w.id}
-	whole, err := w.loading(ctx, i, r, p, &out)
+	known := records{repo: w.repo, plan: p}
+	whole, err := w.loading(ctx, known, &out)
 	if err != nil {
 		return out, err
 	}
@@ -126,15 +124,15 @@ func (w *Watcher) look(ctx context.Context) (Watched, error) {
 			out.State, out.LastError, out.Ended = StateFailed, closed.Reason, closed.At
 			return out, nil
 		}
-		unsettled, err := i.unsettled(ctx, p)
+		unsettled, err := known.unsettled(ctx)
 		if err != nil {
 			return out, err
 		}
-		out.Waiting, err = i.working(ctx, fanout.Run{Now: w.now}, r, unsettled)
+		out.Waiting, err = known.working(ctx, fanout.Run{Now: w.now}, unsettled)
 		return out, err
 	}
 	if whole {
-		if err := w.comparing(ctx, i, r, p, &out); err != nil {
+		if err := w.comparing(ctx, known, &out); err != nil {
 			return out, err
 		}
 	}
@@ -156,7 +154,8 @@ func (w *Watcher) look(ctx context.Context) (Watched, error) {
 }
 
 func (w *Watched) ended(proof *vault.Proof) {
-	p := Progress{}.ended(proof)
+	var p Progress
+	p.ended(proof)
 	w.State, w.LastError, w.Ended = p.State, p.LastError, proof.At
 	w.Loaded, w.Checked, w.LoadedRows, w.CheckedRows = w.Segments, w.Segments, w.Rows, w.Rows
 	w.Quarantined, w.Verdict, w.Notes, w.Usage = proof.Check.Quarantined, proof.Verdict, proof.Notes, proof.Usage
@@ -172,13 +171,13 @@ func (w *Watched) dispatched(d *fanout.Dispatch) {
 }
 
 // loading looks at the segments that are not loaded, and says whether there is none.
-func (w *Watcher) loading(ctx context.Context, i *Importer, r vault.Restore, p *vault.RestorePlan, out *Watched) (whole bool, err error) {
+func (w *Watcher) loading(ctx context.Context, known records, out *Watched) (whole bool, err error) {
 	out.State = StateLoading
 	var open [][]vault.SegmentID
-	if open, out.Loaded, out.LoadedRows, err = i.toLoad(ctx, r, p); err != nil {
+	if open, out.Loaded, out.LoadedRows, err = known.toLoad(ctx); err != nil {
 		return false, err
 	}
-	d := fanout.Dispatch{Log: fanout.NewLog(w.repo, r.Log())}
+	d := fanout.Dispatch{Log: fanout.NewLog(w.repo, known.id().Log())}
 	for _, segments := range open {
 		told, err := w.group(ctx, &d, segments, loadingPace(w.repo))
 		if err != nil {
@@ -190,7 +189,7 @@ func (w *Watcher) loading(ctx context.Context, i *Importer, r vault.Restore, p *
 				so = new(loadedSoFar)
 				w.entries[s] = so
 			}
-			for entry, err := range w.repo.Loading(ctx, r, s, so.entries) {
+			for entry, err := range w.repo.Loading(ctx, known.id(), s, so.entries) {
 				if err != nil {
 					return false, err
 				}
@@ -208,23 +207,23 @@ func (w *Watcher) loading(ctx context.Context, i *Importer, r vault.Restore, p *
 }
 
 // comparing looks at the segments that are not compared.
-func (w *Watcher) comparing(ctx context.Context, i *Importer, r vault.Restore, p *vault.RestorePlan, out *Watched) error {
+func (w *Watcher) comparing(ctx context.Context, known records, out *Watched) error {
 	out.State = StateVerifying
-	done, err := i.reported(ctx, r.Checks())
+	done, err := known.reported(ctx, known.id().Checks())
 	if err != nil {
 		return err
 	}
 	if len(done) == 0 { // as the planner does, which compares nothing before
-		if out.Waiting, err = i.loadingAtWork(ctx, fanout.Run{Now: w.now}, r, p); err != nil {
+		if out.Waiting, err = known.loadingAtWork(ctx, fanout.Run{Now: w.now}); err != nil {
 			return err
 		}
 	}
 	var open [][]vault.SegmentID
-	open, out.Checked, out.CheckedRows = splitEnded(p, func(s vault.RestoreSegment) bool {
+	open, out.Checked, out.CheckedRows = splitEnded(known.plan, func(s vault.RestoreSegment) bool {
 		_, compared := done[s.ID]
 		return compared
 	})
-	d := fanout.Dispatch{Log: fanout.NewLog(w.repo, r.Verify())}
+	d := fanout.Dispatch{Log: fanout.NewLog(w.repo, known.id().Verify())}
 	for _, segments := range open {
 		told, err := w.group(ctx, &d, segments, comparingPace(w.repo))
 		if err != nil {

@@ -27,10 +27,10 @@ func startsOf(w *vaulttest.World, id vault.RestoreID) (names []string) {
 	return names
 }
 
-// TestImportersGoOn restores a table of two groups with four workers and one
+// TestLoadersGoOn restores a table of two groups with four workers and one
 // look: they work until nothing is left, at a list per segment, and each segment
 // is begun once.
-func TestImportersGoOn(t *testing.T) {
+func TestLoadersGoOn(t *testing.T) {
 	const segments, rows, workers = 300, 2, 4
 	w := vaulttest.NewWorld(t)
 	m := w.CutInto(segments, rows)
@@ -47,7 +47,7 @@ func TestImportersGoOn(t *testing.T) {
 	before := meter.Usage()
 	ended := 0
 	for _, work := range w.Drain() {
-		reply, err := w.Importer().Import(t.Context(), w.Run(), work)
+		reply, err := w.Loader().Load(t.Context(), w.Run(), work)
 		if err != nil || reply.Continued {
 			t.Fatalf("%+v, %v", reply, err)
 		}
@@ -72,9 +72,9 @@ func TestImportersGoOn(t *testing.T) {
 	w.Same(vaulttest.SourceID.Table, vaulttest.TargetID.Table)
 }
 
-// TestImportersGoOnSideBySide races many workers for few segments: each is begun
+// TestLoadersGoOnSideBySide races many workers for few segments: each is begun
 // once, and whoever comes again leaves it alone.
-func TestImportersGoOnSideBySide(t *testing.T) {
+func TestLoadersGoOnSideBySide(t *testing.T) {
 	const segments = 60
 	w := vaulttest.NewWorld(t)
 	m := w.CutInto(segments, 3)
@@ -85,7 +85,7 @@ func TestImportersGoOnSideBySide(t *testing.T) {
 	var all sync.WaitGroup
 	for _, work := range append(queue, queue...) {
 		all.Go(func() {
-			if _, err := w.Importer().Import(t.Context(), w.Run(), work); err != nil {
+			if _, err := w.Loader().Load(t.Context(), w.Run(), work); err != nil {
 				t.Error(err)
 			}
 		})
@@ -103,9 +103,9 @@ func TestImportersGoOnSideBySide(t *testing.T) {
 	w.Same(vaulttest.SourceID.Table, vaulttest.TargetID.Table)
 }
 
-// TestImportersGoOnInTheNextInvocation ends each invocation after a segment or
+// TestLoadersGoOnInTheNextInvocation ends each invocation after a segment or
 // two: what it finds then goes to the next, without a look of the planner.
-func TestImportersGoOnInTheNextInvocation(t *testing.T) {
+func TestLoadersGoOnInTheNextInvocation(t *testing.T) {
 	const segments = 40
 	w := vaulttest.NewWorld(t)
 	m := w.CutInto(segments, 3)
@@ -134,14 +134,14 @@ func TestClosingStopsWhoGoesOn(t *testing.T) {
 	w.Look(plan.Restore)
 	w.Tables.Fault = func(c tabletest.Call) error {
 		if c.Name == "Write" && c.N == 3 && c.After {
-			if _, err := w.Importer().GiveUp(t.Context(), w.Run(), plan.Restore, "enough"); err != nil {
+			if _, err := restore.GiveUp(t.Context(), w.Repo, w.Run(), plan.Restore, "enough"); err != nil {
 				t.Error(err)
 			}
 		}
 		return nil
 	}
 	work, _ := w.Take()
-	reply, err := w.Importer().Import(t.Context(), w.Run(), work)
+	reply, err := w.Loader().Load(t.Context(), w.Run(), work)
 	if err != nil || !reply.Closed || reply.Continued || reply.Ended != 4 {
 		t.Fatalf("%+v, %v", reply, err)
 	}
@@ -150,7 +150,7 @@ func TestClosingStopsWhoGoesOn(t *testing.T) {
 	}
 	for _, s := range plan.Segments {
 		work.Segment = s.ID
-		if reply, err := w.Importer().Import(t.Context(), w.Run(), work); err != nil || !reply.Closed && !reply.Superseded {
+		if reply, err := w.Loader().Load(t.Context(), w.Run(), work); err != nil || !reply.Closed && !reply.Superseded {
 			t.Errorf("a late delivery of segment %s: %+v, %v", s.ID, reply, err)
 		}
 	}
@@ -171,7 +171,7 @@ func TestSecondDeliveryKeepsToTheBudget(t *testing.T) {
 			w := vaulttest.NewWorld(t)
 			req := w.Request(w.CutInto(3, 20))
 			req.Budget = budget
-			plan, err := w.Importer().Begin(t.Context(), w.Run(), req)
+			plan, err := w.Restorer().Begin(t.Context(), w.Run(), req)
 			if err != nil {
 				t.Fatal(err)
 			}

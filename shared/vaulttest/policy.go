@@ -22,7 +22,7 @@ const Hourly = "tables: prod/*\nevery: hourly\nkeep: 72 hours\nsegment_size: 1 M
 // Requests answers requests.
 func (w *World) Requests() *restore.Requests {
 	return &restore.Requests{
-		Repo: w.Repo, Work: w, Log: w.Log(), Importer: func(string) (*restore.Importer, error) { return w.Importer(), nil },
+		Repo: w.Repo, Work: w, Log: w.Log(), Planner: func(string) (*restore.Planner, error) { return w.Restorer(), nil },
 		Parse: func(content []byte) (restore.Ask, error) {
 			var ask struct {
 				Backup, Table, To string

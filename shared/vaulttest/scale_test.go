@@ -325,9 +325,9 @@ func TestScaleOfRestores(t *testing.T) {
 		return ended
 	}
 	if ended := work(func(of fanout.Work) (int, error) {
-		i := w.Importer()
-		i.Repo, i.Memory = open(), 4<<20
-		reply, err := i.Import(t.Context(), w.Run(), of)
+		l := w.Loader()
+		l.Repo, l.Memory = open(), 4<<20
+		reply, err := l.Load(t.Context(), w.Run(), of)
 		return reply.Ended, err
 	}); ended != segments {
 		t.Errorf("%d of %d segments are loaded", ended, segments)
@@ -361,7 +361,7 @@ func TestScaleOfRestores(t *testing.T) {
 	// A look without time gathers nothing, and one with time for a group that.
 	late := w.Run()
 	late.Stop = w.Clock()
-	if progress, err = w.Importer().Tick(t.Context(), late, planned.Restore); err != nil || progress.State != restore.StateVerifying || progress.Waiting == "" {
+	if progress, err = w.Restorer().Tick(t.Context(), late, planned.Restore); err != nil || progress.State != restore.StateVerifying || progress.Waiting == "" {
 		t.Errorf("%+v, %v", progress, err)
 	}
 	within("a look without time", 0, 3, 4)
@@ -372,7 +372,7 @@ func TestScaleOfRestores(t *testing.T) {
 		}
 		return late.Stop.Add(-1)
 	}
-	if progress, err = w.Importer().Tick(t.Context(), late, planned.Restore); err != nil || progress.State != restore.StateVerifying || progress.Waiting == "" {
+	if progress, err = w.Restorer().Tick(t.Context(), late, planned.Restore); err != nil || progress.State != restore.StateVerifying || progress.Waiting == "" {
 		t.Errorf("%+v, %v", progress, err)
 	}
 	within("a look with time for one group", 1, 3, vault.GroupSize+4)

@@ -342,9 +342,9 @@ func (s *service) deliver(w fanout.Work, retry int) {
 			e.Work, e.Encoders = s, 1
 			_, err = e.Export(ctx, run, w)
 		case fanout.VerbImport:
-			i := s.Importer()
-			i.Work = s
-			_, err = i.Import(ctx, run, w)
+			l := s.Loader()
+			l.Work = s
+			_, err = l.Load(ctx, run, w)
 		case fanout.VerbVerify:
 			c := s.Checker()
 			c.Work = s
@@ -397,16 +397,16 @@ func (s *service) backUp(workers int, settings vault.Settings, points ...table.K
 // bringBack restores a backup and looks every few seconds until that is done.
 func (s *service) bringBack(workers int, m *vault.Manifest, budget vault.Budget) restore.Progress {
 	s.T.Helper()
-	i := s.Importer()
-	i.Work, i.Workers = s, workers
+	planner := s.Restorer()
+	planner.Work, planner.Workers = s, workers
 	run := func() fanout.Run { return fanout.Run{Request: "r", Now: time.Now} }
 	begun := time.Now()
-	plan, err := i.Begin(s.T.Context(), run(), restore.Request{Backup: vault.Backup{Table: m.Table, ID: m.Backup}, Target: vaulttest.TargetID, At: begun, Budget: budget})
+	plan, err := planner.Begin(s.T.Context(), run(), restore.Request{Backup: vault.Backup{Table: m.Table, ID: m.Backup}, Target: vaulttest.TargetID, At: begun, Budget: budget})
 	if err != nil {
 		s.T.Fatal(err)
 	}
 	for range 1000 {
-		p, err := i.Tick(s.T.Context(), run(), plan.Restore)
+		p, err := planner.Tick(s.T.Context(), run(), plan.Restore)
 		if err != nil {
 			s.T.Fatal(err)
 		}

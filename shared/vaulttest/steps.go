@@ -48,7 +48,7 @@ func (w *World) Request(m *vault.Manifest) restore.Request {
 // Begin begins a restore.
 func (w *World) Begin(m *vault.Manifest) *vault.RestorePlan {
 	w.T.Helper()
-	plan, err := w.Importer().Begin(w.T.Context(), w.Run(), w.Request(m))
+	plan, err := w.Restorer().Begin(w.T.Context(), w.Run(), w.Request(m))
 	if err != nil {
 		w.T.Fatal(err)
 	}
@@ -59,7 +59,7 @@ func (w *World) Begin(m *vault.Manifest) *vault.RestorePlan {
 func (w *World) Finish(id vault.RestoreID) restore.Progress {
 	w.T.Helper()
 	for range 200 {
-		progress, err := w.Importer().Tick(w.T.Context(), w.Run(), id)
+		progress, err := w.Restorer().Tick(w.T.Context(), w.Run(), id)
 		if err != nil {
 			w.T.Fatal(err)
 		}
@@ -169,7 +169,7 @@ func (w *World) CutInto(segments, rows int) *vault.Manifest {
 // Look looks at a restore.
 func (w *World) Look(id vault.RestoreID) restore.Progress {
 	w.T.Helper()
-	p, err := w.Importer().Tick(w.T.Context(), w.Run(), id)
+	p, err := w.Restorer().Tick(w.T.Context(), w.Run(), id)
 	if err != nil {
 		w.T.Fatal(err)
 	}

@@ -162,9 +162,9 @@ func TestRestoreBudgetIsDivided(t *testing.T) {
 	ask := func(b vault.Budget) (*vault.RestorePlan, error) {
 		req := w.Request(m)
 		req.Budget = b
-		i := w.Importer()
-		i.Workers = 4
-		return i.Begin(t.Context(), w.Run(), req)
+		planner := w.Restorer()
+		planner.Workers = 4
+		return planner.Begin(t.Context(), w.Run(), req)
 	}
 	for _, b := range []vault.Budget{{ReadUnits: -1}, {WriteUnits: 0.5}, {WriteUnits: math.NaN()}, {ReadUnits: math.Inf(1)}} {
 		if _, err := ask(b); !errors.Is(err, table.ErrInvalid) || !strings.Contains(err.Error(), "units per second") {
@@ -192,9 +192,9 @@ func TestRestoreBudgetIsDivided(t *testing.T) {
 	}
 	look := func(live, workers int) []fanout.Work {
 		t.Helper()
-		i := w.Importer()
-		i.Workers = 50 // by now, the policy allows more
-		progress, err := i.Tick(t.Context(), w.Run(), plan.Restore)
+		planner := w.Restorer()
+		planner.Workers = 50 // by now, the policy allows more
+		progress, err := planner.Tick(t.Context(), w.Run(), plan.Restore)
 		if err != nil || progress.Live != live || progress.Dispatched != workers {
 			t.Fatalf("%+v, %v", progress, err)
 		}

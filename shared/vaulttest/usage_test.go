@@ -105,7 +105,7 @@ func TestUsageIsTold(t *testing.T) {
 				if n == 1000 {
 					t.Fatal("the restore does not end")
 				}
-				progress, err := w.Importer().Tick(t.Context(), w.Run(), planned.Restore)
+				progress, err := w.Restorer().Tick(t.Context(), w.Run(), planned.Restore)
 				if err != nil || progress.State == backup.StateFailed {
 					t.Fatalf("%+v: %v", progress, err)
 				}
@@ -172,13 +172,13 @@ func TestLostSlotKeepsItsUsage(t *testing.T) {
 		if c.Name == "Write" && !c.After && inside.CompareAndSwap(false, true) {
 			run := w.Run()
 			run.Stop = run.Now() // one entry, then stop
-			if _, err := w.Importer().Import(t.Context(), run, work); err != nil {
+			if _, err := w.Loader().Load(t.Context(), run, work); err != nil {
 				t.Error(err)
 			}
 		}
 		return nil
 	}
-	if reply, err := w.Importer().Import(t.Context(), w.Run(), work); err != nil || !reply.Done {
+	if reply, err := w.Loader().Load(t.Context(), w.Run(), work); err != nil || !reply.Done {
 		t.Fatalf("%+v, %v", reply, err)
 	}
 	w.Tables.Fault = nil
@@ -222,8 +222,8 @@ func TestReadOnce(t *testing.T) {
 	if _, err := repo.RestorePlan(t.Context(), plan.Restore); err != nil {
 		t.Fatal(err)
 	}
-	i := &restore.Importer{Repo: repo, Tables: w.Tables, Work: w, Log: w.Log()}
-	if _, err := i.Import(t.Context(), w.Run(), fanout.Work{Verb: fanout.VerbImport, Restore: plan.Restore, Segment: plan.Segments[0].ID}); err != nil {
+	l := &restore.Loader{Repo: repo, Tables: w.Tables, Work: w, Log: w.Log()}
+	if _, err := l.Load(t.Context(), w.Run(), fanout.Work{Verb: fanout.VerbImport, Restore: plan.Restore, Segment: plan.Segments[0].ID}); err != nil {
 		t.Fatal(err)
 	}
 	b := vault.Backup{Table: m.Table, ID: m.Backup}

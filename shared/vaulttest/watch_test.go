@@ -105,12 +105,12 @@ func TestWatchedInside(t *testing.T) {
 		}
 
 		r := w.Begin(m)
-		if _, err := w.Importer().Tick(t.Context(), w.Run(), r.Restore); err != nil {
+		if _, err := w.Restorer().Tick(t.Context(), w.Run(), r.Restore); err != nil {
 			t.Fatal(err)
 		}
 		w.Work()
 		begun, day = time.Now(), w.Clock()
-		if p, err := w.Importer().Tick(t.Context(), w.Run(), r.Restore); err != nil || p.State != restore.StateVerifying || p.Dispatched != 1 {
+		if p, err := w.Restorer().Tick(t.Context(), w.Run(), r.Restore); err != nil || p.State != restore.StateVerifying || p.Dispatched != 1 {
 			t.Fatalf("%+v: %v", p, err)
 		}
 		watching := restore.Watch(w.Repo, r.Restore, clock)
@@ -148,7 +148,7 @@ func TestWatchedRestore(t *testing.T) {
 	if s := look(); s.State != restore.StateLoading || s.LoadedRows != 0 || s.Rows != m.Totals.Rows || s.Segments != 5 || s.Live != 0 || s.Backup != m.Backup {
 		t.Errorf("%+v", s)
 	}
-	if _, err := w.Importer().Tick(t.Context(), w.Run(), r.Restore); err != nil {
+	if _, err := w.Restorer().Tick(t.Context(), w.Run(), r.Restore); err != nil {
 		t.Fatal(err)
 	}
 	of := vault.Restore{ID: r.Restore}
@@ -166,14 +166,14 @@ func TestWatchedRestore(t *testing.T) {
 		t.Errorf("%+v", s)
 	}
 	w.Work()
-	if _, err := w.Importer().Tick(t.Context(), w.Run(), r.Restore); err != nil {
+	if _, err := w.Restorer().Tick(t.Context(), w.Run(), r.Restore); err != nil {
 		t.Fatal(err)
 	}
 	w.Work()
 	if s := look(); s.LoadedRows != s.Rows {
 		t.Errorf("%+v", s)
 	}
-	if _, err := w.Importer().GiveUp(t.Context(), w.Run(), r.Restore, "it was the wrong one"); err != nil {
+	if _, err := restore.GiveUp(t.Context(), w.Repo, w.Run(), r.Restore, "it was the wrong one"); err != nil {
 		t.Fatal(err)
 	}
 	if s := look(); s.State != restore.StateFailed || s.LastError != "it was the wrong one" || s.Ended.IsZero() {

@@ -188,7 +188,7 @@ func (w *World) opened(kind string) *repository.Repository {
 	return w.Ledger.Open(w.T, kind)
 }
 
-// Planner, Exporter, Importer, Checker and Verifier are the functions, as an invocation makes them.
+// Planner, Exporter, Restorer, Loader, Checker and Verifier are the functions, as an invocation makes them.
 func (w *World) Planner() *backup.Planner {
 	return &backup.Planner{Repo: w.opened("plan"), Tables: w.worked(), Work: w, Log: w.Log(), Now: w.Clock}
 }
@@ -197,8 +197,12 @@ func (w *World) Exporter() *backup.Exporter {
 	return &backup.Exporter{Repo: w.opened("export"), Tables: w.worked(), Work: w, Log: w.Log()}
 }
 
-func (w *World) Importer() *restore.Importer {
-	return &restore.Importer{Repo: w.opened("import"), Tables: w.restored(), Work: w, Log: w.Log(), Workers: w.Workers}
+func (w *World) Restorer() *restore.Planner {
+	return &restore.Planner{Repo: w.opened("import"), Tables: w.restored(), Work: w, Log: w.Log(), Workers: w.Workers}
+}
+
+func (w *World) Loader() *restore.Loader {
+	return &restore.Loader{Repo: w.opened("import"), Tables: w.restored(), Work: w, Log: w.Log()}
 }
 
 func (w *World) Checker() *restore.Checker {
@@ -240,7 +244,7 @@ func (w *World) Do(work fanout.Work) (err error) {
 	case fanout.VerbExport:
 		_, err = w.Exporter().Export(w.T.Context(), w.Run(), work)
 	case fanout.VerbImport:
-		_, err = w.Importer().Import(w.T.Context(), w.Run(), work)
+		_, err = w.Loader().Load(w.T.Context(), w.Run(), work)
 	case fanout.VerbVerify:
 		_, err = w.Checker().Check(w.T.Context(), w.Run(), work)
 	case fanout.VerbCopy:
@@ -256,7 +260,7 @@ func (w *World) Do(work fanout.Work) (err error) {
 		if work.Request != "" {
 			_, err = w.Requests().Serve(w.T.Context(), w.Run(), work.Request)
 		} else {
-			_, err = w.Importer().Tick(w.T.Context(), w.Run(), work.Restore)
+			_, err = w.Restorer().Tick(w.T.Context(), w.Run(), work.Restore)
 		}
 	}
 	return err
