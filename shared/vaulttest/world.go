@@ -1,6 +1,6 @@
 // Package vaulttest is a small world for tests: a vault and an instance in memory,
 // a clock under the test's hand, and the functions, which take up what each other
-// submit. Its own tests are of what all of them have to keep together.
+// submit.
 package vaulttest
 
 import (

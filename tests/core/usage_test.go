@@ -1,4 +1,4 @@
-package vaulttest_test
+package core_test
 
 import (
 	"context"
