@@ -67,7 +67,7 @@ func TestRefusedUpdates(t *testing.T) {
 }
 
 // TestMissingSearchIndexes has what each operation says of a search index that is
-// not there, and of a table that can't go because of one that is.
+// not there.
 func TestMissingSearchIndexes(t *testing.T) {
 	s := otstest.Run(t, ots.Config{})
 	c := connect(s)
@@ -95,9 +95,6 @@ func TestMissingSearchIndexes(t *testing.T) {
 	}
 	s.Engine().SetBehavior(engine.Behavior{Indexes: engine.IndexBehavior{MissingSearch: engine.CodeObjectNotExist}})
 	refusedWith(t, send(t, s, "Search", &otsprotocol.SearchRequest{TableName: table, IndexName: none}, nil), "OTSObjectNotExist", noTable)
-
-	makeSearch(t, s, "i", searchField("a", otsprotocol.FieldType_KEYWORD))
-	refusedWith(t, send(t, s, "DeleteTable", &otsprotocol.DeleteTableRequest{TableName: table}, nil), badParameter, "Table[t] who has at least one search index cannot be deleted.")
 }
 
 func searchField(name string, kind otsprotocol.FieldType, fields ...*otsprotocol.FieldSchema) *otsprotocol.FieldSchema {

@@ -166,11 +166,12 @@ func TestKindsOfSplitPoints(t *testing.T) {
 }
 
 // TestReadyCodes proves that a new table refuses reads and writes with any of
-// the service's errors.
+// the service's errors while it is being loaded, and serves then.
 func TestReadyCodes(t *testing.T) {
 	t.Parallel()
 	for code, status := range map[string]int{"": 404, engine.CodePartitionNotReady: 503, engine.CodeObjectNotExist: 404} {
-		s := otstest.Run(t, ots.Config{Behavior: engine.Behavior{Tables: engine.TableBehavior{ReadyDelay: time.Hour, ReadyCode: code}}})
+		now := newClock(time.UnixMilli(1_700_000_000_000))
+		s := otstest.Run(t, ots.Config{Now: now.now, Behavior: engine.Behavior{Tables: engine.TableBehavior{ReadyDelay: time.Minute, ReadyCode: code}}})
 		c := connect(s)
 		create(t, c, tablestore.TableOption{}, text)
 		if code == "" {
@@ -179,6 +180,11 @@ func TestReadyCodes(t *testing.T) {
 		want(t, put(c, key("a")), status, code, engine.Text(code))
 		_, err := tryPage(c, key(lowest), key(highest))
 		want(t, err, status, code, engine.Text(code))
+		if got := describeRaw(t, s, "t").GetTableStatus(); got != otsprotocol.TableStatus_LOADING {
+			t.Errorf("status %v", got)
+		}
+		now.advance(time.Minute)
+		ok(t, put(c, key("a")))
 	}
 }
 

@@ -14,7 +14,6 @@ import (
 
 	"github.com/aliyun/aliyun-tablestore-go-sdk/tablestore"
 	"github.com/aliyun/aliyun-tablestore-go-sdk/tablestore/otsprotocol"
-	"github.com/golang/protobuf/proto"
 
 	"github.com/tablevault/tablevault/local/ots"
 	"github.com/tablevault/tablevault/local/ots/engine"
@@ -557,19 +556,28 @@ func TestIndexDefinitions(t *testing.T) {
 	equal(t, "tables", names.TableNames, []string{"t"})
 }
 
-// TestIndexQuota counts indexes among an instance's tables.
+// TestIndexQuota counts indexes among an instance's tables, and those of a table.
 func TestIndexQuota(t *testing.T) {
 	c := connect(otstest.Run(t, ots.Config{Behavior: engine.Behavior{Tables: engine.TableBehavior{Max: 2}}}))
 	createDefined(t, c, nil)
 	ok(t, createIndex(c, indexMeta("i", false, []string{"int"}, nil), false))
 	want(t, createIndex(c, indexMeta("j", false, []string{"int"}, nil), false), 403, "OTSQuotaExhausted", "Number of tables exceeds the quota:2.")
+
+	c = connect(otstest.Run(t, ots.Config{}))
+	createDefined(t, c, nil)
+	for i := range 5 {
+		ok(t, createIndex(c, indexMeta(fmt.Sprint("i", i), false, []string{"str"}, nil), false))
+	}
+	want(t, createIndex(c, indexMeta("i5", false, []string{"str"}, nil), false), 400, badParameter, "Number of index per table exceeds the quota:5.")
 }
 
-// TestSecondaryIndexes follows an index from its making to its drop.
+// TestSecondaryIndexes follows the entries of an index through changes of its table, to
+// its drop. What it may be is in TestIndexDefinitions, how it is built in
+// TestIndexPhases, and how it is described in TestDescribedIndexKeys.
 func TestSecondaryIndexes(t *testing.T) {
 	t.Parallel()
 	now := newClock(time.UnixMilli(1_700_000_000_000))
-	s := otstest.Run(t, ots.Config{Now: now.now, Behavior: engine.Behavior{Indexes: engine.IndexBehavior{Delay: time.Minute}}})
+	s := otstest.Run(t, ots.Config{Now: now.now})
 	c := connect(s)
 	meta := &tablestore.TableMeta{TableName: "t"}
 	meta.AddPrimaryKeyColumn("pk1", text)
@@ -587,11 +595,7 @@ func TestSecondaryIndexes(t *testing.T) {
 	ok(t, put(c, key("cid", 1), cell{"age", int64(1), -1}))
 
 	index := &tablestore.IndexMeta{IndexName: "by-city", Primarykey: []string{"city"}, DefinedColumns: []string{"age"}, IndexType: tablestore.IT_GLOBAL_INDEX}
-	build := func(meta *tablestore.IndexMeta, base bool) error {
-		_, err := c.CreateIndex(&tablestore.CreateIndexRequest{MainTableName: "t", IndexMeta: meta, IncludeBaseData: base})
-		return err
-	}
-	ok(t, build(index, true))
+	ok(t, createIndex(c, index, true))
 	indexed := func() string {
 		t.Helper()
 		res, err := c.GetRange(&tablestore.GetRangeRequest{RangeRowQueryCriteria: &tablestore.RangeRowQueryCriteria{
@@ -611,25 +615,7 @@ func TestSecondaryIndexes(t *testing.T) {
 	if len(d) != 1 || d[0].IndexName != "by-city" || fmt.Sprint(d[0].Primarykey, d[0].DefinedColumns) != "[city] [age]" {
 		t.Errorf("index %+v", d)
 	}
-	s.Engine().SetBehavior(engine.Behavior{Indexes: engine.IndexBehavior{Delay: time.Minute, FullKeys: true}})
-	if d := describe(t, c, "t").IndexMetas; fmt.Sprint(d[0].Primarykey) != "[city pk1 pk2]" {
-		t.Errorf("with full keys it is %v", d[0].Primarykey)
-	}
-	phase := func() otsprotocol.IndexSyncPhase {
-		var d otsprotocol.DescribeTableResponse
-		if err := send(t, s, "DescribeTable", &otsprotocol.DescribeTableRequest{TableName: proto.String("t")}, &d); err != nil {
-			t.Fatal(err)
-		}
-		return d.IndexMetas[0].GetIndexSyncPhase()
-	}
-	if phase() != otsprotocol.IndexSyncPhase_ISP_FULL {
-		t.Error("the index is complete at once")
-	}
-	if got := indexed(); !strings.Contains(got, "Disallow read index table in building base state") {
-		t.Errorf("a read while it is built: %s", got)
-	}
-	now.advance(time.Minute)
-	await(t, "the index is complete", func() bool { return phase() == otsprotocol.IndexSyncPhase_ISP_INCR })
+	awaitIndexes(t, s)
 	for _, step := range []struct {
 		name string
 		do   func() error
@@ -681,22 +667,6 @@ func TestSecondaryIndexes(t *testing.T) {
 		t.Errorf("a read after it is dropped: %s", got)
 	}
 	ok(t, put(c, key("x", 1), cell{"c", "v", now.millis()}))
-
-	const count = "The number of primary key columns must be in range: [1, 4] in index."
-	for name, test := range map[string]struct {
-		meta tablestore.IndexMeta
-		text string
-	}{
-		"no column":        {tablestore.IndexMeta{IndexName: "i"}, count},
-		"unknown column":   {tablestore.IndexMeta{IndexName: "i", Primarykey: []string{"none"}}, "Primary key: 'none' of index: 'i' is neither primary key nor defined column."},
-		"carries a column": {tablestore.IndexMeta{IndexName: "i", Primarykey: []string{"city"}, DefinedColumns: []string{"other"}}, "Attribute column: 'other' of index: 'i' is not a defined column."},
-	} {
-		t.Run(name, func(t *testing.T) { want(t, build(&test.meta, false), 400, badParameter, test.text) })
-	}
-	for i := range 5 {
-		ok(t, build(&tablestore.IndexMeta{IndexName: fmt.Sprint("i", i), Primarykey: []string{"city"}}, false))
-	}
-	want(t, build(&tablestore.IndexMeta{IndexName: "i5", Primarykey: []string{"city"}}, false), 400, badParameter, "Number of index per table exceeds the quota:5.")
 }
 
 // TestIndexBuildBesideWriters proves that an index that is built while rows are

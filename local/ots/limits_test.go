@@ -314,13 +314,6 @@ func TestLimitsOfTables(t *testing.T) {
 	column := func(i int) *otsprotocol.PrimaryKeySchema {
 		return &otsprotocol.PrimaryKeySchema{Name: proto.String(fmt.Sprint("pk", i)), Type: otsprotocol.PrimaryKeyType_STRING.Enum()}
 	}
-	good := func() *request {
-		return &request{
-			TableMeta:          &otsprotocol.TableMeta{TableName: proto.String("t"), PrimaryKey: []*otsprotocol.PrimaryKeySchema{column(1)}},
-			ReservedThroughput: &otsprotocol.ReservedThroughput{CapacityUnit: &otsprotocol.CapacityUnit{Read: proto.Int32(0), Write: proto.Int32(0)}},
-			TableOptions:       &otsprotocol.TableOptions{TimeToLive: proto.Int32(-1), MaxVersions: proto.Int32(1)},
-		}
-	}
 	key := func(n int) func(*request) {
 		return func(r *request) {
 			r.TableMeta.PrimaryKey = nil
@@ -369,7 +362,7 @@ func TestLimitsOfTables(t *testing.T) {
 	)
 	for _, test := range []struct {
 		name string
-		in   func(*request) // nil if there is no such limit
+		in   func(*request)
 		out  func(*request)
 		text string
 	}{
@@ -392,13 +385,8 @@ func TestLimitsOfTables(t *testing.T) {
 		{"least hours of a stream", stream(1), stream(0), hours},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			r := good()
-			test.out(r)
-			if err := send(t, s, "CreateTable", r, nil); err.GetCode() != badParameter || err.GetMessage() != test.text {
-				t.Errorf("beyond the limit: %v, want %q", err, test.text)
-			}
-			r = good()
-			test.in(r)
+			refusedWith(t, send(t, s, "CreateTable", creation("t", test.out), nil), badParameter, test.text)
+			r := creation("t", test.in)
 			if err := send(t, s, "CreateTable", r, nil); err != nil {
 				t.Fatalf("at the limit: %v", err)
 			}

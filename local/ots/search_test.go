@@ -525,8 +525,6 @@ func TestRefusedSearches(t *testing.T) {
 	want(t, createSearch(c, "z", deep), 400, badParameter, "The fields of search index: 'z' are nested in more than 5 levels.")
 
 	for name, w := range map[string]wish{
-		"MATCH_QUERY":     {query: &search.MatchQuery{FieldName: "c", Text: "v"}},
-		"that sorts by":   {sort: &search.ScoreSort{}},
 		"that collapses":  {collapse: "c"},
 		"that aggregates": {average: "c"},
 	} {

@@ -61,11 +61,24 @@ func (w *wire) oldest(shard int) string {
 
 func shardID(stream string, n int) string { return fmt.Sprintf("%s_shard_%d", stream, n) }
 
-// setStream turns the stream of table "t" on or off.
+// setStream turns the stream of table "t" on or off, which the answer has to say, with
+// the stream's id.
 func setStream(t testing.TB, c *tablestore.TableStoreClient, hours int32) error {
 	t.Helper()
-	_, err := c.UpdateTable(&tablestore.UpdateTableRequest{TableName: "t", StreamSpec: &tablestore.StreamSpecification{EnableStream: hours != 0, ExpirationTime: hours}})
-	return err
+	res, err := c.UpdateTable(&tablestore.UpdateTableRequest{TableName: "t", StreamSpec: &tablestore.StreamSpecification{EnableStream: hours != 0, ExpirationTime: hours}})
+	if err != nil {
+		return err
+	}
+	listed, err := c.ListStream(&tablestore.ListStreamRequest{TableName: proto.String("t")})
+	ok(t, err)
+	told := ""
+	for _, s := range listed.Streams {
+		told += string(*s.Id)
+	}
+	if d := res.StreamDetails; d.EnableStream != (hours != 0) || hours != 0 && string(*d.StreamId) != told || hours == 0 && told != "" {
+		t.Errorf("a stream of %d hours is answered %+v, and the streams are %q", hours, d, told)
+	}
+	return nil
 }
 
 // streamed is a server with a table "t", whose stream is on, and a clock that

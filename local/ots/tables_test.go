@@ -7,7 +7,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/aliyun/aliyun-tablestore-go-sdk/tablestore"
 	"github.com/aliyun/aliyun-tablestore-go-sdk/tablestore/otsprotocol"
@@ -26,11 +25,11 @@ func describe(t testing.TB, c *tablestore.TableStoreClient, name string) *tables
 	return d
 }
 
+// TestTables follows a table from its making to its drop; what becomes of its stream is
+// in TestStreamLifecycle.
 func TestTables(t *testing.T) {
 	t.Parallel()
-	now := newClock(time.UnixMilli(1_700_000_000_000))
-	s := otstest.Run(t, ots.Config{Now: now.now})
-	c := connect(s)
+	c := connect(otstest.Run(t, ots.Config{}))
 	meta := &tablestore.TableMeta{TableName: "t"}
 	meta.AddPrimaryKeyColumn("pk1", text)
 	meta.AddPrimaryKeyColumn("pk2", binary)
@@ -61,31 +60,6 @@ func TestTables(t *testing.T) {
 	if updated.TableOption.TimeToAlive != 86400 || updated.ReservedThroughput.Readcap != 1 || !updated.StreamDetails.EnableStream {
 		t.Errorf("update answers %+v", updated)
 	}
-	first := *d.StreamDetails.StreamId
-	stream := func(spec *tablestore.StreamSpecification) *tablestore.StreamDetails {
-		t.Helper()
-		res, err := c.UpdateTable(&tablestore.UpdateTableRequest{TableName: "t", StreamSpec: spec})
-		ok(t, err)
-		return res.StreamDetails
-	}
-	if stream(&tablestore.StreamSpecification{EnableStream: false}).EnableStream {
-		t.Error("the stream is on")
-	}
-	listed, err := c.ListStream(&tablestore.ListStreamRequest{TableName: proto.String("t")})
-	ok(t, err)
-	if len(listed.Streams) != 0 {
-		t.Errorf("%d streams of a table without one", len(listed.Streams))
-	}
-	now.advance(time.Second)
-	again := stream(&tablestore.StreamSpecification{EnableStream: true, ExpirationTime: 168})
-	if *again.StreamId == first {
-		t.Error("a stream that is turned on again has its old id")
-	}
-	listed, err = c.ListStream(&tablestore.ListStreamRequest{TableName: proto.String("t")})
-	ok(t, err)
-	if len(listed.Streams) != 1 || string(*listed.Streams[0].Id) != string(*again.StreamId) {
-		t.Errorf("streams %v", listed.Streams)
-	}
 
 	names, err := c.ListTable()
 	ok(t, err)
@@ -108,21 +82,11 @@ func TestTables(t *testing.T) {
 	}
 }
 
+// TestRefusedTables lists what no table can be. What a table can have too much of is in
+// TestLimitsOfTables, how often it can be changed in TestTableOperations.
 func TestRefusedTables(t *testing.T) {
 	t.Parallel()
 	s := otstest.Run(t, ots.Config{})
-	c := connect(s)
-	column := func(name string, kind otsprotocol.PrimaryKeyType) *otsprotocol.PrimaryKeySchema {
-		return &otsprotocol.PrimaryKeySchema{Name: &name, Type: &kind}
-	}
-	good := func() *otsprotocol.CreateTableRequest {
-		return &otsprotocol.CreateTableRequest{
-			TableMeta:          &otsprotocol.TableMeta{TableName: proto.String("t"), PrimaryKey: []*otsprotocol.PrimaryKeySchema{column("pk", otsprotocol.PrimaryKeyType_STRING)}},
-			ReservedThroughput: &otsprotocol.ReservedThroughput{CapacityUnit: &otsprotocol.CapacityUnit{Read: proto.Int32(0), Write: proto.Int32(0)}},
-			TableOptions:       &otsprotocol.TableOptions{TimeToLive: proto.Int32(-1), MaxVersions: proto.Int32(1)},
-		}
-	}
-	auto := otsprotocol.PrimaryKeyOption_AUTO_INCREMENT
 	for _, test := range []struct {
 		name   string
 		change func(r *otsprotocol.CreateTableRequest)
@@ -130,86 +94,28 @@ func TestRefusedTables(t *testing.T) {
 	}{
 		{"name with a hyphen", func(r *otsprotocol.CreateTableRequest) { r.TableMeta.TableName = proto.String("a-b") }, "Invalid table name: 'a-b'."},
 		{"name with a digit first", func(r *otsprotocol.CreateTableRequest) { r.TableMeta.TableName = proto.String("1a") }, "Invalid table name: '1a'."},
-		{"no name", func(r *otsprotocol.CreateTableRequest) { r.TableMeta.TableName = proto.String("") }, "Invalid table name: ''."},
-		{"long name", func(r *otsprotocol.CreateTableRequest) {
-			r.TableMeta.TableName = proto.String(strings.Repeat("a", 256))
-		}, "Invalid table name: '" + strings.Repeat("a", 256) + "'."},
-		{"no key", func(r *otsprotocol.CreateTableRequest) { r.TableMeta.PrimaryKey = nil }, "The number of primary key columns must be in range: [1, 4]."},
-		{"key of five", func(r *otsprotocol.CreateTableRequest) {
-			for _, n := range "abcd" {
-				r.TableMeta.PrimaryKey = append(r.TableMeta.PrimaryKey, column(string(n), otsprotocol.PrimaryKeyType_STRING))
-			}
-		}, "The number of primary key columns must be in range: [1, 4]."},
 		{"key column twice", func(r *otsprotocol.CreateTableRequest) {
-			r.TableMeta.PrimaryKey = append(r.TableMeta.PrimaryKey, column("pk", otsprotocol.PrimaryKeyType_STRING))
-		}, "Duplicated primary key name: 'pk'."},
+			r.TableMeta.PrimaryKey = append(r.TableMeta.PrimaryKey, r.TableMeta.PrimaryKey[0])
+		}, "Duplicated primary key name: 'pk1'."},
 		{"first column made by the service", func(r *otsprotocol.CreateTableRequest) {
-			r.TableMeta.PrimaryKey[0].Type, r.TableMeta.PrimaryKey[0].Option = otsprotocol.PrimaryKeyType_INTEGER.Enum(), &auto
+			r.TableMeta.PrimaryKey[0].Type, r.TableMeta.PrimaryKey[0].Option = otsprotocol.PrimaryKeyType_INTEGER.Enum(), otsprotocol.PrimaryKeyOption_AUTO_INCREMENT.Enum()
 		}, "First primary key can't be auto increment, table: t."},
 		{"no TTL", func(r *otsprotocol.CreateTableRequest) { r.TableOptions.TimeToLive = nil }, "Time-to-live is missing while creating table."},
 		{"no MaxVersions", func(r *otsprotocol.CreateTableRequest) { r.TableOptions.MaxVersions = nil }, "MaxVersions is missing while creating table."},
-		{"TTL 0", func(r *otsprotocol.CreateTableRequest) { r.TableOptions.TimeToLive = proto.Int32(0) }, "TimeToLive cannot be 0 or less than -1."},
-		{"deviation", func(r *otsprotocol.CreateTableRequest) {
-			r.TableOptions.DeviationCellVersionInSec = proto.Int64(anyTime + 1)
-		}, "The maximum deviation must be in range [0, INT64_MAX/1000000]."},
-		{"defined columns", func(r *otsprotocol.CreateTableRequest) {
-			for i := range 33 {
-				r.TableMeta.DefinedColumn = append(r.TableMeta.DefinedColumn, &otsprotocol.DefinedColumnSchema{Name: proto.String(fmt.Sprint("d", i)), Type: otsprotocol.DefinedColumnType_DCT_STRING.Enum()})
-			}
-		}, "The number of defined columns must be in range: [0, 32]."},
-		{"stream retention", func(r *otsprotocol.CreateTableRequest) {
-			r.StreamSpec = &otsprotocol.StreamSpecification{EnableStream: proto.Bool(true), ExpirationTime: proto.Int32(169)}
-		}, "Stream expiration time must be in range: [1, 168]."},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			r := good()
-			test.change(r)
-			err := send(t, s, "CreateTable", r, nil)
-			if err.GetCode() != badParameter || err.GetMessage() != test.text {
-				t.Errorf("error %v, want %q", err, test.text)
-			}
+			refusedWith(t, send(t, s, "CreateTable", creation("t", test.change), nil), badParameter, test.text)
 		})
 	}
-	if err := send(t, s, "CreateTable", good(), nil); err != nil {
-		t.Errorf("a good table is refused: %v", err)
-	}
-	_, err := c.UpdateTable(&tablestore.UpdateTableRequest{TableName: "t", TableOption: &tablestore.TableOption{TimeToAlive: -1, MaxVersion: 1, UpdateFullRow: proto.Bool(true)}})
+	refusedWith(t, send(t, s, "CreateTable", creation("t"), nil), "", "")
+	_, err := connect(s).UpdateTable(&tablestore.UpdateTableRequest{TableName: "t", TableOption: &tablestore.TableOption{TimeToAlive: -1, MaxVersion: 1, UpdateFullRow: proto.Bool(true)}})
 	if err == nil || !strings.Contains(err.Error(), "contain updateFullRow") {
 		t.Errorf("an update of update_full_row: %v", err)
 	}
 	for i := range engine.MaxTables - 1 {
-		r := good()
-		r.TableMeta.TableName = proto.String(fmt.Sprint("t", i))
-		if err := send(t, s, "CreateTable", r, nil); err != nil {
-			t.Fatal(err)
-		}
+		refusedWith(t, send(t, s, "CreateTable", creation(fmt.Sprint("t", i)), nil), "", "")
 	}
-	r := good()
-	r.TableMeta.TableName = proto.String("more")
-	if err := send(t, s, "CreateTable", r, nil); err.GetCode() != "OTSQuotaExhausted" || err.GetMessage() != "Number of tables exceeds the quota:64." {
-		t.Errorf("table 65: %v", err)
-	}
-	s.Engine().SetBehavior(engine.Behavior{Tables: engine.TableBehavior{Operations: 2}})
-	var last error
-	for range 3 {
-		_, last = c.ListTable()
-	}
-	want(t, last, 403, "OTSQuotaExhausted", "Too frequent table operations.")
-}
-
-func TestReadiness(t *testing.T) {
-	t.Parallel()
-	now := newClock(time.UnixMilli(1_700_000_000_000))
-	s := otstest.Run(t, ots.Config{Now: now.now, Behavior: engine.Behavior{Tables: engine.TableBehavior{ReadyDelay: time.Minute}}})
-	c := connect(s)
-	create(t, c, tablestore.TableOption{}, text)
-	want(t, put(c, key("a")), 404, "OTSTableNotReady", "The table is not ready.")
-	var d otsprotocol.DescribeTableResponse
-	if err := send(t, s, "DescribeTable", &otsprotocol.DescribeTableRequest{TableName: proto.String("t")}, &d); err != nil || d.GetTableStatus() != otsprotocol.TableStatus_LOADING {
-		t.Errorf("status %v, %v", d.TableStatus, err)
-	}
-	now.advance(time.Minute)
-	ok(t, put(c, key("a")))
+	refusedWith(t, send(t, s, "CreateTable", creation("more"), nil), "OTSQuotaExhausted", "Number of tables exceeds the quota:64.")
 }
 
 func TestDefinedColumns(t *testing.T) {
