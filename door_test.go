@@ -28,12 +28,12 @@ var doors = map[string]map[string]string{
 	},
 	"ReadAll": {
 		"shared/restore": "the request of somebody outside",
-		"shared/copies":  "a document that is there already",
+		"shared/replica": "a document that is there already",
 		"cmd/tablevault": "vault.json, as doctor finds it",
 	},
 	"Decide": {
-		"shared/drill":  "a drill's request",
-		"shared/copies": "a document, byte for byte",
+		"shared/drill":   "a drill's request",
+		"shared/replica": "a document, byte for byte",
 	},
 }
 

@@ -7,9 +7,9 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/tablevault/tablevault/shared/copies"
 	"github.com/tablevault/tablevault/shared/function"
 	"github.com/tablevault/tablevault/shared/function/dispatch"
+	"github.com/tablevault/tablevault/shared/replica"
 	"github.com/tablevault/tablevault/shared/status"
 	"github.com/tablevault/tablevault/shared/vault"
 )
@@ -94,16 +94,16 @@ func runCopy(ctx context.Context, s *streams, id string, o copyOptions) (*copyRe
 	}
 	cmd.Backup = id
 	total := &copyResult{Backup: vault.BackupID(id)}
-	settings := copies.Settings{BytesPerSecond: o.bandwidth, Back: o.from != ""}
+	settings := replica.Settings{BytesPerSecond: o.bandwidth, Back: o.from != ""}
 	p := s.progress()
 	defer p.end()
 	for {
 		cmd.Settings = dispatch.Settings(settings)
-		var r copies.Reply
+		var r replica.Reply
 		if err := site.call(ctx, cmd, &r); err != nil {
 			return nil, names.explain(err)
 		}
-		total.Target = r.Target
+		total.Target = r.Replica
 		total.Objects += r.Objects
 		total.Bytes += r.Bytes
 		total.Found += r.Found

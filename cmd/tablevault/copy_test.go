@@ -22,7 +22,7 @@ import (
 	"github.com/tablevault/tablevault/local/ram"
 	"github.com/tablevault/tablevault/local/s3"
 	"github.com/tablevault/tablevault/local/stack"
-	"github.com/tablevault/tablevault/shared/copies"
+	"github.com/tablevault/tablevault/shared/replica"
 	"github.com/tablevault/tablevault/shared/status"
 	"github.com/tablevault/tablevault/shared/vault"
 )
@@ -185,7 +185,7 @@ func twinJob(t *testing.T, keys map[string]string, target func(*stack.Stack) str
 	}
 	var shown status.Details
 	must(t, &shown, "show", "--stack", dir, id)
-	if len(shown.Copies) != 1 || shown.Copies[0].State != copies.StateCopied || shown.Copies[0].Target != twin {
+	if len(shown.Copies) != 1 || shown.Copies[0].State != replica.StateCopied || shown.Copies[0].Replica != twin {
 		t.Errorf("show: %+v", shown.Copies)
 	}
 	identical := func() {
@@ -341,8 +341,8 @@ func TestPolicyCopies(t *testing.T) {
 	}
 	var backups struct{ Backups []status.Backup }
 	at := time.Now().Truncate(time.Hour)
-	var state []copies.State
-	for end := time.Now().Add(30 * time.Second); len(state) == 0 || state[0].State != copies.StateCopied; {
+	var state []replica.State
+	for end := time.Now().Add(30 * time.Second); len(state) == 0 || state[0].State != replica.StateCopied; {
 		if time.Now().After(end) {
 			t.Fatalf("nothing is copied: %+v, %+v", backups, state)
 		}

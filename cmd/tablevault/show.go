@@ -11,8 +11,8 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/tablevault/tablevault/shared/copies"
 	"github.com/tablevault/tablevault/shared/object"
+	"github.com/tablevault/tablevault/shared/replica"
 	"github.com/tablevault/tablevault/shared/restore"
 	"github.com/tablevault/tablevault/shared/status"
 	"github.com/tablevault/tablevault/shared/vault"
@@ -168,14 +168,14 @@ func showBackup(s *streams, w io.Writer, r *status.Details) {
 	t.Flush()
 }
 
-func copyLine(c copies.State) string {
+func copyLine(c replica.State) string {
 	switch {
-	case c.State == copies.StateCopied:
-		return fmt.Sprintf("%s: whole since %s, %s", c.Target, c.At.UTC().Format(time.RFC3339), size(c.Bytes))
+	case c.State == replica.StateCopied:
+		return fmt.Sprintf("%s: whole since %s, %s", c.Replica, c.At.UTC().Format(time.RFC3339), size(c.Bytes))
 	case c.Error != "":
-		return fmt.Sprintf("%s: %d of %d groups; failed: %s", c.Target, c.Copied, c.Groups, c.Error)
+		return fmt.Sprintf("%s: %d of %d groups; failed: %s", c.Replica, c.Copied, c.Groups, c.Error)
 	}
-	return fmt.Sprintf("%s: %d of %d groups", c.Target, c.Copied, c.Groups)
+	return fmt.Sprintf("%s: %d of %d groups", c.Replica, c.Copied, c.Groups)
 }
 
 // count prints a number with its thousands apart.

@@ -41,7 +41,7 @@ func planner(inv *function.Invocation, repo *repository.Repository, instance str
 	wanted := wantedBy(inv)
 	return &restore.Planner{
 		Repo: repo, Tables: tables, Endpoint: inv.Endpoint(instance), Work: work, Log: inv.Log, Workers: wanted.Workers.Most,
-		Known: parts.Twins(inv, wanted.Destinations()),
+		Known: parts.Twins(inv, wanted.Replicas()),
 	}, nil
 }
 

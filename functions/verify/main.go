@@ -9,10 +9,10 @@ import (
 	"time"
 
 	"github.com/tablevault/tablevault/functions/internal/parts"
-	"github.com/tablevault/tablevault/shared/copies"
 	"github.com/tablevault/tablevault/shared/fanout"
 	"github.com/tablevault/tablevault/shared/function"
 	"github.com/tablevault/tablevault/shared/function/dispatch"
+	"github.com/tablevault/tablevault/shared/replica"
 	"github.com/tablevault/tablevault/shared/repository"
 	"github.com/tablevault/tablevault/shared/restore"
 	"github.com/tablevault/tablevault/shared/vault"
@@ -132,7 +132,7 @@ func watched(ctx context.Context, inv *function.Invocation, repo *repository.Rep
 // segment, as much of the whole backup as there is time for; or back, to make anew
 // in this vault what is gone.
 func copyBackup(ctx context.Context, inv *function.Invocation, cmd function.Command) (any, error) {
-	var settings copies.Settings
+	var settings replica.Settings
 	if err := cmd.ReadSettings(&settings); err != nil {
 		return nil, err
 	}
@@ -151,9 +151,9 @@ func copyBackup(ctx context.Context, inv *function.Invocation, cmd function.Comm
 	if err != nil {
 		return nil, err
 	}
-	from, c := here, &copies.Copier{Target: further.To, To: there, Work: work, Log: inv.Log}
+	from, c := here, &replica.Replicator{Address: further.To, Store: there, Work: work, Log: inv.Log}
 	if settings.Back {
-		from, c.Target, c.To, c.Back = there, inv.Env.Vault, here, true
+		from, c.Address, c.Store, c.Back = there, inv.Env.Vault, here, true
 	}
 	if c.Repo, err = repository.Open(ctx, from); err != nil {
 		return nil, err
@@ -167,7 +167,7 @@ func copyBackup(ctx context.Context, inv *function.Invocation, cmd function.Comm
 		if err != nil {
 			return nil, err
 		}
-		w.Table, w.Target = b.Table, further.Key()
+		w.Table, w.Replica = b.Table, further.Key()
 		return c.Copy(ctx, inv.Run(), w)
 	}
 	return c.CopyAll(ctx, inv.Run(), b, settings.Next, settings.BytesPerSecond)

@@ -273,7 +273,7 @@ func TestVerifysKey(t *testing.T) {
 	})
 	t.Run("a note about a copy", func(t *testing.T) {
 		w := filled(t, 50)
-		p, err := policy.Decode("f", []byte(vaulttest.Hourly+"\ndestinations: "+vaulttest.TwinAddress))
+		p, err := policy.Decode("f", []byte(vaulttest.Hourly+"\ndestinations: "+vaulttest.ReplicaAddress))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -296,11 +296,11 @@ func TestVerifysKey(t *testing.T) {
 		if a := pruned(); a != prune.Keep {
 			t.Fatalf("without a copy: %s", a)
 		}
-		stolen(t, w.Store, "verify").put(t, b.CopyNote(place.Key(vaulttest.TwinAddress)), &vault.CopyNote{Backup: b.ID, Table: b.Table, Target: vaulttest.TwinAddress, At: w.Clock(), Manifest: named.SHA256})
+		stolen(t, w.Store, "verify").put(t, b.CopyNote(place.Key(vaulttest.ReplicaAddress)), &vault.CopyNote{Backup: b.ID, Table: b.Table, Replica: vaulttest.ReplicaAddress, At: w.Clock(), Manifest: named.SHA256})
 		if a := pruned(); a != prune.Mark {
 			t.Errorf("it is noticed now, so docs/operations.md says too much: %s", a)
 		}
-		if proof, err := w.Verifier().Compare(t.Context(), w.Run(), b, vaulttest.TwinAddress, &mem.Store{}); err == nil && proof.Verdict == vault.OK {
+		if proof, err := w.Verifier().Compare(t.Context(), w.Run(), b, vaulttest.ReplicaAddress, &mem.Store{}); err == nil && proof.Verdict == vault.OK {
 			t.Error("a comparison does not notice it")
 		}
 	})

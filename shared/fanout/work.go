@@ -18,8 +18,8 @@ type Work struct {
 	// Target is the key of the further vault that a group of a backup, which Segment
 	// is the first of, is copied to, and Rate what that may use of its budget, in
 	// bytes per second; 0 for any number.
-	Target string
-	Rate   int64
+	Replica string
+	Rate    int64
 	// Request is the name of the request to be looked at; of a segment of a restore,
 	// the request that has asked for the restore, if one has.
 	Request string

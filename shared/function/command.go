@@ -228,16 +228,16 @@ func (c Command) Validate() error {
 	if err := c.references(); err != nil {
 		return err
 	}
-	if len(c.Also) > vault.MaxAlso {
-		return fmt.Errorf("command key %q: %d further vaults: want at most %d", "also", len(c.Also), vault.MaxAlso)
+	if len(c.Also) > vault.MaxReplicas {
+		return fmt.Errorf("command key %q: %d further vaults: want at most %d", "also", len(c.Also), vault.MaxReplicas)
 	}
 	for _, name := range c.Also {
-		if err := checkFurther(name); err != nil {
+		if err := checkReplica(name); err != nil {
 			return fmt.Errorf("command key %q: %w", "also", err)
 		}
 	}
 	if c.Target != "" {
-		if err := checkFurther(c.Target); err != nil {
+		if err := checkReplica(c.Target); err != nil {
 			return fmt.Errorf("command key %q: %w", "target", err)
 		}
 	}
@@ -295,7 +295,7 @@ func (c Command) references() error {
 // is, the policy of the functions says and no command, so that none sends rows and
 // tokens to an address that nobody who deploys has named. What was given instead may
 // hold a key, and is not repeated.
-func checkFurther(name string) error {
+func checkReplica(name string) error {
 	if policy.IsName(name) {
 		return nil
 	}

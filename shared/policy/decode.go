@@ -241,7 +241,7 @@ func (d *decoder) rule(m, top *mapping, name string) Rule {
 		r.Settings.ReadUnits = float64(n)
 	}
 	if v := get("destinations"); v != nil {
-		r.Destinations = d.destinations(v)
+		r.Replicas = d.replicas(v)
 	}
 	if v := get("drill"); v != nil {
 		r.Drill = d.drill(v)
@@ -250,10 +250,10 @@ func (d *decoder) rule(m, top *mapping, name string) Rule {
 }
 
 // destinations reads further vaults, each an address, or one with a bandwidth.
-func (d *decoder) destinations(v ast.Node) []Destination {
-	var all []Destination
+func (d *decoder) replicas(v ast.Node) []Replica {
+	var all []Replica
 	for _, item := range d.list(v, "destinations") {
-		var to Destination
+		var to Replica
 		if _, isText := item.(*ast.StringNode); isText {
 			to.To = d.address(item, "destinations")
 		} else if m := d.mapping(item, "a destination", placeKeys); m == nil {
@@ -276,7 +276,7 @@ func (d *decoder) destinations(v ast.Node) []Destination {
 		}
 		key, is := to.Key(), place.Plain(to.To)
 		switch before, any := d.bandwidths[key]; {
-		case slices.ContainsFunc(all, func(o Destination) bool { return o.Key() == key }):
+		case slices.ContainsFunc(all, func(o Replica) bool { return o.Key() == key }):
 			d.problem(item, "destination %s stands twice", is)
 			continue
 		case d.vault != "" && place.Apart(to.To, d.vault) != nil:
@@ -319,8 +319,8 @@ func (d *decoder) name(rules []Rule) {
 		byKey[key] = name
 	}
 	for _, r := range rules {
-		for i, to := range r.Destinations {
-			r.Destinations[i].Name = cmp.Or(byKey[to.Key()], to.Key())
+		for i, to := range r.Replicas {
+			r.Replicas[i].Name = cmp.Or(byKey[to.Key()], to.Key())
 		}
 	}
 }

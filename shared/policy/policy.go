@@ -93,14 +93,14 @@ type Rule struct {
 	// Settings are those of the rule's plans; what is zero has a default.
 	Settings vault.Settings `json:"settings"`
 	// Destinations are further vaults that sealed backups are copied to.
-	Destinations []Destination `json:"destinations,omitempty"`
-	Drill        *Drill        `json:"drill,omitempty"`
+	Replicas []Replica `json:"destinations,omitempty"`
+	Drill    *Drill    `json:"drill,omitempty"`
 }
 
 // Destination is a further vault. The functions open none but those of their
 // policy, whose author vouches for the address; commands, events and documents of
 // the vault name them.
-type Destination struct {
+type Replica struct {
 	// Name is what it is called; its Key if the policy gives it no name.
 	Name string `json:"name"`
 	// To is its address.
@@ -112,7 +112,7 @@ type Destination struct {
 
 // Key is what tells the destination from others in names of objects and in
 // commands.
-func (d Destination) Key() string { return place.Key(d.To) }
+func (d Replica) Key() string { return place.Key(d.To) }
 
 // MinBandwidth is the least bandwidth: with it, an object with rows of the
 // default size comes through in a minute.
@@ -120,11 +120,11 @@ const MinBandwidth = 1 << 20
 
 // Destinations are the destinations of all rules, each once, in the order in
 // which they first stand.
-func (p *Policy) Destinations() []Destination {
-	var all []Destination
+func (p *Policy) Replicas() []Replica {
+	var all []Replica
 	for _, r := range p.Rules {
-		for _, d := range r.Destinations {
-			if !slices.ContainsFunc(all, func(o Destination) bool { return o.Key() == d.Key() }) {
+		for _, d := range r.Replicas {
+			if !slices.ContainsFunc(all, func(o Replica) bool { return o.Key() == d.Key() }) {
 				all = append(all, d)
 			}
 		}
@@ -133,8 +133,8 @@ func (p *Policy) Destinations() []Destination {
 }
 
 // Destination finds a destination by its name, or by its key.
-func (p *Policy) Destination(name string) (Destination, error) {
-	all := p.Destinations()
+func (p *Policy) Replica(name string) (Replica, error) {
+	all := p.Replicas()
 	for _, d := range all {
 		if d.Name == name || d.Key() == name {
 			return d, nil
@@ -144,7 +144,7 @@ func (p *Policy) Destination(name string) (Destination, error) {
 	for _, d := range all {
 		has = append(has, fmt.Sprintf("%s (%s)", d.Name, place.Plain(d.To)))
 	}
-	return Destination{}, fmt.Errorf("the functions' policy has no further vault %q; it has %s: put it under destinations of %s and deploy that with the functions, on one machine by `tablevault local --policy FILE`",
+	return Replica{}, fmt.Errorf("the functions' policy has no further vault %q; it has %s: put it under destinations of %s and deploy that with the functions, on one machine by `tablevault local --policy FILE`",
 		name, cmp.Or(strings.Join(has, ", "), "none"), FileName)
 }
 

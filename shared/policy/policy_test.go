@@ -71,7 +71,7 @@ rules:
 	}
 	orders, rest := p.Rules[0], p.Rules[1]
 	if orders.Every.String() != "15 minutes" || rest.Every.String() != "daily" || orders.Settings.ReadUnits != 2000 || rest.Settings.ReadUnits != 10 ||
-		orders.Settings.SegmentBytes != 1<<30 || rest.Keep.AtLeast != 3 || rest.Destinations[0].To != "s3://second/vault" || rest.Drill.To != "staging/drill" {
+		orders.Settings.SegmentBytes != 1<<30 || rest.Keep.AtLeast != 3 || rest.Replicas[0].To != "s3://second/vault" || rest.Drill.To != "staging/drill" {
 		t.Fatalf("%+v\n%+v", orders, rest)
 	}
 	for name, want := range map[string]bool{"orders": true, "tmp_x": false, "tmp_kept": true} {
@@ -96,23 +96,23 @@ rules:
     destinations: [oss://third/vault, {name: dr, to: s3://second/vault/, bandwidth: 20 MiB / s}]
 `)
 	third := place.Key("oss://third/vault")
-	want := []policy.Destination{{Name: "dr", To: "s3://second/vault", Bandwidth: 20 << 20}, {Name: third, To: "oss://third/vault"}}
-	if got := p.Destinations(); !slices.Equal(got, want) {
+	want := []policy.Replica{{Name: "dr", To: "s3://second/vault", Bandwidth: 20 << 20}, {Name: third, To: "oss://third/vault"}}
+	if got := p.Replicas(); !slices.Equal(got, want) {
 		t.Errorf("%+v, want %+v", got, want)
 	}
-	if len(p.Rules[0].Destinations) != 1 || len(p.Rules[1].Destinations) != 2 {
+	if len(p.Rules[0].Replicas) != 1 || len(p.Rules[1].Replicas) != 2 {
 		t.Errorf("%+v", p.Rules)
 	}
 	for _, name := range []string{"dr", place.Key("s3://second/vault")} {
-		if d, err := p.Destination(name); err != nil || d != want[0] {
+		if d, err := p.Replica(name); err != nil || d != want[0] {
 			t.Errorf("%s is %+v, %v", name, d, err)
 		}
 	}
-	if d, err := p.Destination(third); err != nil || d != want[1] {
+	if d, err := p.Replica(third); err != nil || d != want[1] {
 		t.Errorf("%+v, %v", d, err)
 	}
 	for _, name := range []string{"", "DR", "oss://third/vault", "s3://second/vault", place.Key("s3://second/vault?endpoint=evil.example")} {
-		if d, err := p.Destination(name); err == nil || !strings.Contains(err.Error(), "dr (s3://second/vault), "+third) {
+		if d, err := p.Replica(name); err == nil || !strings.Contains(err.Error(), "dr (s3://second/vault), "+third) {
 			t.Errorf("%q is %+v, %v", name, d, err)
 		}
 	}

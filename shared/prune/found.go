@@ -292,7 +292,7 @@ func (p *Pruner) findLeases(ctx context.Context) (map[vault.Backup]vault.Restore
 func (p *Pruner) findCopies(ctx context.Context, f *findings) error {
 	f.wanted, f.noted, f.copying = map[string]string{}, map[string]bool{}, map[vault.Backup]map[string]time.Time{}
 	if p.Policy != nil {
-		for _, d := range p.Policy.Destinations() {
+		for _, d := range p.Policy.Replicas() {
 			f.wanted[d.Key()] = place.Plain(d.To)
 		}
 	}
@@ -369,7 +369,7 @@ func (p *Pruner) readNotes(ctx context.Context, f *findings, b *found, named vau
 	if b.rule == nil || !b.sealed() || b.keep.For == 0 || b.young(f.at) {
 		return // it stays in any case
 	}
-	for _, d := range b.rule.Destinations {
+	for _, d := range b.rule.Replicas {
 		key := d.Key()
 		if !f.noted[b.CopyNote(key)] {
 			continue

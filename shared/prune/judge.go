@@ -157,7 +157,7 @@ func (j *judging) holdOne(b *found) {
 // holdCopied keeps a backup that is being copied, or is still to be.
 func (j *judging) holdCopied(b *found) {
 	if b.rule != nil {
-		for _, d := range b.rule.Destinations {
+		for _, d := range b.rule.Replicas {
 			switch to := place.Plain(d.To); {
 			case b.copied[d.Key()]:
 			case b.unnoted != nil:

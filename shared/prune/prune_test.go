@@ -306,7 +306,7 @@ func TestPruneHolds(t *testing.T) {
 		{name: "being copied", policy: vaulttest.HourlyCopied, reason: "being copied to s3://twin/vault",
 			make: func(w *vaulttest.World) vault.Backup {
 				b := fakeOf(w, manual(w.Clock(), "a"), w.Clock(), nil).Backup
-				if _, err := w.Store.Create(w.T.Context(), b.Copying(place.Key(vaulttest.TwinAddress)).Start("000000", 0), strings.NewReader("")); err != nil {
+				if _, err := w.Store.Create(w.T.Context(), b.Copying(place.Key(vaulttest.ReplicaAddress)).Start("000000", 0), strings.NewReader("")); err != nil {
 					w.T.Fatal(err)
 				}
 				return b
@@ -1013,7 +1013,7 @@ func TestPruneTwin(t *testing.T) {
 	p := &prune.Pruner{Repo: must(repository.Open(t.Context(), twin)), Region: "local", Tables: []policy.Pattern{{Instance: "prod", Table: "*"}},
 		Keep: 72 * time.Hour, Grace: prune.DefaultGrace, Now: w.Clock, Log: w.Log()}
 	prunedBy(w, p, true)
-	if _, err := w.Copier(twin).Copy(t.Context(), w.Run(), vaulttest.CopyWork(m, 0)); !errors.Is(err, repository.ErrMarked) {
+	if _, err := w.Replicator(twin).Copy(t.Context(), w.Run(), vaulttest.CopyWork(m, 0)); !errors.Is(err, repository.ErrMarked) {
 		t.Errorf("copied to where it is marked: %v", err)
 	}
 	w.Advance(prune.DefaultGrace)
@@ -1030,7 +1030,7 @@ func TestPruneTwin(t *testing.T) {
 	if reply := w.CopyAll(m, twin); !reply.Done {
 		t.Errorf("%+v", reply)
 	}
-	w.IsTwin(m, twin)
+	w.IsReplica(m, twin)
 }
 
 // recorder notes in which order objects are deleted.
@@ -1143,9 +1143,9 @@ func TestPruneReadsNotes(t *testing.T) {
 		says   string // empty if it goes
 	}{
 		"good":             {change: func(*vault.CopyNote) {}},
-		"another spelling": {change: func(n *vault.CopyNote) { n.Target = "s3://twin//vault/?region=eu-central-1" }},
-		"another vault":    {change: func(n *vault.CopyNote) { n.Target = "s3://evil/vault" }, says: "it tells of what stands under"},
-		"another endpoint": {change: func(n *vault.CopyNote) { n.Target = vaulttest.TwinAddress + "?endpoint=evil.example" }, says: "it tells of what stands under"},
+		"another spelling": {change: func(n *vault.CopyNote) { n.Replica = "s3://twin//vault/?region=eu-central-1" }},
+		"another vault":    {change: func(n *vault.CopyNote) { n.Replica = "s3://evil/vault" }, says: "it tells of what stands under"},
+		"another endpoint": {change: func(n *vault.CopyNote) { n.Replica = vaulttest.ReplicaAddress + "?endpoint=evil.example" }, says: "it tells of what stands under"},
 		"another manifest": {change: func(n *vault.CopyNote) { n.Manifest = strings.Repeat("0", 64) }, says: "is about another manifest"},
 		"another backup":   {change: func(n *vault.CopyNote) { n.Backup = vault.NewBackupID(time.Unix(0, 0), "x") }, says: "it tells of what stands under"},
 		"another table":    {change: func(n *vault.CopyNote) { n.Table.Table = "other" }, says: "it tells of what stands under"},
@@ -1159,13 +1159,13 @@ func TestPruneReadsNotes(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			for _, target := range []string{vaulttest.TwinAddress, third} {
-				n := &vault.CopyNote{Backup: b.ID, Table: b.Table, Target: target, At: w.Clock(), Manifest: named.SHA256}
-				if target == vaulttest.TwinAddress && c.change != nil {
+			for _, target := range []string{vaulttest.ReplicaAddress, third} {
+				n := &vault.CopyNote{Backup: b.ID, Table: b.Table, Replica: target, At: w.Clock(), Manifest: named.SHA256}
+				if target == vaulttest.ReplicaAddress && c.change != nil {
 					c.change(n)
 				}
 				content := vaulttest.Forge(b.CopyNote(place.Key(target)), n)
-				if target == vaulttest.TwinAddress && c.raw != "" {
+				if target == vaulttest.ReplicaAddress && c.raw != "" {
 					content = []byte(c.raw)
 				}
 				if _, err := w.Store.Create(t.Context(), b.CopyNote(place.Key(target)), bytes.NewReader(content)); err != nil {

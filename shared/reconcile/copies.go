@@ -8,11 +8,11 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/tablevault/tablevault/shared/copies"
 	"github.com/tablevault/tablevault/shared/fanout"
 	"github.com/tablevault/tablevault/shared/guard"
 	"github.com/tablevault/tablevault/shared/object/place"
 	"github.com/tablevault/tablevault/shared/policy"
+	"github.com/tablevault/tablevault/shared/replica"
 	"github.com/tablevault/tablevault/shared/repository"
 	"github.com/tablevault/tablevault/shared/vault"
 )
@@ -41,7 +41,7 @@ type toCopy struct {
 // or have failed for good. It comes last: exports have had the workers that they
 // need, and what goes wrong here is reported and stops nothing else.
 func (s *ticking) copies(ctx context.Context) error {
-	destinations := s.Policy.Destinations()
+	destinations := s.Policy.Replicas()
 	if len(destinations) == 0 {
 		return nil
 	}
@@ -85,12 +85,12 @@ type copyUnit struct {
 	bytes  int64
 }
 
-func (s *ticking) copiesTo(ctx context.Context, d policy.Destination, wanted []toCopy, noted map[string]bool) error {
+func (s *ticking) copiesTo(ctx context.Context, d policy.Replica, wanted []toCopy, noted map[string]bool) error {
 	key := d.Key()
 	var units []copyUnit
 	live, used, looks := 0, int64(0), 0
 	for _, c := range wanted {
-		if noted[c.CopyNote(key)] || !slices.ContainsFunc(c.rule.Destinations, func(o policy.Destination) bool { return o.Key() == key }) {
+		if noted[c.CopyNote(key)] || !slices.ContainsFunc(c.rule.Replicas, func(o policy.Replica) bool { return o.Key() == key }) {
 			continue
 		}
 		if looks++; looks > maxCopyLooks || s.run.Stopping() {
@@ -127,7 +127,7 @@ func (s *ticking) copiesTo(ctx context.Context, d policy.Destination, wanted []t
 	for i, rate := range shares(d.Bandwidth, used, units, room) {
 		u := units[i]
 		err := s.Work.Submit(ctx, fanout.Work{
-			Verb: fanout.VerbCopy, Table: u.backup.Table, Backup: u.backup.ID, Segment: u.start.Segment, Start: u.start.Number, Target: key, Rate: rate,
+			Verb: fanout.VerbCopy, Table: u.backup.Table, Backup: u.backup.ID, Segment: u.start.Segment, Start: u.start.Number, Replica: key, Rate: rate,
 		})
 		if err != nil {
 			if ctx.Err() != nil {
@@ -187,13 +187,13 @@ func (s *ticking) lookAtCopy(ctx context.Context, c toCopy, key string) (*copyLo
 		return nil, err
 	}
 	log := c.Copying(key)
-	at, err := copies.Logs(ctx, s.Repo, c.Copyings()+key+"/")
+	at, err := replica.Logs(ctx, s.Repo, c.Copyings()+key+"/")
 	if err != nil {
 		return nil, err
 	}
 	state := at[""]
 	if state == nil {
-		state = &copies.Log{}
+		state = &replica.Log{}
 	}
 	look := new(copyLook)
 	for g := range m.Groups {

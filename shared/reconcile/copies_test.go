@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/tablevault/tablevault/shared/backup"
-	"github.com/tablevault/tablevault/shared/copies"
 	"github.com/tablevault/tablevault/shared/fanout"
 	"github.com/tablevault/tablevault/shared/object"
 	"github.com/tablevault/tablevault/shared/object/mem"
@@ -16,6 +15,7 @@ import (
 	"github.com/tablevault/tablevault/shared/object/place"
 	"github.com/tablevault/tablevault/shared/plainbuffer"
 	"github.com/tablevault/tablevault/shared/reconcile"
+	"github.com/tablevault/tablevault/shared/replica"
 	"github.com/tablevault/tablevault/shared/repository"
 	"github.com/tablevault/tablevault/shared/table"
 	"github.com/tablevault/tablevault/shared/table/tabletest"
@@ -29,7 +29,7 @@ func TestTickCopies(t *testing.T) {
 	w := vaulttest.NewWorld(t)
 	w.Fill(vaulttest.Definition(), 300)
 	twin, third := &mem.Store{}, &vaulttest.OtherKind{Store: &mem.Store{}}
-	w.Targets = map[string]object.Store{vaulttest.TwinAddress: twin, "oss://third/vault": third}
+	w.Replicas = map[string]object.Store{vaulttest.ReplicaAddress: twin, "oss://third/vault": third}
 	byHand := w.Backup(vaulttest.Small)
 	w.Settle(vaulttest.Hourly)
 	s := w.Tick(vaulttest.HourlyCopied)
@@ -46,7 +46,7 @@ func TestTickCopies(t *testing.T) {
 		t.Fatalf("%d backups", len(backups))
 	}
 	for _, m := range backups {
-		states, err := copies.States(t.Context(), w.Repo, m)
+		states, err := replica.States(t.Context(), w.Repo, m)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -56,11 +56,11 @@ func TestTickCopies(t *testing.T) {
 			}
 			continue
 		}
-		if len(states) != 2 || states[0].State != copies.StateCopied || states[1].Target != vaulttest.TwinAddress || states[1].Bytes != m.Totals.StoredBytes {
+		if len(states) != 2 || states[0].State != replica.StateCopied || states[1].Replica != vaulttest.ReplicaAddress || states[1].Bytes != m.Totals.StoredBytes {
 			t.Errorf("%+v", states)
 		}
-		w.IsTwin(m, twin)
-		w.IsTwin(m, third)
+		w.IsReplica(m, twin)
+		w.IsReplica(m, third)
 	}
 	if s := w.Tick(vaulttest.HourlyCopied); s.Copies != (reconcile.Copies{}) || len(w.Drain()) != 0 {
 		t.Errorf("when all is copied: %+v", s.Copies)
@@ -87,12 +87,12 @@ func TestForgedCopyNotes(t *testing.T) {
 		w := vaulttest.NewWorld(t)
 		w.Quiet = true
 		w.Fill(vaulttest.Definition(), 60)
-		w.Targets = map[string]object.Store{vaulttest.TwinAddress: &mem.Store{}, "oss://third/vault": &mem.Store{}}
+		w.Replicas = map[string]object.Store{vaulttest.ReplicaAddress: &mem.Store{}, "oss://third/vault": &mem.Store{}}
 		w.Settle(vaulttest.Hourly)
 		w.Advance(time.Hour)
 		w.Settle(vaulttest.Hourly)
 		all := w.Manifests("orders")
-		key := place.Key(vaulttest.TwinAddress)
+		key := place.Key(vaulttest.ReplicaAddress)
 		newest := vaulttest.BackupOf(all[len(all)-1])
 		forge(w, newest.Copying(key))
 		w.Advance(25 * time.Hour)
@@ -121,7 +121,7 @@ func TestTickReportsCopies(t *testing.T) {
 	w.Fill(vaulttest.Definition(), 300)
 	third := &mem.Store{}
 	broken := objectfault.New(&mem.Store{}, &objectfault.Fault{Op: objectfault.Create, Call: objectfault.Every, When: objectfault.Before})
-	w.Targets = map[string]object.Store{vaulttest.TwinAddress: broken, "oss://third/vault": third}
+	w.Replicas = map[string]object.Store{vaulttest.ReplicaAddress: broken, "oss://third/vault": third}
 	w.Settle(vaulttest.Hourly)
 	tick := func() *reconcile.Tick {
 		t.Helper()
@@ -131,13 +131,13 @@ func TestTickReportsCopies(t *testing.T) {
 	}
 	tick()
 	m := w.Manifests("orders")[0]
-	w.IsTwin(m, third)
+	w.IsReplica(m, third)
 	for n := range 9 {
 		if s := tick(); !vaulttest.Said(s, "injected") || s.Copies.Dispatched != 1 {
 			t.Fatalf("tick %d: %+v", n, s)
 		}
 	}
-	states, err := copies.States(t.Context(), w.Repo, m)
+	states, err := replica.States(t.Context(), w.Repo, m)
 	if err != nil || len(states) != 2 || states[1].State != backup.StateFailed || !strings.Contains(states[1].Error, "injected") || states[1].Copied != 0 {
 		t.Errorf("%+v, %v", states, err)
 	}
@@ -152,8 +152,8 @@ func TestTickReportsCopies(t *testing.T) {
 	}
 	// A person mends the target and gives the command.
 	mended := &mem.Store{}
-	w.Targets[vaulttest.TwinAddress] = mended
-	if _, err := w.Copier(mended).CopyAll(t.Context(), w.Run(), vaulttest.BackupOf(m), copies.Point{}, 0); err != nil {
+	w.Replicas[vaulttest.ReplicaAddress] = mended
+	if _, err := w.Replicator(mended).CopyAll(t.Context(), w.Run(), vaulttest.BackupOf(m), replica.Point{}, 0); err != nil {
 		t.Fatal(err)
 	}
 	tick()
@@ -161,7 +161,7 @@ func TestTickReportsCopies(t *testing.T) {
 		t.Errorf("%+v", s)
 	}
 	for _, m := range w.Manifests("orders") {
-		w.IsTwin(m, mended)
+		w.IsReplica(m, mended)
 	}
 }
 
@@ -181,7 +181,7 @@ func TestTickCopiesWhatIsKept(t *testing.T) {
 	s := w.Tick(policy)
 	var ids []vault.BackupID
 	for _, work := range w.Drain() {
-		if work.Verb == fanout.VerbCopy && work.Target == place.Key(vaulttest.TwinAddress) {
+		if work.Verb == fanout.VerbCopy && work.Replica == place.Key(vaulttest.ReplicaAddress) {
 			ids = append(ids, work.Backup)
 		}
 	}
@@ -212,10 +212,10 @@ func TestBudgetIsShared(t *testing.T) {
 		}
 	}
 	twin := &mem.Store{}
-	w.Targets = map[string]object.Store{vaulttest.TwinAddress: twin}
+	w.Replicas = map[string]object.Store{vaulttest.ReplicaAddress: twin}
 	w.Settle(vaulttest.Hourly)
 	const budget = 10 << 20
-	limited := vaulttest.Hourly + "\ndestinations: {to: " + vaulttest.TwinAddress + ", bandwidth: 10 MiB/s}"
+	limited := vaulttest.Hourly + "\ndestinations: {to: " + vaulttest.ReplicaAddress + ", bandwidth: 10 MiB/s}"
 	s := w.Tick(limited)
 	queue := w.Drain()
 	if s.Copies.Pending != 12 || s.Copies.Dispatched != 10 || len(queue) != 10 {
@@ -271,14 +271,14 @@ func TestBudgetIsShared(t *testing.T) {
 // noteCopy notes a start as a copier does, and nothing else.
 func noteCopy(w *vaulttest.World, work fanout.Work) {
 	w.T.Helper()
-	slow := objectfault.New(w.Targets[w.AddressOf(work.Target)], &objectfault.Fault{Op: objectfault.Open, Call: objectfault.Every, When: objectfault.Before})
+	slow := objectfault.New(w.Replicas[w.AddressOf(work.Replica)], &objectfault.Fault{Op: objectfault.Open, Call: objectfault.Every, When: objectfault.Before})
 	failing := objectfault.New(w.Store, &objectfault.Fault{Op: objectfault.Create, Call: objectfault.Every, When: objectfault.Before,
 		Match: func(name string) bool { return strings.Contains(name, "/failures/") }})
 	repo, err := repository.Open(w.T.Context(), failing)
 	if err != nil {
 		w.T.Fatal(err)
 	}
-	c := w.Copier(slow)
+	c := w.Replicator(slow)
 	c.Repo = repo
 	if _, err := c.Copy(w.T.Context(), w.Run(), work); err == nil {
 		w.T.Fatal("it did not die")

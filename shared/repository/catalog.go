@@ -153,7 +153,7 @@ func (r *Repository) AsCopied(ctx context.Context, b vault.Backup, o vault.Objec
 	r.replicas.mu.Unlock()
 	if !known {
 		var err error
-		notes, err = r.Copies(ctx, b)
+		notes, err = r.CopyNotes(ctx, b)
 		if err != nil && !Corrupt(err) && !errors.Is(err, fs.ErrPermission) {
 			return err
 		}
@@ -166,7 +166,7 @@ func (r *Repository) AsCopied(ctx context.Context, b vault.Backup, o vault.Objec
 	}
 	for _, n := range notes {
 		if n.Manifest != o.SHA256 {
-			return fmt.Errorf("read %s: %w: its sha256 is %s, it was %s when it was copied to %s", o.Name, vault.ErrCorrupt, o.SHA256, n.Manifest, n.Target)
+			return fmt.Errorf("read %s: %w: its sha256 is %s, it was %s when it was copied to %s", o.Name, vault.ErrCorrupt, o.SHA256, n.Manifest, n.Replica)
 		}
 	}
 	return nil
@@ -441,7 +441,7 @@ func (r *Repository) Plan(ctx context.Context, b vault.Backup) (*vault.Plan, vau
 // Copies are the notes about complete copies of a backup, in the order of their
 // targets' keys. Where some are damaged, or about something else than their names
 // say, the error matches vault.ErrCorrupt, and the others are returned beside it.
-func (r *Repository) Copies(ctx context.Context, b vault.Backup) ([]vault.CopyNote, error) {
+func (r *Repository) CopyNotes(ctx context.Context, b vault.Backup) ([]vault.CopyNote, error) {
 	var notes []vault.CopyNote
 	var damaged []error
 	for info, err := range r.store.List(ctx, b.CopyNotes(), "") {

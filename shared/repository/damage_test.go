@@ -77,7 +77,7 @@ func damagedWorld(t *testing.T) *vaulttest.World {
 		t.Fatal(err)
 	}
 	twin := &mem.Store{Now: w.Clock}
-	w.Targets = map[string]object.Store{vaulttest.TwinAddress: twin, "oss://third/vault": &mem.Store{Now: w.Clock}}
+	w.Replicas = map[string]object.Store{vaulttest.ReplicaAddress: twin, "oss://third/vault": &mem.Store{Now: w.Clock}}
 	w.Settle(vaulttest.HourlyCopied)
 	m := w.Manifests("orders")[0]
 	w.MarkIn(w.Store, vaulttest.BackupOf(m))

@@ -121,7 +121,7 @@ func TestLists(t *testing.T) {
 			break
 		}
 	}
-	if notes, err := w.Repo.Copies(t.Context(), all[0]); len(notes) > 0 || err != nil {
+	if notes, err := w.Repo.CopyNotes(t.Context(), all[0]); len(notes) > 0 || err != nil {
 		t.Errorf("copies: %v, %v", notes, err)
 	}
 

@@ -35,7 +35,7 @@ func TestManifestAsCopied(t *testing.T) {
 		repo.SetReplicas(also)
 		return repo
 	}
-	repo := open(w.Store, vaulttest.TwinAt(twin))
+	repo := open(w.Store, vaulttest.ReplicaAt(twin))
 	got, _, err := repo.Manifest(t.Context(), b)
 	if err != nil || !got.Sealed.Equal(m.Sealed) {
 		t.Errorf("%+v, %v", got, err)
@@ -43,13 +43,13 @@ func TestManifestAsCopied(t *testing.T) {
 	if found := repo.Replaced(b.Manifest()); len(found) != 1 || !strings.Contains(found[0].Reason, "sha256") {
 		t.Errorf("%+v", found)
 	}
-	away := repository.Replica{Name: vaulttest.TwinAddress, Open: func(context.Context) (object.Store, error) { return nil, errors.New("away") }}
+	away := repository.Replica{Name: vaulttest.ReplicaAddress, Open: func(context.Context) (object.Store, error) { return nil, errors.New("away") }}
 	if _, _, err := open(w.Store, away).Manifest(t.Context(), b); !errors.Is(err, vault.ErrCorrupt) {
 		t.Errorf("where the copy can't be had: %v", err)
 	}
 	// Where the notes can't be had for now, nothing is known of the manifest.
 	store := objectfault.New(w.Store, &objectfault.Fault{Op: objectfault.List, When: objectfault.Before, Match: func(name string) bool { return strings.HasPrefix(name, vault.CopyNotesPrefix) }})
-	repo = open(store, vaulttest.TwinAt(twin))
+	repo = open(store, vaulttest.ReplicaAt(twin))
 	if _, _, err := repo.Manifest(t.Context(), b); err == nil || repository.Corrupt(err) || len(repo.Replaced()) > 0 {
 		t.Errorf("where the notes can't be listed: %v, with %+v", err, repo.Replaced())
 	}
@@ -69,7 +69,7 @@ func TestTwinIsForDamage(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	repo.SetReplicas(vaulttest.TwinAt(twin))
+	repo.SetReplicas(vaulttest.ReplicaAt(twin))
 	if _, err := repo.PlanOf(t.Context(), m); err == nil || repository.Corrupt(err) || len(repo.Replaced()) > 0 {
 		t.Errorf("%v, with %+v", err, repo.Replaced())
 	}
@@ -99,7 +99,7 @@ func TestTwinIsOpenedOnce(t *testing.T) {
 	w.Remove(parts[0].Name, parts[1].Name)
 	for name, fails := range map[string]error{"there": nil, "away": errors.New("away")} {
 		opened := 0
-		w.Repo.SetReplicas(repository.Replica{Name: vaulttest.TwinAddress, Open: func(ctx context.Context) (object.Store, error) {
+		w.Repo.SetReplicas(repository.Replica{Name: vaulttest.ReplicaAddress, Open: func(ctx context.Context) (object.Store, error) {
 			opened++
 			if ctx.Err() != nil {
 				return nil, ctx.Err()
@@ -138,7 +138,7 @@ func TestFailOver(t *testing.T) {
 	if err := replica.Delete(t.Context(), parts[3].Name); err != nil {
 		t.Fatal(err)
 	}
-	w.Repo.SetReplicas(vaulttest.TwinAt(replica))
+	w.Repo.SetReplicas(vaulttest.ReplicaAt(replica))
 	none := vault.Encryption{Mode: "none"}
 	runs := 0
 	err := w.Repo.FailOver(t.Context(), func() error {

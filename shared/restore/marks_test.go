@@ -7,9 +7,9 @@ import (
 	"time"
 
 	"github.com/tablevault/tablevault/shared/backup"
-	"github.com/tablevault/tablevault/shared/copies"
 	"github.com/tablevault/tablevault/shared/fanout"
 	"github.com/tablevault/tablevault/shared/object/mem"
+	"github.com/tablevault/tablevault/shared/replica"
 	"github.com/tablevault/tablevault/shared/repository"
 	"github.com/tablevault/tablevault/shared/restore"
 	"github.com/tablevault/tablevault/shared/vault"
@@ -48,13 +48,13 @@ func TestMarkedIsNoRecoveryPoint(t *testing.T) {
 	}
 	_, err = w.Verifier().Verify(t.Context(), w.Run(), verify.Request{Backup: vaulttest.BackupOf(m), Depth: verify.DepthObjects})
 	refused("verify", err)
-	_, err = w.Verifier().Compare(t.Context(), w.Run(), vaulttest.BackupOf(m), vaulttest.TwinAddress, elsewhere)
+	_, err = w.Verifier().Compare(t.Context(), w.Run(), vaulttest.BackupOf(m), vaulttest.ReplicaAddress, elsewhere)
 	refused("compare", err)
-	_, err = w.Verifier().Compare(t.Context(), w.Run(), vaulttest.BackupOf(older), vaulttest.TwinAddress, elsewhere)
+	_, err = w.Verifier().Compare(t.Context(), w.Run(), vaulttest.BackupOf(older), vaulttest.ReplicaAddress, elsewhere)
 	refused("compare with what is marked there", err)
-	_, err = w.Copier(elsewhere).Copy(t.Context(), w.Run(), vaulttest.CopyWork(m, 0))
+	_, err = w.Replicator(elsewhere).Copy(t.Context(), w.Run(), vaulttest.CopyWork(m, 0))
 	refused("copy", err)
-	_, err = w.Copier(elsewhere).CopyAll(t.Context(), w.Run(), vaulttest.BackupOf(older), copies.Point{}, 0)
+	_, err = w.Replicator(elsewhere).CopyAll(t.Context(), w.Run(), vaulttest.BackupOf(older), replica.Point{}, 0)
 	refused("copy to where it is marked", err)
 	if _, err := w.Store.Create(t.Context(), "requests/a.json", strings.NewReader(`{"backup":"`+string(m.Backup)+`","to":"prod/orders_copy"}`)); err != nil {
 		t.Fatal(err)

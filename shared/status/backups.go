@@ -10,8 +10,8 @@ import (
 	"time"
 
 	"github.com/tablevault/tablevault/shared/backup"
-	"github.com/tablevault/tablevault/shared/copies"
 	"github.com/tablevault/tablevault/shared/object"
+	"github.com/tablevault/tablevault/shared/replica"
 	"github.com/tablevault/tablevault/shared/repository"
 	"github.com/tablevault/tablevault/shared/vault"
 )
@@ -209,7 +209,7 @@ type Details struct {
 	Indexes  []string          `json:"indexes,omitempty"`
 	Encrypt  *vault.Encryption `json:"encryption,omitempty"`
 	// Copies say how far the backup has come in further vaults.
-	Copies []copies.State `json:"copies,omitempty"`
+	Copies []replica.State `json:"copies,omitempty"`
 	// Drills are the rehearsals that have restored it.
 	Drills []Drill `json:"drills,omitempty"`
 }
@@ -234,7 +234,7 @@ func Describe(ctx context.Context, r *repository.Repository, b vault.Backup, now
 	if d.Drills, err = DrillsOf(ctx, r, b, now); err != nil {
 		return nil, err
 	}
-	if d.Copies, err = copies.States(ctx, r, m); err != nil {
+	if d.Copies, err = replica.States(ctx, r, m); err != nil {
 		return nil, err
 	}
 	plan, err := r.PlanOf(ctx, m)

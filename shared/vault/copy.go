@@ -53,7 +53,7 @@ func (d *Copied) validate(name string) error {
 type CopyNote struct {
 	Backup   BackupID  `json:"backup"`
 	Table    TableID   `json:"table"`
-	Target   string    `json:"target"` // the address of the other vault
+	Replica  string    `json:"target"` // the address of the other vault
 	At       time.Time `json:"at"`
 	Objects  int64     `json:"objects"`
 	Bytes    int64     `json:"bytes"`
@@ -68,9 +68,9 @@ func (d *CopyNote) validate(name string) error {
 	var c checks
 	c.backup(d.Backup)
 	c.table("the source", d.Table)
-	c.that(d.Target != "", "no target")
-	c.at(name, Backup{d.Table, d.Backup}.CopyNote(place.Key(d.Target)))
-	c.text("target", d.Target)
+	c.that(d.Replica != "", "no target")
+	c.at(name, Backup{d.Table, d.Backup}.CopyNote(place.Key(d.Replica)))
+	c.text("target", d.Replica)
 	c.instant("at", d.At)
 	c.count("objects", d.Objects)
 	c.count("bytes", d.Bytes)

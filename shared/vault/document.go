@@ -460,8 +460,8 @@ type Note struct {
 	Idle int `json:"idle,omitempty"`
 	// Target is the address of the vault that a start copies to, Rate what it may
 	// use of the target's budget, in bytes per second.
-	Target string `json:"target,omitempty"`
-	Rate   int64  `json:"bytes_per_second,omitempty"`
+	Replica string `json:"target,omitempty"`
+	Rate    int64  `json:"bytes_per_second,omitempty"`
 	// Error and Permanent stand in failures only.
 	Error     string `json:"error,omitempty"`
 	Permanent bool   `json:"permanent,omitempty"`
@@ -489,7 +489,7 @@ func (n *Note) validate(name string) error {
 	c.text("request", n.Request)
 	c.date("began", n.Began)
 	c.date("until", n.Until)
-	c.text("target", n.Target)
+	c.text("target", n.Replica)
 	c.count("bytes_per_second", n.Rate)
 	c.text("error", n.Error)
 	return c.err

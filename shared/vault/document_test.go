@@ -123,9 +123,9 @@ func examples() map[string]Document {
 		"ask":     &Ask{Segment: "000001.02", Children: 8, At: day},
 		"copied": &Copied{Backup: p.Backup, Table: p.Table, Group: 1, Record: 2, Manifest: slot.Part.Shard.SHA256,
 			Objects: []Object{slot.Part.Shard, slot.Part.Index}, Last: true},
-		"copy-note": &CopyNote{Backup: p.Backup, Table: p.Table, Target: "s3://other/vault", At: day, Objects: 4, Bytes: 13,
+		"copy-note": &CopyNote{Backup: p.Backup, Table: p.Table, Replica: "s3://other/vault", At: day, Objects: 4, Bytes: 13,
 			Manifest: slot.Part.Shard.SHA256},
-		"copying":  &Note{Segment: "000256", Start: 1, Request: "r", Began: day, Until: day.Add(time.Minute), Target: "s3://other/vault", Rate: 1 << 20},
+		"copying":  &Note{Segment: "000256", Start: 1, Request: "r", Began: day, Until: day.Add(time.Minute), Replica: "s3://other/vault", Rate: 1 << 20},
 		"replaced": &SegmentCheck{Segment: "000001", Check: Check{Rows: 2, SizeOnly: 1, Replaced: []Finding{{Object: o.Name, Reason: "r"}}}},
 		"restore-also": &RestorePlan{Restore: NewRestoreID(day, "y"), Created: day, Backup: p.Backup, Manifest: o, Source: p.Table,
 			Target: copied, Definition: target, Also: []string{"0123456789abcdef"}},
@@ -173,8 +173,8 @@ func placeOf(d Document) string {
 	case *Manifest:
 		return b.Manifest()
 	case *Note:
-		if d.Target != "" {
-			return b.Copying(place.Key(d.Target)).Start(d.Segment, d.Start)
+		if d.Replica != "" {
+			return b.Copying(place.Key(d.Replica)).Start(d.Segment, d.Start)
 		}
 		return b.Log().Failure(d.Segment, d.Start)
 	case *Ask:
@@ -208,7 +208,7 @@ func placeOf(d Document) string {
 	case *Copied:
 		return b.Copied(d.Group, d.Record)
 	case *CopyNote:
-		return b.CopyNote(place.Key(d.Target))
+		return b.CopyNote(place.Key(d.Replica))
 	case *Drill:
 		return d.Begun()
 	case *DrillEnd:

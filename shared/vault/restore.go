@@ -126,7 +126,7 @@ func (p *RestorePlan) validate(name string) error {
 	c.try(p.Budget.Validate())
 	c.count("loaders", int64(p.Loaders))
 	c.count("comparers", int64(p.Comparers))
-	c.that(len(p.Also) <= MaxAlso, fmt.Sprintf("%d further vaults: want at most %d", len(p.Also), MaxAlso))
+	c.that(len(p.Also) <= MaxReplicas, fmt.Sprintf("%d further vaults: want at most %d", len(p.Also), MaxReplicas))
 	for _, key := range p.Also {
 		c.that(place.IsKey(key), "a further vault without a key")
 	}
@@ -141,7 +141,7 @@ func (p *RestorePlan) validate(name string) error {
 }
 
 // MaxAlso bounds the further vaults that a restore reads from.
-const MaxAlso = 16
+const MaxReplicas = 16
 
 // Loaded is one entry of the log of a restore's segment: the rows up to a
 // position of the backup's segment are in the target.

@@ -120,7 +120,7 @@ func BeginAndDie(w *World, work fanout.Work) error {
 }
 
 // HourlyCopied is a policy that backs everything of prod up, to two further vaults.
-const HourlyCopied = Hourly + "\ndestinations: [" + TwinAddress + ", oss://third/vault]"
+const HourlyCopied = Hourly + "\ndestinations: [" + ReplicaAddress + ", oss://third/vault]"
 
 // Manifests are the sealed backups of a table, oldest first.
 func (w *World) Manifests(name string) []*vault.Manifest {

@@ -66,7 +66,7 @@ type World struct {
 	Quiet    bool
 	Manifest *vault.Manifest
 	// Targets are the stores of further vaults, by their addresses.
-	Targets map[string]object.Store
+	Replicas map[string]object.Store
 	// ledger, if there is one, sees what each invocation asks of the store, and
 	// the records tell of it.
 	Ledger *Ledger
@@ -248,9 +248,9 @@ func (w *World) Do(work fanout.Work) (err error) {
 	case fanout.VerbVerify:
 		_, err = w.Checker().Check(w.T.Context(), w.Run(), work)
 	case fanout.VerbCopy:
-		address := w.AddressOf(work.Target)
-		c := w.Copier(w.Targets[address])
-		c.Target = address
+		address := w.AddressOf(work.Replica)
+		c := w.Replicator(w.Replicas[address])
+		c.Address = address
 		_, err = c.Copy(w.T.Context(), w.Run(), work)
 	case fanout.VerbSeal:
 		_, err = w.Planner().Tick(w.T.Context(), w.Run(), vault.Backup{Table: work.Table, ID: work.Backup})
@@ -268,7 +268,7 @@ func (w *World) Do(work fanout.Work) (err error) {
 
 // AddressOf is the address of a further vault with a key.
 func (w *World) AddressOf(key string) string {
-	for address := range w.Targets {
+	for address := range w.Replicas {
 		if place.Key(address) == key {
 			return address
 		}

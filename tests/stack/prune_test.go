@@ -120,7 +120,7 @@ func (p *pruneSite) fill(t *testing.T) vault.Backup {
 		if n == 0 {
 			sum := sha256.Sum256([]byte(manifest))
 			note := b.CopyNote(place.Key(furtherVault))
-			p.create(t, note, encoded(t, note, &vault.CopyNote{Backup: b.ID, Table: id, Target: furtherVault, At: b.ID.Time(), Manifest: hex.EncodeToString(sum[:])}))
+			p.create(t, note, encoded(t, note, &vault.CopyNote{Backup: b.ID, Table: id, Replica: furtherVault, At: b.ID.Time(), Manifest: hex.EncodeToString(sum[:])}))
 		}
 	}
 	log, segment := all[0].Log(), vault.NewSegmentID(0)

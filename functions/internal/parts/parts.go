@@ -102,13 +102,13 @@ func Also(inv *function.Invocation, repo *repository.Repository, keys []string) 
 			twins = append(twins, repository.Replica{Name: "the further vault " + key, Open: func(context.Context) (object.Store, error) { return nil, err }})
 			continue
 		}
-		twins = append(twins, Twins(inv, []policy.Destination{d})...)
+		twins = append(twins, Twins(inv, []policy.Replica{d})...)
 	}
 	repo.SetReplicas(twins...)
 }
 
 // Twins are further vaults of the policy.
-func Twins(inv *function.Invocation, all []policy.Destination) []repository.Replica {
+func Twins(inv *function.Invocation, all []policy.Replica) []repository.Replica {
 	twins := make([]repository.Replica, len(all))
 	for i, d := range all {
 		twins[i] = repository.Replica{Name: d.To, Open: func(ctx context.Context) (object.Store, error) { return openFurther(ctx, inv, d) }}
@@ -130,7 +130,7 @@ func Keys(inv *function.Invocation, names []string) ([]string, error) {
 }
 
 // Further opens the further vault that a command names.
-func Further(ctx context.Context, inv *function.Invocation, name string) (policy.Destination, object.Store, error) {
+func Further(ctx context.Context, inv *function.Invocation, name string) (policy.Replica, object.Store, error) {
 	d, err := further(inv, name)
 	if err != nil {
 		return d, nil, err
@@ -141,19 +141,19 @@ func Further(ctx context.Context, inv *function.Invocation, name string) (policy
 
 // further finds a further vault in the deployed policy by its name or its key. Nothing else says where one is: whoever
 // may send a command, or write a plan into the vault, must not be able to have rows and tokens sent to him.
-func further(inv *function.Invocation, name string) (policy.Destination, error) {
+func further(inv *function.Invocation, name string) (policy.Replica, error) {
 	p, err := Policy(inv)
 	if err != nil {
-		return policy.Destination{}, fmt.Errorf("find the further vault %q: %w", name, err)
+		return policy.Replica{}, fmt.Errorf("find the further vault %q: %w", name, err)
 	}
-	d, err := p.Destination(name)
+	d, err := p.Replica(name)
 	if err != nil {
-		return policy.Destination{}, function.Permanent(err)
+		return policy.Replica{}, function.Permanent(err)
 	}
 	return d, nil
 }
 
-func openFurther(ctx context.Context, inv *function.Invocation, d policy.Destination) (object.Store, error) {
+func openFurther(ctx context.Context, inv *function.Invocation, d policy.Replica) (object.Store, error) {
 	if err := place.Apart(d.To, inv.Env.Vault); err != nil {
 		return nil, function.Permanent(fmt.Errorf("a further vault: %w", err))
 	}

@@ -7,9 +7,9 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/tablevault/tablevault/shared/copies"
 	"github.com/tablevault/tablevault/shared/fanout"
 	"github.com/tablevault/tablevault/shared/function"
+	"github.com/tablevault/tablevault/shared/replica"
 	"github.com/tablevault/tablevault/shared/vault"
 )
 
@@ -31,7 +31,7 @@ var verbs = []verb{
 	{fanout.VerbImport, function.KindImport, ofRestore},
 	{fanout.VerbVerify, function.KindVerify, ofRestore},
 	{fanout.VerbCopy, function.KindCopy, func(w fanout.Work) fanout.Work {
-		return fanout.Work{Backup: w.Backup, Segment: w.Segment, Start: w.Start, Target: w.Target, Rate: w.Rate}
+		return fanout.Work{Backup: w.Backup, Segment: w.Segment, Start: w.Start, Replica: w.Replica, Rate: w.Rate}
 	}},
 	{fanout.VerbRestore, function.KindRestore, func(w fanout.Work) fanout.Work { return fanout.Work{Restore: w.Restore, Request: w.Request} }},
 	{fanout.VerbSeal, function.KindTick, func(w fanout.Work) fanout.Work { return fanout.Work{Backup: w.Backup} }},
@@ -60,7 +60,7 @@ func Command(w fanout.Work) (function.Command, error) {
 		}
 		w = v.carries(w)
 		c := function.Command{
-			Kind: v.kind, Backup: string(w.Backup), Restore: string(w.Restore), Segment: string(w.Segment), Start: w.Start, Target: w.Target, Request: w.Request,
+			Kind: v.kind, Backup: string(w.Backup), Restore: string(w.Restore), Segment: string(w.Segment), Start: w.Start, Target: w.Replica, Request: w.Request,
 		}
 		if w.Table != (vault.TableID{}) {
 			c.Table = w.Table.String()
@@ -85,7 +85,7 @@ func Work(c function.Command, region string) (fanout.Work, error) {
 		}
 		w := fanout.Work{
 			Backup: vault.BackupID(c.Backup), Restore: vault.RestoreID(c.Restore), Segment: vault.SegmentID(c.Segment), Start: c.Start,
-			Target: c.Target, Rate: s.BytesPerSecond, Request: c.Request, ReadUnits: s.ReadUnits, WriteUnits: s.WriteUnits,
+			Replica: c.Target, Rate: s.BytesPerSecond, Request: c.Request, ReadUnits: s.ReadUnits, WriteUnits: s.WriteUnits,
 		}
 		if v.kind == function.KindExport {
 			if w.Table, err = vault.ParseTable(region, c.Table); err != nil {
@@ -109,7 +109,7 @@ func shareOf(c function.Command) (s share, err error) {
 		err = c.ReadSettings(&of)
 		s.Units = of.Units
 	case function.KindCopy:
-		var of copies.Settings
+		var of replica.Settings
 		err = c.ReadSettings(&of)
 		s.BytesPerSecond = of.BytesPerSecond
 	}
@@ -146,6 +146,6 @@ func (d dispatcher) Submit(ctx context.Context, w fanout.Work) error {
 // other. What a worker may use of a budget is not of it: two planners that divide
 // otherwise begin one start.
 func taskID(w fanout.Work, now time.Time, redispatch time.Duration) string {
-	return function.TaskID(w.Verb, w.Table.Path(), w.Backup, w.Restore, w.Segment, w.Target, w.Request, w.Start, w.After,
+	return function.TaskID(w.Verb, w.Table.Path(), w.Backup, w.Restore, w.Segment, w.Replica, w.Request, w.Start, w.After,
 		now.Unix()/max(1, int64(redispatch/time.Second)))
 }

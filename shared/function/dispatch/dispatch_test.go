@@ -19,7 +19,7 @@ import (
 func whole(verb fanout.Verb) fanout.Work {
 	return fanout.Work{
 		Verb: verb, Table: vault.TableID{Region: "cn-x", Instance: "prod", Table: "orders"}, Backup: "20261120T021400Z-0a1b2c3d", Restore: "20261120T021500Z-0a1b2c3d",
-		Segment: "000001.02", Target: "0123456789abcdef", Rate: 7, Request: "requests/a.json", ReadUnits: 2.5, WriteUnits: 50, Start: 3, After: fanout.Loading,
+		Segment: "000001.02", Replica: "0123456789abcdef", Rate: 7, Request: "requests/a.json", ReadUnits: 2.5, WriteUnits: 50, Start: 3, After: fanout.Loading,
 	}
 }
 

@@ -14,7 +14,7 @@ import (
 // that is added to the work has to be thought of here.
 func TestTaskID(t *testing.T) {
 	work := fanout.Work{
-		Verb: fanout.VerbRestore, Table: vault.TableID{Region: "r", Instance: "i", Table: "t"}, Backup: "b", Restore: "r", Segment: "s", Target: "ta",
+		Verb: fanout.VerbRestore, Table: vault.TableID{Region: "r", Instance: "i", Table: "t"}, Backup: "b", Restore: "r", Segment: "s", Replica: "ta",
 		Rate: 1, Request: "re", ReadUnits: 1, WriteUnits: 1, Start: 1, After: fanout.Loading,
 	}
 	now := time.Unix(1_800_000_000, 0)
@@ -48,7 +48,7 @@ func TestTaskID(t *testing.T) {
 	}
 	// Neighbours do not run into each other.
 	other := work
-	other.Target, other.Request = "t", "are"
+	other.Replica, other.Request = "t", "are"
 	if id(other, now) == same {
 		t.Error("a target and a request are one text")
 	}

@@ -1,6 +1,6 @@
-// Package copies brings sealed backups into further vaults, and tells how far they
+// Package replica brings sealed backups into replicas, and tells how far they
 // have come there.
-package copies
+package replica
 
 import (
 	"bytes"
@@ -38,14 +38,14 @@ import (
 //
 // Nothing that stands in the target is changed, and any number of copiers may
 // work on one backup, also on one group, at the same time.
-type Copier struct {
+type Replicator struct {
 	// Repo is the vault that is copied from.
 	Repo *repository.Repository
 	// Target is the address of the other vault, To the store that it is in.
-	Target string
-	To     object.Store
-	Work   fanout.Dispatcher
-	Log    *slog.Logger
+	Address string
+	Store   object.Store
+	Work    fanout.Dispatcher
+	Log     *slog.Logger
 	// Back says that the backup goes back to the vault that it was copied from, to
 	// make anew what is gone there. Then nothing is noted in Repo, which may be
 	// there to be read only, and no record of what the target's store answered is
@@ -55,9 +55,9 @@ type Copier struct {
 
 // Reply is what one invocation came to.
 type Reply struct {
-	Backup vault.BackupID `json:"backup"`
-	Target string         `json:"target"`
-	Start  int            `json:"start"`
+	Backup  vault.BackupID `json:"backup"`
+	Replica string         `json:"target"`
+	Start   int            `json:"start"`
 	// Objects were copied by this invocation, and Found were there before.
 	Objects int64 `json:"objects"`
 	Bytes   int64 `json:"bytes"`
@@ -112,16 +112,16 @@ const (
 // group is missing. Then, without a budget, it hands over to the next start; with
 // one, the planner does, which divides the budget anew. What was copied before
 // an error stays.
-func (c *Copier) Copy(ctx context.Context, run fanout.Run, w fanout.Work) (Reply, error) {
+func (c *Replicator) Copy(ctx context.Context, run fanout.Run, w fanout.Work) (Reply, error) {
 	b := vault.Backup{Table: w.Table, ID: w.Backup}
-	reply := Reply{Backup: b.ID, Target: c.Target, Start: w.Start}
-	what := fmt.Sprintf("copy group %d of backup %s of %s to %s", w.Segment.Group(), b.ID, b.Table, c.Target)
-	log := b.Copying(place.Key(c.Target))
+	reply := Reply{Backup: b.ID, Replica: c.Address, Start: w.Start}
+	what := fmt.Sprintf("copy group %d of backup %s of %s to %s", w.Segment.Group(), b.ID, b.Table, c.Address)
+	log := b.Copying(place.Key(c.Address))
 	if w.Segment != vault.GroupID(w.Segment.Group()) {
 		return reply, fmt.Errorf("%s: %w: %q is not the first segment of a group", what, table.ErrInvalid, w.Segment)
 	}
 	var err error
-	if reply.Start, err = fanout.NewLog(c.Repo, log).Begin(ctx, vault.Note{Segment: w.Segment, Start: w.Start, Target: c.Target, Rate: w.Rate}, run); err != nil {
+	if reply.Start, err = fanout.NewLog(c.Repo, log).Begin(ctx, vault.Note{Segment: w.Segment, Start: w.Start, Replica: c.Address, Rate: w.Rate}, run); err != nil {
 		return reply, fmt.Errorf("%s: %w", what, err)
 	}
 	err = c.part(ctx, run, w, log, &reply)
@@ -131,7 +131,7 @@ func (c *Copier) Copy(ctx context.Context, run fanout.Run, w fanout.Work) (Reply
 	return reply, err
 }
 
-func (c *Copier) part(ctx context.Context, run fanout.Run, w fanout.Work, log vault.Log, reply *Reply) error {
+func (c *Replicator) part(ctx context.Context, run fanout.Run, w fanout.Work, log vault.Log, reply *Reply) error {
 	b := vault.Backup{Table: w.Table, ID: w.Backup}
 	s, err := c.begin(ctx, run, b, w.Rate, reply)
 	if err != nil {
@@ -172,13 +172,13 @@ func (c *Copier) part(ctx context.Context, run fanout.Run, w fanout.Work, log va
 	}
 	// The marks say that it is worth a look; the records in the target decide.
 	for g := range s.manifest.Groups {
-		there, err := s.target.Copied(ctx, b, g)
+		there, err := s.replica.Copied(ctx, b, g)
 		if err != nil {
 			return fmt.Errorf("in the target: %w", err)
 		}
 		if !there.Whole {
 			return fmt.Errorf("the records in the target do not say that group %d is whole, as %s does: give `tablevault copy %s --to %s`",
-				g, log.Done(vault.GroupID(g)), b.ID, c.Target)
+				g, log.Done(vault.GroupID(g)), b.ID, c.Address)
 		}
 	}
 	return s.finish(ctx)
@@ -188,15 +188,15 @@ func (c *Copier) part(ctx context.Context, run fanout.Run, w fanout.Work, log va
 // can be copied before run says stop. It asks the target's store for each object,
 // whatever the records say, so that what is gone from a complete copy is made
 // anew. An interrupted call is gone on with from the reply's Next.
-func (c *Copier) CopyAll(ctx context.Context, run fanout.Run, b vault.Backup, from Point, bytesPerSecond int64) (Reply, error) {
-	reply := Reply{Backup: b.ID, Target: c.Target}
+func (c *Replicator) CopyAll(ctx context.Context, run fanout.Run, b vault.Backup, from Point, bytesPerSecond int64) (Reply, error) {
+	reply := Reply{Backup: b.ID, Replica: c.Address}
 	if err := c.all(ctx, run, b, from, bytesPerSecond, &reply); err != nil {
-		return reply, fmt.Errorf("copy backup %s of %s to %s: %w", b.ID, b.Table, c.Target, err)
+		return reply, fmt.Errorf("copy backup %s of %s to %s: %w", b.ID, b.Table, c.Address, err)
 	}
 	return reply, nil
 }
 
-func (c *Copier) all(ctx context.Context, run fanout.Run, b vault.Backup, from Point, bytesPerSecond int64, reply *Reply) error {
+func (c *Replicator) all(ctx context.Context, run fanout.Run, b vault.Backup, from Point, bytesPerSecond int64, reply *Reply) error {
 	s, err := c.begin(ctx, run, b, bytesPerSecond, reply)
 	if err != nil {
 		return err
@@ -205,7 +205,7 @@ func (c *Copier) all(ctx context.Context, run fanout.Run, b vault.Backup, from P
 		return fmt.Errorf("object %d of group %d: the backup has %d groups", from.Object, from.Group, len(s.manifest.Groups))
 	}
 	s.check = true
-	log := b.Copying(place.Key(c.Target))
+	log := b.Copying(place.Key(c.Address))
 	for g := from.Group; g < len(s.manifest.Groups); g++ {
 		through, err := s.group(ctx, g, from.Object)
 		if err != nil {
@@ -248,12 +248,12 @@ func copiedGroups(ctx context.Context, r *repository.Repository, log vault.Log) 
 
 // copying is one invocation's work on one backup.
 type copying struct {
-	*Copier
+	*Replicator
 	run      fanout.Run
 	backup   vault.Backup
 	manifest *vault.Manifest
 	named    vault.Object // the manifest's
-	target   *repository.Repository
+	replica  *repository.Repository
 	rate     int64
 	limit    *rate.Limiter // nil without a budget
 	reply    *Reply
@@ -280,7 +280,7 @@ func (s *copying) damage() error {
 }
 
 // begin reads what is to be copied and makes the target a twin of this vault.
-func (c *Copier) begin(ctx context.Context, run fanout.Run, b vault.Backup, bytesPerSecond int64, reply *Reply) (*copying, error) {
+func (c *Replicator) begin(ctx context.Context, run fanout.Run, b vault.Backup, bytesPerSecond int64, reply *Reply) (*copying, error) {
 	m, named, err := c.Repo.Manifest(ctx, b)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("%w: it is not sealed, or not in this vault: `tablevault list` shows those that are", err)
@@ -295,31 +295,31 @@ func (c *Copier) begin(ctx context.Context, run fanout.Run, b vault.Backup, byte
 		return nil, err
 	}
 	reply.Groups = len(m.Groups)
-	s := &copying{Copier: c, run: run, backup: b, manifest: m, named: named, reply: reply, rate: bytesPerSecond, target: c.Repo.In(c.To)}
+	s := &copying{Replicator: c, run: run, backup: b, manifest: m, named: named, reply: reply, rate: bytesPerSecond, replica: c.Repo.In(c.Store)}
 	s.streams = semaphore.NewWeighted(s.inFlight())
 	// The target may delete by a retention of its own.
-	if err := s.target.CheckNotMarked(ctx, b); err != nil {
+	if err := s.replica.CheckNotMarked(ctx, b); err != nil {
 		return nil, fmt.Errorf("in the target: %w", err)
 	}
 	if bytesPerSecond > 0 {
 		s.limit = rate.NewLimiter(rate.Limit(bytesPerSecond), copyChunk)
 	}
 	// The notes about copies stand where the backup was made.
-	home, far := c.Repo, s.target
+	home, far := c.Repo, s.replica
 	if c.Back {
 		home, far = far, home
 	}
-	if err := repository.Apart(ctx, home.Store(), far.Store(), place.Key(c.Target)); err != nil {
+	if err := repository.Apart(ctx, home.Store(), far.Store(), place.Key(c.Address)); err != nil {
 		return nil, err
 	}
 	if err := home.AsCopied(ctx, b, named); err != nil {
 		return nil, err
 	}
 	var header vault.Header
-	_, err = s.target.Read(ctx, vault.HeaderName, &header)
+	_, err = s.replica.Read(ctx, vault.HeaderName, &header)
 	if errors.Is(err, fs.ErrNotExist) {
 		header = c.Repo.Header
-		_, err = s.target.Win(ctx, vault.HeaderName, &header)
+		_, err = s.replica.Win(ctx, vault.HeaderName, &header)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("in the target: %w", err)
@@ -344,7 +344,7 @@ func (s *copying) group(ctx context.Context, g, from int) (through bool, err err
 	if err := s.Repo.ReadExact(ctx, s.manifest.Groups[g], &rolled); err != nil {
 		return false, err
 	}
-	records, err := s.target.Copied(ctx, s.backup, g)
+	records, err := s.replica.Copied(ctx, s.backup, g)
 	if err != nil {
 		return false, fmt.Errorf("in the target: %w", err)
 	}
@@ -513,7 +513,7 @@ func (w *copiedObjects) write(ctx context.Context, last bool) error {
 			Backup: w.backup.ID, Table: w.backup.Table, Group: w.group, Record: w.records.Records,
 			Manifest: w.named.SHA256, Objects: w.pending, Last: last,
 		}
-		mine, err := w.target.Win(ctx, w.backup.Copied(w.group, c.Record), c)
+		mine, err := w.replica.Win(ctx, w.backup.Copied(w.group, c.Record), c)
 		if err != nil {
 			return fmt.Errorf("in the target: %w", err)
 		}
@@ -529,12 +529,12 @@ func (w *copiedObjects) write(ctx context.Context, last bool) error {
 // bring makes sure that an object stands in the target as it was written, and
 // returns the checksum that it has there.
 func (w *copiedObjects) bring(ctx context.Context, o vault.Object) (checksum string, copied bool, err error) {
-	info, err := object.Stat(ctx, w.To, o.Name)
+	info, err := object.Stat(ctx, w.Store, o.Name)
 	if errors.Is(err, fs.ErrNotExist) {
 		if err := w.streams.Acquire(ctx, 1); err != nil {
 			return "", false, err
 		}
-		info, err = w.Repo.Replicate(ctx, o, w.To, w.limit)
+		info, err = w.Repo.Replicate(ctx, o, w.Store, w.limit)
 		w.streams.Release(1)
 		if err == nil {
 			return info.Checksum, true, nil
@@ -543,7 +543,7 @@ func (w *copiedObjects) bring(ctx context.Context, o vault.Object) (checksum str
 			return "", false, err
 		}
 		// Another copier was faster, or an answer was lost.
-		info, err = object.Stat(ctx, w.To, o.Name)
+		info, err = object.Stat(ctx, w.Store, o.Name)
 	}
 	if err != nil {
 		return "", false, fmt.Errorf("ask the target for %s: %w", o.Name, err)
@@ -566,7 +566,7 @@ func (w *copiedObjects) bring(ctx context.Context, o vault.Object) (checksum str
 		return "", false, err
 	}
 	defer w.streams.Release(1)
-	if err := w.target.Check(ctx, o, w.limit); err != nil {
+	if err := w.replica.Check(ctx, o, w.limit); err != nil {
 		var bad *repository.BadObject
 		if errors.As(err, &bad) {
 			return "", false, other("%v", bad.Err)
@@ -610,7 +610,7 @@ func (s *copying) finish(ctx context.Context) error {
 			s.manifest.Totals.Rows, s.manifest.Totals.Objects, sum.Rows, sum.Objects)
 	}
 	// What was there when the copy began may go meanwhile.
-	if err := s.target.CheckNotMarked(ctx, s.backup); err != nil {
+	if err := s.replica.CheckNotMarked(ctx, s.backup); err != nil {
 		return fmt.Errorf("in the target: %w", err)
 	}
 	if _, err := s.document(ctx, s.named); err != nil {
@@ -618,27 +618,27 @@ func (s *copying) finish(ctx context.Context) error {
 	}
 	// After the manifest: a backup that is marked and has none would be gone on
 	// with by whoever plans in the target.
-	marked, err := s.target.Exists(ctx, vault.Opened(s.backup.Table, s.backup.ID))
+	marked, err := s.replica.Exists(ctx, vault.Opened(s.backup.Table, s.backup.ID))
 	if err == nil && !marked {
-		err = s.target.Mark(ctx, vault.Opened(s.backup.Table, s.backup.ID))
+		err = s.replica.Mark(ctx, vault.Opened(s.backup.Table, s.backup.ID))
 	}
 	if err != nil {
 		return fmt.Errorf("in the target: %w", err)
 	}
 	note := &vault.CopyNote{
-		Backup: s.backup.ID, Table: s.backup.Table, Target: s.Target, At: s.run.Now().UTC(),
+		Backup: s.backup.ID, Table: s.backup.Table, Replica: s.Address, At: s.run.Now().UTC(),
 		Objects: s.manifest.Totals.Objects + 2 + int64(len(s.manifest.Groups)), Bytes: s.manifest.Totals.StoredBytes, Manifest: s.named.SHA256,
 	}
 	s.reply.Done, s.reply.Copied = true, len(s.manifest.Groups)
 	if s.Back {
 		return nil
 	}
-	mine, err := s.Repo.Win(ctx, s.backup.CopyNote(place.Key(s.Target)), note)
+	mine, err := s.Repo.Win(ctx, s.backup.CopyNote(place.Key(s.Address)), note)
 	if err != nil {
 		return err
 	}
 	if mine {
-		s.Log.Info("copied", "backup", s.backup.ID, "table", s.backup.Table.String(), "target", s.Target, "stored_bytes", note.Bytes)
+		s.Log.Info("copied", "backup", s.backup.ID, "table", s.backup.Table.String(), "target", s.Address, "stored_bytes", note.Bytes)
 	}
 	return nil
 }
@@ -651,9 +651,9 @@ func (s *copying) document(ctx context.Context, o vault.Object) ([]byte, error) 
 	}
 	// Looked at first: whoever puts back what is gone need not be allowed to write
 	// what is there.
-	there, err := object.ReadAll(ctx, s.To, o.Name, vault.MaxDocument)
+	there, err := object.ReadAll(ctx, s.Store, o.Name, vault.MaxDocument)
 	if errors.Is(err, fs.ErrNotExist) {
-		there, _, err = object.Decide(ctx, s.To, o.Name, data, vault.MaxDocument)
+		there, _, err = object.Decide(ctx, s.Store, o.Name, data, vault.MaxDocument)
 	}
 	if err != nil && !errors.Is(err, object.ErrTooLong) {
 		return nil, fmt.Errorf("in the target: %w", err)

@@ -1,4 +1,4 @@
-package copies
+package replica
 
 import (
 	"context"
@@ -73,7 +73,7 @@ const (
 // State is how far a backup has come in one target.
 type State struct {
 	// Target is the vault's address; its key where no start has noted that.
-	Target string `json:"target"`
+	Replica string `json:"target"`
 	// State is "copied", "copying", or "failed".
 	State string `json:"state"`
 	// Groups is how many groups the backup has, Copied how many are there.
@@ -89,19 +89,19 @@ type State struct {
 // ever copied to, from what is noted in this one.
 func States(ctx context.Context, r *repository.Repository, m *vault.Manifest) ([]State, error) {
 	b := vault.Backup{Table: m.Table, ID: m.Backup}
-	notes, err := r.Copies(ctx, b)
+	notes, err := r.CopyNotes(ctx, b)
 	var states []State
 	switch {
 	case err != nil && !repository.Corrupt(err):
 		return nil, err
 	case err != nil:
 		// What is damaged says nothing of a copy, and hides none.
-		states = append(states, State{Target: "unknown", State: StateFailed, Groups: len(m.Groups), Error: err.Error()})
+		states = append(states, State{Replica: "unknown", State: StateFailed, Groups: len(m.Groups), Error: err.Error()})
 	}
 	complete := map[string]bool{}
 	for _, n := range notes {
-		complete[place.Key(n.Target)] = true
-		states = append(states, State{Target: n.Target, State: StateCopied, Groups: len(m.Groups), Copied: len(m.Groups), At: n.At, Bytes: n.Bytes})
+		complete[place.Key(n.Replica)] = true
+		states = append(states, State{Replica: n.Replica, State: StateCopied, Groups: len(m.Groups), Copied: len(m.Groups), At: n.At, Bytes: n.Bytes})
 	}
 	logs, err := Logs(ctx, r, b.Copyings())
 	if err != nil {
@@ -112,15 +112,15 @@ func States(ctx context.Context, r *repository.Repository, m *vault.Manifest) ([
 		if complete[key] {
 			continue
 		}
-		s := State{Target: key, State: StateCopying, Groups: len(m.Groups), Copied: len(l.Done)}
+		s := State{Replica: key, State: StateCopying, Groups: len(m.Groups), Copied: len(l.Done)}
 		log := b.Copying(key)
 		for g, starts := range l.Starts {
 			var note vault.Note
 			if _, err := r.Read(ctx, log.Start(vault.GroupID(g), starts.Last), &note); err != nil {
 				return nil, err
 			}
-			if note.Target != "" {
-				s.Target = note.Target
+			if note.Replica != "" {
+				s.Replica = note.Replica
 			}
 			if f := l.Failures[g]; f.Count > 0 && f.Last >= starts.Last && !l.Done[g] {
 				if _, err := r.Read(ctx, log.Failure(vault.GroupID(g), f.Last), &note); err != nil {
@@ -131,6 +131,6 @@ func States(ctx context.Context, r *repository.Repository, m *vault.Manifest) ([
 		}
 		states = append(states, s)
 	}
-	slices.SortFunc(states, func(a, b State) int { return strings.Compare(a.Target, b.Target) })
+	slices.SortFunc(states, func(a, b State) int { return strings.Compare(a.Replica, b.Replica) })
 	return states, nil
 }

@@ -1,4 +1,4 @@
-package copies_test
+package replica_test
 
 import (
 	"bytes"
@@ -18,13 +18,13 @@ import (
 
 	"github.com/tablevault/tablevault/shared/backup"
 	"github.com/tablevault/tablevault/shared/backup/coverage"
-	"github.com/tablevault/tablevault/shared/copies"
 	"github.com/tablevault/tablevault/shared/fanout"
 	"github.com/tablevault/tablevault/shared/object"
 	"github.com/tablevault/tablevault/shared/object/mem"
 	"github.com/tablevault/tablevault/shared/object/objectfault"
 	"github.com/tablevault/tablevault/shared/object/objectmeter"
 	"github.com/tablevault/tablevault/shared/object/place"
+	"github.com/tablevault/tablevault/shared/replica"
 	"github.com/tablevault/tablevault/shared/repository"
 	"github.com/tablevault/tablevault/shared/table"
 	"github.com/tablevault/tablevault/shared/vault"
@@ -60,19 +60,19 @@ func TestCopy(t *testing.T) {
 			if !reply.Done || reply.Objects != m.Totals.Objects || reply.Bytes != m.Totals.StoredBytes || reply.Copied != len(m.Groups) {
 				t.Fatalf("%+v, of %+v", reply, m.Totals)
 			}
-			w.IsTwin(m, twin)
+			w.IsReplica(m, twin)
 			n := len(order.names)
 			if n < 2 || order.names[0] != vault.HeaderName || order.names[n-2] != vaulttest.BackupOf(m).Manifest() || order.names[n-1] != vault.Opened(m.Table, m.Backup) {
 				t.Errorf("the order of what was created is %v", order.names)
 			}
-			notes, err := w.Repo.Copies(t.Context(), vaulttest.BackupOf(m))
-			if err != nil || len(notes) != 1 || notes[0].Target != vaulttest.TwinAddress || notes[0].Bytes != m.Totals.StoredBytes {
+			notes, err := w.Repo.CopyNotes(t.Context(), vaulttest.BackupOf(m))
+			if err != nil || len(notes) != 1 || notes[0].Replica != vaulttest.ReplicaAddress || notes[0].Bytes != m.Totals.StoredBytes {
 				t.Errorf("notes %+v, %v", notes, err)
 			}
 			if again := w.CopyAll(m, order); !again.Done || again.Objects+again.Found != 0 || len(order.names) != n {
 				t.Errorf("again: %+v, and %v was created", again, order.names[n:])
 			}
-			all, err := w.Copier(order).CopyAll(t.Context(), w.Run(), vaulttest.BackupOf(m), copies.Point{}, 0)
+			all, err := w.Replicator(order).CopyAll(t.Context(), w.Run(), vaulttest.BackupOf(m), replica.Point{}, 0)
 			if err != nil || !all.Done || all.Objects != 0 || all.Found != m.Totals.Objects || len(order.names) != n {
 				t.Errorf("all again: %+v, %v, and %v was created", all, err, order.names[n:])
 			}
@@ -91,14 +91,14 @@ func TestCopyMakesAnew(t *testing.T) {
 		if err := twin.Delete(t.Context(), o.Name); err != nil {
 			t.Fatal(err)
 		}
-		proof, err := w.Verifier().Compare(t.Context(), w.Run(), vaulttest.BackupOf(m), vaulttest.TwinAddress, twin)
+		proof, err := w.Verifier().Compare(t.Context(), w.Run(), vaulttest.BackupOf(m), vaulttest.ReplicaAddress, twin)
 		if err != nil || proof.Verdict != vault.Corrupt || len(proof.Check.Findings) == 0 || proof.Check.Findings[0].Object != o.Name {
 			t.Fatalf("without %s: %+v, %v", o.Name, proof, err)
 		}
-		if _, err := w.Copier(twin).CopyAll(t.Context(), w.Run(), vaulttest.BackupOf(m), copies.Point{}, 0); err != nil {
+		if _, err := w.Replicator(twin).CopyAll(t.Context(), w.Run(), vaulttest.BackupOf(m), replica.Point{}, 0); err != nil {
 			t.Fatal(err)
 		}
-		w.IsTwin(m, twin)
+		w.IsReplica(m, twin)
 		deleted++
 	}
 	if deleted < 8 {
@@ -182,14 +182,14 @@ func TestCopyBack(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	back := &copies.Copier{Repo: repo, Target: "oss://first/vault", To: here, Log: w.Log(), Back: true}
+	back := &replica.Replicator{Repo: repo, Address: "oss://first/vault", Store: here, Log: w.Log(), Back: true}
 	parts := append(w.Parts(m), vault.Object{Name: vaulttest.BackupOf(m).Manifest()}, vault.Object{Name: vault.Opened(m.Table, m.Backup)})
 	for _, o := range parts {
 		if err := here.Delete(t.Context(), o.Name); err != nil {
 			t.Fatal(err)
 		}
 	}
-	reply, err := back.CopyAll(t.Context(), w.Run(), vaulttest.BackupOf(m), copies.Point{}, 0)
+	reply, err := back.CopyAll(t.Context(), w.Run(), vaulttest.BackupOf(m), replica.Point{}, 0)
 	if err != nil || !reply.Done || reply.Objects != m.Totals.Objects {
 		t.Fatalf("%+v, %v", reply, err)
 	}
@@ -206,7 +206,7 @@ func TestCopyBack(t *testing.T) {
 	if err := here.Delete(t.Context(), gone.Name); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := back.CopyAll(t.Context(), w.Run(), vaulttest.BackupOf(m), copies.Point{}, 0); err == nil || !strings.Contains(err.Error(), flipped.Name) {
+	if _, err := back.CopyAll(t.Context(), w.Run(), vaulttest.BackupOf(m), replica.Point{}, 0); err == nil || !strings.Contains(err.Error(), flipped.Name) {
 		t.Errorf("%v", err)
 	}
 	if now, err := object.ReadAll(t.Context(), here, gone.Name, 1<<30); err != nil || string(now) != before[gone.Name] {
@@ -220,7 +220,7 @@ func TestCopyGroups(t *testing.T) {
 	m := grouped(w, 2*vault.GroupSize+20)
 	twin := &vaulttest.OtherKind{Store: &mem.Store{}}
 	for g := len(m.Groups) - 1; g >= 0; g-- {
-		reply, err := w.Copier(twin).Copy(t.Context(), w.Run(), vaulttest.CopyWork(m, g))
+		reply, err := w.Replicator(twin).Copy(t.Context(), w.Run(), vaulttest.CopyWork(m, g))
 		if err != nil || reply.Done != (g == 0) || reply.Copied != len(m.Groups)-g {
 			t.Fatalf("group %d: %+v, %v", g, reply, err)
 		}
@@ -228,7 +228,7 @@ func TestCopyGroups(t *testing.T) {
 			t.Fatalf("group %d: the manifest in the target: %v", g, err)
 		}
 	}
-	proof, err := w.Verifier().Compare(t.Context(), w.Run(), vaulttest.BackupOf(m), vaulttest.TwinAddress, twin)
+	proof, err := w.Verifier().Compare(t.Context(), w.Run(), vaulttest.BackupOf(m), vaulttest.ReplicaAddress, twin)
 	if err != nil || proof.Verdict != vault.OK || proof.Check.SizeOnly != 0 || proof.Check.Objects != m.Totals.Objects+5 {
 		t.Fatalf("%+v, %v", proof, err)
 	}
@@ -247,7 +247,7 @@ func TestCopyGoesOn(t *testing.T) {
 		if !ok {
 			break
 		}
-		reply, err := w.Copier(meter).Copy(t.Context(), w.Run(), work)
+		reply, err := w.Replicator(meter).Copy(t.Context(), w.Run(), work)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -259,7 +259,7 @@ func TestCopyGoesOn(t *testing.T) {
 		t.Errorf("%d hops for %d objects", hops, m.Totals.Objects)
 	}
 	w.Hop = 0
-	w.IsTwin(m, meter)
+	w.IsReplica(m, meter)
 	// What is not a shard, an index or a record of a hop are six documents.
 	if creates := meter.Usage().Create; creates > m.Totals.Objects+int64(hops)+int64(len(m.Groups))+6 {
 		t.Errorf("%d creations for %d objects in %d hops", creates, m.Totals.Objects, hops)
@@ -268,9 +268,9 @@ func TestCopyGoesOn(t *testing.T) {
 	// By hand, with the point to go on from.
 	other := &mem.Store{}
 	w.Hop = 1
-	var point copies.Point
+	var point replica.Point
 	for hops = 0; ; hops++ {
-		reply, err := w.Copier(other).CopyAll(t.Context(), w.Run(), vaulttest.BackupOf(m), point, 0)
+		reply, err := w.Replicator(other).CopyAll(t.Context(), w.Run(), vaulttest.BackupOf(m), point, 0)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -283,7 +283,7 @@ func TestCopyGoesOn(t *testing.T) {
 		point = reply.Next
 	}
 	w.Hop = 0
-	w.IsTwin(m, other)
+	w.IsReplica(m, other)
 	if hops == 0 {
 		t.Error("all in one hop")
 	}
@@ -296,13 +296,13 @@ func TestCopyBesideItself(t *testing.T) {
 	var wg sync.WaitGroup
 	for range 6 {
 		wg.Go(func() {
-			if _, err := w.Copier(twin).Copy(t.Context(), w.Run(), vaulttest.CopyWork(m, 0)); err != nil {
+			if _, err := w.Replicator(twin).Copy(t.Context(), w.Run(), vaulttest.CopyWork(m, 0)); err != nil {
 				t.Error(err)
 			}
 		})
 	}
 	wg.Wait()
-	w.IsTwin(m, twin)
+	w.IsReplica(m, twin)
 }
 
 // TestCopyUnderFaults fails every call of a copy, to either store, before it took
@@ -336,7 +336,7 @@ func TestCopyUnderFaults(t *testing.T) {
 				continue
 			}
 			w.Repo = repo
-			reply, err := w.Copier(target).Copy(t.Context(), w.Run(), vaulttest.CopyWork(m, 0))
+			reply, err := w.Replicator(target).Copy(t.Context(), w.Run(), vaulttest.CopyWork(m, 0))
 			if err == nil && !reply.Done {
 				t.Fatalf("%s, %v: %+v", faulty, fault, reply)
 			}
@@ -344,7 +344,7 @@ func TestCopyUnderFaults(t *testing.T) {
 				if w.Repo, err = repository.Open(t.Context(), source); err != nil {
 					t.Fatal(err)
 				}
-				proof, err := w.Verifier().Compare(t.Context(), w.Run(), vaulttest.BackupOf(m), vaulttest.TwinAddress, inner)
+				proof, err := w.Verifier().Compare(t.Context(), w.Run(), vaulttest.BackupOf(m), vaulttest.ReplicaAddress, inner)
 				if err != nil || proof.Verdict != vault.OK {
 					t.Fatalf("%s, %v: a manifest stands over %+v, %v", faulty, fault, proof, err)
 				}
@@ -352,10 +352,10 @@ func TestCopyUnderFaults(t *testing.T) {
 			if w.Repo, err = repository.Open(t.Context(), source); err != nil {
 				t.Fatal(err)
 			}
-			if reply, err = w.Copier(inner).Copy(t.Context(), w.Run(), vaulttest.CopyWork(m, 0)); err != nil || !reply.Done {
+			if reply, err = w.Replicator(inner).Copy(t.Context(), w.Run(), vaulttest.CopyWork(m, 0)); err != nil || !reply.Done {
 				t.Fatalf("%s, %v: again: %+v, %v", faulty, fault, reply, err)
 			}
-			w.IsTwin(m, inner)
+			w.IsReplica(m, inner)
 			if fault.Fired() {
 				fired[faulty+" "+string(fault.Op)]++
 			}
@@ -403,7 +403,7 @@ func TestCopyOfDamaged(t *testing.T) {
 				t.Fatal(err)
 			}
 			target := &mem.Store{}
-			_, err = w.Copier(target).Copy(t.Context(), w.Run(), vaulttest.CopyWork(m, 0))
+			_, err = w.Replicator(target).Copy(t.Context(), w.Run(), vaulttest.CopyWork(m, 0))
 			if err == nil || !fanout.Permanent(err) && !errors.Is(err, fs.ErrNotExist) {
 				t.Fatalf("%s %s: %v", how, o.Name, err)
 			}
@@ -412,8 +412,8 @@ func TestCopyOfDamaged(t *testing.T) {
 					t.Fatalf("%s %s: %s is in the target, %v", how, o.Name, name, err)
 				}
 			}
-			w.Repo.SetReplicas(vaulttest.TwinAt(twin))
-			reply, err := w.Copier(target).CopyAll(t.Context(), w.Run(), vaulttest.BackupOf(m), copies.Point{}, 0)
+			w.Repo.SetReplicas(vaulttest.ReplicaAt(twin))
+			reply, err := w.Replicator(target).CopyAll(t.Context(), w.Run(), vaulttest.BackupOf(m), replica.Point{}, 0)
 			if err != nil || !reply.Done {
 				t.Fatalf("%s %s, with a twin: %+v, %v", how, o.Name, reply, err)
 			}
@@ -422,7 +422,7 @@ func TestCopyOfDamaged(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			w.IsTwin(m, target)
+			w.IsReplica(m, target)
 			w.Store = good
 			tried++
 		}
@@ -442,7 +442,7 @@ func TestCopyWritesNothingOver(t *testing.T) {
 				Replace(string, []byte)
 			}{&mem.Store{}, &vaulttest.OtherKind{Store: &mem.Store{}}} {
 				target.Replace(o.Name, content)
-				_, err := w.Copier(target).Copy(t.Context(), w.Run(), vaulttest.CopyWork(m, 0))
+				_, err := w.Replicator(target).Copy(t.Context(), w.Run(), vaulttest.CopyWork(m, 0))
 				if err == nil || !fanout.Permanent(err) || !strings.Contains(err.Error(), o.Name) {
 					t.Fatalf("%s %s: %v", what, o.Name, err)
 				}
@@ -456,7 +456,7 @@ func TestCopyWritesNothingOver(t *testing.T) {
 	if _, err := repository.Init(t.Context(), other, vaulttest.Day); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := w.Copier(other).Copy(t.Context(), w.Run(), vaulttest.CopyWork(m, 0)); err == nil || !strings.Contains(err.Error(), "another") {
+	if _, err := w.Replicator(other).Copy(t.Context(), w.Run(), vaulttest.CopyWork(m, 0)); err == nil || !strings.Contains(err.Error(), "another") {
 		t.Errorf("into another vault: %v", err)
 	}
 }
@@ -471,13 +471,13 @@ func TestCopyOfUnsealed(t *testing.T) {
 	}
 	b := vault.Backup{Table: plan.Table, ID: plan.Backup}
 	twin := &mem.Store{}
-	if _, err := w.Copier(twin).CopyAll(t.Context(), w.Run(), b, copies.Point{}, 0); err == nil || !strings.Contains(err.Error(), "not sealed") {
+	if _, err := w.Replicator(twin).CopyAll(t.Context(), w.Run(), b, replica.Point{}, 0); err == nil || !strings.Contains(err.Error(), "not sealed") {
 		t.Errorf("unsealed: %v", err)
 	}
 	if _, err := w.Planner().Void(t.Context(), b, "enough"); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := w.Copier(twin).CopyAll(t.Context(), w.Run(), b, copies.Point{}, 0); err == nil || !strings.Contains(err.Error(), "enough") {
+	if _, err := w.Replicator(twin).CopyAll(t.Context(), w.Run(), b, replica.Point{}, 0); err == nil || !strings.Contains(err.Error(), "enough") {
 		t.Errorf("void: %v", err)
 	}
 	if left := vaulttest.ContentOf(t, twin, ""); len(left) > 0 {
@@ -495,7 +495,7 @@ func TestCopyKeepsToItsBudget(t *testing.T) {
 		for _, cut := range []time.Duration{0, 3 * time.Second} {
 			twin := &mem.Store{}
 			begin := time.Now()
-			point, hops := copies.Point{}, 0
+			point, hops := replica.Point{}, 0
 			for done := false; !done; hops++ {
 				run := fanout.Run{Request: "r", Now: time.Now}
 				if cut > 0 {
@@ -503,7 +503,7 @@ func TestCopyKeepsToItsBudget(t *testing.T) {
 					run.Until = run.Stop.Add(time.Second)
 				}
 				since := time.Now()
-				reply, err := w.Copier(twin).CopyAll(t.Context(), run, vaulttest.BackupOf(m), point, perSecond)
+				reply, err := w.Replicator(twin).CopyAll(t.Context(), run, vaulttest.BackupOf(m), point, perSecond)
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -522,10 +522,10 @@ func TestCopyKeepsToItsBudget(t *testing.T) {
 			if (hops > 1) != (cut > 0) {
 				t.Errorf("%d hops", hops)
 			}
-			w.IsTwin(m, twin)
+			w.IsReplica(m, twin)
 		}
 		run := fanout.Run{Request: "r", Now: time.Now, Stop: time.Now().Add(time.Second), Until: time.Now().Add(2 * time.Second)}
-		if _, err := w.Copier(&mem.Store{}).CopyAll(t.Context(), run, vaulttest.BackupOf(m), copies.Point{}, 1); err == nil || !strings.Contains(err.Error(), "raise the bandwidth") {
+		if _, err := w.Replicator(&mem.Store{}).CopyAll(t.Context(), run, vaulttest.BackupOf(m), replica.Point{}, 1); err == nil || !strings.Contains(err.Error(), "raise the bandwidth") {
 			t.Errorf("with too little: %v", err)
 		}
 	})
@@ -538,18 +538,18 @@ func TestCopyKnowsWhatCameWithoutARecord(t *testing.T) {
 	inner := &vaulttest.OtherKind{Store: &mem.Store{}}
 	killed := objectfault.New(inner, &objectfault.Fault{Op: objectfault.Create, Call: objectfault.Every, When: objectfault.Before,
 		Match: func(name string) bool { return strings.HasPrefix(name, vault.CopiesPrefix) }})
-	if _, err := w.Copier(killed).Copy(t.Context(), w.Run(), vaulttest.CopyWork(m, 0)); !errors.Is(err, objectfault.ErrInjected) {
+	if _, err := w.Replicator(killed).Copy(t.Context(), w.Run(), vaulttest.CopyWork(m, 0)); !errors.Is(err, objectfault.ErrInjected) {
 		t.Fatal(err)
 	}
 	meter := objectmeter.New(inner)
-	reply, err := w.Copier(meter).Copy(t.Context(), w.Run(), vaulttest.CopyWork(m, 0))
+	reply, err := w.Replicator(meter).Copy(t.Context(), w.Run(), vaulttest.CopyWork(m, 0))
 	if err != nil || !reply.Done || reply.Objects != 0 || reply.Found != m.Totals.Objects {
 		t.Fatalf("%+v, %v", reply, err)
 	}
 	if read := meter.Usage().Read; read < m.Totals.StoredBytes {
 		t.Errorf("%d bytes were read in the target, of %d", read, m.Totals.StoredBytes)
 	}
-	w.IsTwin(m, inner)
+	w.IsReplica(m, inner)
 }
 
 // TestRestoreReadsFromTheTwin deletes or flips each object of a backup in turn.
@@ -581,13 +581,13 @@ func TestRestoreReadsFromTheTwin(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				repo.SetReplicas(vaulttest.TwinAt(twin))
+				repo.SetReplicas(vaulttest.ReplicaAt(twin))
 				w.Repo = repo
 				p := w.Restore(m)
 				w.Proved(p, vault.OK)
 				w.Same(vaulttest.SourceID.Table, vaulttest.TargetID.Table)
 				said := strings.Join(p.Proof.Notes, "\n")
-				if !strings.Contains(said, o.Name) || !strings.Contains(said, "read from "+vaulttest.TwinAddress) {
+				if !strings.Contains(said, o.Name) || !strings.Contains(said, "read from "+vaulttest.ReplicaAddress) {
 					t.Fatalf("%s %s: the proof says %q", how, o.Name, said)
 				}
 				now, err := object.ReadAll(t.Context(), damaged, o.Name, 1<<30)
@@ -657,10 +657,10 @@ func TestTwinsAreTriedInTurn(t *testing.T) {
 		opened++
 		return nil, fs.ErrPermission
 	}}
-	w.Repo.SetReplicas(closed, repository.Replica{Name: "oss://poor", Open: func(context.Context) (object.Store, error) { return poor, nil }}, vaulttest.TwinAt(twin))
+	w.Repo.SetReplicas(closed, repository.Replica{Name: "oss://poor", Open: func(context.Context) (object.Store, error) { return poor, nil }}, vaulttest.ReplicaAt(twin))
 	proof := w.Verify(m, verify.DepthRead)
 	said := strings.Join(proof.Notes, "\n")
-	if proof.Verdict != vault.OK || opened != 1 || !strings.Contains(said, "read from "+vaulttest.TwinAddress) || !strings.Contains(said, "oss://closed can't be read") {
+	if proof.Verdict != vault.OK || opened != 1 || !strings.Contains(said, "read from "+vaulttest.ReplicaAddress) || !strings.Contains(said, "oss://closed can't be read") {
 		t.Errorf("%d openings, %s: %q", opened, proof.Verdict, said)
 	}
 	if _, err := object.Stat(t.Context(), w.Store, shard.Name); !errors.Is(err, fs.ErrNotExist) {
@@ -685,7 +685,7 @@ func TestLostCatalog(t *testing.T) {
 	if _, err := w.Repo.FindBackup(t.Context(), m.Backup); !errors.Is(err, fs.ErrNotExist) {
 		t.Fatal(err)
 	}
-	w.Repo.SetReplicas(vaulttest.TwinAt(twin))
+	w.Repo.SetReplicas(vaulttest.ReplicaAt(twin))
 	if b, err := w.Repo.FindBackup(t.Context(), m.Backup); err != nil || b != vaulttest.BackupOf(m) {
 		t.Errorf("%v, %v", b, err)
 	}
@@ -704,21 +704,21 @@ func TestCopyOntoItself(t *testing.T) {
 		if !errors.Is(err, repository.ErrSame) || !fanout.Permanent(err) {
 			t.Errorf("not refused: %v", err)
 		}
-		if notes, err := w.Repo.Copies(t.Context(), b); err != nil || len(notes) > 0 {
+		if notes, err := w.Repo.CopyNotes(t.Context(), b); err != nil || len(notes) > 0 {
 			t.Errorf("noted: %+v, %v", notes, err)
 		}
 		if names := vaulttest.ContentOf(t, w.Store, vault.CopiesPrefix); len(names) > 0 {
 			t.Errorf("%d records of copies were written", len(names))
 		}
 	}
-	_, err := w.Copier(w.Store).CopyAll(t.Context(), w.Run(), b, copies.Point{}, 0)
+	_, err := w.Replicator(w.Store).CopyAll(t.Context(), w.Run(), b, replica.Point{}, 0)
 	none(err)
-	_, err = w.Copier(w.Store).Copy(t.Context(), w.Run(), vaulttest.CopyWork(m, 0))
+	_, err = w.Replicator(w.Store).Copy(t.Context(), w.Run(), vaulttest.CopyWork(m, 0))
 	none(err)
-	_, err = w.Verifier().Compare(t.Context(), w.Run(), b, vaulttest.TwinAddress, w.Store)
+	_, err = w.Verifier().Compare(t.Context(), w.Run(), b, vaulttest.ReplicaAddress, w.Store)
 	none(err)
-	back := &copies.Copier{Repo: w.Repo, Target: "oss://first/vault", To: w.Store, Log: w.Log(), Back: true}
-	_, err = back.CopyAll(t.Context(), w.Run(), b, copies.Point{}, 0)
+	back := &replica.Replicator{Repo: w.Repo, Address: "oss://first/vault", Store: w.Store, Log: w.Log(), Back: true}
+	_, err = back.CopyAll(t.Context(), w.Run(), b, replica.Point{}, 0)
 	none(err)
 
 	seeded := &mem.Store{}
@@ -730,7 +730,7 @@ func TestCopyOntoItself(t *testing.T) {
 	if reply := w.CopyAll(m, seeded); !reply.Done || reply.Objects != 0 {
 		t.Errorf("%+v", reply)
 	}
-	w.IsTwin(m, seeded)
+	w.IsReplica(m, seeded)
 }
 
 // marking is a target in which the backup is marked for deletion as soon as something of it has come.
@@ -762,7 +762,7 @@ func TestMarkedMeanwhile(t *testing.T) {
 		}
 		target.Replace(b.Mark(), data)
 	}
-	if _, err := w.Copier(target).CopyAll(t.Context(), w.Run(), b, copies.Point{}, 0); !errors.Is(err, repository.ErrMarked) {
+	if _, err := w.Replicator(target).CopyAll(t.Context(), w.Run(), b, replica.Point{}, 0); !errors.Is(err, repository.ErrMarked) {
 		t.Errorf("copied to where it is marked: %v", err)
 	}
 	for _, name := range []string{b.Manifest(), vault.Opened(b.Table, b.ID)} {
@@ -770,7 +770,7 @@ func TestMarkedMeanwhile(t *testing.T) {
 			t.Errorf("%s stands in the target: %v", name, err)
 		}
 	}
-	if notes, err := w.Repo.Copies(t.Context(), b); err != nil || len(notes) > 0 {
+	if notes, err := w.Repo.CopyNotes(t.Context(), b); err != nil || len(notes) > 0 {
 		t.Errorf("noted: %+v, %v", notes, err)
 	}
 }
@@ -784,7 +784,7 @@ func TestCopyOfNoGroup(t *testing.T) {
 	for _, id := range []vault.SegmentID{"000001", "000000.00", "-1", ""} {
 		work := vaulttest.CopyWork(m, 0)
 		work.Segment = id
-		if _, err := w.Copier(&mem.Store{}).Copy(t.Context(), w.Run(), work); !fanout.Permanent(err) {
+		if _, err := w.Replicator(&mem.Store{}).Copy(t.Context(), w.Run(), work); !fanout.Permanent(err) {
 			t.Errorf("%q: %v", id, err)
 		}
 	}
@@ -799,13 +799,13 @@ func TestNotesOfOthers(t *testing.T) {
 	b := vaulttest.BackupOf(m)
 	w.CopyAll(m, &mem.Store{})
 	for target, n := range map[string]*vault.CopyNote{
-		"oss://a/vault": {Backup: b.ID, Table: b.Table, Target: "oss://evil/vault"},
-		"oss://b/vault": {Backup: vault.NewBackupID(w.Clock(), "other"), Table: b.Table, Target: "oss://b/vault"},
-		"oss://c/vault": {Backup: b.ID, Table: vaulttest.TargetID, Target: "oss://c/vault"},
+		"oss://a/vault": {Backup: b.ID, Table: b.Table, Replica: "oss://evil/vault"},
+		"oss://b/vault": {Backup: vault.NewBackupID(w.Clock(), "other"), Table: b.Table, Replica: "oss://b/vault"},
+		"oss://c/vault": {Backup: b.ID, Table: vaulttest.TargetID, Replica: "oss://c/vault"},
 	} {
 		n.At, n.Manifest = w.Clock(), strings.Repeat("0", 64)
 		own := vault.Backup{Table: n.Table, ID: n.Backup}
-		data, err := vault.Encode(own.CopyNote(place.Key(n.Target)), n)
+		data, err := vault.Encode(own.CopyNote(place.Key(n.Replica)), n)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -813,17 +813,17 @@ func TestNotesOfOthers(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	notes, err := w.Repo.Copies(t.Context(), b)
-	if !errors.Is(err, vault.ErrCorrupt) || len(notes) != 1 || notes[0].Target != vaulttest.TwinAddress {
+	notes, err := w.Repo.CopyNotes(t.Context(), b)
+	if !errors.Is(err, vault.ErrCorrupt) || len(notes) != 1 || notes[0].Replica != vaulttest.ReplicaAddress {
 		t.Errorf("%+v, %v", notes, err)
 	}
 	// The manifest is held against the notes that are about it.
-	w.Repo.SetReplicas(vaulttest.TwinAt(&mem.Store{}))
+	w.Repo.SetReplicas(vaulttest.ReplicaAt(&mem.Store{}))
 	if _, _, err := w.Repo.Manifest(t.Context(), b); err != nil {
 		t.Error(err)
 	}
-	states, err := copies.States(t.Context(), w.Repo, m)
-	if err != nil || len(states) != 2 || states[0].Target != vaulttest.TwinAddress || states[0].State != copies.StateCopied || states[1].State != copies.StateFailed || !strings.Contains(states[1].Error, "written under another name") {
+	states, err := replica.States(t.Context(), w.Repo, m)
+	if err != nil || len(states) != 2 || states[0].Replica != vaulttest.ReplicaAddress || states[0].State != replica.StateCopied || states[1].State != replica.StateFailed || !strings.Contains(states[1].Error, "written under another name") {
 		t.Errorf("%+v, %v", states, err)
 	}
 }
@@ -833,13 +833,13 @@ func TestNotesOfOthers(t *testing.T) {
 func TestNoteOfAnotherManifest(t *testing.T) {
 	w, m := vaulttest.CopyWorld(t, 1200)
 	b := vaulttest.BackupOf(m)
-	name := b.CopyNote(place.Key(vaulttest.TwinAddress))
-	note := &vault.CopyNote{Backup: b.ID, Table: b.Table, Target: vaulttest.TwinAddress, At: w.Clock(), Manifest: strings.Repeat("0", 64)}
+	name := b.CopyNote(place.Key(vaulttest.ReplicaAddress))
+	note := &vault.CopyNote{Backup: b.ID, Table: b.Table, Replica: vaulttest.ReplicaAddress, At: w.Clock(), Manifest: strings.Repeat("0", 64)}
 	if _, err := w.Repo.Create(t.Context(), name, note); err != nil {
 		t.Fatal(err)
 	}
 	p := w.Restorer()
-	p.Known = []repository.Replica{vaulttest.TwinAt(&mem.Store{})}
+	p.Known = []repository.Replica{vaulttest.ReplicaAt(&mem.Store{})}
 	if _, err := p.Begin(t.Context(), w.Run(), w.Request(m)); !errors.Is(err, vault.ErrCorrupt) || !strings.Contains(err.Error(), "when it was copied to") {
 		t.Errorf("%v", err)
 	}

@@ -9,27 +9,27 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/tablevault/tablevault/shared/copies"
 	"github.com/tablevault/tablevault/shared/fanout"
 	"github.com/tablevault/tablevault/shared/object"
 	"github.com/tablevault/tablevault/shared/object/mem"
 	"github.com/tablevault/tablevault/shared/object/place"
+	"github.com/tablevault/tablevault/shared/replica"
 	"github.com/tablevault/tablevault/shared/repository"
 	"github.com/tablevault/tablevault/shared/vault"
 	"github.com/tablevault/tablevault/shared/verify"
 )
 
 // TwinAddress is where the tests' second vault is said to be.
-const TwinAddress = "s3://twin/vault"
+const ReplicaAddress = "s3://twin/vault"
 
 // Copier copies into the further vault in a store.
-func (w *World) Copier(to object.Store) *copies.Copier {
-	return &copies.Copier{Repo: w.Repo, Target: TwinAddress, To: to, Work: w, Log: w.Log()}
+func (w *World) Replicator(to object.Store) *replica.Replicator {
+	return &replica.Replicator{Repo: w.Repo, Address: ReplicaAddress, Store: to, Work: w, Log: w.Log()}
 }
 
 // TwinAt is a further vault, in a store.
-func TwinAt(store object.Store) repository.Replica {
-	return repository.Replica{Name: TwinAddress, Open: func(context.Context) (object.Store, error) { return store, nil }}
+func ReplicaAt(store object.Store) repository.Replica {
+	return repository.Replica{Name: ReplicaAddress, Open: func(context.Context) (object.Store, error) { return store, nil }}
 }
 
 // BackupOf is the backup that a manifest seals.
@@ -37,16 +37,16 @@ func BackupOf(m *vault.Manifest) vault.Backup { return vault.Backup{Table: m.Tab
 
 // CopyWork is the work that copies a group.
 func CopyWork(m *vault.Manifest, group int) fanout.Work {
-	return fanout.Work{Verb: fanout.VerbCopy, Table: m.Table, Backup: m.Backup, Segment: vault.GroupID(group), Target: place.Key(TwinAddress)}
+	return fanout.Work{Verb: fanout.VerbCopy, Table: m.Table, Backup: m.Backup, Segment: vault.GroupID(group), Replica: place.Key(ReplicaAddress)}
 }
 
 // CopyAll copies a backup by the work of all its groups.
-func (w *World) CopyAll(m *vault.Manifest, to object.Store) copies.Reply {
+func (w *World) CopyAll(m *vault.Manifest, to object.Store) replica.Reply {
 	w.T.Helper()
-	var reply copies.Reply
+	var reply replica.Reply
 	for g := range m.Groups {
 		var err error
-		if reply, err = w.Copier(to).Copy(w.T.Context(), w.Run(), CopyWork(m, g)); err != nil {
+		if reply, err = w.Replicator(to).Copy(w.T.Context(), w.Run(), CopyWork(m, g)); err != nil {
 			w.T.Fatal(err)
 		}
 	}
@@ -72,9 +72,9 @@ func ContentOf(t testing.TB, store object.Store, prefix string) map[string]strin
 
 // IsTwin holds a copy against the backup: by the records, by reading, and byte
 // for byte.
-func (w *World) IsTwin(m *vault.Manifest, twin object.Store) {
+func (w *World) IsReplica(m *vault.Manifest, twin object.Store) {
 	w.T.Helper()
-	proof, err := w.Verifier().Compare(w.T.Context(), w.Run(), BackupOf(m), TwinAddress, twin)
+	proof, err := w.Verifier().Compare(w.T.Context(), w.Run(), BackupOf(m), ReplicaAddress, twin)
 	if err != nil || proof.Verdict != vault.OK || proof.Check.SizeOnly != 0 || proof.Check.Objects != m.Totals.Objects+2+int64(len(m.Groups)) {
 		w.T.Fatalf("the twin: %+v, %v", proof, err)
 	}
