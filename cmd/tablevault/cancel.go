@@ -53,7 +53,7 @@ func cancelCommand(s *streams) *cobra.Command {
 		},
 	}
 	siteFlags(c, &dir)
-	c.ValidArgsFunction = completeIDs(&dir, status.BackupKind, status.RestoreKind)
+	c.ValidArgsFunction = completeIDs(&dir, status.Open, status.BackupKind, status.RestoreKind)
 	c.Flags().StringVar(&reason, "reason", "cancelled by a person", "why, for the records")
 	return c
 }

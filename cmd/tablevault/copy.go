@@ -61,7 +61,7 @@ func copyCommand(s *streams) *cobra.Command {
 	siteFlags(c, &o.stack)
 	c.Flags().StringVar(&o.to, "to", "", "the destination of the policy to copy to, by its name, its key or its address")
 	c.Flags().StringVar(&o.from, "from", "", "the destination of the policy that has a copy, to put back what is gone here")
-	c.ValidArgsFunction = completeIDs(&o.stack, status.BackupKind)
+	c.ValidArgsFunction = completeIDs(&o.stack, status.All, status.BackupKind)
 	sizeFlag(c, &o.bandwidth, "bandwidth", "bytes per second at most, such as 10MB; 0 for any number")
 	return c
 }

@@ -63,7 +63,9 @@ func TestCancel(t *testing.T) {
 	s, dir, client := begin(t, func(c *stack.Config) { c.Memory = true })
 	fillSlow(t, client, "orders")
 	id := slowly(t, s, dir, "orders", ots.Fault{Delay: 20 * time.Second})
-	out, _ := said(t, 0, "cancel", "--stack", dir, string(id[:20]), "--reason", "the wrong table")
+	out, _ := said(t, 0, "__complete", "cancel", "--stack", dir, "")
+	contains(t, out, string(id)+"\tbackup of local/orders\n")
+	out, _ = said(t, 0, "cancel", "--stack", dir, string(id[:20]), "--reason", "the wrong table")
 	contains(t, out, "backup "+string(id)+" of local/orders is given up")
 	var list status.Backups
 	must(t, &list, "list", "--stack", dir)
@@ -102,6 +104,9 @@ func TestCancel(t *testing.T) {
 	}
 	out, _ = said(t, 0, "show", "--stack", dir, string(r.Restore))
 	contains(t, out, "loading", "0 loaded and 0 compared", string(backups.Backups[0].ID)+" of local/orders")
+	if out, _ = said(t, 0, "__complete", "cancel", "--stack", dir, "2"); !strings.HasPrefix(out, string(r.Restore)+"\trestore\n:") {
+		t.Errorf("offered are %s", out)
+	}
 
 	out, _ = said(t, 0, "cancel", "--stack", dir, string(r.Restore))
 	contains(t, out, "restore "+string(r.Restore)+" is given up", "The table local/copy stays as it is", "drop it")
@@ -179,18 +184,27 @@ func TestIDs(t *testing.T) {
 		t.Errorf("%s", out)
 	}
 	// What a shell offers.
+	makeTable(t, client, "new") // of which there is no backup
 	for _, c := range []struct {
 		args []string
 		want string
 	}{
 		{[]string{"__complete", "show", "--stack", dir, newest[:20]}, newest},
-		{[]string{"__complete", "cancel", "--stack", dir, restoreID[1][:22]}, restoreID[1]},
+		{[]string{"__complete", "cancel", "--stack", dir, ""}, ":36"}, // of what has ended nothing is given up
+		{[]string{"__complete", "verify", "--stack", dir, "--depth", ""}, "objects\nread\nrows\n:36"},
+		{[]string{"__complete", "verify", "--stack", dir, "--against", "local/c"}, "local/copy\n"},
+		{[]string{"__complete", "backup", "--stack", dir, "--table", "lo"}, "local/copy\nlocal/new\nlocal/orders\n"},
+		{[]string{"__complete", "backup", "--stack", dir, "--table", "local/n"}, "local/new\n"},
+		{[]string{"__complete", "backup", "--stack", dir, "--table", "elsewhere/"}, ":4"},
 		{[]string{"__complete", "verify", "--stack", dir, "--restore", ""}, restoreID[1]},
 		{[]string{"__complete", "restore", "--stack", dir, "--table", "lo"}, "local/orders"},
 		{[]string{"__complete", "restore", "--stack", filepath.Join(dir, "none"), "--table", "lo"}, ":4"},
 	} {
 		out, _ := said(t, 0, c.args...)
 		contains(t, out, c.want)
+		if strings.HasPrefix(c.want, ":") && !strings.HasPrefix(out, c.want) {
+			t.Errorf("%v offers %s", c.args, out)
+		}
 	}
 }
 

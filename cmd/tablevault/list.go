@@ -59,7 +59,7 @@ func listCommand(s *streams) *cobra.Command {
 	c.Flags().BoolVar(&o.latest, "latest", false, "only the newest recovery point of each table")
 	c.Flags().BoolVar(&o.restores, "restores", false, "list restores instead, those that run and those that have ended")
 	c.Flags().IntVar(&o.limit, "limit", 50, "with --restores: how many of the newest; 0 for all")
-	completeTables(c, &o.stack, "table")
+	completeBackedUp(c, &o.stack, "table")
 	return c
 }
 

@@ -55,6 +55,7 @@ func localCommand(s *streams) *cobra.Command {
 	}
 	c.Flags().StringVar(&dir, "dir", "", "directory that keeps the stack's state")
 	c.Flags().StringVar(&keeper, "vault", "", "what keeps the vault: dir, a directory, or oss, a bucket of a local OSS; default what kept it before, or dir")
+	completeWords(c, "vault", string(stack.Directory), string(stack.Bucket))
 	c.Flags().StringVar(&addr, "tablestore", "", "HOST:PORT that the Tablestore listens on; default the port that it had before, or a free one of this machine")
 	c.Flags().StringVar(&bin, "functions", "", "directory of the functions' binaries; default beside this command, or else they are built from the module here")
 	c.Flags().StringVar(&policyFile, "policy", "", "the policy to go by, a tablevault.yaml; it also fires the timers")

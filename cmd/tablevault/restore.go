@@ -93,8 +93,8 @@ func restoreCommand(s *streams) *cobra.Command {
 	c.Flags().Float64Var(&o.budget.WriteUnits, "write-units", 0, "budget of write units per second, for all workers that load together (default: as many as the service gives)")
 	c.Flags().Float64Var(&o.budget.ReadUnits, "read-units", 0, "budget of read units per second, for all workers that compare the rows together (default: as many as the service gives)")
 	c.Flags().BoolVar(&o.transactions, "local-transactions", false, "make a table that takes local transactions; whether the source does, the service does not tell")
-	completeTables(c, &o.stack, "table", "to")
-	completeFlag(c, &o.stack, "backup", status.BackupKind)
+	completeBackedUp(c, &o.stack, "table", "to")
+	completeID(c, &o.stack, "backup", status.BackupKind)
 	return c
 }
 

@@ -45,7 +45,7 @@ func showCommand(s *streams) *cobra.Command {
 			}
 			return runShow(cmd.Context(), s, dir, args[0])
 		},
-		ValidArgsFunction: completeIDs(&dir, status.BackupKind, status.RestoreKind, status.VerificationKind),
+		ValidArgsFunction: completeIDs(&dir, status.All, status.BackupKind, status.RestoreKind, status.VerificationKind),
 	}
 	c.Flags().BoolVar(&watch, "watch", false, "look again and again until it has ended")
 	c.Flags().DurationVar(&every, "every", 2*time.Second, "the pause between two looks")

@@ -87,8 +87,9 @@ func verifyCommand(s *streams) *cobra.Command {
 	c.Flags().StringVar(&o.depth, "depth", "", "objects: present, size, checksum; read: every row and checksum; rows: against a table (the default with --against or --restore, else read)")
 	c.Flags().Float64Var(&o.readUnits, "read-units", 0, "budget of read units per second for the reads of the table (default: as many as the service gives)")
 	completeTables(c, &o.stack, "against")
-	completeFlag(c, &o.stack, "backup", status.BackupKind)
-	completeFlag(c, &o.stack, "restore", status.RestoreKind)
+	completeWords(c, "depth", verify.DepthObjects, verify.DepthRead, verify.DepthRows)
+	completeID(c, &o.stack, "backup", status.BackupKind)
+	completeID(c, &o.stack, "restore", status.RestoreKind)
 	return c
 }
 
