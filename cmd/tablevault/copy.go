@@ -100,7 +100,10 @@ func runCopy(ctx context.Context, s *streams, id string, o copyOptions) (*copyRe
 	for {
 		cmd.Settings = dispatch.Settings(settings)
 		var r replica.Reply
-		if err := site.call(ctx, cmd, &r); err != nil {
+		if err := site.call(ctx, cmd, &r); err != nil && ctx.Err() != nil {
+			return nil, fmt.Errorf("interrupted; the copy of backup %s is broken off: %s, %s, copied by then, stay, and so does what a function still copies; the same command goes on with it",
+				id, counted(total.Objects, "object"), size(total.Bytes))
+		} else if err != nil {
 			return nil, names.explain(err)
 		}
 		total.Target = r.Replica

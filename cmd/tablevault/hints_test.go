@@ -4,6 +4,9 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"io"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -74,6 +77,51 @@ func TestInterrupted(t *testing.T) {
 	contains(t, out.String(), "interrupted; restore ", "goes on by itself", "`tablevault show ", " --watch --stack "+dir+"`")
 	if strings.Contains(out.String(), "context canceled") {
 		t.Error(out.String())
+	}
+}
+
+// TestBrokenOff interrupts a verification, a comparison with a copy and a copy that functions
+// are at: the command says so, and what stands.
+func TestBrokenOff(t *testing.T) {
+	dir := t.TempDir()
+	var interrupt context.CancelFunc
+	calls := 0
+	functions := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		if calls++; calls == 1 {
+			_, _ = io.WriteString(w, `{"ok":true,"reply":{"target":"s3://twin/vault","objects":1200,"bytes":3400000,"next":{"group":1}}}`)
+			return
+		}
+		interrupt()
+	}))
+	defer functions.Close()
+	info, err := json.Marshal(stack.Info{Functions: functions.URL, Vault: "file://" + filepath.ToSlash(dir), AccessKeyID: "id", AccessKeySecret: "secret"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "local.json"), info, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	const id = "20261120T101400Z-0a1b2c3d"
+	for _, c := range []struct {
+		calls int // that count as made: after the first one is interrupted
+		args  []string
+		want  []string
+	}{
+		{1, []string{"verify", "--backup", id}, []string{"interrupted; ", "`tablevault show ", " --watch --stack " + dir + "`"}},
+		{1, []string{"verify", "--backup", id, "--twin", "twin"}, []string{"interrupted; nothing is left behind"}},
+		{0, []string{"copy", id, "--to", "twin"}, []string{"interrupted; the copy of backup " + id, "1,200 objects, 3.4 MB, copied by then, stay"}},
+	} {
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		interrupt, calls = cancel, c.calls
+		var out, errs bytes.Buffer
+		if code := run(ctx, append(c.args, "--stack", dir), &out, &errs); code != exitFailed || out.Len() > 0 {
+			t.Errorf("%v: exit %d, %s", c.args, code, out.String())
+		}
+		contains(t, errs.String(), c.want...)
+		if strings.Contains(errs.String(), "context canceled") {
+			t.Error(errs.String())
+		}
 	}
 }
 

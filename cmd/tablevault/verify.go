@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"io"
 	"time"
@@ -159,6 +160,9 @@ func verifyAt(ctx context.Context, s *streams, site *site, cmd function.Command,
 		select {
 		case err := <-done:
 			look.Stop()
+			if err != nil && ctx.Err() != nil {
+				return nil, site.broken(id)
+			}
 			if err != nil {
 				return nil, err
 			}
@@ -172,6 +176,15 @@ func verifyAt(ctx context.Context, s *streams, site *site, cmd function.Command,
 			}
 		}
 	}
+}
+
+// broken is the error of a command that was interrupted while a verification was at work.
+func (s *site) broken(id vault.VerificationID) error {
+	if id == "" {
+		return errors.New("interrupted; nothing is left behind: a comparison with a copy writes nothing, and the same command compares anew")
+	}
+	return fmt.Errorf("interrupted; nobody waits for the verification %s any more: a function that is at it ends it, and `tablevault show %s --watch%s` says how far it is, or what came of it; the same command verifies anew",
+		id, id, s.stackFlag())
 }
 
 // watchVerification returns what says how far a verification has come; it says nothing
