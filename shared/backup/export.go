@@ -74,7 +74,7 @@ type ExportReply struct {
 // many work as were dispatched, until nothing is left.
 func (e *Exporter) Export(ctx context.Context, run fanout.Run, w fanout.Work) (ExportReply, error) {
 	x := &export{
-		exporter: e, repo: e.Repo, run: run, backup: vault.Backup{Table: w.Table, ID: w.Backup}, work: w,
+		exporter: e, run: run, backup: vault.Backup{Table: w.Table, ID: w.Backup}, work: w,
 		margin: fanout.NewMargin(run), throttle: throttle.ForReads(w.ReadUnits),
 	}
 	x.reply = ExportReply{Segment: w.Segment, Start: w.Start}
@@ -88,7 +88,6 @@ func (e *Exporter) Export(ctx context.Context, run fanout.Run, w fanout.Work) (E
 // export is an invocation of an exporter: it works on segments, one after the other.
 type export struct {
 	exporter *Exporter
-	repo     *repository.Repository
 	run      fanout.Run
 	backup   vault.Backup
 	work     fanout.Work
@@ -109,7 +108,7 @@ func (x *export) what(s vault.SegmentID) string {
 
 // all works on the segment of the command, and on what it finds after it.
 func (x *export) all(ctx context.Context) error {
-	over, err := x.repo.Exists(ctx, x.backup.Manifest())
+	over, err := x.exporter.Repo.Exists(ctx, x.backup.Manifest())
 	if err != nil {
 		return fmt.Errorf("%s: %w", x.what(x.work.Segment), err)
 	}
@@ -117,12 +116,12 @@ func (x *export) all(ctx context.Context) error {
 		x.reply.Superseded = true
 		return nil
 	}
-	if x.plan, _, err = x.repo.Plan(ctx, x.backup); err != nil {
+	if x.plan, _, err = x.exporter.Repo.Plan(ctx, x.backup); err != nil {
 		return fmt.Errorf("%s: %w", x.what(x.work.Segment), err)
 	}
 	x.encoders = x.exporter.newEncoders(x.plan)
 	x.worker = fanout.Worker{
-		Log: fanout.NewLog(x.repo, x.backup.Log()), Run: &x.run, Margin: &x.margin,
+		Log: fanout.NewLog(x.exporter.Repo, x.backup.Log()), Run: &x.run, Margin: &x.margin,
 		Groups: x.plan.Groups(), Planned: x.planned, Open: x.segment, Submit: x.submit, What: x.what, Most: x.exporter.MaxStarts,
 		Permanent: func(err error) bool { return errors.Is(err, shard.ErrReadBack) },
 	}
@@ -154,7 +153,7 @@ func (x *export) poke(ctx context.Context) {
 // over says whether each of the plan's segments has ended, and all that those were
 // split into.
 func (x *export) over(ctx context.Context) (bool, error) {
-	ends, err := endMarks(ctx, x.repo, x.backup.Log(), x.backup.Log().AllDone())
+	ends, err := endMarks(ctx, x.exporter.Repo, x.backup.Log(), x.backup.Log().AllDone())
 	if err != nil {
 		return false, err
 	}

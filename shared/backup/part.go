@@ -28,13 +28,13 @@ func (r *segmentRun) part(ctx context.Context) (*vault.Part, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	name := x.backup.Shard(log.Segment.ID, repository.RandomName())
-	up, err := x.repo.CreateData(ctx, name, x.plan.Encryption)
+	up, err := x.exporter.Repo.CreateData(ctx, name, x.plan.Encryption)
 	if err != nil {
 		return nil, err
 	}
 	w, err := shard.NewWriter(up, shard.Header{
-		Vault: x.repo.Header.ID, Backup: string(x.backup.ID), Table: x.backup.Table.Path(), Segment: string(log.Segment.ID),
-		Schema: x.plan.Definition.Schema, Seed: uint64(x.repo.Header.Seed),
+		Vault: x.exporter.Repo.Header.ID, Backup: string(x.backup.ID), Table: x.backup.Table.Path(), Segment: string(log.Segment.ID),
+		Schema: x.plan.Definition.Schema, Seed: uint64(x.exporter.Repo.Header.Seed),
 	})
 	if err != nil {
 		return nil, up.Abort(err)
@@ -66,7 +66,7 @@ func (r *segmentRun) part(ctx context.Context) (*vault.Part, error) {
 		return nil, fmt.Errorf("%w: the shard has %d rows, %d were walked", shard.ErrReadBack, sum.Rows, part.Walked)
 	}
 	part.Rows, part.Digest = sum.Rows, sum.Digest
-	index, err := x.repo.CreateData(ctx, vault.Index(name), x.plan.Encryption)
+	index, err := x.exporter.Repo.CreateData(ctx, vault.Index(name), x.plan.Encryption)
 	if err != nil {
 		return nil, err
 	}

@@ -27,7 +27,7 @@ func (x *export) segment(ctx context.Context, id vault.SegmentID) (fanout.Job, e
 	s, split := x.children[id]
 	if !split {
 		var err error
-		if s, err = coverage.FindSegment(ctx, x.repo, x.plan, x.backup.Log(), id); err != nil {
+		if s, err = coverage.FindSegment(ctx, x.exporter.Repo, x.plan, x.backup.Log(), id); err != nil {
 			return nil, err
 		}
 	}
@@ -36,7 +36,7 @@ func (x *export) segment(ctx context.Context, id vault.SegmentID) (fanout.Job, e
 
 // Read reads the segment's log.
 func (r *segmentRun) Read(ctx context.Context, _ bool) (err error) {
-	r.log, err = coverage.ReadLog(ctx, r.export.repo, r.export.backup.Log(), r.log.Segment)
+	r.log, err = coverage.ReadLog(ctx, r.export.exporter.Repo, r.export.backup.Log(), r.log.Segment)
 	return err
 }
 
@@ -133,10 +133,10 @@ func (r *segmentRun) End(ctx context.Context) error {
 	x, id := r.export, r.log.Segment.ID
 	x.reply.Done = true
 	if r.log.Split == nil {
-		return x.repo.Mark(ctx, x.backup.Log().Done(id))
+		return x.exporter.Repo.Mark(ctx, x.backup.Log().Done(id))
 	}
 	children := r.log.Split.Children
-	if err := x.repo.Mark(ctx, x.backup.Log().Split(id, len(children))); err != nil {
+	if err := x.exporter.Repo.Mark(ctx, x.backup.Log().Split(id, len(children))); err != nil {
 		return err
 	}
 	// This worker goes on with the first, unless somebody has it. Those for which no
@@ -156,7 +156,7 @@ func (r *segmentRun) End(ctx context.Context) error {
 	}
 	x.worker.Split(ids, next)
 	var a vault.Ask
-	if _, err := x.repo.Read(ctx, x.backup.Log().Ask(id), &a); err != nil {
+	if _, err := x.exporter.Repo.Read(ctx, x.backup.Log().Ask(id), &a); err != nil {
 		return err
 	}
 	for _, c := range children[1:min(len(children), a.Children)] {

@@ -58,7 +58,7 @@ func (r *segmentRun) splitIfAsked(ctx context.Context) (*vault.Split, error) {
 
 func (r *segmentRun) lookForAsk(ctx context.Context) error {
 	a := &r.ask
-	found, err := r.export.repo.Exists(ctx, r.export.backup.Log().Ask(r.log.Segment.ID))
+	found, err := r.export.exporter.Repo.Exists(ctx, r.export.backup.Log().Ask(r.log.Segment.ID))
 	if ctx.Err() == nil {
 		a.pause, a.next = min(2*a.pause, askMost), time.Now().Add(a.pause)
 	}
@@ -106,7 +106,7 @@ func (r *segmentRun) split(ctx context.Context) (*vault.Split, error) {
 	r.ask.tried = true
 	x, id := r.export, r.log.Segment.ID
 	var a vault.Ask
-	if _, err := x.repo.Read(ctx, x.backup.Log().Ask(id), &a); err != nil {
+	if _, err := x.exporter.Repo.Read(ctx, x.backup.Log().Ask(id), &a); err != nil {
 		return nil, err
 	}
 	// Reading stands still meanwhile, and must be handed over in time.
