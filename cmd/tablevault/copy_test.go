@@ -128,9 +128,8 @@ var copying = map[string][]string{"plan": nil, "import": {"further-import"}, "ve
 func twinJob(t *testing.T, keys map[string]string, target func(*stack.Stack) string) {
 	file := filepath.Join(t.TempDir(), "tablevault.yaml")
 	s, dir, client := begin(t, func(c *stack.Config) {
-		c.Memory, c.Vault = true, stack.Bucket
+		c.Memory, c.Vault, c.Policy = true, stack.Bucket, file
 		c.Host = func(h *fc.Config) {
-			setPolicy(h, file)
 			env := maps.Clone(h.Env)
 			if env == nil {
 				env = map[string]string{}
@@ -333,7 +332,7 @@ func TestPolicyCopies(t *testing.T) {
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	s, dir, client := begin(t, func(c *stack.Config) { c.Host = func(h *fc.Config) { setPolicy(h, file) } })
+	s, dir, client := begin(t, func(c *stack.Config) { c.Policy = file })
 	permitCopies(t, s)
 	makeTable(t, client, "orders")
 	for i := range int64(50) {

@@ -67,7 +67,7 @@ func doctorCommand(s *streams) *cobra.Command {
 		},
 	}
 	siteFlags(c, &dir)
-	c.Flags().StringVar(&file, "policy", "", "the policy that the functions go by; default TABLEVAULT_POLICY, or tablevault.yaml here if there is one")
+	c.Flags().StringVar(&file, "policy", "", "the policy that the functions go by; default that of the local stack, TABLEVAULT_POLICY, or tablevault.yaml here if there is one")
 	c.Flags().DurationVar(&maxAge, "max-age", 0, "how old the newest recovery point of a table may be, such as 26h; 0: any age")
 	return c
 }

@@ -9,7 +9,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/tablevault/tablevault/local/fc"
 	"github.com/tablevault/tablevault/local/stack"
 	"github.com/tablevault/tablevault/shared/drill"
 	"github.com/tablevault/tablevault/shared/object/mem"
@@ -157,7 +156,7 @@ func TestDrillOnTheStack(t *testing.T) {
 		t.Fatal(err)
 	}
 	st, folder, client := begin(t, func(c *stack.Config) {
-		c.Host, c.Drills = func(h *fc.Config) { setPolicy(h, file) }, []string{"drill"}
+		c.Policy, c.Drills = file, []string{"drill"}
 	})
 	makeTable(t, client, "orders")
 	for i := range int64(20) {

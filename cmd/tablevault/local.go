@@ -18,7 +18,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/tablevault/tablevault"
-	"github.com/tablevault/tablevault/local/fc"
 	"github.com/tablevault/tablevault/local/ots"
 	"github.com/tablevault/tablevault/local/stack"
 	"github.com/tablevault/tablevault/shared/policy"
@@ -81,7 +80,7 @@ func runLocal(ctx context.Context, s *streams, c stack.Config, policyFile string
 				c.Drills = append(c.Drills, name)
 			}
 		}
-		c.Timers, c.Host = true, func(c *fc.Config) { setPolicy(c, file) }
+		c.Timers, c.Policy = true, file
 	}
 	// The stack's log, what takes its time and the help share the stream.
 	s = &streams{out: s.out, err: stack.Shared(s.err), json: s.json}
@@ -133,13 +132,6 @@ func connectHelp(w io.Writer, i *stack.Info) {
 		fmt.Fprintf(w, sdk.format+"\n", i.Tablestore, i.Instance, i.AccessKeyID, i.AccessKeySecret)
 	}
 	fmt.Fprintln(w, "\nA first program for each is in docs/local-tablestore.md.")
-}
-
-// setPolicy makes the functions go by a policy.
-func setPolicy(c *fc.Config, file string) {
-	for i := range c.Functions {
-		c.Functions[i].Environment["TABLEVAULT_POLICY"] = file
-	}
 }
 
 // readPolicy reads a policy that a person names.

@@ -7,7 +7,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/tablevault/tablevault/local/fc"
 	"github.com/tablevault/tablevault/local/stack"
 	"github.com/tablevault/tablevault/shared/object"
 	"github.com/tablevault/tablevault/shared/object/dir"
@@ -52,7 +51,7 @@ func TestPolicyOnTheStack(t *testing.T) {
 	if code, _, errs := tablevaultRun(t, "init", "--file", file, "--table", "local/ord*", "--vault", "oss://not/here"); code != 0 {
 		t.Fatal(errs)
 	}
-	st, folder, client := begin(t, func(c *stack.Config) { c.Host = func(h *fc.Config) { setPolicy(h, file) } })
+	st, folder, client := begin(t, func(c *stack.Config) { c.Policy = file })
 	makeTable(t, client, "orders")
 	makeTable(t, client, "others")
 	for i := range int64(20) {

@@ -49,7 +49,7 @@ func pruneCommand(s *streams) *cobra.Command {
 		},
 	}
 	siteFlags(c, &o.stack)
-	c.Flags().StringVar(&o.policy, "policy", "", "the policy to go by; default TABLEVAULT_POLICY, or tablevault.yaml here if there is one")
+	c.Flags().StringVar(&o.policy, "policy", "", "the policy to go by; default that of the local stack, TABLEVAULT_POLICY, or tablevault.yaml here if there is one")
 	c.Flags().StringVar(&o.table, "table", "", "only the backups of these tables: instance/table, with * and ? in the table's name")
 	c.Flags().StringVar(&o.keep, "keep", "", "for how long backups are kept, such as 72h or '30 days', instead of what the policy says; goes with --table")
 	c.Flags().StringVar(&o.grace, "grace", "24h", "how long a backup stays marked before it goes; at least 1h, longer than a verification or a copy takes")
@@ -122,11 +122,13 @@ func tablePattern(text string) (policy.Pattern, error) {
 }
 
 // policyToPrune reads the policy, nil if there is none and none was named. One
-// that is for another vault is refused.
+// that is for another vault is refused, but for the one that a local stack goes by,
+// whose functions have the stack's vault whatever it names.
 func (s *site) policyToPrune(file string) (*policy.Policy, error) {
+	stacks := file == "" && s.dir != "" && s.env.PolicyNamed
 	file, p, err := s.readPolicy(file)
-	if err != nil || p == nil {
-		return nil, err
+	if err != nil || p == nil || stacks {
+		return p, err
 	}
 	if p.Vault != "" && !place.Same(p.Vault, s.env.Vault) {
 		return nil, fmt.Errorf("the policy %s is for the vault %s, and %s is to be pruned: name the vault's own with --policy", file, place.Plain(p.Vault), place.Plain(s.env.Vault))

@@ -147,3 +147,34 @@ func TestPruneIsAskedWell(t *testing.T) {
 		}
 	}
 }
+
+// TestPruneByTheStack: without --policy the stack's own is gone by, whatever vault that is for elsewhere.
+func TestPruneByTheStack(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "tablevault.yaml")
+	write := func(text string) {
+		t.Helper()
+		if err := os.WriteFile(file, []byte("vault: oss://other/vault\ntables: local/*\nevery: hourly\nkeep: 72 hours\n"+text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("")
+	_, folder, client := begin(t, func(c *stack.Config) { c.Memory, c.Policy = true, file })
+	makeTable(t, client, "orders")
+	backedUp(t, folder, "local/orders")
+	var r prune.Report
+	must(t, &r, "prune", "--stack", folder)
+	if len(r.Tables) != 1 || r.Tables[0].Keep != "72 hours" {
+		t.Errorf("%+v", r)
+	}
+	if _, d := doctorRun(t, "--stack", folder); !strings.Contains(d.String(), "ok policy : "+file+" has 1 rule") {
+		t.Error(d)
+	}
+	// By its name it is anybody's.
+	if code, _, errs := tablevaultRun(t, "prune", "--stack", folder, "--policy", file); code != exitFailed || !strings.Contains(errs, "oss://other/vault") {
+		t.Errorf("exit %d, %s", code, errs)
+	}
+	write("keeps: 3\n")
+	if code, _, errs := tablevaultRun(t, "prune", "--stack", folder, "--table", "local/orders", "--keep", "72h"); code != exitFailed || !strings.Contains(errs, "keeps") {
+		t.Errorf("exit %d, %s", code, errs)
+	}
+}

@@ -64,6 +64,7 @@ func openSite(dir string) (*site, error) {
 			"ALIBABA_CLOUD_ACCESS_KEY_ID=" + info.AccessKeyID,
 			"ALIBABA_CLOUD_ACCESS_KEY_SECRET=" + info.AccessKeySecret,
 			"FC_REGION=local",
+			"TABLEVAULT_POLICY=" + info.Policy,
 		}
 	}
 	if dir == "" {

@@ -20,6 +20,7 @@ type Info struct {
 	Functions       string `json:"functions"`
 	Vault           string `json:"vault"`
 	OSSEndpoint     string `json:"oss_endpoint,omitempty"`
+	Policy          string `json:"policy,omitempty"`
 	PID             int    `json:"pid"`
 }
 

@@ -54,6 +54,8 @@ type Config struct {
 	// roles may do: plan.json and so on, with places to be filled in. Nil lets them
 	// do everything.
 	Policies fs.FS
+	// Policy is the file that says what is backed up; empty for none.
+	Policy string
 	// Drills is what the names of tables begin with that drills make in the
 	// instance. Where it is given, the planner may do there what drill-plan.json
 	// says.
@@ -113,7 +115,7 @@ func Start(ctx context.Context, c Config) (*Stack, error) {
 	if err != nil {
 		before = Info{} // the first one here, or one that can't be read
 	}
-	s := &Stack{dir: dir, Info: Info{Instance: Instance, PID: os.Getpid()}}
+	s := &Stack{dir: dir, Info: Info{Instance: Instance, PID: os.Getpid(), Policy: c.Policy}}
 	s.lock, err = fc.Lock(filepath.Join(dir, "lock"))
 	if errors.Is(err, syscall.EWOULDBLOCK) {
 		return nil, fmt.Errorf("start the local stack: %s is in use by %s: stop that stack, or name another directory", dir, &before)
@@ -162,7 +164,7 @@ func (s *Stack) start(ctx context.Context, c Config, before Info) (err error) {
 		return fmt.Errorf("start the local Tablestore: %w", err)
 	}
 	s.Info.Tablestore = s.Tablestore.URL()
-	settings := map[string]string{"TABLEVAULT_VAULT": s.Vault, "TABLEVAULT_TABLESTORE_ENDPOINT": s.Info.Tablestore}
+	settings := map[string]string{"TABLEVAULT_VAULT": s.Vault, "TABLEVAULT_TABLESTORE_ENDPOINT": s.Info.Tablestore, "TABLEVAULT_POLICY": c.Policy}
 	if s.OSS == nil {
 		// The vault's folder stands for every bucket that a trigger watches, and has no
 		// prefix within.
