@@ -54,3 +54,13 @@ func goesOn(ctx context.Context, repo *repository.Repository, work fanout.Dispat
 		log.Warn("the restore is looked at by the next tick only", "restore", of.Restore, "request", of.Request, "error", err)
 	}
 }
+
+// count is how many of the plan's segments are such.
+func count(p *vault.RestorePlan, such func(vault.RestoreSegment) bool) (n int) {
+	for _, s := range p.Segments {
+		if such(s) {
+			n++
+		}
+	}
+	return n
+}
