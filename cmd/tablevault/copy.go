@@ -73,7 +73,7 @@ func runCopy(ctx context.Context, s *streams, id string, o copyOptions) (*copyRe
 	if o.bandwidth < 0 {
 		return nil, usage("--bandwidth %d: want bytes per second, or 0 for any number", o.bandwidth)
 	}
-	flag, names := "to", further{}
+	flag, names := "to", replicaNames{}
 	if o.from != "" {
 		flag = "from"
 	}
@@ -81,7 +81,7 @@ func runCopy(ctx context.Context, s *streams, id string, o copyOptions) (*copyRe
 	if err != nil {
 		return nil, err
 	}
-	cmd := function.Command{Kind: function.KindCopy, Backup: placeholder(id), Target: name}
+	cmd := function.Command{Kind: function.KindCopy, Backup: placeholder(id), Replica: name}
 	if err := validate(cmd); err != nil {
 		return nil, err
 	}

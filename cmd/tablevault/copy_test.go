@@ -65,23 +65,23 @@ func contentOf(t *testing.T, b *oss.Bucket, key string) []byte {
 	return content
 }
 
-// TestTwinJob runs the whole job with its vault on OSS and a copy on S3, whose
+// TestReplicaJob runs the whole job with its vault on OSS and a copy on S3, whose
 // checksums are of another kind, and in another bucket of OSS. Then one object of
 // the vault is deleted and one is flipped: the restore takes both from the copy,
 // says so, and puts back what was deleted. The functions' roles have what docs/ram
 // says and no more.
-func TestTwinJob(t *testing.T) {
+func TestReplicaJob(t *testing.T) {
 	t.Run("S3", func(t *testing.T) {
 		server := s3.RunT(t)
 		if err := server.CreateBucket(t.Context(), "twin", s3.Plain); err != nil {
 			t.Fatal(err)
 		}
-		twinJob(t, map[string]string{"AWS_ACCESS_KEY_ID": server.KeyID, "AWS_SECRET_ACCESS_KEY": server.Secret}, func(*stack.Stack) string {
+		replicaJob(t, map[string]string{"AWS_ACCESS_KEY_ID": server.KeyID, "AWS_SECRET_ACCESS_KEY": server.Secret}, func(*stack.Stack) string {
 			return "s3://twin/prod?region=" + s3.Region + "&endpoint=" + server.URL
 		})
 	})
 	t.Run("OSS", func(t *testing.T) {
-		twinJob(t, nil, func(s *stack.Stack) string {
+		replicaJob(t, nil, func(s *stack.Stack) string {
 			if err := s.OSS.CreateBucket("twin", local.BucketConfig{RetentionDays: 1}); err != nil {
 				t.Fatal(err)
 			}
@@ -90,8 +90,8 @@ func TestTwinJob(t *testing.T) {
 	})
 }
 
-// policyOf is a policy of docs/ram, filled in for the local stack, with the further
-// vault in a bucket named twin.
+// policyOf is a policy of docs/ram, filled in for the local stack, with the replica
+// in a bucket named twin.
 func policyOf(t *testing.T, name string) *ram.Policy {
 	t.Helper()
 	open, err := fs.ReadFile(tablevault.Policies(), name+".json")
@@ -125,7 +125,7 @@ func permitCopies(t *testing.T, s *stack.Stack) {
 // copying are the policies that functions need beside their own where there are copies.
 var copying = map[string][]string{"plan": nil, "import": {"further-import"}, "verify": {"further-verify", "mend-verify"}}
 
-func twinJob(t *testing.T, keys map[string]string, target func(*stack.Stack) string) {
+func replicaJob(t *testing.T, keys map[string]string, target func(*stack.Stack) string) {
 	file := filepath.Join(t.TempDir(), "tablevault.yaml")
 	s, dir, client := begin(t, func(c *stack.Config) {
 		c.Memory, c.Vault, c.Policy = true, stack.Bucket, file
@@ -138,8 +138,8 @@ func twinJob(t *testing.T, keys map[string]string, target func(*stack.Stack) str
 			h.Env = env
 		}
 	})
-	twin := target(s)
-	if err := os.WriteFile(file, fmt.Appendf(nil, "tables: local/none\nevery: daily\ndestinations: {name: dr, to: '%s'}\n", twin), 0o600); err != nil {
+	far := target(s)
+	if err := os.WriteFile(file, fmt.Appendf(nil, "tables: local/none\nevery: daily\ndestinations: {name: dr, to: '%s'}\n", far), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	permitCopies(t, s)
@@ -158,17 +158,17 @@ func twinJob(t *testing.T, keys map[string]string, target func(*stack.Stack) str
 	must(t, &backups, "backup", "--stack", dir, "--table", "local/orders")
 	id := string(backups.Backups[0].ID)
 
-	if code, _, errs := tablevaultRun(t, "verify", "--stack", dir, "--backup", id, "--twin", twin); code != exitFailed || !strings.Contains(errs, "no vault here") {
+	if code, _, errs := tablevaultRun(t, "verify", "--stack", dir, "--backup", id, "--twin", far); code != exitFailed || !strings.Contains(errs, "no vault here") {
 		t.Errorf("before there is a copy: exit %d: %s", code, errs)
 	}
 	// Above, verify has asked in vain whether something is left of a vault there: it may not list the place.
 	s.Authority.Record()
 	var copied copyResult
 	must(t, &copied, "copy", "--stack", dir, id, "--to", "dr")
-	if copied.Target != twin {
+	if copied.Target != far {
 		t.Errorf("dr is %s", copied.Target)
 	}
-	for _, other := range []string{"elsewhere", strings.Replace(twin, "/prod", "/other", 1)} {
+	for _, other := range []string{"elsewhere", strings.Replace(far, "/prod", "/other", 1)} {
 		for _, args := range [][]string{{"copy", id, "--to", other}, {"copy", id, "--from", other}, {"verify", "--backup", id, "--twin", other}, {"restore", "--backup", id, "--to", "local/x", "--also", other}} {
 			if code, _, errs := tablevaultRun(t, append(args, "--stack", dir)...); code != exitFailed || !strings.Contains(errs, "it has dr (") || strings.Contains(other, "://") && !strings.Contains(errs, "/other") {
 				t.Errorf("%q: exit %d: %s", args, code, errs)
@@ -178,19 +178,19 @@ func twinJob(t *testing.T, keys map[string]string, target func(*stack.Stack) str
 	if copied.Objects != backups.Backups[0].Objects || copied.Bytes != backups.Backups[0].Bytes || copied.Found != 0 {
 		t.Fatalf("%+v, of %+v", copied, backups.Backups[0])
 	}
-	must(t, &copied, "copy", "--stack", dir, id, "--to", twin)
+	must(t, &copied, "copy", "--stack", dir, id, "--to", far)
 	if copied.Objects != 0 || copied.Found != backups.Backups[0].Objects {
 		t.Errorf("again: %+v", copied)
 	}
 	var shown status.Details
 	must(t, &shown, "show", "--stack", dir, id)
-	if len(shown.Copies) != 1 || shown.Copies[0].State != replica.StateCopied || shown.Copies[0].Replica != twin {
+	if len(shown.Copies) != 1 || shown.Copies[0].State != replica.StateCopied || shown.Copies[0].Replica != far {
 		t.Errorf("show: %+v", shown.Copies)
 	}
 	identical := func() {
 		t.Helper()
 		var verified verifyResult
-		must(t, &verified, "verify", "--stack", dir, "--backup", id, "--twin", twin)
+		must(t, &verified, "verify", "--stack", dir, "--backup", id, "--twin", far)
 		if verified.Verdict != vault.OK || verified.Objects < copied.Found || strings.Contains(strings.Join(verified.Notes, "\n"), "only the size") {
 			t.Errorf("the twin: %+v", verified)
 		}
@@ -226,7 +226,7 @@ func twinJob(t *testing.T, keys map[string]string, target func(*stack.Stack) str
 			t.Errorf("the restore does not say that %s was damaged:\n%s", key, out)
 		}
 	}
-	for _, said := range []string{"read from " + twin, "made anew here", "stays damaged here"} {
+	for _, said := range []string{"read from " + far, "made anew here", "stays damaged here"} {
 		if !strings.Contains(out, said) {
 			t.Errorf("the restore does not say %q:\n%s", said, out)
 		}
@@ -245,7 +245,7 @@ func twinJob(t *testing.T, keys map[string]string, target func(*stack.Stack) str
 	if err := bucket.DeleteObject(gone); err != nil {
 		t.Fatal(err)
 	}
-	if code, _, errs := tablevaultRun(t, "copy", "--stack", dir, id, "--from", twin); code != exitDiffers || !strings.Contains(errs, strings.TrimPrefix(flipped, "vault/")) {
+	if code, _, errs := tablevaultRun(t, "copy", "--stack", dir, id, "--from", far); code != exitDiffers || !strings.Contains(errs, strings.TrimPrefix(flipped, "vault/")) {
 		t.Errorf("exit %d: %s", code, errs)
 	}
 	if now := contentOf(t, bucket, gone); !bytes.Equal(now, good) {
@@ -265,7 +265,7 @@ func twinJob(t *testing.T, keys map[string]string, target func(*stack.Stack) str
 		}
 		return nil
 	})
-	must(t, &copied, "copy", "--stack", dir, id, "--from", twin)
+	must(t, &copied, "copy", "--stack", dir, id, "--from", far)
 	s.OSS.SetFault(nil)
 	if n, err := s.OSS.Uploads("tablevault"); err != nil || n != 0 || !lost.Load() {
 		t.Errorf("%d uploads are left behind, %v; an id was lost: %t", n, err, lost.Load())
@@ -275,8 +275,8 @@ func twinJob(t *testing.T, keys map[string]string, target func(*stack.Stack) str
 		t.Errorf("after all was put back: %+v", verified)
 	}
 
-	if strings.HasPrefix(twin, "oss:") {
-		// Where the vault does not know the backup any more, a restore finds it in the twin.
+	if strings.HasPrefix(far, "oss:") {
+		// Where the vault does not know the backup any more, a restore finds it in the replica.
 		for _, key := range keysUnder(t, bucket, "vault/manifests/", "vault/opened/", "vault/plans/", "vault/groups/") {
 			if err := bucket.DeleteObject(key); err != nil {
 				t.Fatal(err)
@@ -284,7 +284,7 @@ func twinJob(t *testing.T, keys map[string]string, target func(*stack.Stack) str
 		}
 		for to, from := range map[string][]string{"local/orders_by_id": {"--backup", id}, "local/orders_by_time": {"--table", "local/orders"}} {
 			var restored restoreResult
-			if must(t, &restored, append([]string{"restore", "--stack", dir, "--to", to, "--also", twin}, from...)...); restored.Verdict != vault.OK || restored.Rows != int64(len(want)) {
+			if must(t, &restored, append([]string{"restore", "--stack", dir, "--to", to, "--also", far}, from...)...); restored.Verdict != vault.OK || restored.Rows != int64(len(want)) {
 				t.Errorf("from the twin alone: %+v", restored)
 			}
 		}
@@ -301,7 +301,7 @@ func twinJob(t *testing.T, keys map[string]string, target func(*stack.Stack) str
 	if !copier {
 		t.Error("no copy was noted by the role of verify")
 	}
-	if !strings.HasPrefix(twin, "oss:") {
+	if !strings.HasPrefix(far, "oss:") {
 		return
 	}
 	// Of further-verify, TestPermissions says this, with uploads there that break off.
@@ -319,16 +319,16 @@ func twinJob(t *testing.T, keys map[string]string, target func(*stack.Stack) str
 	}
 }
 
-// TestPolicyCopies fires the planner's timer under a policy with a destination:
+// TestPolicyCopies fires the planner's timer under a policy with a replica:
 // backups come to stand there by themselves, and a restore reads from there what
 // is gone from the vault.
 func TestPolicyCopies(t *testing.T) {
-	twin := filepath.Join(t.TempDir(), "twin")
-	if err := os.Mkdir(twin, 0o700); err != nil {
+	far := filepath.Join(t.TempDir(), "twin")
+	if err := os.Mkdir(far, 0o700); err != nil {
 		t.Fatal(err)
 	}
 	file := filepath.Join(t.TempDir(), "tablevault.yaml")
-	text := fmt.Sprintf("tables: local/orders\nevery: hourly\ndestinations: {to: 'file://%s', bandwidth: 50 MiB/s}\n", twin)
+	text := fmt.Sprintf("tables: local/orders\nevery: hourly\ndestinations: {to: 'file://%s', bandwidth: 50 MiB/s}\n", far)
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -371,7 +371,7 @@ func TestPolicyCopies(t *testing.T) {
 	}
 	var restored restoreResult
 	must(t, &restored, "restore", "--stack", dir, "--backup", id, "--to", "local/copy")
-	if restored.Verdict != vault.OK || restored.Rows != 50 || !slices.ContainsFunc(restored.Notes, func(n string) bool { return strings.Contains(n, "read from file://"+twin) }) {
+	if restored.Verdict != vault.OK || restored.Rows != 50 || !slices.ContainsFunc(restored.Notes, func(n string) bool { return strings.Contains(n, "read from file://"+far) }) {
 		t.Errorf("%+v", restored)
 	}
 	for _, shard := range shards {

@@ -23,7 +23,7 @@ import (
 type restoreOptions struct {
 	stack, table, at, backup, to string
 	new, transactions            bool
-	also                         []string
+	replicas                     []string
 	budget                       vault.Budget
 }
 
@@ -88,7 +88,7 @@ func restoreCommand(s *streams) *cobra.Command {
 	c.Flags().StringVar(&o.at, "at", "", "an instant with its offset, such as 2026-11-20T10:14:00+08:00")
 	c.Flags().StringVar(&o.backup, "backup", "", "the backup to restore: its id, the beginning of it, or latest:INSTANCE/TABLE")
 	c.Flags().StringVar(&o.to, "to", "", "the table to make, instance/table; it must not exist")
-	c.Flags().StringArrayVar(&o.also, "also", nil, "a destination of the policy with a copy of the backup, by its name, its key or its address, from which damaged or missing objects are read; may be given several times")
+	c.Flags().StringArrayVar(&o.replicas, "also", nil, "a destination of the policy with a copy of the backup, by its name, its key or its address, from which damaged or missing objects are read; may be given several times")
 	c.Flags().BoolVar(&o.new, "new", false, "begin anew instead of resuming a restore that has not ended")
 	c.Flags().Float64Var(&o.budget.WriteUnits, "write-units", 0, "budget of write units per second, for all workers that load together (default: as many as the service gives)")
 	c.Flags().Float64Var(&o.budget.ReadUnits, "read-units", 0, "budget of read units per second, for all workers that compare the rows together (default: as many as the service gives)")
@@ -108,13 +108,13 @@ func runRestore(ctx context.Context, s *streams, o restoreOptions) (*restoreResu
 		return nil, usage("--at goes with --table")
 	}
 	cmd := function.Command{Kind: function.KindRestore, Table: o.table, Backup: o.backup, To: o.to, New: o.new}
-	names := further{}
-	for _, given := range o.also {
+	names := replicaNames{}
+	for _, given := range o.replicas {
 		name, err := names.name("also", given)
 		if err != nil {
 			return nil, err
 		}
-		cmd.Also = append(cmd.Also, name)
+		cmd.Replicas = append(cmd.Replicas, name)
 	}
 	if o.budget != (vault.Budget{}) {
 		if err := o.budget.Validate(); err != nil {

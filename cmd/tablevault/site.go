@@ -157,14 +157,14 @@ func validate(cmd function.Command) error {
 	return nil
 }
 
-// further are the further vaults that a person has named, by what commands call
+// replicaNames are the replicas that a person has named, by what commands call
 // them. The functions go by the addresses in their own policy: here an address only
 // stands for its key.
-type further map[string]string
+type replicaNames map[string]string
 
-// name is what a command calls a further vault: its name in the policy, or the key
+// name is what a command calls a replica: its name in the policy, or the key
 // of its address.
-func (f further) name(flag, given string) (string, error) {
+func (f replicaNames) name(flag, given string) (string, error) {
 	if !strings.Contains(given, "://") {
 		return given, nil
 	}
@@ -177,7 +177,7 @@ func (f further) name(flag, given string) (string, error) {
 }
 
 // explain says in an error which address a key is that of.
-func (f further) explain(err error) error {
+func (f replicaNames) explain(err error) error {
 	if err == nil {
 		return nil
 	}

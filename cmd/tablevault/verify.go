@@ -21,15 +21,15 @@ import (
 
 // verifyOptions are what `tablevault verify` was asked for.
 type verifyOptions struct {
-	stack, backup, restore, against, depth, twin string
-	readUnits                                    float64
+	stack, backup, restore, against, depth, replica string
+	readUnits                                       float64
 }
 
 // verifyResult is the JSON of `tablevault verify`.
 type verifyResult struct {
 	Verdict vault.Verdict `json:"verdict"`
 	// Verification is the id under which its proof stands in the vault, empty for a
-	// comparison with a twin.
+	// comparison with a replica.
 	Verification vault.VerificationID `json:"verification,omitempty"`
 	Restore      vault.RestoreID      `json:"restore,omitempty"`
 	Backup       vault.BackupID       `json:"backup"`
@@ -84,7 +84,7 @@ func verifyCommand(s *streams) *cobra.Command {
 	c.Flags().StringVar(&o.backup, "backup", "", "the backup to prove: its id, the beginning of it, or latest:INSTANCE/TABLE")
 	c.Flags().StringVar(&o.restore, "restore", "", "the restore to prove: its id, the beginning of it, or latest")
 	c.Flags().StringVar(&o.against, "against", "", "the table to compare rows with, instance/table")
-	c.Flags().StringVar(&o.twin, "twin", "", "a destination of the policy, by its name, its key or its address: say whether the backup's copy there is the same, by sizes and checksums, reading no shard")
+	c.Flags().StringVar(&o.replica, "twin", "", "a destination of the policy, by its name, its key or its address: say whether the backup's copy there is the same, by sizes and checksums, reading no shard")
 	c.Flags().StringVar(&o.depth, "depth", "", "objects: present, size, checksum; read: every row and checksum; rows: against a table (the default with --against or --restore, else read)")
 	c.Flags().Float64Var(&o.readUnits, "read-units", 0, "budget of read units per second for the reads of the table (default: as many as the service gives)")
 	completeTables(c, &o.stack, "against")
@@ -98,18 +98,18 @@ func runVerify(ctx context.Context, s *streams, o verifyOptions) (*verifyResult,
 	if (o.backup == "") == (o.restore == "") {
 		return nil, usage("say what to verify: either --backup or --restore")
 	}
-	if o.twin != "" && (o.backup == "" || o.against != "" || o.depth != "") {
+	if o.replica != "" && (o.backup == "" || o.against != "" || o.depth != "") {
 		return nil, usage("--twin goes with --backup alone: documents are read there, and of shards sizes and checksums are compared")
 	}
 	if o.against != "" && o.depth != "" && o.depth != verify.DepthRows {
 		return nil, usage("--depth %s reads no table, and --against %s names one: take one of the two away, or give --depth rows", o.depth, o.against)
 	}
-	names := further{}
-	twin, err := names.name("twin", o.twin)
+	names := replicaNames{}
+	replica, err := names.name("twin", o.replica)
 	if err != nil {
 		return nil, err
 	}
-	cmd := function.Command{Kind: function.KindVerify, Backup: o.backup, Restore: o.restore, Against: o.against, Depth: o.depth, Target: twin}
+	cmd := function.Command{Kind: function.KindVerify, Backup: o.backup, Restore: o.restore, Against: o.against, Depth: o.depth, Replica: replica}
 	if o.readUnits != 0 {
 		if err := (vault.Budget{ReadUnits: o.readUnits}).Validate(); err != nil {
 			return nil, &exit{exitUsage, fmt.Errorf("--read-units: %w", err)}
@@ -139,9 +139,9 @@ func runVerify(ctx context.Context, s *streams, o verifyOptions) (*verifyResult,
 
 // verifyAt has a backup or a restore verified, and tells how far that has come.
 func verifyAt(ctx context.Context, s *streams, site *site, cmd function.Command, readUnits float64) (*verifyResult, error) {
-	var id vault.VerificationID // of one that leaves what it tells, and a proof: a comparison with a twin does not
+	var id vault.VerificationID // of one that leaves what it tells, and a proof: a comparison with a replica does not
 	watch := func(context.Context) string { return "" }
-	if cmd.Target == "" {
+	if cmd.Replica == "" {
 		id = vault.VerificationID(vault.NewBackupID(time.Now(), rand.Text()))
 		cmd.Settings = dispatch.Settings(dispatch.Verification{Units: dispatch.Units{ReadUnits: readUnits}, ID: id})
 		what := "backup " + cmd.Backup

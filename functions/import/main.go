@@ -41,7 +41,7 @@ func planner(inv *function.Invocation, repo *repository.Repository, instance str
 	wanted := wantedBy(inv)
 	return &restore.Planner{
 		Repo: repo, Tables: tables, Endpoint: inv.Endpoint(instance), Work: work, Log: inv.Log, Workers: wanted.Workers.Most,
-		Known: parts.Twins(inv, wanted.Replicas()),
+		Known: parts.Replicas(inv, wanted.Replicas()),
 	}, nil
 }
 
@@ -73,7 +73,7 @@ func bringBack(ctx context.Context, inv *function.Invocation, cmd function.Comma
 		if err != nil {
 			return nil, err
 		}
-		parts.Also(inv, repo, plan.Also)
+		parts.SetReplicas(inv, repo, plan.Replicas)
 		p, err := planner(inv, repo, plan.Target.Instance)
 		if err != nil {
 			return nil, err
@@ -85,12 +85,12 @@ func bringBack(ctx context.Context, inv *function.Invocation, cmd function.Comma
 		p.Since = since.Since
 		return p.Tick(ctx, run, id)
 	}
-	also, err := parts.Keys(inv, cmd.Also)
+	replica, err := parts.ReplicaKeys(inv, cmd.Replicas)
 	if err != nil {
 		return nil, err
 	}
-	parts.Also(inv, repo, also)
-	req := restore.Request{At: time.Now(), New: cmd.New, Also: also}
+	parts.SetReplicas(inv, repo, replica)
+	req := restore.Request{At: time.Now(), New: cmd.New, Replicas: replica}
 	if inv.Origin.Key() != "" {
 		req.At, _ = inv.Origin.Instant(req.At)
 	}
@@ -151,7 +151,7 @@ func ask(inv *function.Invocation, content []byte) (restore.Ask, error) {
 	if err != nil {
 		return restore.Ask{}, err
 	}
-	if cmd.Kind != function.KindRestore || cmd.Restore != "" || cmd.Request != "" || cmd.New || len(cmd.Also) > 0 {
+	if cmd.Kind != function.KindRestore || cmd.Restore != "" || cmd.Request != "" || cmd.New || len(cmd.Replicas) > 0 {
 		return restore.Ask{}, errors.New(`a request asks for a new restore, such as {"kind":"restore","table":"prod/orders","at":"2026-11-20T10:14:00+08:00","to":"prod/orders_copy"}`)
 	}
 	a := restore.Ask{At: cmd.At}
@@ -242,7 +242,7 @@ func load(ctx context.Context, inv *function.Invocation, cmd function.Command) (
 	if err != nil {
 		return nil, err
 	}
-	parts.Also(inv, repo, plan.Also)
+	parts.SetReplicas(inv, repo, plan.Replicas)
 	l := &restore.Loader{Repo: repo, Log: inv.Log}
 	if l.Tables, err = parts.Tables(inv, plan.Target.Instance); err != nil {
 		return nil, err

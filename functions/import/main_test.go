@@ -56,7 +56,7 @@ func serve(t *testing.T, folder, text string) func(event string) (answer string,
 	}
 }
 
-// TestNoAddressOfASenders has an event, and a plan that lies in the vault, name a further vault that is not of the
+// TestNoAddressOfASenders has an event, and a plan that lies in the vault, name a replica that is not of the
 // policy: nothing goes there, and what is said has the next step and no secret.
 func TestNoAddressOfASenders(t *testing.T) {
 	folder, store := folderVault(t)
@@ -67,7 +67,7 @@ func TestNoAddressOfASenders(t *testing.T) {
 		Source: vault.TableID{Region: "cn-x", Instance: "prod", Table: "orders"}, Target: vault.TableID{Region: "cn-x", Instance: "prod", Table: "copy"},
 		Definition: table.Definition{Name: "copy", Schema: table.Schema{{Name: "id", Type: table.IntegerKey}}, Options: table.Options{TTL: -1, MaxVersions: 1, Deviation: 86400}},
 		Manifest:   vault.Object{Name: "manifests/cn-x/prod/orders/" + backup + ".json", SHA256: strings.Repeat("0", 64)},
-		Segments:   []vault.RestoreSegment{{ID: vault.NewSegmentID(0), Rows: 1}}, Also: []string{place.Key(address)},
+		Segments:   []vault.RestoreSegment{{ID: vault.NewSegmentID(0), Rows: 1}}, Replicas: []string{place.Key(address)},
 	}
 	put := func(p *vault.RestorePlan) {
 		t.Helper()
@@ -114,7 +114,7 @@ func TestNoAddressOfASenders(t *testing.T) {
 	}
 }
 
-// TestAddressOfThePolicy reads from a further vault that the policy has, by its name.
+// TestAddressOfThePolicy reads from a replica that the policy has, by its name.
 func TestAddressOfThePolicy(t *testing.T) {
 	folder, _ := folderVault(t)
 	address, came := elsewhere(t)

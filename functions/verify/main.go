@@ -1,5 +1,5 @@
 // Command verify is the function that proves backups and restores, and copies
-// backups to further vaults: of the functions that touch no table, it is the one
+// backups to replicas: of the functions that touch no table, it is the one
 // that reads shards anyway.
 package main
 
@@ -46,7 +46,7 @@ func prove(ctx context.Context, inv *function.Invocation, cmd function.Command) 
 		if err != nil {
 			return nil, err
 		}
-		parts.Also(inv, repo, plan.Also)
+		parts.SetReplicas(inv, repo, plan.Replicas)
 		req.Restore, instance = plan.Restore, plan.Target.Instance
 		req.Backup = vault.Backup{Table: plan.Source, ID: plan.Backup}
 		if cmd.Depth == "" {
@@ -78,12 +78,12 @@ func prove(ctx context.Context, inv *function.Invocation, cmd function.Command) 
 			req.Depth = verify.DepthRows
 		}
 	}
-	if cmd.Target != "" {
-		further, twin, err := parts.Further(ctx, inv, cmd.Target)
+	if cmd.Replica != "" {
+		to, there, err := parts.NamedReplica(ctx, inv, cmd.Replica)
 		if err != nil {
 			return nil, err
 		}
-		return v.Compare(ctx, inv.Run(), req.Backup, further.To, twin)
+		return v.Compare(ctx, inv.Run(), req.Backup, to.To, there)
 	}
 	if v.Tables, err = parts.Tables(inv, instance); err != nil {
 		return nil, err
@@ -128,7 +128,7 @@ func watched(ctx context.Context, inv *function.Invocation, repo *repository.Rep
 	return proof, nil
 }
 
-// copyBackup copies a group of a backup to a further vault, or, without a
+// copyBackup copies a group of a backup to a replica, or, without a
 // segment, as much of the whole backup as there is time for; or back, to make anew
 // in this vault what is gone.
 func copyBackup(ctx context.Context, inv *function.Invocation, cmd function.Command) (any, error) {
@@ -143,7 +143,7 @@ func copyBackup(ctx context.Context, inv *function.Invocation, cmd function.Comm
 	if err != nil {
 		return nil, err
 	}
-	further, there, err := parts.Further(ctx, inv, cmd.Target)
+	to, there, err := parts.NamedReplica(ctx, inv, cmd.Replica)
 	if err != nil {
 		return nil, err
 	}
@@ -151,7 +151,7 @@ func copyBackup(ctx context.Context, inv *function.Invocation, cmd function.Comm
 	if err != nil {
 		return nil, err
 	}
-	from, c := here, &replica.Replicator{Address: further.To, Store: there, Work: work, Log: inv.Log}
+	from, c := here, &replica.Replicator{Address: to.To, Store: there, Work: work, Log: inv.Log}
 	if settings.Back {
 		from, c.Address, c.Store, c.Back = there, inv.Env.Vault, here, true
 	}
@@ -167,7 +167,7 @@ func copyBackup(ctx context.Context, inv *function.Invocation, cmd function.Comm
 		if err != nil {
 			return nil, err
 		}
-		w.Table, w.Replica = b.Table, further.Key()
+		w.Table, w.Replica = b.Table, to.Key()
 		return c.Copy(ctx, inv.Run(), w)
 	}
 	return c.CopyAll(ctx, inv.Run(), b, settings.Next, settings.BytesPerSecond)

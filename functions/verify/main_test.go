@@ -122,16 +122,16 @@ func serveOSS(t *testing.T) *server {
 	return s
 }
 
-// invoke runs the function with a policy that has a destination.
-func invoke(t *testing.T, folder, destination, event string) (answer, log string) {
+// invoke runs the function with a policy that has a replica.
+func invoke(t *testing.T, folder, replica, event string) (answer, log string) {
 	t.Helper()
-	return invokeAt(t, "file://"+folder, destination, event)
+	return invokeAt(t, "file://"+folder, replica, event)
 }
 
 // invokeAt is invoke with a vault at an address.
-func invokeAt(t *testing.T, address, destination, event string) (answer, log string) {
+func invokeAt(t *testing.T, address, replica, event string) (answer, log string) {
 	t.Helper()
-	policy := functiontest.Policy(t, "tables: prod/*\nevery: hourly\ndestinations: {name: dr, to: '"+destination+"'}\n")
+	policy := functiontest.Policy(t, "tables: prod/*\nevery: hourly\ndestinations: {name: dr, to: '"+replica+"'}\n")
 	text, log, err := functiontest.Call{
 		Verbs:   function.Verbs{function.KindVerify: prove, function.KindCopy: copyBackup},
 		Environ: []string{"TABLEVAULT_VAULT=" + address, "FC_REGION=cn-x", "FC_ACCOUNT_ID=1", policy},
@@ -176,7 +176,7 @@ func TestCopyToNoAddressOfASenders(t *testing.T) {
 	}
 }
 
-// TestCopyOntoItself has the policy name the vault itself by another name as its destination: through a symbolic link, and
+// TestCopyOntoItself has the policy name the vault itself by another name as its replica: through a symbolic link, and
 // by another name of the store's host. Nothing is copied, and no copy is noted.
 func TestCopyOntoItself(t *testing.T) {
 	folder, b := sealed(t)
@@ -211,7 +211,7 @@ func TestCopyOntoItself(t *testing.T) {
 	}
 }
 
-// TestCopyToThePolicys copies to a destination by its name, and notes it under a key that the same bucket elsewhere
+// TestCopyToThePolicys copies to a replica by its name, and notes it under a key that the same bucket elsewhere
 // does not have.
 func TestCopyToThePolicys(t *testing.T) {
 	folder, b := sealed(t)
@@ -249,7 +249,7 @@ func TestNothingIsTold(t *testing.T) {
 		fmt.Fprintf(w, "<Error><Code>SignatureDoesNotMatch</Code><Message>you sent %s with secret-of-the-role</Message><RequestId>1</RequestId></Error>", r.Header.Get("X-Oss-Security-Token"))
 	}))
 	defer echo.Close()
-	destination := "oss://acme-dr/vault?region=cn-x&endpoint=" + url.QueryEscape(echo.URL)
+	replica := "oss://acme-dr/vault?region=cn-x&endpoint=" + url.QueryEscape(echo.URL)
 	said := ""
 	for _, event := range []string{
 		fmt.Sprintf(`{"kind":"copy","backup":%q,"target":"dr"}`, b.ID),
@@ -257,7 +257,7 @@ func TestNothingIsTold(t *testing.T) {
 		fmt.Sprintf(`{"kind":"verify","backup":%q,"target":"dr"}`, b.ID),
 		`{"kind":"ping"}`,
 	} {
-		answer, log := invoke(t, folder, destination, event)
+		answer, log := invoke(t, folder, replica, event)
 		said += answer + log
 	}
 	err := filepath.WalkDir(folder, func(path string, d os.DirEntry, err error) error {

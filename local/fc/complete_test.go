@@ -383,7 +383,7 @@ func TestStallsAndSkews(t *testing.T) {
 
 // TestLateTwin: the second delivery comes when the first has ended, and changes
 // nothing about the task.
-func TestLateTwin(t *testing.T) {
+func TestLateReplica(t *testing.T) {
 	asked := make(chan struct{}, 2)
 	h := run(t, Config{Fault: func(Delivery) Fault {
 		asked <- struct{}{}

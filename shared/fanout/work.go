@@ -15,7 +15,7 @@ type Work struct {
 	Backup  vault.BackupID
 	Restore vault.RestoreID
 	Segment vault.SegmentID
-	// Target is the key of the further vault that a group of a backup, which Segment
+	// Replica is the key of the one that a group of a backup, which Segment
 	// is the first of, is copied to, and Rate what that may use of its budget, in
 	// bytes per second; 0 for any number.
 	Replica string

@@ -32,20 +32,20 @@ type Command struct {
 	Version int  `json:"v,omitempty"`
 	Kind    Kind `json:"kind"`
 
-	Table   string    `json:"table,omitempty"`   // instance/table: what is backed up, or what a restore goes back to
-	Type    string    `json:"type,omitempty"`    // full or incremental
-	At      time.Time `json:"at,omitzero"`       // the instant to restore, in UTC
-	To      string    `json:"to,omitempty"`      // instance/table: the target of a restore
-	Backup  string    `json:"backup,omitempty"`  // backup id
-	Restore string    `json:"restore,omitempty"` // restore id
-	Segment string    `json:"segment,omitempty"` // segment of the backup or restore
-	Slot    int       `json:"slot,omitempty"`    // slot of the segment's log to go on from
-	Start   int       `json:"start,omitempty"`   // number of this start of the segment
-	Depth   string    `json:"depth,omitempty"`   // objects, read or rows
-	Against string    `json:"against,omitempty"` // instance/table to compare rows with
-	New     bool      `json:"new,omitempty"`     // begin anew instead of resuming an unsealed plan
-	Also    []string  `json:"also,omitempty"`    // further vaults with copies of the backup to restore
-	Target  string    `json:"target,omitempty"`  // the further vault to copy to, or to compare with
+	Table    string    `json:"table,omitempty"`   // instance/table: what is backed up, or what a restore goes back to
+	Type     string    `json:"type,omitempty"`    // full or incremental
+	At       time.Time `json:"at,omitzero"`       // the instant to restore, in UTC
+	To       string    `json:"to,omitempty"`      // instance/table: the target of a restore
+	Backup   string    `json:"backup,omitempty"`  // backup id
+	Restore  string    `json:"restore,omitempty"` // restore id
+	Segment  string    `json:"segment,omitempty"` // segment of the backup or restore
+	Slot     int       `json:"slot,omitempty"`    // slot of the segment's log to go on from
+	Start    int       `json:"start,omitempty"`   // number of this start of the segment
+	Depth    string    `json:"depth,omitempty"`   // objects, read or rows
+	Against  string    `json:"against,omitempty"` // instance/table to compare rows with
+	New      bool      `json:"new,omitempty"`     // begin anew instead of resuming an unsealed plan
+	Replicas []string  `json:"also,omitempty"`    // replicas with copies of the backup to restore
+	Replica  string    `json:"target,omitempty"`  // the replica to copy to, or to compare with
 
 	// Request is an object that holds the command to run: oss://bucket/key of an
 	// object that landed in a bucket, or its name in the vault, requests/….json.
@@ -68,7 +68,7 @@ func (c *Command) keys() []key {
 	return []key{
 		{"v", &c.Version}, {"kind", &c.Kind}, {"table", &c.Table}, {"type", &c.Type}, {"at", (*instant)(&c.At)}, {"to", &c.To},
 		{"backup", &c.Backup}, {"restore", &c.Restore}, {"segment", &c.Segment}, {"slot", &c.Slot}, {"start", &c.Start},
-		{"depth", &c.Depth}, {"against", &c.Against}, {"new", &c.New}, {"also", &c.Also}, {"target", &c.Target},
+		{"depth", &c.Depth}, {"against", &c.Against}, {"new", &c.New}, {"also", &c.Replicas}, {"target", &c.Replica},
 		{"request", &c.Request}, {"settings", (*compact)(&c.Settings)},
 	}
 }
@@ -228,16 +228,16 @@ func (c Command) Validate() error {
 	if err := c.references(); err != nil {
 		return err
 	}
-	if len(c.Also) > vault.MaxReplicas {
-		return fmt.Errorf("command key %q: %d further vaults: want at most %d", "also", len(c.Also), vault.MaxReplicas)
+	if len(c.Replicas) > vault.MaxReplicas {
+		return fmt.Errorf("command key %q: %d further vaults: want at most %d", "also", len(c.Replicas), vault.MaxReplicas)
 	}
-	for _, name := range c.Also {
+	for _, name := range c.Replicas {
 		if err := checkReplica(name); err != nil {
 			return fmt.Errorf("command key %q: %w", "also", err)
 		}
 	}
-	if c.Target != "" {
-		if err := checkReplica(c.Target); err != nil {
+	if c.Replica != "" {
+		if err := checkReplica(c.Replica); err != nil {
 			return fmt.Errorf("command key %q: %w", "target", err)
 		}
 	}
@@ -291,7 +291,7 @@ func (c Command) references() error {
 	return nil
 }
 
-// checkFurther finds out whether a further vault is named as one must be: where it
+// checkReplica finds out whether a replica is named as one must be: where it
 // is, the policy of the functions says and no command, so that none sends rows and
 // tokens to an address that nobody who deploys has named. What was given instead may
 // hold a key, and is not repeated.
@@ -319,7 +319,7 @@ func (c Command) missing() string {
 		return "a backup or a restore"
 	case c.Kind == KindExport && (c.Backup == "" || c.Segment == ""):
 		return "a backup and a segment"
-	case c.Kind == KindCopy && (c.Backup == "" || c.Target == ""):
+	case c.Kind == KindCopy && (c.Backup == "" || c.Replica == ""):
 		return "a backup and a target"
 	case c.Kind == KindImport && (c.Restore == "" || c.Segment == ""):
 		return "a restore and a segment"

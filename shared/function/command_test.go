@@ -19,7 +19,7 @@ func TestParseCommand(t *testing.T) {
 		"version zero": {`{"v":0,"kind":"ping"}`, Command{Kind: KindPing}},
 		"settings":     {` { "kind":"tick", "settings": { "a" : [1, 2] } } ` + "\n", Command{Kind: KindTick, Settings: json.RawMessage(`{"a":[1,2]}`)}},
 		"everything": {`{"v":1,"kind":"verify","table":"a/b","type":"incremental","at":"2026-11-20T02:14:00Z","to":"c/d","backup":"20261120T021400Z-0a1b2c3d","restore":"20261120T021500Z-0a1b2c3d","segment":"000001.02","slot":3,"start":2,"depth":"rows","against":"e/f","new":true,"also":["dr","0123456789abcdef"],"target":"dr","request":"oss://b/k","settings":{}}`,
-			Command{Kind: KindVerify, Table: "a/b", Type: "incremental", At: at, To: "c/d", Backup: "20261120T021400Z-0a1b2c3d", Restore: "20261120T021500Z-0a1b2c3d", Segment: "000001.02", Slot: 3, Start: 2, Depth: "rows", Against: "e/f", New: true, Also: []string{"dr", "0123456789abcdef"}, Target: "dr", Request: "oss://b/k", Settings: json.RawMessage(`{}`)}},
+			Command{Kind: KindVerify, Table: "a/b", Type: "incremental", At: at, To: "c/d", Backup: "20261120T021400Z-0a1b2c3d", Restore: "20261120T021500Z-0a1b2c3d", Segment: "000001.02", Slot: 3, Start: 2, Depth: "rows", Against: "e/f", New: true, Replicas: []string{"dr", "0123456789abcdef"}, Replica: "dr", Request: "oss://b/k", Settings: json.RawMessage(`{}`)}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			got, err := ParseCommand([]byte(test.in))

@@ -63,7 +63,7 @@ const (
 	KindRestore Kind = "restore" // import: make a restore's plan and its target
 	KindImport  Kind = "import"  // import: work on one segment of a restore
 	KindVerify  Kind = "verify"  // verify: prove a backup or a restore
-	KindCopy    Kind = "copy"    // verify: copy a backup to a further vault
+	KindCopy    Kind = "copy"    // verify: copy a backup to a replica
 	KindPing    Kind = "ping"    // any: answer who you are
 )
 

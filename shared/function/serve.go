@@ -42,7 +42,7 @@ const (
 	KeyDuration = "duration" // of the verb
 	KeyCounts   = "counts"   // what the reply counted
 	KeyStore    = "store"    // requests to the store of the vault, and bytes
-	KeyFurther  = "further"  // the same of a further vault
+	KeyReplica  = "further"  // the same of a replica
 	KeyError    = "error"
 )
 

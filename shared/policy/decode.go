@@ -66,8 +66,8 @@ func Decode(file string, data []byte) (*Policy, error) {
 type decoder struct {
 	file       string
 	vault      string            // the policy's, if it names one
-	bandwidths map[string]int64  // of destinations, by their keys
-	names      map[string]string // keys of destinations, by their names
+	bandwidths map[string]int64  // of replicas, by their keys
+	names      map[string]string // keys of replicas, by their names
 	drills     []readDrill
 	problems   Problems
 }
@@ -166,8 +166,8 @@ func (d *decoder) policy(data []byte) *Policy {
 
 var nameForm = regexp.MustCompile(`^[A-Za-z0-9_-]{1,64}$`)
 
-// IsName says whether a rule or a destination can have a name, which all keys of
-// destinations are, too.
+// IsName says whether a rule or a replica can have a name, which all keys of
+// replicas are, too.
 func IsName(text string) bool { return nameForm.MatchString(text) }
 
 func (d *decoder) workers(top *mapping, w *Workers) {
@@ -249,7 +249,7 @@ func (d *decoder) rule(m, top *mapping, name string) Rule {
 	return r
 }
 
-// destinations reads further vaults, each an address, or one with a bandwidth.
+// replicas reads replicas, each an address, or one with a bandwidth.
 func (d *decoder) replicas(v ast.Node) []Replica {
 	var all []Replica
 	for _, item := range d.list(v, "destinations") {
@@ -265,7 +265,7 @@ func (d *decoder) replicas(v ast.Node) []Replica {
 				to.To = d.address(a, "destinations.to")
 			}
 			if n := m.get("name"); n != nil {
-				to.Name = d.destinationName(n)
+				to.Name = d.replicaName(n)
 			}
 			if b := m.get("bandwidth"); b != nil {
 				to.Bandwidth = d.bandwidth(b)
@@ -302,8 +302,8 @@ func (d *decoder) replicas(v ast.Node) []Replica {
 	return all
 }
 
-// destinationName reads the name of a further vault. It can't be taken for a key.
-func (d *decoder) destinationName(v ast.Node) string {
+// replicaName reads the name of a replica. It can't be taken for a key.
+func (d *decoder) replicaName(v ast.Node) string {
 	name := d.text(v, "destinations.name")
 	if name != "" && (!IsName(name) || place.IsKey(name)) {
 		d.problem(v, "destinations.name %q: want letters, digits, - and _, at most 64, and not sixteen digits from 0 to f", name)
@@ -312,7 +312,7 @@ func (d *decoder) destinationName(v ast.Node) string {
 	return name
 }
 
-// name gives destinations the names that they have in other rules, or their keys.
+// name gives replicas the names that they have in other rules, or their keys.
 func (d *decoder) name(rules []Rule) {
 	byKey := map[string]string{}
 	for name, key := range d.names {

@@ -92,12 +92,12 @@ type Rule struct {
 	Keep   Keep       `json:"keep"`
 	// Settings are those of the rule's plans; what is zero has a default.
 	Settings vault.Settings `json:"settings"`
-	// Destinations are further vaults that sealed backups are copied to.
+	// Replicas are those that sealed backups are copied to.
 	Replicas []Replica `json:"destinations,omitempty"`
 	Drill    *Drill    `json:"drill,omitempty"`
 }
 
-// Destination is a further vault. The functions open none but those of their
+// Replica is another vault that sealed backups are copied to. The functions open none but those of their
 // policy, whose author vouches for the address; commands, events and documents of
 // the vault name them.
 type Replica struct {
@@ -110,7 +110,7 @@ type Replica struct {
 	Bandwidth int64 `json:"bandwidth,omitempty"`
 }
 
-// Key is what tells the destination from others in names of objects and in
+// Key is what tells the replica from others in names of objects and in
 // commands.
 func (d Replica) Key() string { return place.Key(d.To) }
 
@@ -118,7 +118,7 @@ func (d Replica) Key() string { return place.Key(d.To) }
 // default size comes through in a minute.
 const MinBandwidth = 1 << 20
 
-// Destinations are the destinations of all rules, each once, in the order in
+// Replicas are the replicas of all rules, each once, in the order in
 // which they first stand.
 func (p *Policy) Replicas() []Replica {
 	var all []Replica
@@ -132,7 +132,7 @@ func (p *Policy) Replicas() []Replica {
 	return all
 }
 
-// Destination finds a destination by its name, or by its key.
+// Replica finds a replica by its name, or by its key.
 func (p *Policy) Replica(name string) (Replica, error) {
 	all := p.Replicas()
 	for _, d := range all {

@@ -84,7 +84,7 @@ rules:
 	}
 }
 
-func TestDestinations(t *testing.T) {
+func TestReplicas(t *testing.T) {
 	p := decode(t, `
 every: daily
 destinations: {to: s3://second/vault, bandwidth: 20 MiB/s}

@@ -26,7 +26,7 @@ type findings struct {
 	at       time.Time // when the run began to look, by the clock here
 	tables   []*foundTable
 	leases   map[vault.Backup]vault.RestoreID      // the restores that have not ended, by the backups that they use
-	wanted   map[string]string                     // the policy's destinations, by their keys
+	wanted   map[string]string                     // the policy's replicas, by their keys
 	noted    map[string]bool                       // copies that are complete, by the names of their notes
 	copying  map[vault.Backup]map[string]time.Time // newest word about a copy, by target
 	failures []string                              // what could not be read
@@ -52,7 +52,7 @@ type found struct {
 	keep     policy.Keep
 	manifest *vault.Manifest // nil unless it was read
 	parent   *vault.Parent   // of a sealed or of an open backup
-	copied   map[string]bool // whether notes say so that are about it, by the keys of destinations
+	copied   map[string]bool // whether notes say so that are about it, by the keys of replicas
 	unnoted  error           // what is wrong with a note
 	unread   error           // why it is not known what it needs
 }
@@ -300,15 +300,15 @@ func (p *Pruner) findCopies(ctx context.Context, f *findings) error {
 		return err
 	}
 	return p.each(ctx, vault.CopyingPrefix, func(info object.Info) {
-		b, target, ok := vault.ParseCopying(info.Name)
+		b, key, ok := vault.ParseCopying(info.Name)
 		if !ok {
 			return
 		}
 		if f.copying[b] == nil {
 			f.copying[b] = map[string]time.Time{}
 		}
-		if info.Modified.After(f.copying[b][target]) {
-			f.copying[b][target] = info.Modified
+		if info.Modified.After(f.copying[b][key]) {
+			f.copying[b][key] = info.Modified
 		}
 	})
 }

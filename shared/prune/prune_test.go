@@ -1000,20 +1000,20 @@ func TestPruneCosts(t *testing.T) {
 	}
 }
 
-// TestPruneTwin prunes a vault that holds copies. What is copied there again after
+// TestPruneReplica prunes a vault that holds copies. What is copied there again after
 // that is whole again: no record vouches for what was deleted.
-func TestPruneTwin(t *testing.T) {
+func TestPruneReplica(t *testing.T) {
 	w, m := vaulttest.CopyWorld(t, 600)
-	twin := &mem.Store{Now: w.Clock}
-	w.CopyAll(m, twin)
+	replica := &mem.Store{Now: w.Clock}
+	w.CopyAll(m, replica)
 	for range 2 {
 		w.Advance(100 * time.Hour)
-		w.CopyAll(w.Backup(vaulttest.Small), twin)
+		w.CopyAll(w.Backup(vaulttest.Small), replica)
 	}
-	p := &prune.Pruner{Repo: must(repository.Open(t.Context(), twin)), Region: "local", Tables: []policy.Pattern{{Instance: "prod", Table: "*"}},
+	p := &prune.Pruner{Repo: must(repository.Open(t.Context(), replica)), Region: "local", Tables: []policy.Pattern{{Instance: "prod", Table: "*"}},
 		Keep: 72 * time.Hour, Grace: prune.DefaultGrace, Now: w.Clock, Log: w.Log()}
 	prunedBy(w, p, true)
-	if _, err := w.Replicator(twin).Copy(t.Context(), w.Run(), vaulttest.CopyWork(m, 0)); !errors.Is(err, repository.ErrMarked) {
+	if _, err := w.Replicator(replica).Copy(t.Context(), w.Run(), vaulttest.CopyWork(m, 0)); !errors.Is(err, repository.ErrMarked) {
 		t.Errorf("copied to where it is marked: %v", err)
 	}
 	w.Advance(prune.DefaultGrace)
@@ -1022,15 +1022,15 @@ func TestPruneTwin(t *testing.T) {
 	}
 	w.Advance(prune.DefaultSettle)
 	prunedBy(w, p, true)
-	for name := range vaulttest.ContentOf(t, twin, "") {
+	for name := range vaulttest.ContentOf(t, replica, "") {
 		if strings.Contains(name, string(m.Backup)) {
 			t.Errorf("%s is left", name)
 		}
 	}
-	if reply := w.CopyAll(m, twin); !reply.Done {
+	if reply := w.CopyAll(m, replica); !reply.Done {
 		t.Errorf("%+v", reply)
 	}
-	w.IsReplica(m, twin)
+	w.IsReplica(m, replica)
 }
 
 // recorder notes in which order objects are deleted.
@@ -1159,16 +1159,16 @@ func TestPruneReadsNotes(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			for _, target := range []string{vaulttest.ReplicaAddress, third} {
-				n := &vault.CopyNote{Backup: b.ID, Table: b.Table, Replica: target, At: w.Clock(), Manifest: named.SHA256}
-				if target == vaulttest.ReplicaAddress && c.change != nil {
+			for _, address := range []string{vaulttest.ReplicaAddress, third} {
+				n := &vault.CopyNote{Backup: b.ID, Table: b.Table, Replica: address, At: w.Clock(), Manifest: named.SHA256}
+				if address == vaulttest.ReplicaAddress && c.change != nil {
 					c.change(n)
 				}
-				content := vaulttest.Forge(b.CopyNote(place.Key(target)), n)
-				if target == vaulttest.ReplicaAddress && c.raw != "" {
+				content := vaulttest.Forge(b.CopyNote(place.Key(address)), n)
+				if address == vaulttest.ReplicaAddress && c.raw != "" {
 					content = []byte(c.raw)
 				}
-				if _, err := w.Store.Create(t.Context(), b.CopyNote(place.Key(target)), bytes.NewReader(content)); err != nil {
+				if _, err := w.Store.Create(t.Context(), b.CopyNote(place.Key(address)), bytes.NewReader(content)); err != nil {
 					t.Fatal(err)
 				}
 			}

@@ -17,7 +17,7 @@ import (
 	"github.com/tablevault/tablevault/shared/vault"
 )
 
-// Copies is what a tick found of backups that are to stand in further vaults.
+// Copies is what a tick found of backups that are to stand in replicas.
 type Copies struct {
 	// Pending counts the copies that are not complete, Live the groups that are
 	// being copied, and Dispatched those that this tick started.
@@ -26,23 +26,23 @@ type Copies struct {
 	Dispatched int `json:"dispatched"`
 }
 
-// maxCopyLooks bounds how many backups a tick looks at for one destination; the
+// maxCopyLooks bounds how many backups a tick looks at for one replica; the
 // newest come first.
 const maxCopyLooks = 200
 
-// toCopy is a backup that a rule with destinations has made.
+// toCopy is a backup that a rule with replicas has made.
 type toCopy struct {
 	vault.Backup
 	rule *policy.Rule
 }
 
-// copies hands the sealed backups of rules with destinations to the function
+// copies hands the sealed backups of rules with replicas to the function
 // that copies, group by group, unless they are complete there, are being copied,
 // or have failed for good. It comes last: exports have had the workers that they
 // need, and what goes wrong here is reported and stops nothing else.
 func (s *ticking) copies(ctx context.Context) error {
-	destinations := s.Policy.Replicas()
-	if len(destinations) == 0 {
+	replicas := s.Policy.Replicas()
+	if len(replicas) == 0 {
 		return nil
 	}
 	noted := map[string]bool{}
@@ -53,7 +53,7 @@ func (s *ticking) copies(ctx context.Context) error {
 		noted[info.Name] = true
 	}
 	wanted := s.kept()
-	for _, d := range destinations {
+	for _, d := range replicas {
 		if err := s.copiesTo(ctx, d, wanted, noted); err != nil {
 			return err
 		}

@@ -23,13 +23,13 @@ import (
 	"github.com/tablevault/tablevault/shared/vaulttest"
 )
 
-// TestTickCopies brings each backup of the policy into each destination, once,
+// TestTickCopies brings each backup of the policy into each replica, once,
 // and none that a person has made.
 func TestTickCopies(t *testing.T) {
 	w := vaulttest.NewWorld(t)
 	w.Fill(vaulttest.Definition(), 300)
-	twin, third := &mem.Store{}, &vaulttest.OtherKind{Store: &mem.Store{}}
-	w.Replicas = map[string]object.Store{vaulttest.ReplicaAddress: twin, "oss://third/vault": third}
+	far, third := &mem.Store{}, &vaulttest.OtherKind{Store: &mem.Store{}}
+	w.Replicas = map[string]object.Store{vaulttest.ReplicaAddress: far, "oss://third/vault": third}
 	byHand := w.Backup(vaulttest.Small)
 	w.Settle(vaulttest.Hourly)
 	s := w.Tick(vaulttest.HourlyCopied)
@@ -59,7 +59,7 @@ func TestTickCopies(t *testing.T) {
 		if len(states) != 2 || states[0].State != replica.StateCopied || states[1].Replica != vaulttest.ReplicaAddress || states[1].Bytes != m.Totals.StoredBytes {
 			t.Errorf("%+v", states)
 		}
-		w.IsReplica(m, twin)
+		w.IsReplica(m, far)
 		w.IsReplica(m, third)
 	}
 	if s := w.Tick(vaulttest.HourlyCopied); s.Copies != (reconcile.Copies{}) || len(w.Drain()) != 0 {
@@ -113,7 +113,7 @@ func TestForgedCopyNotes(t *testing.T) {
 	}
 }
 
-// TestTickReportsCopies has a target that fails: it is reported, tried again, and
+// TestTickReportsCopies has a replica that fails: it is reported, tried again, and
 // keeps neither backups nor other copies from being made.
 func TestTickReportsCopies(t *testing.T) {
 	w := vaulttest.NewWorld(t)
@@ -150,7 +150,7 @@ func TestTickReportsCopies(t *testing.T) {
 	if n := len(w.Manifests("orders")); n != 2 {
 		t.Errorf("%d backups", n)
 	}
-	// A person mends the target and gives the command.
+	// A person mends the replica and gives the command.
 	mended := &mem.Store{}
 	w.Replicas[vaulttest.ReplicaAddress] = mended
 	if _, err := w.Replicator(mended).CopyAll(t.Context(), w.Run(), vaulttest.BackupOf(m), replica.Point{}, 0); err != nil {
@@ -196,7 +196,7 @@ func TestTickCopiesWhatIsKept(t *testing.T) {
 }
 
 // TestBudgetIsShared gives the copies that run at a time, those of former ticks
-// among them, no more than the destination's bandwidth, the greater ones more of
+// among them, no more than the replica's bandwidth, the greater ones more of
 // it.
 func TestBudgetIsShared(t *testing.T) {
 	w := vaulttest.NewWorld(t)
@@ -211,8 +211,8 @@ func TestBudgetIsShared(t *testing.T) {
 			})
 		}
 	}
-	twin := &mem.Store{}
-	w.Replicas = map[string]object.Store{vaulttest.ReplicaAddress: twin}
+	far := &mem.Store{}
+	w.Replicas = map[string]object.Store{vaulttest.ReplicaAddress: far}
 	w.Settle(vaulttest.Hourly)
 	const budget = 10 << 20
 	limited := vaulttest.Hourly + "\ndestinations: {to: " + vaulttest.ReplicaAddress + ", bandwidth: 10 MiB/s}"

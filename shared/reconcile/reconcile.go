@@ -61,7 +61,7 @@ type Tick struct {
 	Live       int `json:"live"`
 	Dispatched int `json:"dispatched"`
 	Most       int `json:"most"`
-	// Copies are those to further vaults.
+	// Copies are those to replicas.
 	Copies Copies `json:"copies"`
 	// Reports say what a person should know.
 	Reports []policy.Report `json:"reports,omitempty"`
@@ -91,7 +91,7 @@ type ticking struct {
 	failed, running map[position]*backup.Survey
 	// known are the tables that the vault has backups of.
 	known []vault.TableID
-	// toCopy are the ended backups of rules with destinations.
+	// toCopy are the ended backups of rules with replicas.
 	toCopy []toCopy
 	// late are the surveys, by their place, that took longer than their share of time.
 	late []int

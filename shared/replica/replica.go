@@ -26,17 +26,17 @@ import (
 	"github.com/tablevault/tablevault/shared/vault"
 )
 
-// Copier copies sealed backups into another vault, which is then one like this,
+// Replicator copies sealed backups into a replica: another vault, which is then one like this,
 // with the same id, and can be read without it.
 //
 // A backup is copied group by group. The shards of a group go first, each
 // compared with its sha256 on the way, so that bytes which are not as they were
-// written never arrive under its name. Records in the target say what its store
+// written never arrive under its name. Records in the replica say what its store
 // answered; they are what an interrupted copy goes on from. When every group is
 // whole, the plan and the roll-ups follow, then the manifest: until then there
-// is no backup in the target.
+// is no backup in the replica.
 //
-// Nothing that stands in the target is changed, and any number of copiers may
+// Nothing that stands in the replica is changed, and any number of copiers may
 // work on one backup, also on one group, at the same time.
 type Replicator struct {
 	// Repo is the vault that is copied from.
@@ -48,7 +48,7 @@ type Replicator struct {
 	Log     *slog.Logger
 	// Back says that the backup goes back to the vault that it was copied from, to
 	// make anew what is gone there. Then nothing is noted in Repo, which may be
-	// there to be read only, and no record of what the target's store answered is
+	// there to be read only, and no record of what the replica's store answered is
 	// needed but where it is not what the backup's own records say.
 	Back bool
 }
@@ -63,16 +63,16 @@ type Reply struct {
 	Bytes   int64 `json:"bytes"`
 	Found   int64 `json:"found"`
 	// Groups is how many groups the backup has, Copied how many are known to be
-	// whole in the target.
+	// whole in the replica.
 	Groups int `json:"groups"`
 	Copied int `json:"copied"`
-	// Done says that the whole backup is in the target, Continued that another
+	// Done says that the whole backup is in the replica, Continued that another
 	// invocation goes on. Next is where CopyAll is to go on if it is not done.
 	Done      bool  `json:"done"`
 	Continued bool  `json:"continued,omitempty"`
 	Next      Point `json:"next,omitzero"`
 	// Replaced are the objects that were damaged or gone here, and were copied
-	// from another twin.
+	// from another replica.
 	Replaced []vault.Finding `json:"replaced,omitempty"`
 }
 
@@ -89,7 +89,7 @@ type Settings struct {
 	BytesPerSecond int64 `json:"bytes_per_second,omitempty"`
 	// Next is where a copy of a whole backup goes on.
 	Next Point `json:"next,omitzero"`
-	// Back copies from the target to the vault, what is gone there.
+	// Back copies from the replica to the vault, what is gone there.
 	Back bool `json:"back,omitempty"`
 }
 
@@ -170,7 +170,7 @@ func (c *Replicator) part(ctx context.Context, run fanout.Run, w fanout.Work, lo
 	if len(done) < len(s.manifest.Groups) {
 		return nil
 	}
-	// The marks say that it is worth a look; the records in the target decide.
+	// The marks say that it is worth a look; the records in the replica decide.
 	for g := range s.manifest.Groups {
 		there, err := s.replica.Copied(ctx, b, g)
 		if err != nil {
@@ -185,7 +185,7 @@ func (c *Replicator) part(ctx context.Context, run fanout.Run, w fanout.Work, lo
 }
 
 // CopyAll copies a whole backup in this process, from a point on, or what of it
-// can be copied before run says stop. It asks the target's store for each object,
+// can be copied before run says stop. It asks the replica's store for each object,
 // whatever the records say, so that what is gone from a complete copy is made
 // anew. An interrupted call is gone on with from the reply's Next.
 func (c *Replicator) CopyAll(ctx context.Context, run fanout.Run, b vault.Backup, from Point, bytesPerSecond int64) (Reply, error) {
@@ -231,7 +231,7 @@ func (c *Replicator) all(ctx context.Context, run fanout.Run, b vault.Backup, fr
 	return s.finish(ctx)
 }
 
-// copiedGroups are the groups that the marks say are whole in a target.
+// copiedGroups are the groups that the marks say are whole in a replica.
 func copiedGroups(ctx context.Context, r *repository.Repository, log vault.Log) (map[int]bool, error) {
 	done := map[int]bool{}
 	prefix := log.AllDone()
@@ -263,7 +263,7 @@ type copying struct {
 	streams *semaphore.Weighted
 
 	// damaged counts the objects that are damaged here, in every vault, or of which
-	// the target has others; why says it of the first.
+	// the replica has others; why says it of the first.
 	mu      sync.Mutex
 	damaged int
 	why     error
@@ -279,7 +279,7 @@ func (s *copying) damage() error {
 	return s.why
 }
 
-// begin reads what is to be copied and makes the target a twin of this vault.
+// begin reads what is to be copied and makes the replica a replica of this vault.
 func (c *Replicator) begin(ctx context.Context, run fanout.Run, b vault.Backup, bytesPerSecond int64, reply *Reply) (*copying, error) {
 	m, named, err := c.Repo.Manifest(ctx, b)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -330,7 +330,7 @@ func (c *Replicator) begin(ctx context.Context, run fanout.Run, b vault.Backup, 
 	return s, nil
 }
 
-// errTaken says that something else stands under a name in the target. It
+// errTaken says that something else stands under a name in the replica. It
 // matches vault.ErrCorrupt: trying again does not help.
 var errTaken = fmt.Errorf("%w in the target", vault.ErrCorrupt)
 
@@ -442,11 +442,11 @@ func (s *copying) fits(o vault.Object) (bool, error) {
 	return false, nil
 }
 
-// copiedObjects are the objects of a group as they come into the target.
+// copiedObjects are the objects of a group as they come into the replica.
 type copiedObjects struct {
 	*copying
 	group int
-	known map[string]string // checksums in the target, by identity
+	known map[string]string // checksums in the replica, by identity
 
 	records repository.CopiedGroup
 	pending []vault.Object // without a record
@@ -456,7 +456,7 @@ type copiedObjects struct {
 	missing int            // damaged, and left out
 }
 
-// object brings one object into the target, under ctx, and notes it, under
+// object brings one object into the replica, under ctx, and notes it, under
 // saving.
 func (w *copiedObjects) object(ctx, saving context.Context, i int, o vault.Object) error {
 	checksum, copied, err := w.bring(ctx, o)
@@ -526,7 +526,7 @@ func (w *copiedObjects) write(ctx context.Context, last bool) error {
 	}
 }
 
-// bring makes sure that an object stands in the target as it was written, and
+// bring makes sure that an object stands in the replica as it was written, and
 // returns the checksum that it has there.
 func (w *copiedObjects) bring(ctx context.Context, o vault.Object) (checksum string, copied bool, err error) {
 	info, err := object.Stat(ctx, w.Store, o.Name)
@@ -617,7 +617,7 @@ func (s *copying) finish(ctx context.Context) error {
 		return err
 	}
 	// After the manifest: a backup that is marked and has none would be gone on
-	// with by whoever plans in the target.
+	// with by whoever plans in the replica.
 	marked, err := s.replica.Exists(ctx, vault.Opened(s.backup.Table, s.backup.ID))
 	if err == nil && !marked {
 		err = s.replica.Mark(ctx, vault.Opened(s.backup.Table, s.backup.ID))

@@ -52,15 +52,15 @@ func (c *creations) Create(ctx context.Context, name string, r io.Reader) (objec
 // TestCopy copies a backup into an empty place, which is then a vault of its
 // own: the manifest comes last, and a second copy finds everything there.
 func TestCopy(t *testing.T) {
-	for name, twin := range map[string]object.Store{"one kind of checksum": &mem.Store{}, "another kind": &vaulttest.OtherKind{Store: &mem.Store{}}} {
+	for name, far := range map[string]object.Store{"one kind of checksum": &mem.Store{}, "another kind": &vaulttest.OtherKind{Store: &mem.Store{}}} {
 		t.Run(name, func(t *testing.T) {
 			w, m := vaulttest.CopyWorld(t, 1500)
-			order := &creations{Store: twin}
+			order := &creations{Store: far}
 			reply := w.CopyAll(m, order)
 			if !reply.Done || reply.Objects != m.Totals.Objects || reply.Bytes != m.Totals.StoredBytes || reply.Copied != len(m.Groups) {
 				t.Fatalf("%+v, of %+v", reply, m.Totals)
 			}
-			w.IsReplica(m, twin)
+			w.IsReplica(m, far)
 			n := len(order.names)
 			if n < 2 || order.names[0] != vault.HeaderName || order.names[n-2] != vaulttest.BackupOf(m).Manifest() || order.names[n-1] != vault.Opened(m.Table, m.Backup) {
 				t.Errorf("the order of what was created is %v", order.names)
@@ -84,21 +84,21 @@ func TestCopy(t *testing.T) {
 // and copying by hand brings it back.
 func TestCopyMakesAnew(t *testing.T) {
 	w, m := vaulttest.CopyWorld(t, 1500)
-	twin := &mem.Store{}
-	w.CopyAll(m, twin)
+	far := &mem.Store{}
+	w.CopyAll(m, far)
 	deleted := 0
 	for _, o := range append(w.Parts(m), vault.Object{Name: vaulttest.BackupOf(m).Manifest()}) {
-		if err := twin.Delete(t.Context(), o.Name); err != nil {
+		if err := far.Delete(t.Context(), o.Name); err != nil {
 			t.Fatal(err)
 		}
-		proof, err := w.Verifier().Compare(t.Context(), w.Run(), vaulttest.BackupOf(m), vaulttest.ReplicaAddress, twin)
+		proof, err := w.Verifier().Compare(t.Context(), w.Run(), vaulttest.BackupOf(m), vaulttest.ReplicaAddress, far)
 		if err != nil || proof.Verdict != vault.Corrupt || len(proof.Check.Findings) == 0 || proof.Check.Findings[0].Object != o.Name {
 			t.Fatalf("without %s: %+v, %v", o.Name, proof, err)
 		}
-		if _, err := w.Replicator(twin).CopyAll(t.Context(), w.Run(), vaulttest.BackupOf(m), replica.Point{}, 0); err != nil {
+		if _, err := w.Replicator(far).CopyAll(t.Context(), w.Run(), vaulttest.BackupOf(m), replica.Point{}, 0); err != nil {
 			t.Fatal(err)
 		}
-		w.IsReplica(m, twin)
+		w.IsReplica(m, far)
 		deleted++
 	}
 	if deleted < 8 {
@@ -177,8 +177,8 @@ func TestCopyBack(t *testing.T) {
 	inner := &vaulttest.OtherKind{Store: &mem.Store{}}
 	w.CopyAll(m, inner)
 	before := vaulttest.ContentOf(t, here, "")
-	twin := objectfault.New(inner, &objectfault.Fault{Op: objectfault.Create, Call: objectfault.Every, When: objectfault.Before})
-	repo, err := repository.Open(t.Context(), twin)
+	far := objectfault.New(inner, &objectfault.Fault{Op: objectfault.Create, Call: objectfault.Every, When: objectfault.Before})
+	repo, err := repository.Open(t.Context(), far)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -218,17 +218,17 @@ func TestCopyBack(t *testing.T) {
 func TestCopyGroups(t *testing.T) {
 	w := vaulttest.NewWorld(t)
 	m := grouped(w, 2*vault.GroupSize+20)
-	twin := &vaulttest.OtherKind{Store: &mem.Store{}}
+	far := &vaulttest.OtherKind{Store: &mem.Store{}}
 	for g := len(m.Groups) - 1; g >= 0; g-- {
-		reply, err := w.Replicator(twin).Copy(t.Context(), w.Run(), vaulttest.CopyWork(m, g))
+		reply, err := w.Replicator(far).Copy(t.Context(), w.Run(), vaulttest.CopyWork(m, g))
 		if err != nil || reply.Done != (g == 0) || reply.Copied != len(m.Groups)-g {
 			t.Fatalf("group %d: %+v, %v", g, reply, err)
 		}
-		if _, err := object.Stat(t.Context(), twin, vaulttest.BackupOf(m).Manifest()); (err == nil) != reply.Done {
+		if _, err := object.Stat(t.Context(), far, vaulttest.BackupOf(m).Manifest()); (err == nil) != reply.Done {
 			t.Fatalf("group %d: the manifest in the target: %v", g, err)
 		}
 	}
-	proof, err := w.Verifier().Compare(t.Context(), w.Run(), vaulttest.BackupOf(m), vaulttest.ReplicaAddress, twin)
+	proof, err := w.Verifier().Compare(t.Context(), w.Run(), vaulttest.BackupOf(m), vaulttest.ReplicaAddress, far)
 	if err != nil || proof.Verdict != vault.OK || proof.Check.SizeOnly != 0 || proof.Check.Objects != m.Totals.Objects+5 {
 		t.Fatalf("%+v, %v", proof, err)
 	}
@@ -292,21 +292,21 @@ func TestCopyGoesOn(t *testing.T) {
 // TestCopyBesideItself runs several copiers at once, as double deliveries do.
 func TestCopyBesideItself(t *testing.T) {
 	w, m := vaulttest.CopyWorld(t, 2000)
-	twin := &vaulttest.OtherKind{Store: &mem.Store{}}
+	far := &vaulttest.OtherKind{Store: &mem.Store{}}
 	var wg sync.WaitGroup
 	for range 6 {
 		wg.Go(func() {
-			if _, err := w.Replicator(twin).Copy(t.Context(), w.Run(), vaulttest.CopyWork(m, 0)); err != nil {
+			if _, err := w.Replicator(far).Copy(t.Context(), w.Run(), vaulttest.CopyWork(m, 0)); err != nil {
 				t.Error(err)
 			}
 		})
 	}
 	wg.Wait()
-	w.IsReplica(m, twin)
+	w.IsReplica(m, far)
 }
 
 // TestCopyUnderFaults fails every call of a copy, to either store, before it took
-// effect, midway and after. Nothing is in the target before all of it is, and
+// effect, midway and after. Nothing is in the replica before all of it is, and
 // copying again completes it.
 func TestCopyUnderFaults(t *testing.T) {
 	w, m := vaulttest.CopyWorld(t, 700)
@@ -321,12 +321,12 @@ func TestCopyUnderFaults(t *testing.T) {
 			}
 			inner := &vaulttest.OtherKind{Store: &mem.Store{}}
 			w.Store = source
-			var target object.Store = inner
+			var far object.Store = inner
 			from := object.Store(source)
 			if faulty == "source" {
 				from = objectfault.New(source, fault)
 			} else {
-				target = objectfault.New(inner, fault)
+				far = objectfault.New(inner, fault)
 			}
 			repo, err := repository.Open(t.Context(), from)
 			if err != nil {
@@ -336,7 +336,7 @@ func TestCopyUnderFaults(t *testing.T) {
 				continue
 			}
 			w.Repo = repo
-			reply, err := w.Replicator(target).Copy(t.Context(), w.Run(), vaulttest.CopyWork(m, 0))
+			reply, err := w.Replicator(far).Copy(t.Context(), w.Run(), vaulttest.CopyWork(m, 0))
 			if err == nil && !reply.Done {
 				t.Fatalf("%s, %v: %+v", faulty, fault, reply)
 			}
@@ -369,13 +369,13 @@ func TestCopyUnderFaults(t *testing.T) {
 }
 
 // TestCopyOfDamaged damages each object of a backup in turn: none arrives in the
-// target as a good one, and a copy of the rest is no backup. With a twin to take
+// target as a good one, and a copy of the rest is no backup. With a replica to take
 // it from, the copy is complete.
 func TestCopyOfDamaged(t *testing.T) {
 	w, m := vaulttest.CopyWorld(t, 700)
 	good := w.Store.(*mem.Store)
-	twin := &mem.Store{}
-	w.CopyAll(m, twin)
+	far := &mem.Store{}
+	w.CopyAll(m, far)
 	damages := map[string]func(*mem.Store, string, []byte){
 		"flipped": func(s *mem.Store, name string, b []byte) { b[len(b)/2] ^= 4; s.Replace(name, b) },
 		"cut":     func(s *mem.Store, name string, b []byte) { s.Replace(name, b[:len(b)-1]) },
@@ -402,27 +402,27 @@ func TestCopyOfDamaged(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			target := &mem.Store{}
-			_, err = w.Replicator(target).Copy(t.Context(), w.Run(), vaulttest.CopyWork(m, 0))
+			far := &mem.Store{}
+			_, err = w.Replicator(far).Copy(t.Context(), w.Run(), vaulttest.CopyWork(m, 0))
 			if err == nil || !fanout.Permanent(err) && !errors.Is(err, fs.ErrNotExist) {
 				t.Fatalf("%s %s: %v", how, o.Name, err)
 			}
 			for _, name := range []string{o.Name, vaulttest.BackupOf(m).Manifest()} {
-				if _, err := object.Stat(t.Context(), target, name); !errors.Is(err, fs.ErrNotExist) {
+				if _, err := object.Stat(t.Context(), far, name); !errors.Is(err, fs.ErrNotExist) {
 					t.Fatalf("%s %s: %s is in the target, %v", how, o.Name, name, err)
 				}
 			}
-			w.Repo.SetReplicas(vaulttest.ReplicaAt(twin))
-			reply, err := w.Replicator(target).CopyAll(t.Context(), w.Run(), vaulttest.BackupOf(m), replica.Point{}, 0)
+			w.Repo.SetReplicas(vaulttest.ReplicaAt(far))
+			reply, err := w.Replicator(far).CopyAll(t.Context(), w.Run(), vaulttest.BackupOf(m), replica.Point{}, 0)
 			if err != nil || !reply.Done {
 				t.Fatalf("%s %s, with a twin: %+v, %v", how, o.Name, reply, err)
 			}
-			w.Store = twin
-			w.Repo, err = repository.Open(t.Context(), twin)
+			w.Store = far
+			w.Repo, err = repository.Open(t.Context(), far)
 			if err != nil {
 				t.Fatal(err)
 			}
-			w.IsReplica(m, target)
+			w.IsReplica(m, far)
 			w.Store = good
 			tried++
 		}
@@ -437,16 +437,16 @@ func TestCopyWritesNothingOver(t *testing.T) {
 	w, m := vaulttest.CopyWorld(t, 700)
 	for _, o := range append(w.Parts(m), vault.Object{Name: vaulttest.BackupOf(m).Manifest()}) {
 		for what, content := range map[string][]byte{"other": bytes.Repeat([]byte{1}, int(o.Bytes)), "short": {1}} {
-			for _, target := range []interface {
+			for _, far := range []interface {
 				object.Store
 				Replace(string, []byte)
 			}{&mem.Store{}, &vaulttest.OtherKind{Store: &mem.Store{}}} {
-				target.Replace(o.Name, content)
-				_, err := w.Replicator(target).Copy(t.Context(), w.Run(), vaulttest.CopyWork(m, 0))
+				far.Replace(o.Name, content)
+				_, err := w.Replicator(far).Copy(t.Context(), w.Run(), vaulttest.CopyWork(m, 0))
 				if err == nil || !fanout.Permanent(err) || !strings.Contains(err.Error(), o.Name) {
 					t.Fatalf("%s %s: %v", what, o.Name, err)
 				}
-				if now, err := object.ReadAll(t.Context(), target, o.Name, 1<<30); err != nil || !bytes.Equal(now, content) {
+				if now, err := object.ReadAll(t.Context(), far, o.Name, 1<<30); err != nil || !bytes.Equal(now, content) {
 					t.Fatalf("%s %s was changed, %v", what, o.Name, err)
 				}
 			}
@@ -470,17 +470,17 @@ func TestCopyOfUnsealed(t *testing.T) {
 		t.Fatal(err)
 	}
 	b := vault.Backup{Table: plan.Table, ID: plan.Backup}
-	twin := &mem.Store{}
-	if _, err := w.Replicator(twin).CopyAll(t.Context(), w.Run(), b, replica.Point{}, 0); err == nil || !strings.Contains(err.Error(), "not sealed") {
+	far := &mem.Store{}
+	if _, err := w.Replicator(far).CopyAll(t.Context(), w.Run(), b, replica.Point{}, 0); err == nil || !strings.Contains(err.Error(), "not sealed") {
 		t.Errorf("unsealed: %v", err)
 	}
 	if _, err := w.Planner().Void(t.Context(), b, "enough"); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := w.Replicator(twin).CopyAll(t.Context(), w.Run(), b, replica.Point{}, 0); err == nil || !strings.Contains(err.Error(), "enough") {
+	if _, err := w.Replicator(far).CopyAll(t.Context(), w.Run(), b, replica.Point{}, 0); err == nil || !strings.Contains(err.Error(), "enough") {
 		t.Errorf("void: %v", err)
 	}
-	if left := vaulttest.ContentOf(t, twin, ""); len(left) > 0 {
+	if left := vaulttest.ContentOf(t, far, ""); len(left) > 0 {
 		t.Errorf("in the target are %v", slices.Collect(maps.Keys(left)))
 	}
 }
@@ -493,7 +493,7 @@ func TestCopyKeepsToItsBudget(t *testing.T) {
 	const perSecond = 100_000
 	synctest.Test(t, func(t *testing.T) {
 		for _, cut := range []time.Duration{0, 3 * time.Second} {
-			twin := &mem.Store{}
+			far := &mem.Store{}
 			begin := time.Now()
 			point, hops := replica.Point{}, 0
 			for done := false; !done; hops++ {
@@ -503,7 +503,7 @@ func TestCopyKeepsToItsBudget(t *testing.T) {
 					run.Until = run.Stop.Add(time.Second)
 				}
 				since := time.Now()
-				reply, err := w.Replicator(twin).CopyAll(t.Context(), run, vaulttest.BackupOf(m), point, perSecond)
+				reply, err := w.Replicator(far).CopyAll(t.Context(), run, vaulttest.BackupOf(m), point, perSecond)
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -522,7 +522,7 @@ func TestCopyKeepsToItsBudget(t *testing.T) {
 			if (hops > 1) != (cut > 0) {
 				t.Errorf("%d hops", hops)
 			}
-			w.IsReplica(m, twin)
+			w.IsReplica(m, far)
 		}
 		run := fanout.Run{Request: "r", Now: time.Now, Stop: time.Now().Add(time.Second), Until: time.Now().Add(2 * time.Second)}
 		if _, err := w.Replicator(&mem.Store{}).CopyAll(t.Context(), run, vaulttest.BackupOf(m), replica.Point{}, 1); err == nil || !strings.Contains(err.Error(), "raise the bandwidth") {
@@ -552,15 +552,15 @@ func TestCopyKnowsWhatCameWithoutARecord(t *testing.T) {
 	w.IsReplica(m, inner)
 }
 
-// TestRestoreReadsFromTheTwin deletes or flips each object of a backup in turn.
-// The restore takes it from the twin and says so; what was gone is there again
+// TestRestoreReadsFromTheReplica deletes or flips each object of a backup in turn.
+// The restore takes it from the replica and says so; what was gone is there again
 // afterwards, and what was flipped is as it was.
-func TestRestoreReadsFromTheTwin(t *testing.T) {
+func TestRestoreReadsFromTheReplica(t *testing.T) {
 	for _, how := range []string{"gone", "flipped"} {
 		t.Run(how, func(t *testing.T) {
 			w, m := vaulttest.CopyWorld(t, 700)
-			twin := &vaulttest.OtherKind{Store: &mem.Store{}}
-			w.CopyAll(m, twin)
+			far := &vaulttest.OtherKind{Store: &mem.Store{}}
+			w.CopyAll(m, far)
 			good := vaulttest.ContentOf(t, w.Store, "")
 			parts := append(w.Parts(m), vault.Object{Name: vaulttest.BackupOf(m).Manifest()})
 			for i, o := range parts {
@@ -581,7 +581,7 @@ func TestRestoreReadsFromTheTwin(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				repo.SetReplicas(vaulttest.ReplicaAt(twin))
+				repo.SetReplicas(vaulttest.ReplicaAt(far))
 				w.Repo = repo
 				p := w.Restore(m)
 				w.Proved(p, vault.OK)
@@ -613,17 +613,17 @@ func TestRestoreReadsFromTheTwin(t *testing.T) {
 	}
 }
 
-// TestTwinIsAVault loses the first vault and goes on with the second, whose store
+// TestReplicaIsAVault loses the first vault and goes on with the second, whose store
 // keeps checksums of another kind: a restore, and a further backup.
-func TestTwinIsAVault(t *testing.T) {
+func TestReplicaIsAVault(t *testing.T) {
 	w, m := vaulttest.CopyWorld(t, 700)
-	twin := &vaulttest.OtherKind{Store: &mem.Store{Now: w.Clock}}
-	w.CopyAll(m, twin)
-	repo, err := repository.Open(t.Context(), twin)
+	far := &vaulttest.OtherKind{Store: &mem.Store{Now: w.Clock}}
+	w.CopyAll(m, far)
+	repo, err := repository.Open(t.Context(), far)
 	if err != nil {
 		t.Fatal(err)
 	}
-	w.Store, w.Repo = twin, repo
+	w.Store, w.Repo = far, repo
 	for _, depth := range []string{verify.DepthObjects, verify.DepthRows} {
 		if proof := w.Verify(m, depth); proof.Verdict != vault.OK || proof.Check.SizeOnly != 0 {
 			t.Errorf("%s: %+v", depth, proof)
@@ -637,14 +637,14 @@ func TestTwinIsAVault(t *testing.T) {
 	}
 }
 
-// TestTwinsAreTriedInTurn has a first twin that can't be opened, and a second
+// TestReplicasAreTriedInTurn has a first replica that can't be opened, and a second
 // that lacks the object.
-func TestTwinsAreTriedInTurn(t *testing.T) {
+func TestReplicasAreTriedInTurn(t *testing.T) {
 	w, m := vaulttest.CopyWorld(t, 700)
-	twin, poor := &mem.Store{}, &mem.Store{}
-	w.CopyAll(m, twin)
+	far, poor := &mem.Store{}, &mem.Store{}
+	w.CopyAll(m, far)
 	shard := w.Parts(m)[2]
-	for name, content := range vaulttest.ContentOf(t, twin, "") {
+	for name, content := range vaulttest.ContentOf(t, far, "") {
 		if name != shard.Name {
 			poor.Replace(name, []byte(content))
 		}
@@ -657,7 +657,7 @@ func TestTwinsAreTriedInTurn(t *testing.T) {
 		opened++
 		return nil, fs.ErrPermission
 	}}
-	w.Repo.SetReplicas(closed, repository.Replica{Name: "oss://poor", Open: func(context.Context) (object.Store, error) { return poor, nil }}, vaulttest.ReplicaAt(twin))
+	w.Repo.SetReplicas(closed, repository.Replica{Name: "oss://poor", Open: func(context.Context) (object.Store, error) { return poor, nil }}, vaulttest.ReplicaAt(far))
 	proof := w.Verify(m, verify.DepthRead)
 	said := strings.Join(proof.Notes, "\n")
 	if proof.Verdict != vault.OK || opened != 1 || !strings.Contains(said, "read from "+vaulttest.ReplicaAddress) || !strings.Contains(said, "oss://closed can't be read") {
@@ -675,8 +675,8 @@ func TestTwinsAreTriedInTurn(t *testing.T) {
 // TestLostCatalog restores a backup whose marks and manifest are gone.
 func TestLostCatalog(t *testing.T) {
 	w, m := vaulttest.CopyWorld(t, 700)
-	twin := &mem.Store{}
-	w.CopyAll(m, twin)
+	far := &mem.Store{}
+	w.CopyAll(m, far)
 	for _, name := range []string{vaulttest.BackupOf(m).Manifest(), vault.Opened(m.Table, m.Backup)} {
 		if err := w.Store.Delete(t.Context(), name); err != nil {
 			t.Fatal(err)
@@ -685,7 +685,7 @@ func TestLostCatalog(t *testing.T) {
 	if _, err := w.Repo.FindBackup(t.Context(), m.Backup); !errors.Is(err, fs.ErrNotExist) {
 		t.Fatal(err)
 	}
-	w.Repo.SetReplicas(vaulttest.ReplicaAt(twin))
+	w.Repo.SetReplicas(vaulttest.ReplicaAt(far))
 	if b, err := w.Repo.FindBackup(t.Context(), m.Backup); err != nil || b != vaulttest.BackupOf(m) {
 		t.Errorf("%v, %v", b, err)
 	}
@@ -694,7 +694,7 @@ func TestLostCatalog(t *testing.T) {
 	}
 }
 
-// TestCopyOntoItself refuses to copy a vault to where it is, by whatever name, and notes no copy. A further vault that was
+// TestCopyOntoItself refuses to copy a vault to where it is, by whatever name, and notes no copy. A replica that was
 // filled with all of the vault by other means is another place all the same.
 func TestCopyOntoItself(t *testing.T) {
 	w, m := vaulttest.CopyWorld(t, 700)
@@ -733,7 +733,7 @@ func TestCopyOntoItself(t *testing.T) {
 	w.IsReplica(m, seeded)
 }
 
-// marking is a target in which the backup is marked for deletion as soon as something of it has come.
+// marking is a replica in which the backup is marked for deletion as soon as something of it has come.
 type marking struct {
 	*mem.Store
 	once sync.Once
@@ -748,25 +748,25 @@ func (m *marking) Create(ctx context.Context, name string, r io.Reader) (object.
 	return info, err
 }
 
-// TestMarkedMeanwhile marks the backup in the target while it is copied: no manifest comes to stand there, and no copy is
+// TestMarkedMeanwhile marks the backup in the replica while it is copied: no manifest comes to stand there, and no copy is
 // noted.
 func TestMarkedMeanwhile(t *testing.T) {
 	w, m := vaulttest.CopyWorld(t, 700)
 	b := vaulttest.BackupOf(m)
-	target := &marking{Store: &mem.Store{}}
-	target.mark = func() {
+	far := &marking{Store: &mem.Store{}}
+	far.mark = func() {
 		data, err := vault.Encode(b.Mark(), &vault.Mark{Backup: b.ID, Table: b.Table, At: w.Clock(), Reason: "test"})
 		if err != nil {
 			t.Error(err)
 			return
 		}
-		target.Replace(b.Mark(), data)
+		far.Replace(b.Mark(), data)
 	}
-	if _, err := w.Replicator(target).CopyAll(t.Context(), w.Run(), b, replica.Point{}, 0); !errors.Is(err, repository.ErrMarked) {
+	if _, err := w.Replicator(far).CopyAll(t.Context(), w.Run(), b, replica.Point{}, 0); !errors.Is(err, repository.ErrMarked) {
 		t.Errorf("copied to where it is marked: %v", err)
 	}
 	for _, name := range []string{b.Manifest(), vault.Opened(b.Table, b.ID)} {
-		if _, err := object.Stat(t.Context(), target, name); !errors.Is(err, fs.ErrNotExist) {
+		if _, err := object.Stat(t.Context(), far, name); !errors.Is(err, fs.ErrNotExist) {
 			t.Errorf("%s stands in the target: %v", name, err)
 		}
 	}
@@ -798,7 +798,7 @@ func TestNotesOfOthers(t *testing.T) {
 	w, m := vaulttest.CopyWorld(t, 700)
 	b := vaulttest.BackupOf(m)
 	w.CopyAll(m, &mem.Store{})
-	for target, n := range map[string]*vault.CopyNote{
+	for far, n := range map[string]*vault.CopyNote{
 		"oss://a/vault": {Backup: b.ID, Table: b.Table, Replica: "oss://evil/vault"},
 		"oss://b/vault": {Backup: vault.NewBackupID(w.Clock(), "other"), Table: b.Table, Replica: "oss://b/vault"},
 		"oss://c/vault": {Backup: b.ID, Table: vaulttest.TargetID, Replica: "oss://c/vault"},
@@ -809,7 +809,7 @@ func TestNotesOfOthers(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := w.Store.Create(t.Context(), b.CopyNote(place.Key(target)), bytes.NewReader(data)); err != nil {
+		if _, err := w.Store.Create(t.Context(), b.CopyNote(place.Key(far)), bytes.NewReader(data)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -829,7 +829,7 @@ func TestNotesOfOthers(t *testing.T) {
 }
 
 // TestNoteOfAnotherManifest: where a note says that another manifest was copied, and there
-// is none in the further vault, it is told what the note says, not that the backup is gone.
+// is none in the replica, it is told what the note says, not that the backup is gone.
 func TestNoteOfAnotherManifest(t *testing.T) {
 	w, m := vaulttest.CopyWorld(t, 1200)
 	b := vaulttest.BackupOf(m)

@@ -15,14 +15,14 @@ import (
 	"github.com/tablevault/tablevault/shared/vault"
 )
 
-// Log is what a list tells of the copying to one target, by group.
+// Log is what a list tells of the copying to one replica, by group.
 type Log struct {
 	Done             map[int]bool
 	Starts, Failures map[int]fanout.Notes
 }
 
 // Logs lists the logs of copies under a prefix, by what stands between it and
-// their own names: nothing, or a target's key and a slash.
+// their own names: nothing, or a replica's key and a slash.
 func Logs(ctx context.Context, r *repository.Repository, prefix string) (map[string]*Log, error) {
 	logs := map[string]*Log{}
 	for info, err := range r.Store().List(ctx, prefix, "") {
@@ -32,11 +32,11 @@ func Logs(ctx context.Context, r *repository.Repository, prefix string) (map[str
 		// done/<group>/<segment>, starts/<segment>/<number>.json, failures/….
 		dir, file := path.Split(strings.TrimPrefix(info.Name, prefix))
 		above, of := path.Split(strings.TrimSuffix(dir, "/"))
-		target, what := path.Split(strings.TrimSuffix(above, "/"))
-		l := logs[target]
+		key, what := path.Split(strings.TrimSuffix(above, "/"))
+		l := logs[key]
 		if l == nil {
 			l = &Log{Done: map[int]bool{}, Starts: map[int]fanout.Notes{}, Failures: map[int]fanout.Notes{}}
-			logs[target] = l
+			logs[key] = l
 		}
 		if what == "done" {
 			of, file = file, ""
@@ -70,7 +70,7 @@ const (
 	StateFailed  = "failed"
 )
 
-// State is how far a backup has come in one target.
+// State is how far a backup has come in one replica.
 type State struct {
 	// Target is the vault's address; its key where no start has noted that.
 	Replica string `json:"target"`
@@ -107,8 +107,8 @@ func States(ctx context.Context, r *repository.Repository, m *vault.Manifest) ([
 	if err != nil {
 		return nil, err
 	}
-	for target, l := range logs {
-		key := strings.TrimSuffix(target, "/")
+	for key, l := range logs {
+		key := strings.TrimSuffix(key, "/")
 		if complete[key] {
 			continue
 		}

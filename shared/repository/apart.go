@@ -12,7 +12,7 @@ import (
 	"github.com/tablevault/tablevault/shared/vault"
 )
 
-// ErrSame matches errors about a further vault that is the vault itself. It matches
+// ErrSame matches errors about a replica that is the vault itself. It matches
 // table.ErrInvalid: trying again does not help.
 var ErrSame = table.Invalidf("the further vault is the vault itself, by another name: a symbolic link, another name of the store, or the like")
 
@@ -21,7 +21,7 @@ const maxProbe = 1 << 10
 
 // Apart is an error matching ErrSame if two stores are one place, whatever they are
 // called: an object that is made in one is seen in the other. far, which key
-// tells from other further vaults, is only read.
+// tells from other replicas, is only read.
 //
 // One object in home serves all further calls, since whoever does not see it is
 // elsewhere. Who sees it may have been filled with all of home by other means, as by

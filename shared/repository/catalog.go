@@ -438,8 +438,8 @@ func (r *Repository) Plan(ctx context.Context, b vault.Backup) (*vault.Plan, vau
 	return &p, o, nil
 }
 
-// Copies are the notes about complete copies of a backup, in the order of their
-// targets' keys. Where some are damaged, or about something else than their names
+// CopyNotes are the notes about complete copies of a backup, in the order of their
+// replicas' keys. Where some are damaged, or about something else than their names
 // say, the error matches vault.ErrCorrupt, and the others are returned beside it.
 func (r *Repository) CopyNotes(ctx context.Context, b vault.Backup) ([]vault.CopyNote, error) {
 	var notes []vault.CopyNote

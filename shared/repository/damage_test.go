@@ -76,12 +76,12 @@ func damagedWorld(t *testing.T) *vaulttest.World {
 	if _, err := w.Store.Create(t.Context(), "requests/a.json", strings.NewReader(`{"table":"prod/orders","to":"prod/asked"}`)); err != nil {
 		t.Fatal(err)
 	}
-	twin := &mem.Store{Now: w.Clock}
-	w.Replicas = map[string]object.Store{vaulttest.ReplicaAddress: twin, "oss://third/vault": &mem.Store{Now: w.Clock}}
+	replica := &mem.Store{Now: w.Clock}
+	w.Replicas = map[string]object.Store{vaulttest.ReplicaAddress: replica, "oss://third/vault": &mem.Store{Now: w.Clock}}
 	w.Settle(vaulttest.HourlyCopied)
 	m := w.Manifests("orders")[0]
 	w.MarkIn(w.Store, vaulttest.BackupOf(m))
-	for name, content := range vaulttest.ContentOf(t, twin, vault.CopiesPrefix) {
+	for name, content := range vaulttest.ContentOf(t, replica, vault.CopiesPrefix) {
 		if _, err := w.Store.Create(t.Context(), name, strings.NewReader(content)); err != nil {
 			t.Fatal(err)
 		}

@@ -38,7 +38,7 @@ func turned(t *testing.T, store object.Store, name string) []byte {
 
 // TestPresentAsksForTheChecksum: an object of the right length and with other bytes is
 // not what was written, in the vault by the checksum that it was written with, and in a
-// further vault with checksums of another kind by the one that it was copied with.
+// replica with checksums of another kind by the one that it was copied with.
 func TestPresentAsksForTheChecksum(t *testing.T) {
 	w, m := vaulttest.CopyWorld(t, 900)
 	far := vaulttest.OtherKind{Store: &mem.Store{}}

@@ -20,22 +20,22 @@ import (
 // about its copies tell what it was, and it is read from the copy.
 func TestManifestAsCopied(t *testing.T) {
 	w, m := vaulttest.CopyWorld(t, 900)
-	twin := &mem.Store{}
-	w.CopyAll(m, twin)
+	replica := &mem.Store{}
+	w.CopyAll(m, replica)
 	b := vaulttest.BackupOf(m)
 	forged := *m
 	forged.Sealed = m.Sealed.Add(time.Second)
 	w.Store.(*mem.Store).Replace(b.Manifest(), vaulttest.Forge(b.Manifest(), &forged))
-	open := func(store object.Store, also repository.Replica) *repository.Repository {
+	open := func(store object.Store, replica repository.Replica) *repository.Repository {
 		t.Helper()
 		repo, err := repository.Open(t.Context(), store)
 		if err != nil {
 			t.Fatal(err)
 		}
-		repo.SetReplicas(also)
+		repo.SetReplicas(replica)
 		return repo
 	}
-	repo := open(w.Store, vaulttest.ReplicaAt(twin))
+	repo := open(w.Store, vaulttest.ReplicaAt(replica))
 	got, _, err := repo.Manifest(t.Context(), b)
 	if err != nil || !got.Sealed.Equal(m.Sealed) {
 		t.Errorf("%+v, %v", got, err)
@@ -49,7 +49,7 @@ func TestManifestAsCopied(t *testing.T) {
 	}
 	// Where the notes can't be had for now, nothing is known of the manifest.
 	store := objectfault.New(w.Store, &objectfault.Fault{Op: objectfault.List, When: objectfault.Before, Match: func(name string) bool { return strings.HasPrefix(name, vault.CopyNotesPrefix) }})
-	repo = open(store, vaulttest.ReplicaAt(twin))
+	repo = open(store, vaulttest.ReplicaAt(replica))
 	if _, _, err := repo.Manifest(t.Context(), b); err == nil || repository.Corrupt(err) || len(repo.Replaced()) > 0 {
 		t.Errorf("where the notes can't be listed: %v, with %+v", err, repo.Replaced())
 	}
@@ -58,18 +58,18 @@ func TestManifestAsCopied(t *testing.T) {
 	}
 }
 
-// TestTwinIsForDamage has a store not answer: that is no damage, and nothing is read
-// from a further vault, which may cost money, and be older.
-func TestTwinIsForDamage(t *testing.T) {
+// TestReplicaIsForDamage has a store not answer: that is no damage, and nothing is read
+// from a replica, which may cost money, and be older.
+func TestReplicaIsForDamage(t *testing.T) {
 	w, m := vaulttest.CopyWorld(t, 900)
-	twin := &mem.Store{}
-	w.CopyAll(m, twin)
+	replica := &mem.Store{}
+	w.CopyAll(m, replica)
 	store := objectfault.New(w.Store, &objectfault.Fault{Op: objectfault.Open, When: objectfault.Before, Match: func(name string) bool { return name == m.Plan.Name }})
 	repo, err := repository.Open(t.Context(), store)
 	if err != nil {
 		t.Fatal(err)
 	}
-	repo.SetReplicas(vaulttest.ReplicaAt(twin))
+	repo.SetReplicas(vaulttest.ReplicaAt(replica))
 	if _, err := repo.PlanOf(t.Context(), m); err == nil || repository.Corrupt(err) || len(repo.Replaced()) > 0 {
 		t.Errorf("%v, with %+v", err, repo.Replaced())
 	}
@@ -89,12 +89,12 @@ func failedOver(ctx context.Context, repo *repository.Repository, o vault.Object
 	}) == nil
 }
 
-// TestTwinIsOpenedOnce: a further vault is opened once, whether that succeeds or not,
+// TestReplicaIsOpenedOnce: a replica is opened once, whether that succeeds or not,
 // but if it is for want of time that it did not, it is opened again.
-func TestTwinIsOpenedOnce(t *testing.T) {
+func TestReplicaIsOpenedOnce(t *testing.T) {
 	w, m := vaulttest.CopyWorld(t, 900)
-	twin := &mem.Store{}
-	w.CopyAll(m, twin)
+	replica := &mem.Store{}
+	w.CopyAll(m, replica)
 	parts := w.Parts(m)
 	w.Remove(parts[0].Name, parts[1].Name)
 	for name, fails := range map[string]error{"there": nil, "away": errors.New("away")} {
@@ -104,7 +104,7 @@ func TestTwinIsOpenedOnce(t *testing.T) {
 			if ctx.Err() != nil {
 				return nil, ctx.Err()
 			}
-			return twin, fails
+			return replica, fails
 		}})
 		late, cancel := context.WithCancel(t.Context())
 		cancel()

@@ -18,7 +18,7 @@ import (
 // damaged before anything is made of it.
 
 // fixed refuses what a command asks of a restore that goes on, where its plan has fixed
-// something else. asked are the further vaults that the command names.
+// something else. asked are the replicas that the command names.
 func fixed(req Request, asked []string, plan *vault.RestorePlan) error {
 	if req.Budget != (vault.Budget{}) && req.Budget != plan.Budget {
 		return table.Invalidf("restore %s into that table goes on with %s, which its plan fixes, not with %s: ask without a budget, or drop the table and begin anew",
@@ -29,12 +29,12 @@ func fixed(req Request, asked []string, plan *vault.RestorePlan) error {
 			plan.Restore, plan.Target)
 	}
 	for _, key := range asked {
-		if slices.Contains(plan.Also, key) {
+		if slices.Contains(plan.Replicas, key) {
 			continue
 		}
 		has := "no further vault"
-		if len(plan.Also) > 0 {
-			has = "no further vault but " + strings.Join(plan.Also, ", ")
+		if len(plan.Replicas) > 0 {
+			has = "no further vault but " + strings.Join(plan.Replicas, ", ")
 		}
 		return table.Invalidf("restore %s into that table goes on with %s, as its plan fixes, and can't be given %s: drop %s, if it is there, and give the same command with --new beside --also",
 			plan.Restore, has, key, plan.Target)

@@ -158,9 +158,9 @@ func TestDamagedIndexes(t *testing.T) {
 	if n := len(w.Tables.Rows(vaulttest.TargetID.Table)); p.State != restore.StateFailed || !strings.Contains(p.LastError, index.Name) || n > 0 {
 		t.Errorf("%d rows were written before it was said: %+v", n, p)
 	}
-	// A further vault can't be given to it any more, and it says what to do.
+	// A replica can't be given to it any more, and it says what to do.
 	req := w.Request(m)
-	req.Also = []string{"0123456789abcdef"}
+	req.Replicas = []string{"0123456789abcdef"}
 	_, err = w.Restorer().Begin(t.Context(), w.Run(), req)
 	if !errors.Is(err, table.ErrInvalid) || !strings.Contains(err.Error(), "drop prod/orders_copy") || !strings.Contains(err.Error(), "--new beside --also") {
 		t.Errorf("%v", err)

@@ -49,7 +49,7 @@ func (p *Planner) begin(ctx context.Context, run fanout.Run, req Request) (*vaul
 			return nil, err
 		}
 	}
-	asked := req.Also
+	asked := req.Replicas
 	for _, t := range p.Known {
 		key := place.Key(t.Name)
 		copied, err := p.Repo.Exists(ctx, req.Backup.CopyNote(key))
@@ -60,8 +60,8 @@ func (p *Planner) begin(ctx context.Context, run fanout.Run, req Request) (*vaul
 		if err != nil {
 			return nil, err
 		}
-		if copied && !slices.Contains(req.Also, key) {
-			req.Also = append(slices.Clip(req.Also), key)
+		if copied && !slices.Contains(req.Replicas, key) {
+			req.Replicas = append(slices.Clip(req.Replicas), key)
 			p.Repo.AddReplica(t)
 		}
 	}

@@ -109,7 +109,7 @@ func (p *Planner) absent(ctx context.Context, t vault.TableID) error {
 const earlyIndexes = 256
 
 // readable refuses a backup of which the plan, a roll-up or one of the first indexes is
-// not as it was written, here and in each further vault: then nothing is made, and nobody
+// not as it was written, here and in each replica: then nothing is made, and nobody
 // has to drop anything.
 func (p *Planner) readable(ctx context.Context, req Request, m *vault.Manifest) error {
 	_, err := p.Repo.PlanOf(ctx, m)

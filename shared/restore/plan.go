@@ -21,7 +21,7 @@ func (p *Planner) plan(ctx context.Context, run fanout.Run, req Request, id vaul
 	plan := &vault.RestorePlan{
 		Restore: id, Created: run.Now().UTC(), Command: vault.Program, Backup: m.Backup, Manifest: manifest,
 		Source: m.Table, Target: req.Target, Endpoint: p.Endpoint, Definition: source.Definition,
-		Also: req.Also, Budget: req.Budget,
+		Replicas: req.Replicas, Budget: req.Budget,
 		RecoveryPoint: m.RecoveryPoint().UTC(), Instant: req.Instant.UTC(),
 	}
 	if !plan.Instant.IsZero() {

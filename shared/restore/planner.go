@@ -34,7 +34,7 @@ type Planner struct {
 	// person has, who watches it. The last of the workers on a phase of it has the
 	// request looked at, so that the next phase need not wait for the planner's tick.
 	Request string
-	// Known are further vaults that backups are copied to, named by their addresses. A restore reads from
+	// Known are replicas that backups are copied to, named by their addresses. A restore reads from
 	// those that hold a copy of its backup what is damaged or gone here, without
 	// being asked to.
 	Known []repository.Replica
@@ -56,8 +56,8 @@ type Request struct {
 	New bool
 	// Own refuses to go on with a restore that something else asked for.
 	Own bool
-	// Also are the keys of further vaults that hold copies of the backup.
-	Also []string
+	// Replicas are the keys of replicas that hold copies of the backup.
+	Replicas []string
 	// Budget bounds what is asked of the target. A restore that is gone on with keeps
 	// its own; another one here is refused.
 	Budget vault.Budget

@@ -208,7 +208,7 @@ type Details struct {
 	Key      []string          `json:"key,omitempty"`
 	Indexes  []string          `json:"indexes,omitempty"`
 	Encrypt  *vault.Encryption `json:"encryption,omitempty"`
-	// Copies say how far the backup has come in further vaults.
+	// Copies say how far the backup has come in replicas.
 	Copies []replica.State `json:"copies,omitempty"`
 	// Drills are the rehearsals that have restored it.
 	Drills []Drill `json:"drills,omitempty"`

@@ -100,7 +100,7 @@ func Find(ctx context.Context, r *repository.Repository, text string, kinds ...K
 	case len(found) == 1:
 		return found[0], nil
 	case len(found) == 0 && IsWhole(text) && slices.Contains(kinds, BackupKind):
-		// A twin may have it.
+		// A replica may have it.
 		b, err := r.FindBackup(ctx, vault.BackupID(text))
 		if err != nil {
 			return Ref{}, err

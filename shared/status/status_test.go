@@ -146,11 +146,11 @@ func TestListBackups(t *testing.T) {
 		return b
 	}
 	other := vault.TableID{Region: "local", Instance: "prod", Table: "other"}
-	var damaged, first, second, marked, twin vault.Backup
+	var damaged, first, second, marked, replica vault.Backup
 	for _, b := range []*vault.Backup{&damaged, &first, &second, &marked} {
 		*b = sealed(vaulttest.SourceID)
 	}
-	twin = sealed(other)
+	replica = sealed(other)
 	void := vault.Backup{Table: other, ID: vault.NewBackupID(w.Clock(), "void")}
 	put(void, &vault.Manifest{Backup: void.ID, Table: other, Kind: vault.Full, State: vault.Void, Sealed: w.Clock().Add(time.Minute), Reason: "test"})
 	w.MarkIn(w.Store, marked)
@@ -167,7 +167,7 @@ func TestListBackups(t *testing.T) {
 		got = append(got, fmt.Sprintf("%s %s %t %t", b.ID, b.State, b.RecoveryPoint != nil, b.Marked != nil))
 	}
 	want := []string{
-		string(void.ID) + " void false false", string(twin.ID) + " sealed true false", string(marked.ID) + " sealed false true",
+		string(void.ID) + " void false false", string(replica.ID) + " sealed true false", string(marked.ID) + " sealed false true",
 		string(second.ID) + " sealed true false", string(first.ID) + " sealed true false", string(damaged.ID) + " corrupt false false",
 	}
 	if !slices.Equal(got, want) || l.Damaged() != 1 || !strings.Contains(l.Backups[5].Error, damaged.Manifest()) || l.Backups[0].Took() != time.Minute {
@@ -177,7 +177,7 @@ func TestListBackups(t *testing.T) {
 		t.Errorf("%+v", l.Running)
 	}
 	latest, err := status.ListBackups(t.Context(), w.Repo, every, true, now)
-	if err != nil || len(latest.Running) != 0 || len(latest.Backups) != 3 || latest.Backups[0].ID != twin.ID || latest.Backups[1].ID != second.ID || latest.Backups[2].ID != damaged.ID {
+	if err != nil || len(latest.Running) != 0 || len(latest.Backups) != 3 || latest.Backups[0].ID != replica.ID || latest.Backups[1].ID != second.ID || latest.Backups[2].ID != damaged.ID {
 		t.Errorf("%+v: %v", latest, err)
 	}
 	of := func(table string) status.Tables {

@@ -53,7 +53,7 @@ func (d *Copied) validate(name string) error {
 type CopyNote struct {
 	Backup   BackupID  `json:"backup"`
 	Table    TableID   `json:"table"`
-	Replica  string    `json:"target"` // the address of the other vault
+	Replica  string    `json:"target"` // the address of the replica
 	At       time.Time `json:"at"`
 	Objects  int64     `json:"objects"`
 	Bytes    int64     `json:"bytes"`
@@ -92,24 +92,24 @@ func (b Backup) Copied(group, record int) string {
 	return fmt.Sprintf("%s%06d/%06d.json", b.Copies(), group, record)
 }
 
-// ProbePrefix begins the names of objects by which it is found out whether a further
-// vault is another place than this one.
+// ProbePrefix begins the names of objects by which it is found out whether a
+// replica is another place than this vault.
 const ProbePrefix = "probes/"
 
-// ProbeName is the name of such an object, of a further vault by its key.
-func ProbeName(target, name string) string { return ProbePrefix + target + "/" + name }
+// ProbeName is the name of such an object, of a replica by its key.
+func ProbeName(key, name string) string { return ProbePrefix + key + "/" + name }
 
 // CopyNotes begins the names of the notes about a backup's copies.
 func (b Backup) CopyNotes() string {
 	return CopyNotesPrefix + b.place() + "/"
 }
 
-// CopyNote is the name of the note about a copy; target is the key of its
-// vault, see place.Key.
-func (b Backup) CopyNote(target string) string { return b.CopyNotes() + target + ".json" }
+// CopyNote is the name of the note about a copy; key is its replica's, see
+// place.Key.
+func (b Backup) CopyNote(key string) string { return b.CopyNotes() + key + ".json" }
 
 // ParseCopyNote is CopyNote's inverse.
-func ParseCopyNote(name string) (b Backup, target string, ok bool) {
+func ParseCopyNote(name string) (b Backup, key string, ok bool) {
 	rest, found := strings.CutPrefix(name, CopyNotesPrefix)
 	base, isJSON := strings.CutSuffix(rest, ".json")
 	b, after, ok := cutPlace(base, 1)
@@ -119,10 +119,10 @@ func ParseCopyNote(name string) (b Backup, target string, ok bool) {
 	return b, after[0], true
 }
 
-// Copying names the objects by which copies of the backup to a target are
+// Copying names the objects by which copies of the backup to a replica are
 // reported. Its segments are the groups, by the id of the first of each.
-func (b Backup) Copying(target string) Log {
-	return Log{root: b.Copyings() + target + "/"}
+func (b Backup) Copying(key string) Log {
+	return Log{root: b.Copyings() + key + "/"}
 }
 
 // GroupID is the id of a group's first segment, under which the copying of the

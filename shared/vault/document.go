@@ -458,8 +458,8 @@ type Note struct {
 	// starts in a row before this one found it so and added nothing.
 	Slot int `json:"slot,omitempty"`
 	Idle int `json:"idle,omitempty"`
-	// Target is the address of the vault that a start copies to, Rate what it may
-	// use of the target's budget, in bytes per second.
+	// Replica is the address of the vault that a start copies to, Rate what it may
+	// use of that vault's budget, in bytes per second.
 	Replica string `json:"target,omitempty"`
 	Rate    int64  `json:"bytes_per_second,omitempty"`
 	// Error and Permanent stand in failures only.

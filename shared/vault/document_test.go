@@ -128,7 +128,7 @@ func examples() map[string]Document {
 		"copying":  &Note{Segment: "000256", Start: 1, Request: "r", Began: day, Until: day.Add(time.Minute), Replica: "s3://other/vault", Rate: 1 << 20},
 		"replaced": &SegmentCheck{Segment: "000001", Check: Check{Rows: 2, SizeOnly: 1, Replaced: []Finding{{Object: o.Name, Reason: "r"}}}},
 		"restore-also": &RestorePlan{Restore: NewRestoreID(day, "y"), Created: day, Backup: p.Backup, Manifest: o, Source: p.Table,
-			Target: copied, Definition: target, Also: []string{"0123456789abcdef"}},
+			Target: copied, Definition: target, Replicas: []string{"0123456789abcdef"}},
 		"restore-paced": &RestorePlan{Restore: NewRestoreID(day, "z"), Created: day, Backup: p.Backup, Manifest: o, Source: p.Table,
 			Target: copied, Definition: target, Budget: Budget{ReadUnits: 800, WriteUnits: 500}, Loaders: 10, Comparers: 2},
 		"accepted-paced": &Accepted{Request: "requests/a.json", Restore: NewRestoreID(day, "x"), Backup: p.Backup, Table: p.Table, Target: copied, At: day,

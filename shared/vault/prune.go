@@ -71,9 +71,9 @@ func ParseMark(name string) (b Backup, gone, ok bool) {
 // vault.
 func (b Backup) Copies() string { return CopiesPrefix + b.place() + "/" }
 
-// ParseCopying finds out to which backup, and to which target, an object belongs
-// by which copies are reported.
-func ParseCopying(name string) (b Backup, target string, ok bool) {
+// ParseCopying finds out to which backup, and to which replica, by its key, an object
+// belongs by which copies are reported.
+func ParseCopying(name string) (b Backup, key string, ok bool) {
 	rest, found := strings.CutPrefix(name, CopyingPrefix)
 	parts := strings.SplitN(rest, "/", 6)
 	if !found || len(parts) != 6 || !idForm.MatchString(parts[3]) {

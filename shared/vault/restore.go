@@ -33,10 +33,10 @@ type RestorePlan struct {
 	Segments []RestoreSegment `json:"segments"`
 	// Notes say where the restored table is not to be as the source was.
 	Notes []string `json:"notes,omitempty"`
-	// Also are the keys of further vaults with copies of the backup, from which an
+	// Replicas are the keys of replicas with copies of the backup, from which an
 	// object is read that is damaged or gone here. Where they are, the policy of
 	// whoever reads says.
-	Also []string `json:"also,omitempty"`
+	Replicas []string `json:"also,omitempty"`
 	// Budget bounds what the restore asks of the target. Loaders is how many workers
 	// its write units are divided over, and so the most that load at a time, Comparers
 	// the same of its read units and of the workers that compare; 0 where there is no
@@ -126,8 +126,8 @@ func (p *RestorePlan) validate(name string) error {
 	c.try(p.Budget.Validate())
 	c.count("loaders", int64(p.Loaders))
 	c.count("comparers", int64(p.Comparers))
-	c.that(len(p.Also) <= MaxReplicas, fmt.Sprintf("%d further vaults: want at most %d", len(p.Also), MaxReplicas))
-	for _, key := range p.Also {
+	c.that(len(p.Replicas) <= MaxReplicas, fmt.Sprintf("%d further vaults: want at most %d", len(p.Replicas), MaxReplicas))
+	for _, key := range p.Replicas {
 		c.that(place.IsKey(key), "a further vault without a key")
 	}
 	for i, s := range p.Segments {
@@ -140,7 +140,7 @@ func (p *RestorePlan) validate(name string) error {
 	return c.err
 }
 
-// MaxAlso bounds the further vaults that a restore reads from.
+// MaxReplicas bounds the replicas that a restore reads from.
 const MaxReplicas = 16
 
 // Loaded is one entry of the log of a restore's segment: the rows up to a

@@ -119,7 +119,7 @@ func BeginAndDie(w *World, work fanout.Work) error {
 	return err
 }
 
-// HourlyCopied is a policy that backs everything of prod up, to two further vaults.
+// HourlyCopied is a policy that backs everything of prod up, to two replicas.
 const HourlyCopied = Hourly + "\ndestinations: [" + ReplicaAddress + ", oss://third/vault]"
 
 // Manifests are the sealed backups of a table, oldest first.

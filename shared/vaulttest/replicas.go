@@ -19,15 +19,15 @@ import (
 	"github.com/tablevault/tablevault/shared/verify"
 )
 
-// TwinAddress is where the tests' second vault is said to be.
+// ReplicaAddress is where the tests' second vault is said to be.
 const ReplicaAddress = "s3://twin/vault"
 
-// Copier copies into the further vault in a store.
+// Replicator copies into the replica in a store.
 func (w *World) Replicator(to object.Store) *replica.Replicator {
 	return &replica.Replicator{Repo: w.Repo, Address: ReplicaAddress, Store: to, Work: w, Log: w.Log()}
 }
 
-// TwinAt is a further vault, in a store.
+// ReplicaAt is a replica, in a store.
 func ReplicaAt(store object.Store) repository.Replica {
 	return repository.Replica{Name: ReplicaAddress, Open: func(context.Context) (object.Store, error) { return store, nil }}
 }
@@ -70,15 +70,15 @@ func ContentOf(t testing.TB, store object.Store, prefix string) map[string]strin
 	return content
 }
 
-// IsTwin holds a copy against the backup: by the records, by reading, and byte
+// IsReplica holds a copy against the backup: by the records, by reading, and byte
 // for byte.
-func (w *World) IsReplica(m *vault.Manifest, twin object.Store) {
+func (w *World) IsReplica(m *vault.Manifest, far object.Store) {
 	w.T.Helper()
-	proof, err := w.Verifier().Compare(w.T.Context(), w.Run(), BackupOf(m), ReplicaAddress, twin)
+	proof, err := w.Verifier().Compare(w.T.Context(), w.Run(), BackupOf(m), ReplicaAddress, far)
 	if err != nil || proof.Verdict != vault.OK || proof.Check.SizeOnly != 0 || proof.Check.Objects != m.Totals.Objects+2+int64(len(m.Groups)) {
 		w.T.Fatalf("the twin: %+v, %v", proof, err)
 	}
-	repo, err := repository.Open(w.T.Context(), twin)
+	repo, err := repository.Open(w.T.Context(), far)
 	if err != nil {
 		w.T.Fatal(err)
 	}
@@ -96,11 +96,11 @@ func (w *World) IsReplica(m *vault.Manifest, twin object.Store) {
 		if err != nil {
 			w.T.Fatal(err)
 		}
-		if there, err := object.ReadAll(w.T.Context(), twin, o.Name, 1<<30); err != nil || !bytes.Equal(here, there) {
+		if there, err := object.ReadAll(w.T.Context(), far, o.Name, 1<<30); err != nil || !bytes.Equal(here, there) {
 			w.T.Fatalf("%s is another in the twin, %v", o.Name, err)
 		}
 	}
-	for name := range ContentOf(w.T, twin, "") {
+	for name := range ContentOf(w.T, far, "") {
 		if strings.HasPrefix(name, "slots/") || strings.HasPrefix(name, "starts/") {
 			w.T.Errorf("%s was copied", name)
 		}

@@ -65,7 +65,7 @@ type World struct {
 	// Quiet keeps failures of invocations out of the test's log.
 	Quiet    bool
 	Manifest *vault.Manifest
-	// Targets are the stores of further vaults, by their addresses.
+	// Replicas are the stores of replicas, by their addresses.
 	Replicas map[string]object.Store
 	// ledger, if there is one, sees what each invocation asks of the store, and
 	// the records tell of it.
@@ -266,7 +266,7 @@ func (w *World) Do(work fanout.Work) (err error) {
 	return err
 }
 
-// AddressOf is the address of a further vault with a key.
+// AddressOf is the address of a replica with a key.
 func (w *World) AddressOf(key string) string {
 	for address := range w.Replicas {
 		if place.Key(address) == key {

@@ -51,7 +51,7 @@ const (
 	// deliveries, and by each tick that finds it dead.
 	chaosDeliveries = 60
 	// How many further seeds there are where each run has failed.
-	chaosFurther = 3
+	chaosReplica = 3
 )
 
 var binaries = sync.OnceValues(func() (string, error) {
@@ -320,7 +320,7 @@ func TestChaos(t *testing.T) {
 	run(seeds)
 	// A run may end in a failure that is recorded. A product that does nothing else
 	// must not pass.
-	for further := 0; proved.Load() == 0 && further < chaosFurther && !t.Failed(); further++ {
+	for further := 0; proved.Load() == 0 && further < chaosReplica && !t.Failed(); further++ {
 		run([]uint64{seeds[0] + uint64(len(seeds)+further)})
 	}
 	if proved.Load() == 0 {

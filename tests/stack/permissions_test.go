@@ -627,7 +627,7 @@ func (j *job) copyStep(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	p, err := ask(ctx, j, function.Command{Kind: function.KindVerify, Backup: string(copied), Target: place.Key(j.further)}, func(vault.Proof) bool { return true })
+	p, err := ask(ctx, j, function.Command{Kind: function.KindVerify, Backup: string(copied), Replica: place.Key(j.further)}, func(vault.Proof) bool { return true })
 	if err == nil && p.Verdict != vault.OK {
 		err = fmt.Errorf("the copy: verdict %s", p.Verdict)
 	}

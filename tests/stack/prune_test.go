@@ -86,11 +86,11 @@ func encoded(t *testing.T, name string, d vault.Document) string {
 }
 
 // furtherVault is where backups are copied to.
-const furtherVault = "oss://elsewhere/vault?region=cn-hangzhou"
+const replicaVault = "oss://elsewhere/vault?region=cn-hangzhou"
 
 func pruneRules(t *testing.T) *policy.Policy {
 	t.Helper()
-	p, err := policy.Decode("test", []byte("tables: local/*\nevery: hourly\nkeep: 72 hours\ndestinations: '"+furtherVault+"'\n"))
+	p, err := policy.Decode("test", []byte("tables: local/*\nevery: hourly\nkeep: 72 hours\ndestinations: '"+replicaVault+"'\n"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -119,8 +119,8 @@ func (p *pruneSite) fill(t *testing.T) vault.Backup {
 		p.create(t, b.Manifest(), manifest)
 		if n == 0 {
 			sum := sha256.Sum256([]byte(manifest))
-			note := b.CopyNote(place.Key(furtherVault))
-			p.create(t, note, encoded(t, note, &vault.CopyNote{Backup: b.ID, Table: id, Replica: furtherVault, At: b.ID.Time(), Manifest: hex.EncodeToString(sum[:])}))
+			note := b.CopyNote(place.Key(replicaVault))
+			p.create(t, note, encoded(t, note, &vault.CopyNote{Backup: b.ID, Table: id, Replica: replicaVault, At: b.ID.Time(), Manifest: hex.EncodeToString(sum[:])}))
 		}
 	}
 	log, segment := all[0].Log(), vault.NewSegmentID(0)
@@ -128,7 +128,7 @@ func (p *pruneSite) fill(t *testing.T) vault.Backup {
 		p.create(t, name, "of the log")
 	}
 	p.create(t, all[0].Copied(0, 0), "record")
-	p.create(t, all[0].Copying(place.Key(furtherVault)).Start("000000", 0), "start")
+	p.create(t, all[0].Copying(place.Key(replicaVault)).Start("000000", 0), "start")
 	r := vault.Restore{ID: vault.NewRestoreID(at, "restore")}
 	schema := table.Schema{{Name: "id", Type: table.IntegerKey}}
 	p.create(t, r.Plan(), encoded(t, r.Plan(), &vault.RestorePlan{Restore: r.ID, Created: at.UTC(), Backup: all[1].ID, Manifest: vaulttest.Named(all[1].Manifest()), Source: id, Target: id,

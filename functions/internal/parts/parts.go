@@ -92,35 +92,35 @@ func openWith(ctx context.Context, inv *function.Invocation, unread func(name st
 	return repo, nil
 }
 
-// Also has a repository read what is damaged in its own vault from further ones, which the plan of a restore names by
+// SetReplicas has a repository read what is damaged in its own vault from replicas, which the plan of a restore names by
 // their keys. They are opened when that is needed. Of one that the policy has no more it is told when it is wanted.
-func Also(inv *function.Invocation, repo *repository.Repository, keys []string) {
-	var twins []repository.Replica
+func SetReplicas(inv *function.Invocation, repo *repository.Repository, keys []string) {
+	var replicas []repository.Replica
 	for _, key := range keys {
-		d, err := further(inv, key)
+		d, err := findReplica(inv, key)
 		if err != nil {
-			twins = append(twins, repository.Replica{Name: "the further vault " + key, Open: func(context.Context) (object.Store, error) { return nil, err }})
+			replicas = append(replicas, repository.Replica{Name: "the further vault " + key, Open: func(context.Context) (object.Store, error) { return nil, err }})
 			continue
 		}
-		twins = append(twins, Twins(inv, []policy.Replica{d})...)
+		replicas = append(replicas, Replicas(inv, []policy.Replica{d})...)
 	}
-	repo.SetReplicas(twins...)
+	repo.SetReplicas(replicas...)
 }
 
-// Twins are further vaults of the policy.
-func Twins(inv *function.Invocation, all []policy.Replica) []repository.Replica {
-	twins := make([]repository.Replica, len(all))
+// Replicas are what a repository reads from, of replicas of the policy.
+func Replicas(inv *function.Invocation, all []policy.Replica) []repository.Replica {
+	replicas := make([]repository.Replica, len(all))
 	for i, d := range all {
-		twins[i] = repository.Replica{Name: d.To, Open: func(ctx context.Context) (object.Store, error) { return openFurther(ctx, inv, d) }}
+		replicas[i] = repository.Replica{Name: d.To, Open: func(ctx context.Context) (object.Store, error) { return openReplica(ctx, inv, d) }}
 	}
-	return twins
+	return replicas
 }
 
-// Keys are the keys of the further vaults that a command names.
-func Keys(inv *function.Invocation, names []string) ([]string, error) {
+// ReplicaKeys are the keys of the replicas that a command names.
+func ReplicaKeys(inv *function.Invocation, names []string) ([]string, error) {
 	keys := make([]string, len(names))
 	for i, name := range names {
-		d, err := further(inv, name)
+		d, err := findReplica(inv, name)
 		if err != nil {
 			return nil, err
 		}
@@ -129,19 +129,19 @@ func Keys(inv *function.Invocation, names []string) ([]string, error) {
 	return keys, nil
 }
 
-// Further opens the further vault that a command names.
-func Further(ctx context.Context, inv *function.Invocation, name string) (policy.Replica, object.Store, error) {
-	d, err := further(inv, name)
+// NamedReplica opens the replica that a command names.
+func NamedReplica(ctx context.Context, inv *function.Invocation, name string) (policy.Replica, object.Store, error) {
+	d, err := findReplica(inv, name)
 	if err != nil {
 		return d, nil, err
 	}
-	store, err := openFurther(ctx, inv, d)
+	store, err := openReplica(ctx, inv, d)
 	return d, store, err
 }
 
-// further finds a further vault in the deployed policy by its name or its key. Nothing else says where one is: whoever
+// findReplica finds a replica in the deployed policy by its name or its key. Nothing else says where one is: whoever
 // may send a command, or write a plan into the vault, must not be able to have rows and tokens sent to him.
-func further(inv *function.Invocation, name string) (policy.Replica, error) {
+func findReplica(inv *function.Invocation, name string) (policy.Replica, error) {
 	p, err := Policy(inv)
 	if err != nil {
 		return policy.Replica{}, fmt.Errorf("find the further vault %q: %w", name, err)
@@ -153,11 +153,11 @@ func further(inv *function.Invocation, name string) (policy.Replica, error) {
 	return d, nil
 }
 
-func openFurther(ctx context.Context, inv *function.Invocation, d policy.Replica) (object.Store, error) {
+func openReplica(ctx context.Context, inv *function.Invocation, d policy.Replica) (object.Store, error) {
 	if err := place.Apart(d.To, inv.Env.Vault); err != nil {
 		return nil, function.Permanent(fmt.Errorf("a further vault: %w", err))
 	}
-	store, _, err := open(ctx, inv, d.To, function.KeyFurther, nil)
+	store, _, err := open(ctx, inv, d.To, function.KeyReplica, nil)
 	if err != nil {
 		return nil, fmt.Errorf("a further vault: %w", err)
 	}

@@ -21,16 +21,16 @@ import (
 	"github.com/tablevault/tablevault/shared/vault"
 )
 
-// TestAlso opens the further vaults that the plan of a restore names by keys if the policy has them, and no others: of
+// TestAlso opens the replicas that the plan of a restore names by keys if the policy has them, and no others: of
 // those it is told that they can't be read.
 func TestAlso(t *testing.T) {
 	endpoint, came := functiontest.Store(t)
 	address := "oss://acme-dr/vault?region=cn-x&" + endpoint
 	for _, c := range []struct {
-		destination string
-		comes       bool
+		address string
+		comes   bool
 	}{{"oss://acme-dr/vault?region=cn-x", false}, {address, true}} {
-		policy := functiontest.Policy(t, "tables: prod/*\nevery: hourly\ndestinations: '"+c.destination+"'\n")
+		policy := functiontest.Policy(t, "tables: prod/*\nevery: hourly\ndestinations: '"+c.address+"'\n")
 		env, err := function.ReadEnv([]string{"TABLEVAULT_VAULT=oss://acme/vault", "FC_REGION=cn-x", "FC_ACCOUNT_ID=1", policy})
 		if err != nil {
 			t.Fatal(err)
@@ -41,13 +41,13 @@ func TestAlso(t *testing.T) {
 			t.Fatal(err)
 		}
 		came.Store(0)
-		Also(inv, repo, []string{place.Key(address)})
+		SetReplicas(inv, repo, []string{place.Key(address)})
 		if _, err := repo.FindBackup(t.Context(), vault.NewBackupID(time.Now(), "x")); !errors.Is(err, fs.ErrNotExist) {
 			t.Fatal(err)
 		}
 		said := strings.Join(repo.ReplicaErrors(), "\n")
 		if (came.Load() > 0) != c.comes || c.comes == strings.Contains(said, "has no further vault") {
-			t.Errorf("with the destination %s %d requests came: %s", c.destination, came.Load(), said)
+			t.Errorf("with the destination %s %d requests came: %s", c.address, came.Load(), said)
 		}
 	}
 }

@@ -60,7 +60,7 @@ func Command(w fanout.Work) (function.Command, error) {
 		}
 		w = v.carries(w)
 		c := function.Command{
-			Kind: v.kind, Backup: string(w.Backup), Restore: string(w.Restore), Segment: string(w.Segment), Start: w.Start, Target: w.Replica, Request: w.Request,
+			Kind: v.kind, Backup: string(w.Backup), Restore: string(w.Restore), Segment: string(w.Segment), Start: w.Start, Replica: w.Replica, Request: w.Request,
 		}
 		if w.Table != (vault.TableID{}) {
 			c.Table = w.Table.String()
@@ -85,7 +85,7 @@ func Work(c function.Command, region string) (fanout.Work, error) {
 		}
 		w := fanout.Work{
 			Backup: vault.BackupID(c.Backup), Restore: vault.RestoreID(c.Restore), Segment: vault.SegmentID(c.Segment), Start: c.Start,
-			Replica: c.Target, Rate: s.BytesPerSecond, Request: c.Request, ReadUnits: s.ReadUnits, WriteUnits: s.WriteUnits,
+			Replica: c.Replica, Rate: s.BytesPerSecond, Request: c.Request, ReadUnits: s.ReadUnits, WriteUnits: s.WriteUnits,
 		}
 		if v.kind == function.KindExport {
 			if w.Table, err = vault.ParseTable(region, c.Table); err != nil {
