@@ -167,6 +167,12 @@ func TestSlow(t *testing.T) {
 		t.Errorf("a large answer is slow: %+v", a)
 	}
 	a = answers{}
+	slow(&a, 1, time.Second, 1)
+	slow(&a, 100, 10*time.Millisecond, 1)
+	if !slow(&a, 2, 500*time.Millisecond, 1) {
+		t.Errorf("fifty times as long as the best is not slow, since the first was: %+v", a)
+	}
+	a = answers{}
 	slow(&a, firstAnswers-1, 10*time.Millisecond, 1)
 	if slow(&a, 1, 10*time.Second, 1) {
 		t.Error("one of the first is slow")

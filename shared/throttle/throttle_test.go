@@ -207,6 +207,42 @@ func TestRefusedTwice(t *testing.T) {
 	})
 }
 
+// TestRefusedAtFirst has others wait after a refusal, also where no rate is known yet, and
+// says so.
+func TestRefusedAtFirst(t *testing.T) {
+	try(t, reads(0), func(x *trial) {
+		x.send(Request{}, 1, quick, 1)
+		if p := x.Take(); p == nil || p.Reason != vault.PacedByService || p.ReadUnits != 0 || p.Throttled != 1 {
+			t.Errorf("%+v", p)
+		}
+		var lanes sync.WaitGroup
+		for range 8 {
+			lanes.Go(func() { x.send(Request{}, 1, time.Minute, 0) })
+		}
+		lanes.Wait()
+		// Two seconds after the refusal one goes out, and then one more with each round.
+		held := quick + 2*time.Second
+		round := func(n int) time.Duration { return held + time.Duration(n)*time.Minute }
+		x.at(0, held, round(1), round(1), round(2), round(2), round(3), round(3), round(3))
+	})
+}
+
+// TestGrowsAgain lets the rate grow while the service is calm, up to the budget.
+func TestGrowsAgain(t *testing.T) {
+	try(t, reads(200), func(x *trial) {
+		x.Resume(&vault.Pace{Reason: vault.PacedByService, ReadUnits: 10})
+		for time.Since(x.begun) < time.Minute {
+			x.send(Request{}, int64(x.Aim()), quick, 0)
+		}
+		if first, last := x.aims[0], x.aims[len(x.aims)-1]; first != leastRequest || last != 100 {
+			t.Errorf("requests aim at %d units at first, at %d in the end", first, last)
+		}
+		if p := x.Take(); p == nil || p.Reason != vault.PacedByBudget || p.ReadUnits != 200 {
+			t.Errorf("%+v", p)
+		}
+	})
+}
+
 // TestSlowAnswers cuts the rate while answers take many times as long as before.
 func TestSlowAnswers(t *testing.T) {
 	try(t, reads(0), func(x *trial) {
@@ -216,7 +252,7 @@ func TestSlowAnswers(t *testing.T) {
 		if p := x.Take(); p != nil {
 			x.Errorf("while they are quick: %+v", p)
 		}
-		for range 3 {
+		for x.limit.none() { // nothing waits for it before
 			x.send(Request{}, 10, 500*time.Millisecond, 0)
 		}
 		if p := x.Take(); p == nil || p.Reason != vault.PacedByLatency || p.ReadUnits != 675 {
@@ -248,6 +284,57 @@ func TestTurns(t *testing.T) {
 		if !slices.Equal(order, []int64{0, 1, 1, 2, 3}) {
 			x.Errorf("sent in the order %v", order)
 		}
+	})
+}
+
+// TestTurnsGoOn does not have a request of a later turn wait for the answer to that of an
+// earlier one.
+func TestTurnsGoOn(t *testing.T) {
+	try(t, reads(100), func(x *trial) {
+		var lanes sync.WaitGroup
+		for _, turn := range []int64{1, 0} {
+			lanes.Go(func() { x.send(Request{Turn: turn, Cost: 19}, 19, time.Minute, 0) })
+			synctest.Wait()
+		}
+		lanes.Wait()
+		x.at(500*time.Millisecond, 700*time.Millisecond)
+	})
+}
+
+// TestFullWindow has requests wait for an answer, or for a failure, where as many are
+// out as may be, whatever the rate.
+func TestFullWindow(t *testing.T) {
+	for name, until := range map[string]time.Duration{"at their turn": time.Hour, "when time is up": 0} {
+		t.Run(name, func(t *testing.T) {
+			try(t, reads(1000), func(x *trial) {
+				var lanes sync.WaitGroup
+				lanes.Go(func() { x.send(Request{Cost: 1, Until: x.begun.Add(until)}, 1, time.Hour, 0) })
+				lanes.Go(func() {
+					time.Sleep(time.Second)
+					_ = x.Do(x.Context(), Request{Cost: 1, Until: x.begun.Add(until)}, func(context.Context, int) (int64, error) {
+						time.Sleep(time.Minute)
+						return 0, errors.New("no answer")
+					})
+				})
+				time.Sleep(2 * time.Second)
+				lanes.Go(func() { x.send(Request{Cost: 1}, 1, quick, 0) })
+				lanes.Wait()
+				x.at(min(until, 500*time.Millisecond), time.Minute+time.Second)
+			})
+		})
+	}
+}
+
+// TestAverage sets aside for a request what those before it cost.
+func TestAverage(t *testing.T) {
+	try(t, reads(100), func(x *trial) {
+		x.send(Request{}, 19, 0, 0)
+		var lanes sync.WaitGroup
+		for range 3 {
+			lanes.Go(func() { x.send(Request{}, 19, time.Minute, 0) })
+		}
+		lanes.Wait()
+		x.at(500*time.Millisecond, 700*time.Millisecond, 900*time.Millisecond, 1100*time.Millisecond)
 	})
 }
 
