@@ -402,18 +402,18 @@ func TestCopyOfDamaged(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			far := &mem.Store{}
-			_, err = w.Replicator(far).Copy(t.Context(), w.Run(), vaulttest.CopyWork(m, 0))
+			to := &mem.Store{}
+			_, err = w.Replicator(to).Copy(t.Context(), w.Run(), vaulttest.CopyWork(m, 0))
 			if err == nil || !fanout.Permanent(err) && !errors.Is(err, fs.ErrNotExist) {
 				t.Fatalf("%s %s: %v", how, o.Name, err)
 			}
 			for _, name := range []string{o.Name, vaulttest.BackupOf(m).Manifest()} {
-				if _, err := object.Stat(t.Context(), far, name); !errors.Is(err, fs.ErrNotExist) {
+				if _, err := object.Stat(t.Context(), to, name); !errors.Is(err, fs.ErrNotExist) {
 					t.Fatalf("%s %s: %s is in the target, %v", how, o.Name, name, err)
 				}
 			}
 			w.Repo.SetReplicas(vaulttest.ReplicaAt(far))
-			reply, err := w.Replicator(far).CopyAll(t.Context(), w.Run(), vaulttest.BackupOf(m), replica.Point{}, 0)
+			reply, err := w.Replicator(to).CopyAll(t.Context(), w.Run(), vaulttest.BackupOf(m), replica.Point{}, 0)
 			if err != nil || !reply.Done {
 				t.Fatalf("%s %s, with a twin: %+v, %v", how, o.Name, reply, err)
 			}
@@ -422,7 +422,7 @@ func TestCopyOfDamaged(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			w.IsReplica(m, far)
+			w.IsReplica(m, to)
 			w.Store = good
 			tried++
 		}
@@ -798,7 +798,7 @@ func TestNotesOfOthers(t *testing.T) {
 	w, m := vaulttest.CopyWorld(t, 700)
 	b := vaulttest.BackupOf(m)
 	w.CopyAll(m, &mem.Store{})
-	for far, n := range map[string]*vault.CopyNote{
+	for address, n := range map[string]*vault.CopyNote{
 		"oss://a/vault": {Backup: b.ID, Table: b.Table, Replica: "oss://evil/vault"},
 		"oss://b/vault": {Backup: vault.NewBackupID(w.Clock(), "other"), Table: b.Table, Replica: "oss://b/vault"},
 		"oss://c/vault": {Backup: b.ID, Table: vaulttest.TargetID, Replica: "oss://c/vault"},
@@ -809,7 +809,7 @@ func TestNotesOfOthers(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := w.Store.Create(t.Context(), b.CopyNote(place.Key(far)), bytes.NewReader(data)); err != nil {
+		if _, err := w.Store.Create(t.Context(), b.CopyNote(place.Key(address)), bytes.NewReader(data)); err != nil {
 			t.Fatal(err)
 		}
 	}
