@@ -1,12 +1,15 @@
 package backup_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/tablevault/tablevault/shared/plainbuffer"
 	"github.com/tablevault/tablevault/shared/table"
@@ -214,42 +217,92 @@ func TestRowsOutOfTheRangeAreRefused(t *testing.T) {
 }
 
 // TestCutThatCannotBeFound: where a segment is to be split and the looks for a place
-// fail, it is read without.
+// fail, or take too long, it is read without. Where the invocation ends meanwhile, that is
+// what it says.
 func TestCutThatCannotBeFound(t *testing.T) {
-	w := vaulttest.NewWorld(t)
-	rows := w.Keyed(vaulttest.IntKey, vaulttest.Ints(1500))
-	p := w.Planner()
-	settings := vault.Settings{Lanes: 1, PartBytes: 1}
-	w.Instance = smallPages{w.Tables, 4 << 10}
-	b, next := lagging(w, p, settings)
-	asked := 0
-	w.Instance = refusing{w.Instance, func(r table.Range) error {
-		if asked++; asked == 2 { // the first is the part's own
-			return fmt.Errorf("look: %w", table.ErrInvalid)
-		}
-		return nil
-	}}
-	if err := w.Do(next); err != nil {
-		t.Fatal(err)
-	}
-	w.Instance = nil
-	m := w.Sealed(p, b)
-	if m.Totals.Rows != int64(rows) || len(rowsBySegment(w, m)) != 1 || asked < 2 {
-		t.Errorf("%d rows in %d segments after %d looks", m.Totals.Rows, len(rowsBySegment(w, m)), asked)
+	for name, test := range map[string]struct {
+		look func(ctx context.Context, end func()) error
+		log  string
+		err  string
+	}{
+		"refused": {
+			look: func(context.Context, func()) error { return fmt.Errorf("look: %w", table.ErrInvalid) },
+			log:  "where to split can't be found",
+		},
+		"too slow": {
+			look: func(ctx context.Context, _ func()) error { <-ctx.Done(); return ctx.Err() },
+			log:  "there is no time to split",
+		},
+		"the end of the invocation": {
+			look: func(ctx context.Context, end func()) error { end(); return ctx.Err() },
+			err:  "split: ",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := vaulttest.NewWorld(t)
+			rows := w.Keyed(vaulttest.IntKey, vaulttest.Ints(1500))
+			p := w.Planner()
+			settings := vault.Settings{Lanes: 1, PartBytes: 1}
+			w.Instance = smallPages{w.Tables, 4 << 10}
+			b, next := lagging(w, p, settings)
+			asked := 0
+			ctx, end := context.WithCancel(t.Context())
+			defer end()
+			w.Instance = looking{w.Instance, func(ctx context.Context) error {
+				if asked++; asked == 2 { // the first is the part's own
+					return test.look(ctx, end)
+				}
+				return nil
+			}}
+			run := w.Run()
+			if name == "too slow" {
+				run.Until = run.Now().Add(1500 * time.Millisecond)
+				run.Stop = run.Until.Add(-500 * time.Millisecond)
+			}
+			var log bytes.Buffer
+			e := w.Exporter()
+			e.Log = slog.New(slog.NewTextHandler(&log, nil))
+			if _, err := e.Export(ctx, run, next); test.err == "" && err != nil || test.err != "" && (err == nil || !strings.Contains(err.Error(), test.err)) {
+				t.Fatalf("%v, want %q", err, test.err)
+			}
+			if got := log.String(); !strings.Contains(got, test.log) || test.log == "" && got != "" {
+				t.Errorf("the log says %q, want %q", got, test.log)
+			}
+			if test.err != "" {
+				return
+			}
+			w.Instance = nil
+			m := w.Sealed(p, b)
+			if m.Totals.Rows != int64(rows) || len(rowsBySegment(w, m)) != 1 || asked < 2 {
+				t.Errorf("%d rows in %d segments after %d looks", m.Totals.Rows, len(rowsBySegment(w, m)), asked)
+			}
+		})
 	}
 }
 
-// refusing is an instance that refuses some scans.
-type refusing struct {
+// looking is an instance that looks before each scan begins, which it may refuse.
+type looking struct {
 	table.Instance
-	refuse func(table.Range) error
+	look func(ctx context.Context) error
 }
 
-func (r refusing) Scan(name string, schema table.Schema, of table.Range) table.Scan {
-	if err := r.refuse(of); err != nil {
-		return astrayScan(func() (table.Page, error) { return table.Page{}, err })
+func (l looking) Scan(name string, schema table.Schema, of table.Range) table.Scan {
+	return &lookingScan{l.Instance.Scan(name, schema, of), l.look}
+}
+
+type lookingScan struct {
+	table.Scan
+	look func(ctx context.Context) error // nil when it has
+}
+
+func (s *lookingScan) Next(ctx context.Context, buf []byte) (table.Page, error) {
+	if look := s.look; look != nil {
+		s.look = nil
+		if err := look(ctx); err != nil {
+			return table.Page{}, err
+		}
 	}
-	return r.Instance.Scan(name, schema, of)
+	return s.Scan.Next(ctx, buf)
 }
 
 // TestPartsEndBeforeTheirIndexIsFull: rows that compress very well, with long keys, make

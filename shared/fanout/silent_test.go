@@ -1,12 +1,14 @@
 package fanout_test
 
 import (
+	"errors"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/tablevault/tablevault/shared/fanout"
 	"github.com/tablevault/tablevault/shared/object/mem"
+	"github.com/tablevault/tablevault/shared/object/objectfault"
 	"github.com/tablevault/tablevault/shared/repository"
 	"github.com/tablevault/tablevault/shared/vault"
 )
@@ -87,5 +89,40 @@ func TestSilentStart(t *testing.T) {
 	tell(alive, 0, 10)
 	if d := look(); len(d.Ready) != 3 || d.Ready[0] != (fanout.Start{Segment: killed, Number: 2}) {
 		t.Errorf("after the first one's time: %+v", d)
+	}
+}
+
+// TestSilentStartBesideOneThatCantBeRead: whether another start is live beside a silent one
+// has to be known before a third is begun. One that left no note is not.
+func TestSilentStartBesideOneThatCantBeRead(t *testing.T) {
+	for name, want := range map[string]error{"no note": nil, "a note that can't be read now": objectfault.ErrInjected} {
+		t.Run(name, func(t *testing.T) {
+			began := time.Date(2026, 11, 20, 2, 14, 0, 0, time.UTC)
+			store := &mem.Store{Now: func() time.Time { return began }}
+			repo, err := repository.Init(t.Context(), store, began)
+			if err != nil {
+				t.Fatal(err)
+			}
+			names := vault.Restore{ID: vault.NewRestoreID(began, "x")}.Log()
+			n := vault.Note{Segment: "000000", Start: 1, Began: began, Until: began.Add(15 * time.Minute)}
+			if _, err := repo.Create(t.Context(), names.Start("000000", 1), &n); err != nil {
+				t.Fatal(err)
+			}
+			if err := repo.Mark(t.Context(), vault.Told{Start: 1, Number: 1, Rows: 1}.Name(names.Progress("000000"))); err != nil {
+				t.Fatal(err)
+			}
+			if want != nil {
+				faulty := objectfault.New(store, &objectfault.Fault{Op: objectfault.Open, Call: objectfault.Every, When: objectfault.Before,
+					Match: func(name string) bool { return name == names.Start("000000", 0) }})
+				if repo, err = repository.Open(t.Context(), faulty); err != nil {
+					t.Fatal(err)
+				}
+			}
+			d := &fanout.Dispatch{Log: fanout.NewLog(repo, names)}
+			err = d.Look(t.Context(), fanout.Run{Now: func() time.Time { return began.Add(5 * time.Minute) }}, 0, []vault.SegmentID{"000000"})
+			if !errors.Is(err, want) || want == nil && (len(d.Ready) != 1 || d.Ready[0].Number != 2) {
+				t.Errorf("ready are %v, %v", d.Ready, err)
+			}
+		})
 	}
 }
