@@ -1,16 +1,11 @@
 package core_test
 
 import (
-	"errors"
-	"math"
-	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/tablevault/tablevault/local/ots/engine"
-	"github.com/tablevault/tablevault/shared/fanout"
-	"github.com/tablevault/tablevault/shared/table"
 	"github.com/tablevault/tablevault/shared/vault"
 	"github.com/tablevault/tablevault/shared/vaulttest"
 )
@@ -142,85 +137,6 @@ func TestThrottledComparison(t *testing.T) {
 		s.heldBack(vault.PacedByService, false, 0)
 		proved(t, p, rows)
 	})
-}
-
-// TestRestoreBudgetIsDivided gives each worker of a restore its share, has never more
-// workers than that was divided over, and refuses a budget by which there would be no
-// end, or that is not the restore's.
-func TestRestoreBudgetIsDivided(t *testing.T) {
-	w := vaulttest.NewWorld(t)
-	w.Keyed(vaulttest.IntKey, vaulttest.Ints(100))
-	points := []table.Key{}
-	for i := 1; i < 10; i++ {
-		points = append(points, table.Key{table.Integer(int64(i * 10))})
-	}
-	p := w.Planner()
-	quick := func() (time.Duration, bool) { return 0, false }
-	w.Instance = vaulttest.Busy{Instance: w.Tables, Units: 1000, Answer: quick}
-	m := w.Sealed(p, w.Plan(p, vault.Settings{Lanes: 1}, points...))
-	w.Instance = nil
-	ask := func(b vault.Budget) (*vault.RestorePlan, error) {
-		req := w.Request(m)
-		req.Budget = b
-		planner := w.Restorer()
-		planner.Workers = 4
-		return planner.Begin(t.Context(), w.Run(), req)
-	}
-	for _, b := range []vault.Budget{{ReadUnits: -1}, {WriteUnits: 0.5}, {WriteUnits: math.NaN()}, {ReadUnits: math.Inf(1)}} {
-		if _, err := ask(b); !errors.Is(err, table.ErrInvalid) || !strings.Contains(err.Error(), "units per second") {
-			t.Errorf("%s: %v", b, err)
-		}
-	}
-	// No segment could be compared; the target is free for another restore.
-	if _, err := ask(vault.Budget{ReadUnits: 1}); !errors.Is(err, table.ErrInvalid) || !strings.Contains(err.Error(), "want at least 2") {
-		t.Errorf("%v", err)
-	}
-	w.Advance(time.Second)
-	plan, err := ask(vault.Budget{ReadUnits: 16, WriteUnits: 150})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if plan.Loaders != 3 || plan.Comparers != 2 {
-		t.Errorf("%d workers load, %d compare", plan.Loaders, plan.Comparers)
-	}
-	w.Advance(time.Second)
-	if again, err := ask(vault.Budget{}); err != nil || again.Restore != plan.Restore {
-		t.Errorf("without a budget: %+v, %v", again, err)
-	}
-	if _, err := ask(vault.Budget{WriteUnits: 150}); !errors.Is(err, table.ErrInvalid) || !strings.Contains(err.Error(), "a budget of 150 write and 16 read units/s") {
-		t.Errorf("with another budget: %v", err)
-	}
-	look := func(live, workers int) []fanout.Work {
-		t.Helper()
-		planner := w.Restorer()
-		planner.Workers = 50 // by now, the policy allows more
-		progress, err := planner.Tick(t.Context(), w.Run(), plan.Restore)
-		if err != nil || progress.Live != live || progress.Dispatched != workers {
-			t.Fatalf("%+v, %v", progress, err)
-		}
-		return w.Drain()
-	}
-	queue := look(0, 3)
-	for _, work := range queue {
-		if work.Verb != fanout.VerbImport || work.WriteUnits != 50 || work.ReadUnits != 0 {
-			t.Errorf("%+v", work)
-		}
-	}
-	for _, work := range queue {
-		if err := vaulttest.BeginAndDie(w, work); err != nil {
-			t.Fatal(err)
-		}
-	}
-	look(3, 0)
-	w.Advance(11 * time.Minute)
-	queue = look(0, 3)
-	w.Queue = queue
-	w.Work()
-	for _, work := range look(0, 2) {
-		if work.Verb != fanout.VerbVerify || work.ReadUnits != 8 || work.WriteUnits != 0 {
-			t.Errorf("%+v", work)
-		}
-	}
 }
 
 // TestComparisonGoesOn compares segments that no invocation could compare at the rate
