@@ -28,7 +28,7 @@ type findings struct {
 	leases   map[vault.Backup]vault.RestoreID      // the restores that have not ended, by the backups that they use
 	wanted   map[string]string                     // the policy's replicas, by their keys
 	noted    map[string]bool                       // copies that are complete, by the names of their notes
-	copying  map[vault.Backup]map[string]time.Time // newest word about a copy, by target
+	copying  map[vault.Backup]map[string]time.Time // newest word about a copy, by replica
 	failures []string                              // what could not be read
 }
 

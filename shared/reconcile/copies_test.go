@@ -268,7 +268,7 @@ func TestBudgetIsShared(t *testing.T) {
 	}
 }
 
-// noteCopy notes a start as a copier does, and nothing else.
+// noteCopy notes a start as a replicator does, and nothing else.
 func noteCopy(w *vaulttest.World, work fanout.Work) {
 	w.T.Helper()
 	slow := objectfault.New(w.Replicas[w.AddressOf(work.Replica)], &objectfault.Fault{Op: objectfault.Open, Call: objectfault.Every, When: objectfault.Before})

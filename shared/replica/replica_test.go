@@ -289,7 +289,7 @@ func TestCopyGoesOn(t *testing.T) {
 	}
 }
 
-// TestCopyBesideItself runs several copiers at once, as double deliveries do.
+// TestCopyBesideItself runs several replicators at once, as double deliveries do.
 func TestCopyBesideItself(t *testing.T) {
 	w, m := vaulttest.CopyWorld(t, 2000)
 	far := &vaulttest.OtherKind{Store: &mem.Store{}}
