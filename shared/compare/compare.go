@@ -72,91 +72,139 @@ func New(want table.Schema, tables table.Instance, def table.Definition, memory 
 	return &Comparer{tables: tables, def: def, memory: memory, reads: reads}, nil
 }
 
-// Comparison is the comparison of one segment, or of what is left of it.
+// Comparison says what is to be compared.
 type Comparison struct {
 	Segment *sealed.Segment
-	// Quarantined are the keys, as Key.String gives them, of rows that the service
-	// refused.
-	Quarantined map[string]bool
+	// Sink takes the differences.
+	Sink Sink
 	// Run says when to stop; never, if it is zero. The first lane that is left is not
 	// stopped, so that each start comes further.
-	Run   fanout.Run
-	first int
-	// Before are the lanes that were compared before, Done those that are by now, and
-	// Rows what was found in these; Cut says that more are left.
+	Run fanout.Run
+	// Before are the lanes that were compared before.
 	Before map[int]bool
-	Done   []int
-	Rows   vault.Check
-	Cut    bool
+}
+
+// Sink takes a row in which the sides differ, of a lane of which found tells what was
+// found so far: a proof counts it there.
+type Sink func(found *vault.Check, d vault.Difference)
+
+// Found is what was found in the lanes that a comparison came to the end of. Cut says
+// that more are left.
+type Found struct {
+	Lanes []int
+	Check vault.Check
+	Cut   bool
 }
 
 // errCut says that time ran out before a lane was compared.
 var errCut = errors.New("time is up")
 
-// Segment compares the rows of one segment, lane by lane. Where there is a rate to
-// keep, earlier lanes go first, so that some are done when time is up: then it ends
-// between two pages of a lane, and leaves that to another.
-func (c *Comparer) Segment(ctx context.Context, x *Comparison, check *vault.Check) error {
-	lanes := x.Segment.Lanes()
-	x.Done, x.Rows, x.Cut = nil, vault.Check{}, false
-	for x.first = 0; x.Before[x.first]; x.first++ {
-	}
-	cutoff, err := c.cutoff(ctx, x)
+// Segment compares the rows of one segment, lane by lane, and adds to check what it
+// finds. Where there is a rate to keep, earlier lanes go first, so that some are done
+// when time is up: then it ends between two pages of a lane, and leaves that to another.
+func (c *Comparer) Segment(ctx context.Context, x *Comparison, check *vault.Check) (Found, error) {
+	s, err := c.segment(ctx, x)
 	if err != nil {
-		return err
-	}
-	seed := uint64(x.Segment.Backup.Repo.Header.Seed)
-	ours, theirs := make([]*tally, len(lanes)), make([]*tally, len(lanes))
-	for i := range lanes {
-		ours[i] = newTally(seed, c.def.Options, cutoff)
-		theirs[i] = newTally(seed, c.def.Options, cutoff)
-		theirs[i].lapses.ttl = int64(c.TTL) * 1000
+		return Found{}, err
 	}
 	corrupted := check.Corrupted
-	summed := make([]bool, len(lanes)) // theirs, and not settled
-	found := make([]*vault.Check, len(lanes))
+	err = s.sum(ctx, check)
+	// Corruption is a finding, and then there is nothing to compare: what the
+	// shards do not tell would look like rows too many.
+	if err == nil && check.Corrupted > corrupted {
+		return Found{}, nil
+	}
+	for _, l := range s.lanes {
+		if err == nil && l.summed {
+			err = s.settle(ctx, l)
+		}
+	}
+	found := Found{}
+	for _, l := range s.lanes {
+		if l.found != nil {
+			found.Lanes = append(found.Lanes, l.number)
+			found.Check.Add(*l.found)
+		}
+	}
+	// A page that does not come in time is as good as one that was not asked for.
+	if late := ctx.Err() != nil && len(found.Lanes) > 0; err != nil && !late {
+		return Found{}, err
+	}
+	found.Cut = len(x.Before)+len(found.Lanes) < len(s.lanes)
+	check.Add(found.Check)
+	return found, nil
+}
+
+// segment is the comparison of one segment, under way.
+type segment struct {
+	comparer *Comparer
+	of       *Comparison
+	lanes    []*lane
+	first    int        // of the lanes that are left
+	cutoff   int64      // see readCutoff
+	one      sync.Mutex // lanes are compared row by row one at a time
+}
+
+// lane is a lane of it.
+type lane struct {
+	number int
+	keys   table.Range
+	// ours are the rows of the backup, theirs those of the table.
+	ours, theirs *tally
+	summed       bool         // theirs are, and the lane is not settled
+	found        *vault.Check // nil until it is compared
+}
+
+// segment makes ready to compare a segment.
+func (c *Comparer) segment(ctx context.Context, x *Comparison) (s *segment, err error) {
+	s = &segment{comparer: c, of: x}
+	for x.Before[s.first] {
+		s.first++
+	}
+	if s.cutoff, err = s.readCutoff(ctx); err != nil {
+		return nil, err
+	}
+	seed := uint64(x.Segment.Backup.Repo.Header.Seed)
+	for i, keys := range x.Segment.Lanes() {
+		l := &lane{number: i, keys: keys, ours: newTally(seed, c.def.Options, s.cutoff), theirs: newTally(seed, c.def.Options, s.cutoff)}
+		l.theirs.lapses.ttl = int64(c.TTL) * 1000
+		s.lanes = append(s.lanes, l)
+	}
+	return s, nil
+}
+
+// sum sums up both sides of the lanes that are left, and settles those of which both
+// are summed up meanwhile.
+func (s *segment) sum(ctx context.Context, check *vault.Check) error {
+	corrupted := check.Corrupted
 	read := make(chan struct{}) // closed when ours are
-	var one sync.Mutex          // lanes are compared row by row one at a time
 	group, gctx := guard.WithContext(ctx)
 	group.Go(func() error {
 		scanner, row := plainbuffer.NewScanner(nil), new(plainbuffer.Row)
-		_, err := x.Segment.Read(gctx, check, func(rows *shard.Rows) error { return ours[rows.Lane].block(blockOf(rows), scanner, row) })
+		_, err := s.of.Segment.Read(gctx, check, func(rows *shard.Rows) error { return s.lanes[rows.Lane].ours.block(blockOf(rows), scanner, row) })
 		if err == nil {
 			close(read)
 		}
 		return err
 	})
-	settle := func(ctx context.Context, i int) error {
-		one.Lock()
-		defer one.Unlock()
-		summed[i] = false
-		check, err := c.settle(ctx, x, i, lanes, ours[i], theirs[i], cutoff)
-		if errors.Is(err, errCut) {
-			return nil
-		}
-		found[i] = check
-		return err
-	}
 	group.Go(func() error {
 		scans, sctx := guard.WithContext(gctx)
-		scans.SetLimit(c.pagesInFlight(len(lanes)))
-		for i, lane := range lanes {
-			if x.Before[i] {
+		scans.SetLimit(s.comparer.pagesInFlight(len(s.lanes)))
+		for _, l := range s.lanes {
+			if s.of.Before[l.number] {
 				continue
 			}
 			scans.Go(func() error {
-				if !lane.Empty() {
-					if err := c.scan(sctx, x, i, lane, len(lanes), theirs[i]); errors.Is(err, errCut) {
-						return nil
-					} else if err != nil {
-						return err
-					}
+				if err := s.scan(sctx, l); errors.Is(err, errCut) {
+					return nil
+				} else if err != nil {
+					return err
 				}
-				summed[i] = true
+				l.summed = true
 				select {
 				case <-read:
 					if check.Corrupted == corrupted {
-						return settle(sctx, i)
+						return s.settle(sctx, l)
 					}
 				default:
 				}
@@ -165,43 +213,39 @@ func (c *Comparer) Segment(ctx context.Context, x *Comparison, check *vault.Chec
 		}
 		return scans.Wait()
 	})
-	err = group.Wait()
-	// Corruption is a finding, and then there is nothing to compare: what the
-	// shards do not tell would look like rows too many.
-	if err == nil && check.Corrupted > corrupted {
-		return nil
-	}
-	for i := range lanes {
-		if err == nil && summed[i] {
-			err = settle(ctx, i)
-		}
-	}
-	for i := range lanes {
-		if found[i] != nil {
-			x.Done = append(x.Done, i)
-			x.Rows.Add(*found[i])
-		}
-	}
-	// A page that does not come in time is as good as one that was not asked for.
-	if late := ctx.Err() != nil && len(x.Done) > 0; err != nil && !late {
-		return err
-	}
-	x.Cut = len(x.Before)+len(x.Done) < len(lanes)
-	check.Add(x.Rows)
-	return nil
+	return group.Wait()
 }
 
-// settle compares a lane of which both sides are summed up.
-func (c *Comparer) settle(ctx context.Context, x *Comparison, i int, lanes []table.Range, ours, theirs *tally, cutoff int64) (*vault.Check, error) {
-	found := &vault.Check{
-		Digest: ours.whole.digest, TargetDigest: theirs.sum(), Rows: ours.whole.n, Target: theirs.whole.n,
-		Lapsed: theirs.lapses.past, Lapsing: theirs.lapses.soon,
+// settle compares a lane of which both sides are summed up, unless time is up.
+func (s *segment) settle(ctx context.Context, l *lane) error {
+	s.one.Lock()
+	defer s.one.Unlock()
+	l.summed = false
+	found, err := s.compare(ctx, l)
+	if errors.Is(err, errCut) {
+		return nil
 	}
-	if lanes[i].Empty() || ours.equals(theirs, cutoff) {
-		found.Expired = ours.expired
+	l.found = found
+	return err
+}
+
+// compare compares a lane by its sums, and row by row where they differ.
+func (s *segment) compare(ctx context.Context, l *lane) (*vault.Check, error) {
+	found := &vault.Check{
+		Digest: l.ours.whole.digest, TargetDigest: l.theirs.sum(), Rows: l.ours.whole.n, Target: l.theirs.whole.n,
+		Lapsed: l.theirs.lapses.past, Lapsing: l.theirs.lapses.soon,
+	}
+	if l.keys.Empty() || l.ours.equals(l.theirs, s.cutoff) {
+		found.Expired = l.ours.expired
 		return found, nil
 	}
-	if err := c.lane(ctx, x, i, lanes, found); err != nil || cutoff != 0 {
+	buf := s.comparer.page(len(s.lanes))
+	defer s.comparer.pages.Put(buf)
+	p := &pair{
+		ours: newCursor(laneBlocks(s.of.Segment.Lane(l.number))), theirs: newCursor(s.live(l, buf)),
+		options: s.comparer.def.Options, found: found, sink: s.of.Sink,
+	}
+	if err := p.compare(ctx); err != nil || s.cutoff != 0 {
 		return found, err
 	}
 	// The table was read once more, and counts as it was then.
@@ -212,15 +256,16 @@ func (c *Comparer) settle(ctx context.Context, x *Comparison, i int, lanes []tab
 	return found, nil
 }
 
-// cutoff is the instant, in milliseconds, before which a cell must not expire
+// readCutoff reads the instant, in milliseconds, before which a cell must not expire
 // to be summed up; 0 if nothing expires.
-func (c *Comparer) cutoff(ctx context.Context, x *Comparison) (int64, error) {
+func (s *segment) readCutoff(ctx context.Context) (int64, error) {
+	c := s.comparer
 	if c.def.Options.TTL <= 0 {
 		return 0, nil
 	}
 	buf := c.pages.Get(table.MaxPage)
 	defer c.pages.Put(buf)
-	page, err := c.next(ctx, x, x.first, c.tables.Scan(c.def.Name, c.def.Schema, x.Segment.Log.Segment.Range()), buf)
+	page, err := s.next(ctx, s.first, c.tables.Scan(c.def.Name, c.def.Schema, s.of.Segment.Log.Segment.Range()), buf)
 	if err != nil {
 		return 0, err
 	}
@@ -228,10 +273,13 @@ func (c *Comparer) cutoff(ctx context.Context, x *Comparison) (int64, error) {
 }
 
 // scan sums up a lane of the table.
-func (c *Comparer) scan(ctx context.Context, x *Comparison, lane int, r table.Range, lanes int, sum *tally) error {
-	buf := c.page(lanes)
-	defer c.pages.Put(buf)
-	rows := c.live(x, lane, r, buf)
+func (s *segment) scan(ctx context.Context, l *lane) error {
+	if l.keys.Empty() {
+		return nil
+	}
+	buf, sum := s.comparer.page(len(s.lanes)), l.theirs
+	defer s.comparer.pages.Put(buf)
+	rows := s.live(l, buf)
 	var row plainbuffer.Row
 	scanner := plainbuffer.NewScanner(nil)
 	for {
@@ -245,7 +293,7 @@ func (c *Comparer) scan(ctx context.Context, x *Comparison, lane int, r table.Ra
 		sum.at(b.served)
 		before := sum.whole.n
 		if err := sum.block(b, scanner, &row); err != nil {
-			return fmt.Errorf("read %s: %w", c.def.Name, err)
+			return fmt.Errorf("read %s: %w", s.comparer.def.Name, err)
 		}
 		fanout.Come(ctx, sum.whole.n-before, int64(len(b.rows)))
 	}
@@ -264,14 +312,15 @@ func (c *Comparer) page(lanes int) []byte {
 
 // live reads a lane of the table into buf, page by page. The error matches errCut
 // when time is up.
-func (c *Comparer) live(x *Comparison, lane int, r table.Range, buf []byte) blocks {
-	scan := c.tables.Scan(c.def.Name, c.def.Schema, r)
+func (s *segment) live(l *lane, buf []byte) blocks {
+	c := s.comparer
+	scan := c.tables.Scan(c.def.Name, c.def.Schema, l.keys)
 	over := false
 	return func(ctx context.Context) (*block, error) {
 		if over {
 			return nil, io.EOF
 		}
-		page, err := c.next(ctx, x, lane, scan, buf)
+		page, err := s.next(ctx, l.number, scan, buf)
 		if err != nil {
 			return nil, err
 		}
@@ -282,18 +331,18 @@ func (c *Comparer) live(x *Comparison, lane int, r table.Range, buf []byte) bloc
 
 // next reads the next page of a scan of a lane of the table, which is not over, when
 // its turn comes. The error matches errCut when time is up.
-func (c *Comparer) next(ctx context.Context, x *Comparison, lane int, scan table.Scan, buf []byte) (page table.Page, err error) {
-	q := throttle.Request{What: "read " + c.def.Name, Turn: int64(lane)}
-	if lane != x.first {
-		q.Until = x.Run.Stop
+func (s *segment) next(ctx context.Context, lane int, scan table.Scan, buf []byte) (page table.Page, err error) {
+	q := throttle.Request{What: "read " + s.comparer.def.Name, Turn: int64(lane)}
+	if lane != s.first {
+		q.Until = s.of.Run.Stop
 		q.Ready = func(context.Context) error {
-			if x.Run.Stopping() {
+			if s.of.Run.Stopping() {
 				return fmt.Errorf("%s: %w", q.What, errCut)
 			}
 			return nil
 		}
 	}
-	err = c.reads.Do(ctx, q, func(ctx context.Context, aim int) (int64, error) {
+	err = s.comparer.reads.Do(ctx, q, func(ctx context.Context, aim int) (int64, error) {
 		scan.Aim(aim * table.UnitBytes)
 		var err error
 		if page, err = scan.Next(ctx, buf); err != nil {
@@ -302,49 +351,4 @@ func (c *Comparer) next(ctx context.Context, x *Comparison, lane int, scan table
 		return page.ReadUnits, err
 	})
 	return page, err
-}
-
-// lane compares the rows of one lane, one by one.
-func (c *Comparer) lane(ctx context.Context, x *Comparison, lane int, lanes []table.Range, check *vault.Check) error {
-	ours := newCursor(laneBlocks(x.Segment.Lane(lane)))
-	buf := c.page(len(lanes))
-	defer c.pages.Put(buf)
-	theirs := newCursor(c.live(x, lane, lanes[lane], buf))
-	if err := ours.next(ctx); err != nil {
-		return err
-	}
-	if err := theirs.next(ctx); err != nil {
-		return err
-	}
-	d := differ{Comparer: c, check: check, quarantined: x.Quarantined}
-	for ours.any || theirs.any {
-		order := 0
-		switch {
-		case !theirs.any:
-			order = -1
-		case !ours.any:
-			order = 1
-		default:
-			order = ours.key.Compare(theirs.key)
-		}
-		var err error
-		switch {
-		case order < 0:
-			err = d.alone(ctx, ours, theirs.served, "missing")
-		case order > 0:
-			err = d.alone(ctx, theirs, theirs.served, "extra")
-		default:
-			err = d.both(ctx, ours, theirs)
-		}
-		if err == nil && order <= 0 {
-			err = ours.next(ctx)
-		}
-		if err == nil && order >= 0 {
-			err = theirs.next(ctx)
-		}
-		if err != nil {
-			return err
-		}
-	}
-	return nil
 }

@@ -10,21 +10,64 @@ import (
 	"github.com/tablevault/tablevault/shared/vault"
 )
 
-// differ takes account of rows that are compared one by one.
-type differ struct {
-	*Comparer
-	check       *vault.Check
-	quarantined map[string]bool
+// pair compares the rows of one lane, one by one: ours of the backup, and theirs of the
+// table.
+type pair struct {
+	ours, theirs *cursor
+	options      table.Options // of the table
+	found        *vault.Check
+	sink         Sink
 }
 
-func (d *differ) expired(cell *plainbuffer.Cell, served time.Time) bool {
-	return d.def.Options.Expired(cell.Timestamp, served.Add(serverMargin).UnixMilli())
+func (p *pair) compare(ctx context.Context) error {
+	ours, theirs := p.ours, p.theirs
+	if err := ours.next(ctx); err != nil {
+		return err
+	}
+	if err := theirs.next(ctx); err != nil {
+		return err
+	}
+	for ours.any || theirs.any {
+		order := 0
+		switch {
+		case !theirs.any:
+			order = -1
+		case !ours.any:
+			order = 1
+		default:
+			order = ours.key.Compare(theirs.key)
+		}
+		var err error
+		switch {
+		case order < 0:
+			err = p.alone(ctx, ours, "missing")
+		case order > 0:
+			err = p.alone(ctx, theirs, "extra")
+		default:
+			err = p.both(ctx)
+		}
+		if err == nil && order <= 0 {
+			err = ours.next(ctx)
+		}
+		if err == nil && order >= 0 {
+			err = theirs.next(ctx)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// expired says whether a cell is past its TTL, by the date of the newest page.
+func (p *pair) expired(cell *plainbuffer.Cell, served time.Time) bool {
+	return p.options.Expired(cell.Timestamp, served.Add(serverMargin).UnixMilli())
 }
 
 // alone takes a row that only one side has. A row that has lost its last cell
 // to its TTL may well be gone from the other side.
-func (d *differ) alone(ctx context.Context, rows *cursor, served time.Time, kind string) error {
-	key := rows.key.Clone()
+func (p *pair) alone(ctx context.Context, rows *cursor, kind string) error {
+	key, served := rows.key.Clone(), p.theirs.served
 	var cells, expired int64
 	for {
 		cell, err := rows.cell(ctx)
@@ -35,28 +78,28 @@ func (d *differ) alone(ctx context.Context, rows *cursor, served time.Time, kind
 			break
 		}
 		cells++
-		if d.expired(cell, served) {
+		if p.expired(cell, served) {
 			expired++
 		}
 	}
 	if kind == "missing" {
-		d.check.Expired += expired
+		p.found.Expired += expired
 	}
 	if cells > 0 && expired == cells {
 		return nil
 	}
-	d.add(vault.Difference{Kind: kind, Key: key})
+	p.sink(p.found, vault.Difference{Kind: kind, Key: key})
 	return nil
 }
 
 // both takes a row that both sides have.
-func (d *differ) both(ctx context.Context, ours, theirs *cursor) error {
-	served := theirs.served
+func (p *pair) both(ctx context.Context) error {
+	ours, theirs, served := p.ours, p.theirs, p.theirs.served
 	// live is a side's next cell that has not expired.
 	live := func(rows *cursor, count *int64) (*plainbuffer.Cell, error) {
 		for {
 			cell, err := rows.cell(ctx)
-			if err != nil || cell == nil || !d.expired(cell, served) {
+			if err != nil || cell == nil || !p.expired(cell, served) {
 				return cell, err
 			}
 			*count++
@@ -71,7 +114,7 @@ func (d *differ) both(ctx context.Context, ours, theirs *cursor) error {
 			columns = append(columns, n)
 		}
 	}
-	a, err := live(ours, &d.check.Expired)
+	a, err := live(ours, &p.found.Expired)
 	if err != nil {
 		return err
 	}
@@ -98,7 +141,7 @@ func (d *differ) both(ctx context.Context, ours, theirs *cursor) error {
 			name(a)
 		}
 		if order <= 0 {
-			if a, err = live(ours, &d.check.Expired); err != nil {
+			if a, err = live(ours, &p.found.Expired); err != nil {
 				return err
 			}
 		}
@@ -109,27 +152,10 @@ func (d *differ) both(ctx context.Context, ours, theirs *cursor) error {
 		}
 	}
 	if changed {
-		d.add(vault.Difference{Kind: "changed", Key: key.Clone(), Columns: columns})
+		p.sink(p.found, vault.Difference{Kind: "changed", Key: key.Clone(), Columns: columns})
 	}
 	return nil
 }
 
 // maxColumns is how many columns of a changed row are named.
 const maxColumns = 16
-
-func (d *differ) add(difference vault.Difference) {
-	switch difference.Kind {
-	case "missing":
-		d.check.Missing++
-	case "extra":
-		d.check.Extra++
-	case "changed":
-		d.check.Changed++
-	}
-	if difference.Kind != "extra" && d.quarantined[difference.Key.String()] {
-		d.check.Quarantined++
-	}
-	if len(d.check.Differences) < vault.MaxListed {
-		d.check.Differences = append(d.check.Differences, difference)
-	}
-}

@@ -413,6 +413,25 @@ func (c *Check) Add(o Check) {
 	c.Lapsing.Add(o.Lapsing)
 }
 
+// Differ adds a difference; quarantined says that the service refused the row when it
+// was restored.
+func (c *Check) Differ(d Difference, quarantined bool) {
+	switch d.Kind {
+	case "missing":
+		c.Missing++
+	case "extra":
+		c.Extra++
+	case "changed":
+		c.Changed++
+	}
+	if quarantined && d.Kind != "extra" {
+		c.Quarantined++
+	}
+	if len(c.Differences) < MaxListed {
+		c.Differences = append(c.Differences, d)
+	}
+}
+
 // Find adds a finding.
 func (c *Check) Find(object string, reason error) {
 	c.Corrupted++

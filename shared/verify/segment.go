@@ -7,6 +7,7 @@ import (
 	"github.com/tablevault/tablevault/shared/compare"
 	"github.com/tablevault/tablevault/shared/object"
 	"github.com/tablevault/tablevault/shared/repository"
+	"github.com/tablevault/tablevault/shared/sealed"
 	"github.com/tablevault/tablevault/shared/vault"
 )
 
@@ -51,9 +52,14 @@ func ReadLoading(ctx context.Context, r *repository.Repository, restore vault.Re
 	return loaded, nil
 }
 
+// Count is the sink of a proof, to which quarantine explains a difference.
+func (l Loading) Count(found *vault.Check, d vault.Difference) {
+	found.Differ(d, l.Quarantined[d.Key.String()])
+}
+
 // Segment verifies one segment at a depth. What is damaged here and not in
 // a replica is verified there.
-func Segment(ctx context.Context, depth string, c *compare.Comparer, x *compare.Comparison, check *vault.Check) error {
+func Segment(ctx context.Context, depth string, c *compare.Comparer, x *compare.Comparison, check *vault.Check) (compare.Found, error) {
 	r := x.Segment.Backup.Repo
 	corrupted := check.Corrupted
 	var names []string
@@ -69,7 +75,7 @@ func Segment(ctx context.Context, depth string, c *compare.Comparer, x *compare.
 			case repository.Corrupt(err):
 				check.Find(o.Name, err)
 			case err != nil:
-				return err
+				return compare.Found{}, err
 			case sizeOnly:
 				check.SizeOnly++
 			}
@@ -81,10 +87,11 @@ func Segment(ctx context.Context, depth string, c *compare.Comparer, x *compare.
 		depth = DepthRead
 	}
 	var found vault.Check
+	var compared compare.Found
 	var broken error
 	_ = r.FailOver(ctx, func() error {
 		found = *check
-		if broken = readAt(ctx, depth, c, x, &found); broken != nil {
+		if compared, broken = readAt(ctx, depth, c, x, &found); broken != nil {
 			return broken
 		}
 		var bad []error
@@ -96,29 +103,28 @@ func Segment(ctx context.Context, depth string, c *compare.Comparer, x *compare.
 		return errors.Join(bad...) // those that no replica has either stay findings
 	})
 	if broken != nil {
-		return broken
+		return compare.Found{}, broken
 	}
 	found.Replace(r.Replaced(names...))
 	*check = found
-	return nil
+	return compared, nil
 }
 
 // readAt reads a segment, or compares it, as far as depth asks for that.
-func readAt(ctx context.Context, depth string, c *compare.Comparer, x *compare.Comparison, check *vault.Check) error {
+func readAt(ctx context.Context, depth string, c *compare.Comparer, x *compare.Comparison, check *vault.Check) (found compare.Found, err error) {
 	switch depth {
 	case DepthRead:
-		sum, err := x.Segment.Read(ctx, check, nil)
+		var sum sealed.Sum
+		sum, err = x.Segment.Read(ctx, check, nil)
 		check.Rows += sum.Rows
 		check.Digest.Add(sum.Digest)
-		return err
 	case DepthRows:
-		err := c.Segment(ctx, x, check)
+		found, err = c.Segment(ctx, x, check)
 		var bad *repository.BadObject
 		if errors.As(err, &bad) {
 			check.Find(bad.Object.Name, bad.Err)
-			return nil
+			err = nil
 		}
-		return err
 	}
-	return nil
+	return found, err
 }

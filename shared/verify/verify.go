@@ -337,7 +337,7 @@ func (w *verification) segment(ctx context.Context, s *vault.SegmentLog) error {
 			return err
 		}
 	}
-	if err := Segment(ctx, w.req.Depth, w.comparer, &compare.Comparison{Segment: segment, Quarantined: loaded.Quarantined}, &check); err != nil {
+	if _, err := Segment(ctx, w.req.Depth, w.comparer, &compare.Comparison{Segment: segment, Sink: loaded.Count}, &check); err != nil {
 		return fmt.Errorf("segment %s: %w", segment.ID(), err)
 	}
 	return w.found(check)
