@@ -106,17 +106,18 @@ func (c *Replicator) Copy(ctx context.Context, run fanout.Run, w fanout.Work) (R
 	b := vault.Backup{Table: w.Table, ID: w.Backup}
 	reply := Reply{Backup: b.ID, Replica: c.Address, Start: w.Start}
 	what := fmt.Sprintf("copy group %d of backup %s of %s to %s", w.Segment.Group(), b.ID, b.Table, c.Address)
-	log := b.Copying(place.Key(c.Address))
+	names := b.Copying(place.Key(c.Address))
+	log := fanout.NewLog(c.Repo, names)
 	if w.Segment != vault.GroupID(w.Segment.Group()) {
 		return reply, fmt.Errorf("%s: %w: %q is not the first segment of a group", what, table.ErrInvalid, w.Segment)
 	}
 	var err error
-	if reply.Start, err = fanout.NewLog(c.Repo, log).Begin(ctx, vault.Note{Segment: w.Segment, Start: w.Start, Replica: c.Address, Rate: w.Rate}, run); err != nil {
+	if reply.Start, err = log.Begin(ctx, vault.Note{Segment: w.Segment, Start: w.Start, Replica: c.Address, Rate: w.Rate}, run); err != nil {
 		return reply, fmt.Errorf("%s: %w", what, err)
 	}
-	err = c.part(ctx, run, w, log, &reply)
+	err = c.part(ctx, run, w, names, &reply)
 	if err != nil {
-		err = fanout.NewLog(c.Repo, log).Fail(ctx, fanout.Start{Segment: w.Segment, Number: reply.Start}, run, fanout.Permanent(err), fmt.Errorf("%s: %w", what, err))
+		err = log.Fail(ctx, fanout.Start{Segment: w.Segment, Number: reply.Start}, run, fanout.Permanent(err), fmt.Errorf("%s: %w", what, err))
 	}
 	return reply, err
 }
