@@ -139,7 +139,7 @@ func (s *site) live(ctx context.Context, typed string) (names []string) {
 	if instance, _, whole := strings.Cut(typed, "/"); whole {
 		instances = append(instances, instance)
 	} else {
-		known := status.Site{Region: s.region}
+		known := status.Known{Region: s.region}
 		if s.dir != "" {
 			instances = append(instances, stack.Instance)
 		}

@@ -79,7 +79,7 @@ type doctor struct {
 	found    []status.Finding
 	store    object.Store  // nil if it can't be opened
 	skew     time.Duration // of this machine's clock behind the servers'
-	known    status.Site
+	known    status.Known
 	unlisted error // why the backups could not be listed
 	lost     bool  // vault.json is
 	// repo is the vault in the store; nil if it could not be opened, for unopened.
@@ -97,7 +97,7 @@ func runDoctor(ctx context.Context, dir, file string, maxAge time.Duration) []st
 		d.add("settings", "", status.Failure, err.Error(), "name a local stack with --stack, or set TABLEVAULT_VAULT, TABLEVAULT_REGION, TABLEVAULT_ACCOUNT and a key (docs/operations.md)")
 		return d.found
 	}
-	d.known = status.Site{Region: d.site.region, Tables: map[string][]string{}}
+	d.known = status.Known{Region: d.site.region, Tables: map[string][]string{}}
 	for _, check := range []func(context.Context){d.settings, d.clocks, d.vault, d.writable, d.protection, d.uploads, d.catalog} {
 		check(ctx)
 	}

@@ -576,7 +576,7 @@ func TestDoctorOnRetention(t *testing.T) {
 	id := vault.TableID{Region: "local", Instance: "prod", Table: "orders"}
 	due := p.Rules[0].Every.Due(time.Now())
 	for hours, want := range map[int]status.Level{10: status.Fine, 119: status.Fine, 121: status.Fine, 130: status.Warning} {
-		d := &doctor{store: &mem.Store{}, known: status.Site{Region: "local", Policy: p, Backups: map[vault.TableID][]vault.BackupID{}}}
+		d := &doctor{store: &mem.Store{}, known: status.Known{Region: "local", Policy: p, Backups: map[vault.TableID][]vault.BackupID{}}}
 		for n := range hours {
 			at := due.Add(time.Duration(n-hours) * time.Hour)
 			d.known.Backups[id] = append(d.known.Backups[id], p.Rules[0].Backup(id, at).ID)

@@ -76,7 +76,7 @@ func TestDoctorsDrills(t *testing.T) {
 		{name: "failed", state: ended(begun(due, now.Add(-5*hour)), "no room"), level: status.Failure, text: "failed 4 h 48 min ago: no room", fix: "examine staging/drill_orders_"},
 		{name: "failed, dropped", state: dropped(ended(begun(due, now.Add(-5*hour)), "no room"), ""), level: status.Failure, text: "no room", fix: "look at what restore r has left"},
 	} {
-		d := &doctor{known: status.Site{Backups: map[vault.TableID][]vault.BackupID{id: c.ids}}}
+		d := &doctor{known: status.Known{Backups: map[vault.TableID][]vault.BackupID{id: c.ids}}}
 		l, text, fix := d.drill(id, rule, c.state, now)
 		if l != c.level || !strings.Contains(text, c.text) || !strings.Contains(fix, c.fix) || (fix == "") != (l == status.Fine) {
 			t.Errorf("%s: %s %q → %q", c.name, l, text, fix)
@@ -111,7 +111,7 @@ func TestDoctorFindsDrills(t *testing.T) {
 	fail("local", "prod", "others") // only rule b is about it
 	fail("local", "unknown", "t")   // whose tables could not be listed
 	fail("elsewhere", "prod", "others")
-	d := &doctor{repo: repo, known: status.Site{Region: "local", Policy: p, Tables: map[string][]string{"prod": {"orders", "ordinary", "others"}}}}
+	d := &doctor{repo: repo, known: status.Known{Region: "local", Policy: p, Tables: map[string][]string{"prod": {"orders", "ordinary", "others"}}}}
 	d.drills(t.Context())
 	var got []string
 	for _, f := range d.found {

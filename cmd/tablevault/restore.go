@@ -74,13 +74,7 @@ func restoreCommand(s *streams) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if err := s.print(r, func(w io.Writer) {
-				r.human(w)
-				s.printUsage(w, r.Usage)
-			}); err != nil {
-				return err
-			}
-			return verdictCode(r.Verdict)
+			return s.proved(r, r.human, r.Usage, r.Verdict)
 		},
 	}
 	siteFlags(c, &o.stack)

@@ -71,13 +71,7 @@ func verifyCommand(s *streams) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if err := s.print(r, func(w io.Writer) {
-				r.human(w)
-				s.printUsage(w, r.Usage)
-			}); err != nil {
-				return err
-			}
-			return verdictCode(r.Verdict)
+			return s.proved(r, r.human, r.Usage, r.Verdict)
 		},
 	}
 	siteFlags(c, &o.stack)
@@ -245,6 +239,17 @@ func (r *verifyResult) human(w io.Writer) {
 	for _, n := range r.Notes {
 		fmt.Fprintln(w, "  note:", n)
 	}
+}
+
+// proved prints the result of a command that proves something, and ends it by the verdict.
+func (s *streams) proved(result any, human func(io.Writer), u object.Usage, v vault.Verdict) error {
+	if err := s.print(result, func(w io.Writer) {
+		human(w)
+		s.printUsage(w, u)
+	}); err != nil {
+		return err
+	}
+	return verdictCode(v)
 }
 
 // verdictLine is what a verification comes to, in a line.

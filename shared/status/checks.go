@@ -43,8 +43,8 @@ type Diagnosis struct {
 	OK     bool      `json:"ok"` // none of them is a failure
 }
 
-// Site is what is known of the tables that a vault is for, and of the backups in it.
-type Site struct {
+// Known is what is known of the tables that a vault is for, and of the backups in it.
+type Known struct {
 	Region string
 	Policy *policy.Policy // nil without one
 	// Tables are those of each instance that could be listed.
@@ -68,10 +68,10 @@ func Ended(ctx context.Context, store object.Store) (map[vault.TableID][]vault.B
 }
 
 // rules yields the rules of the policy.
-func (s *Site) rules() iter.Seq[*policy.Rule] {
+func (k *Known) rules() iter.Seq[*policy.Rule] {
 	return func(yield func(*policy.Rule) bool) {
-		for i := 0; s.Policy != nil && i < len(s.Policy.Rules); i++ {
-			if !yield(&s.Policy.Rules[i]) {
+		for i := 0; k.Policy != nil && i < len(k.Policy.Rules); i++ {
+			if !yield(&k.Policy.Rules[i]) {
 				return
 			}
 		}
@@ -79,17 +79,17 @@ func (s *Site) rules() iter.Seq[*policy.Rule] {
 }
 
 // Instances are those that the policy and the vault know of.
-func (s *Site) Instances() []string {
+func (k *Known) Instances() []string {
 	var names []string
-	for r := range s.rules() {
+	for r := range k.rules() {
 		names = append(names, r.Instances()...)
 		if r.Drill != nil {
 			instance, _ := r.Drill.Place()
 			names = append(names, instance)
 		}
 	}
-	for t := range s.Backups {
-		if t.Region == s.Region {
+	for t := range k.Backups {
+		if t.Region == k.Region {
 			names = append(names, t.Instance)
 		}
 	}
@@ -98,8 +98,8 @@ func (s *Site) Instances() []string {
 }
 
 // Wanted says whether a table is backed up by the policy.
-func (s *Site) Wanted(instance, name string) bool {
-	for r := range s.rules() {
+func (k *Known) Wanted(instance, name string) bool {
+	for r := range k.rules() {
 		if r.Match(instance, name) {
 			return true
 		}
@@ -110,16 +110,16 @@ func (s *Site) Wanted(instance, name string) bool {
 // BackedUp are the tables of which there is to be a recovery point, in order: where the
 // policy and the instance's tables are known, those that it wants; else all that the
 // vault has.
-func (s *Site) BackedUp() []vault.TableID {
-	tables := slices.Collect(maps.Keys(s.Backups))
-	if s.Policy != nil {
+func (k *Known) BackedUp() []vault.TableID {
+	tables := slices.Collect(maps.Keys(k.Backups))
+	if k.Policy != nil {
 		tables = slices.DeleteFunc(tables, func(t vault.TableID) bool {
-			names, known := s.Tables[t.Instance]
-			return t.Region == s.Region && !(s.Wanted(t.Instance, t.Table) && (!known || slices.Contains(names, t.Table)))
+			names, known := k.Tables[t.Instance]
+			return t.Region == k.Region && !(k.Wanted(t.Instance, t.Table) && (!known || slices.Contains(names, t.Table)))
 		})
-		for instance, names := range s.Tables {
+		for instance, names := range k.Tables {
 			for _, name := range names {
-				if t := (vault.TableID{Region: s.Region, Instance: instance, Table: name}); s.Wanted(instance, name) && !slices.Contains(tables, t) {
+				if t := (vault.TableID{Region: k.Region, Instance: instance, Table: name}); k.Wanted(instance, name) && !slices.Contains(tables, t) {
 					tables = append(tables, t)
 				}
 			}
@@ -131,16 +131,16 @@ func (s *Site) BackedUp() []vault.TableID {
 
 // Rehearsed yields the tables whose restores the policy has rehearsed, with the rule
 // that says so first.
-func (s *Site) Rehearsed() iter.Seq2[vault.TableID, *policy.Rule] {
+func (k *Known) Rehearsed() iter.Seq2[vault.TableID, *policy.Rule] {
 	return func(yield func(vault.TableID, *policy.Rule) bool) {
 		seen := map[vault.TableID]bool{}
-		for r := range s.rules() {
+		for r := range k.rules() {
 			if r.Drill == nil {
 				continue
 			}
 			for _, instance := range r.Instances() {
-				for _, name := range s.Tables[instance] {
-					t := vault.TableID{Region: s.Region, Instance: instance, Table: name}
+				for _, name := range k.Tables[instance] {
+					t := vault.TableID{Region: k.Region, Instance: instance, Table: name}
 					if !r.Match(instance, name) || seen[t] {
 						continue
 					}
@@ -159,16 +159,16 @@ const overdue = 48 * time.Hour
 
 // Overdue counts by their names the backups that the policy keeps no longer, for two days
 // by now, and says of when the oldest is.
-func (s *Site) Overdue(now time.Time) (count int, oldest time.Time) {
-	for t, ids := range s.Backups {
-		for r := range s.rules() {
+func (k *Known) Overdue(now time.Time) (count int, oldest time.Time) {
+	for t, ids := range k.Backups {
+		for r := range k.rules() {
 			if r.Keep.For == 0 {
 				continue
 			}
 			limit := now.Add(-r.Keep.For - overdue)
 			var old []time.Time
 			for _, id := range ids {
-				if at := id.Time(); at.Before(limit) && r.Made(s.Region, vault.Backup{Table: t, ID: id}) {
+				if at := id.Time(); at.Before(limit) && r.Made(k.Region, vault.Backup{Table: t, ID: id}) {
 					old = append(old, at)
 				}
 			}
@@ -185,8 +185,8 @@ func (s *Site) Overdue(now time.Time) (count int, oldest time.Time) {
 }
 
 // Ahead are the ids of a table's backups that are named by an instant which is still to come.
-func (s *Site) Ahead(t vault.TableID, now time.Time) (ids []string) {
-	for _, id := range s.Backups[t] {
+func (k *Known) Ahead(t vault.TableID, now time.Time) (ids []string) {
+	for _, id := range k.Backups[t] {
 		if id.Ahead(now) {
 			ids = append(ids, string(id))
 		}
@@ -197,8 +197,8 @@ func (s *Site) Ahead(t vault.TableID, now time.Time) (ids []string) {
 // Named is the newest instant in the name of a table's backup, which is that of what asked
 // for it: what somebody is told who may list manifests and not read them. It is zero if
 // there is none.
-func (s *Site) Named(t vault.TableID, now time.Time) time.Time {
-	for _, id := range slices.Backward(s.Backups[t]) {
+func (k *Known) Named(t vault.TableID, now time.Time) time.Time {
+	for _, id := range slices.Backward(k.Backups[t]) {
 		if !id.Ahead(now) {
 			return id.Time()
 		}
@@ -208,9 +208,9 @@ func (s *Site) Named(t vault.TableID, now time.Time) time.Time {
 
 // RecoveryPoint is the newest recovery point of a table, zero if there is none; a backup
 // that is marked for deletion is none. What is damaged, and not marked, is named also beside an error.
-func (s *Site) RecoveryPoint(ctx context.Context, r *repository.Repository, t vault.TableID) (at time.Time, damaged []*repository.Damaged, err error) {
+func (k *Known) RecoveryPoint(ctx context.Context, r *repository.Repository, t vault.TableID) (at time.Time, damaged []*repository.Damaged, err error) {
 	var backups []vault.Backup
-	for _, id := range s.Backups[t] {
+	for _, id := range k.Backups[t] {
 		backups = append(backups, vault.Backup{Table: t, ID: id})
 	}
 	var sealed []*vault.Manifest

@@ -265,8 +265,8 @@ func TestTotal(t *testing.T) {
 	}
 }
 
-// TestSite: which tables are to have recovery points and rehearsals, by what is known.
-func TestSite(t *testing.T) {
+// TestKnown: which tables are to have recovery points and rehearsals, by what is known.
+func TestKnown(t *testing.T) {
 	p, err := policy.Decode("f", []byte("every: hourly\nkeep: 72 hours\nrules:\n- {name: a, tables: prod/or*, drill: {every: weekly, to: staging/drill}}\n- {name: b, tables: [prod/*, far/*]}"))
 	if err != nil {
 		t.Fatal(err)
@@ -274,7 +274,7 @@ func TestSite(t *testing.T) {
 	id := func(region, instance, name string) vault.TableID {
 		return vault.TableID{Region: region, Instance: instance, Table: name}
 	}
-	s := status.Site{Region: "local", Policy: p, Tables: map[string][]string{"prod": {"orders", "new"}, "staging": {"x"}}, Backups: map[vault.TableID][]vault.BackupID{
+	s := status.Known{Region: "local", Policy: p, Tables: map[string][]string{"prod": {"orders", "new"}, "staging": {"x"}}, Backups: map[vault.TableID][]vault.BackupID{
 		id("local", "prod", "orders"): nil, id("local", "prod", "dropped"): nil, id("local", "far", "unlisted"): nil, id("local", "old", "unwanted"): nil, id("elsewhere", "prod", "orders"): nil,
 	}}
 	names := func(all []vault.TableID) (paths []string) {
@@ -324,7 +324,7 @@ func TestRecoveryPoint(t *testing.T) {
 	if err != nil || len(ended[vaulttest.SourceID]) != 4 {
 		t.Fatalf("%v: %v", ended, err)
 	}
-	s := status.Site{Region: "local", Backups: ended}
+	s := status.Known{Region: "local", Backups: ended}
 	at, damaged, err := s.RecoveryPoint(t.Context(), w.Repo, vaulttest.SourceID)
 	if err != nil || !at.Equal(all[1].ID.Time()) || len(damaged) != 1 || damaged[0].Backup != all[2] {
 		t.Errorf("%v, %v: %v", at, damaged, err)
@@ -355,7 +355,7 @@ func TestOverdue(t *testing.T) {
 		for n := range hours {
 			ids = append(ids, p.Rules[0].Backup(vaulttest.SourceID, due.Add(time.Duration(n-hours)*time.Hour)).ID)
 		}
-		s := status.Site{Region: "local", Policy: p, Backups: map[vault.TableID][]vault.BackupID{vaulttest.SourceID: ids}}
+		s := status.Known{Region: "local", Policy: p, Backups: map[vault.TableID][]vault.BackupID{vaulttest.SourceID: ids}}
 		if n, oldest := s.Overdue(now); n != want || want > 0 && !oldest.Equal(due.Add(-130*time.Hour)) {
 			t.Errorf("%d hours: %d, the oldest of %v", hours, n, oldest)
 		}
