@@ -192,7 +192,7 @@ func (t *tick) dispatch(ctx context.Context, log vault.Log, open [][]vault.Segme
 			return err
 		}
 	}
-	if t.progress.LastError = d.Failure; d.Over {
+	if t.progress.LastError, t.progress.Corrupt = d.Failure, d.Corrupt; d.Over {
 		t.progress.State = StateFailed
 	}
 	room := math.MaxInt
