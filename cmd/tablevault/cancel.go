@@ -86,9 +86,7 @@ func runCancel(ctx context.Context, dir, id, reason string) (*cancelled, error) 
 		return &cancelled{Backup: m.Backup, Table: ref.Table.String(), Reason: m.Reason}, nil
 	}
 	cmd.Restore = ref.ID
-	var r struct {
-		Closed *vault.Closed `json:"closed"`
-	}
+	var r restore.GivenUp
 	if err := site.call(ctx, cmd, &r); err != nil {
 		return nil, err
 	}

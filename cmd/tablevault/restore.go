@@ -116,7 +116,7 @@ func runRestore(ctx context.Context, s *streams, o restoreOptions) (*restoreResu
 		}
 	}
 	if o.budget != (vault.Budget{}) || o.transactions {
-		cmd.Settings = dispatch.Settings(dispatch.Restore{Units: dispatch.Units(o.budget), LocalTransactions: o.transactions})
+		cmd.Settings = dispatch.Settings(dispatch.RestoreSettings{Units: dispatch.Units(o.budget), LocalTransactions: o.transactions})
 	}
 	if o.at != "" {
 		at, err := function.ParseInstant(o.at)

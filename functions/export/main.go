@@ -24,7 +24,7 @@ func export(ctx context.Context, inv *function.Invocation, cmd function.Command)
 	if err != nil {
 		return nil, err
 	}
-	tables, err := parts.Tables(inv, w.Table.Instance)
+	tables, err := parts.Instances(inv)(w.Table.Instance)
 	if err != nil {
 		return nil, err
 	}

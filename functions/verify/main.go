@@ -46,27 +46,17 @@ func prove(ctx context.Context, inv *function.Invocation, cmd function.Command) 
 		if err != nil {
 			return nil, err
 		}
-		parts.SetReplicas(inv, repo, plan.Replicas)
+		repo.SetReplicas(parts.ReplicasByKey(inv)(plan.Replicas)...)
 		req.Restore, instance = plan.Restore, plan.Target.Instance
 		req.Backup = vault.Backup{Table: plan.Source, ID: plan.Backup}
 		if cmd.Depth == "" {
 			req.Depth = verify.DepthRows
 		}
-	case cmd.Backup != "":
-		if req.Backup, err = parts.FindBackup(ctx, repo, cmd); err != nil {
-			return nil, function.Permanent(err)
-		}
-		instance = req.Backup.Table.Instance
 	default:
-		id, err := inv.Table(cmd.Table)
-		if err != nil {
+		if req.Backup, err = named(ctx, inv, repo, cmd); err != nil {
 			return nil, err
 		}
-		m, err := repo.Latest(ctx, id, cmd.At)
-		if err != nil {
-			return nil, function.Permanent(err)
-		}
-		req.Backup, instance = vault.Backup{Table: id, ID: m.Backup}, id.Instance
+		instance = req.Backup.Table.Instance
 	}
 	if cmd.Against != "" {
 		id, err := inv.Table(cmd.Against)
@@ -85,7 +75,7 @@ func prove(ctx context.Context, inv *function.Invocation, cmd function.Command) 
 		}
 		return v.Compare(ctx, inv.Run(), req.Backup, to.To, there)
 	}
-	if v.Tables, err = parts.Tables(inv, instance); err != nil {
+	if v.Tables, err = parts.Instances(inv)(instance); err != nil {
 		return nil, err
 	}
 	if cmd.Segment != "" {
@@ -100,6 +90,16 @@ func prove(ctx context.Context, inv *function.Invocation, cmd function.Command) 
 		return c.Check(ctx, inv.Run(), w)
 	}
 	return watched(ctx, inv, repo, v, req, settings.ID)
+}
+
+// named finds the backup that a command names.
+func named(ctx context.Context, inv *function.Invocation, repo *repository.Repository, cmd function.Command) (vault.Backup, error) {
+	a, err := dispatch.Asked(inv, cmd)
+	if err != nil {
+		return vault.Backup{}, err
+	}
+	b, err := repo.Named(ctx, a.Backup, a.Table, cmd.At)
+	return b, function.Permanent(err)
 }
 
 // watched verifies, and leaves what it tells and its proof under an id, if it has one.
@@ -158,9 +158,9 @@ func copyBackup(ctx context.Context, inv *function.Invocation, cmd function.Comm
 	if c.Repo, err = repository.Open(ctx, from); err != nil {
 		return nil, err
 	}
-	b, err := parts.FindBackup(ctx, c.Repo, cmd)
+	b, err := named(ctx, inv, c.Repo, cmd)
 	if err != nil {
-		return nil, function.Permanent(err)
+		return nil, err
 	}
 	if cmd.Segment != "" {
 		w, err := dispatch.Work(cmd, inv.TableRegion())

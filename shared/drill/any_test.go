@@ -63,7 +63,7 @@ func TestAnyOrder(t *testing.T) {
 				}
 				r := w.rehearser(seldom)
 				r.Repo = repo
-				_, _ = r.Tick(t.Context(), at)
+				_, _ = r.Tick(t.Context(), w.Run(), at)
 			}
 			switch {
 			case likely(20):
@@ -152,7 +152,7 @@ func TestEveryCallFails(t *testing.T) {
 			rounds(t, w, func() {
 				r := w.rehearser(daily)
 				r.Repo = repo
-				if s, err := r.Tick(t.Context(), w.Clock()); err != nil || len(s.Reports) > 0 {
+				if s, err := r.Tick(t.Context(), w.Run(), w.Clock()); err != nil || len(s.Reports) > 0 {
 					failed++
 				}
 			})
@@ -187,7 +187,7 @@ func TestEveryCallFails(t *testing.T) {
 					rounds(t, w, func() {
 						ticking = true
 						defer func() { ticking = false }()
-						if _, err := w.rehearser(daily).Tick(t.Context(), w.Clock()); err != nil {
+						if _, err := w.rehearser(daily).Tick(t.Context(), w.Run(), w.Clock()); err != nil {
 							t.Error(err)
 						}
 					})

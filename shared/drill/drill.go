@@ -25,6 +25,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/tablevault/tablevault/shared/fanout"
 	"github.com/tablevault/tablevault/shared/guard"
 	"github.com/tablevault/tablevault/shared/policy"
 	"github.com/tablevault/tablevault/shared/repository"
@@ -49,43 +50,19 @@ const (
 // Workers is how many workers the restore of a drill may have.
 func Workers(p *policy.Policy) int { return max(1, p.Workers.Most/share) }
 
-// Rehearser holds the drills that a policy asks for.
+// Rehearser holds the drills that a policy asks for. Requests to restore are carried
+// out by the function that restores.
 type Rehearser struct {
-	Repo     *repository.Repository
-	Restores Restores
-	Policy   *policy.Policy
+	Repo   *repository.Repository
+	Policy *policy.Policy
 	// Region is where the instances are.
 	Region string
-	Open   func(instance string) (Instance, error)
-	Log    *slog.Logger
-	Now    func() time.Time
-	// Stop is when to leave what is left to the next tick; zero means never.
-	Stop time.Time
-}
-
-// Restores is whoever carries out requests to restore.
-type Restores interface {
-	// Request is the content of a request.
-	Request(b vault.BackupID, to vault.TableID) ([]byte, error)
-	// Serve has the request of a name looked at. The same number twice may be one
-	// look.
-	Serve(ctx context.Context, request string, number int) error
-	// GiveUp ends a restore, or one that was not begun: from then on none of its
-	// workers writes a row, and none that begins makes its table. It returns the
-	// closing record that stands, which has no reason where the restore was done
-	// with its rows before.
-	GiveUp(ctx context.Context, id vault.RestoreID, reason string) (*vault.Closed, error)
-	// Made says whether the table that stands under the name of a restore's target
-	// is the one that the restore has made.
-	Made(ctx context.Context, p *vault.RestorePlan) (bool, error)
-}
-
-// Instance is a Tablestore instance.
-type Instance interface {
-	Tables(ctx context.Context) ([]string, error)
-	Describe(ctx context.Context, name string) (table.Definition, error)
-	// DropTable deletes a table with its indexes; that there is none is no error.
-	DropTable(ctx context.Context, name string) error
+	Open   func(instance string) (table.Catalog, error)
+	// Request is the content of a request to restore a backup into a table.
+	Request func(b vault.BackupID, to vault.TableID) ([]byte, error)
+	// Work has requests looked at.
+	Work fanout.Dispatcher
+	Log  *slog.Logger
 }
 
 // Tick is what one tick came to.
@@ -106,6 +83,7 @@ type Tick struct {
 // ticking is a tick under way.
 type ticking struct {
 	*Rehearser
+	run    fanout.Run
 	at     time.Time
 	reply  *Tick
 	drills map[vault.TableID][]*record
@@ -124,9 +102,9 @@ type due struct {
 // at the instant at. What goes wrong with one is reported and keeps no other from
 // going on; the error is about what stopped the tick itself. Where the policy
 // asks for no drills, nothing is looked at.
-func (r *Rehearser) Tick(ctx context.Context, at time.Time) (*Tick, error) {
-	at, _ = vault.Happened(at, r.Now())
-	s := &ticking{Rehearser: r, at: at.UTC(), reply: &Tick{}, open: map[vault.TableID]bool{}, names: map[string][]string{}}
+func (r *Rehearser) Tick(ctx context.Context, run fanout.Run, at time.Time) (*Tick, error) {
+	at, _ = vault.Happened(at, run.Now())
+	s := &ticking{Rehearser: r, run: run, at: at.UTC(), reply: &Tick{}, open: map[vault.TableID]bool{}, names: map[string][]string{}}
 	if !slices.ContainsFunc(r.Policy.Rules, func(r policy.Rule) bool { return r.Drill != nil }) {
 		return s.reply, nil
 	}
@@ -136,7 +114,7 @@ func (r *Rehearser) Tick(ctx context.Context, at time.Time) (*Tick, error) {
 	}
 	for _, t := range slices.SortedFunc(maps.Keys(s.drills), byPath) {
 		for _, d := range s.drills[t] {
-			if t.Region != r.Region || d.ended && d.dropped || d.ahead(s.Now()) || s.stopping() {
+			if t.Region != r.Region || d.ended && d.dropped || d.ahead(s.run.Now()) || s.run.Stopping() {
 				continue
 			}
 			if err := guard.Do(func() error { return s.look(ctx, d) }); err != nil {
@@ -152,7 +130,7 @@ func (r *Rehearser) Tick(ctx context.Context, at time.Time) (*Tick, error) {
 		return s.reply, err
 	}
 	for _, d := range all {
-		if len(s.open) >= AtOnce || s.stopping() {
+		if len(s.open) >= AtOnce || s.run.Stopping() {
 			s.reply.Waiting++
 			continue
 		}
@@ -166,8 +144,6 @@ func (r *Rehearser) Tick(ctx context.Context, at time.Time) (*Tick, error) {
 	s.reply.Open = len(s.open)
 	return s.reply, nil
 }
-
-func (s *ticking) stopping() bool { return !s.Stop.IsZero() && !s.Now().Before(s.Stop) }
 
 func byPath(a, b vault.TableID) int { return strings.Compare(a.Path(), b.Path()) }
 
@@ -227,7 +203,7 @@ func (s *ticking) due(ctx context.Context) ([]due, error) {
 // by an instant which is still to come says nothing about that, and is reported.
 func (s *ticking) last(r *policy.Rule, t vault.TableID) time.Time {
 	for _, d := range slices.Backward(s.drills[t]) {
-		if !d.ahead(s.Now()) {
+		if !d.ahead(s.run.Now()) {
 			return d.Due
 		}
 		s.report(r.Name, t, "a drill is named by an instant that is still to come, %s: it does not count", d.Due.Format(time.RFC3339))
@@ -262,7 +238,7 @@ func (s *ticking) begin(ctx context.Context, due due) error {
 	if err != nil {
 		return err
 	}
-	for _, d := range happened(s.drills[due.Table], s.Now()) {
+	for _, d := range happened(s.drills[due.Table], s.run.Now()) {
 		if d.dropped {
 			continue
 		}
@@ -270,7 +246,7 @@ func (s *ticking) begin(ctx context.Context, due due) error {
 		if _, err := s.Repo.Read(ctx, d.Ended(), &end); err != nil {
 			return err
 		}
-		if until := end.Ended.Add(settle); !end.OK && s.Now().Before(until) {
+		if until := end.Ended.Add(settle); !end.OK && s.run.Now().Before(until) {
 			s.report(due.rule.Name, due.Table, "a drill is due since %s, and waits until %s: so long the table %s of the one that failed stays",
 				due.Due.Format(time.RFC3339), until.UTC().Format(time.RFC3339), end.Drill.Target)
 			return nil
@@ -280,7 +256,7 @@ func (s *ticking) begin(ctx context.Context, due due) error {
 		}
 	}
 	instance, name := due.rule.Drill.Place()
-	now := s.Now().UTC()
+	now := s.run.Now().UTC()
 	d := &vault.Drill{
 		DrillID: due.DrillID, Rule: due.rule.Name, Backup: m.Backup, RecoveryPoint: m.RecoveryPoint().UTC(),
 		Target:  vault.TableID{Region: s.Region, Instance: instance, Table: due.Target(name)},

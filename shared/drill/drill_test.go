@@ -81,7 +81,7 @@ func TestNoDrill(t *testing.T) {
 	w := sealed(t, 1)
 	w.Repo = nil
 	before := w.Tables.Calls("Tables")
-	s, err := w.rehearser("tables: prod/*\nevery: hourly\n").Tick(t.Context(), w.Clock())
+	s, err := w.rehearser("tables: prod/*\nevery: hourly\n").Tick(t.Context(), w.Run(), w.Clock())
 	if err != nil || s.Open != 0 || w.Tables.Calls("Tables") != before {
 		t.Errorf("%+v, %v", s, err)
 	}
@@ -95,7 +95,7 @@ func TestMissedTicks(t *testing.T) {
 	w.Advance(5 * 24 * time.Hour)
 	w.settle(daily)
 	w.is("20T00:00 proved dropped, 25T00:00 proved dropped")
-	if _, err := w.rehearser(daily).Tick(t.Context(), day.Add(2*24*time.Hour)); err != nil {
+	if _, err := w.rehearser(daily).Tick(t.Context(), w.Run(), day.Add(2*24*time.Hour)); err != nil {
 		t.Fatal(err)
 	}
 	w.is("20T00:00 proved dropped, 25T00:00 proved dropped")
@@ -126,7 +126,7 @@ func TestDrillOfTheFuture(t *testing.T) {
 			}
 		}
 		w.Advance(24 * time.Hour)
-		s, err := w.rehearser(daily).Tick(t.Context(), ends)
+		s, err := w.rehearser(daily).Tick(t.Context(), w.Run(), ends)
 		if err != nil || s.Begun != 1 || s.Open != 1 || len(s.Reports) == 0 || !strings.Contains(s.Reports[0].Text, "still to come") {
 			t.Errorf("over: %t: %+v, %v", over, s, err)
 		}
@@ -149,7 +149,7 @@ func TestOverlappingTicks(t *testing.T) {
 		for i := range 3 {
 			r := w.rehearser(daily)
 			ticks.Go(func() {
-				if _, err := r.Tick(t.Context(), w.Clock().Add(time.Duration(i)*time.Second)); err != nil {
+				if _, err := r.Tick(t.Context(), w.Run(), w.Clock().Add(time.Duration(i)*time.Second)); err != nil {
 					t.Error(err)
 				}
 			})
@@ -201,8 +201,9 @@ func TestAtOnce(t *testing.T) {
 	w.Advance(24 * time.Hour)
 	w.seal()
 	r := w.rehearser(daily)
-	r.Stop = w.Clock()
-	if s, err := r.Tick(t.Context(), w.Clock()); err != nil || s.Waiting != len(names)+1 || s.Begun != 0 {
+	run := w.Run()
+	run.Stop = w.Clock()
+	if s, err := r.Tick(t.Context(), run, w.Clock()); err != nil || s.Waiting != len(names)+1 || s.Begun != 0 {
 		t.Errorf("%+v, %v", s, err)
 	}
 }

@@ -10,9 +10,11 @@ import (
 	"strings"
 	"time"
 
+	"github.com/tablevault/tablevault/shared/fanout"
 	"github.com/tablevault/tablevault/shared/object"
 	"github.com/tablevault/tablevault/shared/policy"
 	"github.com/tablevault/tablevault/shared/repository"
+	"github.com/tablevault/tablevault/shared/restore"
 	"github.com/tablevault/tablevault/shared/table"
 	"github.com/tablevault/tablevault/shared/vault"
 )
@@ -41,7 +43,7 @@ func (s *ticking) look(ctx context.Context, r *record) error {
 
 // goOn has a drill's restore gone on with, or records how it ended.
 func (s *ticking) goOn(ctx context.Context, r *record, d *vault.Drill) error {
-	content, err := s.Restores.Request(d.Backup, d.Target)
+	content, err := s.Request(d.Backup, d.Target)
 	if err != nil {
 		return err
 	}
@@ -53,7 +55,7 @@ func (s *ticking) goOn(ctx context.Context, r *record, d *vault.Drill) error {
 	if err != nil {
 		return err
 	}
-	now := s.Now().UTC()
+	now := s.run.Now().UTC()
 	if !bytes.Equal(stands, content) {
 		return s.end(ctx, r, &vault.DrillEnd{Drill: *d, Ended: now, Restore: id, Error: fmt.Sprintf("what lies under the name of its request, %s, is not what the drill asks for", d.Request)})
 	}
@@ -72,7 +74,9 @@ func (s *ticking) goOn(ctx context.Context, r *record, d *vault.Drill) error {
 	if now.After(d.Until) {
 		return s.end(ctx, r, &vault.DrillEnd{Drill: *d, Ended: now, Restore: id, Error: fmt.Sprintf("it had not ended by %s", d.Until.Format(time.RFC3339))})
 	}
-	return s.Restores.Serve(ctx, d.Request, int(s.at.UnixNano()))
+	// The tick's instant tells its look from that of another: two deliveries of one tick
+	// make one look.
+	return s.Work.Submit(ctx, fanout.Work{Verb: fanout.VerbRestore, Request: d.Request, Start: int(s.at.UnixNano())})
 }
 
 // outcome is what came of a drill whose request was answered. The answer only says
@@ -145,7 +149,7 @@ func Proof(ctx context.Context, repo *repository.Repository, d *vault.Drill, id 
 // so that nothing is written, nor made, for it any more.
 func (s *ticking) end(ctx context.Context, r *record, e *vault.DrillEnd) error {
 	if !e.OK {
-		closed, err := s.Restores.GiveUp(ctx, e.Restore, "its drill has failed: "+e.Error)
+		closed, err := restore.GiveUp(ctx, s.Repo, s.run, e.Restore, "its drill has failed: "+e.Error)
 		if err != nil {
 			return err
 		}
@@ -186,7 +190,7 @@ func (s *ticking) restoreOf(ctx context.Context, d *vault.Drill) (vault.RestoreI
 // drop drops the table that a drill's restore has made, and records that, or why
 // there is nothing to drop.
 func (s *ticking) drop(ctx context.Context, r *record, e *vault.DrillEnd) error {
-	gone := &vault.DrillDrop{DrillID: r.DrillID, Target: e.Drill.Target, Restore: e.Restore, At: s.Now().UTC()}
+	gone := &vault.DrillDrop{DrillID: r.DrillID, Target: e.Drill.Target, Restore: e.Restore, At: s.run.Now().UTC()}
 	in, err := s.Open(e.Drill.Target.Instance)
 	if err != nil {
 		return err
@@ -215,7 +219,7 @@ func (s *ticking) drop(ctx context.Context, r *record, e *vault.DrillEnd) error 
 // only where the plan of the drill's restore names it, the restore is known to have
 // made it, no rule is about it, and what stands there has the key that it was made
 // with.
-func (s *ticking) left(ctx context.Context, in Instance, e *vault.DrillEnd) (string, error) {
+func (s *ticking) left(ctx context.Context, in table.Catalog, e *vault.DrillEnd) (string, error) {
 	target := e.Drill.Target
 	plan, err := s.Repo.RestorePlan(ctx, e.Restore)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -227,7 +231,7 @@ func (s *ticking) left(ctx context.Context, in Instance, e *vault.DrillEnd) (str
 	if plan.Target != target || plan.Backup != e.Drill.Backup {
 		return fmt.Sprintf("restore %s is of backup %s to %s", plan.Restore, plan.Backup, plan.Target), nil
 	}
-	made, err := s.Restores.Made(ctx, plan)
+	made, err := restore.Made(ctx, s.Repo, in, plan)
 	if err != nil {
 		return "", err
 	}

@@ -2,7 +2,6 @@ package drill_test
 
 import (
 	"bytes"
-	"context"
 	"encoding/json"
 	"fmt"
 	"slices"
@@ -15,7 +14,6 @@ import (
 	"github.com/tablevault/tablevault/shared/plainbuffer"
 	"github.com/tablevault/tablevault/shared/policy"
 	"github.com/tablevault/tablevault/shared/prune"
-	"github.com/tablevault/tablevault/shared/restore"
 	"github.com/tablevault/tablevault/shared/table"
 	"github.com/tablevault/tablevault/shared/table/tabletest"
 	"github.com/tablevault/tablevault/shared/vault"
@@ -122,29 +120,15 @@ func (w *world) instance(name string) (*tabletest.Tables, error) {
 	return nil, fmt.Errorf("no instance %s", name)
 }
 
-// restores is the world as it carries restores out.
-type restores struct{ *world }
-
-func (r restores) Request(b vault.BackupID, to vault.TableID) ([]byte, error) {
-	return json.Marshal(map[string]any{"backup": b, "to": to.Instance + "/" + to.Table})
-}
-
-func (r restores) Serve(ctx context.Context, request string, number int) error {
-	return r.Submit(ctx, fanout.Work{Verb: fanout.VerbRestore, Request: request, Start: number})
-}
-
-func (r restores) GiveUp(ctx context.Context, id vault.RestoreID, reason string) (*vault.Closed, error) {
-	return restore.GiveUp(ctx, r.Repo, r.Run(), id, reason)
-}
-
-func (r restores) Made(ctx context.Context, p *vault.RestorePlan) (bool, error) {
-	return r.Restorer().Made(ctx, p)
+// request is the content of a request, as the world's requests are read.
+func request(b vault.BackupID, to vault.TableID) ([]byte, error) {
+	return json.Marshal(map[string]any{"backup": b, "to": to.String()})
 }
 
 func (w *world) rehearser(text string) *drill.Rehearser {
 	return &drill.Rehearser{
-		Repo: w.Repo, Restores: restores{w}, Policy: w.policy(text), Region: "local", Log: w.Log(), Now: w.Clock,
-		Open: func(instance string) (drill.Instance, error) { return w.instance(instance) },
+		Repo: w.Repo, Policy: w.policy(text), Region: "local", Request: request, Work: w, Log: w.Log(),
+		Open: func(instance string) (table.Catalog, error) { return w.instance(instance) },
 	}
 }
 
@@ -154,7 +138,7 @@ func (w *world) policy(text string) *policy.Policy { return w.Reconciler(text).P
 func (w *world) tick(text string) *drill.Tick {
 	w.T.Helper()
 	w.Tick(text)
-	s, err := w.rehearser(text).Tick(w.T.Context(), w.Clock())
+	s, err := w.rehearser(text).Tick(w.T.Context(), w.Run(), w.Clock())
 	if err != nil {
 		w.T.Fatal(err)
 	}
@@ -224,7 +208,7 @@ func (w *world) serve(name string) *vault.Answer {
 // table "theirs".
 func (w *world) ask(name, table string) {
 	w.T.Helper()
-	content, err := restores{w}.Request(w.latest(table).Backup, staging("theirs"))
+	content, err := request(w.latest(table).Backup, staging("theirs"))
 	if err == nil {
 		_, err = w.Store.Create(w.T.Context(), name, bytes.NewReader(content))
 	}

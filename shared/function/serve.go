@@ -103,6 +103,16 @@ func (inv *Invocation) Endpoint(instance string) string {
 	return inv.Env.Tablestore(instance, inv.TableRegion())
 }
 
+// Instant is when the invocation was triggered, now where its event does not tell, or
+// tells of an instant that is still to come.
+func (inv *Invocation) Instant() time.Time {
+	at, told := inv.Origin.Instant(time.Now())
+	if !told && !inv.Origin.Time.IsZero() {
+		inv.Log.Warn("the event is of an instant that is still to come: this tick is for now", "time", inv.Origin.Time)
+	}
+	return at
+}
+
 // tell is after how long a worker first tells how far it has come.
 const tell = time.Second
 

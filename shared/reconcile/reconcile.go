@@ -27,23 +27,21 @@ import (
 // by the next.
 type Reconciler struct {
 	Repo *repository.Repository
-	// Policy is what is wanted, policy.Default for nothing.
+	// Policy is what is wanted, policy.Default for nothing. Unread is why it is the default
+	// where it can't be read.
 	Policy *policy.Policy
+	Unread error
 	// Region is where the instances are.
 	Region string
-	// Open reaches an instance and tells its address.
-	Open func(instance string) (Instance, string, error)
-	Work fanout.Dispatcher
-	Log  *slog.Logger
+	// Open reaches an instance, of which Endpoint is the address.
+	Open     func(instance string) (table.Catalog, error)
+	Endpoint func(instance string) string
+	Work     fanout.Dispatcher
+	// Request is the rehearser's of that name.
+	Request func(b vault.BackupID, to vault.TableID) ([]byte, error)
+	Log     *slog.Logger
 	// Slow is the planners' of that name.
 	Slow time.Duration
-}
-
-// Instance is one Tablestore instance as a tick needs it.
-type Instance interface {
-	table.Instance
-	// Tables are the names of the instance's tables.
-	Tables(ctx context.Context) ([]string, error)
 }
 
 // Tick is what one tick came to.
@@ -104,7 +102,7 @@ type position struct {
 
 // openInstance is an instance in a tick.
 type openInstance struct {
-	tables  Instance
+	tables  table.Catalog
 	planner *backup.Planner
 	names   []string // of its tables, once they were listed
 	err     error
@@ -178,11 +176,8 @@ func (s *ticking) instance(name string) (*backup.Planner, error) {
 	if in == nil {
 		in = &openInstance{}
 		s.instances[name] = in
-		var endpoint string
-		in.tables, endpoint, in.err = s.Open(name)
-		in.planner = &backup.Planner{
-			Repo: s.Repo, Tables: in.tables, Endpoint: endpoint, Work: s.Work, Log: s.Log, Now: s.run.Now, Workers: s.Policy.Workers.Most,
-			Slow: s.Slow,
+		if in.tables, in.err = s.Open(name); in.err == nil {
+			in.planner = s.planner(s.run, in.tables, name)
 		}
 	}
 	return in.planner, in.err

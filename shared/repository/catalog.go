@@ -225,6 +225,23 @@ func (r *Repository) FindBackup(ctx context.Context, id vault.BackupID) (vault.B
 	return vault.Backup{}, fmt.Errorf("there is no backup %s in this vault: `tablevault list` shows what there is: %w", id, fs.ErrNotExist)
 }
 
+// Named finds the backup that somebody has named: by its id, which must be that of the
+// table if one is named beside it, or as the [Repository.Latest] of a table.
+func (r *Repository) Named(ctx context.Context, id vault.BackupID, t vault.TableID, at time.Time) (vault.Backup, error) {
+	if id == "" {
+		m, err := r.Latest(ctx, t, at)
+		if err != nil {
+			return vault.Backup{}, err
+		}
+		return vault.Backup{Table: t, ID: m.Backup}, nil
+	}
+	b, err := r.FindBackup(ctx, id)
+	if err == nil && t.Table != "" {
+		err = b.Of(t.String())
+	}
+	return b, err
+}
+
 // Latest is the sealed backup of a table with the newest recovery point that is not
 // after at; a zero at means now. Names don't count: they tell what somebody has
 // said that the time was. The error matches fs.ErrNotExist if there is none, and

@@ -53,7 +53,7 @@ func (p *Planner) create(ctx context.Context, plan *vault.RestorePlan) (got tabl
 	case errors.Is(err, table.ErrExist):
 		// The answer of an earlier try may have been lost: then the table is as it was
 		// asked for, and nothing has been written. A table of anyone else is refused.
-		got, err = p.adopt(ctx, plan.Target, want)
+		got, err = adopt(ctx, p.Tables, plan.Target, want)
 	}
 	if errors.Is(err, table.ErrNotExist) {
 		// It was just made, by another delivery of this very restore perhaps, and
@@ -69,8 +69,8 @@ func notMine(t vault.TableID) error {
 
 // adopt takes a table that stands under the name of the target for the restore's own,
 // and describes it: it is as restores make them, and empty.
-func (p *Planner) adopt(ctx context.Context, t vault.TableID, want table.Definition) (table.Definition, error) {
-	got, err := p.Tables.Describe(ctx, t.Table)
+func adopt(ctx context.Context, tables table.Instance, t vault.TableID, want table.Definition) (table.Definition, error) {
+	got, err := tables.Describe(ctx, t.Table)
 	if err != nil {
 		return got, err
 	}
@@ -78,7 +78,7 @@ func (p *Planner) adopt(ctx context.Context, t vault.TableID, want table.Definit
 		len(got.DefinedColumns)+len(got.Indexes)+len(got.SearchIndexes) > 0 || got.Stream != nil {
 		return got, notMine(t)
 	}
-	scan := p.Tables.Scan(t.Table, want.Schema, want.Schema.Whole())
+	scan := tables.Scan(t.Table, want.Schema, want.Schema.Whole())
 	buf := make([]byte, table.MinPage)
 	for {
 		page, err := scan.Next(ctx, buf)

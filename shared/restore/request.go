@@ -32,12 +32,17 @@ type Requests struct {
 	Repo *repository.Repository
 	// Parse reads a request's content.
 	Parse func(content []byte) (Ask, error)
-	// Planner makes what restores into an instance.
+	// Planner makes what restores into an instance, Open reaches it.
 	Planner func(instance string) (*Planner, error)
+	Open    func(instance string) (table.Catalog, error)
+	// Replicas are those with the keys that a person's command, or the plan of a restore, names.
+	Replicas func(keys []string) []repository.Replica
 	// Work has the planner look at the drill whose request was answered; nil leaves that
 	// to its next tick.
 	Work fanout.Dispatcher
-	Log  *slog.Logger
+	// Drills is how many workers the restore of a drill may have, 0 for as many as any.
+	Drills int
+	Log    *slog.Logger
 }
 
 // Ask is what a request asks for: either a backup by its id, or the newest of a
@@ -50,6 +55,9 @@ type Ask struct {
 	Budget vault.Budget
 	// LocalTransactions has the table take local transactions.
 	LocalTransactions bool
+	// New and Replicas are those of a person, as a [Request] has them.
+	New      bool
+	Replicas []string
 }
 
 // RequestProgress is how far a request has come.
@@ -64,7 +72,8 @@ type RequestProgress struct {
 // refused is why a request can't be carried out, now or ever.
 type refused struct{ error }
 
-func (r refused) Unwrap() error { return r.error }
+func (r refused) Unwrap() error   { return r.error }
+func (r refused) Permanent() bool { return true }
 
 // Serve looks at a request and does what is due. An error means that the next
 // look may come further; what can't be carried out at all is an answer.
@@ -125,6 +134,9 @@ func (q *Requests) serve(ctx context.Context, run fanout.Run, name string, progr
 		return a, answer, err
 	}
 	planner.Request = name
+	if q.Drills > 0 && strings.HasPrefix(name, vault.DrillRequests) {
+		planner.Workers = q.Drills
+	}
 	plan, err := planner.Begin(ctx, run, Request{
 		Backup: vault.Backup{Table: a.Table, ID: a.Backup}, Target: a.Target, At: a.At, Own: true, Budget: a.Budget, Instant: a.Instant,
 		LocalTransactions: a.LocalTransactions,
@@ -219,14 +231,9 @@ func (q *Requests) manifest(ctx context.Context, ask Ask) (*vault.Manifest, erro
 	if ask.Backup == "" {
 		return q.Repo.Latest(ctx, ask.Table, ask.At)
 	}
-	b, err := q.Repo.FindBackup(ctx, ask.Backup)
+	b, err := q.Repo.Named(ctx, ask.Backup, ask.Table, ask.At)
 	if err != nil {
 		return nil, err
-	}
-	if ask.Table.Table != "" {
-		if err := b.Of(ask.Table.String()); err != nil {
-			return nil, refused{err}
-		}
 	}
 	m, _, err := q.Repo.Manifest(ctx, b)
 	if errors.Is(err, fs.ErrNotExist) {

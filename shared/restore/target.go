@@ -80,19 +80,19 @@ func yield(ctx context.Context, repo *repository.Repository, run fanout.Run, id 
 // the one that the restore has made; that none stands there is no contradiction. If it
 // died before it could note it, the table is taken to be its own if it is as restores
 // make them, and nobody has written to it.
-func (p *Planner) Made(ctx context.Context, plan *vault.RestorePlan) (bool, error) {
-	made, err := p.Repo.Made(ctx, plan.Restore)
+func Made(ctx context.Context, repo *repository.Repository, tables table.Instance, plan *vault.RestorePlan) (bool, error) {
+	made, err := repo.Made(ctx, plan.Restore)
 	if err != nil {
 		return false, err
 	}
 	if made == nil {
-		_, err := p.adopt(ctx, plan.Target, loading(plan.Definition))
+		_, err := adopt(ctx, tables, plan.Target, loading(plan.Definition))
 		if errors.Is(err, table.ErrNotExist) || errors.Is(err, table.ErrExist) {
 			return false, nil
 		}
 		return err == nil, err
 	}
-	got, err := p.Tables.Describe(ctx, plan.Target.Table)
+	got, err := tables.Describe(ctx, plan.Target.Table)
 	if errors.Is(err, table.ErrNotExist) {
 		return true, nil
 	}

@@ -141,5 +141,14 @@ type Instance interface {
 	Write(ctx context.Context, name string, b Batch) (WriteResult, error)
 }
 
+// Catalog is an instance whose tables can be listed and deleted.
+type Catalog interface {
+	Instance
+	// Tables are the names of the instance's tables.
+	Tables(ctx context.Context) ([]string, error)
+	// DropTable deletes a table with its indexes; that there is none is no error.
+	DropTable(ctx context.Context, name string) error
+}
+
 // UnitBytes is how much a unit reads or writes.
 const UnitBytes = 4096

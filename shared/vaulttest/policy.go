@@ -13,6 +13,7 @@ import (
 	"github.com/tablevault/tablevault/shared/policy"
 	"github.com/tablevault/tablevault/shared/reconcile"
 	"github.com/tablevault/tablevault/shared/restore"
+	"github.com/tablevault/tablevault/shared/table"
 	"github.com/tablevault/tablevault/shared/vault"
 )
 
@@ -52,12 +53,13 @@ func (w *World) Reconciler(text string) *reconcile.Reconciler {
 	}
 	return &reconcile.Reconciler{
 		Repo: w.Repo, Policy: p, Region: "local", Work: w, Log: w.Log(),
-		Open: func(instance string) (reconcile.Instance, string, error) {
+		Open: func(instance string) (table.Catalog, error) {
 			if instance != "prod" {
-				return nil, "", fmt.Errorf("no instance %s", instance)
+				return nil, fmt.Errorf("no instance %s", instance)
 			}
-			return w.Tables, "http://prod", nil
+			return w.Tables, nil
 		},
+		Endpoint: func(instance string) string { return "http://" + instance },
 	}
 }
 

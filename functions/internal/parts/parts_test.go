@@ -41,7 +41,7 @@ func TestAlso(t *testing.T) {
 			t.Fatal(err)
 		}
 		came.Store(0)
-		SetReplicas(inv, repo, []string{place.Key(address)})
+		repo.SetReplicas(ReplicasByKey(inv)([]string{place.Key(address)})...)
 		if _, err := repo.FindBackup(t.Context(), vault.NewBackupID(time.Now(), "x")); !errors.Is(err, fs.ErrNotExist) {
 			t.Fatal(err)
 		}
@@ -102,7 +102,7 @@ func TestPolicyOfASecret(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Policy(&function.Invocation{Env: env}); err == nil || strings.Contains(err.Error(), "hunter2") || !strings.Contains(err.Error(), "TABLEVAULT_POLICY") {
+	if _, err := (&function.Invocation{Env: env}).Policy(); err == nil || strings.Contains(err.Error(), "hunter2") || !strings.Contains(err.Error(), "TABLEVAULT_POLICY") {
 		t.Errorf("%v", err)
 	}
 }

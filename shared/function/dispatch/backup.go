@@ -6,6 +6,7 @@ import (
 
 	"github.com/tablevault/tablevault/shared/backup"
 	"github.com/tablevault/tablevault/shared/function"
+	"github.com/tablevault/tablevault/shared/reconcile"
 	"github.com/tablevault/tablevault/shared/vault"
 )
 
@@ -24,4 +25,21 @@ func Backup(inv *function.Invocation, c function.Command) (backup.PlanRequest, e
 	var err error
 	req.Table, err = inv.Table(c.Table)
 	return req, err
+}
+
+// Asked is the backup that a command is about, with what a look at it or giving it up needs.
+func Asked(inv *function.Invocation, c function.Command) (a reconcile.Asked, err error) {
+	a.Backup = vault.BackupID(c.Backup)
+	if c.Table != "" {
+		if a.Table, err = inv.Table(c.Table); err != nil {
+			return a, err
+		}
+	}
+	switch c.Kind {
+	case function.KindVoid:
+		a.Reason, err = readReason(c)
+	case function.KindTick:
+		a.Since, err = readSince(c)
+	}
+	return a, err
 }

@@ -15,26 +15,11 @@ type Units struct {
 	WriteUnits float64 `json:"write_units,omitempty"`
 }
 
-// Restore are the settings of a command that begins a restore.
-type Restore struct {
+// RestoreSettings are those of a command that begins a restore.
+type RestoreSettings struct {
 	Units
 	// LocalTransactions has the table take local transactions.
 	LocalTransactions bool `json:"local_transactions,omitempty"`
-}
-
-// Budget is the budget that is asked for.
-func (r Restore) Budget() vault.Budget { return vault.Budget(r.Units) }
-
-// ReadRestore reads the settings of a command that begins a restore.
-func ReadRestore(c function.Command) (Restore, error) {
-	var s Restore
-	if err := c.ReadSettings(&s); err != nil {
-		return Restore{}, err
-	}
-	if err := s.Budget().Validate(); err != nil {
-		return Restore{}, function.Permanent(err)
-	}
-	return s, nil
 }
 
 // Verification are the settings of a verification.
@@ -50,10 +35,23 @@ type Reason struct {
 	Reason string `json:"reason"`
 }
 
+func readReason(c function.Command) (string, error) {
+	var s Reason
+	err := c.ReadSettings(&s)
+	return s.Reason, err
+}
+
 // Since are the settings of the looks that follow a command which a person gave: when
-// that was taken, as the reply to it said, so that what had failed for good before is tried again.
+// that was taken, as the reply to it said, so that what had failed for good before is
+// tried again.
 type Since struct {
 	Since time.Time `json:"since"`
+}
+
+func readSince(c function.Command) (time.Time, error) {
+	var s Since
+	err := c.ReadSettings(&s)
+	return s.Since, err
 }
 
 // Settings are settings as a command has them.
