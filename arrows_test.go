@@ -17,7 +17,7 @@ import (
 // layers are the packages of the core from the lowest to the highest. A package
 // may import what stands before it.
 var layers = []string{
-	"shared/guard", "shared/retry", "shared/plainbuffer", "shared/table", "shared/vault", "shared/crypt", "shared/repository", "shared/policy", "shared/drill", "shared/throttle", "shared/fanout", "shared/backup/coverage", "shared/replica", "shared/sealed", "shared/compare", "shared/verify", "shared/restore", "shared/backup", "shared/reconcile", "shared/prune", "shared/status", "shared/function",
+	"shared/guard", "shared/retry", "shared/plainbuffer", "shared/table", "shared/vault", "shared/crypt", "shared/repository", "shared/policy", "shared/throttle", "shared/fanout", "shared/backup/coverage", "shared/replica", "shared/sealed", "shared/compare", "shared/verify", "shared/restore", "shared/backup", "shared/drill", "shared/reconcile", "shared/prune", "shared/status", "shared/function",
 }
 
 // sdks are the modules that only adapters know, with the packages that are
