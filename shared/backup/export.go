@@ -122,7 +122,7 @@ func (x *export) all(ctx context.Context) error {
 	x.encoders = x.exporter.newEncoders(x.plan)
 	x.worker = fanout.Worker{
 		Log: fanout.NewLog(x.exporter.Repo, x.backup.Log()), Run: &x.run, Margin: &x.margin,
-		Groups: x.plan.Groups(), Planned: x.planned, Open: x.segment, Submit: x.submit, What: x.what, Most: x.exporter.MaxStarts,
+		Groups: x.plan.Groups(), Planned: x.planned, Open: x.segment, To: x.exporter.Work, What: x.what, Most: x.exporter.MaxStarts,
 		Permanent: func(err error) bool { return errors.Is(err, shard.ErrReadBack) },
 	}
 	through, err := x.worker.Work(ctx, x.work)
@@ -181,12 +181,6 @@ func (x *export) planned(group int) []vault.SegmentID {
 		ids[i] = all[i].ID
 	}
 	return ids
-}
-
-func (x *export) submit(ctx context.Context, s vault.SegmentID, start int) error {
-	next := x.work
-	next.Segment, next.Start = s, start
-	return x.exporter.Work.Submit(ctx, next)
 }
 
 func (e *Exporter) memory() int64 { return cmp.Or(e.Memory, fanout.DefaultMemory) }

@@ -160,7 +160,7 @@ func (r *segmentRun) End(ctx context.Context) error {
 		return err
 	}
 	for _, c := range children[1:min(len(children), a.Children)] {
-		if err := x.submit(ctx, c.ID, 0); err != nil {
+		if err := x.worker.Submit(ctx, c.ID, 0); err != nil {
 			return fmt.Errorf("dispatch segment %s: %w", c.ID, err)
 		}
 	}

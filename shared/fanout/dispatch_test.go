@@ -48,7 +48,7 @@ func TestDamagedNotes(t *testing.T) {
 	}
 	// The start after one that can't be read is begun as any other.
 	w := &Worker{Log: NewLog(repo, log), Run: &run}
-	if b, err := w.Begin(t.Context(), "000000", 1, 0); err != nil || b.Start != 1 || b.Superseded {
+	if b, err := w.begin(t.Context(), "000000", 1, 0); err != nil || b.Start != 1 || b.Superseded {
 		t.Errorf("%+v, %v", b, err)
 	}
 	// Nothing works for longer than a day, whatever it has said.

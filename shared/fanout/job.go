@@ -42,13 +42,14 @@ var ErrClosed = errors.New("it is closed")
 // Work works on the segment of a command, and then, for as long as there is time, on
 // others that nobody has begun. It says whether nothing was left to begin.
 func (w *Worker) Work(ctx context.Context, command Work) (through bool, err error) {
+	w.command = command
 	if err := w.one(ctx, command.Segment, command.Start, false); err != nil {
 		return false, err
 	}
 	if w.Superseded && (command.ReadUnits > 0 || command.WriteUnits > 0) {
 		return false, nil // one worker more would go beyond the budget
 	}
-	err = w.GoOn(ctx, command, w.one)
+	err = w.goOn(ctx, w.one)
 	return err == nil && !w.Over, err
 }
 
@@ -69,7 +70,7 @@ func (w *Worker) one(ctx context.Context, s vault.SegmentID, start int, claimed 
 		err = w.Log.repo.Mark(ctx, w.Log.names.End(s, w.At.Number))
 	}
 	if err == nil && goesOn {
-		err = w.HandOver(ctx, s, w.At.Number)
+		err = w.handOver(ctx, s, w.At.Number)
 	}
 	if err == nil {
 		return nil
@@ -91,7 +92,7 @@ func (w *Worker) segment(ctx context.Context, job Job, claimed bool) (noted, goe
 	}
 	idle := 0
 	if !claimed {
-		b, err := w.Begin(ctx, w.At.Segment, w.At.Number, job.Slots())
+		b, err := w.begin(ctx, w.At.Segment, w.At.Number, job.Slots())
 		w.At.Number, w.Superseded, idle = b.Start, b.Superseded, b.Idle
 		if err != nil || b.Superseded {
 			return false, false, err

@@ -27,7 +27,7 @@ func TestNoStartWithoutOneBefore(t *testing.T) {
 	w := &Worker{Log: NewLog(repo, log), Run: &run, What: func(s vault.SegmentID) string { return string(s) }}
 	for name, begin := range map[string]func(s vault.SegmentID, start int) error{
 		"worker": func(s vault.SegmentID, start int) error {
-			_, err := w.Begin(t.Context(), s, start, 0)
+			_, err := w.begin(t.Context(), s, start, 0)
 			return err
 		},
 		"copier": func(s vault.SegmentID, start int) error {

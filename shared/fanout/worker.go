@@ -25,9 +25,8 @@ type Worker struct {
 	// many groups there are.
 	Planned func(group int) []vault.SegmentID
 	Groups  int
-	// Submit has a start of a segment worked on by another invocation; nil where that
-	// is left to the next look.
-	Submit func(ctx context.Context, s vault.SegmentID, start int) error
+	// To has other invocations work on segments; nil where that is left to the next look.
+	To Dispatcher
 	// What says what is done with a segment.
 	What func(s vault.SegmentID) string
 	// Most bounds the starts of a segment, 0 for MaxStarts.
@@ -54,6 +53,8 @@ type Worker struct {
 	// Over says that this worker takes nothing more: somebody else goes on with
 	// what it did, or nothing may be done.
 	Over bool
+	// command is what the worker was begun by.
+	command Work
 	// noted says that the worker has come to note a start by itself.
 	noted bool
 	// next is what the worker has claimed, children all that its segments were split
@@ -75,13 +76,13 @@ type begun struct {
 	Superseded bool
 }
 
-// Begin notes the start of a segment whose log has so many slots, under the first
+// begin notes the start of a segment whose log has so many slots, under the first
 // number that is free. It refuses after too many that came to nothing. A late start,
 // or one that was dispatched twice, gives way to the worker that has it, which may be
 // one that found the segment by itself. A delivery of the event that noted the start
 // does not, nor does a retry: the one before may be dead, whether the platform says so
 // or not. If it lives, whoever wins the next slot goes on, and the other gives way.
-func (w *Worker) Begin(ctx context.Context, s vault.SegmentID, start, slots int) (b begun, err error) {
+func (w *Worker) begin(ctx context.Context, s vault.SegmentID, start, slots int) (b begun, err error) {
 	b.Start, w.noted = start, true
 	if b.Idle, err = w.Log.idleStarts(ctx, Start{s, start}, slots); err != nil {
 		return b, err
@@ -111,10 +112,17 @@ func (w *Worker) Begin(ctx context.Context, s vault.SegmentID, start, slots int)
 	return b, nil
 }
 
-// HandOver lets another invocation go on with a segment after a start of it, or leaves
+// Submit has a start of a segment worked on by another invocation.
+func (w *Worker) Submit(ctx context.Context, s vault.SegmentID, start int) error {
+	next := w.command
+	next.Segment, next.Start = s, start
+	return w.To.Submit(ctx, next)
+}
+
+// handOver lets another invocation go on with a segment after a start of it, or leaves
 // it to the next look.
-func (w *Worker) HandOver(ctx context.Context, s vault.SegmentID, start int) error {
-	if w.Submit == nil {
+func (w *Worker) handOver(ctx context.Context, s vault.SegmentID, start int) error {
+	if w.To == nil {
 		w.Over = true
 		return nil
 	}
@@ -129,12 +137,12 @@ func (w *Worker) HandOver(ctx context.Context, s vault.SegmentID, start int) err
 	return nil
 }
 
-// GoOn has one work on further segments, after the one of the command. Those that
+// goOn has one work on further segments, after the one of the command. Those that
 // nobody has begun are claimed: their first start is noted. Before them come those
 // that an earlier delivery of the event had begun.
-func (w *Worker) GoOn(ctx context.Context, command Work, one func(ctx context.Context, s vault.SegmentID, start int, claimed bool) error) error {
-	last := command.Segment
-	left, err := w.left(ctx, command)
+func (w *Worker) goOn(ctx context.Context, one func(ctx context.Context, s vault.SegmentID, start int, claimed bool) error) error {
+	last := w.command.Segment
+	left, err := w.left(ctx)
 	if err != nil {
 		return fmt.Errorf("%s: find what an earlier delivery has begun: %w", w.What(last), err)
 	}
@@ -142,8 +150,8 @@ func (w *Worker) GoOn(ctx context.Context, command Work, one func(ctx context.Co
 		if w.Over {
 			return nil
 		}
-		if w.Run.Stopping() && w.Submit != nil {
-			return w.HandOver(ctx, r.Segment, r.Number)
+		if w.Run.Stopping() && w.To != nil {
+			return w.handOver(ctx, r.Segment, r.Number)
 		}
 		if err := one(ctx, r.Segment, r.Number, false); err != nil {
 			return err
@@ -168,13 +176,13 @@ func (w *Worker) GoOn(ctx context.Context, command Work, one func(ctx context.Co
 // left are the segments whose newest start was noted by an earlier delivery of this
 // event, in the groups in which it has looked. A worker works on one segment at a time,
 // so if the command's is still open, it died there, and has left no other.
-func (w *Worker) left(ctx context.Context, command Work) ([]Start, error) {
+func (w *Worker) left(ctx context.Context) ([]Start, error) {
 	if w.Over || w.noted {
 		return nil, nil
 	}
 	if w.Run.Retry == 0 {
 		var n vault.Note
-		_, err := w.Log.repo.Read(ctx, w.Log.names.Start(command.Segment, command.Start), &n)
+		_, err := w.Log.repo.Read(ctx, w.Log.names.Start(w.command.Segment, w.command.Start), &n)
 		if errors.Is(err, fs.ErrNotExist) || err == nil && !w.Run.wrote(&n) {
 			return nil, nil
 		}
@@ -184,13 +192,13 @@ func (w *Worker) left(ctx context.Context, command Work) ([]Start, error) {
 	}
 	var left []Start
 	for i := range min(w.Groups, pickGroups) {
-		of, err := w.leftIn(ctx, (command.Segment.Group()+i)%w.Groups)
+		of, err := w.leftIn(ctx, (w.command.Segment.Group()+i)%w.Groups)
 		if err != nil {
 			return nil, err
 		}
 		left = append(left, of...)
 	}
-	return slices.DeleteFunc(left, func(r Start) bool { return r.Segment == command.Segment }), nil
+	return slices.DeleteFunc(left, func(r Start) bool { return r.Segment == w.command.Segment }), nil
 }
 
 // leftIn are those of a group.
@@ -272,7 +280,7 @@ func (w *Worker) pick(ctx context.Context, last vault.SegmentID) (vault.SegmentI
 		rand.Shuffle(len(free), func(i, j int) { free[i], free[j] = free[j], free[i] })
 		for _, s := range free[:min(pickTries, len(free))] {
 			if w.Run.Stopping() {
-				if w.Over = true; w.Submit == nil {
+				if w.Over = true; w.To == nil {
 					return "", nil
 				}
 				return "", w.Submit(ctx, s, 0)

@@ -44,11 +44,14 @@ func (c *crew) worker(run *Run) *Worker {
 	return &Worker{
 		Log: c.log, Run: run, Groups: 1, What: func(s vault.SegmentID) string { return string(s) },
 		Planned: func(int) []vault.SegmentID { return []vault.SegmentID{"000000", "000001", "000002"} },
-		Submit: func(_ context.Context, s vault.SegmentID, start int) error {
-			c.submitted = append(c.submitted, fmt.Sprintf("%s/%d", s, start))
-			return nil
-		},
+		To:      c,
 	}
+}
+
+// Submit notes what is submitted.
+func (c *crew) Submit(_ context.Context, w Work) error {
+	c.submitted = append(c.submitted, fmt.Sprintf("%s/%d", w.Segment, w.Start))
+	return nil
 }
 
 // noted has a request note the first start of a segment.
@@ -74,7 +77,7 @@ func TestGoOnTakesItsOwn(t *testing.T) {
 		"time is up meanwhile":    {nil, func(c *crew, _ *Worker) { c.now = began.Add(time.Hour) }, "000001 own", "000002/0"},
 		"over before":             {func(_ *crew, w *Worker) { w.Over = true }, nil, "", ""},
 		"over meanwhile":          {nil, func(_ *crew, w *Worker) { w.Over = true }, "000001 own", ""},
-		"nobody to submit to":     {func(_ *crew, w *Worker) { w.Submit = nil }, func(c *crew, _ *Worker) { c.now = began.Add(time.Hour) }, "000001 own", ""},
+		"nobody to submit to":     {func(_ *crew, w *Worker) { w.To = nil }, func(c *crew, _ *Worker) { c.now = began.Add(time.Hour) }, "000001 own", ""},
 		"over, with two to go on": {func(c *crew, _ *Worker) { c.noted("mine", "000002") }, func(_ *crew, w *Worker) { w.Over = true }, "000001 own", ""},
 	} {
 		c2 := newCrew(t, &mem.Store{})
@@ -86,7 +89,8 @@ func TestGoOnTakesItsOwn(t *testing.T) {
 			c.before(c2, w)
 		}
 		var done []string
-		err := w.GoOn(t.Context(), Work{Segment: "000000"}, func(_ context.Context, s vault.SegmentID, _ int, claimed bool) error {
+		w.command = Work{Segment: "000000"}
+		err := w.goOn(t.Context(), func(_ context.Context, s vault.SegmentID, _ int, claimed bool) error {
 			done = append(done, string(s)+map[bool]string{true: " free", false: " own"}[claimed])
 			if c.one != nil {
 				c.one(c2, w)
@@ -119,7 +123,7 @@ func TestChildrenComeFirst(t *testing.T) {
 func TestStartsThatGetOn(t *testing.T) {
 	c := newCrew(t, &mem.Store{})
 	for start := range maxIdle + 3 {
-		b, err := c.worker(c.run(fmt.Sprint("r", start), 0)).Begin(t.Context(), "000000", start, start)
+		b, err := c.worker(c.run(fmt.Sprint("r", start), 0)).begin(t.Context(), "000000", start, start)
 		if err != nil || b.Start != start || b.Idle != 0 {
 			t.Fatalf("start %d: %+v, %v", start, b, err)
 		}

@@ -98,11 +98,8 @@ func (x *check) all(ctx context.Context) (err error) {
 		return fmt.Errorf("%s: %w", x.what(x.command.Segment), err)
 	}
 	x.segments = segmentsOf(x.repo, x.plan)
-	x.worker = fanout.Worker{Log: fanout.NewLog(x.repo, x.restore.Verify()), Run: &x.again, Open: x.segment, What: x.what}
+	x.worker = fanout.Worker{Log: fanout.NewLog(x.repo, x.restore.Verify()), Run: &x.again, To: x.checker.Work, Open: x.segment, What: x.what}
 	x.worker.Planned, x.worker.Groups = plannedGroups(x.plan, func(vault.RestoreSegment) bool { return true })
-	if x.checker.Work != nil {
-		x.worker.Submit = x.submit
-	}
 	through, err := x.worker.Work(ctx, x.command)
 	x.reply.Segment, x.reply.Start = x.worker.At.Segment, x.worker.At.Number
 	x.reply.Superseded, x.reply.Closed = x.worker.Superseded, x.worker.Closed
@@ -111,12 +108,6 @@ func (x *check) all(ctx context.Context) (err error) {
 		goesOn(ctx, x.repo, x.checker.Work, x.checker.Log, x.command, fanout.Comparing, x.restore.Checks(), len(x.plan.Segments))
 	}
 	return err
-}
-
-func (x *check) submit(ctx context.Context, s vault.SegmentID, start int) error {
-	next := x.command
-	next.Segment, next.Start = s, start
-	return x.checker.Work.Submit(ctx, next)
 }
 
 // segment is the comparison of a segment, for the worker to take its steps.

@@ -99,7 +99,7 @@ func (x *load) all(ctx context.Context) error {
 	}
 	holdsRows := func(s vault.RestoreSegment) bool { return s.Rows > 0 }
 	x.worker = fanout.Worker{
-		Log: fanout.NewLog(x.repo, x.restore.Log()), Run: &x.run, Open: x.segment, Submit: x.submit, What: x.what, Doubt: x.target.doubt.Load,
+		Log: fanout.NewLog(x.repo, x.restore.Log()), Run: &x.run, Open: x.segment, To: x.loader.Work, What: x.what, Doubt: x.target.doubt.Load,
 	}
 	x.worker.Planned, x.worker.Groups = plannedGroups(x.plan, holdsRows)
 	through, err := x.worker.Work(ctx, x.command)
@@ -134,12 +134,6 @@ func (x *load) open(ctx context.Context) (err error) {
 	x.target = &target{tables: x.loader.Tables, table: x.plan.Target, run: x.run, throttle: throttle.ForWrites(x.command.WriteUnits), lease: x.lease}
 	x.pool = newPool(x.loader.Memory, x.target)
 	return nil
-}
-
-func (x *load) submit(ctx context.Context, s vault.SegmentID, start int) error {
-	next := x.command
-	next.Segment, next.Start = s, start
-	return x.loader.Work.Submit(ctx, next)
 }
 
 // segment is the loading of a segment, for the worker to take its steps.
