@@ -189,18 +189,11 @@ func (s *site) watchVerification(ctx context.Context, id vault.VerificationID, c
 	if err != nil {
 		return silent
 	}
-	b := vault.Backup{}
+	of := status.Ref{Kind: status.BackupKind, ID: cmd.Backup}
 	if cmd.Restore != "" {
-		if plan, err := repo.RestorePlan(ctx, vault.RestoreID(cmd.Restore)); err == nil {
-			b = vault.Backup{Table: plan.Source, ID: plan.Backup}
-		}
-	} else if b, err = repo.FindBackup(ctx, vault.BackupID(cmd.Backup)); err != nil {
-		return silent
+		of = status.Ref{Kind: status.RestoreKind, ID: cmd.Restore}
 	}
-	rows := int64(0)
-	if m, _, err := repo.Manifest(ctx, b); err == nil {
-		rows = m.Totals.Rows
-	}
+	rows := status.Rows(ctx, repo, of)
 	watcher := status.WatchVerification(repo, id, time.Now)
 	return func(ctx context.Context) string {
 		v, err := watcher.Look(ctx)

@@ -247,6 +247,15 @@ func TestLooks(t *testing.T) {
 		l.Backups[0].Manifest != nil || l.Restores[0].State != restore.StateDone {
 		t.Errorf("%+v: %v", l, err)
 	}
+	for _, ref := range []status.Ref{{Kind: status.BackupKind, ID: string(m.Backup)}, {Kind: status.RestoreKind, ID: string(r.Restore)}, {Kind: status.BackupKind, ID: string(died.ID)}, {Kind: status.RestoreKind, ID: string(m.Backup)}} {
+		want := int64(0)
+		if ref.ID == string(m.Backup) && ref.Kind == status.BackupKind || ref.ID == string(r.Restore) {
+			want = m.Totals.Rows
+		}
+		if rows := status.Rows(t.Context(), w.Repo, ref); rows != want {
+			t.Errorf("%+v: %d rows, want %d", ref, rows, want)
+		}
+	}
 	one, err := status.WatchOne(w.Repo, status.Ref{Kind: status.RestoreKind, ID: string(r.Restore)}, w.Clock).Look(t.Context())
 	if err != nil || len(one.Backups) != 0 || len(one.Restores) != 1 {
 		t.Errorf("%+v: %v", one, err)

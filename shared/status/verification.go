@@ -87,3 +87,26 @@ func (w *VerificationWatcher) Look(ctx context.Context) (Verification, error) {
 	out.RowsPerSecond, _ = w.speed.Look(began, now, out.Rows, out.Bytes)
 	return out, nil
 }
+
+// Rows is how many rows the backup has that is meant, or that the restore is of that is; 0
+// where that can't be told.
+func Rows(ctx context.Context, r *repository.Repository, of Ref) int64 {
+	var b vault.Backup
+	if of.Kind == RestoreKind {
+		plan, err := r.RestorePlan(ctx, vault.RestoreID(of.ID))
+		if err != nil {
+			return 0
+		}
+		b = vault.Backup{Table: plan.Source, ID: plan.Backup}
+	} else {
+		var err error
+		if b, err = r.FindBackup(ctx, vault.BackupID(of.ID)); err != nil {
+			return 0
+		}
+	}
+	m, _, err := r.Manifest(ctx, b)
+	if err != nil {
+		return 0
+	}
+	return m.Totals.Rows
+}
