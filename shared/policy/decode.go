@@ -279,8 +279,8 @@ func (d *decoder) replicas(v ast.Node) []Replica {
 		case slices.ContainsFunc(all, func(o Replica) bool { return o.Key() == key }):
 			d.problem(item, "destination %s stands twice", is)
 			continue
-		case d.vault != "" && place.Apart(to.To, d.vault) != nil:
-			d.problem(item, "destination %v", place.Apart(to.To, d.vault))
+		case d.vault != "" && place.CheckApart(to.To, d.vault) != nil:
+			d.problem(item, "destination %v", place.CheckApart(to.To, d.vault))
 		case any && before != to.Bandwidth:
 			d.problem(item, "destination %s has another bandwidth than before: it is that of all rules together", is)
 		default:

@@ -38,8 +38,8 @@ type copying struct {
 	begun   int // objects, in this invocation
 	streams *semaphore.Weighted
 
-	// damaged counts the objects that are damaged here, in every vault, or of which
-	// the replica has others; why says it of the first.
+	// damaged counts the objects that are bad in the vault and in all of its replicas, and
+	// those whose names are taken in this replica; why is the error about the first.
 	mu      sync.Mutex
 	damaged int
 	why     error
@@ -86,7 +86,7 @@ func (c *Replicator) begin(ctx context.Context, run fanout.Run, b vault.Backup, 
 	if c.Back {
 		home, far = far, home
 	}
-	if err := repository.Apart(ctx, home.Store(), far.Store(), place.Key(c.Address)); err != nil {
+	if err := repository.CheckApart(ctx, home.Store(), far.Store(), place.Key(c.Address)); err != nil {
 		return nil, err
 	}
 	if err := home.AsCopied(ctx, b, named); err != nil {
@@ -111,8 +111,8 @@ func (c *Replicator) begin(ctx context.Context, run fanout.Run, b vault.Backup, 
 // matches vault.ErrCorrupt: trying again does not help.
 var errTaken = fmt.Errorf("%w in the target", vault.ErrCorrupt)
 
-// group copies the shards and indexes of a group, from the from-th on, and says
-// whether it came through; if not, time is up. What is damaged it leaves out.
+// group copies the shards and indexes of a group, from the from-th on, but for those that
+// are damaged. It says whether it came through, or time was up before.
 func (s *copying) group(ctx context.Context, g, from int) (through bool, err error) {
 	if g >= len(s.manifest.Groups) {
 		return false, fmt.Errorf("backup %s has no group %d: it has %d", s.backup.ID, g, len(s.manifest.Groups))
@@ -130,7 +130,7 @@ func (s *copying) group(ctx context.Context, g, from int) (through bool, err err
 	}
 	objects := dataOf(&rolled)
 	w := &copiedObjects{s: s, group: g, known: records.Checksums, records: records, brought: make([]bool, len(objects))}
-	// An object that is on its way when run says stop has half of the margin.
+	// Objects that are on their way when run says stop have half of the margin to arrive.
 	inTime, cancel := s.run.InTime(ctx)
 	defer cancel()
 	work, wctx := guard.WithContext(inTime)
@@ -202,9 +202,8 @@ func (s *copying) inFlight() int64 {
 	return min(max(s.rate/copyRate, 1), copiesInFlight)
 }
 
-// fits says whether an object can be whole before time is up. At least one is
-// tried in each invocation, unless it is known that its budget is too little for
-// that, which is an error.
+// fits says whether an object can be whole before time is up. The first of an invocation
+// is tried in any case, unless the budget is too small for it: that is an error.
 func (s *copying) fits(o vault.Object) (bool, error) {
 	if s.run.Stop.IsZero() {
 		return true, nil
@@ -264,8 +263,8 @@ func (s *copying) finish(ctx context.Context) error {
 	if _, err := s.document(ctx, s.named); err != nil {
 		return err
 	}
-	// After the manifest: a backup that is marked and has none would be gone on
-	// with by whoever plans in the replica.
+	// After the manifest: a planner of the replica would go on with a backup that was
+	// opened and has none.
 	marked, err := s.to.Exists(ctx, vault.Opened(s.backup.Table, s.backup.ID))
 	if err == nil && !marked {
 		err = s.to.Mark(ctx, vault.Opened(s.backup.Table, s.backup.ID))
@@ -297,8 +296,7 @@ func (s *copying) document(ctx context.Context, o vault.Object) ([]byte, error) 
 	if err != nil {
 		return nil, err
 	}
-	// Looked at first: whoever puts back what is gone need not be allowed to write
-	// what is there.
+	// Read first: to put back what is gone takes no right to write what is there.
 	there, err := object.ReadAll(ctx, s.Store, o.Name, vault.MaxDocument)
 	if errors.Is(err, fs.ErrNotExist) {
 		there, _, err = object.Decide(ctx, s.Store, o.Name, data, vault.MaxDocument)

@@ -27,8 +27,8 @@ type copiedObjects struct {
 	missing int            // damaged, and left out
 }
 
-// object brings one object into the replica, under ctx, and notes it, under
-// saving.
+// object brings one object into the replica under ctx. When that has enough of them, it
+// writes a record under saving, which outlives ctx.
 func (w *copiedObjects) object(ctx, saving context.Context, i int, o vault.Object) error {
 	checksum, copied, err := w.bring(ctx, o)
 	w.s.mu.Lock()
@@ -36,7 +36,7 @@ func (w *copiedObjects) object(ctx, saving context.Context, i int, o vault.Objec
 	var bad *repository.BadObject
 	switch {
 	case errors.As(err, &bad), errors.Is(err, errTaken):
-		// The others are worth as much as before.
+		// The others are copied all the same.
 		if w.s.damaged++; w.s.damaged == 1 {
 			w.s.why = err
 		}
@@ -64,8 +64,8 @@ func (w *copiedObjects) object(ctx, saving context.Context, i int, o vault.Objec
 	return w.write(saving, false)
 }
 
-// record writes down what has no record yet, and that it is the last unless
-// something is missing.
+// record writes a record of the objects that have none, and says there that it is the last
+// if the group is whole.
 func (w *copiedObjects) record(ctx context.Context, last bool) error {
 	w.s.mu.Lock()
 	defer w.s.mu.Unlock()
@@ -132,7 +132,7 @@ func (w *copiedObjects) bring(ctx context.Context, o vault.Object) (checksum str
 	case repository.SameKind(info.Checksum, o.Checksum), known == info.Checksum:
 		return info.Checksum, false, nil
 	}
-	// It came without a record of it, and nothing but its bytes tells what it is.
+	// No record tells its checksum, so that only its bytes can tell what it is.
 	if err := w.s.streams.Acquire(ctx, 1); err != nil {
 		return "", false, err
 	}

@@ -85,23 +85,22 @@ type Settings struct {
 
 // The bounds of copying.
 const (
-	// copiesInFlight is how many objects are on their way at a time: each takes
-	// the memory of a part of an upload. With a budget it is one for each copyRate
-	// of it: what is begun should be whole before time is up.
+	// copiesInFlight bounds how many objects are on their way at a time, since each takes
+	// the memory of a part of an upload. With a budget there is one for each copyRate of
+	// it, so that what is begun is whole before time is up.
 	copiesInFlight = 4
 	copyRate       = 8 << 20
-	// A record is written when the objects without one are so many, or so large.
+	// A record is written for that many objects, or that many bytes.
 	recordObjects = 256
 	recordBytes   = 256 << 20
-	// copyChunk is what passes at a time where there is a budget.
+	// copyChunk is how many bytes a budget lets pass at a time.
 	copyChunk = 64 << 10
 )
 
-// Copy copies the group of a backup whose first segment the work names, or what
-// of it can be copied before run says stop, and completes the copy if no other
-// group is missing. Then, without a budget, it hands over to the next start; with
-// one, the planner does, which divides the budget anew. What was copied before
-// an error stays.
+// Copy copies the group of a backup whose first segment the work names, and completes the
+// copy of the backup if no other group is missing. When run says stop before the group is
+// whole, it hands over to the next start; with a budget it leaves that to the planner,
+// which divides the budget anew. What was copied before an error stays.
 func (c *Replicator) Copy(ctx context.Context, run fanout.Run, w fanout.Work) (Reply, error) {
 	b := vault.Backup{Table: w.Table, ID: w.Backup}
 	reply := Reply{Backup: b.ID, Replica: c.Address, Start: w.Start}
@@ -175,10 +174,9 @@ func (c *Replicator) part(ctx context.Context, run fanout.Run, w fanout.Work, lo
 	return s.finish(ctx)
 }
 
-// CopyAll copies a whole backup in this process, from a point on, or what of it
-// can be copied before run says stop. It asks the replica's store for each object,
-// whatever the records say, so that what is gone from a complete copy is made
-// anew. An interrupted call is gone on with from the reply's Next.
+// CopyAll copies a whole backup in this process, from a point on, until run says stop: the
+// next call goes on from the reply's Next. It asks the replica's store for each object,
+// whatever the records say, so that what is gone from a complete copy is made anew.
 func (c *Replicator) CopyAll(ctx context.Context, run fanout.Run, b vault.Backup, from Point, bytesPerSecond int64) (Reply, error) {
 	reply := Reply{Backup: b.ID, Replica: c.Address}
 	if err := c.all(ctx, run, b, from, bytesPerSecond, &reply); err != nil {

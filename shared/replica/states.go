@@ -21,8 +21,8 @@ type Log struct {
 	Starts, Failures map[int]fanout.Notes
 }
 
-// Logs lists the logs of copies under a prefix, by what stands between it and
-// their own names: nothing, or a replica's key and a slash.
+// Logs lists the logs of copying under a prefix: of one backup to all replicas, by their
+// keys with a slash, or to one, under the empty string.
 func Logs(ctx context.Context, r *repository.Repository, prefix string) (map[string]*Log, error) {
 	logs := map[string]*Log{}
 	for info, err := range r.Store().List(ctx, prefix, "") {
@@ -72,7 +72,7 @@ const (
 
 // State is how far a backup has come in one replica.
 type State struct {
-	// Target is the vault's address; its key where no start has noted that.
+	// Replica is its address, or its key where no start has noted the address.
 	Replica string `json:"target"`
 	// State is "copied", "copying", or "failed".
 	State string `json:"state"`
@@ -85,8 +85,8 @@ type State struct {
 	Error string    `json:"error,omitempty"`
 }
 
-// States tells how far a sealed backup has come in each vault that it was
-// ever copied to, from what is noted in this one.
+// States tells how far a sealed backup has come in each replica that it was ever copied
+// to, from what is noted in this vault.
 func States(ctx context.Context, r *repository.Repository, m *vault.Manifest) ([]State, error) {
 	b := vault.Backup{Table: m.Table, ID: m.Backup}
 	notes, err := r.CopyNotes(ctx, b)
@@ -95,7 +95,7 @@ func States(ctx context.Context, r *repository.Repository, m *vault.Manifest) ([
 	case err != nil && !repository.Corrupt(err):
 		return nil, err
 	case err != nil:
-		// What is damaged says nothing of a copy, and hides none.
+		// A note that is damaged does not hide the copies that the others tell of.
 		states = append(states, State{Replica: "unknown", State: StateFailed, Groups: len(m.Groups), Error: err.Error()})
 	}
 	complete := map[string]bool{}

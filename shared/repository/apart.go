@@ -19,14 +19,14 @@ var ErrSame = table.Invalidf("the further vault is the vault itself, by another 
 // maxProbe bounds what is read of a probe.
 const maxProbe = 1 << 10
 
-// Apart is an error matching ErrSame if two stores are one place, whatever they are
-// called: an object that is made in one is seen in the other. far, which key
-// tells from other replicas, is only read.
+// CheckApart returns an error matching ErrSame if a vault and its replica are in one
+// place, whatever that is called: an object that is made in home is seen in far. key is
+// the replica's. far is only read.
 //
-// One object in home serves all further calls, since whoever does not see it is
-// elsewhere. Who sees it may have been filled with all of home by other means, as by
-// copying the folder; so he is asked for another that was made just now.
-func Apart(ctx context.Context, home, far object.Store, key string) error {
+// The first object stays, and serves all later calls: a replica that does not have it is
+// elsewhere. One that has it may be elsewhere too, filled by copying home's folder; so
+// it is asked for a second object, which was made just now.
+func CheckApart(ctx context.Context, home, far object.Store, key string) error {
 	for _, name := range []string{vault.ProbeName(key, "first"), vault.ProbeName(key, RandomName())} {
 		seen, err := probe(ctx, home, far, name)
 		if err != nil {

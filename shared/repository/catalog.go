@@ -16,8 +16,8 @@ import (
 	"github.com/tablevault/tablevault/shared/vault"
 )
 
-// Damaged is a backup whose manifest stands and can't be read. It matches what its
-// error does.
+// Damaged is a backup whose manifest stands and can't be read. It wraps the error by
+// which it can't.
 type Damaged struct {
 	Backup vault.Backup
 	// Written is when the manifest was written, by the store's clock.
@@ -30,9 +30,8 @@ func (d *Damaged) Error() string { return d.Err.Error() }
 func (d *Damaged) Unwrap() error { return d.Err }
 
 // Manifests yields the manifests of a table, or of all tables if t is nil, in
-// the order of their names: table by table, oldest first. One that is damaged is
-// yielded as an error of type *Damaged, and those after it too; any other error is
-// about the list, and the last.
+// the order of their names: table by table, oldest first. In the place of one that is
+// damaged it yields an error of type *Damaged, and goes on. Any other error ends it.
 func (r *Repository) Manifests(ctx context.Context, t *vault.TableID) iter.Seq2[*vault.Manifest, error] {
 	prefix := vault.ManifestPrefix
 	if t != nil {
@@ -59,7 +58,7 @@ func (r *Repository) Manifests(ctx context.Context, t *vault.TableID) iter.Seq2[
 	}
 }
 
-// ManifestsOf yields the manifests of backups as Manifests does, without a list.
+// ManifestsOf yields the manifests of some backups as Manifests does.
 func (r *Repository) ManifestsOf(ctx context.Context, backups []vault.Backup) iter.Seq2[*vault.Manifest, error] {
 	return func(yield func(*vault.Manifest, error) bool) {
 		for some := range slices.Chunk(backups, StatsInFlight) {
@@ -95,8 +94,7 @@ func (r *Repository) yieldManifests(ctx context.Context, some []named, yield fun
 	return true
 }
 
-// named is a backup whose manifest a list has shown, and, once it is read, what it
-// says.
+// named is a backup whose manifest a list has shown, and the manifest, once it is read.
 type named struct {
 	vault.Backup
 	written  time.Time
@@ -144,9 +142,9 @@ func (r *Repository) Manifest(ctx context.Context, b vault.Backup) (*vault.Manif
 	return m, o, nil
 }
 
-// AsCopied holds a manifest against the notes about copies, which are all that
-// tells its hash: nothing else names a manifest. Who may not read the notes does
-// without. They are read once: what they say of a manifest does not change.
+// AsCopied holds a manifest against the notes about the backup's copies: no other
+// document tells a manifest's hash. Without the right to read the notes, nothing is held
+// against them. They are read once, since what they say of a manifest does not change.
 func (r *Repository) AsCopied(ctx context.Context, b vault.Backup, o vault.Object) error {
 	r.replicas.mu.Lock()
 	notes, known := r.replicas.notes[b]
@@ -243,14 +241,16 @@ func (r *Repository) Named(ctx context.Context, id vault.BackupID, t vault.Table
 }
 
 // Latest is the sealed backup of a table with the newest recovery point that is not
-// after at; a zero at means now. Names don't count: they tell what somebody has
-// said that the time was. The error matches fs.ErrNotExist if there is none, and
-// vault.ErrCorrupt if one that might be the newest is damaged; it names the newest
-// of the others. A backup of which the manifest is gone here and not from a replica
-// counts; one that is marked for deletion does not.
+// after at; a zero at means now. Recovery points count, and not the instants in ids,
+// which triggers have told. A backup whose manifest is gone here, and stands in a
+// replica, counts; one that is marked for deletion does not.
 //
-// No manifest is older than its recovery point, so that most often only the newest
-// are read.
+// The error matches fs.ErrNotExist if there is no such backup. It matches
+// vault.ErrCorrupt if one that might be the newest is damaged, and then names the newest
+// of the others.
+//
+// No manifest was written before its recovery point. So they are read from the one that
+// was written last, until no other can have a newer point: most often one or two.
 func (r *Repository) Latest(ctx context.Context, t vault.TableID, at time.Time) (*vault.Manifest, error) {
 	all, err := r.listManifests(ctx, t)
 	if err != nil {
@@ -301,8 +301,8 @@ func (r *Repository) Latest(ctx context.Context, t vault.TableID, at time.Time) 
 	return nil, fmt.Errorf("there is no sealed backup of %s%s: `tablevault list` shows what there is: %w", t, until, fs.ErrNotExist)
 }
 
-// older says whether a damaged backup is older than another, as far as its name and
-// the date of its manifest tell.
+// older says whether a damaged backup is surely older than another, by its id and by the
+// date of its manifest.
 func older(d *Damaged, than *vault.Manifest) bool {
 	begun := than.Backup.Time()
 	if begun.After(than.RecoveryPoint()) {
@@ -311,8 +311,8 @@ func older(d *Damaged, than *vault.Manifest) bool {
 	return d.Backup.ID.Time().Before(begun) || d.Written.Add(vault.ClocksApart).Before(than.RecoveryPoint())
 }
 
-// insteadOf says which backup could be taken instead of one that is damaged, best if
-// there is any. Nobody is given an older one than was asked for without a word.
+// insteadOf is the error about a damaged backup. It names the one that could be taken
+// instead, which is best, if there is any: whoever takes an older one has to ask for it.
 func insteadOf(d *Damaged, best *vault.Manifest) error {
 	if best == nil {
 		return fmt.Errorf("backup %s can't be restored, and there is no other: %w", d.Backup.ID, d.Err)
@@ -327,8 +327,8 @@ func newer(a, b *vault.Manifest) bool {
 	return cmp.Or(a.RecoveryPoint().Compare(b.RecoveryPoint()), strings.Compare(string(a.Backup), string(b.Backup))) > 0
 }
 
-// listManifests are the backups of a table of which there are manifests, here or in
-// a replica, those that were written last first.
+// listManifests lists the backups of a table that have a manifest, here or in a replica.
+// The one whose manifest was written last comes first.
 func (r *Repository) listManifests(ctx context.Context, t vault.TableID) ([]named, error) {
 	written := map[vault.BackupID]time.Time{}
 	list := func(store object.Store) error {
@@ -360,18 +360,16 @@ func (r *Repository) listManifests(ctx context.Context, t vault.TableID) ([]name
 	return all, nil
 }
 
-// Begun is a backup that was begun, and whether a list shows it as ended:
-// sealed or given up. A list may be late, so that what is not shown as ended
-// may have ended all the same.
+// Begun is a backup that was begun, and whether a list shows that it has ended: that it is
+// sealed or given up. Since a list may be late, it may have ended although none shows it.
 type Begun struct {
 	vault.Backup
 	Ended bool
 }
 
 // Begun yields the backups of a table, or of all tables if t is nil, that were
-// ever begun, in the order of their names: table by table, oldest first. It
-// costs two lists side by side, a request for every thousand backups each, and
-// no look at any of them.
+// ever begun, in the order of their names: table by table, oldest first. It takes two
+// lists, each of them a request for every thousand backups.
 func (r *Repository) Begun(ctx context.Context, t *vault.TableID) iter.Seq2[Begun, error] {
 	opened, manifests := vault.OpenedPrefix, vault.ManifestPrefix
 	if t != nil {
@@ -422,8 +420,8 @@ func (r *Repository) Begun(ctx context.Context, t *vault.TableID) iter.Seq2[Begu
 }
 
 // Open yields the backups of a table, or of all tables if t is nil, that were
-// begun and that no list shows as ended. One that is marked has ended, also when
-// its manifest is gone.
+// begun and have not ended, as far as lists show. One that is marked for deletion has
+// ended.
 func (r *Repository) Open(ctx context.Context, t *vault.TableID) iter.Seq2[vault.Backup, error] {
 	return func(yield func(vault.Backup, error) bool) {
 		marks, err := r.Marks(ctx, t)

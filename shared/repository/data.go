@@ -150,7 +150,7 @@ func (s sealedAt) ReadAt(p []byte, off int64) (n int, err error) {
 	return n, fmt.Errorf("read %s: %w", name, err)
 }
 
-// Stream is a shard or an index that is read from its beginning. At its end it is held
+// Stream is a shard or an index that is read from its beginning. At its end, End holds it
 // against its record.
 type Stream struct {
 	plain  io.Reader
@@ -176,7 +176,8 @@ func (s *Stream) Read(p []byte) (int, error) { return s.plain.Read(p) }
 // Close ends the reading, before the end too.
 func (s *Stream) Close() { s.sealed.body.Close() }
 
-// Blame says whose an error of a format is: the store's, or the object's.
+// Blame tells what an error means that a format has returned while it was read from the
+// stream: that the store failed, or that the object is bad.
 func (s *Stream) Blame(err error) error {
 	switch d := s.sealed; {
 	case err == nil:
@@ -189,7 +190,7 @@ func (s *Stream) Blame(err error) error {
 	return fmt.Errorf("read %s: %w", s.sealed.want.Name, err)
 }
 
-// End holds what was read, which is all of it, against the record.
+// End holds the object against its record, once all of it was read.
 func (s *Stream) End() error { return s.sealed.end() }
 
 // download reads an object's stored bytes from their beginning, and holds them against
@@ -199,8 +200,8 @@ type download struct {
 	body io.ReadCloser
 	sum  hash.Hash
 	size int64
-	// err is what the store had to say, as opposed to what a format made of it:
-	// a stream that breaks off is no truncated object.
+	// err is the store's, which a format may take for the end of the object: a stream
+	// that breaks off is no truncated object.
 	err error
 }
 
@@ -226,7 +227,7 @@ func (d *download) Read(b []byte) (int, error) {
 	return n, err
 }
 
-// end holds what was read, which is all of it, against the record.
+// end holds the bytes against the record, once all were read.
 func (d *download) end() error {
 	if sum := hex.EncodeToString(d.sum.Sum(nil)); d.size != d.want.Bytes || sum != d.want.SHA256 {
 		return &BadObject{d.want, fmt.Errorf("%w: %d bytes with sha256 %s, written were %d with %s", vault.ErrCorrupt, d.size, sum, d.want.Bytes, d.want.SHA256)}

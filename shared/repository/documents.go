@@ -112,12 +112,11 @@ func objectOf(name string, data []byte) vault.Object {
 	return vault.Object{Name: name, Bytes: int64(len(data)), SHA256: hex.EncodeToString(sum[:])}
 }
 
-// Win writes a document under a name that one writer wins, and reads into it what
-// stands there in the end. won says whether it is what was given.
+// Win writes a document under a name that one writer wins. If another has won it, the
+// document becomes what that one wrote.
 //
-// A record tells, beside what it was given with, of what was asked of the store up to
-// here and stands in no record. If another's wins the name, or none, that is left for the
-// next.
+// To a record Win adds what was asked of the store since the record before. If the name
+// is not won, that is left for the next record.
 func (r *Repository) Win(ctx context.Context, name string, d vault.Document) (won bool, err error) {
 	if record, ok := d.(vault.Record); ok && record.Told() != nil {
 		since := r.untold.take()
@@ -145,7 +144,8 @@ func (r *Repository) Win(ctx context.Context, name string, d vault.Document) (wo
 	return false, nil
 }
 
-// Mark creates an empty object; that it exists is all it says.
+// Mark creates an empty object, which says by its name alone what it has to say. It may be
+// there already.
 func (r *Repository) Mark(ctx context.Context, name string) error {
 	_, _, err := object.Decide(ctx, r.store, name, nil, 1)
 	if err != nil {
@@ -181,12 +181,12 @@ func (r *Repository) Create(ctx context.Context, name string, d vault.Document) 
 	return o, nil
 }
 
-// RandomName is unlike every other, whoever makes it.
+// RandomName is a name that nobody else makes.
 func RandomName() string {
 	var b [12]byte
 	rand.Read(b[:])
 	return hex.EncodeToString(b[:])
 }
 
-// StatsInFlight is how many objects the store is asked about at a time.
+// StatsInFlight bounds how many objects the store is asked about at a time.
 const StatsInFlight = 16

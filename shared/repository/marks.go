@@ -12,8 +12,8 @@ import (
 // ErrMarked matches errors about backups that are to be deleted.
 var ErrMarked = errors.New("the backup is marked for deletion, and no recovery point any more")
 
-// CheckNotMarked is an error matching ErrMarked if a backup is marked. It asks for the
-// mark by its name, since a list may be late.
+// CheckNotMarked returns an error matching ErrMarked if a backup is marked for deletion.
+// It asks for the mark by its name, since a list may be late.
 func (r *Repository) CheckNotMarked(ctx context.Context, b vault.Backup) error {
 	marked, err := r.Exists(ctx, b.Mark())
 	if err != nil {
@@ -25,7 +25,7 @@ func (r *Repository) CheckNotMarked(ctx context.Context, b vault.Backup) error {
 	return nil
 }
 
-// Marks are the marks of a table's backups, or of all if t is nil, as objects.
+// Marks lists the marks of a table's backups, or of all backups if t is nil.
 func (r *Repository) Marks(ctx context.Context, t *vault.TableID) (map[vault.Backup]object.Info, error) {
 	prefix := vault.MarkPrefix
 	if t != nil {

@@ -28,8 +28,8 @@ func (e *BadObject) Unwrap() error { return e.Err }
 
 func (e *BadObject) Is(target error) bool { return target == vault.ErrCorrupt }
 
-// Corrupt says whether an error is about the bytes of the vault, not about
-// getting at them.
+// Corrupt says whether an error is about what stands in the vault, and not about the way
+// there.
 func Corrupt(err error) bool {
 	for _, mark := range []error{
 		vault.ErrCorrupt, vault.ErrVersion, shard.ErrCorrupt, shard.ErrVersion, plainbuffer.ErrCorrupt, fs.ErrNotExist, object.ErrTooLong,
@@ -43,18 +43,18 @@ func Corrupt(err error) bool {
 
 // Present asks the store whether it holds an object as it was written.
 func (r *Repository) Present(ctx context.Context, o vault.Object) error {
-	sizeOnly, err := r.standing(ctx, r.store, o)
+	sizeOnly, err := r.presentIn(ctx, r.store, o)
 	if err == nil && sizeOnly {
 		err = fmt.Errorf("%w: the checksum of %s was recorded as %q, which is not of this store", vault.ErrCorrupt, o.Name, o.Checksum)
 	}
 	return err
 }
 
-// standing asks a store whether it holds an object as it was written: its size,
-// and its checksum. Where checksums of the store are of another kind than the
-// recorded one, it has to be the one that the object was copied with; sizeOnly
-// says that there is no record of that either.
-func (r *Repository) standing(ctx context.Context, store object.Store, o vault.Object) (sizeOnly bool, err error) {
+// presentIn asks a store whether it holds an object as it was written, by its size and its
+// checksum. Where the store keeps another kind of checksums than the recorded one, what
+// counts is the checksum that the object had when it was copied there. sizeOnly says that
+// no record tells that one, so that only the size was compared.
+func (r *Repository) presentIn(ctx context.Context, store object.Store, o vault.Object) (sizeOnly bool, err error) {
 	info, err := object.Stat(ctx, store, o.Name)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
@@ -79,11 +79,11 @@ func (r *Repository) standing(ctx context.Context, store object.Store, o vault.O
 	return copied == "", nil
 }
 
-// StandingSomewhere asks the stores, one after the other, until one holds an
-// object as it was written.
-func (r *Repository) StandingSomewhere(ctx context.Context, o vault.Object) (sizeOnly bool, err error) {
+// PresentAnywhere asks the vault's store, and then those of its replicas, until one holds
+// an object as it was written.
+func (r *Repository) PresentAnywhere(ctx context.Context, o vault.Object) (sizeOnly bool, err error) {
 	err = r.reading(ctx, o, func() (err error) {
-		sizeOnly, err = r.standing(ctx, r.storeOf(o.Name), o)
+		sizeOnly, err = r.presentIn(ctx, r.storeOf(o.Name), o)
 		return err
 	})
 	return sizeOnly, err
@@ -92,8 +92,8 @@ func (r *Repository) StandingSomewhere(ctx context.Context, o vault.Object) (siz
 // ErrTime says that time is up.
 var ErrTime = errors.New("time is up")
 
-// Replicate creates an object of this vault in another store, with the bytes that
-// its record tells or not at all.
+// Replicate creates an object of this vault in another store: with the bytes that its
+// record is about, or not at all.
 func (r *Repository) Replicate(ctx context.Context, o vault.Object, to object.Store, limit *rate.Limiter) (info object.Info, err error) {
 	err = r.FailOver(ctx, func() (err error) {
 		info, err = r.replicate(ctx, o, to, limit)
@@ -135,8 +135,8 @@ func (r *Repository) Check(ctx context.Context, o vault.Object, limit *rate.Limi
 	})
 }
 
-// checkedReader reads an object, and comes to io.EOF only if the bytes were those
-// that were written. It keeps to a budget, if there is one.
+// checkedReader reads an object, within a budget if there is one. It returns io.EOF only
+// if the bytes were those that were written.
 type checkedReader struct {
 	ctx   context.Context
 	from  *download

@@ -50,7 +50,7 @@ func TestPresentAsksForTheChecksum(t *testing.T) {
 	}
 	there := func() error {
 		// A repository keeps what the copy's records say, which stays as it is.
-		sizeOnly, err := copied.StandingSomewhere(t.Context(), shard)
+		sizeOnly, err := copied.PresentAnywhere(t.Context(), shard)
 		if sizeOnly {
 			t.Error("the copy's checksum was not compared")
 		}

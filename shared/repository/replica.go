@@ -46,8 +46,8 @@ type replica struct {
 	err     error // why it can't be read
 }
 
-// open opens the replica, once; that it can't be opened is final too, unless it
-// was the caller who had no time.
+// open opens the replica, once. If that fails, it is not tried again, unless the caller's
+// time was up.
 func (p *replica) open(ctx context.Context) error {
 	p.opening.Lock()
 	defer p.opening.Unlock()
@@ -71,8 +71,8 @@ type failover struct {
 	healed string
 }
 
-// SetReplicas names the replicas of the backups in this vault. An object of a backup
-// that is gone or damaged here is read from the first of them in which it is not.
+// SetReplicas names the vault's replicas. An object that is gone or damaged here is read
+// from the first of them that has it as it was written.
 func (r *Repository) SetReplicas(all ...Replica) {
 	r.replicas.all, r.replicas.failed = nil, nil
 	for _, p := range all {
@@ -95,9 +95,9 @@ func (r *Repository) storeOf(name string) object.Store {
 	return r.store
 }
 
-// FailOver runs read. Each object that its error names as a BadObject is read from the
-// next replica from then on; if there is one for any of them, read is run again, from its
-// beginning.
+// FailOver runs read. If its error says by BadObject that objects are bad, it has each of
+// them read from the next replica, and runs read again from its beginning. It ends when
+// read does without such an error, or when no replica is left for any of the objects.
 func (r *Repository) FailOver(ctx context.Context, read func() error) error {
 	return r.failingOver(ctx, read, badObjects)
 }
@@ -119,8 +119,8 @@ func badObjects(err error) []*BadObject {
 	return nil
 }
 
-// reading runs what reads one object, and runs it again as FailOver does: if the object
-// is not as it was written, or if it was a replica that could not be read.
+// reading runs read, which reads one object, as FailOver does. It fails over whatever the
+// error, if that says that the object is not as it was written, or comes from a replica.
 func (r *Repository) reading(ctx context.Context, o vault.Object, read func() error) error {
 	return r.failingOver(ctx, read, func(err error) []*BadObject {
 		if err == nil || ctx.Err() != nil || !Corrupt(err) && r.storeOf(o.Name) == r.store {
@@ -130,7 +130,8 @@ func (r *Repository) reading(ctx context.Context, o vault.Object, read func() er
 	})
 }
 
-// failingOver runs read until its error names no object that could be read elsewhere.
+// failingOver runs read, and has the objects that its error names read from their next
+// replicas, until there is none.
 func (r *Repository) failingOver(ctx context.Context, read func() error, named func(error) []*BadObject) error {
 	for {
 		since := r.failovers()
@@ -145,7 +146,7 @@ func (r *Repository) failingOver(ctx context.Context, read func() error, named f
 	}
 }
 
-// failovers is how many objects were failed over so far, and how often.
+// failovers counts the failovers so far.
 func (r *Repository) failovers() int {
 	r.replicas.mu.Lock()
 	defer r.replicas.mu.Unlock()
@@ -153,8 +154,8 @@ func (r *Repository) failovers() int {
 }
 
 // failOver has a bad object read from the next replica that can be opened, and reports
-// whether there is one. If someone else has failed it over since the reader took its
-// count of failovers, it is read as it stands.
+// whether there is one. since is the count of failovers when the reader began: if another
+// reader has failed the object over since then, this one tries that replica first.
 func (r *Repository) failOver(ctx context.Context, bad *BadObject, since int) bool {
 	name, why, at := bad.Object.Name, bad.Err, 0
 	for {
@@ -174,7 +175,7 @@ func (r *Repository) failOver(ctx context.Context, bad *BadObject, since int) bo
 		next := r.replicas.all[at]
 		r.replicas.mu.Unlock()
 		at++
-		// It waits for the network, and others do not wait for it.
+		// Opened without the lock: others do not wait for the network.
 		if err := next.open(ctx); err != nil {
 			if ctx.Err() != nil {
 				return false
@@ -209,7 +210,8 @@ func (r *Repository) ReplicaErrors() (notes []string) {
 	return notes
 }
 
-// Replaced are the objects that were read from a replica, of all or of the named.
+// Replaced are the objects that were read from a replica: of those that are named, or of
+// all.
 func (r *Repository) Replaced(names ...string) []vault.Finding {
 	r.replicas.mu.Lock()
 	defer r.replicas.mu.Unlock()
@@ -223,12 +225,11 @@ func (r *Repository) Replaced(names ...string) []vault.Finding {
 	return found
 }
 
-// Heal makes what is gone from a backup in this vault, and was read from a replica,
-// anew under its name, with the bytes that its record tells. What is damaged
-// stays as it is, since nothing in a vault is ever written over; and a backup
-// whose manifest is gone is none of this vault's any more. What became of each
-// object stands in its finding; that one can't be healed is no error, since it
-// was read all the same.
+// Heal makes objects of a backup anew that are gone from this vault and were read from a
+// replica, with the bytes that their records are about. It leaves what is damaged, since
+// nothing in a vault is ever written over, and all of a backup without a manifest, which
+// is this vault's no more. Replaced tells what became of each object. That one can't be
+// made anew is no error, since it was read all the same.
 func (r *Repository) Heal(ctx context.Context, b vault.Backup) {
 	if r.failovers() == 0 {
 		return
@@ -266,7 +267,7 @@ func (r *Repository) Heal(ctx context.Context, b vault.Backup) {
 	}
 }
 
-// maxReplacedNotes is how many objects the notes of a proof name.
+// maxReplacedNotes bounds how many objects the notes of a proof name.
 const maxReplacedNotes = 10
 
 // ReplacedNotes say which objects were read from a replica.
@@ -285,67 +286,4 @@ func ReplacedNotes(all ...[]vault.Finding) (notes []string) {
 		notes = append(notes, fmt.Sprintf("damaged in the vault: %d more objects, read from a twin", more))
 	}
 	return notes
-}
-
-// SameKind says whether two checksums are of the same kind.
-func SameKind(a, b string) bool {
-	kind, _, ok := strings.Cut(a, ":")
-	other, _, too := strings.Cut(b, ":")
-	return ok && too && kind == other
-}
-
-// copiedChecksum is the checksum that an object had when it was copied into a
-// store; empty if the store has no record of that.
-func (r *Repository) copiedChecksum(ctx context.Context, store object.Store, o vault.Object) (string, error) {
-	b, s, ok := vault.ParseShard(o.Name)
-	if !ok {
-		return "", nil
-	}
-	key := fmt.Sprintf("%p %s", store, b.Copied(s.Group(), 0))
-	r.replicas.mu.Lock()
-	copied, known := r.replicas.copied, r.replicas.copiedName == key
-	r.replicas.mu.Unlock()
-	if !known {
-		records, err := r.In(store).Copied(ctx, b, s.Group())
-		if err != nil {
-			return "", err
-		}
-		copied = records.Checksums
-		r.replicas.mu.Lock()
-		r.replicas.copied, r.replicas.copiedName = copied, key
-		r.replicas.mu.Unlock()
-	}
-	return copied[Identity(o)], nil
-}
-
-// Identity is what tells the content of an object under its name from others.
-func Identity(o vault.Object) string { return o.Name + " " + o.SHA256 }
-
-// CopiedGroup is what the records of a group in a vault with copies say.
-type CopiedGroup struct {
-	Checksums map[string]string // by identity
-	Records   int
-	Whole     bool
-}
-
-// Copied reads the records of a group that was copied into this vault. One that
-// is damaged is as if it had never been written: what it told is asked again.
-func (r *Repository) Copied(ctx context.Context, b vault.Backup, group int) (CopiedGroup, error) {
-	g := CopiedGroup{Checksums: map[string]string{}}
-	for {
-		var c vault.Copied
-		_, err := r.Read(ctx, b.Copied(group, g.Records), &c)
-		switch {
-		case errors.Is(err, fs.ErrNotExist):
-			return g, nil
-		case err != nil && !Corrupt(err):
-			return g, err
-		case err == nil:
-			for _, o := range c.Objects {
-				g.Checksums[Identity(o)] = o.Checksum
-			}
-			g.Whole = g.Whole || c.Last
-		}
-		g.Records++
-	}
 }

@@ -1,7 +1,11 @@
-// Package repository is a vault in a store: which backups and restores there are,
-// and their documents and objects, read with what tells that they are as they
-// were written, from replicas where they are not, and written under names
-// that one writer wins.
+// Package repository is a vault in a store: which backups and restores there are, their
+// documents, and their shards and indexes. All are proved to be as they were written when
+// they are read, and read from a replica where they are not.
+//
+// A document is written by Win under a name that several may write and one wins, by
+// Create under a name that nobody else writes, and by Mark if its name says all. It is
+// read by Read, or by ReadExact where another document tells its hash. Shards and indexes
+// are written by CreateData and read by OpenData, and by nobody else.
 package repository
 
 import (
@@ -23,14 +27,14 @@ import (
 type Repository struct {
 	store  object.Store
 	Header vault.Header
-	// encryption is that of documents. A plan names its backup's own, for the
-	// shards: an identity serves a vault for a period, not one backup.
+	// encryption is that of documents. Shards and indexes have that of their backup's
+	// plan: an identity serves a vault for a period.
 	encryption vault.Encryption
 
 	replicas replicas
 	untold   untold
-	// restore is the plan of a restore that was read last, which never changes: an
-	// invocation works for one.
+	// restore is the plan of a restore that was read last: it never changes, and an
+	// invocation works for one restore.
 	restore atomic.Pointer[vault.RestorePlan]
 }
 
@@ -52,7 +56,7 @@ func Open(ctx context.Context, store object.Store) (*Repository, error) {
 	r := in(store)
 	_, err := r.Read(ctx, vault.HeaderName, &r.Header)
 	if errors.Is(err, fs.ErrNotExist) {
-		lost := unused(ctx, store)
+		lost := checkUnused(ctx, store)
 		if errors.Is(lost, ErrHeaderLost) {
 			// Somebody may have made the vault, and a backup in it, between two looks.
 			if _, err := r.Read(ctx, vault.HeaderName, &r.Header); err == nil {
@@ -80,7 +84,7 @@ func Init(ctx context.Context, store object.Store, now time.Time) (*Repository, 
 	if !errors.Is(err, fs.ErrNotExist) {
 		return r, err
 	}
-	if err := unused(ctx, store); err != nil {
+	if err := checkUnused(ctx, store); err != nil {
 		return nil, err // whoever can't tell makes none
 	}
 	var b [24]byte

@@ -13,8 +13,8 @@ import (
 	"github.com/tablevault/tablevault/shared/vault"
 )
 
-// RestorePlan reads the plan of a restore, once if it is asked for again. It is
-// shared, and not to be changed.
+// RestorePlan reads the plan of a restore, once for all calls. Callers share it, and do
+// not change it.
 func (r *Repository) RestorePlan(ctx context.Context, id vault.RestoreID) (*vault.RestorePlan, error) {
 	if p := r.restore.Load(); p != nil && p.Restore == id {
 		return p, nil
@@ -49,7 +49,7 @@ func (r *Repository) Closed(ctx context.Context, id vault.RestoreID) (*vault.Clo
 	return &c, err
 }
 
-// Made reads what a restore has noted about its target; nil if it has made none.
+// Made reads what a restore has noted about its target; nil if it has not made it.
 func (r *Repository) Made(ctx context.Context, id vault.RestoreID) (*vault.Made, error) {
 	var m vault.Made
 	_, err := r.Read(ctx, vault.Restore{ID: id}.Created(), &m)
@@ -59,9 +59,9 @@ func (r *Repository) Made(ctx context.Context, id vault.RestoreID) (*vault.Made,
 	return &m, err
 }
 
-// Loading yields the entries of the log of a segment's loading, from number n on,
-// until there is none. One that comes no further than the one before it is corrupt: a
-// log is no longer than what it loads.
+// Loading yields the entries of the log of a segment's loading, from number n on. An entry
+// that comes no further than the one before it is corrupt: so a log can't be longer than
+// what it loads.
 func (r *Repository) Loading(ctx context.Context, restore vault.Restore, s vault.SegmentID, n int) iter.Seq2[vault.Loaded, error] {
 	return func(yield func(vault.Loaded, error) bool) {
 		var before *vault.Loaded
@@ -112,8 +112,7 @@ func (r *Repository) Restoring(ctx context.Context) func(yield func(vault.Restor
 	}
 }
 
-// RestoreOf is the restore that a request was accepted for, empty if it was not
-// accepted yet.
+// RestoreOf is the restore that a request has led to, empty before it is accepted.
 func (r *Repository) RestoreOf(ctx context.Context, request string) (vault.RestoreID, error) {
 	var a vault.Accepted
 	_, err := r.Read(ctx, vault.AcceptedName(request), &a)
@@ -123,9 +122,8 @@ func (r *Repository) RestoreOf(ctx context.Context, request string) (vault.Resto
 	return a.Restore, err
 }
 
-// Unanswered are the names of the requests that have no answer. It costs a list of
-// all requests and one of all answers, which come last: one that comes meanwhile is
-// seen.
+// Unanswered are the names of the requests that have no answer. It lists the requests, and
+// then the answers, so that an answer that comes meanwhile is seen.
 func (r *Repository) Unanswered(ctx context.Context) ([]string, error) {
 	var open []string
 	for _, prefix := range []string{vault.RequestPrefix, vault.DrillRequests} {

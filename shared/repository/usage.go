@@ -6,9 +6,8 @@ import (
 	"github.com/tablevault/tablevault/shared/object"
 )
 
-// Meter has the records that are written from now on tell what was asked of the
-// store since the one before, as meter counts it, who counts for this repository
-// alone.
+// Meter has each record that is written from now on tell what was asked of the store since
+// the record before. meter counts that, for this repository alone.
 func (r *Repository) Meter(meter interface{ Usage() object.Usage }) { r.untold.meter = meter }
 
 // untold is what was asked of the store and stands in no record.
@@ -19,7 +18,7 @@ type untold struct {
 	told object.Usage
 }
 
-// take returns what is untold, and counts it as told.
+// take returns what is untold, and takes it for told.
 func (u *untold) take() object.Usage {
 	if u.meter == nil {
 		return object.Usage{}
@@ -36,7 +35,7 @@ func (u *untold) take() object.Usage {
 // counts it as told.
 func (r *Repository) TakeUsage() object.Usage { return r.untold.take() }
 
-// giveBack takes back what was to be told and has not been.
+// giveBack makes untold again what was taken and not told.
 func (u *untold) giveBack(since object.Usage) {
 	u.mu.Lock()
 	defer u.mu.Unlock()

@@ -8,10 +8,10 @@ import (
 	"github.com/tablevault/tablevault/shared/object/place"
 )
 
-// Copied stands in a vault that holds copies: it says of objects of one group
-// of a backup what the vault's own store answered when they came in. The bytes
-// that came had the sha256 that the backup's own records name; so an object
-// that still has the checksum here is the one that was copied.
+// Copied stands in the vault that a backup was copied into, as a rule a replica. It tells
+// the checksums that the vault's store answered when objects of one group came in, whose
+// bytes had the sha256 of the backup's own records. So an object that still has its checksum is the one that was
+// copied.
 type Copied struct {
 	Backup BackupID `json:"backup"`
 	Table  TableID  `json:"table"`
@@ -48,8 +48,8 @@ func (d *Copied) validate(name string) error {
 	return c.err
 }
 
-// CopyNote stands in the vault that a backup was copied from, and says that a
-// whole copy of it was once complete elsewhere.
+// CopyNote stands in the vault that a backup was copied from, and says that a copy was
+// once complete in a replica.
 type CopyNote struct {
 	Backup   BackupID  `json:"backup"`
 	Table    TableID   `json:"table"`
@@ -78,9 +78,9 @@ func (d *CopyNote) validate(name string) error {
 	return c.err
 }
 
-// What begins the names of records of copies: CopiesPrefix those of what was
-// copied into a vault, CopyNotesPrefix those of what was copied from it, and
-// CopyingPrefix those of the copying itself, which stand in the latter too.
+// The prefixes of names about copies: CopiesPrefix of the records in a replica,
+// CopyNotesPrefix of the notes about complete copies, which stand in the vault that was
+// copied from, and CopyingPrefix of the log of the copying, which stands there too.
 const (
 	CopiesPrefix    = "copies/"
 	CopyNotesPrefix = "copied/"
@@ -92,8 +92,8 @@ func (b Backup) Copied(group, record int) string {
 	return fmt.Sprintf("%s%06d/%06d.json", b.Copies(), group, record)
 }
 
-// ProbePrefix begins the names of objects by which it is found out whether a
-// replica is another place than this vault.
+// ProbePrefix begins the names of objects that a replica is asked for, to find out that it
+// is another place than this vault.
 const ProbePrefix = "probes/"
 
 // ProbeName is the name of such an object, of a replica by its key.
@@ -119,18 +119,17 @@ func ParseCopyNote(name string) (b Backup, key string, ok bool) {
 	return b, after[0], true
 }
 
-// Copying names the objects by which copies of the backup to a replica are
-// reported. Its segments are the groups, by the id of the first of each.
+// Copying is the log of the copying of the backup to a replica, by the replica's key. What
+// its names call a segment is a group, by the id of its first segment.
 func (b Backup) Copying(key string) Log {
 	return Log{root: b.Copyings() + key + "/"}
 }
 
-// GroupID is the id of a group's first segment, under which the copying of the
-// group is reported.
+// GroupID is the id of a group's first segment, which stands for the group in the log of
+// its copying.
 func GroupID(group int) SegmentID { return NewSegmentID(group * GroupSize) }
 
-// ParseShard finds out to which segment of which backup a shard or its index
-// belongs, by its name.
+// ParseShard tells of a shard or an index to which segment of which backup it belongs.
 func ParseShard(name string) (b Backup, s SegmentID, ok bool) {
 	rest, found := strings.CutPrefix(name, ShardPrefix)
 	b, after, ok := cutPlace(rest, 2)

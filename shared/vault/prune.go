@@ -71,8 +71,8 @@ func ParseMark(name string) (b Backup, gone, ok bool) {
 // vault.
 func (b Backup) Copies() string { return CopiesPrefix + b.place() + "/" }
 
-// ParseCopying finds out to which backup, and to which replica, by its key, an object
-// belongs by which copies are reported.
+// ParseCopying tells of an object of a log of copying to which backup it belongs, and to
+// which replica, by its key.
 func ParseCopying(name string) (b Backup, key string, ok bool) {
 	rest, found := strings.CutPrefix(name, CopyingPrefix)
 	parts := strings.SplitN(rest, "/", 6)

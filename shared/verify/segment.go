@@ -70,7 +70,7 @@ func Segment(ctx context.Context, depth string, c *compare.Comparer, x *compare.
 			objects[o.Name] = o
 			check.Objects++
 			check.Bytes += o.Bytes
-			sizeOnly, err := r.StandingSomewhere(ctx, o)
+			sizeOnly, err := r.PresentAnywhere(ctx, o)
 			switch {
 			case repository.Corrupt(err):
 				check.Find(o.Name, err)

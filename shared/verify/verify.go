@@ -175,7 +175,7 @@ func (v *Verifier) verify(ctx context.Context, run fanout.Run, req Request) (*va
 // shards and indexes the other store is asked for the size and the checksum, and
 // none is read.
 func (v *Verifier) Compare(ctx context.Context, run fanout.Run, b vault.Backup, address string, store object.Store) (*vault.Proof, error) {
-	err := repository.Apart(ctx, v.Repo.Store(), store, place.Key(address))
+	err := repository.CheckApart(ctx, v.Repo.Store(), store, place.Key(address))
 	var proof *vault.Proof
 	if err == nil {
 		proof, err = v.compare(ctx, run, b, store)

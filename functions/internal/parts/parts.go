@@ -111,7 +111,7 @@ func NamedReplica(ctx context.Context, inv *function.Invocation, name string) (p
 }
 
 func openReplica(ctx context.Context, inv *function.Invocation, d policy.Replica) (object.Store, error) {
-	if err := place.Apart(d.To, inv.Env.Vault); err != nil {
+	if err := place.CheckApart(d.To, inv.Env.Vault); err != nil {
 		return nil, function.Permanent(fmt.Errorf("a further vault: %w", err))
 	}
 	store, _, err := open(ctx, inv, d.To, function.KeyReplica, nil)

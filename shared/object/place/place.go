@@ -212,8 +212,8 @@ func (p Place) holds(o Place) bool {
 	return p.Path == "" || p.Path == o.Path || strings.HasPrefix(o.Path, p.Path+"/")
 }
 
-// Apart is an error if two addresses name one place, or one of them a place inside the other's.
-func Apart(a, b string) error {
+// CheckApart returns an error if two addresses name one place, or one of them a place inside the other's.
+func CheckApart(a, b string) error {
 	p, err := Parse(a)
 	if err != nil {
 		return err

@@ -101,8 +101,8 @@ func TestApart(t *testing.T) {
 		{"file:///v", "file:///vault", true},
 		{"file:///v", "no address", false},
 	} {
-		if err := place.Apart(c.a, c.b); (err == nil) != c.apart {
-			t.Errorf("Apart(%s, %s): %v", c.a, c.b, err)
+		if err := place.CheckApart(c.a, c.b); (err == nil) != c.apart {
+			t.Errorf("CheckApart(%s, %s): %v", c.a, c.b, err)
 		}
 	}
 }
