@@ -40,7 +40,7 @@ type foundTable struct {
 	backups   []*found
 }
 
-// found is a backup as it stands in the vault.
+// found is what the vault has of a backup.
 type found struct {
 	vault.Backup
 	opened   *object.Info

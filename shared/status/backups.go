@@ -51,8 +51,8 @@ type Backup struct {
 // Corrupt is the state of a backup whose manifest can't be read.
 const Corrupt vault.State = "corrupt"
 
-// OfManifest is a backup by its manifest, at an instant at which the marks of those are
-// known that are to be deleted.
+// OfManifest describes the backup of a manifest. It has a recovery point unless it is among
+// the marks of backups that are to be deleted.
 func OfManifest(m *vault.Manifest, marks map[vault.Backup]object.Info, now time.Time) Backup {
 	b := Backup{
 		ID: m.Backup, Backup: m.Backup, Region: m.Table.Region, Sealed: m.Sealed, Table: m.Table.String(), Kind: m.Kind, State: m.State, Rows: m.Totals.Rows, Bytes: m.Totals.StoredBytes,
@@ -108,8 +108,9 @@ type Tables struct {
 	Only *vault.TableID
 }
 
-// ListBackups lists the backups of tables. With latest they are the newest recovery point of each table, and
-// what is damaged. That there is none of tables that were named is an error, which says of which there are.
+// ListBackups lists the backups of tables; with latest, only the newest recovery point of
+// each table and what is damaged. Where tables were named and none has a backup, the error
+// says which tables have one.
 func ListBackups(ctx context.Context, r *repository.Repository, of Tables, latest bool, now func() time.Time) (*Backups, error) {
 	ended, err := ended(ctx, r, of, now())
 	if err != nil {
@@ -143,7 +144,7 @@ func ListBackups(ctx context.Context, r *repository.Repository, of Tables, lates
 	return &Backups{ended, l.Backups, drills}, err
 }
 
-// ended are the backups of tables that have a manifest, also one that can't be read.
+// ended lists the backups of tables that have a manifest, readable or not.
 func ended(ctx context.Context, r *repository.Repository, of Tables, now time.Time) ([]Backup, error) {
 	marks, err := r.Marks(ctx, of.Only)
 	if err != nil {
@@ -177,8 +178,8 @@ func none(ctx context.Context, r *repository.Repository, of Tables) error {
 	return fmt.Errorf("there is no backup of %s; %s", of.Text, backedUp(refs))
 }
 
-// newestOfEach are, of backups, the newest recovery points of each table, and what is damaged:
-// nobody shall take that for not there.
+// newestOfEach keeps of backups the newest recovery point of each table, and those that are
+// damaged, so that nobody takes them for missing.
 func newestOfEach(all []Backup) []Backup {
 	newest := map[string]*Backup{}
 	for i := range all {

@@ -53,7 +53,8 @@ type Known struct {
 	Backups map[vault.TableID][]vault.BackupID
 }
 
-// Ended lists the backups of each table that have a manifest, oldest first, and reads none.
+// Ended lists the backups that have a manifest, by their tables, oldest first. It reads no
+// manifest.
 func Ended(ctx context.Context, store object.Store) (map[vault.TableID][]vault.BackupID, error) {
 	ended := map[vault.TableID][]vault.BackupID{}
 	for info, err := range store.List(ctx, vault.ManifestPrefix, "") {
@@ -107,8 +108,8 @@ func (k *Known) Wanted(instance, name string) bool {
 	return false
 }
 
-// BackedUp are the tables of which there is to be a recovery point, in order: where the
-// policy and the instance's tables are known, those that it wants; else all that the
+// BackedUp lists the tables that are to have a recovery point, in order: where the policy
+// and the instance's tables are known, those that the policy wants, and else all that the
 // vault has.
 func (k *Known) BackedUp() []vault.TableID {
 	tables := slices.Collect(maps.Keys(k.Backups))
@@ -129,8 +130,8 @@ func (k *Known) BackedUp() []vault.TableID {
 	return tables
 }
 
-// Rehearsed yields the tables whose restores the policy has rehearsed, with the rule
-// that says so first.
+// Rehearsed yields the tables that the policy has drills for, each with the first rule
+// that says so.
 func (k *Known) Rehearsed() iter.Seq2[vault.TableID, *policy.Rule] {
 	return func(yield func(vault.TableID, *policy.Rule) bool) {
 		seen := map[vault.TableID]bool{}
@@ -157,8 +158,8 @@ func (k *Known) Rehearsed() iter.Seq2[vault.TableID, *policy.Rule] {
 // run at all: marking and deleting take a day and two runs.
 const overdue = 48 * time.Hour
 
-// Overdue counts by their names the backups that the policy keeps no longer, for two days
-// by now, and says of when the oldest is.
+// Overdue counts, by their names, the backups whose time was over two days ago by the
+// policy, and tells the instant of the oldest.
 func (k *Known) Overdue(now time.Time) (count int, oldest time.Time) {
 	for t, ids := range k.Backups {
 		for r := range k.rules() {
@@ -194,9 +195,9 @@ func (k *Known) Ahead(t vault.TableID, now time.Time) (ids []string) {
 	return ids
 }
 
-// Named is the newest instant in the name of a table's backup, which is that of what asked
-// for it: what somebody is told who may list manifests and not read them. It is zero if
-// there is none.
+// Named is the newest instant in the names of a table's backups, zero if there is none. A
+// name tells when the backup was asked for, and that is all that is known to a key that may
+// list manifests but not read them.
 func (k *Known) Named(t vault.TableID, now time.Time) time.Time {
 	for _, id := range slices.Backward(k.Backups[t]) {
 		if !id.Ahead(now) {
@@ -206,8 +207,9 @@ func (k *Known) Named(t vault.TableID, now time.Time) time.Time {
 	return time.Time{}
 }
 
-// RecoveryPoint is the newest recovery point of a table, zero if there is none; a backup
-// that is marked for deletion is none. What is damaged, and not marked, is named also beside an error.
+// RecoveryPoint reads the newest recovery point of a table, zero if there is none; a backup
+// that is marked for deletion is none. Damaged are the backups that can't be read and are not
+// marked; those that were found are returned beside an error, too.
 func (k *Known) RecoveryPoint(ctx context.Context, r *repository.Repository, t vault.TableID) (at time.Time, damaged []*repository.Damaged, err error) {
 	var backups []vault.Backup
 	for _, id := range k.Backups[t] {

@@ -44,7 +44,7 @@ const (
 	DrillFailed = "failed"
 )
 
-// OfDrill is a drill by what is recorded of it.
+// OfDrill describes a drill by its records.
 func OfDrill(s *drill.State) Drill {
 	d := Drill{
 		Region: s.Table.Region, Table: s.Table.String(), Due: s.Due, State: Running, Rule: s.Rule, Backup: s.Backup, RecoveryPoint: s.RecoveryPoint,
@@ -64,7 +64,7 @@ func OfDrill(s *drill.State) Drill {
 	return d
 }
 
-// Drills are the newest drills of each table, or of one.
+// Drills reads the newest drill of each table, or of one table if t is not nil.
 func Drills(ctx context.Context, r *repository.Repository, t *vault.TableID, now time.Time) ([]Drill, error) {
 	states, err := drill.Newest(ctx, r, t, now)
 	if err != nil {
@@ -81,7 +81,7 @@ func Drills(ctx context.Context, r *repository.Repository, t *vault.TableID, now
 // restored one backup.
 const shownDrills = 50
 
-// DrillsOf are those that have restored a backup, of the newest of its table,
+// DrillsOf reads which of the newest drills of a backup's table have restored the backup,
 // newest first.
 func DrillsOf(ctx context.Context, r *repository.Repository, b vault.Backup, now time.Time) ([]Drill, error) {
 	states, err := drill.Of(ctx, r, b.Table, shownDrills, now)
@@ -97,8 +97,8 @@ func DrillsOf(ctx context.Context, r *repository.Repository, b vault.Backup, now
 	return all, nil
 }
 
-// Unproved says why a drill that is recorded as proved is not: the record is the planner's
-// word, and the proof is of who restored.
+// Unproved says why a drill that is recorded as proved is not, empty if it is. The planner
+// writes the record, and who restored writes the proof.
 func Unproved(ctx context.Context, r *repository.Repository, s *drill.State) (why string, err error) {
 	proof, why, err := drill.Proof(ctx, r, &s.Drill, s.End.Restore)
 	if err == nil && why == "" && (proof.Verdict != s.End.Verdict || proof.Check.Target != s.End.Rows) {

@@ -95,9 +95,9 @@ func (w *Watchers) add(r *repository.Repository, ref Ref) {
 	}
 }
 
-// WatchAll watches all backups and restores that run. What has failed before is open, too,
-// until a person gives it up or has it tried again: it is left out, so that nobody is told of it each
-// time. Which verifications run, nothing tells.
+// WatchAll watches all backups and restores that run. One that has failed stays open until
+// a person gives it up or has it tried again; it is left out, so that an old failure is not
+// told each time. No record says which verifications run.
 func WatchAll(ctx context.Context, r *repository.Repository, now func() time.Time) (*Watchers, error) {
 	w := &Watchers{now: now}
 	for _, kind := range []Kind{BackupKind, RestoreKind} {
@@ -136,8 +136,8 @@ func (w *Watchers) Empty() bool {
 	return len(w.backups)+len(w.restores)+len(w.verifications) == 0
 }
 
-// Look looks how far each has come. What was marked as begun and never planned, whose
-// worker has died, is left out.
+// Look looks how far each has come. What was marked as begun, by a worker that died before
+// it planned, is left out.
 func (w *Watchers) Look(ctx context.Context) (*Look, error) {
 	l := &Look{At: w.now().UTC(), Backups: []backup.Watched{}, Restores: []restore.Watched{}, Verifications: []Verification{}}
 	for _, of := range w.backups {

@@ -88,8 +88,8 @@ func (w *VerificationWatcher) Look(ctx context.Context) (Verification, error) {
 	return out, nil
 }
 
-// Rows is how many rows the backup has that is meant, or that the restore is of that is; 0
-// where that can't be told.
+// Rows is how many rows a backup has, or the backup that a restore is of; 0 where that
+// can't be told.
 func Rows(ctx context.Context, r *repository.Repository, of Ref) int64 {
 	var b vault.Backup
 	if of.Kind == RestoreKind {
