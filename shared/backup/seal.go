@@ -2,6 +2,7 @@ package backup
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -9,6 +10,7 @@ import (
 	"github.com/tablevault/tablevault/shared/guard"
 	"github.com/tablevault/tablevault/shared/object"
 	"github.com/tablevault/tablevault/shared/repository"
+	"github.com/tablevault/tablevault/shared/table"
 	"github.com/tablevault/tablevault/shared/vault"
 )
 
@@ -112,6 +114,42 @@ func sealBackup(ctx context.Context, r *repository.Repository, b vault.Backup, p
 	}
 	if _, err := r.Win(ctx, b.Manifest(), m); err != nil {
 		return nil, err
+	}
+	return m, nil
+}
+
+// another says why a backup that was read to its end is not one of the table that was
+// planned: the table was dropped meanwhile, and another one made of its name, so that a
+// part of it may be of each. Where the table is gone, nothing speaks against what was
+// read; nor does it where nobody has answered for a day.
+func (p *Planner) another(ctx context.Context, plan *vault.Plan) (string, error) {
+	planned := plan.Definition.Identity
+	def, err := p.Tables.Describe(ctx, plan.Table.Table)
+	switch {
+	case err != nil && !errors.Is(err, table.ErrNotExist) && p.Now().Sub(plan.Created) < askFor:
+		return "", err
+	case err != nil:
+		p.Log.Warn("sealed without another look at the table", "backup", plan.Backup, "table", plan.Table.String(), "error", err)
+	case def.Identity.Other(planned):
+		return fmt.Sprintf("%s was dropped while it was read, and another table made of its name: that one is %s, the one that was planned %s; "+
+			"the backup may have rows of both and is not sealed: give the command again with --new", plan.Table, def.Identity, planned), nil
+	}
+	return "", nil
+}
+
+// askFor is for how long a backup that was read waits for an answer about its table.
+const askFor = 24 * time.Hour
+
+// Void gives a backup up: after it, none can seal it. It returns the manifest
+// that stands, which is another's if the backup was sealed before.
+func (p *Planner) Void(ctx context.Context, b vault.Backup, reason string) (*vault.Manifest, error) {
+	plan, _, err := p.Repo.Plan(ctx, b)
+	if err != nil {
+		return nil, fmt.Errorf("give up backup %s: %w", b.ID, err)
+	}
+	m := &vault.Manifest{Backup: b.ID, Table: b.Table, Kind: plan.Kind, State: vault.Void, Reason: reason, Sealed: p.Now().UTC()}
+	if _, err := p.Repo.Win(ctx, b.Manifest(), m); err != nil {
+		return nil, fmt.Errorf("give up backup %s: %w", b.ID, err)
 	}
 	return m, nil
 }
