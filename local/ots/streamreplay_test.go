@@ -115,6 +115,13 @@ func (w *wire) iterator(stream, shard string, at int64) string {
 // page reads records; the next iterator is "" at the end of a shard.
 func (w *wire) page(iterator string, limit int32) ([]*change, string) {
 	w.t.Helper()
+	records, next, _ := w.pageAndMore(iterator, limit)
+	return records, next
+}
+
+// pageAndMore is page with what is said of more records, nil if nothing is.
+func (w *wire) pageAndMore(iterator string, limit int32) ([]*change, string, *bool) {
+	w.t.Helper()
 	req := &otsprotocol.GetStreamRecordRequest{ShardIterator: &iterator}
 	if limit > 0 {
 		req.Limit = &limit
@@ -125,7 +132,7 @@ func (w *wire) page(iterator string, limit int32) ([]*change, string) {
 	for _, r := range res.StreamRecords {
 		out = append(out, parseChange(w.t, r))
 	}
-	return out, res.GetNextShardIterator()
+	return out, res.GetNextShardIterator(), res.MayMoreRecord
 }
 
 // A change is a record of a stream, read.
@@ -209,6 +216,7 @@ type follower struct {
 	stream  string
 	from    int64 // microseconds, or -1 for the oldest
 	limit   int32
+	moves   bool // iterators that are caught up do
 	shards  map[string]*followed
 	replica *replica
 	// seen is what was replayed, in order.
@@ -281,7 +289,8 @@ func (f *follower) look(enough func(*followed) bool) (ended bool) {
 func (f *follower) page(id string, s *followed) {
 	t := f.wire.t
 	t.Helper()
-	records, next := f.wire.page(s.iterator, f.limit)
+	records, next, more := f.wire.pageAndMore(s.iterator, f.limit)
+	goesOn := more != nil && *more
 	for _, r := range records {
 		at := r.row.Extension
 		if s.records++; s.records > 1 && compareExtensions(s.last, at) >= 0 {
@@ -295,10 +304,12 @@ func (f *follower) page(id string, s *followed) {
 	case next == "":
 		s.done = true
 		f.ends++
-	case len(records) == 0 && next != s.iterator:
+	case len(records) == 0 && !goesOn && (next != s.iterator) != f.moves:
 		t.Fatalf("shard %s: an iterator that is caught up moves from %s to %s", id, s.iterator, next)
+	case goesOn && next == s.iterator:
+		t.Fatalf("shard %s: there is more behind %s, which does not move", id, next)
 	}
-	s.caughtUp, s.iterator = len(records) == 0, next
+	s.caughtUp, s.iterator = len(records) == 0 && !goesOn, next
 }
 
 func compareExtensions(a, b plainbuffer.Extension) int {
@@ -783,6 +794,12 @@ func TestStreamReplay(t *testing.T) {
 		"delay":                {stream: engine.StreamBehavior{Delay: time.Second}},
 		"strict":               {stream: engine.StreamBehavior{StrictStart: true, MaxLimit: 3}, limit: 3},
 		"automatic keys":       {auto: true},
+		"late children":        {stream: engine.StreamBehavior{ChildDelay: 20 * time.Millisecond}},
+		"empty pages":          {stream: engine.StreamBehavior{EmptyPages: 2, Page: 3}},
+		"moving, told, empty":  {stream: engine.StreamBehavior{EmptyPages: 1, TellMore: true, MovingIterators: true, Page: 5}, file: true},
+		"short lives":          {stream: engine.StreamBehavior{IteratorLife: time.Hour, MovingIterators: true}},
+		"late records":         {stream: engine.StreamBehavior{Late: 50 * time.Millisecond, LateEvery: 3}},
+		"clocks ahead":         {stream: engine.StreamBehavior{Skew: -2 * time.Second}},
 		"transactions":         {tx: true, columns: []string{"c0", "n"}},
 		"transactions, told":   {tx: true, stream: engine.StreamBehavior{Evictions: true, Increments: true}, ttl: 3},
 		"transactions, file":   {tx: true, file: true, stream: engine.StreamBehavior{SkipNoops: true}},
@@ -823,7 +840,7 @@ func TestStreamReplay(t *testing.T) {
 			r := newReplica(t, int(versions), ttl)
 			r.lazy, r.hide, r.origins = v.behavior.Writes.KeepVersions, v.behavior.Reads.HideExpiredRows, v.columns
 			f := follow(w, id, r)
-			f.limit = v.limit
+			f.limit, f.moves = v.limit, v.stream.MovingIterators
 			hand := &scribbler{t: t, c: inProcess(s), rng: rng, now: now.millis, plain: v.local || v.index && !v.behavior.Writes.IndexedTimestamps, automatic: v.auto, transactions: v.tx}
 			type snapshot struct {
 				at   int64 // microseconds
@@ -837,7 +854,7 @@ func TestStreamReplay(t *testing.T) {
 				return len(d.Splits) + 1
 			}
 			look := func() {
-				now.advance(v.stream.Lag + time.Millisecond)
+				now.advance(v.stream.Lag + 2*v.stream.ChildDelay + time.Millisecond)
 				dump := dumpTable(w, 2)
 				snapshots = append(snapshots, snapshot{now.micros.Load(), dump})
 				f.drain()
@@ -907,10 +924,10 @@ func TestStreamReplay(t *testing.T) {
 
 			// A second reader gets the same, from the oldest record on.
 			again := follow(w, id, r.empty())
-			again.replica.origins = v.columns
+			again.replica.origins, again.moves = v.columns, v.stream.MovingIterators
 			again.drain()
 			same(t, "a second replica", again.replica.dump(now.millis()), dumpTable(w, 2))
-			if v.stream.Skew != 0 {
+			if v.stream.Skew != 0 || v.stream.Late != 0 {
 				return // no time cuts such a stream
 			}
 			for _, shot := range snapshots {

@@ -135,7 +135,7 @@ func (c *call) getStreamRecord() *engine.Error {
 	if err != nil {
 		return err
 	}
-	res := &otsprotocol.GetStreamRecordResponse{Consumed: consumed(page.Read, 0)}
+	res := &otsprotocol.GetStreamRecordResponse{Consumed: consumed(page.Read, 0), MayMoreRecord: page.More}
 	for i := range page.Records {
 		r := &page.Records[i]
 		res.StreamRecords = append(res.StreamRecords, &otsprotocol.GetStreamRecordResponse_StreamRecord{

@@ -70,7 +70,9 @@ type Table struct {
 	// trimDue is when, in microseconds, the stream's expired records are next
 	// removed.
 	trimDue atomic.Int64
-	past    past
+	// streamed counts the records of the stream, where some are late.
+	streamed atomic.Int64
+	past     past
 }
 
 type formerOptions struct {

@@ -62,8 +62,35 @@ type StreamBehavior struct {
 	// from those of its parents.
 	ResetEpochs bool
 	// Skew is how much the clock is behind on the machine that every other
-	// partition moves to: of the two that a split makes, one is.
+	// partition moves to, or ahead if it is below 0: of the two that a split
+	// makes, one is.
 	Skew time.Duration
+	// Late stamps every LateEvery-th record of a table so much before it is
+	// written, or every one if LateEvery is 0: a reader may have been told of an
+	// instant after the stamp that the shard has no more. Where the record before it
+	// has a later stamp, another epoch begins.
+	Late      time.Duration
+	LateEvery int
+	// ChildDelay is how long after the split or merge of a shard its children
+	// stay unknown to DescribeStream and GetShardIterator; of the two that a split
+	// makes, the second stays so twice as long. They have records of changes from
+	// the beginning. By default they are known when their parent is closed.
+	ChildDelay time.Duration
+	// EmptyPages is how many pages without records come before each that has some,
+	// and before the end of a closed shard. Each of them has another iterator and
+	// says that there may be more.
+	EmptyPages int
+	// TellMore lets each page say whether there may be more records. By default
+	// only those of EmptyPages do.
+	TellMore bool
+	// MovingIterators gives a reader who is caught up another iterator than the
+	// one that he came with. By default it is the same.
+	MovingIterators bool
+	// IteratorLife is how long an iterator is of use after it was made. By default
+	// it is so as long as no record behind it was trimmed. StaleIterator is the
+	// code with which an older one is refused, CodeTrimmedData if it is empty.
+	IteratorLife  time.Duration
+	StaleIterator string
 	// NoGlobalIndexes keeps streams and global indexes from being on one table.
 	NoGlobalIndexes bool
 }
@@ -74,8 +101,12 @@ type Shard struct {
 	// Parents are the shard that was split, or the two that were merged.
 	Parents []int `json:",omitempty"`
 	// Skew is what the clock of its machine is ahead, in microseconds.
-	Skew   int64 `json:",omitempty"`
-	Closed int64 `json:",omitempty"` // microseconds, 0 while it is open
+	Skew int64 `json:",omitempty"`
+	// Opened and Closed are microseconds, Closed 0 while it is open.
+	Opened int64 `json:",omitempty"`
+	Closed int64 `json:",omitempty"`
+	// Second says that it is the second child of a split.
+	Second bool `json:",omitempty"`
 }
 
 // enable makes s, which is how a stream was asked for, a new stream of the
@@ -102,7 +133,7 @@ func (e *Engine) enable(s *StreamSettings, d *Definition, now time.Time) *Error 
 	s.ID = fmt.Sprintf("%s_%d", d.Name, s.Number)
 	s.Shards, s.Open = nil, nil
 	for range len(d.Splits) + 1 {
-		s.Open = append(s.Open, s.add(e))
+		s.Open = append(s.Open, s.add(e, now))
 	}
 	return nil
 }
@@ -120,9 +151,9 @@ func (s *StreamSettings) check() *Error {
 }
 
 // add makes another shard and returns its number.
-func (s *StreamSettings) add(e *Engine, parents ...int) int {
+func (s *StreamSettings) add(e *Engine, now time.Time, parents ...int) int {
 	n := len(s.Shards)
-	shard := Shard{Parents: parents}
+	shard := Shard{Parents: parents, Opened: now.UnixMicro()}
 	if n%2 == 1 {
 		shard.Skew = -e.behavior().Stream.Skew.Microseconds()
 	}
@@ -136,8 +167,9 @@ func (s *StreamSettings) split(e *Engine, partition int, now time.Time) {
 		return
 	}
 	parent := s.close(partition, now)
-	first := s.add(e, parent)
-	s.Open = slices.Replace(slices.Clone(s.Open), partition, partition+1, first, s.add(e, parent))
+	first, second := s.add(e, now, parent), s.add(e, now, parent)
+	s.Shards[second].Second = true
+	s.Open = slices.Replace(slices.Clone(s.Open), partition, partition+1, first, second)
 }
 
 // merge closes the shards of a partition and of the one that follows, and opens
@@ -147,7 +179,7 @@ func (s *StreamSettings) merge(e *Engine, partition int, now time.Time) {
 		return
 	}
 	first, second := s.close(partition, now), s.close(partition+1, now)
-	s.Open = slices.Replace(slices.Clone(s.Open), partition, partition+2, s.add(e, first, second))
+	s.Open = slices.Replace(slices.Clone(s.Open), partition, partition+2, s.add(e, now, first, second))
 }
 
 func (s *StreamSettings) close(partition int, now time.Time) int {
@@ -223,7 +255,7 @@ func (e *Engine) Streams(table string) ([]StreamDescription, *Error) {
 		}
 		var out []StreamDescription
 		if d := t.definition(); d.Stream.Enabled {
-			out = append(out, d.describeStream(e.now()))
+			out = append(out, e.describeStream(d))
 		}
 		return out, nil
 	}
@@ -232,17 +264,18 @@ func (e *Engine) Streams(table string) ([]StreamDescription, *Error) {
 	var out []StreamDescription
 	for _, t := range e.tables {
 		if d := t.definition(); d.Stream.Enabled {
-			out = append(out, d.describeStream(e.now()))
+			out = append(out, e.describeStream(d))
 		}
 	}
 	slices.SortFunc(out, func(a, b StreamDescription) int { return cmp.Compare(a.Table, b.Table) })
 	return out, nil
 }
 
-func (d *Definition) describeStream(now time.Time) StreamDescription {
+func (e *Engine) describeStream(d *Definition) StreamDescription {
+	now, delay := e.now(), e.behavior().Stream.ChildDelay
 	s := StreamDescription{StreamSettings: d.Stream, Table: d.Name, Active: d.Stream.active(now)}
 	for n := range s.Shards {
-		if !s.forgotten(n, now) {
+		if !s.forgotten(n, now) && s.Shards[n].known(now, delay) {
 			s.Listed = append(s.Listed, n)
 		}
 	}
@@ -261,6 +294,17 @@ func (s *StreamSettings) horizon(now time.Time) int64 {
 func (s *StreamSettings) forgotten(shard int, now time.Time) bool {
 	closed := s.Shards[shard].Closed
 	return closed != 0 && closed < s.horizon(now)
+}
+
+// known says whether the shard can be found, where children are known so late.
+func (s *Shard) known(now time.Time, delay time.Duration) bool {
+	if len(s.Parents) == 0 || delay <= 0 {
+		return true
+	}
+	if s.Second {
+		delay *= 2
+	}
+	return now.UnixMicro() >= s.Opened+delay.Microseconds()
 }
 
 // ShardID is how the shard of a number is called.
@@ -285,7 +329,7 @@ func (e *Engine) Stream(id string) (*StreamDescription, *Error) {
 	if d == nil {
 		return nil, noStream(id)
 	}
-	s := d.describeStream(e.now())
+	s := e.describeStream(d)
 	return &s, nil
 }
 

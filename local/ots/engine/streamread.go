@@ -4,8 +4,10 @@ import (
 	"bytes"
 	"encoding/base64"
 	"encoding/binary"
+	"fmt"
 	"hash/crc32"
 	"math"
+	"time"
 
 	"github.com/tablevault/tablevault/local/ots/kv"
 )
@@ -18,27 +20,32 @@ type Iterator struct {
 	Stream string
 	Shard  int
 	after  position
+	made   int64  // microseconds
+	turns  uint32 // how often a reader came who was caught up, where iterators move
+	empty  uint32 // pages without records since the last that had some, of EmptyPages
 }
 
 // The kinds of what is sealed.
 const (
-	sealedIterator = 'i'
+	sealedIterator = 'a'
 	sealedSeek     = 't'
 )
 
-// seal makes text of a kind, a shard, 16 bytes and a stream's id.
-func seal(kind byte, shard int, place position, stream string) string {
-	b := append(make([]byte, 0, 32+len(stream)), kind)
+// seal makes text of a kind, a shard, 16 bytes, others and a stream's id.
+func seal(kind byte, shard int, place position, other []byte, stream string) string {
+	b := append(make([]byte, 0, 48+len(stream)), kind)
 	b = binary.BigEndian.AppendUint32(b, uint32(shard))
 	b = append(b, place[:]...)
+	b = append(b, other...)
 	b = append(b, stream...)
 	b = binary.BigEndian.AppendUint32(b, crc32.ChecksumIEEE(b))
 	return base64.RawURLEncoding.EncodeToString(b)
 }
 
-func unseal(text string, kind byte) (shard int, place position, stream string, ok bool) {
+// unseal takes apart what seal made; other is as long as it was there.
+func unseal(text string, kind byte, other []byte) (shard int, place position, stream string, ok bool) {
 	b, err := base64.RawURLEncoding.Strict().DecodeString(text)
-	if err != nil || len(b) < 1+4+len(place)+4 || b[0] != kind {
+	if err != nil || len(b) < 1+4+len(place)+len(other)+4 || b[0] != kind {
 		return 0, place, "", false
 	}
 	n := len(b) - 4
@@ -46,18 +53,44 @@ func unseal(text string, kind byte) (shard int, place position, stream string, o
 		return 0, place, "", false
 	}
 	copy(place[:], b[5:])
-	return int(binary.BigEndian.Uint32(b[1:])), place, string(b[5+len(place) : n]), true
+	rest := b[5+len(place) : n]
+	return int(binary.BigEndian.Uint32(b[1:])), place, string(rest[copy(other, rest):]), true
 }
 
-func (i *Iterator) String() string { return seal(sealedIterator, i.Shard, i.after, i.Stream) }
+// iteratorSize is the bytes of what an iterator has beside its place.
+const iteratorSize = 8 + 4 + 4
+
+func (i *Iterator) String() string {
+	other := binary.BigEndian.AppendUint64(make([]byte, 0, iteratorSize), uint64(i.made))
+	other = binary.BigEndian.AppendUint32(other, i.turns)
+	other = binary.BigEndian.AppendUint32(other, i.empty)
+	return seal(sealedIterator, i.Shard, i.after, other, i.Stream)
+}
 
 // ParseIterator is the inverse of String.
 func ParseIterator(text string) (*Iterator, *Error) {
-	shard, place, stream, ok := unseal(text, sealedIterator)
+	var other [iteratorSize]byte
+	shard, place, stream, ok := unseal(text, sealedIterator, other[:])
 	if !ok {
 		return nil, invalid("Invalid shard iterator: '%s'.", text)
 	}
-	return &Iterator{Stream: stream, Shard: shard, after: place}, nil
+	return &Iterator{
+		Stream: stream, Shard: shard, after: place,
+		made:  int64(binary.BigEndian.Uint64(other[:])),
+		turns: binary.BigEndian.Uint32(other[8:]),
+		empty: binary.BigEndian.Uint32(other[12:]),
+	}, nil
+}
+
+// stale is the error of an iterator that is too old, if it is.
+func (i *Iterator) stale(now time.Time, b *StreamBehavior) *Error {
+	if b.IteratorLife <= 0 || now.UnixMicro()-i.made <= b.IteratorLife.Microseconds() {
+		return nil
+	}
+	if b.StaleIterator == "" || b.StaleIterator == CodeTrimmedData {
+		return errTrimmed
+	}
+	return &Error{b.StaleIterator, fmt.Sprintf("Invalid shard iterator: '%s'.", i)}
 }
 
 // A Seek says where an iterator shall begin: at the oldest record, at the first
@@ -86,7 +119,7 @@ func (e *Engine) ShardIterator(stream, shard string, seek Seek) (_ *Iterator, to
 	}
 	steps := behavior.Seeks
 	if seek.Token != "" {
-		of, place, id, ok := unseal(seek.Token, sealedSeek)
+		of, place, id, ok := unseal(seek.Token, sealedSeek, nil)
 		if !ok || of != n || id != stream {
 			return nil, "", invalid("Invalid token: '%s'.", seek.Token)
 		}
@@ -96,10 +129,13 @@ func (e *Engine) ShardIterator(stream, shard string, seek Seek) (_ *Iterator, to
 	if s.forgotten(n, now) {
 		return nil, "", errTrimmed
 	}
-	if seek.Timestamp != nil && steps > 0 {
-		return nil, seal(sealedSeek, n, positionOf(0, *seek.Timestamp, int32(steps-1)), stream), nil
+	if !s.Shards[n].known(now, behavior.ChildDelay) {
+		return nil, "", invalid("Invalid shard id: %s.", shard)
 	}
-	it := &Iterator{Stream: stream, Shard: n}
+	if seek.Timestamp != nil && steps > 0 {
+		return nil, seal(sealedSeek, n, positionOf(0, *seek.Timestamp, int32(steps-1)), nil, stream), nil
+	}
+	it := &Iterator{Stream: stream, Shard: n, made: now.UnixMicro()}
 	horizon := s.horizon(now)
 	failed := t.engine.store.View(d.Space, func(r kv.Reader) error {
 		l := openLog(r, s, n)
@@ -144,6 +180,7 @@ type StreamRecord struct {
 type StreamPage struct {
 	Records []StreamRecord
 	Next    *Iterator // nil at the end of a closed shard
+	More    *bool     // whether there may be more records, nil if that is not told
 	Read    int       // capacity units
 }
 
@@ -181,16 +218,21 @@ func (e *Engine) ReadStream(it *Iterator, limit int) (*StreamPage, *Error) {
 	if it.Shard >= len(s.Shards) || s.forgotten(it.Shard, now) {
 		return nil, errTrimmed
 	}
+	if err := it.stale(now, &behavior); err != nil {
+		return nil, err
+	}
 	if err := t.allowRead(now); err != nil {
 		return nil, err
 	}
-	page := &StreamPage{Next: &Iterator{Stream: it.Stream, Shard: it.Shard, after: it.after}}
+	next := *it
+	page := &StreamPage{Next: &next}
 	visible := int64(math.MaxInt64)
 	if behavior.Lag > 0 {
 		visible = now.Add(-behavior.Lag).UnixMicro()
 	}
-	room, more := e.pageSize(), false
-	var all []byte // the values of the page, one behind the other
+	room := e.pageSize()
+	more, hidden := false, false // records that are not in the page, those that nobody may see yet
+	var all []byte               // the values of the page, one behind the other
 	var ends []int
 	failed := e.store.View(d.Space, func(r kv.Reader) error {
 		l := openLog(r, s, it.Shard)
@@ -202,12 +244,13 @@ func (e *Engine) ReadStream(it *Iterator, limit int) (*StreamPage, *Error) {
 				return true
 			}
 			written := int64(binary.BigEndian.Uint64(value[1:]))
-			if more = written > visible || len(ends) == most || len(all) > 0 && len(all)+len(value) > room; more {
+			hidden = written > visible
+			if more = hidden || len(ends) == most || len(all) > 0 && len(all)+len(value) > room; more {
 				return false
 			}
 			all = append(all, value...)
 			ends = append(ends, len(all))
-			page.Next.after = p
+			next.after = p
 			return true
 		})
 		return nil
@@ -215,20 +258,45 @@ func (e *Engine) ReadStream(it *Iterator, limit int) (*StreamPage, *Error) {
 	if failed != nil {
 		return nil, AsError(failed)
 	}
+	// The definition was read before the records: a shard that was closed then
+	// has no others.
+	ended := !more && s.Shards[it.Shard].Closed != 0
+	if (len(ends) > 0 || ended) && int(it.empty) < behavior.EmptyPages {
+		return it.emptyPage(t, now), nil
+	}
 	page.Records = make([]StreamRecord, len(ends))
 	start := 0
 	for i, end := range ends {
 		page.Records[i] = parseStreamRecord(all[start:end:end])
 		start = end
 	}
-	// The definition was read before the records: a shard that was closed then
-	// has no others.
-	if !more && s.Shards[it.Shard].Closed != 0 {
+	switch {
+	case ended:
 		page.Next = nil
+	case len(ends) > 0:
+		next.made, next.turns, next.empty = now.UnixMicro(), 0, 0
+	case behavior.MovingIterators:
+		next.made = now.UnixMicro()
+		next.turns++
+	}
+	if behavior.TellMore {
+		there := more && !hidden
+		page.More = &there
 	}
 	page.Read = units(len(all))
 	t.spend(page.Read, 0)
 	return page, nil
+}
+
+// emptyPage is a page without records though there are some, or though it is the
+// shard's end.
+func (i *Iterator) emptyPage(t *Table, now time.Time) *StreamPage {
+	next, more := *i, true
+	next.made = now.UnixMicro()
+	next.empty++
+	page := &StreamPage{Next: &next, More: &more, Read: units(0)}
+	t.spend(page.Read, 0)
+	return page
 }
 
 // parseStreamRecord takes a stored record apart.

@@ -156,7 +156,7 @@ func (l *changeLog) add(w *writer, s kv.Writer, op Op, stored []byte, key, cells
 		last = l.stream.last(s, shard, l.behavior.ResetEpochs)
 	}
 	now := l.table.engine.now().UnixMicro()
-	at := last.after(now + l.stream.Shards[shard].Skew)
+	at := last.after(max(0, now+l.stream.Shards[shard].Skew-l.late()))
 	if l.last == nil {
 		l.last = map[int]position{}
 	}
@@ -192,6 +192,14 @@ func (l *changeLog) add(w *writer, s kv.Writer, op Op, stored []byte, key, cells
 	binary.BigEndian.PutUint32(w.arena[value+9:], uint32(len(w.arena)-value-streamHeader))
 	w.arena = append(w.arena, origin...)
 	l.staged = append(l.staged, [2][]byte{w.arena[start:value:value], w.arena[value:len(w.arena):len(w.arena)]})
+}
+
+// late is by how many microseconds the next record's stamp is before its time.
+func (l *changeLog) late() int64 {
+	if l.behavior.Late <= 0 || l.table.streamed.Add(1)%int64(max(1, l.behavior.LateEvery)) != 0 {
+		return 0
+	}
+	return l.behavior.Late.Microseconds()
 }
 
 // flush writes what is staged.
