@@ -1,11 +1,15 @@
 package tablestore_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"net/http"
 	"reflect"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -17,6 +21,7 @@ import (
 	"github.com/tablevault/tablevault/local/ots/engine"
 	"github.com/tablevault/tablevault/local/ots/otstest"
 	"github.com/tablevault/tablevault/shared/table"
+	"github.com/tablevault/tablevault/shared/tablestore"
 )
 
 // full is a table with everything.
@@ -203,6 +208,194 @@ func TestCreate(t *testing.T) {
 		change(&bad)
 		if err := c.Create(t.Context(), bad); !errors.Is(err, table.ErrInvalid) {
 			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// TestCreateWaits: the service may deny for a while that a new table exists, which is
+// waited for; any other refusal of a look at it is told at once.
+func TestCreateWaits(t *testing.T) {
+	inBubble(t, ots.Config{}, func(t *testing.T, s *ots.Server, connect func(...func(*tablestore.Config)) *tablestore.Client) {
+		c := connect()
+		for _, op := range []string{"DescribeTable", "GetRange"} {
+			for code, want := range map[string]error{engine.CodeObjectNotExist: nil, engine.CodeAuthFailed: table.ErrAuth} {
+				def := definition()
+				def.Name = op + "_" + code
+				first := s.Calls(op)
+				s.SetFault(func(called, _ string, n int) *ots.Fault {
+					if called == op && n < first+5 {
+						return ots.Refuse(code, "")
+					}
+					return nil
+				})
+				begun := time.Now()
+				err := c.Create(t.Context(), def)
+				took := time.Since(begun)
+				if !errors.Is(err, want) || want == nil && (err != nil || took < 50*time.Millisecond) || want != nil && took > 0 {
+					t.Errorf("%s says %s: after %s %v", op, code, took, err)
+				}
+			}
+		}
+	})
+}
+
+// TestLostChanges loses the answer to a change, and has it refused when it is made again.
+// It is an error unless a look at the table says that the change was made.
+func TestLostChanges(t *testing.T) {
+	def := definition()
+	def.DefinedColumns = []table.DefinedColumn{{Name: "old", Type: "string"}}
+	index := table.Index{Name: "i", Key: []string{"old", "user", "n"}, Type: "global"}
+	for op, do := range map[string]func(ctx context.Context, c *tablestore.Client) error{
+		"CreateTable": func(ctx context.Context, c *tablestore.Client) error {
+			other := def
+			other.Name = "other"
+			return c.Create(ctx, other)
+		},
+		"UpdateTable": func(ctx context.Context, c *tablestore.Client) error {
+			return c.SetStream(ctx, "t", table.Stream{ExpirationHours: 7})
+		},
+		"AddDefinedColumn": func(ctx context.Context, c *tablestore.Client) error {
+			return c.AddDefinedColumns(ctx, "t", []table.DefinedColumn{{Name: "new", Type: "string"}})
+		},
+		"CreateIndex": func(ctx context.Context, c *tablestore.Client) error { return c.CreateIndex(ctx, def, index) },
+	} {
+		refusal := engine.CodeParameterInvalid
+		if strings.HasPrefix(op, "Create") {
+			refusal = engine.CodeObjectAlreadyExist
+		}
+		for name, test := range map[string]struct {
+			lost, made, unseen, other bool
+			want                      error
+		}{
+			"made":                    {lost: true, made: true},
+			"not made":                {lost: true, want: conditionOf(refusal)},
+			"not made, not lost":      {want: conditionOf(refusal)},
+			"made, and can't be seen": {lost: true, made: true, unseen: true, want: table.ErrPermission},
+			"another stream":          {lost: true, other: true, want: table.ErrInvalid},
+		} {
+			if test.other && op != "UpdateTable" {
+				continue
+			}
+			if op == "CreateTable" && name == "not made" {
+				test.want = table.ErrNotExist // of the look
+			}
+			if test.unseen && refusal == engine.CodeParameterInvalid {
+				test.want = table.ErrInvalid // the refusal says more than that it can't be seen
+			}
+			t.Run(op+" "+name, func(t *testing.T) {
+				inBubble(t, ots.Config{}, func(t *testing.T, s *ots.Server, connect func(...func(*tablestore.Config)) *tablestore.Client) {
+					c := connect()
+					create(t, c, def)
+					if test.other {
+						if err := c.SetStream(t.Context(), "t", table.Stream{ExpirationHours: 3}); err != nil {
+							t.Fatal(err)
+						}
+					}
+					first, refused := s.Calls(op), false
+					s.SetFault(func(called, _ string, n int) *ots.Fault {
+						switch {
+						case called == "DescribeTable" && test.unseen && refused:
+							return ots.Refuse(engine.CodeNoPermission, "")
+						case called != op:
+							return nil
+						case n == first && test.lost:
+							return &ots.Fault{Cut: ots.CutSilent, After: test.made}
+						}
+						refused = true
+						return ots.Refuse(refusal, "")
+					})
+					if err := do(t.Context(), c); !errors.Is(err, test.want) || test.want == nil && err != nil {
+						t.Errorf("%v, want %v", err, test.want)
+					}
+				})
+			})
+		}
+	}
+}
+
+// conditionOf is what a code comes to.
+func conditionOf(code string) error {
+	if code == engine.CodeObjectAlreadyExist {
+		return table.ErrExist
+	}
+	return table.ErrInvalid
+}
+
+// bent stands between a client and a server, and changes the descriptions of tables.
+type bent struct {
+	next http.RoundTripper
+	bend func(*otsprotocol.DescribeTableResponse)
+}
+
+func (b *bent) RoundTrip(q *http.Request) (*http.Response, error) {
+	res, err := b.next.RoundTrip(q)
+	if err != nil || q.URL.Path != "/DescribeTable" || res.StatusCode != http.StatusOK {
+		return res, err
+	}
+	defer res.Body.Close()
+	body, err := io.ReadAll(res.Body)
+	if err != nil {
+		return nil, err
+	}
+	var answer otsprotocol.DescribeTableResponse
+	if err := proto.Unmarshal(body, &answer); err != nil {
+		return nil, err
+	}
+	b.bend(&answer)
+	if body, err = proto.Marshal(&answer); err != nil {
+		return nil, err
+	}
+	res.Body, res.ContentLength = io.NopCloser(bytes.NewReader(body)), int64(len(body))
+	res.Header.Set("Content-Length", strconv.Itoa(len(body)))
+	return res, nil
+}
+
+// TestDescribeOfALaterService: a table with columns of types that came later is told as
+// that, and not taken for another.
+func TestDescribeOfALaterService(t *testing.T) {
+	s := otstest.Run(t, ots.Config{AnswerMD5: ots.AnswerMD5Never})
+	create(t, connect(t, s), full())
+	for want, bend := range map[string]func(*otsprotocol.DescribeTableResponse){
+		`key column "pk2" has the type 9, which this version does not know`: func(d *otsprotocol.DescribeTableResponse) {
+			d.TableMeta.PrimaryKey[1].Type = otsprotocol.PrimaryKeyType(9).Enum()
+		},
+		`defined column "d" has the type 99, which this version does not know`: func(d *otsprotocol.DescribeTableResponse) {
+			d.TableMeta.DefinedColumn[1].Type = otsprotocol.DefinedColumnType(99).Enum()
+		},
+	} {
+		c := connect(t, s, func(config *tablestore.Config) { config.Transport = &bent{s, bend} })
+		if _, err := c.Describe(t.Context(), full().Name); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v, want %s", err, want)
+		}
+	}
+}
+
+// TestDescribeBesideADrop: a search index that is gone when it is asked for is none of the
+// table's; one that may not be seen is.
+func TestDescribeBesideADrop(t *testing.T) {
+	s := otstest.Run(t, ots.Config{})
+	c := connect(t, s)
+	create(t, c, definition())
+	schema, err := proto.Marshal(&otsprotocol.IndexSchema{FieldSchemas: []*otsprotocol.FieldSchema{{FieldName: proto.String("s"), FieldType: otsprotocol.FieldType_KEYWORD.Enum()}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"b", "a", "c"} {
+		if err := c.CreateSearchIndex(t.Context(), "t", table.SearchIndex{Name: name, Schema: schema}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for code, want := range map[string]error{engine.CodeObjectNotExist: nil, engine.CodeNoPermission: table.ErrPermission} {
+		first := s.Calls("DescribeSearchIndex")
+		s.SetFault(func(op, _ string, n int) *ots.Fault {
+			if op == "DescribeSearchIndex" && n == first {
+				return ots.Refuse(code, "")
+			}
+			return nil
+		})
+		got, err := c.Describe(t.Context(), "t")
+		if !errors.Is(err, want) || want == nil && (err != nil || len(got.SearchIndexes) != 2) {
+			t.Errorf("%s: %+v, %v", code, got.SearchIndexes, err)
 		}
 	}
 }

@@ -2,10 +2,13 @@ package tablestore
 
 import (
 	"bytes"
+	"errors"
+	"io"
 	"net/http"
 	"slices"
 	"strings"
 	"testing"
+	"testing/iotest"
 	"time"
 
 	"github.com/aliyun/aliyun-tablestore-go-sdk/common"
@@ -185,6 +188,62 @@ func TestAnswerOfAnotherForm(t *testing.T) {
 		}
 		if rows != 1 || said.err() == nil {
 			t.Errorf("% x: %d rows, %v", b, rows, said.err())
+		}
+	}
+}
+
+// TestReadBody reads answers of every size about that of the buffer, with their length
+// told and not, byte by byte and at once: one that just fits is read, in the buffer's own
+// memory, and one that is a byte larger is told as that.
+func TestReadBody(t *testing.T) {
+	const limit = 40
+	for size := range limit + 3 {
+		for _, room := range []int{0, 1, limit / 2, limit} {
+			for name, how := range map[string]func(io.Reader) io.Reader{"at once": iotest.DataErrReader, "and then the end": func(r io.Reader) io.Reader { return r }, "byte by byte": iotest.OneByteReader} {
+				for _, told := range []int64{int64(size), -1} {
+					want := bytes.Repeat([]byte{'x'}, size)
+					buf := make([]byte, 0, room)
+					res := &http.Response{ContentLength: told, Body: io.NopCloser(how(bytes.NewReader(want)))}
+					got, err := readBody(res, buf, limit)
+					var large *tooLarge
+					switch {
+					case size > limit:
+						if !errors.As(err, &large) || large.size != told {
+							t.Errorf("%d bytes %s, told %d: %v", size, name, told, err)
+						}
+					case err != nil || !bytes.Equal(got, want):
+						t.Errorf("%d bytes %s, told %d, into %d: %q, %v", size, name, told, room, got, err)
+					case size > 0 && (size < room || room == limit) && &got[0] != &buf[:1][0]:
+						t.Errorf("%d bytes %s, told %d, are not in the buffer of %d", size, name, told, room)
+					}
+				}
+			}
+		}
+	}
+	broken := &http.Response{ContentLength: -1, Body: io.NopCloser(io.MultiReader(strings.NewReader("xx"), iotest.ErrReader(io.ErrUnexpectedEOF)))}
+	if _, err := readBody(broken, nil, limit); !errors.Is(err, io.ErrUnexpectedEOF) {
+		t.Errorf("an answer that breaks off: %v", err)
+	}
+}
+
+// TestIdentityOf reads what tells tables of one name apart, in the forms that it may have,
+// and reads nothing from a message that is cut.
+func TestIdentityOf(t *testing.T) {
+	for name, test := range map[string]struct {
+		said []byte
+		want table.Identity
+		cut  bool
+	}{
+		"none":                 {nil, table.Identity{}, false},
+		"both":                 {[]byte{9 << 3, 7, 0x0a, 3, 5<<3 | 2, 1, 'x'}, table.Identity{Created: 7, ID: "x"}, false},
+		"a number":             {[]byte{0x0a, 2, 5 << 3, 42}, table.Identity{ID: "42"}, false},
+		"no text":              {[]byte{0x0a, 3, 5<<3 | 2, 1, 0xff}, table.Identity{}, false},
+		"cut":                  {[]byte{9 << 3, 7, 0x0a, 9}, table.Identity{Created: 7}, true},
+		"cut inside the table": {[]byte{9 << 3, 7, 0x0a, 3, 5<<3 | 2, 9, 'x'}, table.Identity{Created: 7}, true},
+	} {
+		got, err := identityOf(test.said)
+		if got != test.want || (err != nil) != test.cut {
+			t.Errorf("%s: %+v, %v", name, got, err)
 		}
 	}
 }

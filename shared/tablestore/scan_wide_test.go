@@ -121,7 +121,7 @@ func TestScanWideRowsAtTheLimits(t *testing.T) {
 		columns = append(columns, cell(fmt.Sprintf("column%04d", i), int64(i), value))
 		versions = append(versions, cell("v", int64(500-i), value))
 	}
-	for _, end := range []string{"\x00", "a", "b", "\x7f", "\u00bf", "\uffff", "\xff", "\xff\xff"} {
+	for _, end := range []string{"\x00", "a", "b", "\x7f", "\u00bf", "\uffff", "\xff", "\xff\xff", strings.Repeat("\xff", table.MaxNameBytes)} {
 		for i := range 20 {
 			names = append(names, cell(name(end), int64(100-i), value))
 		}
@@ -187,14 +187,24 @@ func TestScanWideRowsAtTheLimits(t *testing.T) {
 }
 
 // TestScanTokenThenSlices has the service cut a row, and then send answers that do not
-// fit: the scan goes on by slices, and asks what follows the row, where its key does
-// not tell.
+// fit: the scan goes on by slices, and asks what follows the row, but only where its key
+// does not tell.
 func TestScanTokenThenSlices(t *testing.T) {
-	for _, end := range []string{"a", "\x7f"} {
-		t.Run(fmt.Sprintf("%q", end), func(t *testing.T) {
+	for _, test := range []struct {
+		end  string
+		kind table.KeyType
+		asks int
+	}{
+		{"a", table.StringKey, 1},
+		{"\x7f", table.StringKey, 1},
+		{"", table.StringKey, 0},
+		{"a", table.BinaryKey, 0},
+		{"\x7f", table.BinaryKey, 0},
+	} {
+		t.Run(fmt.Sprintf("%s %q", test.kind, test.end), func(t *testing.T) {
 			s := otstest.Run(t, ots.Config{AnswerMD5: ots.AnswerMD5Never})
 			def := definition()
-			def.Schema = table.Schema{{Name: "key", Type: table.StringKey}}
+			def.Schema = table.Schema{{Name: "key", Type: test.kind}}
 			b := &between{}
 			c := through(t, s, b)
 			create(t, c, def)
@@ -203,11 +213,16 @@ func TestScanTokenThenSlices(t *testing.T) {
 			for i := range 120 {
 				cells = append(cells, cell(fmt.Sprintf("column%04d", i), 1, make([]byte, 500)))
 			}
-			str := plainbuffer.String
-			want := [][]byte{longRow(str, full+end, cells...), longRow(str, full+"\x80", cell("c", 1, "x")), longRow(str, "z", cell("c", 1, "x"))}
+			kind := test.kind.Wire()
+			want := [][]byte{longRow(kind, full+test.end, cells...), longRow(kind, full+"\x80", cell("c", 1, "x")), longRow(kind, "z", cell("c", 1, "x"))}
 			write(t, c, "t", table.Put, want...)
-			tokens := 0
-			b.asked = keepsLimits(t)
+			tokens, asks := 0, 0
+			b.asked = func(q *otsprotocol.GetRangeRequest) {
+				keepsLimits(t)(q)
+				if columnsOf(t, q) == 1 && q.GetMaxVersions() == 1 {
+					asks++
+				}
+			}
 			b.said = func(q *otsprotocol.GetRangeRequest, a *otsprotocol.GetRangeResponse) bool {
 				if len(q.Token) > 0 {
 					// What comes after the first piece has no room.
@@ -222,8 +237,8 @@ func TestScanTokenThenSlices(t *testing.T) {
 			s.Engine().SetBehavior(engine.Behavior{Reads: engine.ReadBehavior{Tokens: engine.TokensWide, PageSize: 10_000}})
 			got, _ := collect(t, c.Scan("t", def.Schema, def.Schema.Whole()), 20_000)
 			same(t, got, want)
-			if tokens == 0 || got[0].pieces < 4 {
-				t.Errorf("%d tokens, %d pieces", tokens, got[0].pieces)
+			if tokens == 0 || got[0].pieces < 4 || asks != test.asks {
+				t.Errorf("%d tokens, %d pieces, asked %d times what follows, want %d", tokens, got[0].pieces, asks, test.asks)
 			}
 		})
 	}
@@ -307,6 +322,41 @@ func TestScanChangesBetweenPieces(t *testing.T) {
 					t.Errorf("rows %.20q, want %.20q", got, want)
 				}
 			})
+		}
+	}
+}
+
+// TestScanOfARowThatIsGone has a row that is too large for a page be deleted before its
+// first piece is asked for: there is no such row, and all others are there.
+func TestScanOfARowThatIsGone(t *testing.T) {
+	var cells []plainbuffer.Cell
+	for i := range 60 {
+		cells = append(cells, cell(fmt.Sprintf("column%04d", i), 1, make([]byte, 500)))
+	}
+	for _, others := range [][][]byte{{}, {row("a", 1), row("c", 1)}, {row("a", 1)}, {row("c", 1)}} {
+		s := otstest.Run(t, ots.Config{AnswerMD5: ots.AnswerMD5Never})
+		b := &between{}
+		c := through(t, s, b)
+		create(t, c, definition())
+		write(t, c, "t", table.Put, append([][]byte{row("b", 1, cells...)}, others...)...)
+		deleted := false
+		b.asked = func(q *otsprotocol.GetRangeRequest) {
+			if columnsOf(t, q) == 0 || deleted {
+				return
+			}
+			deleted = true
+			change := engine.Change{Op: engine.Delete}
+			if _, err := plainbuffer.Scan(row("b", 1), &change.Row); err != nil {
+				t.Fatal(err)
+			}
+			if err := s.Engine().BatchWrite([]engine.Group{{Table: "t", Changes: []engine.Change{change}}}, false); err != nil {
+				t.Fatal(err)
+			}
+		}
+		rows, _ := collect(t, c.Scan("t", definition().Schema, definition().Schema.Whole()), 12_000)
+		same(t, rows, others)
+		if !deleted {
+			t.Error("no piece was asked for")
 		}
 	}
 }
