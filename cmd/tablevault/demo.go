@@ -19,7 +19,6 @@ import (
 
 	"github.com/tablevault/tablevault"
 	"github.com/tablevault/tablevault/local/stack"
-	"github.com/tablevault/tablevault/shared/fanout"
 	"github.com/tablevault/tablevault/shared/function"
 	"github.com/tablevault/tablevault/shared/object/dir"
 	"github.com/tablevault/tablevault/shared/repository"
@@ -213,7 +212,7 @@ func (d *demo) tamper(ctx context.Context, _ demoData) error {
 		return err
 	}
 	v := &verify.Verifier{Repo: repo, Log: slog.New(slog.DiscardHandler), Now: time.Now}
-	proof, err := v.Verify(ctx, fanout.Run{Now: time.Now}, verify.Request{Backup: b, Depth: verify.DepthRead})
+	proof, err := v.Verify(ctx, verify.Request{Backup: b, Depth: verify.DepthRead})
 	if err != nil {
 		return fmt.Errorf("verify the copy: %w", err)
 	}

@@ -73,7 +73,7 @@ func prove(ctx context.Context, inv *function.Invocation, cmd function.Command) 
 		if err != nil {
 			return nil, err
 		}
-		return v.Compare(ctx, inv.Run(), req.Backup, to.To, there)
+		return v.Compare(ctx, req.Backup, to.To, there)
 	}
 	if v.Tables, err = parts.Instances(inv)(instance); err != nil {
 		return nil, err
@@ -105,7 +105,7 @@ func named(ctx context.Context, inv *function.Invocation, repo *repository.Repos
 // watched verifies, and leaves what it tells and its proof under an id, if it has one.
 func watched(ctx context.Context, inv *function.Invocation, repo *repository.Repository, v *verify.Verifier, req verify.Request, id vault.VerificationID) (any, error) {
 	if id == "" {
-		return v.Verify(ctx, inv.Run(), req)
+		return v.Verify(ctx, req)
 	}
 	name, err := vault.ParseVerificationID(string(id))
 	if err != nil {
@@ -118,7 +118,7 @@ func watched(ctx context.Context, inv *function.Invocation, repo *repository.Rep
 	}
 	tell := fanout.NewTeller(ctx, repo, inv.Run(), of.Progress(), 0, 0, 0)
 	defer tell.End()
-	proof, err := v.Verify(tell.With(ctx), inv.Run(), req)
+	proof, err := v.Verify(tell.With(ctx), req)
 	if err != nil {
 		return proof, err
 	}

@@ -209,7 +209,7 @@ func TestPlansKey(t *testing.T) {
 		other.Groups = append(other.Groups, o)
 	}
 	h.put(t, nothing.Manifest(), &other)
-	if proof, err := w.Verifier().Verify(t.Context(), w.Run(), verify.Request{Backup: nothing, Depth: verify.DepthObjects}); err == nil && proof.Verdict == vault.OK {
+	if proof, err := w.Verifier().Verify(t.Context(), verify.Request{Backup: nothing, Depth: verify.DepthObjects}); err == nil && proof.Verdict == vault.OK {
 		t.Error("a manifest of what is not there is proved")
 	}
 	if _, err := w.Restorer().Begin(t.Context(), w.Run(), restore.Request{Backup: nothing, Target: vaulttest.TargetID, At: w.Clock()}); err == nil {
@@ -265,7 +265,7 @@ func TestVerifysKey(t *testing.T) {
 			if proved != sums {
 				t.Errorf("with the sums of the backup: %t; proved: %t, %v", sums, proved, err)
 			}
-			proof, err := w.Verifier().Verify(t.Context(), w.Run(), verify.Request{Backup: vaulttest.BackupOf(m), Against: &vaulttest.TargetID, Depth: verify.DepthRows})
+			proof, err := w.Verifier().Verify(t.Context(), verify.Request{Backup: vaulttest.BackupOf(m), Against: &vaulttest.TargetID, Depth: verify.DepthRows})
 			if err != nil || proof.Verdict != vault.Differs {
 				t.Errorf("a comparison says %+v, %v", proof, err)
 			}
@@ -300,7 +300,7 @@ func TestVerifysKey(t *testing.T) {
 		if a := pruned(); a != prune.Mark {
 			t.Errorf("it is noticed now, so docs/operations.md says too much: %s", a)
 		}
-		if proof, err := w.Verifier().Compare(t.Context(), w.Run(), b, vaulttest.ReplicaAddress, &mem.Store{}); err == nil && proof.Verdict == vault.OK {
+		if proof, err := w.Verifier().Compare(t.Context(), b, vaulttest.ReplicaAddress, &mem.Store{}); err == nil && proof.Verdict == vault.OK {
 			t.Error("a comparison does not notice it")
 		}
 	})
@@ -324,7 +324,7 @@ func TestImportsKey(t *testing.T) {
 	if p, err := w.Restorer().Tick(t.Context(), w.Run(), plan.Restore); err != nil || p.State != restore.StateDone {
 		t.Errorf("it is noticed now, so docs/operations.md says too much: %+v, %v", p, err)
 	}
-	proof, err := w.Verifier().Verify(t.Context(), w.Run(), verify.Request{Backup: vaulttest.BackupOf(m), Against: &vaulttest.TargetID, Depth: verify.DepthRows})
+	proof, err := w.Verifier().Verify(t.Context(), verify.Request{Backup: vaulttest.BackupOf(m), Against: &vaulttest.TargetID, Depth: verify.DepthRows})
 	if err != nil || proof.Verdict != vault.Differs {
 		t.Errorf("a comparison says %+v, %v", proof, err)
 	}

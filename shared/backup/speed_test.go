@@ -449,7 +449,7 @@ func BenchmarkExportBesideSDK(b *testing.B) {
 		}
 		verifier := &verify.Verifier{Repo: w.repo, Log: slog.New(slog.DiscardHandler), Now: time.Now}
 		verify := func() error {
-			proof, err := verifier.Verify(b.Context(), w.run(), verify.Request{Backup: sealed, Depth: verify.DepthRead})
+			proof, err := verifier.Verify(b.Context(), verify.Request{Backup: sealed, Depth: verify.DepthRead})
 			if err == nil && (proof.Verdict != vault.OK || proof.Check.Rows != int64(w.rows)) {
 				err = fmt.Errorf("of %d rows: %+v", w.rows, proof)
 			}

@@ -91,7 +91,7 @@ func TestCopyMakesAnew(t *testing.T) {
 		if err := far.Delete(t.Context(), o.Name); err != nil {
 			t.Fatal(err)
 		}
-		proof, err := w.Verifier().Compare(t.Context(), w.Run(), vaulttest.BackupOf(m), vaulttest.ReplicaAddress, far)
+		proof, err := w.Verifier().Compare(t.Context(), vaulttest.BackupOf(m), vaulttest.ReplicaAddress, far)
 		if err != nil || proof.Verdict != vault.Corrupt || len(proof.Check.Findings) == 0 || proof.Check.Findings[0].Object != o.Name {
 			t.Fatalf("without %s: %+v, %v", o.Name, proof, err)
 		}
@@ -228,7 +228,7 @@ func TestCopyGroups(t *testing.T) {
 			t.Fatalf("group %d: the manifest in the target: %v", g, err)
 		}
 	}
-	proof, err := w.Verifier().Compare(t.Context(), w.Run(), vaulttest.BackupOf(m), vaulttest.ReplicaAddress, far)
+	proof, err := w.Verifier().Compare(t.Context(), vaulttest.BackupOf(m), vaulttest.ReplicaAddress, far)
 	if err != nil || proof.Verdict != vault.OK || proof.Check.SizeOnly != 0 || proof.Check.Objects != m.Totals.Objects+5 {
 		t.Fatalf("%+v, %v", proof, err)
 	}
@@ -344,7 +344,7 @@ func TestCopyUnderFaults(t *testing.T) {
 				if w.Repo, err = repository.Open(t.Context(), source); err != nil {
 					t.Fatal(err)
 				}
-				proof, err := w.Verifier().Compare(t.Context(), w.Run(), vaulttest.BackupOf(m), vaulttest.ReplicaAddress, inner)
+				proof, err := w.Verifier().Compare(t.Context(), vaulttest.BackupOf(m), vaulttest.ReplicaAddress, inner)
 				if err != nil || proof.Verdict != vault.OK {
 					t.Fatalf("%s, %v: a manifest stands over %+v, %v", faulty, fault, proof, err)
 				}
@@ -715,7 +715,7 @@ func TestCopyOntoItself(t *testing.T) {
 	none(err)
 	_, err = w.Replicator(w.Store).Copy(t.Context(), w.Run(), vaulttest.CopyWork(m, 0))
 	none(err)
-	_, err = w.Verifier().Compare(t.Context(), w.Run(), b, vaulttest.ReplicaAddress, w.Store)
+	_, err = w.Verifier().Compare(t.Context(), b, vaulttest.ReplicaAddress, w.Store)
 	none(err)
 	back := &replica.Replicator{Repo: w.Repo, Address: "oss://first/vault", Store: w.Store, Log: w.Log(), Back: true}
 	_, err = back.CopyAll(t.Context(), w.Run(), b, replica.Point{}, 0)

@@ -328,13 +328,13 @@ func TestQuarantine(t *testing.T) {
 		if want == 0 || p.Proof.Check.Quarantined != want || p.Proof.Check.Missing != want {
 			t.Errorf("%d rows are not there, the proof says %+v", want, p.Proof.Check)
 		}
-		proof, err := w.Verifier().Verify(t.Context(), w.Run(), verify.Request{Restore: plan.Restore, Depth: verify.DepthRows})
+		proof, err := w.Verifier().Verify(t.Context(), verify.Request{Restore: plan.Restore, Depth: verify.DepthRows})
 		if err != nil || proof.Verdict != vault.Quarantined {
 			t.Errorf("verified again: %+v, %v", proof, err)
 		}
 		// One more row that is missing is no quarantined one.
 		w.Tables.Delete(vaulttest.TargetID.Table, w.Tables.Rows(vaulttest.TargetID.Table)[7].Key)
-		proof, err = w.Verifier().Verify(t.Context(), w.Run(), verify.Request{Restore: plan.Restore, Depth: verify.DepthRows})
+		proof, err = w.Verifier().Verify(t.Context(), verify.Request{Restore: plan.Restore, Depth: verify.DepthRows})
 		if err != nil || proof.Verdict != vault.Differs {
 			t.Errorf("with a row too few: %+v, %v", proof, err)
 		}

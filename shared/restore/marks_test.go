@@ -46,11 +46,11 @@ func TestMarkedIsNoRecoveryPoint(t *testing.T) {
 			t.Errorf("a refused restore leaves %v", left)
 		}
 	}
-	_, err = w.Verifier().Verify(t.Context(), w.Run(), verify.Request{Backup: vaulttest.BackupOf(m), Depth: verify.DepthObjects})
+	_, err = w.Verifier().Verify(t.Context(), verify.Request{Backup: vaulttest.BackupOf(m), Depth: verify.DepthObjects})
 	refused("verify", err)
-	_, err = w.Verifier().Compare(t.Context(), w.Run(), vaulttest.BackupOf(m), vaulttest.ReplicaAddress, elsewhere)
+	_, err = w.Verifier().Compare(t.Context(), vaulttest.BackupOf(m), vaulttest.ReplicaAddress, elsewhere)
 	refused("compare", err)
-	_, err = w.Verifier().Compare(t.Context(), w.Run(), vaulttest.BackupOf(older), vaulttest.ReplicaAddress, elsewhere)
+	_, err = w.Verifier().Compare(t.Context(), vaulttest.BackupOf(older), vaulttest.ReplicaAddress, elsewhere)
 	refused("compare with what is marked there", err)
 	_, err = w.Replicator(elsewhere).Copy(t.Context(), w.Run(), vaulttest.CopyWork(m, 0))
 	refused("copy", err)
@@ -83,13 +83,13 @@ func TestRestoreUnderALaterMark(t *testing.T) {
 	if again, err := w.Restorer().Begin(t.Context(), w.Run(), request); err != nil || again.Restore != plan.Restore {
 		t.Fatalf("given again: %v", err)
 	}
-	if _, err := w.Verifier().Verify(t.Context(), w.Run(), verify.Request{Restore: plan.Restore, Depth: verify.DepthObjects}); err != nil {
+	if _, err := w.Verifier().Verify(t.Context(), verify.Request{Restore: plan.Restore, Depth: verify.DepthObjects}); err != nil {
 		t.Errorf("verify while it goes on: %v", err)
 	}
 	if p := w.Finish(plan.Restore); p.State != restore.StateDone || p.Proof.Verdict != vault.OK {
 		t.Errorf("%+v", p)
 	}
-	if _, err := w.Verifier().Verify(t.Context(), w.Run(), verify.Request{Restore: plan.Restore, Depth: verify.DepthObjects}); !errors.Is(err, repository.ErrMarked) {
+	if _, err := w.Verifier().Verify(t.Context(), verify.Request{Restore: plan.Restore, Depth: verify.DepthObjects}); !errors.Is(err, repository.ErrMarked) {
 		t.Errorf("verify when it has ended: %v", err)
 	}
 }

@@ -297,7 +297,7 @@ func TestVerifySaysThatTheTableIsAnother(t *testing.T) {
 		if replaced {
 			dropAndMake(w)
 		}
-		proof, err := w.Verifier().Verify(t.Context(), w.Run(), verify.Request{Restore: plan.Restore, Depth: verify.DepthRows})
+		proof, err := w.Verifier().Verify(t.Context(), verify.Request{Restore: plan.Restore, Depth: verify.DepthRows})
 		if err != nil {
 			t.Fatal(err)
 		}

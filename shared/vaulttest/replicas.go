@@ -74,7 +74,7 @@ func ContentOf(t testing.TB, store object.Store, prefix string) map[string]strin
 // for byte.
 func (w *World) IsReplica(m *vault.Manifest, far object.Store) {
 	w.T.Helper()
-	proof, err := w.Verifier().Compare(w.T.Context(), w.Run(), BackupOf(m), ReplicaAddress, far)
+	proof, err := w.Verifier().Compare(w.T.Context(), BackupOf(m), ReplicaAddress, far)
 	if err != nil || proof.Verdict != vault.OK || proof.Check.SizeOnly != 0 || proof.Check.Objects != m.Totals.Objects+2+int64(len(m.Groups)) {
 		w.T.Fatalf("the twin: %+v, %v", proof, err)
 	}
@@ -88,7 +88,7 @@ func (w *World) IsReplica(m *vault.Manifest, far object.Store) {
 	if err != nil {
 		w.T.Fatal(err)
 	}
-	if proof, err = v.Verify(w.T.Context(), w.Run(), verify.Request{Backup: b, Depth: verify.DepthRead}); err != nil || proof.Verdict != vault.OK || proof.Check.Rows != m.Totals.Rows {
+	if proof, err = v.Verify(w.T.Context(), verify.Request{Backup: b, Depth: verify.DepthRead}); err != nil || proof.Verdict != vault.OK || proof.Check.Rows != m.Totals.Rows {
 		w.T.Fatalf("the twin, read: %+v, %v", proof, err)
 	}
 	for _, o := range append(w.Parts(m), vault.Object{Name: vault.HeaderName}, vault.Object{Name: BackupOf(m).Manifest()}, vault.Object{Name: vault.Opened(m.Table, m.Backup)}) {

@@ -178,7 +178,7 @@ func (w *World) Look(id vault.RestoreID) restore.Progress {
 
 func (w *World) Verify(m *vault.Manifest, depth string) *vault.Proof {
 	w.T.Helper()
-	proof, err := w.Verifier().Verify(w.T.Context(), w.Run(), verify.Request{Backup: vault.Backup{Table: m.Table, ID: m.Backup}, Depth: depth})
+	proof, err := w.Verifier().Verify(w.T.Context(), verify.Request{Backup: vault.Backup{Table: m.Table, ID: m.Backup}, Depth: depth})
 	if err != nil {
 		w.T.Fatal(err)
 	}

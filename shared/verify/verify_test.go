@@ -132,7 +132,7 @@ func TestVerifyRefusesBadRequests(t *testing.T) {
 		{"no such table", verify.Request{Backup: b, Depth: "rows", Against: &vaulttest.TargetID}, "does not exist"},
 		{"another schema", verify.Request{Backup: b, Depth: "rows", Against: &vault.TableID{Region: "local", Instance: "prod", Table: "other"}}, "primary key"},
 	} {
-		_, err := w.Verifier().Verify(t.Context(), w.Run(), test.req)
+		_, err := w.Verifier().Verify(t.Context(), test.req)
 		if err == nil || !strings.Contains(err.Error(), test.want) {
 			t.Errorf("%s: %v, want %q", test.name, err, test.want)
 		}
