@@ -89,7 +89,7 @@ func (c *Replicator) begin(ctx context.Context, run fanout.Run, b vault.Backup, 
 	if err := repository.CheckApart(ctx, home.Store(), far.Store(), place.Key(c.Address)); err != nil {
 		return nil, err
 	}
-	if err := home.AsCopied(ctx, b, named); err != nil {
+	if err := home.CheckAsCopied(ctx, b, named); err != nil {
 		return nil, err
 	}
 	var header vault.Header

@@ -128,7 +128,7 @@ func (r *Repository) Manifest(ctx context.Context, b vault.Backup) (*vault.Manif
 		m = new(vault.Manifest)
 		o, err = r.Read(ctx, b.Manifest(), m)
 		if err == nil && len(r.replicas.all) > 0 {
-			err = r.AsCopied(ctx, b, o)
+			err = r.CheckAsCopied(ctx, b, o)
 		}
 		first = cmp.Or(first, err)
 		return err
@@ -142,10 +142,10 @@ func (r *Repository) Manifest(ctx context.Context, b vault.Backup) (*vault.Manif
 	return m, o, nil
 }
 
-// AsCopied holds a manifest against the notes about the backup's copies: no other
+// CheckAsCopied holds a manifest against the notes about the backup's copies: no other
 // document tells a manifest's hash. Without the right to read the notes, nothing is held
 // against them. They are read once, since what they say of a manifest does not change.
-func (r *Repository) AsCopied(ctx context.Context, b vault.Backup, o vault.Object) error {
+func (r *Repository) CheckAsCopied(ctx context.Context, b vault.Backup, o vault.Object) error {
 	r.replicas.mu.Lock()
 	notes, known := r.replicas.notes[b]
 	r.replicas.mu.Unlock()

@@ -126,17 +126,17 @@ func (p *Planner) ready(ctx context.Context, run fanout.Run, plan *vault.Restore
 	if err != nil || made != nil {
 		return made, err
 	}
-	if err := p.unmarked(ctx, run, plan); err != nil {
+	if err := p.checkNotMarked(ctx, run, plan); err != nil {
 		return nil, err
 	}
 	return p.make(ctx, plan)
 }
 
-// unmarked refuses a restore whose backup is marked for deletion, and gives it up.
+// checkNotMarked refuses a restore whose backup is marked for deletion, and gives it up.
 // The restore's own mark stands before it looks: prune, which marks before it
 // looks for restores, then leaves the backup alone, or is seen here. A restore that
 // has made its table has passed this.
-func (p *Planner) unmarked(ctx context.Context, run fanout.Run, plan *vault.RestorePlan) error {
+func (p *Planner) checkNotMarked(ctx context.Context, run fanout.Run, plan *vault.RestorePlan) error {
 	err := p.Repo.CheckNotMarked(ctx, vault.Backup{Table: plan.Source, ID: plan.Backup})
 	if !errors.Is(err, repository.ErrMarked) {
 		return err
