@@ -47,9 +47,9 @@ func TestDamagedNotes(t *testing.T) {
 		t.Errorf("ready are %v, want %v; %d live; %q", d.Ready, want, d.Live, d.Failure)
 	}
 	// The start after one that can't be read is begun as any other.
-	w := &Worker{Log: NewLog(repo, log), Run: &run}
-	if b, err := w.begin(t.Context(), "000000", 1, 0); err != nil || b.Start != 1 || b.Superseded {
-		t.Errorf("%+v, %v", b, err)
+	w := &Worker{Log: NewLog(repo, log), Run: &run, At: Start{"000000", 1}}
+	if _, err := w.begin(t.Context(), 0); err != nil || w.At.Number != 1 || w.Superseded {
+		t.Errorf("%+v, %v", w.At, err)
 	}
 	// Nothing works for longer than a day, whatever it has said.
 	now = now.Add(25 * time.Hour)

@@ -92,9 +92,7 @@ func (w *Worker) segment(ctx context.Context, job Job, claimed bool) (noted, goe
 	}
 	idle := 0
 	if !claimed {
-		b, err := w.begin(ctx, w.At.Segment, w.At.Number, job.Slots())
-		w.At.Number, w.Superseded, idle = b.Start, b.Superseded, b.Idle
-		if err != nil || b.Superseded {
+		if idle, err = w.begin(ctx, job.Slots()); err != nil || w.Superseded {
 			return false, false, err
 		}
 	}

@@ -27,7 +27,8 @@ func TestNoStartWithoutOneBefore(t *testing.T) {
 	w := &Worker{Log: NewLog(repo, log), Run: &run, What: func(s vault.SegmentID) string { return string(s) }}
 	for name, begin := range map[string]func(s vault.SegmentID, start int) error{
 		"worker": func(s vault.SegmentID, start int) error {
-			_, err := w.begin(t.Context(), s, start, 0)
+			w.At = Start{s, start}
+			_, err := w.begin(t.Context(), 0)
 			return err
 		},
 		"copier": func(s vault.SegmentID, start int) error {

@@ -67,49 +67,42 @@ type Worker struct {
 	full  map[int]bool
 }
 
-// begun is a start of a segment that was noted.
-type begun struct {
-	Start int
-	// Idle is how many starts before it came to nothing.
-	Idle int
-	// Superseded says that it was not noted, since another one is at work.
-	Superseded bool
-}
-
-// begin notes the start of a segment whose log has so many slots, under the first
-// number that is free. It refuses after too many that came to nothing. A late start,
-// or one that was dispatched twice, gives way to the worker that has it, which may be
-// one that found the segment by itself. A delivery of the event that noted the start
-// does not, nor does a retry: the one before may be dead, whether the platform says so
-// or not. If it lives, whoever wins the next slot goes on, and the other gives way.
-func (w *Worker) begin(ctx context.Context, s vault.SegmentID, start, slots int) (b begun, err error) {
-	b.Start, w.noted = start, true
-	if b.Idle, err = w.Log.idleStarts(ctx, Start{s, start}, slots); err != nil {
-		return b, err
+// begin notes the start at hand, of a segment whose log has so many slots, under the first
+// number that is free, and returns how many starts before it came to nothing. It refuses
+// after too many of these. A late start, or one that was dispatched twice, gives way to the
+// worker that has it, which may be one that found the segment by itself: it is superseded,
+// and not noted. A delivery of the event that noted the start does not, nor does a retry:
+// the one before may be dead, whether the platform says so or not. If it lives, whoever
+// wins the next slot goes on, and the other gives way.
+func (w *Worker) begin(ctx context.Context, slots int) (idle int, err error) {
+	w.noted = true
+	if idle, err = w.Log.idleStarts(ctx, w.At, slots); err != nil {
+		return 0, err
 	}
-	n := vault.Note{Segment: s, Start: start, Slot: slots, Idle: b.Idle}
-	if b.Idle >= maxIdle {
+	n := vault.Note{Segment: w.At.Segment, Start: w.At.Number, Slot: slots, Idle: idle}
+	if idle >= maxIdle {
 		n.Idle = 0 // whoever has it started nevertheless gives it as many tries
 	}
 	mine, err := w.Log.Claim(ctx, n, *w.Run)
 	if err == nil && !mine && w.Run.Retry == 0 {
-		b.Superseded, err = w.Log.atWork(ctx, Start{s, start}, *w.Run)
+		w.Superseded, err = w.Log.atWork(ctx, w.At, *w.Run)
 	}
-	if err != nil || b.Superseded {
-		return b, err
+	if err != nil || w.Superseded {
+		return idle, err
 	}
+	before := w.At.Number - 1
 	if !mine {
 		n.Start++
 		if n.Start, err = w.Log.beginFrom(ctx, n, *w.Run); err != nil {
-			return b, err
+			return idle, err
 		}
+		w.At.Number = n.Start
 	}
-	b.Start = n.Start
-	if b.Idle >= maxIdle {
-		return b, fmt.Errorf("%w: %d in a row have died with %d parts stored, the last as start %d; look at the function's log for its end, and give it more memory or time",
-			errIdle, b.Idle, slots, start-1)
+	if idle >= maxIdle {
+		err = fmt.Errorf("%w: %d in a row have died with %d parts stored, the last as start %d; look at the function's log for its end, and give it more memory or time",
+			errIdle, idle, slots, before)
 	}
-	return b, nil
+	return idle, err
 }
 
 // Submit has a start of a segment worked on by another invocation.
@@ -254,46 +247,47 @@ func (w *Worker) pick(ctx context.Context, last vault.SegmentID) (vault.SegmentI
 		w.begun, w.full = map[vault.SegmentID]bool{}, map[int]bool{}
 	}
 	w.begun[last] = true
-	for i, looks := 0, 0; i < w.Groups && looks < pickGroups; i++ {
+	for i, looks := 0, 0; i < w.Groups && looks < pickGroups && !w.Over; i++ {
 		g := (last.Group() + i) % w.Groups
-		if w.full[g] {
-			continue
-		}
-		if len(w.unbegun(g)) == 0 {
-			w.full[g] = true
+		if w.full[g] = w.full[g] || len(w.unbegun(g)) == 0; w.full[g] {
 			continue
 		}
 		looks++
-		starts, err := w.Log.starts(ctx, g)
+		if s, err := w.pickIn(ctx, g); err != nil || s != "" {
+			return s, err
+		}
+	}
+	return "", nil
+}
+
+// pickIn does the same in a group.
+func (w *Worker) pickIn(ctx context.Context, group int) (vault.SegmentID, error) {
+	starts, err := w.Log.starts(ctx, group)
+	if err != nil {
+		return "", err
+	}
+	for id := range starts {
+		w.begun[id] = true
+	}
+	free := w.unbegun(group)
+	w.full[group] = len(free) == 0
+	// Others that are done at the same time look at the same list.
+	rand.Shuffle(len(free), func(i, j int) { free[i], free[j] = free[j], free[i] })
+	for _, s := range free[:min(pickTries, len(free))] {
+		if w.Run.Stopping() {
+			if w.Over = true; w.To == nil {
+				return "", nil
+			}
+			return "", w.Submit(ctx, s, 0)
+		}
+		mine, err := w.Log.Claim(ctx, vault.Note{Segment: s}, *w.Run)
 		if err != nil {
 			return "", err
 		}
-		for id := range starts {
-			w.begun[id] = true
+		if mine {
+			return s, nil
 		}
-		free := w.unbegun(g)
-		if len(free) == 0 {
-			w.full[g] = true
-			continue
-		}
-		// Others that are done at the same time look at the same list.
-		rand.Shuffle(len(free), func(i, j int) { free[i], free[j] = free[j], free[i] })
-		for _, s := range free[:min(pickTries, len(free))] {
-			if w.Run.Stopping() {
-				if w.Over = true; w.To == nil {
-					return "", nil
-				}
-				return "", w.Submit(ctx, s, 0)
-			}
-			mine, err := w.Log.Claim(ctx, vault.Note{Segment: s}, *w.Run)
-			if err != nil {
-				return "", err
-			}
-			if mine {
-				return s, nil
-			}
-			w.begun[s] = true
-		}
+		w.begun[s] = true
 	}
 	return "", nil
 }

@@ -123,9 +123,10 @@ func TestChildrenComeFirst(t *testing.T) {
 func TestStartsThatGetOn(t *testing.T) {
 	c := newCrew(t, &mem.Store{})
 	for start := range maxIdle + 3 {
-		b, err := c.worker(c.run(fmt.Sprint("r", start), 0)).begin(t.Context(), "000000", start, start)
-		if err != nil || b.Start != start || b.Idle != 0 {
-			t.Fatalf("start %d: %+v, %v", start, b, err)
+		w := c.worker(c.run(fmt.Sprint("r", start), 0))
+		w.At = Start{"000000", start}
+		if idle, err := w.begin(t.Context(), start); err != nil || w.At.Number != start || idle != 0 {
+			t.Fatalf("start %d: %+v, %d idle, %v", start, w.At, idle, err)
 		}
 	}
 }

@@ -49,36 +49,55 @@ func (p *Prover) Add(group *vault.Group) error {
 	if group.Group != g {
 		return fmt.Errorf("%w: the roll-up of group %d stands at place %d", vault.ErrCorrupt, group.Group, g)
 	}
-	logs := map[vault.SegmentID]*SegmentLog{}
-	var sum vault.Totals
-	for _, s := range group.Segments {
-		l := NewSegmentLog(s.Segment)
-		for i := range s.Slots {
-			if err := l.Add(&s.Slots[i]); err != nil {
-				return err
-			}
-			if part := s.Slots[i].Part; part != nil {
-				if err := own(vault.Backup{Table: p.Plan.Table, ID: p.Plan.Backup}, &s.Slots[i]); err != nil {
-					return err
-				}
-				if sum.AddPart(part); sum.Overflow() {
-					return fmt.Errorf("%w: the parts of group %d sum up to more than there can be", vault.ErrCorrupt, g)
-				}
-			}
-		}
-		if !l.Ended {
-			return fmt.Errorf("%w: segment %s has not ended", vault.ErrCorrupt, s.Segment.ID)
-		}
-		if logs[s.Segment.ID] != nil {
-			return fmt.Errorf("%w: segment %s stands twice", vault.ErrCorrupt, s.Segment.ID)
-		}
-		logs[s.Segment.ID] = l
+	logs, sum, err := p.replay(group)
+	if err != nil {
+		return err
 	}
 	if sum != group.Totals {
 		return fmt.Errorf("%w: the parts of group %d sum up to %+v, its roll-up says %+v", vault.ErrCorrupt, g, sum, group.Totals)
 	}
-	// The plan's segments, then whatever they say that they were split into,
-	// must be exactly what is there.
+	if err := p.account(g, logs); err != nil {
+		return err
+	}
+	p.count += len(logs)
+	if p.totals.Add(sum); p.totals.Overflow() {
+		return fmt.Errorf("%w: the parts of %d groups sum up to more than there can be", vault.ErrCorrupt, p.groups)
+	}
+	return nil
+}
+
+// replay proves the logs of a group one by one, and sums up their parts.
+func (p *Prover) replay(group *vault.Group) (logs map[vault.SegmentID]*SegmentLog, sum vault.Totals, err error) {
+	logs = map[vault.SegmentID]*SegmentLog{}
+	for _, s := range group.Segments {
+		l := NewSegmentLog(s.Segment)
+		for i := range s.Slots {
+			if err := l.Add(&s.Slots[i]); err != nil {
+				return nil, sum, err
+			}
+			if part := s.Slots[i].Part; part != nil {
+				if err := own(vault.Backup{Table: p.Plan.Table, ID: p.Plan.Backup}, &s.Slots[i]); err != nil {
+					return nil, sum, err
+				}
+				if sum.AddPart(part); sum.Overflow() {
+					return nil, sum, fmt.Errorf("%w: the parts of group %d sum up to more than there can be", vault.ErrCorrupt, group.Group)
+				}
+			}
+		}
+		if !l.Ended {
+			return nil, sum, fmt.Errorf("%w: segment %s has not ended", vault.ErrCorrupt, s.Segment.ID)
+		}
+		if logs[s.Segment.ID] != nil {
+			return nil, sum, fmt.Errorf("%w: segment %s stands twice", vault.ErrCorrupt, s.Segment.ID)
+		}
+		logs[s.Segment.ID] = l
+	}
+	return logs, sum, nil
+}
+
+// account proves that the plan's segments of a group, and whatever they say that they were
+// split into, are exactly what is there.
+func (p *Prover) account(g int, logs map[vault.SegmentID]*SegmentLog) error {
 	first := min(g*vault.GroupSize, len(p.Plan.Segments))
 	todo := p.Plan.Segments[first:min(first+vault.GroupSize, len(p.Plan.Segments))]
 	seen := 0
@@ -102,10 +121,6 @@ func (p *Prover) Add(group *vault.Group) error {
 	}
 	if seen != len(logs) {
 		return fmt.Errorf("%w: group %d has %d segments, %d are accounted for", vault.ErrCorrupt, g, len(logs), seen)
-	}
-	p.count += seen
-	if p.totals.Add(sum); p.totals.Overflow() {
-		return fmt.Errorf("%w: the parts of %d groups sum up to more than there can be", vault.ErrCorrupt, p.groups)
 	}
 	return nil
 }
