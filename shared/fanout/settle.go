@@ -24,10 +24,10 @@ const startMargin = 10 * time.Second
 
 // MayWork says which start of a segment may still be at work, empty if none. It reads
 // the starts by their names, one after the other, since a list might not show the
-// last of them. Those that are older than stale count as dead, if that is not zero.
-func (l Log) MayWork(ctx context.Context, s vault.SegmentID, run Run, stale time.Duration) (string, error) {
+// last of them.
+func (l Log) MayWork(ctx context.Context, s vault.SegmentID, run Run) (string, error) {
 	for n := 0; ; n++ {
-		found, err := l.mayWork(ctx, Start{s, n}, run, stale)
+		found, err := l.mayWork(ctx, Start{s, n}, run, 0)
 		if errors.Is(err, fs.ErrNotExist) {
 			return "", nil
 		}
@@ -39,7 +39,7 @@ func (l Log) MayWork(ctx context.Context, s vault.SegmentID, run Run, stale time
 
 // AtWork says which start of a group's segments may still be at work, as far as
 // lists tell, which may be late.
-func (l Log) AtWork(ctx context.Context, group int, run Run, stale time.Duration) (string, error) {
+func (l Log) AtWork(ctx context.Context, group int, run Run) (string, error) {
 	ended := map[Start]bool{}
 	for n, err := range l.listed(ctx, l.names.Ends(""), l.names.End, group) {
 		if err != nil {
@@ -54,7 +54,7 @@ func (l Log) AtWork(ctx context.Context, group int, run Run, stale time.Duration
 		if ended[n.of] {
 			continue
 		}
-		if found, err := l.mayWork(ctx, n.of, run, stale); err != nil || found != "" {
+		if found, err := l.mayWork(ctx, n.of, run, 0); err != nil || found != "" {
 			return found, err
 		}
 	}
@@ -62,7 +62,8 @@ func (l Log) AtWork(ctx context.Context, group int, run Run, stale time.Duration
 }
 
 // mayWork says until when a start may be at work, empty if it is over. The error
-// matches fs.ErrNotExist if there is no such start.
+// matches fs.ErrNotExist if there is no such start. One that is older than stale counts
+// as dead, if that is not zero.
 func (l Log) mayWork(ctx context.Context, at Start, run Run, stale time.Duration) (string, error) {
 	var note vault.Note
 	if _, err := l.repo.Read(ctx, l.names.Start(at.Segment, at.Number), &note); err != nil {

@@ -61,11 +61,11 @@ func TestMayWork(t *testing.T) {
 			for _, at := range []time.Duration{0, 10 * time.Second, 11 * time.Second, time.Hour + 10*time.Second, time.Hour + 11*time.Second, 30 * 24 * time.Hour} {
 				run := fanout.Run{Now: func() time.Time { return began.Add(at) }}
 				over := c.over >= 0 && (c.over == 0 || at > c.over)
-				byName, err := fanout.NewLog(repo, log).MayWork(t.Context(), s, run, 0)
+				byName, err := fanout.NewLog(repo, log).MayWork(t.Context(), s, run)
 				if err != nil {
 					t.Fatal(err)
 				}
-				byList, err := fanout.NewLog(repo, log).AtWork(t.Context(), 0, run, 0)
+				byList, err := fanout.NewLog(repo, log).AtWork(t.Context(), 0, run)
 				if err != nil {
 					t.Fatal(err)
 				}

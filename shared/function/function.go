@@ -11,9 +11,8 @@
 //	}
 //
 //	func exportSegment(ctx context.Context, inv *function.Invocation, cmd function.Command) (any, error) {
-//		work, cancel := inv.Budget.Work(ctx)
-//		defer cancel()
-//		// Read under work, which ends while there is time left to save;
+//		run := inv.Run()
+//		// Read until run says stop, while there is time left to save;
 //		// flush, record and re-invoke under ctx, which ends at the deadline.
 //	}
 //

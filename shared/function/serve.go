@@ -46,8 +46,8 @@ const (
 	KeyError    = "error"
 )
 
-// Handler runs one verb. ctx ends at the invocation's deadline; see [Budget] for
-// how to divide the time. The reply is marshalled as JSON; if it is a
+// Handler runs one verb. ctx ends at the invocation's deadline; work ends before, at
+// [Invocation.Stop]. The reply is marshalled as JSON; if it is a
 // [slog.LogValuer], what it says is logged as the invocation's counts. Under
 // at-least-once delivery a Handler may run twice, also at the same time.
 type Handler func(ctx context.Context, inv *Invocation, cmd Command) (any, error)
@@ -58,16 +58,18 @@ type Verbs map[Kind]Handler
 
 // Invocation is what a Handler knows besides its command.
 type Invocation struct {
-	RequestID   string
-	Function    string // deployed name
-	Region      string
-	Account     string
-	Retry       int // deliveries of this event before this one, as the platform counts
-	Origin      Origin
-	Budget      Budget
-	Credentials access.Key
-	Env         Env
-	Log         *slog.Logger
+	RequestID string
+	Function  string // deployed name
+	Region    string
+	Account   string
+	Retry     int // deliveries of this event before this one, as the platform counts
+	Origin    Origin
+	// Work ends at Stop. What remains until the Deadline, when the platform kills the
+	// invocation, is for closing: flush, record, invoke the next.
+	Stop, Deadline time.Time
+	Credentials    access.Key
+	Env            Env
+	Log            *slog.Logger
 
 	client  *http.Client
 	counts  *counts
@@ -119,7 +121,7 @@ const tell = time.Second
 // Run is what a verb knows of the invocation.
 func (inv *Invocation) Run() fanout.Run {
 	return fanout.Run{
-		Request: inv.RequestID, Stop: inv.Budget.WorkEnds(), Until: inv.Budget.Deadline, Retry: inv.Retry, Tell: tell, Hide: inv.Hide, Now: time.Now,
+		Request: inv.RequestID, Stop: inv.Stop, Until: inv.Deadline, Retry: inv.Retry, Tell: tell, Hide: inv.Hide, Now: time.Now,
 	}
 }
 
@@ -208,7 +210,8 @@ func (s *Server) invocation(ctx context.Context, fctx *fccontext.FcContext) *Inv
 		Region:    cmp.Or(fctx.Region, s.Env.Region),
 		Account:   cmp.Or(fctx.AccountId, s.Env.Account),
 		Retry:     fctx.RetryCount,
-		Budget:    NewBudget(now, deadline, s.Env.Margin),
+		Stop:      stop(now, deadline, s.Env.Margin),
+		Deadline:  deadline,
 		Credentials: access.Key{
 			ID: fctx.Credentials.AccessKeyId, Secret: fctx.Credentials.AccessKeySecret, Token: fctx.Credentials.SecurityToken},
 		Env:    s.Env,
@@ -221,6 +224,12 @@ func (s *Server) invocation(ctx context.Context, fctx *fccontext.FcContext) *Inv
 	log := slog.New(slog.NewJSONHandler(s.Log, &slog.HandlerOptions{Level: s.Env.LogLevel, ReplaceAttr: inv.plain}))
 	inv.Log = log.With(KeyRequest, inv.RequestID, KeyFunction, inv.Function)
 	return inv
+}
+
+// stop is when work ends: a margin before the deadline, but at most a third of the whole
+// time, so that a short function still works.
+func stop(start, deadline time.Time, margin time.Duration) time.Time {
+	return deadline.Add(-max(0, min(margin, deadline.Sub(start)/3)))
 }
 
 // plain logs durations as people write them; slog's JSON has nanoseconds. And it
@@ -282,7 +291,7 @@ func (s *Server) run(ctx context.Context, shared *Invocation, e Event) (Answer, 
 		}
 	}
 	begin := time.Now()
-	inv.Log.Info("start", KeySource, e.Origin.Source, KeyRetry, inv.Retry, KeyLeft, inv.Budget.Deadline.Sub(begin))
+	inv.Log.Info("start", KeySource, e.Origin.Source, KeyRetry, inv.Retry, KeyLeft, inv.Deadline.Sub(begin))
 
 	reply, err := s.call(ctx, &inv, cmd)
 	inv.counts.mu.Lock() // a goroutine that the verb left behind could still add to them
@@ -374,7 +383,7 @@ func pong(inv *Invocation) Pong {
 		Function: inv.Function, Request: inv.RequestID, Region: inv.Region, Account: inv.Account,
 		Vault: place.Plain(inv.Env.Vault), MemoryMB: inv.Env.MemoryMB, Lanes: inv.Env.Lanes,
 		AccessKey: inv.Credentials.ID, Temporary: inv.Credentials.Token != "",
-		Envelope: Version, Go: runtime.Version(), LeftMS: time.Until(inv.Budget.Deadline).Milliseconds(),
+		Envelope: Version, Go: runtime.Version(), LeftMS: time.Until(inv.Deadline).Milliseconds(),
 	}
 }
 

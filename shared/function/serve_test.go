@@ -252,9 +252,9 @@ func TestInvokeUsesTheEnvironmentsCredentialsLast(t *testing.T) {
 	}
 }
 
-// TestBudget: work ends at the margin with its own cause, closing goes on to the
-// deadline, and the margin is at most a third.
-func TestBudget(t *testing.T) {
+// TestStop: work ends at the margin, closing goes on to the deadline, and the margin is at
+// most a third.
+func TestStop(t *testing.T) {
 	for name, test := range map[string]struct{ timeout, want, margin time.Duration }{
 		"long":    {15 * time.Minute, 30 * time.Second, 30 * time.Second},
 		"short":   {3 * time.Second, 30 * time.Second, time.Second},
@@ -263,8 +263,9 @@ func TestBudget(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			now := time.Now()
-			if b := NewBudget(now, now.Add(test.timeout), test.want); b.Margin != test.margin {
-				t.Errorf("margin %v, want %v", b.Margin, test.margin)
+			deadline := now.Add(test.timeout)
+			if margin := deadline.Sub(stop(now, deadline, test.want)); margin != test.margin {
+				t.Errorf("margin %v, want %v", margin, test.margin)
 			}
 		})
 	}
@@ -273,16 +274,16 @@ func TestBudget(t *testing.T) {
 		ctx, cancel := context.WithDeadline(t.Context(), begin.Add(3*time.Second))
 		defer cancel()
 		deadline, _ := ctx.Deadline()
-		b := NewBudget(begin, deadline, 30*time.Second)
-		work, cancelWork := b.Work(ctx)
-		defer cancelWork()
-		<-work.Done()
-		if took := time.Since(begin); took != 2*time.Second || !errors.Is(context.Cause(work), ErrMargin) || ctx.Err() != nil {
-			t.Errorf("work ended after %v by %v, closing by %v", took, context.Cause(work), ctx.Err())
+		run := (&Invocation{Stop: stop(begin, deadline, 30*time.Second), Deadline: deadline}).Run()
+		for !run.Stopping() {
+			time.Sleep(time.Millisecond)
+		}
+		if took := time.Since(begin); took != 2*time.Second || ctx.Err() != nil {
+			t.Errorf("work ended after %v, closing by %v", took, ctx.Err())
 		}
 		<-ctx.Done()
-		if took := time.Since(begin); took != 3*time.Second {
-			t.Errorf("closing ended after %v", took)
+		if took := time.Since(begin); took != 3*time.Second || run.Until != deadline {
+			t.Errorf("closing ended after %v, and was to until %v", took, run.Until)
 		}
 	})
 }

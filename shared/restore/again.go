@@ -83,7 +83,7 @@ func (p *Planner) after(ctx context.Context, run fanout.Run, req Request, last *
 	if err != nil {
 		return false, err
 	}
-	known := records{repo: p.Repo, plan: plan, stale: p.Stale}
+	known := records{repo: p.Repo, plan: plan}
 	segments, err := known.unsettled(ctx)
 	if err != nil {
 		return false, err

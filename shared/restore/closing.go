@@ -43,7 +43,7 @@ const (
 func (r records) loadingAtWork(ctx context.Context, run fanout.Run) (string, error) {
 	groups := byGroup(r.plan, func(s vault.RestoreSegment) bool { return s.Rows > 0 })
 	return first(ctx, fanout.LooksInFlight, groups, func(ctx context.Context, segments []vault.SegmentID) (string, error) {
-		at, err := fanout.NewLog(r.repo, r.id().Log()).AtWork(ctx, segments[0].Group(), run, r.stale)
+		at, err := fanout.NewLog(r.repo, r.id().Log()).AtWork(ctx, segments[0].Group(), run)
 		return waits(at), err
 	})
 }
@@ -61,7 +61,7 @@ func waits(start string) string {
 // none. It goes by names, of which none is missed.
 func (r records) working(ctx context.Context, run fanout.Run, segments []vault.SegmentID) (string, error) {
 	return first(ctx, repository.StatsInFlight, segments, func(ctx context.Context, s vault.SegmentID) (string, error) {
-		at, err := fanout.NewLog(r.repo, r.id().Log()).MayWork(ctx, s, run, r.stale)
+		at, err := fanout.NewLog(r.repo, r.id().Log()).MayWork(ctx, s, run)
 		return waits(at), err
 	})
 }

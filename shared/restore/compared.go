@@ -124,7 +124,7 @@ func (s *segmentCheck) settled(ctx context.Context, loaded verify.Loading) (bool
 		// Of a segment without rows, nothing is loaded.
 		return !slices.ContainsFunc(s.source.Parts(), func(slot vault.Slot) bool { return slot.Part.Rows > 0 }), nil
 	}
-	working, err := fanout.NewLog(s.check.repo, s.check.restore.Log()).MayWork(ctx, s.id, s.check.run, 0)
+	working, err := fanout.NewLog(s.check.repo, s.check.restore.Log()).MayWork(ctx, s.id, s.check.run)
 	return working == "", err
 }
 

@@ -21,10 +21,6 @@ type Planner struct {
 	Endpoint string
 	Work     fanout.Dispatcher
 	Log      *slog.Logger
-	// Stale is the age at which a start without a result counts as dead even
-	// though the platform might let it run on; zero leaves it to the platform's
-	// time limit.
-	Stale time.Duration
 	// Since is when a person gave the command anew: segments that failed for good
 	// before it are tried again.
 	Since time.Time

@@ -18,8 +18,6 @@ import (
 type records struct {
 	repo *repository.Repository
 	plan *vault.RestorePlan
-	// stale is the planner's.
-	stale time.Duration
 }
 
 // id names the restore's records.

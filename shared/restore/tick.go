@@ -51,7 +51,7 @@ func (t *tick) look(ctx context.Context) error {
 	if t.plan, err = repo.RestorePlan(ctx, id); err != nil {
 		return err
 	}
-	t.records = records{repo: repo, plan: t.plan, stale: t.planner.Stale}
+	t.records = records{repo: repo, plan: t.plan}
 	t.progress.planned(t.plan)
 	proof, err := repo.RestoreProof(ctx, id)
 	if err == nil {
@@ -182,7 +182,7 @@ func (t *tick) dispatch(ctx context.Context, log vault.Log, open [][]vault.Segme
 	if most == 0 || p.Workers > 0 && p.Workers < most {
 		most = p.Workers
 	}
-	d := fanout.Dispatch{Log: fanout.NewLog(p.Repo, log), Stale: p.Stale, Since: p.Since, Most: most}
+	d := fanout.Dispatch{Log: fanout.NewLog(p.Repo, log), Since: p.Since, Most: most}
 	for _, segments := range open {
 		group := segments[0].Group()
 		if err := d.Look(ctx, t.run, group, segments); err != nil {

@@ -51,9 +51,6 @@ type Request struct {
 	// ReadUnits is what may be read of that table per second, in read units; 0 for as
 	// much as there is.
 	ReadUnits float64
-	// Progress is told now and then what was found so far. It is called by one
-	// goroutine at a time.
-	Progress func(vault.Check)
 }
 
 // Verify verifies a whole backup in this process. What is wrong with the backup

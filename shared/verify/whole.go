@@ -155,7 +155,4 @@ func (w *whole) found(check vault.Check) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.check.Add(check)
-	if w.req.Progress != nil {
-		w.req.Progress(*w.check)
-	}
 }

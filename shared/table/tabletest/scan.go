@@ -17,13 +17,12 @@ const (
 
 // Scan reads a range as the table is at each page.
 func (t *Tables) Scan(name string, schema table.Schema, r table.Range) table.Scan {
-	return &scan{tables: t, name: name, schema: schema, at: r.Start, end: r.End}
+	return &scan{tables: t, name: name, at: r.Start, end: r.End}
 }
 
 type scan struct {
 	tables *Tables
 	name   string
-	schema table.Schema
 	at     table.Key
 	end    table.Key
 	cell   int // of the row at at, when it is being read in pieces

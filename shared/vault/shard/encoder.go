@@ -69,7 +69,6 @@ type Encoder struct {
 type Block struct {
 	Lane   int
 	Rows   int // that end in the block
-	Raw    int // size of the rows as PlainBuffer
 	Digest table.Digest
 	First  table.Key
 	Last   table.Key
@@ -387,7 +386,7 @@ func (e *Encoder) Flush() (*Block, error) {
 		data = nil
 	}
 	e.block = Block{
-		Lane: e.lane, Rows: rows, Raw: e.raw, Digest: e.digest, First: e.first, Last: table.KeyOf(e.last),
+		Lane: e.lane, Rows: rows, Digest: e.digest, First: e.first, Last: table.KeyOf(e.last),
 		flags: e.flags, data: e.zstd.EncodeAll(b, data),
 	}
 	// What a long row took is given back before it is read back, and its bytes may go

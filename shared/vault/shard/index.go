@@ -205,7 +205,6 @@ func (e Entry) FrameSize() int64 { return int64(longSize(1)+longSize(e.Size)) + 
 // blocks of a lane are read in their order, since a row may go on from one to
 // the next.
 type BlockReader struct {
-	header  Header
 	decoder *decoder
 	sync    [16]byte
 }
@@ -217,7 +216,7 @@ func NewBlockReader(h Header) (*BlockReader, error) {
 		return nil, fmt.Errorf("shard: %w", err)
 	}
 	_, sync := appendFileHeader(nil, schema, pair{headerKey, meta})
-	return &BlockReader{h, newDecoder(h.Schema, h.Seed), sync}, nil
+	return &BlockReader{newDecoder(h.Schema, h.Seed), sync}, nil
 }
 
 // Read reads the block at src, which begins at the entry's offset.

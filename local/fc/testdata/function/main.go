@@ -61,7 +61,7 @@ func main() {
 				}
 			}
 			r := reply{PID: os.Getpid(), Calls: calls, Retry: inv.Retry, Key: inv.Credentials.ID,
-				LeftMS: time.Until(inv.Budget.Deadline).Milliseconds(), Margin: inv.Budget.Margin.Milliseconds()}
+				LeftMS: time.Until(inv.Deadline).Milliseconds(), Margin: inv.Deadline.Sub(inv.Stop).Milliseconds()}
 			if outcome := inv.Origin.Outcome; outcome != nil {
 				s.Note = outcome.Condition + " " + string(outcome.Request) + " " + string(outcome.Response)
 			}
@@ -131,13 +131,13 @@ func do(ctx context.Context, inv *function.Invocation, s settings, r reply) (any
 	case "sleep": // whatever the deadline says
 		time.Sleep(pause)
 	case "work": // until the margin
-		work, cancel := inv.Budget.Work(ctx)
+		work, cancel := context.WithDeadline(ctx, inv.Stop)
 		defer cancel()
 		<-work.Done()
-		if !errors.Is(context.Cause(work), function.ErrMargin) || ctx.Err() != nil {
+		if ctx.Err() != nil {
 			return nil, fmt.Errorf("work ended by %v", context.Cause(work))
 		}
-		r.LeftMS = time.Until(inv.Budget.Deadline).Milliseconds()
+		r.LeftMS = time.Until(inv.Deadline).Milliseconds()
 	case "stop": // as a process that hangs for good
 		_ = syscall.Kill(os.Getpid(), syscall.SIGSTOP)
 		time.Sleep(time.Hour) // this thread may not be the one that is stopped first
