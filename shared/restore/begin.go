@@ -50,20 +50,8 @@ func (p *Planner) begin(ctx context.Context, run fanout.Run, req Request) (*vaul
 		}
 	}
 	asked := req.Replicas
-	for _, t := range p.Known {
-		key := place.Key(t.Name)
-		copied, err := p.Repo.Exists(ctx, req.Backup.CopyNote(key))
-		if errors.Is(err, fs.ErrPermission) {
-			p.Log.Warn("without the policy's further vaults", "error", err)
-			break
-		}
-		if err != nil {
-			return nil, err
-		}
-		if copied && !slices.Contains(req.Replicas, key) {
-			req.Replicas = append(slices.Clip(req.Replicas), key)
-			p.Repo.AddReplica(t)
-		}
+	if err := p.addReplicas(ctx, &req); err != nil {
+		return nil, err
 	}
 	manifest, object, err := p.Repo.Manifest(ctx, req.Backup)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -79,24 +67,8 @@ func (p *Planner) begin(ctx context.Context, run fanout.Run, req Request) (*vaul
 	if err != nil {
 		return nil, err
 	}
-	plan, err := p.Repo.RestorePlan(ctx, id)
-	if errors.Is(err, fs.ErrNotExist) {
-		if plan, err = p.plan(ctx, run, req, id, manifest, object); errors.Is(err, table.ErrInvalid) {
-			// Nobody goes on with it: the target is free for another.
-			_, gerr := GiveUp(ctx, p.Repo, run, id, err.Error())
-			err = errors.Join(err, gerr)
-		}
-		if err != nil {
-			return nil, err
-		}
-		mine, err := p.Repo.Win(ctx, vault.Restore{ID: id}.Plan(), plan)
-		if err != nil {
-			return nil, err
-		}
-		if mine {
-			p.Log.Info("restore planned", "restore", id, "backup", plan.Backup, "target", plan.Target.String(), "segments", len(plan.Segments))
-		}
-	} else if err != nil {
+	plan, err := p.agree(ctx, run, req, id, manifest, object)
+	if err != nil {
 		return nil, err
 	}
 	if plan.Backup != req.Backup.ID || plan.Target != req.Target {
@@ -117,6 +89,49 @@ func (p *Planner) begin(ctx context.Context, run fanout.Run, req Request) (*vaul
 		return nil, err
 	}
 	_, err = p.ready(ctx, run, plan)
+	return plan, err
+}
+
+// addReplicas adds to a request those of the known replicas that have a copy of its
+// backup.
+func (p *Planner) addReplicas(ctx context.Context, req *Request) error {
+	for _, t := range p.Known {
+		key := place.Key(t.Name)
+		copied, err := p.Repo.Exists(ctx, req.Backup.CopyNote(key))
+		if errors.Is(err, fs.ErrPermission) {
+			p.Log.Warn("without the policy's further vaults", "error", err)
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if copied && !slices.Contains(req.Replicas, key) {
+			req.Replicas = append(slices.Clip(req.Replicas), key)
+			p.Repo.AddReplica(t)
+		}
+	}
+	return nil
+}
+
+// agree reads a restore's plan, or makes it. One that can't be made ends the restore.
+func (p *Planner) agree(ctx context.Context, run fanout.Run, req Request, id vault.RestoreID, m *vault.Manifest, manifest vault.Object) (*vault.RestorePlan, error) {
+	plan, err := p.Repo.RestorePlan(ctx, id)
+	if !errors.Is(err, fs.ErrNotExist) {
+		return plan, err
+	}
+	plan, err = p.plan(ctx, run, req, id, m, manifest)
+	if errors.Is(err, table.ErrInvalid) {
+		// Nobody goes on with it: the target is free for another.
+		_, gerr := GiveUp(ctx, p.Repo, run, id, err.Error())
+		err = errors.Join(err, gerr)
+	}
+	if err != nil {
+		return nil, err
+	}
+	mine, err := p.Repo.Win(ctx, vault.Restore{ID: id}.Plan(), plan)
+	if mine {
+		p.Log.Info("restore planned", "restore", id, "backup", plan.Backup, "target", plan.Target.String(), "segments", len(plan.Segments))
+	}
 	return plan, err
 }
 

@@ -17,108 +17,140 @@ import (
 // there. The notes say what is not as it was; waiting, what the service is not
 // done with.
 func (p *Planner) finish(ctx context.Context, plan *vault.RestorePlan, made *vault.Made) (notes []string, waiting string, err error) {
-	name, want := plan.Target.Table, plan.Definition
-	describe := func() (table.Definition, error) {
-		got, err := p.Tables.Describe(ctx, name)
-		if err == nil {
-			err = stands(plan, made, got, false)
-		}
-		return got, err
-	}
-	got, err := describe()
-	if err != nil {
+	f := &finishing{tables: p.Tables, plan: plan, made: made}
+	if err := f.describe(ctx); err != nil {
 		return nil, "", err
 	}
-	// step carries out one change. What the service refuses for good becomes a
-	// note: the rows are there, and people decide.
-	step := func(what string, done func() bool, do func() error) error {
-		if done() {
-			return nil
-		}
-		doErr := do()
-		if got, err = describe(); err != nil {
-			return err
-		}
-		switch {
-		case done(), doErr == nil:
-			return nil
-		case errors.Is(doErr, table.ErrInvalid), errors.Is(doErr, table.ErrExist):
-			notes = append(notes, fmt.Sprintf("%s was refused: %v", what, doErr))
-			return nil
-		}
-		return fmt.Errorf("%s: %w", what, doErr)
-	}
-	err = step("adding defined columns", func() bool { return len(missingColumns(want, got)) == 0 }, func() error {
-		return p.Tables.AddDefinedColumns(ctx, name, missingColumns(want, got))
-	})
-	if err != nil {
+	if err := f.columns(ctx); err != nil {
 		return nil, "", err
 	}
-	names := indexNames(name, want.Indexes)
-	for _, index := range want.Indexes {
-		// The names of indexes are names of tables: beside its source, a copy
-		// cannot have them.
-		other := index
-		other.Name = names[index.Name]
-		there := func(n string) *table.Index {
-			return find(got.Indexes, func(x *table.Index) bool { return x.Name == n })
-		}
-		done := func() bool { return there(index.Name) != nil || there(other.Name) != nil }
-		err := step(fmt.Sprintf("creating index %q", index.Name), done, func() error {
-			err := p.Tables.CreateIndex(ctx, got, index)
-			if errors.Is(err, table.ErrExist) {
-				err = p.Tables.CreateIndex(ctx, got, other)
-			}
-			return err
-		})
-		if err != nil {
-			return nil, "", err
-		}
-		if there(index.Name) == nil && there(other.Name) != nil {
-			notes = append(notes, fmt.Sprintf("index %q is %q here, since the instance has something of its name", index.Name, other.Name))
-		}
+	if err := f.indexes(ctx); err != nil {
+		return nil, "", err
 	}
-	for _, x := range got.Indexes {
+	for _, x := range f.got.Indexes {
 		if !x.Ready {
 			return nil, fmt.Sprintf("index %q is being built", x.Name), nil
 		}
 	}
-	options := func() error {
-		return step("setting the options", func() bool { return sameOptions(want.Options, got.Options) }, func() error {
-			return p.Tables.SetOptions(ctx, name, want.Options)
-		})
-	}
-	stream := func() error {
-		if want.Stream == nil {
-			return nil
-		}
-		return step("enabling the stream", func() bool { return got.Stream != nil && sameStream(*want.Stream, *got.Stream) }, func() error {
-			return p.Tables.SetStream(ctx, name, *want.Stream)
-		})
-	}
 	// allow_update comes last. Where it ends as false, TTL and deviation come
 	// with it in one change: a table with an index takes a TTL only together
 	// with it.
-	order := []func() error{options, stream}
-	if !want.Options.AllowUpdate {
-		order = []func() error{stream, options}
-	}
-	for _, do := range order {
-		if err := do(); err != nil {
-			return nil, "", err
-		}
+	order := []func(context.Context) error{f.options, f.stream}
+	if !plan.Definition.Options.AllowUpdate {
+		order = []func(context.Context) error{f.stream, f.options}
 	}
 	// A search index with a TTL is taken only on a table with a TTL and without
 	// updates.
-	for _, index := range want.SearchIndexes {
-		err := step(fmt.Sprintf("creating search index %q", index.Name), func() bool {
-			return find(got.SearchIndexes, func(x *table.SearchIndex) bool { return x.Name == index.Name }) != nil
-		}, func() error { return p.Tables.CreateSearchIndex(ctx, name, index) })
-		if err != nil {
+	for _, do := range append(order, f.searchIndexes) {
+		if err := do(ctx); err != nil {
 			return nil, "", err
 		}
 	}
-	return append(notes, settingsDiffer(want, got)...), "", nil
+	return append(f.notes, settingsDiffer(plan.Definition, f.got)...), "", nil
+}
+
+// finishing is the handing over of a table.
+type finishing struct {
+	tables table.Instance
+	plan   *vault.RestorePlan
+	made   *vault.Made
+	got    table.Definition // the table as it is
+	notes  []string
+}
+
+// describe reads what the table is by now, which has to be the restore's own.
+func (f *finishing) describe(ctx context.Context) (err error) {
+	if f.got, err = f.tables.Describe(ctx, f.plan.Target.Table); err != nil {
+		return err
+	}
+	return stands(f.plan, f.made, f.got, false)
+}
+
+// step carries out one change. What the service refuses for good becomes a
+// note: the rows are there, and people decide.
+func (f *finishing) step(ctx context.Context, what string, done func() bool, do func() error) error {
+	if done() {
+		return nil
+	}
+	refused := do()
+	if err := f.describe(ctx); err != nil {
+		return err
+	}
+	switch {
+	case done(), refused == nil:
+		return nil
+	case errors.Is(refused, table.ErrInvalid), errors.Is(refused, table.ErrExist):
+		f.notes = append(f.notes, fmt.Sprintf("%s was refused: %v", what, refused))
+		return nil
+	}
+	return fmt.Errorf("%s: %w", what, refused)
+}
+
+func (f *finishing) columns(ctx context.Context) error {
+	missing := func() []table.DefinedColumn { return missingColumns(f.plan.Definition, f.got) }
+	return f.step(ctx, "adding defined columns", func() bool { return len(missing()) == 0 }, func() error {
+		return f.tables.AddDefinedColumns(ctx, f.plan.Target.Table, missing())
+	})
+}
+
+func (f *finishing) indexes(ctx context.Context) error {
+	names := indexNames(f.plan.Target.Table, f.plan.Definition.Indexes)
+	there := func(n string) bool {
+		return find(f.got.Indexes, func(x *table.Index) bool { return x.Name == n }) != nil
+	}
+	for _, index := range f.plan.Definition.Indexes {
+		// The names of indexes are names of tables: beside its source, a copy
+		// cannot have them.
+		other := index
+		other.Name = names[index.Name]
+		done := func() bool { return there(index.Name) || there(other.Name) }
+		err := f.step(ctx, fmt.Sprintf("creating index %q", index.Name), done, func() error {
+			err := f.tables.CreateIndex(ctx, f.got, index)
+			if errors.Is(err, table.ErrExist) {
+				err = f.tables.CreateIndex(ctx, f.got, other)
+			}
+			return err
+		})
+		if err != nil {
+			return err
+		}
+		if !there(index.Name) && there(other.Name) {
+			f.notes = append(f.notes, fmt.Sprintf("index %q is %q here, since the instance has something of its name", index.Name, other.Name))
+		}
+	}
+	return nil
+}
+
+func (f *finishing) options(ctx context.Context) error {
+	want := f.plan.Definition.Options
+	return f.step(ctx, "setting the options", func() bool { return sameOptions(want, f.got.Options) }, func() error {
+		return f.tables.SetOptions(ctx, f.plan.Target.Table, want)
+	})
+}
+
+func (f *finishing) stream(ctx context.Context) error {
+	want := f.plan.Definition.Stream
+	if want == nil {
+		return nil
+	}
+	return f.step(ctx, "enabling the stream", func() bool { return f.got.Stream != nil && sameStream(*want, *f.got.Stream) }, func() error {
+		return f.tables.SetStream(ctx, f.plan.Target.Table, *want)
+	})
+}
+
+func (f *finishing) searchIndexes(ctx context.Context) error {
+	for _, index := range f.plan.Definition.SearchIndexes {
+		there := func() bool {
+			return find(f.got.SearchIndexes, func(x *table.SearchIndex) bool { return x.Name == index.Name }) != nil
+		}
+		err := f.step(ctx, fmt.Sprintf("creating search index %q", index.Name), there, func() error {
+			return f.tables.CreateSearchIndex(ctx, f.plan.Target.Table, index)
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // maxIndexName is how long the name of an index may be, as that of a table.
