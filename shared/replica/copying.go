@@ -280,11 +280,11 @@ func (s *copying) finish(ctx context.Context) error {
 	if s.Back {
 		return nil
 	}
-	mine, err := s.Repo.Win(ctx, s.backup.CopyNote(place.Key(s.Address)), note)
+	won, err := s.Repo.Win(ctx, s.backup.CopyNote(place.Key(s.Address)), note)
 	if err != nil {
 		return err
 	}
-	if mine {
+	if won {
 		s.Log.Info("copied", "backup", s.backup.ID, "table", s.backup.Table.String(), "target", s.Address, "stored_bytes", note.Bytes)
 	}
 	return nil

@@ -84,12 +84,12 @@ func (w *copiedObjects) write(ctx context.Context, last bool) error {
 			Backup: w.s.backup.ID, Table: w.s.backup.Table, Group: w.group, Record: w.records.Records,
 			Manifest: w.s.named.SHA256, Objects: w.pending, Last: last,
 		}
-		mine, err := w.s.to.Win(ctx, w.s.backup.Copied(w.group, c.Record), c)
+		won, err := w.s.to.Win(ctx, w.s.backup.Copied(w.group, c.Record), c)
 		if err != nil {
 			return fmt.Errorf("in the target: %w", err)
 		}
 		w.records.Records++
-		if mine {
+		if won {
 			w.pending, w.size = nil, 0
 			return nil
 		}

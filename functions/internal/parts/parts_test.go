@@ -21,9 +21,9 @@ import (
 	"github.com/tablevault/tablevault/shared/vault"
 )
 
-// TestAlso opens the replicas that the plan of a restore names by keys if the policy has them, and no others: of
+// TestSetReplicas opens the replicas that the plan of a restore names by keys if the policy has them, and no others: of
 // those it is told that they can't be read.
-func TestAlso(t *testing.T) {
+func TestSetReplicas(t *testing.T) {
 	endpoint, came := functiontest.Store(t)
 	address := "oss://acme-dr/vault?region=cn-x&" + endpoint
 	for _, c := range []struct {

@@ -2,9 +2,9 @@
 // long, whole or not at all and in bounded memory.
 //
 //	uploads := multipart.New(multipart.Config{})   // one for all uploads of a store
-//	size, err := uploads.Upload(ctx, r, target)    // target is one object of some bucket
+//	size, err := uploads.Upload(ctx, r, creation) // creation is one object of some bucket
 //
-// A [Target] says what a bucket does with one object; each of its methods is one request with its retries. Parts are sent
+// A [Creation] says what a bucket does with one object; each of its methods is one request with its retries. Parts are sent
 // side by side while the next is read. A call owns the memory of one part, so that it always gets on, whatever other
 // calls do; more parts on their way take memory from a budget that all calls share. A short body takes no more memory
 // than its length, rounded up to a chunk.
@@ -12,7 +12,7 @@
 // The promises of object.Store.Create that this package keeps: nothing is sent that completes the object before r came to
 // its end, with ctx not done; an upload that was begun and not completed is aborted, with a context of its own, after the
 // last of its parts has returned; r is read by the calling goroutine alone, and not touched after the return. What remains
-// for the target is that Put and Complete take effect once and only if the name is free, and to find out after a lost
+// for the creation is that Put and Complete take effect once and only if the name is free, and to find out after a lost
 // answer whether they did.
 package multipart
 
@@ -25,11 +25,11 @@ import (
 	"time"
 )
 
-// Target is one object that is being created in a bucket. Part is called from several goroutines at once, the other
+// Creation is one object that is being created in a bucket. Part is called from several goroutines at once, the other
 // methods one at a time.
 //
 // A Body is valid until the method that it was given to returns.
-type Target interface {
+type Creation interface {
 	// Put stores the whole object in one request.
 	Put(ctx context.Context, body *Body) error
 
@@ -104,9 +104,9 @@ func New(c Config) *Uploads {
 // ErrTooLong is matched by the error about a body that has more parts than the bucket takes.
 var ErrTooLong = errors.New("body is longer than its parts can hold")
 
-// Upload stores all of r in the target and returns its length, or stores nothing and returns an error. An error of r is
-// wrapped; so are those of the target, of which that of Put or Complete leaves open whether the object exists.
-func (u *Uploads) Upload(ctx context.Context, r io.Reader, t Target) (size int64, err error) {
+// Upload stores all of r as the object and returns its length, or stores nothing and returns an error. An error of r is
+// wrapped; so are those of the creation, of which that of Put or Complete leaves open whether the object exists.
+func (u *Uploads) Upload(ctx context.Context, r io.Reader, t Creation) (size int64, err error) {
 	in := &source{ctx: ctx, r: r}
 	first := u.newBody()
 	err = in.fill(first, u.config.PartSize)
@@ -146,7 +146,7 @@ func (u *Uploads) Upload(ctx context.Context, r io.Reader, t Target) (size int64
 }
 
 // parts sends a body in parts, the first of which is filled, and returns when all have been answered.
-func (u *Uploads) parts(callers context.Context, in *source, t Target, upload string, first *Body) ([]Part, int64, error) {
+func (u *Uploads) parts(callers context.Context, in *source, t Creation, upload string, first *Body) ([]Part, int64, error) {
 	ctx, cancel := context.WithCancelCause(callers)
 	defer cancel(nil)
 	var (

@@ -40,7 +40,7 @@ func (s *Store) Create(ctx context.Context, name string, r io.Reader) (object.In
 }
 
 func (s *Store) create(ctx context.Context, name string, r io.Reader) (object.Info, error) {
-	t := &target{s: s, name: name, writer: bucket.NewWriter(), sums: map[int]uint64{}}
+	t := &creation{s: s, name: name, writer: bucket.NewWriter(), sums: map[int]uint64{}}
 	size, err := s.uploads.Upload(ctx, r, t)
 	if t.strays {
 		// An upload whose id was lost can only be found by its object's name.
@@ -61,7 +61,7 @@ func (s *Store) create(ctx context.Context, name string, r io.Reader) (object.In
 
 // told compares an object that can't be asked about with what the store said when it took it. Where that answer was lost,
 // the checksums of its parts, or of the body, are what is known.
-func (t *target) told(size int64) (object.Info, error) {
+func (t *creation) told(size int64) (object.Info, error) {
 	streamed := checksum(t.sum)
 	if t.said != "" && t.said != strconv.FormatUint(t.sum, 10) {
 		return object.Info{}, fmt.Errorf("the store took something with the CRC-64 %s, streamed were %d bytes with %s", t.said, size, streamed)
@@ -70,7 +70,7 @@ func (t *target) told(size int64) (object.Info, error) {
 }
 
 // confirm asks the store what it has, until that is what was streamed or has been something else several times.
-func (s *Store) confirm(ctx context.Context, t *target, size int64) (object.Info, error) {
+func (s *Store) confirm(ctx context.Context, t *creation, size int64) (object.Info, error) {
 	const looks = 3
 	streamed := checksum(t.sum)
 	for look := 1; ; look++ {
@@ -96,8 +96,8 @@ func (s *Store) confirm(ctx context.Context, t *target, size int64) (object.Info
 // checksum is a CRC-64 as the port writes it.
 func checksum(sum uint64) string { return fmt.Sprintf("crc64ecma:%016x", sum) }
 
-// target is one object that is being created.
-type target struct {
+// creation is one object that is being created.
+type creation struct {
 	s      *Store
 	name   string
 	writer string // random, and kept with the object, so that it is known whose it is
@@ -109,12 +109,12 @@ type target struct {
 	sums map[int]uint64 // of the parts by their numbers
 }
 
-var _ multipart.Target = (*target)(nil)
+var _ multipart.Creation = (*creation)(nil)
 
-func (t *target) unread() bool { return t.s.config.Unread != nil && t.s.config.Unread(t.name) }
+func (t *creation) unread() bool { return t.s.config.Unread != nil && t.s.config.Unread(t.name) }
 
 // options are those of a request that begins an object.
-func (t *target) options(ctx context.Context, more ...oss.Option) []oss.Option {
+func (t *creation) options(ctx context.Context, more ...oss.Option) []oss.Option {
 	c := t.s.config
 	options := append(more, oss.WithContext(ctx), oss.ForbidOverWrite(true), oss.ContentType("application/octet-stream"), oss.Meta(bucket.WriterKey, t.writer))
 	if c.Encryption != "" {
@@ -130,7 +130,7 @@ func (t *target) options(ctx context.Context, more ...oss.Option) []oss.Option {
 }
 
 // Put stores the object in one request.
-func (t *target) Put(ctx context.Context, body *multipart.Body) error {
+func (t *creation) Put(ctx context.Context, body *multipart.Body) error {
 	digest, sum := md5.New(), crc.Sum64(0)
 	if _, err := body.WriteTo(io.MultiWriter(digest, &sum)); err != nil {
 		return err
@@ -159,7 +159,7 @@ func versions(answer http.Header, err error) error {
 }
 
 // Begin begins an upload.
-func (t *target) Begin(ctx context.Context) (string, error) {
+func (t *creation) Begin(ctx context.Context) (string, error) {
 	var begun oss.InitiateMultipartUploadResult
 	doubt, err := t.s.do(ctx, "", func(ctx context.Context, b *oss.Bucket) (err error) {
 		begun, err = b.InitiateMultipartUpload(t.s.key(t.name), t.options(ctx)...)
@@ -179,7 +179,7 @@ func (t *target) Begin(ctx context.Context) (string, error) {
 }
 
 // Part stores a part. A part that is stored twice, since an answer was lost or told of other bytes, is the same part.
-func (t *target) Part(ctx context.Context, upload string, number int, body *multipart.Body) (string, error) {
+func (t *creation) Part(ctx context.Context, upload string, number int, body *multipart.Body) (string, error) {
 	var sum crc.Sum64
 	if _, err := body.WriteTo(&sum); err != nil {
 		return "", err
@@ -205,12 +205,12 @@ func (t *target) Part(ctx context.Context, upload string, number int, body *mult
 	return part.ETag, nil
 }
 
-func (t *target) upload(id string) oss.InitiateMultipartUploadResult {
+func (t *creation) upload(id string) oss.InitiateMultipartUploadResult {
 	return oss.InitiateMultipartUploadResult{Bucket: t.s.config.Bucket, Key: t.s.key(t.name), UploadID: id}
 }
 
 // Complete makes the parts the object.
-func (t *target) Complete(ctx context.Context, upload string, parts []multipart.Part) error {
+func (t *creation) Complete(ctx context.Context, upload string, parts []multipart.Part) error {
 	t.sum = 0
 	listed := make([]oss.UploadPart, len(parts))
 	for i, p := range parts {
@@ -230,7 +230,7 @@ func (t *target) Complete(ctx context.Context, upload string, parts []multipart.
 }
 
 // settle finds out who has the name, if the answers leave open whether this call has it.
-func (t *target) settle(ctx context.Context, doubt bool, answer http.Header, err error) error {
+func (t *creation) settle(ctx context.Context, doubt bool, answer http.Header, err error) error {
 	switch {
 	case errors.Is(err, ErrVersions):
 		return err
@@ -253,14 +253,14 @@ func (t *target) settle(ctx context.Context, doubt bool, answer http.Header, err
 }
 
 // Abort gives an upload up, and makes sure that no part which was on its way outlives it.
-func (t *target) Abort(ctx context.Context, upload string) error {
+func (t *creation) Abort(ctx context.Context, upload string) error {
 	return t.s.abort(ctx, t.name, upload)
 }
 
 // abortUploads gives up uploads of the object whose id was lost. Once the name is decided, all of them can go: none can win any
 // more. Before, only those without parts can be this call's; another writer of the same name that has just begun loses its
 // own as well, and is told.
-func (t *target) abortUploads(ctx context.Context, decided bool) error {
+func (t *creation) abortUploads(ctx context.Context, decided bool) error {
 	for upload, err := range t.s.unfinished(ctx, t.s.key(t.name)) {
 		if err != nil {
 			return err

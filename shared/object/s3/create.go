@@ -30,7 +30,7 @@ func (s *Store) Create(ctx context.Context, name string, r io.Reader) (object.In
 	if err := ctx.Err(); err != nil {
 		return object.Info{}, fmt.Errorf("create %s: %w", name, err)
 	}
-	t := &target{s: s, name: name, writer: bucket.NewWriter(), sums: map[int]uint32{}}
+	t := &creation{s: s, name: name, writer: bucket.NewWriter(), sums: map[int]uint32{}}
 	size, err := s.uploads.Upload(ctx, r, t)
 	if t.strays {
 		// An upload whose id was lost can only be found by its object's name.
@@ -59,8 +59,8 @@ func (s *Store) Create(ctx context.Context, name string, r io.Reader) (object.In
 	return info, nil
 }
 
-// target is one object that is being created.
-type target struct {
+// creation is one object that is being created.
+type creation struct {
 	s      *Store
 	name   string
 	writer string // random, and kept with the object, so that it is known whose it is
@@ -71,12 +71,12 @@ type target struct {
 	sums map[int]uint32 // of the parts by their numbers
 }
 
-var _ multipart.Target = (*target)(nil)
+var _ multipart.Creation = (*creation)(nil)
 
-func (t *target) unread() bool { return t.s.config.Unread != nil && t.s.config.Unread(t.name) }
+func (t *creation) unread() bool { return t.s.config.Unread != nil && t.s.config.Unread(t.name) }
 
 // Put stores the object in one request.
-func (t *target) Put(ctx context.Context, body *multipart.Body) error {
+func (t *creation) Put(ctx context.Context, body *multipart.Body) error {
 	s := t.s
 	sum := crc32.New(castagnoli)
 	if _, err := body.WriteTo(sum); err != nil {
@@ -100,7 +100,7 @@ func (t *target) Put(ctx context.Context, body *multipart.Body) error {
 }
 
 // Begin begins an upload.
-func (t *target) Begin(ctx context.Context) (string, error) {
+func (t *creation) Begin(ctx context.Context) (string, error) {
 	s := t.s
 	input := &s3.CreateMultipartUploadInput{
 		Bucket: &s.config.Bucket, Key: s.key(t.name),
@@ -123,7 +123,7 @@ func (t *target) Begin(ctx context.Context) (string, error) {
 }
 
 // Part stores a part. A part that is stored twice, since an answer was lost, is the same part.
-func (t *target) Part(ctx context.Context, upload string, number int, body *multipart.Body) (string, error) {
+func (t *creation) Part(ctx context.Context, upload string, number int, body *multipart.Body) (string, error) {
 	s := t.s
 	sum := crc32.New(castagnoli)
 	if _, err := body.WriteTo(sum); err != nil {
@@ -147,7 +147,7 @@ func (t *target) Part(ctx context.Context, upload string, number int, body *mult
 }
 
 // Complete makes the parts the object.
-func (t *target) Complete(ctx context.Context, upload string, parts []multipart.Part) error {
+func (t *creation) Complete(ctx context.Context, upload string, parts []multipart.Part) error {
 	s := t.s
 	var size int64
 	t.sum = 0
@@ -173,7 +173,7 @@ func (t *target) Complete(ctx context.Context, upload string, parts []multipart.
 }
 
 // settle finds out who has the name, if the answers leave open whether this call has it.
-func (t *target) settle(ctx context.Context, doubt bool, err error) error {
+func (t *creation) settle(ctx context.Context, doubt bool, err error) error {
 	if t.unread() {
 		if doubt && (errors.Is(err, fs.ErrExist) || errors.Is(err, errNoUpload)) {
 			return nil // an earlier attempt took the name, or completed the upload
@@ -187,13 +187,13 @@ func (t *target) settle(ctx context.Context, doubt bool, err error) error {
 }
 
 // Abort gives an upload up, and makes sure that no part which was on its way outlives it.
-func (t *target) Abort(ctx context.Context, upload string) error {
+func (t *creation) Abort(ctx context.Context, upload string) error {
 	return t.s.abort(ctx, t.name, upload)
 }
 
 // abortUploads gives up whatever uploads of the object there are. One of another writer of the same name loses its parts too, and
 // is told so: it would have lost the name, or both fail and try again.
-func (t *target) abortUploads(ctx context.Context) error {
+func (t *creation) abortUploads(ctx context.Context) error {
 	for upload, err := range t.s.unfinished(ctx, *t.s.key(t.name)) {
 		if err != nil {
 			return err
