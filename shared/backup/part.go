@@ -247,62 +247,81 @@ func (p *partRun) next(ctx context.Context, l *laneRun, scan table.Scan, buf []b
 // page walks a page, encodes its rows and appends them to the shard. The rows
 // lie between where the lane stands and next.
 func (p *partRun) page(l *laneRun, page *table.Page, next table.Key, scanner *plainbuffer.Scanner, row *plainbuffer.Row) error {
-	schema := p.export.plan.Definition.Schema
 	// The encoder that has begun a row ends it.
 	if l.encoder == nil {
 		l.encoder = <-p.export.encoders
 		l.encoder.Reset(l.at)
 	}
-	encoder := l.encoder
 	scanner.Reset(page.Block)
-	// Blocks of equal size, none much below the target.
+	walked, left, err := p.encode(l, page, scanner, row)
+	if err == nil {
+		err = endsBefore(next, l.next, page, walked, row)
+	}
+	if err == nil {
+		err = p.append(l.encoder, page, left)
+	}
+	if err == nil {
+		p.count(l, page, ending(page, walked))
+	}
+	return err
+}
+
+// encode encodes the rows of a page in blocks of equal size, and appends all but the last
+// block. It returns how many rows were walked, and how many of them are left for the last;
+// row is the last of all.
+func (p *partRun) encode(l *laneRun, page *table.Page, scanner *plainbuffer.Scanner, row *plainbuffer.Row) (walked, left int64, err error) {
+	schema := p.export.plan.Definition.Schema
 	blocks := max(1, (len(page.Block)+shard.BlockBytes-1)/shard.BlockBytes)
-	target := len(page.Block) / blocks
-	var walked, flushed int64
+	target := len(page.Block) / blocks // none is much below it
 	for {
 		err := scanner.Next(row)
 		if err == io.EOF {
-			break
+			return walked, left, nil
 		}
 		if err != nil {
-			return fmt.Errorf("the page from %v: %w", l.next, err)
+			return 0, 0, fmt.Errorf("the page from %v: %w", l.next, err)
 		}
 		if err := schema.CheckKey(row.Key); err != nil {
-			return table.Invalidf("the table's schema is not the planned one: %w", err)
+			return 0, 0, table.Invalidf("the table's schema is not the planned one: %w", err)
 		}
 		if walked == 0 && l.next.CompareCells(row.Key) > 0 {
-			return fmt.Errorf("the page from %v begins with the row %v", l.next, table.KeyOf(row.Key))
+			return 0, 0, fmt.Errorf("the page from %v begins with the row %v", l.next, table.KeyOf(row.Key))
 		}
-		walked++
+		walked, left = walked+1, left+1
 		full := false
 		if page.Piece {
-			full, err = encoder.AddPiece(row, page.First, page.Last)
+			full, err = l.encoder.AddPiece(row, page.First, page.Last)
 		} else {
-			full, err = encoder.Add(row)
+			full, err = l.encoder.Add(row)
 		}
 		if err != nil {
-			return fmt.Errorf("the page from %v: %w", l.next, err)
+			return 0, 0, fmt.Errorf("the page from %v: %w", l.next, err)
 		}
-		if full || encoder.RawBytes() >= target {
-			if err := p.append(encoder, page, walked-flushed); err != nil {
-				return err
+		if full || l.encoder.RawBytes() >= target {
+			if err := p.append(l.encoder, page, left); err != nil {
+				return 0, 0, err
 			}
-			flushed = walked
+			left = 0
 		}
 	}
-	if walked > 0 && (!page.Piece || page.Last) && next.CompareCells(row.Key) <= 0 {
-		return fmt.Errorf("the page from %v to %v holds the row %v", l.next, next, table.KeyOf(row.Key))
+}
+
+// endsBefore proves that a page from a key on, of so many rows, the last of which is row,
+// ends before next, or holds one piece of the row that is next.
+func endsBefore(next, from table.Key, page *table.Page, walked int64, row *plainbuffer.Row) error {
+	switch {
+	case walked > 0 && (!page.Piece || page.Last) && next.CompareCells(row.Key) <= 0:
+		return fmt.Errorf("the page from %v to %v holds the row %v", from, next, table.KeyOf(row.Key))
+	case page.Piece && walked != 1:
+		return fmt.Errorf("the page from %v: %d pieces of a row, want one", from, walked)
+	case page.Piece && !page.Last && next.CompareCells(row.Key) != 0:
+		return fmt.Errorf("the page from %v: a piece of the row %v, after which the service goes on at %v", from, table.KeyOf(row.Key), next)
 	}
-	if page.Piece && walked != 1 {
-		return fmt.Errorf("the page from %v: %d pieces of a row, want one", l.next, walked)
-	}
-	if page.Piece && !page.Last && next.CompareCells(row.Key) != 0 {
-		return fmt.Errorf("the page from %v: a piece of the row %v, after which the service goes on at %v", l.next, table.KeyOf(row.Key), next)
-	}
-	if err := p.append(encoder, page, walked-flushed); err != nil {
-		return err
-	}
-	rows := ending(page, walked)
+	return nil
+}
+
+// count takes account of a page that is in the shard, in which so many rows end.
+func (p *partRun) count(l *laneRun, page *table.Page, rows int64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	l.rows += rows
@@ -316,7 +335,6 @@ func (p *partRun) page(l *laneRun, page *table.Page, next table.Key, scanner *pl
 	if page.ServerTime.After(p.latest) {
 		p.latest = page.ServerTime
 	}
-	return nil
 }
 
 // ending is how many of the rows that were walked in a page end in it.
