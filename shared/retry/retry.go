@@ -37,8 +37,8 @@ const (
 	Away
 )
 
-// Has says whether all of some marks are among those of the verdict.
-func (v Verdict) Has(marks Verdict) bool { return v&marks == marks }
+// Has says whether a mark is among those of the verdict.
+func (v Verdict) Has(mark Verdict) bool { return v&mark != 0 }
 
 // slowerFactor is how many times the first pause is made where the service wants fewer requests: it counts them by the
 // second.

@@ -89,6 +89,40 @@ func TestEnds(t *testing.T) {
 	}
 }
 
+// TestAway: how long nothing answers counts from when that began, and from anew once
+// something has answered.
+func TestAway(t *testing.T) {
+	policy := retry.Policy{First: time.Second, Most: 4 * time.Second, Total: time.Hour, Away: 10 * time.Second}
+	synctest.Test(t, func(t *testing.T) {
+		began, n := time.Now(), 0
+		var left time.Time
+		call := retry.Call{Policy: policy, Judge: judge}
+		end := call.Do(t.Context(), func(context.Context) error {
+			if n++; n <= 6 {
+				return errBusy
+			}
+			if left.IsZero() {
+				left = time.Now()
+			}
+			return errAway
+		})
+		if took := time.Since(left); end.Err != errAway || end.Tried != policy.Away || took != policy.Away {
+			t.Errorf("%+v after %s, and %s of silence", end, time.Since(began), took)
+		}
+	})
+	synctest.Test(t, func(t *testing.T) {
+		n := 0
+		call := retry.Call{Policy: policy, Judge: judge}
+		end := call.Do(t.Context(), func(context.Context) error {
+			n++
+			return [][]error{{errBusy, errAway}, {nil, nil}}[n/20][n%2]
+		})
+		if end != (retry.End{Attempts: 20}) {
+			t.Errorf("%+v", end)
+		}
+	})
+}
+
 // TestPauses looks at every pause of many calls: they double to the longest, at least
 // half of each is waited and not all wait alike; a service that wants fewer requests has
 // ten times the first at once, and after a success in part the next is no longer.
