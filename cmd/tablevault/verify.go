@@ -137,7 +137,7 @@ func verifyAt(ctx context.Context, s *streams, site *site, cmd function.Command,
 	watch := func(context.Context) string { return "" }
 	if cmd.Replica == "" {
 		id = vault.VerificationID(vault.NewBackupID(time.Now(), rand.Text()))
-		cmd.Settings = dispatch.Settings(dispatch.Verification{Units: dispatch.Units{ReadUnits: readUnits}, ID: id})
+		cmd.Settings = dispatch.Settings(dispatch.VerifySettings{Units: dispatch.Units{ReadUnits: readUnits}, ID: id})
 		what := "backup " + cmd.Backup
 		if cmd.Restore != "" {
 			what = "restore " + cmd.Restore

@@ -5,17 +5,13 @@ package main
 
 import (
 	"context"
-	"fmt"
-	"time"
 
 	"github.com/tablevault/tablevault/functions/internal/parts"
-	"github.com/tablevault/tablevault/shared/fanout"
 	"github.com/tablevault/tablevault/shared/function"
 	"github.com/tablevault/tablevault/shared/function/dispatch"
+	"github.com/tablevault/tablevault/shared/object"
 	"github.com/tablevault/tablevault/shared/replica"
-	"github.com/tablevault/tablevault/shared/repository"
 	"github.com/tablevault/tablevault/shared/restore"
-	"github.com/tablevault/tablevault/shared/vault"
 	"github.com/tablevault/tablevault/shared/verify"
 )
 
@@ -26,149 +22,56 @@ func main() {
 
 // prove proves a whole backup or restore, or one segment of a restore.
 func prove(ctx context.Context, inv *function.Invocation, cmd function.Command) (any, error) {
-	var settings dispatch.Verification
-	if err := cmd.ReadSettings(&settings); err != nil {
-		return nil, err
-	}
-	repo, err := parts.Repository(ctx, inv)
-	if err != nil {
-		return nil, err
-	}
-	v := &verify.Verifier{Repo: repo, Log: inv.Log, Now: time.Now}
-	req := verify.Request{Depth: verify.DepthRead, ReadUnits: settings.ReadUnits}
-	if cmd.Depth != "" {
-		req.Depth = cmd.Depth
-	}
-	instance := ""
-	switch {
-	case cmd.Restore != "":
-		plan, err := repo.RestorePlan(ctx, vault.RestoreID(cmd.Restore))
-		if err != nil {
-			return nil, err
-		}
-		repo.SetReplicas(parts.ReplicasByKey(inv)(plan.Replicas)...)
-		req.Restore, instance = plan.Restore, plan.Target.Instance
-		req.Backup = vault.Backup{Table: plan.Source, ID: plan.Backup}
-		if cmd.Depth == "" {
-			req.Depth = verify.DepthRows
-		}
-	default:
-		if req.Backup, err = named(ctx, inv, repo, cmd); err != nil {
-			return nil, err
-		}
-		instance = req.Backup.Table.Instance
-	}
-	if cmd.Against != "" {
-		id, err := inv.Table(cmd.Against)
-		if err != nil {
-			return nil, err
-		}
-		req.Against, instance = &id, id.Instance
-		if cmd.Depth == "" {
-			req.Depth = verify.DepthRows
-		}
-	}
-	if cmd.Replica != "" {
-		to, there, err := parts.NamedReplica(ctx, inv, cmd.Replica)
-		if err != nil {
-			return nil, err
-		}
-		return v.Compare(ctx, req.Backup, to.To, there)
-	}
-	if v.Tables, err = parts.Instances(inv)(instance); err != nil {
-		return nil, err
-	}
 	if cmd.Segment != "" {
-		c := &restore.Checker{Repo: repo, Tables: v.Tables, Log: inv.Log}
-		if c.Work, err = dispatch.To(inv); err != nil {
-			return nil, err
-		}
-		w, err := dispatch.Work(cmd, inv.TableRegion())
-		if err != nil {
-			return nil, err
-		}
-		return c.Check(ctx, inv.Run(), w)
+		return check(ctx, inv, cmd)
 	}
-	return watched(ctx, inv, repo, v, req, settings.ID)
-}
-
-// named finds the backup that a command names.
-func named(ctx context.Context, inv *function.Invocation, repo *repository.Repository, cmd function.Command) (vault.Backup, error) {
-	a, err := dispatch.Asked(inv, cmd)
+	asked, err := dispatch.Verify(inv, cmd)
 	if err != nil {
-		return vault.Backup{}, err
-	}
-	b, err := repo.Named(ctx, a.Backup, a.Table, cmd.At)
-	return b, function.Permanent(err)
-}
-
-// watched verifies, and leaves what it tells and its proof under an id, if it has one.
-func watched(ctx context.Context, inv *function.Invocation, repo *repository.Repository, v *verify.Verifier, req verify.Request, id vault.VerificationID) (any, error) {
-	if id == "" {
-		return v.Verify(ctx, req)
-	}
-	name, err := vault.ParseVerificationID(string(id))
-	if err != nil {
-		return nil, function.Permanent(err)
-	}
-	of := vault.Verification{ID: name}
-	// It is found by what it tells.
-	if err := repo.Mark(ctx, vault.Told{}.Name(of.Progress())); err != nil {
 		return nil, err
 	}
-	tell := fanout.NewTeller(ctx, repo, inv.Run(), of.Progress(), 0, 0, 0)
-	defer tell.End()
-	proof, err := v.Verify(tell.With(ctx), req)
-	if err != nil {
-		return proof, err
+	c := &verify.Commands{
+		Open: parts.Instances(inv), Replicas: parts.ReplicasByKey(inv), Log: inv.Log,
+		Replica: func(ctx context.Context, name string) (string, object.Store, error) {
+			there, err := parts.NamedReplica(ctx, inv, name)
+			return there.Address, there.Store, err
+		},
 	}
-	if _, err := repo.Create(ctx, of.Proof(), proof); err != nil {
-		inv.Log.Warn("the proof is told, and not kept", function.KeyError, err)
+	if c.Repo, err = parts.Repository(ctx, inv); err != nil {
+		return nil, err
 	}
-	return proof, nil
+	return c.Do(ctx, inv.Run(), asked)
 }
 
-// copyBackup copies a group of a backup to a replica, or, without a
-// segment, as much of the whole backup as there is time for; or back, to make anew
-// in this vault what is gone.
+// check compares one segment of a restore.
+func check(ctx context.Context, inv *function.Invocation, cmd function.Command) (any, error) {
+	w, err := dispatch.Work(cmd, inv.TableRegion())
+	if err != nil {
+		return nil, err
+	}
+	q := &restore.Requests{Open: parts.Instances(inv), Replicas: parts.ReplicasByKey(inv), Log: inv.Log}
+	if q.Repo, err = parts.Repository(ctx, inv); err != nil {
+		return nil, err
+	}
+	if q.Work, err = dispatch.To(inv); err != nil {
+		return nil, err
+	}
+	return q.Check(ctx, inv.Run(), w)
+}
+
+// copyBackup copies a group of a backup to a replica, or the whole, or back.
 func copyBackup(ctx context.Context, inv *function.Invocation, cmd function.Command) (any, error) {
-	var settings replica.Settings
-	if err := cmd.ReadSettings(&settings); err != nil {
-		return nil, err
-	}
-	if settings.BytesPerSecond < 0 {
-		return nil, function.Permanent(fmt.Errorf("bytes_per_second is %d", settings.BytesPerSecond))
-	}
-	here, err := parts.Store(ctx, inv)
+	asked, err := dispatch.Copy(inv, cmd)
 	if err != nil {
 		return nil, err
 	}
-	to, there, err := parts.NamedReplica(ctx, inv, cmd.Replica)
-	if err != nil {
+	c := &replica.Commands{Log: inv.Log, Replica: func(ctx context.Context, name string) (replica.Place, error) {
+		return parts.NamedReplica(ctx, inv, name)
+	}}
+	if c.Vault, err = parts.Place(ctx, inv); err != nil {
 		return nil, err
 	}
-	work, err := dispatch.To(inv)
-	if err != nil {
+	if c.Work, err = dispatch.To(inv); err != nil {
 		return nil, err
 	}
-	from, c := here, &replica.Replicator{Address: to.To, Store: there, Work: work, Log: inv.Log}
-	if settings.Back {
-		from, c.Address, c.Store, c.Back = there, inv.Env.Vault, here, true
-	}
-	if c.Repo, err = repository.Open(ctx, from); err != nil {
-		return nil, err
-	}
-	b, err := named(ctx, inv, c.Repo, cmd)
-	if err != nil {
-		return nil, err
-	}
-	if cmd.Segment != "" {
-		w, err := dispatch.Work(cmd, inv.TableRegion())
-		if err != nil {
-			return nil, err
-		}
-		w.Table, w.Replica = b.Table, to.Key()
-		return c.Copy(ctx, inv.Run(), w)
-	}
-	return c.CopyAll(ctx, inv.Run(), b, settings.Next, settings.BytesPerSecond)
+	return c.Do(ctx, inv.Run(), asked)
 }

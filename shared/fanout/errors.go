@@ -30,3 +30,11 @@ var (
 	ErrNoStart = errors.New("no start before it")
 	errIdle    = errors.New("no start comes further")
 )
+
+// ForGood marks an error as one that trying again is not to mend, whatever it is.
+func ForGood(err error) error { return forGood{err} }
+
+type forGood struct{ error }
+
+func (f forGood) Unwrap() error   { return f.error }
+func (f forGood) Permanent() bool { return true }

@@ -49,7 +49,7 @@ func (q *Requests) begin(ctx context.Context, run fanout.Run, a Ask, at time.Tim
 	}
 	b, err := q.Repo.Named(ctx, a.Backup, a.Table, a.At)
 	if err != nil && a.Backup == "" {
-		err = refused{err}
+		err = fanout.ForGood(err)
 	}
 	if err != nil {
 		return Progress{}, err
@@ -104,6 +104,19 @@ func (q *Requests) giveUp(ctx context.Context, run fanout.Run, plan *vault.Resto
 		reply.Progress, err = q.goOn(ctx, run, plan, time.Time{})
 	}
 	return reply, err
+}
+
+// Check compares one segment of a restore with its table, as a [Checker] does.
+func (q *Requests) Check(ctx context.Context, run fanout.Run, w fanout.Work) (CheckReply, error) {
+	plan, err := q.plan(ctx, w.Restore)
+	if err != nil {
+		return CheckReply{}, err
+	}
+	tables, err := q.Open(plan.Target.Instance)
+	if err != nil {
+		return CheckReply{}, err
+	}
+	return (&Checker{Repo: q.Repo, Tables: tables, Work: q.Work, Log: q.Log}).Check(ctx, run, w)
 }
 
 // Load loads one segment of a restore, as a [Loader] does.

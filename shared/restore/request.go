@@ -72,8 +72,7 @@ type RequestProgress struct {
 // refused is why a request can't be carried out, now or ever.
 type refused struct{ error }
 
-func (r refused) Unwrap() error   { return r.error }
-func (r refused) Permanent() bool { return true }
+func (r refused) Unwrap() error { return r.error }
 
 // Serve looks at a request and does what is due. An error means that the next
 // look may come further; what can't be carried out at all is an answer.

@@ -14,18 +14,19 @@ import (
 	"github.com/tablevault/tablevault/shared/object/objectmeter"
 	"github.com/tablevault/tablevault/shared/object/place"
 	"github.com/tablevault/tablevault/shared/policy"
+	"github.com/tablevault/tablevault/shared/replica"
 	"github.com/tablevault/tablevault/shared/repository"
 	"github.com/tablevault/tablevault/shared/table"
 	"github.com/tablevault/tablevault/shared/tablestore"
 	"github.com/tablevault/tablevault/shared/vault"
 )
 
-// Store opens the store that the vault is in, with the invocation's credentials if it is a bucket of OSS, and with those
+// Place opens the store that the vault is in, with the invocation's credentials if it is a bucket of OSS, and with those
 // of the environment if it is one of S3, which the platform knows nothing of. What is asked of it is counted, and stands in
 // the last line that the invocation logs.
-func Store(ctx context.Context, inv *function.Invocation) (object.Store, error) {
+func Place(ctx context.Context, inv *function.Invocation) (replica.Place, error) {
 	store, _, err := open(ctx, inv, inv.Env.Vault, function.KeyStore, nil)
-	return store, err
+	return replica.Place{Address: inv.Env.Vault, Store: store}, err
 }
 
 func open(ctx context.Context, inv *function.Invocation, at, counted string, unread func(name string) bool) (object.Store, *objectmeter.Meter, error) {
@@ -101,13 +102,13 @@ func Replicas(inv *function.Invocation, all []policy.Replica) []repository.Repli
 }
 
 // NamedReplica opens the replica that a command names.
-func NamedReplica(ctx context.Context, inv *function.Invocation, name string) (policy.Replica, object.Store, error) {
+func NamedReplica(ctx context.Context, inv *function.Invocation, name string) (replica.Place, error) {
 	d, err := inv.Replica(name)
 	if err != nil {
-		return d, nil, err
+		return replica.Place{}, err
 	}
 	store, err := openReplica(ctx, inv, d)
-	return d, store, err
+	return replica.Place{Address: d.To, Key: d.Key(), Store: store}, err
 }
 
 func openReplica(ctx context.Context, inv *function.Invocation, d policy.Replica) (object.Store, error) {

@@ -105,7 +105,7 @@ func shareOf(c function.Command) (s share, err error) {
 	case function.KindExport, function.KindImport:
 		err = c.ReadSettings(&s.Units)
 	case function.KindVerify:
-		var of Verification
+		var of VerifySettings
 		err = c.ReadSettings(&of)
 		s.Units = of.Units
 	case function.KindCopy:

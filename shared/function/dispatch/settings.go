@@ -22,8 +22,8 @@ type RestoreSettings struct {
 	LocalTransactions bool `json:"local_transactions,omitempty"`
 }
 
-// Verification are the settings of a verification.
-type Verification struct {
+// VerifySettings are those of a verification.
+type VerifySettings struct {
 	Units
 	// ID is that under which it tells how far it has come, and leaves its proof; empty
 	// for one that nobody watches.
