@@ -87,8 +87,15 @@ type doctor struct {
 	unopened error
 }
 
-// askFor bounds one check, so that one that hangs does not keep the others.
+// askFor bounds most checks.
 const askFor = 20 * time.Second
+
+// within bounds a check, so that one that hangs does not keep the others.
+func within(ctx context.Context, bound time.Duration, check func(context.Context)) {
+	ctx, cancel := context.WithTimeout(ctx, bound)
+	defer cancel()
+	check(ctx)
+}
 
 func runDoctor(ctx context.Context, dir, file string, maxAge time.Duration) []status.Finding {
 	d := &doctor{maxAge: maxAge}
@@ -97,13 +104,23 @@ func runDoctor(ctx context.Context, dir, file string, maxAge time.Duration) []st
 		d.add("settings", "", status.Failure, err.Error(), "name a local stack with --stack, or set TABLEVAULT_VAULT, TABLEVAULT_REGION, TABLEVAULT_ACCOUNT and a key (docs/operations.md)")
 		return d.found
 	}
-	d.known = status.Known{Region: d.site.region, Tables: map[string][]string{}}
-	for _, check := range []func(context.Context){d.settings, d.clocks, d.vault, d.writable, d.protection, d.uploads, d.catalog} {
-		check(ctx)
+	d.known = status.Known{Region: d.site.env.Region, Tables: map[string][]string{}}
+	d.settings()
+	d.clocks(ctx)
+	within(ctx, askFor, d.vault)
+	if d.store != nil {
+		within(ctx, askFor, d.writable)
+		within(ctx, askFor, d.protection)
+		within(ctx, askFor, d.uploads)
+		within(ctx, 5*askFor, d.catalog)
 	}
 	d.readPolicy(dir, file)
-	for _, check := range []func(context.Context){d.functions, d.tables, d.recoveryPoints, d.retention, d.drills} {
-		check(ctx)
+	d.functions(ctx)
+	d.tables(ctx)
+	if d.store != nil {
+		within(ctx, 5*askFor, d.recoveryPoints)
+		d.retention()
+		within(ctx, 5*askFor, d.drills)
 	}
 	return d.found
 }
@@ -112,25 +129,25 @@ func (d *doctor) add(check, about string, l status.Level, text, fix string) {
 	d.found = append(d.found, status.Finding{Check: check, About: about, Level: l, Text: text, Fix: fix})
 }
 
-func (d *doctor) settings(context.Context) {
+func (d *doctor) settings() {
 	e := d.site.env
 	switch {
 	case e.Credentials.IsZero():
 		d.add("settings", "", status.Failure, "there is no access key", "set ALIBABA_CLOUD_ACCESS_KEY_ID and ALIBABA_CLOUD_ACCESS_KEY_SECRET")
-	case d.site.region == "":
+	case e.Region == "":
 		d.add("settings", "", status.Failure, "there is no region", "set TABLEVAULT_REGION, such as cn-hangzhou")
 	case e.FCEndpoint == "" && e.Account == "":
 		d.add("settings", "", status.Failure, "there is no account id, which the functions' address begins with", "set TABLEVAULT_ACCOUNT")
 	default:
-		d.add("settings", "", status.Fine, "vault "+place.Plain(e.Vault)+", region "+d.site.region, "")
+		d.add("settings", "", status.Fine, "vault "+place.Plain(e.Vault)+", region "+e.Region, "")
 	}
 }
 
 // clocks asks every server for its date, which none keeps from strangers.
 func (d *doctor) clocks(ctx context.Context) {
 	servers := map[string]string{"functions": d.site.env.FCEndpoint}
-	if servers["functions"] == "" && d.site.env.Account != "" && d.site.region != "" {
-		servers["functions"] = fmt.Sprintf("https://%s.%s.fc.aliyuncs.com", d.site.env.Account, d.site.region)
+	if servers["functions"] == "" && d.site.env.Account != "" && d.site.env.Region != "" {
+		servers["functions"] = fmt.Sprintf("https://%s.%s.fc.aliyuncs.com", d.site.env.Account, d.site.env.Region)
 	}
 	if c, err := oss.Parse(d.site.env.Vault); err == nil {
 		servers["vault"] = c.Endpoint
@@ -196,8 +213,6 @@ func skewOf(ctx context.Context, url string) (time.Duration, error) {
 }
 
 func (d *doctor) vault(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(ctx, askFor)
-	defer cancel()
 	at := place.Plain(d.site.env.Vault)
 	store, err := d.site.store(ctx)
 	if err != nil {
@@ -260,14 +275,10 @@ const probe = 64 << 10
 
 // writable tries to write what is removed at once.
 func (d *doctor) writable(ctx context.Context) {
-	if d.store == nil || d.lost {
+	if d.lost {
 		return
 	}
-	ctx, cancel := context.WithTimeout(ctx, askFor)
-	defer cancel()
-	if store, ok := d.store.(interface {
-		Protection(context.Context) (bucket.Protection, error)
-	}); ok {
+	if store, ok := d.store.(protected); ok {
 		if p, err := store.Protection(ctx); err == nil && p.Keeps() {
 			d.add("write", "", status.Fine, "not tried, since what is written would stay: the bucket "+p.Deleting, "")
 			return
@@ -294,13 +305,13 @@ func (d *doctor) writable(ctx context.Context) {
 	d.add("write", "", status.Fine, "an object was written, and removed", "")
 }
 
+// protected is a store that says how it is.
+type protected interface {
+	Protection(context.Context) (bucket.Protection, error)
+}
+
 // protection looks at what keeps objects from being overwritten and deleted.
 func (d *doctor) protection(ctx context.Context) {
-	if d.store == nil {
-		return
-	}
-	ctx, cancel := context.WithTimeout(ctx, askFor)
-	defer cancel()
 	header, err := object.ReadAll(ctx, d.store, vault.HeaderName, 1<<20)
 	if err == nil {
 		// The same content: should it be written after all, nothing is lost.
@@ -316,9 +327,7 @@ func (d *doctor) protection(ctx context.Context) {
 			d.add("create-only", "", status.Failure, err.Error(), "make the bucket one in which names can be decided")
 		}
 	}
-	store, ok := d.store.(interface {
-		Protection(context.Context) (bucket.Protection, error)
-	})
+	store, ok := d.store.(protected)
 	if !ok {
 		d.add("protection", "", status.Warning, "a directory: whoever may write in it may delete backups", "keep production's backups in a bucket")
 		return
@@ -376,30 +385,24 @@ func (d *doctor) overwriting(ctx context.Context, text string, header []byte) {
 
 // uploads looks for uploads in parts that were left behind.
 func (d *doctor) uploads(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(ctx, askFor)
-	defer cancel()
-	old, oldest := 0, time.Time{}
-	// No function works for longer than a day.
-	count := func(begun time.Time) {
-		if time.Since(begun) > 24*time.Hour {
-			old++
-			if oldest.IsZero() || begun.Before(oldest) {
-				oldest = begun
-			}
-		}
-	}
 	store, ok := d.store.(interface {
 		Unfinished(context.Context) iter.Seq2[bucket.Upload, error]
 	})
 	if !ok {
 		return
 	}
+	old, oldest := 0, time.Time{}
 	var err error
 	for u, e := range store.Unfinished(ctx) {
 		if err = e; err != nil {
 			break
 		}
-		count(u.Begun)
+		if time.Since(u.Begun) > 24*time.Hour { // no function works for longer
+			old++
+			if oldest.IsZero() || u.Begun.Before(oldest) {
+				oldest = u.Begun
+			}
+		}
 	}
 	switch {
 	case err != nil:
@@ -414,11 +417,6 @@ func (d *doctor) uploads(ctx context.Context) {
 // catalog lists which backups there are. What is wrong with that is told with the
 // recovery points.
 func (d *doctor) catalog(ctx context.Context) {
-	if d.store == nil {
-		return
-	}
-	ctx, cancel := context.WithTimeout(ctx, 5*askFor)
-	defer cancel()
 	d.known.Backups, d.unlisted = status.Ended(ctx, d.store)
 }
 
@@ -452,11 +450,10 @@ func (d *doctor) functions(ctx context.Context) {
 	for _, n := range []function.Name{function.Plan, function.Export, function.Import, function.Verify} {
 		name := d.site.env.Name(n)
 		var pong function.Pong
-		err := func() error {
-			ctx, cancel := context.WithTimeout(ctx, askFor)
-			defer cancel()
-			return d.site.ping(ctx, name, &pong)
-		}()
+		var err error
+		within(ctx, askFor, func(ctx context.Context) {
+			err = d.site.invoke(ctx, name, function.Command{Kind: function.KindPing}, &pong)
+		})
 		var refused *function.CallError
 		switch {
 		case errors.As(err, &refused) && refused.Status == http.StatusNotFound:
@@ -488,11 +485,8 @@ func (d *doctor) tables(ctx context.Context) {
 			d.add("tablestore", instance, status.Failure, err.Error(), "look at TABLEVAULT_TABLESTORE_ENDPOINT")
 			continue
 		}
-		names, err := func() ([]string, error) {
-			ctx, cancel := context.WithTimeout(ctx, askFor)
-			defer cancel()
-			return client.Tables(ctx)
-		}()
+		var names []string
+		within(ctx, askFor, func(ctx context.Context) { names, err = client.Tables(ctx) })
 		if err != nil {
 			d.add("tablestore", instance, status.Failure, err.Error(), fixAccess(err, "look at the instance's name, at its network settings, and at TABLEVAULT_TABLESTORE_ENDPOINT (vpc from inside, public from outside)"))
 			client.CloseIdle()
@@ -507,7 +501,7 @@ func (d *doctor) tables(ctx context.Context) {
 		d.patterns(instance, names)
 		for _, name := range names {
 			if d.known.Wanted(instance, name) {
-				d.table(ctx, client, instance, name)
+				within(ctx, askFor, func(ctx context.Context) { d.table(ctx, client, instance, name) })
 			}
 		}
 		client.CloseIdle()
@@ -516,11 +510,7 @@ func (d *doctor) tables(ctx context.Context) {
 
 // patterns looks for a table for each pattern of the policy.
 func (d *doctor) patterns(instance string, names []string) {
-	if d.known.Policy == nil {
-		return
-	}
-	for i := range d.known.Policy.Rules {
-		r := &d.known.Policy.Rules[i]
+	for r := range d.known.Rules() {
 		for _, p := range r.Tables {
 			if p.Not || p.Instance != instance {
 				continue
@@ -545,8 +535,6 @@ func (d *doctor) patterns(instance string, names []string) {
 }
 
 func (d *doctor) table(ctx context.Context, client *tablestore.Client, instance, name string) {
-	ctx, cancel := context.WithTimeout(ctx, askFor)
-	defer cancel()
 	about := instance + "/" + name
 	// Nothing in this version reads a table's change stream, so that nothing is said
 	// about it.
@@ -559,11 +547,9 @@ func (d *doctor) table(ctx context.Context, client *tablestore.Client, instance,
 
 // recoveryPoints looks for the newest recovery point of each table.
 func (d *doctor) recoveryPoints(ctx context.Context) {
-	if d.store == nil || d.lost {
+	if d.lost {
 		return
 	}
-	ctx, cancel := context.WithTimeout(ctx, 5*askFor)
-	defer cancel()
 	if d.unlisted != nil {
 		d.add("recovery", "", status.Failure, d.unlisted.Error(), fixAccess(d.unlisted, "look at the vault"))
 		return
@@ -644,8 +630,8 @@ func (d *doctor) ahead(t vault.TableID) {
 
 // retention looks by their names whether backups stand in the vault that the policy
 // keeps no longer.
-func (d *doctor) retention(context.Context) {
-	if d.store == nil || d.known.Policy == nil || d.unlisted != nil {
+func (d *doctor) retention() {
+	if d.known.Policy == nil || d.unlisted != nil {
 		return
 	}
 	if n, oldest := d.known.Overdue(d.now()); n > 0 {

@@ -585,7 +585,7 @@ func TestDoctorOnRetention(t *testing.T) {
 		for n := range 10 {
 			d.known.Backups[id] = slices.Insert(d.known.Backups[id], 0, vault.NewBackupID(due.Add(time.Duration(n-1000)*time.Hour), "manual"))
 		}
-		d.retention(t.Context())
+		d.retention()
 		if len(d.found) != 1 || d.found[0].Level != want || want == status.Warning && !strings.Contains(d.found[0].Text, "9 backups, the oldest of "+due.Add(-130*time.Hour).Format(time.RFC3339)) {
 			t.Errorf("%d hours: %+v", hours, d.found)
 		}

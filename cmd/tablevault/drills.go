@@ -50,8 +50,6 @@ func (d *doctor) drills(ctx context.Context) {
 	if d.repo == nil || d.known.Policy == nil || !slices.ContainsFunc(d.known.Policy.Rules, func(r policy.Rule) bool { return r.Drill != nil }) {
 		return
 	}
-	ctx, cancel := context.WithTimeout(ctx, 5*askFor)
-	defer cancel()
 	states, err := drill.Newest(ctx, d.repo, nil, time.Now())
 	if err != nil {
 		d.add("drill", "", status.Failure, err.Error(), fixAccess(err, "look at the object in the vault"))
@@ -90,11 +88,10 @@ func (d *doctor) drill(t vault.TableID, r *policy.Rule, s *drill.State, now time
 	const planner = "look at the planner: its timer, its log, and whether its role has docs/ram/drill-plan.json"
 	due := r.Drill.Every.Due(now)
 	if s == nil {
-		text = "there was none yet; the first begins when a backup is sealed"
 		if ids := d.known.Backups[t]; len(ids) > 0 && now.Sub(ids[0].Time()) > lateDrill && now.Sub(due) > lateDrill {
 			return status.Warning, fmt.Sprintf("there was none yet, and one is due since %s", due.Format(time.RFC3339)), planner
 		}
-		return status.Fine, text, ""
+		return status.Fine, "there was none yet; the first begins when a backup is sealed", ""
 	}
 	result := status.OfDrill(s)
 	text = drillLine(&result, now)
