@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -60,7 +59,7 @@ func backupCommand(s *streams) *cobra.Command {
 	sizeFlag(c, &o.settings.SegmentBytes, "segment-bytes", "size of a segment, as the service counts it, such as 1GiB (default 512MiB)")
 	c.Flags().IntVar(&o.settings.Lanes, "lanes", 0, "ranges of a segment that are read side by side, 1 to 16 (0: as the functions are set)")
 	sizeFlag(c, &o.settings.PartBytes, "part-bytes", "size of a shard object, such as 32MiB (default 64MiB)")
-	completeTables(c, &o.stack, "table")
+	completeTables(c, &o.stack, "table", (*site).live)
 	return c
 }
 
@@ -140,14 +139,8 @@ func backupTable(ctx context.Context, s *streams, site *site, name string, cmd f
 		if p.due() {
 			p.tell(watch(ctx, &r))
 		}
-		if err := pause(ctx, lookEvery); err != nil {
-			return nil, site.leaves("backup "+string(r.Backup), string(r.Backup))
-		}
 		next := backup.Reply{}
-		if err := site.call(ctx, function.Command{Kind: function.KindTick, Backup: string(r.Backup), Settings: since(r.Since)}, &next); err != nil {
-			if ctx.Err() != nil {
-				return nil, site.leaves("backup "+string(r.Backup), string(r.Backup))
-			}
+		if err := site.lookAgain(ctx, function.Command{Kind: function.KindTick, Backup: string(r.Backup)}, r.Since, &next); err != nil {
 			return nil, err
 		}
 		r = next
@@ -173,15 +166,3 @@ func (s *site) watchBackup(ctx context.Context, begun backup.Reply) func(context
 		return backupLine(&w)
 	}
 }
-
-// since is the settings of the ticks that follow a command: when the functions
-// took it, so that what had failed for good before is tried again.
-func since(at time.Time) json.RawMessage {
-	if at.IsZero() {
-		return nil
-	}
-	return dispatch.Settings(dispatch.Since{Since: at})
-}
-
-// lookEvery is how often a command looks at what it waits for.
-const lookEvery = 200 * time.Millisecond

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"iter"
 	"slices"
 	"strings"
 	"time"
@@ -17,7 +18,7 @@ import (
 // where it can't.
 
 // refs yields things of a kind that are in a vault.
-type refs func(ctx context.Context, r *repository.Repository, kind status.Kind) func(yield func(status.Ref, error) bool)
+type refs func(ctx context.Context, r *repository.Repository, kind status.Kind) iter.Seq2[status.Ref, error]
 
 // completeIDs offers the ids of kinds, newest first, for the first argument.
 func completeIDs(dir *string, of refs, kinds ...status.Kind) cobra.CompletionFunc {
@@ -81,39 +82,23 @@ func completeWords(c *cobra.Command, flag string, words ...string) {
 	completeFlag(c, flag, ownOrder, func(*cobra.Command, string) []cobra.Completion { return words })
 }
 
-// completeBackedUp offers for flags the tables that were backed up.
-func completeBackedUp(c *cobra.Command, dir *string, flags ...string) {
-	for _, flag := range flags {
-		completeFlag(c, flag, shellOrder, func(cmd *cobra.Command, typed string) []cobra.Completion {
-			site, err := openSite(*dir)
-			if err != nil {
-				return nil
-			}
-			return beginning(typed, site.backedUp(cmd.Context()))
-		})
-	}
-}
-
-// completeTables offers for a flag the tables that there are.
-func completeTables(c *cobra.Command, dir *string, flag string) {
+// completeTables offers for a flag those of a site's tables that begin as was typed, in
+// order, each once: those that were backed up, or those that are live.
+func completeTables(c *cobra.Command, dir *string, flag string, tables func(s *site, ctx context.Context, typed string) []string) {
 	completeFlag(c, flag, shellOrder, func(cmd *cobra.Command, typed string) []cobra.Completion {
 		site, err := openSite(*dir)
 		if err != nil {
 			return nil
 		}
-		return beginning(typed, site.live(cmd.Context(), typed))
+		names := tables(site, cmd.Context(), typed)
+		names = slices.DeleteFunc(names, func(name string) bool { return !strings.HasPrefix(name, typed) })
+		slices.Sort(names)
+		return slices.Compact(names)
 	})
 }
 
-// beginning are those of names that begin as was typed, in order, each once.
-func beginning(typed string, names []string) []cobra.Completion {
-	names = slices.DeleteFunc(names, func(name string) bool { return !strings.HasPrefix(name, typed) })
-	slices.Sort(names)
-	return slices.Compact(names)
-}
-
 // backedUp are the tables of the vault's backups.
-func (s *site) backedUp(ctx context.Context) (names []string) {
+func (s *site) backedUp(ctx context.Context, _ string) (names []string) {
 	repo, err := s.repository(ctx)
 	if err != nil {
 		return nil
@@ -139,7 +124,7 @@ func (s *site) live(ctx context.Context, typed string) (names []string) {
 	if instance, _, whole := strings.Cut(typed, "/"); whole {
 		instances = append(instances, instance)
 	} else {
-		known := status.Known{Region: s.region}
+		known := status.Known{Region: s.env.Region}
 		if s.dir != "" {
 			instances = append(instances, stack.Instance)
 		}

@@ -56,7 +56,7 @@ type demo struct {
 func runDemo(ctx context.Context, s *streams, data demoData) (err error) {
 	d := &demo{streams: s, began: time.Now()}
 	d.say("tablevault %s: the whole story on this machine.", vault.Program)
-	waits := s.patience(patient)
+	waits := s.patience()
 	defer waits.over()
 	waits.step("building the functions")
 	bin, clean, err := binaries(ctx)

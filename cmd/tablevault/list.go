@@ -59,7 +59,7 @@ func listCommand(s *streams) *cobra.Command {
 	c.Flags().BoolVar(&o.latest, "latest", false, "only the newest recovery point of each table")
 	c.Flags().BoolVar(&o.restores, "restores", false, "list restores instead, those that run and those that have ended")
 	c.Flags().IntVar(&o.limit, "limit", 50, "with --restores: how many of the newest; 0 for all")
-	completeBackedUp(c, &o.stack, "table")
+	completeTables(c, &o.stack, "table", (*site).backedUp)
 	return c
 }
 
@@ -199,7 +199,7 @@ func runList(ctx context.Context, o listOptions) (*status.Backups, error) {
 		return nil, err
 	}
 	// Without a region the tables of all regions are looked through.
-	if o.table != "" && site.region != "" && !strings.ContainsAny(o.table, `*?[\`) {
+	if o.table != "" && site.env.Region != "" && !strings.ContainsAny(o.table, `*?[\`) {
 		id, err := site.id(o.table)
 		if err != nil {
 			return nil, err

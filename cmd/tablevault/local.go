@@ -84,7 +84,7 @@ func runLocal(ctx context.Context, s *streams, c stack.Config, policyFile string
 	}
 	// The stack's log, what takes its time and the help share the stream.
 	s = &streams{out: s.out, err: stack.Shared(s.err), json: s.json}
-	waits := s.patience(patient)
+	waits := s.patience()
 	defer waits.over()
 	if c.BinDir == "" {
 		waits.step("building the functions")

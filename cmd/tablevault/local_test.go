@@ -222,7 +222,7 @@ func TestLocalRequest(t *testing.T) {
 func TestPatience(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var errs bytes.Buffer
-		w := (&streams{err: &errs}).patience(time.Second)
+		w := (&streams{err: &errs}).patience()
 		w.step("quick")
 		time.Sleep(time.Second / 2)
 		w.step("slow")

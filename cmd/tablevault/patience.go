@@ -12,17 +12,14 @@ const patient = time.Second
 
 // waiting tells a person what takes its time.
 type waiting struct {
-	to    io.Writer
-	after time.Duration
+	to io.Writer
 
 	mu    sync.Mutex
 	timer *time.Timer
 }
 
-// patience tells on the error stream of each step that takes longer than after.
-func (s *streams) patience(after time.Duration) *waiting {
-	return &waiting{to: s.err, after: after}
-}
+// patience tells on the error stream of each step that is not quick.
+func (s *streams) patience() *waiting { return &waiting{to: s.err} }
 
 // step says that something begins, and that what came before it is over.
 func (w *waiting) step(what string) {
@@ -30,7 +27,7 @@ func (w *waiting) step(what string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	var t *time.Timer
-	t = time.AfterFunc(w.after, func() {
+	t = time.AfterFunc(patient, func() {
 		w.mu.Lock()
 		defer w.mu.Unlock()
 		if w.timer == t {

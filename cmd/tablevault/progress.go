@@ -37,10 +37,7 @@ type progress struct {
 
 // progress begins to tell. What is quick is not told of at all.
 func (s *streams) progress() *progress {
-	p := &progress{s: s, every: s.every, last: time.Now()}
-	if p.every == 0 {
-		p.every = tellElsewhere
-	}
+	p := &progress{s: s, every: cmp.Or(s.every, tellElsewhere), last: time.Now()}
 	if p.width = terminalOf(s.err); p.width != nil {
 		p.every = tellOnTerminal
 	}

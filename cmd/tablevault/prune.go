@@ -53,7 +53,7 @@ func pruneCommand(s *streams) *cobra.Command {
 	c.Flags().StringVar(&o.table, "table", "", "only the backups of these tables: instance/table, with * and ? in the table's name")
 	c.Flags().StringVar(&o.keep, "keep", "", "for how long backups are kept, such as 72h or '30 days', instead of what the policy says; goes with --table")
 	c.Flags().StringVar(&o.grace, "grace", "24h", "how long a backup stays marked before it goes; at least 1h, longer than a verification or a copy takes")
-	completeBackedUp(c, &o.stack, "table")
+	completeTables(c, &o.stack, "table", (*site).backedUp)
 	c.Flags().BoolVar(&o.apply, "apply", false, "mark and delete; without it, say what would be")
 	return c
 }
@@ -94,7 +94,7 @@ func runPrune(ctx context.Context, s *streams, o pruneOptions) (*prune.Report, e
 	if err != nil {
 		return nil, err
 	}
-	if p.Region = site.region; p.Region == "" {
+	if p.Region = site.env.Region; p.Region == "" {
 		return nil, errors.New("which region's tables are meant is not known: set TABLEVAULT_REGION, such as cn-hangzhou; or name a local stack with --stack DIR")
 	}
 	if p.Policy, err = site.policyToPrune(o.policy); err != nil {

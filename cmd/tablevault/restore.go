@@ -87,7 +87,8 @@ func restoreCommand(s *streams) *cobra.Command {
 	c.Flags().Float64Var(&o.budget.WriteUnits, "write-units", 0, "budget of write units per second, for all workers that load together (default: as many as the service gives)")
 	c.Flags().Float64Var(&o.budget.ReadUnits, "read-units", 0, "budget of read units per second, for all workers that compare the rows together (default: as many as the service gives)")
 	c.Flags().BoolVar(&o.transactions, "local-transactions", false, "make a table that takes local transactions; whether the source does, the service does not tell")
-	completeBackedUp(c, &o.stack, "table", "to")
+	completeTables(c, &o.stack, "table", (*site).backedUp)
+	completeTables(c, &o.stack, "to", (*site).backedUp)
 	completeID(c, &o.stack, "backup", status.BackupKind)
 	return c
 }
@@ -186,14 +187,8 @@ func restoreTo(ctx context.Context, s *streams, site *site, cmd function.Command
 			p.remark(r.Waiting)
 			p.tell(watch(ctx, &r))
 		}
-		if err := pause(ctx, lookEvery); err != nil {
-			return nil, site.leaves("restore "+string(r.Restore), string(r.Restore))
-		}
 		next := restore.Progress{}
-		if err := site.call(ctx, function.Command{Kind: function.KindRestore, Restore: string(r.Restore), Settings: since(r.Since)}, &next); err != nil {
-			if ctx.Err() != nil {
-				return nil, site.leaves("restore "+string(r.Restore), string(r.Restore))
-			}
+		if err := site.lookAgain(ctx, function.Command{Kind: function.KindRestore, Restore: string(r.Restore)}, r.Since, &next); err != nil {
 			return nil, err
 		}
 		r = next

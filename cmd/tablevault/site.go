@@ -21,6 +21,7 @@ import (
 	"github.com/tablevault/tablevault"
 	"github.com/tablevault/tablevault/local/stack"
 	"github.com/tablevault/tablevault/shared/function"
+	"github.com/tablevault/tablevault/shared/function/dispatch"
 	"github.com/tablevault/tablevault/shared/object"
 	"github.com/tablevault/tablevault/shared/object/address"
 	"github.com/tablevault/tablevault/shared/object/place"
@@ -33,9 +34,8 @@ import (
 // site is where the tables, the functions and the vault are: a local stack, or
 // what the environment says.
 type site struct {
-	env    function.Env
-	region string
-	dir    string // of the local stack, empty without
+	env function.Env
+	dir string // of the local stack, empty without
 	// invoker is opened by the first call: whoever reads the vault alone needs no
 	// functions.
 	invoker func() (*function.Invoker, error)
@@ -49,14 +49,14 @@ func siteFlags(c *cobra.Command, dir *string) {
 
 // openSite finds the site.
 func openSite(dir string) (*site, error) {
-	environ := operator(os.Environ())
-	region := ""
-	if dir != "" {
+	var environ []string
+	if dir == "" {
+		environ = vaultOfPolicy(operator(os.Environ()))
+	} else {
 		info, err := stack.Find(dir)
 		if err != nil {
 			return nil, err
 		}
-		region = "local"
 		environ = []string{
 			"TABLEVAULT_VAULT=" + info.Vault,
 			"TABLEVAULT_TABLESTORE_ENDPOINT=" + info.Tablestore,
@@ -67,19 +67,11 @@ func openSite(dir string) (*site, error) {
 			"TABLEVAULT_POLICY=" + info.Policy,
 		}
 	}
-	if dir == "" {
-		environ = vaultOfPolicy(environ)
-	}
 	env, err := function.ReadEnv(environ, deployed()...)
 	if err != nil {
 		return nil, fmt.Errorf("%w; or name a local stack with --stack DIR", err)
 	}
-	if region == "" {
-		region = env.Region
-	}
-	s := &site{env: env, region: region, dir: dir}
-	s.invoker = sync.OnceValues(func() (*function.Invoker, error) { return newInvoker(env) })
-	return s, nil
+	return &site{env: env, dir: dir, invoker: sync.OnceValues(func() (*function.Invoker, error) { return newInvoker(env) })}, nil
 }
 
 // newInvoker returns what calls the functions. What it lacks is told by the names that a
@@ -144,14 +136,7 @@ func operator(environ []string) []string {
 
 // validate holds a command of the operator's against what functions take.
 func validate(cmd function.Command) error {
-	err := cmd.Validate()
-	if err == nil && cmd.Backup != "" {
-		_, err = vault.ParseBackupID(cmd.Backup)
-	}
-	if err == nil && cmd.Restore != "" {
-		_, err = vault.ParseRestoreID(cmd.Restore)
-	}
-	if err != nil {
+	if err := cmd.Validate(); err != nil {
 		return &exit{exitUsage, err}
 	}
 	return nil
@@ -211,11 +196,7 @@ func (t told) Error() string {
 
 func (t told) Unwrap() error { return t.Failure }
 
-// ping asks a function to answer.
-func (s *site) ping(ctx context.Context, name string, reply *function.Pong) error {
-	return s.invoke(ctx, name, function.Command{Kind: function.KindPing}, reply)
-}
-
+// invoke runs a command on a function of that name and reads the reply.
 func (s *site) invoke(ctx context.Context, name string, cmd function.Command, reply any) error {
 	invoker, err := s.invoker()
 	if err != nil {
@@ -273,7 +254,7 @@ func openVault(ctx context.Context, dir string) (*site, *repository.Repository, 
 // instance reaches a Tablestore instance.
 func (s *site) instance(name string) (*tablestore.Client, error) {
 	return tablestore.New(tablestore.Config{
-		Endpoint: s.env.Tablestore(name, s.region), Instance: name,
+		Endpoint: s.env.Tablestore(name, s.env.Region), Instance: name,
 		Credentials: s.env.Credentials.Provider(),
 	})
 }
@@ -344,18 +325,37 @@ func (s *site) tables(ctx context.Context, pattern string) ([]string, error) {
 
 // id is the table id of instance/table on this site.
 func (s *site) id(name string) (vault.TableID, error) {
-	id, err := vault.ParseTable(s.region, name)
+	id, err := vault.ParseTable(s.env.Region, name)
 	if err != nil {
 		return id, usage("%v, for example prod/orders", err)
 	}
 	return id, nil
 }
 
-// leaves is the error of a command that was interrupted while it looked at what goes on
-// without it.
-func (s *site) leaves(what, id string) error {
-	return fmt.Errorf("interrupted; %s goes on by itself, by the functions and the planner's timer: `tablevault show %s --watch%s` says how far it is, and the same command given again waits for it anew; `tablevault cancel` gives it up",
-		what, id, s.stackFlag())
+// lookEvery is how often a command looks at what it waits for.
+const lookEvery = 200 * time.Millisecond
+
+// lookAgain has a function look once more, after a pause, at the backup or the restore
+// that look names, which goes on also where nobody waits for it. since is when the
+// functions took the command that began it, so that what had failed for good before is
+// tried again.
+func (s *site) lookAgain(ctx context.Context, look function.Command, since time.Time, reply any) error {
+	if !since.IsZero() {
+		look.Settings = dispatch.Settings(dispatch.Since{Since: since})
+	}
+	err := pause(ctx, lookEvery)
+	if err == nil {
+		err = s.call(ctx, look, reply)
+	}
+	if err == nil || ctx.Err() == nil {
+		return err
+	}
+	kind, id := "backup", look.Backup
+	if look.Restore != "" {
+		kind, id = "restore", look.Restore
+	}
+	return fmt.Errorf("interrupted; %s %s goes on by itself, by the functions and the planner's timer: `tablevault show %s --watch%s` says how far it is, and the same command given again waits for it anew; `tablevault cancel` gives it up",
+		kind, id, id, s.stackFlag())
 }
 
 // stackFlag is how a further command names the same stack, empty where the environment

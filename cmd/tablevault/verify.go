@@ -81,7 +81,7 @@ func verifyCommand(s *streams) *cobra.Command {
 	c.Flags().StringVar(&o.replica, "twin", "", "a destination of the policy, by its name, its key or its address: say whether the backup's copy there is the same, by sizes and checksums, reading no shard")
 	c.Flags().StringVar(&o.depth, "depth", "", "objects: present, size, checksum; read: every row and checksum; rows: against a table (the default with --against or --restore, else read)")
 	c.Flags().Float64Var(&o.readUnits, "read-units", 0, "budget of read units per second for the reads of the table (default: as many as the service gives)")
-	completeTables(c, &o.stack, "against")
+	completeTables(c, &o.stack, "against", (*site).live)
 	completeWords(c, "depth", verify.DepthObjects, verify.DepthRead, verify.DepthRows)
 	completeID(c, &o.stack, "backup", status.BackupKind)
 	completeID(c, &o.stack, "restore", status.RestoreKind)
@@ -133,8 +133,8 @@ func runVerify(ctx context.Context, s *streams, o verifyOptions) (*verifyResult,
 
 // verifyAt has a backup or a restore verified, and tells how far that has come.
 func verifyAt(ctx context.Context, s *streams, site *site, cmd function.Command, readUnits float64) (*verifyResult, error) {
-	var id vault.VerificationID // of one that leaves what it tells, and a proof: a comparison with a replica does not
-	watch := func(context.Context) string { return "" }
+	var id vault.VerificationID            // of one that leaves what it tells, and a proof: a comparison with a replica does not
+	var watch func(context.Context) string // nil where there is nothing to tell
 	if cmd.Replica == "" {
 		id = vault.VerificationID(vault.NewBackupID(time.Now(), rand.Text()))
 		cmd.Settings = dispatch.Settings(dispatch.VerifySettings{Units: dispatch.Units{ReadUnits: readUnits}, ID: id})
@@ -162,7 +162,7 @@ func verifyAt(ctx context.Context, s *streams, site *site, cmd function.Command,
 			}
 			return verified(id, &proof), nil
 		case <-look.C:
-			if !p.due() {
+			if watch == nil || !p.due() {
 				continue
 			}
 			if line := watch(ctx); line != "" {
@@ -181,13 +181,12 @@ func (s *site) broken(id vault.VerificationID) error {
 		id, id, s.stackFlag())
 }
 
-// watchVerification returns what says how far a verification has come; it says nothing
+// watchVerification returns what says how far a verification has come; nil, or nothing,
 // where that can't be told.
 func (s *site) watchVerification(ctx context.Context, id vault.VerificationID, cmd function.Command) func(context.Context) string {
-	silent := func(context.Context) string { return "" }
 	repo, err := s.repository(ctx)
 	if err != nil {
-		return silent
+		return nil
 	}
 	of := status.Ref{Kind: status.BackupKind, ID: cmd.Backup}
 	if cmd.Restore != "" {

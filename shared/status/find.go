@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"iter"
 	"regexp"
 	"slices"
 	"strings"
@@ -190,7 +191,7 @@ var prefixes = map[Kind]string{
 }
 
 // All yields all of a kind that were ever begun, in the order of their names.
-func All(ctx context.Context, r *repository.Repository, kind Kind) func(yield func(Ref, error) bool) {
+func All(ctx context.Context, r *repository.Repository, kind Kind) iter.Seq2[Ref, error] {
 	return func(yield func(Ref, error) bool) {
 		prefix, seen := prefixes[kind], Ref{}
 		for info, err := range r.Store().List(ctx, prefix, "") {
@@ -216,7 +217,7 @@ func All(ctx context.Context, r *repository.Repository, kind Kind) func(yield fu
 }
 
 // Open yields the backups or the restores that have not ended.
-func Open(ctx context.Context, r *repository.Repository, kind Kind) func(yield func(Ref, error) bool) {
+func Open(ctx context.Context, r *repository.Repository, kind Kind) iter.Seq2[Ref, error] {
 	return func(yield func(Ref, error) bool) {
 		if kind == RestoreKind {
 			r.Restoring(ctx)(func(id vault.RestoreID, err error) bool { return yield(Ref{Kind: kind, ID: string(id)}, err) })
