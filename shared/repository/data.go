@@ -150,63 +150,35 @@ func (s sealedAt) ReadAt(p []byte, off int64) (n int, err error) {
 	return n, fmt.Errorf("read %s: %w", name, err)
 }
 
-// Stream is a shard or an index that is read from its beginning. At its end, End holds it
-// against its record.
+// Stream is a shard or an index that is read from its beginning. It counts and hashes the
+// stored bytes, and at its end, End holds it against its record.
 type Stream struct {
-	plain  io.Reader
-	sealed *download
+	want  vault.Object
+	body  io.ReadCloser
+	plain io.Reader // of body, opened
+	sum   hash.Hash
+	size  int64
+	// err is the store's, which a format may take for the end of the object: a stream
+	// that breaks off is no truncated object.
+	err error
 }
 
 // Stream reads the whole from its beginning, by one request.
 func (d *Data) Stream() (*Stream, error) {
-	sealed, err := d.sealed.repo.download(d.sealed.ctx, d.sealed.object)
+	s, err := d.sealed.repo.stream(d.sealed.ctx, d.sealed.object)
 	if err != nil {
 		return nil, err
 	}
-	s := &Stream{sealed: sealed}
-	if s.plain, err = crypt.Open(d.encryption, crypt.Data, sealed); err != nil {
+	if s.plain, err = crypt.Open(d.encryption, crypt.Data, (*storedStream)(s)); err != nil {
 		s.Close()
 		return nil, s.Blame(err)
 	}
 	return s, nil
 }
 
-func (s *Stream) Read(p []byte) (int, error) { return s.plain.Read(p) }
-
-// Close ends the reading, before the end too.
-func (s *Stream) Close() { s.sealed.body.Close() }
-
-// Blame tells what an error means that a format has returned while it was read from the
-// stream: that the store failed, or that the object is bad.
-func (s *Stream) Blame(err error) error {
-	switch d := s.sealed; {
-	case err == nil:
-		return nil
-	case d.err != nil:
-		return fmt.Errorf("read %s: %w", d.want.Name, d.err)
-	case Corrupt(err):
-		return &BadObject{d.want, err}
-	}
-	return fmt.Errorf("read %s: %w", s.sealed.want.Name, err)
-}
-
-// End holds the object against its record, once all of it was read.
-func (s *Stream) End() error { return s.sealed.end() }
-
-// download reads an object's stored bytes from their beginning, and holds them against
-// its record: how many there are, and their sha256.
-type download struct {
-	want vault.Object
-	body io.ReadCloser
-	sum  hash.Hash
-	size int64
-	// err is the store's, which a format may take for the end of the object: a stream
-	// that breaks off is no truncated object.
-	err error
-}
-
-// download opens an object of the vault, or of the replica that it is read from.
-func (r *Repository) download(ctx context.Context, o vault.Object) (*download, error) {
+// stream opens an object of the vault, or of the replica that it is read from, for its
+// stored bytes.
+func (r *Repository) stream(ctx context.Context, o vault.Object) (*Stream, error) {
 	body, _, err := r.storeOf(o.Name).Open(ctx, o.Name, 0, -1)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, &BadObject{o, fmt.Errorf("%w: it is gone: %w", vault.ErrCorrupt, err)}
@@ -214,23 +186,45 @@ func (r *Repository) download(ctx context.Context, o vault.Object) (*download, e
 	if err != nil {
 		return nil, fmt.Errorf("read %s: %w", o.Name, err)
 	}
-	return &download{want: o, body: body, sum: sha256.New()}, nil
+	return &Stream{want: o, body: body, sum: sha256.New()}, nil
 }
 
-func (d *download) Read(b []byte) (int, error) {
-	n, err := d.body.Read(b)
-	d.sum.Write(b[:n])
-	d.size += int64(n)
+func (s *Stream) Read(p []byte) (int, error) { return s.plain.Read(p) }
+
+// storedStream is a stream's stored bytes.
+type storedStream Stream
+
+func (s *storedStream) Read(p []byte) (int, error) {
+	n, err := s.body.Read(p)
+	s.sum.Write(p[:n])
+	s.size += int64(n)
 	if err != nil && err != io.EOF {
-		d.err = err
+		s.err = err
 	}
 	return n, err
 }
 
-// end holds the bytes against the record, once all were read.
-func (d *download) end() error {
-	if sum := hex.EncodeToString(d.sum.Sum(nil)); d.size != d.want.Bytes || sum != d.want.SHA256 {
-		return &BadObject{d.want, fmt.Errorf("%w: %d bytes with sha256 %s, written were %d with %s", vault.ErrCorrupt, d.size, sum, d.want.Bytes, d.want.SHA256)}
+// Close ends the reading, before the end too.
+func (s *Stream) Close() { s.body.Close() }
+
+// Blame tells what an error means that a format has returned while it was read from the
+// stream: that the store failed, or that the object is bad.
+func (s *Stream) Blame(err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case s.err != nil:
+		return fmt.Errorf("read %s: %w", s.want.Name, s.err)
+	case Corrupt(err):
+		return &BadObject{s.want, err}
+	}
+	return fmt.Errorf("read %s: %w", s.want.Name, err)
+}
+
+// End holds the object against its record, once all of it was read.
+func (s *Stream) End() error {
+	if sum := hex.EncodeToString(s.sum.Sum(nil)); s.size != s.want.Bytes || sum != s.want.SHA256 {
+		return &BadObject{s.want, fmt.Errorf("%w: %d bytes with sha256 %s, written were %d with %s", vault.ErrCorrupt, s.size, sum, s.want.Bytes, s.want.SHA256)}
 	}
 	return nil
 }

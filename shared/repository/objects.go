@@ -103,11 +103,11 @@ func (r *Repository) Replicate(ctx context.Context, o vault.Object, to object.St
 }
 
 func (r *Repository) replicate(ctx context.Context, o vault.Object, to object.Store, limit *rate.Limiter) (object.Info, error) {
-	from, err := r.download(ctx, o)
+	from, err := r.stream(ctx, o)
 	if err != nil {
 		return object.Info{}, err
 	}
-	defer from.body.Close()
+	defer from.Close()
 	info, err := to.Create(ctx, o.Name, &checkedReader{ctx, from, limit})
 	if err != nil {
 		return object.Info{}, fmt.Errorf("copy %s: %w", o.Name, err)
@@ -121,11 +121,11 @@ func (r *Repository) replicate(ctx context.Context, o vault.Object, to object.St
 // Check reads an object to its end, and compares it with its record.
 func (r *Repository) Check(ctx context.Context, o vault.Object, limit *rate.Limiter) error {
 	return r.FailOver(ctx, func() error {
-		from, err := r.download(ctx, o)
+		from, err := r.stream(ctx, o)
 		if err != nil {
 			return err
 		}
-		defer from.body.Close()
+		defer from.Close()
 		_, err = io.Copy(io.Discard, &checkedReader{ctx, from, limit})
 		var bad *BadObject
 		if err != nil && !errors.As(err, &bad) {
@@ -139,7 +139,7 @@ func (r *Repository) Check(ctx context.Context, o vault.Object, limit *rate.Limi
 // if the bytes were those that were written.
 type checkedReader struct {
 	ctx   context.Context
-	from  *download
+	from  *Stream
 	limit *rate.Limiter
 }
 
@@ -147,14 +147,14 @@ func (c *checkedReader) Read(p []byte) (int, error) {
 	if c.limit != nil {
 		p = p[:min(len(p), c.limit.Burst())]
 	}
-	n, err := c.from.Read(p)
+	n, err := (*storedStream)(c.from).Read(p)
 	if c.limit != nil && n > 0 {
 		if werr := c.limit.WaitN(c.ctx, n); werr != nil {
 			return n, fmt.Errorf("%w: %w", ErrTime, werr)
 		}
 	}
 	if err == io.EOF || c.from.size > c.from.want.Bytes {
-		if bad := c.from.end(); bad != nil {
+		if bad := c.from.End(); bad != nil {
 			return n, bad
 		}
 	}

@@ -92,7 +92,7 @@ func ReplicasByKey(inv *function.Invocation) func(keys []string) []repository.Re
 	}
 }
 
-// Replicas are what a repository reads from, of replicas of the policy.
+// Replicas are the policy's replicas as a repository reads from them: each is opened when that is needed.
 func Replicas(inv *function.Invocation, all []policy.Replica) []repository.Replica {
 	replicas := make([]repository.Replica, len(all))
 	for i, d := range all {
