@@ -20,6 +20,18 @@ var (
 	// ErrThrottled is ErrUnavailable's sibling: the service is there, and the
 	// caller asks too much of it.
 	ErrThrottled = errors.New("the service is throttling")
+	// ErrNoStream is a table whose change stream is off.
+	ErrNoStream = errors.New("the table has no stream")
+	// ErrStreamReplaced is a table whose change stream is another than the one that
+	// was named: it was turned off and on again, or the table was made anew.
+	ErrStreamReplaced = errors.New("the table has another stream")
+	// ErrNoShard is a shard that a stream does not have, or does not show yet.
+	ErrNoShard = errors.New("the stream has no such shard")
+	// ErrTrimmed is a place in a shard behind which records are kept no longer. The
+	// service may say the same of an iterator that is merely too old.
+	ErrTrimmed = errors.New("the stream's records are trimmed")
+	// ErrIterator is an iterator that the service takes for none.
+	ErrIterator = errors.New("the stream's iterator is of no use")
 )
 
 // Invalidf is an error that matches ErrInvalid, and does not say of a service that it has

@@ -196,22 +196,28 @@ func serverTime(h http.Header) time.Time {
 // ask sends a message until there is an answer or can be none. The answer is
 // decoded into into, and its bytes are returned for what that does not know.
 func (c *Client) ask(ctx context.Context, op, name string, request, into protov1.Message) (raw []byte, err error) {
+	a, err := c.askDated(ctx, op, name, request, into)
+	return a.body, err
+}
+
+// askDated is ask for whoever wants to know the answer's date, too.
+func (c *Client) askDated(ctx context.Context, op, name string, request, into protov1.Message) (a answer, err error) {
 	body, err := encode(request)
 	if err != nil {
-		return nil, fmt.Errorf("%s of table %q: %w", op, name, err)
+		return answer{}, fmt.Errorf("%s of table %q: %w", op, name, err)
 	}
 	_, err = c.do(ctx, func(*retry.Call) error {
-		a, err := c.attempt(ctx, op, name, body, nil, maxAnswer)
+		got, err := c.attempt(ctx, op, name, body, nil, maxAnswer)
 		if err != nil {
 			return err
 		}
-		if err := decode(a.body, into); err != nil {
+		if err := decode(got.body, into); err != nil {
 			return c.broken(op, name, err)
 		}
-		raw = a.body
+		a = got
 		return nil
 	})
-	return raw, err
+	return a, err
 }
 
 // change is ask for what changes something, of which the answer says nothing

@@ -6,4 +6,7 @@ import (
 )
 
 // The client is the port that the verbs work with.
-var _ table.Instance = (*tablestore.Client)(nil)
+var (
+	_ table.Instance = (*tablestore.Client)(nil)
+	_ table.Streams  = (*tablestore.Client)(nil)
+)

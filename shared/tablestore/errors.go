@@ -85,6 +85,8 @@ func (e *Error) hint() string {
 		return "raise the table's throughput or run fewer functions at a time"
 	case e.condition == table.ErrUnavailable:
 		return "try again later"
+	case e.condition == table.ErrNoStream, e.condition == table.ErrStreamReplaced:
+		return e.condition.Error()
 	}
 	return ""
 }
@@ -102,6 +104,9 @@ const (
 	textNoAttributes = "Attribute column is missing"
 	textNoCells      = "missing cells in request"
 	textUnsupported  = "Unsupported operation"
+	textNoStream     = "Invalid stream id"
+	textNoShard      = "Invalid shard id"
+	textNoIterator   = "Invalid shard iterator"
 )
 
 // judge sets what an answer of the service means and what is to be done.
@@ -128,8 +133,26 @@ func (e *Error) judge() {
 		e.condition = table.ErrNotExist
 	case "OTSObjectAlreadyExist":
 		e.condition = table.ErrExist
+	case "OTSTrimmedDataAccess":
+		e.condition = table.ErrTrimmed
 	default:
 		e.judgeStatus()
+		e.judgeStream()
+	}
+}
+
+// judgeStream tells apart what requests of streams are refused for with one code.
+func (e *Error) judgeStream() {
+	if e.Code != "OTSParameterInvalid" {
+		return
+	}
+	switch {
+	case strings.HasPrefix(e.Message, textNoStream):
+		e.condition = table.ErrNoStream
+	case strings.HasPrefix(e.Message, textNoShard):
+		e.condition = table.ErrNoShard
+	case strings.HasPrefix(e.Message, textNoIterator):
+		e.condition = table.ErrIterator
 	}
 }
 
