@@ -436,6 +436,9 @@ func splitRequest(request string) (bucket, key string, err error) {
 
 // distinct drops repetitions of the same command from the same origin.
 func distinct(events []Event) []Event {
+	if len(events) < 2 {
+		return events
+	}
 	seen := make(map[string]bool, len(events))
 	return slices.DeleteFunc(events, func(e Event) bool {
 		text, err := e.Command.Encode()
