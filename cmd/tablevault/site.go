@@ -27,6 +27,7 @@ import (
 	"github.com/tablevault/tablevault/shared/object/place"
 	"github.com/tablevault/tablevault/shared/policy"
 	"github.com/tablevault/tablevault/shared/repository"
+	"github.com/tablevault/tablevault/shared/retry"
 	"github.com/tablevault/tablevault/shared/tablestore"
 	"github.com/tablevault/tablevault/shared/vault"
 )
@@ -343,7 +344,7 @@ func (s *site) lookAgain(ctx context.Context, look function.Command, since time.
 	if !since.IsZero() {
 		look.Settings = dispatch.Settings(dispatch.Since{Since: since})
 	}
-	err := pause(ctx, lookEvery)
+	err := retry.Sleep(ctx, lookEvery)
 	if err == nil {
 		err = s.call(ctx, look, reply)
 	}
@@ -391,16 +392,4 @@ func (s *site) stopped(err error) error {
 		return err
 	}
 	return fmt.Errorf("%w: the stack does not run: start `tablevault local --dir %s`", err, s.dir)
-}
-
-// pause waits between two looks at something that goes on elsewhere.
-func pause(ctx context.Context, d time.Duration) error {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-t.C:
-		return nil
-	}
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/tablevault/tablevault/shared/backup"
 	"github.com/tablevault/tablevault/shared/repository"
 	"github.com/tablevault/tablevault/shared/restore"
+	"github.com/tablevault/tablevault/shared/retry"
 	"github.com/tablevault/tablevault/shared/status"
 )
 
@@ -54,7 +55,7 @@ func runWatch(ctx context.Context, s *streams, dir, id string, every time.Durati
 		if !l.Running() {
 			return failures(l)
 		}
-		if err := pause(ctx, every); err != nil {
+		if err := retry.Sleep(ctx, every); err != nil {
 			return nil // a person has seen enough
 		}
 	}

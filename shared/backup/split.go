@@ -12,6 +12,7 @@ import (
 	"github.com/tablevault/tablevault/shared/backup/coverage"
 	"github.com/tablevault/tablevault/shared/guard"
 	"github.com/tablevault/tablevault/shared/plainbuffer"
+	"github.com/tablevault/tablevault/shared/retry"
 	"github.com/tablevault/tablevault/shared/table"
 	"github.com/tablevault/tablevault/shared/vault"
 )
@@ -79,12 +80,8 @@ func (r *segmentRun) watchAsk(ctx context.Context, stop func()) (end func()) {
 	over := make(chan struct{})
 	guard.Go(func() error {
 		for !r.ask.found.Load() {
-			timer := time.NewTimer(time.Until(r.ask.next))
-			select {
-			case <-ctx.Done():
-				timer.Stop()
+			if retry.Sleep(ctx, time.Until(r.ask.next)) != nil {
 				return nil
-			case <-timer.C:
 			}
 			// What can't be looked at now is looked at later; reading goes on.
 			_ = r.lookForAsk(ctx)

@@ -11,6 +11,7 @@ import (
 
 	"github.com/tablevault/tablevault/shared/guard"
 	"github.com/tablevault/tablevault/shared/repository"
+	"github.com/tablevault/tablevault/shared/retry"
 	"github.com/tablevault/tablevault/shared/vault"
 )
 
@@ -47,12 +48,8 @@ func NewTeller(ctx context.Context, r *repository.Repository, run Run, prefix st
 		told := vault.Told{Start: start, Rows: rows, Bytes: size}
 		at := time.Now() // of the last
 		for wait := run.Tell; ; wait = min(wait+wait/4, max(run.Tell, tellAtMost)) {
-			timer := time.NewTimer(wait)
-			select {
-			case <-ctx.Done():
-				timer.Stop()
+			if retry.Sleep(ctx, wait) != nil {
 				return nil
-			case <-timer.C:
 			}
 			rows, size := t.rows.Load(), t.bytes.Load()
 			if rows == told.Rows && size == told.Bytes && time.Since(at) < tellAtLeast {
