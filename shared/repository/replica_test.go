@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -156,5 +157,40 @@ func TestFailOver(t *testing.T) {
 	}
 	if found := w.Repo.Replaced(); len(found) != 3 {
 		t.Errorf("%+v", found)
+	}
+}
+
+// TestFailOverTogether has two readers find the same object bad at the same time: the one
+// that comes to fail it over last reads it from the replica that the other has turned to,
+// and not from the next, which does not have it.
+func TestFailOverTogether(t *testing.T) {
+	w, m := vaulttest.CopyWorld(t, 900)
+	replica := &mem.Store{}
+	w.CopyAll(m, replica)
+	o := shardOf(t, w, m)
+	w.Remove(o.Name)
+	empty := repository.Replica{Name: "oss://empty", Open: func(context.Context) (object.Store, error) { return &mem.Store{}, nil }}
+	w.Repo.SetReplicas(vaulttest.ReplicaAt(replica), empty)
+	var found, read sync.WaitGroup
+	found.Add(2)
+	for range 2 {
+		read.Go(func() {
+			runs := 0
+			err := w.Repo.FailOver(t.Context(), func() error {
+				_, err := w.Repo.OpenData(t.Context(), o, vault.Encryption{Mode: "none"}).ReadAt(make([]byte, 1), 0)
+				if runs++; runs == 1 {
+					found.Done()
+					found.Wait()
+				}
+				return err
+			})
+			if err != nil || runs != 2 {
+				t.Errorf("%v, after %d runs", err, runs)
+			}
+		})
+	}
+	read.Wait()
+	if all := w.Repo.Replaced(); len(all) != 1 || !strings.Contains(all[0].Reason, "read from "+vaulttest.ReplicaAddress) {
+		t.Errorf("%+v", all)
 	}
 }
