@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/tablevault/tablevault/shared/access"
+	"github.com/tablevault/tablevault/shared/retry"
 )
 
 // answer is one answer of a stand-in for the service.
@@ -168,6 +169,36 @@ func TestInvokerSubmit(t *testing.T) {
 				t.Errorf("%s %s %v %s", r.Method, r.URL, r.Header, *s.body.Load())
 			}
 		})
+	}
+}
+
+// TestInvokerJudges: throttling is waited out for ever; with a task id what is in doubt is
+// tried six times, and without one never.
+func TestInvokerJudges(t *testing.T) {
+	broken := errors.New("connection reset")
+	for _, test := range []struct {
+		err     error
+		invoke  retry.Verdict
+		early   retry.Verdict // of the first five attempts to submit
+		sixth   retry.Verdict
+		hundred retry.Verdict
+	}{
+		{broken, 0, retry.Again | retry.Doubt, 0, 0},
+		{&CallError{Status: 500}, 0, retry.Again | retry.Doubt, 0, 0},
+		{&CallError{Status: 408}, 0, retry.Again | retry.Doubt, 0, 0},
+		{&CallError{Status: 403}, 0, 0, 0, 0},
+		{&CallError{Status: 429}, retry.Again, retry.Again, retry.Again, retry.Again},
+		{&CallError{Status: 503, Code: "ResourceThrottled"}, retry.Again, retry.Again, retry.Again, retry.Again},
+		{fmt.Errorf("submit: %w", &CallError{Status: 403, Code: "ResourceExhausted"}), retry.Again, retry.Again, retry.Again, retry.Again},
+	} {
+		if got := throttled(test.err); got != test.invoke {
+			t.Errorf("invoke, %v: %b, want %b", test.err, got, test.invoke)
+		}
+		for attempt, want := range map[int]retry.Verdict{1: test.early, 5: test.early, 6: test.sixth, 100: test.hundred} {
+			if got := submitted(test.err, attempt); got != want {
+				t.Errorf("attempt %d to submit, %v: %b, want %b", attempt, test.err, got, want)
+			}
+		}
 	}
 }
 
