@@ -130,23 +130,33 @@ func ReadEnv(environ []string, others ...string) (Env, error) {
 	}
 
 	var problems []error
-	read := func(name string, required bool, set func(value string) error) {
-		value := values[name]
-		switch {
-		case value != "":
+	read := func(name string, set func(value string) error) {
+		if value := values[name]; value != "" {
 			if err := set(value); err != nil {
 				problems = append(problems, fmt.Errorf("%s: %w", name, err))
 			}
-		case required:
-			problems = append(problems, fmt.Errorf("%s is not set", name))
 		}
 		delete(values, name)
 	}
-	read("TABLEVAULT_VAULT", true, func(v string) error {
+	duration := func(name string, to *time.Duration, least time.Duration, want string) {
+		read(name, func(v string) error {
+			d, err := time.ParseDuration(v)
+			if err != nil || d < least {
+				return errors.New(want)
+			}
+			*to = d
+			return nil
+		})
+	}
+	if values["TABLEVAULT_VAULT"] == "" {
+		problems = append(problems, errors.New("TABLEVAULT_VAULT is not set"))
+	}
+	read("TABLEVAULT_VAULT", func(v string) error {
 		env.Vault = v
-		return checkVault(v)
+		_, err := place.Parse(v)
+		return err
 	})
-	read("TABLEVAULT_TABLESTORE_ENDPOINT", false, func(v string) error {
+	read("TABLEVAULT_TABLESTORE_ENDPOINT", func(v string) error {
 		switch v {
 		case "public":
 			v = publicEndpoint
@@ -154,20 +164,22 @@ func ReadEnv(environ []string, others ...string) (Env, error) {
 			v = vpcEndpoint
 		}
 		env.TablestoreEndpoint = v
-		return checkAddress(env.Tablestore("instance", "region"))
+		_, err := parseAddress(env.Tablestore("instance", "region"))
+		return err
 	})
-	read("TABLEVAULT_FC_ENDPOINT", false, func(v string) error {
+	read("TABLEVAULT_FC_ENDPOINT", func(v string) error {
 		env.FCEndpoint = v
-		return checkAddress(v)
+		_, err := parseAddress(v)
+		return err
 	})
-	read("TABLEVAULT_FUNCTION_PREFIX", false, func(v string) error {
+	read("TABLEVAULT_FUNCTION_PREFIX", func(v string) error {
 		env.FunctionPrefix = v
 		if checkFunctionName(env.Name(Import)) != nil {
 			return errors.New("want the beginning of a function's name: letters, digits, _ and -, no digit or - first, and 64 with the rest of the name")
 		}
 		return nil
 	})
-	read("TABLEVAULT_LANES", false, func(v string) error {
+	read("TABLEVAULT_LANES", func(v string) error {
 		n, err := strconv.Atoi(v)
 		if err != nil || n < 1 || n > vault.MaxLanes {
 			return fmt.Errorf("want a number from 1 to %d", vault.MaxLanes)
@@ -175,38 +187,17 @@ func ReadEnv(environ []string, others ...string) (Env, error) {
 		env.Lanes = n
 		return nil
 	})
-	read("TABLEVAULT_MARGIN", false, func(v string) error {
-		d, err := time.ParseDuration(v)
-		if err != nil || d < 0 {
-			return errors.New("want a duration such as 30s")
-		}
-		env.Margin = d
-		return nil
-	})
-	read("TABLEVAULT_REDISPATCH", false, func(v string) error {
-		d, err := time.ParseDuration(v)
-		if err != nil || d < time.Second {
-			return errors.New("want a duration of a second or more, such as 15m")
-		}
-		env.Redispatch = d
-		return nil
-	})
-	read("TABLEVAULT_SPLIT_AFTER", false, func(v string) error {
-		d, err := time.ParseDuration(v)
-		if err != nil || d <= 0 {
-			return errors.New("want a duration such as 1m")
-		}
-		env.SplitAfter = d
-		return nil
-	})
-	read("TABLEVAULT_POLICY", false, func(v string) error {
+	duration("TABLEVAULT_MARGIN", &env.Margin, 0, "want a duration such as 30s")
+	duration("TABLEVAULT_REDISPATCH", &env.Redispatch, time.Second, "want a duration of a second or more, such as 15m")
+	duration("TABLEVAULT_SPLIT_AFTER", &env.SplitAfter, 1, "want a duration such as 1m")
+	read("TABLEVAULT_POLICY", func(v string) error {
 		env.Policy, env.PolicyNamed = v, true
 		return nil
 	})
 	if code := values["FC_FUNC_CODE_PATH"]; code != "" && !path.IsAbs(env.Policy) {
 		env.Policy = path.Join(code, env.Policy)
 	}
-	read("TABLEVAULT_LOG_LEVEL", false, func(v string) error {
+	read("TABLEVAULT_LOG_LEVEL", func(v string) error {
 		if !slices.Contains([]string{"debug", "info", "warn", "error"}, v) {
 			return errors.New("want debug, info, warn or error")
 		}
@@ -243,16 +234,12 @@ func (e Env) Tablestore(instance, region string) string {
 // Name returns the deployed name of a function.
 func (e Env) Name(n Name) string { return e.FunctionPrefix + string(n) }
 
-func checkVault(v string) error {
-	_, err := place.Parse(v)
-	return err
-}
-
-func checkAddress(v string) error {
+// parseAddress reads the address of a server.
+func parseAddress(v string) (*url.URL, error) {
 	u, err := url.Parse(v)
 	if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" ||
 		strings.Trim(u.Path, "/") != "" || u.RawQuery != "" || u.Fragment != "" || u.User != nil {
-		return errors.New("want an address such as https://host or http://127.0.0.1:8080")
+		return nil, errors.New("want an address such as https://host or http://127.0.0.1:8080")
 	}
-	return nil
+	return u, nil
 }

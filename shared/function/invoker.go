@@ -12,7 +12,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"net/url"
 	"regexp"
 	"strings"
 	"time"
@@ -69,12 +68,9 @@ func NewInvoker(config InvokerConfig) (*Invoker, error) {
 		}
 		v.protocol, v.host = "https", config.Account+"."+config.Region+".fc.aliyuncs.com"
 	} else {
-		if err := checkAddress(config.Endpoint); err != nil {
-			return nil, fmt.Errorf("invoke functions: their address: %w", err)
-		}
-		u, err := url.Parse(config.Endpoint)
+		u, err := parseAddress(config.Endpoint)
 		if err != nil {
-			return nil, errors.New("invoke functions: their address can't be read")
+			return nil, fmt.Errorf("invoke functions: their address: %w", err)
 		}
 		v.protocol, v.host = u.Scheme, u.Host
 	}
