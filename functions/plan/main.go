@@ -12,7 +12,7 @@ import (
 )
 
 func main() {
-	function.Serve(function.Verbs{function.KindBackup: begin, function.KindTick: tick, function.KindVoid: void})
+	function.Serve(function.Verbs{function.KindBackup: begin, function.KindTick: tick, function.KindVoid: about})
 }
 
 func reconciler(ctx context.Context, inv *function.Invocation, open parts.Vault) (*reconcile.Reconciler, error) {
@@ -46,26 +46,18 @@ func begin(ctx context.Context, inv *function.Invocation, cmd function.Command) 
 
 // tick looks at one backup, or at everything.
 func tick(ctx context.Context, inv *function.Invocation, cmd function.Command) (any, error) {
-	if cmd.Backup == "" {
-		r, err := reconciler(ctx, inv, parts.NewRepository)
-		if err != nil {
-			return nil, err
-		}
-		return r.Everything(ctx, inv.Run(), inv.Instant())
+	if cmd.Backup != "" {
+		return about(ctx, inv, cmd)
 	}
-	asked, err := dispatch.Asked(inv, cmd)
+	r, err := reconciler(ctx, inv, parts.NewRepository)
 	if err != nil {
 		return nil, err
 	}
-	r, err := reconciler(ctx, inv, parts.Repository)
-	if err != nil {
-		return nil, err
-	}
-	return r.Look(ctx, inv.Run(), asked)
+	return r.Everything(ctx, inv.Run(), inv.Instant())
 }
 
-// void gives a backup up.
-func void(ctx context.Context, inv *function.Invocation, cmd function.Command) (any, error) {
+// about looks at one backup, or gives it up.
+func about(ctx context.Context, inv *function.Invocation, cmd function.Command) (any, error) {
 	asked, err := dispatch.Asked(inv, cmd)
 	if err != nil {
 		return nil, err
@@ -74,5 +66,8 @@ func void(ctx context.Context, inv *function.Invocation, cmd function.Command) (
 	if err != nil {
 		return nil, err
 	}
-	return r.Void(ctx, inv.Run(), asked)
+	if cmd.Kind == function.KindVoid {
+		return r.Void(ctx, inv.Run(), asked)
+	}
+	return r.Look(ctx, inv.Run(), asked)
 }
