@@ -169,7 +169,7 @@ func commandOf(all []member) (Command, error) {
 			for i, k := range keys {
 				names[i] = k.name
 			}
-			return Command{}, fmt.Errorf("command has the unknown key %q; the keys are %s", m.key, joined(names))
+			return Command{}, fmt.Errorf("command has the unknown key %q; the keys are %s", m.key, strings.Join(names, ", "))
 		}
 		// A null says nothing, as leaving the key out does.
 		if string(m.value) == "null" {
@@ -265,19 +265,15 @@ var tableForm = regexp.MustCompile(`^[A-Za-z0-9-]{1,64}/[A-Za-z_][A-Za-z0-9_]{0,
 
 // references reports an id that is none, and a number outside its range.
 func (c Command) references() error {
+	_, backup := vault.ParseBackupID(clip([]byte(c.Backup), 128))
+	_, restore := vault.ParseRestoreID(clip([]byte(c.Restore), 128))
+	_, segment := vault.ParseSegmentID(clip([]byte(c.Segment), 128))
 	for _, id := range []struct {
 		key, value string
-		parse      func(string) error
-	}{
-		{"backup", c.Backup, func(s string) error { _, err := vault.ParseBackupID(s); return err }},
-		{"restore", c.Restore, func(s string) error { _, err := vault.ParseRestoreID(s); return err }},
-		{"segment", c.Segment, func(s string) error { _, err := vault.ParseSegmentID(s); return err }},
-	} {
-		if id.value == "" {
-			continue
-		}
-		if err := id.parse(clip([]byte(id.value), 128)); err != nil {
-			return fmt.Errorf("command key %q: %w", id.key, err)
+		err        error
+	}{{"backup", c.Backup, backup}, {"restore", c.Restore, restore}, {"segment", c.Segment, segment}} {
+		if id.value != "" && id.err != nil {
+			return fmt.Errorf("command key %q: %w", id.key, id.err)
 		}
 	}
 	for _, n := range []struct {
@@ -365,14 +361,11 @@ func (c Command) Encode() ([]byte, error) {
 	return data, nil
 }
 
-// joined lists names for an error.
-func joined[T ~string](names []T) string {
-	var b strings.Builder
-	for i, name := range names {
-		if i > 0 {
-			b.WriteString(", ")
-		}
-		b.WriteString(string(name))
+// joined lists kinds for an error.
+func joined(kinds []Kind) string {
+	names := make([]string, len(kinds))
+	for i, k := range kinds {
+		names[i] = string(k)
 	}
-	return b.String()
+	return strings.Join(names, ", ")
 }

@@ -326,12 +326,7 @@ func (e *exchange) wrap(function string, err error) error {
 
 // open takes a synchronous answer apart.
 func open(function string, cmd Command, res *response) ([]byte, error) {
-	failure := func() *Failure {
-		return &Failure{Function: function, Request: res.requestID, Kind: cmd.Kind,
-			Table: cmd.Table, Backup: cmd.Backup, Restore: cmd.Restore, Segment: cmd.Segment}
-	}
 	if res.errorType != "" {
-		f := failure()
 		var body struct {
 			Message string `json:"errorMessage"`
 			Type    string `json:"errorType"`
@@ -339,18 +334,18 @@ func open(function string, cmd Command, res *response) ([]byte, error) {
 		if err := json.Unmarshal(res.body, &body); err != nil || body.Message == "" {
 			body.Message = clip(res.body, 1024)
 		}
-		f.Type, f.Message = body.Type, body.Message
-		switch f.Type {
+		switch body.Type {
 		case TypeRetriable, TypeDeadline, TypePanic:
 			// The function wrote the message, and it names everything.
-			f = &Failure{Type: f.Type, Message: f.Message, Request: f.Request}
-		default:
-			f.Type, f.Hint = TypeCrash, "give the same command again, it goes on where this one was; if it ends so again, give the function more memory or time"
-			if last := lastLine(res.logTail); last != "" {
-				f.Message += "; its last words: " + last
-			}
+			return nil, &Failure{Type: body.Type, Message: body.Message, Request: res.requestID}
 		}
-		return nil, f
+		if last := lastLine(res.logTail); last != "" {
+			body.Message += "; its last words: " + last
+		}
+		return nil, &Failure{
+			Type: TypeCrash, Message: body.Message, Hint: "give the same command again, it goes on where this one was; if it ends so again, give the function more memory or time",
+			Function: function, Request: res.requestID, Kind: cmd.Kind, Table: cmd.Table, Backup: cmd.Backup, Restore: cmd.Restore, Segment: cmd.Segment,
+		}
 	}
 	var answer Answer
 	if err := json.Unmarshal(res.body, &answer); err != nil {
