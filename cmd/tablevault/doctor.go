@@ -510,7 +510,7 @@ func (d *doctor) tables(ctx context.Context) {
 
 // patterns looks for a table for each pattern of the policy.
 func (d *doctor) patterns(instance string, names []string) {
-	for r := range d.known.Rules() {
+	for _, r := range d.known.Rules() {
 		for _, p := range r.Tables {
 			if p.Not || p.Instance != instance {
 				continue

@@ -47,7 +47,7 @@ const lateDrill = 24 * time.Hour
 
 // drills looks at the newest drill of each table that the policy has rehearsed.
 func (d *doctor) drills(ctx context.Context) {
-	if d.repo == nil || d.known.Policy == nil || !slices.ContainsFunc(d.known.Policy.Rules, func(r policy.Rule) bool { return r.Drill != nil }) {
+	if d.repo == nil || !slices.ContainsFunc(d.known.Rules(), func(r *policy.Rule) bool { return r.Drill != nil }) {
 		return
 	}
 	states, err := drill.Newest(ctx, d.repo, nil, time.Now())

@@ -36,7 +36,7 @@ func TestDoctorsDrills(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	rule, now := &p.Rules[0], time.Date(2026, 11, 20, 10, 14, 0, 0, time.UTC)
+	rule, now := p.Rules[0], time.Date(2026, 11, 20, 10, 14, 0, 0, time.UTC)
 	due := rule.Drill.Every.Due(now)
 	id := vault.TableID{Region: "local", Instance: "prod", Table: "orders"}
 	const week, hour = 7 * 24 * time.Hour, time.Hour

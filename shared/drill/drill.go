@@ -105,7 +105,7 @@ type due struct {
 func (r *Rehearser) Tick(ctx context.Context, run fanout.Run, at time.Time) (*Tick, error) {
 	at, _ = vault.Happened(at, run.Now())
 	s := &ticking{Rehearser: r, run: run, at: at.UTC(), reply: &Tick{}, open: map[vault.TableID]bool{}, names: map[string][]string{}}
-	if !slices.ContainsFunc(r.Policy.Rules, func(r policy.Rule) bool { return r.Drill != nil }) {
+	if !slices.ContainsFunc(r.Policy.Rules, func(r *policy.Rule) bool { return r.Drill != nil }) {
 		return s.reply, nil
 	}
 	var err error
@@ -159,8 +159,7 @@ func (s *ticking) report(rule string, t vault.TableID, format string, args ...an
 func (s *ticking) due(ctx context.Context) ([]due, error) {
 	var all []due
 	seen := map[vault.TableID]bool{}
-	for i := range s.Policy.Rules {
-		r := &s.Policy.Rules[i]
+	for _, r := range s.Policy.Rules {
 		if r.Drill == nil {
 			continue
 		}

@@ -238,7 +238,7 @@ func (s *ticking) left(ctx context.Context, in table.Catalog, e *vault.DrillEnd)
 	if !made {
 		return "the table that stands under its name is not known to be the one that its restore has made", nil
 	}
-	if slices.ContainsFunc(s.Policy.Rules, func(r policy.Rule) bool { return r.Match(target.Instance, target.Table) }) {
+	if slices.ContainsFunc(s.Policy.Rules, func(r *policy.Rule) bool { return r.Match(target.Instance, target.Table) }) {
 		return "a rule of the policy is about the table", nil
 	}
 	def, err := in.Describe(ctx, target.Table)

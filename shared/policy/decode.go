@@ -137,8 +137,7 @@ func (d *decoder) policy(data []byte) *Policy {
 	d.workers(top, &p.Workers)
 	list := top.get("rules")
 	if list == nil {
-		r := d.rule(&mapping{line: top.line}, top, "default")
-		p.Rules = []Rule{r}
+		p.Rules = []*Rule{d.rule(&mapping{line: top.line}, top, "default")}
 		return p
 	}
 	items, ok := list.(*ast.SequenceNode)
@@ -156,7 +155,7 @@ func (d *decoder) policy(data []byte) *Policy {
 			d.at(m.line, "a rule without a name: ids of backups derive from it")
 		} else if name = d.text(v, "name"); !IsName(name) {
 			d.problem(v, "name %q: want letters, digits, - and _, at most 64", name)
-		} else if i := slices.IndexFunc(p.Rules, func(r Rule) bool { return r.Name == name }); i >= 0 {
+		} else if i := slices.IndexFunc(p.Rules, func(r *Rule) bool { return r.Name == name }); i >= 0 {
 			d.problem(v, "name %q stands twice: ids of backups derive from it", name)
 		}
 		p.Rules = append(p.Rules, d.rule(m, top, name))
@@ -197,8 +196,8 @@ func (d *decoder) workers(top *mapping, w *Workers) {
 }
 
 // rule reads a rule, with what stands at the top for what it does not say.
-func (d *decoder) rule(m, top *mapping, name string) Rule {
-	r := Rule{Name: name, Kind: vault.Full}
+func (d *decoder) rule(m, top *mapping, name string) *Rule {
+	r := &Rule{Name: name, Kind: vault.Full}
 	get := func(key string) ast.Node {
 		if v := m.get(key); v != nil {
 			return v
@@ -228,10 +227,10 @@ func (d *decoder) rule(m, top *mapping, name string) Rule {
 		r.Keep = d.keep(v)
 	}
 	if v := get("segment_size"); v != nil {
-		r.Settings.SegmentBytes = d.size(v, "segment_size", 1<<20)
+		r.Settings.SegmentBytes = d.size(v, "segment_size", d.scalar(v), 1<<20)
 	}
 	if v := get("part_size"); v != nil {
-		r.Settings.PartBytes = d.size(v, "part_size", 1<<20)
+		r.Settings.PartBytes = d.size(v, "part_size", d.scalar(v), 1<<20)
 	}
 	if v := get("lanes"); v != nil {
 		r.Settings.Lanes, _ = d.integer(v, "lanes", 1, vault.MaxLanes)
@@ -313,7 +312,7 @@ func (d *decoder) replicaName(v ast.Node) string {
 }
 
 // name gives replicas the names that they have in other rules, or their keys.
-func (d *decoder) name(rules []Rule) {
+func (d *decoder) name(rules []*Rule) {
 	byKey := map[string]string{}
 	for name, key := range d.names {
 		byKey[key] = name
@@ -335,7 +334,7 @@ func (d *decoder) bandwidth(v ast.Node) int64 {
 		d.problem(v, "bandwidth %q: want bytes per second, such as 20 MiB/s", text)
 		return 0
 	}
-	return d.bytes(v, "bandwidth", m[1], MinBandwidth)
+	return d.size(v, "bandwidth", m[1], MinBandwidth)
 }
 
 func (d *decoder) patterns(v ast.Node) []Pattern {
@@ -431,10 +430,10 @@ type readDrill struct {
 }
 
 // clashes finds the drills whose tables a rule would back up, and rehearse, in turn.
-func (d *decoder) clashes(rules []Rule) {
+func (d *decoder) clashes(rules []*Rule) {
 	seen := map[ast.Node]bool{} // one at the top is read for each rule
 	for _, drill := range d.drills {
-		if r, p, clash := drill.clash(rules); clash && !seen[drill.to] {
+		if r, p := drill.clash(rules); r != nil && !seen[drill.to] {
 			seen[drill.to] = true
 			d.problem(drill.to, "drill.to %q: tables of drills would be backed up themselves, since the rule %q has the pattern %s: name another instance, or another beginning, or leave them out with \"!%s_*\" behind it",
 				drill.To, r.Name, p, drill.To)
@@ -444,11 +443,7 @@ func (d *decoder) clashes(rules []Rule) {
 
 var sizeForm = regexp.MustCompile(`^([0-9]{1,12}) ?(B|kB|MB|GB|TB|KiB|MiB|GiB|TiB)?$`)
 
-func (d *decoder) size(v ast.Node, key string, least int64) int64 {
-	return d.bytes(v, key, d.scalar(v), least)
-}
-
-func (d *decoder) bytes(v ast.Node, key, text string, least int64) int64 {
+func (d *decoder) size(v ast.Node, key, text string, least int64) int64 {
 	m := sizeForm.FindStringSubmatch(text)
 	if m == nil {
 		d.problem(v, "%s %q: want a size such as 512 MiB", key, text)

@@ -57,7 +57,7 @@ type Policy struct {
 	// environment.
 	Vault   string  `json:"vault,omitempty"`
 	Workers Workers `json:"workers"`
-	Rules   []Rule  `json:"rules"`
+	Rules   []*Rule `json:"rules"`
 }
 
 // Workers is how many function instances tablevault uses at a time.
@@ -274,9 +274,9 @@ func (d *Drill) Place() (instance, name string) {
 	return t.Instance, t.Table
 }
 
-// clash is the first of some rules' patterns that is about tables which a drill
-// makes: these are neither to be backed up nor to be rehearsed themselves.
-func (d *Drill) clash(rules []Rule) (Rule, Pattern, bool) {
+// clash is the first of some rules that is about tables which a drill makes, with its
+// pattern, nil if none is: these are neither to be backed up nor to be rehearsed themselves.
+func (d *Drill) clash(rules []*Rule) (*Rule, Pattern) {
 	instance, name := d.Place()
 	for _, r := range rules {
 		for i, p := range r.Tables {
@@ -285,11 +285,11 @@ func (d *Drill) clash(rules []Rule) (Rule, Pattern, bool) {
 			}
 			// What leaves all of them out stands behind it.
 			if !slices.ContainsFunc(r.Tables[i+1:], func(o Pattern) bool { return o.Not && o.Instance == instance && o.covers(name+"_") }) {
-				return r, p, true
+				return r, p
 			}
 		}
 	}
-	return Rule{}, Pattern{}, false
+	return nil, Pattern{}
 }
 
 // spell writes a duration in its greatest whole unit: "72 hours", "30 days".

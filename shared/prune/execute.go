@@ -42,18 +42,14 @@ func (p *Pruner) clock(ctx context.Context) (time.Time, error) {
 // removeClocks removes the object that told the date, and those of runs that are
 // over. Where the bucket keeps them for a time, a later run does.
 func (p *Pruner) removeClocks(ctx context.Context, mine object.Info) error {
-	for info, err := range p.Repo.Store().List(ctx, vault.ClockPrefix, "") {
-		if err != nil {
-			return fmt.Errorf("list %s: %w", vault.ClockPrefix, err)
-		}
+	return p.each(ctx, vault.ClockPrefix, func(info object.Info) {
 		if info.Name != mine.Name && mine.Modified.Sub(info.Modified) < maxPrune {
-			continue
+			return
 		}
 		if err := p.Repo.Store().Delete(ctx, info.Name); err != nil {
 			p.Log.Warn("leave what told the store's date", "object", info.Name, "error", err)
 		}
-	}
-	return nil
+	})
 }
 
 // outcome is what has become of a backup.

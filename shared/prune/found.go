@@ -229,8 +229,8 @@ func (p *Pruner) tableOf(id vault.TableID) *foundTable {
 	t := &foundTable{id: id}
 	keeps := p.Keep > 0
 	if p.Policy != nil && id.Region == p.Region {
-		for i := range p.Policy.Rules {
-			if r := &p.Policy.Rules[i]; r.Match(id.Instance, id.Table) {
+		for _, r := range p.Policy.Rules {
+			if r.Match(id.Instance, id.Table) {
 				t.rules = append(t.rules, r)
 				keeps = keeps || r.Keep.For > 0
 			}

@@ -146,8 +146,8 @@ func (s *ticking) backups(ctx context.Context) error {
 	if err := s.open(ctx); err != nil {
 		return err
 	}
-	for i := range s.Policy.Rules {
-		if err := s.rule(ctx, &s.Policy.Rules[i], s.reply.At); err != nil {
+	for _, r := range s.Policy.Rules {
+		if err := s.rule(ctx, r); err != nil {
 			return err
 		}
 	}
@@ -248,8 +248,7 @@ func (s *ticking) ruleOf(b vault.Backup) (of *policy.Rule) {
 	if b.ID.Ahead(s.now) {
 		return nil
 	}
-	for i := range s.Policy.Rules {
-		r := &s.Policy.Rules[i]
+	for _, r := range s.Policy.Rules {
 		if !r.Made(s.Region, b) {
 			continue
 		}
@@ -356,8 +355,8 @@ func (s *ticking) again(ctx context.Context) {
 }
 
 // rule begins what is due under a rule.
-func (s *ticking) rule(ctx context.Context, r *policy.Rule, at time.Time) error {
-	due := r.Every.Due(at)
+func (s *ticking) rule(ctx context.Context, r *policy.Rule) error {
+	due := r.Every.Due(s.reply.At)
 	if due.IsZero() {
 		return nil
 	}
@@ -557,8 +556,9 @@ func (s *ticking) requests(ctx context.Context) (open []string, driven map[vault
 	s.reply.Requests = len(open)
 	if len(open) > maxRequests {
 		s.report("", "", "%d requests are not answered: each tick hands %d on", len(open), maxRequests)
-		// Each tick goes on elsewhere, so that those in front keep none from its turn.
-		at := int(s.number() / tickSeconds * maxRequests % int64(len(open)))
+		// Each tick goes on elsewhere, so that those in front keep none from its turn:
+		// its own time is greater than that of the one before, whatever their events tell.
+		at := int(s.now.Unix() / tickSeconds * maxRequests % int64(len(open)))
 		open = slices.Concat(open[at:], open[:at])[:maxRequests]
 	}
 	driven = map[vault.RestoreID]bool{}
@@ -578,9 +578,6 @@ func (s *ticking) requests(ctx context.Context) (open []string, driven map[vault
 
 // tickSeconds is about how far ticks are apart.
 const tickSeconds = int64(policy.MinInterval / time.Second)
-
-// number is greater from tick to tick, whatever instant their events tell.
-func (s *ticking) number() int64 { return s.now.Unix() }
 
 // hand hands work on. That it can't be is reported, and the next tick does. The tick's
 // instant tells its tasks from those of another: two deliveries of one tick make one

@@ -68,21 +68,18 @@ func Ended(ctx context.Context, store object.Store) (map[vault.TableID][]vault.B
 	return ended, nil
 }
 
-// Rules yields the rules of the policy, none without one.
-func (k *Known) Rules() iter.Seq[*policy.Rule] {
-	return func(yield func(*policy.Rule) bool) {
-		for i := 0; k.Policy != nil && i < len(k.Policy.Rules); i++ {
-			if !yield(&k.Policy.Rules[i]) {
-				return
-			}
-		}
+// Rules are those of the policy, none without one.
+func (k *Known) Rules() []*policy.Rule {
+	if k.Policy == nil {
+		return nil
 	}
+	return k.Policy.Rules
 }
 
 // Instances are those that the policy and the vault know of.
 func (k *Known) Instances() []string {
 	var names []string
-	for r := range k.Rules() {
+	for _, r := range k.Rules() {
 		names = append(names, r.Instances()...)
 		if r.Drill != nil {
 			instance, _ := r.Drill.Place()
@@ -100,12 +97,7 @@ func (k *Known) Instances() []string {
 
 // Wanted says whether a table is backed up by the policy.
 func (k *Known) Wanted(instance, name string) bool {
-	for r := range k.Rules() {
-		if r.Match(instance, name) {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(k.Rules(), func(r *policy.Rule) bool { return r.Match(instance, name) })
 }
 
 // BackedUp lists the tables that are to have a recovery point, in order: where the policy
@@ -135,7 +127,7 @@ func (k *Known) BackedUp() []vault.TableID {
 func (k *Known) Rehearsed() iter.Seq2[vault.TableID, *policy.Rule] {
 	return func(yield func(vault.TableID, *policy.Rule) bool) {
 		seen := map[vault.TableID]bool{}
-		for r := range k.Rules() {
+		for _, r := range k.Rules() {
 			if r.Drill == nil {
 				continue
 			}
@@ -162,7 +154,7 @@ const overdue = 48 * time.Hour
 // policy, and tells the instant of the oldest.
 func (k *Known) Overdue(now time.Time) (count int, oldest time.Time) {
 	for t, ids := range k.Backups {
-		for r := range k.Rules() {
+		for _, r := range k.Rules() {
 			if r.Keep.For == 0 {
 				continue
 			}

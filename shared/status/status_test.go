@@ -299,7 +299,7 @@ func TestKnown(t *testing.T) {
 		t.Errorf("%v, want %v", got, want)
 	}
 	rehearsed := maps.Collect(s.Rehearsed())
-	if len(rehearsed) != 1 || rehearsed[id("local", "prod", "orders")] != &p.Rules[0] {
+	if len(rehearsed) != 1 || rehearsed[id("local", "prod", "orders")] != p.Rules[0] {
 		t.Errorf("%v", rehearsed)
 	}
 	if !s.Wanted("prod", "new") || s.Wanted("old", "unwanted") {
