@@ -66,8 +66,5 @@ func about(ctx context.Context, inv *function.Invocation, cmd function.Command) 
 	if err != nil {
 		return nil, err
 	}
-	if cmd.Kind == function.KindVoid {
-		return r.Void(ctx, inv.Run(), asked)
-	}
-	return r.Look(ctx, inv.Run(), asked)
+	return r.Do(ctx, inv.Run(), asked)
 }

@@ -17,10 +17,11 @@ type Asked struct {
 	Backup vault.BackupID
 	// Table is the backup's, zero if the command names none.
 	Table vault.TableID
-	// Since is when the command was given: what had failed for good before is tried again.
-	Since time.Time
-	// Reason is what the backup is given up for.
+	// GiveUp says that it is given up, for a Reason, and else it is looked at. Since is when
+	// the command was given: what had failed for good before is tried again.
+	GiveUp bool
 	Reason string
+	Since  time.Time
 }
 
 // planner is what plans backups of an instance's tables.
@@ -52,33 +53,22 @@ func (r *Reconciler) Begin(ctx context.Context, run fanout.Run, req backup.PlanR
 	return p.Begin(ctx, run, req)
 }
 
-// Look looks at one backup and does what is due.
-func (r *Reconciler) Look(ctx context.Context, run fanout.Run, a Asked) (backup.Reply, error) {
-	p, b, err := r.find(ctx, run, a)
-	if err != nil {
-		return backup.Reply{}, err
-	}
-	p.Since = a.Since
-	return p.Look(ctx, run, b)
-}
-
-// Void gives a backup up.
-func (r *Reconciler) Void(ctx context.Context, run fanout.Run, a Asked) (*vault.Manifest, error) {
-	p, b, err := r.find(ctx, run, a)
+// Do looks at one backup and does what is due, or gives it up. It returns how far that
+// has come, or the manifest that stands.
+func (r *Reconciler) Do(ctx context.Context, run fanout.Run, a Asked) (any, error) {
+	b, err := r.Repo.Named(ctx, a.Backup, a.Table, time.Time{})
 	if err != nil {
 		return nil, err
 	}
-	return p.Void(ctx, b, a.Reason)
-}
-
-// find finds a backup, with its planner.
-func (r *Reconciler) find(ctx context.Context, run fanout.Run, a Asked) (*backup.Planner, vault.Backup, error) {
-	b, err := r.Repo.Named(ctx, a.Backup, a.Table, time.Time{})
-	if err != nil {
-		return nil, b, err
-	}
 	p, err := r.plannerOf(run, b.Table.Instance)
-	return p, b, err
+	if err != nil {
+		return nil, err
+	}
+	if a.GiveUp {
+		return p.Void(ctx, b, a.Reason)
+	}
+	p.Since = a.Since
+	return p.Look(ctx, run, b)
 }
 
 // Everything is what a tick over backups and drills came to.

@@ -58,7 +58,7 @@ func TestAsked(t *testing.T) {
 		"a look at a backup": {`{"kind":"tick","backup":"` + backupID + `","settings":{"since":"2026-11-20T02:14:00Z"}}`, asked(inv),
 			reconcile.Asked{Backup: backupID, Since: at}},
 		"the end of a backup": {`{"kind":"void","backup":"` + backupID + `","table":"prod/orders","settings":{"reason":"wrong"}}`, asked(inv),
-			reconcile.Asked{Backup: backupID, Table: tableID("orders"), Reason: "wrong"}},
+			reconcile.Asked{Backup: backupID, Table: tableID("orders"), GiveUp: true, Reason: "wrong"}},
 		"a request": {`{"kind":"restore","request":"requests/a.json"}`, restored(inv), restore.Asked{Request: "requests/a.json"}},
 		"a look at a restore": {`{"kind":"restore","restore":"` + restoreID + `","settings":{"since":"2026-11-20T02:14:00Z"}}`, restored(inv),
 			restore.Asked{Restore: restoreID, Since: at}},

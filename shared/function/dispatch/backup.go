@@ -37,6 +37,7 @@ func Asked(inv *function.Invocation, c function.Command) (a reconcile.Asked, err
 	}
 	switch c.Kind {
 	case function.KindVoid:
+		a.GiveUp = true
 		a.Reason, err = readReason(c)
 	case function.KindTick:
 		a.Since, err = readSince(c)
