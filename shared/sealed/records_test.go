@@ -1,10 +1,12 @@
 package sealed_test
 
 import (
+	"errors"
 	"strings"
 	"testing"
 
 	"github.com/tablevault/tablevault/shared/object/mem"
+	"github.com/tablevault/tablevault/shared/sealed"
 	"github.com/tablevault/tablevault/shared/table"
 	"github.com/tablevault/tablevault/shared/vault"
 	"github.com/tablevault/tablevault/shared/vaulttest"
@@ -85,6 +87,38 @@ func TestShardIsItsRecords(t *testing.T) {
 				t.Errorf("%s: %+v, want %q", proof.Verdict, proof.Check.Findings, c.said)
 			}
 		})
+	}
+}
+
+// TestLogThatDoesNotEnd: a roll-up without the end of a segment's log is no segment.
+func TestLogThatDoesNotEnd(t *testing.T) {
+	w, m := vaulttest.CopyWorld(t, 900)
+	forged := forgeGroup(t, w, m, func(g *vault.Group) {
+		log := &g.Segments[0]
+		log.Slots = log.Slots[:len(log.Slots)-1]
+	})
+	_, manifest, err := w.Repo.Manifest(t.Context(), vaulttest.BackupOf(forged))
+	if err != nil {
+		t.Fatal(err)
+	}
+	segments := sealed.Segments{Repo: w.Repo, ID: vaulttest.BackupOf(forged), Manifest: manifest}
+	if s, err := segments.Of(t.Context(), "000000"); !errors.Is(err, vault.ErrCorrupt) || !strings.Contains(err.Error(), "does not end") {
+		t.Errorf("%+v, %v", s, err)
+	}
+}
+
+// TestSegmentThatIsNone reads no segment that the backup does not have.
+func TestSegmentThatIsNone(t *testing.T) {
+	w, m := vaulttest.CopyWorld(t, 900)
+	_, manifest, err := w.Repo.Manifest(t.Context(), vaulttest.BackupOf(m))
+	if err != nil {
+		t.Fatal(err)
+	}
+	segments := sealed.Segments{Repo: w.Repo, ID: vaulttest.BackupOf(m), Manifest: manifest}
+	for _, id := range []vault.SegmentID{"000255", "000256"} { // of its group, and of another one
+		if s, err := segments.Of(t.Context(), id); err == nil || !strings.Contains(err.Error(), "has no segment "+string(id)) {
+			t.Errorf("%s: %+v, %v", id, s, err)
+		}
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/tablevault/tablevault/shared/object"
 	"github.com/tablevault/tablevault/shared/object/mem"
@@ -150,5 +151,30 @@ func TestVerifyIsTheManifests(t *testing.T) {
 		if proof.Verdict != vault.OK || proof.Check.Rows != m.Totals.Rows || proof.Check.Digest != m.Totals.Digest {
 			t.Errorf("%s: %s: %+v", depth, proof.Verdict, proof.Check)
 		}
+	}
+}
+
+// TestNoProofOfWhatIsNone: a backup that was given up is not verified, nor is a copy in
+// a vault that is another one.
+func TestNoProofOfWhatIsNone(t *testing.T) {
+	w := vaulttest.NewWorld(t)
+	w.Fill(vaulttest.Definition(), 10)
+	p := w.Planner()
+	b := w.Plan(p, vault.Settings{})
+	if _, err := p.Void(t.Context(), b, "the wrong table"); err != nil {
+		t.Fatal(err)
+	}
+	if proof, err := w.Verifier().Verify(t.Context(), verify.Request{Backup: b, Depth: verify.DepthObjects}); err == nil || !strings.Contains(err.Error(), "it was given up: the wrong table") {
+		t.Errorf("%+v, %v", proof, err)
+	}
+	w.Queue = nil
+	w.Advance(time.Hour)
+	m := w.Backup(vault.Settings{})
+	another := &mem.Store{}
+	if _, err := repository.Init(t.Context(), another, vaulttest.Day); err != nil {
+		t.Fatal(err)
+	}
+	if proof, err := w.Verifier().Compare(t.Context(), vaulttest.BackupOf(m), vaulttest.ReplicaAddress, another); err == nil || !strings.Contains(err.Error(), "that vault is another one") {
+		t.Errorf("%+v, %v", proof, err)
 	}
 }
