@@ -794,7 +794,7 @@ func TestStreamReplay(t *testing.T) {
 		"delay":                {stream: engine.StreamBehavior{Delay: time.Second}},
 		"strict":               {stream: engine.StreamBehavior{StrictStart: true, MaxLimit: 3}, limit: 3},
 		"automatic keys":       {auto: true},
-		"late children":        {stream: engine.StreamBehavior{ChildDelay: 20 * time.Millisecond}},
+		"late children":        {stream: engine.StreamBehavior{ChildDelay: 20 * time.Millisecond}, file: true},
 		"empty pages":          {stream: engine.StreamBehavior{EmptyPages: 2, Page: 3}},
 		"moving, told, empty":  {stream: engine.StreamBehavior{EmptyPages: 1, TellMore: true, MovingIterators: true, Page: 5}, file: true},
 		"short lives":          {stream: engine.StreamBehavior{IteratorLife: time.Hour, MovingIterators: true}},

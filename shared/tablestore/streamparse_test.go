@@ -74,6 +74,29 @@ func TestParseRecords(t *testing.T) {
 	}
 }
 
+// TestParseRecordsInOneBuffer reads pages whose columns differ into the same memory.
+func TestParseRecordsInOneBuffer(t *testing.T) {
+	var page table.RecordPage
+	var buffer []byte
+	for _, name := range []string{"one", "two", "one"} {
+		m := &otsprotocol.GetStreamRecordResponse{
+			NextShardIterator: proto.String("next"),
+			StreamRecords: []*otsprotocol.GetStreamRecordResponse_StreamRecord{{
+				ActionType: otsprotocol.ActionType_PUT_ROW.Enum(),
+				Record:     recordBlock(1, 1, plainbuffer.Cell{Name: []byte(name), HasValue: true, Type: plainbuffer.Boolean, Data: []byte{1}}),
+			}},
+		}
+		b, err := proto.Marshal(m)
+		if err != nil {
+			t.Fatal(err)
+		}
+		buffer = append(buffer[:0], b...)
+		if err := readRecordPage(&answer{body: buffer}, "t", "former", &page); err != nil || !bytes.Contains(page.Records[0].Row, []byte(name)) {
+			t.Errorf("column %s: %+v, %v", name, page.Records, err)
+		}
+	}
+}
+
 // TestParseRecordsAllocates reads pages into the memory of the ones before: a page
 // allocates its next iterator, and a few times more where a pool was emptied, whatever
 // number of records it has.

@@ -14,6 +14,7 @@
 // window, explicit timestamps on an indexed table, keys of another schema,
 // concrete values of an auto-increment column). It has no partitions, quotas,
 // filters or change streams; a stream's setting is remembered and nothing else.
+// What serves change streams is held to their contract by TestStreams.
 package tabletest
 
 import (
