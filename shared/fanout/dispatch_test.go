@@ -57,3 +57,49 @@ func TestDamagedNotes(t *testing.T) {
 		t.Errorf("ready are %v, %d live", d.Ready, d.Live)
 	}
 }
+
+// TestFailuresOfLooks: of what several looks have found, a failure for good is told rather
+// than one that may pass, and none hides one.
+func TestFailuresOfLooks(t *testing.T) {
+	for name, c := range map[string]struct {
+		first, then Dispatch
+		want        string
+		over        bool
+	}{
+		"none, one":            {Dispatch{}, Dispatch{Failure: "b"}, "b", false},
+		"one, none":            {Dispatch{Failure: "a"}, Dispatch{}, "a", false},
+		"one, another":         {Dispatch{Failure: "a"}, Dispatch{Failure: "b"}, "b", false},
+		"one, one for good":    {Dispatch{Failure: "a"}, Dispatch{Failure: "b", Over: true}, "b", true},
+		"one for good, one":    {Dispatch{Failure: "a", Over: true}, Dispatch{Failure: "b"}, "a", true},
+		"both for good":        {Dispatch{Failure: "a", Over: true}, Dispatch{Failure: "b", Over: true}, "b", true},
+		"one for good, none":   {Dispatch{Failure: "a", Over: true}, Dispatch{}, "a", true},
+		"none, one for good":   {Dispatch{}, Dispatch{Failure: "b", Over: true}, "b", true},
+		"nothing at all, ever": {Dispatch{}, Dispatch{}, "", false},
+	} {
+		if c.first.Add(&c.then); c.first.Failure != c.want || c.first.Over != c.over {
+			t.Errorf("%s: %q, over %t", name, c.first.Failure, c.first.Over)
+		}
+	}
+}
+
+// TestUntilWhen: a start that may be at work is told with the end of its time, if it has one.
+func TestUntilWhen(t *testing.T) {
+	now := time.Date(2026, 11, 20, 2, 14, 0, 0, time.UTC)
+	for until, want := range map[time.Time]string{
+		{}:                   "start 0 of segment 000000 (request r) may write, until it ends",
+		now.Add(time.Minute): "start 0 of segment 000000 (request r) may write, until 2026-11-20T02:15:10Z",
+	} {
+		repo, err := repository.Init(t.Context(), &mem.Store{}, now)
+		if err != nil {
+			t.Fatal(err)
+		}
+		log := NewLog(repo, vault.Restore{ID: vault.NewRestoreID(now, "x")}.Log())
+		run := Run{Request: "r", Until: until, Now: func() time.Time { return now }}
+		if _, err := log.Claim(t.Context(), vault.Note{Segment: "000000"}, run); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := log.MayWork(t.Context(), "000000", run); got != want || err != nil {
+			t.Errorf("%q, %v, want %q", got, err, want)
+		}
+	}
+}

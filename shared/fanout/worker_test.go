@@ -106,6 +106,67 @@ func TestGoOnTakesItsOwn(t *testing.T) {
 	}
 }
 
+// TestDeliveredAgainWithoutACount gives an event again, and the platform does not say so:
+// that the command's start is the event's own tells it.
+func TestDeliveredAgainWithoutACount(t *testing.T) {
+	for name, c := range map[string]struct {
+		by   string // whom the command's start was noted by
+		want string
+	}{
+		"its own":    {"mine", "000001 own"},
+		"another's":  {"another", ""},
+		"none noted": {"", ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			crew := newCrew(t, &mem.Store{})
+			if c.by != "" {
+				crew.noted(c.by, "000000")
+			}
+			crew.noted("mine", "000001")
+			w := crew.worker(crew.run("mine", 0))
+			w.command = Work{Segment: "000000"}
+			var done []string
+			err := w.goOn(t.Context(), func(_ context.Context, s vault.SegmentID, _ int, claimed bool) error {
+				if !claimed {
+					done = append(done, string(s)+" own")
+				}
+				return nil
+			})
+			if got := strings.Join(done, ", "); got != c.want || err != nil {
+				t.Errorf("took up %q, want %q, %v", got, c.want, err)
+			}
+		})
+	}
+}
+
+// TestStartsInVain begins a segment until one start too many has come to nothing: that one
+// fails, and whoever has it started nevertheless has as many tries again.
+func TestStartsInVain(t *testing.T) {
+	c := newCrew(t, &mem.Store{})
+	for start := range maxIdle + 3 {
+		w := c.worker(c.run(fmt.Sprint("r", start), 0))
+		w.At = Start{"000000", start}
+		idle, err := w.begin(t.Context(), 0)
+		want := start
+		if start > maxIdle {
+			want = start - maxIdle
+		}
+		if failed := start == maxIdle; idle != want || errors.Is(err, errIdle) != failed || !failed && err != nil {
+			t.Fatalf("start %d: %d before it in vain, %v", start, idle, err)
+		}
+	}
+}
+
+// TestNotes: whatever the order of a list, the first date is that of what is listed first,
+// and the last that of the greatest number.
+func TestNotes(t *testing.T) {
+	at := func(n int) time.Time { return began.Add(time.Duration(n) * time.Second) }
+	n := Notes{}.With(1, at(1)).With(0, at(2)).With(3, at(3)).With(2, at(4))
+	if want := (Notes{Count: 4, Last: 3, first: at(1), last: at(3)}); n != want {
+		t.Errorf("%+v, want %+v", n, want)
+	}
+}
+
 // TestChildrenComeFirst: what a segment was split into is taken before what nobody has
 // begun of the plan, since the backup waits for it.
 func TestChildrenComeFirst(t *testing.T) {
