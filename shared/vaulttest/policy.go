@@ -32,11 +32,9 @@ func (w *World) Requests() *restore.Requests {
 			if err := json.Unmarshal(content, &ask); err != nil {
 				return restore.Ask{}, err
 			}
-			id := func(name string) vault.TableID {
-				instance, table, _ := strings.Cut(name, "/")
-				return vault.TableID{Region: "local", Instance: instance, Table: table}
-			}
-			return restore.Ask{Backup: vault.BackupID(ask.Backup), Table: id(ask.Table), At: ask.At, Target: id(ask.To)}, nil
+			of, _ := vault.ParseTable("local", ask.Table) // none where a backup is named
+			to, err := vault.ParseTable("local", ask.To)
+			return restore.Ask{Backup: vault.BackupID(ask.Backup), Table: of, At: ask.At, Target: to}, err
 		},
 	}
 }

@@ -22,8 +22,6 @@ type Verifier struct {
 	// nothing is compared.
 	Tables table.Instance
 	Log    *slog.Logger
-	// Memory bounds the pages in flight, in bytes; 0 means DefaultMemory.
-	Memory int64
 	Now    func() time.Time
 }
 

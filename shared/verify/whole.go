@@ -1,7 +1,6 @@
 package verify
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"sync"
@@ -124,7 +123,7 @@ func (w *whole) against(ctx context.Context) error {
 		}
 	}
 	w.reads = throttle.ForReads(w.req.ReadUnits)
-	w.comparer, err = compare.New(w.backup.Plan.Definition.Schema, w.verifier.Tables, def, cmp.Or(w.verifier.Memory, fanout.DefaultMemory)/segmentsInFlight, w.reads)
+	w.comparer, err = compare.New(w.backup.Plan.Definition.Schema, w.verifier.Tables, def, fanout.DefaultMemory/segmentsInFlight, w.reads)
 	return err
 }
 

@@ -16,8 +16,6 @@ import (
 type Options struct {
 	Schema table.Schema
 	Seed   uint64
-	// Level is the compression; zero means zstd.SpeedFastest.
-	Level zstd.EncoderLevel
 	// Unproved leaves out reading blocks back. It is for measuring what that costs.
 	Unproved bool
 }
@@ -96,12 +94,8 @@ type keyColumn struct {
 
 // NewEncoder returns an encoder.
 func NewEncoder(o Options) *Encoder {
-	level := o.Level
-	if level == 0 {
-		level = zstd.SpeedFastest
-	}
 	e := &Encoder{
-		schema: o.Schema, hasher: table.NewHasher(o.Seed), zstd: newCompressor(level), wide: newWideRow(o.Seed),
+		schema: o.Schema, hasher: table.NewHasher(o.Seed), zstd: newCompressor(zstd.SpeedFastest), wide: newWideRow(o.Seed),
 		keys: make([]keyColumn, len(o.Schema)), lists: map[uint64]int{},
 	}
 	if !o.Unproved {
