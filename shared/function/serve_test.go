@@ -17,6 +17,7 @@ import (
 	"github.com/aliyun/fc-runtime-go-sdk/fccontext"
 
 	"github.com/tablevault/tablevault/shared/access"
+	"github.com/tablevault/tablevault/shared/table"
 	"github.com/tablevault/tablevault/shared/vault"
 )
 
@@ -296,6 +297,30 @@ func TestPermanent(t *testing.T) {
 	err := fmt.Errorf("a: %w", Permanent(cause))
 	if !IsPermanent(err) || !errors.Is(err, cause) || err.Error() != "a: cause" {
 		t.Error(err)
+	}
+}
+
+// TestFailuresOfVerbs: which failures of a verb are for good is told here, whether or not
+// the verb has marked them.
+func TestFailuresOfVerbs(t *testing.T) {
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	for _, c := range []struct {
+		ctx  context.Context
+		err  error
+		want string
+	}{
+		{t.Context(), errors.New("x"), TypeRetriable},
+		{t.Context(), Permanent(errors.New("x")), TypePermanent},
+		{t.Context(), table.Invalidf("x"), TypePermanent},
+		{t.Context(), fmt.Errorf("a: %w", table.ErrPermission), TypePermanent},
+		{t.Context(), errors.Join(errors.New("x"), fmt.Errorf("a: %w", vault.ErrCorrupt)), TypeCorrupt},
+		{ended, errors.New("x"), TypeDeadline},
+		{ended, table.Invalidf("x"), TypePermanent},
+	} {
+		if got := failureType(c.ctx, c.err); got != c.want {
+			t.Errorf("%v is %s, want %s", c.err, got, c.want)
+		}
 	}
 }
 
