@@ -101,7 +101,7 @@ func runBackup(ctx context.Context, s *streams, o backupOptions) (*backupsMade, 
 	all := &backupsMade{Backups: []status.Backup{}}
 	var failures []error
 	for _, name := range tables {
-		m, err := backupTable(ctx, s, site, name, function.Command{
+		m, err := backupTable(ctx, s, site, function.Command{
 			Kind: function.KindBackup, Table: name, Type: o.kind, New: o.new, Settings: dispatch.Settings(o.settings),
 		})
 		if err != nil {
@@ -118,7 +118,7 @@ func runBackup(ctx context.Context, s *streams, o backupOptions) (*backupsMade, 
 }
 
 // backupTable begins a backup and looks at it until it is sealed.
-func backupTable(ctx context.Context, s *streams, site *site, name string, cmd function.Command) (*vault.Manifest, error) {
+func backupTable(ctx context.Context, s *streams, site *site, cmd function.Command) (*vault.Manifest, error) {
 	var r backup.Reply
 	if err := site.call(ctx, cmd, &r); err != nil {
 		return nil, err

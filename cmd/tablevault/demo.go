@@ -119,7 +119,7 @@ func (d *demo) backUp(ctx context.Context, _ demoData) error {
 	d.head(2, "Back them up")
 	for _, name := range []string{"orders", "events"} {
 		start := time.Now()
-		m, err := backupTable(ctx, d.streams, d.site, d.table(name), function.Command{Kind: function.KindBackup, Table: d.table(name)})
+		m, err := backupTable(ctx, d.streams, d.site, function.Command{Kind: function.KindBackup, Table: d.table(name)})
 		if err != nil {
 			return fmt.Errorf("back up %s: %w", name, err)
 		}

@@ -244,7 +244,7 @@ func (c Command) Validate() error {
 	if c.Request != "" {
 		err := vault.ParseRequestName(c.Request)
 		if !vault.IsRequest(c.Request) {
-			_, _, err = splitRequest(c.Request)
+			err = checkRequest(c.Request)
 		}
 		if err != nil {
 			return fmt.Errorf("command key %q: %w", "request", err)

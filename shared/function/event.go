@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -401,7 +402,7 @@ func (r ossRecord) event() (Event, error) {
 		key = plain
 	}
 	request := "oss://" + r.OSS.Bucket.Name + "/" + key
-	if _, _, err := splitRequest(request); err != nil {
+	if err := checkRequest(request); err != nil {
 		return Event{}, err
 	}
 	origin := Origin{Source: SourceObject, Object: &Object{
@@ -416,22 +417,20 @@ func (r ossRecord) event() (Event, error) {
 	return Event{Command{Version: Version, Kind: KindRestore, Request: request}, origin}, nil
 }
 
-// splitRequest splits oss://bucket/key. A request's key has only letters,
-// digits, dots, hyphens, underscores and slashes.
-func splitRequest(request string) (bucket, key string, err error) {
-	rest, ok := strings.CutPrefix(request, "oss://")
-	if ok {
-		bucket, key, ok = strings.Cut(rest, "/")
+var requestForm = regexp.MustCompile(`^[A-Za-z0-9._/-]+$`)
+
+// checkRequest finds out whether a request is oss://bucket/key. Its key has only
+// letters, digits, dots, hyphens, underscores and slashes.
+func checkRequest(request string) error {
+	rest, oss := strings.CutPrefix(request, "oss://")
+	bucket, key, _ := strings.Cut(rest, "/")
+	if !oss || bucket == "" || key == "" {
+		return fmt.Errorf("%q is not oss://bucket/key", clip([]byte(request), 128))
 	}
-	if !ok || bucket == "" || key == "" {
-		return "", "", fmt.Errorf("%q is not oss://bucket/key", clip([]byte(request), 128))
+	if !requestForm.MatchString(rest) {
+		return fmt.Errorf("%q: name requests with letters, digits and . _ - / only", clip([]byte(request), 128))
 	}
-	for _, r := range bucket + key {
-		if !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("._-/", r)) {
-			return "", "", fmt.Errorf("%q: name requests with letters, digits and . _ - / only", clip([]byte(request), 128))
-		}
-	}
-	return bucket, key, nil
+	return nil
 }
 
 // distinct drops repetitions of the same command from the same origin.

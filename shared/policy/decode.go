@@ -126,7 +126,7 @@ func (d *decoder) policy(data []byte) *Policy {
 	}
 	p := Default()
 	if v := top.get("version"); v != nil {
-		if n, ok := d.integer(v, "version", 1, 1<<30); ok && n != 1 {
+		if n, ok := d.integer(v, "version", 1<<30); ok && n != 1 {
 			d.problem(v, "version %d: this tablevault reads version 1; use a newer one", n)
 		}
 	}
@@ -171,7 +171,7 @@ func IsName(text string) bool { return nameForm.MatchString(text) }
 
 func (d *decoder) workers(top *mapping, w *Workers) {
 	if v := top.get("account_instances"); v != nil {
-		if n, ok := d.integer(v, "account_instances", 1, 100_000); ok {
+		if n, ok := d.integer(v, "account_instances", 100_000); ok {
 			w.Account = n
 		}
 	}
@@ -233,10 +233,10 @@ func (d *decoder) rule(m, top *mapping, name string) *Rule {
 		r.Settings.PartBytes = d.size(v, "part_size", d.scalar(v), 1<<20)
 	}
 	if v := get("lanes"); v != nil {
-		r.Settings.Lanes, _ = d.integer(v, "lanes", 1, vault.MaxLanes)
+		r.Settings.Lanes, _ = d.integer(v, "lanes", vault.MaxLanes)
 	}
 	if v := get("read_units"); v != nil {
-		n, _ := d.integer(v, "read_units", 1, 1<<30)
+		n, _ := d.integer(v, "read_units", 1<<30)
 		r.Settings.ReadUnits = float64(n)
 	}
 	if v := get("destinations"); v != nil {
@@ -382,7 +382,7 @@ func (d *decoder) keep(v ast.Node) Keep {
 		d.at(m.line, "keep says no time: want for: 72 hours")
 	}
 	if v := m.get("at_least"); v != nil {
-		k.AtLeast, _ = d.integer(v, "keep.at_least", 1, 1_000_000)
+		k.AtLeast, _ = d.integer(v, "keep.at_least", 1_000_000)
 	}
 	return k
 }
@@ -476,12 +476,12 @@ func (d *decoder) address(v ast.Node, key string) string {
 	return text
 }
 
-// integer reads a whole number within bounds.
-func (d *decoder) integer(v ast.Node, key string, least, most int) (int, bool) {
+// integer reads a whole number from 1 to most.
+func (d *decoder) integer(v ast.Node, key string, most int) (int, bool) {
 	text := d.scalar(v)
 	n, err := strconv.Atoi(text)
-	if _, quoted := v.(*ast.StringNode); quoted || err != nil || n < least || n > most {
-		d.problem(v, "%s %q: want a number from %d to %d", key, text, least, most)
+	if _, quoted := v.(*ast.StringNode); quoted || err != nil || n < 1 || n > most {
+		d.problem(v, "%s %q: want a number from 1 to %d", key, text, most)
 		return 0, false
 	}
 	return n, true
