@@ -81,18 +81,12 @@ func runCopy(ctx context.Context, s *streams, id string, o copyOptions) (*copyRe
 	if err != nil {
 		return nil, err
 	}
-	cmd := function.Command{Kind: function.KindCopy, Backup: placeholder(id), Replica: name}
-	if err := validate(cmd); err != nil {
-		return nil, err
-	}
-	site, err := openSite(o.stack)
+	cmd := function.Command{Kind: function.KindCopy, Backup: id, Replica: name}
+	site, cmd, err := openFor(ctx, o.stack, cmd)
 	if err != nil {
 		return nil, err
 	}
-	if id, err = site.whole(ctx, id, status.BackupKind); err != nil {
-		return nil, err
-	}
-	cmd.Backup = id
+	id = cmd.Backup
 	total := &copyResult{Backup: vault.BackupID(id)}
 	settings := replica.Settings{BytesPerSecond: o.bandwidth, Back: o.from != ""}
 	p := s.progress()

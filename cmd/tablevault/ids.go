@@ -6,6 +6,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/tablevault/tablevault/shared/function"
 	"github.com/tablevault/tablevault/shared/repository"
 	"github.com/tablevault/tablevault/shared/status"
 )
@@ -32,6 +33,25 @@ func (s *site) whole(ctx context.Context, text string, kinds ...status.Kind) (st
 	}
 	ref, err := find(ctx, repo, text, kinds...)
 	return ref.ID, err
+}
+
+// openFor opens the site for a command that has been held against what functions take,
+// and returns it with the ids that a person has typed written out.
+func openFor(ctx context.Context, dir string, cmd function.Command) (*site, function.Command, error) {
+	part := cmd
+	part.Backup, part.Restore = placeholder(cmd.Backup), placeholder(cmd.Restore)
+	if err := part.Validate(); err != nil {
+		return nil, cmd, &exit{exitUsage, err}
+	}
+	s, err := openSite(dir)
+	if err != nil {
+		return nil, cmd, err
+	}
+	if cmd.Backup, err = s.whole(ctx, cmd.Backup, status.BackupKind); err != nil {
+		return nil, cmd, err
+	}
+	cmd.Restore, err = s.whole(ctx, cmd.Restore, status.RestoreKind)
+	return s, cmd, err
 }
 
 // placeholder stands for an id that is yet to be written out, while the rest of a

@@ -132,16 +132,8 @@ func runRestore(ctx context.Context, s *streams, o restoreOptions) (*restoreResu
 			fmt.Fprintf(s.err, "restoring what was there at %s, %s ago\n", at.UTC().Format(time.RFC3339), max(0, time.Since(at)).Round(time.Second))
 		}
 	}
-	part := cmd
-	part.Backup = placeholder(part.Backup)
-	if err := validate(part); err != nil {
-		return nil, err
-	}
-	site, err := openSite(o.stack)
+	site, cmd, err := openFor(ctx, o.stack, cmd)
 	if err != nil {
-		return nil, err
-	}
-	if cmd.Backup, err = site.whole(ctx, cmd.Backup, status.BackupKind); err != nil {
 		return nil, err
 	}
 	r, err := restoreTo(ctx, s, site, cmd)

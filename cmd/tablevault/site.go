@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -52,7 +53,7 @@ func siteFlags(c *cobra.Command, dir *string) {
 func openSite(dir string) (*site, error) {
 	var environ []string
 	if dir == "" {
-		environ = vaultOfPolicy(operator(os.Environ()))
+		environ = operator()
 	} else {
 		info, err := stack.Find(dir)
 		if err != nil {
@@ -86,28 +87,20 @@ func newInvoker(env function.Env) (*function.Invoker, error) {
 	})
 }
 
-// vaultOfPolicy adds the vault that the policy names to an environment that names
-// none: TABLEVAULT_POLICY, or tablevault.yaml in the working directory. One that
-// can't be read is left to the commands that are about it.
-func vaultOfPolicy(environ []string) []string {
-	file := policy.FileName
-	for _, entry := range environ {
-		if v, ok := strings.CutPrefix(entry, "TABLEVAULT_VAULT="); ok && v != "" {
-			return environ
-		}
-		if v, ok := strings.CutPrefix(entry, "TABLEVAULT_POLICY="); ok && v != "" {
-			file = v
-		}
-	}
+// vaultOfPolicy is the vault that the policy names, TABLEVAULT_POLICY, or
+// tablevault.yaml in the working directory. One that can't be read is left to the
+// commands that are about it.
+func vaultOfPolicy() string {
+	file := cmp.Or(os.Getenv("TABLEVAULT_POLICY"), policy.FileName)
 	data, err := os.ReadFile(file)
 	if err != nil {
-		return environ
+		return ""
 	}
 	p, err := policy.Decode(file, data)
-	if err != nil || p.Vault == "" {
-		return environ
+	if err != nil {
+		return ""
 	}
-	return append(environ, "TABLEVAULT_VAULT="+p.Vault)
+	return p.Vault
 }
 
 var setting = regexp.MustCompile(`env\('(TABLEVAULT_[A-Z0-9_]+)'`)
@@ -123,24 +116,17 @@ func deployed() (names []string) {
 
 // operator is the environment of a person, in whose shell s.yaml's names say
 // what the platform tells a function by names of its own.
-func operator(environ []string) []string {
-	var more []string
-	for _, entry := range environ {
-		if v, ok := strings.CutPrefix(entry, "TABLEVAULT_REGION="); ok {
-			more = append(more, "FC_REGION="+v)
-		} else if v, ok := strings.CutPrefix(entry, "TABLEVAULT_ACCOUNT="); ok {
-			more = append(more, "FC_ACCOUNT_ID="+v)
+func operator() []string {
+	environ := os.Environ()
+	for own, name := range map[string]string{"FC_REGION": "TABLEVAULT_REGION", "FC_ACCOUNT_ID": "TABLEVAULT_ACCOUNT"} {
+		if v, set := os.LookupEnv(name); set {
+			environ = append(environ, own+"="+v)
 		}
 	}
-	return append(environ, more...)
-}
-
-// validate holds a command of the operator's against what functions take.
-func validate(cmd function.Command) error {
-	if err := cmd.Validate(); err != nil {
-		return &exit{exitUsage, err}
+	if os.Getenv("TABLEVAULT_VAULT") == "" {
+		environ = append(environ, "TABLEVAULT_VAULT="+vaultOfPolicy())
 	}
-	return nil
+	return environ
 }
 
 // replicaNames are the replicas that a person has named, by what commands call

@@ -112,19 +112,8 @@ func runVerify(ctx context.Context, s *streams, o verifyOptions) (*verifyResult,
 			return nil, usage("--read-units goes with a table that is read: --against, --restore or --depth rows")
 		}
 	}
-	part := cmd
-	part.Backup, part.Restore = placeholder(part.Backup), placeholder(part.Restore)
-	if err := validate(part); err != nil {
-		return nil, err
-	}
-	site, err := openSite(o.stack)
+	site, cmd, err := openFor(ctx, o.stack, cmd)
 	if err != nil {
-		return nil, err
-	}
-	if cmd.Backup, err = site.whole(ctx, cmd.Backup, status.BackupKind); err != nil {
-		return nil, err
-	}
-	if cmd.Restore, err = site.whole(ctx, cmd.Restore, status.RestoreKind); err != nil {
 		return nil, err
 	}
 	r, err := verifyAt(ctx, s, site, cmd, o.readUnits)

@@ -187,14 +187,11 @@ func (s *ticking) lookAtCopy(ctx context.Context, c toCopy, key string) (*copyLo
 		return nil, err
 	}
 	log := c.Copying(key)
-	at, err := replica.Logs(ctx, s.Repo, c.Copyings()+key+"/")
+	logs, err := replica.Logs(ctx, s.Repo, c.Copyings()+key+"/")
 	if err != nil {
 		return nil, err
 	}
-	state := at[""]
-	if state == nil {
-		state = &replica.Log{}
-	}
+	state := logs[""]
 	look := new(copyLook)
 	for g := range m.Groups {
 		if state.Done[g] && (g > 0 || len(state.Done) < len(m.Groups)) {

@@ -23,8 +23,8 @@ type Log struct {
 
 // Logs lists the logs of copying under a prefix: of one backup to all replicas, by their
 // keys with a slash, or to one, under the empty string.
-func Logs(ctx context.Context, r *repository.Repository, prefix string) (map[string]*Log, error) {
-	logs := map[string]*Log{}
+func Logs(ctx context.Context, r *repository.Repository, prefix string) (map[string]Log, error) {
+	logs := map[string]Log{}
 	for info, err := range r.Store().List(ctx, prefix, "") {
 		if err != nil {
 			return nil, fmt.Errorf("list %s: %w", prefix, err)
@@ -33,9 +33,9 @@ func Logs(ctx context.Context, r *repository.Repository, prefix string) (map[str
 		dir, file := path.Split(strings.TrimPrefix(info.Name, prefix))
 		above, of := path.Split(strings.TrimSuffix(dir, "/"))
 		key, what := path.Split(strings.TrimSuffix(above, "/"))
-		l := logs[key]
-		if l == nil {
-			l = &Log{Done: map[int]bool{}, Starts: map[int]fanout.Notes{}, Failures: map[int]fanout.Notes{}}
+		l, listed := logs[key]
+		if !listed {
+			l = Log{Done: map[int]bool{}, Starts: map[int]fanout.Notes{}, Failures: map[int]fanout.Notes{}}
 			logs[key] = l
 		}
 		if what == "done" {
