@@ -112,7 +112,8 @@ func runDoctor(ctx context.Context, dir, file string, maxAge time.Duration) []st
 		within(ctx, askFor, d.writable)
 		within(ctx, askFor, d.protection)
 		within(ctx, askFor, d.uploads)
-		within(ctx, 5*askFor, d.catalog)
+		// What is wrong with the list is told with the recovery points.
+		within(ctx, 5*askFor, func(ctx context.Context) { d.known.Backups, d.unlisted = status.Ended(ctx, d.store) })
 	}
 	d.readPolicy(dir, file)
 	d.functions(ctx)
@@ -412,12 +413,6 @@ func (d *doctor) uploads(ctx context.Context) {
 	default:
 		d.add("uploads", "", status.Fine, "none is left behind", "")
 	}
-}
-
-// catalog lists which backups there are. What is wrong with that is told with the
-// recovery points.
-func (d *doctor) catalog(ctx context.Context) {
-	d.known.Backups, d.unlisted = status.Ended(ctx, d.store)
 }
 
 // readPolicy reads the policy that the functions are thought to go by.

@@ -116,17 +116,16 @@ func ListBackups(ctx context.Context, r *repository.Repository, of Tables, lates
 	if err != nil {
 		return nil, err
 	}
-	var open Watchers
+	open := Watchers{now: now}
 	for b, err := range r.Open(ctx, of.Only) {
 		if err != nil {
 			return nil, err
 		}
 		// What a late list of manifests does not show is among those that have ended by now.
 		if of.Match(b.Table.String()) && !slices.ContainsFunc(ended, func(e Backup) bool { return e.ID == b.ID }) {
-			open.backups = append(open.backups, backup.Watch(r, b, now))
+			open.add(r, Ref{BackupKind, string(b.ID), b.Table})
 		}
 	}
-	open.now = now
 	l, err := open.Look(ctx)
 	if err != nil {
 		return nil, err
