@@ -6,6 +6,7 @@ import (
 	"slices"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/tablevault/tablevault/shared/compare"
@@ -86,8 +87,7 @@ func TestPagesThatDoNotComeInTime(t *testing.T) {
 		{"all lanes", never, never, nil, context.DeadlineExceeded},
 		{"a lane that is refused", slowly, func(context.Context) error { time.Sleep(500 * time.Millisecond); return refused }, nil, refused},
 	} {
-		t.Run(c.name, func(t *testing.T) {
-			t.Parallel()
+		synctest.Test(t, func(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
 			defer cancel()
 			found, err := compared(ctx, t, w, m, &scans{Tables: w.Tables, scan: func(_ int, r table.Range, s table.Scan) table.Scan {
@@ -97,7 +97,7 @@ func TestPagesThatDoNotComeInTime(t *testing.T) {
 				return before{s, c.rest}
 			}})
 			if !errors.Is(err, c.err) || !slices.Equal(found.Lanes, c.lanes) || found.Cut != (c.err == nil) {
-				t.Errorf("%+v, %v; want lanes %v, %v", found, err, c.lanes, c.err)
+				t.Errorf("%s: %+v, %v; want lanes %v, %v", c.name, found, err, c.lanes, c.err)
 			}
 		})
 	}
