@@ -25,11 +25,9 @@ type Copied struct {
 	Last bool `json:"last,omitempty"`
 }
 
-func (*Copied) doc() string { return "copied" }
-
-func (*Copied) limit() int64 { return listDocument }
-
-func (*Copied) values() int { return maxListedValues }
+func (*Copied) kind() docKind {
+	return docKind{name: "copied", limit: listDocument, values: maxListedValues}
+}
 
 func (d *Copied) validate(name string) error {
 	var c checks
@@ -60,9 +58,7 @@ type CopyNote struct {
 	Manifest string    `json:"manifest"` // its sha256
 }
 
-func (*CopyNote) doc() string { return "copy-note" }
-
-func (*CopyNote) limit() int64 { return shortDocument }
+func (*CopyNote) kind() docKind { return docKind{name: "copy-note", limit: shortDocument} }
 
 func (d *CopyNote) validate(name string) error {
 	var c checks

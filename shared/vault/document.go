@@ -41,9 +41,7 @@ type Header struct {
 	Signers []string `json:"signers"`
 }
 
-func (*Header) doc() string { return "vault" }
-
-func (*Header) limit() int64 { return shortDocument }
+func (*Header) kind() docKind { return docKind{name: "vault", limit: shortDocument} }
 
 func (h *Header) validate(name string) error {
 	var c checks
@@ -179,9 +177,7 @@ func (s Segment) validate(schema table.Schema) error {
 	return nil
 }
 
-func (*Plan) doc() string { return "plan" }
-
-func (*Plan) limit() int64 { return MaxDocument }
+func (*Plan) kind() docKind { return docKind{name: "plan", limit: MaxDocument} }
 
 func (p *Plan) validate(name string) error {
 	var c checks
@@ -328,11 +324,9 @@ type Split struct {
 	Children []Segment   `json:"children"`
 }
 
-func (*Slot) doc() string { return "slot" }
-
-func (*Slot) limit() int64 { return splitDocument }
-
-func (*Slot) values() int { return maxListedValues }
+func (*Slot) kind() docKind {
+	return docKind{name: "slot", limit: splitDocument, values: maxListedValues}
+}
 
 func (s *Slot) validate(name string) error {
 	b, err := slotOf(name)
@@ -473,9 +467,7 @@ type Note struct {
 	InDoubt bool `json:"in_doubt,omitempty"`
 }
 
-func (*Note) doc() string { return "note" }
-
-func (*Note) limit() int64 { return shortDocument }
+func (*Note) kind() docKind { return docKind{name: "note", limit: shortDocument} }
 
 func (n *Note) clip() { n.Error = clip(n.Error) }
 
@@ -504,9 +496,7 @@ type Ask struct {
 	At       time.Time `json:"at"`
 }
 
-func (*Ask) doc() string { return "ask" }
-
-func (*Ask) limit() int64 { return shortDocument }
+func (*Ask) kind() docKind { return docKind{name: "ask", limit: shortDocument} }
 
 func (a *Ask) validate(name string) error {
 	var c checks
@@ -579,9 +569,7 @@ type SegmentLog struct {
 	Slots   []Slot  `json:"slots"`
 }
 
-func (*Group) doc() string { return "group" }
-
-func (*Group) limit() int64 { return MaxDocument }
+func (*Group) kind() docKind { return docKind{name: "group", limit: MaxDocument} }
 
 func (g *Group) validate(name string) error {
 	b, err := groupOf(name)
@@ -665,11 +653,9 @@ type Manifest struct {
 	Usage object.Usage `json:"usage,omitzero"`
 }
 
-func (*Manifest) doc() string { return "manifest" }
-
-func (*Manifest) limit() int64 { return listDocument }
-
-func (*Manifest) values() int { return maxListedValues }
+func (*Manifest) kind() docKind {
+	return docKind{name: "manifest", limit: listDocument, values: maxListedValues}
+}
 
 func (m *Manifest) clip() { m.Reason = clip(m.Reason) }
 

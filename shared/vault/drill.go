@@ -120,9 +120,7 @@ type Drill struct {
 	Until time.Time `json:"until"`
 }
 
-func (*Drill) doc() string { return "drill" }
-
-func (*Drill) limit() int64 { return shortDocument }
+func (*Drill) kind() docKind { return docKind{name: "drill", limit: shortDocument} }
 
 func (d *Drill) validate(name string) error {
 	c := d.checks()
@@ -187,9 +185,7 @@ func (e *DrillEnd) RTO() time.Duration {
 // RPO is how old the recovery point was when the drill began.
 func (e *DrillEnd) RPO() time.Duration { return e.Drill.Began.Sub(e.Drill.RecoveryPoint) }
 
-func (*DrillEnd) doc() string { return "drill-end" }
-
-func (*DrillEnd) limit() int64 { return notedDocument }
+func (*DrillEnd) kind() docKind { return docKind{name: "drill-end", limit: notedDocument} }
 
 func (e *DrillEnd) clip() { e.Error, e.Notes = clip(e.Error), clipNotes(e.Notes) }
 
@@ -221,9 +217,7 @@ type DrillDrop struct {
 	Left string `json:"left,omitempty"`
 }
 
-func (*DrillDrop) doc() string { return "drill-drop" }
-
-func (*DrillDrop) limit() int64 { return shortDocument }
+func (*DrillDrop) kind() docKind { return docKind{name: "drill-drop", limit: shortDocument} }
 
 func (d *DrillDrop) clip() { d.Left = clip(d.Left) }
 

@@ -19,9 +19,7 @@ const Format = 2
 
 // A Document is one of the vault's JSON objects.
 type Document interface {
-	doc() string
-	// limit is how long a document of this kind can be, in bytes as JSON.
-	limit() int64
+	kind() docKind
 	// validate says what is wrong with a document that stands under a name.
 	validate(name string) error
 }
@@ -32,11 +30,14 @@ type clipper interface {
 	clip()
 }
 
-// listing is a document of few fields and some lists, of which is known how long they
-// can be. What stands in a list may take many times the memory of its text.
-type listing interface {
-	// values is how many values it has at most.
-	values() int
+// docKind is what all documents of one type have in common.
+type docKind struct {
+	name  string
+	limit int64 // how long one can be, in bytes as JSON
+	// values is how many values one has at most, where it has few fields and some lists, of
+	// which is known how long they can be: what stands in a list may take many times the
+	// memory of its text. It is 0 for all others.
+	values int
 }
 
 // maxListedValues is more values than such lists can have: a thousand differences, in a
@@ -44,11 +45,11 @@ type listing interface {
 const maxListedValues = 1 << 17
 
 // KindOf is what documents like d are called.
-func KindOf(d Document) string { return d.doc() }
+func KindOf(d Document) string { return d.kind().name }
 
 // Limit is how long an object with a document of this kind can be. Nothing longer
 // is read.
-func Limit(d Document) int64 { return d.limit() }
+func Limit(d Document) int64 { return d.kind().limit }
 
 // The limits, by what a document can hold: a few fields and a text of at most
 // maxText bytes, each of which may need six in JSON; with notes; the keys of one
@@ -93,7 +94,7 @@ const (
 // head is what stands before the body of a document in the object of a name.
 func head(d Document, name string) ([]byte, error) {
 	quoted, err := compact(name)
-	return fmt.Appendf(nil, "%s%s%s%d%s%s%s", documentIntro, d.doc(), formatIntro, Format, nameIntro, quoted, bodyIntro), err
+	return fmt.Appendf(nil, "%s%s%s%d%s%s%s", documentIntro, d.kind().name, formatIntro, Format, nameIntro, quoted, bodyIntro), err
 }
 
 // compact is the JSON of a value as documents have it.
@@ -110,7 +111,7 @@ func compact(v any) ([]byte, error) {
 // Encode writes the document that is to stand under a name. Equal documents have
 // equal bytes under one name, and what is written was read back.
 func Encode(name string, d Document) ([]byte, error) {
-	bad := func(err error) ([]byte, error) { return nil, fmt.Errorf("%s: %w", d.doc(), err) }
+	bad := func(err error) ([]byte, error) { return nil, fmt.Errorf("%s: %w", d.kind().name, err) }
 	// A byte that is no UTF-8 stands in a body by an escape that the character itself,
 	// which is read, has not: what was read once is what stays the same. Texts are cut
 	// in the copy, too.
@@ -140,8 +141,8 @@ func Encode(name string, d Document) ([]byte, error) {
 	out = append(out, sumIntro...)
 	out = hex.AppendEncode(out, sum[:])
 	out = append(out, sumOutro...)
-	if int64(len(out)) > d.limit() {
-		return bad(fmt.Errorf("%d bytes, where there can be %d", len(out), d.limit()))
+	if int64(len(out)) > d.kind().limit {
+		return bad(fmt.Errorf("%d bytes, where there can be %d", len(out), d.kind().limit))
 	}
 	if err := dense(d, body); err != nil {
 		return bad(err)
@@ -152,8 +153,8 @@ func Encode(name string, d Document) ([]byte, error) {
 // dense is an error about a body that has more values than a document like d can have.
 // It is looked at before anything is decoded.
 func dense(d Document, body []byte) error {
-	l, ok := d.(listing)
-	if !ok {
+	most := d.kind().values
+	if most == 0 {
 		return nil
 	}
 	n, quoted := 1, false
@@ -167,7 +168,7 @@ func dense(d Document, body []byte) error {
 			n++
 		}
 	}
-	if most := l.values(); n > most {
+	if n > most {
 		return fmt.Errorf("it has %d values, where there can be %d", n, most)
 	}
 	return nil
@@ -178,19 +179,19 @@ func dense(d Document, body []byte) error {
 // unknown version is told as such. Nothing is left of what d was before.
 func Decode(name string, data []byte, d Document) error {
 	reflect.ValueOf(d).Elem().SetZero()
-	bad := func(err error) error { return fmt.Errorf("%w: %s: %w", ErrCorrupt, d.doc(), err) }
-	if int64(len(data)) > d.limit() {
-		return bad(fmt.Errorf("%d bytes, where there can be %d", len(data), d.limit()))
+	bad := func(err error) error { return fmt.Errorf("%w: %s: %w", ErrCorrupt, d.kind().name, err) }
+	if int64(len(data)) > d.kind().limit {
+		return bad(fmt.Errorf("%d bytes, where there can be %d", len(data), d.kind().limit))
 	}
 	signed, err := checked(data)
 	if err != nil {
 		if unreleased.Match(data) && bytes.HasSuffix(data, []byte("}}\n")) {
-			return fmt.Errorf("%w: a %s of %w", ErrVersion, d.doc(), unreadable(1))
+			return fmt.Errorf("%w: a %s of %w", ErrVersion, d.kind().name, unreadable(1))
 		}
 		return bad(err)
 	}
 	if format := formatOf(signed); format != Format {
-		return fmt.Errorf("%w: a %s of %w", ErrVersion, d.doc(), unreadable(format))
+		return fmt.Errorf("%w: a %s of %w", ErrVersion, d.kind().name, unreadable(format))
 	}
 	want, err := head(d, name)
 	if err != nil {

@@ -36,7 +36,7 @@ func TestFormatIsDocumented(t *testing.T) {
 		}
 	}
 	for _, d := range examples() {
-		look("vault", d.doc())
+		look("vault", d.kind().name)
 		data, err := Encode(placeOf(d), d)
 		if err != nil {
 			t.Fatal(err)
@@ -45,7 +45,7 @@ func TestFormatIsDocumented(t *testing.T) {
 		if err := json.Unmarshal(data, &value); err != nil {
 			t.Fatal(err)
 		}
-		fields(d.doc(), value)
+		fields(d.kind().name, value)
 	}
 	if len(known) < 80 {
 		t.Errorf("only %d names were looked for", len(known))

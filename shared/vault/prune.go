@@ -17,9 +17,7 @@ type Mark struct {
 	Reason string `json:"reason"`
 }
 
-func (*Mark) doc() string { return "mark" }
-
-func (*Mark) limit() int64 { return shortDocument }
+func (*Mark) kind() docKind { return docKind{name: "mark", limit: shortDocument} }
 
 func (m *Mark) clip() { m.Reason = clip(m.Reason) }
 

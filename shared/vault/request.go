@@ -62,9 +62,7 @@ type Accepted struct {
 	LocalTransactions bool `json:"local_transactions,omitempty"`
 }
 
-func (*Accepted) doc() string { return "accepted" }
-
-func (*Accepted) limit() int64 { return shortDocument }
+func (*Accepted) kind() docKind { return docKind{name: "accepted", limit: shortDocument} }
 
 func (a *Accepted) validate(name string) error {
 	var c checks
@@ -101,9 +99,7 @@ type Answer struct {
 	Notes       []string  `json:"notes,omitempty"`
 }
 
-func (*Answer) doc() string { return "answer" }
-
-func (*Answer) limit() int64 { return notedDocument }
+func (*Answer) kind() docKind { return docKind{name: "answer", limit: notedDocument} }
 
 func (a *Answer) clip() { a.Error, a.Notes = clip(a.Error), clipNotes(a.Notes) }
 

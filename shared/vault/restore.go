@@ -100,9 +100,7 @@ type RestoreSegment struct {
 	Rows  int64     `json:"rows"`
 }
 
-func (*RestorePlan) doc() string { return "restore-plan" }
-
-func (*RestorePlan) limit() int64 { return MaxDocument }
+func (*RestorePlan) kind() docKind { return docKind{name: "restore-plan", limit: MaxDocument} }
 
 func (p *RestorePlan) clip() { p.Notes = clipNotes(p.Notes) }
 
@@ -168,9 +166,7 @@ type Loaded struct {
 	Usage object.Usage `json:"usage,omitzero"`
 }
 
-func (*Loaded) doc() string { return "loaded" }
-
-func (*Loaded) limit() int64 { return shortDocument }
+func (*Loaded) kind() docKind { return docKind{name: "loaded", limit: shortDocument} }
 
 func (l *Loaded) validate(name string) error {
 	var c checks
@@ -205,9 +201,7 @@ type Quarantine struct {
 	Rows    []Refused `json:"rows"`
 }
 
-func (*Quarantine) doc() string { return "quarantine" }
-
-func (*Quarantine) limit() int64 { return listDocument }
+func (*Quarantine) kind() docKind { return docKind{name: "quarantine", limit: listDocument} }
 
 func (q *Quarantine) clip() {
 	for i := range q.Rows {
@@ -238,9 +232,7 @@ type Closed struct {
 	Reason string `json:"reason,omitempty"`
 }
 
-func (*Closed) doc() string { return "closed" }
-
-func (*Closed) limit() int64 { return shortDocument }
+func (*Closed) kind() docKind { return docKind{name: "closed", limit: shortDocument} }
 
 func (d *Closed) clip() { d.Reason = clip(d.Reason) }
 
@@ -262,9 +254,7 @@ type Claim struct {
 	At      time.Time `json:"at"`
 }
 
-func (*Claim) doc() string { return "claim" }
-
-func (*Claim) limit() int64 { return shortDocument }
+func (*Claim) kind() docKind { return docKind{name: "claim", limit: shortDocument} }
 
 func (d *Claim) validate(string) error {
 	var c checks
@@ -290,9 +280,7 @@ type Made struct {
 	Options table.Options `json:"options"`
 }
 
-func (*Made) doc() string { return "made" }
-
-func (*Made) limit() int64 { return shortDocument }
+func (*Made) kind() docKind { return docKind{name: "made", limit: shortDocument} }
 
 func (m *Made) validate(name string) error {
 	var c checks
@@ -524,11 +512,9 @@ type Proof struct {
 	Usage object.Usage `json:"usage,omitzero"`
 }
 
-func (*Proof) doc() string { return "proof" }
-
-func (*Proof) limit() int64 { return listDocument }
-
-func (*Proof) values() int { return maxListedValues }
+func (*Proof) kind() docKind {
+	return docKind{name: "proof", limit: listDocument, values: maxListedValues}
+}
 
 func (p *Proof) clip() {
 	p.Notes = clipNotes(p.Notes)
@@ -592,11 +578,9 @@ type SegmentCheck struct {
 	Usage object.Usage `json:"usage,omitzero"`
 }
 
-func (*SegmentCheck) doc() string { return "check" }
-
-func (*SegmentCheck) limit() int64 { return listDocument }
-
-func (*SegmentCheck) values() int { return maxListedValues }
+func (*SegmentCheck) kind() docKind {
+	return docKind{name: "check", limit: listDocument, values: maxListedValues}
+}
 
 func (d *SegmentCheck) clip() { d.Check.clip() }
 
@@ -626,11 +610,9 @@ type Compared struct {
 	Usage object.Usage `json:"usage,omitzero"`
 }
 
-func (*Compared) doc() string { return "compared" }
-
-func (*Compared) limit() int64 { return listDocument }
-
-func (*Compared) values() int { return maxListedValues }
+func (*Compared) kind() docKind {
+	return docKind{name: "compared", limit: listDocument, values: maxListedValues}
+}
 
 func (d *Compared) clip() { d.Check.clip() }
 
@@ -661,11 +643,9 @@ type CheckedGroup struct {
 	Usage object.Usage `json:"usage,omitzero"`
 }
 
-func (*CheckedGroup) doc() string { return "checked-group" }
-
-func (*CheckedGroup) limit() int64 { return listDocument }
-
-func (*CheckedGroup) values() int { return maxListedValues }
+func (*CheckedGroup) kind() docKind {
+	return docKind{name: "checked-group", limit: listDocument, values: maxListedValues}
+}
 
 func (g *CheckedGroup) clip() { g.Check.clip() }
 
