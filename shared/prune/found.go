@@ -168,13 +168,13 @@ func (p *Pruner) list(ctx context.Context) (map[vault.Backup]*found, error) {
 			}
 		}},
 		{vault.OpenedPrefix, func(info object.Info) {
-			if t, id, ok := vault.ParseOpened(info.Name); ok {
-				of(vault.Backup{Table: t, ID: id}).opened = &info
+			if b, ok := vault.ParseOpened(info.Name); ok {
+				of(b).opened = &info
 			}
 		}},
 		{vault.ManifestPrefix, func(info object.Info) {
-			if t, id, ok := vault.ParseManifestName(info.Name); ok {
-				of(vault.Backup{Table: t, ID: id}).ended = &info
+			if b, ok := vault.ParseManifestName(info.Name); ok {
+				of(b).ended = &info
 			}
 		}},
 	} {

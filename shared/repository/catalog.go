@@ -44,8 +44,8 @@ func (r *Repository) Manifests(ctx context.Context, t *vault.TableID) iter.Seq2[
 				yield(nil, fmt.Errorf("list %s: %w", prefix, err))
 				return
 			}
-			if id, b, ok := vault.ParseManifestName(info.Name); ok {
-				some = append(some, named{Backup: vault.Backup{Table: id, ID: b}, written: info.Modified})
+			if b, ok := vault.ParseManifestName(info.Name); ok {
+				some = append(some, named{Backup: b, written: info.Modified})
 			}
 			if len(some) == StatsInFlight {
 				if !r.yieldManifests(ctx, some, yield) {
@@ -203,8 +203,8 @@ func (r *Repository) FindBackup(ctx context.Context, id vault.BackupID) (vault.B
 			if err != nil {
 				return b, false, fmt.Errorf("look for backup %s: %w", id, err)
 			}
-			if t, b, ok := vault.ParseOpened(info.Name); ok && b == id {
-				return vault.Backup{Table: t, ID: b}, true, nil
+			if b, ok := vault.ParseOpened(info.Name); ok && b.ID == id {
+				return b, true, nil
 			}
 		}
 		return b, false, nil
@@ -330,14 +330,14 @@ func newer(a, b *vault.Manifest) bool {
 // listManifests lists the backups of a table that have a manifest, here or in a replica.
 // The one whose manifest was written last comes first.
 func (r *Repository) listManifests(ctx context.Context, t vault.TableID) ([]named, error) {
-	written := map[vault.BackupID]time.Time{}
+	written := map[vault.Backup]time.Time{}
 	list := func(store object.Store) error {
 		for info, err := range store.List(ctx, vault.ManifestsOf(t), "") {
 			if err != nil {
 				return fmt.Errorf("list %s: %w", vault.ManifestsOf(t), err)
 			}
-			if _, id, ok := vault.ParseManifestName(info.Name); ok && !info.Modified.Before(written[id]) {
-				written[id] = info.Modified
+			if b, ok := vault.ParseManifestName(info.Name); ok && !info.Modified.Before(written[b]) {
+				written[b] = info.Modified
 			}
 		}
 		return nil
@@ -351,8 +351,8 @@ func (r *Repository) listManifests(ctx context.Context, t vault.TableID) ([]name
 		}
 	}
 	all := make([]named, 0, len(written))
-	for id, at := range written {
-		all = append(all, named{Backup: vault.Backup{Table: t, ID: id}, written: at})
+	for b, at := range written {
+		all = append(all, named{Backup: b, written: at})
 	}
 	slices.SortFunc(all, func(a, b named) int {
 		return cmp.Or(b.written.Compare(a.written), strings.Compare(string(b.ID), string(a.ID)))
@@ -386,8 +386,8 @@ func (r *Repository) Begun(ctx context.Context, t *vault.TableID) iter.Seq2[Begu
 				if info, err, more = next(); err != nil {
 					return fmt.Errorf("list %s: %w", manifests, err)
 				}
-				if id, b, ok := vault.ParseManifestName(info.Name); more && ok {
-					ended = vault.Opened(id, b)
+				if b, ok := vault.ParseManifestName(info.Name); more && ok {
+					ended = vault.Opened(b.Table, b.ID)
 					return nil
 				}
 			}
@@ -402,7 +402,7 @@ func (r *Repository) Begun(ctx context.Context, t *vault.TableID) iter.Seq2[Begu
 				yield(Begun{}, fmt.Errorf("list %s: %w", opened, err))
 				return
 			}
-			id, b, ok := vault.ParseOpened(info.Name)
+			b, ok := vault.ParseOpened(info.Name)
 			if !ok {
 				continue
 			}
@@ -412,7 +412,7 @@ func (r *Repository) Begun(ctx context.Context, t *vault.TableID) iter.Seq2[Begu
 					return
 				}
 			}
-			if !yield(Begun{vault.Backup{Table: id, ID: b}, more && ended == info.Name}, nil) {
+			if !yield(Begun{b, more && ended == info.Name}, nil) {
 				return
 			}
 		}

@@ -61,8 +61,8 @@ func Ended(ctx context.Context, store object.Store) (map[vault.TableID][]vault.B
 		if err != nil {
 			return ended, err
 		}
-		if t, b, ok := vault.ParseManifestName(info.Name); ok {
-			ended[t] = append(ended[t], b)
+		if b, ok := vault.ParseManifestName(info.Name); ok {
+			ended[b.Table] = append(ended[b.Table], b.ID)
 		}
 	}
 	return ended, nil

@@ -201,8 +201,8 @@ func All(ctx context.Context, r *repository.Repository, kind Kind) iter.Seq2[Ref
 			}
 			ref := Ref{Kind: kind}
 			if kind == BackupKind {
-				of, id, _ := vault.ParseOpened(info.Name)
-				ref.Table, ref.ID = of, string(id)
+				b, _ := vault.ParseOpened(info.Name)
+				ref.Table, ref.ID = b.Table, string(b.ID)
 			} else {
 				ref.ID, _, _ = strings.Cut(strings.TrimPrefix(info.Name, prefix), "/")
 			}

@@ -2,7 +2,6 @@ package vault
 
 import (
 	"fmt"
-	"strings"
 	"time"
 
 	"github.com/tablevault/tablevault/shared/object/place"
@@ -106,10 +105,8 @@ func (b Backup) CopyNote(key string) string { return b.CopyNotes() + key + ".jso
 
 // ParseCopyNote is CopyNote's inverse.
 func ParseCopyNote(name string) (b Backup, key string, ok bool) {
-	rest, found := strings.CutPrefix(name, CopyNotesPrefix)
-	base, isJSON := strings.CutSuffix(rest, ".json")
-	b, after, ok := cutPlace(base, 1)
-	if !found || !isJSON || !ok {
+	b, after, ok := cutPlace(name, CopyNotesPrefix, ".json", 1)
+	if !ok {
 		return Backup{}, "", false
 	}
 	return b, after[0], true
@@ -127,9 +124,8 @@ func GroupID(group int) SegmentID { return NewSegmentID(group * GroupSize) }
 
 // ParseShard tells of a shard or an index to which segment of which backup it belongs.
 func ParseShard(name string) (b Backup, s SegmentID, ok bool) {
-	rest, found := strings.CutPrefix(name, ShardPrefix)
-	b, after, ok := cutPlace(rest, 2)
-	if !found || !ok || !segmentForm.MatchString(after[0]) {
+	b, after, ok := cutPlace(name, ShardPrefix, "", 2)
+	if !ok || !segmentForm.MatchString(after[0]) {
 		return Backup{}, "", false
 	}
 	return b, SegmentID(after[0]), true

@@ -14,7 +14,6 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
-	"strings"
 	"time"
 
 	"github.com/tablevault/tablevault/shared/object"
@@ -342,9 +341,8 @@ func (s *Slot) validate(name string) error {
 
 // slotOf is the backup of a slot, by its name.
 func slotOf(name string) (Backup, error) {
-	rest, found := strings.CutPrefix(name, slotsKind)
-	b, _, ok := cutPlace(rest, 2)
-	if !found || !ok {
+	b, _, ok := cutPlace(name, slotsKind, "", 2)
+	if !ok {
 		return Backup{}, fmt.Errorf("%.300q is no name of a slot", name)
 	}
 	return b, nil
@@ -610,9 +608,8 @@ func (g *Group) validate(name string) error {
 
 // groupOf is the backup of a roll-up, by its name.
 func groupOf(name string) (Backup, error) {
-	rest, found := strings.CutPrefix(name, GroupPrefix)
-	b, _, ok := cutPlace(rest, 1)
-	if !found || !ok {
+	b, _, ok := cutPlace(name, GroupPrefix, "", 1)
+	if !ok {
 		return Backup{}, fmt.Errorf("%.300q is no name of a roll-up", name)
 	}
 	return b, nil

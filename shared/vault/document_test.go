@@ -432,14 +432,14 @@ func TestSealedBeforeItsRecoveryPoint(t *testing.T) {
 func TestNames(t *testing.T) {
 	p := examplePlan()
 	b := Backup{p.Table, p.Backup}
-	if id, backup, ok := ParseManifestName(b.Manifest()); !ok || id != p.Table || backup != p.Backup {
-		t.Errorf("manifest name %s parses to %v %v %v", b.Manifest(), id, backup, ok)
+	if got, ok := ParseManifestName(b.Manifest()); !ok || got != b {
+		t.Errorf("manifest name %s parses to %v %v", b.Manifest(), got, ok)
 	}
-	if _, _, ok := ParseManifestName(SignatureName(b.Manifest())); ok {
+	if _, ok := ParseManifestName(SignatureName(b.Manifest())); ok {
 		t.Error("a signature's name parses as a manifest's")
 	}
-	if id, backup, ok := ParseOpened(Opened(p.Table, p.Backup)); !ok || id != p.Table || backup != p.Backup {
-		t.Errorf("opened mark parses to %v %v %v", id, backup, ok)
+	if got, ok := ParseOpened(Opened(p.Table, p.Backup)); !ok || got != b {
+		t.Errorf("opened mark parses to %v %v", got, ok)
 	}
 	if s := NewSegmentID(513).Child(3).Child(0); s != "000513.03.00" || s.Group() != 2 {
 		t.Errorf("child %s of group %d", s, s.Group())

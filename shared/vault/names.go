@@ -164,14 +164,9 @@ func ManifestName(t TableID, b BackupID) string { return ManifestsOf(t) + string
 
 // ParseManifestName is ManifestName's inverse; ok is false for other names, a
 // signature's among them.
-func ParseManifestName(name string) (t TableID, b BackupID, ok bool) {
-	rest, found := strings.CutPrefix(name, ManifestPrefix)
-	base, isJSON := strings.CutSuffix(rest, ".json")
-	of, _, ok := cutPlace(base, 0)
-	if !found || !isJSON || !ok {
-		return TableID{}, "", false
-	}
-	return of.Table, of.ID, true
+func ParseManifestName(name string) (b Backup, ok bool) {
+	b, _, ok = cutPlace(name, ManifestPrefix, ".json", 0)
+	return b, ok
 }
 
 // SignatureName is the name of an object's detached signature.
@@ -218,11 +213,13 @@ func (b Backup) Of(name string) error {
 // place is what follows the kind in the names of the backup's objects.
 func (b Backup) place() string { return b.Table.Path() + "/" + string(b.ID) }
 
-// cutPlace is place's inverse: rest is what follows the kind in a name, and after are
-// the parts, so many as more says, that follow the backup's place.
-func cutPlace(rest string, more int) (b Backup, after []string, ok bool) {
+// cutPlace is place's inverse, in a name that begins with a kind and ends with a suffix. In
+// after are the parts, so many as more says, that follow the backup's place.
+func cutPlace(name, kind, suffix string, more int) (b Backup, after []string, ok bool) {
+	rest, begins := strings.CutPrefix(name, kind)
+	rest, ends := strings.CutSuffix(rest, suffix)
 	parts := strings.Split(rest, "/")
-	if len(parts) != 4+more || !idForm.MatchString(parts[3]) {
+	if !begins || !ends || len(parts) != 4+more || !idForm.MatchString(parts[3]) {
 		return Backup{}, nil, false
 	}
 	return Backup{Table: TableID{parts[0], parts[1], parts[2]}, ID: BackupID(parts[3])}, parts[4:], true
@@ -385,11 +382,7 @@ func OpenedOf(t TableID) string { return OpenedPrefix + t.Path() + "/" }
 const OpenedPrefix = "opened/"
 
 // ParseOpened is Opened's inverse.
-func ParseOpened(name string) (t TableID, b BackupID, ok bool) {
-	rest, found := strings.CutPrefix(name, OpenedPrefix)
-	of, _, ok := cutPlace(rest, 0)
-	if !found || !ok {
-		return TableID{}, "", false
-	}
-	return of.Table, of.ID, true
+func ParseOpened(name string) (b Backup, ok bool) {
+	b, _, ok = cutPlace(name, OpenedPrefix, "", 0)
+	return b, ok
 }

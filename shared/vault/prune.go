@@ -53,16 +53,11 @@ func (b Backup) Gone() string { return MarkPrefix + b.place() + goneSuffix }
 
 // ParseMark is the inverse of Mark, and of Gone, with gone set.
 func ParseMark(name string) (b Backup, gone, ok bool) {
-	rest, found := strings.CutPrefix(name, MarkPrefix)
-	base, marked := strings.CutSuffix(rest, markSuffix)
-	if !marked {
-		base, gone = strings.CutSuffix(rest, goneSuffix)
+	if b, _, ok = cutPlace(name, MarkPrefix, markSuffix, 0); ok {
+		return b, false, true
 	}
-	b, _, ok = cutPlace(base, 0)
-	if !found || !marked && !gone || !ok {
-		return Backup{}, false, false
-	}
-	return b, gone, true
+	b, _, ok = cutPlace(name, MarkPrefix, goneSuffix, 0)
+	return b, ok, ok
 }
 
 // Copies begins the names of the records of a backup that was copied into a
