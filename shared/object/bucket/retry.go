@@ -50,15 +50,10 @@ func JudgeStatus(status int) retry.Verdict {
 	switch {
 	case status == http.StatusTooManyRequests:
 		return retry.Again
-	case status == http.StatusNotImplemented:
+	case status >= 300 && status < 500, status == http.StatusNotImplemented:
 		return 0
-	case status >= 500:
-		return retry.Again | retry.Doubt
-	case status >= 300:
-		return 0
-	default:
-		return retry.Again | retry.Doubt
 	}
+	return retry.Again | retry.Doubt
 }
 
 // Said is an error in a store's own words, with the one that carried them.

@@ -152,9 +152,7 @@ func (j *judge) Explain(err error, attempts int) error {
 		return &deniedError{short}
 	case status >= 300 && status < 400:
 		return fmt.Errorf("the bucket is not at %s: %w", s.where(), short)
-	case status == 0 && attempts > 1, status >= 500:
-		return fmt.Errorf("%d attempts: %w", attempts, short)
-	case errors.Is(err, errChecksum):
+	case status == 0 && attempts > 1, status >= 500, errors.Is(err, errChecksum):
 		return fmt.Errorf("%d attempts: %w", attempts, short)
 	}
 	return short

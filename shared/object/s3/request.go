@@ -130,9 +130,7 @@ func (j judge) Explain(err error, attempts int) error {
 		return fmt.Errorf("%w: %w", fs.ErrPermission, short)
 	case status >= 300 && status < 400:
 		return fmt.Errorf("the bucket is not in %s: %w", s.where(), elsewhere(err, short))
-	case status == 0 && attempts > 1:
-		return fmt.Errorf("%d attempts: %w", attempts, short)
-	case status >= 500:
+	case status == 0 && attempts > 1, status >= 500:
 		return fmt.Errorf("%d attempts: %w", attempts, short)
 	}
 	return short
