@@ -170,6 +170,18 @@ func invalid(name string, beginning bool) string {
 	return ""
 }
 
+// Check is what each method of a store that is about one object does first: it refuses a name that is not valid, and a ctx
+// that is done. in follows the name in the error about ctx, such as " in the bucket".
+func Check(ctx context.Context, doing, name, in string) error {
+	if err := ValidName(name); err != nil {
+		return fmt.Errorf("%s: %w", doing, err)
+	}
+	if err := ctx.Err(); err != nil {
+		return fmt.Errorf("%s %s%s: %w", doing, name, in, err)
+	}
+	return nil
+}
+
 // Stat asks the store what it holds under name, checksum included. The error matches fs.ErrNotExist if that is nothing.
 func Stat(ctx context.Context, s Store, name string) (Info, error) {
 	r, info, err := s.Open(ctx, name, 0, 0)

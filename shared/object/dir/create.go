@@ -17,7 +17,7 @@ import (
 
 // Create stores all of r under name. See the package for the steps.
 func (s *Store) Create(ctx context.Context, name string, r io.Reader) (object.Info, error) {
-	if err := s.check(ctx, "create", name); err != nil {
+	if err := object.Check(ctx, "create", name, " in "+s.dir); err != nil {
 		return object.Info{}, err
 	}
 	info, err := s.create(ctx, name, r)

@@ -278,7 +278,7 @@ func (t *temporary) remove() {
 
 // Delete removes an object, if there is one, and the folders that become empty.
 func (s *Store) Delete(ctx context.Context, name string) error {
-	if err := s.check(ctx, "delete", name); err != nil {
+	if err := object.Check(ctx, "delete", name, " in "+s.dir); err != nil {
 		return err
 	}
 	if err := s.remove(s.names.path(name)); err != nil {
@@ -332,17 +332,6 @@ func (s *Store) settle(path string) error {
 		}
 		return nil
 	}
-}
-
-// check is what each call does first.
-func (s *Store) check(ctx context.Context, doing, name string) error {
-	if err := object.ValidName(name); err != nil {
-		return fmt.Errorf("%s: %w", doing, err)
-	}
-	if err := ctx.Err(); err != nil {
-		return fmt.Errorf("%s %s in %s: %w", doing, name, s.dir, err)
-	}
-	return nil
 }
 
 // gone returns an error if the directory itself was removed: then that a name is missing in it says nothing.

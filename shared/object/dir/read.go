@@ -20,7 +20,7 @@ import (
 // Open reads n bytes of an object from byte off on. With n == 0 it reads the whole file for its checksum: what the disk
 // gives back is the only record of what is stored.
 func (s *Store) Open(ctx context.Context, name string, off, n int64) (io.ReadCloser, object.Info, error) {
-	if err := s.check(ctx, "open", name); err != nil {
+	if err := object.Check(ctx, "open", name, " in "+s.dir); err != nil {
 		return nil, object.Info{}, err
 	}
 	r, info, err := s.openRange(ctx, name, off, n)

@@ -44,7 +44,7 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 // Create stores all of r under name.
 func (s *Store) Create(ctx context.Context, name string, r io.Reader) (object.Info, error) {
-	if err := check(ctx, "create", name); err != nil {
+	if err := object.Check(ctx, "create", name, ""); err != nil {
 		return object.Info{}, err
 	}
 	content, err := io.ReadAll(contextReader{ctx, r})
@@ -103,7 +103,7 @@ func (s *Store) put(name string, content []byte) object.Info {
 
 // Open reads n bytes of an object from byte off on.
 func (s *Store) Open(ctx context.Context, name string, off, n int64) (io.ReadCloser, object.Info, error) {
-	if err := check(ctx, "open", name); err != nil {
+	if err := object.Check(ctx, "open", name, ""); err != nil {
 		return nil, object.Info{}, err
 	}
 	s.mu.Lock()
@@ -162,7 +162,7 @@ func (s *Store) next(prefix, after string) (object.Info, bool) {
 
 // Delete removes an object, if there is one.
 func (s *Store) Delete(ctx context.Context, name string) error {
-	if err := check(ctx, "delete", name); err != nil {
+	if err := object.Check(ctx, "delete", name, ""); err != nil {
 		return err
 	}
 	s.mu.Lock()
@@ -170,17 +170,6 @@ func (s *Store) Delete(ctx context.Context, name string) error {
 	delete(s.objects, name)
 	if i, found := slices.BinarySearch(s.names, name); found {
 		s.names = slices.Delete(s.names, i, i+1)
-	}
-	return nil
-}
-
-// check is what each call does first.
-func check(ctx context.Context, doing, name string) error {
-	if err := object.ValidName(name); err != nil {
-		return fmt.Errorf("%s: %w", doing, err)
-	}
-	if err := ctx.Err(); err != nil {
-		return fmt.Errorf("%s %s: %w", doing, name, err)
 	}
 	return nil
 }

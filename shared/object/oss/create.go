@@ -26,7 +26,7 @@ import (
 // that the store answers is compared before the parts become the object; and the whole is compared with what the store
 // says about it afterwards.
 func (s *Store) Create(ctx context.Context, name string, r io.Reader) (object.Info, error) {
-	if err := s.check(ctx, "create", name); err != nil {
+	if err := object.Check(ctx, "create", name, " in "+s.String()); err != nil {
 		return object.Info{}, err
 	}
 	if s.readOnly != nil {

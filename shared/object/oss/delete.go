@@ -18,7 +18,7 @@ import (
 
 // Delete deletes an object. The error matches fs.ErrPermission if the bucket's retention policy keeps it.
 func (s *Store) Delete(ctx context.Context, name string) error {
-	if err := s.check(ctx, "delete", name); err != nil {
+	if err := object.Check(ctx, "delete", name, " in "+s.String()); err != nil {
 		return err
 	}
 	if errors.Is(s.readOnly, ErrVersions) {

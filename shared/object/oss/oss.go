@@ -239,14 +239,3 @@ func (s *Store) handle(ctx context.Context) (*oss.Bucket, access.Key, error) {
 
 // key is the bucket's name of an object.
 func (s *Store) key(name string) string { return s.prefix + name }
-
-// check is what each call does first.
-func (s *Store) check(ctx context.Context, doing, name string) error {
-	if err := object.ValidName(name); err != nil {
-		return fmt.Errorf("%s: %w", doing, err)
-	}
-	if err := ctx.Err(); err != nil {
-		return fmt.Errorf("%s %s in %s: %w", doing, name, s, err)
-	}
-	return nil
-}

@@ -14,6 +14,7 @@ import (
 
 	"github.com/aliyun/aliyun-oss-go-sdk/oss"
 
+	"github.com/tablevault/tablevault/shared/object"
 	"github.com/tablevault/tablevault/shared/object/bucket"
 )
 
@@ -117,7 +118,7 @@ func (s *Store) forbids(ctx context.Context, b *oss.Bucket) (bool, error) {
 // Overwrite puts content in the place of an object without asking the store to refuse, to see whether the bucket does by
 // itself, and reports whether it kept what was there. The error matches fs.ErrPermission if the role may not write.
 func (s *Store) Overwrite(ctx context.Context, name string, content []byte) (kept bool, err error) {
-	if err := s.check(ctx, "overwrite", name); err != nil {
+	if err := object.Check(ctx, "overwrite", name, " in "+s.String()); err != nil {
 		return false, err
 	}
 	_, err = s.do(ctx, name, func(ctx context.Context, b *oss.Bucket) error {

@@ -19,7 +19,7 @@ import (
 
 // Open opens an object. A stream that breaks off is taken up again where it broke.
 func (s *Store) Open(ctx context.Context, name string, off, n int64) (io.ReadCloser, object.Info, error) {
-	if err := s.check(ctx, "open", name); err != nil {
+	if err := object.Check(ctx, "open", name, " in "+s.String()); err != nil {
 		return nil, object.Info{}, err
 	}
 	r, info, err := s.open(ctx, name, off, n)
@@ -45,10 +45,6 @@ func (b source) Head(ctx context.Context, name string) (object.Info, error) {
 	return info, err
 }
 
-func (b source) Get(ctx context.Context, name string, off, n int64, tag string) (io.ReadCloser, object.Info, string, error) {
-	return b.s.get(ctx, name, off, n, tag)
-}
-
 // compute reads an object of which the store has no checksum, as it has of some that were copied.
 func (s *Store) compute(ctx context.Context, name string, size int64) (string, error) {
 	if size == 0 {
@@ -66,8 +62,8 @@ func (s *Store) compute(ctx context.Context, name string, size int64) (string, e
 	return checksum(uint64(sum)), nil
 }
 
-// get is the Get of [bucket.Source].
-func (s *Store) get(ctx context.Context, name string, off, n int64, tag string) (io.ReadCloser, object.Info, string, error) {
+func (b source) Get(ctx context.Context, name string, off, n int64, tag string) (io.ReadCloser, object.Info, string, error) {
+	s := b.s
 	var options []oss.Option
 	if tag != "" {
 		options = append(options, oss.IfMatch(tag))

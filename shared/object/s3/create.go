@@ -24,11 +24,8 @@ import (
 // taken, and refuses every part that came in other than it was sent; the whole is compared with what the store says
 // about it afterwards.
 func (s *Store) Create(ctx context.Context, name string, r io.Reader) (object.Info, error) {
-	if err := object.ValidName(name); err != nil {
-		return object.Info{}, fmt.Errorf("create: %w", err)
-	}
-	if err := ctx.Err(); err != nil {
-		return object.Info{}, fmt.Errorf("create %s: %w", name, err)
+	if err := object.Check(ctx, "create", name, ""); err != nil {
+		return object.Info{}, err
 	}
 	t := &creation{s: s, name: name, writer: bucket.NewWriter(), sums: map[int]uint32{}}
 	size, err := s.uploads.Upload(ctx, r, t)

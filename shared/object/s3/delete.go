@@ -21,11 +21,8 @@ import (
 // Delete deletes an object, and in a bucket with versions all of its versions. The error matches fs.ErrPermission if the
 // object is locked.
 func (s *Store) Delete(ctx context.Context, name string) error {
-	if err := object.ValidName(name); err != nil {
-		return fmt.Errorf("delete: %w", err)
-	}
-	if err := ctx.Err(); err != nil {
-		return fmt.Errorf("delete %s: %w", name, err)
+	if err := object.Check(ctx, "delete", name, ""); err != nil {
+		return err
 	}
 	versioned, err := s.hasVersions(ctx)
 	if err != nil {

@@ -19,11 +19,8 @@ import (
 
 // Open opens an object. A stream that breaks off is taken up again where it broke.
 func (s *Store) Open(ctx context.Context, name string, off, n int64) (io.ReadCloser, object.Info, error) {
-	if err := object.ValidName(name); err != nil {
-		return nil, object.Info{}, fmt.Errorf("open: %w", err)
-	}
-	if err := ctx.Err(); err != nil {
-		return nil, object.Info{}, fmt.Errorf("open %s: %w", name, err)
+	if err := object.Check(ctx, "open", name, ""); err != nil {
+		return nil, object.Info{}, err
 	}
 	r, info, err := s.open(ctx, name, off, n)
 	if err != nil {
@@ -49,11 +46,7 @@ func (b source) Head(ctx context.Context, name string) (object.Info, error) {
 }
 
 func (b source) Get(ctx context.Context, name string, off, n int64, tag string) (io.ReadCloser, object.Info, string, error) {
-	return b.s.get(ctx, name, off, n, tag)
-}
-
-// get is the Get of [bucket.Source].
-func (s *Store) get(ctx context.Context, name string, off, n int64, tag string) (io.ReadCloser, object.Info, string, error) {
+	s := b.s
 	input := &s3.GetObjectInput{Bucket: &s.config.Bucket, Key: s.key(name)}
 	if tag != "" {
 		input.IfMatch = &tag
