@@ -129,7 +129,7 @@ func (s *copying) group(ctx context.Context, g, from int) (through bool, err err
 		return true, nil
 	}
 	objects := dataOf(&rolled)
-	w := &copiedObjects{s: s, group: g, known: records.Checksums, records: records, brought: make([]bool, len(objects))}
+	w := &copiedObjects{s: s, group: g, records: records, brought: make([]bool, len(objects))}
 	// Objects that are on their way when run says stop have half of the margin to arrive.
 	inTime, cancel := s.run.InTime(ctx)
 	defer cancel()

@@ -17,7 +17,6 @@ import (
 type copiedObjects struct {
 	s     *copying
 	group int
-	known map[string]string // checksums in the replica, by identity
 
 	records repository.CopiedGroup
 	pending []vault.Object // without a record
@@ -52,7 +51,7 @@ func (w *copiedObjects) object(ctx, saving context.Context, i int, o vault.Objec
 		w.s.reply.Found++
 	}
 	w.brought[i], w.any = true, true
-	if w.known[repository.Identity(o)] == checksum || w.s.Back && o.Checksum == checksum {
+	if w.records.Checksums[repository.Identity(o)] == checksum || w.s.Back && o.Checksum == checksum {
 		return nil
 	}
 	o.Checksum = checksum
@@ -123,7 +122,7 @@ func (w *copiedObjects) bring(ctx context.Context, o vault.Object) (checksum str
 		return fmt.Errorf("%w: %s there is not what was written here: %s; nothing is written over: delete it there, and copy again",
 			errTaken, o.Name, fmt.Sprintf(format, args...))
 	}
-	known := w.known[repository.Identity(o)]
+	known := w.records.Checksums[repository.Identity(o)]
 	switch {
 	case info.Size != o.Bytes:
 		return "", false, other("%d bytes, not %d", info.Size, o.Bytes)

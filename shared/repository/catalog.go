@@ -156,9 +156,6 @@ func (r *Repository) CheckAsCopied(ctx context.Context, b vault.Backup, o vault.
 			return err
 		}
 		r.replicas.mu.Lock()
-		if r.replicas.notes == nil {
-			r.replicas.notes = map[vault.Backup][]vault.CopyNote{}
-		}
 		r.replicas.notes[b] = notes
 		r.replicas.mu.Unlock()
 	}

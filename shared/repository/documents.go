@@ -119,7 +119,7 @@ func objectOf(name string, data []byte) vault.Object {
 // is not won, that is left for the next record.
 func (r *Repository) Win(ctx context.Context, name string, d vault.Document) (won bool, err error) {
 	if record, ok := d.(vault.Record); ok && record.Told() != nil {
-		since := r.untold.take()
+		since := r.TakeUsage()
 		record.Told().Add(since)
 		defer func() {
 			if !won {

@@ -39,6 +39,10 @@ type replicas struct {
 	copiedName string
 }
 
+func newReplicas() replicas {
+	return replicas{failed: map[string]*failover{}, notes: map[vault.Backup][]vault.CopyNote{}}
+}
+
 type replica struct {
 	Replica
 	opening sync.Mutex
@@ -74,7 +78,8 @@ type failover struct {
 // SetReplicas names the vault's replicas. An object that is gone or damaged here is read
 // from the first of them that has it as it was written.
 func (r *Repository) SetReplicas(all ...Replica) {
-	r.replicas.all, r.replicas.failed = nil, nil
+	r.replicas.all = nil
+	clear(r.replicas.failed)
 	for _, p := range all {
 		r.AddReplica(p)
 	}
@@ -184,9 +189,6 @@ func (r *Repository) failOver(ctx context.Context, bad *BadObject, since int) bo
 		}
 		r.replicas.mu.Lock()
 		if now := r.replicas.failed[name]; now == nil || now == f && now.count <= since {
-			if r.replicas.failed == nil {
-				r.replicas.failed = map[string]*failover{}
-			}
 			if now != nil {
 				why = now.why // what is wrong here, not what is wrong there
 			}

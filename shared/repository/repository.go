@@ -42,12 +42,12 @@ type Repository struct {
 func (r *Repository) Store() object.Store { return r.store }
 
 func in(store object.Store) *Repository {
-	return &Repository{store: store, encryption: vault.Encryption{Mode: "none"}}
+	return &Repository{store: store, encryption: vault.Encryption{Mode: "none"}, replicas: newReplicas()}
 }
 
 // In is the same vault as it stands in another store, without its replicas.
 func (r *Repository) In(store object.Store) *Repository {
-	return &Repository{store: store, encryption: r.encryption}
+	return &Repository{store: store, encryption: r.encryption, replicas: newReplicas()}
 }
 
 // Open opens the vault in a store. The error matches fs.ErrNotExist if there is none,

@@ -85,7 +85,7 @@ func (r *Repository) Loading(ctx context.Context, restore vault.Restore, s vault
 
 // Restoring yields the restores that were begun and that no list shows as
 // ended, in the order of their ids.
-func (r *Repository) Restoring(ctx context.Context) func(yield func(vault.RestoreID, error) bool) {
+func (r *Repository) Restoring(ctx context.Context) iter.Seq2[vault.RestoreID, error] {
 	return func(yield func(vault.RestoreID, error) bool) {
 		ended := map[string]bool{}
 		for info, err := range r.store.List(ctx, vault.RestoredPrefix, "") {

@@ -18,8 +18,10 @@ type untold struct {
 	told object.Usage
 }
 
-// take returns what is untold, and takes it for told.
-func (u *untold) take() object.Usage {
+// TakeUsage returns what was asked of the store and stands in no record, and
+// counts it as told.
+func (r *Repository) TakeUsage() object.Usage {
+	u := &r.untold
 	if u.meter == nil {
 		return object.Usage{}
 	}
@@ -30,10 +32,6 @@ func (u *untold) take() object.Usage {
 	u.told = now
 	return since
 }
-
-// TakeUsage returns what was asked of the store and stands in no record, and
-// counts it as told.
-func (r *Repository) TakeUsage() object.Usage { return r.untold.take() }
 
 // giveBack makes untold again what was taken and not told.
 func (u *untold) giveBack(since object.Usage) {
