@@ -146,9 +146,6 @@ func (c *Call) next(v Verdict) time.Duration {
 	return pause
 }
 
-// Doubt says whether an attempt that failed may have been carried out.
-func (c *Call) Doubt() bool { return c.doubt }
-
 // Progress begins the time anew, for a call that succeeds in parts, from its attempts. The next pause is no longer than
 // the last: what is left takes as many more answers.
 func (c *Call) Progress() {

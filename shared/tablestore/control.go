@@ -278,12 +278,11 @@ func (c *Client) index(ctx context.Context, name, index string) (*table.Index, e
 	if err != nil {
 		return nil, err
 	}
-	for i := range def.Indexes {
-		if def.Indexes[i].Name == index {
-			return &def.Indexes[i], nil
-		}
+	i := slices.IndexFunc(def.Indexes, func(x table.Index) bool { return x.Name == index })
+	if i < 0 {
+		return nil, nil
 	}
-	return nil, nil
+	return &def.Indexes[i], nil
 }
 
 // indexMeta is the message that makes an index, with what this version does not

@@ -1,6 +1,7 @@
 package tablestore
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -28,17 +29,12 @@ type Retry struct {
 }
 
 func (r Retry) withDefaults() Retry {
-	set := func(d *time.Duration, value time.Duration) {
-		if *d <= 0 {
-			*d = value
-		}
-	}
-	set(&r.First, 50*time.Millisecond)
-	set(&r.Longest, 10*time.Second)
-	set(&r.Total, 2*time.Minute)
-	set(&r.Unreachable, 15*time.Second)
-	set(&r.Attempt, 30*time.Second)
-	set(&r.Window, 10*time.Second)
+	r.First = cmp.Or(r.First, 50*time.Millisecond)
+	r.Longest = cmp.Or(r.Longest, 10*time.Second)
+	r.Total = cmp.Or(r.Total, 2*time.Minute)
+	r.Unreachable = cmp.Or(r.Unreachable, 15*time.Second)
+	r.Attempt = cmp.Or(r.Attempt, 30*time.Second)
+	r.Window = cmp.Or(r.Window, 10*time.Second)
 	return r
 }
 

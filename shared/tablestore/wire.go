@@ -1,6 +1,7 @@
 package tablestore
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 
@@ -140,12 +141,7 @@ func (a *batchAnswer) next(r *rowAnswer) bool {
 	}
 }
 
-func (a *batchAnswer) err() error {
-	if a.rows.err != nil {
-		return a.rows.err
-	}
-	return a.tables.err
-}
+func (a *batchAnswer) err() error { return cmp.Or(a.rows.err, a.tables.err) }
 
 func (r *rowAnswer) parse(b []byte) error {
 	*r = rowAnswer{}
