@@ -15,20 +15,12 @@ import (
 
 // Asked is what a command asks to be verified.
 type Asked struct {
-	// Restore is verified with its backup. Without one it is the backup that Backup, Table
-	// and At name, as [repository.Repository.Named] has them.
-	Restore vault.RestoreID
-	Backup  vault.BackupID
-	Table   vault.TableID
-	At      time.Time
-	// Against is a table to compare with instead of the restore's, or the one that was
-	// backed up.
-	Against *vault.TableID
-	// Depth is how deep, empty for rows where a table is given to compare with, and to
-	// read everything where none is.
-	Depth string
-	// ReadUnits are the request's of that name.
-	ReadUnits float64
+	// Request is as far as the command tells it. Without a restore, its backup's id and
+	// table and At name the backup, as [repository.Repository.Named] has them. An empty
+	// depth is rows where a table is given to compare with, and to read everything where
+	// none is.
+	Request
+	At time.Time
 	// Replica is the name or the key of a replica whose copy is compared instead.
 	Replica string
 	// ID is that under which the verification tells how far it has come, and leaves its
@@ -51,7 +43,7 @@ type Commands struct {
 // Do verifies what is asked for.
 func (c *Commands) Do(ctx context.Context, run fanout.Run, a Asked) (*vault.Proof, error) {
 	v := &Verifier{Repo: c.Repo, Log: c.Log, Now: run.Now}
-	req, instance, err := c.request(ctx, a)
+	req, instance, err := c.request(ctx, a.Request, a.At)
 	if err != nil {
 		return nil, err
 	}
@@ -71,29 +63,29 @@ func (c *Commands) Do(ctx context.Context, run fanout.Run, a Asked) (*vault.Proo
 	return c.watched(ctx, run, v, req, vault.Verification{ID: a.ID})
 }
 
-// request is the request that is asked for, with the instance of the table that is
+// request is what is asked for as a whole, with the instance of the table that is
 // compared with.
-func (c *Commands) request(ctx context.Context, a Asked) (req Request, instance string, err error) {
-	req = Request{Against: a.Against, Depth: cmp.Or(a.Depth, DepthRead), ReadUnits: a.ReadUnits}
-	if a.Restore == "" {
-		if req.Backup, err = c.Repo.Named(ctx, a.Backup, a.Table, a.At); err != nil {
+func (c *Commands) request(ctx context.Context, req Request, at time.Time) (_ Request, instance string, err error) {
+	if req.Restore == "" {
+		if req.Backup, err = c.Repo.Named(ctx, req.Backup.ID, req.Backup.Table, at); err != nil {
 			return req, "", fanout.ForGood(err)
 		}
 		instance = req.Backup.Table.Instance
 	} else {
-		plan, err := c.Repo.RestorePlan(ctx, a.Restore)
+		plan, err := c.Repo.RestorePlan(ctx, req.Restore)
 		if err != nil {
 			return req, "", err
 		}
 		c.Repo.SetReplicas(c.Replicas(plan.Replicas)...)
-		req.Restore, req.Backup, instance = plan.Restore, vault.Backup{Table: plan.Source, ID: plan.Backup}, plan.Target.Instance
+		req.Backup, instance = vault.Backup{Table: plan.Source, ID: plan.Backup}, plan.Target.Instance
 	}
-	if a.Against != nil {
-		instance = a.Against.Instance
+	if req.Against != nil {
+		instance = req.Against.Instance
 	}
-	if a.Restore != "" || a.Against != nil {
-		req.Depth = cmp.Or(a.Depth, DepthRows)
+	if req.Restore != "" || req.Against != nil {
+		req.Depth = cmp.Or(req.Depth, DepthRows)
 	}
+	req.Depth = cmp.Or(req.Depth, DepthRead)
 	return req, instance, nil
 }
 

@@ -70,7 +70,7 @@ func TestAsked(t *testing.T) {
 			}}},
 		"a verification": {`{"kind":"verify","table":"prod/orders","at":"2026-11-20T02:14:00Z","against":"prod/copy","depth":"rows","target":"dr","settings":{"read_units":20,"verification":"` + verification + `"}}`,
 			func(c function.Command) (any, error) { return Verify(inv, c) },
-			verify.Asked{Table: tableID("orders"), At: at, Against: &against, Depth: "rows", ReadUnits: 20, Replica: "dr", ID: verification}},
+			verify.Asked{Request: verify.Request{Backup: vault.Backup{Table: tableID("orders")}, Against: &against, Depth: "rows", ReadUnits: 20}, At: at, Replica: "dr", ID: verification}},
 		"a copy": {`{"kind":"copy","backup":"` + backupID + `","table":"prod/orders","target":"dr","settings":{"bytes_per_second":7,"next":{"group":1,"object":2},"back":true}}`,
 			func(c function.Command) (any, error) { return Copy(inv, c) },
 			replica.Asked{

@@ -15,9 +15,8 @@ func Verify(inv *function.Invocation, c function.Command) (verify.Asked, error) 
 	if err := c.ReadSettings(&s); err != nil {
 		return verify.Asked{}, err
 	}
-	a := verify.Asked{
-		Restore: vault.RestoreID(c.Restore), Backup: vault.BackupID(c.Backup), At: c.At, Depth: c.Depth, ReadUnits: s.ReadUnits, Replica: c.Replica, ID: s.ID,
-	}
+	a := verify.Asked{Request: verify.Request{Restore: vault.RestoreID(c.Restore), Depth: c.Depth, ReadUnits: s.ReadUnits}, At: c.At, Replica: c.Replica, ID: s.ID}
+	a.Backup.ID = vault.BackupID(c.Backup)
 	if s.ID != "" {
 		if _, err := vault.ParseVerificationID(string(s.ID)); err != nil {
 			return a, function.Permanent(err)
@@ -25,7 +24,7 @@ func Verify(inv *function.Invocation, c function.Command) (verify.Asked, error) 
 	}
 	var err error
 	if c.Table != "" {
-		if a.Table, err = inv.Table(c.Table); err != nil {
+		if a.Backup.Table, err = inv.Table(c.Table); err != nil {
 			return a, err
 		}
 	}
