@@ -42,7 +42,7 @@ func (p *Planner) claim(ctx context.Context, run fanout.Run, req Request, m *vau
 			return "", err
 		}
 		// Neither does what is seen to be damaged before anything is made.
-		if err := p.readable(ctx, req, m); err != nil {
+		if err := p.readable(ctx, m); err != nil {
 			return "", err
 		}
 		c := vault.Claim{Restore: id, Backup: req.Backup.ID, At: run.Now().UTC()}
@@ -111,7 +111,7 @@ const earlyIndexes = 256
 // readable refuses a backup of which the plan, a roll-up or one of the first indexes is
 // not as it was written, here and in each replica: then nothing is made, and nobody
 // has to drop anything.
-func (p *Planner) readable(ctx context.Context, req Request, m *vault.Manifest) error {
+func (p *Planner) readable(ctx context.Context, m *vault.Manifest) error {
 	_, err := p.Repo.PlanOf(ctx, m)
 	var parts []*vault.Part
 	if err == nil {

@@ -177,15 +177,16 @@ func FindSegment(ctx context.Context, r *repository.Repository, plan *vault.Plan
 	if _, err := vault.ParseSegmentID(string(id)); err != nil {
 		return vault.Segment{}, table.Invalidf("backup %s: %w", plan.Backup, err)
 	}
-	parent, _, child := cutLast(string(id))
-	if !child {
+	end := strings.LastIndexByte(string(id), '.')
+	if end < 0 {
 		i, err := strconv.Atoi(string(id))
 		if err != nil || i >= len(plan.Segments) {
 			return vault.Segment{}, fmt.Errorf("backup %s has no segment %s: it has %d", plan.Backup, id, len(plan.Segments))
 		}
 		return plan.Segments[i], nil
 	}
-	s, err := FindSegment(ctx, r, plan, log, vault.SegmentID(parent))
+	parent := id[:end]
+	s, err := FindSegment(ctx, r, plan, log, parent)
 	if err != nil {
 		return vault.Segment{}, err
 	}
@@ -201,12 +202,4 @@ func FindSegment(ctx context.Context, r *repository.Repository, plan *vault.Plan
 		}
 	}
 	return vault.Segment{}, fmt.Errorf("backup %s has no segment %s: %s was not split so", plan.Backup, id, parent)
-}
-
-func cutLast(id string) (before, after string, found bool) {
-	i := strings.LastIndexByte(id, '.')
-	if i < 0 {
-		return id, "", false
-	}
-	return id[:i], id[i+1:], true
 }

@@ -112,7 +112,7 @@ func (p *Prover) account(g int, logs map[vault.SegmentID]*SegmentLog) error {
 			return fmt.Errorf("%w: segment %s has other bounds in its log than in the plan", vault.ErrCorrupt, s.ID)
 		}
 		seen++
-		if _, _, child := cutLast(string(s.ID)); !child {
+		if s.ID.Generation() == 0 {
 			p.covered = append(p.covered, s.Range())
 		}
 		if l.Split != nil {
