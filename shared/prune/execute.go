@@ -106,21 +106,24 @@ func (x *execution) measure(ctx context.Context) error {
 
 // carryOut does what is to be done: it marks, deletes, and forgets.
 func (x *execution) carryOut(ctx context.Context) error {
-	for _, action := range []Action{Mark, Delete, Forget} {
+	for _, step := range []struct {
+		action Action
+		carry  func(context.Context, *found, verdict) (outcome, error)
+	}{{Mark, x.mark}, {Delete, x.delete}, {Forget, x.forget}} {
 		for b := range x.f.backups() {
 			v := x.verdicts[b.Backup]
-			if v.action != action && !(action == Forget && x.late(b, v)) {
+			if v.action != step.action && !(step.action == Forget && x.late(b, v)) {
 				continue
 			}
 			if err := x.over(); err != nil {
 				return err
 			}
-			o, err := x.carry(ctx, action, b, v)
+			o, err := step.carry(ctx, b, v)
 			switch {
 			case ctx.Err() != nil:
 			case err != nil:
 				o.err = err
-				x.failures = append(x.failures, fmt.Sprintf("%s backup %s of %s: %v", action, b.ID, b.Table, err))
+				x.failures = append(x.failures, fmt.Sprintf("%s backup %s of %s: %v", step.action, b.ID, b.Table, err))
 			default:
 				o.done = o.action != Wait && o.action != Keep
 			}
@@ -131,18 +134,6 @@ func (x *execution) carryOut(ctx context.Context) error {
 		}
 	}
 	return nil
-}
-
-// carry does one thing with a backup.
-func (x *execution) carry(ctx context.Context, action Action, b *found, v verdict) (outcome, error) {
-	switch action {
-	case Mark:
-		return outcome{verdict: v}, x.mark(ctx, b, v.reason)
-	case Delete:
-		return x.delete(ctx, b, v)
-	default:
-		return x.forget(ctx, b, v)
-	}
 }
 
 // late says whether it is to be looked what has come since all of a backup was gone.
@@ -158,13 +149,15 @@ func (x *execution) over() error {
 	return nil
 }
 
-func (x *execution) mark(ctx context.Context, b *found, reason string) error {
-	m := &vault.Mark{Backup: b.ID, Table: b.Table, At: x.p.Now().UTC(), Command: vault.Program, Reason: reason}
+// mark marks a backup, which ends its being a recovery point.
+func (x *execution) mark(ctx context.Context, b *found, v verdict) (outcome, error) {
+	o := outcome{verdict: v}
+	m := &vault.Mark{Backup: b.ID, Table: b.Table, At: x.p.Now().UTC(), Command: vault.Program, Reason: v.reason}
 	if _, err := x.p.Repo.Win(ctx, b.Mark(), m); err != nil {
-		return refusal(err)
+		return o, refusal(err)
 	}
-	x.p.Log.Info("marked", "backup", b.ID, "table", b.Table.String(), "reason", reason)
-	return nil
+	x.p.Log.Info("marked", "backup", b.ID, "table", b.Table.String(), "reason", v.reason)
+	return o, nil
 }
 
 // delete deletes a backup: its mark that it was begun, so that no planner goes on
