@@ -43,7 +43,7 @@ const maxAnswer = 64 << 20
 // attempt sends a request once. The answer is read into into, which grows up to
 // limit bytes. body is not read any more when it returns.
 func (c *Client) attempt(ctx context.Context, op, name string, body, into []byte, limit int) (answer, error) {
-	creds, err := c.credentials(ctx)
+	creds, err := c.config.Credentials(ctx)
 	if err != nil {
 		return answer{}, fmt.Errorf("credentials for %s: %w", c, err)
 	}
@@ -51,7 +51,7 @@ func (c *Client) attempt(ctx context.Context, op, name string, body, into []byte
 	// it.
 	var readers sync.WaitGroup
 	defer readers.Wait()
-	once, cancel := context.WithTimeoutCause(ctx, c.retry.Attempt, fmt.Errorf("it took longer than %s", c.retry.Attempt))
+	once, cancel := context.WithTimeoutCause(ctx, c.config.Retry.Attempt, fmt.Errorf("it took longer than %s", c.config.Retry.Attempt))
 	defer cancel()
 	open := func() (io.ReadCloser, error) {
 		readers.Add(1)
@@ -67,7 +67,7 @@ func (c *Client) attempt(ctx context.Context, op, name string, body, into []byte
 		GetBody:       open,
 		ContentLength: int64(len(body)),
 	}).WithContext(once)
-	res, err := c.transport.RoundTrip(r)
+	res, err := c.config.Transport.RoundTrip(r)
 	if err != nil {
 		return answer{}, c.failed(ctx, once, op, name, err)
 	}

@@ -50,14 +50,8 @@ type Config struct {
 
 // Client is one instance. It is safe for concurrent use.
 type Client struct {
-	endpoint    *url.URL
-	instance    string
-	region      string
-	signV4      bool
-	credentials access.Provider
-	transport   http.RoundTripper
-	retry       Retry
-	log         *slog.Logger
+	config   Config // with its defaults
+	endpoint *url.URL
 }
 
 // New returns the client of an instance. It sends nothing.
@@ -79,23 +73,14 @@ func New(config Config) (*Client, error) {
 	case config.SignV4 && config.Region == "":
 		return nil, fmt.Errorf("tablestore: signatures of version 4 for instance %s need its region", config.Instance)
 	}
-	c := &Client{
-		endpoint:    &url.URL{Scheme: u.Scheme, Host: u.Host},
-		instance:    config.Instance,
-		region:      config.Region,
-		signV4:      config.SignV4,
-		credentials: config.Credentials,
-		transport:   config.Transport,
-		retry:       config.Retry.withDefaults(),
-		log:         config.Log,
+	config.Retry = config.Retry.withDefaults()
+	if config.Transport == nil {
+		config.Transport = newTransport()
 	}
-	if c.transport == nil {
-		c.transport = newTransport()
+	if config.Log == nil {
+		config.Log = slog.New(slog.DiscardHandler)
 	}
-	if c.log == nil {
-		c.log = slog.New(slog.DiscardHandler)
-	}
-	return c, nil
+	return &Client{config: config, endpoint: &url.URL{Scheme: u.Scheme, Host: u.Host}}, nil
 }
 
 // newTransport is a transport whose buffers suit pages of megabytes and whose
@@ -116,11 +101,11 @@ func newTransport() *http.Transport {
 }
 
 // String names the instance for people.
-func (c *Client) String() string { return c.instance + " at " + c.endpoint.String() }
+func (c *Client) String() string { return c.config.Instance + " at " + c.endpoint.String() }
 
 // CloseIdle closes the connections that no request uses.
 func (c *Client) CloseIdle() {
-	if t, ok := c.transport.(interface{ CloseIdleConnections() }); ok {
+	if t, ok := c.config.Transport.(interface{ CloseIdleConnections() }); ok {
 		t.CloseIdleConnections()
 	}
 }

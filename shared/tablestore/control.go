@@ -144,7 +144,7 @@ func (c *Client) awaitTable(ctx context.Context, def *table.Definition) error {
 
 // poll is the pause between two looks at something that takes its time.
 func (c *Client) poll() time.Duration {
-	return min(c.retry.Longest, max(c.retry.First, 250*time.Millisecond))
+	return min(c.config.Retry.Longest, max(c.config.Retry.First, 250*time.Millisecond))
 }
 
 // SetOptions gives a table the options, and waits a while for the service to
@@ -174,7 +174,7 @@ func (c *Client) SetOptions(ctx context.Context, name string, o table.Options) e
 	}
 	got.Options = optionsOf(answer.GetTableOptions())
 	// It is not documented how soon a change acts.
-	for end := time.Now().Add(c.retry.Window); got.Options != o && time.Now().Before(end); {
+	for end := time.Now().Add(c.config.Retry.Window); got.Options != o && time.Now().Before(end); {
 		pending := fmt.Errorf("options of table %q: %w: they are not in force yet", name, table.ErrUnavailable)
 		if err := wait(ctx, c.poll(), pending); err != nil {
 			return err

@@ -34,15 +34,15 @@ func TestSignatureOfSDK(t *testing.T) {
 	now := time.Now()
 	for _, creds := range []access.Key{{ID: "id", Secret: "secret"}, {ID: "id", Secret: "secret", Token: "token"}} {
 		for _, v4 := range []bool{false, true} {
-			c := &Client{instance: "shop", region: "cn-hangzhou", signV4: v4}
+			c := &Client{config: Config{Instance: "shop", Region: "cn-hangzhou", SignV4: v4}}
 			h := c.header("GetRange", []byte("body"), creds, now)
 			name := "X-Ots-Signature"
 			var theirs common.Credentials = &common.DefaultCredentials{AccessKeyID: creds.ID, AccessKeySecret: creds.Secret, SecurityToken: creds.Token}
 			if v4 {
 				name = "X-Ots-Signaturev4"
-				key := string(signingKey(creds.Secret, now.UTC().Format("20060102"), c.region))
+				key := string(signingKey(creds.Secret, now.UTC().Format("20060102"), c.config.Region))
 				theirs = &common.V4Credentials{AccessKeyID: creds.ID, AccessKeySecret: creds.Secret, V4SigningStsToken: creds.Token,
-					Region: c.region, SigningDate: now.UTC().Format("20060102"), V4SigningAccessKey: key}
+					Region: c.config.Region, SigningDate: now.UTC().Format("20060102"), V4SigningAccessKey: key}
 			}
 			got := h.Get(name)
 			bare := http.Header{}

@@ -47,7 +47,7 @@ func (r Retry) policy() retry.Policy {
 // it failed.
 func (c *Client) do(ctx context.Context, attempt func(*retry.Call) error) (doubt bool, err error) {
 	var last error // that was judged
-	call := retry.Call{Policy: c.retry.policy(), Resume: table.Retrying}
+	call := retry.Call{Policy: c.config.Retry.policy(), Resume: table.Retrying}
 	call.Judge = func(err error, _ int) retry.Verdict {
 		last = err
 		var e *Error
@@ -80,7 +80,7 @@ func (c *Client) logPause(ctx context.Context, err error, pause time.Duration) {
 	}
 	var e *Error
 	if errors.As(err, &e) {
-		c.log.LogAttrs(ctx, level, "trying again", slog.String("op", e.Op), slog.String("table", e.Table),
+		c.config.Log.LogAttrs(ctx, level, "trying again", slog.String("op", e.Op), slog.String("table", e.Table),
 			slog.Duration("pause", pause), slog.Any("error", e))
 	}
 }

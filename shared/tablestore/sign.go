@@ -37,17 +37,17 @@ func (c *Client) header(op string, body []byte, creds access.Key, now time.Time)
 	sign("x-ots-apiversion", "X-Ots-Apiversion", apiVersion)
 	sign("x-ots-contentmd5", "X-Ots-Contentmd5", base64.StdEncoding.EncodeToString(sum[:]))
 	sign("x-ots-date", "X-Ots-Date", now.Format("2006-01-02T15:04:05.000Z"))
-	sign("x-ots-instancename", "X-Ots-Instancename", c.instance)
-	if c.signV4 {
+	sign("x-ots-instancename", "X-Ots-Instancename", c.config.Instance)
+	if c.config.SignV4 {
 		sign("x-ots-signdate", "X-Ots-Signdate", day)
-		sign("x-ots-signregion", "X-Ots-Signregion", c.region)
+		sign("x-ots-signregion", "X-Ots-Signregion", c.config.Region)
 	}
 	if creds.Token != "" {
 		sign("x-ots-ststoken", "X-Ots-Ststoken", creds.Token)
 	}
-	if c.signV4 {
+	if c.config.SignV4 {
 		text = append(text, "ots"...)
-		h["X-Ots-Signaturev4"] = []string{base64.StdEncoding.EncodeToString(sum256(signingKey(creds.Secret, day, c.region), text))}
+		h["X-Ots-Signaturev4"] = []string{base64.StdEncoding.EncodeToString(sum256(signingKey(creds.Secret, day, c.config.Region), text))}
 	} else {
 		m := hmac.New(sha1.New, []byte(creds.Secret))
 		m.Write(text)

@@ -134,7 +134,7 @@ func (w *writing) waits(e *Error) bool {
 	}
 	now := time.Now()
 	if w.window.IsZero() {
-		w.window = now.Add(w.client.retry.Window)
+		w.window = now.Add(w.client.config.Retry.Window)
 	}
 	return now.Before(w.window)
 }
