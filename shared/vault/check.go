@@ -212,8 +212,6 @@ func (c *checks) bounds(s Segment) {
 	}
 }
 
-func (c *checks) encryption(e Encryption) { c.try(e.Validate()) }
-
 // The bounds of notes, which there may be many of.
 const (
 	maxNote  = 2 << 10

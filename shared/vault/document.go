@@ -80,9 +80,7 @@ type Kind string
 
 // The kinds of backups.
 const (
-	Full        Kind = "full"
-	Incremental Kind = "incremental"
-	Synthetic   Kind = "synthetic"
+	Full Kind = "full"
 )
 
 // Encryption says how a backup's objects are encrypted and to whom.
@@ -190,7 +188,7 @@ func (p *Plan) validate(name string) error {
 	}
 	c.try(p.Definition.Validate())
 	c.that(p.Definition.Name == p.Table.Table, "the definition is of another table")
-	c.encryption(p.Encryption)
+	c.try(p.Encryption.Validate())
 	c.parent(p.Parent)
 	c.that(p.Settings.Lanes >= 0 && p.Settings.Lanes <= MaxLanes, fmt.Sprintf("%d lanes: want at most %d", p.Settings.Lanes, MaxLanes))
 	c.count("segment_bytes", p.Settings.SegmentBytes)
