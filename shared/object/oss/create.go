@@ -285,7 +285,7 @@ func (t *creation) abortUploads(ctx context.Context, decided bool) error {
 }
 
 // empty reports whether an upload has no parts.
-func (s *Store) empty(ctx context.Context, u Upload) (bool, error) {
+func (s *Store) empty(ctx context.Context, u bucket.Upload) (bool, error) {
 	var listed oss.ListUploadedPartsResult
 	_, err := s.do(ctx, "", func(ctx context.Context, b *oss.Bucket) (err error) {
 		listed, err = b.ListUploadedParts(oss.InitiateMultipartUploadResult{Key: s.key(u.Name), UploadID: u.ID}, oss.WithContext(ctx), oss.MaxParts(1))

@@ -125,13 +125,12 @@ const maxKey = 1023
 
 // Store is a bucket.
 type Store struct {
-	config   Config
-	prefix   string // of keys, ending with a slash unless it is empty
-	endpoint string
-	http     *http.Client
-	retry    retry.Policy
-	uploads  *multipart.Uploads
-	page     int // names that one request lists
+	config  Config
+	prefix  string // of keys, ending with a slash unless it is empty
+	http    *http.Client
+	retry   retry.Policy
+	uploads *multipart.Uploads
+	page    int // names that one request lists
 
 	readOnly error // what is in the way of Create and Delete, or nil
 }
@@ -164,11 +163,11 @@ func New(c Config) (*Store, error) {
 	if c.Credentials == nil {
 		return nil, fmt.Errorf("bucket %s: no credentials", c.Bucket)
 	}
-	s := &Store{config: c, endpoint: c.Endpoint, retry: bucket.DefaultRetry(), page: 1000,
-		uploads: multipart.New(multipart.Config{PartSize: c.PartSize, Parallel: c.Parallel})}
-	if s.endpoint == "" {
-		s.endpoint = "https://oss-" + c.Region + ".aliyuncs.com"
+	if c.Endpoint == "" {
+		c.Endpoint = "https://oss-" + c.Region + ".aliyuncs.com"
 	}
+	s := &Store{config: c, retry: bucket.DefaultRetry(), page: 1000,
+		uploads: multipart.New(multipart.Config{PartSize: c.PartSize, Parallel: c.Parallel})}
 	if c.Prefix != "" {
 		s.prefix = c.Prefix + "/"
 	}
@@ -227,7 +226,7 @@ func (s *Store) handle(ctx context.Context) (*oss.Bucket, access.Key, error) {
 	if now.ID == "" || now.Secret == "" {
 		return nil, now, errNoKeys
 	}
-	client, err := oss.New(s.endpoint, now.ID, now.Secret, oss.SecurityToken(now.Token), oss.HTTPClient(s.http),
+	client, err := oss.New(s.config.Endpoint, now.ID, now.Secret, oss.SecurityToken(now.Token), oss.HTTPClient(s.http),
 		oss.AuthVersion(oss.AuthV4), oss.Region(s.config.Region), oss.ForcePathStyle(s.config.PathStyle), oss.UserAgent("tablevault"),
 		// Checksums are compared here, for the whole object, too.
 		oss.EnableCRC(false), oss.EnableMD5(false))

@@ -160,7 +160,7 @@ func (j *judge) Explain(err error, attempts int) error {
 
 // where is the store, for people.
 func (s *Store) where() string {
-	return fmt.Sprintf("%s, region %s", s.endpoint, s.config.Region)
+	return fmt.Sprintf("%s, region %s", s.config.Endpoint, s.config.Region)
 }
 
 // deniedError is that the role may not do what was asked.

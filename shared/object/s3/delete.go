@@ -147,22 +147,19 @@ func (s *Store) deleteVersions(ctx context.Context, name string) error {
 	return nil
 }
 
-// Upload is an upload in parts that was left behind, or is under way.
-type Upload = bucket.Upload
-
 // Unfinished yields the uploads that are under way or were left behind. The one tells itself from the other by its age
 // alone: no function works for longer than a day. It takes s3:ListBucketMultipartUploads.
-func (s *Store) Unfinished(ctx context.Context) iter.Seq2[Upload, error] {
+func (s *Store) Unfinished(ctx context.Context) iter.Seq2[bucket.Upload, error] {
 	return s.unfinished(ctx, s.prefix)
 }
 
 // Abort gives up an upload that was left behind, with what it has stored. That it is gone already is no error.
-func (s *Store) Abort(ctx context.Context, u Upload) error {
+func (s *Store) Abort(ctx context.Context, u bucket.Upload) error {
 	return s.abort(ctx, u.Name, u.ID)
 }
 
-func (s *Store) unfinished(ctx context.Context, prefix string) iter.Seq2[Upload, error] {
-	return func(yield func(Upload, error) bool) {
+func (s *Store) unfinished(ctx context.Context, prefix string) iter.Seq2[bucket.Upload, error] {
+	return func(yield func(bucket.Upload, error) bool) {
 		input := &s3.ListMultipartUploadsInput{Bucket: &s.config.Bucket, Prefix: &prefix}
 		for {
 			var page *s3.ListMultipartUploadsOutput
@@ -171,7 +168,7 @@ func (s *Store) unfinished(ctx context.Context, prefix string) iter.Seq2[Upload,
 				return err
 			})
 			if err != nil {
-				yield(Upload{}, fmt.Errorf("list unfinished uploads: %w", err))
+				yield(bucket.Upload{}, fmt.Errorf("list unfinished uploads: %w", err))
 				return
 			}
 			for _, u := range page.Uploads {
@@ -179,7 +176,7 @@ func (s *Store) unfinished(ctx context.Context, prefix string) iter.Seq2[Upload,
 				if !ok || object.ValidName(name) != nil {
 					continue
 				}
-				if !yield(Upload{Name: name, ID: aws.ToString(u.UploadId), Begun: date(u.Initiated)}, nil) {
+				if !yield(bucket.Upload{Name: name, ID: aws.ToString(u.UploadId), Begun: date(u.Initiated)}, nil) {
 					return
 				}
 			}

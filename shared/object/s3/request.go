@@ -77,11 +77,19 @@ func codeOf(err error) (code string, status int) {
 	if errors.As(err, &api) {
 		code = api.ErrorCode()
 	}
-	var answer *awshttp.ResponseError
-	if errors.As(err, &answer) && answer.Response != nil && answer.Response.Response != nil {
+	if answer := answerOf(err); answer != nil {
 		status = answer.HTTPStatusCode()
 	}
 	return code, status
+}
+
+// answerOf is the answer that an error is about, nil if there was none.
+func answerOf(err error) *awshttp.ResponseError {
+	var answer *awshttp.ResponseError
+	if errors.As(err, &answer) && answer.Response != nil && answer.Response.Response != nil {
+		return answer
+	}
+	return nil
 }
 
 // Explain turns the last error of a request into what the port calls it, or into what to do about it.
@@ -146,8 +154,7 @@ func (s *Store) where() string {
 
 // elsewhere adds the bucket's region, if the store told it.
 func elsewhere(err, short error) error {
-	var answer *awshttp.ResponseError
-	if errors.As(err, &answer) && answer.Response != nil && answer.Response.Response != nil {
+	if answer := answerOf(err); answer != nil {
 		if region := answer.Response.Header.Get("X-Amz-Bucket-Region"); region != "" {
 			return fmt.Errorf("it is in %s, write region=%s: %w", region, region, short)
 		}
@@ -161,9 +168,7 @@ func (j judge) Brief(err error) error { return brief(err) }
 // brief is what an error of the SDK comes down to: the store's own words and the number of the request, or what broke.
 func brief(err error) error {
 	var api smithy.APIError
-	var answer *awshttp.ResponseError
-	hasAnswer := errors.As(err, &answer) && answer.Response != nil && answer.Response.Response != nil
-	if errors.As(err, &api) && hasAnswer {
+	if answer := answerOf(err); answer != nil && errors.As(err, &api) {
 		id := ""
 		if answer.RequestID != "" {
 			id = ", request " + answer.RequestID
