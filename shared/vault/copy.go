@@ -24,9 +24,7 @@ type Copied struct {
 	Last bool `json:"last,omitempty"`
 }
 
-func (*Copied) kind() docKind {
-	return docKind{name: "copied", limit: listDocument, values: maxListedValues}
-}
+func (*Copied) kind() docKind { return listing("copied", listDocument) }
 
 func (d *Copied) validate(name string) error {
 	var c checks

@@ -321,9 +321,7 @@ type Split struct {
 	Children []Segment   `json:"children"`
 }
 
-func (*Slot) kind() docKind {
-	return docKind{name: "slot", limit: splitDocument, values: maxListedValues}
-}
+func (*Slot) kind() docKind { return listing("slot", splitDocument) }
 
 func (s *Slot) validate(name string) error {
 	b, err := slotOf(name)
@@ -648,9 +646,7 @@ type Manifest struct {
 	Usage object.Usage `json:"usage,omitzero"`
 }
 
-func (*Manifest) kind() docKind {
-	return docKind{name: "manifest", limit: listDocument, values: maxListedValues}
-}
+func (*Manifest) kind() docKind { return listing("manifest", listDocument) }
 
 func (m *Manifest) clip() { m.Reason = clip(m.Reason) }
 

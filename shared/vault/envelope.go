@@ -40,6 +40,11 @@ type docKind struct {
 	values int
 }
 
+// listing is the kind of documents with such lists.
+func listing(name string, limit int64) docKind {
+	return docKind{name: name, limit: limit, values: maxListedValues}
+}
+
 // maxListedValues is more values than such lists can have: a thousand differences, in a
 // key of four columns and 64 others each.
 const maxListedValues = 1 << 17

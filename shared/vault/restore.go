@@ -512,9 +512,7 @@ type Proof struct {
 	Usage object.Usage `json:"usage,omitzero"`
 }
 
-func (*Proof) kind() docKind {
-	return docKind{name: "proof", limit: listDocument, values: maxListedValues}
-}
+func (*Proof) kind() docKind { return listing("proof", listDocument) }
 
 func (p *Proof) clip() {
 	p.Notes = clipNotes(p.Notes)
@@ -578,9 +576,7 @@ type SegmentCheck struct {
 	Usage object.Usage `json:"usage,omitzero"`
 }
 
-func (*SegmentCheck) kind() docKind {
-	return docKind{name: "check", limit: listDocument, values: maxListedValues}
-}
+func (*SegmentCheck) kind() docKind { return listing("check", listDocument) }
 
 func (d *SegmentCheck) clip() { d.Check.clip() }
 
@@ -610,9 +606,7 @@ type Compared struct {
 	Usage object.Usage `json:"usage,omitzero"`
 }
 
-func (*Compared) kind() docKind {
-	return docKind{name: "compared", limit: listDocument, values: maxListedValues}
-}
+func (*Compared) kind() docKind { return listing("compared", listDocument) }
 
 func (d *Compared) clip() { d.Check.clip() }
 
@@ -643,9 +637,7 @@ type CheckedGroup struct {
 	Usage object.Usage `json:"usage,omitzero"`
 }
 
-func (*CheckedGroup) kind() docKind {
-	return docKind{name: "checked-group", limit: listDocument, values: maxListedValues}
-}
+func (*CheckedGroup) kind() docKind { return listing("checked-group", listDocument) }
 
 func (g *CheckedGroup) clip() { g.Check.clip() }
 
