@@ -7,6 +7,7 @@ import (
 
 	"github.com/tablevault/tablevault/shared/fanout"
 	"github.com/tablevault/tablevault/shared/object"
+	"github.com/tablevault/tablevault/shared/object/place"
 	"github.com/tablevault/tablevault/shared/repository"
 )
 
@@ -20,10 +21,10 @@ type Asked struct {
 	Settings
 }
 
-// Place is where a vault is: its address, and the key of that.
+// Place is where a vault is.
 type Place struct {
-	Address, Key string
-	Store        object.Store
+	Address string
+	Store   object.Store
 }
 
 // Commands copies what commands ask for.
@@ -57,6 +58,6 @@ func (c *Commands) Do(ctx context.Context, run fanout.Run, a Asked) (Reply, erro
 		return r.CopyAll(ctx, run, b, a.Next, a.BytesPerSecond)
 	}
 	w := a.Work
-	w.Table, w.Replica = b.Table, there.Key
+	w.Table, w.Replica = b.Table, place.Key(there.Address)
 	return r.Copy(ctx, run, w)
 }

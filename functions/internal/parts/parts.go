@@ -108,7 +108,7 @@ func NamedReplica(ctx context.Context, inv *function.Invocation, name string) (r
 		return replica.Place{}, err
 	}
 	store, err := openReplica(ctx, inv, d)
-	return replica.Place{Address: d.To, Key: d.Key(), Store: store}, err
+	return replica.Place{Address: d.To, Store: store}, err
 }
 
 func openReplica(ctx context.Context, inv *function.Invocation, d policy.Replica) (object.Store, error) {
