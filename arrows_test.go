@@ -66,8 +66,8 @@ var edges = map[string]string{
 	"shared/verify":             "backup/coverage compare fanout guard object object/place repository sealed table throttle vault",
 }
 
-// sdks are the modules that only adapters know, with the packages that are
-// adapters to them.
+// sdks are the modules that only adapters know, with the packages that are adapters to
+// them.
 var sdks = map[string][]string{
 	"github.com/aliyun/aliyun-tablestore-go-sdk": {"shared/tablestore", "local/ots", "cmd/tablevault", "local/stack"},
 	"github.com/aliyun/aliyun-oss-go-sdk":        {"shared/object"},
@@ -219,8 +219,8 @@ func under(path, dir string) bool {
 	return path == dir || strings.HasPrefix(path, dir+"/")
 }
 
-// TestGoroutines holds what ships to start goroutines through package guard: a panic
-// in any other would end the process, whoever recovers elsewhere.
+// TestGoroutines holds what ships to start goroutines through package guard: a panic in
+// any other would end the process, whoever recovers elsewhere.
 func TestGoroutines(t *testing.T) {
 	seen := 0
 	for _, dir := range []string{"shared", "functions", "cmd"} {

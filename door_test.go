@@ -37,8 +37,8 @@ var doors = map[string]map[string]string{
 	},
 }
 
-// TestOneDoor: shards and indexes are opened and created by package repository alone,
-// and nothing else seals or opens what is sealed.
+// TestOneDoor: shards and indexes are opened and created by package repository alone, and
+// nothing else seals or opens what is sealed.
 func TestOneDoor(t *testing.T) {
 	type pkg struct {
 		ImportPath, Dir, Export string

@@ -1,5 +1,5 @@
-// Package tablevault holds what configures the functions in both worlds, so that
-// the command carries it along.
+// Package tablevault holds what configures the functions in both worlds, so that the
+// command carries it along.
 package tablevault
 
 import (
@@ -15,8 +15,8 @@ var Deployment []byte
 //go:embed docs/ram/*.json
 var ramFiles embed.FS
 
-// Policies returns the RAM policies of docs/ram by the names of their files:
-// what each function's role may do.
+// Policies returns the RAM policies of docs/ram by the names of their files: what each
+// function's role may do.
 func Policies() fs.FS {
 	policies, err := fs.Sub(ramFiles, "docs/ram")
 	if err != nil {

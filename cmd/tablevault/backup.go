@@ -75,8 +75,8 @@ type tableFailure struct {
 	Error string `json:"error"`
 }
 
-// runBackup backs tables up, each whatever became of the others. The error is of
-// those that could not be; what is returned beside it is nil if nothing was tried.
+// runBackup backs tables up, each whatever became of the others. The error is of those
+// that could not be; what is returned beside it is nil if nothing was tried.
 func runBackup(ctx context.Context, s *streams, o backupOptions) (*backupsMade, error) {
 	if o.table == "" {
 		return nil, usage("--table is missing: name what to back up, for example --table prod/orders")

@@ -112,7 +112,8 @@ func (s *site) backedUp(ctx context.Context, _ string) (names []string) {
 	return names
 }
 
-// offerFor is how long instances are asked for their tables while somebody waits for words.
+// offerFor is how long instances are asked for their tables while somebody waits for
+// words.
 const offerFor = 3 * time.Second
 
 // live are the tables of the instances that are known, the stack's, the policy's and the

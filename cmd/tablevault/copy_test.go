@@ -66,10 +66,9 @@ func contentOf(t *testing.T, b *oss.Bucket, key string) []byte {
 }
 
 // TestReplicaJob runs the whole job with its vault on OSS and a copy on S3, whose
-// checksums are of another kind, and in another bucket of OSS. Then one object of
-// the vault is deleted and one is flipped: the restore takes both from the copy,
-// says so, and puts back what was deleted. The functions' roles have what docs/ram
-// says and no more.
+// checksums are of another kind, and in another bucket of OSS. Then one object of the
+// vault is deleted and one is flipped: the restore takes both from the copy, says so, and
+// puts back what was deleted. The functions' roles have what docs/ram says and no more.
 func TestReplicaJob(t *testing.T) {
 	t.Run("S3", func(t *testing.T) {
 		server := s3.RunT(t)
@@ -90,8 +89,8 @@ func TestReplicaJob(t *testing.T) {
 	})
 }
 
-// policyOf is a policy of docs/ram, filled in for the local stack, with the replica
-// in a bucket named twin.
+// policyOf is a policy of docs/ram, filled in for the local stack, with the replica in a
+// bucket named twin.
 func policyOf(t *testing.T, name string) *ram.Policy {
 	t.Helper()
 	open, err := fs.ReadFile(tablevault.Policies(), name+".json")
@@ -161,7 +160,8 @@ func replicaJob(t *testing.T, keys map[string]string, target func(*stack.Stack) 
 	if code, _, errs := tablevaultRun(t, "verify", "--stack", dir, "--backup", id, "--twin", far); code != exitFailed || !strings.Contains(errs, "no vault here") {
 		t.Errorf("before there is a copy: exit %d: %s", code, errs)
 	}
-	// Above, verify has asked in vain whether something is left of a vault there: it may not list the place.
+	// Above, verify has asked in vain whether something is left of a vault there: it may
+	// not list the place.
 	s.Authority.Record()
 	var copied copyResult
 	must(t, &copied, "copy", "--stack", dir, id, "--to", "dr")
@@ -252,7 +252,8 @@ func replicaJob(t *testing.T, keys map[string]string, target func(*stack.Stack) 
 		t.Errorf("%s was put back with %d other bytes", gone, len(now))
 	}
 
-	// With what is damaged out of the way all is put back, also where the id of an upload is lost.
+	// With what is damaged out of the way all is put back, also where the id of an upload
+	// is lost.
 	for _, key := range slices.Concat([]string{gone, flipped}, keysUnder(t, bucket, "vault/plans/", "vault/groups/")) {
 		if err := bucket.DeleteObject(key); err != nil {
 			t.Fatal(err)
@@ -276,7 +277,8 @@ func replicaJob(t *testing.T, keys map[string]string, target func(*stack.Stack) 
 	}
 
 	if strings.HasPrefix(far, "oss:") {
-		// Where the vault does not know the backup any more, a restore finds it in the replica.
+		// Where the vault does not know the backup any more, a restore finds it in the
+		// replica.
 		for _, key := range keysUnder(t, bucket, "vault/manifests/", "vault/opened/", "vault/plans/", "vault/groups/") {
 			if err := bucket.DeleteObject(key); err != nil {
 				t.Fatal(err)
@@ -319,9 +321,9 @@ func replicaJob(t *testing.T, keys map[string]string, target func(*stack.Stack) 
 	}
 }
 
-// TestPolicyCopies fires the planner's timer under a policy with a replica:
-// backups come to stand there by themselves, and a restore reads from there what
-// is gone from the vault.
+// TestPolicyCopies fires the planner's timer under a policy with a replica: backups come
+// to stand there by themselves, and a restore reads from there what is gone from the
+// vault.
 func TestPolicyCopies(t *testing.T) {
 	far := filepath.Join(t.TempDir(), "twin")
 	if err := os.Mkdir(far, 0o700); err != nil {

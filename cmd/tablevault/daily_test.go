@@ -468,7 +468,8 @@ func TestDoctorWrites(t *testing.T) {
 	if left, _ := os.ReadDir(filepath.Join(folder, "clock")); len(left) > 0 {
 		t.Errorf("%v is left", left)
 	}
-	// A file where a folder should be stands for whatever keeps a disk from being written.
+	// A file where a folder should be stands for whatever keeps a disk from being
+	// written.
 	if err := errors.Join(os.RemoveAll(filepath.Join(folder, "clock")), os.WriteFile(filepath.Join(folder, "clock"), nil, 0o600)); err != nil {
 		t.Fatal(err)
 	}

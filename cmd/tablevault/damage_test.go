@@ -12,9 +12,9 @@ import (
 	"github.com/tablevault/tablevault/shared/vault"
 )
 
-// TestDamagedManifest damages the newest manifest of three: list has all three and
-// exits with the code of corruption, a restore of the newest names the next older,
-// which is restored, and doctor fails.
+// TestDamagedManifest damages the newest manifest of three: list has all three and exits
+// with the code of corruption, a restore of the newest names the next older, which is
+// restored, and doctor fails.
 func TestDamagedManifest(t *testing.T) {
 	_, dir, client := begin(t, nil)
 	makeTable(t, client, "orders")

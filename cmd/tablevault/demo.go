@@ -25,8 +25,7 @@ import (
 	"github.com/tablevault/tablevault/shared/verify"
 )
 
-// demoSize is how many rows the demo loads: orders, events, and a few that are
-// wide.
+// demoSize is how many rows the demo loads: orders, events, and a few that are wide.
 var demoSize = demoData{orders: 150_000, events: 60_000, wide: 12}
 
 func demoCommand(s *streams) *cobra.Command {

@@ -18,9 +18,9 @@ import (
 // smallDisk is set where TestDiskFull has file systems of its own.
 const smallDisk = "TEST_SMALL_DISK"
 
-// TestDiskFull backs a table up into a vault whose disk is too small for it. The
-// error says what could not be written, why, and what to do; once there is room,
-// the same command completes the backup, and a restore of it is proved.
+// TestDiskFull backs a table up into a vault whose disk is too small for it. The error
+// says what could not be written, why, and what to do; once there is room, the same
+// command completes the backup, and a restore of it is proved.
 //
 // It runs in a process with a mount namespace of its own, so that it may mount.
 func TestDiskFull(t *testing.T) {

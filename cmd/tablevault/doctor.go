@@ -185,8 +185,7 @@ func (d *doctor) clocks(ctx context.Context) {
 	}
 }
 
-// skewOf is how far a server's clock is ahead of this machine's, to about a
-// second.
+// skewOf is how far a server's clock is ahead of this machine's, to about a second.
 func skewOf(ctx context.Context, url string) (time.Duration, error) {
 	ctx, cancel := context.WithTimeout(ctx, askFor/2)
 	defer cancel()
@@ -357,8 +356,8 @@ func (d *doctor) protection(ctx context.Context) {
 	}
 }
 
-// overwriting tries to overwrite the vault's header with itself, where the bucket says what it does about that and the
-// store refuses by itself.
+// overwriting tries to overwrite the vault's header with itself, where the bucket says
+// what it does about that and the store refuses by itself.
 func (d *doctor) overwriting(ctx context.Context, text string, header []byte) {
 	store, ok := d.store.(interface {
 		Overwrite(ctx context.Context, name string, content []byte) (kept bool, err error)
@@ -586,16 +585,15 @@ func (d *doctor) recoveryPoint(ctx context.Context, t vault.TableID) {
 	}
 }
 
-// tooOld tells whether something of the instant at is older than most, to the
-// nanosecond: what is shown is rounded, what is compared is not. A most of 0 is any
-// age.
+// tooOld tells whether something of the instant at is older than most, to the nanosecond:
+// what is shown is rounded, what is compared is not. A most of 0 is any age.
 func tooOld(at, now time.Time, most time.Duration) bool {
 	return most > 0 && now.Sub(at) > most
 }
 
 // newest is the newest recovery point of a table, zero if there is none. Each backup that
-// is damaged, or named by an instant that is still to come, is a finding of its own. Who may
-// list manifests and not read them is told the instant in the newest one's name.
+// is damaged, or named by an instant that is still to come, is a finding of its own. Who
+// may list manifests and not read them is told the instant in the newest one's name.
 func (d *doctor) newest(ctx context.Context, t vault.TableID) (at time.Time, exact bool, err error) {
 	d.ahead(t)
 	if err = d.unopened; err == nil {
@@ -623,8 +621,8 @@ func (d *doctor) ahead(t vault.TableID) {
 	}
 }
 
-// retention looks by their names whether backups stand in the vault that the policy
-// keeps no longer.
+// retention looks by their names whether backups stand in the vault that the policy keeps
+// no longer.
 func (d *doctor) retention() {
 	if d.known.Policy == nil || d.unlisted != nil {
 		return

@@ -32,8 +32,8 @@ import (
 	"github.com/tablevault/tablevault/shared/vaulttest"
 )
 
-// environment sets what the commands find a stack by without --stack, as a person
-// does for the cloud.
+// environment sets what the commands find a stack by without --stack, as a person does
+// for the cloud.
 func environment(t *testing.T, s *stack.Stack) {
 	t.Helper()
 	for name, value := range map[string]string{
@@ -132,8 +132,8 @@ func sealedAt(t *testing.T, s *stack.Stack, name string, at time.Time) {
 	}
 }
 
-// TestDoctor runs doctor on a stack in which all is well, then on one thing after
-// the other that is not. The commands find the stack by the environment alone.
+// TestDoctor runs doctor on a stack in which all is well, then on one thing after the
+// other that is not. The commands find the stack by the environment alone.
 func TestDoctor(t *testing.T) {
 	s, _, client := begin(t, func(c *stack.Config) {
 		c.Memory, c.Vault = true, stack.Bucket
@@ -415,8 +415,8 @@ func TestDoctor(t *testing.T) {
 	}
 }
 
-// TestDoctorOnKeys: functions that work with a key of somebody's are told of, and
-// a vault in a directory.
+// TestDoctorOnKeys: functions that work with a key of somebody's are told of, and a vault
+// in a directory.
 func TestDoctorOnKeys(t *testing.T) {
 	_, dir, client := begin(t, func(c *stack.Config) {
 		c.Memory = true
@@ -437,7 +437,8 @@ func TestDoctorOnKeys(t *testing.T) {
 	}
 }
 
-// TestDoctorOnS3: of a vault on S3, doctor tells what the bucket's versions and Object Lock do for it, and what is not told.
+// TestDoctorOnS3: of a vault on S3, doctor tells what the bucket's versions and Object
+// Lock do for it, and what is not told.
 func TestDoctorOnS3(t *testing.T) {
 	server, client := beginS3(t, s3.Plain, "")
 	makeTable(t, client, "orders")
@@ -488,8 +489,8 @@ func ossClient(t *testing.T, s *stack.Stack) *oss.Client {
 	return c
 }
 
-// bucketLike makes a bucket with the vault's header and returns the address of
-// the vault in it.
+// bucketLike makes a bucket with the vault's header and returns the address of the vault
+// in it.
 func bucketLike(t *testing.T, s *stack.Stack, name string, config local.BucketConfig) string {
 	t.Helper()
 	if err := s.OSS.CreateBucket(name, config); err != nil {
@@ -534,8 +535,8 @@ func dated(t *testing.T, ahead time.Duration) string {
 	return server.URL
 }
 
-// proxied is a front of the store that claims a rule against overwriting, and
-// that all uploads are years old.
+// proxied is a front of the store that claims a rule against overwriting, and that all
+// uploads are years old.
 func proxied(t *testing.T, to string) string {
 	t.Helper()
 	target, err := url.Parse(to)
@@ -566,8 +567,8 @@ func proxied(t *testing.T, to string) string {
 	return server.URL
 }
 
-// TestDoctorOnRetention: what has been due for two days is told, and what stays at
-// the window's beginning is not.
+// TestDoctorOnRetention: what has been due for two days is told, and what stays at the
+// window's beginning is not.
 func TestDoctorOnRetention(t *testing.T) {
 	p, err := policy.Decode("tablevault.yaml", []byte("tables: prod/*\nevery: hourly\nkeep: 72 hours\n"))
 	if err != nil {

@@ -41,8 +41,8 @@ func span(d time.Duration) string {
 	}
 }
 
-// lateDrill is how long a drill may be due, or a table be there that was to be
-// dropped, before that is something to be told.
+// lateDrill is how long a drill may be due, or a table be there that was to be dropped,
+// before that is something to be told.
 const lateDrill = 24 * time.Hour
 
 // drills looks at the newest drill of each table that the policy has rehearsed.
@@ -82,8 +82,8 @@ func (d *doctor) drills(ctx context.Context) {
 	}
 }
 
-// drill says how it stands with the drills of a table, of which s is the newest, nil
-// if there was none.
+// drill says how it stands with the drills of a table, of which s is the newest, nil if
+// there was none.
 func (d *doctor) drill(t vault.TableID, r *policy.Rule, s *drill.State, now time.Time) (l status.Level, text, fix string) {
 	const planner = "look at the planner: its timer, its log, and whether its role has docs/ram/drill-plan.json"
 	due := r.Drill.Every.Due(now)

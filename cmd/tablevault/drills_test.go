@@ -29,8 +29,8 @@ func TestSpan(t *testing.T) {
 	}
 }
 
-// TestDoctorsDrills says how each thing is told that may be known of a table's
-// newest drill.
+// TestDoctorsDrills says how each thing is told that may be known of a table's newest
+// drill.
 func TestDoctorsDrills(t *testing.T) {
 	p, err := policy.Decode("f", []byte("tables: prod/*\nevery: hourly\ndrill: {every: weekly, to: staging/drill}"))
 	if err != nil {
@@ -148,8 +148,8 @@ func TestDoctorFindsDrills(t *testing.T) {
 	}
 }
 
-// TestDrillOnTheStack has a restore rehearsed by the planner's timer alone, through
-// the functions, and the commands tell of it.
+// TestDrillOnTheStack has a restore rehearsed by the planner's timer alone, through the
+// functions, and the commands tell of it.
 func TestDrillOnTheStack(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "tablevault.yaml")
 	if err := os.WriteFile(file, []byte("tables: local/ord*\nevery: hourly\nkeep: 72 hours\ndrill: {every: daily, to: local/drill}\n"), 0o600); err != nil {

@@ -12,9 +12,9 @@ import (
 	"github.com/tablevault/tablevault/shared/vault"
 )
 
-// TestDamageOnTheStack turns a bit of each object that a backup consists of, or cuts
-// it, and verifies and restores: the exit code is that of corruption, and what is said
-// has the object's name.
+// TestDamageOnTheStack turns a bit of each object that a backup consists of, or cuts it,
+// and verifies and restores: the exit code is that of corruption, and what is said has
+// the object's name.
 func TestDamageOnTheStack(t *testing.T) {
 	_, dir, client := begin(t, nil)
 	makeTable(t, client, "orders")

@@ -17,8 +17,8 @@ import (
 	"github.com/tablevault/tablevault/shared/vault"
 )
 
-// TestUsageIsNamed: what a command was called with wrongly is a matter of usage, and named
-// as the person has given it.
+// TestUsageIsNamed: what a command was called with wrongly is a matter of usage, and
+// named as the person has given it.
 func TestUsageIsNamed(t *testing.T) {
 	for _, c := range []struct {
 		args []string
@@ -80,8 +80,8 @@ func TestInterrupted(t *testing.T) {
 	}
 }
 
-// TestBrokenOff interrupts a verification, a comparison with a copy and a copy that functions
-// are at: the command says so, and what stands.
+// TestBrokenOff interrupts a verification, a comparison with a copy and a copy that
+// functions are at: the command says so, and what stands.
 func TestBrokenOff(t *testing.T) {
 	dir := t.TempDir()
 	var interrupt context.CancelFunc

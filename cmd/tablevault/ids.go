@@ -54,8 +54,8 @@ func openFor(ctx context.Context, dir string, cmd function.Command) (*site, func
 	return s, cmd, err
 }
 
-// placeholder stands for an id that is yet to be written out, while the rest of a
-// command is looked at.
+// placeholder stands for an id that is yet to be written out, while the rest of a command
+// is looked at.
 func placeholder(id string) string {
 	if id == "" {
 		return ""

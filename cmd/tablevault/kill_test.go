@@ -17,9 +17,9 @@ import (
 // kills is how many function processes TestKills kills.
 const kills = 20
 
-// TestKills kills function processes at random moments during a backup and a
-// restore, and gives the same command again whenever it fails. In the end the
-// backup is sealed, the copy is proved, and it equals the table.
+// TestKills kills function processes at random moments during a backup and a restore, and
+// gives the same command again whenever it fails. In the end the backup is sealed, the
+// copy is proved, and it equals the table.
 func TestKills(t *testing.T) {
 	if testing.Short() {
 		t.Skip("twenty kills take half a minute")

@@ -120,7 +120,8 @@ func listRestores(ctx context.Context, s *streams, o listOptions) error {
 	return nil
 }
 
-// humanRestores prints the restores, newest first, which are those of a table if it is given.
+// humanRestores prints the restores, newest first, which are those of a table if it is
+// given.
 func humanRestores(w io.Writer, l *status.Restores, table string) {
 	if len(l.Restores) == 0 {
 		none := "There is no restore yet."

@@ -150,9 +150,9 @@ func readPolicy(file string) (*policy.Policy, error) {
 // functions are the binaries that the host runs.
 var functions = []string{"plan", "export", "import", "verify"}
 
-// binaries finds the functions: beside this command if it was installed with
-// them, else built from the module that the working directory is in, with the
-// flags of `go run`. clean removes what was built.
+// binaries finds the functions: beside this command if it was installed with them, else
+// built from the module that the working directory is in, with the flags of `go run`.
+// clean removes what was built.
 func binaries(ctx context.Context) (dir string, clean func(), err error) {
 	self, err := os.Executable()
 	if err != nil {

@@ -23,8 +23,8 @@ import (
 	"github.com/tablevault/tablevault/shared/vault"
 )
 
-// TestLocal runs the command until it is ready. Its output is one line of JSON;
-// its error stream tells how to connect, with values that do connect.
+// TestLocal runs the command until it is ready. Its output is one line of JSON; its error
+// stream tells how to connect, with values that do connect.
 func TestLocal(t *testing.T) {
 	free, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -92,8 +92,8 @@ func (a *announcer) Write(b []byte) (int, error) {
 	return a.Buffer.Write(b)
 }
 
-// startLocal runs the command until it is ready, and returns what it announces and
-// what ends it.
+// startLocal runs the command until it is ready, and returns what it announces and what
+// ends it.
 func startLocal(t *testing.T, args ...string) (info stack.Info, stop func()) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
@@ -157,8 +157,8 @@ func TestLocalRefuses(t *testing.T) {
 	}
 }
 
-// TestLocalPorts: programs that know a stack's addresses find it there when it is
-// started again, unless another process has its ports by then.
+// TestLocalPorts: programs that know a stack's addresses find it there when it is started
+// again, unless another process has its ports by then.
 func TestLocalPorts(t *testing.T) {
 	dir := t.TempDir()
 	var before, after stack.Info
@@ -187,8 +187,8 @@ func TestLocalPorts(t *testing.T) {
 	}
 }
 
-// TestLocalRequest puts a request where docs/operations.md says that requests lie,
-// into a vault that a directory keeps: it is found at once, by no timer.
+// TestLocalRequest puts a request where docs/operations.md says that requests lie, into a
+// vault that a directory keeps: it is found at once, by no timer.
 func TestLocalRequest(t *testing.T) {
 	_, dir, client := begin(t, func(c *stack.Config) { c.Memory = true })
 	makeTable(t, client, "orders")

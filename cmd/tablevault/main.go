@@ -28,8 +28,8 @@ const (
 	exitQuarantined = 4
 )
 
-// exit is an error with an exit code. Its text is empty where the result has
-// been printed already.
+// exit is an error with an exit code. Its text is empty where the result has been printed
+// already.
 type exit struct {
 	code int
 	err  error

@@ -25,17 +25,17 @@ var large = flag.Bool("large", false, "BenchmarkMemory takes tables of 2 GB too,
 // lanes is how many ranges a function of BenchmarkMemory has in flight.
 const lanes = 8
 
-// BenchmarkMemory backs tables up, restores them and proves the copies, through
-// function processes as they are deployed, and reports the most memory that a
-// process of each function had, in MiB: the high-water mark of its resident set,
-// VmHWM, which counts the pages of the program file as well; files-MiB is what
-// those take in the export function. Each table is one segment of eight lanes, so that
-// one process of each function works on all of it, with eight ranges in flight.
+// BenchmarkMemory backs tables up, restores them and proves the copies, through function
+// processes as they are deployed, and reports the most memory that a process of each
+// function had, in MiB: the high-water mark of its resident set, VmHWM, which counts the
+// pages of the program file as well; files-MiB is what those take in the export function.
+// Each table is one segment of eight lanes, so that one process of each function works on
+// all of it, with eight ranges in flight.
 //
-// Of ordinary rows no function may take more than 64 MiB, and of 2 GB no more
-// than a tenth above what it takes of 100 MB, which is reported as
-// export-growth and import-growth. What a row of 12 MB and 3,000 columns costs
-// is reported as the difference to a table without it.
+// Of ordinary rows no function may take more than 64 MiB, and of 2 GB no more than a
+// tenth above what it takes of 100 MB, which is reported as export-growth and
+// import-growth. What a row of 12 MB and 3,000 columns costs is reported as the
+// difference to a table without it.
 //
 //	go test -run '^$' -bench Memory -benchtime 1x -timeout 60m ./cmd/tablevault -large
 func BenchmarkMemory(b *testing.B) {
@@ -131,8 +131,8 @@ func (f footprints) watch(s *stack.Stack) (stop func()) {
 	}
 }
 
-// residentFiles is how much of a process's memory is pages of files; zero where
-// the system does not tell.
+// residentFiles is how much of a process's memory is pages of files; zero where the
+// system does not tell.
 func residentFiles(pid int) int64 {
 	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	if err != nil {
@@ -215,8 +215,8 @@ func checkLanes(b *testing.B, dir string, id vault.BackupID) {
 	}
 }
 
-// fillTable makes the table t and returns its number of rows, and the size of
-// the names and values of those of the shape.
+// fillTable makes the table t and returns its number of rows, and the size of the names
+// and values of those of the shape.
 func fillTable(b *testing.B, s *stack.Stack, shape string, size, wide int) (rows, logical int) {
 	b.Helper()
 	e := s.Tablestore.Engine()

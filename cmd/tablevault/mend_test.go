@@ -9,9 +9,9 @@ import (
 	"github.com/tablevault/tablevault/shared/status"
 )
 
-// TestMended takes a permission away under a backup, and another under a restore.
-// Each ends with an error that names it; once it is given back, the same command
-// goes on at once and completes what it began.
+// TestMended takes a permission away under a backup, and another under a restore. Each
+// ends with an error that names it; once it is given back, the same command goes on at
+// once and completes what it began.
 func TestMended(t *testing.T) {
 	s, dir, client := begin(t, func(c *stack.Config) { c.Memory = true })
 	makeTable(t, client, "orders")

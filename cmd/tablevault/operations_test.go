@@ -9,9 +9,9 @@ import (
 	"testing"
 )
 
-// TestOperationsPage holds docs/operations.md against the code: each text that it
-// quotes as what a person sees stands in the sources, each setting of s.yaml is
-// explained, and so is each policy.
+// TestOperationsPage holds docs/operations.md against the code: each text that it quotes
+// as what a person sees stands in the sources, each setting of s.yaml is explained, and
+// so is each policy.
 func TestOperationsPage(t *testing.T) {
 	data, err := os.ReadFile("../../docs/operations.md")
 	if err != nil {

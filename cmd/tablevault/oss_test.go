@@ -26,8 +26,8 @@ import (
 	"github.com/tablevault/tablevault/shared/vault"
 )
 
-// beginOSS starts a stack whose vault is in a bucket, and in which the
-// functions' roles may do no more than docs/ram gives them.
+// beginOSS starts a stack whose vault is in a bucket, and in which the functions' roles
+// may do no more than docs/ram gives them.
 func beginOSS(t *testing.T, bucket local.BucketConfig, parameters url.Values, log io.Writer) (*stack.Stack, string, *tablestore.TableStoreClient) {
 	t.Helper()
 	s, dir, client := begin(t, func(c *stack.Config) {
@@ -40,10 +40,10 @@ func beginOSS(t *testing.T, bucket local.BucketConfig, parameters url.Values, lo
 
 var roles = []string{"tablevault-plan", "tablevault-export", "tablevault-import", "tablevault-verify"}
 
-// TestOSSJob runs the whole job with its vault in a bucket of the local OSS, over
-// the wire and through the SDK: a plain bucket, and one with a locked retention
-// policy, in which no object can be changed or deleted by anyone, whose objects
-// are encrypted with a key and whose rows are in a colder class.
+// TestOSSJob runs the whole job with its vault in a bucket of the local OSS, over the
+// wire and through the SDK: a plain bucket, and one with a locked retention policy, in
+// which no object can be changed or deleted by anyone, whose objects are encrypted with a
+// key and whose rows are in a colder class.
 func TestOSSJob(t *testing.T) {
 	for _, c := range []struct {
 		name       string
@@ -65,8 +65,9 @@ func TestOSSJob(t *testing.T) {
 				t.Fatalf("%d rows in the table: %+v", len(want), backups)
 			}
 			id, used := string(backups.Backups[0].ID), backups.Backups[0].Usage
-			// In no record of the one segment's worker and of the planner: vault.json, the mark that the backup was opened, the
-			// plan, the slot, the mark that the segment has ended, and the manifest.
+			// In no record of the one segment's worker and of the planner: vault.json,
+			// the mark that the backup was opened, the plan, the slot, the mark that the
+			// segment has ended, and the manifest.
 			if got := creating(s); used.Create != got-6 || used.Written < backups.Backups[0].Bytes {
 				t.Errorf("the backup took %+v; the store got %d creating requests", used, got)
 			}
@@ -120,8 +121,8 @@ func (l *lines) Write(p []byte) (int, error) {
 	return l.text.Write(p)
 }
 
-// wantCounted fails unless the requests that the functions' logs tell of are those that the store got. The command, which
-// logs nothing, writes nothing.
+// wantCounted fails unless the requests that the functions' logs tell of are those that
+// the store got. The command, which logs nothing, writes nothing.
 func wantCounted(t *testing.T, s *stack.Stack, log *lines, stored int64) {
 	t.Helper()
 	log.mu.Lock()
@@ -149,8 +150,8 @@ func creating(s *stack.Stack) (n int64) {
 	return n
 }
 
-// wantSignedByRoles fails unless each function asked the store for something, with a key of its own role, and was allowed,
-// and the command, which has the owner's, read at most.
+// wantSignedByRoles fails unless each function asked the store for something, with a key
+// of its own role, and was allowed, and the command, which has the owner's, read at most.
 func wantSignedByRoles(t *testing.T, s *stack.Stack) {
 	t.Helper()
 	calls, _ := s.Authority.Calls()
@@ -174,7 +175,8 @@ func wantSignedByRoles(t *testing.T, s *stack.Stack) {
 	}
 }
 
-// wantKept fails unless every object in the bucket is kept as the address and the bucket say.
+// wantKept fails unless every object in the bucket is kept as the address and the bucket
+// say.
 func wantKept(t *testing.T, s *stack.Stack, config local.BucketConfig, parameters url.Values) {
 	t.Helper()
 	client, err := oss.New(s.OSSEndpoint, s.AccessKeyID, s.AccessKeySecret, oss.AuthVersion(oss.AuthV4), oss.Region(local.DefaultRegion), oss.ForcePathStyle(true))
@@ -222,8 +224,8 @@ func wantKept(t *testing.T, s *stack.Stack, config local.BucketConfig, parameter
 	}
 }
 
-// TestRequestInABucket puts a request into the vault, whose creation wakes the
-// function that plans the restore; the planner's ticks bring it to its end.
+// TestRequestInABucket puts a request into the vault, whose creation wakes the function
+// that plans the restore; the planner's ticks bring it to its end.
 func TestRequestInABucket(t *testing.T) {
 	s, dir, client := beginOSS(t, local.BucketConfig{}, nil, io.Discard)
 	makeTable(t, client, "orders")
@@ -267,8 +269,8 @@ func TestRequestInABucket(t *testing.T) {
 	}
 }
 
-// TestBucketSurvives ends a stack and starts another in its directory, which is
-// not told what keeps the vault: the backup is there, at another port.
+// TestBucketSurvives ends a stack and starts another in its directory, which is not told
+// what keeps the vault: the backup is there, at another port.
 func TestBucketSurvives(t *testing.T) {
 	dir := t.TempDir()
 	start := func(keeper stack.Keeper) *stack.Stack {

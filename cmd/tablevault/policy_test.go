@@ -43,9 +43,9 @@ func TestInit(t *testing.T) {
 	}
 }
 
-// TestPolicyOnTheStack fires the planner's timer on the local stack: what the
-// policy wants is backed up, once per hour whatever ticks come, and a request
-// in the vault restores it, with the budget that it names, as the command line does.
+// TestPolicyOnTheStack fires the planner's timer on the local stack: what the policy
+// wants is backed up, once per hour whatever ticks come, and a request in the vault
+// restores it, with the budget that it names, as the command line does.
 func TestPolicyOnTheStack(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "tablevault.yaml")
 	if code, _, errs := tablevaultRun(t, "init", "--file", file, "--table", "local/ord*", "--vault", "oss://not/here"); code != 0 {

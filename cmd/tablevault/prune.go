@@ -121,9 +121,9 @@ func tablePattern(text string) (policy.Pattern, error) {
 	return policy.Pattern{Instance: instance, Table: glob}, nil
 }
 
-// policyToPrune reads the policy, nil if there is none and none was named. One
-// that is for another vault is refused, but for the one that a local stack goes by,
-// whose functions have the stack's vault whatever it names.
+// policyToPrune reads the policy, nil if there is none and none was named. One that is
+// for another vault is refused, but for the one that a local stack goes by, whose
+// functions have the stack's vault whatever it names.
 func (s *site) policyToPrune(file string) (*policy.Policy, error) {
 	stacks := file == "" && s.dir != "" && s.env.PolicyNamed
 	file, p, err := s.readPolicy(file)
@@ -141,8 +141,8 @@ var did = map[prune.Action]string{
 	prune.Keep: "kept", prune.Wait: "waits", prune.Mark: "marked", prune.Delete: "deleted", prune.Forget: "mark removed",
 }
 
-// humanPrune prints a run for people. Backups that follow each other and are alike
-// are one line.
+// humanPrune prints a run for people. Backups that follow each other and are alike are
+// one line.
 func humanPrune(w io.Writer, r *prune.Report) {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	for _, table := range r.Tables {

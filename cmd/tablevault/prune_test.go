@@ -15,8 +15,8 @@ import (
 	"github.com/tablevault/tablevault/shared/vaulttest"
 )
 
-// TestPruneJob takes a backup whose time is over from the dry run to its deletion,
-// by the command alone, beside one that stays and is verified in the end.
+// TestPruneJob takes a backup whose time is over from the dry run to its deletion, by the
+// command alone, beside one that stays and is verified in the end.
 func TestPruneJob(t *testing.T) {
 	_, folder, client := begin(t, func(c *stack.Config) { c.Memory = true })
 	makeTable(t, client, "orders")
@@ -117,8 +117,8 @@ func TestPruneJob(t *testing.T) {
 	}
 }
 
-// TestPruneIsAskedWell holds that prune does nothing where it is not clear what it
-// is to go by.
+// TestPruneIsAskedWell holds that prune does nothing where it is not clear what it is to
+// go by.
 func TestPruneIsAskedWell(t *testing.T) {
 	_, folder, _ := begin(t, func(c *stack.Config) { c.Memory = true })
 	other := filepath.Join(t.TempDir(), "other.yaml")
@@ -148,7 +148,8 @@ func TestPruneIsAskedWell(t *testing.T) {
 	}
 }
 
-// TestPruneByTheStack: without --policy the stack's own is gone by, whatever vault that is for elsewhere.
+// TestPruneByTheStack: without --policy the stack's own is gone by, whatever vault that
+// is for elsewhere.
 func TestPruneByTheStack(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "tablevault.yaml")
 	write := func(text string) {

@@ -35,16 +35,16 @@ type restoreResult struct {
 	Table  string `json:"table"`
 	Target string `json:"target"`
 	Source string `json:"source"`
-	// RecoveryPoint is the backup's. Where --at was given, At repeats it, and Earlier is by
-	// how many seconds the recovery point is before it.
+	// RecoveryPoint is the backup's. Where --at was given, At repeats it, and Earlier is
+	// by how many seconds the recovery point is before it.
 	RecoveryPoint time.Time     `json:"recovery_point,omitzero"`
 	At            time.Time     `json:"at,omitzero"`
 	Earlier       *float64      `json:"earlier_seconds,omitempty"`
 	Rows          int64         `json:"rows"`
 	Quarantined   int64         `json:"quarantined"`
 	Verdict       vault.Verdict `json:"verdict"`
-	// Expired rows, which have no cell left, and cells were past the TTL that the table has
-	// now when they were compared; Expiring ones will be within a day of that.
+	// Expired rows, which have no cell left, and cells were past the TTL that the table
+	// has now when they were compared; Expiring ones will be within a day of that.
 	ExpiredRows   int64    `json:"expired_rows"`
 	ExpiredCells  int64    `json:"expired_cells"`
 	ExpiringRows  int64    `json:"expiring_rows"`

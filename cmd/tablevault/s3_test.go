@@ -14,8 +14,8 @@ import (
 	"github.com/tablevault/tablevault/shared/status"
 )
 
-// beginS3 starts a stack whose vault is in a bucket of a real S3 server. The
-// commands find it by the environment.
+// beginS3 starts a stack whose vault is in a bucket of a real S3 server. The commands
+// find it by the environment.
 func beginS3(t *testing.T, locking s3.Locking, parameters string) (*s3.Server, *tablestore.TableStoreClient) {
 	t.Helper()
 	server := s3.RunT(t)
@@ -62,8 +62,8 @@ func putLarge(t *testing.T, c *tablestore.TableStoreClient, name string) {
 	}
 }
 
-// TestS3Job runs the whole job with its vault in a bucket of S3: plain, and
-// under Object Lock, where no object can be changed or deleted by anyone.
+// TestS3Job runs the whole job with its vault in a bucket of S3: plain, and under Object
+// Lock, where no object can be changed or deleted by anyone.
 func TestS3Job(t *testing.T) {
 	for _, c := range []struct {
 		name       string

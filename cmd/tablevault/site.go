@@ -33,8 +33,8 @@ import (
 	"github.com/tablevault/tablevault/shared/vault"
 )
 
-// site is where the tables, the functions and the vault are: a local stack, or
-// what the environment says.
+// site is where the tables, the functions and the vault are: a local stack, or what the
+// environment says.
 type site struct {
 	env function.Env
 	dir string // of the local stack, empty without
@@ -87,9 +87,9 @@ func newInvoker(env function.Env) (*function.Invoker, error) {
 	})
 }
 
-// vaultOfPolicy is the vault that the policy names, TABLEVAULT_POLICY, or
-// tablevault.yaml in the working directory. One that can't be read is left to the
-// commands that are about it.
+// vaultOfPolicy is the vault that the policy names, TABLEVAULT_POLICY, or tablevault.yaml
+// in the working directory. One that can't be read is left to the commands that are about
+// it.
 func vaultOfPolicy() string {
 	file := cmp.Or(os.Getenv("TABLEVAULT_POLICY"), policy.FileName)
 	data, err := os.ReadFile(file)
@@ -105,8 +105,8 @@ func vaultOfPolicy() string {
 
 var setting = regexp.MustCompile(`env\('(TABLEVAULT_[A-Z0-9_]+)'`)
 
-// deployed are the names of the settings that s.yaml reads. Whoever deploys
-// has them in the same environment, for other commands than this one.
+// deployed are the names of the settings that s.yaml reads. Whoever deploys has them in
+// the same environment, for other commands than this one.
 func deployed() (names []string) {
 	for _, m := range setting.FindAllSubmatch(tablevault.Deployment, -1) {
 		names = append(names, string(m[1]))
@@ -114,8 +114,8 @@ func deployed() (names []string) {
 	return names
 }
 
-// operator is the environment of a person, in whose shell s.yaml's names say
-// what the platform tells a function by names of its own.
+// operator is the environment of a person, in whose shell s.yaml's names say what the
+// platform tells a function by names of its own.
 func operator() []string {
 	environ := os.Environ()
 	for own, name := range map[string]string{"FC_REGION": "TABLEVAULT_REGION", "FC_ACCOUNT_ID": "TABLEVAULT_ACCOUNT"} {
@@ -129,13 +129,13 @@ func operator() []string {
 	return environ
 }
 
-// replicaNames are the replicas that a person has named, by what commands call
-// them. The functions go by the addresses in their own policy: here an address only
-// stands for its key.
+// replicaNames are the replicas that a person has named, by what commands call them. The
+// functions go by the addresses in their own policy: here an address only stands for its
+// key.
 type replicaNames map[string]string
 
-// name is what a command calls a replica: its name in the policy, or the key
-// of its address.
+// name is what a command calls a replica: its name in the policy, or the key of its
+// address.
 func (f replicaNames) name(flag, given string) (string, error) {
 	if !strings.Contains(given, "://") {
 		return given, nil
@@ -246,9 +246,9 @@ func (s *site) instance(name string) (*tablestore.Client, error) {
 	})
 }
 
-// readPolicy reads the policy in a file, or, if none is named, in that of the
-// settings; it returns the file's name. The policy is nil if there is no such file
-// and nobody has named one.
+// readPolicy reads the policy in a file, or, if none is named, in that of the settings;
+// it returns the file's name. The policy is nil if there is no such file and nobody has
+// named one.
 func (s *site) readPolicy(file string) (string, *policy.Policy, error) {
 	named := file != ""
 	if !named {
@@ -354,8 +354,8 @@ func (s *site) stackFlag() string {
 	return " --stack " + s.dir
 }
 
-// runs asks whether the local stack runs that keeps the vault, which no number of attempts
-// brings back. A vault in a directory is read without it.
+// runs asks whether the local stack runs that keeps the vault, which no number of
+// attempts brings back. A vault in a directory is read without it.
 func (s *site) runs(ctx context.Context) error {
 	u, err := url.Parse(s.env.FCEndpoint)
 	if s.dir == "" || strings.HasPrefix(s.env.Vault, "file:") || err != nil {
@@ -371,8 +371,8 @@ func (s *site) runs(ctx context.Context) error {
 	return s.stopped(err)
 }
 
-// stopped says of an error that nobody answers at the addresses of a local stack what to do
-// about that.
+// stopped says of an error that nobody answers at the addresses of a local stack what to
+// do about that.
 func (s *site) stopped(err error) error {
 	if s.dir == "" || !errors.Is(err, syscall.ECONNREFUSED) {
 		return err

@@ -9,8 +9,8 @@ import (
 	"github.com/tablevault/tablevault/shared/status"
 )
 
-// TestStackByPolicy: beside a policy, its vault need not be named again; one that
-// is named counts.
+// TestStackByPolicy: beside a policy, its vault need not be named again; one that is
+// named counts.
 func TestStackByPolicy(t *testing.T) {
 	s, _, client := begin(t, func(c *stack.Config) { c.Memory, c.Vault = true, stack.Bucket })
 	makeTable(t, client, "orders")

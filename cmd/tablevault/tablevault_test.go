@@ -21,8 +21,8 @@ import (
 	"github.com/tablevault/tablevault/shared/vaulttest"
 )
 
-// binariesVariable names, in the environment of a test that runs in a process of
-// its own, where the functions are that were built for all.
+// binariesVariable names, in the environment of a test that runs in a process of its own,
+// where the functions are that were built for all.
 const binariesVariable = "TEST_BINARIES"
 
 // TestMain builds the functions once.
@@ -68,8 +68,8 @@ func begin(t *testing.T, change func(*stack.Config)) (*stack.Stack, string, *tab
 	return s, dir, tablestore.NewClient(s.Info.Tablestore, s.Instance, s.AccessKeyID, s.AccessKeySecret)
 }
 
-// tablevaultRun runs the command as a person would, and returns its exit code
-// and what it wrote.
+// tablevaultRun runs the command as a person would, and returns its exit code and what it
+// wrote.
 func tablevaultRun(t *testing.T, args ...string) (code int, out, errs string) {
 	t.Helper()
 	var o, e bytes.Buffer
@@ -119,9 +119,9 @@ func TestDemo(t *testing.T) {
 	}
 }
 
-// TestEveryValueComesBack writes tables through the official SDK and nothing
-// else, backs them up, restores them, and compares what the SDK reads: every
-// key, column, timestamp, type and value.
+// TestEveryValueComesBack writes tables through the official SDK and nothing else, backs
+// them up, restores them, and compares what the SDK reads: every key, column, timestamp,
+// type and value.
 func TestEveryValueComesBack(t *testing.T) {
 	_, dir, client := begin(t, nil)
 	cases := map[string]func(*testing.T, *tablestore.TableStoreClient, string){
@@ -202,8 +202,8 @@ func putRow(t *testing.T, c *tablestore.TableStoreClient, name, s string, i int6
 	}
 }
 
-// extremes has keys at every end, columns with names of every kind, every type
-// at its limits, versions, timestamp 0, and a row without a cell.
+// extremes has keys at every end, columns with names of every kind, every type at its
+// limits, versions, timestamp 0, and a row without a cell.
 func extremes(t *testing.T, c *tablestore.TableStoreClient, name string) {
 	makeTable(t, c, name)
 	for _, s := range []string{"", "\x00", "a", "é", strings.Repeat("z", 1024)} {
@@ -258,8 +258,8 @@ func wideRow(t *testing.T, c *tablestore.TableStoreClient, name string) {
 	}
 }
 
-// everything reads a table through the SDK, and prints each row. Wide rows are
-// read in slices of columns, since the SDK reads no row in parts.
+// everything reads a table through the SDK, and prints each row. Wide rows are read in
+// slices of columns, since the SDK reads no row in parts.
 func everything(t *testing.T, c *tablestore.TableStoreClient, name string) map[string]string {
 	t.Helper()
 	rows := map[string]string{}

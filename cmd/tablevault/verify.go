@@ -222,7 +222,8 @@ func (r *verifyResult) human(w io.Writer) {
 	}
 }
 
-// proved prints the result of a command that proves something, and ends it by the verdict.
+// proved prints the result of a command that proves something, and ends it by the
+// verdict.
 func (s *streams) proved(result any, human func(io.Writer), u object.Usage, v vault.Verdict) error {
 	if err := s.print(result, func(w io.Writer) {
 		human(w)

@@ -58,8 +58,8 @@ func slowly(t *testing.T, s *stack.Stack, dir, name string, fault ots.Fault) vau
 	return r.Backup
 }
 
-// TestWatch watches backups while they run: rows come in, look by look, and the
-// command ends when they have.
+// TestWatch watches backups while they run: rows come in, look by look, and the command
+// ends when they have.
 func TestWatch(t *testing.T) {
 	s, dir, client := begin(t, func(c *stack.Config) { c.Memory, c.Timers = true, false })
 	fillSlow(t, client, "orders")
@@ -122,7 +122,8 @@ func TestWatch(t *testing.T) {
 	}
 }
 
-// TestWatchFailed: a backup that can't go on ends the watch, and says why; by its id alone, once it has failed.
+// TestWatchFailed: a backup that can't go on ends the watch, and says why; by its id
+// alone, once it has failed.
 func TestWatchFailed(t *testing.T) {
 	s, dir, client := begin(t, func(c *stack.Config) { c.Memory = true })
 	fillSlow(t, client, "orders")
@@ -137,8 +138,8 @@ func TestWatchFailed(t *testing.T) {
 	}
 }
 
-// TestScreen: on a terminal rows take the place of those before, and none is
-// wider than it.
+// TestScreen: on a terminal rows take the place of those before, and none is wider than
+// it.
 func TestScreen(t *testing.T) {
 	var out bytes.Buffer
 	c := &screen{s: &streams{out: &out}, width: func() int { return 40 }}

@@ -1,5 +1,5 @@
-// Command import is the function that restores: it makes a restore's plan and
-// its table, loads one segment at a time, and closes.
+// Command import is the function that restores: it makes a restore's plan and its table,
+// loads one segment at a time, and closes.
 package main
 
 import (

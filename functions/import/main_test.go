@@ -22,7 +22,8 @@ import (
 // elsewhere is a server that nobody who deploys has named, and counts who comes.
 func elsewhere(t *testing.T) (address string, came *atomic.Int32) {
 	endpoint, came := functiontest.Store(t)
-	// The bucket is called like one of the policy's: what is signed for it would be good at the real place.
+	// The bucket is called like one of the policy's: what is signed for it would be good
+	// at the real place.
 	return "oss://acme-backups/vault?region=cn-x&path_style=true&" + endpoint, came
 }
 
@@ -56,8 +57,9 @@ func serve(t *testing.T, folder, text string) func(event string) (answer string,
 	}
 }
 
-// TestNoAddressOfASenders has an event, and a plan that lies in the vault, name a replica that is not of the
-// policy: nothing goes there, and what is said has the next step and no secret.
+// TestNoAddressOfASenders has an event, and a plan that lies in the vault, name a replica
+// that is not of the policy: nothing goes there, and what is said has the next step and
+// no secret.
 func TestNoAddressOfASenders(t *testing.T) {
 	folder, store := folderVault(t)
 	address, came := elsewhere(t)

@@ -1,5 +1,5 @@
-// Command plan is the function that plans backups, starts their workers and
-// seals them, and that has restores rehearsed.
+// Command plan is the function that plans backups, starts their workers and seals them,
+// and that has restores rehearsed.
 package main
 
 import (

@@ -23,8 +23,8 @@ import (
 	"github.com/tablevault/tablevault/shared/vault"
 )
 
-// serve makes the function with a vault in a folder, an instance with the table
-// orders, and functions beside it that take whatever they are given and do nothing.
+// serve makes the function with a vault in a folder, an instance with the table orders,
+// and functions beside it that take whatever they are given and do nothing.
 func serve(t *testing.T) (folder string, invoke func(event string) (answer, log string)) {
 	t.Helper()
 	tables := otstest.Run(t, ots.Config{})
@@ -81,8 +81,8 @@ func begunIn(t *testing.T, folder string) (ids []vault.BackupID) {
 }
 
 // TestEventsOfNoInstant sends the function what asks for a backup, with no instant or
-// with one that is still to come: what it begins is named by now, each event begins
-// one backup, and the rule's go on.
+// with one that is still to come: what it begins is named by now, each event begins one
+// backup, and the rule's go on.
 func TestEventsOfNoInstant(t *testing.T) {
 	folder, invoke := serve(t)
 	began := time.Now()

@@ -1,6 +1,5 @@
-// Command verify is the function that proves backups and restores, and copies
-// backups to replicas: of the functions that touch no table, it is the one
-// that reads shards anyway.
+// Command verify is the function that proves backups and restores, and copies backups to
+// replicas: of the functions that touch no table, it is the one that reads shards anyway.
 package main
 
 import (

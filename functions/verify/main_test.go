@@ -77,7 +77,8 @@ func sealed(t *testing.T) (folder string, b vault.Backup) {
 	return folder, b
 }
 
-// server is one that speaks OSS and tells who comes, with which token, and what is put there.
+// server is one that speaks OSS and tells who comes, with which token, and what is put
+// there.
 type server struct {
 	address string
 	mu      sync.Mutex
@@ -150,8 +151,9 @@ func notes(t *testing.T, folder string) []string {
 	return found
 }
 
-// TestCopyToNoAddressOfASenders has commands name a server of the sender's, whose bucket is called like the policy's:
-// no request goes there, neither rows nor the token, and the vault notes no copy.
+// TestCopyToNoAddressOfASenders has commands name a server of the sender's, whose bucket
+// is called like the policy's: no request goes there, neither rows nor the token, and the
+// vault notes no copy.
 func TestCopyToNoAddressOfASenders(t *testing.T) {
 	folder, b := sealed(t)
 	theirs := serveOSS(t)
@@ -176,8 +178,9 @@ func TestCopyToNoAddressOfASenders(t *testing.T) {
 	}
 }
 
-// TestCopyOntoItself has the policy name the vault itself by another name as its replica: through a symbolic link, and
-// by another name of the store's host. Nothing is copied, and no copy is noted.
+// TestCopyOntoItself has the policy name the vault itself by another name as its replica:
+// through a symbolic link, and by another name of the store's host. Nothing is copied,
+// and no copy is noted.
 func TestCopyOntoItself(t *testing.T) {
 	folder, b := sealed(t)
 	link := filepath.Join(t.TempDir(), "link")
@@ -211,8 +214,8 @@ func TestCopyOntoItself(t *testing.T) {
 	}
 }
 
-// TestCopyToThePolicys copies to a replica by its name, and notes it under a key that the same bucket elsewhere
-// does not have.
+// TestCopyToThePolicys copies to a replica by its name, and notes it under a key that the
+// same bucket elsewhere does not have.
 func TestCopyToThePolicys(t *testing.T) {
 	folder, b := sealed(t)
 	dr := serveOSS(t)
@@ -229,8 +232,8 @@ func TestCopyToThePolicys(t *testing.T) {
 	}
 }
 
-// TestNothingIsTold has a store give back in its errors what it was sent, signature, token and all: neither the answer nor
-// the log, nor a note in the vault, has a secret.
+// TestNothingIsTold has a store give back in its errors what it was sent, signature,
+// token and all: neither the answer nor the log, nor a note in the vault, has a secret.
 func TestNothingIsTold(t *testing.T) {
 	folder, b := sealed(t)
 	came := 0

@@ -19,19 +19,19 @@ const (
 	maxSkew   = 15 * time.Minute
 )
 
-// signedHeaders are those that a signature must cover. What the service's own
-// headers (x-fc-…) say is not signed by its client.
+// signedHeaders are those that a signature must cover. What the service's own headers
+// (x-fc-…) say is not signed by its client.
 func signedHeaders() []string {
 	return []string{"host", "x-acs-action", "x-acs-content-sha256", "x-acs-date", "x-acs-signature-nonce", "x-acs-version"}
 }
 
 var errUnknownKey = errors.New("invalid access key ID")
 
-// verifier checks the signatures of the third version of the vendor's request
-// signing. It refuses stale requests and ones that it has seen.
+// verifier checks the signatures of the third version of the vendor's request signing. It
+// refuses stale requests and ones that it has seen.
 type verifier struct {
-	// secret returns the secret of a key that came with a token or with none. The
-	// error matches errUnknownKey if there is no such key.
+	// secret returns the secret of a key that came with a token or with none. The error
+	// matches errUnknownKey if there is no such key.
 	secret func(id, token string) (string, error)
 
 	mu     sync.Mutex
@@ -87,8 +87,8 @@ func (v *verifier) verify(r *http.Request, body []byte, now time.Time) (string, 
 	return id, nil
 }
 
-// fresh reports whether a nonce is new, and remembers it for as long as its
-// request could be sent again.
+// fresh reports whether a nonce is new, and remembers it for as long as its request could
+// be sent again.
 func (v *verifier) fresh(nonce string, now time.Time) bool {
 	v.mu.Lock()
 	defer v.mu.Unlock()

@@ -107,8 +107,8 @@ func replace(header, old, new string) func(*http.Request) {
 	return func(r *http.Request) { r.Header.Set(header, strings.Replace(r.Header.Get(header), old, new, 1)) }
 }
 
-// TestVerifyRefusesReplays: a request is good once, and a nonce is remembered for
-// as long as its request could pass.
+// TestVerifyRefusesReplays: a request is good once, and a nonce is remembered for as long
+// as its request could pass.
 func TestVerifyRefusesReplays(t *testing.T) {
 	v := testVerifier()
 	r := signed(t, "http://host:1/", "", nil)
@@ -129,8 +129,7 @@ func TestVerifyRefusesReplays(t *testing.T) {
 	}
 }
 
-// FuzzVerify: no header makes it panic, and nothing but the signed request
-// passes.
+// FuzzVerify: no header makes it panic, and nothing but the signed request passes.
 func FuzzVerify(f *testing.F) {
 	f.Add(algorithm+" Credential=id,SignedHeaders=host;x-acs-action;x-acs-content-sha256;x-acs-date;x-acs-signature-nonce;x-acs-version,Signature=00", "n", "2026-11-20T02:14:00Z", []byte("{}"))
 	f.Add(algorithm+" ,,=,;", "", "", []byte(nil))

@@ -39,8 +39,8 @@ func sample(id string) Task {
 	return Task{ID: id, Function: "f", RequestID: "r-" + id, Payload: []byte(`{"kind":"ping"}`), Status: Enqueued, Enqueued: time.Now().UTC()}
 }
 
-// TestTaskFile: what was added is there after the file was closed, or cut off in
-// the middle of a line, and one id is taken once.
+// TestTaskFile: what was added is there after the file was closed, or cut off in the
+// middle of a line, and one id is taken once.
 func TestTaskFile(t *testing.T) {
 	name := filepath.Join(t.TempDir(), "tasks")
 	f := openTasks(t, name)
@@ -104,8 +104,8 @@ func TestTaskFile(t *testing.T) {
 	}
 }
 
-// TestTaskFileForgets: tasks that ended long ago go, and a file that is mostly
-// history is written anew while it is in use.
+// TestTaskFileForgets: tasks that ended long ago go, and a file that is mostly history is
+// written anew while it is in use.
 func TestTaskFileForgets(t *testing.T) {
 	name := filepath.Join(t.TempDir(), "tasks")
 	f := openTasks(t, name)
@@ -166,8 +166,8 @@ func TestTaskFileTogether(t *testing.T) {
 	}
 }
 
-// FuzzTaskFile: whatever a file holds, opening it gives tasks or an error, and
-// what was opened once opens again with the same tasks.
+// FuzzTaskFile: whatever a file holds, opening it gives tasks or an error, and what was
+// opened once opens again with the same tasks.
 func FuzzTaskFile(f *testing.F) {
 	f.Add([]byte(`{"id":"a","function":"f","status":"Enqueued"}` + "\n" + `{"id":"a","function":"f","status":"Failed"}` + "\n"))
 	f.Add([]byte("{}\n"))
@@ -214,8 +214,8 @@ func takeUntilKilled(dir, tasks string) {
 	}
 }
 
-// TestQueueOutlivesAKill: a host that is killed while it takes tasks has lost none
-// that it said it has taken; the next one does those that are left.
+// TestQueueOutlivesAKill: a host that is killed while it takes tasks has lost none that
+// it said it has taken; the next one does those that are left.
 func TestQueueOutlivesAKill(t *testing.T) {
 	self, err := os.Executable()
 	if err != nil {
@@ -265,8 +265,8 @@ func TestQueueOutlivesAKill(t *testing.T) {
 	}
 }
 
-// TestKeysExpire: a key that an invocation was given is refused when its time is
-// over, and the next invocation has a new one.
+// TestKeysExpire: a key that an invocation was given is refused when its time is over,
+// and the next invocation has a new one.
 func TestKeysExpire(t *testing.T) {
 	h := run(t, Config{TemporaryKeys: true, KeyLife: 300 * time.Millisecond})
 	first := h.tick(t, `{}`)
@@ -323,8 +323,8 @@ func TestPermissions(t *testing.T) {
 	}
 }
 
-// TestStallsAndSkews: a frozen instance goes on, or is killed when its time is
-// over; a skewed deadline is what the function sees, and not what the host does.
+// TestStallsAndSkews: a frozen instance goes on, or is killed when its time is over; a
+// skewed deadline is what the function sees, and not what the host does.
 func TestStallsAndSkews(t *testing.T) {
 	var fault atomic.Pointer[Fault]
 	fault.Store(&Fault{})
@@ -381,8 +381,8 @@ func TestStallsAndSkews(t *testing.T) {
 	}
 }
 
-// TestLateTwin: the second delivery comes when the first has ended, and changes
-// nothing about the task.
+// TestLateTwin: the second delivery comes when the first has ended, and changes nothing
+// about the task.
 func TestLateReplica(t *testing.T) {
 	asked := make(chan struct{}, 2)
 	h := run(t, Config{Fault: func(Delivery) Fault {
@@ -400,8 +400,8 @@ func TestLateReplica(t *testing.T) {
 	}
 }
 
-// TestCallFaults: a submit that is refused, broken or not answered is repeated
-// until it is taken, and taken once.
+// TestCallFaults: a submit that is refused, broken or not answered is repeated until it
+// is taken, and taken once.
 func TestCallFaults(t *testing.T) {
 	var calls atomic.Int32
 	h := run(t, Config{CallFault: func(string) CallFault {
@@ -422,8 +422,7 @@ func TestCallFaults(t *testing.T) {
 	}
 }
 
-// TestChaos: one seed makes the same faults each time, each of them at about its
-// rate.
+// TestChaos: one seed makes the same faults each time, each of them at about its rate.
 func TestChaos(t *testing.T) {
 	draw := func(seed uint64) (map[string]int, string) {
 		c := &Chaos{Seed: seed, Longest: time.Second, Drop: 0.1, Twice: 0.1, Late: 0.1, Kill: 0.1, Stall: 0.1, Skew: 0.1, Busy: 0.1, Broken: 0.1, Lost: 0.1}
@@ -459,8 +458,8 @@ func TestChaos(t *testing.T) {
 	}
 }
 
-// TestWatch: a file that appears in a bucket's folder fires its trigger once, also
-// across hosts, and one that is written anew fires again.
+// TestWatch: a file that appears in a bucket's folder fires its trigger once, also across
+// hosts, and one that is written anew fires again.
 func TestWatch(t *testing.T) {
 	f := define("test-main", 10*time.Second, nil)
 	f.Objects = []deployment.ObjectTrigger{{Name: "r", Bucket: "b", Events: []string{putObject}, Prefix: "requests/", Suffix: ".restore.json"}}

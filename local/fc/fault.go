@@ -18,8 +18,8 @@ type Delivery struct {
 	Sync      bool // a caller waits for the answer
 }
 
-// Fault is what goes wrong with a delivery. The first four are for asynchronous
-// ones only.
+// Fault is what goes wrong with a delivery. The first four are for asynchronous ones
+// only.
 type Fault struct {
 	Drop       bool          // never deliver it; a host that resumes the task does
 	Twice      bool          // deliver it once more,
@@ -38,8 +38,8 @@ type CallFault struct {
 	Cut    bool // do what it asks for, and cut the connection instead of answering
 }
 
-// strike arranges what a fault does to the instance, and returns what undoes it
-// when the call has ended.
+// strike arranges what a fault does to the instance, and returns what undoes it when the
+// call has ended.
 func (i *instance) strike(f Fault) (lift func()) {
 	if f.KillAfter <= 0 && f.Stall <= 0 {
 		return func() {}
@@ -91,15 +91,15 @@ func (i *instance) signal(send func(pid int)) {
 	}
 }
 
-// Chaos makes deliveries and calls go wrong at random: each field but Seed,
-// Longest and Skip is the probability of its fault. What goes wrong with a
-// delivery depends on the seed, its function, its event, its retry and how often
-// just that was asked, and on nothing else, so that a seed means the same in
-// each run as far as the run does the same.
+// Chaos makes deliveries and calls go wrong at random: each field but Seed, Longest and
+// Skip is the probability of its fault. What goes wrong with a delivery depends on the
+// seed, its function, its event, its retry and how often just that was asked, and on
+// nothing else, so that a seed means the same in each run as far as the run does the
+// same.
 type Chaos struct {
 	Seed uint64
-	// Longest bounds how late, how long and by how much: a delay, a stall, the time
-	// to a kill and to a second delivery are anything up to it.
+	// Longest bounds how late, how long and by how much: a delay, a stall, the time to a
+	// kill and to a second delivery are anything up to it.
 	Longest time.Duration
 	// Skip leaves a delivery alone.
 	Skip func(Delivery) bool
@@ -171,8 +171,8 @@ func (c *Chaos) Count() map[string]int {
 	return out
 }
 
-// draw returns the random numbers of one delivery or call, and the function that
-// throws the dice for one fault and counts it.
+// draw returns the random numbers of one delivery or call, and the function that throws
+// the dice for one fault and counts it.
 func (c *Chaos) draw(a, b string, n byte) (*rand.Rand, func(string, float64) bool) {
 	h := fnv.New64a()
 	h.Write(binary.LittleEndian.AppendUint64(nil, c.Seed))

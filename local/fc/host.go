@@ -1,19 +1,17 @@
-// Package fc is a function host: it runs the built function binaries on this
-// machine as Function Compute would, configured by the same s.yaml.
+// Package fc is a function host: it runs the built function binaries on this machine as
+// Function Compute would, configured by the same s.yaml.
 //
-// It has two faces on one loopback listener. To a function's process it is the
-// runtime API: the process asks for work, and posts an answer or an error. To
-// callers it is the API that invokes functions, with signatures verified,
-// synchronous and asynchronous, so that the service's own client works
-// unchanged.
+// It has two faces on one loopback listener. To a function's process it is the runtime
+// API: the process asks for work, and posts an answer or an error. To callers it is the
+// API that invokes functions, with signatures verified, synchronous and asynchronous, so
+// that the service's own client works unchanged.
 //
-// What the service promises, the host promises, and no more: an instance is one
-// process that serves one invocation at a time, is reused while it is warm, and
-// is killed with its whole process group at the deadline; an asynchronous
-// invocation is delivered at least once and retried as configured; a synchronous
-// one is never retried; instances are capped, and beyond the cap callers are told
-// so. A function that crashes, exits, hangs or never answers fails its
-// invocation and nothing else.
+// What the service promises, the host promises, and no more: an instance is one process
+// that serves one invocation at a time, is reused while it is warm, and is killed with
+// its whole process group at the deadline; an asynchronous invocation is delivered at
+// least once and retried as configured; a synchronous one is never retried; instances are
+// capped, and beyond the cap callers are told so. A function that crashes, exits, hangs
+// or never answers fails its invocation and nothing else.
 //
 //	host, err := fc.Start(ctx, fc.Config{
 //		Functions: d.Functions, // of deployment.Parse
@@ -24,14 +22,14 @@
 //	…
 //	defer host.Close()
 //
-// Tests hold it by the hand: [Host.Instances], [Host.Kill], [Host.Fire],
-// [Config.Fault] and [Config.CallFault] kill, freeze, repeat, drop and delay, and
-// [Chaos] does all that at random. Object triggers are fired by whoever keeps the
-// objects, through [Host.ObjectCreated], or by the host itself, which watches the
-// folders of [Config.Buckets]; events of a bus by [Host.Publish].
+// Tests hold it by the hand: [Host.Instances], [Host.Kill], [Host.Fire], [Config.Fault]
+// and [Config.CallFault] kill, freeze, repeat, drop and delay, and [Chaos] does all that
+// at random. Object triggers are fired by whoever keeps the objects, through
+// [Host.ObjectCreated], or by the host itself, which watches the folders of
+// [Config.Buckets]; events of a bus by [Host.Publish].
 //
-// Not here: HTTP triggers, lifecycle hooks, versions and aliases, provisioned
-// instances, limits on memory and CPU, and calls that change functions.
+// Not here: HTTP triggers, lifecycle hooks, versions and aliases, provisioned instances,
+// limits on memory and CPU, and calls that change functions.
 package fc
 
 import (
@@ -81,25 +79,25 @@ type Config struct {
 	Region  string
 	Account string
 
-	// Key signs for callers of the host and is handed to the functions. Without
-	// one it is generated; see [Host.Key].
+	// Key signs for callers of the host and is handed to the functions. Without one it is
+	// generated; see [Host.Key].
 	Key Key
 
-	// Authority knows keys and permissions; default one that knows Key, its owner,
-	// and lets everybody do everything. If it is given, its owner must be Key.
+	// Authority knows keys and permissions; default one that knows Key, its owner, and
+	// lets everybody do everything. If it is given, its owner must be Key.
 	Authority *ram.Authority
 
-	// TemporaryKeys gives each instance, in its environment, and each invocation,
-	// in its headers, a key of its own instead of Key: one of the function's role,
-	// valid for KeyLife; default 36 hours, as the service's.
+	// TemporaryKeys gives each instance, in its environment, and each invocation, in its
+	// headers, a key of its own instead of Key: one of the function's role, valid for
+	// KeyLife; default 36 hours, as the service's.
 	TemporaryKeys bool
 	KeyLife       time.Duration
 
 	// Env is set in every instance, over what the s.yaml says.
 	Env map[string]string
 
-	// EndpointVariable names the variable in which instances find the host's URL;
-	// default TABLEVAULT_FC_ENDPOINT.
+	// EndpointVariable names the variable in which instances find the host's URL; default
+	// TABLEVAULT_FC_ENDPOINT.
 	EndpointVariable string
 
 	// Timers switches the timers of the s.yaml on.
@@ -119,21 +117,21 @@ type Config struct {
 	// InitTimeout is how long a process may take to ask for work; default 20 s.
 	InitTimeout time.Duration
 
-	// Grace is how long after the deadline an answer is still waited for before
-	// the instance is killed; default 200 ms.
+	// Grace is how long after the deadline an answer is still waited for before the
+	// instance is killed; default 200 ms.
 	Grace time.Duration
 
-	// Backoff returns the pause before retry n, from 1, of an asynchronous
-	// invocation; default 100 ms, doubling up to 10 s.
+	// Backoff returns the pause before retry n, from 1, of an asynchronous invocation;
+	// default 100 ms, doubling up to 10 s.
 	Backoff func(n int) time.Duration
 
-	// Tasks keeps asynchronous invocations; default [NewMemoryTasks]. One of
-	// [OpenTasks] survives the host.
+	// Tasks keeps asynchronous invocations; default [NewMemoryTasks]. One of [OpenTasks]
+	// survives the host.
 	Tasks Tasks
 
-	// Buckets are folders by the name of the bucket that they stand for, whose new
-	// files fire object triggers as new objects would; they are looked through
-	// every WatchEvery, default half a second.
+	// Buckets are folders by the name of the bucket that they stand for, whose new files
+	// fire object triggers as new objects would; they are looked through every
+	// WatchEvery, default half a second.
 	Buckets    map[string]string
 	WatchEvery time.Duration
 
@@ -141,18 +139,18 @@ type Config struct {
 	// function, by its ARN; nil means that the log says so and no more.
 	Tell func(arn string, envelope []byte) error
 
-	// Fault is asked before each delivery what goes wrong with it; nil means
-	// nothing does. CallFault is asked before each invocation through the API, and
-	// before it is known whether there will be a delivery.
+	// Fault is asked before each delivery what goes wrong with it; nil means nothing
+	// does. CallFault is asked before each invocation through the API, and before it is
+	// known whether there will be a delivery.
 	Fault     func(Delivery) Fault
 	CallFault func(function string) CallFault
 
-	// TempDir is where the instances' temporary folders are made; default the
-	// system's. [Host.Close] leaves nothing there, a killed host does.
+	// TempDir is where the instances' temporary folders are made; default the system's.
+	// [Host.Close] leaves nothing there, a killed host does.
 	TempDir string
 
-	// Log takes what the functions print and what the host has to say, a line each
-	// with the function and the request in front; default discards it.
+	// Log takes what the functions print and what the host has to say, a line each with
+	// the function and the request in front; default discards it.
 	Log io.Writer
 }
 
@@ -379,10 +377,9 @@ func (h *Host) keyFor(p *pool) Key {
 	return h.config.Authority.Assume(p.function.RoleName(), h.config.KeyLife)
 }
 
-// Close stops the work, kills the instances, waits until their processes are
-// gone, and only then closes the listener: a function whose host does not answer
-// asks again without pause. Invocations in flight fail. It may be called more
-// than once.
+// Close stops the work, kills the instances, waits until their processes are gone, and
+// only then closes the listener: a function whose host does not answer asks again without
+// pause. Invocations in flight fail. It may be called more than once.
 func (h *Host) Close() error {
 	h.closed.Do(func() { h.closeError = h.close() })
 	return h.closeError
@@ -437,8 +434,7 @@ func (h *Host) Instances() []Instance {
 	return out
 }
 
-// Kill kills the instance of a process id, with SIGKILL and with all its
-// children.
+// Kill kills the instance of a process id, with SIGKILL and with all its children.
 func (h *Host) Kill(pid int) error {
 	return h.killWhere(fmt.Sprintf("process id %d", pid), func(v Instance) bool { return v.PID == pid })
 }

@@ -228,8 +228,8 @@ func alive(pid int) bool {
 	return !strings.HasPrefix(state, "Z")
 }
 
-// plainClient makes the client's requests: its own way of making them writes to
-// a client that all share, which is a data race.
+// plainClient makes the client's requests: its own way of making them writes to a client
+// that all share, which is a data race.
 type plainClient struct{ *http.Client }
 
 func (p plainClient) Call(r *http.Request, _ *http.Transport) (*http.Response, error) { return p.Do(r) }
@@ -323,8 +323,7 @@ func TestRealClient(t *testing.T) {
 	}
 }
 
-// TestFunctionsAreTold: the service's client lists functions, in pages, and asks for
-// one.
+// TestFunctionsAreTold: the service's client lists functions, in pages, and asks for one.
 func TestFunctionsAreTold(t *testing.T) {
 	f := define("test-main", 10*time.Second, map[string]string{"SETTING": "one"})
 	f.Role, f.CPU, f.DiskMB = "acs:ram::1:role/worker", 0.5, 512
@@ -373,9 +372,9 @@ func TestFunctionsAreTold(t *testing.T) {
 	}
 }
 
-// TestStop: the service's client stops a task that waits, one that is to be tried
-// again, and one that runs, with its instance; what has ended stays as it is, also for
-// the next host.
+// TestStop: the service's client stops a task that waits, one that is to be tried again,
+// and one that runs, with its instance; what has ended stays as it is, also for the next
+// host.
 func TestStop(t *testing.T) {
 	tasks := NewMemoryTasks()
 	f := define("test-main", 10*time.Second, nil)
@@ -472,8 +471,8 @@ func TestOldClient(t *testing.T) {
 	}
 }
 
-// TestTaskIDsAreTold: an answer to an asynchronous invocation has the task's id, also
-// one that the host has given it.
+// TestTaskIDsAreTold: an answer to an asynchronous invocation has the task's id, also one
+// that the host has given it.
 func TestTaskIDsAreTold(t *testing.T) {
 	h := run(t, Config{Key: Key{ID: "fixed", Secret: "pair"}})
 	client := h.client(t, "fixed", "pair")
@@ -541,8 +540,8 @@ func TestRefusals(t *testing.T) {
 	}
 }
 
-// TestFailures: whatever a function does wrong, the invocation fails with the
-// right words, and the next one works.
+// TestFailures: whatever a function does wrong, the invocation fails with the right
+// words, and the next one works.
 func TestFailures(t *testing.T) {
 	h := run(t, Config{Functions: []deployment.Function{define("test-main", time.Minute, nil), define("test-stillborn", time.Second, map[string]string{"TEST_MODE": "stillborn"})}})
 	// Those whose time limit is reached, with time for an answer and with none, and one
@@ -679,8 +678,8 @@ func TestAsync(t *testing.T) {
 	}
 }
 
-// TestFunctionsCallFunctions: with the key that they are handed, and a task id
-// that makes the second submit harmless.
+// TestFunctionsCallFunctions: with the key that they are handed, and a task id that makes
+// the second submit harmless.
 func TestFunctionsCallFunctions(t *testing.T) {
 	for name, temporary := range map[string]bool{"fixed key": false, "temporary keys": true} {
 		t.Run(name, func(t *testing.T) {
@@ -762,8 +761,8 @@ func TestCaps(t *testing.T) {
 	}
 }
 
-// TestEviction: when all places are taken, an idle instance of another function
-// gives way, also to a synchronous call.
+// TestEviction: when all places are taken, an idle instance of another function gives
+// way, also to a synchronous call.
 func TestEviction(t *testing.T) {
 	h := run(t, Config{MaxTotal: 1})
 	first := h.tick(t, `{}`)
@@ -811,8 +810,8 @@ func TestWarmAndCold(t *testing.T) {
 	})
 }
 
-// TestKill: a killed instance fails its invocation with its children, and an
-// asynchronous one runs again.
+// TestKill: a killed instance fails its invocation with its children, and an asynchronous
+// one runs again.
 func TestKill(t *testing.T) {
 	h := run(t, Config{})
 	t.Run("asynchronous", func(t *testing.T) {
@@ -936,9 +935,9 @@ func TestExpiry(t *testing.T) {
 	}
 }
 
-// TestQueueOutlivesTheHost: what was not done is done by the next host with the
-// same store. What an instance had when its host ended comes again with a retry
-// count, as after a crash, and takes none of the function's own retries.
+// TestQueueOutlivesTheHost: what was not done is done by the next host with the same
+// store. What an instance had when its host ended comes again with a retry count, as
+// after a crash, and takes none of the function's own retries.
 func TestQueueOutlivesTheHost(t *testing.T) {
 	tasks := NewMemoryTasks()
 	const hosts = 4 // more than the function has retries
@@ -1021,8 +1020,7 @@ func TestTimers(t *testing.T) {
 	})
 }
 
-// TestObjectCreated: an object that matches a trigger is told in the service's
-// form.
+// TestObjectCreated: an object that matches a trigger is told in the service's form.
 func TestObjectCreated(t *testing.T) {
 	f := define("test-main", 10*time.Second, nil)
 	f.Objects = []deployment.ObjectTrigger{{Name: "r", Bucket: "b", Events: []string{"oss:ObjectCreated:PutObject"}, Prefix: "requests/", Suffix: ".json"}}
@@ -1044,8 +1042,8 @@ func TestObjectCreated(t *testing.T) {
 	}
 }
 
-// TestDestinations: the outcome of an asynchronous invocation is told to the
-// function that is named for it, once it is final.
+// TestDestinations: the outcome of an asynchronous invocation is told to the function
+// that is named for it, once it is final.
 func TestDestinations(t *testing.T) {
 	f := define("test-main", 10*time.Second, nil)
 	f.Async.OnFailure = "acs:fc:local::functions/test-other"
@@ -1067,8 +1065,8 @@ func TestDestinations(t *testing.T) {
 	}
 }
 
-// TestKilledAtRandom: whatever is killed whenever, each task ends, none runs
-// after it ended, and the books are right afterwards.
+// TestKilledAtRandom: whatever is killed whenever, each task ends, none runs after it
+// ended, and the books are right afterwards.
 func TestKilledAtRandom(t *testing.T) {
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
@@ -1139,8 +1137,8 @@ func TestKilledAtRandom(t *testing.T) {
 	}
 }
 
-// TestEnvironment: an instance sees the platform's variables, the deployment's
-// and the host's, and nothing else.
+// TestEnvironment: an instance sees the platform's variables, the deployment's and the
+// host's, and nothing else.
 func TestEnvironment(t *testing.T) {
 	t.Setenv("TEST_SECRET_OF_THE_HOST", "x")
 	h := run(t, Config{Region: "cn-test", Account: "42", Env: map[string]string{"TABLEVAULT_LANES": "3"}})
@@ -1185,8 +1183,8 @@ func TestLog(t *testing.T) {
 	}
 }
 
-// TestLateAnswers: an answer to a request that is not in flight is taken and
-// ignored; a stranger is not served.
+// TestLateAnswers: an answer to a request that is not in flight is taken and ignored; a
+// stranger is not served.
 func TestLateAnswers(t *testing.T) {
 	h := run(t, Config{})
 	h.tick(t, `{}`)
@@ -1321,11 +1319,11 @@ func TestContextEndsTheHost(t *testing.T) {
 	}
 }
 
-// hostUntilKilled is the body of the process that TestHostKilled kills: it hosts
-// a function, says its process id and waits.
+// hostUntilKilled is the body of the process that TestHostKilled kills: it hosts a
+// function, says its process id and waits.
 //
-// With a file of tasks, it takes tasks until then, and says the id of each that it
-// has taken.
+// With a file of tasks, it takes tasks until then, and says the id of each that it has
+// taken.
 func hostUntilKilled(dir, tasks string) {
 	if tasks != "" {
 		takeUntilKilled(dir, tasks)
@@ -1351,8 +1349,8 @@ func hostUntilKilled(dir, tasks string) {
 	}
 }
 
-// TestHostKilled: a host that is killed at once takes its functions with it,
-// which would else ask for work for ever.
+// TestHostKilled: a host that is killed at once takes its functions with it, which would
+// else ask for work for ever.
 func TestHostKilled(t *testing.T) {
 	if runtime.GOOS != "linux" {
 		t.Skip("only Linux has a signal for the parent's death")

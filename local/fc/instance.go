@@ -15,8 +15,8 @@ import (
 	"time"
 )
 
-// The service's words for how an invocation failed: by an error that the
-// function returned, or by a panic, an exit, a crash or the deadline.
+// The service's words for how an invocation failed: by an error that the function
+// returned, or by a panic, an exit, a crash or the deadline.
 const (
 	handledError   = "HandledInvocationError"
 	unhandledError = "UnhandledInvocationError"
@@ -92,8 +92,8 @@ type instance struct {
 	idleSince time.Time
 }
 
-// start runs a new process of p's function and waits until it asks for work. The
-// caller has counted it.
+// start runs a new process of p's function and waits until it asks for work. The caller
+// has counted it.
 func (h *Host) start(p *pool) (*instance, error) {
 	h.mu.Lock()
 	h.started++
@@ -135,8 +135,8 @@ func (h *Host) start(p *pool) (*instance, error) {
 	}
 }
 
-// unready says what to do about an instance that has not come to ask for work,
-// once its process is gone.
+// unready says what to do about an instance that has not come to ask for work, once its
+// process is gone.
 func (i *instance) unready() string {
 	advice := "build the functions anew, or run " + executable(i.host.config, i.pool.function) + " by hand, which must say that FC_RUNTIME_API is missing and no more"
 	i.mu.Lock()
@@ -204,8 +204,8 @@ func (i *instance) run() error {
 	return nil
 }
 
-// environment is what the process sees: what the platform sets, what the s.yaml
-// says, and what the host was told; nothing of the host's own.
+// environment is what the process sees: what the platform sets, what the s.yaml says, and
+// what the host was told; nothing of the host's own.
 func (i *instance) environment() []string {
 	h, f := i.host, i.pool.function
 	memory := strconv.Itoa(f.MemoryMB)
@@ -284,8 +284,8 @@ func (i *instance) inFlight(id string) *call {
 	return nil
 }
 
-// serve has the instance carry out a call, and reports whether it may serve
-// another. The caller has it to itself.
+// serve has the instance carry out a call, and reports whether it may serve another. The
+// caller has it to itself.
 func (i *instance) serve(c *call, fault Fault) (healthy bool) {
 	timeout := i.pool.function.Timeout
 	begin := time.Now()
@@ -346,8 +346,8 @@ func (i *instance) serve(c *call, fault Fault) (healthy bool) {
 	return healthy
 }
 
-// runtimePrefix begins the path of every instance's runtime API; its token and
-// the API's own path follow.
+// runtimePrefix begins the path of every instance's runtime API; its token and the API's
+// own path follow.
 const runtimePrefix = "/runtime/"
 
 func (h *Host) runtimeRoutes(mux *http.ServeMux) {

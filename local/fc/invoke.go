@@ -52,8 +52,8 @@ func (h *Host) handler() http.Handler {
 	return mux
 }
 
-// api wraps a call of the API: it reads the body, verifies the signature, and
-// turns an error into the JSON that the service's client expects.
+// api wraps a call of the API: it reads the body, verifies the signature, and turns an
+// error into the JSON that the service's client expects.
 func (h *Host) api(limit int64, serve func(w http.ResponseWriter, r *http.Request, caller, requestID string, body []byte) error) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		id := newRequestID()
@@ -108,8 +108,8 @@ func writeJSON(w http.ResponseWriter, status int, value any) {
 	_ = json.NewEncoder(w).Encode(value) // an error means that the caller is gone
 }
 
-// find returns the function that a request names, if the caller may carry out the
-// action on it.
+// find returns the function that a request names, if the caller may carry out the action
+// on it.
 func (h *Host) find(r *http.Request, caller, action string) (*pool, error) {
 	name := r.PathValue("function")
 	if err := h.config.Authority.Authorize(caller, action, h.arn(name), nil); err != nil {
@@ -224,8 +224,8 @@ func (h *Host) invokeSync(w http.ResponseWriter, r *http.Request, p *pool, id st
 	return nil
 }
 
-// taskView is a task as the API shows it; times are in milliseconds. Duration is that
-// of a task that has ended, which may be none.
+// taskView is a task as the API shows it; times are in milliseconds. Duration is that of
+// a task that has ended, which may be none.
 type taskView struct {
 	TaskID       string `json:"taskId"`
 	RequestID    string `json:"requestId"`

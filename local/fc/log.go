@@ -43,9 +43,9 @@ const (
 	endLine   = "FC Invoke End RequestId: "
 )
 
-// readLog hands each line that an instance prints to the log, and to the
-// invocation between whose start and end lines it stands, until the process and
-// all who inherited its output are gone.
+// readLog hands each line that an instance prints to the log, and to the invocation
+// between whose start and end lines it stands, until the process and all who inherited
+// its output are gone.
 func (i *instance) readLog(from io.Reader) {
 	r := bufio.NewReaderSize(from, maxLine)
 	var current *call
@@ -77,8 +77,8 @@ func (i *instance) readLog(from io.Reader) {
 	}
 }
 
-// speaks keeps a line that belongs to no invocation, for the error about an
-// instance that never asks for work.
+// speaks keeps a line that belongs to no invocation, for the error about an instance that
+// never asks for work.
 func (i *instance) speaks(line string) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
@@ -139,9 +139,8 @@ func (l *logSlices) add(request string, text []byte) {
 	l.text[request] = text
 }
 
-// RequestLog returns the last of what the latest delivery of a request printed,
-// from its start line to its end line; empty if it has not ended, or too many
-// have since.
+// RequestLog returns the last of what the latest delivery of a request printed, from its
+// start line to its end line; empty if it has not ended, or too many have since.
 func (h *Host) RequestLog(request string) string {
 	h.slices.mu.Lock()
 	defer h.slices.mu.Unlock()

@@ -14,8 +14,8 @@ var (
 	errBusy    = errors.New("all instances are busy")
 )
 
-// pool is one function with its instances. The host's lock guards it, but for
-// the queue, which has its own.
+// pool is one function with its instances. The host's lock guards it, but for the queue,
+// which has its own.
 type pool struct {
 	function deployment.Function
 	limit    int
@@ -24,11 +24,10 @@ type pool struct {
 	queue    *queue
 }
 
-// acquire returns an instance of p for the caller alone: the one that was used
-// last, or a new one, or, if all that may exist are busy, the next that comes
-// free if wait is set and else [errBusy]. The caller gives it back with release.
-// An error that is neither errBusy, errClosing nor ctx's says why an instance
-// could not be started.
+// acquire returns an instance of p for the caller alone: the one that was used last, or a
+// new one, or, if all that may exist are busy, the next that comes free if wait is set
+// and else [errBusy]. The caller gives it back with release. An error that is neither
+// errBusy, errClosing nor ctx's says why an instance could not be started.
 func (h *Host) acquire(ctx context.Context, p *pool, wait bool) (*instance, error) {
 	for {
 		h.mu.Lock()
@@ -67,8 +66,8 @@ func (h *Host) acquire(ctx context.Context, p *pool, wait bool) (*instance, erro
 	}
 }
 
-// evict ends the longest idle instance of another function to make room, and
-// reports whether there was one. h.mu is held.
+// evict ends the longest idle instance of another function to make room, and reports
+// whether there was one. h.mu is held.
 func (h *Host) evict(but *pool) bool {
 	var oldest *pool
 	for _, p := range h.pools {
@@ -84,8 +83,8 @@ func (h *Host) evict(but *pool) bool {
 	return true
 }
 
-// release gives an instance back. One that is not healthy, or any if the host
-// runs cold, is ended.
+// release gives an instance back. One that is not healthy, or any if the host runs cold,
+// is ended.
 func (h *Host) release(i *instance, healthy bool) {
 	h.mu.Lock()
 	keep := healthy && !h.config.Cold && !h.closing && !i.isGone()
@@ -111,8 +110,8 @@ func (h *Host) forget(i *instance) {
 	h.notify()
 }
 
-// reapIdle ends instances that were idle for too long, so that state which leaks
-// from one invocation to the next does not live for ever.
+// reapIdle ends instances that were idle for too long, so that state which leaks from one
+// invocation to the next does not live for ever.
 func (h *Host) reapIdle() {
 	ticker := time.NewTicker(max(h.config.Idle/4, 10*time.Millisecond))
 	defer ticker.Stop()

@@ -11,8 +11,8 @@ import (
 	"syscall"
 )
 
-// ownGroup puts the process into a group of its own, so that it can be killed
-// with its children, and has the kernel kill it if the host dies.
+// ownGroup puts the process into a group of its own, so that it can be killed with its
+// children, and has the kernel kill it if the host dies.
 func ownGroup(cmd *exec.Cmd) {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 }
@@ -23,9 +23,9 @@ func killGroup(pid int) { _ = syscall.Kill(-pid, syscall.SIGKILL) }
 func freezeGroup(pid int) { _ = syscall.Kill(-pid, syscall.SIGSTOP) }
 func thawGroup(pid int)   { _ = syscall.Kill(-pid, syscall.SIGCONT) }
 
-// spawner returns a function that runs starts on one thread which lives as long
-// as ctx: the kernel sends the parent-death signal when the thread that started
-// the process ends, not when its process does.
+// spawner returns a function that runs starts on one thread which lives as long as ctx:
+// the kernel sends the parent-death signal when the thread that started the process ends,
+// not when its process does.
 func spawner(ctx context.Context) func(func() error) error {
 	type job struct {
 		start func() error

@@ -8,8 +8,8 @@ import (
 	"syscall"
 )
 
-// ownGroup puts the process into a group of its own, so that it can be killed
-// with its children. Only Linux has a signal for the host's own death.
+// ownGroup puts the process into a group of its own, so that it can be killed with its
+// children. Only Linux has a signal for the host's own death.
 func ownGroup(cmd *exec.Cmd) { cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} }
 
 func killGroup(pid int) { _ = syscall.Kill(-pid, syscall.SIGKILL) }

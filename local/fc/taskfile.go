@@ -15,21 +15,21 @@ import (
 	"time"
 )
 
-// taskMemory is how long the service tells what became of a task, and so how
-// long its id is not taken again.
+// taskMemory is how long the service tells what became of a task, and so how long its id
+// is not taken again.
 const taskMemory = 7 * 24 * time.Hour
 
-// compactAfter is the number of lines after which a file that is mostly history
-// is written anew.
+// compactAfter is the number of lines after which a file that is mostly history is
+// written anew.
 const compactAfter = 50_000
 
-// TaskFile keeps asynchronous invocations in a file: what it has taken is there
-// after the host was killed, at whatever moment.
+// TaskFile keeps asynchronous invocations in a file: what it has taken is there after the
+// host was killed, at whatever moment.
 //
-// The file is a log of JSON lines, each a task as it was then; the last one of a
-// task counts. A new task is on the disk before Add returns, and adders that come
-// together share the wait for it. An update is only handed to the system: were
-// it lost with the machine, the invocation would be delivered again.
+// The file is a log of JSON lines, each a task as it was then; the last one of a task
+// counts. A new task is on the disk before Add returns, and adders that come together
+// share the wait for it. An update is only handed to the system: were it lost with the
+// machine, the invocation would be delivered again.
 type TaskFile struct {
 	name string
 	lock *os.File
@@ -46,8 +46,8 @@ type TaskFile struct {
 	broken  error // after a failed write nothing more is taken
 }
 
-// OpenTasks opens a file of tasks, or makes one. Only one process can have it
-// open. It forgets what has ended more than a week ago.
+// OpenTasks opens a file of tasks, or makes one. Only one process can have it open. It
+// forgets what has ended more than a week ago.
 func OpenTasks(name string) (*TaskFile, error) {
 	f := &TaskFile{name: name, now: time.Now, tasks: &memoryTasks{index: make(map[string]int)}}
 	var err error
@@ -67,8 +67,8 @@ func OpenTasks(name string) (*TaskFile, error) {
 	return f, nil
 }
 
-// load reads the log. A line that lacks its end was being written when the host
-// died, and nobody was told that it was taken.
+// load reads the log. A line that lacks its end was being written when the host died, and
+// nobody was told that it was taken.
 func (f *TaskFile) load() error {
 	file, err := os.Open(f.name)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -99,8 +99,8 @@ func (f *TaskFile) load() error {
 	}
 }
 
-// compact replaces the log by one that has a line for each task, without those
-// whose memory has ended. Nobody else uses f, or both locks are held.
+// compact replaces the log by one that has a line for each task, without those whose
+// memory has ended. Nobody else uses f, or both locks are held.
 func (f *TaskFile) compact() error {
 	kept := &memoryTasks{index: make(map[string]int)}
 	oldest := f.now().Add(-taskMemory)

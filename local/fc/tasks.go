@@ -47,12 +47,12 @@ type Task struct {
 	Error     string    `json:"error,omitempty"`    // of the last delivery that failed
 }
 
-// Tasks keeps asynchronous invocations. A host asks it what is unfinished when it
-// starts, so that one which outlives the host makes the queue survive a restart.
-// Its methods are called from several goroutines.
+// Tasks keeps asynchronous invocations. A host asks it what is unfinished when it starts,
+// so that one which outlives the host makes the queue survive a restart. Its methods are
+// called from several goroutines.
 type Tasks interface {
-	// Add stores a new task. It returns an error matching fs.ErrExist if the
-	// function has a task of that id, whatever became of it.
+	// Add stores a new task. It returns an error matching fs.ErrExist if the function has
+	// a task of that id, whatever became of it.
 	Add(Task) error
 
 	// Update replaces the task of t's function and id.
@@ -61,8 +61,8 @@ type Tasks interface {
 	// Get returns a task, or an error matching fs.ErrNotExist.
 	Get(function, id string) (Task, error)
 
-	// All yields all tasks, or one function's, in the order of their addition, and
-	// stops at an error.
+	// All yields all tasks, or one function's, in the order of their addition, and stops
+	// at an error.
 	All(function string) iter.Seq2[Task, error]
 }
 
@@ -197,10 +197,10 @@ func (d *dueOrder) Pop() any {
 
 // resume queues what the store says is unfinished.
 //
-// A task that runs by it was delivered by a host that has ended since, and its
-// instance with it. To the function that is a delivery which failed, like one
-// whose instance crashed: the next one has a retry count. It is the host's
-// failure, so it takes none of the retries that the function has.
+// A task that runs by it was delivered by a host that has ended since, and its instance
+// with it. To the function that is a delivery which failed, like one whose instance
+// crashed: the next one has a retry count. It is the host's failure, so it takes none of
+// the retries that the function has.
 func (h *Host) resume() error {
 	for t, err := range h.config.Tasks.All("") {
 		if err != nil {
@@ -231,9 +231,9 @@ func (h *Host) resume() error {
 // Task returns an asynchronous invocation, or an error matching fs.ErrNotExist.
 func (h *Host) Task(function, id string) (Task, error) { return h.config.Tasks.Get(function, id) }
 
-// Submit invokes a function asynchronously, for the machine's own triggers: no
-// signature is asked for. An empty task id is replaced by a unique one. It
-// returns the request id; the error matches fs.ErrExist if the task id is taken.
+// Submit invokes a function asynchronously, for the machine's own triggers: no signature
+// is asked for. An empty task id is replaced by a unique one. It returns the request id;
+// the error matches fs.ErrExist if the task id is taken.
 func (h *Host) Submit(function, taskID string, event []byte, delay time.Duration) (string, error) {
 	h.mu.Lock()
 	p, closing := h.pools[function], h.closing
@@ -260,8 +260,8 @@ func (h *Host) Submit(function, taskID string, event []byte, delay time.Duration
 
 func newTaskID() string { return "t_" + token(16) }
 
-// dispatch delivers p's tasks in the order in which they are due, each as soon as
-// there is an instance for it.
+// dispatch delivers p's tasks in the order in which they are due, each as soon as there
+// is an instance for it.
 func (h *Host) dispatch(p *pool) {
 	for {
 		item, ok := p.queue.pop(h.ctx)
@@ -312,8 +312,8 @@ func (h *Host) dispatch(p *pool) {
 	}
 }
 
-// deliver runs one delivery on an instance, or fails it with the error that
-// starting one had, and decides what becomes of the task.
+// deliver runs one delivery on an instance, or fails it with the error that starting one
+// had, and decides what becomes of the task.
 func (h *Host) deliver(p *pool, item queued, i *instance, startError error) {
 	t := item.task
 	c := newCall(t.RequestID, t.Payload, t.Retries)
@@ -357,8 +357,8 @@ func (h *Host) ran(t Task) {
 	delete(h.running, t.Function+"/"+t.ID)
 }
 
-// next decides what becomes of a task after a delivery that failed: it is retrying,
-// which is recorded, or has failed, or was stopped meanwhile.
+// next decides what becomes of a task after a delivery that failed: it is retrying, which
+// is recorded, or has failed, or was stopped meanwhile.
 func (h *Host) next(p *pool, t *Task) Status {
 	h.stops.Lock()
 	defer h.stops.Unlock()
@@ -393,9 +393,9 @@ func (h *Host) stopped(t Task) {
 	h.update(t)
 }
 
-// Stop ends a task: one that waits is not delivered, and the instance of one that
-// runs is killed. What has ended stays as it is. The error matches fs.ErrNotExist
-// if there is no such task.
+// Stop ends a task: one that waits is not delivered, and the instance of one that runs is
+// killed. What has ended stays as it is. The error matches fs.ErrNotExist if there is no
+// such task.
 func (h *Host) Stop(function, id string) error {
 	h.stops.Lock()
 	defer h.stops.Unlock()
@@ -415,9 +415,9 @@ func (h *Host) Stop(function, id string) error {
 	return nil
 }
 
-// end records a task's last status, tells its destination, and lets its payload
-// go. The destination comes first: a host that dies between the two tells it
-// again, and never not at all.
+// end records a task's last status, tells its destination, and lets its payload go. The
+// destination comes first: a host that dies between the two tells it again, and never not
+// at all.
 func (h *Host) end(p *pool, t Task, status Status, out outcome, text string) {
 	t.Status, t.Error, t.Ended = status, text, time.Now()
 	h.report(p, t, out)

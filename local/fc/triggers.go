@@ -39,8 +39,8 @@ func (h *Host) tick(p *pool, t deployment.Timer) {
 	}
 }
 
-// Fire fires a function's timer, also one that is switched off, as if it had been
-// due at that time.
+// Fire fires a function's timer, also one that is switched off, as if it had been due at
+// that time.
 func (h *Host) Fire(function, timer string, at time.Time) error {
 	h.mu.Lock()
 	p := h.pools[function]
@@ -65,8 +65,8 @@ func (h *Host) fire(function string, t deployment.Timer, at time.Time) error {
 
 func (h *Host) send(function string, event any) error { return h.sendAs(function, "", event) }
 
-// sendAs sends an event under a task id, if it has one: an event that was sent
-// under it before is not sent again.
+// sendAs sends an event under a task id, if it has one: an event that was sent under it
+// before is not sent again.
 func (h *Host) sendAs(function, task string, event any) error {
 	data, err := json.Marshal(event)
 	if err != nil {
@@ -89,8 +89,8 @@ type Object struct {
 	Created time.Time
 }
 
-// ObjectCreated fires every object trigger that o matches. Whoever keeps the
-// objects calls it.
+// ObjectCreated fires every object trigger that o matches. Whoever keeps the objects
+// calls it.
 func (h *Host) ObjectCreated(o Object) error { return h.objectCreated(o, "") }
 
 // objectCreated fires the triggers under task ids that begin so.
@@ -117,8 +117,8 @@ func (h *Host) objectCreated(o Object, task string) error {
 	return errors.Join(errs...)
 }
 
-// notice is the event in the service's form, which leaves the oss: of the
-// configuration's event names out.
+// notice is the event in the service's form, which leaves the oss: of the configuration's
+// event names out.
 func (o Object) notice(c Config) any {
 	type m map[string]any
 	return m{"events": []any{m{
@@ -135,8 +135,8 @@ func (o Object) notice(c Config) any {
 	}}}
 }
 
-// report sends the outcome of a task that has ended to the destination that its
-// function has for it.
+// report sends the outcome of a task that has ended to the destination that its function
+// has for it.
 func (h *Host) report(p *pool, t Task, out outcome) {
 	to, condition := p.function.Async.OnFailure, out.errorType
 	count := t.Retries + 1
@@ -187,8 +187,8 @@ type CloudEvent struct {
 	Data    any // marshalled as JSON
 }
 
-// Publish puts an event on the account's default bus: every function with an
-// EventBridge trigger that is enabled and whose pattern the event fits gets it.
+// Publish puts an event on the account's default bus: every function with an EventBridge
+// trigger that is enabled and whose pattern the event fits gets it.
 func (h *Host) Publish(e CloudEvent) error {
 	if e.Source == "" || e.Type == "" {
 		return errors.New("publish: an event needs a source and a type")

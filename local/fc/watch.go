@@ -23,14 +23,13 @@ type seen struct {
 	modified time.Time
 }
 
-// watch looks through the folder that stands for a bucket and fires the object
-// triggers of each file that is new or was written anew, once it has stopped
-// growing.
+// watch looks through the folder that stands for a bucket and fires the object triggers
+// of each file that is new or was written anew, once it has stopped growing.
 //
-// An event's task id is made of the object, so that tasks which survive the host
-// keep a host that looks for the first time from repeating what another did
-// before, and let it make up for what appeared while there was none. Files older
-// than that memory are left alone.
+// An event's task id is made of the object, so that tasks which survive the host keep a
+// host that looks for the first time from repeating what another did before, and let it
+// make up for what appeared while there was none. Files older than that memory are left
+// alone.
 func (h *Host) watch(bucket, folder string) {
 	prefixes := make(map[string]bool)
 	for _, f := range h.config.Functions {

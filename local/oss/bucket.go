@@ -17,12 +17,13 @@ import (
 
 // BucketConfig is how a bucket is made.
 type BucketConfig struct {
-	// Region is where the bucket is, the server's own if empty. The server answers about a bucket of another region
-	// that it is elsewhere.
+	// Region is where the bucket is, the server's own if empty. The server answers about
+	// a bucket of another region that it is elsewhere.
 	Region string
 	// Versioning is empty for a bucket without versions, or Enabled or Suspended.
 	Versioning string
-	// RetentionDays, if given, is how long objects are kept from deletion and overwriting by a locked policy.
+	// RetentionDays, if given, is how long objects are kept from deletion and overwriting
+	// by a locked policy.
 	RetentionDays int
 	// Overwrite are the rules that forbid to overwrite objects.
 	Overwrite []OverwriteRule
@@ -37,7 +38,8 @@ type bucket struct {
 	Overwrite  []OverwriteRule `json:",omitempty"`
 }
 
-// worm is a retention policy: it takes effect at once, and ends after a day unless it is locked by then.
+// worm is a retention policy: it takes effect at once, and ends after a day unless it is
+// locked by then.
 type worm struct {
 	ID      string
 	Locked  bool
@@ -154,7 +156,8 @@ func (s *Server) owner() *owner {
 	return &owner{id, id}
 }
 
-// accessList is the only access list that there is: who is not the owner does what policies say.
+// accessList is the only access list that there is: who is not the owner does what
+// policies say.
 type accessList struct{ Grant string }
 
 func (c *call) getBucketInfo() error {
@@ -177,7 +180,8 @@ func (c *call) getBucketInfo() error {
 		Owner: c.s.owner(), AccessControlList: accessList{"private"}}})
 }
 
-// getACL answers with the access list of a bucket, or of an object, which has its bucket's.
+// getACL answers with the access list of a bucket, or of an object, which has its
+// bucket's.
 func (c *call) getACL() error {
 	grant := "private"
 	if c.object != "" {
@@ -243,7 +247,8 @@ func (c *call) listBuckets() error {
 	return c.answer(d)
 }
 
-// goneRecord says in a bucket's space that the bucket is gone, so that a request which found it before leaves nothing there.
+// goneRecord says in a bucket's space that the bucket is gone, so that a request which
+// found it before leaves nothing there.
 var goneRecord = []byte{'g'}
 
 func isGone(r kv.Reader) bool { return r.Get(goneRecord) != nil }
@@ -315,7 +320,8 @@ func (c *call) putBucketVersioning() error {
 	return nil
 }
 
-// maxDocument is the length of the longest document that is read, the list of ten thousand parts.
+// maxDocument is the length of the longest document that is read, the list of ten
+// thousand parts.
 const maxDocument = 4 << 20
 
 // document reads the body of a request as XML.

@@ -25,8 +25,8 @@ import (
 	"github.com/tablevault/tablevault/local/ram"
 )
 
-// What follows is what clients ask for that the vault does not: ossutil and the SDKs of other languages, which the suite
-// beside this package runs.
+// What follows is what clients ask for that the vault does not: ossutil and the SDKs of
+// other languages, which the suite beside this package runs.
 
 func putObject(t *testing.T, b *oss.Bucket, key, content string, options ...oss.Option) {
 	t.Helper()
@@ -54,7 +54,8 @@ type watching func(*http.Request) (*http.Response, error)
 
 func (w watching) RoundTrip(r *http.Request) (*http.Response, error) { return w(r) }
 
-// TestConditions: an object is answered, or it has not changed, or a condition failed, whatever the method.
+// TestConditions: an object is answered, or it has not changed, or a condition failed,
+// whatever the method.
 func TestConditions(t *testing.T) {
 	now := time.Date(2026, 11, 20, 2, 14, 0, 0, time.UTC)
 	s := start(t, Config{Now: func() time.Time { return now }}, BucketConfig{})
@@ -102,7 +103,8 @@ func TestConditions(t *testing.T) {
 	}
 }
 
-// TestSignedURLs: a URL is good for what was signed, until its end, with both versions and with temporary keys.
+// TestSignedURLs: a URL is good for what was signed, until its end, with both versions
+// and with temporary keys.
 func TestSignedURLs(t *testing.T) {
 	var off time.Duration // of the server's clock
 	sts := Key{ID: "STS.1", Secret: "s", Token: "to/k+en="}
@@ -191,7 +193,8 @@ func TestSignedURLs(t *testing.T) {
 	}
 }
 
-// TestDateOfTheService: a client that can't set Date says it in x-oss-date, and signs that.
+// TestDateOfTheService: a client that can't set Date says it in x-oss-date, and signs
+// that.
 func TestDateOfTheService(t *testing.T) {
 	s := start(t, Config{}, BucketConfig{})
 	for name, change := range map[string]func(*http.Request){
@@ -221,8 +224,8 @@ func TestDateOfTheService(t *testing.T) {
 	}
 }
 
-// TestNamesOnTheWire: the service's headers are in lower case, dates are of whole seconds, and a bucket in the name of the
-// service's host is found.
+// TestNamesOnTheWire: the service's headers are in lower case, dates are of whole
+// seconds, and a bucket in the name of the service's host is found.
 func TestNamesOnTheWire(t *testing.T) {
 	s := start(t, Config{Now: func() time.Time { return time.Now().Truncate(time.Second).Add(123 * time.Millisecond) }}, BucketConfig{})
 	b := vault(t, s)
@@ -342,8 +345,8 @@ func TestListVersion1(t *testing.T) {
 	wantCode(t, "a bad parameter", err, "InvalidArgument")
 }
 
-// TestBuckets: buckets are made, listed and told of; one is deleted when it is empty, and takes nothing from then on, also
-// from who had found it before.
+// TestBuckets: buckets are made, listed and told of; one is deleted when it is empty, and
+// takes nothing from then on, also from who had found it before.
 func TestBuckets(t *testing.T) {
 	dir := t.TempDir()
 	s, err := Start(Config{Dir: dir})
@@ -444,8 +447,8 @@ func TestBuckets(t *testing.T) {
 	}
 }
 
-// TestDeleteMany: many objects go at once, those that are not there, too; a retention policy and the rights of the key
-// hold for each.
+// TestDeleteMany: many objects go at once, those that are not there, too; a retention
+// policy and the rights of the key hold for each.
 func TestDeleteMany(t *testing.T) {
 	s := start(t, Config{}, BucketConfig{})
 	b := vault(t, s)
@@ -511,7 +514,8 @@ func TestDeleteMany(t *testing.T) {
 	wantCode(t, "a bucket's deletion", b.Client.DeleteBucket("vault"), "AccessDenied")
 }
 
-// TestCopies: a copy has the content, and the headers of the one or the other; it keeps to what holds for every write.
+// TestCopies: a copy has the content, and the headers of the one or the other; it keeps
+// to what holds for every write.
 func TestCopies(t *testing.T) {
 	s := start(t, Config{}, BucketConfig{})
 	b := vault(t, s)
@@ -600,7 +604,8 @@ func TestCopies(t *testing.T) {
 	}
 }
 
-// TestListVersions lists the versions of each object, the newest first, or the only one as null.
+// TestListVersions lists the versions of each object, the newest first, or the only one
+// as null.
 func TestListVersions(t *testing.T) {
 	for versioning, want := range map[string]string{"": "a:2 b:x", "Enabled": "a:deleted a:2 a:1 a:0 b:x"} {
 		s := start(t, Config{}, BucketConfig{Versioning: versioning})

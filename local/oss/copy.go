@@ -11,14 +11,16 @@ import (
 	"strings"
 )
 
-// source is the version that a request copies from: /bucket/object, escaped, with ?versionId=id or without.
+// source is the version that a request copies from: /bucket/object, escaped, with
+// ?versionId=id or without.
 func (c *call) source() (v version, err error) {
 	path, query, _ := strings.Cut(strings.TrimPrefix(c.r.Header.Get("X-Oss-Copy-Source"), "/"), "?")
 	parameters, err := url.ParseQuery(query)
 	if err != nil || !only(parameters, "versionId") {
 		return version{}, invalidArgument("The parameters of the copy source are not valid.")
 	}
-	// As parameters are: some clients write a space as a plus, and all of them a plus as %2B.
+	// As parameters are: some clients write a space as a plus, and all of them a plus as
+	// %2B.
 	if path, err = url.QueryUnescape(path); err != nil {
 		return version{}, invalidArgument("The copy source can't be decoded.")
 	}
@@ -56,7 +58,8 @@ func (s *store) content(v version, from, to int64) io.ReadCloser {
 	return r
 }
 
-// copyObject makes an object of another's content, with its headers or with those of the request.
+// copyObject makes an object of another's content, with its headers or with those of the
+// request.
 func (c *call) copyObject() error {
 	b, err := c.getBucket()
 	if err != nil {

@@ -15,7 +15,8 @@ type Request struct {
 	Total     int // the same of all operations
 }
 
-// A FaultFunc may answer with what shall go wrong in a request, or nil. It is called from several requests at a time.
+// A FaultFunc may answer with what shall go wrong in a request, or nil. It is called from
+// several requests at a time.
 type FaultFunc func(r Request) *Fault
 
 // A Fault is what goes wrong in one request.
@@ -45,7 +46,8 @@ const (
 // SetFault replaces the function that makes requests go wrong; nil for none.
 func (s *Server) SetFault(f FaultFunc) { s.fault.Store(&f) }
 
-// Calls is the number of requests of an operation since the server began or ResetCalls; with "", of all operations.
+// Calls is the number of requests of an operation since the server began or ResetCalls;
+// with "", of all operations.
 func (s *Server) Calls(operation string) int {
 	s.mu.Lock()
 	defer s.mu.Unlock()

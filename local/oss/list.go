@@ -15,7 +15,8 @@ const (
 	mostKeys    = 1000
 )
 
-// tokens is how a place in a listing is written: without what a URL escapes, since the SDK unescapes it.
+// tokens is how a place in a listing is written: without what a URL escapes, since the
+// SDK unescapes it.
 var tokens = base64.RawURLEncoding
 
 // limit reads how many entries are wanted at most.
@@ -60,8 +61,8 @@ type listing struct {
 	deleted           bool // also those of which the newest version is a delete marker
 }
 
-// walk calls object for each object and common for each common prefix, which together are at most limit. It returns the
-// last name that it came to, and whether there are more.
+// walk calls object for each object and common for each common prefix, which together are
+// at most limit. It returns the last name that it came to, and whether there are more.
 func (l listing) walk(r kv.Reader, object func(name string, v versioned), common func(prefix string)) (last string, more bool, bad error) {
 	n, group := 0, ""
 	r.Ascend(objectKey(max(l.prefix, l.after)), func(key, _ []byte) bool {
@@ -207,8 +208,9 @@ type listedVersion struct {
 	Owner          *owner
 }
 
-// listObjectVersions lists all versions, the newest of each object first. The only version of an object in a bucket
-// without versions is null. It goes on after a whole object, so that an object's versions come in one answer.
+// listObjectVersions lists all versions, the newest of each object first. The only
+// version of an object in a bucket without versions is null. It goes on after a whole
+// object, so that an object's versions come in one answer.
 func (c *call) listObjectVersions() error {
 	encode, encoding, err := c.encoder()
 	if err != nil {

@@ -53,8 +53,8 @@ func (c *call) initiateMultipartUpload() error {
 	}{Bucket: c.bucket, Key: c.object, UploadId: u.ID})
 }
 
-// getUpload reads the upload that a request names. An id of an odd length can't be one, and could be taken for another's
-// with a part's number.
+// getUpload reads the upload that a request names. An id of an odd length can't be one,
+// and could be taken for another's with a part's number.
 func (c *call) getUpload(r kv.Reader) (u upload, err error) {
 	id := c.query.Get("uploadId")
 	if len(id) == uploadIDLength {
@@ -101,7 +101,8 @@ func (c *call) uploadPart() error {
 	return nil
 }
 
-// uploadExists is a look before a body is read: those for uploads that are not there would be stored for nothing.
+// uploadExists is a look before a body is read: those for uploads that are not there
+// would be stored for nothing.
 func (c *call) uploadExists() error {
 	return c.s.store.records.View(bucketSpace(c.bucket), func(r kv.Reader) error {
 		_, err := c.getUpload(r)
@@ -109,7 +110,8 @@ func (c *call) uploadExists() error {
 	})
 }
 
-// keepPart makes what was written a part of the upload that the request names, in the place of one of its number.
+// keepPart makes what was written a part of the upload that the request names, in the
+// place of one of its number.
 func (c *call) keepPart(number int, written content) (part, error) {
 	p := part{Number: number, Size: written.Size, CRC: written.crc, ETag: written.etag(), Modified: c.now, File: written.Name}
 	var before part
@@ -214,7 +216,8 @@ func (c *call) completeMultipartUpload() error {
 	}{Location: "http://" + c.r.Host + c.r.URL.EscapedPath(), Bucket: c.bucket, Key: c.object, ETag: v.ETag})
 }
 
-// choose returns the parts that a document lists, which come in order and are those that were stored.
+// choose returns the parts that a document lists, which come in order and are those that
+// were stored.
 func choose(parts []part, d completeDocument) (chosen []part, err error) {
 	invalid := func(why string, number int) *Error {
 		return &Error{http.StatusBadRequest, "InvalidPart", why, map[string]string{"PartNumber": strconv.Itoa(number)}}
@@ -275,7 +278,8 @@ func (c *call) abortMultipartUpload() error {
 	return nil
 }
 
-// Uploads counts the multipart uploads of a bucket that were begun and neither completed nor aborted.
+// Uploads counts the multipart uploads of a bucket that were begun and neither completed
+// nor aborted.
 func (s *Server) Uploads(bucket string) (count int, err error) {
 	err = s.store.records.View(bucketSpace(bucket), func(r kv.Reader) error {
 		r.Ascend([]byte{uploadRecord}, func(key, _ []byte) bool {

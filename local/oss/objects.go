@@ -88,8 +88,9 @@ func (c *call) readBody() (content, error) {
 	return written, nil
 }
 
-// place makes a version the newest of the call's object, as far as the bucket lets it, and returns the files that have
-// no name any more, and the version's id. It is called in an update.
+// place makes a version the newest of the call's object, as far as the bucket lets it,
+// and returns the files that have no name any more, and the version's id. It is called in
+// an update.
 func (c *call) place(w kv.Writer, b bucket, v version, forbid bool) (old []file, id string, err error) {
 	if isGone(w) {
 		return nil, "", noSuchBucket(c.bucket)
@@ -227,8 +228,8 @@ func (c *call) find(bucket, object, id string) (v version, err error) {
 	return version{}, noSuchKey(object)
 }
 
-// conditions holds the conditions of a request, whose headers begin with a prefix, against a version. A source that has not
-// changed is refused, too, by the service.
+// conditions holds the conditions of a request, whose headers begin with a prefix,
+// against a version. A source that has not changed is refused, too, by the service.
 func (c *call) conditions(prefix string, v version) error {
 	same := func(tag string) bool { return strings.Trim(tag, `"`) == strings.Trim(v.ETag, `"`) }
 	// A date that can't be read is none.
@@ -302,7 +303,8 @@ func (c *call) getObject() error {
 	return c.send(v, from, to, status)
 }
 
-// send answers with a range of the content. What breaks after the first byte breaks the connection.
+// send answers with a range of the content. What breaks after the first byte breaks the
+// connection.
 func (c *call) send(v version, from, to int64, status int) error {
 	begun := false
 	begin := func() {
@@ -328,9 +330,10 @@ func (c *call) send(v version, from, to int64, status int) error {
 	return nil
 }
 
-// parseRange parses a range of an object of size bytes, and reports whether it can be served: one of "bytes=a-b",
-// "bytes=a-" and "bytes=-n". A range that goes beyond the end can be served, up to the end, only by the standard; without
-// it the service answers it with the whole object.
+// parseRange parses a range of an object of size bytes, and reports whether it can be
+// served: one of "bytes=a-b", "bytes=a-" and "bytes=-n". A range that goes beyond the end
+// can be served, up to the end, only by the standard; without it the service answers it
+// with the whole object.
 func parseRange(value string, size int64, standard bool) (first, last int64, ok bool) {
 	value, ok = strings.CutPrefix(value, "bytes=")
 	from, to, dash := strings.Cut(value, "-")
@@ -380,7 +383,8 @@ func (c *call) deleteObject() error {
 	return nil
 }
 
-// delete deletes an object, or one version of it, and returns the id of the delete marker that it has left.
+// delete deletes an object, or one version of it, and returns the id of the delete marker
+// that it has left.
 func (c *call) delete(object, id string) (marker string, err error) {
 	b, err := c.getBucket()
 	if err != nil {
@@ -450,7 +454,8 @@ type deletedObject struct {
 	DeleteMarkerVersionId string `xml:",omitempty"`
 }
 
-// deleteObjects deletes several objects, each by a right of its own. The first that may not be deleted ends it.
+// deleteObjects deletes several objects, each by a right of its own. The first that may
+// not be deleted ends it.
 func (c *call) deleteObjects() error {
 	var d deleteDocument
 	if err := c.document(&d); err != nil {
@@ -491,8 +496,9 @@ func (c *call) deleteObjects() error {
 	return c.answer(out)
 }
 
-// Replace puts content in the place of an object's, as a damaged disk would: without a word about it in the records,
-// checksum and size included, if tell is not set; and with them if it is.
+// Replace puts content in the place of an object's, as a damaged disk would: without a
+// word about it in the records, checksum and size included, if tell is not set; and with
+// them if it is.
 func (s *Server) Replace(bucketName, key string, content []byte, tell bool) error {
 	written, err := s.store.write(bytes.NewReader(content))
 	if err != nil {

@@ -7,8 +7,9 @@ import (
 	"strings"
 )
 
-// OverwriteRule forbids that objects are overwritten: those whose names begin with Prefix and end with Suffix, by anyone,
-// or by those of Principals, where * stands for all. It is the bucket's, so no writer can do without it.
+// OverwriteRule forbids that objects are overwritten: those whose names begin with Prefix
+// and end with Suffix, by anyone, or by those of Principals, where * stands for all. It
+// is the bucket's, so no writer can do without it.
 type OverwriteRule struct {
 	ID         string
 	Action     string      // forbid, the only one there is
@@ -25,8 +26,9 @@ const (
 	maxKey            = 1023 // bytes
 )
 
-// forbids reports whether one of a bucket's rules is about an object of that name. Who principals are is not known here:
-// a rule for some of them is taken to be for others than this server's keys.
+// forbids reports whether one of a bucket's rules is about an object of that name. Who
+// principals are is not known here: a rule for some of them is taken to be for others
+// than this server's keys.
 func (b bucket) forbids(key string) bool {
 	return slices.ContainsFunc(b.Overwrite, func(r OverwriteRule) bool {
 		return strings.HasPrefix(key, r.Prefix) && strings.HasSuffix(key, r.Suffix) && (r.Principals == nil || slices.Contains(r.Principals.Principal, "*"))

@@ -1,20 +1,23 @@
-// Package oss is an object store of Alibaba Cloud OSS on this machine: the service's wire protocol over HTTP in front of
-// a folder.
+// Package oss is an object store of Alibaba Cloud OSS on this machine: the service's wire
+// protocol over HTTP in front of a folder.
 //
 //	server, err := oss.Start(oss.Config{Dir: dir})
 //	…
 //	defer server.Close()
 //	server.CreateBucket("vault", oss.BucketConfig{})
 //
-// It verifies what the service verifies (signatures of versions 1 and 4, in the Authorization header or in the URL, security
-// tokens, dates), keeps what the service keeps (checksums, metadata, encryption and storage class as they were asked for,
-// versions, retention), and answers in the service's words. A test has the clock, the keys and the faults in its hand. A
-// request that it does not know is refused by name: forms, appending, tagging, access lists other than private ones, and the
-// settings of a bucket other than its versions, its retention and its rules against overwriting are not there. Encryption and
-// storage classes are names only.
+// It verifies what the service verifies (signatures of versions 1 and 4, in the
+// Authorization header or in the URL, security tokens, dates), keeps what the service
+// keeps (checksums, metadata, encryption and storage class as they were asked for,
+// versions, retention), and answers in the service's words. A test has the clock, the
+// keys and the faults in its hand. A request that it does not know is refused by name:
+// forms, appending, tagging, access lists other than private ones, and the settings of a
+// bucket other than its versions, its retention and its rules against overwriting are not
+// there. Encryption and storage classes are names only.
 //
-// Content lies in files of the folder, what is known of it in one file that is written with transactions: what was
-// answered survives the end of the process and of the machine.
+// Content lies in files of the folder, what is known of it in one file that is written
+// with transactions: what was answered survives the end of the process and of the
+// machine.
 package oss
 
 import (
@@ -40,17 +43,20 @@ const (
 	DefaultRegion    = "local"
 )
 
-// Config is how a server is set up. The zero value is a server on a free port that forgets everything at its Close.
+// Config is how a server is set up. The zero value is a server on a free port that
+// forgets everything at its Close.
 type Config struct {
 	Addr string // host:port to listen on, 127.0.0.1:0 if empty
 	Dir  string // where all is kept; a temporary folder, and nothing made durable, if empty
 
 	// Region is where the server is, and what signatures of version 4 are for.
 	Region string
-	// Domain is the name under which buckets are addressed as bucket.Domain, beside the service's own endpoints, and the
-	// server's address with the bucket in the path; none if empty.
+	// Domain is the name under which buckets are addressed as bucket.Domain, beside the
+	// service's own endpoints, and the server's address with the bucket in the path; none
+	// if empty.
 	Domain string
-	// Keys may sign requests; the default pair if there are neither keys nor an authority.
+	// Keys may sign requests; the default pair if there are neither keys nor an
+	// authority.
 	Keys []Key
 	// Authority, if given, knows more keys, and says what each may do.
 	Authority *ram.Authority
@@ -60,8 +66,8 @@ type Config struct {
 	Now func() time.Time
 	// Fault is called for each request. See [Server.SetFault].
 	Fault FaultFunc
-	// Created, if given, is told of each object that was created, before who created it is: what a trigger goes by. It is
-	// called from several requests at a time.
+	// Created, if given, is told of each object that was created, before who created it
+	// is: what a trigger goes by. It is called from several requests at a time.
 	Created func(Created)
 }
 
@@ -131,7 +137,8 @@ func Start(config Config) (*Server, error) {
 	s.served = make(chan struct{})
 	go func() {
 		defer close(s.served)
-		// It ends with Close, or with a listener that broke, which the next request shows.
+		// It ends with Close, or with a listener that broke, which the next request
+		// shows.
 		_ = s.http.Serve(s.listener)
 	}()
 	return s, nil
@@ -196,8 +203,8 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// plainly is an answer with the names of the service's headers in lower case, as it writes them: not all clients take them
-// otherwise.
+// plainly is an answer with the names of the service's headers in lower case, as it
+// writes them: not all clients take them otherwise.
 type plainly struct{ http.ResponseWriter }
 
 func (p plainly) WriteHeader(status int) {
@@ -246,7 +253,8 @@ func (c *call) work(work func(*call) error) error {
 	return work(c)
 }
 
-// parse takes the bucket and the object out of the host and the path, in which a slash of the object's name may be escaped.
+// parse takes the bucket and the object out of the host and the path, in which a slash of
+// the object's name may be escaped.
 func (c *call) parse() error {
 	path := c.r.URL.EscapedPath()
 	if !strings.HasPrefix(path, "/") {
@@ -274,7 +282,8 @@ func (c *call) parse() error {
 	return nil
 }
 
-// endpoints are the service's own. A client that is given an IP address sends the name of one for the host all the same.
+// endpoints are the service's own. A client that is given an IP address sends the name of
+// one for the host all the same.
 var endpoints = regexp.MustCompile(`^(.+)\.oss-[a-z0-9-]+\.aliyuncs\.com(:[0-9]+)?$`)
 
 // named returns the bucket that the name of the host says.
@@ -381,7 +390,8 @@ func (c *call) route() (operation string, work func(*call) error) {
 	return c.r.Method + " of an object with " + parameters(query), nil
 }
 
-// headersAsked are the parameters of a request that say what headers its answer shall have.
+// headersAsked are the parameters of a request that say what headers its answer shall
+// have.
 var headersAsked = []string{"response-content-type", "response-content-language", "response-expires", "response-cache-control",
 	"response-content-disposition", "response-content-encoding"}
 

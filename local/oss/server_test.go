@@ -77,7 +77,8 @@ func wantCode(t *testing.T, doing string, err error, want string) {
 
 var v4 = []oss.ClientOption{oss.AuthVersion(oss.AuthV4), oss.Region(DefaultRegion)}
 
-// Both versions of signatures are verified, over all that they cover: objects of all names, parameters and headers.
+// Both versions of signatures are verified, over all that they cover: objects of all
+// names, parameters and headers.
 func TestSignatures(t *testing.T) {
 	s := start(t, Config{}, BucketConfig{})
 	for name, options := range map[string][]oss.ClientOption{
@@ -152,7 +153,8 @@ func (c changing) RoundTrip(r *http.Request) (*http.Response, error) {
 	return http.DefaultTransport.RoundTrip(r)
 }
 
-// Temporary keys come with their token until their end, keys do not do what they are denied, and dates are near the clock.
+// Temporary keys come with their token until their end, keys do not do what they are
+// denied, and dates are near the clock.
 func TestKeys(t *testing.T) {
 	now := time.Now()
 	sts := Key{ID: "STS.1", Secret: "s", Token: "token", Expires: now.Add(time.Hour)}
@@ -200,7 +202,8 @@ func TestKeys(t *testing.T) {
 	wantCode(t, "after its end", err, "SecurityTokenExpired")
 }
 
-// An object is overwritten unless that is forbidden, and in a bucket with versions also if it is forbidden.
+// An object is overwritten unless that is forbidden, and in a bucket with versions also
+// if it is forbidden.
 func TestForbidOverwrite(t *testing.T) {
 	for versioning, want := range map[string]string{"": "FileAlreadyExists", "Enabled": "<nil>", "Suspended": "<nil>"} {
 		s := start(t, Config{}, BucketConfig{Versioning: versioning})
@@ -303,7 +306,8 @@ func TestVersions(t *testing.T) {
 	}
 }
 
-// A retention policy keeps what it covers for its time, and can be given up only before it is locked.
+// A retention policy keeps what it covers for its time, and can be given up only before
+// it is locked.
 func TestRetention(t *testing.T) {
 	now := time.Now()
 	s := start(t, Config{Now: func() time.Time { return now }}, BucketConfig{})
@@ -338,7 +342,8 @@ func TestRetention(t *testing.T) {
 	wantCode(t, "delete after the end", b.DeleteObject("a"), "<nil>")
 }
 
-// A bucket's rules keep writers from overwriting that do not care themselves; deleting is another matter.
+// A bucket's rules keep writers from overwriting that do not care themselves; deleting is
+// another matter.
 func TestOverwriteRules(t *testing.T) {
 	s := start(t, Config{}, BucketConfig{})
 	b := vault(t, s, oss.AuthVersion(oss.AuthV4), oss.Region(DefaultRegion))
@@ -412,7 +417,8 @@ func (d dated) RoundTrip(r *http.Request) (*http.Response, error) {
 	return http.DefaultTransport.RoundTrip(r)
 }
 
-// Uploads in parts: what is wrong is named, what is listed is what was sent, and the whole has the checksum of the whole.
+// Uploads in parts: what is wrong is named, what is listed is what was sent, and the
+// whole has the checksum of the whole.
 func TestMultipart(t *testing.T) {
 	s := start(t, Config{}, BucketConfig{})
 	b := vault(t, s)
@@ -495,7 +501,8 @@ func TestMultipart(t *testing.T) {
 	}
 }
 
-// Without the standard behaviour a range that can't be served is answered with the whole object.
+// Without the standard behaviour a range that can't be served is answered with the whole
+// object.
 func TestRanges(t *testing.T) {
 	for _, c := range []struct {
 		value       string
@@ -540,7 +547,8 @@ func TestRanges(t *testing.T) {
 	}
 }
 
-// Pages of a listing come one after the other, with prefix, delimiter and a name to start after.
+// Pages of a listing come one after the other, with prefix, delimiter and a name to start
+// after.
 func TestList(t *testing.T) {
 	s := start(t, Config{}, BucketConfig{})
 	b := vault(t, s)
@@ -624,7 +632,8 @@ func TestList(t *testing.T) {
 	}
 }
 
-// What is not there, not allowed or not known is refused in the service's words; an answer to HEAD says it in a header.
+// What is not there, not allowed or not known is refused in the service's words; an
+// answer to HEAD says it in a header.
 func TestRefusals(t *testing.T) {
 	s := start(t, Config{}, BucketConfig{})
 	if err := s.CreateBucket("elsewhere", BucketConfig{Region: "cn-far"}); err != nil {
@@ -785,8 +794,9 @@ func TestFaults(t *testing.T) {
 	}
 }
 
-// No header, path, query or document, whatever it is, makes the server panic or answer with anything but a document of
-// its own; what parses as an authorization is written back the same.
+// No header, path, query or document, whatever it is, makes the server panic or answer
+// with anything but a document of its own; what parses as an authorization is written
+// back the same.
 func FuzzRequest(f *testing.F) {
 	s := start(f, Config{Now: func() time.Time { return time.Date(2026, 11, 20, 2, 14, 0, 0, time.UTC) }}, BucketConfig{})
 	const scope = "OSS4-HMAC-SHA256 Credential=local/20261120/local/oss/aliyun_v4_request,"

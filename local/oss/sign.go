@@ -28,8 +28,8 @@ const (
 // maxLife is how long a URL that is signed by version 4 is good at most.
 const maxLife = 7 * 24 * time.Hour
 
-// authenticate finds the key that signed the request, and checks the signature, the date, the token and what the key may
-// do, in the order in which the service does.
+// authenticate finds the key that signed the request, and checks the signature, the date,
+// the token and what the key may do, in the order in which the service does.
 func (c *call) authenticate() error {
 	a, err := c.signed()
 	if err != nil {
@@ -73,7 +73,8 @@ func (s *Server) key(id string) (Key, bool) {
 	return Key{ID: k.ID, Secret: k.Secret, Token: k.Token, Expires: k.Expires}, ok
 }
 
-// actions are the names that policies have for operations, where these are not the operations' own.
+// actions are the names that policies have for operations, where these are not the
+// operations' own.
 var actions = map[string]string{
 	"InitiateMultipartUpload": "PutObject", "UploadPart": "PutObject", "CompleteMultipartUpload": "PutObject",
 	"CopyObject": "PutObject", "UploadPartCopy": "PutObject",
@@ -88,8 +89,8 @@ func (c *call) authorize() error {
 	return c.allowed(c.operation, c.bucket, c.object)
 }
 
-// allowed asks the authority whether the key may carry out an operation. The server's own keys may do everything but what
-// they are denied.
+// allowed asks the authority whether the key may carry out an operation. The server's own
+// keys may do everything but what they are denied.
 func (c *call) allowed(operation, bucket, object string) error {
 	denied := &Error{http.StatusForbidden, "AccessDenied", "You have no right to access this object because of bucket acl.", nil}
 	if _, own := (*c.s.keys.Load())[c.key.ID]; own || c.s.config.Authority == nil {
@@ -123,7 +124,8 @@ type authorization struct {
 }
 
 // parseAuthorization parses the header's value, of version 1, "OSS id:signature", or 4,
-// "OSS4-HMAC-SHA256 Credential=id/day/region/oss/aliyun_v4_request,AdditionalHeaders=a;b,Signature=hex".
+// "OSS4-HMAC-SHA256
+// Credential=id/day/region/oss/aliyun_v4_request,AdditionalHeaders=a;b,Signature=hex".
 func parseAuthorization(value string) (a authorization, err error) {
 	invalid := func(why string) (authorization, error) {
 		return authorization{}, invalidArgument("The authorization header is invalid: " + why + ".")
@@ -210,7 +212,8 @@ func (c *call) signed() (authorization, error) {
 	return authorization{}, &Error{http.StatusForbidden, "AccessDenied", "Anonymous access is forbidden for this operation.", nil}
 }
 
-// date returns the text that stands for the request's date in what is signed, and the date.
+// date returns the text that stands for the request's date in what is signed, and the
+// date.
 func (c *call) date(a authorization) (text string, date time.Time, ok bool) {
 	text = c.r.Header.Get("X-Oss-Date")
 	switch {
@@ -229,7 +232,8 @@ func (c *call) date(a authorization) (text string, date time.Time, ok bool) {
 	return text, date, err == nil
 }
 
-// checkDate holds the request's date against the clock, and the scope of a signature against both.
+// checkDate holds the request's date against the clock, and the scope of a signature
+// against both.
 func (c *call) checkDate(a authorization) error {
 	if a.url && !a.v4 {
 		end, err := strconv.ParseInt(a.expires, 10, 64)
@@ -275,7 +279,8 @@ func (c *call) good(end time.Time) error {
 	return &Error{http.StatusForbidden, "AccessDenied", "Request has expired.", map[string]string{"Expires": isoTime(end), "ServerTime": isoTime(c.now)}}
 }
 
-// isoTime writes a time as the service's documents do: of whole seconds, without which a client or two can't read it.
+// isoTime writes a time as the service's documents do: of whole seconds, without which a
+// client or two can't read it.
 func isoTime(t time.Time) string { return t.UTC().Format("2006-01-02T15:04:05") + ".000Z" }
 
 // signedV1 are the parameters that a signature of version 1 covers.
@@ -289,8 +294,10 @@ var signedV1 = []string{
 	"versions", "vod", "website", "worm", "wormExtend", "wormId", "x-oss-process", "x-oss-request-payer", "x-oss-traffic-limit",
 }
 
-// signatureV1 is the base64 of an HMAC-SHA1 over method, content headers, date, the headers of the service in order, and
-// the unescaped resource. The date is that of x-oss-date where there is one, and of a URL its end. The text that was signed is returned for the error message.
+// signatureV1 is the base64 of an HMAC-SHA1 over method, content headers, date, the
+// headers of the service in order, and the unescaped resource. The date is that of
+// x-oss-date where there is one, and of a URL its end. The text that was signed is
+// returned for the error message.
 func (c *call) signatureV1(a authorization, secret string) (signature, text string) {
 	date, _, _ := c.date(a)
 	if a.url {
@@ -320,7 +327,8 @@ func (c *call) signatureV1(a authorization, secret string) (signature, text stri
 	return base64.StdEncoding.EncodeToString(m.Sum(nil)), text
 }
 
-// signatureV4 is the hex of an HMAC-SHA256, with a key derived from the scope, over the hash of the canonical request.
+// signatureV4 is the hex of an HMAC-SHA256, with a key derived from the scope, over the
+// hash of the canonical request.
 func (c *call) signatureV4(a authorization, secret string) (signature, text string) {
 	date, _, _ := c.date(a)
 	path := "/"

@@ -19,8 +19,9 @@ import (
 	"github.com/tablevault/tablevault/local/ots/kv"
 )
 
-// store keeps what the server keeps: content in files with names of their own, and records in a kv.Store, where a space
-// holds one bucket. The first byte of a record's key says what it is.
+// store keeps what the server keeps: content in files with names of their own, and
+// records in a kv.Store, where a space holds one bucket. The first byte of a record's key
+// says what it is.
 type store struct {
 	dir      string // of the files
 	volatile bool   // nothing is made durable, and the folder goes with the store
@@ -31,8 +32,8 @@ type store struct {
 	small map[string][]byte // short content of a volatile store, by the names that its files would have
 }
 
-// short is the length of the longest content that a volatile store keeps in memory: making a file takes longer than all
-// else that a request does.
+// short is the length of the longest content that a volatile store keeps in memory:
+// making a file takes longer than all else that a request does.
 const short = 64 << 10
 
 const (
@@ -43,7 +44,8 @@ const (
 	bucketsSpace = "buckets"
 )
 
-// versioned is an object with its versions, the newest last. In a bucket without versions there is one.
+// versioned is an object with its versions, the newest last. In a bucket without versions
+// there is one.
 type versioned struct {
 	Versions []version
 }
@@ -94,7 +96,8 @@ func partKey(id string, number int) []byte {
 	return append([]byte{partRecord}, fmt.Sprintf("%s%05d", id, number)...)
 }
 
-// uploadIDLength is that of every id, so that ids and numbers can stand side by side in a key.
+// uploadIDLength is that of every id, so that ids and numbers can stand side by side in a
+// key.
 const uploadIDLength = 32
 
 func newUploadID() string { return strings.ToUpper(newName()) }
@@ -159,7 +162,8 @@ func (s *store) revive(bucket string) error {
 	})
 }
 
-// sweep removes the files that no record names: what was on its way when the process before ended.
+// sweep removes the files that no record names: what was on its way when the process
+// before ended.
 func (s *store) sweep(buckets []string) error {
 	named := map[string]bool{}
 	for _, bucket := range buckets {
@@ -330,7 +334,8 @@ func (s *store) syncDir() error {
 	return errors.Join(d.Sync(), d.Close())
 }
 
-// remove removes files that no record names any more. One that stays is swept at the next start.
+// remove removes files that no record names any more. One that stays is swept at the next
+// start.
 func (s *store) remove(files ...file) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -40,8 +40,8 @@ func creation(name string, change ...func(*otsprotocol.CreateTableRequest)) *ots
 	return req
 }
 
-// TestRefusedUpdates: a table that allows no updates, updates without cells, and
-// options without any.
+// TestRefusedUpdates: a table that allows no updates, updates without cells, and options
+// without any.
 func TestRefusedUpdates(t *testing.T) {
 	s := otstest.Run(t, ots.Config{})
 	c := connect(s)
@@ -66,8 +66,8 @@ func TestRefusedUpdates(t *testing.T) {
 		badParameter, "No parameter is specified in table options.")
 }
 
-// TestMissingSearchIndexes has what each operation says of a search index that is
-// not there.
+// TestMissingSearchIndexes has what each operation says of a search index that is not
+// there.
 func TestMissingSearchIndexes(t *testing.T) {
 	s := otstest.Run(t, ots.Config{})
 	c := connect(s)
@@ -142,8 +142,8 @@ func TestSearchFields(t *testing.T) {
 	makeSearch(t, s, "i", all...)
 }
 
-// TestDescribedSort: an index without an order of its own is described with that
-// of the primary key, unless it has nested fields.
+// TestDescribedSort: an index without an order of its own is described with that of the
+// primary key, unless it has nested fields.
 func TestDescribedSort(t *testing.T) {
 	s := otstest.Run(t, ots.Config{})
 	create(t, connect(s), tablestore.TableOption{}, text)
@@ -218,8 +218,8 @@ func partitionRanges(points ...any) []*otsprotocol.PartitionRange {
 	return out
 }
 
-// TestPartitionsOfNewTables: a table begins with the partitions that are asked for,
-// and its stream with a shard for each.
+// TestPartitionsOfNewTables: a table begins with the partitions that are asked for, and
+// its stream with a shard for each.
 func TestPartitionsOfNewTables(t *testing.T) {
 	s := otstest.Run(t, ots.Config{})
 	with := func(name string, ranges []*otsprotocol.PartitionRange) *otsprotocol.Error {
@@ -293,8 +293,8 @@ func TestStreamsOfLongNames(t *testing.T) {
 	}
 }
 
-// TestRepeatedReads: a row that is named twice in a BatchGetRow is read twice, or
-// the request is refused, as the switch says.
+// TestRepeatedReads: a row that is named twice in a BatchGetRow is read twice, or the
+// request is refused, as the switch says.
 func TestRepeatedReads(t *testing.T) {
 	s := otstest.Run(t, ots.Config{})
 	c := connect(s)
@@ -318,8 +318,8 @@ func TestRepeatedReads(t *testing.T) {
 	want(t, err, 400, badParameter, "Duplicate rows detected in MultiGet.")
 }
 
-// TestDescribedIndexKeys: an index that was asked for with columns of the table's
-// key is described with them, and its rows are the same as without.
+// TestDescribedIndexKeys: an index that was asked for with columns of the table's key is
+// described with them, and its rows are the same as without.
 func TestDescribedIndexKeys(t *testing.T) {
 	s := otstest.Run(t, ots.Config{})
 	c := connect(s)

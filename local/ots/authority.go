@@ -15,10 +15,9 @@ func (s *Server) key(id string) (Key, bool) {
 	return Key{ID: k.ID, Secret: k.Secret, Token: k.Token, Expires: k.Expires}, ok
 }
 
-// authorize asks the authority whether the key may do the operation on each of
-// its tables. Batches are allowed as a whole or not at all, and an operation on
-// no table is one on the instance. The server's own keys may do everything but
-// what their rules deny.
+// authorize asks the authority whether the key may do the operation on each of its
+// tables. Batches are allowed as a whole or not at all, and an operation on no table is
+// one on the instance. The server's own keys may do everything but what their rules deny.
 func (c *call) authorize(tables []string) *engine.Error {
 	s := c.server
 	if _, own := (*s.keys.Load())[c.key.ID]; own || s.config.Authority == nil {

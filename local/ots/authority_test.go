@@ -11,8 +11,8 @@ import (
 	"github.com/tablevault/tablevault/local/ram"
 )
 
-// TestAuthority: a role's temporary key does what its policy says and no more,
-// and nothing once it has expired; a batch is allowed as a whole or not at all.
+// TestAuthority: a role's temporary key does what its policy says and no more, and
+// nothing once it has expired; a batch is allowed as a whole or not at all.
 func TestAuthority(t *testing.T) {
 	t.Parallel()
 	authority := ram.New(ram.Config{Owner: ram.Key{ID: "owner", Secret: "s"}})

@@ -117,8 +117,8 @@ func TestDocumentedLimits(t *testing.T) {
 	}
 }
 
-// TestKindsOfSplitPoints proves that the ranges between points of every kind
-// hold the rows of the table once.
+// TestKindsOfSplitPoints proves that the ranges between points of every kind hold the
+// rows of the table once.
 func TestKindsOfSplitPoints(t *testing.T) {
 	t.Parallel()
 	s := otstest.Run(t, ots.Config{})
@@ -165,8 +165,8 @@ func TestKindsOfSplitPoints(t *testing.T) {
 	}
 }
 
-// TestReadyCodes proves that a new table refuses reads and writes with any of
-// the service's errors while it is being loaded, and serves then.
+// TestReadyCodes proves that a new table refuses reads and writes with any of the
+// service's errors while it is being loaded, and serves then.
 func TestReadyCodes(t *testing.T) {
 	t.Parallel()
 	for code, status := range map[string]int{"": 404, engine.CodePartitionNotReady: 503, engine.CodeObjectNotExist: 404} {
@@ -188,8 +188,8 @@ func TestReadyCodes(t *testing.T) {
 	}
 }
 
-// TestThrottledRanges proves that a range ends its page where the capacity
-// does, and goes on when there is more.
+// TestThrottledRanges proves that a range ends its page where the capacity does, and goes
+// on when there is more.
 func TestThrottledRanges(t *testing.T) {
 	t.Parallel()
 	now := newClock(time.UnixMilli(1_700_000_000_000))
@@ -271,8 +271,8 @@ func TestLeastTTL(t *testing.T) {
 	ok(t, set(1))
 }
 
-// TestAnswersToVersion4 proves both ways to sign the answer to a request that
-// is signed in version 4, and the header that may have any value.
+// TestAnswersToVersion4 proves both ways to sign the answer to a request that is signed
+// in version 4, and the header that may have any value.
 func TestAnswersToVersion4(t *testing.T) {
 	t.Parallel()
 	for _, v4 := range []bool{false, true} {

@@ -115,8 +115,8 @@ func (d *discard) Header() http.Header         { return d.header }
 func (d *discard) WriteHeader(status int)      { d.status = status }
 func (d *discard) Write(b []byte) (int, error) { d.n += int64(len(b)); return len(b), nil }
 
-// BenchmarkGetRange serves full pages: as a handler, which is the server's own
-// cost, and over loopback, with a client that only reads the bytes.
+// BenchmarkGetRange serves full pages: as a handler, which is the server's own cost, and
+// over loopback, with a client that only reads the bytes.
 func BenchmarkGetRange(b *testing.B) {
 	bound := func(t plainbuffer.Type) []byte {
 		return engine.KeyBlock([]plainbuffer.Cell{{Name: []byte("pk1"), Type: t, HasValue: true}, {Name: []byte("pk2"), Type: t, HasValue: true}})

@@ -76,8 +76,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// read takes in the request and checks all that does not depend on its
-// operation.
+// read takes in the request and checks all that does not depend on its operation.
 func (c *call) read(r *http.Request) *engine.Error {
 	if r.Method != http.MethodPost {
 		return engine.Refusal(engine.CodeMethodNotAllowed)
@@ -230,8 +229,8 @@ func (c *call) enterAny(table string) *engine.Error {
 	return c.enter(table)
 }
 
-// enter is called by each operation once it knows its tables: it asks for
-// permission and lets a fault strike.
+// enter is called by each operation once it knows its tables: it asks for permission and
+// lets a fault strike.
 func (c *call) enter(tables ...string) *engine.Error {
 	first := ""
 	if len(tables) > 0 {

@@ -19,8 +19,8 @@ import (
 	"github.com/tablevault/tablevault/local/ots"
 )
 
-// The environment of the process that a crash test kills: where it keeps its
-// tables, and how it behaves.
+// The environment of the process that a crash test kills: where it keeps its tables, and
+// how it behaves.
 const (
 	crashDir      = "OTS_TEST_CRASH_DIR"
 	crashBehavior = "OTS_TEST_CRASH_BEHAVIOR"
@@ -101,9 +101,8 @@ func connectTo(url string) *tablestore.TableStoreClient {
 	return tablestore.NewClientWithConfig(url, "local", ots.DefaultKeyID, ots.DefaultKeySecret, "", config)
 }
 
-// TestKill kills a durable server while ten clients write, again and again after
-// some number of writes, and proves that every write that was acknowledged is
-// there.
+// TestKill kills a durable server while ten clients write, again and again after some
+// number of writes, and proves that every write that was acknowledged is there.
 func TestKill(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -179,8 +178,8 @@ func TestKill(t *testing.T) {
 	t.Logf("%d writes were acknowledged", acknowledged)
 }
 
-// TestRestart proves that everything but the clock's own is kept: tables,
-// options, indexes, counters.
+// TestRestart proves that everything but the clock's own is kept: tables, options,
+// indexes, counters.
 func TestRestart(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()

@@ -14,8 +14,8 @@ import (
 	"github.com/tablevault/tablevault/local/ots/otstest"
 )
 
-// TestFaults makes one write under each fault, and looks what the client hears
-// and whether the row is there.
+// TestFaults makes one write under each fault, and looks what the client hears and
+// whether the row is there.
 func TestFaults(t *testing.T) {
 	t.Parallel()
 	s := otstest.Run(t, ots.Config{})

@@ -10,8 +10,8 @@ import (
 	"github.com/tablevault/tablevault/shared/plainbuffer"
 )
 
-// maxFilterDepth bounds the nesting of filters, which are more than 32 long
-// before they are so deep.
+// maxFilterDepth bounds the nesting of filters, which are more than 32 long before they
+// are so deep.
 const maxFilterDepth = engine.MaxFilters + 1
 
 // parseFilter reads a serialized filter; no bytes are none.
@@ -85,8 +85,7 @@ func filterOf(m *otsprotocol.Filter, depth int) (*engine.Filter, *engine.Error) 
 	return nil, invalid("Invalid type of filter: %d.", m.GetType())
 }
 
-// parseVariant reads a value as filters carry it: a cell's without its outer
-// length.
+// parseVariant reads a value as filters carry it: a cell's without its outer length.
 func parseVariant(b []byte) (plainbuffer.Cell, bool) {
 	if len(b) == 0 {
 		return plainbuffer.Cell{}, false

@@ -63,9 +63,8 @@ func seedRequests() map[string]proto.Message {
 	}
 }
 
-// FuzzServe sends bytes as the body of every operation: the answer is a good
-// one or one of the service's errors, never a broken connection, and not much
-// larger than a page.
+// FuzzServe sends bytes as the body of every operation: the answer is a good one or one
+// of the service's errors, never a broken connection, and not much larger than a page.
 func FuzzServe(f *testing.F) {
 	s := otstest.New(f, ots.Config{})
 	create(f, inProcess(s), tablestore.TableOption{DeviationCellVersionInSec: anyTime}, tablestore.PrimaryKeyType_STRING)
@@ -154,9 +153,9 @@ func TestMutatedRequests(t *testing.T) {
 	}
 }
 
-// TestMessageBounds sends messages that a decoder without bounds dies of, or
-// takes a hundred times their memory for. It counts the process's allocations,
-// so no test runs beside it.
+// TestMessageBounds sends messages that a decoder without bounds dies of, or takes a
+// hundred times their memory for. It counts the process's allocations, so no test runs
+// beside it.
 func TestMessageBounds(t *testing.T) {
 	s := otstest.New(t, ots.Config{})
 	create(t, inProcess(s), tablestore.TableOption{}, text)

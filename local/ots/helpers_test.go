@@ -73,8 +73,8 @@ func create(t testing.TB, c *tablestore.TableStoreClient, options tablestore.Tab
 	}
 }
 
-// key makes a key of pk1, pk2, … with the values: strings, int64, []byte, or
-// the bounds lowest and highest, or automatic.
+// key makes a key of pk1, pk2, … with the values: strings, int64, []byte, or the bounds
+// lowest and highest, or automatic.
 func key(values ...any) *tablestore.PrimaryKey {
 	pk := &tablestore.PrimaryKey{}
 	for i, v := range values {
@@ -104,8 +104,7 @@ const (
 	automatic bound = 3
 )
 
-// cell is one version of a column in tests; Time below 0 leaves it to the
-// server.
+// cell is one version of a column in tests; Time below 0 leaves it to the server.
 type cell struct {
 	Name  string
 	Value any

@@ -21,8 +21,8 @@ import (
 	"github.com/tablevault/tablevault/shared/plainbuffer"
 )
 
-// defined is the table of these tests: it has the key pk1, pk2 and defined columns of every
-// type, named by it.
+// defined is the table of these tests: it has the key pk1, pk2 and defined columns of
+// every type, named by it.
 var defined = map[string]tablestore.DefinedColumnType{
 	"str": tablestore.DefinedColumn_STRING, "int": tablestore.DefinedColumn_INTEGER, "bin": tablestore.DefinedColumn_BINARY,
 	"dbl": tablestore.DefinedColumn_DOUBLE, "bool": tablestore.DefinedColumn_BOOLEAN,
@@ -58,8 +58,8 @@ func indexMeta(name string, local bool, key, columns []string) *tablestore.Index
 	return m
 }
 
-// fullKey is the key of an index's rows: its own columns and then the rest of
-// the table's.
+// fullKey is the key of an index's rows: its own columns and then the rest of the
+// table's.
 func fullKey(m *tablestore.IndexMeta) []string {
 	out := slices.Clone(m.Primarykey)
 	for _, k := range []string{"pk1", "pk2"} {
@@ -123,8 +123,8 @@ func entries(m *tablestore.IndexMeta, rows []*tablestore.Row, member func(pk str
 	return out
 }
 
-// compareIndexes holds each index against the rows of the table, and returns
-// the number of entries compared.
+// compareIndexes holds each index against the rows of the table, and returns the number
+// of entries compared.
 func compareIndexes(t testing.TB, c *tablestore.TableStoreClient, metas []*tablestore.IndexMeta, member func(index, pk string) bool) int {
 	t.Helper()
 	rows, err := scanAll(c, "t", []string{"pk1", "pk2"})
@@ -285,11 +285,11 @@ func (w *indexer) step() error {
 	}
 }
 
-// TestIndexModel writes at random, by every operation and from several clients,
-// while indexes of both kinds are made and dropped, with the rows that are there
-// and without. After each round every index has exactly what a scan of the table
-// says: of those made without, for the rows written since. The servers in files
-// are opened anew between rounds, at times in the middle of a build.
+// TestIndexModel writes at random, by every operation and from several clients, while
+// indexes of both kinds are made and dropped, with the rows that are there and without.
+// After each round every index has exactly what a scan of the table says: of those made
+// without, for the rows written since. The servers in files are opened anew between
+// rounds, at times in the middle of a build.
 func TestIndexModel(t *testing.T) {
 	for _, test := range []struct {
 		name   string
@@ -400,8 +400,8 @@ func TestIndexModel(t *testing.T) {
 	}
 }
 
-// TestKillIndexes kills a server while rows are written and indexes are made and
-// dropped. When it is opened again, each index has what the table has.
+// TestKillIndexes kills a server while rows are written and indexes are made and dropped.
+// When it is opened again, each index has what the table has.
 func TestKillIndexes(t *testing.T) {
 	dir := t.TempDir()
 	seed := uint64(time.Now().UnixNano())
@@ -669,8 +669,8 @@ func TestSecondaryIndexes(t *testing.T) {
 	ok(t, put(c, key("x", 1), cell{"c", "v", now.millis()}))
 }
 
-// TestIndexBuildBesideWriters proves that an index that is built while rows are
-// written has exactly what the table has.
+// TestIndexBuildBesideWriters proves that an index that is built while rows are written
+// has exactly what the table has.
 func TestIndexBuildBesideWriters(t *testing.T) {
 	t.Parallel()
 	s := otstest.Run(t, ots.Config{})
@@ -728,8 +728,8 @@ func TestIndexBuildBesideWriters(t *testing.T) {
 	}
 }
 
-// TestIndexPhases follows an index from FULL to INCR; one without base data has
-// nothing to build.
+// TestIndexPhases follows an index from FULL to INCR; one without base data has nothing
+// to build.
 func TestIndexPhases(t *testing.T) {
 	now := newClock(time.UnixMilli(1_700_000_000_000))
 	s := otstest.Run(t, ots.Config{Now: now.now, Behavior: engine.Behavior{Indexes: engine.IndexBehavior{Delay: time.Minute}}})
@@ -775,8 +775,8 @@ func TestIndexPhases(t *testing.T) {
 	}
 }
 
-// TestIndexDroppedInBuild drops an index while it is built and makes another of
-// its name, again and again: what is left has the table's rows and no others.
+// TestIndexDroppedInBuild drops an index while it is built and makes another of its name,
+// again and again: what is left has the table's rows and no others.
 func TestIndexDroppedInBuild(t *testing.T) {
 	s := otstest.Run(t, ots.Config{})
 	c := inProcess(s)
@@ -803,8 +803,8 @@ func TestIndexDroppedInBuild(t *testing.T) {
 	}
 }
 
-// TestIndexedValues shows what of a row's values can't be indexed: too long ones
-// and those of other types, which come from before their column was defined.
+// TestIndexedValues shows what of a row's values can't be indexed: too long ones and
+// those of other types, which come from before their column was defined.
 func TestIndexedValues(t *testing.T) {
 	s := otstest.Run(t, ots.Config{})
 	c := connect(s)
@@ -943,9 +943,9 @@ func cellValues(columns []*tablestore.AttributeColumn) (out []any) {
 	return out
 }
 
-// TestIndexLag has a global index, and a search index, show the table as it was a
-// while ago, whatever is written meanwhile: row by row, in batches, in transactions
-// and by an eviction. A local index, which is updated with its table, does not lag.
+// TestIndexLag has a global index, and a search index, show the table as it was a while
+// ago, whatever is written meanwhile: row by row, in batches, in transactions and by an
+// eviction. A local index, which is updated with its table, does not lag.
 func TestIndexLag(t *testing.T) {
 	const lag = 10 * time.Second
 	now := newClock(time.UnixMilli(1_700_000_000_000))

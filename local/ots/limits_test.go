@@ -19,8 +19,8 @@ import (
 	"github.com/tablevault/tablevault/shared/plainbuffer"
 )
 
-// TestLimitsOfRows holds each limit of a row against every operation that takes
-// one, at the limit and one beyond it.
+// TestLimitsOfRows holds each limit of a row against every operation that takes one, at
+// the limit and one beyond it.
 func TestLimitsOfRows(t *testing.T) {
 	t.Parallel()
 	c := connect(otstest.Run(t, ots.Config{}))
@@ -199,8 +199,7 @@ func TestLimitsOfBatches(t *testing.T) {
 	}
 }
 
-// TestBrokenCells flips each bit of a put's row: none is accepted as another
-// row.
+// TestBrokenCells flips each bit of a put's row: none is accepted as another row.
 func TestBrokenCells(t *testing.T) {
 	t.Parallel()
 	s := otstest.Run(t, ots.Config{})
@@ -305,8 +304,8 @@ func TestThrottling(t *testing.T) {
 	page(t, c, key(lowest), key(highest))
 }
 
-// TestLimitsOfTables holds each limit of a table, of its settings and of what a
-// request may hold against the wire, at the limit and one beyond it.
+// TestLimitsOfTables holds each limit of a table, of its settings and of what a request
+// may hold against the wire, at the limit and one beyond it.
 func TestLimitsOfTables(t *testing.T) {
 	t.Parallel()
 	s := otstest.Run(t, ots.Config{})
@@ -397,8 +396,7 @@ func TestLimitsOfTables(t *testing.T) {
 	}
 }
 
-// TestSizesOfRequests holds the bytes of writes and of requests against their
-// limits.
+// TestSizesOfRequests holds the bytes of writes and of requests against their limits.
 func TestSizesOfRequests(t *testing.T) {
 	t.Parallel()
 	s := otstest.Run(t, ots.Config{})
@@ -441,8 +439,8 @@ func TestSizesOfRequests(t *testing.T) {
 	}
 }
 
-// TestTableOperations holds the number of operations on tables in a second
-// against the limit.
+// TestTableOperations holds the number of operations on tables in a second against the
+// limit.
 func TestTableOperations(t *testing.T) {
 	t.Parallel()
 	now := newClock(time.UnixMilli(1_700_000_000_000))
@@ -461,9 +459,9 @@ func TestTableOperations(t *testing.T) {
 	}
 }
 
-// TestUnitsAtTheirEdges proves at which byte another capacity unit begins: a
-// unit is 4 KiB of names and values, and of eight bytes for each version where
-// the table keeps several or lets them expire.
+// TestUnitsAtTheirEdges proves at which byte another capacity unit begins: a unit is 4
+// KiB of names and values, and of eight bytes for each version where the table keeps
+// several or lets them expire.
 func TestUnitsAtTheirEdges(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {

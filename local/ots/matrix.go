@@ -10,9 +10,9 @@ import (
 	"github.com/tablevault/tablevault/shared/plainbuffer"
 )
 
-// The simple row matrix is the other form in which a range can be read: the
-// names of the columns once, then each row's values in their order, one version
-// of each and no timestamps.
+// The simple row matrix is the other form in which a range can be read: the names of the
+// columns once, then each row's values in their order, one version of each and no
+// timestamps.
 const (
 	matrixMagic = 0x304D5253
 	matrixHead  = 5 * 4
@@ -23,8 +23,8 @@ const (
 	matrixTagWholeKey = 10
 )
 
-// appendMatrix appends the rows of a PlainBuffer block as a matrix of the key
-// and the named attributes.
+// appendMatrix appends the rows of a PlainBuffer block as a matrix of the key and the
+// named attributes.
 func appendMatrix(b, block []byte, key []string, columns []string) ([]byte, error) {
 	start := len(b)
 	var attributes []string

@@ -16,8 +16,8 @@ import (
 	"github.com/tablevault/tablevault/local/ots/otstest"
 )
 
-// The model of a table: rows by key, of cells by name and timestamp. It applies
-// the rules as a reader of the documentation would, with no thought of bytes.
+// The model of a table: rows by key, of cells by name and timestamp. It applies the rules
+// as a reader of the documentation would, with no thought of bytes.
 type model struct {
 	rows     map[int]map[string]map[int64]any
 	versions int
@@ -96,9 +96,9 @@ func (m *model) update(row int, cells []cell, now int64) {
 	m.settle(row, now)
 }
 
-// TestModel makes random operations from several clients at a time, each on
-// keys of its own, and compares every read with the model. Between rounds the
-// clock moves on, so that cells expire.
+// TestModel makes random operations from several clients at a time, each on keys of its
+// own, and compares every read with the model. Between rounds the clock moves on, so that
+// cells expire.
 func TestModel(t *testing.T) {
 	t.Parallel()
 	for name, config := range map[string]struct {

@@ -181,8 +181,8 @@ type provider struct{ c common.Credentials }
 
 func (p provider) GetCredentials() common.Credentials { return p.c }
 
-// TestAnswers proves what strict clients check of each answer, by their own
-// rules: the headers, the checksum of the body, and the signature.
+// TestAnswers proves what strict clients check of each answer, by their own rules: the
+// headers, the checksum of the body, and the signature.
 func TestAnswers(t *testing.T) {
 	t.Parallel()
 	s := otstest.Run(t, ots.Config{})

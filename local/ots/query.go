@@ -11,8 +11,8 @@ import (
 	"github.com/tablevault/tablevault/shared/plainbuffer"
 )
 
-// The service's limits of queries: how many stand side by side in a BoolQuery, how
-// many terms in a TermsQuery; and how deep queries are nested here.
+// The service's limits of queries: how many stand side by side in a BoolQuery, how many
+// terms in a TermsQuery; and how deep queries are nested here.
 const (
 	maxBoolParts  = 1024
 	maxTerms      = 1024
@@ -203,8 +203,8 @@ func (r *queryReader) between(q *otsprotocol.Query) (*engine.Match, *engine.Erro
 	return out, nil
 }
 
-// all is a BoolQuery. Without another number, one of its should queries must match
-// where nothing else must.
+// all is a BoolQuery. Without another number, one of its should queries must match where
+// nothing else must.
 func (r *queryReader) all(q *otsprotocol.Query) (*engine.Match, *engine.Error) {
 	var m otsprotocol.BoolQuery
 	if err := r.parse(q, &m); err != nil {
@@ -244,8 +244,8 @@ const (
 	lastWhenMissing  = "_last"
 )
 
-// orders are those of a search, none for that of the keys, and whether that is
-// from the last key on.
+// orders are those of a search, none for that of the keys, and whether that is from the
+// last key on.
 func (r *queryReader) orders(given *otsprotocol.Sort) (_ []engine.SearchOrder, backward bool, _ *engine.Error) {
 	sorters := given.GetSorter()
 	if len(sorters) == 0 {
@@ -314,8 +314,8 @@ func (r *queryReader) order(s *otsprotocol.Sorter) (*engine.SearchOrder, *engine
 }
 
 // A searchPlace is where a search goes on that is not in the order of keys: its token is
-// 2 and the place. That of a search in the order of keys is its direction, 1 for backward,
-// and the stored key of the last row.
+// 2 and the place. That of a search in the order of keys is its direction, 1 for
+// backward, and the stored key of the last row.
 type searchPlace struct {
 	Sort   []byte // the search's orders, as they were given
 	Key    []byte
@@ -354,8 +354,8 @@ func searchToken(sq *engine.SearchQuery, given *otsprotocol.Sort, page *engine.S
 	return append([]byte{2}, text...), nil
 }
 
-// goOn makes sq go on where the page of a token ended, and returns the orders that
-// the token has.
+// goOn makes sq go on where the page of a token ended, and returns the orders that the
+// token has.
 func (r *queryReader) goOn(sq *engine.SearchQuery, token []byte) (*otsprotocol.Sort, *engine.Error) {
 	broken := invalid("The token of search is invalid.")
 	if len(token) < 2 || token[0] > 2 {

@@ -317,9 +317,9 @@ func randomQuery(rng *rand.Rand, depth int) (search.Query, func(*document) bool)
 	}
 }
 
-// TestQueryModel makes random queries of random rows, in random orders and pages,
-// and compares what is found with a model that knows no index, no PlainBuffer and
-// no protocol.
+// TestQueryModel makes random queries of random rows, in random orders and pages, and
+// compares what is found with a model that knows no index, no PlainBuffer and no
+// protocol.
 func TestQueryModel(t *testing.T) {
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
@@ -399,8 +399,8 @@ func TestQueryModel(t *testing.T) {
 	}
 }
 
-// randomSort are sorters, nil for none, and how they compare documents. Those that
-// are equal stay in the order of keys.
+// randomSort are sorters, nil for none, and how they compare documents. Those that are
+// equal stay in the order of keys.
 func randomSort(rng *rand.Rand) ([]search.Sorter, func(a, b *document) int) {
 	order := func() (search.SortOrder, int) {
 		if rng.IntN(2) == 0 {
@@ -484,8 +484,8 @@ func comparePointers[T cmp.Ordered](a, b *T, sign, missing int) int {
 	return sign * cmp.Compare(*a, *b)
 }
 
-// TestSearchTokens refuses tokens that no search has given, and those of an order
-// in a scan.
+// TestSearchTokens refuses tokens that no search has given, and those of an order in a
+// scan.
 func TestSearchTokens(t *testing.T) {
 	s := otstest.Run(t, ots.Config{})
 	c := inProcess(s)

@@ -19,9 +19,9 @@ import (
 	"github.com/tablevault/tablevault/local/ots/otstest"
 )
 
-// raced starts a server whose clock is a millisecond later each time that it is
-// looked at, and lets others go first once it was: two writes that look at it
-// before their turn have their stamps in the wrong order, on one processor, too.
+// raced starts a server whose clock is a millisecond later each time that it is looked
+// at, and lets others go first once it was: two writes that look at it before their turn
+// have their stamps in the wrong order, on one processor, too.
 func raced(t *testing.T, dir string) *ots.Server {
 	t.Helper()
 	var ticks atomic.Int64
@@ -32,8 +32,8 @@ func raced(t *testing.T, dir string) *ots.Server {
 	}})
 }
 
-// A kindOfWrite is made of one row by many clients at the same time. Each
-// write that is done adds 1 to the column n.
+// A kindOfWrite is made of one row by many clients at the same time. Each write that is
+// done adds 1 to the column n.
 type kindOfWrite func(c *tablestore.TableStoreClient, pk *tablestore.PrimaryKey) error
 
 func incrementOf(pk *tablestore.PrimaryKey) *tablestore.UpdateRowChange {
@@ -174,9 +174,9 @@ var kindsOfWrites = map[string]kindOfWrite{
 	},
 }
 
-// TestRacesOfOneRow has many clients write to one row, each kind of write in its
-// turn and then all of them together. No write is lost; the newest value is the
-// last; and the stream has the values in the order of their stamps.
+// TestRacesOfOneRow has many clients write to one row, each kind of write in its turn and
+// then all of them together. No write is lost; the newest value is the last; and the
+// stream has the values in the order of their stamps.
 func TestRacesOfOneRow(t *testing.T) {
 	type run struct {
 		name     string
@@ -254,9 +254,9 @@ func TestRacesOfOneRow(t *testing.T) {
 	}
 }
 
-// TestRacesOfPlainWrites has many clients put, update and delete one row, plainly
-// and in batches. The row is in the end what the stream's last records say, which
-// have their stamps in order.
+// TestRacesOfPlainWrites has many clients put, update and delete one row, plainly and in
+// batches. The row is in the end what the stream's last records say, which have their
+// stamps in order.
 func TestRacesOfPlainWrites(t *testing.T) {
 	for _, versions := range []int{1, 3} {
 		t.Run(fmt.Sprint(versions, " versions"), func(t *testing.T) {
@@ -308,8 +308,8 @@ func TestRacesOfPlainWrites(t *testing.T) {
 	}
 }
 
-// TestRacesOfMadeKeys has many clients have keys made. Keys and stamps grow in the
-// order of the stream, and each client gets another key.
+// TestRacesOfMadeKeys has many clients have keys made. Keys and stamps grow in the order
+// of the stream, and each client gets another key.
 func TestRacesOfMadeKeys(t *testing.T) {
 	s := raced(t, "")
 	createStreamed(t, inProcess(s), 1, -1, true, false, nil)
@@ -351,9 +351,9 @@ func TestRacesOfMadeKeys(t *testing.T) {
 	}
 }
 
-// TestIncrementsOfLaterVersions proves that an increment is never older than the
-// value that it adds to: one that was written ahead of the clock, or before the
-// clock was set back.
+// TestIncrementsOfLaterVersions proves that an increment is never older than the value
+// that it adds to: one that was written ahead of the clock, or before the clock was set
+// back.
 func TestIncrementsOfLaterVersions(t *testing.T) {
 	for _, versions := range []int{1, 5} {
 		now := newClock(time.UnixMilli(1_700_000_000_000))

@@ -287,13 +287,12 @@ func query(columns []string, t *otsprotocol.TimeRange, versions *int32, filter [
 	return q, nil
 }
 
-// blockGap is room before a block in the answer for the tag and the length of
-// its field.
+// blockGap is room before a block in the answer for the tag and the length of its field.
 const blockGap = 16
 
-// beginBlock leaves room for the head of a field and begins a PlainBuffer
-// block; endBlock writes the head right before it and cuts off the rest of the
-// room, so that rows are never moved. The field is the first of the answer.
+// beginBlock leaves room for the head of a field and begins a PlainBuffer block; endBlock
+// writes the head right before it and cuts off the rest of the room, so that rows are
+// never moved. The field is the first of the answer.
 func (c *call) beginBlock() {
 	var gap [blockGap]byte
 	c.answer = plainbuffer.AppendHeader(append(c.answer, gap[:]...))

@@ -96,8 +96,8 @@ func TestVersions(t *testing.T) {
 	equal(t, "with MaxVersions 2", got, []cell{{"b", "x", 5}, {"c", "3", 3}, {"c", "again", 2}})
 }
 
-// TestDeletesActByArrival proves that a delete hides nothing that is written
-// after it, whatever the timestamps.
+// TestDeletesActByArrival proves that a delete hides nothing that is written after it,
+// whatever the timestamps.
 func TestDeletesActByArrival(t *testing.T) {
 	t.Parallel()
 	c := connect(otstest.Run(t, ots.Config{}))
@@ -533,8 +533,8 @@ func TestColumnsOfARead(t *testing.T) {
 	}
 }
 
-// TestPageLimits proves where pages end: at 5000 rows, and before the row that
-// would make 4 MiB too many.
+// TestPageLimits proves where pages end: at 5000 rows, and before the row that would make
+// 4 MiB too many.
 func TestPageLimits(t *testing.T) {
 	t.Parallel()
 	s := otstest.Run(t, ots.Config{})
@@ -565,8 +565,7 @@ func TestPageLimits(t *testing.T) {
 	if len(res.Rows) != 5000 || keyText(res.NextStartPrimaryKey) != "5000" {
 		t.Errorf("5001 rows: a page of %d and next %s", len(res.Rows), keyText(res.NextStartPrimaryKey))
 	}
-	// A key counts 3+8, an attribute 4+2000: 2081 rows are the first to exceed
-	// 4 MiB.
+	// A key counts 3+8, an attribute 4+2000: 2081 rows are the first to exceed 4 MiB.
 	const fit = 4 << 20 / 2015
 	_, err := c.DeleteTable(&tablestore.DeleteTableRequest{TableName: "t"})
 	ok(t, err)
@@ -592,8 +591,7 @@ func TestPageLimits(t *testing.T) {
 	}
 }
 
-// TestTokens reads rows that do not fit into a page, in pages that end inside
-// of them.
+// TestTokens reads rows that do not fit into a page, in pages that end inside of them.
 func TestTokens(t *testing.T) {
 	t.Parallel()
 	s := otstest.Run(t, ots.Config{})

@@ -22,8 +22,8 @@ func (c *call) createSearchIndex() *engine.Error {
 	if req.TimeToLive != nil {
 		x.TTL = req.GetTimeToLive()
 	}
-	// The schema is kept as the bytes that came: fields that this protocol
-	// version does not know stay in it.
+	// The schema is kept as the bytes that came: fields that this protocol version does
+	// not know stay in it.
 	var err error
 	if x.Schema, err = messageField(c.body, 3); err != nil {
 		return invalid("Failed to parse the protobuf of the request: %v.", err)
@@ -37,8 +37,8 @@ func (c *call) createSearchIndex() *engine.Error {
 	return c.server.engine.CreateSearchIndex(req.GetTableName(), x)
 }
 
-// withSort is a schema with the order that its rows have if it gives none: that of
-// the primary key, unless there are nested fields, whose rows have none.
+// withSort is a schema with the order that its rows have if it gives none: that of the
+// primary key, unless there are nested fields, whose rows have none.
 func withSort(b []byte, schema *otsprotocol.IndexSchema) []byte {
 	if schema.IndexSort != nil || slices.ContainsFunc(schema.FieldSchemas, func(f *otsprotocol.FieldSchema) bool { return f.GetFieldType() == otsprotocol.FieldType_NESTED }) {
 		return b
@@ -47,9 +47,9 @@ func withSort(b []byte, schema *otsprotocol.IndexSchema) []byte {
 	return appendBytes(slices.Clone(b), 3, appendBytes(nil, 1, pk))
 }
 
-// messageField returns a copy of the bytes of a message that is a field of
-// another, nil if there is none. Where the field comes more than once, which
-// makes one message of all, so do their bytes.
+// messageField returns a copy of the bytes of a message that is a field of another, nil
+// if there is none. Where the field comes more than once, which makes one message of all,
+// so do their bytes.
 func messageField(b []byte, number uint64) (out []byte, _ error) {
 	err := each(b, func(n uint64, kind int, _ uint64, data []byte) error {
 		if n == number && kind == wireBytes {
@@ -136,8 +136,8 @@ func (c *call) describeSearchIndex() *engine.Error {
 	return nil
 }
 
-// The Node and Java SDKs' messages have the status of an index, which the first
-// relies on, in a field that the Go SDK's do not know.
+// The Node and Java SDKs' messages have the status of an index, which the first relies
+// on, in a field that the Go SDK's do not know.
 const (
 	indexStatus   = 8
 	statusPending = 1
@@ -170,9 +170,9 @@ func (c *call) updateSearchIndex() *engine.Error {
 	return c.server.engine.UpdateSearchIndex(req.GetTableName(), req.GetIndexName(), change)
 }
 
-// The service's limits: the fields of an index and how deep they are nested; the
-// rows of an answer, of one that has nothing but fields of the index, of one that
-// says not how many, and of a scan; the greatest offset and limit together.
+// The service's limits: the fields of an index and how deep they are nested; the rows of
+// an answer, of one that has nothing but fields of the index, of one that says not how
+// many, and of a scan; the greatest offset and limit together.
 const (
 	maxSearchFields   = 1000
 	maxNestedFields   = 5
@@ -183,12 +183,12 @@ const (
 	maxSearchReach    = 100000
 )
 
-// lastFieldType is the greatest number of a field's type. Newer protocols than the
-// Go SDK's have one that it does not know, of keywords that are compared fuzzily.
+// lastFieldType is the greatest number of a field's type. Newer protocols than the Go
+// SDK's have one that it does not know, of keywords that are compared fuzzily.
 const lastFieldType = otsprotocol.FieldType_JSON
 
-// checkFields refuses fields that no index can have: too many, too deep, without a
-// name or a type, or of a name that another has.
+// checkFields refuses fields that no index can have: too many, too deep, without a name
+// or a type, or of a name that another has.
 func checkFields(index string, fields []*otsprotocol.FieldSchema) *engine.Error {
 	left := maxSearchFields
 	var check func([]*otsprotocol.FieldSchema, int) *engine.Error
@@ -225,8 +225,8 @@ func checkFields(index string, fields []*otsprotocol.FieldSchema) *engine.Error 
 	return check(fields, 0)
 }
 
-// schemaOf is the decoded schema of an index, which was given by a client and
-// kept as it was.
+// schemaOf is the decoded schema of an index, which was given by a client and kept as it
+// was.
 func schemaOf(x *engine.SearchIndex) (*otsprotocol.IndexSchema, *engine.Error) {
 	m := new(otsprotocol.IndexSchema)
 	if err := unmarshal(x.Schema, m); err != nil {
@@ -235,8 +235,8 @@ func schemaOf(x *engine.SearchIndex) (*otsprotocol.IndexSchema, *engine.Error) {
 	return m, nil
 }
 
-// search answers queries that compare, of the rows themselves: their number, and a
-// page of them. What else a search can be asked for is left out.
+// search answers queries that compare, of the rows themselves: their number, and a page
+// of them. What else a search can be asked for is left out.
 func (c *call) search() *engine.Error {
 	var req otsprotocol.SearchRequest
 	if err := c.decode(&req); err != nil {
@@ -327,8 +327,8 @@ func (c *call) search() *engine.Error {
 	})
 }
 
-// trackTotal is the field of a search in which newer SDKs than Go's ask for the
-// number of rows: up to how many it shall be exact, -1 for not at all.
+// trackTotal is the field of a search in which newer SDKs than Go's ask for the number of
+// rows: up to how many it shall be exact, -1 for not at all.
 const trackTotal = 13
 
 // tracksTotal says whether a search, which was decoded before, asks so.
@@ -342,8 +342,8 @@ func tracksTotal(query []byte) (wanted bool) {
 	return wanted
 }
 
-// searchColumns makes q ask for what the rows of a search shall have beside
-// their keys, and says whether the index has all of it.
+// searchColumns makes q ask for what the rows of a search shall have beside their keys,
+// and says whether the index has all of it.
 func searchColumns(q *engine.SearchQuery, wanted *otsprotocol.ColumnsToGet, schema *otsprotocol.IndexSchema) (indexed bool) {
 	if wanted == nil || wanted.ReturnType == nil {
 		return true // not the message's default, but no columns
@@ -366,8 +366,8 @@ func searchColumns(q *engine.SearchQuery, wanted *otsprotocol.ColumnsToGet, sche
 	return indexed
 }
 
-// computeSearchSplits begins a scan of a search index, which has one part: the
-// table is one.
+// computeSearchSplits begins a scan of a search index, which has one part: the table is
+// one.
 func (c *call) computeSearchSplits() *engine.Error {
 	var req otsprotocol.ComputeSplitsRequest
 	if err := c.decode(&req); err != nil {

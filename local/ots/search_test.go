@@ -79,8 +79,8 @@ func matchAll(c *tablestore.TableStoreClient, index string, w wish) (*tablestore
 	return c.Search(&tablestore.SearchRequest{TableName: "t", IndexName: index, SearchQuery: q, ColumnsToGet: w.columns})
 }
 
-// TestSearchSchemas reads a definition as it was given, byte for byte, with
-// fields that no version of the messages knows, also after a restart.
+// TestSearchSchemas reads a definition as it was given, byte for byte, with fields that
+// no version of the messages knows, also after a restart.
 func TestSearchSchemas(t *testing.T) {
 	dir := t.TempDir()
 	schema, err := proto.Marshal(&otsprotocol.IndexSchema{
@@ -133,8 +133,8 @@ func TestSearchSchemas(t *testing.T) {
 
 func varint(n int) []byte { return proto.EncodeVarint(uint64(n)) }
 
-// TestSearchIndexes makes indexes of two tables, lists and describes them, and
-// shows that a table can go only after its own.
+// TestSearchIndexes makes indexes of two tables, lists and describes them, and shows that
+// a table can go only after its own.
 func TestSearchIndexes(t *testing.T) {
 	s := otstest.Run(t, ots.Config{})
 	c := connect(s)
@@ -171,8 +171,8 @@ func TestSearchIndexes(t *testing.T) {
 	ok(t, err)
 }
 
-// TestSearchPages reads all rows in pages, forward and backward, in each way to
-// ask for columns.
+// TestSearchPages reads all rows in pages, forward and backward, in each way to ask for
+// columns.
 func TestSearchPages(t *testing.T) {
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
@@ -311,8 +311,8 @@ func TestSearchPageSizes(t *testing.T) {
 	}
 }
 
-// FuzzSearch sends queries: the answer is a page of the table's rows or one of
-// the service's errors, and a token that was answered leads on.
+// FuzzSearch sends queries: the answer is a page of the table's rows or one of the
+// service's errors, and a token that was answered leads on.
 func FuzzSearch(f *testing.F) {
 	s := otstest.New(f, ots.Config{})
 	c := inProcess(s)

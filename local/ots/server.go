@@ -1,14 +1,13 @@
-// Package ots is a Tablestore server: the service's wire protocol over HTTP in
-// front of the tables of package engine, in memory or in a folder.
+// Package ots is a Tablestore server: the service's wire protocol over HTTP in front of
+// the tables of package engine, in memory or in a folder.
 //
 //	server, err := ots.Start(ots.Config{})
 //	…
 //	defer server.Close()
 //	client := tablestore.NewClient(server.URL(), "local", ots.DefaultKeyID, ots.DefaultKeySecret)
 //
-// It verifies what the service verifies, and answers in the service's words; a
-// test has the clock, the faults and the rows in its hand. What is left out is
-// refused by name.
+// It verifies what the service verifies, and answers in the service's words; a test has
+// the clock, the faults and the rows in its hand. What is left out is refused by name.
 package ots
 
 import (
@@ -31,8 +30,8 @@ const (
 	DefaultKeySecret = "local-secret"
 )
 
-// Config is how a server is set up. The zero value is a server in memory, on a
-// free port, for any instance and the default key pair.
+// Config is how a server is set up. The zero value is a server in memory, on a free port,
+// for any instance and the default key pair.
 type Config struct {
 	Addr string // host:port to listen on, 127.0.0.1:0 if empty
 	Dir  string // where the tables are kept; in memory if empty
@@ -44,43 +43,41 @@ type Config struct {
 
 	// Authority, if given, knows more keys, and says what each may do.
 	Authority *ram.Authority
-	// Region and Account stand in the names of resources that it is asked about;
-	// "local" and "0" if empty.
+	// Region and Account stand in the names of resources that it is asked about; "local"
+	// and "0" if empty.
 	Region, Account string
 
-	// Now is the server's clock: of timestamps, TTL, windows, and of the date
-	// in each answer. The system's if nil.
+	// Now is the server's clock: of timestamps, TTL, windows, and of the date in each
+	// answer. The system's if nil.
 	Now func() time.Time
-	// MaxSkew is how far the date of a request may be off. If it is 0, that is
-	// 15 minutes by the system's clock and any with a clock of the test's;
-	// below 0 it is any.
+	// MaxSkew is how far the date of a request may be off. If it is 0, that is 15 minutes
+	// by the system's clock and any with a clock of the test's; below 0 it is any.
 	MaxSkew time.Duration
 
 	// Behavior is what the service is free to do.
 	Behavior engine.Behavior
-	// Statuses are the HTTP statuses of errors by their codes, where they shall
-	// be others than the service's, as far as those are known.
+	// Statuses are the HTTP statuses of errors by their codes, where they shall be others
+	// than the service's, as far as those are known.
 	Statuses map[string]int
 	// ContentType is the answers' x-ots-contenttype, "protocol buffer" if empty.
 	ContentType string
-	// SignV4Answers signs answers to requests with a signature of version 4 in
-	// its way. By default they are signed as those to version 1 are.
+	// SignV4Answers signs answers to requests with a signature of version 4 in its way.
+	// By default they are signed as those to version 1 are.
 	SignV4Answers bool
 	// AnswerMD5 says which answers carry their checksum.
 	AnswerMD5 AnswerMD5
-	// Fault is called for each request that is about to be served. See
-	// [Server.SetFault].
+	// Fault is called for each request that is about to be served. See [Server.SetFault].
 	Fault FaultFunc
 }
 
-// AnswerMD5 says which answers carry x-ots-contentmd5. Summing takes more time
-// than all else that serving a large page does.
+// AnswerMD5 says which answers carry x-ots-contentmd5. Summing takes more time than all
+// else that serving a large page does.
 type AnswerMD5 int
 
 // The choices.
 const (
-	// AnswerMD5Auto leaves it out of large answers to the Go SDK, which never
-	// looks at it; every other client checks it.
+	// AnswerMD5Auto leaves it out of large answers to the Go SDK, which never looks at
+	// it; every other client checks it.
 	AnswerMD5Auto AnswerMD5 = iota
 	AnswerMD5Always
 	AnswerMD5Never
@@ -97,8 +94,8 @@ type Key struct {
 	Deny []Rule
 }
 
-// A Rule names operations on tables by patterns in the form of path.Match; an
-// empty one is any. A request about no table matches an empty pattern only.
+// A Rule names operations on tables by patterns in the form of path.Match; an empty one
+// is any. A request about no table matches an empty pattern only.
 type Rule struct {
 	Operation string
 	Table     string
@@ -143,8 +140,7 @@ func Start(config Config) (*Server, error) {
 	return s, nil
 }
 
-// New is Start without a listener: the server is a handler. Close is needed all
-// the same.
+// New is Start without a listener: the server is a handler. Close is needed all the same.
 func New(config Config) (*Server, error) {
 	store := kv.Memory()
 	if config.Dir != "" {
@@ -188,8 +184,7 @@ func (s *Server) SetKeys(keys ...Key) {
 // SetFault replaces the fault function; nil is none.
 func (s *Server) SetFault(f FaultFunc) { s.fault.Store(&f) }
 
-// Close cuts all connections, waits for the work under way, and closes the
-// tables.
+// Close cuts all connections, waits for the work under way, and closes the tables.
 func (s *Server) Close() error {
 	var err error
 	if s.http != nil {

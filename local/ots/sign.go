@@ -11,8 +11,8 @@ import (
 	"strings"
 )
 
-// The protocol's headers, spelled as in an http.Header: looking them up takes no
-// time for spelling then. In signatures and messages they are in lower case.
+// The protocol's headers, spelled as in an http.Header: looking them up takes no time for
+// spelling then. In signatures and messages they are in lower case.
 const (
 	headerPrefix      = "X-Ots-"
 	headerDate        = "X-Ots-Date"
@@ -33,8 +33,8 @@ const (
 	headerAnswerSize  = "X-Ots-Response-Compress-Size"
 )
 
-// appendHeaders appends what both signatures cover of the headers: a line for
-// each of the protocol's but the signatures themselves, in order of their names.
+// appendHeaders appends what both signatures cover of the headers: a line for each of the
+// protocol's but the signatures themselves, in order of their names.
 func appendHeaders(b []byte, h http.Header) []byte {
 	var room [16]string
 	names := room[:0]
@@ -107,14 +107,13 @@ func signingKey(secret, date, region string) []byte {
 	return []byte(base64.StdEncoding.EncodeToString(k))
 }
 
-// answerText is what the signature of an answer covers, whose headers are
-// complete.
+// answerText is what the signature of an answer covers, whose headers are complete.
 func answerText(path string, h http.Header) []byte {
 	return append(appendHeaders(make([]byte, 0, 512), h), path...)
 }
 
-// answerSignatureV4 is answerSignature with the hash and the key of requests of
-// version 4.
+// answerSignatureV4 is answerSignature with the hash and the key of requests of version
+// 4.
 func answerSignatureV4(path string, h http.Header, key []byte) string {
 	return base64.StdEncoding.EncodeToString(sum256(key, answerText(path, h)))
 }

@@ -18,8 +18,8 @@ import (
 	"github.com/tablevault/tablevault/shared/plainbuffer"
 )
 
-// sizeRows is how many rows TestSize loads, and sizeDir the folder for those of
-// the durable store.
+// sizeRows is how many rows TestSize loads, and sizeDir the folder for those of the
+// durable store.
 const (
 	sizeRows = "OTS_TEST_ROWS"
 	sizeDir  = "OTS_TEST_SIZE_DIR"
@@ -28,10 +28,10 @@ const (
 // sizeLimit is what ten million small rows may take, of memory or of disk.
 const sizeLimit = 8 << 30
 
-// TestSize loads small rows, of two key columns and eight attributes, about 200
-// bytes of names and values and 400 in PlainBuffer, and proves that ten million of
-// them fit into 8 GiB: of memory, all that the process takes for them, or of disk. Without
-// the environment's word it loads few.
+// TestSize loads small rows, of two key columns and eight attributes, about 200 bytes of
+// names and values and 400 in PlainBuffer, and proves that ten million of them fit into 8
+// GiB: of memory, all that the process takes for them, or of disk. Without the
+// environment's word it loads few.
 func TestSize(t *testing.T) {
 	rows := 10_000
 	if v := os.Getenv(sizeRows); v != "" {
@@ -161,8 +161,8 @@ func appendSmall(b *plainbuffer.Builder, id int, now int64, rng *rand.Rand) {
 	b.End(false)
 }
 
-// memory is what the system says of the process's memory: VmRSS is what it has,
-// VmHWM the most that it ever had. Where the system does not tell it is 0.
+// memory is what the system says of the process's memory: VmRSS is what it has, VmHWM the
+// most that it ever had. Where the system does not tell it is 0.
 func memory(t *testing.T, what string) int64 {
 	t.Helper()
 	status, err := os.ReadFile("/proc/self/status")

@@ -31,12 +31,12 @@ func churn(s *ots.Server) {
 	_ = s.Engine().SplitPartition("t", []plainbuffer.Cell{integerCell("pk1", int64(rand.IntN(80))), integerCell("pk2", int64(rand.IntN(scribbleKeys)))})
 }
 
-// TestStreamKill kills a durable server, again and again, while clients write
-// and partitions split and merge. Each time the rows that a reader has made from
-// the stream, with the iterators that it had before the kill, are those of the
-// table, and so are those of a reader who begins anew; and each write that was
-// acknowledged is a record. Every start turns other switches. How much is written
-// and split in a round is counted, not timed.
+// TestStreamKill kills a durable server, again and again, while clients write and
+// partitions split and merge. Each time the rows that a reader has made from the stream,
+// with the iterators that it had before the kill, are those of the table, and so are
+// those of a reader who begins anew; and each write that was acknowledged is a record.
+// Every start turns other switches. How much is written and split in a round is counted,
+// not timed.
 func TestStreamKill(t *testing.T) {
 	for _, behavior := range []engine.Behavior{{}, {Writes: engine.WriteBehavior{KeepVersions: true}}} {
 		t.Run(fmt.Sprint("keep versions ", behavior.Writes.KeepVersions), func(t *testing.T) { killStreams(t, behavior) })
@@ -148,8 +148,8 @@ func killStreams(t *testing.T, behavior engine.Behavior) {
 	}
 }
 
-// TestStreamConcurrent has clients write, partitions split and merge, and a
-// reader follow, all at the same time.
+// TestStreamConcurrent has clients write, partitions split and merge, and a reader
+// follow, all at the same time.
 func TestStreamConcurrent(t *testing.T) {
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)

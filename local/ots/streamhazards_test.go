@@ -69,9 +69,9 @@ func (r *streamReader) read(it *tablestore.ShardIterator) *tablestore.GetStreamR
 	return res
 }
 
-// pages reads from an iterator to where the reader is caught up or the shard ends,
-// and says of each page how many records it has, whether there is another iterator,
-// "same" or none, and what is said of more.
+// pages reads from an iterator to where the reader is caught up or the shard ends, and
+// says of each page how many records it has, whether there is another iterator, "same" or
+// none, and what is said of more.
 func (r *streamReader) pages(it *tablestore.ShardIterator) (out []string, next *tablestore.ShardIterator) {
 	r.t.Helper()
 	for range 20 {
@@ -107,13 +107,13 @@ func (r *streamReader) split(at int64) {
 	ok(r.t, engineError(r.server.Engine().SplitPartition("t", []plainbuffer.Cell{integerCell("pk1", at)})))
 }
 
-// TestStreamLateChildren splits and merges, and looks for the children, which are
-// known at once, or one after the other.
+// TestStreamLateChildren splits and merges, and looks for the children, which are known
+// at once, or one after the other.
 func TestStreamLateChildren(t *testing.T) {
 	for _, test := range []struct {
 		delay time.Duration
-		// What is listed at once, and each second thereafter, of a split and of the
-		// merge that follows.
+		// What is listed at once, and each second thereafter, of a split and of the merge
+		// that follows.
 		split, merge []string
 	}{
 		{0, []string{"0 1 2", "0 1 2", "0 1 2"}, []string{"0 1 2 3", "0 1 2 3"}},
@@ -156,8 +156,8 @@ func TestStreamLateChildren(t *testing.T) {
 	}
 }
 
-// TestStreamEmptyPages reads pages without records that are not the end, what pages
-// say of more, and iterators that move though nothing is there.
+// TestStreamEmptyPages reads pages without records that are not the end, what pages say
+// of more, and iterators that move though nothing is there.
 func TestStreamEmptyPages(t *testing.T) {
 	for name, test := range map[string]struct {
 		behavior engine.StreamBehavior
@@ -245,8 +245,8 @@ func TestStreamIteratorLife(t *testing.T) {
 	}
 }
 
-// TestStreamLateRecords stamps records before the answer that said that there are
-// none of then.
+// TestStreamLateRecords stamps records before the answer that said that there are none of
+// then.
 func TestStreamLateRecords(t *testing.T) {
 	for name, test := range map[string]struct {
 		behavior engine.StreamBehavior
@@ -286,8 +286,8 @@ func TestStreamLateRecords(t *testing.T) {
 	}
 }
 
-// TestStreamClocksApart writes to two partitions whose clocks differ by what the
-// switch says, the second behind or ahead of the server's.
+// TestStreamClocksApart writes to two partitions whose clocks differ by what the switch
+// says, the second behind or ahead of the server's.
 func TestStreamClocksApart(t *testing.T) {
 	for _, skew := range []time.Duration{0, time.Minute, -time.Minute} {
 		t.Run(skew.String(), func(t *testing.T) {

@@ -94,8 +94,8 @@ func (w *wire) shards(stream string) []*otsprotocol.StreamShard {
 	}
 }
 
-// iterator asks for one at a time, or at the oldest record below 0, until there
-// is no token.
+// iterator asks for one at a time, or at the oldest record below 0, until there is no
+// token.
 func (w *wire) iterator(stream, shard string, at int64) string {
 	w.t.Helper()
 	req := &otsprotocol.GetShardIteratorRequest{StreamId: &stream, ShardId: &shard}
@@ -209,8 +209,8 @@ func valueText(c *plainbuffer.Cell) string {
 	return fmt.Sprintf("%s:%x", c.Type, c.Data)
 }
 
-// A follower reads all shards of a stream, each after its parents, and replays
-// what it reads.
+// A follower reads all shards of a stream, each after its parents, and replays what it
+// reads.
 type follower struct {
 	wire    *wire
 	stream  string
@@ -236,8 +236,7 @@ func follow(w *wire, stream string, r *replica) *follower {
 	return &follower{wire: w, stream: stream, from: -1, shards: map[string]*followed{}, replica: r}
 }
 
-// drain reads until every shard is caught up. Nobody may write meanwhile, who
-// has no end.
+// drain reads until every shard is caught up. Nobody may write meanwhile, who has no end.
 func (f *follower) drain() {
 	f.wire.t.Helper()
 	for f.look(func(s *followed) bool { return s.caughtUp }) {
@@ -250,8 +249,8 @@ func (f *follower) read() {
 	f.look(func(*followed) bool { return true })
 }
 
-// look reads each shard that is listed and whose parents have ended, page after
-// page until it is enough of it. It says whether one has ended.
+// look reads each shard that is listed and whose parents have ended, page after page
+// until it is enough of it. It says whether one has ended.
 func (f *follower) look(enough func(*followed) bool) (ended bool) {
 	f.wire.t.Helper()
 	listed := f.wire.shards(f.stream)
@@ -316,8 +315,8 @@ func compareExtensions(a, b plainbuffer.Extension) int {
 	return cmp.Or(cmp.Compare(a.Epoch, b.Epoch), cmp.Compare(a.Timestamp, b.Timestamp), cmp.Compare(a.RowIndex, b.RowIndex))
 }
 
-// A replica is a table made from a stream alone. It obeys the rules as a reader
-// of the documentation would.
+// A replica is a table made from a stream alone. It obeys the rules as a reader of the
+// documentation would.
 type replica struct {
 	t        testing.TB
 	rows     map[string]map[string]map[int64]plainbuffer.Cell
@@ -560,8 +559,8 @@ type scribbler struct {
 	c   *tablestore.TableStoreClient
 	rng *rand.Rand
 	now func() int64 // milliseconds
-	// plain leaves out what tables with an index refuse: timestamps, and keys
-	// that are repeated in a batch.
+	// plain leaves out what tables with an index refuse: timestamps, and keys that are
+	// repeated in a batch.
 	plain bool
 	// automatic tables make the second column of the key.
 	automatic bool
@@ -613,8 +612,7 @@ func (s *scribbler) cells(update bool) []cell {
 	return out
 }
 
-// transact makes changes of one partition key in a transaction, and others
-// beside it.
+// transact makes changes of one partition key in a transaction, and others beside it.
 func (s *scribbler) transact() error {
 	first := s.first()
 	start := &tablestore.PrimaryKey{}
@@ -744,12 +742,11 @@ func (s *scribbler) judge(err error) error {
 	return err
 }
 
-// TestStreamReplay makes random changes of a table whose partitions split and
-// merge, and which is closed and opened again where it is kept in a file. At
-// random instants, and at the end, the rows that a follower has made from the
-// stream alone are those of the table; and what was written up to each instant,
-// replayed by its time into an empty replica, is the table of that instant.
-// Every switch has its turn.
+// TestStreamReplay makes random changes of a table whose partitions split and merge, and
+// which is closed and opened again where it is kept in a file. At random instants, and at
+// the end, the rows that a follower has made from the stream alone are those of the
+// table; and what was written up to each instant, replayed by its time into an empty
+// replica, is the table of that instant. Every switch has its turn.
 func TestStreamReplay(t *testing.T) {
 	type variant struct {
 		behavior engine.Behavior

@@ -81,8 +81,8 @@ func setStream(t testing.TB, c *tablestore.TableStoreClient, hours int32) error 
 	return nil
 }
 
-// streamed is a server with a table "t", whose stream is on, and a clock that
-// stands still.
+// streamed is a server with a table "t", whose stream is on, and a clock that stands
+// still.
 func streamed(t *testing.T, behavior engine.Behavior, columns ...string) (*ots.Server, *wire, *tablestore.TableStoreClient, *clock) {
 	t.Helper()
 	now := newClock(time.UnixMilli(1_700_000_000_000))
@@ -92,9 +92,9 @@ func streamed(t *testing.T, behavior engine.Behavior, columns ...string) (*ots.S
 	return s, wireTo(t, s), c, now
 }
 
-// TestStreamLifecycle turns a stream on, off and on again, and proves what a
-// stream that is being enabled misses, that another has another id, and what
-// the ids and iterators of the former are answered.
+// TestStreamLifecycle turns a stream on, off and on again, and proves what a stream that
+// is being enabled misses, that another has another id, and what the ids and iterators of
+// the former are answered.
 func TestStreamLifecycle(t *testing.T) {
 	now := newClock(time.UnixMilli(1_700_000_000_000))
 	s := otstest.Run(t, ots.Config{Now: now.now, Behavior: engine.Behavior{Stream: engine.StreamBehavior{Delay: time.Second}}})
@@ -177,8 +177,7 @@ func TestStreamLifecycle(t *testing.T) {
 	gone()
 }
 
-// TestStreamRecords proves what each kind of change leaves in the stream, cell
-// by cell.
+// TestStreamRecords proves what each kind of change leaves in the stream, cell by cell.
 func TestStreamRecords(t *testing.T) {
 	const ms = 1_700_000_000_000
 	at := fmt.Sprintf("@%d", ms)
@@ -446,8 +445,8 @@ func TestStreamRefusals(t *testing.T) {
 	want(t, err, http.StatusServiceUnavailable, engine.CodeServerBusy, "Server is busy.")
 }
 
-// TestStreamTrimming lets records expire and proves that only a reader who has
-// lost some is told so.
+// TestStreamTrimming lets records expire and proves that only a reader who has lost some
+// is told so.
 func TestStreamTrimming(t *testing.T) {
 	for name, test := range map[string]struct {
 		strict  bool
@@ -538,9 +537,8 @@ func TestStreamRetention(t *testing.T) {
 	}
 }
 
-// TestStreamShards splits and merges partitions and proves the lineage of their
-// shards: closed ones end, children have the rest, each key has one shard at a
-// time.
+// TestStreamShards splits and merges partitions and proves the lineage of their shards:
+// closed ones end, children have the rest, each key has one shard at a time.
 func TestStreamShards(t *testing.T) {
 	for _, reset := range []bool{false, true} {
 		t.Run(fmt.Sprint("epochs anew ", reset), func(t *testing.T) {
@@ -616,8 +614,8 @@ func TestStreamShards(t *testing.T) {
 	}
 }
 
-// TestStreamLineage splits and merges for long without a write: the first record
-// after it is behind those from before, and is not looked for along every path.
+// TestStreamLineage splits and merges for long without a write: the first record after it
+// is behind those from before, and is not looked for along every path.
 func TestStreamLineage(t *testing.T) {
 	s, w, c, now := streamed(t, engine.Behavior{})
 	ok(t, put(c, key(0, 0)))
@@ -669,8 +667,8 @@ func TestStreamSkew(t *testing.T) {
 	}
 }
 
-// TestStreamSizes proves that partitions that grow too large split with their
-// shards, while clients write, and that those that got small merge.
+// TestStreamSizes proves that partitions that grow too large split with their shards,
+// while clients write, and that those that got small merge.
 func TestStreamSizes(t *testing.T) {
 	s := otstest.Run(t, ots.Config{Behavior: engine.Behavior{Partitions: engine.PartitionBehavior{SplitSize: 20_000, MergeSize: 4_000}}})
 	c := inProcess(s)
@@ -770,8 +768,7 @@ func TestStreamCapacity(t *testing.T) {
 	}
 }
 
-// TestStreamIndexes keeps streams and global indexes apart, where the switch
-// says so.
+// TestStreamIndexes keeps streams and global indexes apart, where the switch says so.
 func TestStreamIndexes(t *testing.T) {
 	const stream, index = "Stream is not supported on table with global index.", "Global index is not supported on table with stream."
 	for _, apart := range []bool{false, true} {
@@ -805,8 +802,7 @@ func TestStreamIndexes(t *testing.T) {
 	}
 }
 
-// TestStreamRestart proves that streams, shards and iterators outlive the
-// server.
+// TestStreamRestart proves that streams, shards and iterators outlive the server.
 func TestStreamRestart(t *testing.T) {
 	now := newClock(time.UnixMilli(1_700_000_000_000))
 	config := ots.Config{Dir: t.TempDir(), Now: now.now}
@@ -842,8 +838,8 @@ func FuzzIterator(f *testing.F) {
 	})
 }
 
-// FuzzStreamReads asks for iterators and reads from them: the answer is one of
-// the service's errors or leads on, and ends at the stream's last record.
+// FuzzStreamReads asks for iterators and reads from them: the answer is one of the
+// service's errors or leads on, and ends at the stream's last record.
 func FuzzStreamReads(f *testing.F) {
 	now := newClock(time.UnixMilli(1_700_000_000_000))
 	s := otstest.New(f, ots.Config{Now: now.now, Behavior: engine.Behavior{Stream: engine.StreamBehavior{Seeks: 2}}})

@@ -8,10 +8,10 @@ import (
 	md5simd "github.com/minio/md5-simd"
 )
 
-// A summer makes the MD5 sums of requests' bodies, which with small rows take
-// more time than any other step of a batch does. Those of requests that wait for
-// the processor together are made side by side, in a third of the time. A request
-// that comes alone does not wait for others.
+// A summer makes the MD5 sums of requests' bodies, which with small rows take more time
+// than any other step of a batch does. Those of requests that wait for the processor
+// together are made side by side, in a third of the time. A request that comes alone does
+// not wait for others.
 type summer struct {
 	mu      sync.Mutex
 	waiting []*summing
@@ -21,11 +21,11 @@ type summer struct {
 }
 
 const (
-	// sumLanes is how many sums are made side by side, and sumLeast how many it
-	// takes to gain by that.
+	// sumLanes is how many sums are made side by side, and sumLeast how many it takes to
+	// gain by that.
 	sumLanes, sumLeast = 8, 3
-	// sumChunk is how much of a body is handed over at a time, and sumSize the
-	// size of bodies for which that is worth while.
+	// sumChunk is how much of a body is handed over at a time, and sumSize the size of
+	// bodies for which that is worth while.
 	sumChunk, sumSize = 32 << 10, 16 << 10
 )
 

@@ -36,8 +36,8 @@ func TestSums(t *testing.T) {
 	s.close()
 }
 
-// TestSumsBesideEachOther sums groups of every size, of bodies that end at and
-// around the edges of chunks and blocks.
+// TestSumsBesideEachOther sums groups of every size, of bodies that end at and around the
+// edges of chunks and blocks.
 func TestSumsBesideEachOther(t *testing.T) {
 	t.Parallel()
 	var s summer

@@ -94,8 +94,8 @@ func definition(req *otsprotocol.CreateTableRequest) (*engine.Definition, *engin
 // maxPartitions is the service's limit of those that a table is made with.
 const maxPartitions = 10
 
-// partitions are the keys at which the partitions begin that a table is made
-// with: values of its first key column, each of which ends the one before.
+// partitions are the keys at which the partitions begin that a table is made with: values
+// of its first key column, each of which ends the one before.
 func partitions(d *engine.Definition, ranges []*otsprotocol.PartitionRange) ([][]byte, *engine.Error) {
 	if len(ranges) > maxPartitions {
 		return nil, invalid("The count of partitions cannot be greater than %d", maxPartitions)

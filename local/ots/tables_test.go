@@ -138,8 +138,8 @@ func TestDefinedColumns(t *testing.T) {
 	ok(t, put(c, key("b"), cell{"d", "text", -1}))
 }
 
-// TestSplits proves that the ranges between split points cover the table once
-// and are of about the size that was asked for.
+// TestSplits proves that the ranges between split points cover the table once and are of
+// about the size that was asked for.
 func TestSplits(t *testing.T) {
 	t.Parallel()
 	s := otstest.Run(t, ots.Config{})

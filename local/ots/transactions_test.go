@@ -83,8 +83,8 @@ func removeIn(c *tablestore.TableStoreClient, id string, pk *tablestore.PrimaryK
 	return err
 }
 
-// rowsIn is the keys and values of a range as a transaction sees it, "" for
-// none, read in pages of two rows, and put into the order of keys.
+// rowsIn is the keys and values of a range as a transaction sees it, "" for none, read in
+// pages of two rows, and put into the order of keys.
 func rowsIn(t testing.TB, c *tablestore.TableStoreClient, id string, from, to *tablestore.PrimaryKey, direction tablestore.Direction) string {
 	t.Helper()
 	var all []string
@@ -106,8 +106,8 @@ func rowsIn(t testing.TB, c *tablestore.TableStoreClient, id string, from, to *t
 	return strings.Join(all, " ")
 }
 
-// TestTransactions shows what a transaction and others see of its changes, until
-// it ends and then.
+// TestTransactions shows what a transaction and others see of its changes, until it ends
+// and then.
 func TestTransactions(t *testing.T) {
 	for name, dir := range map[string]bool{"memory": false, "file": true} {
 		t.Run(name, func(t *testing.T) {
@@ -328,8 +328,7 @@ func TestTransactionSize(t *testing.T) {
 	}
 }
 
-// TestTransactionBatch writes batches within a transaction, which the Go SDK
-// can't send.
+// TestTransactionBatch writes batches within a transaction, which the Go SDK can't send.
 func TestTransactionBatch(t *testing.T) {
 	s := otstest.Run(t, ots.Config{})
 	c := connect(s)
@@ -383,8 +382,8 @@ func TestTransactionBatch(t *testing.T) {
 	}
 }
 
-// TestTransactionConsequences shows that indexes, the stream and the keys that
-// the service makes follow a transaction when it is committed, and not before.
+// TestTransactionConsequences shows that indexes, the stream and the keys that the
+// service makes follow a transaction when it is committed, and not before.
 func TestTransactionConsequences(t *testing.T) {
 	s := otstest.Run(t, ots.Config{})
 	c := connect(s)
@@ -462,8 +461,8 @@ func TestTransactionConsequences(t *testing.T) {
 	}
 }
 
-// TestTransactionsEndWithTheServer shows that only what was committed outlives
-// the server.
+// TestTransactionsEndWithTheServer shows that only what was committed outlives the
+// server.
 func TestTransactionsEndWithTheServer(t *testing.T) {
 	dir := t.TempDir()
 	var id string
@@ -489,10 +488,9 @@ func TestTransactionsEndWithTheServer(t *testing.T) {
 	}
 }
 
-// TestTransfers moves amounts between the rows of a few partition keys, in
-// transactions of many clients, some of which break off, while others read the
-// partitions and try to write to them. No amount is lost or made, and no reader
-// sees half a transfer.
+// TestTransfers moves amounts between the rows of a few partition keys, in transactions
+// of many clients, some of which break off, while others read the partitions and try to
+// write to them. No amount is lost or made, and no reader sees half a transfer.
 func TestTransfers(t *testing.T) {
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)

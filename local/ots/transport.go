@@ -7,9 +7,9 @@ import (
 	"net/http"
 )
 
-// RoundTrip serves a request without a network: the server can be the transport
-// of a client. A connection that a fault cuts is an error that wraps
-// io.ErrUnexpectedEOF; the URL's host does not matter.
+// RoundTrip serves a request without a network: the server can be the transport of a
+// client. A connection that a fault cuts is an error that wraps io.ErrUnexpectedEOF; the
+// URL's host does not matter.
 //
 //	config.Transport = server
 func (s *Server) RoundTrip(r *http.Request) (res *http.Response, err error) {

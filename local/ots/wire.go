@@ -12,9 +12,9 @@ import (
 	"github.com/tablevault/tablevault/local/ots/engine"
 )
 
-// What a message from the network may have. Its decoder calls itself for each
-// level, which for a request full of them is more stack than a process may have,
-// and takes a hundred times the bytes of a field that is an empty message.
+// What a message from the network may have. Its decoder calls itself for each level,
+// which for a request full of them is more stack than a process may have, and takes a
+// hundred times the bytes of a field that is an empty message.
 const (
 	maxLevels = 100
 	maxFields = 100_000
@@ -33,8 +33,8 @@ func unmarshal(b []byte, m proto.Message) error {
 	return proto.Unmarshal(b, m)
 }
 
-// tame fails if a message, which is on a level of another or on the first, has
-// more levels or fields than it may.
+// tame fails if a message, which is on a level of another or on the first, has more
+// levels or fields than it may.
 func tame(b []byte, kind protoreflect.MessageDescriptor, level int, fields *int) error {
 	if level > maxLevels {
 		return fmt.Errorf("more than %d messages in one another", maxLevels)
@@ -97,8 +97,8 @@ func uvarint(b []byte) (uint64, int) {
 	return binary.Uvarint(b)
 }
 
-// field reads the next field of a message: its number, its kind, and its value
-// as a number or as bytes.
+// field reads the next field of a message: its number, its kind, and its value as a
+// number or as bytes.
 func field(b []byte) (number uint64, kind int, value uint64, data, rest []byte, err error) {
 	tag, n := uvarint(b)
 	if n <= 0 || tag>>3 == 0 || tag>>3 > math.MaxInt32>>2 {
@@ -132,8 +132,8 @@ func field(b []byte) (number uint64, kind int, value uint64, data, rest []byte, 
 	return 0, 0, 0, nil, nil, errors.New("a field is of an unknown kind")
 }
 
-// each calls fn with each field that is a number or bytes. Fields of an
-// expected number and another kind are passed over, as unknown ones are.
+// each calls fn with each field that is a number or bytes. Fields of an expected number
+// and another kind are passed over, as unknown ones are.
 func each(b []byte, fn func(number uint64, kind int, value uint64, data []byte) error) error {
 	for len(b) > 0 {
 		number, kind, value, data, rest, err := field(b)
@@ -150,13 +150,13 @@ func each(b []byte, fn func(number uint64, kind int, value uint64, data []byte) 
 
 var errMissing = errors.New("a required field is missing")
 
-// parse reads a message over r, whose memory it uses again. What it keeps are
-// slices of b.
+// parse reads a message over r, whose memory it uses again. What it keeps are slices of
+// b.
 func (r *batchRequest) parse(b []byte) error {
 	r.tables, r.rows = r.tables[:0], r.rows[:0]
 	r.transaction, r.atomic = "", false
-	// Rows of one table stand together: their places are kept until r.rows has
-	// its final memory.
+	// Rows of one table stand together: their places are kept until r.rows has its final
+	// memory.
 	var starts [16]int
 	first := starts[:0]
 	err := each(b, func(number uint64, kind int, value uint64, data []byte) error {
@@ -204,8 +204,8 @@ func (r *batchRequest) parseTable(b []byte) error {
 	return err
 }
 
-// plainPut is the block of a row that is a put without a condition and asks for
-// nothing, in the form in which nearly all rows come; nil if b has another.
+// plainPut is the block of a row that is a put without a condition and asks for nothing,
+// in the form in which nearly all rows come; nil if b has another.
 func plainPut(b []byte) []byte {
 	const head, tail = "\x08\x01\x12", "\x1a\x02\x08\x00" // type, block; a condition that is none
 	if len(b) < len(head)+binary.MaxVarintLen32+len(tail) || string(b[:len(head)]) != head || string(b[len(b)-len(tail):]) != tail {

@@ -8,8 +8,8 @@ import (
 	"github.com/golang/protobuf/proto"
 )
 
-// FuzzBatchRequest holds the decoder of batches against the generated one: what
-// it accepts, the other accepts too, and reads the same.
+// FuzzBatchRequest holds the decoder of batches against the generated one: what it
+// accepts, the other accepts too, and reads the same.
 func FuzzBatchRequest(f *testing.F) {
 	row := func(op otsprotocol.OperationType, condition *otsprotocol.Condition, content *otsprotocol.ReturnContent) *otsprotocol.RowInBatchWriteRowRequest {
 		return &otsprotocol.RowInBatchWriteRowRequest{Type: &op, RowChange: []byte("row"), Condition: condition, ReturnContent: content}

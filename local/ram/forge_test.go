@@ -26,11 +26,13 @@ import (
 	"github.com/tablevault/tablevault/shared/verify"
 )
 
-// These tests put the key of one role after the other into a thief's hand. What he creates goes through the role's policy
-// of docs/ram, so that he fakes what the role may, and nothing else. Of each forgery they say whether it is noticed, and
-// when; what is not stands in docs/operations.md, under "What a stolen key can fake".
+// These tests put the key of one role after the other into a thief's hand. What he
+// creates goes through the role's policy of docs/ram, so that he fakes what the role may,
+// and nothing else. Of each forgery they say whether it is noticed, and when; what is not
+// stands in docs/operations.md, under "What a stolen key can fake".
 
-// held is a store as the key of a role has it: it creates what the policy allows, and overwrites and deletes nothing.
+// held is a store as the key of a role has it: it creates what the policy allows, and
+// overwrites and deletes nothing.
 type held struct {
 	object.Store
 	role      string
@@ -103,8 +105,9 @@ func planned(t *testing.T, w *vaulttest.World) vault.Backup {
 	return vault.Backup{Table: vaulttest.SourceID, ID: plan.Backup}
 }
 
-// TestExportsKey: a slot that names no shard, a shard of another backup, or an end that was not reached keeps the backup
-// from being sealed. Rows that never were in the table are sealed.
+// TestExportsKey: a slot that names no shard, a shard of another backup, or an end that
+// was not reached keeps the backup from being sealed. Rows that never were in the table
+// are sealed.
 func TestExportsKey(t *testing.T) {
 	segment := vault.NewSegmentID(0)
 	slotOf := func(w *vaulttest.World, m *vault.Manifest) vault.Slot {
@@ -184,8 +187,8 @@ func TestExportsKey(t *testing.T) {
 	}
 }
 
-// TestPlansKey: a manifest of what is not there, or of another backup, is damaged to whoever reads it. One that gives a
-// backup up ends it.
+// TestPlansKey: a manifest of what is not there, or of another backup, is damaged to
+// whoever reads it. One that gives a backup up ends it.
 func TestPlansKey(t *testing.T) {
 	w := filled(t, 50)
 	m := w.Backup(vault.Settings{})
@@ -227,8 +230,9 @@ func TestPlansKey(t *testing.T) {
 	}
 }
 
-// TestVerifysKey: a check whose sums are not the backup's proves nothing. One with the right sums does, and a note about a
-// copy that does not exist lets prune have the backup; a comparison finds both out.
+// TestVerifysKey: a check whose sums are not the backup's proves nothing. One with the
+// right sums does, and a note about a copy that does not exist lets prune have the
+// backup; a comparison finds both out.
 func TestVerifysKey(t *testing.T) {
 	t.Run("a check", func(t *testing.T) {
 		for _, sums := range []bool{false, true} {
@@ -311,8 +315,8 @@ func TestVerifysKey(t *testing.T) {
 	}
 }
 
-// TestImportsKey: a proof that is not of its restore's plan counts for nothing. One that is makes the restore done; a
-// comparison finds it out.
+// TestImportsKey: a proof that is not of its restore's plan counts for nothing. One that
+// is makes the restore done; a comparison finds it out.
 func TestImportsKey(t *testing.T) {
 	w := filled(t, 50)
 	m := w.Backup(vault.Settings{})
@@ -343,7 +347,8 @@ func TestImportsKey(t *testing.T) {
 	}
 }
 
-// TestPrunesKey: a mark takes a recovery point away. It holds up neither a restore that has begun, nor another backup.
+// TestPrunesKey: a mark takes a recovery point away. It holds up neither a restore that
+// has begun, nor another backup.
 func TestPrunesKey(t *testing.T) {
 	w := filled(t, 50)
 	m := w.Backup(vault.Settings{})
@@ -364,8 +369,8 @@ func TestPrunesKey(t *testing.T) {
 	}
 }
 
-// TestDrillsKey: what is added to plan's role for drills can neither prove one (package drill holds that) nor restore, and
-// can end any restore.
+// TestDrillsKey: what is added to plan's role for drills can neither prove one (package
+// drill holds that) nor restore, and can end any restore.
 func TestDrillsKey(t *testing.T) {
 	w := filled(t, 50)
 	plan := w.Begin(w.Backup(vault.Settings{}))

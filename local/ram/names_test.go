@@ -15,8 +15,8 @@ import (
 // exampleID is an id that backups and restores have in these tests.
 const exampleID = "20261120T000000Z-00000000"
 
-// objects are names of a vault by their kind, of a table and of a request that are
-// called so.
+// objects are names of a vault by their kind, of a table and of a request that are called
+// so.
 func objects(called string) map[string]string {
 	t := vault.TableID{Region: "cn-hangzhou", Instance: called, Table: called}
 	b, r := vault.Backup{Table: t, ID: exampleID}, vault.Restore{ID: exampleID}
@@ -66,9 +66,9 @@ func rolesIn(t *testing.T) map[string]*ram.Policy {
 
 var objectActions = []string{"oss:PutObject", "oss:GetObject", "oss:DeleteObject", "oss:AbortMultipartUpload", "oss:ListParts"}
 
-// TestKindsStandFirst calls tables, instances, requests and all else that has a
-// free name as the kinds of objects are called: what a role may do to an object
-// depends on its kind alone.
+// TestKindsStandFirst calls tables, instances, requests and all else that has a free name
+// as the kinds of objects are called: what a role may do to an object depends on its kind
+// alone.
 func TestKindsStandFirst(t *testing.T) {
 	plain := objects("orders")
 	var names []string
@@ -95,8 +95,8 @@ func TestKindsStandFirst(t *testing.T) {
 	}
 }
 
-// TestWhoWritesWhat: what each role may create, in a table that has the name of a
-// kind as in any other.
+// TestWhoWritesWhat: what each role may create, in a table that has the name of a kind as
+// in any other.
 func TestWhoWritesWhat(t *testing.T) {
 	want := map[string][]string{
 		"plan":           {"header", "manifest", "signature", "opened", "plan", "group", "ask"},

@@ -64,10 +64,10 @@ type written struct {
 	Condition map[string]map[string]texts `json:",omitempty"`
 }
 
-// Fill puts values in the places of a policy document that are left open: text
-// in angle brackets, such as <bucket>. A resource or the value of a condition
-// that has such a place stands there once for each of its values. An empty value
-// takes a slash behind its place with it.
+// Fill puts values in the places of a policy document that are left open: text in angle
+// brackets, such as <bucket>. A resource or the value of a condition that has such a
+// place stands there once for each of its values. An empty value takes a slash behind its
+// place with it.
 func Fill(policy []byte, values map[string][]string) ([]byte, error) {
 	var d document
 	if err := json.Unmarshal(policy, &d); err != nil {
@@ -120,8 +120,8 @@ func Fill(policy []byte, values map[string][]string) ([]byte, error) {
 	return out.Bytes(), err
 }
 
-// Grant is one thing that a policy allows: an action on a resource, as they are
-// written in one of its statements.
+// Grant is one thing that a policy allows: an action on a resource, as they are written
+// in one of its statements.
 type Grant struct {
 	Statement        int
 	Action, Resource string
@@ -165,9 +165,9 @@ func (p *Policy) Without(g Grant) *Policy {
 	return out
 }
 
-// ParsePolicy reads a policy document of version 1. It is strict: what it does
-// not know it refuses, since a statement that is half understood allows too much
-// or too little. Of conditions it knows StringEquals, StringLike and Bool.
+// ParsePolicy reads a policy document of version 1. It is strict: what it does not know
+// it refuses, since a statement that is half understood allows too much or too little. Of
+// conditions it knows StringEquals, StringLike and Bool.
 func ParsePolicy(data []byte) (*Policy, error) {
 	var document document
 	d := json.NewDecoder(bytes.NewReader(data))
@@ -223,8 +223,8 @@ func ParsePolicy(data []byte) (*Policy, error) {
 	return p, nil
 }
 
-// Actions returns the actions that the policy allows, as they are written there,
-// in order and each once.
+// Actions returns the actions that the policy allows, as they are written there, in order
+// and each once.
 func (p *Policy) Actions() []string {
 	var out []string
 	for _, s := range p.statements {
@@ -273,8 +273,7 @@ func (s *statement) covers(action, resource string, facts map[string]string) boo
 	return true
 }
 
-// fits matches text against a pattern in which * stands for any characters and ?
-// for one.
+// fits matches text against a pattern in which * stands for any characters and ? for one.
 func fits(pattern, text string) bool {
 	star, mark := -1, 0
 	p, t := 0, 0

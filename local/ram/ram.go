@@ -1,9 +1,9 @@
-// Package ram stands in for the account's authority over keys and permissions:
-// it hands out temporary keys for roles, knows until when they are valid, and
-// says what they may do.
+// Package ram stands in for the account's authority over keys and permissions: it hands
+// out temporary keys for roles, knows until when they are valid, and says what they may
+// do.
 //
-// The other stand-ins ask it who signed a request, and whether that one may do
-// what the request asks for:
+// The other stand-ins ask it who signed a request, and whether that one may do what the
+// request asks for:
 //
 //	authority := ram.New(ram.Config{Owner: ram.Key{ID: "id", Secret: "secret"}})
 //	authority.SetPolicies("tablevault-export", policy)
@@ -11,8 +11,8 @@
 //	…
 //	err = authority.Authorize(key.ID, "ots:GetRange", "acs:ots:…", nil)
 //
-// After [Authority.Record] it keeps who asked for what, so that a test can hold a
-// policy against the calls that were made.
+// After [Authority.Record] it keeps who asked for what, so that a test can hold a policy
+// against the calls that were made.
 package ram
 
 import (
@@ -46,13 +46,12 @@ type Config struct {
 	Owner Key
 	// Now is the clock, the system's if nil.
 	Now func() time.Time
-	// Refused, if given, is told of each call that is not allowed, before its
-	// caller is. It is called from several goroutines.
+	// Refused, if given, is told of each call that is not allowed, before its caller is.
+	// It is called from several goroutines.
 	Refused func(*Denied)
 }
 
-// Authority knows keys and permissions. It is safe for use by several
-// goroutines.
+// Authority knows keys and permissions. It is safe for use by several goroutines.
 type Authority struct {
 	owner   Key
 	now     func() time.Time
@@ -100,9 +99,9 @@ func New(c Config) *Authority {
 	return &Authority{owner: c.Owner, now: c.Now, refused: c.Refused, keys: map[string]holder{}, roles: map[string][]*Policy{}}
 }
 
-// SetPolicies says what a role may do, in place of what was said before. A role
-// that was never given policies may do everything: permissions are enforced
-// where somebody has thought about them.
+// SetPolicies says what a role may do, in place of what was said before. A role that was
+// never given policies may do everything: permissions are enforced where somebody has
+// thought about them.
 func (a *Authority) SetPolicies(role string, policies ...*Policy) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -153,8 +152,8 @@ func (a *Authority) Expire(role string) {
 }
 
 // Authorize returns nil if the key of an id may carry out an action, such as
-// ots:GetRange, on a resource, and a [*Denied] if not. facts are what conditions
-// ask about, such as oss:Prefix.
+// ots:GetRange, on a resource, and a [*Denied] if not. facts are what conditions ask
+// about, such as oss:Prefix.
 func (a *Authority) Authorize(id, action, resource string, facts map[string]string) error {
 	a.mu.Lock()
 	role := ""
@@ -211,16 +210,16 @@ func (a *Authority) record(c Call) {
 	}
 }
 
-// Record makes the authority keep what is asked for from now on, and forget what
-// was before.
+// Record makes the authority keep what is asked for from now on, and forget what was
+// before.
 func (a *Authority) Record() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.calls = map[Call]int{}
 }
 
-// Calls returns what was asked for since [Authority.Record], each once, in order,
-// and how often.
+// Calls returns what was asked for since [Authority.Record], each once, in order, and how
+// often.
 func (a *Authority) Calls() ([]Call, map[Call]int) {
 	a.mu.Lock()
 	defer a.mu.Unlock()

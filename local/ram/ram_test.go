@@ -120,8 +120,8 @@ func TestParsePolicyRefuses(t *testing.T) {
 	}
 }
 
-// FuzzFits: a pattern without wildcards matches itself alone, and one of stars
-// matches everything.
+// FuzzFits: a pattern without wildcards matches itself alone, and one of stars matches
+// everything.
 func FuzzFits(f *testing.F) {
 	f.Add("acs:ots:*:*:instance/*/table/*", "acs:ots:cn:1:instance/i/table/t")
 	f.Add("a*b*c", "aXbXbc")
@@ -137,8 +137,8 @@ func FuzzFits(f *testing.F) {
 	})
 }
 
-// TestFill: what is left open is filled in, as often as there are values, and
-// nothing stays open.
+// TestFill: what is left open is filled in, as often as there are values, and nothing
+// stays open.
 func TestFill(t *testing.T) {
 	const open = `{"Version":"1","Statement":[{"Effect":"Allow","Action":"oss:ListObjects","Resource":["acs:oss:*:*:<bucket>/<prefix>/a/*","acs:ots:*:*:instance/<instance>"],
 		"Condition":{"StringLike":{"oss:Prefix":"<prefix>/a/*"}}}]}`
@@ -173,8 +173,8 @@ func TestFill(t *testing.T) {
 	}
 }
 
-// TestGrants: a policy less one of its grants refuses what that alone allowed,
-// and nothing else.
+// TestGrants: a policy less one of its grants refuses what that alone allowed, and
+// nothing else.
 func TestGrants(t *testing.T) {
 	p := parse(t, `{"Version":"1","Statement":[{"Effect":"Allow","Action":["x:A","x:B"],"Resource":["acs:x:::1","acs:x:::2"]},
 		{"Effect":"Deny","Action":"x:C","Resource":"*"}]}`)
@@ -196,8 +196,8 @@ func TestGrants(t *testing.T) {
 	}
 }
 
-// TestRefused: whoever asked to be told of refusals is, also about roles that
-// act without a key.
+// TestRefused: whoever asked to be told of refusals is, also about roles that act without
+// a key.
 func TestRefused(t *testing.T) {
 	var told []string
 	a := New(Config{Owner: Key{ID: "owner"}, Refused: func(d *Denied) { told = append(told, d.Error()) }})

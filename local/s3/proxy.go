@@ -18,8 +18,8 @@ type Kind string
 
 // The kinds of faults.
 const (
-	// The connection is cut: before the server is asked, while a body is on its way up or down, or after the server did
-	// the work.
+	// The connection is cut: before the server is asked, while a body is on its way up or
+	// down, or after the server did the work.
 	CutBefore Kind = "cut before"
 	CutMidway Kind = "cut midway"
 	CutAfter  Kind = "cut after"

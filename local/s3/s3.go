@@ -1,12 +1,14 @@
-// Package s3 runs an S3 server that others wrote on this machine, for tests: versitygw over a directory. It is built
-// from the module in the folder versitygw, whose dependencies are kept apart from those of the module that ships, and
-// whatever stands between client and server is under the test's hand with a [Proxy].
+// Package s3 runs an S3 server that others wrote on this machine, for tests: versitygw
+// over a directory. It is built from the module in the folder versitygw, whose
+// dependencies are kept apart from those of the module that ships, and whatever stands
+// between client and server is under the test's hand with a [Proxy].
 //
 //	server := s3.RunT(t)
 //	server.CreateBucket(ctx, "vault", s3.Locked)
 //
-// A test for which the server is not built yet is skipped, and says so. With TEST_S3_SERVER=required in the
-// environment it is built, and a test that can't have it fails.
+// A test for which the server is not built yet is skipped, and says so. With
+// TEST_S3_SERVER=required in the environment it is built, and a test that can't have it
+// fails.
 package s3
 
 import (
@@ -36,7 +38,8 @@ const Region = "us-east-1"
 
 // Server is a running server.
 type Server struct {
-	// URL is its endpoint, http://127.0.0.1:PORT. Its buckets are addressed with their names in the path.
+	// URL is its endpoint, http://127.0.0.1:PORT. Its buckets are addressed with their
+	// names in the path.
 	URL string
 	// KeyID and Secret are its only key pair.
 	KeyID, Secret string
@@ -48,13 +51,15 @@ type Server struct {
 	log     string
 }
 
-// ErrNotBuilt is matched by the error of Find about a server that was not built on this machine.
+// ErrNotBuilt is matched by the error of Find about a server that was not built on this
+// machine.
 var ErrNotBuilt = errors.New("versitygw is not built on this machine; TEST_S3_SERVER=required builds it, which takes minutes")
 
-// Find returns the path of the server if it was built before, which takes a second, and ErrNotBuilt if not.
+// Find returns the path of the server if it was built before, which takes a second, and
+// ErrNotBuilt if not.
 func Find(ctx context.Context) (string, error) {
-	// What would be done is known without doing it, and without the network. The program itself is built always,
-	// its packages are in the cache or not.
+	// What would be done is known without doing it, and without the network. The program
+	// itself is built always, its packages are in the cache or not.
 	plan, err := command(ctx, "go", "build", "-n", "-o", os.DevNull, "github.com/versity/versitygw/cmd/versitygw")
 	if err != nil {
 		return "", err
@@ -105,8 +110,8 @@ func output(c *exec.Cmd) (string, error) {
 	return strings.TrimSpace(string(out)), nil
 }
 
-// Start starts the server over an empty directory, in which the file system must keep extended attributes. It runs
-// until Close.
+// Start starts the server over an empty directory, in which the file system must keep
+// extended attributes. It runs until Close.
 func Start(ctx context.Context, binary, dir string) (*Server, error) {
 	var key [24]byte
 	rand.Read(key[:])
@@ -130,8 +135,8 @@ func Start(ctx context.Context, binary, dir string) (*Server, error) {
 	return nil, err
 }
 
-// whileParentLives runs a command until the shell's standard input comes to its end, as it does when this process ends in
-// whatever way.
+// whileParentLives runs a command until the shell's standard input comes to its end, as
+// it does when this process ends in whatever way.
 const whileParentLives = `exec 3<&0; (cat <&3 >/dev/null; kill -9 $$) & exec "$0" "$@" </dev/null 3<&-`
 
 // start starts the process on some free port and waits until it answers.
@@ -224,7 +229,8 @@ func (s *Server) SetVersioning(ctx context.Context, name string, on bool) error 
 	return err
 }
 
-// Client is the SDK's client of the server, for what a test sets up and looks at by itself.
+// Client is the SDK's client of the server, for what a test sets up and looks at by
+// itself.
 func (s *Server) Client() *s3.Client {
 	return s3.New(s3.Options{
 		Region: Region, BaseEndpoint: &s.URL, UsePathStyle: true,
@@ -234,7 +240,8 @@ func (s *Server) Client() *s3.Client {
 	})
 }
 
-// Uploads counts the multipart uploads in a bucket that were begun and neither completed nor aborted.
+// Uploads counts the multipart uploads in a bucket that were begun and neither completed
+// nor aborted.
 func (s *Server) Uploads(ctx context.Context, bucket string) (int, error) {
 	count := 0
 	pages := s3.NewListMultipartUploadsPaginator(s.Client(), &s3.ListMultipartUploadsInput{Bucket: &bucket})
@@ -248,7 +255,8 @@ func (s *Server) Uploads(ctx context.Context, bucket string) (int, error) {
 	return count, nil
 }
 
-// Required reports whether the environment has TEST_S3_SERVER=required: then no test may be skipped.
+// Required reports whether the environment has TEST_S3_SERVER=required: then no test may
+// be skipped.
 func Required() bool { return os.Getenv("TEST_S3_SERVER") == "required" }
 
 // binary finds the server once in a process.

@@ -1,5 +1,5 @@
-// Package stack is the local stack: a Tablestore server, a vault in a directory
-// or in a bucket of a local OSS, and a host for the functions, on this machine.
+// Package stack is the local stack: a Tablestore server, a vault in a directory or in a
+// bucket of a local OSS, and a host for the functions, on this machine.
 package stack
 
 import (

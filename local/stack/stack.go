@@ -40,28 +40,26 @@ const (
 
 // Config says what to start.
 type Config struct {
-	// Dir keeps the tables, the vault and local.json. What is in it from an
-	// earlier stack goes on.
+	// Dir keeps the tables, the vault and local.json. What is in it from an earlier stack
+	// goes on.
 	Dir string
-	// Vault says what keeps the vault; if it is empty, what kept it in an earlier
-	// stack, or else a directory.
+	// Vault says what keeps the vault; if it is empty, what kept it in an earlier stack,
+	// or else a directory.
 	Vault Keeper
 	// BinDir holds the functions' binaries.
 	BinDir string
 	// Deployment is an s.yaml.
 	Deployment []byte
-	// Policies holds, by the names of roles' functions and by "trigger", what their
-	// roles may do: plan.json and so on, with places to be filled in. Nil lets them
-	// do everything.
+	// Policies holds, by the names of roles' functions and by "trigger", what their roles
+	// may do: plan.json and so on, with places to be filled in. Nil lets them do
+	// everything.
 	Policies fs.FS
 	// Policy is the file that says what is backed up; empty for none.
 	Policy string
-	// Drills is what the names of tables begin with that drills make in the
-	// instance. Where it is given, the planner may do there what drill-plan.json
-	// says.
+	// Drills is what the names of tables begin with that drills make in the instance.
+	// Where it is given, the planner may do there what drill-plan.json says.
 	Drills []string
-	// Memory keeps the tables and the queues in memory: faster, and gone
-	// afterwards.
+	// Memory keeps the tables and the queues in memory: faster, and gone afterwards.
 	Memory bool
 	// Timers switches the timers of the s.yaml on.
 	Timers bool
@@ -73,8 +71,8 @@ type Config struct {
 	Host func(*fc.Config)
 	// Tablestore, if given, changes the server's.
 	Tablestore func(*ots.Config)
-	// OSS, if given, changes how the object store is set up, where the vault is in
-	// a bucket.
+	// OSS, if given, changes how the object store is set up, where the vault is in a
+	// bucket.
 	OSS func(*OSS)
 }
 
@@ -93,8 +91,8 @@ type Stack struct {
 	Host       *fc.Host
 	Tablestore *ots.Server
 	OSS        *oss.Server // nil if the vault is in a directory
-	// Authority knows the functions' temporary keys, and enforces the policies of
-	// their roles where it is given any.
+	// Authority knows the functions' temporary keys, and enforces the policies of their
+	// roles where it is given any.
 	Authority *ram.Authority
 	tasks     *fc.TaskFile
 	lock      io.Closer
@@ -279,8 +277,8 @@ func filled(policies fs.FS, name string, more map[string][]string) (*ram.Policy,
 // vaultFolder is the vault in a stack's directory, where a directory keeps it.
 const vaultFolder = "vault"
 
-// The bucket and the prefix of a vault in a bucket: those of the s.yaml as it
-// stands, whose triggers watch them.
+// The bucket and the prefix of a vault in a bucket: those of the s.yaml as it stands,
+// whose triggers watch them.
 const bucket, prefix = "tablevault", "vault"
 
 // keep makes ready what keeps the vault.
@@ -302,8 +300,8 @@ func (s *Stack) keep(c Config, before Info) error {
 	return fmt.Errorf("a vault is kept in %q or in %q, not in %q", Directory, Bucket, keeper)
 }
 
-// serveBucket starts an object store, for the owner's key and the functions',
-// and makes the vault's bucket if it is new.
+// serveBucket starts an object store, for the owner's key and the functions', and makes
+// the vault's bucket if it is new.
 func (s *Stack) serveBucket(c Config, before Info) (err error) {
 	config := OSS{Server: oss.Config{Authority: s.Authority, Created: s.created}, Parameters: url.Values{}}
 	if !c.Memory {

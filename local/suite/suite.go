@@ -18,7 +18,8 @@ import (
 type Client struct {
 	Name  string
 	Tools []string // without which it can't be had
-	// Install are commands. MODULE in them is where this module is, DIR the client's folder.
+	// Install are commands. MODULE in them is where this module is, DIR the client's
+	// folder.
 	Install [][]string
 }
 
@@ -41,8 +42,9 @@ var (
 	}
 )
 
-// Check installs the client in dir, with the files of its name's folder in files if that is not nil, and has its checks
-// carried out. Where the client can't be had, that is said and no error.
+// Check installs the client in dir, with the files of its name's folder in files if that
+// is not nil, and has its checks carried out. Where the client can't be had, that is said
+// and no error.
 func (c *Client) Check(ctx context.Context, files fs.FS, dir string, out io.Writer, checks func(*Tally)) error {
 	if err := c.prepare(ctx, files, dir); err != nil {
 		fmt.Fprintf(out, "SKIP  %s: %v\n%s: 0 passed, 0 failed, 1 skipped\n\n", c.Name, err, c.Name)
@@ -109,7 +111,8 @@ func Command(ctx context.Context, dir string, args []string) *exec.Cmd {
 	return cmd
 }
 
-// A Tally prints what it is written, and counts the checks: each is a line with "PASS" or "FAIL" first.
+// A Tally prints what it is written, and counts the checks: each is a line with "PASS" or
+// "FAIL" first.
 type Tally struct {
 	name  string
 	out   io.Writer

@@ -15,13 +15,12 @@ type Reply struct {
 	Progress
 }
 
-// resumed is the age at which the plan of a command that a person gave counts as
-// found and not as made just now: what its dead workers left is then dispatched at
-// once.
+// resumed is the age at which the plan of a command that a person gave counts as found
+// and not as made just now: what its dead workers left is then dispatched at once.
 const resumed = 5 * time.Second
 
-// Begin plans a backup that was asked for, or finds the one that is open, and starts
-// its workers.
+// Begin plans a backup that was asked for, or finds the one that is open, and starts its
+// workers.
 func (p *Planner) Begin(ctx context.Context, run fanout.Run, req PlanRequest) (Reply, error) {
 	plan, err := p.Plan(ctx, req)
 	if err != nil {

@@ -24,8 +24,7 @@ type Exporter struct {
 	Log    *slog.Logger
 	// Memory bounds the pages in flight, in bytes; 0 means DefaultMemory.
 	Memory int64
-	// Encoders is how many pages are encoded at a time, 0 for one per
-	// processor.
+	// Encoders is how many pages are encoded at a time, 0 for one per processor.
 	Encoders int
 	// MaxStarts bounds the starts of a segment, 0 for MaxStarts.
 	MaxStarts int
@@ -43,35 +42,34 @@ type ExportReply struct {
 	// Segment is the one that was worked on last, Start the number of its start.
 	Segment vault.SegmentID `json:"segment"`
 	Start   int             `json:"start"`
-	// Ended counts the segments that the invocation brought to their ends, Split
-	// those that it split.
+	// Ended counts the segments that the invocation brought to their ends, Split those
+	// that it split.
 	Ended int   `json:"ended"`
 	Split int   `json:"split,omitempty"`
 	Parts int   `json:"parts"`
 	Rows  int64 `json:"rows"`
-	// RawBytes is the size of the rows as PlainBuffer, StoredBytes of the
-	// shards.
+	// RawBytes is the size of the rows as PlainBuffer, StoredBytes of the shards.
 	RawBytes    int64 `json:"raw_bytes"`
 	StoredBytes int64 `json:"stored_bytes"`
 	// MarginMS is what was kept for closing in the end, in milliseconds.
 	MarginMS int64 `json:"margin_ms,omitempty"`
 	// Pace is what held the last part back.
 	Pace *vault.Pace `json:"pace,omitempty"`
-	// Done says that the last segment has ended, Continued that another
-	// invocation goes on, Superseded that another one already does.
+	// Done says that the last segment has ended, Continued that another invocation goes
+	// on, Superseded that another one already does.
 	Done       bool `json:"done"`
 	Continued  bool `json:"continued,omitempty"`
 	Superseded bool `json:"superseded,omitempty"`
 }
 
-// Export works on one segment: part by part until its lanes have come to their
-// ends, or until run says stop; then it hands over to the next start. A part
-// exists when its slot does. If another execution wins a slot, this one's shard
-// is an orphan and the other goes on.
+// Export works on one segment: part by part until its lanes have come to their ends, or
+// until run says stop; then it hands over to the next start. A part exists when its slot
+// does. If another execution wins a slot, this one's shard is an orphan and the other
+// goes on.
 //
-// A worker that is done with its segment goes on with others of its group, and of
-// the groups after it, that nobody has begun, for as long as there is time: so as
-// many work as were dispatched, until nothing is left.
+// A worker that is done with its segment goes on with others of its group, and of the
+// groups after it, that nobody has begun, for as long as there is time: so as many work
+// as were dispatched, until nothing is left.
 func (e *Exporter) Export(ctx context.Context, run fanout.Run, w fanout.Work) (ExportReply, error) {
 	x := &export{
 		exporter: e, run: run, backup: vault.Backup{Table: w.Table, ID: w.Backup}, work: w,
@@ -134,10 +132,10 @@ func (x *export) all(ctx context.Context) error {
 	return err
 }
 
-// poke has the planner look at the backup, if all of its segments have ended as far as
-// a list shows. Several workers may find that at the same time, and each look has a
-// task of its own, since that of one might come before another has ended. What goes
-// wrong costs time only: the planner's next tick looks, too.
+// poke has the planner look at the backup, if all of its segments have ended as far as a
+// list shows. Several workers may find that at the same time, and each look has a task of
+// its own, since that of one might come before another has ended. What goes wrong costs
+// time only: the planner's next tick looks, too.
 func (x *export) poke(ctx context.Context) {
 	over, err := x.over(ctx)
 	if err == nil && over {
@@ -150,8 +148,8 @@ func (x *export) poke(ctx context.Context) {
 	}
 }
 
-// over says whether each of the plan's segments has ended, and all that those were
-// split into.
+// over says whether each of the plan's segments has ended, and all that those were split
+// into.
 func (x *export) over(ctx context.Context) (bool, error) {
 	ends, err := endMarks(ctx, x.exporter.Repo, x.backup.Log(), x.backup.Log().AllDone())
 	if err != nil {

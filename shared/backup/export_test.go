@@ -29,8 +29,8 @@ var (
 	discard  = slog.New(slog.DiscardHandler)
 )
 
-// orders is a table with a binary, a string and an integer in its key, and
-// rows of several kinds: versions, timestamp 0, no cells.
+// orders is a table with a binary, a string and an integer in its key, and rows of
+// several kinds: versions, timestamp 0, no cells.
 func orders(tables *tabletest.Tables, rows int) {
 	def := table.Definition{
 		Name: "orders",
@@ -53,8 +53,7 @@ func orders(tables *tabletest.Tables, rows int) {
 	}
 }
 
-// runner plans a backup and runs its work in this process, one piece after the
-// other.
+// runner plans a backup and runs its work in this process, one piece after the other.
 type runner struct {
 	store  object.Store
 	tables table.Instance
@@ -211,8 +210,8 @@ func TestWideRow(t *testing.T) {
 	vaulttest.Same(t, vaulttest.Contents(t, repo, m), live(tables))
 }
 
-// TestStoreFaults fails every call to the store, before, in the middle of and
-// after its effect. The backup fails, or succeeds; a second run completes it.
+// TestStoreFaults fails every call to the store, before, in the middle of and after its
+// effect. The backup fails, or succeeds; a second run completes it.
 func TestStoreFaults(t *testing.T) {
 	tried := 0
 	for fault := range objectfault.EachCall(objectfault.Create, objectfault.Open, objectfault.List) {
@@ -294,8 +293,8 @@ func TestTableFaults(t *testing.T) {
 	t.Logf("%d faults", tried)
 }
 
-// TestTwice delivers each work twice, side by side: there is one log, and the
-// rows stand in it once.
+// TestTwice delivers each work twice, side by side: there is one log, and the rows stand
+// in it once.
 func TestTwice(t *testing.T) {
 	tables := tabletest.New()
 	tables.PageRows = 30
@@ -336,8 +335,7 @@ func TestTwice(t *testing.T) {
 	t.Fatal("a hundred ticks, and no manifest")
 }
 
-// TestVoid: a backup that was given up can't be sealed, and a late worker
-// writes nothing.
+// TestVoid: a backup that was given up can't be sealed, and a late worker writes nothing.
 func TestVoid(t *testing.T) {
 	tables := tabletest.New()
 	orders(tables, 10)

@@ -39,8 +39,8 @@ func exportOnce(w *vaulttest.World, work fanout.Work) backup.ExportReply {
 	return reply
 }
 
-// lagging is a backup of one segment whose worker has stored some parts and handed
-// over, and which the planner has asked to be split since.
+// lagging is a backup of one segment whose worker has stored some parts and handed over,
+// and which the planner has asked to be split since.
 func lagging(w *vaulttest.World, p *backup.Planner, settings vault.Settings) (vault.Backup, fanout.Work) {
 	w.T.Helper()
 	w.Hop = 20
@@ -92,9 +92,9 @@ func rowsBySegment(w *vaulttest.World, m *vault.Manifest) map[vault.SegmentID]in
 	return rows
 }
 
-// TestSplit splits a segment where its worker stands. The backup holds each row
-// once, its coverage is proved, it can be restored, and the children have about
-// as many rows, whatever the keys are made of.
+// TestSplit splits a segment where its worker stands. The backup holds each row once, its
+// coverage is proved, it can be restored, and the children have about as many rows,
+// whatever the keys are made of.
 func TestSplit(t *testing.T) {
 	const rows = 1500
 	text := func(form string) vaulttest.IterKeys {
@@ -185,8 +185,8 @@ func TestSplit(t *testing.T) {
 			if len(shares) < 8 || len(shares) != m.Segments-1 || root == 0 {
 				t.Errorf("%d rows, then %d segments", root, len(shares))
 			}
-			// A level of the key before the last gets a share of the cuts, and text lies as
-			// it likes: three quarters more than an even cut gives is even enough.
+			// A level of the key before the last gets a share of the cuts, and text lies
+			// as it likes: three quarters more than an even cut gives is even enough.
 			if even := (int64(n) - root) / 8; most > even*7/4+40 {
 				t.Errorf("a segment has %d rows of %d: %v", most, int64(n)-root, shares)
 			}
@@ -204,8 +204,8 @@ func rowsOf(tables *tabletest.Tables) map[string]string {
 	return rows
 }
 
-// TestSplitSurvives fails each call to the store while a segment is split, before
-// and after its effect; whoever comes after completes the backup.
+// TestSplitSurvives fails each call to the store while a segment is split, before and
+// after its effect; whoever comes after completes the backup.
 func TestSplitSurvives(t *testing.T) {
 	tried, ops := 0, []objectfault.Op{objectfault.Create}
 	if *vaulttest.Long {
@@ -239,8 +239,8 @@ func TestSplitSurvives(t *testing.T) {
 	t.Logf("%d faults", tried)
 }
 
-// TestSplitOnce lets several deliveries split the same segment side by side: one
-// of them wins the slot, the others obey.
+// TestSplitOnce lets several deliveries split the same segment side by side: one of them
+// wins the slot, the others obey.
 func TestSplitOnce(t *testing.T) {
 	for range 10 {
 		w := vaulttest.NewWorld(t)
@@ -308,8 +308,8 @@ func TestSplitAgain(t *testing.T) {
 	vaulttest.Same(t, vaulttest.Contents(t, w.Repo, w.Sealed(p, b)), rowsOf(w.Tables))
 }
 
-// TestWorkersGoOn backs up a table of two groups with four workers and one
-// tick: they work until nothing is left, at a list per segment.
+// TestWorkersGoOn backs up a table of two groups with four workers and one tick: they
+// work until nothing is left, at a list per segment.
 func TestWorkersGoOn(t *testing.T) {
 	const segments, rows = 300, 2
 	w := vaulttest.NewWorld(t)
@@ -348,8 +348,7 @@ func TestWorkersGoOn(t *testing.T) {
 	}
 }
 
-// TestWorkersGoOnSideBySide races many workers for few segments: each is begun
-// once.
+// TestWorkersGoOnSideBySide races many workers for few segments: each is begun once.
 func TestWorkersGoOnSideBySide(t *testing.T) {
 	const segments = 60
 	w := vaulttest.NewWorld(t)
@@ -384,8 +383,8 @@ func TestWorkersGoOnSideBySide(t *testing.T) {
 	w.Sealed(p, b)
 }
 
-// TestSecondDeliveryLeavesTheFirstAlone: a start that is at work is not begun
-// again by a second delivery, but by a retry, and by anyone once it is over.
+// TestSecondDeliveryLeavesTheFirstAlone: a start that is at work is not begun again by a
+// second delivery, but by a retry, and by anyone once it is over.
 func TestSecondDeliveryLeavesTheFirstAlone(t *testing.T) {
 	w := vaulttest.NewWorld(t)
 	w.Fill(vaulttest.Definition(), 30)
@@ -528,8 +527,8 @@ func listed(t *testing.T, w *vaulttest.World, prefix string) (names []string) {
 	return names
 }
 
-// TestStartsAreBounded ends a segment that needs too many starts with a failure
-// that says so; until then, progress shows how many there were.
+// TestStartsAreBounded ends a segment that needs too many starts with a failure that says
+// so; until then, progress shows how many there were.
 func TestStartsAreBounded(t *testing.T) {
 	w := vaulttest.NewWorld(t)
 	w.Quiet = true
@@ -563,9 +562,9 @@ func TestStartsAreBounded(t *testing.T) {
 	}
 }
 
-// TestWorkersThatDie has a segment whose every worker dies without a word: each
-// is seen, and after a number of them the segment has failed, with a record that
-// says why. When the cause is mended, a person's command goes on.
+// TestWorkersThatDie has a segment whose every worker dies without a word: each is seen,
+// and after a number of them the segment has failed, with a record that says why. When
+// the cause is mended, a person's command goes on.
 func TestWorkersThatDie(t *testing.T) {
 	w := vaulttest.NewWorld(t)
 	w.Quiet = true
@@ -614,9 +613,8 @@ func TestWorkersThatDie(t *testing.T) {
 	w.Sealed(p, b)
 }
 
-// TestGivenAgain has a segment fail for good. Ticks leave it alone; those that
-// belong to a command that a person gave after that try it once more, and report
-// its next failure.
+// TestGivenAgain has a segment fail for good. Ticks leave it alone; those that belong to
+// a command that a person gave after that try it once more, and report its next failure.
 func TestGivenAgain(t *testing.T) {
 	w := vaulttest.NewWorld(t)
 	w.Quiet = true
@@ -661,8 +659,8 @@ func TestGivenAgain(t *testing.T) {
 	tick(backup.StateSealed, 0)
 }
 
-// TestBudgetIsDivided gives each worker its share of the table's read units, and
-// never has more workers than it was divided over.
+// TestBudgetIsDivided gives each worker its share of the table's read units, and never
+// has more workers than it was divided over.
 func TestBudgetIsDivided(t *testing.T) {
 	w := vaulttest.NewWorld(t)
 	w.Keyed(vaulttest.IntKey, vaulttest.Ints(100))
@@ -705,9 +703,9 @@ func TestBudgetIsDivided(t *testing.T) {
 	}
 }
 
-// TestPace measures how fast a worker reads, on a clock of its own: to its share,
-// and slower while the service is busy. What held it back is in its parts and in
-// the planner's progress.
+// TestPace measures how fast a worker reads, on a clock of its own: to its share, and
+// slower while the service is busy. What held it back is in its parts and in the
+// planner's progress.
 func TestPace(t *testing.T) {
 	const pages = 400
 	type run struct {
@@ -758,8 +756,7 @@ func TestPace(t *testing.T) {
 	if held.pace == nil || held.pace.Reason != vault.PacedByBudget || held.pace.ReadUnits != 100 || held.took < 40*time.Second || held.took > 44*time.Second {
 		t.Errorf("with a budget: %v, %+v", held.took, held.pace)
 	}
-	// For its first ten seconds the service throttles what is above 200 units per
-	// second.
+	// For its first ten seconds the service throttles what is above 200 units per second.
 	var last time.Time
 	throttled := read(t, 0, func(begun time.Time) (time.Duration, bool) {
 		now := time.Now()
@@ -828,8 +825,8 @@ func (s *slowStore) Create(ctx context.Context, name string, r io.Reader) (objec
 	return info, err
 }
 
-// TestMargin measures what closing takes and keeps three times that, at least a
-// second and at most a third of the time.
+// TestMargin measures what closing takes and keeps three times that, at least a second
+// and at most a third of the time.
 func TestMargin(t *testing.T) {
 	for _, test := range []struct {
 		name        string
@@ -884,9 +881,9 @@ func TestMargin(t *testing.T) {
 	}
 }
 
-// TestUndatedTrigger delivers an event that tells no instant several times: it is
-// one backup, named by when it was heard of first, and another one once nobody can
-// deliver it any more.
+// TestUndatedTrigger delivers an event that tells no instant several times: it is one
+// backup, named by when it was heard of first, and another one once nobody can deliver it
+// any more.
 func TestUndatedTrigger(t *testing.T) {
 	w := vaulttest.NewWorld(t)
 	w.Keyed(vaulttest.IntKey, vaulttest.Ints(10))
@@ -961,8 +958,8 @@ func TestSealedWithoutATick(t *testing.T) {
 	}
 }
 
-// TestDamagedPlanKeepsNoOtherBack has an open backup whose plan can't be read: a
-// person's command makes another one.
+// TestDamagedPlanKeepsNoOtherBack has an open backup whose plan can't be read: a person's
+// command makes another one.
 func TestDamagedPlanKeepsNoOtherBack(t *testing.T) {
 	w := vaulttest.NewWorld(t)
 	w.Keyed(vaulttest.IntKey, vaulttest.Ints(10))

@@ -29,15 +29,15 @@ type groupLook struct {
 	lagging        []lagging
 }
 
-// endMark says that a segment has ended: when, by the store's clock, and into
-// how many it was split, 0 if its lanes have come to their ends.
+// endMark says that a segment has ended: when, by the store's clock, and into how many it
+// was split, 0 if its lanes have come to their ends.
 type endMark struct {
 	at       time.Time
 	children int
 }
 
-// endMarks are the ended segments, as a list under a prefix shows them, which is that
-// of one group or of all. A mark that stands elsewhere than a segment's own counts for
+// endMarks are the ended segments, as a list under a prefix shows them, which is that of
+// one group or of all. A mark that stands elsewhere than a segment's own counts for
 // nothing.
 func endMarks(ctx context.Context, r *repository.Repository, log vault.Log, prefix string) (map[vault.SegmentID]endMark, error) {
 	ends := map[vault.SegmentID]endMark{}
@@ -83,8 +83,8 @@ func (l *groupLook) look(ctx context.Context) error {
 	})
 }
 
-// open counts the group's segments, those that were split off among them, and returns
-// the ones that have not ended.
+// open counts the group's segments, those that were split off among them, and returns the
+// ones that have not ended.
 func (l *groupLook) open(ends map[vault.SegmentID]endMark) (open []vault.SegmentID) {
 	var walk func(vault.SegmentID)
 	walk = func(id vault.SegmentID) {
@@ -133,8 +133,8 @@ func (l *groupLook) rollUp(ctx context.Context) error {
 const childrenBegin = 10 * time.Minute
 
 // splitsStand holds marks of splits against the logs, where no child has begun long
-// after: a mark that no log bears out names children that no worker finds, and the
-// backup would wait for them for ever.
+// after: a mark that no log bears out names children that no worker finds, and the backup
+// would wait for them for ever.
 func (l *groupLook) splitsStand(ctx context.Context, ends map[vault.SegmentID]endMark) error {
 	for id, end := range ends {
 		if end.children == 0 || l.run.Now().Sub(end.at) < childrenBegin {

@@ -16,11 +16,11 @@ const (
 	// DefaultSlow is the least age of a segment that is asked to split: below it,
 	// splitting costs more than it brings.
 	DefaultSlow = time.Minute
-	// lagFactor is how many times as long as the median of its ended siblings it
-	// has been at work.
+	// lagFactor is how many times as long as the median of its ended siblings it has been
+	// at work.
 	lagFactor = 1.5
-	// maxSplit is how many segments one is split into, maxGenerations how often
-	// what came from a split is split again.
+	// maxSplit is how many segments one is split into, maxGenerations how often what came
+	// from a split is split again.
 	maxSplit       = 16
 	maxGenerations = 8
 )
@@ -30,8 +30,8 @@ type lagging struct {
 	age     time.Duration
 }
 
-// lag finds the live segments that are far slower than their siblings were, once
-// half of the group has ended. Ages are by the store's dates as far as they go.
+// lag finds the live segments that are far slower than their siblings were, once half of
+// the group has ended. Ages are by the store's dates as far as they go.
 func (l *groupLook) lag(ends map[vault.SegmentID]endMark) {
 	if 2*l.done < l.segments && l.segments > 1 {
 		return
@@ -54,9 +54,9 @@ func (l *groupLook) lag(ends map[vault.SegmentID]endMark) {
 	}
 }
 
-// Ask asks the workers of segments that lag behind to split them, if everything
-// else has a worker and n could be started beside those that live. It returns for
-// how many of them it found work.
+// Ask asks the workers of segments that lag behind to split them, if everything else has
+// a worker and n could be started beside those that live. It returns for how many of them
+// it found work.
 func (p *Planner) Ask(ctx context.Context, run fanout.Run, s *Survey, n int) (used int, err error) {
 	n = s.room(n)
 	if len(s.Ready) > 0 {

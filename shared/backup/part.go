@@ -19,10 +19,10 @@ import (
 	"github.com/tablevault/tablevault/shared/vault/shard"
 )
 
-// part reads the lanes from where the log stands into one shard, until the
-// shard is large enough, run says stop, or the lanes have ended. It returns
-// nil and an error if nothing could be kept; a part and an error if reading
-// broke off and what was read before can be kept.
+// part reads the lanes from where the log stands into one shard, until the shard is large
+// enough, run says stop, or the lanes have ended. It returns nil and an error if nothing
+// could be kept; a part and an error if reading broke off and what was read before can be
+// kept.
 func (r *segmentRun) part(ctx context.Context) (*vault.Part, error) {
 	x, log := r.export, r.log
 	ctx, cancel := context.WithCancel(ctx)
@@ -114,8 +114,8 @@ func (p *partRun) release(l *laneRun) {
 	}
 }
 
-// read runs the lanes side by side. The error is the first that a lane met; all
-// other lanes stop at their next page.
+// read runs the lanes side by side. The error is the first that a lane met; all other
+// lanes stop at their next page.
 func (p *partRun) read(ctx context.Context) error {
 	e := p.export.exporter
 	// A page that does not come must not take the time that is needed to save
@@ -166,8 +166,8 @@ func (p *partRun) stop() {
 	p.mu.Unlock()
 }
 
-// stopping says whether a lane that stands between two rows should end its
-// share of the part here.
+// stopping says whether a lane that stands between two rows should end its share of the
+// part here.
 func (p *partRun) stopping() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -219,9 +219,9 @@ func (p *partRun) lane(ctx context.Context, l *laneRun, buf []byte) error {
 // errStopping says that a lane ends its share of the part.
 var errStopping = errors.New("the part ends here")
 
-// next reads the next page of a lane when its turn comes. Inside of a row there is no
-// end but the row's; between two it may return errStopping. It returns io.EOF as the
-// scan does.
+// next reads the next page of a lane when its turn comes. Inside of a row there is no end
+// but the row's; between two it may return errStopping. It returns io.EOF as the scan
+// does.
 func (p *partRun) next(ctx context.Context, l *laneRun, scan table.Scan, buf []byte, inRow bool) (page table.Page, err error) {
 	q := throttle.Request{What: fmt.Sprintf("read from %v", l.next)}
 	if !inRow {
@@ -244,8 +244,8 @@ func (p *partRun) next(ctx context.Context, l *laneRun, scan table.Scan, buf []b
 	return page, err
 }
 
-// page walks a page, encodes its rows and appends them to the shard. The rows
-// lie between where the lane stands and next.
+// page walks a page, encodes its rows and appends them to the shard. The rows lie between
+// where the lane stands and next.
 func (p *partRun) page(l *laneRun, page *table.Page, next table.Key, scanner *plainbuffer.Scanner, row *plainbuffer.Row) error {
 	// The encoder that has begun a row ends it.
 	if l.encoder == nil {
@@ -267,8 +267,8 @@ func (p *partRun) page(l *laneRun, page *table.Page, next table.Key, scanner *pl
 }
 
 // encode encodes the rows of a page in blocks of equal size, and appends all but the last
-// block. It returns how many rows were walked, and how many of them are left for the last;
-// row is the last of all.
+// block. It returns how many rows were walked, and how many of them are left for the
+// last; row is the last of all.
 func (p *partRun) encode(l *laneRun, page *table.Page, scanner *plainbuffer.Scanner, row *plainbuffer.Row) (walked, left int64, err error) {
 	schema := p.export.plan.Definition.Schema
 	blocks := max(1, (len(page.Block)+shard.BlockBytes-1)/shard.BlockBytes)
@@ -345,8 +345,8 @@ func ending(page *table.Page, walked int64) int64 {
 	return walked
 }
 
-// append moves what the encoder holds into the shard: so many rows as were walked
-// since it did last, read back.
+// append moves what the encoder holds into the shard: so many rows as were walked since
+// it did last, read back.
 func (p *partRun) append(encoder *shard.Encoder, page *table.Page, walked int64) error {
 	flush := p.export.exporter.flush
 	if flush == nil {

@@ -1,13 +1,13 @@
-// Package backup makes backups: it plans them, exports the segments, splits those
-// that lag behind, and seals what is whole.
+// Package backup makes backups: it plans them, exports the segments, splits those that
+// lag behind, and seals what is whole.
 //
-// Every step may run twice, at the same time, late, or die at any byte; the
-// outcome is the same backup or a clear error. Steps meet in the vault alone: a
-// segment's slots, a group's roll-up and the manifest are names that one writer
-// wins, and whoever loses obeys what stands there.
+// Every step may run twice, at the same time, late, or die at any byte; the outcome is
+// the same backup or a clear error. Steps meet in the vault alone: a segment's slots, a
+// group's roll-up and the manifest are names that one writer wins, and whoever loses
+// obeys what stands there.
 //
-// They reach the world through ports: [table.Instance] for Tablestore, an
-// object.Store for the vault, [fanout.Dispatcher] for the functions that work.
+// They reach the world through ports: [table.Instance] for Tablestore, an object.Store
+// for the vault, [fanout.Dispatcher] for the functions that work.
 package backup
 
 import (
@@ -33,12 +33,12 @@ type Planner struct {
 	Work     fanout.Dispatcher
 	Log      *slog.Logger
 	Now      func() time.Time
-	// Stale is the age at which a start without a result counts as dead even
-	// though the platform might let it run on; zero leaves it to the platform's
-	// time limit. Work that is done twice is done once in effect.
+	// Stale is the age at which a start without a result counts as dead even though the
+	// platform might let it run on; zero leaves it to the platform's time limit. Work
+	// that is done twice is done once in effect.
 	Stale time.Duration
-	// Since is when a person gave the command anew: segments that failed for good
-	// before it are tried again.
+	// Since is when a person gave the command anew: segments that failed for good before
+	// it are tried again.
 	Since time.Time
 	// Workers is how many segments may be worked on at a time, 0 for any number.
 	Workers int
@@ -66,15 +66,13 @@ const MaxSegments = 100_000
 type PlanRequest struct {
 	Table vault.TableID
 	Kind  vault.Kind
-	// At and Trigger make the backup's id: two deliveries of one trigger make
-	// one backup.
+	// At and Trigger make the backup's id: two deliveries of one trigger make one backup.
 	At      time.Time
 	Trigger string
-	// Undated says that At is only when the trigger was heard of: a backup that it
-	// has begun before, when it was heard of first, is the one.
+	// Undated says that At is only when the trigger was heard of: a backup that it has
+	// begun before, when it was heard of first, is the one.
 	Undated bool
-	// New begins a backup even if one of the same table, kind and settings is
-	// open.
+	// New begins a backup even if one of the same table, kind and settings is open.
 	New      bool
 	Settings vault.Settings
 }
@@ -102,8 +100,8 @@ func settle(s vault.Settings) (vault.Settings, error) {
 	return s, nil
 }
 
-// Plan writes the plan of a backup, or finds the one that is open: the newest
-// unsealed plan of the same table, kind and settings. It dispatches nothing.
+// Plan writes the plan of a backup, or finds the one that is open: the newest unsealed
+// plan of the same table, kind and settings. It dispatches nothing.
 func (p *Planner) Plan(ctx context.Context, req PlanRequest) (*vault.Plan, error) {
 	if req.Kind != vault.Full {
 		return nil, fmt.Errorf("plan %s: a backup of kind %q is not built into this version: want %q", req.Table, req.Kind, vault.Full)
@@ -156,13 +154,13 @@ func (p *Planner) Plan(ctx context.Context, req PlanRequest) (*vault.Plan, error
 	return plan, nil
 }
 
-// heard is for how long a trigger is heard of again: the longest that an event
-// waits, and a function's longest time.
+// heard is for how long a trigger is heard of again: the longest that an event waits, and
+// a function's longest time.
 const heard = 48 * time.Hour
 
-// named is the backup that a request is for. The instant of a trigger that has not
-// told it is when it was heard of, to the minute, so that deliveries beside each
-// other agree; those after each other find what the first has begun.
+// named is the backup that a request is for. The instant of a trigger that has not told
+// it is when it was heard of, to the minute, so that deliveries beside each other agree;
+// those after each other find what the first has begun.
 func (p *Planner) named(ctx context.Context, req PlanRequest) (vault.Backup, error) {
 	of := func(at time.Time) vault.Backup {
 		return vault.Backup{Table: req.Table, ID: vault.NewBackupID(at, req.Trigger, req.Table.Path(), string(req.Kind))}
@@ -210,8 +208,8 @@ func (p *Planner) open(ctx context.Context, req PlanRequest, settings vault.Sett
 	return newest, nil
 }
 
-// segments cuts a table into ranges of about equal size, and puts adjoining
-// ranges together as the lanes of a segment.
+// segments cuts a table into ranges of about equal size, and puts adjoining ranges
+// together as the lanes of a segment.
 func (p *Planner) segments(ctx context.Context, def table.Definition, s vault.Settings) ([]vault.Segment, error) {
 	size := max(s.SegmentBytes/int64(s.Lanes), MinSegmentBytes)
 	points, err := p.Tables.SplitPoints(ctx, def.Name, def.Schema, size)

@@ -31,8 +31,8 @@ func stored(w *vaulttest.World, b vault.Backup, folder string) (names []string) 
 	return names
 }
 
-// TestWhatDoesNotReadBackIsNotStored: a block that is not what was walked fails the
-// part for good, by name, and nothing of the part is kept, whatever came before it.
+// TestWhatDoesNotReadBackIsNotStored: a block that is not what was walked fails the part
+// for good, by name, and nothing of the part is kept, whatever came before it.
 func TestWhatDoesNotReadBackIsNotStored(t *testing.T) {
 	broken := fmt.Errorf("rows: %w: a bit", shard.ErrReadBack)
 	for name, flush := range map[string]func(n int, e *shard.Encoder) (*shard.Block, error){
@@ -131,8 +131,8 @@ type astrayScan func() (table.Page, error)
 func (s astrayScan) Aim(int)                                          {}
 func (s astrayScan) Next(context.Context, []byte) (table.Page, error) { return s() }
 
-// TestRowsOutOfTheRangeAreRefused: neither a row before the range nor one at its end
-// or beyond, nor pieces that are not of one row, are taken for its rows.
+// TestRowsOutOfTheRangeAreRefused: neither a row before the range nor one at its end or
+// beyond, nor pieces that are not of one row, are taken for its rows.
 func TestRowsOutOfTheRangeAreRefused(t *testing.T) {
 	key := func(k int) table.Key { return table.Key{table.Integer(int64(k))} }
 	page := func(keys ...int) []byte {
@@ -207,7 +207,8 @@ func TestRowsOutOfTheRangeAreRefused(t *testing.T) {
 				}
 				break
 			}
-			// What was read before a page that did not come is kept, of a page that is wrong nothing.
+			// What was read before a page that did not come is kept, of a page that is
+			// wrong nothing.
 			kept := len(stored(w, b, "slots/000001/"))
 			if late := strings.Contains(test.want, "says") || strings.Contains(test.want, "saying"); kept > 1 || kept == 1 && !late {
 				t.Errorf("%d slots are kept", kept)
@@ -217,8 +218,8 @@ func TestRowsOutOfTheRangeAreRefused(t *testing.T) {
 }
 
 // TestCutThatCannotBeFound: where a segment is to be split and the looks for a place
-// fail, or take too long, it is read without. Where the invocation ends meanwhile, that is
-// what it says.
+// fail, or take too long, it is read without. Where the invocation ends meanwhile, that
+// is what it says.
 func TestCutThatCannotBeFound(t *testing.T) {
 	for name, test := range map[string]struct {
 		look func(ctx context.Context, end func()) error

@@ -11,11 +11,11 @@ import (
 	"github.com/tablevault/tablevault/shared/table"
 )
 
-// sample cuts a table into about n ranges by the values of its first key
-// column alone: it looks up the least and, by halving, the greatest value that
-// the table holds, and cuts evenly between them. It reads a row per step, some
-// seventy in all, and makes no claim that the ranges hold equally many rows.
-// Tables of which everything lies under one value are not cut.
+// sample cuts a table into about n ranges by the values of its first key column alone: it
+// looks up the least and, by halving, the greatest value that the table holds, and cuts
+// evenly between them. It reads a row per step, some seventy in all, and makes no claim
+// that the ranges hold equally many rows. Tables of which everything lies under one value
+// are not cut.
 func (p *Planner) sample(ctx context.Context, def table.Definition, n int) ([]table.Key, error) {
 	if n < 2 {
 		return nil, nil
@@ -78,8 +78,8 @@ func (p *Planner) sample(ctx context.Context, def table.Definition, n int) ([]ta
 	return points, nil
 }
 
-// ordinal maps a value to a number that orders as the values do: an integer
-// with its sign turned, of strings and blobs the first eight bytes.
+// ordinal maps a value to a number that orders as the values do: an integer with its sign
+// turned, of strings and blobs the first eight bytes.
 func ordinal(v table.Value) uint64 {
 	if v.Type == plainbuffer.Integer {
 		return uint64(v.Int) ^ 1<<63
@@ -89,9 +89,9 @@ func ordinal(v table.Value) uint64 {
 	return binary.BigEndian.Uint64(b[:])
 }
 
-// valueAt is ordinal's inverse. Strings may come out as bytes that are no
-// UTF-8; as bounds of ranges they order all the same, but services may refuse
-// them, so their bytes are kept below 0x80.
+// valueAt is ordinal's inverse. Strings may come out as bytes that are no UTF-8; as
+// bounds of ranges they order all the same, but services may refuse them, so their bytes
+// are kept below 0x80.
 func valueAt(t table.KeyType, at uint64) table.Value {
 	b := binary.BigEndian.AppendUint64(nil, at)
 	switch t {

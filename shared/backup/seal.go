@@ -14,10 +14,9 @@ import (
 	"github.com/tablevault/tablevault/shared/vault"
 )
 
-// rollUp reads the logs of a group's segments and of all that they were split
-// into, proves each of them, and asks the store for each object's size and
-// checksum. It returns the segments that have not ended; if there are none, the
-// group is complete.
+// rollUp reads the logs of a group's segments and of all that they were split into,
+// proves each of them, and asks the store for each object's size and checksum. It returns
+// the segments that have not ended; if there are none, the group is complete.
 func rollUp(ctx context.Context, r *repository.Repository, b vault.Backup, roots []vault.Segment, g int) (*vault.Group, []vault.Segment, error) {
 	logs := make([][]*coverage.SegmentLog, len(roots))
 	work, wctx := guard.WithContext(ctx)
@@ -61,7 +60,7 @@ func rollUp(ctx context.Context, r *repository.Repository, b vault.Backup, roots
 	return group, nil, work.Wait()
 }
 
-// tree reads the log of a segment and of all that it was split into.
+// readTree reads the log of a segment and of all that it was split into.
 func readTree(ctx context.Context, r *repository.Repository, log vault.Log, s vault.Segment) ([]*coverage.SegmentLog, error) {
 	l, err := coverage.ReadLog(ctx, r, log, s)
 	if err != nil {
@@ -81,7 +80,7 @@ func readTree(ctx context.Context, r *repository.Repository, log vault.Log, s va
 	return logs, nil
 }
 
-// seal writes the manifest of a backup whose groups are all rolled up.
+// sealBackup writes the manifest of a backup whose groups are all rolled up.
 func sealBackup(ctx context.Context, r *repository.Repository, b vault.Backup, plan *vault.Plan, planObject vault.Object, now time.Time) (*vault.Manifest, error) {
 	objects := make([]vault.Object, plan.Groups())
 	proof := coverage.Prover{Plan: plan}
@@ -140,8 +139,8 @@ func (p *Planner) another(ctx context.Context, plan *vault.Plan) (string, error)
 // askFor is for how long a backup that was read waits for an answer about its table.
 const askFor = 24 * time.Hour
 
-// Void gives a backup up: after it, none can seal it. It returns the manifest
-// that stands, which is another's if the backup was sealed before.
+// Void gives a backup up: after it, none can seal it. It returns the manifest that
+// stands, which is another's if the backup was sealed before.
 func (p *Planner) Void(ctx context.Context, b vault.Backup, reason string) (*vault.Manifest, error) {
 	plan, _, err := p.Repo.Plan(ctx, b)
 	if err != nil {

@@ -12,15 +12,15 @@ import (
 	"github.com/tablevault/tablevault/shared/table"
 )
 
-// search finds how far the values of a column go from a first one, by looking
-// for rows at places far ahead.
+// search finds how far the values of a column go from a first one, by looking for rows at
+// places far ahead.
 type search struct {
 	scale scale
 	from  table.Value // the least
 	n     int         // ranges to cut into
 	wave  int         // looks at a time
-	// key is the place of a value, row the column's value in the first row from a
-	// place on, nil if there is none.
+	// key is the place of a value, row the column's value in the first row from a place
+	// on, nil if there is none.
 	key func(table.Value) table.Key
 	row func(context.Context, table.Key) (*table.Value, error)
 
@@ -32,13 +32,13 @@ type search struct {
 const (
 	// gallop is by how much the distances from the least value grow.
 	gallop = 16
-	// rounds is how often what is left between the greatest value that was seen
-	// and the least that is too far is looked through.
+	// rounds is how often what is left between the greatest value that was seen and the
+	// least that is too far is looked through.
 	rounds = 8
 )
 
-// greatest looks at distances from the least value that grow, until nothing is
-// there, and then evenly between what was found and what is too far.
+// greatest looks at distances from the least value that grow, until nothing is there, and
+// then evenly between what was found and what is too far.
 func (s *search) greatest(ctx context.Context) error {
 	s.least = s.scale.of(s.from)
 	s.most, s.last = s.least, s.from
@@ -82,8 +82,8 @@ func (s *search) greatest(ctx context.Context) error {
 	return nil
 }
 
-// reach looks for rows at and beyond each place, and returns the least place with
-// nothing at or beyond it.
+// reach looks for rows at and beyond each place, and returns the least place with nothing
+// at or beyond it.
 func (s *search) reach(ctx context.Context, places []uint64) (above uint64, err error) {
 	found := make([]*table.Value, len(places))
 	group, gctx := guard.WithContext(ctx)
@@ -110,8 +110,8 @@ func (s *search) reach(ctx context.Context, places []uint64) (above uint64, err 
 	return above, nil
 }
 
-// refine chooses a scale that tells the values between the first and the last one
-// better apart, and says whether there is one.
+// refine chooses a scale that tells the values between the first and the last one better
+// apart, and says whether there is one.
 func (s *search) refine() bool {
 	if s.scale.kind == table.IntegerKey || s.scale.alphabet != "" {
 		return false
@@ -161,9 +161,9 @@ func (s *search) cuts() []table.Key {
 	return keys
 }
 
-// scale maps values of a column to numbers that order as they do: integers by
-// themselves, strings and blobs by what follows a prefix, as a number whose
-// digits are the letters of an alphabet, or bytes where that is empty.
+// scale maps values of a column to numbers that order as they do: integers by themselves,
+// strings and blobs by what follows a prefix, as a number whose digits are the letters of
+// an alphabet, or bytes where that is empty.
 type scale struct {
 	kind     table.KeyType
 	prefix   []byte
@@ -197,8 +197,8 @@ func (s scale) width() int {
 	return int(math.Floor(63 / math.Log2(float64(s.base()))))
 }
 
-// of is the number of a value. It never falls as values rise; values that differ
-// behind what fits into a number share one.
+// of is the number of a value. It never falls as values rise; values that differ behind
+// what fits into a number share one.
 func (s scale) of(v table.Value) uint64 {
 	if s.kind == table.IntegerKey {
 		return ordinal(v)
@@ -229,8 +229,8 @@ func (s scale) of(v table.Value) uint64 {
 	return n
 }
 
-// digit is a byte's place in the alphabet, or that of the next letter, which may
-// be one past the last.
+// digit is a byte's place in the alphabet, or that of the next letter, which may be one
+// past the last.
 func (s scale) digit(c byte) (digit uint64, known bool) {
 	if s.alphabet == "" {
 		return uint64(c), true
@@ -242,8 +242,8 @@ func (s scale) digit(c byte) (digit uint64, known bool) {
 	return uint64(i), s.alphabet[i] == c
 }
 
-// value is of's inverse, as far as a value may be long. A string is text, since a
-// service may refuse another bound.
+// value is of's inverse, as far as a value may be long. A string is text, since a service
+// may refuse another bound.
 func (s scale) value(at uint64) table.Value {
 	if s.kind == table.IntegerKey {
 		return valueAt(s.kind, at)
@@ -277,8 +277,8 @@ func shorten(text string, most int) string {
 	return text[:most]
 }
 
-// text is a text near to what may be none: its bytes as far as they are UTF-8,
-// and where they are not, those next to them that are.
+// text is a text near to what may be none: its bytes as far as they are UTF-8, and where
+// they are not, those next to them that are.
 func text(b []byte) string {
 	var out []byte
 	for len(b) > 0 {

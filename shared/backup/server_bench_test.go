@@ -72,8 +72,8 @@ func (w *workshop) through(b *testing.B, r *recorder) *workshop {
 	return &workshop{instance: &i, repo: w.repo, n: w.n + 1000}
 }
 
-// serve answers recorded requests, as they come over the eight connections of a
-// worker, and keeps nothing of the answers.
+// serve answers recorded requests, as they come over the eight connections of a worker,
+// and keeps nothing of the answers.
 func serve(s *ots.Server, all []recordedRequest) error {
 	var next atomic.Int64
 	var group guard.Group
@@ -106,8 +106,8 @@ func (w *nowhere) Header() http.Header         { return w.header }
 func (w *nowhere) WriteHeader(status int)      { w.status = status }
 func (w *nowhere) Write(b []byte) (int, error) { return len(b), nil }
 
-// takeLeast does with recorded requests what no server could leave out: it reads
-// the bodies and makes their sums, one at a time.
+// takeLeast does with recorded requests what no server could leave out: it reads the
+// bodies and makes their sums, one at a time.
 func takeLeast(all []recordedRequest) error {
 	var body bytes.Buffer
 	for i := range all {
@@ -122,14 +122,14 @@ func takeLeast(all []recordedRequest) error {
 	return nil
 }
 
-// BenchmarkServerBesideWorkers holds the local Tablestore against the workers
-// that it is there to test: what an export takes of a core over what serving its
-// pages takes, and the same of an import and its batches, in memory and in a
-// folder. With a core for each, a worker waits for the server where a ratio is
-// below 1. Both sides are whole but for the network: a worker reads its shards from
-// the vault or writes them there, and makes, sums and signs its requests; the
-// server checks sums and signatures, and answers. Neither pays for HTTP. How fast
-// any server could be is told by one that only makes the sums of its requests.
+// BenchmarkServerBesideWorkers holds the local Tablestore against the workers that it is
+// there to test: what an export takes of a core over what serving its pages takes, and
+// the same of an import and its batches, in memory and in a folder. With a core for each,
+// a worker waits for the server where a ratio is below 1. Both sides are whole but for
+// the network: a worker reads its shards from the vault or writes them there, and makes,
+// sums and signs its requests; the server checks sums and signatures, and answers.
+// Neither pays for HTTP. How fast any server could be is told by one that only makes the
+// sums of its requests.
 //
 //	go test -run '^$' -bench ServerBeside -benchtime 1x -cpu 1 ./shared/backup
 func BenchmarkServerBesideWorkers(b *testing.B) {

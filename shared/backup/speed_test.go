@@ -45,9 +45,9 @@ import (
 	"github.com/tablevault/tablevault/shared/verify"
 )
 
-// tape is a transport without a network. It plays the answers back that a server
-// gave to the same requests, and answers writes by saying that every row was
-// taken. So what is measured is the client, whichever it is.
+// tape is a transport without a network. It plays the answers back that a server gave to
+// the same requests, and answers writes by saying that every row was taken. So what is
+// measured is the client, whichever it is.
 type tape struct {
 	next http.RoundTripper // asked what the tape does not know yet; nil once it is complete
 
@@ -137,8 +137,8 @@ func (t *tape) took(n int) taped {
 	return a
 }
 
-// rowCounter counts the rows of a BatchWriteRow request that is written to it
-// in one piece, as a transport that copies it to its connection would.
+// rowCounter counts the rows of a BatchWriteRow request that is written to it in one
+// piece, as a transport that copies it to its connection would.
 type rowCounter struct{ n int }
 
 func (c *rowCounter) Write(b []byte) (int, error) {
@@ -180,8 +180,8 @@ func fields(b []byte, do func(tag uint64, data []byte) error) error {
 	return nil
 }
 
-// instance is a server with one table "t", and clients of it whose data plane
-// goes past the tape.
+// instance is a server with one table "t", and clients of it whose data plane goes past
+// the tape.
 type instance struct {
 	*tablestore.Client                    // live
 	taped              *tablestore.Client // for rows
@@ -332,8 +332,8 @@ type workshop struct {
 	n    int // of plans
 }
 
-// pages is how large the tables are, in pages of 4 MB: what an invocation costs
-// whatever its rows are is little beside that, as it is in a real one.
+// pages is how large the tables are, in pages of 4 MB: what an invocation costs whatever
+// its rows are is little beside that, as it is in a real one.
 const pages = 16
 
 func newWorkshop(b *testing.B, shape plainbuffertest.Shape) *workshop {
@@ -422,11 +422,10 @@ func (w *workshop) mallocs(b *testing.B, do func() error) float64 {
 	return float64(after.Mallocs-before.Mallocs) / float64(w.rows)
 }
 
-// BenchmarkExportBesideSDK holds an export, from the plan to the files in the
-// vault, against a script that reads the table with the official SDK and writes
-// CSV through gzip into a file, against the SDK's decoder alone, and against a
-// verification that reads every row of the backup. None of them waits for a
-// network.
+// BenchmarkExportBesideSDK holds an export, from the plan to the files in the vault,
+// against a script that reads the table with the official SDK and writes CSV through gzip
+// into a file, against the SDK's decoder alone, and against a verification that reads
+// every row of the backup. None of them waits for a network.
 //
 //	go test -run '^$' -bench ExportBeside -benchtime 1x -cpu 1 ./shared/backup
 func BenchmarkExportBesideSDK(b *testing.B) {
@@ -464,8 +463,8 @@ func BenchmarkExportBesideSDK(b *testing.B) {
 	})
 }
 
-// BenchmarkExportBesideUnproved holds an export against the same one that does not
-// read back what it has encoded.
+// BenchmarkExportBesideUnproved holds an export against the same one that does not read
+// back what it has encoded.
 //
 //	go test -run '^$' -bench ExportBesideUnproved -benchtime 1x -cpu 1 ./shared/backup
 func BenchmarkExportBesideUnproved(b *testing.B) {
@@ -485,9 +484,9 @@ func BenchmarkExportBesideUnproved(b *testing.B) {
 	})
 }
 
-// BenchmarkImportBesideSDK holds an import, from the files in the vault to the
-// requests, against what the official SDK takes to make requests of values that
-// it has in memory, and to send them. None of them waits for a network.
+// BenchmarkImportBesideSDK holds an import, from the files in the vault to the requests,
+// against what the official SDK takes to make requests of values that it has in memory,
+// and to send them. None of them waits for a network.
 //
 //	go test -run '^$' -bench ImportBeside -benchtime 1x -cpu 1 ./shared/backup
 func BenchmarkImportBesideSDK(b *testing.B) {
@@ -540,8 +539,7 @@ func BenchmarkImportBesideSDK(b *testing.B) {
 	})
 }
 
-// write writes rows with the official SDK, in batches as large as the service
-// takes them.
+// write writes rows with the official SDK, in batches as large as the service takes them.
 func (i *instance) write(rows []*sdk.Row) error {
 	for len(rows) > 0 {
 		request := new(sdk.BatchWriteRowRequest)

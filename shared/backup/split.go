@@ -25,8 +25,8 @@ type asking struct {
 	pause time.Duration
 }
 
-// A worker looks out after a second, and then at growing intervals: a short
-// segment costs nothing, a long one little.
+// A worker looks out after a second, and then at growing intervals: a short segment costs
+// nothing, a long one little.
 const (
 	askFirst = time.Second
 	askMost  = 15 * time.Second
@@ -70,8 +70,8 @@ func (r *segmentRun) lookForAsk(ctx context.Context) error {
 	return nil
 }
 
-// watchAsk looks out for the request while a part is read, and calls stop when it
-// is there. The function that it returns ends the watch.
+// watchAsk looks out for the request while a part is read, and calls stop when it is
+// there. The function that it returns ends the watch.
 func (r *segmentRun) watchAsk(ctx context.Context, stop func()) (end func()) {
 	if r.ask.tried {
 		return func() {}
@@ -97,8 +97,8 @@ func (r *segmentRun) watchAsk(ctx context.Context, stop func()) (end func()) {
 	return func() { cancel(); <-over }
 }
 
-// split closes the segment's log where it stands and divides what is left among
-// children; it is nil if that can't be cut, or not in time.
+// split closes the segment's log where it stands and divides what is left among children;
+// it is nil if that can't be cut, or not in time.
 func (r *segmentRun) split(ctx context.Context) (*vault.Split, error) {
 	r.ask.tried = true
 	x, id := r.export, r.log.Segment.ID
@@ -131,9 +131,9 @@ func (r *segmentRun) split(ctx context.Context) (*vault.Split, error) {
 	return &vault.Split{Closed: r.log.Next, Children: children}, nil
 }
 
-// cut divides what is left of the segment's lanes into about n segments of as
-// many lanes as the plan allows. A segment holds what is left of one lane, or a
-// part of that, since its own lanes must adjoin.
+// cut divides what is left of the segment's lanes into about n segments of as many lanes
+// as the plan allows. A segment holds what is left of one lane, or a part of that, since
+// its own lanes must adjoin.
 func (x *export) cut(ctx context.Context, log *coverage.SegmentLog, n int) ([]vault.Segment, error) {
 	var open []table.Range
 	for i, lane := range log.Segment.Lanes() {
@@ -161,12 +161,12 @@ func (x *export) cut(ctx context.Context, log *coverage.SegmentLog, n int) ([]va
 	return children, nil
 }
 
-// points are at most n-1 keys that cut a range of the table into ranges with
-// about as many rows, as far as values that lie evenly tell. Nothing is known of
-// the rows but what a few looks bring: the first row that is left, and for each
-// column of the key how far the rows go that agree with it in the columns before.
-// Most cuts go where reading stands, among the rows that share the most with the
-// first, since that is what takes so long.
+// points are at most n-1 keys that cut a range of the table into ranges with about as
+// many rows, as far as values that lie evenly tell. Nothing is known of the rows but what
+// a few looks bring: the first row that is left, and for each column of the key how far
+// the rows go that agree with it in the columns before. Most cuts go where reading
+// stands, among the rows that share the most with the first, since that is what takes so
+// long.
 func (x *export) points(ctx context.Context, r table.Range, n int) ([]table.Key, error) {
 	schema := x.plan.Definition.Schema
 	first, err := x.rowFrom(ctx, r)
@@ -209,8 +209,8 @@ func (x *export) points(ctx context.Context, r table.Range, n int) ([]table.Key,
 	return points, nil
 }
 
-// spread returns keys that cut the rows of a range evenly by the values of one
-// column, all columns before which are as in first.
+// spread returns keys that cut the rows of a range evenly by the values of one column,
+// all columns before which are as in first.
 func (x *export) spread(ctx context.Context, schema table.Schema, within table.Range, first table.Key, column, n int) ([]table.Key, error) {
 	search := &search{
 		scale: scale{kind: schema[column].Type}, from: first[column], n: n, wave: x.readers(),

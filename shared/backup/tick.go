@@ -29,13 +29,13 @@ type Progress struct {
 	Totals   vault.Totals `json:"totals"` // of an ended backup
 	// Usage is what was asked of the store for an ended backup.
 	Usage object.Usage `json:"usage,omitzero"`
-	// Live counts the segments that are being worked on, Dispatched those that
-	// this tick started, Asked those whose workers are asked to split them.
+	// Live counts the segments that are being worked on, Dispatched those that this tick
+	// started, Asked those whose workers are asked to split them.
 	Live       int `json:"live"`
 	Dispatched int `json:"dispatched"`
 	Asked      int `json:"asked,omitempty"`
-	// Starts is the greatest number of starts that an open segment has had, of
-	// at most MaxStarts: one for each continuation, and for each that died.
+	// Starts is the greatest number of starts that an open segment has had, of at most
+	// MaxStarts: one for each continuation, and for each that died.
 	Starts int `json:"starts,omitempty"`
 	// Pace says what holds the live workers back, nil if nothing does.
 	Pace *fanout.Pace `json:"pace,omitempty"`
@@ -55,9 +55,9 @@ const (
 	StateFailed  = "failed"
 )
 
-// Tick looks at a backup and does what is due: it dispatches the segments that
-// nobody works on, rolls up the groups that are complete, and seals. It may
-// run at any time, twice, and beside itself.
+// Tick looks at a backup and does what is due: it dispatches the segments that nobody
+// works on, rolls up the groups that are complete, and seals. It may run at any time,
+// twice, and beside itself.
 func (p *Planner) Tick(ctx context.Context, run fanout.Run, b vault.Backup) (Progress, error) {
 	s, err := p.Survey(ctx, run, b)
 	if err != nil {
@@ -82,13 +82,13 @@ type Survey struct {
 	Progress Progress
 	rolled   map[int]bool // the groups that are rolled up
 	fanout.Dispatch
-	// lagging are the live segments that are far behind their siblings, the
-	// slowest first.
+	// lagging are the live segments that are far behind their siblings, the slowest
+	// first.
 	lagging []lagging
 }
 
-// room is how many of n workers the backup may still be given: where there is a
-// budget of read units, no more than it was divided over.
+// room is how many of n workers the backup may still be given: where there is a budget of
+// read units, no more than it was divided over.
 func (s *Survey) room(n int) int {
 	if s.plan != nil && s.plan.Workers > 0 {
 		n = min(n, s.plan.Workers-s.Live-s.Submitted)
@@ -96,9 +96,9 @@ func (s *Survey) room(n int) int {
 	return max(0, n)
 }
 
-// Survey looks at a backup, rolls up what is complete and seals; it starts
-// nothing. Its cost is a list of the roll-ups; for each group that is not rolled
-// up three lists, four if it has live segments, and two reads for each of these.
+// Survey looks at a backup, rolls up what is complete and seals; it starts nothing. Its
+// cost is a list of the roll-ups; for each group that is not rolled up three lists, four
+// if it has live segments, and two reads for each of these.
 func (p *Planner) Survey(ctx context.Context, run fanout.Run, b vault.Backup) (*Survey, error) {
 	s := &Survey{Backup: b, Dispatch: p.dispatch(b)}
 	p.Repo.TakeUsage() // what was asked before is not about this backup alone

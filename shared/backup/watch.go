@@ -18,10 +18,9 @@ import (
 	"github.com/tablevault/tablevault/shared/vault"
 )
 
-// Watcher tells again and again how far a backup has come, from the vault's
-// records alone and without writing any. What it has read of them it remembers,
-// since they never change: a look costs a planner's, and a read for each part and
-// roll-up that is new.
+// Watcher tells again and again how far a backup has come, from the vault's records alone
+// and without writing any. What it has read of them it remembers, since they never
+// change: a look costs a planner's, and a read for each part and roll-up that is new.
 type Watcher struct {
 	repo   *repository.Repository
 	backup vault.Backup
@@ -56,17 +55,17 @@ func (c *counted) add(o counted) {
 type Watched struct {
 	Backup vault.BackupID `json:"backup"`
 	Table  string         `json:"table"`
-	// Progress has, other than a tick's, the totals of what is stored so far, and
-	// what that asked of the store.
+	// Progress has, other than a tick's, the totals of what is stored so far, and what
+	// that asked of the store.
 	Progress
 	Begun time.Time `json:"begun"`
 	// Rows and Bytes, as the table counts them, were read per second in the last half
 	// minute, or since the backup was begun.
 	RowsPerSecond  float64 `json:"rows_per_second"`
 	BytesPerSecond float64 `json:"bytes_per_second"`
-	// Expected is how many rows it will have: as many as the table had when it was
-	// backed up last, or by what the segments have that have ended; 0 if there is
-	// nothing to go by.
+	// Expected is how many rows it will have: as many as the table had when it was backed
+	// up last, or by what the segments have that have ended; 0 if there is nothing to go
+	// by.
 	Expected int64 `json:"expected_rows,omitempty"`
 	// Left is how long it will go on, in seconds; nil if that can't be told.
 	Left *float64 `json:"seconds_left,omitempty"`
@@ -77,8 +76,8 @@ func Watch(r *repository.Repository, b vault.Backup, now func() time.Time) *Watc
 	return &Watcher{repo: r, backup: b, now: now, slots: map[string]counted{}, groups: map[int]counted{}}
 }
 
-// Look looks how far the backup has come. The error matches fs.ErrNotExist if it
-// was begun and never planned.
+// Look looks how far the backup has come. The error matches fs.ErrNotExist if it was
+// begun and never planned.
 func (w *Watcher) Look(ctx context.Context) (Watched, error) {
 	out := Watched{Backup: w.backup.ID, Table: w.backup.Table.String(), Begun: w.backup.ID.Time()}
 	if w.plan == nil {

@@ -22,11 +22,12 @@ import (
 
 // Comparer compares segments of a backup with a table, in both directions.
 //
-// First each lane is summed up on both sides, as a count and a digest, in one
-// pass over the shards and one scan of the table. Lanes whose sums differ are
-// read again, in the order of their keys, and compared row by row.
+// First each lane is summed up on both sides, as a count and a digest, in one pass over
+// the shards and one scan of the table. Lanes whose sums differ are read again, in the
+// order of their keys, and compared row by row.
 type Comparer struct {
-	// TTL is the one that the table is to get after it is compared, in seconds; 0 for none.
+	// TTL is the one that the table is to get after it is compared, in seconds; 0 for
+	// none.
 	TTL    int32
 	tables table.Instance
 	// def is the table compared with, as it is now.
@@ -36,16 +37,15 @@ type Comparer struct {
 	reads  *throttle.Throttle // of the table
 }
 
-// Cells past their TTL are served or not as the service comes around to it, so
-// both sides leave them out.
+// Cells past their TTL are served or not as the service comes around to it, so both sides
+// leave them out.
 const (
-	// serverMargin is by how much the date of an answer may differ from the
-	// clock that the cells of its page were held against: dates have a
-	// resolution of a second.
+	// serverMargin is by how much the date of an answer may differ from the clock that
+	// the cells of its page were held against: dates have a resolution of a second.
 	serverMargin = 2 * time.Second
-	// sumHorizon is how long a lane's scan may take for its sums to be compared.
-	// The sums leave out what expires within it, since both must leave out the
-	// same; rows that are compared one by one need no such allowance.
+	// sumHorizon is how long a lane's scan may take for its sums to be compared. The sums
+	// leave out what expires within it, since both must leave out the same; rows that are
+	// compared one by one need no such allowance.
 	sumHorizon = 10 * time.Minute
 )
 
@@ -173,8 +173,8 @@ func (c *Comparer) segment(ctx context.Context, x *Comparison) (s *segment, err 
 	return s, nil
 }
 
-// sum sums up both sides of the lanes that are left, and settles those of which both
-// are summed up meanwhile.
+// sum sums up both sides of the lanes that are left, and settles those of which both are
+// summed up meanwhile.
 func (s *segment) sum(ctx context.Context, check *vault.Check) error {
 	corrupted := check.Corrupted
 	read := make(chan struct{}) // closed when ours are
@@ -256,8 +256,8 @@ func (s *segment) compare(ctx context.Context, l *lane) (*vault.Check, error) {
 	return found, nil
 }
 
-// readCutoff reads the instant, in milliseconds, before which a cell must not expire
-// to be summed up; 0 if nothing expires.
+// readCutoff reads the instant, in milliseconds, before which a cell must not expire to
+// be summed up; 0 if nothing expires.
 func (s *segment) readCutoff(ctx context.Context) (int64, error) {
 	c := s.comparer
 	if c.def.Options.TTL <= 0 {
@@ -299,8 +299,8 @@ func (s *segment) scan(ctx context.Context, l *lane) error {
 	}
 }
 
-// pagesInFlight is how many of a segment's lanes are scanned at a time: with
-// little memory not all, since a page must hold the largest cell.
+// pagesInFlight is how many of a segment's lanes are scanned at a time: with little
+// memory not all, since a page must hold the largest cell.
 func (c *Comparer) pagesInFlight(lanes int) int {
 	return max(1, min(lanes, int(c.memory/table.MinPage)))
 }
@@ -310,8 +310,8 @@ func (c *Comparer) page(lanes int) []byte {
 	return c.pages.Get(int(min(max(c.memory/int64(c.pagesInFlight(lanes)), table.MinPage), table.MaxPage)))
 }
 
-// live reads a lane of the table into buf, page by page. The error matches errCut
-// when time is up.
+// live reads a lane of the table into buf, page by page. The error matches errCut when
+// time is up.
 func (s *segment) live(l *lane, buf []byte) blocks {
 	c := s.comparer
 	scan := c.tables.Scan(c.def.Name, c.def.Schema, l.keys)
@@ -329,8 +329,8 @@ func (s *segment) live(l *lane, buf []byte) blocks {
 	}
 }
 
-// next reads the next page of a scan of a lane of the table, which is not over, when
-// its turn comes. The error matches errCut when time is up.
+// next reads the next page of a scan of a lane of the table, which is not over, when its
+// turn comes. The error matches errCut when time is up.
 func (s *segment) next(ctx context.Context, lane int, scan table.Scan, buf []byte) (page table.Page, err error) {
 	q := throttle.Request{What: "read " + s.comparer.def.Name, Turn: int64(lane)}
 	if lane != s.first {

@@ -13,13 +13,12 @@ import (
 	"github.com/tablevault/tablevault/shared/vault/shard"
 )
 
-// block is rows of one lane, or of one page of a table, in the order of their
-// keys.
+// block is rows of one lane, or of one page of a table, in the order of their keys.
 type block struct {
 	rows []byte
 	bare bool // rows stand without a block's header
-	// piece says that the block is a single piece of one row, first and last
-	// whether it is the row's first or last.
+	// piece says that the block is a single piece of one row, first and last whether it
+	// is the row's first or last.
 	piece, first, last bool
 	served             time.Time // the date of a page
 }
@@ -36,8 +35,8 @@ func (b *block) scan(s *plainbuffer.Scanner) {
 	}
 }
 
-// blocks yields blocks of rows in the order of their keys, then io.EOF. A block
-// is valid until the next call.
+// blocks yields blocks of rows in the order of their keys, then io.EOF. A block is valid
+// until the next call.
 type blocks func(ctx context.Context) (*block, error)
 
 // laneBlocks are the blocks of a lane of the backup.
@@ -51,8 +50,8 @@ func laneBlocks(lane *sealed.Lane) blocks {
 	}
 }
 
-// cursor reads the rows of one side, one by one, and the cells of each, one by
-// one: a row that comes in pieces is never held as a whole.
+// cursor reads the rows of one side, one by one, and the cells of each, one by one: a row
+// that comes in pieces is never held as a whole.
 type cursor struct {
 	blocks  blocks
 	block   *block
@@ -133,8 +132,8 @@ func (c *cursor) piece(ctx context.Context) error {
 	return nil
 }
 
-// cell returns the next cell of the row, nil after the last. It is valid until
-// the next call.
+// cell returns the next cell of the row, nil after the last. It is valid until the next
+// call.
 func (c *cursor) cell(ctx context.Context) (*plainbuffer.Cell, error) {
 	for c.at == len(c.row.Cells) {
 		if !c.open {

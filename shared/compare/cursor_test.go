@@ -76,7 +76,8 @@ func TestCursorReadsRowsInTheirOrder(t *testing.T) {
 	}
 }
 
-// TestTallyLeavesOutWhatExpires sums up rows of which some cells expire before the cutoff.
+// TestTallyLeavesOutWhatExpires sums up rows of which some cells expire before the
+// cutoff.
 func TestTallyLeavesOutWhatExpires(t *testing.T) {
 	const cutoff = 10_000
 	options := table.Options{TTL: 5} // what is older than 5000 expires before

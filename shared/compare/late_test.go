@@ -103,9 +103,9 @@ func TestPagesThatDoNotComeInTime(t *testing.T) {
 	}
 }
 
-// TestTableReadOnceMore compares with a table that has a row too many when it is summed up
-// and none when it is read row by row: it counts as it was then. Where cells expire, sums
-// leave some out, and the count is that of the sums.
+// TestTableReadOnceMore compares with a table that has a row too many when it is summed
+// up and none when it is read row by row: it counts as it was then. Where cells expire,
+// sums leave some out, and the count is that of the sums.
 func TestTableReadOnceMore(t *testing.T) {
 	for _, ttl := range []int32{table.NoTTL, 365 * 86400} {
 		w := vaulttest.NewWorld(t)

@@ -64,8 +64,8 @@ func (p *pair) expired(cell *plainbuffer.Cell, served time.Time) bool {
 	return p.options.Expired(cell.Timestamp, served.Add(serverMargin).UnixMilli())
 }
 
-// alone takes a row that only one side has. A row that has lost its last cell
-// to its TTL may well be gone from the other side.
+// alone takes a row that only one side has. A row that has lost its last cell to its TTL
+// may well be gone from the other side.
 func (p *pair) alone(ctx context.Context, rows *cursor, kind string) error {
 	key, served := rows.key.Clone(), p.theirs.served
 	var cells, expired int64

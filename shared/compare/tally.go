@@ -34,8 +34,8 @@ type tally struct {
 	long    *table.Hasher // of the row that comes in pieces
 	all     *table.Hasher // of the same with all of its cells, where some expire
 	kept    []plainbuffer.Cell
-	// full are the rows that have a cell, hollow those without any, ghosts
-	// those that had some, all of them expired; whole are all, with all of their cells.
+	// full are the rows that have a cell, hollow those without any, ghosts those that had
+	// some, all of them expired; whole are all, with all of their cells.
 	full, hollow, ghosts, whole set
 	expired                     int64
 	latest                      time.Time // of the pages
@@ -141,7 +141,8 @@ func (t *tally) keep(cells []plainbuffer.Cell) []plainbuffer.Cell {
 	return cells
 }
 
-// lapses counts what a table loses by the TTL that it is to get, at the date of each page.
+// lapses counts what a table loses by the TTL that it is to get, at the date of each
+// page.
 type lapses struct {
 	ttl        int64 // in milliseconds, 0 for none
 	past, soon vault.Lapse
@@ -180,8 +181,8 @@ func (l *lapses) add(b *block, cells []plainbuffer.Cell) {
 
 func (t *tally) sum() table.Digest { return t.full.plus(t.hollow).digest }
 
-// equals says whether the table's sums are the backup's. Rows all of whose
-// cells have expired may be served as rows without cells, or not at all.
+// equals says whether the table's sums are the backup's. Rows all of whose cells have
+// expired may be served as rows without cells, or not at all.
 func (t *tally) equals(live *tally, cutoff int64) bool {
 	if cutoff != 0 && live.latest.Add(serverMargin).UnixMilli() >= cutoff {
 		return false

@@ -1,5 +1,5 @@
-// Package crypt seals the objects of a vault for those who may read them, and opens
-// them again. What is hashed and stored are the bytes that come out of Seal.
+// Package crypt seals the objects of a vault for those who may read them, and opens them
+// again. What is hashed and stored are the bytes that come out of Seal.
 package crypt
 
 import (
@@ -12,9 +12,9 @@ import (
 // Class is who may read an object: encryption has one identity for each.
 type Class int
 
-// The classes of objects. Plans, slots, roll-ups, manifests and notes are
-// Control; shards, indexes and quarantined rows are Data; vault.json, marks,
-// proofs, answers and the records of drills are Public.
+// The classes of objects. Plans, slots, roll-ups, manifests and notes are Control;
+// shards, indexes and quarantined rows are Data; vault.json, marks, proofs, answers and
+// the records of drills are Public.
 const (
 	Public Class = iota
 	Control

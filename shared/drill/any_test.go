@@ -14,11 +14,11 @@ import (
 	"github.com/tablevault/tablevault/shared/table/tabletest"
 )
 
-// TestAnyOrder lets anything happen, in any order: ticks that are lost, late, doubled
-// or of the past, work that is lost or delivered late, calls that fail, rows that
-// are refused, days that go by. At no time is there more than one table of drills
-// for a source, and no other table is touched; when all is well again, the newest
-// drill is proved and nothing is left.
+// TestAnyOrder lets anything happen, in any order: ticks that are lost, late, doubled or
+// of the past, work that is lost or delivered late, calls that fail, rows that are
+// refused, days that go by. At no time is there more than one table of drills for a
+// source, and no other table is touched; when all is well again, the newest drill is
+// proved and nothing is left.
 func TestAnyOrder(t *testing.T) {
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
@@ -113,9 +113,9 @@ func TestAnyOrder(t *testing.T) {
 	t.Logf("%d drills", begun)
 }
 
-// TestEveryCallFails fails each call of the store that the drills make, before and
-// after it took effect, and each of their calls of the instances: the ticks after
-// it make up for it, and the outcome is the same.
+// TestEveryCallFails fails each call of the store that the drills make, before and after
+// it took effect, and each of their calls of the instances: the ticks after it make up
+// for it, and the outcome is the same.
 func TestEveryCallFails(t *testing.T) {
 	// A drill that fails, and one that drops its table, are in each run.
 	rounds := func(t *testing.T, w *world, tick func()) {

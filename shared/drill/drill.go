@@ -1,16 +1,16 @@
-// Package drill rehearses the restores that a policy asks for, and records what
-// came of them.
+// Package drill rehearses the restores that a policy asks for, and records what came of
+// them.
 //
-// A drill restores the newest sealed backup of a table into a table of its own, by
-// a request like anybody else's, so that what is rehearsed is what a restore does:
-// import, comparison and proof are the usual ones. After a proof without a
-// difference the table is dropped; after anything else it stays, to be examined,
-// until the next drill of its source begins.
+// A drill restores the newest sealed backup of a table into a table of its own, by a
+// request like anybody else's, so that what is rehearsed is what a restore does: import,
+// comparison and proof are the usual ones. After a proof without a difference the table
+// is dropped; after anything else it stays, to be examined, until the next drill of its
+// source begins.
 //
-// A [Rehearser] remembers nothing. A drill is named by its source and by the
-// instant that it was due at, all of its names derive from these two, and each of
-// its records is written once: ticks that are missed, doubled, late or dead at any
-// point are made up for by the next.
+// A [Rehearser] remembers nothing. A drill is named by its source and by the instant that
+// it was due at, all of its names derive from these two, and each of its records is
+// written once: ticks that are missed, doubled, late or dead at any point are made up for
+// by the next.
 package drill
 
 import (
@@ -38,9 +38,9 @@ const (
 	Bound = 24 * time.Hour
 	// AtOnce is how many drills may be under way.
 	AtOnce = 4
-	// share of a policy's workers is what each of them may use. All together take
-	// half as many as backups may, so that with the default share of the account's
-	// instances there is room for both.
+	// share of a policy's workers is what each of them may use. All together take half as
+	// many as backups may, so that with the default share of the account's instances
+	// there is room for both.
 	share = 2 * AtOnce
 	// settle is how long the table of a failed drill stays at least. It outlives an
 	// invocation that was about to make the table when its restore was closed.
@@ -50,8 +50,8 @@ const (
 // Workers is how many workers the restore of a drill may have.
 func Workers(p *policy.Policy) int { return max(1, p.Workers.Most/share) }
 
-// Rehearser holds the drills that a policy asks for. Requests to restore are carried
-// out by the function that restores.
+// Rehearser holds the drills that a policy asks for. Requests to restore are carried out
+// by the function that restores.
 type Rehearser struct {
 	Repo   *repository.Repository
 	Policy *policy.Policy
@@ -67,8 +67,8 @@ type Rehearser struct {
 
 // Tick is what one tick came to.
 type Tick struct {
-	// Open counts the drills that are under way, Waiting those that are due and for
-	// which there was no room, or no time.
+	// Open counts the drills that are under way, Waiting those that are due and for which
+	// there was no room, or no time.
 	Open    int `json:"open"`
 	Waiting int `json:"waiting"`
 	// Begun, Proved, Failed and Dropped count what this tick has recorded.
@@ -98,10 +98,10 @@ type due struct {
 	last time.Time // when the newest that was begun was due; zero if there is none
 }
 
-// Tick goes on with the drills that are under way, and begins those that are due
-// at the instant at. What goes wrong with one is reported and keeps no other from
-// going on; the error is about what stopped the tick itself. Where the policy
-// asks for no drills, nothing is looked at.
+// Tick goes on with the drills that are under way, and begins those that are due at the
+// instant at. What goes wrong with one is reported and keeps no other from going on; the
+// error is about what stopped the tick itself. Where the policy asks for no drills,
+// nothing is looked at.
 func (r *Rehearser) Tick(ctx context.Context, run fanout.Run, at time.Time) (*Tick, error) {
 	at, _ = vault.Happened(at, run.Now())
 	s := &ticking{Rehearser: r, run: run, at: at.UTC(), reply: &Tick{}, open: map[vault.TableID]bool{}, names: map[string][]string{}}
@@ -153,9 +153,8 @@ func (s *ticking) report(rule string, t vault.TableID, format string, args ...an
 	s.reply.Reports = append(s.reply.Reports, report)
 }
 
-// due are the drills that are to be begun, first those of the tables that have
-// waited longest. Where several rules want one of a table, any of them is done
-// justice by it.
+// due are the drills that are to be begun, first those of the tables that have waited
+// longest. Where several rules want one of a table, any of them is done justice by it.
 func (s *ticking) due(ctx context.Context) ([]due, error) {
 	var all []due
 	seen := map[vault.TableID]bool{}
@@ -198,8 +197,8 @@ func (s *ticking) due(ctx context.Context) ([]due, error) {
 	return all, nil
 }
 
-// last is when the newest drill of a table that was begun was due. One that is named
-// by an instant which is still to come says nothing about that, and is reported.
+// last is when the newest drill of a table that was begun was due. One that is named by
+// an instant which is still to come says nothing about that, and is reported.
 func (s *ticking) last(r *policy.Rule, t vault.TableID) time.Time {
 	for _, d := range slices.Backward(s.drills[t]) {
 		if !d.ahead(s.run.Now()) {
@@ -226,8 +225,8 @@ func (s *ticking) tables(ctx context.Context, instance string) ([]string, error)
 	return names, err
 }
 
-// begin begins a drill, unless there is nothing to rehearse with, or what an
-// earlier one has left can't be taken away.
+// begin begins a drill, unless there is nothing to rehearse with, or what an earlier one
+// has left can't be taken away.
 func (s *ticking) begin(ctx context.Context, due due) error {
 	m, err := s.Repo.Latest(ctx, due.Table, time.Time{})
 	if errors.Is(err, fs.ErrNotExist) {

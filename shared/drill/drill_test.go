@@ -17,9 +17,9 @@ import (
 	"github.com/tablevault/tablevault/shared/vault"
 )
 
-// TestDrill rehearses a restore by ticks alone: it waits for the first sealed
-// backup, restores it into a table of its own, records what came of it, and leaves
-// nothing behind.
+// TestDrill rehearses a restore by ticks alone: it waits for the first sealed backup,
+// restores it into a table of its own, records what came of it, and leaves nothing
+// behind.
 func TestDrill(t *testing.T) {
 	w := newWorld(t, 40)
 	if s := w.tick(daily); !reports(s, "waits for the first sealed backup") || s.Begun != 0 {
@@ -87,8 +87,8 @@ func TestNoDrill(t *testing.T) {
 	}
 }
 
-// TestMissedTicks switches the timer off for days: one drill makes up for all. A
-// tick of the past that comes late begins nothing.
+// TestMissedTicks switches the timer off for days: one drill makes up for all. A tick of
+// the past that comes late begins nothing.
 func TestMissedTicks(t *testing.T) {
 	w := newWorld(t, 5)
 	w.settle(daily)
@@ -165,8 +165,8 @@ func TestOverlappingTicks(t *testing.T) {
 	}
 }
 
-// TestAtOnce has several tables due: no more drills are under way than may be, and
-// those that have waited longest come first.
+// TestAtOnce has several tables due: no more drills are under way than may be, and those
+// that have waited longest come first.
 func TestAtOnce(t *testing.T) {
 	w := newWorld(t, 0)
 	names := []string{"orders"}
@@ -239,8 +239,7 @@ func TestTableInTheWay(t *testing.T) {
 	w.tomorrow("20T00:00 failed left, 21T00:00 proved dropped", target)
 }
 
-// TestRestoreFails keeps the table of a drill that failed, until the next drill
-// begins.
+// TestRestoreFails keeps the table of a drill that failed, until the next drill begins.
 func TestRestoreFails(t *testing.T) {
 	w := newWorld(t, 50)
 	w.refuse()
@@ -261,8 +260,8 @@ func TestRestoreFails(t *testing.T) {
 	w.left()
 }
 
-// TestVerdicts fails a drill whose table is not what the backup holds: other rows,
-// and rows that are missing because the service refuses them.
+// TestVerdicts fails a drill whose table is not what the backup holds: other rows, and
+// rows that are missing because the service refuses them.
 func TestVerdicts(t *testing.T) {
 	target := ordersDrill.Target("drill")
 	for verdict, spoil := range map[vault.Verdict]func(w *world){
@@ -298,8 +297,8 @@ func TestVerdicts(t *testing.T) {
 	}
 }
 
-// TestBound ends a drill whose restore comes to nothing, at each point at which it
-// may be stuck, and lets none of its late deliveries make a table or write a row.
+// TestBound ends a drill whose restore comes to nothing, at each point at which it may be
+// stuck, and lets none of its late deliveries make a table or write a row.
 func TestBound(t *testing.T) {
 	for looks, becomes := range []string{"left", "dropped", "dropped"} {
 		t.Run(fmt.Sprintf("after %d looks", looks), func(t *testing.T) {
@@ -341,8 +340,8 @@ func TestBound(t *testing.T) {
 	}
 }
 
-// TestDropFails tries again until the table is gone, and begins no other drill of
-// the table before.
+// TestDropFails tries again until the table is gone, and begins no other drill of the
+// table before.
 func TestDropFails(t *testing.T) {
 	w := newWorld(t, 4)
 	w.deny("DropTable", fmt.Errorf("denied: %w", table.ErrPermission))
@@ -360,8 +359,8 @@ func TestDropFails(t *testing.T) {
 	w.left()
 }
 
-// TestAnotherTable leaves a table alone that stands under a drill's name and is not
-// the one that its restore made.
+// TestAnotherTable leaves a table alone that stands under a drill's name and is not the
+// one that its restore made.
 func TestAnotherTable(t *testing.T) {
 	w := newWorld(t, 4)
 	w.deny("DropTable", errors.New("not now"))
@@ -376,8 +375,8 @@ func TestAnotherTable(t *testing.T) {
 	}
 }
 
-// TestUnnotedTable has a restore die between making its table and noting that: the
-// table is the drill's, as long as it is as it was made.
+// TestUnnotedTable has a restore die between making its table and noting that: the table
+// is the drill's, as long as it is as it was made.
 func TestUnnotedTable(t *testing.T) {
 	target := ordersDrill.Target("drill")
 	for _, test := range []struct {
@@ -410,7 +409,8 @@ func TestUnnotedTable(t *testing.T) {
 	}
 }
 
-// TestExpiring proves a restore of a table whose rows expire: what is left out on both sides is no difference.
+// TestExpiring proves a restore of a table whose rows expire: what is left out on both
+// sides is no difference.
 func TestExpiring(t *testing.T) {
 	w := newWorld(t, 20)
 	def, err := w.Tables.Describe(t.Context(), "orders")
@@ -430,8 +430,8 @@ func TestExpiring(t *testing.T) {
 	}
 }
 
-// TestGoneTables rehearses no table that is gone, goes on with what was begun, and
-// says which instances can't be asked.
+// TestGoneTables rehearses no table that is gone, goes on with what was begun, and says
+// which instances can't be asked.
 func TestGoneTables(t *testing.T) {
 	w := sealed(t, 4)
 	w.tick(daily)
@@ -444,8 +444,8 @@ func TestGoneTables(t *testing.T) {
 	}
 }
 
-// TestPrune deletes no backup that a drill under way restores, and the records of
-// drills say what they said when their backups are gone.
+// TestPrune deletes no backup that a drill under way restores, and the records of drills
+// say what they said when their backups are gone.
 func TestPrune(t *testing.T) {
 	w := sealed(t, 20)
 	w.tick(daily)
@@ -486,7 +486,8 @@ func TestRTO(t *testing.T) {
 		most  time.Duration
 	}{
 		{false, time.Minute},
-		// Comparisons are begun by a tick, too, and that time counts: nothing is ready then.
+		// Comparisons are begun by a tick, too, and that time counts: nothing is ready
+		// then.
 		{true, 6 * time.Minute},
 	} {
 		t.Run(fmt.Sprintf("blind: %t", test.blind), func(t *testing.T) {

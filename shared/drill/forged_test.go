@@ -56,8 +56,8 @@ func (w *world) begun() vault.RestoreID {
 	return vault.NewRestoreID(info.Modified, string(d.Backup), d.Target.Path())
 }
 
-// TestForgedAnswer has who may write requests, or answers, say that a drill's restore is proved: nothing is, unless the
-// proof of that very restore says so.
+// TestForgedAnswer has who may write requests, or answers, say that a drill's restore is
+// proved: nothing is, unless the proof of that very restore says so.
 func TestForgedAnswer(t *testing.T) {
 	running := vault.NewRestoreID(day, "running")
 	asIs := func(*vault.Answer) {}
@@ -112,7 +112,8 @@ func rehearsed(t *testing.T) (*world, vault.Restore, *vault.Proof) {
 	return w, vault.Restore{ID: answer.Restore}, proof
 }
 
-// TestForgedProof has a proof beside the answer that is not of this drill's restore, or does not say what it comes to.
+// TestForgedProof has a proof beside the answer that is not of this drill's restore, or
+// does not say what it comes to.
 func TestForgedProof(t *testing.T) {
 	for name, change := range map[string]func(*vault.Proof){
 		"":                 func(*vault.Proof) {},
@@ -147,8 +148,8 @@ func TestForgedProof(t *testing.T) {
 	}
 }
 
-// TestForgedPlan has the plan of the drill's restore, and its proof, be about another table: that one is proved, and not the
-// drill.
+// TestForgedPlan has the plan of the drill's restore, and its proof, be about another
+// table: that one is proved, and not the drill.
 func TestForgedPlan(t *testing.T) {
 	for name, change := range map[string]func(*vault.RestorePlan){
 		"":               func(*vault.RestorePlan) {},

@@ -19,9 +19,9 @@ type State struct {
 	Drop *vault.DrillDrop
 }
 
-// Newest reads the newest drill of each table that one was ever begun of, or of one
-// table if t is not nil, in the order of the tables' names. Drills whose instants are
-// still to come at now count for nothing.
+// Newest reads the newest drill of each table that one was ever begun of, or of one table
+// if t is not nil, in the order of the tables' names. Drills whose instants are still to
+// come at now count for nothing.
 func Newest(ctx context.Context, repo *repository.Repository, t *vault.TableID, now time.Time) ([]State, error) {
 	prefix := vault.Drills
 	if t != nil {
@@ -41,8 +41,8 @@ func Newest(ctx context.Context, repo *repository.Repository, t *vault.TableID, 
 	return states(ctx, repo, newest)
 }
 
-// Of reads the newest n drills of a table, newest first, of those whose instants are
-// not still to come at now.
+// Of reads the newest n drills of a table, newest first, of those whose instants are not
+// still to come at now.
 func Of(ctx context.Context, repo *repository.Repository, t vault.TableID, n int, now time.Time) ([]State, error) {
 	drills, err := list(ctx, repo, vault.DrillsOf(t))
 	if err != nil {
@@ -60,8 +60,8 @@ type record struct {
 	ended, dropped bool
 }
 
-// ahead says whether the instant that names the drill is still to come: nobody has
-// begun such a one.
+// ahead says whether the instant that names the drill is still to come: nobody has begun
+// such a one.
 func (r *record) ahead(now time.Time) bool {
 	_, told := vault.Happened(r.Due, now)
 	return !told
@@ -72,8 +72,8 @@ func happened(records []*record, now time.Time) []*record {
 	return slices.DeleteFunc(slices.Clone(records), func(r *record) bool { return r.ahead(now) })
 }
 
-// list lists the drills whose records' names begin so, by their tables, oldest
-// first. It costs a request for every thousand records.
+// list lists the drills whose records' names begin so, by their tables, oldest first. It
+// costs a request for every thousand records.
 func list(ctx context.Context, repo *repository.Repository, prefix string) (map[vault.TableID][]*record, error) {
 	drills := map[vault.TableID][]*record{}
 	for info, err := range repo.Store().List(ctx, prefix, "") {

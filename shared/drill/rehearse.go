@@ -79,11 +79,11 @@ func (s *ticking) goOn(ctx context.Context, r *record, d *vault.Drill) error {
 	return s.Work.Submit(ctx, fanout.Work{Verb: fanout.VerbRestore, Request: d.Request, Start: int(s.at.UnixNano())})
 }
 
-// outcome is what came of a drill whose request was answered. The answer only says
-// that the restore has ended: that it is proved, and what was found, the restore's
-// own proof says. The restore is the one that the request can only have, whatever
-// the answer names. Rows that were refused are no difference to a restore, and are
-// one to a rehearsal: they would be missing.
+// outcome is what came of a drill whose request was answered. The answer only says that
+// the restore has ended: that it is proved, and what was found, the restore's own proof
+// says. The restore is the one that the request can only have, whatever the answer names.
+// Rows that were refused are no difference to a restore, and are one to a rehearsal: they
+// would be missing.
 func (s *ticking) outcome(ctx context.Context, d *vault.Drill, id vault.RestoreID, a *vault.Answer) (*vault.DrillEnd, error) {
 	e := &vault.DrillEnd{Drill: *d, Ended: a.At, Restore: id}
 	proof, why, err := Proof(ctx, s.Repo, d, id)
@@ -109,9 +109,9 @@ func (s *ticking) outcome(ctx context.Context, d *vault.Drill, id vault.RestoreI
 	return e, nil
 }
 
-// Proof reads the proof of a drill's restore, and holds it against what the drill
-// sets out to do, the restore's plan, and the backup. Without a proof of all that,
-// it says why there is none; an error is about what could not be read for now.
+// Proof reads the proof of a drill's restore, and holds it against what the drill sets
+// out to do, the restore's plan, and the backup. Without a proof of all that, it says why
+// there is none; an error is about what could not be read for now.
 func Proof(ctx context.Context, repo *repository.Repository, d *vault.Drill, id vault.RestoreID) (p *vault.Proof, why string, err error) {
 	// not tells what is missing or damaged from what can't be read for now.
 	not := func(err error) (*vault.Proof, string, error) {
@@ -145,8 +145,8 @@ func Proof(ctx context.Context, repo *repository.Repository, d *vault.Drill, id 
 	return p, "", nil
 }
 
-// end records how a drill ended. The restore of one that failed is closed before,
-// so that nothing is written, nor made, for it any more.
+// end records how a drill ended. The restore of one that failed is closed before, so that
+// nothing is written, nor made, for it any more.
 func (s *ticking) end(ctx context.Context, r *record, e *vault.DrillEnd) error {
 	if !e.OK {
 		closed, err := restore.GiveUp(ctx, s.Repo, s.run, e.Restore, "its drill has failed: "+e.Error)
@@ -177,8 +177,8 @@ func (s *ticking) end(ctx context.Context, r *record, e *vault.DrillEnd) error {
 	return s.drop(ctx, r, e)
 }
 
-// restoreOf is the id that the restore of a drill's request has, or will have if it
-// is ever accepted: it derives from the request's date.
+// restoreOf is the id that the restore of a drill's request has, or will have if it is
+// ever accepted: it derives from the request's date.
 func (s *ticking) restoreOf(ctx context.Context, d *vault.Drill) (vault.RestoreID, error) {
 	info, err := object.Stat(ctx, s.Repo.Store(), d.Request)
 	if err != nil {
@@ -187,8 +187,8 @@ func (s *ticking) restoreOf(ctx context.Context, d *vault.Drill) (vault.RestoreI
 	return vault.RestoreAsked(info.Modified, d.Backup, d.Target, false), nil
 }
 
-// drop drops the table that a drill's restore has made, and records that, or why
-// there is nothing to drop.
+// drop drops the table that a drill's restore has made, and records that, or why there is
+// nothing to drop.
 func (s *ticking) drop(ctx context.Context, r *record, e *vault.DrillEnd) error {
 	gone := &vault.DrillDrop{DrillID: r.DrillID, Target: e.Drill.Target, Restore: e.Restore, At: s.run.Now().UTC()}
 	in, err := s.Open(e.Drill.Target.Instance)
@@ -215,10 +215,9 @@ func (s *ticking) drop(ctx context.Context, r *record, e *vault.DrillEnd) error 
 	return nil
 }
 
-// left says why the table of a drill is not to be dropped; empty if it is. It is
-// only where the plan of the drill's restore names it, the restore is known to have
-// made it, no rule is about it, and what stands there has the key that it was made
-// with.
+// left says why the table of a drill is not to be dropped; empty if it is. It is only
+// where the plan of the drill's restore names it, the restore is known to have made it,
+// no rule is about it, and what stands there has the key that it was made with.
 func (s *ticking) left(ctx context.Context, in table.Catalog, e *vault.DrillEnd) (string, error) {
 	target := e.Drill.Target
 	plan, err := s.Repo.RestorePlan(ctx, e.Restore)

@@ -20,8 +20,8 @@ import (
 	"github.com/tablevault/tablevault/shared/vaulttest"
 )
 
-// day is the hour at which every test begins, today the instant at which the first
-// drill is due, and ordersDrill that drill.
+// day is the hour at which every test begins, today the instant at which the first drill
+// is due, and ordersDrill that drill.
 var (
 	day         = vaulttest.Day
 	today       = day.Truncate(24 * time.Hour)
@@ -162,8 +162,8 @@ func (w *world) work() {
 	}
 }
 
-// settle ticks and works, a minute apart, until no drill is open and nothing is
-// done about any.
+// settle ticks and works, a minute apart, until no drill is open and nothing is done
+// about any.
 func (w *world) settle(text string) {
 	w.T.Helper()
 	for n := range 100 {
@@ -204,8 +204,8 @@ func (w *world) serve(name string) *vault.Answer {
 	return nil
 }
 
-// ask puts a request under a name that restores the newest backup of a table to the
-// table "theirs".
+// ask puts a request under a name that restores the newest backup of a table to the table
+// "theirs".
 func (w *world) ask(name, table string) {
 	w.T.Helper()
 	content, err := request(w.latest(table).Backup, staging("theirs"))
@@ -320,8 +320,8 @@ func (w *world) left(want ...string) {
 	}
 }
 
-// tomorrow checks what the drills of orders have come to a day later, and what they
-// have left.
+// tomorrow checks what the drills of orders have come to a day later, and what they have
+// left.
 func (w *world) tomorrow(want string, left ...string) {
 	w.T.Helper()
 	w.Advance(24 * time.Hour)

@@ -13,12 +13,12 @@ import (
 // LooksInFlight is how many groups are looked at at a time.
 const LooksInFlight = 8
 
-// MaxFailures is how often a segment may fail before only a person's command
-// starts it again.
+// MaxFailures is how often a segment may fail before only a person's command starts it
+// again.
 const MaxFailures = 10
 
-// Dispatch finds out which segments of a backup or of a restore are to be
-// started, and starts them.
+// Dispatch finds out which segments of a backup or of a restore are to be started, and
+// starts them.
 type Dispatch struct {
 	Log   Log
 	Stale time.Duration
@@ -71,12 +71,12 @@ func (d *Dispatch) failedBy(note vault.Note, over bool) {
 	d.Over = d.Over || over
 }
 
-// Look sorts the open segments of a group. A start is live until the platform
-// ends it, unless a failure says that it is over. A segment whose newest start
-// failed for good is reported and left alone, unless it failed before Since, or
-// starts have gone stale by order of the caller. A live one that has told something,
-// and then nothing for a while, was killed: another one is begun beside it, which
-// hurts nobody if it was not. All others are ready.
+// Look sorts the open segments of a group. A start is live until the platform ends it,
+// unless a failure says that it is over. A segment whose newest start failed for good is
+// reported and left alone, unless it failed before Since, or starts have gone stale by
+// order of the caller. A live one that has told something, and then nothing for a while,
+// was killed: another one is begun beside it, which hurts nobody if it was not. All
+// others are ready.
 func (d *Dispatch) Look(ctx context.Context, run Run, group int, open []vault.SegmentID) error {
 	starts, err := d.Log.starts(ctx, group)
 	if err != nil {
@@ -121,8 +121,8 @@ func (d *Dispatch) Submit(ctx context.Context, to Dispatcher, n int, work func(v
 	return nil
 }
 
-// Paces reads from the newest slots of the segments that the last look found at
-// work, which were a group's, what holds their workers back.
+// Paces reads from the newest slots of the segments that the last look found at work,
+// which were a group's, what holds their workers back.
 func (d *Dispatch) Paces(ctx context.Context, group int, read func(ctx context.Context, slot string) (*vault.Pace, error)) error {
 	if len(d.Working) == 0 {
 		return nil

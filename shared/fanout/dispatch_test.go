@@ -58,8 +58,8 @@ func TestDamagedNotes(t *testing.T) {
 	}
 }
 
-// TestFailuresOfLooks: of what several looks have found, a failure for good is told rather
-// than one that may pass, and none hides one.
+// TestFailuresOfLooks: of what several looks have found, a failure for good is told
+// rather than one that may pass, and none hides one.
 func TestFailuresOfLooks(t *testing.T) {
 	for name, c := range map[string]struct {
 		first, then Dispatch
@@ -82,7 +82,8 @@ func TestFailuresOfLooks(t *testing.T) {
 	}
 }
 
-// TestUntilWhen: a start that may be at work is told with the end of its time, if it has one.
+// TestUntilWhen: a start that may be at work is told with the end of its time, if it has
+// one.
 func TestUntilWhen(t *testing.T) {
 	now := time.Date(2026, 11, 20, 2, 14, 0, 0, time.UTC)
 	for until, want := range map[time.Time]string{

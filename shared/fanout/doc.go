@@ -1,8 +1,10 @@
-// Package fanout has many invocations of a function work off one thing: a backup, a restore, its verification, a copy.
+// Package fanout has many invocations of a function work off one thing: a backup, a
+// restore, its verification, a copy.
 //
-// The thing is cut into segments, and a segment is worked off by one start at a time, as far as anybody can tell. Nobody
-// holds a lock, and nothing is kept alive between two invocations. What is agreed on is agreed on by objects in the
-// vault, each of which one writer wins ([repository.Repository.Win]). They make up a [Log]: notes of starts and of
+// The thing is cut into segments, and a segment is worked off by one start at a time, as
+// far as anybody can tell. Nobody holds a lock, and nothing is kept alive between two
+// invocations. What is agreed on is agreed on by objects in the vault, each of which one
+// writer wins ([repository.Repository.Win]). They make up a [Log]: notes of starts and of
 // failures, slots, marks of ends.
 //
 // # The steps
@@ -23,17 +25,21 @@
 //  9. With time left, the worker goes on at step 3 with a segment that nobody has begun, whose first start it claims:
 //     with one that its own was split into, or else with one that was planned. It ends when it finds none.
 //
-// Steps 3 to 8 are [Worker.Work], which exports, imports and verifications share. An invocation may be killed at each of
-// them, and be delivered twice: whoever comes next finds in the log how far the segment is, and the rest is done once
-// more, to the same effect.
+// Steps 3 to 8 are [Worker.Work], which exports, imports and verifications share. An
+// invocation may be killed at each of them, and be delivered twice: whoever comes next
+// finds in the log how far the segment is, and the rest is done once more, to the same
+// effect.
 //
 // # Who knows what
 //
-// A slot is a document of the job's, and a place in a segment is opaque here: a backup stands at keys, and something
-// else may stand at a point of a change stream. That the slots of a backup's segments chain, and that segments cover a
-// table, is proved in package backup/coverage. Copies of a backup's groups note starts and failures in a Log, too, but
-// any number of them may work on one group, and none gives way: they have no slots, and records of their own.
+// A slot is a document of the job's, and a place in a segment is opaque here: a backup
+// stands at keys, and something else may stand at a point of a change stream. That the
+// slots of a backup's segments chain, and that segments cover a table, is proved in
+// package backup/coverage. Copies of a backup's groups note starts and failures in a Log,
+// too, but any number of them may work on one group, and none gives way: they have no
+// slots, and records of their own.
 //
-// Clocks decide nothing about what is done. They tell when a start is over that has left no word ([Log.MayWork]), and
-// when to stop ([Margin]); a [Teller] tells people, and whoever looks for the dead, that a worker lives.
+// Clocks decide nothing about what is done. They tell when a start is over that has left
+// no word ([Log.MayWork]), and when to stop ([Margin]); a [Teller] tells people, and
+// whoever looks for the dead, that a worker lives.
 package fanout

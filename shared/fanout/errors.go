@@ -9,8 +9,8 @@ import (
 	"github.com/tablevault/tablevault/shared/vault"
 )
 
-// Permanent says whether trying the same again can't help: the function then
-// reports the error as handled, since the platform would bill three retries.
+// Permanent says whether trying the same again can't help: the function then reports the
+// error as handled, since the platform would bill three retries.
 func Permanent(err error) bool {
 	for _, mark := range []error{
 		table.ErrNotExist, table.ErrExist, table.ErrPermission, table.ErrInvalid, fs.ErrPermission, vault.ErrVersion, vault.ErrCorrupt,

@@ -9,8 +9,8 @@ import (
 )
 
 // Job is what a start does with one segment: it reads what others have left in the
-// segment's log, works for the next slot, and hands what it has to the worker, which
-// wins the slot. Where in the segment the log stands, a job alone knows.
+// segment's log, works for the next slot, and hands what it has to the worker, which wins
+// the slot. Where in the segment the log stands, a job alone knows.
 type Job interface {
 	// Read reads the segment's log. claimed says that this worker has made the segment's
 	// first start.
@@ -53,8 +53,8 @@ func (w *Worker) Work(ctx context.Context, command Work) (through bool, err erro
 	return err == nil && !w.Over, err
 }
 
-// one works on a segment, whose start may be claimed already, and notes what goes
-// wrong, or that nothing of it is under way any more.
+// one works on a segment, whose start may be claimed already, and notes what goes wrong,
+// or that nothing of it is under way any more.
 func (w *Worker) one(ctx context.Context, s vault.SegmentID, start int, claimed bool) error {
 	w.At, w.Superseded = Start{s, start}, false
 	job, err := w.Open(ctx, s)

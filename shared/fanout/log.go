@@ -32,10 +32,10 @@ type Start struct {
 	Number  int
 }
 
-// Begin notes the start of a segment and returns its number: the one that was
-// asked for, or the first free one after it. A second delivery of one start has
-// a number of its own; both may run. The error matches ErrNoStart if there was no
-// start before the one that was asked for.
+// Begin notes the start of a segment and returns its number: the one that was asked for,
+// or the first free one after it. A second delivery of one start has a number of its own;
+// both may run. The error matches ErrNoStart if there was no start before the one that
+// was asked for.
 func (l Log) Begin(ctx context.Context, n vault.Note, run Run) (int, error) {
 	if n.Start > 0 {
 		before, err := l.repo.Exists(ctx, l.names.Start(n.Segment, n.Start-1))
@@ -73,8 +73,8 @@ func (l Log) Claim(ctx context.Context, n vault.Note, run Run) (mine bool, err e
 	return mine, err
 }
 
-// atWork says whether a start has been noted and may still be at work, by another
-// event than run's.
+// atWork says whether a start has been noted and may still be at work, by another event
+// than run's.
 func (l Log) atWork(ctx context.Context, at Start, run Run) (bool, error) {
 	var n vault.Note
 	_, err := l.repo.Read(ctx, l.names.Start(at.Segment, at.Number), &n)
@@ -91,9 +91,9 @@ func (l Log) atWork(ctx context.Context, at Start, run Run) (bool, error) {
 	return !failed, err
 }
 
-// idleStarts counts the starts in a row, up to the one before at, that found the
-// log with as many slots as there are now. Numbers have no gap: whoever asks who may
-// still work reads the starts one after the other until there is none.
+// idleStarts counts the starts in a row, up to the one before at, that found the log with
+// as many slots as there are now. Numbers have no gap: whoever asks who may still work
+// reads the starts one after the other until there is none.
 func (l Log) idleStarts(ctx context.Context, at Start, slots int) (int, error) {
 	if at.Number == 0 {
 		return 0, nil
@@ -112,17 +112,17 @@ func (l Log) idleStarts(ctx context.Context, at Start, slots int) (int, error) {
 	return n.Idle + 1, nil
 }
 
-// InDoubt is an error of a start of which a request that it has sent may still be
-// carried out: a note of it does not say that the start is over.
+// InDoubt is an error of a start of which a request that it has sent may still be carried
+// out: a note of it does not say that the start is over.
 func InDoubt(err error) error { return &inDoubt{err} }
 
 type inDoubt struct{ error }
 
 func (d *inDoubt) Unwrap() error { return d.error }
 
-// Fail notes what went wrong in a start. It returns cause in any case: a note
-// that can't be written must not hide it. A start that there may not be leaves
-// none, which would count as the segment's newest failure ever after.
+// Fail notes what went wrong in a start. It returns cause in any case: a note that can't
+// be written must not hide it. A start that there may not be leaves none, which would
+// count as the segment's newest failure ever after.
 func (l Log) Fail(ctx context.Context, at Start, run Run, permanent bool, cause error) error {
 	if errors.Is(cause, ErrNoStart) {
 		return cause
@@ -138,9 +138,9 @@ func (l Log) Fail(ctx context.Context, at Start, run Run, permanent bool, cause 
 	return cause
 }
 
-// Notes are a segment's starts, failures or slots, as a list tells them: how
-// many, the greatest number, and the store's dates of the one that is listed
-// first and of that with the greatest number.
+// Notes are a segment's starts, failures or slots, as a list tells them: how many, the
+// greatest number, and the store's dates of the one that is listed first and of that with
+// the greatest number.
 type Notes struct {
 	Count, Last int
 	first, last time.Time

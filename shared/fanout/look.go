@@ -126,8 +126,8 @@ func (l *look) silent(ctx context.Context, note *vault.Note) (bool, error) {
 const longest = 24 * time.Hour
 
 // note reads what a start or a failure has left. One that is damaged is as good as a
-// failure that says so: the segment is begun again, and nothing but the log of its
-// slots decides what of it there is.
+// failure that says so: the segment is begun again, and nothing but the log of its slots
+// decides what of it there is.
 func (l *look) note(ctx context.Context, name string) (vault.Note, error) {
 	var note vault.Note
 	_, err := l.dispatch.Log.repo.Read(ctx, name, &note)

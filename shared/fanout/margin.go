@@ -2,9 +2,9 @@ package fanout
 
 import "time"
 
-// Margin is what an invocation keeps for closing before the platform ends it:
-// flush the encoders, store the part and its index, win the slot, invoke the
-// next. It is measured at each part, and never more than a third of the time.
+// Margin is what an invocation keeps for closing before the platform ends it: flush the
+// encoders, store the part and its index, win the slot, invoke the next. It is measured
+// at each part, and never more than a third of the time.
 type Margin struct {
 	until time.Time
 	// given is what the run came with; it holds until something was measured.
@@ -12,8 +12,8 @@ type Margin struct {
 }
 
 const (
-	// marginFactor is how many times the longest closing lately is kept: the next
-	// part may be larger, and the store slower.
+	// marginFactor is how many times the longest closing lately is kept: the next part
+	// may be larger, and the store slower.
 	marginFactor = 3
 	leastMargin  = time.Second
 )
@@ -30,8 +30,7 @@ func NewMargin(run Run) Margin {
 // measured: starts have come to nothing.
 func (m *Margin) Widen() { m.closing = m.third }
 
-// Closed takes the time of a closing into account; long ones are forgotten by
-// halves.
+// Closed takes the time of a closing into account; long ones are forgotten by halves.
 func (m *Margin) Closed(took time.Duration) { m.closing = max(took, m.closing/2, 1) }
 
 // Stop is when to stop; zero for never.

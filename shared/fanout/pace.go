@@ -10,16 +10,16 @@ import (
 
 // Pace says what holds workers back.
 type Pace struct {
-	// Reason is one of the Paced constants of package vault; where workers have
-	// several, the one that is least of their own making.
+	// Reason is one of the Paced constants of package vault; where workers have several,
+	// the one that is least of their own making.
 	Reason string `json:"reason"`
-	// Workers is how many are held back, ReadUnits the rate that they are held
-	// to together, in read units per second; WriteUnits the same of a restore's.
+	// Workers is how many are held back, ReadUnits the rate that they are held to
+	// together, in read units per second; WriteUnits the same of a restore's.
 	Workers    int     `json:"workers"`
 	ReadUnits  float64 `json:"read_units_per_second,omitempty"`
 	WriteUnits float64 `json:"write_units_per_second,omitempty"`
-	// Throttled counts the answers, for the newest parts, by which the service
-	// wanted fewer requests.
+	// Throttled counts the answers, for the newest parts, by which the service wanted
+	// fewer requests.
 	Throttled int64 `json:"throttled,omitempty"`
 }
 

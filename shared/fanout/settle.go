@@ -18,13 +18,13 @@ import (
 // has no answer, or was broken off) leaves no mark, and says so in a note of its
 // failure: then its time has to be over.
 
-// startMargin is how long after an invocation's end a request that it had sent
-// may still be carried out.
+// startMargin is how long after an invocation's end a request that it had sent may still
+// be carried out.
 const startMargin = 10 * time.Second
 
-// MayWork says which start of a segment may still be at work, empty if none. It reads
-// the starts by their names, one after the other, since a list might not show the
-// last of them.
+// MayWork says which start of a segment may still be at work, empty if none. It reads the
+// starts by their names, one after the other, since a list might not show the last of
+// them.
 func (l Log) MayWork(ctx context.Context, s vault.SegmentID, run Run) (string, error) {
 	for n := 0; ; n++ {
 		found, err := l.mayWork(ctx, Start{s, n}, run, 0)
@@ -37,8 +37,8 @@ func (l Log) MayWork(ctx context.Context, s vault.SegmentID, run Run) (string, e
 	}
 }
 
-// AtWork says which start of a group's segments may still be at work, as far as
-// lists tell, which may be late.
+// AtWork says which start of a group's segments may still be at work, as far as lists
+// tell, which may be late.
 func (l Log) AtWork(ctx context.Context, group int, run Run) (string, error) {
 	ended := map[Start]bool{}
 	for n, err := range l.listed(ctx, l.names.Ends(""), l.names.End, group) {
@@ -61,9 +61,9 @@ func (l Log) AtWork(ctx context.Context, group int, run Run) (string, error) {
 	return "", nil
 }
 
-// mayWork says until when a start may be at work, empty if it is over. The error
-// matches fs.ErrNotExist if there is no such start. One that is older than stale counts
-// as dead, if that is not zero.
+// mayWork says until when a start may be at work, empty if it is over. The error matches
+// fs.ErrNotExist if there is no such start. One that is older than stale counts as dead,
+// if that is not zero.
 func (l Log) mayWork(ctx context.Context, at Start, run Run, stale time.Duration) (string, error) {
 	var note vault.Note
 	if _, err := l.repo.Read(ctx, l.names.Start(at.Segment, at.Number), &note); err != nil {

@@ -92,8 +92,8 @@ func TestSilentStart(t *testing.T) {
 	}
 }
 
-// TestSilentStartBesideOneThatCantBeRead: whether another start is live beside a silent one
-// has to be known before a third is begun. One that left no note is not.
+// TestSilentStartBesideOneThatCantBeRead: whether another start is live beside a silent
+// one has to be known before a third is begun. One that left no note is not.
 func TestSilentStartBesideOneThatCantBeRead(t *testing.T) {
 	for name, want := range map[string]error{"no note": nil, "a note that can't be read now": objectfault.ErrInjected} {
 		t.Run(name, func(t *testing.T) {

@@ -12,10 +12,10 @@ import (
 	"github.com/tablevault/tablevault/shared/vault"
 )
 
-// TestNoStartWithoutOneBefore gives numbers of starts that nothing has dispatched. A
-// note under one of them would stand behind a gap, and who looks for starts one
-// after the other, as the one that closes a restore does, would never see it; a
-// failure would be the segment's newest for ever.
+// TestNoStartWithoutOneBefore gives numbers of starts that nothing has dispatched. A note
+// under one of them would stand behind a gap, and who looks for starts one after the
+// other, as the one that closes a restore does, would never see it; a failure would be
+// the segment's newest for ever.
 func TestNoStartWithoutOneBefore(t *testing.T) {
 	now := time.Unix(1_800_000_000, 0)
 	repo, err := repository.Init(t.Context(), &mem.Store{}, now)

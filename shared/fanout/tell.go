@@ -110,8 +110,8 @@ func (l Log) ToldIn(ctx context.Context, group int) (map[vault.SegmentID]vault.T
 	return told, err
 }
 
-// eachTold lists what was told of a group's segments, in the order of its names, with
-// the store's dates.
+// eachTold lists what was told of a group's segments, in the order of its names, with the
+// store's dates.
 func (l Log) eachTold(ctx context.Context, group int, do func(vault.SegmentID, vault.Told, time.Time)) error {
 	prefix := l.names.Progress("")
 	for info, err := range l.repo.Store().List(ctx, prefix, prefix+string(vault.GroupID(group))) {

@@ -109,8 +109,8 @@ func TestSpeed(t *testing.T) {
 	if got, _ := late.Look(began, began.Add(10*time.Hour+time.Second), 1010, 0); got != 10 {
 		t.Errorf("%g", got)
 	}
-	// What is told of in bursts, half a minute apart, is not taken for what is done in the
-	// seconds between two looks.
+	// What is told of in bursts, half a minute apart, is not taken for what is done in
+	// the seconds between two looks.
 	bursts := fanout.Speed{}
 	for i := range int64(120) {
 		got, _ := bursts.Look(began, began.Add(10*time.Hour+time.Duration(i)*2*time.Second), 600*(i/15), 0)

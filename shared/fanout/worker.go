@@ -14,15 +14,14 @@ import (
 	"github.com/tablevault/tablevault/shared/vault"
 )
 
-// Worker is one invocation at work on the segments of a backup or of a restore:
-// it begins the one of its command, and goes on with others that nobody has begun
-// for as long as there is time. So as many work as were dispatched, until nothing
-// is left.
+// Worker is one invocation at work on the segments of a backup or of a restore: it begins
+// the one of its command, and goes on with others that nobody has begun for as long as
+// there is time. So as many work as were dispatched, until nothing is left.
 type Worker struct {
 	Log Log
 	Run *Run
-	// Planned are the segments of a group of the plan that hold work, groups is how
-	// many groups there are.
+	// Planned are the segments of a group of the plan that hold work, groups is how many
+	// groups there are.
 	Planned func(group int) []vault.SegmentID
 	Groups  int
 	// To has other invocations work on segments; nil where that is left to the next look.
@@ -50,8 +49,8 @@ type Worker struct {
 	Superseded bool
 	// Closed says that a job has found that there is nothing to do any more.
 	Closed bool
-	// Over says that this worker takes nothing more: somebody else goes on with
-	// what it did, or nothing may be done.
+	// Over says that this worker takes nothing more: somebody else goes on with what it
+	// did, or nothing may be done.
 	Over bool
 	// command is what the worker was begun by.
 	command Work
@@ -61,19 +60,18 @@ type Worker struct {
 	// into.
 	next     vault.SegmentID
 	children []vault.SegmentID
-	// begun are the segments that somebody has begun; full the groups in which all
-	// were.
+	// begun are the segments that somebody has begun; full the groups in which all were.
 	begun map[vault.SegmentID]bool
 	full  map[int]bool
 }
 
-// begin notes the start at hand, of a segment whose log has so many slots, under the first
-// number that is free, and returns how many starts before it came to nothing. It refuses
-// after too many of these. A late start, or one that was dispatched twice, gives way to the
-// worker that has it, which may be one that found the segment by itself: it is superseded,
-// and not noted. A delivery of the event that noted the start does not, nor does a retry:
-// the one before may be dead, whether the platform says so or not. If it lives, whoever
-// wins the next slot goes on, and the other gives way.
+// begin notes the start at hand, of a segment whose log has so many slots, under the
+// first number that is free, and returns how many starts before it came to nothing. It
+// refuses after too many of these. A late start, or one that was dispatched twice, gives
+// way to the worker that has it, which may be one that found the segment by itself: it is
+// superseded, and not noted. A delivery of the event that noted the start does not, nor
+// does a retry: the one before may be dead, whether the platform says so or not. If it
+// lives, whoever wins the next slot goes on, and the other gives way.
 func (w *Worker) begin(ctx context.Context, slots int) (idle int, err error) {
 	w.noted = true
 	if idle, err = w.Log.idleStarts(ctx, w.At, slots); err != nil {
@@ -112,8 +110,8 @@ func (w *Worker) Submit(ctx context.Context, s vault.SegmentID, start int) error
 	return w.To.Submit(ctx, next)
 }
 
-// handOver lets another invocation go on with a segment after a start of it, or leaves
-// it to the next look.
+// handOver lets another invocation go on with a segment after a start of it, or leaves it
+// to the next look.
 func (w *Worker) handOver(ctx context.Context, s vault.SegmentID, start int) error {
 	if w.To == nil {
 		w.Over = true
@@ -130,9 +128,9 @@ func (w *Worker) handOver(ctx context.Context, s vault.SegmentID, start int) err
 	return nil
 }
 
-// goOn has one work on further segments, after the one of the command. Those that
-// nobody has begun are claimed: their first start is noted. Before them come those
-// that an earlier delivery of the event had begun.
+// goOn has one work on further segments, after the one of the command. Those that nobody
+// has begun are claimed: their first start is noted. Before them come those that an
+// earlier delivery of the event had begun.
 func (w *Worker) goOn(ctx context.Context, one func(ctx context.Context, s vault.SegmentID, start int, claimed bool) error) error {
 	last := w.command.Segment
 	left, err := w.left(ctx)
@@ -225,16 +223,16 @@ func (w *Worker) leftIn(ctx context.Context, group int) ([]Start, error) {
 	return left, err
 }
 
-// The bounds of a search: a finished segment costs a list over its own group, and
-// as many more where that has nothing left.
+// The bounds of a search: a finished segment costs a list over its own group, and as many
+// more where that has nothing left.
 const (
 	pickGroups = 4
 	pickTries  = 4
 )
 
-// pick finds a segment that nobody has begun, and notes that this worker has. It
-// returns none if there is none, if the worker takes no more, or if time is up;
-// then it has the segment dispatched, if it may.
+// pick finds a segment that nobody has begun, and notes that this worker has. It returns
+// none if there is none, if the worker takes no more, or if time is up; then it has the
+// segment dispatched, if it may.
 func (w *Worker) pick(ctx context.Context, last vault.SegmentID) (vault.SegmentID, error) {
 	if w.Over {
 		return "", nil
@@ -292,8 +290,8 @@ func (w *Worker) pickIn(ctx context.Context, group int) (vault.SegmentID, error)
 	return "", nil
 }
 
-// unbegun are segments of a group that nobody has begun, as far as was seen: those
-// that were split off, which is what the backup waits for, or else the plan's.
+// unbegun are segments of a group that nobody has begun, as far as was seen: those that
+// were split off, which is what the backup waits for, or else the plan's.
 func (w *Worker) unbegun(group int) (free []vault.SegmentID) {
 	for _, s := range w.children {
 		if s.Group() == group && !w.begun[s] {
@@ -311,22 +309,21 @@ func (w *Worker) unbegun(group int) (free []vault.SegmentID) {
 	return free
 }
 
-// Split takes what the worker's segment was split into, and the claim on one of
-// them, if it has any.
+// Split takes what the worker's segment was split into, and the claim on one of them, if
+// it has any.
 func (w *Worker) Split(children []vault.SegmentID, next vault.SegmentID) {
 	w.children, w.next = children, next
 	delete(w.full, children[0].Group())
 }
 
-// MaxStarts bounds the starts of a segment: work that needs more commits too
-// little in each. Progress shows how many there were.
+// MaxStarts bounds the starts of a segment: work that needs more commits too little in
+// each. Progress shows how many there were.
 const MaxStarts = 10_000
 
-// maxIdle is how many starts in a row may come to nothing, without a word, before
-// a segment counts as failed.
+// maxIdle is how many starts in a row may come to nothing, without a word, before a
+// segment counts as failed.
 const maxIdle = 20
 
-// DefaultMemory is the share of pages in flight of an export, and of rows in
-// flight of an import: with the encoders and the runtime beside it, a function
-// stays below 64 MiB.
+// DefaultMemory is the share of pages in flight of an export, and of rows in flight of an
+// import: with the encoders and the runtime beside it, a function stays below 64 MiB.
 const DefaultMemory = 24 << 20

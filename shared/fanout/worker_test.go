@@ -139,8 +139,8 @@ func TestDeliveredAgainWithoutACount(t *testing.T) {
 	}
 }
 
-// TestStartsInVain begins a segment until one start too many has come to nothing: that one
-// fails, and whoever has it started nevertheless has as many tries again.
+// TestStartsInVain begins a segment until one start too many has come to nothing: that
+// one fails, and whoever has it started nevertheless has as many tries again.
 func TestStartsInVain(t *testing.T) {
 	c := newCrew(t, &mem.Store{})
 	for start := range maxIdle + 3 {
@@ -157,8 +157,8 @@ func TestStartsInVain(t *testing.T) {
 	}
 }
 
-// TestNotes: whatever the order of a list, the first date is that of what is listed first,
-// and the last that of the greatest number.
+// TestNotes: whatever the order of a list, the first date is that of what is listed
+// first, and the last that of the greatest number.
 func TestNotes(t *testing.T) {
 	at := func(n int) time.Time { return began.Add(time.Duration(n) * time.Second) }
 	n := Notes{}.With(1, at(1)).With(0, at(2)).With(3, at(3)).With(2, at(4))

@@ -15,18 +15,17 @@ import (
 )
 
 const (
-	// Version is the version of the envelope that this program writes and the
-	// highest that it reads.
+	// Version is the version of the envelope that this program writes and the highest
+	// that it reads.
 	Version = 1
 
-	// MaxCommand bounds an encoded command: an asynchronous event holds 128 KiB.
-	// Commands hold references into the vault, never lists, and stay far below it.
+	// MaxCommand bounds an encoded command: an asynchronous event holds 128 KiB. Commands
+	// hold references into the vault, never lists, and stay far below it.
 	MaxCommand = 128 << 10
 )
 
-// Command is the envelope of everything a function is asked to do. All fields
-// but Kind are optional in general and required by kind, as [Command.Validate]
-// says.
+// Command is the envelope of everything a function is asked to do. All fields but Kind
+// are optional in general and required by kind, as [Command.Validate] says.
 type Command struct {
 	// Version is the envelope's version; zero, as typed by hand, means [Version].
 	Version int  `json:"v,omitempty"`
@@ -47,10 +46,10 @@ type Command struct {
 	Replicas []string  `json:"also,omitempty"`    // replicas with copies of the backup to restore
 	Replica  string    `json:"target,omitempty"`  // the replica to copy to, or to compare with
 
-	// Request is an object that holds the command to run: oss://bucket/key of an
-	// object that landed in a bucket, or its name in the vault, requests/….json.
-	// The verb reads it and decodes it with [ParseCommand]. To import and verify it
-	// is the request that the restore was asked for by.
+	// Request is an object that holds the command to run: oss://bucket/key of an object
+	// that landed in a bucket, or its name in the vault, requests/….json. The verb reads
+	// it and decodes it with [ParseCommand]. To import and verify it is the request that
+	// the restore was asked for by.
 	Request string `json:"request,omitempty"`
 
 	// Settings is a JSON object that the verb reads.
@@ -132,9 +131,9 @@ func members(data []byte) (all []member, err error) {
 	return all, nil
 }
 
-// ParseCommand reads one envelope and validates it. It is strict: an unknown or
-// repeated key, a version above [Version], an instant without an offset and
-// trailing bytes are errors that name what is wrong.
+// ParseCommand reads one envelope and validates it. It is strict: an unknown or repeated
+// key, a version above [Version], an instant without an offset and trailing bytes are
+// errors that name what is wrong.
 func ParseCommand(data []byte) (Command, error) {
 	if err := checkLength(data); err != nil {
 		return Command{}, err
@@ -186,8 +185,8 @@ func commandOf(all []member) (Command, error) {
 	return cmd, nil
 }
 
-// ParseInstant reads an instant given by a person: RFC 3339 with an offset. It
-// returns it in UTC.
+// ParseInstant reads an instant given by a person: RFC 3339 with an offset. It returns it
+// in UTC.
 func ParseInstant(text string) (time.Time, error) {
 	at, err := time.Parse(time.RFC3339, text)
 	if err == nil && (at.UTC().Year() < 1 || at.UTC().Year() > 9999) {
@@ -199,8 +198,8 @@ func ParseInstant(text string) (time.Time, error) {
 	return at.UTC(), nil
 }
 
-// Validate reports what makes c no command: an unknown kind or version, a value
-// outside its range, or a reference that its kind needs and that is not there.
+// Validate reports what makes c no command: an unknown kind or version, a value outside
+// its range, or a reference that its kind needs and that is not there.
 func (c Command) Validate() error {
 	if c.Version > Version {
 		return fmt.Errorf("command has version %d and this program reads up to %d: deploy the newer functions", c.Version, Version)
@@ -259,8 +258,8 @@ func (c Command) Validate() error {
 	return nil
 }
 
-// tableForm is instance/table by the service's rules for names, of any length of
-// the instance's that there was.
+// tableForm is instance/table by the service's rules for names, of any length of the
+// instance's that there was.
 var tableForm = regexp.MustCompile(`^[A-Za-z0-9-]{1,64}/[A-Za-z_][A-Za-z0-9_]{0,254}$`)
 
 // references reports an id that is none, and a number outside its range.
@@ -287,10 +286,10 @@ func (c Command) references() error {
 	return nil
 }
 
-// checkReplica finds out whether a replica is named as one must be: where it
-// is, the policy of the functions says and no command, so that none sends rows and
-// tokens to an address that nobody who deploys has named. What was given instead may
-// hold a key, and is not repeated.
+// checkReplica finds out whether a replica is named as one must be: where it is, the
+// policy of the functions says and no command, so that none sends rows and tokens to an
+// address that nobody who deploys has named. What was given instead may hold a key, and
+// is not repeated.
 func checkReplica(name string) error {
 	if policy.IsName(name) {
 		return nil

@@ -17,28 +17,28 @@ import (
 	"github.com/tablevault/tablevault/shared/vault"
 )
 
-// Env is what a function's environment says. It is read once, by [ReadEnv], and
-// what differs from run to run stands in the command instead.
+// Env is what a function's environment says. It is read once, by [ReadEnv], and what
+// differs from run to run stands in the command instead.
 type Env struct {
 	// Vault is where backups are: file:///dir, oss://bucket/prefix?region=… or
 	// s3://bucket/prefix?region=…. TABLEVAULT_VAULT, required.
 	Vault string
 
-	// TablestoreEndpoint is the address of an instance, with {instance} and
-	// {region} to be filled in by [Env.Tablestore]. TABLEVAULT_TABLESTORE_ENDPOINT:
-	// an address, "public" (also the default) or "vpc" for the service's own.
+	// TablestoreEndpoint is the address of an instance, with {instance} and {region} to
+	// be filled in by [Env.Tablestore]. TABLEVAULT_TABLESTORE_ENDPOINT: an address,
+	// "public" (also the default) or "vpc" for the service's own.
 	TablestoreEndpoint string
 
-	// FCEndpoint is the base address of the Function Compute API, for a local
-	// host. Empty means the service's own. TABLEVAULT_FC_ENDPOINT.
+	// FCEndpoint is the base address of the Function Compute API, for a local host. Empty
+	// means the service's own. TABLEVAULT_FC_ENDPOINT.
 	FCEndpoint string
 
 	// FunctionPrefix stands before every function's [Name] in its deployed name.
 	// TABLEVAULT_FUNCTION_PREFIX, default "tablevault-".
 	FunctionPrefix string
 
-	// MemoryMB is the function's configured memory (FC_FUNCTION_MEMORY_SIZE), 512 if
-	// the platform does not tell.
+	// MemoryMB is the function's configured memory (FC_FUNCTION_MEMORY_SIZE), 512 if the
+	// platform does not tell.
 	MemoryMB int
 
 	// Lanes is the number of ranges of a segment that are read side by side, 1 to
@@ -50,51 +50,49 @@ type Env struct {
 	// TABLEVAULT_MARGIN, a duration, default 30s.
 	Margin time.Duration
 
-	// Policy is the file that says what is to be backed up. TABLEVAULT_POLICY, a
-	// path, beginning at the deployed code if it is not absolute; default
-	// tablevault.yaml there, which need not exist.
+	// Policy is the file that says what is to be backed up. TABLEVAULT_POLICY, a path,
+	// beginning at the deployed code if it is not absolute; default tablevault.yaml
+	// there, which need not exist.
 	Policy string
 
-	// PolicyNamed says that TABLEVAULT_POLICY was set, so that the file must be
-	// there.
+	// PolicyNamed says that TABLEVAULT_POLICY was set, so that the file must be there.
 	PolicyNamed bool
 
-	// Redispatch is how long a worker's start keeps its task id: one that nobody
-	// has noted is submitted again as long as it is needed, and by then the
-	// platform may know the id of a task that it dropped. TABLEVAULT_REDISPATCH, a
-	// duration, default 15m.
+	// Redispatch is how long a worker's start keeps its task id: one that nobody has
+	// noted is submitted again as long as it is needed, and by then the platform may know
+	// the id of a task that it dropped. TABLEVAULT_REDISPATCH, a duration, default 15m.
 	Redispatch time.Duration
 
-	// SplitAfter is the age below which no segment of a backup is split, however
-	// slow it is. TABLEVAULT_SPLIT_AFTER, a duration, default 1m.
+	// SplitAfter is the age below which no segment of a backup is split, however slow it
+	// is. TABLEVAULT_SPLIT_AFTER, a duration, default 1m.
 	SplitAfter time.Duration
 
-	// LogLevel is the least level logged. TABLEVAULT_LOG_LEVEL: debug, info, warn
-	// or error, default info.
+	// LogLevel is the least level logged. TABLEVAULT_LOG_LEVEL: debug, info, warn or
+	// error, default info.
 	LogLevel slog.Level
 
-	// Function, Region and Account are set by the platform (FC_FUNCTION_NAME,
-	// FC_REGION, FC_ACCOUNT_ID).
+	// Function, Region and Account are set by the platform (FC_FUNCTION_NAME, FC_REGION,
+	// FC_ACCOUNT_ID).
 	Function string
 	Region   string
 	Account  string
 
 	// Credentials are the platform's of the instance, as old as it is
-	// (ALIBABA_CLOUD_ACCESS_KEY_ID, _SECRET, ALIBABA_CLOUD_SECURITY_TOKEN). Those
-	// of the invocation are preferred.
+	// (ALIBABA_CLOUD_ACCESS_KEY_ID, _SECRET, ALIBABA_CLOUD_SECURITY_TOKEN). Those of the
+	// invocation are preferred.
 	Credentials access.Key
 
-	// S3 are the credentials for s3:// vaults (AWS_ACCESS_KEY_ID,
-	// AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN), of which the platform knows
-	// nothing: they are set as the function's environment.
+	// S3 are the credentials for s3:// vaults (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY,
+	// AWS_SESSION_TOKEN), of which the platform knows nothing: they are set as the
+	// function's environment.
 	S3 access.Key
 }
 
-// ReadEnv reads environ, in the form of os.Environ, and validates it as a whole:
-// the error names every variable that is wrong, and what it wants, but never the
-// value, which is a key now and then and would stand in logs. A variable that
-// begins with TABLEVAULT_ and is neither one of the above nor one of the others is
-// an error, since it is a setting that someone believes to be in force.
+// ReadEnv reads environ, in the form of os.Environ, and validates it as a whole: the
+// error names every variable that is wrong, and what it wants, but never the value, which
+// is a key now and then and would stand in logs. A variable that begins with TABLEVAULT_
+// and is neither one of the above nor one of the others is an error, since it is a
+// setting that someone believes to be in force.
 func ReadEnv(environ []string, others ...string) (Env, error) {
 	env := Env{
 		TablestoreEndpoint: publicEndpoint,
@@ -222,8 +220,7 @@ const (
 	vpcEndpoint    = "https://{instance}.{region}.vpc.ots.aliyuncs.com"
 )
 
-// Tablestore returns the address of an instance. An empty region is the
-// function's own.
+// Tablestore returns the address of an instance. An empty region is the function's own.
 func (e Env) Tablestore(instance, region string) string {
 	if region == "" {
 		region = e.Region

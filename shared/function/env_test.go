@@ -86,7 +86,8 @@ func TestReadEnvRefuses(t *testing.T) {
 			if !strings.Contains(err.Error(), test.want) {
 				t.Errorf("error %q does not mention %q", err, test.want)
 			}
-			// Neither the log of a function whose settings are wrong nor its answer has the value.
+			// Neither the log of a function whose settings are wrong nor its answer has
+			// the value.
 			var log bytes.Buffer
 			s := &Server{Verbs: Verbs{}, Env: env, EnvError: err, Log: &log}
 			answer, _ := s.Invoke(invocationContext(t, time.Minute), []byte(`{"kind":"ping"}`))

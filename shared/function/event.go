@@ -15,8 +15,8 @@ import (
 	"github.com/tablevault/tablevault/shared/vault"
 )
 
-// maxEvent bounds what is decoded. An asynchronous event holds 128 KiB; a
-// destination's envelope quotes such an event once more, with escapes.
+// maxEvent bounds what is decoded. An asynchronous event holds 128 KiB; a destination's
+// envelope quotes such an event once more, with escapes.
 const maxEvent = 1 << 20
 
 // maxNesting bounds how often an event may be wrapped in another.
@@ -69,8 +69,8 @@ type Outcome struct {
 	Response  json.RawMessage // what it answered, in the same way
 }
 
-// Key is the same for every delivery of one trigger, and empty for a direct
-// event, which nothing identifies. Ids of what a trigger starts derive from it.
+// Key is the same for every delivery of one trigger, and empty for a direct event, which
+// nothing identifies. Ids of what a trigger starts derive from it.
 func (o Origin) Key() string {
 	switch o.Source {
 	case SourceTimer:
@@ -86,8 +86,8 @@ func (o Origin) Key() string {
 }
 
 // Instant is when the trigger went off, and whether its event tells. One without an
-// instant, or with one that is still to come, went off when it was delivered, as far
-// as anybody knows: ids that derive from it then sort by that.
+// instant, or with one that is still to come, went off when it was delivered, as far as
+// anybody knows: ids that derive from it then sort by that.
 func (o Origin) Instant(now time.Time) (at time.Time, told bool) { return vault.Happened(o.Time, now) }
 
 // Decode reads an event of any source that the functions are triggered by:
@@ -103,9 +103,9 @@ func (o Origin) Instant(now time.Time) (at time.Time, told bool) { return vault.
 //   - an asynchronous destination's envelope: a tick whose origin has the
 //     [Outcome], since the reconciler finds out by looking what is to be done.
 //
-// What it is, its keys tell; an unknown shape is an error that names them. One
-// delivery may hold several events (bucket notifications and EventBridge batch
-// them): all are returned, in order, without repetitions, and never none.
+// What it is, its keys tell; an unknown shape is an error that names them. One delivery
+// may hold several events (bucket notifications and EventBridge batch them): all are
+// returned, in order, without repetitions, and never none.
 func Decode(event []byte) ([]Event, error) {
 	if len(event) > maxEvent {
 		return nil, fmt.Errorf("event of %d bytes exceeds %d", len(event), maxEvent)
@@ -343,8 +343,8 @@ func unquote(raw json.RawMessage) json.RawMessage {
 	return raw
 }
 
-// ossRecord is one element of an OSS trigger's events; through EventBridge it
-// arrives as the data of an event.
+// ossRecord is one element of an OSS trigger's events; through EventBridge it arrives as
+// the data of an event.
 type ossRecord struct {
 	EventName string `json:"eventName"`
 	EventTime string `json:"eventTime"`
@@ -419,8 +419,8 @@ func (r ossRecord) event() (Event, error) {
 
 var requestForm = regexp.MustCompile(`^[A-Za-z0-9._/-]+$`)
 
-// checkRequest finds out whether a request is oss://bucket/key. Its key has only
-// letters, digits, dots, hyphens, underscores and slashes.
+// checkRequest finds out whether a request is oss://bucket/key. Its key has only letters,
+// digits, dots, hyphens, underscores and slashes.
 func checkRequest(request string) error {
 	rest, oss := strings.CutPrefix(request, "oss://")
 	bucket, key, _ := strings.Cut(rest, "/")

@@ -16,8 +16,8 @@ import (
 
 const fixtures = "../../functions/*/testdata/events/*.json"
 
-// TestDecodeFixtures decodes every sample event that stands beside a function,
-// and fails for one that it does not know.
+// TestDecodeFixtures decodes every sample event that stands beside a function, and fails
+// for one that it does not know.
 func TestDecodeFixtures(t *testing.T) {
 	at := func(text string) time.Time {
 		t.Helper()
@@ -211,8 +211,8 @@ func TestOriginKeys(t *testing.T) {
 	}
 }
 
-// FuzzDecode: no panic; what decodes is at least one valid command, which
-// encodes and parses to itself.
+// FuzzDecode: no panic; what decodes is at least one valid command, which encodes and
+// parses to itself.
 func FuzzDecode(f *testing.F) {
 	paths, _ := filepath.Glob(fixtures)
 	if len(paths) == 0 {
@@ -261,8 +261,8 @@ func FuzzDecode(f *testing.F) {
 	})
 }
 
-// reaches fails unless all that a command names can be names of the vault: nothing
-// that decodes leads anywhere else.
+// reaches fails unless all that a command names can be names of the vault: nothing that
+// decodes leads anywhere else.
 func reaches(t *testing.T, c Command) {
 	t.Helper()
 	instance, name, _ := strings.Cut(cmp.Or(c.Table, "i/t"), "/")
@@ -288,8 +288,8 @@ func dump(t *testing.T, events []Event) string {
 	return string(data)
 }
 
-// TestInstant takes events without an instant, which is optional in CloudEvents, and
-// with one that nobody can have been triggered at.
+// TestInstant takes events without an instant, which is optional in CloudEvents, and with
+// one that nobody can have been triggered at.
 func TestInstant(t *testing.T) {
 	now := time.Date(2026, 11, 20, 2, 14, 0, 0, time.UTC)
 	for text, want := range map[string]struct {

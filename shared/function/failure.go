@@ -10,8 +10,8 @@ import (
 	"github.com/tablevault/tablevault/shared/vault"
 )
 
-// The types of failures, as they stand in answers and error envelopes. They are
-// stable: callers and alarms dispatch on them.
+// The types of failures, as they stand in answers and error envelopes. They are stable:
+// callers and alarms dispatch on them.
 const (
 	TypeBadRequest  = "BadRequest"  // the event is no command that this function serves
 	TypeBadSettings = "BadSettings" // the function's environment is wrong
@@ -23,9 +23,9 @@ const (
 	TypeCrash       = "Crash"       // the platform ended the function: killed, out of memory, out of time
 )
 
-// Failure is an invocation that was carried out and failed. It is what the
-// answer to a handled failure holds, and what [Invoker.Invoke] returns for both
-// handled and unhandled ones.
+// Failure is an invocation that was carried out and failed. It is what the answer to a
+// handled failure holds, and what [Invoker.Invoke] returns for both handled and unhandled
+// ones.
 type Failure struct {
 	Type     string `json:"type"`
 	Message  string `json:"message"`
@@ -73,8 +73,8 @@ func (f *Failure) Permanent() bool {
 // Is says that a failure for corruption is vault.ErrCorrupt to whoever hears of it.
 func (f *Failure) Is(target error) bool { return f.Type == TypeCorrupt && target == vault.ErrCorrupt }
 
-// Permanent marks err as one that a retry cannot mend: permission denied, schema
-// changed, stream trimmed. It keeps err's text and chain. A nil err stays nil.
+// Permanent marks err as one that a retry cannot mend: permission denied, schema changed,
+// stream trimmed. It keeps err's text and chain. A nil err stays nil.
 func Permanent(err error) error {
 	if err == nil {
 		return nil
@@ -94,8 +94,8 @@ func IsPermanent(err error) bool {
 	return errors.As(err, &p) && p.Permanent()
 }
 
-// hint returns the operator's next step if an error in err's tree knows one, by
-// a method Hint() string.
+// hint returns the operator's next step if an error in err's tree knows one, by a method
+// Hint() string.
 func hint(err error) string {
 	var h interface{ Hint() string }
 	if errors.As(err, &h) {

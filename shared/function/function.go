@@ -1,6 +1,6 @@
-// Package function runs one verb as a Function Compute function: it turns an
-// event into a command, carries the invocation's deadline, credentials and
-// logger to the verb, and turns what the verb returns into an answer.
+// Package function runs one verb as a Function Compute function: it turns an event into a
+// command, carries the invocation's deadline, credentials and logger to the verb, and
+// turns what the verb returns into an answer.
 //
 // A function's main lists its verbs and serves them:
 //
@@ -18,28 +18,28 @@
 //
 // # Deliveries
 //
-// Every asynchronous event is delivered at least once, so a verb may run twice
-// and at the same time. [Origin.Key] is equal for all deliveries of one trigger;
-// ids are derived from it, never from the clock.
+// Every asynchronous event is delivered at least once, so a verb may run twice and at the
+// same time. [Origin.Key] is equal for all deliveries of one trigger; ids are derived
+// from it, never from the clock.
 //
 // # Failures
 //
-// The platform runs a failed asynchronous invocation again and bills each run.
-// A failure that a second run cannot mend is therefore answered as handled: the
-// invocation succeeds with {"ok":false,"error":{…}}. A verb says so by marking
-// its error with [Permanent], by an error type of its own with a method
-// Permanent() bool, or by one that fanout.Permanent knows. Any other error fails the invocation and is retried.
+// The platform runs a failed asynchronous invocation again and bills each run. A failure
+// that a second run cannot mend is therefore answered as handled: the invocation succeeds
+// with {"ok":false,"error":{…}}. A verb says so by marking its error with [Permanent], by
+// an error type of its own with a method Permanent() bool, or by one that
+// fanout.Permanent knows. Any other error fails the invocation and is retried.
 //
 // # Calling functions
 //
-// [Invoker] calls functions through the Function Compute API, on the service and
-// on the local host alike.
+// [Invoker] calls functions through the Function Compute API, on the service and on the
+// local host alike.
 package function
 
 import "fmt"
 
-// Name is the short name of one of the functions. The deployed name has the
-// prefix of [Env] in front.
+// Name is the short name of one of the functions. The deployed name has the prefix of
+// [Env] in front.
 type Name string
 
 // The functions.
@@ -71,9 +71,9 @@ func Kinds() []Kind {
 	return []Kind{KindTick, KindBackup, KindVoid, KindExport, KindRestore, KindImport, KindVerify, KindCopy, KindPing}
 }
 
-// Function returns the function that serves k: the empty name for a kind that
-// every function serves. It panics on a kind that is none of [Kinds], which
-// decoding has refused.
+// Function returns the function that serves k: the empty name for a kind that every
+// function serves. It panics on a kind that is none of [Kinds], which decoding has
+// refused.
 func (k Kind) Function() Name {
 	switch k {
 	case KindTick, KindBackup, KindVoid:

@@ -37,9 +37,8 @@ var backoff = retry.Policy{First: 500 * time.Millisecond, Most: 30 * time.Second
 
 // InvokerConfig says how to reach the Function Compute API.
 type InvokerConfig struct {
-	// Endpoint is a base address such as http://127.0.0.1:8080. Empty means the
-	// account's invocation endpoint in the region, for which Account and Region
-	// are needed.
+	// Endpoint is a base address such as http://127.0.0.1:8080. Empty means the account's
+	// invocation endpoint in the region, for which Account and Region are needed.
 	Endpoint string
 	Account  string
 	Region   string
@@ -83,8 +82,8 @@ func NewInvoker(config InvokerConfig) (*Invoker, error) {
 	return v, nil
 }
 
-// NewClient returns an HTTP client for invokers: connecting is bounded, waiting
-// for a function's answer is left to the context.
+// NewClient returns an HTTP client for invokers: connecting is bounded, waiting for a
+// function's answer is left to the context.
 func NewClient() *http.Client {
 	return &http.Client{Transport: &http.Transport{
 		Proxy:               http.ProxyFromEnvironment,
@@ -95,8 +94,7 @@ func NewClient() *http.Client {
 	}}
 }
 
-// CallError is an invocation that the API refused, so that the function did not
-// run.
+// CallError is an invocation that the API refused, so that the function did not run.
 type CallError struct {
 	Function string
 	Status   int    // HTTP status
@@ -112,8 +110,8 @@ func (e *CallError) Error() string {
 	return text
 }
 
-// Permanent reports whether the same call would be refused again: all client
-// errors are for good but throttling.
+// Permanent reports whether the same call would be refused again: all client errors are
+// for good but throttling.
 func (e *CallError) Permanent() bool {
 	return e.Status >= 400 && e.Status < 500 && e.Status != http.StatusTooManyRequests && e.Status != http.StatusRequestTimeout
 }
@@ -129,8 +127,8 @@ func (e *CallError) Hint() string {
 	return ""
 }
 
-// throttled reports that the function did not run for want of room, and that the
-// same call may succeed later.
+// throttled reports that the function did not run for want of room, and that the same
+// call may succeed later.
 func (e *CallError) throttled() bool {
 	return e.Status == http.StatusTooManyRequests || e.Code == "ResourceThrottled" || e.Code == "ResourceExhausted"
 }
@@ -146,11 +144,11 @@ func (e *CallError) duplicate() bool {
 		(strings.Contains(text, "exist") || strings.Contains(text, "duplicate") || strings.Contains(text, "conflict"))
 }
 
-// Invoke runs cmd in function, which is a deployed name ([Env.Name]), and waits
-// for the answer: the verb's reply as JSON. The error is a [*Failure] if the
-// function ran and failed, and a [*CallError] if it was refused. Throttling is
-// waited out with growing pauses until ctx ends; nothing else is retried, since
-// whether the function ran may not be known.
+// Invoke runs cmd in function, which is a deployed name ([Env.Name]), and waits for the
+// answer: the verb's reply as JSON. The error is a [*Failure] if the function ran and
+// failed, and a [*CallError] if it was refused. Throttling is waited out with growing
+// pauses until ctx ends; nothing else is retried, since whether the function ran may not
+// be known.
 func (v *Invoker) Invoke(ctx context.Context, function string, cmd Command) ([]byte, error) {
 	event, err := cmd.Encode()
 	if err != nil {
@@ -171,8 +169,8 @@ func (v *Invoker) Invoke(ctx context.Context, function string, cmd Command) ([]b
 	return open(function, cmd, res)
 }
 
-// throttled is the judgement of a call that is made again only if the function did
-// not run for want of room.
+// throttled is the judgement of a call that is made again only if the function did not
+// run for want of room.
 func throttled(err error) retry.Verdict {
 	var refused *CallError
 	if errors.As(err, &refused) && refused.throttled() {
@@ -189,10 +187,10 @@ func ended(ctx context.Context, end retry.End) error {
 	return end.Err
 }
 
-// Submit hands cmd to function to be run later, at least once. A task id makes
-// that safe to repeat: a submit whose task id the service already knows succeeds
-// ([TaskID] makes ids), and only then server errors and broken connections are
-// retried. Throttling is waited out with growing pauses until ctx ends.
+// Submit hands cmd to function to be run later, at least once. A task id makes that safe
+// to repeat: a submit whose task id the service already knows succeeds ([TaskID] makes
+// ids), and only then server errors and broken connections are retried. Throttling is
+// waited out with growing pauses until ctx ends.
 func (v *Invoker) Submit(ctx context.Context, function, taskID string, cmd Command) error {
 	event, err := cmd.Encode()
 	if err != nil {
@@ -217,8 +215,8 @@ func (v *Invoker) Submit(ctx context.Context, function, taskID string, cmd Comma
 	return ended(ctx, end)
 }
 
-// submitted is the judgement of a call with a task id. Where the connection broke, it
-// is not known whether the task was taken.
+// submitted is the judgement of a call with a task id. Where the connection broke, it is
+// not known whether the task was taken.
 func submitted(err error, attempt int) retry.Verdict {
 	var refused *CallError
 	if v := throttled(err); v != 0 || errors.As(err, &refused) && refused.Permanent() || attempt >= submitTries {
@@ -291,10 +289,10 @@ func (v *Invoker) call(ctx context.Context, function string, event []byte, taskI
 	return out, nil
 }
 
-// exchange makes one request for the client and remembers the status, which the
-// client loses when an error's body is not the JSON it expects. It also keeps the
-// client from the HTTP client that it would share with all others of the process,
-// whose timeout it sets while requests are under way.
+// exchange makes one request for the client and remembers the status, which the client
+// loses when an error's body is not the JSON it expects. It also keeps the client from
+// the HTTP client that it would share with all others of the process, whose timeout it
+// sets while requests are under way.
 type exchange struct {
 	client *http.Client
 	status int
@@ -360,8 +358,7 @@ func open(function string, cmd Command, res *response) ([]byte, error) {
 	return nil, answer.Error
 }
 
-// lastLine returns the last line of a log tail that a function, not its runtime,
-// wrote.
+// lastLine returns the last line of a log tail that a function, not its runtime, wrote.
 func lastLine(tail string) string {
 	lines := strings.Split(tail, "\n")
 	for i := len(lines) - 1; i >= 0; i-- {
@@ -386,9 +383,9 @@ func checkFunctionName(name string) error {
 	return nil
 }
 
-// TaskID returns the id of a task that parts identify, such as a backup, a
-// segment, a slot and the number of the start: "r_" and a hash, within the
-// service's alphabet. Different parts give different ids, however they are cut.
+// TaskID returns the id of a task that parts identify, such as a backup, a segment, a
+// slot and the number of the start: "r_" and a hash, within the service's alphabet.
+// Different parts give different ids, however they are cut.
 func TaskID(parts ...any) string {
 	h := sha256.New()
 	for _, part := range parts {

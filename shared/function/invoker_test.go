@@ -25,8 +25,8 @@ type answer struct {
 	drop    bool // break the connection
 }
 
-// standIn answers each request with the next of its answers, and with the last
-// one for ever.
+// standIn answers each request with the next of its answers, and with the last one for
+// ever.
 type standIn struct {
 	*Invoker
 	requests atomic.Int32
@@ -172,8 +172,8 @@ func TestInvokerSubmit(t *testing.T) {
 	}
 }
 
-// TestInvokerJudges: throttling is waited out for ever; with a task id what is in doubt is
-// tried six times, and without one never.
+// TestInvokerJudges: throttling is waited out for ever; with a task id what is in doubt
+// is tried six times, and without one never.
 func TestInvokerJudges(t *testing.T) {
 	broken := errors.New("connection reset")
 	for _, test := range []struct {
@@ -202,8 +202,8 @@ func TestInvokerJudges(t *testing.T) {
 	}
 }
 
-// TestInvokerEndsWithItsContext: neither a hanging answer nor throttling
-// outlasts the context, and the error says both what happened and why it gave up.
+// TestInvokerEndsWithItsContext: neither a hanging answer nor throttling outlasts the
+// context, and the error says both what happened and why it gave up.
 func TestInvokerEndsWithItsContext(t *testing.T) {
 	for name, a := range map[string]answer{"hang": {hang: true}, "throttled": refusal(429, "ResourceExhausted", "busy")} {
 		t.Run(name, func(t *testing.T) {

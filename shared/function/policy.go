@@ -11,9 +11,9 @@ import (
 	"github.com/tablevault/tablevault/shared/policy"
 )
 
-// Policy reads the policy that is deployed beside the functions. Without one,
-// nothing is due by itself. A policy that can't be read is an error, and the
-// default is returned beside it: what is under way goes on.
+// Policy reads the policy that is deployed beside the functions. Without one, nothing is
+// due by itself. A policy that can't be read is an error, and the default is returned
+// beside it: what is under way goes on.
 func (inv *Invocation) Policy() (*policy.Policy, error) {
 	data, err := os.ReadFile(inv.Env.Policy)
 	if errors.Is(err, fs.ErrNotExist) && !inv.Env.PolicyNamed {
@@ -46,8 +46,9 @@ func (inv *Invocation) Wanted() *policy.Policy {
 	return wanted
 }
 
-// Replica finds a replica in the policy by its name or its key. Nothing else says where one is: whoever may
-// send a command, or write a plan into the vault, must not be able to have rows and tokens sent to him.
+// Replica finds a replica in the policy by its name or its key. Nothing else says where
+// one is: whoever may send a command, or write a plan into the vault, must not be able to
+// have rows and tokens sent to him.
 func (inv *Invocation) Replica(name string) (policy.Replica, error) {
 	p, err := inv.Policy()
 	if err != nil {

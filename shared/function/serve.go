@@ -47,13 +47,13 @@ const (
 )
 
 // Handler runs one verb. ctx ends at the invocation's deadline; work ends before, at
-// [Invocation.Stop]. The reply is marshalled as JSON; if it is a
-// [slog.LogValuer], what it says is logged as the invocation's counts. Under
-// at-least-once delivery a Handler may run twice, also at the same time.
+// [Invocation.Stop]. The reply is marshalled as JSON; if it is a [slog.LogValuer], what
+// it says is logged as the invocation's counts. Under at-least-once delivery a Handler
+// may run twice, also at the same time.
 type Handler func(ctx context.Context, inv *Invocation, cmd Command) (any, error)
 
-// Verbs are the handlers of a function by the kind of command they serve.
-// [KindPing] is served without being listed.
+// Verbs are the handlers of a function by the kind of command they serve. [KindPing] is
+// served without being listed.
 type Verbs map[Kind]Handler
 
 // Invocation is what a Handler knows besides its command.
@@ -82,7 +82,8 @@ type counts struct {
 	args []any
 }
 
-// Count adds counts to the line that is logged when the invocation has ended, well or badly, as they are by then.
+// Count adds counts to the line that is logged when the invocation has ended, well or
+// badly, as they are by then.
 func (inv *Invocation) Count(name string, counts slog.LogValuer) {
 	if inv.counts == nil {
 		return // nothing will be logged
@@ -137,10 +138,9 @@ func (inv *Invocation) Invoker() (*Invoker, error) {
 	})
 }
 
-// Answer is the body of every successful response. Reply holds what the verb
-// returned if OK, and Error says what failed for good if not. An event that held
-// several commands has their answers in Answers instead, in order, and OK only
-// if all are.
+// Answer is the body of every successful response. Reply holds what the verb returned if
+// OK, and Error says what failed for good if not. An event that held several commands has
+// their answers in Answers instead, in order, and OK only if all are.
 type Answer struct {
 	OK      bool            `json:"ok"`
 	Reply   json.RawMessage `json:"reply,omitempty"`
@@ -148,8 +148,8 @@ type Answer struct {
 	Answers []Answer        `json:"answers,omitempty"`
 }
 
-// Serve reads the environment and serves verbs until the platform ends the
-// process. It is all that a function's main does, and does not return.
+// Serve reads the environment and serves verbs until the platform ends the process. It is
+// all that a function's main does, and does not return.
 func Serve(verbs Verbs) {
 	env, err := ReadEnv(os.Environ())
 	s := &Server{Verbs: verbs, Env: env, EnvError: err, Log: os.Stdout, Client: NewClient()}
@@ -165,8 +165,8 @@ type Server struct {
 	Client   *http.Client // the connections of invokers, kept from one invocation to the next
 }
 
-// Invoke carries out one delivery. Its error is what the platform retries on; a
-// failure for good is in the answer. It never panics.
+// Invoke carries out one delivery. Its error is what the platform retries on; a failure
+// for good is in the answer. It never panics.
 func (s *Server) Invoke(ctx context.Context, event []byte) (answer json.RawMessage, err error) {
 	fctx, ok := fccontext.FromContext(ctx) // once: each call writes to the shared context
 	if !ok {
@@ -232,8 +232,8 @@ func stop(start, deadline time.Time, margin time.Duration) time.Time {
 	return deadline.Add(-max(0, min(margin, deadline.Sub(start)/3)))
 }
 
-// plain logs durations as people write them; slog's JSON has nanoseconds. And it
-// hides secrets.
+// plain logs durations as people write them; slog's JSON has nanoseconds. And it hides
+// secrets.
 func (inv *Invocation) plain(_ []string, a slog.Attr) slog.Attr {
 	switch a.Value.Kind() {
 	case slog.KindDuration:
@@ -262,8 +262,8 @@ func secrets(keys ...access.Key) *strings.Replacer {
 }
 
 // Hide takes the secrets of the invocation's keys out of a text that will be logged,
-// answered or stored. No error of ours has one, but one may quote a server, or a
-// proxy before it, that gives back what it was sent.
+// answered or stored. No error of ours has one, but one may quote a server, or a proxy
+// before it, that gives back what it was sent.
 func (inv *Invocation) Hide(text string) string {
 	if inv.secrets == nil {
 		return text
@@ -271,8 +271,8 @@ func (inv *Invocation) Hide(text string) string {
 	return inv.secrets.Replace(text)
 }
 
-// refuse answers an event that cannot be run. It is handled: the same event
-// would be refused again.
+// refuse answers an event that cannot be run. It is handled: the same event would be
+// refused again.
 func (s *Server) refuse(inv *Invocation, kind string, err error) (json.RawMessage, error) {
 	inv.Log.Error("refused", KeyError, err.Error())
 	return json.Marshal(Answer{Error: &Failure{

@@ -197,8 +197,8 @@ func TestInvokeWithBadSettings(t *testing.T) {
 	}
 }
 
-// TestInvokeSeveral: each command of a batch is run and answered; a retriable
-// failure of one fails the delivery, so that all are delivered again.
+// TestInvokeSeveral: each command of a batch is run and answered; a retriable failure of
+// one fails the delivery, so that all are delivered again.
 func TestInvokeSeveral(t *testing.T) {
 	var ran []string
 	fail := ""
@@ -253,8 +253,8 @@ func TestInvokeUsesTheEnvironmentsCredentialsLast(t *testing.T) {
 	}
 }
 
-// TestStop: work ends at the margin, closing goes on to the deadline, and the margin is at
-// most a third.
+// TestStop: work ends at the margin, closing goes on to the deadline, and the margin is
+// at most a third.
 func TestStop(t *testing.T) {
 	for name, test := range map[string]struct{ timeout, want, margin time.Duration }{
 		"long":    {15 * time.Minute, 30 * time.Second, 30 * time.Second},
@@ -324,8 +324,8 @@ func TestFailuresOfVerbs(t *testing.T) {
 	}
 }
 
-// TestRuntimeTakesTheHandler: the runtime accepts Invoke's shape, and its own
-// marshalling leaves the answer as it is.
+// TestRuntimeTakesTheHandler: the runtime accepts Invoke's shape, and its own marshalling
+// leaves the answer as it is.
 func TestRuntimeTakesTheHandler(t *testing.T) {
 	var log bytes.Buffer
 	out, err := fc.NewHandler(server(nil, &log).Invoke).Invoke(invocationContext(t, time.Minute), []byte(`{"kind":"ping"}`))
@@ -337,7 +337,8 @@ func TestRuntimeTakesTheHandler(t *testing.T) {
 	}
 }
 
-// TestSecretsAreHidden has a verb log, answer and fail with the secrets of its keys: nobody reads them.
+// TestSecretsAreHidden has a verb log, answer and fail with the secrets of its keys:
+// nobody reads them.
 func TestSecretsAreHidden(t *testing.T) {
 	env, err := ReadEnv([]string{"TABLEVAULT_VAULT=oss://b/p?region=x", "AWS_SECRET_ACCESS_KEY=secret-of-s3", "AWS_SESSION_TOKEN=token-of-s3"})
 	if err != nil {

@@ -1,9 +1,9 @@
-// Package guard turns panics into errors where what is looked at was written by
-// others: a document of the vault that nobody foresaw fails the look at its table,
-// and not the process in which all other tables are looked at.
+// Package guard turns panics into errors where what is looked at was written by others: a
+// document of the vault that nobody foresaw fails the look at its table, and not the
+// process in which all other tables are looked at.
 //
-// A panic can be recovered from in its own goroutine only. So nothing that works on
-// the vault starts one except through this package, which a test holds the tree to.
+// A panic can be recovered from in its own goroutine only. So nothing that works on the
+// vault starts one except through this package, which a test holds the tree to.
 package guard
 
 import (
@@ -14,8 +14,8 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// Panic is what a function has panicked with. It is a bug, in whatever has let the
-// cause come so far; trying again does not mend it.
+// Panic is what a function has panicked with. It is a bug, in whatever has let the cause
+// come so far; trying again does not mend it.
 type Panic struct {
 	Value any
 	Stack []byte // of the goroutine that panicked
@@ -36,8 +36,8 @@ func Do(f func() error) (err error) {
 // Go calls f in a goroutine of its own and then end with its error, or a *Panic.
 func Go(f func() error, end func(error)) { go func() { end(Do(f)) }() }
 
-// Group is an errgroup.Group in which a panic is an error as any other. The zero
-// Group is ready.
+// Group is an errgroup.Group in which a panic is an error as any other. The zero Group is
+// ready.
 type Group struct{ group *errgroup.Group }
 
 // WithContext is a group, and a context that ends with its first error or when Wait

@@ -29,8 +29,8 @@ func TestDo(t *testing.T) {
 	}
 }
 
-// TestGroup has one of many panic: the others are told by the context, and Wait has
-// the panic.
+// TestGroup has one of many panic: the others are told by the context, and Wait has the
+// panic.
 func TestGroup(t *testing.T) {
 	group, ctx := guard.WithContext(t.Context())
 	group.SetLimit(3)

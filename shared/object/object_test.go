@@ -83,7 +83,8 @@ func TestValidName(t *testing.T) {
 	}
 }
 
-// A valid name is what the rules say, and begins with valid prefixes only; an invalid prefix begins no name.
+// A valid name is what the rules say, and begins with valid prefixes only; an invalid
+// prefix begins no name.
 func FuzzValidName(f *testing.F) {
 	for _, name := range []string{"a/b", "", "/", "a//b", "..", "a/./b", "é\u0085", "\xff", `\`, strings.Repeat("x", object.MaxName+1)} {
 		f.Add(name)
@@ -116,7 +117,8 @@ func FuzzValidName(f *testing.F) {
 	})
 }
 
-// lying is a store whose objects are longer or shorter than their Info says, or fail to close.
+// lying is a store whose objects are longer or shorter than their Info says, or fail to
+// close.
 type lying struct {
 	object.Store
 	size  int64
@@ -173,8 +175,8 @@ func TestReadAll(t *testing.T) {
 	}
 }
 
-// Whatever becomes of the two calls that Decide makes, it tells what stands there or that it does not know, and deciding
-// again tells; what was decided before never changes.
+// Whatever becomes of the two calls that Decide makes, it tells what stands there or that
+// it does not know, and deciding again tells; what was decided before never changes.
 func TestDecide(t *testing.T) {
 	mine, other := []byte("mine"), []byte("another's")
 	create := func(when objectfault.When) *objectfault.Fault {

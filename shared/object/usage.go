@@ -2,10 +2,11 @@ package object
 
 import "log/slog"
 
-// Usage is what was asked of a store: requests by kind, failed ones too, and the bytes of content that went there and
-// came from there.
+// Usage is what was asked of a store: requests by kind, failed ones too, and the bytes of
+// content that went there and came from there.
 type Usage struct {
-	// Create is what writes: on the wire each part of an upload, its beginning and its end is a request of its own.
+	// Create is what writes: on the wire each part of an upload, its beginning and its
+	// end is a request of its own.
 	Create int64 `json:"create"`
 	// Open is what reads content, and Stat what asks about it or about the bucket.
 	Open int64 `json:"open"`

@@ -93,8 +93,8 @@ func (p *pagesInTurn) RoundTrip(r *http.Request) (*http.Response, error) {
 	return a.RoundTrip(r)
 }
 
-// BenchmarkScannerBesideSDK holds a walk over pages, every checksum verified,
-// against what the official SDK takes to decode the same answers, none verified.
+// BenchmarkScannerBesideSDK holds a walk over pages, every checksum verified, against
+// what the official SDK takes to decode the same answers, none verified.
 func BenchmarkScannerBesideSDK(b *testing.B) {
 	forShapes(b, func(b *testing.B, pages [][]byte, _, rows int) {
 		var transport pagesInTurn

@@ -11,8 +11,8 @@ func AppendHeader(b []byte) []byte {
 	return binary.LittleEndian.AppendUint32(b, header)
 }
 
-// A Name is a column's name prepared for building: its bytes on the wire and
-// their checksum.
+// A Name is a column's name prepared for building: its bytes on the wire and their
+// checksum.
 type Name struct {
 	wire []byte // tags, length, name
 	crc  byte
@@ -35,14 +35,14 @@ func (n *Name) Set(name []byte) {
 // Bytes returns the name itself.
 func (n *Name) Bytes() []byte { return n.wire[6:] }
 
-// A Builder appends rows to Buf. Between Begin and End come the key's cells,
-// then Attributes, then the other cells; Attributes is left out where there are
-// none. The caller owns Buf between rows and may replace it.
+// A Builder appends rows to Buf. Between Begin and End come the key's cells, then
+// Attributes, then the other cells; Attributes is left out where there are none. The
+// caller owns Buf between rows and may replace it.
 type Builder struct {
 	Buf []byte
 	crc byte // of the row so far
-	// tsCRC is the checksum of the timestamp ts. CRCs are linear: that of eight
-	// bytes after others is the sum of both alone, the first moved by eight bytes.
+	// tsCRC is the checksum of the timestamp ts. CRCs are linear: that of eight bytes
+	// after others is the sum of both alone, the first moved by eight bytes.
 	tsCRC byte
 	ts    int64
 }
@@ -56,8 +56,8 @@ func (b *Builder) Begin() {
 // Attributes ends the key.
 func (b *Builder) Attributes() { b.Buf = append(b.Buf, tagAttributes) }
 
-// End finishes a row and returns its checksum. deleted writes the mark of a
-// row's deletion.
+// End finishes a row and returns its checksum. deleted writes the mark of a row's
+// deletion.
 func (b *Builder) End(deleted bool) byte {
 	if deleted {
 		b.Buf = append(b.Buf, tagDelete)
@@ -114,8 +114,8 @@ func (b *Builder) Cell(c *Cell) {
 	b.endCell(crc)
 }
 
-// KeyInteger, KeyBytes and KeyBound append a key's cell: an integer, a string
-// or blob, or one of InfMin, InfMax and AutoIncrement.
+// KeyInteger, KeyBytes and KeyBound append a key's cell: an integer, a string or blob, or
+// one of InfMin, InfMax and AutoIncrement.
 func (b *Builder) KeyInteger(n *Name, v int64) {
 	p := b.extend(n, 16)
 	p[0], p[1], p[2], p[3], p[4], p[5] = tagValue, 9, 0, 0, 0, byte(Integer)
@@ -192,8 +192,8 @@ func putBytes(p []byte, crc byte, t Type, v []byte) byte {
 	return Checksum(checksum4(checksum1(crc, byte(t)), n), v)
 }
 
-// stamp writes the end of a cell, 11 bytes, from its timestamp on. The cells of
-// a row often have one timestamp; what it adds to their checksums is kept.
+// stamp writes the end of a cell, 11 bytes, from its timestamp on. The cells of a row
+// often have one timestamp; what it adds to their checksums is kept.
 func (b *Builder) stamp(p []byte, crc byte, ts int64) {
 	if ts != b.ts {
 		b.ts, b.tsCRC = ts, checksum8(0, uint64(ts))

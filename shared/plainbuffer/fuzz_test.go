@@ -11,9 +11,8 @@ import (
 	"github.com/tablevault/tablevault/shared/plainbuffer/plainbuffertest"
 )
 
-// FuzzScanner: whatever the bytes, the scanner ends, without a panic and without
-// a look at what lies behind them; what it takes, the builder writes again byte
-// for byte.
+// FuzzScanner: whatever the bytes, the scanner ends, without a panic and without a look
+// at what lies behind them; what it takes, the builder writes again byte for byte.
 func FuzzScanner(f *testing.F) {
 	for _, block := range samples() {
 		f.Add(block)
@@ -57,8 +56,8 @@ func FuzzScanner(f *testing.F) {
 	})
 }
 
-// FuzzCompareKeys: keys that were scanned have the order of their decoded
-// values, however alike they are.
+// FuzzCompareKeys: keys that were scanned have the order of their decoded values, however
+// alike they are.
 func FuzzCompareKeys(f *testing.F) {
 	f.Add(uint16(0), "a", int64(1), []byte{1}, "a", int64(2), []byte{1})
 	f.Add(uint16(0), "a", int64(-1), []byte{}, "a\x00", int64(1), []byte{0})

@@ -9,9 +9,9 @@ type Extent struct {
 	Cells int // attributes
 }
 
-// Measure hops over one row, without a block's header, at the start of b. It
-// looks at tags and lengths alone: it verifies no checksum and no value, and
-// costs a small part of what Scan does. It allocates nothing but errors.
+// Measure hops over one row, without a block's header, at the start of b. It looks at
+// tags and lengths alone: it verifies no checksum and no value, and costs a small part of
+// what Scan does. It allocates nothing but errors.
 func Measure(b []byte) (Extent, error) {
 	var e Extent
 	if len(b) == 0 || b[0] != tagKey {

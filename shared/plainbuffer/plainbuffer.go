@@ -1,25 +1,24 @@
-// Package plainbuffer walks and builds rows in PlainBuffer, the bytes in which
-// Tablestore sends and takes rows.
+// Package plainbuffer walks and builds rows in PlainBuffer, the bytes in which Tablestore
+// sends and takes rows.
 //
-// A block is the little-endian int32 0x75 followed by rows; zero bytes are a
-// block with no rows. A row is
+// A block is the little-endian int32 0x75 followed by rows; zero bytes are a block with
+// no rows. A row is
 //
 //	01 cell* [02 cell*] [08] [0B extension] 09 checksum
 //
-// with the primary key's cells in schema order after tag 01 and the
-// attributes' cells after tag 02; tag 08 marks the deletion of the row. A cell
-// is
+// with the primary key's cells in schema order after tag 01 and the attributes' cells
+// after tag 02; tag 08 marks the deletion of the row. A cell is
 //
 //	03 04 len32 name [05 len32 value] [06 operation] [07 timestamp64] 0A checksum
 //
-// and a value is a type byte and its payload. Both checksums are CRC-8; together
-// they cover names, values, timestamps, operations and the mark of a deletion,
-// but not a stream record's extension.
+// and a value is a type byte and its payload. Both checksums are CRC-8; together they
+// cover names, values, timestamps, operations and the mark of a deletion, but not a
+// stream record's extension.
 //
-// [Scanner] reads the rows of a block, verifies every checksum and allocates
-// nothing per row: a [Row] is filled with slices of the block. [Builder]
-// appends rows to a buffer. What Scanner accepts, Builder writes again byte for
-// byte, unless the row says that it is Irregular.
+// [Scanner] reads the rows of a block, verifies every checksum and allocates nothing per
+// row: a [Row] is filled with slices of the block. [Builder] appends rows to a buffer.
+// What Scanner accepts, Builder writes again byte for byte, unless the row says that it
+// is Irregular.
 //
 //	s := plainbuffer.NewScanner(block)
 //	var row plainbuffer.Row
@@ -45,8 +44,8 @@ import (
 // Type is the type byte of a value.
 type Type byte
 
-// The types of values. The last three stand only in keys: two in the bounds of
-// ranges, one where the service is to make the key.
+// The types of values. The last three stand only in keys: two in the bounds of ranges,
+// one where the service is to make the key.
 const (
 	Integer       Type = 0x00 // int64, little endian
 	Double        Type = 0x01 // the bits of a float64, little endian
@@ -117,12 +116,12 @@ const (
 // HeaderSize is the number of bytes before the first row of a block.
 const HeaderSize = 4
 
-// ErrCorrupt matches every error about bytes that are not PlainBuffer, or that
-// a checksum contradicts.
+// ErrCorrupt matches every error about bytes that are not PlainBuffer, or that a checksum
+// contradicts.
 var ErrCorrupt = errors.New("corrupt PlainBuffer")
 
-// A Cell is one value, or one operation on a column, of a row. Name and Data
-// are slices of the scanned block.
+// A Cell is one value, or one operation on a column, of a row. Name and Data are slices
+// of the scanned block.
 type Cell struct {
 	Name      []byte
 	Data      []byte // payload without type and length: 8, 8, 1 bytes, or the string's or blob's own
@@ -162,8 +161,8 @@ type Extension struct {
 	RowIndex  int32
 }
 
-// A Row is one row of a block. Its slices are valid while the block is; Next
-// overwrites them.
+// A Row is one row of a block. Its slices are valid while the block is; Next overwrites
+// them.
 type Row struct {
 	Raw          []byte // the row as it stands in the block, both checksums included
 	Key          []Cell
@@ -171,16 +170,16 @@ type Row struct {
 	Extension    Extension
 	HasExtension bool
 	Delete       bool
-	// Irregular says that Builder would write this row in other bytes: it has
-	// the attributes' tag and no attribute.
+	// Irregular says that Builder would write this row in other bytes: it has the
+	// attributes' tag and no attribute.
 	Irregular bool
 	Checksum  byte // of the row
 }
 
-// CompareKeys orders two keys of one schema, column by column: InfMin before
-// every value, InfMax after every value, integers by sign, strings and blobs by
-// unsigned bytes. A key that is a prefix of the other comes first. Columns of
-// different types, which no table has, are ordered by type.
+// CompareKeys orders two keys of one schema, column by column: InfMin before every value,
+// InfMax after every value, integers by sign, strings and blobs by unsigned bytes. A key
+// that is a prefix of the other comes first. Columns of different types, which no table
+// has, are ordered by type.
 func CompareKeys(a, b []Cell) int {
 	for i := range min(len(a), len(b)) {
 		if c := compareValues(&a[i], &b[i]); c != 0 {

@@ -17,8 +17,8 @@ import (
 	"github.com/tablevault/tablevault/shared/table"
 )
 
-// rows scans a whole block. The rows are copies but for their slices, which are
-// the block's.
+// rows scans a whole block. The rows are copies but for their slices, which are the
+// block's.
 func rows(block []byte) ([]plainbuffer.Row, error) {
 	return all(plainbuffer.NewScanner(block))
 }
@@ -55,8 +55,8 @@ func build(list ...plainbuffer.Row) []byte {
 	return w.Buf
 }
 
-// TestVectors holds scanner and builder against bytes that Tablestore's own
-// encoders made.
+// TestVectors holds scanner and builder against bytes that Tablestore's own encoders
+// made.
 func TestVectors(t *testing.T) {
 	name := func(s string) *plainbuffer.Name {
 		n := plainbuffer.NewName([]byte(s))
@@ -112,8 +112,8 @@ func TestVectors(t *testing.T) {
 	}
 }
 
-// TestChecksum holds the table-driven checksum against the check value of the
-// polynomial, and against the definition on every length and cut.
+// TestChecksum holds the table-driven checksum against the check value of the polynomial,
+// and against the definition on every length and cut.
 func TestChecksum(t *testing.T) {
 	if got := plainbuffer.Checksum(0, []byte("123456789")); got != 0xF4 {
 		t.Errorf(`the checksum of "123456789" is 0x%02x, want 0xf4`, got)
@@ -150,8 +150,8 @@ func TestChecksum(t *testing.T) {
 	}
 }
 
-// TestTypedCells: what the builder's methods for single types write is what Cell
-// writes of the same value.
+// TestTypedCells: what the builder's methods for single types write is what Cell writes
+// of the same value.
 func TestTypedCells(t *testing.T) {
 	rng := plainbuffertest.Rand(t)
 	seen := map[plainbuffer.Type]int{}
@@ -234,8 +234,8 @@ func samples() map[string][]byte {
 	return blocks
 }
 
-// TestFlips: no bit of a block can turn without being seen, be it in what the
-// checksums cover or in what holds it together.
+// TestFlips: no bit of a block can turn without being seen, be it in what the checksums
+// cover or in what holds it together.
 func TestFlips(t *testing.T) {
 	tried := 0
 	for name, block := range samples() {
@@ -259,9 +259,9 @@ func TestFlips(t *testing.T) {
 	}
 }
 
-// TestFlipsOfRecords: the checksums do not cover the extension of a stream's
-// record, in the service's own definition. A flip there changes the place that
-// it names or is refused; every other flip is refused.
+// TestFlipsOfRecords: the checksums do not cover the extension of a stream's record, in
+// the service's own definition. A flip there changes the place that it names or is
+// refused; every other flip is refused.
 func TestFlipsOfRecords(t *testing.T) {
 	want := plainbuffer.Row{
 		Key:   []plainbuffer.Cell{{Name: []byte("pk1"), HasValue: true, Type: plainbuffer.String, Data: []byte("a")}},
@@ -291,8 +291,7 @@ func TestFlipsOfRecords(t *testing.T) {
 	}
 }
 
-// TestTruncations: a block that stops is refused, unless it stops between two
-// rows.
+// TestTruncations: a block that stops is refused, unless it stops between two rows.
 func TestTruncations(t *testing.T) {
 	tried := 0
 	for name, block := range samples() {
@@ -326,8 +325,8 @@ func TestTruncations(t *testing.T) {
 	}
 }
 
-// TestRefusals: bytes with right checksums that the grammar does not allow, and
-// what the errors say.
+// TestRefusals: bytes with right checksums that the grammar does not allow, and what the
+// errors say.
 func TestRefusals(t *testing.T) {
 	key := "010304010000006b05010000000a" // of one column k, +inf
 	crc := func(parts ...string) string {
@@ -368,8 +367,8 @@ func TestRefusals(t *testing.T) {
 	}
 }
 
-// TestIrregular: a row that has the attributes' tag and no attribute is taken,
-// and says that it would be built without the tag.
+// TestIrregular: a row that has the attributes' tag and no attribute is taken, and says
+// that it would be built without the tag.
 func TestIrregular(t *testing.T) {
 	w := plainbuffer.Builder{Buf: plainbuffer.AppendHeader(nil)}
 	w.Begin()
@@ -412,8 +411,8 @@ func TestScanKey(t *testing.T) {
 	}
 }
 
-// TestResetForgets: a scanner that is used again does not go by the names of a
-// block whose memory has become another's.
+// TestResetForgets: a scanner that is used again does not go by the names of a block
+// whose memory has become another's.
 func TestResetForgets(t *testing.T) {
 	rng := plainbuffertest.Rand(t)
 	s := plainbuffer.NewScanner(nil)
@@ -439,8 +438,8 @@ func TestResetForgets(t *testing.T) {
 	}
 }
 
-// TestOrder holds the order of keys that are not decoded against that of the
-// decoded values.
+// TestOrder holds the order of keys that are not decoded against that of the decoded
+// values.
 func TestOrder(t *testing.T) {
 	rng := plainbuffertest.Rand(t)
 	equal, differ := 0, 0
@@ -468,8 +467,8 @@ func TestOrder(t *testing.T) {
 	}
 }
 
-// order compares two keys, and fails if comparing them decoded, or turned
-// round, says something else.
+// order compares two keys, and fails if comparing them decoded, or turned round, says
+// something else.
 func order(t *testing.T, a, b []plainbuffer.Cell) int {
 	t.Helper()
 	got := plainbuffer.CompareKeys(a, b)
@@ -485,8 +484,8 @@ func order(t *testing.T, a, b []plainbuffer.Cell) int {
 	return got
 }
 
-// decodedOrder is the order of keys as the service documents it, over values of
-// Go's types.
+// decodedOrder is the order of keys as the service documents it, over values of Go's
+// types.
 func decodedOrder(a, b []plainbuffer.Cell) int {
 	bound := map[plainbuffer.Type]int{plainbuffer.InfMin: -1, plainbuffer.InfMax: 1}
 	for i := range min(len(a), len(b)) {

@@ -7,23 +7,23 @@ import (
 	"math"
 )
 
-// A PutScanner reads rows of the form that nearly all rows of puts have, and
-// makes no value of an attribute: of such a row it is enough to know that it is
-// right, what its key is, and how large and how old its cells are. It is as
-// strict as a Scanner, to which rows of every other form are left.
+// A PutScanner reads rows of the form that nearly all rows of puts have, and makes no
+// value of an attribute: of such a row it is enough to know that it is right, what its
+// key is, and how large and how old its cells are. It is as strict as a Scanner, to which
+// rows of every other form are left.
 //
-// The form is: a key of integers, strings and blobs; at least one attribute, each
-// with a timestamp and a value, of a type other than null and no infinite number;
-// names in ascending order, and of one name the newest cell first; neither an
-// operation, nor a deletion, nor an extension.
+// The form is: a key of integers, strings and blobs; at least one attribute, each with a
+// timestamp and a value, of a type other than null and no infinite number; names in
+// ascending order, and of one name the newest cell first; neither an operation, nor a
+// deletion, nor an extension.
 type PutScanner struct {
-	// ValidName says whether an attribute may have a name, of which it is asked
-	// once for many cells.
+	// ValidName says whether an attribute may have a name, of which it is asked once for
+	// many cells.
 	ValidName func(name []byte) bool
 
 	keys []knownHead // of the key's columns in the row before
-	// known are the attributes' names, and table where each is by its hash. The
-	// first is none: in front of a row's first cell.
+	// known are the attributes' names, and table where each is by its hash. The first is
+	// none: in front of a row's first cell.
 	known []knownHead
 	table [tableSize]uint16
 	seed  maphash.Seed
@@ -37,8 +37,7 @@ type PutScanner struct {
 // A knownHead is how a cell with a name begins.
 type knownHead struct {
 	bytes []byte // the cell's tag, the name with its tag and length, the tag of a value
-	// The first and the last eight of bytes, which are never fewer: mostly they
-	// are all.
+	// The first and the last eight of bytes, which are never fewer: mostly they are all.
 	first, last uint64
 	next        uint16 // the first in order of the names that came after it; 0 for none
 	crc         byte   // of the name
@@ -46,12 +45,12 @@ type knownHead struct {
 
 const (
 	tableSize = 1 << 10
-	// maxKnown bounds the memory of names. The row that comes with one more is left
-	// to a Scanner, and all are forgotten.
+	// maxKnown bounds the memory of names. The row that comes with one more is left to a
+	// Scanner, and all are forgotten.
 	maxKnown = 1 << 12
 
-	// headSize is what a cell has before its name, and headEnd what it has
-	// behind it up to its value's size.
+	// headSize is what a cell has before its name, and headEnd what it has behind it up
+	// to its value's size.
 	headSize = 6
 	headEnd  = 1
 )
@@ -91,9 +90,9 @@ func (s *PutScanner) forget(keys []knownHead) {
 	s.keys, s.known, s.order = keys, s.known[:0], s.order[:0]
 }
 
-// Scan reads a block of one row, beside those since the last Reset, all of which
-// stay as they are. It returns false if the row has another form or is wrong; row
-// and sum have no meaning then. Otherwise row has no attributes but in Raw.
+// Scan reads a block of one row, beside those since the last Reset, all of which stay as
+// they are. It returns false if the row has another form or is wrong; row and sum have no
+// meaning then. Otherwise row has no attributes but in Raw.
 func (s *PutScanner) Scan(block []byte, row *Row, sum *Summary) bool {
 	if len(block) <= HeaderSize || binary.LittleEndian.Uint32(block) != header || block[HeaderSize] != tagKey {
 		return false
@@ -213,9 +212,9 @@ func (s *PutScanner) cells(b []byte, pos int, key []Cell, sum *Summary, rowCRC *
 	return pos
 }
 
-// find returns the place of the name of the cell at the start of b, or 0 if no
-// attribute may have it after the one before. Where the columns of rows differ it
-// is mostly one of the next in order.
+// find returns the place of the name of the cell at the start of b, or 0 if no attribute
+// may have it after the one before. Where the columns of rows differ it is mostly one of
+// the next in order.
 func (s *PutScanner) find(b []byte, before uint16, key []Cell) uint16 {
 	at := s.known[before].next
 	for hops := 0; at != 0 && hops < 4; hops++ {
@@ -269,8 +268,8 @@ func (s *PutScanner) learn(b []byte, before uint16, key []Cell) uint16 {
 	return at
 }
 
-// cellHead is how a cell at the start of b begins, up to the tag of its value;
-// nil if it has no name, or an empty one, or no value.
+// cellHead is how a cell at the start of b begins, up to the tag of its value; nil if it
+// has no name, or an empty one, or no value.
 func cellHead(b []byte) []byte {
 	if len(b) < headSize || b[0] != tagCell || b[1] != tagName {
 		return nil
@@ -283,9 +282,9 @@ func cellHead(b []byte) []byte {
 	return b[:end:end]
 }
 
-// value reads a value, from its size on, at the start of b. It returns how many
-// bytes that are, 0 if it is none that an attribute of the form can have; how many
-// of them, at the end, are its payload; and the checksum, continued over it.
+// value reads a value, from its size on, at the start of b. It returns how many bytes
+// that are, 0 if it is none that an attribute of the form can have; how many of them, at
+// the end, are its payload; and the checksum, continued over it.
 func value(b []byte, crc byte) (size, payload int, sum byte) {
 	if len(b) < 6 {
 		return 0, 0, 0

@@ -14,8 +14,8 @@ import (
 
 func validName(name []byte) bool { return len(name) > 0 && name[0] != '#' }
 
-// summary is what a PutScanner has to find in a row, made out cell by cell; false
-// if the row has another form.
+// summary is what a PutScanner has to find in a row, made out cell by cell; false if the
+// row has another form.
 func summary(row *plainbuffer.Row) (plainbuffer.Summary, bool) {
 	s := plainbuffer.Summary{Oldest: math.MaxInt64, Newest: math.MinInt64}
 	if row.Delete || row.HasExtension || len(row.Cells) == 0 {
@@ -74,8 +74,8 @@ func summary(row *plainbuffer.Row) (plainbuffer.Summary, bool) {
 	return s, true
 }
 
-// likeScanner fails the test if s says of a block anything else than a Scanner
-// and summary do.
+// likeScanner fails the test if s says of a block anything else than a Scanner and
+// summary do.
 func likeScanner(t *testing.T, s *plainbuffer.PutScanner, block []byte) (took bool) {
 	t.Helper()
 	var row plainbuffer.Row
@@ -110,8 +110,8 @@ func likeScanner(t *testing.T, s *plainbuffer.PutScanner, block []byte) (took bo
 	return true
 }
 
-// TestPutScanner reads the rows of every shape, as they stand, with each byte of
-// some flipped, and cut short.
+// TestPutScanner reads the rows of every shape, as they stand, with each byte of some
+// flipped, and cut short.
 func TestPutScanner(t *testing.T) {
 	for _, shape := range plainbuffertest.Shapes() {
 		t.Run(shape.Name, func(t *testing.T) {
@@ -150,8 +150,8 @@ func TestPutScanner(t *testing.T) {
 	}
 }
 
-// TestPutScannerRandom reads random rows one after the other, few of which are
-// of the usual form, and all whose cells are put in order.
+// TestPutScannerRandom reads random rows one after the other, few of which are of the
+// usual form, and all whose cells are put in order.
 func TestPutScannerRandom(t *testing.T) {
 	rng := plainbuffertest.Rand(t)
 	s := plainbuffer.PutScanner{ValidName: validName}
@@ -182,8 +182,8 @@ func TestPutScannerRandom(t *testing.T) {
 	}
 }
 
-// TestPutScannerNames reads more names than are remembered: few rows are left to
-// a Scanner for it.
+// TestPutScannerNames reads more names than are remembered: few rows are left to a
+// Scanner for it.
 func TestPutScannerNames(t *testing.T) {
 	s := plainbuffer.PutScanner{ValidName: validName}
 	took := 0
@@ -202,8 +202,8 @@ func TestPutScannerNames(t *testing.T) {
 	}
 }
 
-// FuzzPutScanner: whatever the blocks, whichever came before, a PutScanner takes
-// one if a Scanner does and its row is of the usual form.
+// FuzzPutScanner: whatever the blocks, whichever came before, a PutScanner takes one if a
+// Scanner does and its row is of the usual form.
 func FuzzPutScanner(f *testing.F) {
 	join := func(blocks ...[]byte) (all []byte) {
 		for _, b := range blocks {

@@ -7,14 +7,14 @@ import (
 	"math"
 )
 
-// A Scanner reads the rows of one block after the other, strictly: it takes
-// only bytes that the grammar allows and whose checksums agree.
+// A Scanner reads the rows of one block after the other, strictly: it takes only bytes
+// that the grammar allows and whose checksums agree.
 type Scanner struct {
 	block []byte
 	pos   int
 	bare  bool // the rows stand without a block's header
-	// names remembers, per position in the row, the last name and its
-	// checksum: in most tables each row has the columns of the row before.
+	// names remembers, per position in the row, the last name and its checksum: in most
+	// tables each row has the columns of the row before.
 	names []knownName
 	// The last timestamp and its checksum; that of 0 is 0.
 	timestamp    uint64
@@ -26,8 +26,7 @@ type knownName struct {
 	crc  byte
 }
 
-// NewScanner returns a scanner over block, which begins with the header or is
-// empty.
+// NewScanner returns a scanner over block, which begins with the header or is empty.
 func NewScanner(block []byte) *Scanner {
 	s := new(Scanner)
 	s.Reset(block)
@@ -39,12 +38,12 @@ func (s *Scanner) Reset(block []byte) {
 	s.reset(block, false)
 }
 
-// ResetRows makes s read rows that stand one after the other without a block's
-// header. It keeps s's memory.
+// ResetRows makes s read rows that stand one after the other without a block's header. It
+// keeps s's memory.
 func (s *Scanner) ResetRows(rows []byte) { s.reset(rows, true) }
 
-// Continue is Reset for a block beside the ones before, all of which stay as they
-// are: the names that s knows stay known.
+// Continue is Reset for a block beside the ones before, all of which stay as they are:
+// the names that s knows stay known.
 func (s *Scanner) Continue(block []byte) {
 	s.block, s.pos, s.bare = block, 0, false
 }
@@ -59,9 +58,9 @@ func (s *Scanner) reset(block []byte, bare bool) {
 // Offset is the position in the block of the next row.
 func (s *Scanner) Offset() int { return s.pos }
 
-// Next reads the next row into row. It returns io.EOF after the last one, and
-// an error that matches ErrCorrupt where the bytes are wrong; then row has no
-// meaning and s stays where it is.
+// Next reads the next row into row. It returns io.EOF after the last one, and an error
+// that matches ErrCorrupt where the bytes are wrong; then row has no meaning and s stays
+// where it is.
 func (s *Scanner) Next(row *Row) error {
 	if s.pos == 0 && !s.bare {
 		if len(s.block) == 0 {
@@ -83,15 +82,15 @@ func (s *Scanner) Next(row *Row) error {
 	return nil
 }
 
-// Scan reads one row, without a block's header, from the start of b, and
-// returns the number of bytes it takes.
+// Scan reads one row, without a block's header, from the start of b, and returns the
+// number of bytes it takes.
 func Scan(b []byte, row *Row) (int, error) {
 	s := Scanner{block: b}
 	return s.row(0, row)
 }
 
-// ScanKey reads a block of exactly one row that has a key and nothing else, as
-// the bounds of ranges and split points are sent.
+// ScanKey reads a block of exactly one row that has a key and nothing else, as the bounds
+// of ranges and split points are sent.
 func ScanKey(block []byte, row *Row) error {
 	s := Scanner{block: block}
 	if err := s.Next(row); err == io.EOF {
@@ -174,8 +173,8 @@ func grow(cells []Cell) []Cell {
 	return append(cells, Cell{})
 }
 
-// cell reads the cell whose tag is at pos, the at-th of its row, and adds its
-// checksum to the row's.
+// cell reads the cell whose tag is at pos, the at-th of its row, and adds its checksum to
+// the row's.
 func (s *Scanner) cell(pos, at int, c *Cell, rowCRC *byte) (int, error) {
 	b := s.block
 	start := pos
@@ -292,8 +291,8 @@ func (s *Scanner) nameChecksum(at int, name []byte) byte {
 	return crc
 }
 
-// The two lengths of an extension: of all that follows it, and of the three
-// numbers of the sequence.
+// The two lengths of an extension: of all that follows it, and of the three numbers of
+// the sequence.
 const (
 	sequenceSize  = 1 + 4 + 1 + 8 + 1 + 4
 	extensionSize = 1 + 4 + sequenceSize

@@ -77,8 +77,8 @@ func encodeSDK(row *plainbuffer.Row) []byte {
 	return change.Serialize()
 }
 
-// change is a random row as it is written: with operations, cells without a
-// timestamp, deletions, or a bound of a range.
+// change is a random row as it is written: with operations, cells without a timestamp,
+// deletions, or a bound of a range.
 func change(rng *rand.Rand) plainbuffer.Row {
 	row := plainbuffertest.Row(rng)
 	switch rng.IntN(10) {
@@ -109,8 +109,8 @@ func change(rng *rand.Rand) plainbuffer.Row {
 	return row
 }
 
-// TestSDKEncoding: a row that we build is, byte for byte, what the official SDK
-// builds of the same values, and what the SDK builds is scanned to those values.
+// TestSDKEncoding: a row that we build is, byte for byte, what the official SDK builds of
+// the same values, and what the SDK builds is scanned to those values.
 func TestSDKEncoding(t *testing.T) {
 	rng := plainbuffertest.Rand(t)
 	ops, types := map[plainbuffer.Op]int{}, map[plainbuffer.Type]int{}
@@ -188,8 +188,8 @@ func consumed() *otsprotocol.ConsumedCapacity {
 	return &otsprotocol.ConsumedCapacity{CapacityUnit: &otsprotocol.CapacityUnit{Read: proto.Int32(1), Write: proto.Int32(0)}}
 }
 
-// TestSDKReadsRows: the official SDK reads a page of rows that we built, and has
-// their values.
+// TestSDKReadsRows: the official SDK reads a page of rows that we built, and has their
+// values.
 func TestSDKReadsRows(t *testing.T) {
 	rng := plainbuffertest.Rand(t)
 	var list []plainbuffer.Row
@@ -287,8 +287,8 @@ func sameValue(a, b any) bool {
 	return ok && math.Float64bits(x) == math.Float64bits(y)
 }
 
-// TestSDKAcceptsWhatWeRefuse shows why rows are scanned here: the SDK takes a
-// page with a wrong value.
+// TestSDKAcceptsWhatWeRefuse shows why rows are scanned here: the SDK takes a page with a
+// wrong value.
 func TestSDKAcceptsWhatWeRefuse(t *testing.T) {
 	row := plainbuffer.Row{
 		Key:   []plainbuffer.Cell{{Name: []byte("k"), HasValue: true, Type: plainbuffer.Integer, Data: make([]byte, 8)}},

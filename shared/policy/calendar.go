@@ -10,13 +10,13 @@ import (
 
 // calendar finds the instants of a cron expression, day by day of its zone.
 //
-// The library that parses it goes hour by hour of whatever the clock shows: where
-// clocks change, it has no instant for the day, or two.
+// The library that parses it goes hour by hour of whatever the clock shows: where clocks
+// change, it has no instant for the day, or two.
 type calendar struct {
 	*cron.SpecSchedule
-	// byClock says that the hours are fixed: each local time of a day that the
-	// expression names is one instant. Otherwise each instant at which the clock shows
-	// one of these times is.
+	// byClock says that the hours are fixed: each local time of a day that the expression
+	// names is one instant. Otherwise each instant at which the clock shows one of these
+	// times is.
 	byClock bool
 }
 
@@ -106,8 +106,8 @@ type period struct {
 	ahead time.Duration
 }
 
-// changesAround are the periods from well before a day until well after it. No clock
-// was ever set by more than a day.
+// changesAround are the periods from well before a day until well after it. No clock was
+// ever set by more than a day.
 func changesAround(day time.Time, zone *time.Location) (all []period) {
 	const well = 50 * time.Hour
 	for at := day.Add(-well); ; {
@@ -125,8 +125,8 @@ func changesAround(day time.Time, zone *time.Location) (all []period) {
 	}
 }
 
-// first is the first instant at which clocks show a time, or, if that is skipped, a
-// later one.
+// first is the first instant at which clocks show a time, or, if that is skipped, a later
+// one.
 func first(shown time.Time, changes []period) time.Time {
 	for i, p := range changes {
 		at := shown.Add(-p.ahead)

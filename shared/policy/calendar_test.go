@@ -88,9 +88,9 @@ func TestChangesOfClocks(t *testing.T) {
 	}
 }
 
-// TestOncePerLocalDay goes through ten years of each zone: a fixed time of the day
-// is due once on each day, at the first instant at which clocks show it or something
-// later, found by looking at the clock every five minutes.
+// TestOncePerLocalDay goes through ten years of each zone: a fixed time of the day is due
+// once on each day, at the first instant at which clocks show it or something later,
+// found by looking at the clock every five minutes.
 func TestOncePerLocalDay(t *testing.T) {
 	for _, name := range zones {
 		z := zone(t, name)
@@ -134,8 +134,8 @@ func changes(z *time.Location, from, until time.Time) (all []time.Time) {
 	}
 }
 
-// firstShown is the first instant, of those five minutes apart, at which clocks show
-// a time or a later one.
+// firstShown is the first instant, of those five minutes apart, at which clocks show a
+// time or a later one.
 func firstShown(z *time.Location, shown time.Time) time.Time {
 	for at := shown.Add(-38 * time.Hour); ; at = at.Add(5 * time.Minute) {
 		_, ahead := at.In(z).Zone()

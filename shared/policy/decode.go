@@ -89,8 +89,8 @@ func line(n ast.Node) int {
 	return 1
 }
 
-// The keys of the file's mappings. Those of a rule may stand at the top as
-// well, where they hold for every rule that does not say otherwise.
+// The keys of the file's mappings. Those of a rule may stand at the top as well, where
+// they hold for every rule that does not say otherwise.
 var (
 	topKeys   = []string{"version", "vault", "account_instances", "workers", "rules"}
 	ruleKeys  = []string{"tables", "kind", "every", "keep", "segment_size", "part_size", "lanes", "read_units", "destinations", "drill"}
@@ -165,8 +165,8 @@ func (d *decoder) policy(data []byte) *Policy {
 
 var nameForm = regexp.MustCompile(`^[A-Za-z0-9_-]{1,64}$`)
 
-// IsName says whether a rule or a replica can have a name, which all keys of
-// replicas are, too.
+// IsName says whether a rule or a replica can have a name, which all keys of replicas
+// are, too.
 func IsName(text string) bool { return nameForm.MatchString(text) }
 
 func (d *decoder) workers(top *mapping, w *Workers) {
@@ -419,8 +419,8 @@ func (d *decoder) drill(v ast.Node) *Drill {
 	return drill
 }
 
-// drillForm is how names of tables may begin that drills make. What follows, and
-// the names of their indexes, need the rest of the 255 bytes that a name has.
+// drillForm is how names of tables may begin that drills make. What follows, and the
+// names of their indexes, need the rest of the 255 bytes that a name has.
 var drillForm = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]{0,63}$`)
 
 // readDrill is a drill, and where it says to.
@@ -458,8 +458,8 @@ func (d *decoder) size(v ast.Node, key, text string, least int64) int64 {
 	return n * unit
 }
 
-// address reads the address of a vault. What it can't be read as is not repeated: a
-// key may stand in it.
+// address reads the address of a vault. What it can't be read as is not repeated: a key
+// may stand in it.
 func (d *decoder) address(v ast.Node, key string) string {
 	text := d.text(v, key)
 	if text == "" {
@@ -580,8 +580,8 @@ func (d *decoder) mapping(v ast.Node, what string, keys []string) *mapping {
 	return m
 }
 
-// suggest names the known word that is most like a wrong one, if one is alike;
-// else all of them.
+// suggest names the known word that is most like a wrong one, if one is alike; else all
+// of them.
 func suggest(word string, known []string) string {
 	best, least := "", 3
 	for _, k := range known {
@@ -598,8 +598,8 @@ func suggest(word string, known []string) string {
 	return ""
 }
 
-// distance is how many letters are to be added, dropped, changed or swapped
-// with their neighbours to make one word of the other.
+// distance is how many letters are to be added, dropped, changed or swapped with their
+// neighbours to make one word of the other.
 func distance(a, b string) int {
 	if len(a) > 64 {
 		return len(a)
@@ -629,8 +629,8 @@ func distance(a, b string) int {
 
 var yamlPlace = regexp.MustCompile(`^\[(\d+):\d+\] ([^\n]*)`)
 
-// yamlError takes an error of the YAML parser apart: its line and its text
-// without the excerpt that follows.
+// yamlError takes an error of the YAML parser apart: its line and its text without the
+// excerpt that follows.
 func yamlError(err error) (line int, text string) {
 	m := yamlPlace.FindStringSubmatch(err.Error())
 	if m == nil {

@@ -1,5 +1,5 @@
-// Package policy is what an operator wants backed up, how often, how fast and
-// for how long: the file tablevault.yaml.
+// Package policy is what an operator wants backed up, how often, how fast and for how
+// long: the file tablevault.yaml.
 //
 // The shortest policy names a vault, tables, an interval and a retention:
 //
@@ -8,10 +8,10 @@
 //	every: hourly
 //	keep: 72 hours
 //
-// What stands at the top holds for every rule; a file without rules is one rule
-// called "default". Decoding is strict: a key that is not known, a value that
-// cannot be meant and a setting that this version does not carry out are
-// problems with their line, all of them at once.
+// What stands at the top holds for every rule; a file without rules is one rule called
+// "default". Decoding is strict: a key that is not known, a value that cannot be meant
+// and a setting that this version does not carry out are problems with their line, all of
+// them at once.
 //
 // The package is pure: it reads bytes, and is given the time.
 package policy
@@ -41,8 +41,8 @@ var Schema []byte
 //go:embed template.yaml
 var template string
 
-// First is the policy that `tablevault init` writes: the shortest one, with the
-// other settings as comments. An empty vault stays a comment.
+// First is the policy that `tablevault init` writes: the shortest one, with the other
+// settings as comments. An empty vault stays a comment.
 func First(vault, tables string) string {
 	line := "vault: " + vault
 	if vault == "" {
@@ -53,8 +53,7 @@ func First(vault, tables string) string {
 
 // Policy is a decoded tablevault.yaml.
 type Policy struct {
-	// Vault is the address of the vault; empty leaves it to the functions'
-	// environment.
+	// Vault is the address of the vault; empty leaves it to the functions' environment.
 	Vault   string  `json:"vault,omitempty"`
 	Workers Workers `json:"workers"`
 	Rules   []*Rule `json:"rules"`
@@ -68,23 +67,23 @@ type Workers struct {
 	Most int `json:"most"`
 }
 
-// The defaults of Workers: a new account has a hundred instances, and what
-// else runs there keeps the greater part of the rest.
+// The defaults of Workers: a new account has a hundred instances, and what else runs
+// there keeps the greater part of the rest.
 const (
 	DefaultAccount = 100
 	DefaultShare   = 60 // per cent
 )
 
-// Default is what holds without a policy: nothing is due, and the default share
-// of instances may work on what was asked for.
+// Default is what holds without a policy: nothing is due, and the default share of
+// instances may work on what was asked for.
 func Default() *Policy {
 	return &Policy{Workers: Workers{Account: DefaultAccount, Most: DefaultAccount * DefaultShare / 100}}
 }
 
 // Rule says what is to be done with some tables.
 type Rule struct {
-	// Name is unique in the policy. Ids of backups derive from it: a rule with
-	// another name starts anew.
+	// Name is unique in the policy. Ids of backups derive from it: a rule with another
+	// name starts anew.
 	Name   string     `json:"name"`
 	Tables []Pattern  `json:"tables"`
 	Kind   vault.Kind `json:"kind"`
@@ -97,29 +96,28 @@ type Rule struct {
 	Drill    *Drill    `json:"drill,omitempty"`
 }
 
-// Replica is another vault that sealed backups are copied to. The functions open none but those of their
-// policy, whose author vouches for the address; commands, events and documents of
-// the vault name them.
+// Replica is another vault that sealed backups are copied to. The functions open none but
+// those of their policy, whose author vouches for the address; commands, events and
+// documents of the vault name them.
 type Replica struct {
 	// Name is what it is called; its Key if the policy gives it no name.
 	Name string `json:"name"`
 	// To is its address.
 	To string `json:"to"`
-	// Bandwidth is what all copies to it together may use, in bytes per second; 0
-	// for any number.
+	// Bandwidth is what all copies to it together may use, in bytes per second; 0 for any
+	// number.
 	Bandwidth int64 `json:"bandwidth,omitempty"`
 }
 
-// Key is what tells the replica from others in names of objects and in
-// commands.
+// Key is what tells the replica from others in names of objects and in commands.
 func (d Replica) Key() string { return place.Key(d.To) }
 
-// MinBandwidth is the least bandwidth: with it, an object with rows of the
-// default size comes through in a minute.
+// MinBandwidth is the least bandwidth: with it, an object with rows of the default size
+// comes through in a minute.
 const MinBandwidth = 1 << 20
 
-// Replicas are the replicas of all rules, each once, in the order in
-// which they first stand.
+// Replicas are the replicas of all rules, each once, in the order in which they first
+// stand.
 func (p *Policy) Replicas() []Replica {
 	var all []Replica
 	for _, r := range p.Rules {
@@ -151,8 +149,8 @@ func (p *Policy) Replica(name string) (Replica, error) {
 // Trigger names the rule in plans and in the ids of backups.
 func (r *Rule) Trigger() string { return "policy/" + r.Name }
 
-// Backup is the backup of a table that the rule makes for one of its instants.
-// All ticks that find the instant due agree on it.
+// Backup is the backup of a table that the rule makes for one of its instants. All ticks
+// that find the instant due agree on it.
 func (r *Rule) Backup(t vault.TableID, due time.Time) vault.Backup {
 	return vault.Backup{Table: t, ID: vault.NewBackupID(due, r.Trigger(), t.Path(), string(r.Kind))}
 }
@@ -173,8 +171,8 @@ func (r *Rule) Instances() []string {
 	return names
 }
 
-// Match says whether the rule is about a table: the last pattern that matches
-// decides, and one that begins with an exclamation mark says no.
+// Match says whether the rule is about a table: the last pattern that matches decides,
+// and one that begins with an exclamation mark says no.
 func (r *Rule) Match(instance, table string) bool {
 	for _, p := range slices.Backward(r.Tables) {
 		if p.match(instance, table) {
@@ -184,8 +182,8 @@ func (r *Rule) Match(instance, table string) bool {
 	return false
 }
 
-// Pattern names tables: instance/table, where * and ? in the table's name stand
-// for any characters and for one.
+// Pattern names tables: instance/table, where * and ? in the table's name stand for any
+// characters and for one.
 type Pattern struct {
 	Not             bool
 	Instance, Table string
@@ -196,9 +194,9 @@ func (p Pattern) match(instance, table string) bool {
 	return p.Instance == instance && err == nil && ok
 }
 
-// reaches says whether the pattern matches some name that begins so. A pattern
-// does if a part of it, from its beginning, matches the whole beginning: what is
-// left of it matches some end.
+// reaches says whether the pattern matches some name that begins so. A pattern does if a
+// part of it, from its beginning, matches the whole beginning: what is left of it matches
+// some end.
 func (p Pattern) reaches(beginning string) bool {
 	for i := range len(p.Table) + 1 {
 		if ok, err := path.Match(p.Table[:i], beginning); ok && err == nil {
@@ -208,8 +206,8 @@ func (p Pattern) reaches(beginning string) bool {
 	return false
 }
 
-// covers says whether the pattern, for all that is said here, matches every name
-// that begins so: it matches the beginning, and ends with any characters.
+// covers says whether the pattern, for all that is said here, matches every name that
+// begins so: it matches the beginning, and ends with any characters.
 func (p Pattern) covers(beginning string) bool {
 	return strings.HasSuffix(p.Table, "*") && p.match(p.Instance, beginning)
 }
@@ -262,20 +260,21 @@ type Report struct {
 // Drill is how often a restore is rehearsed, and where.
 type Drill struct {
 	Every Schedule `json:"every"`
-	// To says what the names of the tables begin with that are restored into,
-	// as instance/name; an underscore and what tells them apart follow.
+	// To says what the names of the tables begin with that are restored into, as
+	// instance/name; an underscore and what tells them apart follow.
 	To string `json:"to"`
 }
 
-// Place is the instance that a drill restores into, and what its tables' names
-// begin with, without the underscore.
+// Place is the instance that a drill restores into, and what its tables' names begin
+// with, without the underscore.
 func (d *Drill) Place() (instance, name string) {
 	t, _ := vault.ParseTable("", d.To) // empty if it is none, which decoding refuses
 	return t.Instance, t.Table
 }
 
 // clash is the first of some rules that is about tables which a drill makes, with its
-// pattern, nil if none is: these are neither to be backed up nor to be rehearsed themselves.
+// pattern, nil if none is: these are neither to be backed up nor to be rehearsed
+// themselves.
 func (d *Drill) clash(rules []*Rule) (*Rule, Pattern) {
 	instance, name := d.Place()
 	for _, r := range rules {

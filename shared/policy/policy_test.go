@@ -232,8 +232,8 @@ func TestSchedule(t *testing.T) {
 	}
 }
 
-// TestTicksAgree derives the id of a backup from the instant that was due and
-// from nothing else.
+// TestTicksAgree derives the id of a backup from the instant that was due and from
+// nothing else.
 func TestTicksAgree(t *testing.T) {
 	r := decode(t, short).Rules[0]
 	id := vault.TableID{Region: "cn", Instance: "prod", Table: "orders"}
@@ -247,9 +247,8 @@ func TestTicksAgree(t *testing.T) {
 	}
 }
 
-// documents are policies in which all that schema and decoder could see
-// differently appears; structure and single values, not what several say
-// together.
+// documents are policies in which all that schema and decoder could see differently
+// appears; structure and single values, not what several say together.
 var documents = []struct {
 	text string
 	good bool
@@ -311,8 +310,8 @@ var documents = []struct {
 	{"[]", false},
 }
 
-// TestSchemaAgrees holds the JSON schema against the decoder: the same keys in
-// the same places, and the same verdict on each document.
+// TestSchemaAgrees holds the JSON schema against the decoder: the same keys in the same
+// places, and the same verdict on each document.
 func TestSchemaAgrees(t *testing.T) {
 	var schema map[string]any
 	if err := json.Unmarshal(policy.Schema, &schema); err != nil {
@@ -357,8 +356,8 @@ func TestSchemaAgrees(t *testing.T) {
 	}
 }
 
-// TestDrillClash says of some patterns whether one of their tables could be a
-// drill's into staging/drill.
+// TestDrillClash says of some patterns whether one of their tables could be a drill's
+// into staging/drill.
 func TestDrillClash(t *testing.T) {
 	for _, c := range []struct {
 		tables string
@@ -485,8 +484,7 @@ func check(root, schema map[string]any, value any) error {
 	return nil
 }
 
-// TestTemplate decodes what init writes, and each setting that it shows in a
-// comment.
+// TestTemplate decodes what init writes, and each setting that it shows in a comment.
 func TestTemplate(t *testing.T) {
 	decode(t, policy.First("", "prod/*"))
 	text := policy.First("oss://b/v", "prod/*")
@@ -506,8 +504,8 @@ func TestTemplate(t *testing.T) {
 	}
 }
 
-// FuzzDecode decodes anything without a panic: a policy whose rules are
-// complete, or problems with lines.
+// FuzzDecode decodes anything without a panic: a policy whose rules are complete, or
+// problems with lines.
 func FuzzDecode(f *testing.F) {
 	for _, d := range documents {
 		f.Add([]byte(d.text))

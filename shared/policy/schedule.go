@@ -11,9 +11,9 @@ import (
 	"github.com/robfig/cron/v3"
 )
 
-// Schedule is when something is due, again and again: at an interval, or at
-// the instants of a cron expression. Its instants are the same for whoever
-// asks, so that two ticks that see the same one agree on what it starts.
+// Schedule is when something is due, again and again: at an interval, or at the instants
+// of a cron expression. Its instants are the same for whoever asks, so that two ticks
+// that see the same one agree on what it starts.
 type Schedule struct {
 	text     string
 	interval time.Duration
@@ -23,18 +23,17 @@ type Schedule struct {
 // MinInterval is the least interval of a schedule: that of the planner's timer.
 const MinInterval = 5 * time.Minute
 
-// origin is the instant that intervals are counted from, a Monday, so that
-// weeks begin with it and hours at their full.
+// origin is the instant that intervals are counted from, a Monday, so that weeks begin
+// with it and hours at their full.
 var origin = time.Date(1970, 1, 5, 0, 0, 0, 0, time.UTC)
 
-// ParseSchedule reads "hourly", "daily", "weekly", an interval such as "15
-// minutes" or "6 hours", or a cron expression in the platform's form: second,
-// minute, hour, day, month, weekday, with CRON_TZ=… in front for another zone
-// than UTC. An expression whose hours are fixed has an instant for each of them on
-// each local day that it names, whatever becomes of the clocks that day: what falls
-// into a gap is right after it, what comes twice is the first. One with a wildcard or
-// a step in its hours goes by real time: it has an instant as often as its local
-// time comes.
+// ParseSchedule reads "hourly", "daily", "weekly", an interval such as "15 minutes" or "6
+// hours", or a cron expression in the platform's form: second, minute, hour, day, month,
+// weekday, with CRON_TZ=… in front for another zone than UTC. An expression whose hours
+// are fixed has an instant for each of them on each local day that it names, whatever
+// becomes of the clocks that day: what falls into a gap is right after it, what comes
+// twice is the first. One with a wildcard or a step in its hours goes by real time: it
+// has an instant as often as its local time comes.
 func ParseSchedule(text string) (Schedule, error) {
 	s := Schedule{text: strings.TrimSpace(text)}
 	switch s.text {
@@ -116,8 +115,8 @@ func (s Schedule) String() string { return s.text }
 // MarshalText writes String's form.
 func (s Schedule) MarshalText() ([]byte, error) { return []byte(s.text), nil }
 
-// Due is the schedule's latest instant that is not after t, in UTC; zero if
-// there was none in the last years.
+// Due is the schedule's latest instant that is not after t, in UTC; zero if there was
+// none in the last years.
 func (s Schedule) Due(t time.Time) time.Time {
 	if s.cron == nil {
 		since := t.Sub(origin)
@@ -136,8 +135,8 @@ func (s Schedule) Next(t time.Time) time.Time {
 
 var durationForm = regexp.MustCompile(`^([0-9]{1,9}) ?(m|min|minutes?|h|hours?|d|days?|w|weeks?|years?)$`)
 
-// ParseDuration reads a number and a unit: minutes, hours, days, weeks or years
-// of 365 days.
+// ParseDuration reads a number and a unit: minutes, hours, days, weeks or years of 365
+// days.
 func ParseDuration(text string) (time.Duration, error) {
 	m := durationForm.FindStringSubmatch(strings.TrimSpace(text))
 	if m == nil {

@@ -16,8 +16,8 @@ import (
 	"github.com/tablevault/tablevault/shared/vault"
 )
 
-// clock asks the store for its date, by an object of its own, and compares it with
-// the clock here.
+// clock asks the store for its date, by an object of its own, and compares it with the
+// clock here.
 func (p *Pruner) clock(ctx context.Context) (time.Time, error) {
 	name := vault.ClockPrefix + repository.RandomName()
 	before := p.Now()
@@ -39,8 +39,8 @@ func (p *Pruner) clock(ctx context.Context) (time.Time, error) {
 	return info.Modified, nil
 }
 
-// removeClocks removes the object that told the date, and those of runs that are
-// over. Where the bucket keeps them for a time, a later run does.
+// removeClocks removes the object that told the date, and those of runs that are over.
+// Where the bucket keeps them for a time, a later run does.
 func (p *Pruner) removeClocks(ctx context.Context, mine object.Info) error {
 	return p.each(ctx, vault.ClockPrefix, func(info object.Info) {
 		if info.Name != mine.Name && mine.Modified.Sub(info.Modified) < maxPrune {
@@ -160,10 +160,10 @@ func (x *execution) mark(ctx context.Context, b *found, v verdict) (outcome, err
 	return o, nil
 }
 
-// delete deletes a backup: its mark that it was begun, so that no planner goes on
-// with it; the manifest; the records of a copy, which vouch for objects; the plan,
-// without which nothing can be sealed; then everything else. A failure ends it
-// there, so that nothing goes before what has to go first.
+// delete deletes a backup: its mark that it was begun, so that no planner goes on with
+// it; the manifest; the records of a copy, which vouch for objects; the plan, without
+// which nothing can be sealed; then everything else. A failure ends it there, so that
+// nothing goes before what has to go first.
 func (x *execution) delete(ctx context.Context, b *found, v verdict) (outcome, error) {
 	o := outcome{verdict: v}
 	var m vault.Mark
@@ -266,9 +266,9 @@ func (x *execution) left(ctx context.Context, b *found) (string, error) {
 	return "", nil
 }
 
-// forget deletes what has come since all of a backup was gone, and where nothing
-// has, and cannot any more, the mark. What says since when nothing is left goes
-// first, so that it never stands without the mark.
+// forget deletes what has come since all of a backup was gone, and where nothing has, and
+// cannot any more, the mark. What says since when nothing is left goes first, so that it
+// never stands without the mark.
 func (x *execution) forget(ctx context.Context, b *found, v verdict) (outcome, error) {
 	o := outcome{verdict: v}
 	left, err := x.left(ctx, b)

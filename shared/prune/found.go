@@ -57,8 +57,8 @@ type found struct {
 	unread   error           // why it is not known what it needs
 }
 
-// prefixes begin the names of all that belongs to a backup but the manifest and the
-// mark that it was begun.
+// prefixes begin the names of all that belongs to a backup but the manifest and the mark
+// that it was begun.
 func (b *found) prefixes() []string {
 	return slices.Concat([]string{b.Plan(), b.Copies()}, b.folders())
 }
@@ -87,8 +87,8 @@ func (b *found) state() string {
 // point is a sealed backup's recovery point.
 func (b *found) point() time.Time { return b.manifest.RecoveryPoint() }
 
-// newest is the latest instant that is recorded of a sealed backup, from which its
-// age counts. A name that tells an instant which is still to come does not.
+// newest is the latest instant that is recorded of a sealed backup, from which its age
+// counts. A name that tells an instant which is still to come does not.
 func (b *found) newest(now time.Time) time.Time {
 	at := b.point()
 	for _, t := range []time.Time{b.manifest.Sealed, b.ID.Time()} {
@@ -121,8 +121,8 @@ func (f *findings) leased(b *found) bool {
 	return leased
 }
 
-// find reads the vault. Marks come first: whatever claims a backup that has one is
-// found after it.
+// find reads the vault. Marks come first: whatever claims a backup that has one is found
+// after it.
 func (p *Pruner) find(ctx context.Context) (*findings, error) {
 	f := &findings{at: p.Now()}
 	all, err := p.list(ctx)
@@ -246,9 +246,9 @@ func (p *Pruner) tableOf(id vault.TableID) *foundTable {
 	return t
 }
 
-// keepOf is the rule that has made a backup, nil if none has, and for how long it
-// is kept: as that rule says, or, without one, as the most generous of the rules
-// about its table does.
+// keepOf is the rule that has made a backup, nil if none has, and for how long it is
+// kept: as that rule says, or, without one, as the most generous of the rules about its
+// table does.
 func (p *Pruner) keepOf(t *foundTable, b vault.Backup) (made *policy.Rule, keep policy.Keep) {
 	for _, r := range t.rules {
 		if r.Made(p.Region, b) {
@@ -272,7 +272,7 @@ func (p *Pruner) keepOf(t *foundTable, b vault.Backup) (made *policy.Rule, keep 
 	return made, keep
 }
 
-// leases finds out which backups open restores use.
+// findLeases finds out which backups open restores use.
 func (p *Pruner) findLeases(ctx context.Context) (map[vault.Backup]vault.RestoreID, error) {
 	leases := map[vault.Backup]vault.RestoreID{}
 	for id, err := range p.Repo.Restoring(ctx) {
@@ -313,8 +313,8 @@ func (p *Pruner) findCopies(ctx context.Context, f *findings) error {
 	})
 }
 
-// readTable reads the manifests of a table, and of what is open the plans. If one
-// can't be read, nothing of the table goes: it might say that another is needed.
+// readTable reads the manifests of a table, and of what is open the plans. If one can't
+// be read, nothing of the table goes: it might say that another is needed.
 func (p *Pruner) readTable(ctx context.Context, f *findings, t *foundTable) error {
 	work, wctx := guard.WithContext(ctx)
 	work.SetLimit(repository.StatsInFlight)

@@ -93,8 +93,8 @@ func (j *judging) hold() {
 }
 
 // holdNewest keeps, of the sealed backups of the table whose recovery point is not after
-// at, the one with the newest, which a restore takes. Those that are marked count
-// only where there is no other.
+// at, the one with the newest, which a restore takes. Those that are marked count only
+// where there is no other.
 func (j *judging) holdNewest(at time.Time, why string) {
 	for _, marked := range []bool{false, true} {
 		var newest *found
@@ -114,8 +114,8 @@ func (j *judging) holdNewest(at time.Time, why string) {
 	}
 }
 
-// newestFirst are backups in the order of their recovery points, or of their names
-// where there is none.
+// newestFirst are backups in the order of their recovery points, or of their names where
+// there is none.
 func newestFirst(all []*found) []*found {
 	instant := func(b *found) time.Time {
 		if b.sealed() {

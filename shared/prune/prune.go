@@ -1,5 +1,5 @@
-// Package prune deletes backups whose time is over, and tells for each other one
-// why it stays. It is all that deletes from a vault.
+// Package prune deletes backups whose time is over, and tells for each other one why it
+// stays. It is all that deletes from a vault.
 package prune
 
 import (
@@ -16,17 +16,17 @@ import (
 	"github.com/tablevault/tablevault/shared/vault"
 )
 
-// Pruner deletes backups whose time is over, in two steps that lie a grace apart:
-// a run marks what is due, and a later one deletes what has been marked for as
-// long as the grace, is still due, and is not claimed.
+// Pruner deletes backups whose time is over, in two steps that lie a grace apart: a run
+// marks what is due, and a later one deletes what has been marked for as long as the
+// grace, is still due, and is not claimed.
 //
-// A marked backup is no recovery point. So whoever begins to read one stops, and
-// whoever has begun before is done when the grace is over, or holds a claim: a
-// restore creates its own mark and then looks for prune's; prune creates its mark
-// and then, in another run, looks for restores. One of the two sees the other.
+// A marked backup is no recovery point. So whoever begins to read one stops, and whoever
+// has begun before is done when the grace is over, or holds a claim: a restore creates
+// its own mark and then looks for prune's; prune creates its mark and then, in another
+// run, looks for restores. One of the two sees the other.
 //
-// Runs may die at any point, overlap, and be repeated; each goes by what stands in
-// the vault.
+// Runs may die at any point, overlap, and be repeated; each goes by what stands in the
+// vault.
 type Pruner struct {
 	Repo *repository.Repository
 	// Policy says how long backups are kept; nil for none.
@@ -35,26 +35,26 @@ type Pruner struct {
 	Region string
 	// Tables are those that are looked at; none for all.
 	Tables []policy.Pattern
-	// Keep is for how long backups are kept, instead of what the policy says; 0
-	// leaves it to the policy.
+	// Keep is for how long backups are kept, instead of what the policy says; 0 leaves it
+	// to the policy.
 	Keep time.Duration
 	// Grace is how long a backup is marked before it goes.
 	Grace time.Duration
-	// Settle outlives every delivery that might still write under a backup's name,
-	// 0 for DefaultSettle.
+	// Settle outlives every delivery that might still write under a backup's name, 0 for
+	// DefaultSettle.
 	Settle time.Duration
 	Now    func() time.Time
 	Log    *slog.Logger
 }
 
 const (
-	// DefaultGrace outlives every reader that holds no claim: verifications and
-	// copies, which end with their function, in a day at most.
+	// DefaultGrace outlives every reader that holds no claim: verifications and copies,
+	// which end with their function, in a day at most.
 	DefaultGrace = 24 * time.Hour
 	// MinGrace is the least grace that a person may ask for.
 	MinGrace = time.Hour
-	// DefaultSettle is a function's longest time, a day, and the longest time that
-	// an event waits to be delivered, another.
+	// DefaultSettle is a function's longest time, a day, and the longest time that an
+	// event waits to be delivered, another.
 	DefaultSettle = 48 * time.Hour
 	// maxSkew is how far the clock here may be from the store's.
 	maxSkew = 5 * time.Minute
@@ -77,8 +77,7 @@ const (
 	Wait Action = "wait"
 	// Delete deletes a backup, or what is left of one.
 	Delete Action = "delete"
-	// Forget removes the mark of a backup of which nothing has been left for
-	// long.
+	// Forget removes the mark of a backup of which nothing has been left for long.
 	Forget Action = "forget"
 )
 
@@ -106,8 +105,8 @@ type Sum struct {
 type TableReport struct {
 	Region string `json:"region"`
 	Table  string `json:"table"` // instance/table
-	// Keep is for how long its backups are kept; where several rules are about it,
-	// one after the other.
+	// Keep is for how long its backups are kept; where several rules are about it, one
+	// after the other.
 	Keep string `json:"keep,omitempty"`
 	// Untouched says why nothing of the table goes, if that is so.
 	Untouched string `json:"untouched,omitempty"`
@@ -128,17 +127,16 @@ type BackupReport struct {
 	Reason string `json:"reason"`
 	// Marked is when it was marked, by the store's clock.
 	Marked time.Time `json:"marked,omitzero"`
-	// Objects and Bytes are what it holds, and, of one that is deleted, what was
-	// deleted now.
+	// Objects and Bytes are what it holds, and, of one that is deleted, what was deleted
+	// now.
 	Objects int64  `json:"objects"`
 	Bytes   int64  `json:"bytes"`
 	Error   string `json:"error,omitempty"`
 }
 
-// Prune looks at the backups of all tables, or of those that were asked for, and
-// with apply does what is due. What goes wrong with one backup is told in the
-// reply and keeps no other from being looked at; the error is about what stopped
-// the run itself.
+// Prune looks at the backups of all tables, or of those that were asked for, and with
+// apply does what is due. What goes wrong with one backup is told in the reply and keeps
+// no other from being looked at; the error is about what stopped the run itself.
 func (p *Pruner) Prune(ctx context.Context, apply bool) (*Report, error) {
 	f, err := p.find(ctx)
 	if err != nil {

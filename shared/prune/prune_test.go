@@ -64,8 +64,8 @@ func prunedBy(w *vaulttest.World, p *prune.Pruner, apply bool) *prune.Report {
 	return r
 }
 
-// fake is a backup whose shards nobody reads. It stands in the vault as a sealed
-// one does, by the world's clock.
+// fake is a backup whose shards nobody reads. It stands in the vault as a sealed one
+// does, by the world's clock.
 type fake struct {
 	vault.Backup
 	point   time.Time
@@ -111,8 +111,8 @@ func restoreOf(id vault.RestoreID, m *vault.Manifest) *vault.RestorePlan {
 	}
 }
 
-// hoursOf makes an hourly backup of a table for each of the last n hours, as the
-// rule of a policy does; the world's clock stands behind them.
+// hoursOf makes an hourly backup of a table for each of the last n hours, as the rule of
+// a policy does; the world's clock stands behind them.
 func hoursOf(w *vaulttest.World, text string, t vault.TableID, n int) []fake {
 	w.T.Helper()
 	rule := decodePolicy(w.T, text).Rules[0]
@@ -162,8 +162,8 @@ func action(r *prune.Report, b vault.Backup) prune.BackupReport {
 	return prune.BackupReport{}
 }
 
-// TestPrune follows the backups of a hundred hours, of which 72 are kept, from the
-// dry run to the day on which their marks are gone.
+// TestPrune follows the backups of a hundred hours, of which 72 are kept, from the dry
+// run to the day on which their marks are gone.
 func TestPrune(t *testing.T) {
 	w := vaulttest.NewWorld(t)
 	all := hoursOf(w, vaulttest.Hourly, vaulttest.SourceID, 100)
@@ -364,8 +364,7 @@ func TestPruneEnds(t *testing.T) {
 	}
 }
 
-// TestPruneAsks has a table and a time given by a person: no other table is
-// touched.
+// TestPruneAsks has a table and a time given by a person: no other table is touched.
 func TestPruneAsks(t *testing.T) {
 	w := vaulttest.NewWorld(t)
 	other := vault.TableID{Region: "local", Instance: "prod", Table: "other"}
@@ -388,8 +387,8 @@ func TestPruneAsks(t *testing.T) {
 	}
 }
 
-// TestPruneClock: while this machine's clock is not the store's, nothing is marked
-// or deleted, and both are told.
+// TestPruneClock: while this machine's clock is not the store's, nothing is marked or
+// deleted, and both are told.
 func TestPruneClock(t *testing.T) {
 	for _, off := range []time.Duration{6 * time.Minute, -6 * time.Minute} {
 		w := vaulttest.NewWorld(t)
@@ -407,9 +406,8 @@ func TestPruneClock(t *testing.T) {
 	}
 }
 
-// TestPruneUnreadable: what can't be read might need others, so nothing of its
-// table goes; other tables are pruned. A restore whose plan can't be read stops
-// the run.
+// TestPruneUnreadable: what can't be read might need others, so nothing of its table
+// goes; other tables are pruned. A restore whose plan can't be read stops the run.
 func TestPruneUnreadable(t *testing.T) {
 	w := vaulttest.NewWorld(t)
 	other := vault.TableID{Region: "local", Instance: "prod", Table: "other"}
@@ -450,8 +448,8 @@ func must[T any](v T, err error) T {
 	return v
 }
 
-// TestLateDeliveries: what a delivery writes that outlived its backup is no
-// recovery point, and goes with the next run, as long as the mark stands.
+// TestLateDeliveries: what a delivery writes that outlived its backup is no recovery
+// point, and goes with the next run, as long as the mark stands.
 func TestLateDeliveries(t *testing.T) {
 	w := vaulttest.NewWorld(t)
 	all := hoursOf(w, vaulttest.Hourly, vaulttest.SourceID, 80)
@@ -497,9 +495,9 @@ func TestLateDeliveries(t *testing.T) {
 	}
 }
 
-// TestPruneModel prunes random histories at random times, and holds them against
-// what could be restored if nothing had ever been deleted: from where the window
-// begins, every instant gives the same backup, whole.
+// TestPruneModel prunes random histories at random times, and holds them against what
+// could be restored if nothing had ever been deleted: from where the window begins, every
+// instant gives the same backup, whole.
 func TestPruneModel(t *testing.T) {
 	for _, text := range []string{
 		vaulttest.Hourly,
@@ -642,9 +640,9 @@ func pruneFixture(t testing.TB) (w *vaulttest.World, kept, due []fake) {
 
 const fixturePolicy = "tables: prod/*\nevery: hourly\nkeep: 5 hours"
 
-// TestPruneFaults fails each call to the store in turn, before and after it took
-// effect. Whatever the run came to, no backup that is kept has lost anything, and
-// further runs bring it to its end.
+// TestPruneFaults fails each call to the store in turn, before and after it took effect.
+// Whatever the run came to, no backup that is kept has lost anything, and further runs
+// bring it to its end.
 func TestPruneFaults(t *testing.T) {
 	w, _, _ := pruneFixture(t)
 	counts := map[prune.Action]int{}
@@ -703,9 +701,9 @@ func TestPruneFaults(t *testing.T) {
 	}
 }
 
-// TestPruneRefused: a store that keeps an object is told by the object's name,
-// nothing of that backup goes that has to go after it, nothing counts as deleted
-// that is there, and the others go.
+// TestPruneRefused: a store that keeps an object is told by the object's name, nothing of
+// that backup goes that has to go after it, nothing counts as deleted that is there, and
+// the others go.
 func TestPruneRefused(t *testing.T) {
 	for _, what := range []string{"opened/", "manifests/", "plans/", ".shard"} {
 		w := vaulttest.NewWorld(t)
@@ -743,8 +741,8 @@ func TestPruneRefused(t *testing.T) {
 	}
 }
 
-// TestPruneStaleWord: what says since when nothing is left of a backup says nothing
-// of one that was marked again since.
+// TestPruneStaleWord: what says since when nothing is left of a backup says nothing of
+// one that was marked again since.
 func TestPruneStaleWord(t *testing.T) {
 	w := vaulttest.NewWorld(t)
 	all := hoursOf(w, vaulttest.Hourly, vaulttest.SourceID, 80)
@@ -761,8 +759,8 @@ func TestPruneStaleWord(t *testing.T) {
 	}
 }
 
-// TestPruneKeptMarks: that the store keeps the mark of what is gone is no failure,
-// and a mark that is taken away while a run goes on stops it before it deletes.
+// TestPruneKeptMarks: that the store keeps the mark of what is gone is no failure, and a
+// mark that is taken away while a run goes on stops it before it deletes.
 func TestPruneKeptMarks(t *testing.T) {
 	w := vaulttest.NewWorld(t)
 	all := hoursOf(w, vaulttest.Hourly, vaulttest.SourceID, 80)
@@ -845,9 +843,9 @@ func (s stepped) Delete(ctx context.Context, name string) error {
 	return s.Store.Delete(ctx, name)
 }
 
-// schedule runs two pieces of work in turns: choices says, step by step, whose
-// turn it is as long as both have one; beyond its end it is the first's. It
-// returns which choices there were.
+// schedule runs two pieces of work in turns: choices says, step by step, whose turn it is
+// as long as both have one; beyond its end it is the first's. It returns which choices
+// there were.
 func schedule(choices []int, works [2]func(turn func())) (taken []int) {
 	type event struct {
 		who  int
@@ -893,10 +891,9 @@ func schedule(choices []int, works [2]func(turn func())) (taken []int) {
 	return taken
 }
 
-// TestRestoreBesidePrune drives a restore's beginning and two runs of prune, with
-// no grace between them, through every order of the steps by which they meet.
-// Either the restore is refused, or the backup stays as it is until the restore
-// has ended.
+// TestRestoreBesidePrune drives a restore's beginning and two runs of prune, with no
+// grace between them, through every order of the steps by which they meet. Either the
+// restore is refused, or the backup stays as it is until the restore has ended.
 func TestRestoreBesidePrune(t *testing.T) {
 	w := vaulttest.NewWorld(t)
 	w.Fill(vaulttest.Definition(), 3)
@@ -985,8 +982,8 @@ func TestRestoreBesidePrune(t *testing.T) {
 	}
 }
 
-// TestPruneCosts counts the calls to the store of a run that finds nothing to do:
-// seven lists, and a read for each backup of the tables that have a retention.
+// TestPruneCosts counts the calls to the store of a run that finds nothing to do: seven
+// lists, and a read for each backup of the tables that have a retention.
 func TestPruneCosts(t *testing.T) {
 	w := vaulttest.NewWorld(t)
 	hoursOf(w, vaulttest.Hourly, vault.TableID{Region: "local", Instance: "elsewhere", Table: "orders"}, 30)
@@ -1047,8 +1044,9 @@ func (r *recorder) Delete(ctx context.Context, name string) error {
 	return r.Store.Delete(ctx, name)
 }
 
-// TestPruneOrder deletes what says that a backup was begun, its manifest, the records that vouch for a copy's objects and its
-// plan one after the other, and everything else only then: who dies in between leaves nothing that could be sealed again.
+// TestPruneOrder deletes what says that a backup was begun, its manifest, the records
+// that vouch for a copy's objects and its plan one after the other, and everything else
+// only then: who dies in between leaves nothing that could be sealed again.
 func TestPruneOrder(t *testing.T) {
 	w := vaulttest.NewWorld(t)
 	b := hoursOf(w, vaulttest.Hourly, vaulttest.SourceID, 80)[0].Backup
@@ -1076,8 +1074,9 @@ func TestPruneOrder(t *testing.T) {
 	}
 }
 
-// TestPruneBesideLease has a restore claim a backup of which a run that died has deleted the manifest, because its list of
-// restores was late, or on which something came when all was gone: nothing more is deleted before the restore has ended.
+// TestPruneBesideLease has a restore claim a backup of which a run that died has deleted
+// the manifest, because its list of restores was late, or on which something came when
+// all was gone: nothing more is deleted before the restore has ended.
 func TestPruneBesideLease(t *testing.T) {
 	w := vaulttest.NewWorld(t)
 	w.Fill(vaulttest.Definition(), 10)
@@ -1133,8 +1132,8 @@ func TestPruneBesideLease(t *testing.T) {
 	goes()
 }
 
-// TestPruneReadsNotes goes by what a note about a copy says, and not by its name: only one about this backup, as it is, at
-// the policy's address lets it go.
+// TestPruneReadsNotes goes by what a note about a copy says, and not by its name: only
+// one about this backup, as it is, at the policy's address lets it go.
 func TestPruneReadsNotes(t *testing.T) {
 	const third = "oss://third/vault"
 	for name, c := range map[string]struct {
@@ -1180,9 +1179,9 @@ func TestPruneReadsNotes(t *testing.T) {
 	}
 }
 
-// TestPruneIDsOfTheFuture has a backup of a rule be named by an instant that is still
-// to come. It is as old as what it holds; and the newest that the rule has begun is
-// another one, which stays, so that the planner does not begin it again.
+// TestPruneIDsOfTheFuture has a backup of a rule be named by an instant that is still to
+// come. It is as old as what it holds; and the newest that the rule has begun is another
+// one, which stays, so that the planner does not begin it again.
 func TestPruneIDsOfTheFuture(t *testing.T) {
 	w := vaulttest.NewWorld(t)
 	rule := decodePolicy(t, vaulttest.Hourly).Rules[0]

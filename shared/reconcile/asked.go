@@ -17,8 +17,8 @@ type Asked struct {
 	Backup vault.BackupID
 	// Table is the backup's, zero if the command names none.
 	Table vault.TableID
-	// GiveUp says that it is given up, for a Reason, and else it is looked at. Since is when
-	// the command was given: what had failed for good before is tried again.
+	// GiveUp says that it is given up, for a Reason, and else it is looked at. Since is
+	// when the command was given: what had failed for good before is tried again.
 	GiveUp bool
 	Reason string
 	Since  time.Time

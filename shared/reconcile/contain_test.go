@@ -43,8 +43,8 @@ func throughFaults(t *testing.T, w *vaulttest.World, policy string, faults ...*o
 	return r
 }
 
-// threeTables is a world with the tables aaa, mmm and orders, whose backups of the
-// hour are begun and not worked on.
+// threeTables is a world with the tables aaa, mmm and orders, whose backups of the hour
+// are begun and not worked on.
 func threeTables(t *testing.T) *vaulttest.World {
 	w := vaulttest.NewWorld(t)
 	w.Quiet = true
@@ -69,8 +69,8 @@ func stateOf(t *testing.T, s *reconcile.Tick, table string) reconcile.Backup {
 	return s.Backups[i]
 }
 
-// TestPoisonedRequests has everything under requests/ be nonsense: backups are made
-// as ever, other requests are answered, and each piece of nonsense is reported.
+// TestPoisonedRequests has everything under requests/ be nonsense: backups are made as
+// ever, other requests are answered, and each piece of nonsense is reported.
 func TestPoisonedRequests(t *testing.T) {
 	w := vaulttest.NewWorld(t)
 	w.Quiet = true
@@ -148,8 +148,8 @@ func TestAncientTick(t *testing.T) {
 	}
 }
 
-// TestFutureTick has an event with a date in the far future, or none: it is one of
-// now, and the rule goes on.
+// TestFutureTick has an event with a date in the far future, or none: it is one of now,
+// and the rule goes on.
 func TestFutureTick(t *testing.T) {
 	for _, at := range []time.Time{time.Date(2099, 1, 1, 0, 0, 0, 0, time.UTC), {}, vaulttest.Day.Add(time.Hour)} {
 		w := vaulttest.NewWorld(t)
@@ -205,8 +205,8 @@ func TestBackupOfTheFuture(t *testing.T) {
 	}
 }
 
-// TestDamageStaysAtItsTable damages the documents of one table in turn: what can be
-// said of it is, and all other tables go on.
+// TestDamageStaysAtItsTable damages the documents of one table in turn: what can be said
+// of it is, and all other tables go on.
 func TestDamageStaysAtItsTable(t *testing.T) {
 	of := func(b vault.Backup) []string {
 		return []string{b.Plan(), b.Manifest(), b.Log().Slot("000000", 0), b.Log().Start("000000", 0), b.Log().Failure("000000", 0)}
@@ -232,8 +232,8 @@ func TestDamageStaysAtItsTable(t *testing.T) {
 	}
 }
 
-// TestPanicStaysAtItsTable has the look at one table panic, in the goroutine that
-// reads: it is that table's failure.
+// TestPanicStaysAtItsTable has the look at one table panic, in the goroutine that reads:
+// it is that table's failure.
 func TestPanicStaysAtItsTable(t *testing.T) {
 	w := threeTables(t)
 	panics := &objectfault.Fault{Op: objectfault.List, Match: func(name string) bool {
@@ -264,8 +264,8 @@ func TestPanicStaysAtItsTable(t *testing.T) {
 	}
 }
 
-// TestSlowTableHasItsShare has the look at one table hang: it has its share of the
-// tick, and all others theirs. Its backup goes on, and is not given up for another.
+// TestSlowTableHasItsShare has the look at one table hang: it has its share of the tick,
+// and all others theirs. Its backup goes on, and is not given up for another.
 func TestSlowTableHasItsShare(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := threeTables(t)
@@ -296,8 +296,8 @@ func TestSlowTableHasItsShare(t *testing.T) {
 	})
 }
 
-// TestTransientErrorsFailNothing has a look at a backup that runs meet an error that
-// the next look may not: it is not given up for the one that is due.
+// TestTransientErrorsFailNothing has a look at a backup that runs meet an error that the
+// next look may not: it is not given up for the one that is due.
 func TestTransientErrorsFailNothing(t *testing.T) {
 	w := threeTables(t)
 	w.Advance(time.Hour)
@@ -352,8 +352,8 @@ func TestLogWithoutProgress(t *testing.T) {
 	}
 }
 
-// TestLargeBackupHasWhatIsLeft has the look at one backup take longer than its share,
-// and less than what is left when all others have had theirs.
+// TestLargeBackupHasWhatIsLeft has the look at one backup take longer than its share, and
+// less than what is left when all others have had theirs.
 func TestLargeBackupHasWhatIsLeft(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := threeTables(t)

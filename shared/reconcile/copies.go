@@ -19,15 +19,15 @@ import (
 
 // Copies is what a tick found of backups that are to stand in replicas.
 type Copies struct {
-	// Pending counts the copies that are not complete, Live the groups that are
-	// being copied, and Dispatched those that this tick started.
+	// Pending counts the copies that are not complete, Live the groups that are being
+	// copied, and Dispatched those that this tick started.
 	Pending    int `json:"pending"`
 	Live       int `json:"live"`
 	Dispatched int `json:"dispatched"`
 }
 
-// maxCopyLooks bounds how many backups a tick looks at for one replica; the
-// newest come first.
+// maxCopyLooks bounds how many backups a tick looks at for one replica; the newest come
+// first.
 const maxCopyLooks = 200
 
 // toCopy is a backup that a rule with replicas has made.
@@ -36,10 +36,10 @@ type toCopy struct {
 	rule *policy.Rule
 }
 
-// copies hands the sealed backups of rules with replicas to the function
-// that copies, group by group, unless they are complete there, are being copied,
-// or have failed for good. It comes last: exports have had the workers that they
-// need, and what goes wrong here is reported and stops nothing else.
+// copies hands the sealed backups of rules with replicas to the function that copies,
+// group by group, unless they are complete there, are being copied, or have failed for
+// good. It comes last: exports have had the workers that they need, and what goes wrong
+// here is reported and stops nothing else.
 func (s *ticking) copies(ctx context.Context) error {
 	replicas := s.Policy.Replicas()
 	if len(replicas) == 0 {
@@ -61,8 +61,7 @@ func (s *ticking) copies(ctx context.Context) error {
 	return nil
 }
 
-// kept are the backups to copy whose time is not over by their rules, newest
-// first.
+// kept are the backups to copy whose time is not over by their rules, newest first.
 func (s *ticking) kept() []toCopy {
 	var kept []toCopy
 	seen := map[position]int{}
@@ -141,10 +140,9 @@ func (s *ticking) copiesTo(ctx context.Context, d policy.Replica, wanted []toCop
 	return nil
 }
 
-// shares divides what is left of a bandwidth over the first of some units, at
-// most n of them, in proportion to their sizes, so that all are done at about
-// the same time; none gets less than the least bandwidth. Without a bandwidth,
-// all shares are 0: any number.
+// shares divides what is left of a bandwidth over the first of some units, at most n of
+// them, in proportion to their sizes, so that all are done at about the same time; none
+// gets less than the least bandwidth. Without a bandwidth, all shares are 0: any number.
 func shares(bandwidth, used int64, units []copyUnit, n int) []int64 {
 	n = max(0, min(n, len(units)))
 	if bandwidth == 0 {
@@ -175,9 +173,9 @@ type copyLook struct {
 	failure string
 }
 
-// lookAtCopy finds out which groups of a backup are to be copied: nil if it is
-// no backup. Its cost is a read of the manifest, a list, and a read for each
-// group that was begun and is not done.
+// lookAtCopy finds out which groups of a backup are to be copied: nil if it is no backup.
+// Its cost is a read of the manifest, a list, and a read for each group that was begun
+// and is not done.
 func (s *ticking) lookAtCopy(ctx context.Context, c toCopy, key string) (*copyLook, error) {
 	m, _, err := s.Repo.Manifest(ctx, c.Backup)
 	if errors.Is(err, fs.ErrNotExist) || err == nil && m.State != vault.Sealed {

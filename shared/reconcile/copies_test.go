@@ -23,8 +23,8 @@ import (
 	"github.com/tablevault/tablevault/shared/vaulttest"
 )
 
-// TestTickCopies brings each backup of the policy into each replica, once,
-// and none that a person has made.
+// TestTickCopies brings each backup of the policy into each replica, once, and none that
+// a person has made.
 func TestTickCopies(t *testing.T) {
 	w := vaulttest.NewWorld(t)
 	w.Fill(vaulttest.Definition(), 300)
@@ -68,9 +68,9 @@ func TestTickCopies(t *testing.T) {
 }
 
 // TestForgedCopyNotes has what verify's role can create beside a copy: names that nobody
-// makes, a start that can't be read, one that says that it works for ever, with all of the
-// bandwidth, and one of the greatest number. None keeps another copy from being made, and
-// all but the last not its own either.
+// makes, a start that can't be read, one that says that it works for ever, with all of
+// the bandwidth, and one of the greatest number. None keeps another copy from being made,
+// and all but the last not its own either.
 func TestForgedCopyNotes(t *testing.T) {
 	for what, forge := range map[string]func(w *vaulttest.World, log vault.Log){
 		"a name":   func(w *vaulttest.World, log vault.Log) { put(t, w, log.Starts("000000")+"5.json", "{}") },
@@ -113,8 +113,8 @@ func TestForgedCopyNotes(t *testing.T) {
 	}
 }
 
-// TestTickReportsCopies has a replica that fails: it is reported, tried again, and
-// keeps neither backups nor other copies from being made.
+// TestTickReportsCopies has a replica that fails: it is reported, tried again, and keeps
+// neither backups nor other copies from being made.
 func TestTickReportsCopies(t *testing.T) {
 	w := vaulttest.NewWorld(t)
 	w.Quiet = true
@@ -165,8 +165,8 @@ func TestTickReportsCopies(t *testing.T) {
 	}
 }
 
-// TestTickCopiesWhatIsKept leaves out what the policy keeps no longer, but for
-// the newest.
+// TestTickCopiesWhatIsKept leaves out what the policy keeps no longer, but for the
+// newest.
 func TestTickCopiesWhatIsKept(t *testing.T) {
 	w := vaulttest.NewWorld(t)
 	w.Fill(vaulttest.Definition(), 30)
@@ -195,9 +195,8 @@ func TestTickCopiesWhatIsKept(t *testing.T) {
 	}
 }
 
-// TestBudgetIsShared gives the copies that run at a time, those of former ticks
-// among them, no more than the replica's bandwidth, the greater ones more of
-// it.
+// TestBudgetIsShared gives the copies that run at a time, those of former ticks among
+// them, no more than the replica's bandwidth, the greater ones more of it.
 func TestBudgetIsShared(t *testing.T) {
 	w := vaulttest.NewWorld(t)
 	for i := range 12 {

@@ -1,5 +1,5 @@
-// Package reconcile does what a policy asks for: it compares that with what the
-// vault holds, goes on with what was begun, and begins what is due.
+// Package reconcile does what a policy asks for: it compares that with what the vault
+// holds, goes on with what was begun, and begins what is due.
 package reconcile
 
 import (
@@ -20,15 +20,14 @@ import (
 	"github.com/tablevault/tablevault/shared/vault"
 )
 
-// Reconciler compares what the policy wants with what the vault holds, and does
-// what is due. It remembers nothing: which backups a rule has made, their names
-// tell, since their ids derive from the rule and from the instant that was due.
-// So a tick that never came, came twice, late, or beside another is made up for
-// by the next.
+// Reconciler compares what the policy wants with what the vault holds, and does what is
+// due. It remembers nothing: which backups a rule has made, their names tell, since their
+// ids derive from the rule and from the instant that was due. So a tick that never came,
+// came twice, late, or beside another is made up for by the next.
 type Reconciler struct {
 	Repo *repository.Repository
-	// Policy is what is wanted, policy.Default for nothing. Unread is why it is the default
-	// where it can't be read.
+	// Policy is what is wanted, policy.Default for nothing. Unread is why it is the
+	// default where it can't be read.
 	Policy *policy.Policy
 	Unread error
 	// Region is where the instances are.
@@ -50,12 +49,12 @@ type Tick struct {
 	At time.Time `json:"at"`
 	// Backups are those that were open, or that were begun by the tick.
 	Backups []Backup `json:"backups"`
-	// Restores counts those that are under way, Requests those that are not
-	// answered yet; each was handed to its function.
+	// Restores counts those that are under way, Requests those that are not answered yet;
+	// each was handed to its function.
 	Restores int `json:"restores"`
 	Requests int `json:"requests"`
-	// Live and Dispatched count workers of backups: those at work before the
-	// tick, and those that it started, at most Most together.
+	// Live and Dispatched count workers of backups: those at work before the tick, and
+	// those that it started, at most Most together.
 	Live       int `json:"live"`
 	Dispatched int `json:"dispatched"`
 	Most       int `json:"most"`
@@ -108,15 +107,15 @@ type openInstance struct {
 	err     error
 }
 
-// Tick looks at everything at once: it goes on with each open backup, begins
-// those that are due at the instant at, spreads the workers that the policy allows
-// over the backups, and hands restores, their requests and copies to the functions
-// that do them. An instant that is still to come, or none, means now.
+// Tick looks at everything at once: it goes on with each open backup, begins those that
+// are due at the instant at, spreads the workers that the policy allows over the backups,
+// and hands restores, their requests and copies to the functions that do them. An instant
+// that is still to come, or none, means now.
 //
-// What goes wrong with one table, backup, copy or request is reported and keeps no
-// other from going on; nor does one that takes all the time that it is given. The
-// error is about what stopped a part of the tick. Requests, which others write, come
-// after backups, which are made whatever stands there.
+// What goes wrong with one table, backup, copy or request is reported and keeps no other
+// from going on; nor does one that takes all the time that it is given. The error is
+// about what stopped a part of the tick. Requests, which others write, come after
+// backups, which are made whatever stands there.
 func (r *Reconciler) Tick(ctx context.Context, run fanout.Run, at time.Time) (*Tick, error) {
 	now := run.Now()
 	instant, told := vault.Happened(at, now)
@@ -138,8 +137,8 @@ func (r *Reconciler) Tick(ctx context.Context, run fanout.Run, at time.Time) (*T
 	return s.reply, errors.Join(errs...)
 }
 
-// backups goes on with those that are open, begins those that are due, and starts
-// their workers.
+// backups goes on with those that are open, begins those that are due, and starts their
+// workers.
 func (s *ticking) backups(ctx context.Context) error {
 	// What is there comes before what is new: a tick that runs out of time has
 	// then lost nothing that is under way.
@@ -155,8 +154,8 @@ func (s *ticking) backups(ctx context.Context) error {
 	return s.start(ctx)
 }
 
-// share is ctx with a share of the time that is left: as if so many others were to
-// have as much, and as much again were for the rest of the tick.
+// share is ctx with a share of the time that is left: as if so many others were to have
+// as much, and as much again were for the rest of the tick.
 func (s *ticking) share(ctx context.Context, others int) (context.Context, context.CancelFunc) {
 	if s.run.Stop.IsZero() {
 		return context.WithCancel(ctx)
@@ -196,8 +195,8 @@ func (s *ticking) list(ctx context.Context, name string) ([]string, error) {
 	return in.names, in.err
 }
 
-// open reads from the names of all backups how far the rules have come, and
-// looks at those that have not ended.
+// open reads from the names of all backups how far the rules have come, and looks at
+// those that have not ended.
 func (s *ticking) open(ctx context.Context) error {
 	marks, err := s.Repo.Marks(ctx, nil)
 	if err != nil {
@@ -242,8 +241,8 @@ func (s *ticking) open(ctx context.Context) error {
 	return nil
 }
 
-// ruleOf is the rule that has made a backup, nil if none has, and remembers how
-// far the rule has come. No rule has made one for an instant that is still to come.
+// ruleOf is the rule that has made a backup, nil if none has, and remembers how far the
+// rule has come. No rule has made one for an instant that is still to come.
 func (s *ticking) ruleOf(b vault.Backup) (of *policy.Rule) {
 	if b.ID.Ahead(s.now) {
 		return nil
@@ -260,8 +259,8 @@ func (s *ticking) ruleOf(b vault.Backup) (of *policy.Rule) {
 	return of
 }
 
-// look surveys a backup and remembers what it found; so many others are to be looked
-// at after it. It says whether the backup is sealed.
+// look surveys a backup and remembers what it found; so many others are to be looked at
+// after it. It says whether the backup is sealed.
 func (s *ticking) look(ctx context.Context, b vault.Backup, of *policy.Rule, begun bool, others int) (sealed bool) {
 	looked := Backup{Backup: b.ID, Table: b.Table.String(), Begun: begun}
 	if of != nil {
@@ -297,9 +296,9 @@ func (s *ticking) look(ctx context.Context, b vault.Backup, of *policy.Rule, beg
 	return looked.State == backup.StateSealed
 }
 
-// survey looks at a backup for no longer than its share of the tick. What it returns
-// has a state also beside an error: a backup that may be looked at better by the next
-// tick runs, one that can't be is failed.
+// survey looks at a backup for no longer than its share of the tick. What it returns has
+// a state also beside an error: a backup that may be looked at better by the next tick
+// runs, one that can't be is failed.
 func (s *ticking) survey(ctx context.Context, b vault.Backup, others int) (found *backup.Survey, late bool, err error) {
 	sctx, cancel := s.share(ctx, others)
 	defer cancel()
@@ -336,8 +335,8 @@ func (s *ticking) survey(ctx context.Context, b vault.Backup, others int) (found
 	return found, late, err
 }
 
-// again looks once more, with what time is left, at the backups that took longer
-// than their share, when all others have had theirs: one that is large needs it.
+// again looks once more, with what time is left, at the backups that took longer than
+// their share, when all others have had theirs: one that is large needs it.
 func (s *ticking) again(ctx context.Context) {
 	for k, i := range s.late {
 		if s.run.Stopping() || ctx.Err() != nil {
@@ -386,8 +385,8 @@ func (s *ticking) rule(ctx context.Context, r *policy.Rule) error {
 	return nil
 }
 
-// table begins the backup of a table that is due, unless it, or a later one,
-// has been begun, or one before it still runs.
+// table begins the backup of a table that is due, unless it, or a later one, has been
+// begun, or one before it still runs.
 func (s *ticking) table(ctx context.Context, r *policy.Rule, t vault.TableID, due time.Time) error {
 	at := position{r.Name, t}
 	last, any := s.last[at]
@@ -440,8 +439,8 @@ func (s *ticking) missed(r *policy.Rule, last, due time.Time) int {
 	return n
 }
 
-// gone reports the tables that a rule has backups of, and that are not there
-// any more, as well as those that the rule names and that never were.
+// gone reports the tables that a rule has backups of, and that are not there any more, as
+// well as those that the rule names and that never were.
 func (s *ticking) gone(ctx context.Context, r *policy.Rule, instance string, names []string) {
 	for _, t := range s.known {
 		at := position{r.Name, t}
@@ -477,8 +476,8 @@ func (s *ticking) void(ctx context.Context, failed *backup.Survey, reason string
 	s.report("", failed.Backup.Table.String(), "backup %s is given up: %s", failed.Backup.ID, reason)
 }
 
-// start spreads the workers that may be started over the backups: each gets an
-// equal share, and what one does not need goes on to those after it.
+// start spreads the workers that may be started over the backups: each gets an equal
+// share, and what one does not need goes on to those after it.
 func (s *ticking) start(ctx context.Context) error {
 	room := max(0, s.reply.Most-s.reply.Live)
 	for i, found := range s.surveys {
@@ -544,9 +543,9 @@ func (s *ticking) restores(ctx context.Context) error {
 // answered, and then there are fewer.
 const maxRequests = 100
 
-// requests are those that are not answered, as many as a tick hands on, and the
-// restores that they drive. They are what others write: however many there are, and
-// whatever they say, finding out takes no more than its share of the tick.
+// requests are those that are not answered, as many as a tick hands on, and the restores
+// that they drive. They are what others write: however many there are, and whatever they
+// say, finding out takes no more than its share of the tick.
 func (s *ticking) requests(ctx context.Context) (open []string, driven map[vault.RestoreID]bool, err error) {
 	ctx, cancel := s.share(ctx, 0)
 	defer cancel()
@@ -557,7 +556,8 @@ func (s *ticking) requests(ctx context.Context) (open []string, driven map[vault
 	if len(open) > maxRequests {
 		s.report("", "", "%d requests are not answered: each tick hands %d on", len(open), maxRequests)
 		// Each tick goes on elsewhere, so that those in front keep none from its turn:
-		// its own time is greater than that of the one before, whatever their events tell.
+		// its own time is greater than that of the one before, whatever their events
+		// tell.
 		at := int(s.now.Unix() / tickSeconds * maxRequests % int64(len(open)))
 		open = slices.Concat(open[at:], open[:at])[:maxRequests]
 	}

@@ -20,8 +20,7 @@ import (
 	"github.com/tablevault/tablevault/shared/vaulttest"
 )
 
-// begunOf are the backups of a table, by the instants of their ids, with their
-// states.
+// begunOf are the backups of a table, by the instants of their ids, with their states.
 func begunOf(w *vaulttest.World, table string) []string {
 	w.T.Helper()
 	var ids []string
@@ -51,8 +50,8 @@ func want(t *testing.T, got, want []string) {
 	}
 }
 
-// TestTickBeginsWhatIsDue makes one backup per hour and table, of all tables
-// that are there when the tick runs, and none twice.
+// TestTickBeginsWhatIsDue makes one backup per hour and table, of all tables that are
+// there when the tick runs, and none twice.
 func TestTickBeginsWhatIsDue(t *testing.T) {
 	w := vaulttest.NewWorld(t)
 	w.Fill(vaulttest.Definition(), 60)
@@ -80,8 +79,8 @@ func TestTickBeginsWhatIsDue(t *testing.T) {
 	want(t, begunOf(w, "orders"), []string{"02:00 sealed", "03:00 sealed"})
 }
 
-// TestMissedTicks switches the timer off for hours and on again: one backup
-// makes up for all that was missed.
+// TestMissedTicks switches the timer off for hours and on again: one backup makes up for
+// all that was missed.
 func TestMissedTicks(t *testing.T) {
 	w := vaulttest.NewWorld(t)
 	w.Fill(vaulttest.Definition(), 30)
@@ -100,8 +99,8 @@ func TestMissedTicks(t *testing.T) {
 	want(t, begunOf(w, "orders"), []string{"02:00 sealed", "07:00 sealed"})
 }
 
-// TestOverlappingTicks runs ticks at the same moment, again and again, with all
-// of their work doubled: they agree on what they begin.
+// TestOverlappingTicks runs ticks at the same moment, again and again, with all of their
+// work doubled: they agree on what they begin.
 func TestOverlappingTicks(t *testing.T) {
 	w := vaulttest.NewWorld(t)
 	w.Quiet = true
@@ -124,8 +123,8 @@ func TestOverlappingTicks(t *testing.T) {
 	want(t, begunOf(w, "orders"), []string{"02:00 sealed"})
 }
 
-// TestLostWork loses every dispatch of an hour: the segments are dispatched
-// again, under the numbers of their starts, until they are at work.
+// TestLostWork loses every dispatch of an hour: the segments are dispatched again, under
+// the numbers of their starts, until they are at work.
 func TestLostWork(t *testing.T) {
 	w := vaulttest.NewWorld(t)
 	w.Fill(vaulttest.Definition(), 100)
@@ -157,8 +156,8 @@ func TestLostWork(t *testing.T) {
 	want(t, begunOf(w, "orders"), []string{"02:00 sealed"})
 }
 
-// TestWorkersAreBounded never has more workers than the policy allows, over all
-// backups, and gives each backup some.
+// TestWorkersAreBounded never has more workers than the policy allows, over all backups,
+// and gives each backup some.
 func TestWorkersAreBounded(t *testing.T) {
 	w := vaulttest.NewWorld(t)
 	for _, name := range []string{"orders", "other"} {
@@ -197,8 +196,8 @@ func TestWorkersAreBounded(t *testing.T) {
 	want(t, begunOf(w, "other"), []string{"02:00 sealed"})
 }
 
-// TestNoPileUp does not begin a backup while the rule's former one still runs,
-// and gives up one that can't go on when its successor begins.
+// TestNoPileUp does not begin a backup while the rule's former one still runs, and gives
+// up one that can't go on when its successor begins.
 func TestNoPileUp(t *testing.T) {
 	w := vaulttest.NewWorld(t)
 	w.Quiet = true
@@ -318,8 +317,8 @@ func TestRestoreByRequest(t *testing.T) {
 	}
 }
 
-// TestRequestThatFails answers with the reason, and ends the restore so that no
-// worker writes any more.
+// TestRequestThatFails answers with the reason, and ends the restore so that no worker
+// writes any more.
 func TestRequestThatFails(t *testing.T) {
 	w := vaulttest.NewWorld(t)
 	w.Quiet = true
@@ -342,8 +341,7 @@ func TestRequestThatFails(t *testing.T) {
 	}
 }
 
-// TestTickRestoresGoOn lets the planner go on with a restore whose command has
-// gone away.
+// TestTickRestoresGoOn lets the planner go on with a restore whose command has gone away.
 func TestTickRestoresGoOn(t *testing.T) {
 	w := vaulttest.NewWorld(t)
 	w.Fill(vaulttest.Definition(), 40)

@@ -11,12 +11,12 @@ import (
 	"github.com/tablevault/tablevault/shared/repository"
 )
 
-// Asked is what a command asks to be copied: a group of a backup, which the work's segment
-// is the first of, or, without a segment, as much of the whole backup as there is time
-// for; or back, to make anew in the vault what is gone.
+// Asked is what a command asks to be copied: a group of a backup, which the work's
+// segment is the first of, or, without a segment, as much of the whole backup as there is
+// time for; or back, to make anew in the vault what is gone.
 type Asked struct {
-	// Work names the replica by its name or its key. Its table, if it has one, must be the
-	// backup's.
+	// Work names the replica by its name or its key. Its table, if it has one, must be
+	// the backup's.
 	Work fanout.Work
 	Settings
 }

@@ -38,8 +38,8 @@ type copying struct {
 	begun   int // objects, in this invocation
 	streams *semaphore.Weighted
 
-	// damaged counts the objects that are bad in the vault and in all of its replicas, and
-	// those whose names are taken in this replica; why is the error about the first.
+	// damaged counts the objects that are bad in the vault and in all of its replicas,
+	// and those whose names are taken in this replica; why is the error about the first.
 	mu      sync.Mutex
 	damaged int
 	why     error
@@ -107,8 +107,8 @@ func (c *Replicator) begin(ctx context.Context, run fanout.Run, b vault.Backup, 
 	return s, nil
 }
 
-// errTaken says that something else stands under a name in the replica. It
-// matches vault.ErrCorrupt: trying again does not help.
+// errTaken says that something else stands under a name in the replica. It matches
+// vault.ErrCorrupt: trying again does not help.
 var errTaken = fmt.Errorf("%w in the target", vault.ErrCorrupt)
 
 // group copies the shards and indexes of a group, from the from-th on, but for those that
@@ -223,8 +223,8 @@ func (s *copying) fits(o vault.Object) (bool, error) {
 	return false, nil
 }
 
-// finish copies the documents, the manifest last, and notes in this vault that
-// the copy is complete.
+// finish copies the documents, the manifest last, and notes in this vault that the copy
+// is complete.
 func (s *copying) finish(ctx context.Context) error {
 	work, wctx := guard.WithContext(ctx)
 	work.SetLimit(copiesInFlight)

@@ -63,8 +63,8 @@ func (w *copiedObjects) object(ctx, saving context.Context, i int, o vault.Objec
 	return w.write(saving, false)
 }
 
-// record writes a record of the objects that have none, and says there that it is the last
-// if the group is whole.
+// record writes a record of the objects that have none, and says there that it is the
+// last if the group is whole.
 func (w *copiedObjects) record(ctx context.Context, last bool) error {
 	w.s.mu.Lock()
 	defer w.s.mu.Unlock()
@@ -96,8 +96,8 @@ func (w *copiedObjects) write(ctx context.Context, last bool) error {
 	}
 }
 
-// bring makes sure that an object stands in the replica as it was written, and
-// returns the checksum that it has there.
+// bring makes sure that an object stands in the replica as it was written, and returns
+// the checksum that it has there.
 func (w *copiedObjects) bring(ctx context.Context, o vault.Object) (checksum string, copied bool, err error) {
 	info, err := object.Stat(ctx, w.s.Store, o.Name)
 	if errors.Is(err, fs.ErrNotExist) {

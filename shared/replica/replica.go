@@ -1,5 +1,5 @@
-// Package replica brings sealed backups into replicas, and tells how far they
-// have come there.
+// Package replica brings sealed backups into replicas, and tells how far they have come
+// there.
 package replica
 
 import (
@@ -19,15 +19,14 @@ import (
 // Replicator copies sealed backups into a replica: another vault with the same id, which
 // can be read without this one.
 //
-// A backup is copied group by group. The shards of a group go first, each
-// compared with its sha256 on the way, so that bytes which are not as they were
-// written never arrive under its name. Records in the replica say what its store
-// answered; they are what an interrupted copy goes on from. When every group is
-// whole, the plan and the roll-ups follow, then the manifest: until then there
-// is no backup in the replica.
+// A backup is copied group by group. The shards of a group go first, each compared with
+// its sha256 on the way, so that bytes which are not as they were written never arrive
+// under its name. Records in the replica say what its store answered; they are what an
+// interrupted copy goes on from. When every group is whole, the plan and the roll-ups
+// follow, then the manifest: until then there is no backup in the replica.
 //
-// Nothing that stands in the replica is changed, and any number of replicators may
-// work on one backup, also on one group, at the same time.
+// Nothing that stands in the replica is changed, and any number of replicators may work
+// on one backup, also on one group, at the same time.
 type Replicator struct {
 	// Repo is the vault that is copied from.
 	Repo *repository.Repository
@@ -52,8 +51,8 @@ type Reply struct {
 	Objects int64 `json:"objects"`
 	Bytes   int64 `json:"bytes"`
 	Found   int64 `json:"found"`
-	// Groups is how many groups the backup has, Copied how many are known to be
-	// whole in the replica.
+	// Groups is how many groups the backup has, Copied how many are known to be whole in
+	// the replica.
 	Groups int `json:"groups"`
 	Copied int `json:"copied"`
 	// Done says that the whole backup is in the replica, Continued that another
@@ -61,13 +60,13 @@ type Reply struct {
 	Done      bool  `json:"done"`
 	Continued bool  `json:"continued,omitempty"`
 	Next      Point `json:"next,omitzero"`
-	// Replaced are the objects that were damaged or gone here, and were copied
-	// from another replica.
+	// Replaced are the objects that were damaged or gone here, and were copied from
+	// another replica.
 	Replaced []vault.Finding `json:"replaced,omitempty"`
 }
 
-// Point is a place in a backup: one of the objects of a group, in the order
-// of their names.
+// Point is a place in a backup: one of the objects of a group, in the order of their
+// names.
 type Point struct {
 	Group  int `json:"group"`
 	Object int `json:"object"`
@@ -174,9 +173,10 @@ func (c *Replicator) part(ctx context.Context, run fanout.Run, w fanout.Work, lo
 	return s.finish(ctx)
 }
 
-// CopyAll copies a whole backup in this process, from a point on, until run says stop: the
-// next call goes on from the reply's Next. It asks the replica's store for each object,
-// whatever the records say, so that what is gone from a complete copy is made anew.
+// CopyAll copies a whole backup in this process, from a point on, until run says stop:
+// the next call goes on from the reply's Next. It asks the replica's store for each
+// object, whatever the records say, so that what is gone from a complete copy is made
+// anew.
 func (c *Replicator) CopyAll(ctx context.Context, run fanout.Run, b vault.Backup, from Point, bytesPerSecond int64) (Reply, error) {
 	reply := Reply{Backup: b.ID, Replica: c.Address}
 	if err := c.all(ctx, run, b, from, bytesPerSecond, &reply); err != nil {

@@ -49,8 +49,8 @@ func (c *creations) Create(ctx context.Context, name string, r io.Reader) (objec
 	return info, err
 }
 
-// TestCopy copies a backup into an empty place, which is then a vault of its
-// own: the manifest comes last, and a second copy finds everything there.
+// TestCopy copies a backup into an empty place, which is then a vault of its own: the
+// manifest comes last, and a second copy finds everything there.
 func TestCopy(t *testing.T) {
 	for name, far := range map[string]object.Store{"one kind of checksum": &mem.Store{}, "another kind": &vaulttest.OtherKind{Store: &mem.Store{}}} {
 		t.Run(name, func(t *testing.T) {
@@ -80,8 +80,8 @@ func TestCopy(t *testing.T) {
 	}
 }
 
-// TestCopyMakesAnew deletes each object of a copy: a comparison finds it gone,
-// and copying by hand brings it back.
+// TestCopyMakesAnew deletes each object of a copy: a comparison finds it gone, and
+// copying by hand brings it back.
 func TestCopyMakesAnew(t *testing.T) {
 	w, m := vaulttest.CopyWorld(t, 1500)
 	far := &mem.Store{}
@@ -106,8 +106,8 @@ func TestCopyMakesAnew(t *testing.T) {
 	}
 }
 
-// grouped makes a sealed backup of many segments by hand, of which the shards
-// hold anything but rows: copying does not ask what they hold.
+// grouped makes a sealed backup of many segments by hand, of which the shards hold
+// anything but rows: copying does not ask what they hold.
 func grouped(w *vaulttest.World, segments int) *vault.Manifest {
 	w.T.Helper()
 	b := vault.Backup{Table: vaulttest.SourceID, ID: vault.NewBackupID(vaulttest.Day, "grouped")}
@@ -168,9 +168,9 @@ func grouped(w *vaulttest.World, segments int) *vault.Manifest {
 	return m
 }
 
-// TestCopyBack deletes and flips objects of the vault itself. What is gone is made
-// anew out of the copy, from which nothing but reading is asked; what is flipped
-// keeps nothing else from being put back.
+// TestCopyBack deletes and flips objects of the vault itself. What is gone is made anew
+// out of the copy, from which nothing but reading is asked; what is flipped keeps nothing
+// else from being put back.
 func TestCopyBack(t *testing.T) {
 	w, m := vaulttest.CopyWorld(t, 1000)
 	here := w.Store.(*mem.Store)
@@ -234,8 +234,8 @@ func TestCopyGroups(t *testing.T) {
 	}
 }
 
-// TestCopyGoesOn stops a copy after each object, as a deadline does: the next
-// invocation goes on, and no object is sent twice.
+// TestCopyGoesOn stops a copy after each object, as a deadline does: the next invocation
+// goes on, and no object is sent twice.
 func TestCopyGoesOn(t *testing.T) {
 	w, m := vaulttest.CopyWorld(t, 3000)
 	meter := objectmeter.New(&vaulttest.OtherKind{Store: &mem.Store{}})
@@ -305,9 +305,9 @@ func TestCopyBesideItself(t *testing.T) {
 	w.IsReplica(m, far)
 }
 
-// TestCopyUnderFaults fails every call of a copy, to either store, before it took
-// effect, midway and after. Nothing is in the replica before all of it is, and
-// copying again completes it.
+// TestCopyUnderFaults fails every call of a copy, to either store, before it took effect,
+// midway and after. Nothing is in the replica before all of it is, and copying again
+// completes it.
 func TestCopyUnderFaults(t *testing.T) {
 	w, m := vaulttest.CopyWorld(t, 700)
 	before := vaulttest.ContentOf(t, w.Store, "")
@@ -368,9 +368,9 @@ func TestCopyUnderFaults(t *testing.T) {
 	}
 }
 
-// TestCopyOfDamaged damages each object of a backup in turn: none arrives in the
-// target as a good one, and a copy of the rest is no backup. With a replica to take
-// it from, the copy is complete.
+// TestCopyOfDamaged damages each object of a backup in turn: none arrives in the target
+// as a good one, and a copy of the rest is no backup. With a replica to take it from, the
+// copy is complete.
 func TestCopyOfDamaged(t *testing.T) {
 	w, m := vaulttest.CopyWorld(t, 700)
 	good := w.Store.(*mem.Store)
@@ -485,9 +485,8 @@ func TestCopyOfUnsealed(t *testing.T) {
 	}
 }
 
-// TestCopyKeepsToItsBudget counts a copy's bytes against a clock that is the
-// test's: it takes as long as its bytes need, and is not begun where time does
-// not suffice.
+// TestCopyKeepsToItsBudget counts a copy's bytes against a clock that is the test's: it
+// takes as long as its bytes need, and is not begun where time does not suffice.
 func TestCopyKeepsToItsBudget(t *testing.T) {
 	w, m := vaulttest.CopyWorld(t, 3000)
 	const perSecond = 100_000
@@ -531,8 +530,8 @@ func TestCopyKeepsToItsBudget(t *testing.T) {
 	})
 }
 
-// TestCopyKnowsWhatCameWithoutARecord kills a copy before it can write a record:
-// the next one reads what it can't tell by a checksum, and sends nothing again.
+// TestCopyKnowsWhatCameWithoutARecord kills a copy before it can write a record: the next
+// one reads what it can't tell by a checksum, and sends nothing again.
 func TestCopyKnowsWhatCameWithoutARecord(t *testing.T) {
 	w, m := vaulttest.CopyWorld(t, 1500)
 	inner := &vaulttest.OtherKind{Store: &mem.Store{}}
@@ -552,9 +551,9 @@ func TestCopyKnowsWhatCameWithoutARecord(t *testing.T) {
 	w.IsReplica(m, inner)
 }
 
-// TestRestoreReadsFromTheReplica deletes or flips each object of a backup in turn.
-// The restore takes it from the replica and says so; what was gone is there again
-// afterwards, and what was flipped is as it was.
+// TestRestoreReadsFromTheReplica deletes or flips each object of a backup in turn. The
+// restore takes it from the replica and says so; what was gone is there again afterwards,
+// and what was flipped is as it was.
 func TestRestoreReadsFromTheReplica(t *testing.T) {
 	for _, how := range []string{"gone", "flipped"} {
 		t.Run(how, func(t *testing.T) {
@@ -637,8 +636,8 @@ func TestReplicaIsAVault(t *testing.T) {
 	}
 }
 
-// TestReplicasAreTriedInTurn has a first replica that can't be opened, and a second
-// that lacks the object.
+// TestReplicasAreTriedInTurn has a first replica that can't be opened, and a second that
+// lacks the object.
 func TestReplicasAreTriedInTurn(t *testing.T) {
 	w, m := vaulttest.CopyWorld(t, 700)
 	far, poor := &mem.Store{}, &mem.Store{}
@@ -694,8 +693,9 @@ func TestLostCatalog(t *testing.T) {
 	}
 }
 
-// TestCopyOntoItself refuses to copy a vault to where it is, by whatever name, and notes no copy. A replica that was
-// filled with all of the vault by other means is another place all the same.
+// TestCopyOntoItself refuses to copy a vault to where it is, by whatever name, and notes
+// no copy. A replica that was filled with all of the vault by other means is another
+// place all the same.
 func TestCopyOntoItself(t *testing.T) {
 	w, m := vaulttest.CopyWorld(t, 700)
 	b := vaulttest.BackupOf(m)
@@ -733,7 +733,8 @@ func TestCopyOntoItself(t *testing.T) {
 	w.IsReplica(m, seeded)
 }
 
-// marking is a replica in which the backup is marked for deletion as soon as something of it has come.
+// marking is a replica in which the backup is marked for deletion as soon as something of
+// it has come.
 type marking struct {
 	*mem.Store
 	once sync.Once
@@ -748,8 +749,8 @@ func (m *marking) Create(ctx context.Context, name string, r io.Reader) (object.
 	return info, err
 }
 
-// TestMarkedMeanwhile marks the backup in the replica while it is copied: no manifest comes to stand there, and no copy is
-// noted.
+// TestMarkedMeanwhile marks the backup in the replica while it is copied: no manifest
+// comes to stand there, and no copy is noted.
 func TestMarkedMeanwhile(t *testing.T) {
 	w, m := vaulttest.CopyWorld(t, 700)
 	b := vaulttest.BackupOf(m)
@@ -793,7 +794,8 @@ func TestCopyOfNoGroup(t *testing.T) {
 	}
 }
 
-// TestNotesOfOthers tells the notes that are about a backup's copies from those that are not, which hide none.
+// TestNotesOfOthers tells the notes that are about a backup's copies from those that are
+// not, which hide none.
 func TestNotesOfOthers(t *testing.T) {
 	w, m := vaulttest.CopyWorld(t, 700)
 	b := vaulttest.BackupOf(m)
@@ -828,8 +830,9 @@ func TestNotesOfOthers(t *testing.T) {
 	}
 }
 
-// TestNoteOfAnotherManifest: where a note says that another manifest was copied, and there
-// is none in the replica, it is told what the note says, not that the backup is gone.
+// TestNoteOfAnotherManifest: where a note says that another manifest was copied, and
+// there is none in the replica, it is told what the note says, not that the backup is
+// gone.
 func TestNoteOfAnotherManifest(t *testing.T) {
 	w, m := vaulttest.CopyWorld(t, 1200)
 	b := vaulttest.BackupOf(m)

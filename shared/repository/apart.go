@@ -24,8 +24,8 @@ const maxProbe = 1 << 10
 // the replica's. far is only read.
 //
 // The first object stays, and serves all later calls: a replica that does not have it is
-// elsewhere. One that has it may be elsewhere too, filled by copying home's folder; so
-// it is asked for a second object, which was made just now.
+// elsewhere. One that has it may be elsewhere too, filled by copying home's folder; so it
+// is asked for a second object, which was made just now.
 func CheckApart(ctx context.Context, home, far object.Store, key string) error {
 	for _, name := range []string{vault.ProbeName(key, "first"), vault.ProbeName(key, RandomName())} {
 		seen, err := probe(ctx, home, far, name)

@@ -29,9 +29,9 @@ func (d *Damaged) Error() string { return d.Err.Error() }
 
 func (d *Damaged) Unwrap() error { return d.Err }
 
-// Manifests yields the manifests of a table, or of all tables if t is nil, in
-// the order of their names: table by table, oldest first. In the place of one that is
-// damaged it yields an error of type *Damaged, and goes on. Any other error ends it.
+// Manifests yields the manifests of a table, or of all tables if t is nil, in the order
+// of their names: table by table, oldest first. In the place of one that is damaged it
+// yields an error of type *Damaged, and goes on. Any other error ends it.
 func (r *Repository) Manifests(ctx context.Context, t *vault.TableID) iter.Seq2[*vault.Manifest, error] {
 	prefix := vault.ManifestPrefix
 	if t != nil {
@@ -118,8 +118,8 @@ func (r *Repository) readManifests(ctx context.Context, some []named) {
 	reads.Wait()
 }
 
-// Manifest reads the manifest of a backup. The error matches fs.ErrNotExist if
-// the backup is not sealed, nor given up.
+// Manifest reads the manifest of a backup. The error matches fs.ErrNotExist if the backup
+// is not sealed, nor given up.
 func (r *Repository) Manifest(ctx context.Context, b vault.Backup) (*vault.Manifest, vault.Object, error) {
 	var first error // what is wrong here, not that it is gone there
 	var m *vault.Manifest
@@ -192,8 +192,8 @@ func (r *Repository) Groups(ctx context.Context, m *vault.Manifest) iter.Seq2[*v
 	}
 }
 
-// FindBackup finds a backup by its id alone, sealed or not: in this vault, and
-// if it is not there, in its replicas.
+// FindBackup finds a backup by its id alone, sealed or not: in this vault, and if it is
+// not there, in its replicas.
 func (r *Repository) FindBackup(ctx context.Context, id vault.BackupID) (vault.Backup, error) {
 	look := func(store object.Store) (b vault.Backup, found bool, err error) {
 		for info, err := range store.List(ctx, vault.OpenedPrefix, "") {
@@ -237,10 +237,10 @@ func (r *Repository) Named(ctx context.Context, id vault.BackupID, t vault.Table
 	return b, err
 }
 
-// Latest is the sealed backup of a table with the newest recovery point that is not
-// after at; a zero at means now. Recovery points count, and not the instants in ids,
-// which triggers have told. A backup whose manifest is gone here, and stands in a
-// replica, counts; one that is marked for deletion does not.
+// Latest is the sealed backup of a table with the newest recovery point that is not after
+// at; a zero at means now. Recovery points count, and not the instants in ids, which
+// triggers have told. A backup whose manifest is gone here, and stands in a replica,
+// counts; one that is marked for deletion does not.
 //
 // The error matches fs.ErrNotExist if there is no such backup. It matches
 // vault.ErrCorrupt if one that might be the newest is damaged, and then names the newest
@@ -318,8 +318,8 @@ func insteadOf(d *Damaged, best *vault.Manifest) error {
 		d.Backup.ID, d.Err, best.Backup, best.RecoveryPoint().UTC().Format(time.RFC3339), best.Backup)
 }
 
-// newer says whether a backup is newer than another. Where both are of one instant,
-// names decide, so that everyone takes the same.
+// newer says whether a backup is newer than another. Where both are of one instant, names
+// decide, so that everyone takes the same.
 func newer(a, b *vault.Manifest) bool {
 	return cmp.Or(a.RecoveryPoint().Compare(b.RecoveryPoint()), strings.Compare(string(a.Backup), string(b.Backup))) > 0
 }
@@ -357,16 +357,17 @@ func (r *Repository) listManifests(ctx context.Context, t vault.TableID) ([]name
 	return all, nil
 }
 
-// Begun is a backup that was begun, and whether a list shows that it has ended: that it is
-// sealed or given up. Since a list may be late, it may have ended although none shows it.
+// Begun is a backup that was begun, and whether a list shows that it has ended: that it
+// is sealed or given up. Since a list may be late, it may have ended although none shows
+// it.
 type Begun struct {
 	vault.Backup
 	Ended bool
 }
 
-// Begun yields the backups of a table, or of all tables if t is nil, that were
-// ever begun, in the order of their names: table by table, oldest first. It takes two
-// lists, each of them a request for every thousand backups.
+// Begun yields the backups of a table, or of all tables if t is nil, that were ever
+// begun, in the order of their names: table by table, oldest first. It takes two lists,
+// each of them a request for every thousand backups.
 func (r *Repository) Begun(ctx context.Context, t *vault.TableID) iter.Seq2[Begun, error] {
 	opened, manifests := vault.OpenedPrefix, vault.ManifestPrefix
 	if t != nil {
@@ -416,9 +417,8 @@ func (r *Repository) Begun(ctx context.Context, t *vault.TableID) iter.Seq2[Begu
 	}
 }
 
-// Open yields the backups of a table, or of all tables if t is nil, that were
-// begun and have not ended, as far as lists show. One that is marked for deletion has
-// ended.
+// Open yields the backups of a table, or of all tables if t is nil, that were begun and
+// have not ended, as far as lists show. One that is marked for deletion has ended.
 func (r *Repository) Open(ctx context.Context, t *vault.TableID) iter.Seq2[vault.Backup, error] {
 	return func(yield func(vault.Backup, error) bool) {
 		marks, err := r.Marks(ctx, t)
@@ -451,8 +451,8 @@ func (r *Repository) Plan(ctx context.Context, b vault.Backup) (*vault.Plan, vau
 }
 
 // CopyNotes are the notes about complete copies of a backup, in the order of their
-// replicas' keys. Where some are damaged, or about something else than their names
-// say, the error matches vault.ErrCorrupt, and the others are returned beside it.
+// replicas' keys. Where some are damaged, or about something else than their names say,
+// the error matches vault.ErrCorrupt, and the others are returned beside it.
 func (r *Repository) CopyNotes(ctx context.Context, b vault.Backup) ([]vault.CopyNote, error) {
 	var notes []vault.CopyNote
 	var damaged []error

@@ -16,9 +16,8 @@ import (
 	"github.com/tablevault/tablevault/shared/vaulttest"
 )
 
-// TestLatest: the newest backup that counts is found from the one that was written
-// last back. Those before it are read no further than clocks may be apart, and may be
-// damaged.
+// TestLatest: the newest backup that counts is found from the one that was written last
+// back. Those before it are read no further than clocks may be apart, and may be damaged.
 func TestLatest(t *testing.T) {
 	w := vaulttest.NewWorld(t)
 	w.Fill(vaulttest.Definition(), 20)
@@ -73,8 +72,8 @@ func TestLatest(t *testing.T) {
 	}
 }
 
-// TestLatestGoesByRecoveryPoint has a backup whose name is of 2099: it is the newest
-// for as long as nothing newer was read from the table, and no longer.
+// TestLatestGoesByRecoveryPoint has a backup whose name is of 2099: it is the newest for
+// as long as nothing newer was read from the table, and no longer.
 func TestLatestGoesByRecoveryPoint(t *testing.T) {
 	w := vaulttest.NewWorld(t)
 	w.Fill(vaulttest.Definition(), 20)
@@ -108,8 +107,8 @@ func TestLatestGoesByRecoveryPoint(t *testing.T) {
 	}
 }
 
-// TestLatestIsDamaged: what may be the newest and is damaged is said, with the next
-// older one; a restore of the newest never is one of an older without a word.
+// TestLatestIsDamaged: what may be the newest and is damaged is said, with the next older
+// one; a restore of the newest never is one of an older without a word.
 func TestLatestIsDamaged(t *testing.T) {
 	w := vaulttest.NewWorld(t)
 	w.Fill(vaulttest.Definition(), 20)
@@ -174,8 +173,8 @@ func TestLatestIsNotTheLastSealed(t *testing.T) {
 	}
 }
 
-// TestLoadingComesFurther reads a log of loading in which an entry comes no further
-// than the one before it, as long as somebody likes.
+// TestLoadingComesFurther reads a log of loading in which an entry comes no further than
+// the one before it, as long as somebody likes.
 func TestLoadingComesFurther(t *testing.T) {
 	w := vaulttest.NewWorld(t)
 	r, s := vault.Restore{ID: "20261120T021400Z-0a1b2c3d"}, vault.SegmentID("000000")

@@ -18,8 +18,8 @@ func SameKind(a, b string) bool {
 	return ok && too && kind == other
 }
 
-// copiedChecksum is the checksum that an object had when it was copied into a store. It is
-// empty if no record in the store tells that.
+// copiedChecksum is the checksum that an object had when it was copied into a store. It
+// is empty if no record in the store tells that.
 func (r *Repository) copiedChecksum(ctx context.Context, store object.Store, o vault.Object) (string, error) {
 	b, s, ok := vault.ParseShard(o.Name)
 	if !ok {
@@ -52,8 +52,8 @@ type CopiedGroup struct {
 	Whole     bool
 }
 
-// Copied reads the records of a group that was copied into this vault. It leaves out those
-// that are damaged: what they told is asked of the store again.
+// Copied reads the records of a group that was copied into this vault. It leaves out
+// those that are damaged: what they told is asked of the store again.
 func (r *Repository) Copied(ctx context.Context, b vault.Backup, group int) (CopiedGroup, error) {
 	g := CopiedGroup{Checksums: map[string]string{}}
 	for {

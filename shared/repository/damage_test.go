@@ -66,8 +66,8 @@ func documents(t *testing.T, store object.Store, all bool) []document {
 	return found
 }
 
-// damagedWorld is a vault with two backups of one table, a restore, a copy of both
-// and a mark, as the functions make them.
+// damagedWorld is a vault with two backups of one table, a restore, a copy of both and a
+// mark, as the functions make them.
 func damagedWorld(t *testing.T) *vaulttest.World {
 	w := vaulttest.NewWorld(t)
 	w.Fill(vaulttest.Definition(), 40)
@@ -89,8 +89,8 @@ func damagedWorld(t *testing.T) *vaulttest.World {
 	return w
 }
 
-// TestEveryBit turns every bit of a document of each kind around, the format's
-// number among them, and cuts it at each length: nothing of that is read.
+// TestEveryBit turns every bit of a document of each kind around, the format's number
+// among them, and cuts it at each length: nothing of that is read.
 func TestEveryBit(t *testing.T) {
 	w := damagedWorld(t)
 	seen := 0
@@ -132,8 +132,8 @@ func TestEveryBit(t *testing.T) {
 	}
 }
 
-// TestSwapped puts each document in the place of each other one of its kind: of
-// another backup of the table, of another segment, of another start.
+// TestSwapped puts each document in the place of each other one of its kind: of another
+// backup of the table, of another segment, of another start.
 func TestSwapped(t *testing.T) {
 	w := damagedWorld(t)
 	all := documents(t, w.Store, true)
@@ -156,8 +156,8 @@ func TestSwapped(t *testing.T) {
 	}
 }
 
-// TestHeaderIsBlamed turns each bit of vault.json: it is what is said to be damaged,
-// and not the shards, whose digests have the seed that it tells.
+// TestHeaderIsBlamed turns each bit of vault.json: it is what is said to be damaged, and
+// not the shards, whose digests have the seed that it tells.
 func TestHeaderIsBlamed(t *testing.T) {
 	content := vaulttest.ContentOf(t, vaulttest.NewWorld(t).Store, vault.HeaderName)[vault.HeaderName]
 	for bit := range 8 * len(content) {

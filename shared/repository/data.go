@@ -109,8 +109,8 @@ func (r *Repository) OpenData(ctx context.Context, o vault.Object, e vault.Encry
 }
 
 // ReadAt reads from an offset of the plain text on, by one request. What it reads is not
-// held against the object's record, which is about the whole: whoever reads a piece has to
-// prove it, and returns a BadObject where it can't.
+// held against the object's record, which is about the whole: whoever reads a piece has
+// to prove it, and returns a BadObject where it can't.
 func (d *Data) ReadAt(p []byte, off int64) (int, error) {
 	plain, err := d.plain()
 	if err != nil {

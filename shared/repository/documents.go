@@ -144,8 +144,8 @@ func (r *Repository) Win(ctx context.Context, name string, d vault.Document) (wo
 	return false, nil
 }
 
-// Mark creates an empty object, which says by its name alone what it has to say. It may be
-// there already.
+// Mark creates an empty object, which says by its name alone what it has to say. It may
+// be there already.
 func (r *Repository) Mark(ctx context.Context, name string) error {
 	_, _, err := object.Decide(ctx, r.store, name, nil, 1)
 	if err != nil {

@@ -14,9 +14,8 @@ import (
 	"github.com/tablevault/tablevault/shared/vaulttest"
 )
 
-// TestLists has readers of each list stop at its first entry, which an iterator that
-// does not notice panics at, and puts names into the folders that nobody of the vault
-// gives.
+// TestLists has readers of each list stop at its first entry, which an iterator that does
+// not notice panics at, and puts names into the folders that nobody of the vault gives.
 func TestLists(t *testing.T) {
 	w := vaulttest.NewWorld(t)
 	store := w.Store.(*mem.Store)

@@ -13,17 +13,18 @@ import (
 	"github.com/tablevault/tablevault/shared/vault/shard"
 )
 
-// ErrHeaderLost matches errors about a place that has a vault's objects and no vault.json.
-// None is made there: a new one would have another id and another seed of digests, by
-// which every backup of before would count as damaged. It matches vault.ErrCorrupt.
+// ErrHeaderLost matches errors about a place that has a vault's objects and no
+// vault.json. None is made there: a new one would have another id and another seed of
+// digests, by which every backup of before would count as damaged. It matches
+// vault.ErrCorrupt.
 var ErrHeaderLost = fmt.Errorf("%w: %s is gone", vault.ErrCorrupt, vault.HeaderName)
 
 // inUse are prefixes under which a vault that is used has objects, and which the planner
 // may list. That of requests is left out: they may come before there is a vault.
 var inUse = []string{vault.OpenedPrefix, vault.ManifestPrefix, vault.MarkPrefix, vault.RestoringPrefix, vault.CopyNotesPrefix}
 
-// checkUnused returns an error matching ErrHeaderLost if a store, which has no vault.json,
-// has objects of a vault.
+// checkUnused returns an error matching ErrHeaderLost if a store, which has no
+// vault.json, has objects of a vault.
 func checkUnused(ctx context.Context, store object.Store) error {
 	for _, prefix := range inUse {
 		for info, err := range store.List(ctx, prefix, "") {
@@ -39,9 +40,9 @@ func checkUnused(ctx context.Context, store object.Store) error {
 // maxHeaders bounds how many shards are read to find out what vault.json was.
 const maxHeaders = 16
 
-// LostHeader finds out from the shards of a vault what its vault.json said: each names the
-// vault and the seed of its digests. Those that are read must agree. For Created it takes
-// the date of the oldest of them, since nothing depends on it. The error matches
+// LostHeader finds out from the shards of a vault what its vault.json said: each names
+// the vault and the seed of its digests. Those that are read must agree. For Created it
+// takes the date of the oldest of them, since nothing depends on it. The error matches
 // fs.ErrNotExist if there is no shard.
 func LostHeader(ctx context.Context, store object.Store) (*vault.Header, error) {
 	var found *vault.Header

@@ -15,8 +15,8 @@ import (
 	"github.com/tablevault/tablevault/shared/vault/shard"
 )
 
-// BadObject says which object of the vault is not what it should be. It
-// matches vault.ErrCorrupt.
+// BadObject says which object of the vault is not what it should be. It matches
+// vault.ErrCorrupt.
 type BadObject struct {
 	Object vault.Object
 	Err    error
@@ -50,10 +50,10 @@ func (r *Repository) Present(ctx context.Context, o vault.Object) error {
 	return err
 }
 
-// presentIn asks a store whether it holds an object as it was written, by its size and its
-// checksum. Where the store keeps another kind of checksums than the recorded one, what
-// counts is the checksum that the object had when it was copied there. sizeOnly says that
-// no record tells that one, so that only the size was compared.
+// presentIn asks a store whether it holds an object as it was written, by its size and
+// its checksum. Where the store keeps another kind of checksums than the recorded one,
+// what counts is the checksum that the object had when it was copied there. sizeOnly says
+// that no record tells that one, so that only the size was compared.
 func (r *Repository) presentIn(ctx context.Context, store object.Store, o vault.Object) (sizeOnly bool, err error) {
 	info, err := object.Stat(ctx, store, o.Name)
 	switch {

@@ -13,13 +13,13 @@ import (
 	"github.com/tablevault/tablevault/shared/vault"
 )
 
-// Replica is another vault that holds copies of backups, under the same names and
-// with the same bytes.
+// Replica is another vault that holds copies of backups, under the same names and with
+// the same bytes.
 type Replica struct {
 	// Name is the vault's address, for people.
 	Name string
-	// Open opens the store that it is in. It is called once, when something is
-	// damaged or gone here, and never if nothing is.
+	// Open opens the store that it is in. It is called once, when something is damaged or
+	// gone here, and never if nothing is.
 	Open func(context.Context) (object.Store, error)
 }
 

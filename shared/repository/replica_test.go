@@ -90,8 +90,8 @@ func failedOver(ctx context.Context, repo *repository.Repository, o vault.Object
 	}) == nil
 }
 
-// TestReplicaIsOpenedOnce: a replica is opened once, whether that succeeds or not,
-// but if it is for want of time that it did not, it is opened again.
+// TestReplicaIsOpenedOnce: a replica is opened once, whether that succeeds or not, but if
+// it is for want of time that it did not, it is opened again.
 func TestReplicaIsOpenedOnce(t *testing.T) {
 	w, m := vaulttest.CopyWorld(t, 900)
 	replica := &mem.Store{}
@@ -127,9 +127,9 @@ func TestReplicaIsOpenedOnce(t *testing.T) {
 	}
 }
 
-// TestFailOver reads two objects that are bad, beside one that is good and one that is bad
-// everywhere: the bad ones are read from the replica next time, and in the end the error
-// names what could not be had anywhere.
+// TestFailOver reads two objects that are bad, beside one that is good and one that is
+// bad everywhere: the bad ones are read from the replica next time, and in the end the
+// error names what could not be had anywhere.
 func TestFailOver(t *testing.T) {
 	w, m := vaulttest.CopyWorld(t, 900)
 	replica := &mem.Store{}

@@ -50,8 +50,8 @@ func (r *Repository) In(store object.Store) *Repository {
 	return &Repository{store: store, encryption: r.encryption, replicas: newReplicas()}
 }
 
-// Open opens the vault in a store. The error matches fs.ErrNotExist if there is none,
-// and ErrHeaderLost if there was one.
+// Open opens the vault in a store. The error matches fs.ErrNotExist if there is none, and
+// ErrHeaderLost if there was one.
 func Open(ctx context.Context, store object.Store) (*Repository, error) {
 	r := in(store)
 	_, err := r.Read(ctx, vault.HeaderName, &r.Header)
@@ -77,8 +77,8 @@ func Open(ctx context.Context, store object.Store) (*Repository, error) {
 	return r, nil
 }
 
-// Init opens the vault in a store, and makes it if there is none and nothing says
-// that there was one. now is the date of its making.
+// Init opens the vault in a store, and makes it if there is none and nothing says that
+// there was one. now is the date of its making.
 func Init(ctx context.Context, store object.Store, now time.Time) (*Repository, error) {
 	r, err := Open(ctx, store)
 	if !errors.Is(err, fs.ErrNotExist) {

@@ -31,8 +31,8 @@ func (r *Repository) RestorePlan(ctx context.Context, id vault.RestoreID) (*vaul
 	return &p, nil
 }
 
-// RestoreProof reads the proof of a restore. The error matches fs.ErrNotExist
-// while there is none.
+// RestoreProof reads the proof of a restore. The error matches fs.ErrNotExist while there
+// is none.
 func (r *Repository) RestoreProof(ctx context.Context, id vault.RestoreID) (*vault.Proof, error) {
 	var p vault.Proof
 	_, err := r.Read(ctx, vault.Restore{ID: id}.Proof(), &p)
@@ -59,9 +59,9 @@ func (r *Repository) Made(ctx context.Context, id vault.RestoreID) (*vault.Made,
 	return &m, err
 }
 
-// Loading yields the entries of the log of a segment's loading, from number n on. An entry
-// that comes no further than the one before it is corrupt: so a log can't be longer than
-// what it loads.
+// Loading yields the entries of the log of a segment's loading, from number n on. An
+// entry that comes no further than the one before it is corrupt: so a log can't be longer
+// than what it loads.
 func (r *Repository) Loading(ctx context.Context, restore vault.Restore, s vault.SegmentID, n int) iter.Seq2[vault.Loaded, error] {
 	return func(yield func(vault.Loaded, error) bool) {
 		var before *vault.Loaded
@@ -83,8 +83,8 @@ func (r *Repository) Loading(ctx context.Context, restore vault.Restore, s vault
 	}
 }
 
-// Restoring yields the restores that were begun and that no list shows as
-// ended, in the order of their ids.
+// Restoring yields the restores that were begun and that no list shows as ended, in the
+// order of their ids.
 func (r *Repository) Restoring(ctx context.Context) iter.Seq2[vault.RestoreID, error] {
 	return func(yield func(vault.RestoreID, error) bool) {
 		ended := map[string]bool{}
@@ -122,8 +122,8 @@ func (r *Repository) RestoreOf(ctx context.Context, request string) (vault.Resto
 	return a.Restore, err
 }
 
-// Unanswered are the names of the requests that have no answer. It lists the requests, and
-// then the answers, so that an answer that comes meanwhile is seen.
+// Unanswered are the names of the requests that have no answer. It lists the requests,
+// and then the answers, so that an answer that comes meanwhile is seen.
 func (r *Repository) Unanswered(ctx context.Context) ([]string, error) {
 	var open []string
 	for _, prefix := range []string{vault.RequestPrefix, vault.DrillRequests} {

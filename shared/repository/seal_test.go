@@ -21,8 +21,8 @@ import (
 
 var age = vault.Encryption{Mode: "age"}
 
-// TestSealing holds that every document is sealed and opened for the readers that it
-// has, and that an encryption which is not built in writes nothing.
+// TestSealing holds that every document is sealed and opened for the readers that it has,
+// and that an encryption which is not built in writes nothing.
 func TestSealing(t *testing.T) {
 	classes := map[string]crypt.Class{"vault": crypt.Public, "proof": crypt.Public, "answer": crypt.Public, "quarantine": crypt.Data,
 		"drill": crypt.Public, "drill-end": crypt.Public, "drill-drop": crypt.Public}

@@ -6,8 +6,8 @@ import (
 	"github.com/tablevault/tablevault/shared/object"
 )
 
-// Meter has each record that is written from now on tell what was asked of the store since
-// the record before. meter counts that, for this repository alone.
+// Meter has each record that is written from now on tell what was asked of the store
+// since the record before. meter counts that, for this repository alone.
 func (r *Repository) Meter(meter interface{ Usage() object.Usage }) { r.untold.meter = meter }
 
 // untold is what was asked of the store and stands in no record.
@@ -18,8 +18,8 @@ type untold struct {
 	told object.Usage
 }
 
-// TakeUsage returns what was asked of the store and stands in no record, and
-// counts it as told.
+// TakeUsage returns what was asked of the store and stands in no record, and counts it as
+// told.
 func (r *Repository) TakeUsage() object.Usage {
 	u := &r.untold
 	if u.meter == nil {

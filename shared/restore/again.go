@@ -42,8 +42,8 @@ func fixed(req Request, asked []string, plan *vault.RestorePlan) error {
 	return nil
 }
 
-// after says what becomes of a request when the target has a claim already:
-// true goes on with the claim's restore, false lets a new claim follow.
+// after says what becomes of a request when the target has a claim already: true goes on
+// with the claim's restore, false lets a new claim follow.
 func (p *Planner) after(ctx context.Context, run fanout.Run, req Request, last *vault.Claim) (goOn bool, err error) {
 	proof, err := p.Repo.RestoreProof(ctx, last.Restore)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -100,8 +100,8 @@ func (p *Planner) after(ctx context.Context, run fanout.Run, req Request, last *
 // ended says what becomes of a request whose target's newest claim is that of a restore
 // which has ended: true if that has done what is asked for, and its table still stands;
 // false if no table stands there any more, so that a new restore may follow. Any other
-// table is in the way, and the error says what it is. proof and closed are the
-// restore's, nil if it has none.
+// table is in the way, and the error says what it is. proof and closed are the restore's,
+// nil if it has none.
 func (p *Planner) ended(ctx context.Context, req Request, last *vault.Claim, proof *vault.Proof, closed *vault.Closed) (done bool, err error) {
 	got, err := p.Tables.Describe(ctx, req.Target.Table)
 	if errors.Is(err, table.ErrNotExist) {

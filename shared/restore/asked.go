@@ -77,7 +77,8 @@ func (q *Requests) goOn(ctx context.Context, run fanout.Run, plan *vault.Restore
 	return p.Tick(ctx, run, plan.Restore)
 }
 
-// plan reads the plan of a restore, and has the vault read from the replicas that it names.
+// plan reads the plan of a restore, and has the vault read from the replicas that it
+// names.
 func (q *Requests) plan(ctx context.Context, id vault.RestoreID) (*vault.RestorePlan, error) {
 	plan, err := q.Repo.RestorePlan(ctx, id)
 	if err != nil {

@@ -15,9 +15,9 @@ import (
 	"github.com/tablevault/tablevault/shared/vault"
 )
 
-// Begin makes a restore's plan and its target table, or finds those of the
-// open restore of the same backup into the same table. It dispatches nothing.
-// A target that exists and is not this restore's own is refused.
+// Begin makes a restore's plan and its target table, or finds those of the open restore
+// of the same backup into the same table. It dispatches nothing. A target that exists and
+// is not this restore's own is refused.
 func (p *Planner) Begin(ctx context.Context, run fanout.Run, req Request) (*vault.RestorePlan, error) {
 	plan, err := p.begin(ctx, run, req)
 	if err != nil {
@@ -30,8 +30,8 @@ func (p *Planner) Begin(ctx context.Context, run fanout.Run, req Request) (*vaul
 // just now, and of those who do it.
 const clocksApart = time.Minute
 
-// NotAhead refuses an instant, if there is one, that is still to come: nobody has
-// backed up what will be there by then.
+// NotAhead refuses an instant, if there is one, that is still to come: nobody has backed
+// up what will be there by then.
 func NotAhead(instant, now time.Time) error {
 	if !instant.After(now.Add(clocksApart)) {
 		return nil
@@ -148,9 +148,9 @@ func (p *Planner) ready(ctx context.Context, run fanout.Run, plan *vault.Restore
 }
 
 // checkNotMarked refuses a restore whose backup is marked for deletion, and gives it up.
-// The restore's own mark stands before it looks: prune, which marks before it
-// looks for restores, then leaves the backup alone, or is seen here. A restore that
-// has made its table has passed this.
+// The restore's own mark stands before it looks: prune, which marks before it looks for
+// restores, then leaves the backup alone, or is seen here. A restore that has made its
+// table has passed this.
 func (p *Planner) checkNotMarked(ctx context.Context, run fanout.Run, plan *vault.RestorePlan) error {
 	err := p.Repo.CheckNotMarked(ctx, vault.Backup{Table: plan.Source, ID: plan.Backup})
 	if !errors.Is(err, repository.ErrMarked) {

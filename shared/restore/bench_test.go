@@ -17,8 +17,7 @@ import (
 	"github.com/tablevault/tablevault/shared/verify"
 )
 
-// sink takes batches and keeps nothing, so that what is measured is the
-// import.
+// sink takes batches and keeps nothing, so that what is measured is the import.
 type sink struct {
 	table.Instance
 }
@@ -71,8 +70,7 @@ func liveHeap() int64 {
 	return int64(now.HeapAlloc)
 }
 
-// medium fills the source with rows of about 600 bytes: two key columns, ten
-// attributes.
+// medium fills the source with rows of about 600 bytes: two key columns, ten attributes.
 func medium(w *vaulttest.World, rows int) {
 	def := vaulttest.Definition()
 	def.Schema = table.Schema{{Name: "user", Type: table.StringKey}, {Name: "id", Type: table.IntegerKey}}
@@ -92,8 +90,8 @@ func medium(w *vaulttest.World, rows int) {
 	}
 }
 
-// BenchmarkImport is the work of an import function but for the network: read,
-// check, decode, batch.
+// BenchmarkImport is the work of an import function but for the network: read, check,
+// decode, batch.
 func BenchmarkImport(b *testing.B) {
 	w := vaulttest.NewWorld(b)
 	medium(w, 100_000)
@@ -141,7 +139,8 @@ func BenchmarkVerify(b *testing.B) {
 	}
 }
 
-// TestImportMemory loads a table that is many times as large as what may be in flight, and weighs the heap meanwhile.
+// TestImportMemory loads a table that is many times as large as what may be in flight,
+// and weighs the heap meanwhile.
 func TestImportMemory(t *testing.T) {
 	const rows, memory = 60_000, 4 << 20
 	w := vaulttest.NewWorld(t)
@@ -163,7 +162,8 @@ func TestImportMemory(t *testing.T) {
 	if tables.batches < rows/sinkRows {
 		t.Fatalf("%d rows went in %d batches", rows, tables.batches)
 	}
-	// Beside the rows in flight there are the buffers that are kept for them, and those of the decoder.
+	// Beside the rows in flight there are the buffers that are kept for them, and those
+	// of the decoder.
 	grew := tables.most - before
 	t.Logf("the heap grows by %d KiB", grew>>10)
 	if grew > 4*memory {

@@ -20,8 +20,8 @@ type Checker struct {
 	Repo *repository.Repository
 	// Tables is the instance that the target is in.
 	Tables table.Instance
-	// Work goes on with the segments of a restore when time is up; nil leaves them to
-	// the next look at the restore.
+	// Work goes on with the segments of a restore when time is up; nil leaves them to the
+	// next look at the restore.
 	Work fanout.Dispatcher
 	Log  *slog.Logger
 	// Memory bounds the pages in flight, in bytes; 0 means DefaultMemory.
@@ -31,19 +31,19 @@ type Checker struct {
 // CheckReply is what one invocation came to.
 type CheckReply struct {
 	Restore vault.RestoreID `json:"restore"`
-	// Segment is the one that was compared last, Start the number of its start,
-	// Ended counts those that the invocation compared.
+	// Segment is the one that was compared last, Start the number of its start, Ended
+	// counts those that the invocation compared.
 	Segment vault.SegmentID `json:"segment"`
 	Start   int             `json:"start"`
 	Ended   int             `json:"ended"`
-	// Verdict and Check are of all of them together, and of the command's segment if
-	// that was compared before.
+	// Verdict and Check are of all of them together, and of the command's segment if that
+	// was compared before.
 	Verdict vault.Verdict `json:"verdict"`
 	Check   vault.Check   `json:"check"`
 	// Pace is what held the last comparison back.
 	Pace *vault.Pace `json:"pace,omitempty"`
-	// Superseded says that another invocation compares the command's segment, Closed
-	// that the restore was over before, and nothing was done.
+	// Superseded says that another invocation compares the command's segment, Closed that
+	// the restore was over before, and nothing was done.
 	Superseded bool `json:"superseded,omitempty"`
 	Closed     bool `json:"closed,omitempty"`
 	// Continued says that time was up in the middle of the segment, and another
@@ -51,9 +51,8 @@ type CheckReply struct {
 	Continued bool `json:"continued,omitempty"`
 }
 
-// Check compares one segment of a restore with the target, and writes
-// down what it found. A worker that has time left for more goes on with others
-// that nobody has begun.
+// Check compares one segment of a restore with the target, and writes down what it found.
+// A worker that has time left for more goes on with others that nobody has begun.
 func (c *Checker) Check(ctx context.Context, run fanout.Run, w fanout.Work) (CheckReply, error) {
 	x := &check{
 		checker: c, repo: c.Repo, run: run, again: run, command: w, restore: vault.Restore{ID: w.Restore},

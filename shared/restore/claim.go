@@ -16,8 +16,8 @@ import (
 	"github.com/tablevault/tablevault/shared/vault"
 )
 
-// claim wins the target's name for a restore, or finds the restore that is to
-// be gone on with, and returns its id.
+// claim wins the target's name for a restore, or finds the restore that is to be gone on
+// with, and returns its id.
 func (p *Planner) claim(ctx context.Context, run fanout.Run, req Request, m *vault.Manifest) (vault.RestoreID, error) {
 	id := vault.RestoreAsked(req.At, req.Backup.ID, req.Target, req.LocalTransactions)
 	for {
@@ -61,8 +61,8 @@ func (p *Planner) claim(ctx context.Context, run fanout.Run, req Request, m *vau
 	}
 }
 
-// lastClaim returns the newest claim on a target, nil if there is none, and
-// the number of the next.
+// lastClaim returns the newest claim on a target, nil if there is none, and the number of
+// the next.
 func (p *Planner) lastClaim(ctx context.Context, t vault.TableID) (next int, last *vault.Claim, err error) {
 	prefix := vault.ClaimsOn(t)
 	for info, err := range p.Repo.Store().List(ctx, prefix, "") {
@@ -103,14 +103,14 @@ func (p *Planner) absent(ctx context.Context, t vault.TableID) error {
 	return fmt.Errorf("look for %s: %w", t, err)
 }
 
-// earlyIndexes is how many indexes of a backup are read before anything is made: as
-// many as take a second or two. Those of a larger backup are read by the workers, each
-// for its segment.
+// earlyIndexes is how many indexes of a backup are read before anything is made: as many
+// as take a second or two. Those of a larger backup are read by the workers, each for its
+// segment.
 const earlyIndexes = 256
 
 // readable refuses a backup of which the plan, a roll-up or one of the first indexes is
-// not as it was written, here and in each replica: then nothing is made, and nobody
-// has to drop anything.
+// not as it was written, here and in each replica: then nothing is made, and nobody has
+// to drop anything.
 func (p *Planner) readable(ctx context.Context, m *vault.Manifest) error {
 	_, err := p.Repo.PlanOf(ctx, m)
 	var parts []*vault.Part

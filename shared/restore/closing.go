@@ -38,8 +38,8 @@ const (
 	checksInFlight = repository.StatsInFlight
 )
 
-// loadingAtWork says which start of the restore's loading may still be at work, as
-// far as lists tell, empty if none.
+// loadingAtWork says which start of the restore's loading may still be at work, as far as
+// lists tell, empty if none.
 func (r records) loadingAtWork(ctx context.Context, run fanout.Run) (string, error) {
 	groups := byGroup(r.plan, func(s vault.RestoreSegment) bool { return s.Rows > 0 })
 	return first(ctx, fanout.LooksInFlight, groups, func(ctx context.Context, segments []vault.SegmentID) (string, error) {
@@ -57,8 +57,8 @@ func waits(start string) string {
 	return "it waits: " + start + "; after that the planner's timer goes on with it, and so does the same command if it is given again"
 }
 
-// working says which start of some segments of a restore may still write, empty if
-// none. It goes by names, of which none is missed.
+// working says which start of some segments of a restore may still write, empty if none.
+// It goes by names, of which none is missed.
 func (r records) working(ctx context.Context, run fanout.Run, segments []vault.SegmentID) (string, error) {
 	return first(ctx, repository.StatsInFlight, segments, func(ctx context.Context, s vault.SegmentID) (string, error) {
 		at, err := fanout.NewLog(r.repo, r.id().Log()).MayWork(ctx, s, run)
@@ -66,8 +66,8 @@ func (r records) working(ctx context.Context, run fanout.Run, segments []vault.S
 	})
 }
 
-// unsettled are the segments of a restore, at whatever point it ended, of which it is
-// not known that nobody writes them any more.
+// unsettled are the segments of a restore, at whatever point it ended, of which it is not
+// known that nobody writes them any more.
 func (r records) unsettled(ctx context.Context) (segments []vault.SegmentID, err error) {
 	rolled, err := r.rolledUp(ctx)
 	if err != nil {
@@ -88,8 +88,8 @@ func (r records) unsettled(ctx context.Context) (segments []vault.SegmentID, err
 	return segments, nil
 }
 
-// first asks about each item, some at a time, and returns the first answer that is
-// not empty.
+// first asks about each item, some at a time, and returns the first answer that is not
+// empty.
 func first[T any](ctx context.Context, atATime int, items []T, ask func(context.Context, T) (string, error)) (string, error) {
 	answers := make([]string, len(items))
 	group, gctx := guard.WithContext(ctx)
@@ -123,8 +123,8 @@ func (r records) rolledUp(ctx context.Context) (map[int]bool, error) {
 	return rolled, nil
 }
 
-// rollUp gathers the checks of groups whose segments are all compared, several groups
-// at a time, until run says stop. It returns how many are left.
+// rollUp gathers the checks of groups whose segments are all compared, several groups at
+// a time, until run says stop. It returns how many are left.
 func (r records) rollUp(ctx context.Context, run fanout.Run, groups [][]vault.SegmentID) (left int, err error) {
 	work, wctx := guard.WithContext(ctx)
 	work.SetLimit(groupsInFlight)
@@ -185,8 +185,8 @@ func (r records) readAll(ctx context.Context, n int, of func(k int) (name string
 	return group.Wait()
 }
 
-// comparing says what held those back who have compared the last n segments, for
-// those at work, who tell nothing before they come to an end or their time is up.
+// comparing says what held those back who have compared the last n segments, for those at
+// work, who tell nothing before they come to an end or their time is up.
 func (r records) comparing(ctx context.Context, done map[vault.SegmentID]time.Time, n int) (pace *fanout.Pace, err error) {
 	last := slices.SortedFunc(maps.Keys(done), func(a, b vault.SegmentID) int {
 		return cmp.Or(done[b].Compare(done[a]), cmp.Compare(a, b))

@@ -19,8 +19,8 @@ import (
 	"github.com/tablevault/tablevault/shared/vaulttest"
 )
 
-// watched is a store whose lists leave some names out, as if they were late, and
-// which tells of objects before it creates them.
+// watched is a store whose lists leave some names out, as if they were late, and which
+// tells of objects before it creates them.
 type watched struct {
 	object.Store
 	late   func(name string) bool
@@ -57,9 +57,9 @@ func watch(w *vaulttest.World, s watched) *repository.Repository {
 	return repo
 }
 
-// TestClosingSeesWhatListsDoNot has a writer at work that no list shows: its segment
-// is compared, and does not count as settled, and the table is not handed over before
-// the writer has ended.
+// TestClosingSeesWhatListsDoNot has a writer at work that no list shows: its segment is
+// compared, and does not count as settled, and the table is not handed over before the
+// writer has ended.
 func TestClosingSeesWhatListsDoNot(t *testing.T) {
 	w := vaulttest.NewWorld(t)
 	w.Fill(vaulttest.Definition(), 50)
@@ -122,8 +122,8 @@ func TestClosingSeesWhatListsDoNot(t *testing.T) {
 }
 
 // TestStartAfterTheEnd notes a start when the log of its segment, which it has read
-// before, has ended meanwhile and the segment was compared and is settled: though
-// the restore is open, it writes nothing.
+// before, has ended meanwhile and the segment was compared and is settled: though the
+// restore is open, it writes nothing.
 func TestStartAfterTheEnd(t *testing.T) {
 	w := vaulttest.NewWorld(t)
 	w.Fill(vaulttest.Definition(), 2000)
@@ -166,8 +166,8 @@ func TestStartAfterTheEnd(t *testing.T) {
 	w.Proved(w.Finish(plan.Restore), vault.OK)
 }
 
-// TestUnsettled closes a restore whose checks do not tell that segments are settled,
-// as those of an earlier version: it looks at each by name.
+// TestUnsettled closes a restore whose checks do not tell that segments are settled, as
+// those of an earlier version: it looks at each by name.
 func TestUnsettled(t *testing.T) {
 	w := vaulttest.NewWorld(t)
 	w.Keyed(vaulttest.IntKey, vaulttest.Ints(100))

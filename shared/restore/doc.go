@@ -1,8 +1,9 @@
-// Package restore brings backups back into tables, and proves them: rows are loaded, compared in both directions, and only
-// then is the table handed over.
+// Package restore brings backups back into tables, and proves them: rows are loaded,
+// compared in both directions, and only then is the table handed over.
 //
-// A [Planner] decides, and a [Loader] and a [Checker] work, each in invocations that know nothing of each other. What they
-// agree on stands in the vault, under the restore's id ([vault.Restore]), where one writer wins each object.
+// A [Planner] decides, and a [Loader] and a [Checker] work, each in invocations that know
+// nothing of each other. What they agree on stands in the vault, under the restore's id
+// ([vault.Restore]), where one writer wins each object.
 //
 // # The steps
 //
@@ -27,9 +28,11 @@
 //     (finish.go).
 //  10. It writes the proof, answers the request, and marks the restore as ended.
 //
-// Each step may be done twice, by deliveries that run beside each other, and be broken off anywhere: whoever comes next
-// finds in the vault how far the restore is. A worker that has nothing left to do has the restore looked at (worker.go), so
-// that phases follow each other without a wait for the planner's timer.
+// Each step may be done twice, by deliveries that run beside each other, and be broken
+// off anywhere: whoever comes next finds in the vault how far the restore is. A worker
+// that has nothing left to do has the restore looked at (worker.go), so that phases
+// follow each other without a wait for the planner's timer.
 //
-// A [Watcher] tells people how far a restore has come, by the same records (records.go), and writes none.
+// A [Watcher] tells people how far a restore has come, by the same records (records.go),
+// and writes none.
 package restore

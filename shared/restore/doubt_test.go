@@ -19,8 +19,8 @@ import (
 	"github.com/tablevault/tablevault/shared/vaulttest"
 )
 
-// lateService carries out its first batch after its client has given it up, when late
-// is called.
+// lateService carries out its first batch after its client has given it up, when late is
+// called.
 type lateService struct {
 	table.Instance
 	// answer is what the client hears of that batch, or what it waits for.
@@ -66,8 +66,8 @@ func (s *lateService) Write(ctx context.Context, name string, b table.Batch) (ta
 }
 
 // TestBatchInDoubt gives up a batch that is carried out later, in every way in which a
-// start may come to an end then. The table is not handed over before the start's time
-// is over, so that the late batch meets no owner's row.
+// start may come to an end then. The table is not handed over before the start's time is
+// over, so that the late batch meets no owner's row.
 func TestBatchInDoubt(t *testing.T) {
 	hang := func(ctx context.Context, _ table.Batch) (table.WriteResult, error) {
 		<-ctx.Done()

@@ -12,10 +12,9 @@ import (
 	"github.com/tablevault/tablevault/shared/vault"
 )
 
-// finish gives the loaded table what it had at the source: defined columns,
-// indexes, the options and the stream, and search indexes; each unless it is
-// there. The notes say what is not as it was; waiting, what the service is not
-// done with.
+// finish gives the loaded table what it had at the source: defined columns, indexes, the
+// options and the stream, and search indexes; each unless it is there. The notes say what
+// is not as it was; waiting, what the service is not done with.
 func (p *Planner) finish(ctx context.Context, plan *vault.RestorePlan, made *vault.Made) (notes []string, waiting string, err error) {
 	f := &finishing{tables: p.Tables, plan: plan, made: made}
 	if err := f.describe(ctx); err != nil {
@@ -66,8 +65,8 @@ func (f *finishing) describe(ctx context.Context) (err error) {
 	return stands(f.plan, f.made, f.got, false)
 }
 
-// step carries out one change. What the service refuses for good becomes a
-// note: the rows are there, and people decide.
+// step carries out one change. What the service refuses for good becomes a note: the rows
+// are there, and people decide.
 func (f *finishing) step(ctx context.Context, what string, done func() bool, do func() error) error {
 	if done() {
 		return nil

@@ -23,13 +23,13 @@ const (
 // errObey says that another start has won the slot that this one was working for.
 var errObey = errors.New("another start has won the slot")
 
-// lease lets writers pass while the rows that they hold may be written. They go by a
-// look that began not longer ago than lookAgain, and all that come when that is over
-// wait for one.
+// lease lets writers pass while the rows that they hold may be written. They go by a look
+// that began not longer ago than lookAgain, and all that come when that is over wait for
+// one.
 type lease struct {
 	repo *repository.Repository
-	// closed and slot are the names of the restore's closing record, and of the slot
-	// that is being worked for.
+	// closed and slot are the names of the restore's closing record, and of the slot that
+	// is being worked for.
 	closed, slot string
 	// own says whether the table is the restore's own.
 	own  func(ctx context.Context) error
@@ -85,15 +85,15 @@ func (l *lease) again(ctx context.Context) error {
 // lookAgain has passed since it began.
 //
 // It asks for the closing record: whoever gives a restore up writes nothing else that
-// this worker could see. No list answers for it, since lists may be late. That it is
-// seen a little late hurts nobody: the table, or its name, goes to somebody else only
-// when each start that was noted before the record has come to its end, or its time
-// has passed (see closing.go), and one that is noted later looks when it begins.
+// this worker could see. No list answers for it, since lists may be late. That it is seen
+// a little late hurts nobody: the table, or its name, goes to somebody else only when
+// each start that was noted before the record has come to its end, or its time has passed
+// (see closing.go), and one that is noted later looks when it begins.
 //
 // The slot has to be asked for before the first batch for it, so that a start which was
-// noted after the log's end writes nothing; then now and then, since what is written
-// for a slot that another has won is the same rows once more, in vain. The table is
-// asked for less often.
+// noted after the log's end writes nothing; then now and then, since what is written for
+// a slot that another has won is the same rows once more, in vain. The table is asked for
+// less often.
 func (l *lease) look(ctx context.Context) error {
 	for _, of := range []struct {
 		name  string

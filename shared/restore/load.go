@@ -27,8 +27,8 @@ type Loader struct {
 // LoadReply is what one invocation came to.
 type LoadReply struct {
 	Restore vault.RestoreID `json:"restore"`
-	// Segment is the one that was worked on last, Start the number of its start,
-	// Ended counts those that the invocation brought to their ends.
+	// Segment is the one that was worked on last, Start the number of its start, Ended
+	// counts those that the invocation brought to their ends.
 	Segment vault.SegmentID `json:"segment"`
 	Start   int             `json:"start"`
 	Ended   int             `json:"ended"`
@@ -39,25 +39,25 @@ type LoadReply struct {
 	WriteUnits  int64 `json:"write_units"`
 	// Pace is what held the last entry back.
 	Pace *vault.Pace `json:"pace,omitempty"`
-	// Done says that the last segment is loaded, Continued that another invocation
-	// goes on, Superseded that another one already does, Closed that the restore
-	// is over and nothing was written after that.
+	// Done says that the last segment is loaded, Continued that another invocation goes
+	// on, Superseded that another one already does, Closed that the restore is over and
+	// nothing was written after that.
 	Done       bool `json:"done"`
 	Continued  bool `json:"continued,omitempty"`
 	Superseded bool `json:"superseded,omitempty"`
 	Closed     bool `json:"closed,omitempty"`
-	// Replaced are the objects that were damaged or gone in the vault, and were
-	// read from another one.
+	// Replaced are the objects that were damaged or gone in the vault, and were read from
+	// another one.
 	Replaced []vault.Finding `json:"replaced,omitempty"`
 }
 
-// Load writes one segment of a backup into the target until it is loaded, or
-// until run says stop; then it hands over to the next start. A part of the work
-// is done when its slot exists; rows that were written without one are written
-// again by whoever goes on, to the same effect.
+// Load writes one segment of a backup into the target until it is loaded, or until run
+// says stop; then it hands over to the next start. A part of the work is done when its
+// slot exists; rows that were written without one are written again by whoever goes on,
+// to the same effect.
 //
-// Like an export, a worker that is done with its segment goes on with others that
-// nobody has begun, for as long as there is time and the restore is open.
+// Like an export, a worker that is done with its segment goes on with others that nobody
+// has begun, for as long as there is time and the restore is open.
 func (l *Loader) Load(ctx context.Context, run fanout.Run, w fanout.Work) (LoadReply, error) {
 	x := &load{loader: l, repo: l.Repo, run: run, command: w, restore: vault.Restore{ID: w.Restore}}
 	x.reply = LoadReply{Restore: w.Restore, Segment: w.Segment, Start: w.Start}

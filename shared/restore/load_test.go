@@ -52,8 +52,8 @@ func TestLateDeliveryTouchesNothing(t *testing.T) {
 	}
 }
 
-// TestClosingStopsWriters closes a restore while its writers are at work: a second
-// later, nothing more is written after the batch that is being written.
+// TestClosingStopsWriters closes a restore while its writers are at work: a second later,
+// nothing more is written after the batch that is being written.
 func TestClosingStopsWriters(t *testing.T) {
 	w := vaulttest.NewWorld(t)
 	w.Fill(vaulttest.Definition(), 3000)
@@ -87,8 +87,8 @@ func TestClosingStopsWriters(t *testing.T) {
 	}
 }
 
-// TestHandOverWaitsForWriters holds a start open that has noted itself: the
-// restore is not closed before it has ended, or its deadline has passed.
+// TestHandOverWaitsForWriters holds a start open that has noted itself: the restore is
+// not closed before it has ended, or its deadline has passed.
 func TestHandOverWaitsForWriters(t *testing.T) {
 	w := vaulttest.NewWorld(t)
 	w.Fill(vaulttest.Definition(), 50)
@@ -180,8 +180,8 @@ func TestTwoWorkersOnOneSegment(t *testing.T) {
 	w.Same(vaulttest.SourceID.Table, vaulttest.TargetID.Table)
 }
 
-// TestObeysTheWinner lets another execution win each slot that an import works
-// for, while its writers are at work: it goes on from what the slots say.
+// TestObeysTheWinner lets another execution win each slot that an import works for, while
+// its writers are at work: it goes on from what the slots say.
 func TestObeysTheWinner(t *testing.T) {
 	w := vaulttest.NewWorld(t)
 	w.Fill(vaulttest.Definition(), 2000)
@@ -219,8 +219,8 @@ func TestObeysTheWinner(t *testing.T) {
 	w.Same(vaulttest.SourceID.Table, vaulttest.TargetID.Table)
 }
 
-// TestImportKeepsWhatWasWritten breaks off in the middle of a part: the blocks
-// before the break are not written again.
+// TestImportKeepsWhatWasWritten breaks off in the middle of a part: the blocks before the
+// break are not written again.
 func TestImportKeepsWhatWasWritten(t *testing.T) {
 	setting := func(t *testing.T) (*vaulttest.World, *vault.RestorePlan, fanout.Work) {
 		w := vaulttest.NewWorld(t)
@@ -400,8 +400,8 @@ func TestQuarantine(t *testing.T) {
 	})
 }
 
-// wholeRefuser refuses a request for one of its rows, as a service does that
-// checks a row before it looks at any.
+// wholeRefuser refuses a request for one of its rows, as a service does that checks a row
+// before it looks at any.
 type wholeRefuser struct {
 	table.Instance
 	refuse func(string, *plainbuffer.Row, table.WriteOp) (string, string)
@@ -501,9 +501,8 @@ func (m *mortal) List(ctx context.Context, prefix, after string) iter.Seq2[objec
 	return m.Store.List(ctx, prefix, after)
 }
 
-// TestKilledAnywhere kills invocations of every kind at random calls, before
-// and after they took effect. The same commands, given again, complete the
-// restore.
+// TestKilledAnywhere kills invocations of every kind at random calls, before and after
+// they took effect. The same commands, given again, complete the restore.
 func TestKilledAnywhere(t *testing.T) {
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
@@ -585,8 +584,8 @@ func TestKilledAnywhere(t *testing.T) {
 	t.Logf("%d invocations were killed", killed)
 }
 
-// TestEveryCallFails fails each call of the store and of the tables in turn,
-// before and after it took effect, and goes on as the platform would.
+// TestEveryCallFails fails each call of the store and of the tables in turn, before and
+// after it took effect, and goes on as the platform would.
 func TestEveryCallFails(t *testing.T) {
 	restored := func(w *vaulttest.World) restore.Progress {
 		w.T.Helper()
@@ -704,9 +703,9 @@ func TestEveryCallFails(t *testing.T) {
 	})
 }
 
-// TestLooksOfLoading counts what an import asks the store before its batches, one
-// after the other: whether the restore is open each time, and whether another has won
-// its slot once for each.
+// TestLooksOfLoading counts what an import asks the store before its batches, one after
+// the other: whether the restore is open each time, and whether another has won its slot
+// once for each.
 func TestLooksOfLoading(t *testing.T) {
 	w := vaulttest.NewWorld(t)
 	w.Fill(vaulttest.Definition(), 3000)
@@ -739,9 +738,9 @@ func TestLooksOfLoading(t *testing.T) {
 	}
 }
 
-// TestForeignSegments gives commands for segments that the restore does not have,
-// and for starts that nothing can have dispatched: they leave no word that somebody
-// would wait for.
+// TestForeignSegments gives commands for segments that the restore does not have, and for
+// starts that nothing can have dispatched: they leave no word that somebody would wait
+// for.
 func TestForeignSegments(t *testing.T) {
 	w := vaulttest.NewWorld(t)
 	w.Quiet = true

@@ -11,9 +11,8 @@ import (
 	"github.com/tablevault/tablevault/shared/vault"
 )
 
-// loading is the table as it is while rows are written: it takes every
-// timestamp, expires nothing, takes updates, and has no index beside which
-// timestamps would be refused.
+// loading is the table as it is while rows are written: it takes every timestamp, expires
+// nothing, takes updates, and has no index beside which timestamps would be refused.
 func loading(def table.Definition) table.Definition {
 	def.DefinedColumns, def.Indexes, def.SearchIndexes, def.Stream = nil, nil, nil, nil
 	def.Options.TTL = table.NoTTL
@@ -67,8 +66,8 @@ func notMine(t vault.TableID) error {
 	return fmt.Errorf("%w: %s, and not by this restore; restore to another name, or drop it first", table.ErrExist, t)
 }
 
-// adopt takes a table that stands under the name of the target for the restore's own,
-// and describes it: it is as restores make them, and empty.
+// adopt takes a table that stands under the name of the target for the restore's own, and
+// describes it: it is as restores make them, and empty.
 func adopt(ctx context.Context, tables table.Instance, t vault.TableID, want table.Definition) (table.Definition, error) {
 	got, err := tables.Describe(ctx, t.Table)
 	if err != nil {

@@ -17,8 +17,8 @@ import (
 	"github.com/tablevault/tablevault/shared/verify"
 )
 
-// TestMarkedIsNoRecoveryPoint has every verb that takes a backup refuse a marked
-// one, and leave nothing behind.
+// TestMarkedIsNoRecoveryPoint has every verb that takes a backup refuse a marked one, and
+// leave nothing behind.
 func TestMarkedIsNoRecoveryPoint(t *testing.T) {
 	w := vaulttest.NewWorld(t)
 	w.Fill(vaulttest.Definition(), 60)
@@ -68,8 +68,8 @@ func TestMarkedIsNoRecoveryPoint(t *testing.T) {
 	}
 }
 
-// TestRestoreUnderALaterMark: a restore that has passed the look for marks goes
-// on, also when its command is given again, and its rows are compared.
+// TestRestoreUnderALaterMark: a restore that has passed the look for marks goes on, also
+// when its command is given again, and its rows are compared.
 func TestRestoreUnderALaterMark(t *testing.T) {
 	w := vaulttest.NewWorld(t)
 	w.Fill(vaulttest.Definition(), 60)
@@ -94,8 +94,8 @@ func TestRestoreUnderALaterMark(t *testing.T) {
 	}
 }
 
-// TestMarkBeforeTheTable: a restore that came as far as its own mark, and finds
-// prune's when it is gone on with, ends there and holds the backup no more.
+// TestMarkBeforeTheTable: a restore that came as far as its own mark, and finds prune's
+// when it is gone on with, ends there and holds the backup no more.
 func TestMarkBeforeTheTable(t *testing.T) {
 	w := vaulttest.NewWorld(t)
 	w.Fill(vaulttest.Definition(), 60)
@@ -120,8 +120,8 @@ func TestMarkBeforeTheTable(t *testing.T) {
 	}
 }
 
-// TestTickLeavesMarkedAlone: the planner neither goes on with a backup of which
-// only the data is left, nor begins it again under its name.
+// TestTickLeavesMarkedAlone: the planner neither goes on with a backup of which only the
+// data is left, nor begins it again under its name.
 func TestTickLeavesMarkedAlone(t *testing.T) {
 	w := vaulttest.NewWorld(t)
 	w.Fill(vaulttest.Definition(), 60)

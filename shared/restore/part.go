@@ -19,12 +19,12 @@ import (
 	"github.com/tablevault/tablevault/shared/vault/shard"
 )
 
-// writersInFlight is how many batches of a segment are on their way at a time,
-// if memory allows: one waits for the network while others are encoded.
+// writersInFlight is how many batches of a segment are on their way at a time, if memory
+// allows: one waits for the network while others are encoded.
 const writersInFlight = 16
 
-// blockCopies is how many times a block's rows are in memory on their way from
-// the shard to the service: decoded, and encoded into a request.
+// blockCopies is how many times a block's rows are in memory on their way from the shard
+// to the service: decoded, and encoded into a request.
 const blockCopies = 2
 
 // pool is the memory of an invocation, which is kept from segment to segment.
@@ -64,8 +64,8 @@ func (p *pool) cost(rows *shard.Rows) int64 {
 	return min(blockCopies*int64(len(rows.Buf)), p.memory)
 }
 
-// partLoad is the making of one entry of a segment's log: some blocks of one
-// part, read in their order and written side by side.
+// partLoad is the making of one entry of a segment's log: some blocks of one part, read
+// in their order and written side by side.
 type partLoad struct {
 	run     fanout.Run
 	pool    *pool
@@ -99,9 +99,9 @@ func (p *partLoad) load(ctx context.Context, source *sealed.Segment, part *vault
 	return err
 }
 
-// blocks reads and decodes the blocks here, in their order; they are written on
-// the side. What is being written is bounded in bytes, whatever the size of a
-// block; one more block is being read.
+// blocks reads and decodes the blocks here, in their order; they are written on the side.
+// What is being written is bounded in bytes, whatever the size of a block; one more block
+// is being read.
 func (p *partLoad) blocks(ctx context.Context, source *sealed.Segment, part *vault.Part) error {
 	stream, err := source.Open(ctx, part)
 	if err != nil {
@@ -169,18 +169,18 @@ func (p *partLoad) read(ctx context.Context, stream *sealed.Shard, budget *semap
 	}
 }
 
-// The bounds of quarantine. A restore of which more is refused has another
-// cause than single bad rows, and stops.
+// The bounds of quarantine. A restore of which more is refused has another cause than
+// single bad rows, and stops.
 const (
-	// firstRefusals is how many rows must be refused with one code, and none
-	// accepted, for that to be the fate of all.
+	// firstRefusals is how many rows must be refused with one code, and none accepted,
+	// for that to be the fate of all.
 	firstRefusals = 20
-	// maxQuarantined and one row in maxQuarantinedShare, whichever is more, may
-	// be refused in a segment.
+	// maxQuarantined and one row in maxQuarantinedShare, whichever is more, may be
+	// refused in a segment.
 	maxQuarantined      = 1000
 	maxQuarantinedShare = 100
-	// quarantineBytes is the size of refused rows at which they are written
-	// down, so that they need not be kept.
+	// quarantineBytes is the size of refused rows at which they are written down, so that
+	// they need not be kept.
 	quarantineBytes = 4 << 20
 )
 
@@ -189,9 +189,9 @@ type account struct {
 	before *position // where the log stands
 
 	mu sync.Mutex // guards what follows
-	// next is the first block that is not written, sum is about those before it
-	// that this entry wrote. Blocks after it wait in written: only what has no
-	// gap can stand in the log.
+	// next is the first block that is not written, sum is about those before it that this
+	// entry wrote. Blocks after it wait in written: only what has no gap can stand in the
+	// log.
 	next    int64
 	sum     blockLoad
 	written map[int64]*blockLoad
@@ -238,8 +238,8 @@ func (a *account) finish(n int64, b *blockLoad) {
 	}
 }
 
-// wrote takes account of a batch of a block, of which so many rows were taken or
-// refused, and stops the restore if too much was refused.
+// wrote takes account of a batch of a block, of which so many rows were taken or refused,
+// and stops the restore if too much was refused.
 func (a *account) wrote(b *blockLoad, result *table.WriteResult, rows []pendingRow, decided int) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()

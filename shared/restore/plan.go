@@ -79,8 +79,8 @@ func (p *Planner) plan(ctx context.Context, run fanout.Run, req Request, id vaul
 	return plan, p.divide(plan, hold, largest)
 }
 
-// untold says what of a table its description does not tell, so that no copy can be
-// known to have it.
+// untold says what of a table its description does not tell, so that no copy can be known
+// to have it.
 func untold(def *table.Definition) (notes []string) {
 	if !def.LocalTransactions {
 		notes = append(notes, "the service does not tell whether a table takes local transactions, which is set when it is made: this one does not; if the source does, restore with --local-transactions")
@@ -101,10 +101,10 @@ const (
 	fastComparison, slowComparison = 3 * time.Minute, 10 * time.Minute
 )
 
-// divide fixes over how many workers the budget of a restore is divided: all that
-// there may be, or fewer, where each would be given too little to come to an end.
-// hold is the number of segments that hold rows, largest what the reading of one of
-// their lanes has cost at most, in read units.
+// divide fixes over how many workers the budget of a restore is divided: all that there
+// may be, or fewer, where each would be given too little to come to an end. hold is the
+// number of segments that hold rows, largest what the reading of one of their lanes has
+// cost at most, in read units.
 func (p *Planner) divide(plan *vault.RestorePlan, hold int, largest int64) error {
 	over := func(segments int, workers float64) int {
 		if p.Workers > 0 {

@@ -21,8 +21,8 @@ type Planner struct {
 	Endpoint string
 	Work     fanout.Dispatcher
 	Log      *slog.Logger
-	// Since is when a person gave the command anew: segments that failed for good
-	// before it are tried again.
+	// Since is when a person gave the command anew: segments that failed for good before
+	// it are tried again.
 	Since time.Time
 	// Workers is how many segments may be worked on at a time, 0 for any number.
 	Workers int
@@ -30,9 +30,9 @@ type Planner struct {
 	// person has, who watches it. The last of the workers on a phase of it has the
 	// request looked at, so that the next phase need not wait for the planner's tick.
 	Request string
-	// Known are replicas that backups are copied to, named by their addresses. A restore reads from
-	// those that hold a copy of its backup what is damaged or gone here, without
-	// being asked to.
+	// Known are replicas that backups are copied to, named by their addresses. A restore
+	// reads from those that hold a copy of its backup what is damaged or gone here,
+	// without being asked to.
 	Known []repository.Replica
 }
 
@@ -40,25 +40,24 @@ type Planner struct {
 type Request struct {
 	Backup vault.Backup
 	Target vault.TableID
-	// At is when the restore was asked for; with the backup and the target it
-	// makes the restore's id, so that two deliveries of one request make one
-	// restore.
+	// At is when the restore was asked for; with the backup and the target it makes the
+	// restore's id, so that two deliveries of one request make one restore.
 	At time.Time
 	// Instant is what was asked for, of which Backup is the newest; zero where the backup
 	// was named, or the newest of all.
 	Instant time.Time
-	// New begins a restore even if one of the same backup into the same table
-	// is open, whose table must be gone.
+	// New begins a restore even if one of the same backup into the same table is open,
+	// whose table must be gone.
 	New bool
 	// Own refuses to go on with a restore that something else asked for.
 	Own bool
 	// Replicas are the keys of replicas that hold copies of the backup.
 	Replicas []string
-	// Budget bounds what is asked of the target. A restore that is gone on with keeps
-	// its own; another one here is refused.
+	// Budget bounds what is asked of the target. A restore that is gone on with keeps its
+	// own; another one here is refused.
 	Budget vault.Budget
-	// LocalTransactions has the table take local transactions. Whether the source does, the
-	// service does not tell.
+	// LocalTransactions has the table take local transactions. Whether the source does,
+	// the service does not tell.
 	LocalTransactions bool
 }
 
@@ -82,12 +81,12 @@ type Progress struct {
 	Segments int    `json:"segments"`
 	Loaded   int    `json:"loaded"`
 	Checked  int    `json:"checked"`
-	// Rows is the number of rows in the backup, LoadedRows of those in the
-	// segments that are loaded.
+	// Rows is the number of rows in the backup, LoadedRows of those in the segments that
+	// are loaded.
 	Rows       int64 `json:"rows"`
 	LoadedRows int64 `json:"loaded_rows"`
-	// Live counts the segments that are being worked on, Dispatched those that
-	// this tick started.
+	// Live counts the segments that are being worked on, Dispatched those that this tick
+	// started.
 	Live       int `json:"live"`
 	Dispatched int `json:"dispatched"`
 	// Pace says what holds the live workers back, nil if nothing does.
@@ -132,9 +131,8 @@ func (p *Progress) ended(proof *vault.Proof) {
 	}
 }
 
-// GiveUp ends a restore: after it, none of its workers writes a row. It
-// returns the closing record that stands, which may be that of a restore that
-// was completed.
+// GiveUp ends a restore: after it, none of its workers writes a row. It returns the
+// closing record that stands, which may be that of a restore that was completed.
 func GiveUp(ctx context.Context, repo *repository.Repository, run fanout.Run, id vault.RestoreID, reason string) (*vault.Closed, error) {
 	c := &vault.Closed{Restore: id, At: run.Now().UTC(), Reason: reason}
 	if _, err := repo.Win(ctx, vault.Restore{ID: id}.Closed(), c); err != nil {

@@ -37,8 +37,8 @@ func (r records) toLoad(ctx context.Context) (open [][]vault.SegmentID, loaded i
 	return open, loaded, rows, nil
 }
 
-// reported are the segments that have an object under prefix, with the store's date
-// of it.
+// reported are the segments that have an object under prefix, with the store's date of
+// it.
 func (r records) reported(ctx context.Context, prefix string) (map[vault.SegmentID]time.Time, error) {
 	done := map[vault.SegmentID]time.Time{}
 	for info, err := range r.repo.Store().List(ctx, prefix, "") {
@@ -50,8 +50,8 @@ func (r records) reported(ctx context.Context, prefix string) (map[vault.Segment
 	return done, nil
 }
 
-// byGroup are the plan's segments for which open says yes, those of one group
-// together, in order.
+// byGroup are the plan's segments for which open says yes, those of one group together,
+// in order.
 func byGroup(p *vault.RestorePlan, open func(vault.RestoreSegment) bool) [][]vault.SegmentID {
 	var groups [][]vault.SegmentID
 	last := -1
@@ -81,8 +81,8 @@ func splitEnded(p *vault.RestorePlan, ended func(vault.RestoreSegment) bool) (op
 	return open, segments, rows
 }
 
-// plannedGroups are the plan's segments for which holds says yes, by their groups,
-// and how many groups there are.
+// plannedGroups are the plan's segments for which holds says yes, by their groups, and
+// how many groups there are.
 func plannedGroups(p *vault.RestorePlan, holds func(vault.RestoreSegment) bool) (planned func(group int) []vault.SegmentID, groups int) {
 	all := map[int][]vault.SegmentID{}
 	for _, group := range byGroup(p, holds) {

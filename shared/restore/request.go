@@ -21,13 +21,13 @@ import (
 const maxRequest = 128 << 10
 
 // Requests carries out restores that were asked for by an object in the vault,
-// requests/<name>.json, and answers each with an object, answers/requests/<name>.json. Whoever may
-// write there may restore backups of this vault into tables that do not exist,
-// and nothing else.
+// requests/<name>.json, and answers each with an object, answers/requests/<name>.json.
+// Whoever may write there may restore backups of this vault into tables that do not
+// exist, and nothing else.
 //
-// A request is looked at until it is answered: when it lands, and by every tick
-// of the planner. Its first look fixes what it asks for; all looks are alike,
-// may come twice, at the same time, or not at all.
+// A request is looked at until it is answered: when it lands, and by every tick of the
+// planner. Its first look fixes what it asks for; all looks are alike, may come twice, at
+// the same time, or not at all.
 type Requests struct {
 	Repo *repository.Repository
 	// Parse reads a request's content.
@@ -35,7 +35,8 @@ type Requests struct {
 	// Planner makes what restores into an instance, Open reaches it.
 	Planner func(instance string) (*Planner, error)
 	Open    func(instance string) (table.Catalog, error)
-	// Replicas are those with the keys that a person's command, or the plan of a restore, names.
+	// Replicas are those with the keys that a person's command, or the plan of a restore,
+	// names.
 	Replicas func(keys []string) []repository.Replica
 	// Work has the planner look at the drill whose request was answered; nil leaves that
 	// to its next tick.
@@ -45,8 +46,8 @@ type Requests struct {
 	Log    *slog.Logger
 }
 
-// Ask is what a request asks for: either a backup by its id, or the newest of a
-// table, not later than At if that is not zero.
+// Ask is what a request asks for: either a backup by its id, or the newest of a table,
+// not later than At if that is not zero.
 type Ask struct {
 	Backup vault.BackupID
 	Table  vault.TableID
@@ -63,8 +64,8 @@ type Ask struct {
 // RequestProgress is how far a request has come.
 type RequestProgress struct {
 	Request string `json:"request"`
-	// Restore is how far the restore has come, Answer what became of it; nil
-	// while that is open.
+	// Restore is how far the restore has come, Answer what became of it; nil while that
+	// is open.
 	Restore *Progress     `json:"restore,omitempty"`
 	Answer  *vault.Answer `json:"answer,omitempty"`
 }
@@ -74,8 +75,8 @@ type refused struct{ error }
 
 func (r refused) Unwrap() error { return r.error }
 
-// Serve looks at a request and does what is due. An error means that the next
-// look may come further; what can't be carried out at all is an answer.
+// Serve looks at a request and does what is due. An error means that the next look may
+// come further; what can't be carried out at all is an answer.
 func (q *Requests) Serve(ctx context.Context, run fanout.Run, name string) (RequestProgress, error) {
 	progress := RequestProgress{Request: name}
 	if err := vault.ParseRequestName(name); err != nil {
@@ -120,8 +121,8 @@ func (q *Requests) Serve(ctx context.Context, run fanout.Run, name string) (Requ
 	return progress, nil
 }
 
-// serve accepts a request, begins its restore or goes on with it, and returns
-// an answer that says something if it has ended.
+// serve accepts a request, begins its restore or goes on with it, and returns an answer
+// that says something if it has ended.
 func (q *Requests) serve(ctx context.Context, run fanout.Run, name string, progress *RequestProgress) (*vault.Accepted, vault.Answer, error) {
 	var answer vault.Answer
 	a, err := q.accept(ctx, name)

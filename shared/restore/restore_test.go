@@ -289,7 +289,8 @@ func TestRequestGoesOnByItself(t *testing.T) {
 	}
 }
 
-// TestForgedProof takes no proof for a restore's that is another's, or that says what it does not come to.
+// TestForgedProof takes no proof for a restore's that is another's, or that says what it
+// does not come to.
 func TestForgedProof(t *testing.T) {
 	w := vaulttest.NewWorld(t)
 	w.Fill(vaulttest.Definition(), 50)
@@ -342,7 +343,8 @@ func TestRestoreGoesOnByItself(t *testing.T) {
 	}
 }
 
-// TestWordsOfOthers takes no answer, and no acceptance, for a request's that is about another.
+// TestWordsOfOthers takes no answer, and no acceptance, for a request's that is about
+// another.
 func TestWordsOfOthers(t *testing.T) {
 	w := vaulttest.NewWorld(t)
 	w.Fill(vaulttest.Definition(), 10)

@@ -65,8 +65,7 @@ func (s *segmentLoad) Begun(ctx context.Context, start, idle int) (rows, size in
 	return s.at.accepted + s.at.quarantined, s.at.bytes, nil
 }
 
-// open looks whether rows may be written, and holds the log against the backup's
-// segment.
+// open looks whether rows may be written, and holds the log against the backup's segment.
 func (s *segmentLoad) open(ctx context.Context) (err error) {
 	if closed, err := s.load.repo.Closed(ctx, s.load.restore.ID); err != nil {
 		return err
@@ -88,8 +87,8 @@ func (s *segmentLoad) open(ctx context.Context) (err error) {
 	return nil
 }
 
-// indexes finds out, before a row of the segment is written, that its indexes are as
-// they were written. Nothing is loaded by them, but without them nothing is compared.
+// indexes finds out, before a row of the segment is written, that its indexes are as they
+// were written. Nothing is loaded by them, but without them nothing is compared.
 func (s *segmentLoad) indexes(ctx context.Context) error {
 	if s.Ended() {
 		return nil
@@ -140,8 +139,8 @@ func (s *segmentLoad) add(entry vault.Loaded) error {
 	return s.at.add(&entry)
 }
 
-// Stored takes the entry that stands in the slot. Whoever has written it, what it says
-// is so: the same rows were written.
+// Stored takes the entry that stands in the slot. Whoever has written it, what it says is
+// so: the same rows were written.
 func (s *segmentLoad) Stored(_ context.Context, mine bool) (goesOn bool, err error) {
 	if err := s.add(*s.next); err != nil {
 		return false, err
@@ -169,10 +168,10 @@ func (s *segmentLoad) End(ctx context.Context) error {
 	return nil
 }
 
-// entry loads one part of the backup, or what of it can be loaded before run
-// says stop or too many rows were refused to keep them, and returns what to
-// write into the log: nil and an error if nothing can be kept, an entry and an
-// error if writing broke off after some blocks.
+// entry loads one part of the backup, or what of it can be loaded before run says stop or
+// too many rows were refused to keep them, and returns what to write into the log: nil
+// and an error if nothing can be kept, an entry and an error if writing broke off after
+// some blocks.
 func (s *segmentLoad) entry(ctx context.Context) (*vault.Loaded, error) {
 	part := s.at.parts[s.at.part]
 	s.load.lease.workFor(s.load.restore.Log().Slot(s.id, s.Slots()))

@@ -20,8 +20,8 @@ type target struct {
 	run      fanout.Run
 	throttle *throttle.Throttle
 	lease    *lease
-	// updates is set when the service has refused to put several versions of a
-	// column: from then on, such rows are updated at once.
+	// updates is set when the service has refused to put several versions of a column:
+	// from then on, such rows are updated at once.
 	updates atomic.Bool
 	// doubt is set when a batch of the start at hand may be carried out though nobody
 	// waits for its answer.
@@ -58,9 +58,8 @@ func (t *target) ready(ctx context.Context) error {
 	return nil
 }
 
-// decided says whether a batch that failed is known to come to nothing more: the
-// service refuses it, or wants fewer requests. What a result says beside that holds
-// nevertheless.
+// decided says whether a batch that failed is known to come to nothing more: the service
+// refuses it, or wants fewer requests. What a result says beside that holds nevertheless.
 func decided(err error) bool {
 	for _, condition := range []error{table.ErrInvalid, table.ErrNotExist, table.ErrPermission, table.ErrAuth, table.ErrThrottled} {
 		if errors.Is(err, condition) {

@@ -30,8 +30,8 @@ func (a *another) Error() string { return a.reason }
 func (a *another) Is(target error) bool { return target == table.ErrExist }
 
 // stands says what is wrong with the table that stands under the name of a restore's
-// target, as the service describes it: it is not the one that the restore has made.
-// open says that the restore has changed nothing of it since.
+// target, as the service describes it: it is not the one that the restore has made. open
+// says that the restore has changed nothing of it since.
 func stands(plan *vault.RestorePlan, made *vault.Made, got table.Definition, open bool) error {
 	refuse := func(format string, args ...any) error {
 		return &another{fmt.Sprintf("%s is not the table that restore %s has made: %s; somebody has dropped that one and made another of its name, "+
@@ -51,8 +51,8 @@ func stands(plan *vault.RestorePlan, made *vault.Made, got table.Definition, ope
 	return nil
 }
 
-// own compares the table that stands under the name of the restore's target with the
-// one that the restore has made. The error is an *another if it is another one, or gone.
+// own compares the table that stands under the name of the restore's target with the one
+// that the restore has made. The error is an *another if it is another one, or gone.
 func own(ctx context.Context, tables table.Instance, plan *vault.RestorePlan, made *vault.Made, open bool) error {
 	got, err := tables.Describe(ctx, plan.Target.Table)
 	if errors.Is(err, table.ErrNotExist) {
@@ -76,10 +76,10 @@ func yield(ctx context.Context, repo *repository.Repository, run fanout.Run, id 
 	return err
 }
 
-// Made says whether the table that stands under the name of a restore's target is
-// the one that the restore has made; that none stands there is no contradiction. If it
-// died before it could note it, the table is taken to be its own if it is as restores
-// make them, and nobody has written to it.
+// Made says whether the table that stands under the name of a restore's target is the one
+// that the restore has made; that none stands there is no contradiction. If it died
+// before it could note it, the table is taken to be its own if it is as restores make
+// them, and nobody has written to it.
 func Made(ctx context.Context, repo *repository.Repository, tables table.Instance, plan *vault.RestorePlan) (bool, error) {
 	made, err := repo.Made(ctx, plan.Restore)
 	if err != nil {
@@ -103,8 +103,8 @@ func Made(ctx context.Context, repo *repository.Repository, tables table.Instanc
 }
 
 // ours compares the target with the one that the restore has made, or makes it, if the
-// restore was about to when it died. Another table ends the restore. closed says that
-// its rows were handed over before, so that there is nothing left to end.
+// restore was about to when it died. Another table ends the restore. closed says that its
+// rows were handed over before, so that there is nothing left to end.
 func (p *Planner) ours(ctx context.Context, run fanout.Run, plan *vault.RestorePlan, closed bool) (*vault.Made, error) {
 	if closed {
 		made, err := p.Repo.Made(ctx, plan.Restore)

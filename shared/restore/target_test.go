@@ -49,8 +49,8 @@ func untouched(w *vaulttest.World) {
 
 // TestTableMadeAnew drops the target of a restore at every moment, and makes another
 // table of its name: nothing is written into that, it is given no settings, and the
-// restore ends and says why. With a service that tells no table from another of its
-// name, the table's options tell.
+// restore ends and says why. With a service that tells no table from another of its name,
+// the table's options tell.
 func TestTableMadeAnew(t *testing.T) {
 	for _, nameless := range []bool{false, true} {
 		for _, at := range []struct {

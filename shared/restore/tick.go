@@ -16,10 +16,10 @@ import (
 	"github.com/tablevault/tablevault/shared/verify"
 )
 
-// Tick looks at a restore and does what is due: it dispatches the segments that
-// nobody works on, first to load them, then to verify them; writes the closing
-// record; gives the table its indexes and settings; and writes the proof. It
-// may run at any time, twice, and beside itself.
+// Tick looks at a restore and does what is due: it dispatches the segments that nobody
+// works on, first to load them, then to verify them; writes the closing record; gives the
+// table its indexes and settings; and writes the proof. It may run at any time, twice,
+// and beside itself.
 func (p *Planner) Tick(ctx context.Context, run fanout.Run, id vault.RestoreID) (Progress, error) {
 	t := &tick{planner: p, run: run, progress: Progress{Restore: id, Since: p.Since}}
 	err := t.look(ctx)
@@ -173,9 +173,9 @@ func (t *tick) compare(ctx context.Context) (*vault.CheckedGroup, error) {
 	return t.records.found(ctx, groups)
 }
 
-// dispatch starts those of the open segments that nobody works on, so that no more
-// than most are worked on at a time, if that is not zero. pace reads what held back
-// who wrote a slot of the log.
+// dispatch starts those of the open segments that nobody works on, so that no more than
+// most are worked on at a time, if that is not zero. pace reads what held back who wrote
+// a slot of the log.
 func (t *tick) dispatch(ctx context.Context, log vault.Log, open [][]vault.SegmentID, most int,
 	pace func(context.Context, string) (*vault.Pace, error), work func(vault.SegmentID, int) fanout.Work) error {
 	p := t.planner

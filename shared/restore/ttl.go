@@ -27,8 +27,8 @@ func ttlNote(ttl time.Duration, point, now time.Time) string {
 	return note
 }
 
-// lapseNote says, when a restore is proved, what the TTL of the table was found to
-// take; empty if it takes nothing within a day.
+// lapseNote says, when a restore is proved, what the TTL of the table was found to take;
+// empty if it takes nothing within a day.
 func lapseNote(ttl int32, c *vault.Check) string {
 	if c.Lapsed == (vault.Lapse{}) && c.Lapsing == (vault.Lapse{}) {
 		return ""

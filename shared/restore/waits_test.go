@@ -72,8 +72,8 @@ func (s unseen) Open(ctx context.Context, name string, off, n int64) (io.ReadClo
 	return s.Store.Open(ctx, name, off, n)
 }
 
-// TestReplicasThatAreKnown: of the replicas that are known, a restore reads from those that
-// have a copy, and goes without where it may not be seen which do.
+// TestReplicasThatAreKnown: of the replicas that are known, a restore reads from those
+// that have a copy, and goes without where it may not be seen which do.
 func TestReplicasThatAreKnown(t *testing.T) {
 	for _, c := range []struct {
 		name           string
@@ -101,8 +101,8 @@ func TestReplicasThatAreKnown(t *testing.T) {
 	}
 }
 
-// TestRequestForNothing answers a request for a backup, or for the newest of a table, where
-// there is none.
+// TestRequestForNothing answers a request for a backup, or for the newest of a table,
+// where there is none.
 func TestRequestForNothing(t *testing.T) {
 	w := vaulttest.NewWorld(t)
 	for name, content := range map[string]string{

@@ -17,8 +17,7 @@ func segmentsOf(r *repository.Repository, p *vault.RestorePlan) sealed.Segments 
 	return sealed.Segments{Repo: r, ID: vault.Backup{Table: p.Source, ID: p.Backup}, Manifest: p.Manifest}
 }
 
-// planned refuses a segment that a restore does not have, before anything is noted
-// of it.
+// planned refuses a segment that a restore does not have, before anything is noted of it.
 func planned(p *vault.RestorePlan, id vault.SegmentID) error {
 	if !slices.ContainsFunc(p.Segments, func(s vault.RestoreSegment) bool { return s.ID == id }) {
 		return table.Invalidf("backup %s has no segment %q: restore %s has %d segments", p.Backup, id, p.Restore, len(p.Segments))
@@ -27,10 +26,10 @@ func planned(p *vault.RestorePlan, id vault.SegmentID) error {
 }
 
 // goesOn has a restore looked at, by its request if one has asked for it, when all
-// segments with rows, or all, have their object under prefix: a phase is over.
-// Several workers may find that at the same time; the number of each one's task is its
-// own, since the look of one of them might come before another has ended. What goes
-// wrong costs time only: the planner's next tick has the restore looked at too.
+// segments with rows, or all, have their object under prefix: a phase is over. Several
+// workers may find that at the same time; the number of each one's task is its own, since
+// the look of one of them might come before another has ended. What goes wrong costs time
+// only: the planner's next tick has the restore looked at too.
 func goesOn(ctx context.Context, repo *repository.Repository, work fanout.Dispatcher, log *slog.Logger, of fanout.Work, after fanout.Phase, prefix string, segments int) {
 	if work == nil {
 		return

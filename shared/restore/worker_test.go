@@ -27,9 +27,8 @@ func startsOf(w *vaulttest.World, id vault.RestoreID) (names []string) {
 	return names
 }
 
-// TestLoadersGoOn restores a table of two groups with four workers and one
-// look: they work until nothing is left, at a list per segment, and each segment
-// is begun once.
+// TestLoadersGoOn restores a table of two groups with four workers and one look: they
+// work until nothing is left, at a list per segment, and each segment is begun once.
 func TestLoadersGoOn(t *testing.T) {
 	const segments, rows, workers = 300, 2, 4
 	w := vaulttest.NewWorld(t)
@@ -72,8 +71,8 @@ func TestLoadersGoOn(t *testing.T) {
 	w.Same(vaulttest.SourceID.Table, vaulttest.TargetID.Table)
 }
 
-// TestLoadersGoOnSideBySide races many workers for few segments: each is begun
-// once, and whoever comes again leaves it alone.
+// TestLoadersGoOnSideBySide races many workers for few segments: each is begun once, and
+// whoever comes again leaves it alone.
 func TestLoadersGoOnSideBySide(t *testing.T) {
 	const segments = 60
 	w := vaulttest.NewWorld(t)
@@ -103,8 +102,8 @@ func TestLoadersGoOnSideBySide(t *testing.T) {
 	w.Same(vaulttest.SourceID.Table, vaulttest.TargetID.Table)
 }
 
-// TestLoadersGoOnInTheNextInvocation ends each invocation after a segment or
-// two: what it finds then goes to the next, without a look of the planner.
+// TestLoadersGoOnInTheNextInvocation ends each invocation after a segment or two: what it
+// finds then goes to the next, without a look of the planner.
 func TestLoadersGoOnInTheNextInvocation(t *testing.T) {
 	const segments = 40
 	w := vaulttest.NewWorld(t)
@@ -123,8 +122,8 @@ func TestLoadersGoOnInTheNextInvocation(t *testing.T) {
 }
 
 // TestClosingStopsWhoGoesOn closes a restore while a worker is between two of its
-// segments: it begins the next, sees that the restore is over, and writes nothing
-// any more; and so does each delivery of every segment after that.
+// segments: it begins the next, sees that the restore is over, and writes nothing any
+// more; and so does each delivery of every segment after that.
 func TestClosingStopsWhoGoesOn(t *testing.T) {
 	const segments = 10
 	w := vaulttest.NewWorld(t)

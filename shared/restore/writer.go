@@ -11,8 +11,7 @@ import (
 	"github.com/tablevault/tablevault/shared/table"
 )
 
-// writer writes blocks, one batch after the other. It keeps its memory
-// from part to part.
+// writer writes blocks, one batch after the other. It keeps its memory from part to part.
 type writer struct {
 	target  *target
 	account *account   // of the entry that the block at hand belongs to
@@ -108,8 +107,8 @@ func (w *writer) take(raw []byte, op table.WriteOp) bool {
 // writeUnits is what the service counts for writing a row, give or take a unit.
 func writeUnits(raw []byte) int { return max(1, (len(raw)+table.UnitBytes-1)/table.UnitBytes) }
 
-// pieces writes a row that no request can hold, in as many as it takes. The
-// batch is empty.
+// pieces writes a row that no request can hold, in as many as it takes. The batch is
+// empty.
 func (w *writer) pieces(ctx context.Context, raw []byte) error {
 	if _, err := plainbuffer.Scan(raw, &w.row); err != nil {
 		return err
@@ -145,8 +144,8 @@ func (w *writer) pieces(ctx context.Context, raw []byte) error {
 	return nil
 }
 
-// What goes into one request of a row that needs several: well below the
-// service's 1,024 cells and 4 MiB, since a cell has up to 2 MiB.
+// What goes into one request of a row that needs several: well below the service's 1,024
+// cells and 4 MiB, since a cell has up to 2 MiB.
 const (
 	pieceCells = 1000
 	pieceBytes = 1 << 20
@@ -163,9 +162,9 @@ func (w *writer) flush(ctx context.Context) error {
 	return err
 }
 
-// write writes a batch that holds rows. Rows that are refused as puts of several
-// versions of a column are updated. Where the service refuses a request whole,
-// halves of it find the rows that it is about.
+// write writes a batch that holds rows. Rows that are refused as puts of several versions
+// of a column are updated. Where the service refuses a request whole, halves of it find
+// the rows that it is about.
 func (w *writer) write(ctx context.Context, batch table.Batch, rows []pendingRow) error {
 	cost := 0
 	for i := range rows {
@@ -222,9 +221,9 @@ func (w *writer) rewrite(ctx context.Context, rows []pendingRow) error {
 	return w.write(ctx, batch, rows)
 }
 
-// update makes the put of several versions of a column an update, which is the
-// same in a table that nobody else writes. The service documents only the
-// latter. It says whether it did.
+// update makes the put of several versions of a column an update, which is the same in a
+// table that nobody else writes. The service documents only the latter. It says whether
+// it did.
 func (w *writer) update(r *pendingRow) (bool, error) {
 	if r.op != table.Put {
 		return false, nil

@@ -1,7 +1,8 @@
-// Package retry makes a request again where that may help: one back-off and one loop for all adapters to services.
+// Package retry makes a request again where that may help: one back-off and one loop for
+// all adapters to services.
 //
-// What an error means is for the adapter to say, by a [Verdict]. How an error is put that a call ends with is its matter,
-// too: it makes it of the [End].
+// What an error means is for the adapter to say, by a [Verdict]. How an error is put that
+// a call ends with is its matter, too: it makes it of the [End].
 package retry
 
 import (
@@ -10,20 +11,23 @@ import (
 	"time"
 )
 
-// Policy says how soon a request is made again, and how often or for how long. Bounds that are zero do not hold.
+// Policy says how soon a request is made again, and how often or for how long. Bounds
+// that are zero do not hold.
 type Policy struct {
-	// First is the pause after the first failure; it doubles with each until it is Most. Half of a pause is left to chance.
+	// First is the pause after the first failure; it doubles with each until it is Most.
+	// Half of a pause is left to chance.
 	First, Most time.Duration
 	// Attempts is how many there are at most.
 	Attempts int
-	// Total is for how long a call may go without success, Away the same while nothing answers. The last pause is
-	// shortened, so that the time is used up.
+	// Total is for how long a call may go without success, Away the same while nothing
+	// answers. The last pause is shortened, so that the time is used up.
 	Total, Away time.Duration
 	// Limit is how long one attempt may take.
 	Limit time.Duration
 }
 
-// A Verdict is what there is to know about the error of an attempt. Zero says that the same request fails again.
+// A Verdict is what there is to know about the error of an attempt. Zero says that the
+// same request fails again.
 type Verdict uint8
 
 const (
@@ -40,8 +44,8 @@ const (
 // Has says whether a mark is among those of the verdict.
 func (v Verdict) Has(mark Verdict) bool { return v&mark != 0 }
 
-// slowerFactor is how many times the first pause is made where the service wants fewer requests: it counts them by the
-// second.
+// slowerFactor is how many times the first pause is made where the service wants fewer
+// requests: it counts them by the second.
 const slowerFactor = 10
 
 // A Call is a request that is made until it succeeds, or can't.
@@ -51,7 +55,8 @@ type Call struct {
 	Judge func(err error, attempt int) Verdict
 	// Pausing is told of each pause before it. Nobody is told if it is nil.
 	Pausing func(err error, pause time.Duration)
-	// Resume is asked after each pause whether the request may be made again. Its error ends the call.
+	// Resume is asked after each pause whether the request may be made again. Its error
+	// ends the call.
 	Resume func(ctx context.Context) error
 
 	began time.Time // the call, or its last success
@@ -69,8 +74,8 @@ type End struct {
 	Doubt    bool          // an attempt that failed may have been carried out
 }
 
-// Do makes attempts, each with a context that ends with its time, until one succeeds, trying again can't help or is not
-// allowed any more, or ctx ends.
+// Do makes attempts, each with a context that ends with its time, until one succeeds,
+// trying again can't help or is not allowed any more, or ctx ends.
 func (c *Call) Do(ctx context.Context, attempt func(context.Context) error) End {
 	c.began, c.pause = time.Now(), c.Policy.First
 	for n := 1; ; n++ {
@@ -146,8 +151,8 @@ func (c *Call) next(v Verdict) time.Duration {
 	return pause
 }
 
-// Progress begins the time anew, for a call that succeeds in parts, from its attempts. The next pause is no longer than
-// the last: what is left takes as many more answers.
+// Progress begins the time anew, for a call that succeeds in parts, from its attempts.
+// The next pause is no longer than the last: what is left takes as many more answers.
 func (c *Call) Progress() {
 	c.began, c.away, c.pause = time.Now(), time.Time{}, max(c.pause/2, c.Policy.First)
 }

@@ -1,6 +1,6 @@
-// Package sealed reads a sealed backup and believes nothing that it reads: the
-// manifest and the plan, the logs of the segments, which prove what they cover, and the
-// rows, part by part as they were written or lane by lane in the order of their keys.
+// Package sealed reads a sealed backup and believes nothing that it reads: the manifest
+// and the plan, the logs of the segments, which prove what they cover, and the rows, part
+// by part as they were written or lane by lane in the order of their keys.
 package sealed
 
 import (

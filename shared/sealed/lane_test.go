@@ -48,8 +48,8 @@ func rowsByLane(t *testing.T, repo *repository.Repository, m *vault.Manifest) (r
 	return rows, nil
 }
 
-// TestLaneFailsOver reads lanes of a backup of which a shard, or an index, is gone, cut or
-// has a bit turned: block by block from a replica, or not at all.
+// TestLaneFailsOver reads lanes of a backup of which a shard, or an index, is gone, cut
+// or has a bit turned: block by block from a replica, or not at all.
 func TestLaneFailsOver(t *testing.T) {
 	w, m := vaulttest.CopyWorld(t, 900)
 	far := &mem.Store{}

@@ -25,8 +25,8 @@ type Segment struct {
 // ID is the segment's id.
 func (s *Segment) ID() vault.SegmentID { return s.Log.Segment.ID }
 
-// Lanes are the ranges that the segment's own parts hold: its lanes, as far as
-// it came before it was split.
+// Lanes are the ranges that the segment's own parts hold: its lanes, as far as it came
+// before it was split.
 func (s *Segment) Lanes() []table.Range {
 	lanes := s.Log.Segment.Lanes()
 	for i := range lanes {
@@ -46,11 +46,10 @@ type Sum struct {
 	Digest table.Digest
 }
 
-// Read reads every shard of the segment and hands its blocks to visit, lane by
-// lane in the order of their keys, with the lanes mixed; visit may be nil, and what it
-// can't read of a block is the shard's fault. What is corrupt becomes a finding, and
-// the next part is read. It returns the totals of the shards that are as they were
-// written.
+// Read reads every shard of the segment and hands its blocks to visit, lane by lane in
+// the order of their keys, with the lanes mixed; visit may be nil, and what it can't read
+// of a block is the shard's fault. What is corrupt becomes a finding, and the next part
+// is read. It returns the totals of the shards that are as they were written.
 func (s *Segment) Read(ctx context.Context, check *vault.Check, visit func(*shard.Rows) error) (Sum, error) {
 	var total Sum
 	for _, slot := range s.Parts() {
@@ -123,8 +122,8 @@ type Lane struct {
 // Lane begins to read a lane of the segment.
 func (s *Segment) Lane(lane int) *Lane { return &Lane{segment: s, lane: lane, slots: s.Parts()} }
 
-// Next reads the lane's next block, which is valid until the next call; io.EOF after
-// the last.
+// Next reads the lane's next block, which is valid until the next call; io.EOF after the
+// last.
 func (l *Lane) Next(ctx context.Context) (*shard.Rows, error) {
 	for len(l.entries) == 0 {
 		if len(l.slots) == 0 {

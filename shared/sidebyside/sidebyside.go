@@ -1,6 +1,5 @@
-// Package sidebyside measures pieces of work beside each other, in CPU time and
-// in one run: on a machine that does other things too, ratios are what can be
-// repeated.
+// Package sidebyside measures pieces of work beside each other, in CPU time and in one
+// run: on a machine that does other things too, ratios are what can be repeated.
 //
 //	times := sidebyside.Measure(b, 7,
 //		sidebyside.Here("walk", walk),
@@ -18,8 +17,8 @@ import (
 	"time"
 )
 
-// A Work is one of the things that are measured. Do does it once and returns the
-// CPU time that it took, in all threads and processes.
+// A Work is one of the things that are measured. Do does it once and returns the CPU time
+// that it took, in all threads and processes.
 type Work struct {
 	Name string
 	Do   func() (time.Duration, error)
@@ -30,8 +29,8 @@ func Here(name string, do func() error) Work {
 	return Work{name, func() (time.Duration, error) { return CPU(do) }}
 }
 
-// CPU is the CPU time that this process takes while it does something. It is for
-// a Work that prepares what is not measured.
+// CPU is the CPU time that this process takes while it does something. It is for a Work
+// that prepares what is not measured.
 func CPU(do func() error) (time.Duration, error) {
 	before := spent()
 	err := do()
@@ -61,8 +60,8 @@ func spent() time.Duration {
 // Times are the CPU times of works, round by round.
 type Times map[string][]time.Duration
 
-// Measure does works in turns: in each iteration of b, and at least rounds
-// times, each of them once. The benchmark's own time is that of the iterations.
+// Measure does works in turns: in each iteration of b, and at least rounds times, each of
+// them once. The benchmark's own time is that of the iterations.
 func Measure(b *testing.B, rounds int, works ...Work) Times {
 	b.Helper()
 	times := Times{}
@@ -88,8 +87,7 @@ func Measure(b *testing.B, rounds int, works ...Work) Times {
 	return times
 }
 
-// ratios are the times of one work over those of another, round by round,
-// ascending.
+// ratios are the times of one work over those of another, round by round, ascending.
 func (t Times) ratios(a, b string) []float64 {
 	ratios := make([]float64, len(t[a]))
 	for i := range ratios {

@@ -51,8 +51,8 @@ type Backup struct {
 // Corrupt is the state of a backup whose manifest can't be read.
 const Corrupt vault.State = "corrupt"
 
-// OfManifest describes the backup of a manifest. It has a recovery point unless it is among
-// the marks of backups that are to be deleted.
+// OfManifest describes the backup of a manifest. It has a recovery point unless it is
+// among the marks of backups that are to be deleted.
 func OfManifest(m *vault.Manifest, marks map[vault.Backup]object.Info, now time.Time) Backup {
 	b := Backup{
 		ID: m.Backup, Backup: m.Backup, Region: m.Table.Region, Sealed: m.Sealed, Table: m.Table.String(), Kind: m.Kind, State: m.State, Rows: m.Totals.Rows, Bytes: m.Totals.StoredBytes,
@@ -109,8 +109,8 @@ type Tables struct {
 }
 
 // ListBackups lists the backups of tables; with latest, only the newest recovery point of
-// each table and what is damaged. Where tables were named and none has a backup, the error
-// says which tables have one.
+// each table and what is damaged. Where tables were named and none has a backup, the
+// error says which tables have one.
 func ListBackups(ctx context.Context, r *repository.Repository, of Tables, latest bool, now func() time.Time) (*Backups, error) {
 	ended, err := ended(ctx, r, of, now())
 	if err != nil {
@@ -121,7 +121,8 @@ func ListBackups(ctx context.Context, r *repository.Repository, of Tables, lates
 		if err != nil {
 			return nil, err
 		}
-		// What a late list of manifests does not show is among those that have ended by now.
+		// What a late list of manifests does not show is among those that have ended by
+		// now.
 		if of.Match(b.Table.String()) && !slices.ContainsFunc(ended, func(e Backup) bool { return e.ID == b.ID }) {
 			open.add(r, Ref{BackupKind, string(b.ID), b.Table})
 		}
@@ -177,8 +178,8 @@ func none(ctx context.Context, r *repository.Repository, of Tables) error {
 	return fmt.Errorf("there is no backup of %s; %s", of.Text, backedUp(refs))
 }
 
-// newestOfEach keeps of backups the newest recovery point of each table, and those that are
-// damaged, so that nobody takes them for missing.
+// newestOfEach keeps of backups the newest recovery point of each table, and those that
+// are damaged, so that nobody takes them for missing.
 func newestOfEach(all []Backup) []Backup {
 	newest := map[string]*Backup{}
 	for i := range all {

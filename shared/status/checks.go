@@ -53,8 +53,8 @@ type Known struct {
 	Backups map[vault.TableID][]vault.BackupID
 }
 
-// Ended lists the backups that have a manifest, by their tables, oldest first. It reads no
-// manifest.
+// Ended lists the backups that have a manifest, by their tables, oldest first. It reads
+// no manifest.
 func Ended(ctx context.Context, store object.Store) (map[vault.TableID][]vault.BackupID, error) {
 	ended := map[vault.TableID][]vault.BackupID{}
 	for info, err := range store.List(ctx, vault.ManifestPrefix, "") {
@@ -146,8 +146,8 @@ func (k *Known) Rehearsed() iter.Seq2[vault.TableID, *policy.Rule] {
 	}
 }
 
-// overdue is for how long backups may be due before it is asked whether prune is
-// run at all: marking and deleting take a day and two runs.
+// overdue is for how long backups may be due before it is asked whether prune is run at
+// all: marking and deleting take a day and two runs.
 const overdue = 48 * time.Hour
 
 // Overdue counts, by their names, the backups whose time was over two days ago by the
@@ -165,7 +165,8 @@ func (k *Known) Overdue(now time.Time) (count int, oldest time.Time) {
 					old = append(old, at)
 				}
 			}
-			// The newest stay whatever their age: where the window begins, and in any case.
+			// The newest stay whatever their age: where the window begins, and in any
+			// case.
 			if n := len(old) - max(2, r.Keep.AtLeast); n > 0 {
 				count += n
 				if oldest.IsZero() || old[0].Before(oldest) {
@@ -177,7 +178,8 @@ func (k *Known) Overdue(now time.Time) (count int, oldest time.Time) {
 	return count, oldest
 }
 
-// Ahead are the ids of a table's backups that are named by an instant which is still to come.
+// Ahead are the ids of a table's backups that are named by an instant which is still to
+// come.
 func (k *Known) Ahead(t vault.TableID, now time.Time) (ids []string) {
 	for _, id := range k.Backups[t] {
 		if id.Ahead(now) {
@@ -188,8 +190,8 @@ func (k *Known) Ahead(t vault.TableID, now time.Time) (ids []string) {
 }
 
 // Named is the newest instant in the names of a table's backups, zero if there is none. A
-// name tells when the backup was asked for, and that is all that is known to a key that may
-// list manifests but not read them.
+// name tells when the backup was asked for, and that is all that is known to a key that
+// may list manifests but not read them.
 func (k *Known) Named(t vault.TableID, now time.Time) time.Time {
 	for _, id := range slices.Backward(k.Backups[t]) {
 		if !id.Ahead(now) {
@@ -199,9 +201,9 @@ func (k *Known) Named(t vault.TableID, now time.Time) time.Time {
 	return time.Time{}
 }
 
-// RecoveryPoint reads the newest recovery point of a table, zero if there is none; a backup
-// that is marked for deletion is none. Damaged are the backups that can't be read and are not
-// marked; those that were found are returned beside an error, too.
+// RecoveryPoint reads the newest recovery point of a table, zero if there is none; a
+// backup that is marked for deletion is none. Damaged are the backups that can't be read
+// and are not marked; those that were found are returned beside an error, too.
 func (k *Known) RecoveryPoint(ctx context.Context, r *repository.Repository, t vault.TableID) (at time.Time, damaged []*repository.Damaged, err error) {
 	var backups []vault.Backup
 	for _, id := range k.Backups[t] {

@@ -24,8 +24,8 @@ type Drill struct {
 	Began         time.Time      `json:"began"`
 	Ended         time.Time      `json:"ended,omitzero"`
 	Rows          int64          `json:"rows"`
-	// RTO is how long it took until the table was restored and proved, of a drill
-	// that was; RPO how old the recovery point was when it began. Both are seconds.
+	// RTO is how long it took until the table was restored and proved, of a drill that
+	// was; RPO how old the recovery point was when it began. Both are seconds.
 	RTO     float64         `json:"rto_seconds,omitempty"`
 	RPO     float64         `json:"rpo_seconds"`
 	Restore vault.RestoreID `json:"restore,omitempty"`
@@ -77,8 +77,8 @@ func Drills(ctx context.Context, r *repository.Repository, t *vault.TableID, now
 	return all, nil
 }
 
-// shownDrills is how many drills of a table are looked at for those that have
-// restored one backup.
+// shownDrills is how many drills of a table are looked at for those that have restored
+// one backup.
 const shownDrills = 50
 
 // DrillsOf reads which of the newest drills of a backup's table have restored the backup,
@@ -97,8 +97,8 @@ func DrillsOf(ctx context.Context, r *repository.Repository, b vault.Backup, now
 	return all, nil
 }
 
-// Unproved says why a drill that is recorded as proved is not, empty if it is. The planner
-// writes the record, and who restored writes the proof.
+// Unproved says why a drill that is recorded as proved is not, empty if it is. The
+// planner writes the record, and who restored writes the proof.
 func Unproved(ctx context.Context, r *repository.Repository, s *drill.State) (why string, err error) {
 	proof, why, err := drill.Proof(ctx, r, &s.Drill, s.End.Restore)
 	if err == nil && why == "" && (proof.Verdict != s.End.Verdict || proof.Check.Target != s.End.Rows) {

@@ -41,12 +41,12 @@ func (r Ref) Backup() vault.Backup {
 	return vault.Backup{Table: r.Table, ID: vault.BackupID(r.ID)}
 }
 
-// Latest is the id of the newest; Latest and a colon before a table, instance/table,
-// is that of the table's newest backup.
+// Latest is the id of the newest; Latest and a colon before a table, instance/table, is
+// that of the table's newest backup.
 const Latest = "latest"
 
-// ErrAmbiguous matches errors about ids that mean several, ErrForm those about texts
-// that no id begins with.
+// ErrAmbiguous matches errors about ids that mean several, ErrForm those about texts that
+// no id begins with.
 var (
 	ErrAmbiguous = errors.New("it means several")
 	ErrForm      = errors.New("it is no id")
@@ -62,8 +62,8 @@ func IsWhole(text string) bool {
 }
 
 // Find finds what an id of one of the kinds means: a whole one, the beginning of one, or
-// Latest, which is about the first of the kinds. The error matches fs.ErrNotExist where there is no such thing, ErrAmbiguous,
-// or ErrForm.
+// Latest, which is about the first of the kinds. The error matches fs.ErrNotExist where
+// there is no such thing, ErrAmbiguous, or ErrForm.
 func Find(ctx context.Context, r *repository.Repository, text string, kinds ...Kind) (Ref, error) {
 	what := string(kinds[0])
 	for i, k := range kinds[1:] {
@@ -184,8 +184,8 @@ func backedUp(refs []Ref) string {
 	return "the vault has backups of " + strings.Join(names, ", ")
 }
 
-// prefixes begin the names of what tells that one of a kind was begun. A verification
-// has told how far it has come, once at least.
+// prefixes begin the names of what tells that one of a kind was begun. A verification has
+// told how far it has come, once at least.
 var prefixes = map[Kind]string{
 	BackupKind: vault.OpenedPrefix, RestoreKind: vault.RestoringPrefix, VerificationKind: vault.VerificationProgress,
 }

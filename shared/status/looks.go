@@ -95,9 +95,9 @@ func (w *Watchers) add(r *repository.Repository, ref Ref) {
 	}
 }
 
-// WatchAll watches all backups and restores that run. One that has failed stays open until
-// a person gives it up or has it tried again; it is left out, so that an old failure is not
-// told each time. No record says which verifications run.
+// WatchAll watches all backups and restores that run. One that has failed stays open
+// until a person gives it up or has it tried again; it is left out, so that an old
+// failure is not told each time. No record says which verifications run.
 func WatchAll(ctx context.Context, r *repository.Repository, now func() time.Time) (*Watchers, error) {
 	w := &Watchers{now: now}
 	for _, kind := range []Kind{BackupKind, RestoreKind} {
@@ -116,8 +116,8 @@ func WatchAll(ctx context.Context, r *repository.Repository, now func() time.Tim
 	return w, nil
 }
 
-// hasFailed says whether a backup or a restore can't go on by itself. One that could not be
-// looked at just now may.
+// hasFailed says whether a backup or a restore can't go on by itself. One that could not
+// be looked at just now may.
 func hasFailed(ctx context.Context, r *repository.Repository, ref Ref, now func() time.Time) (failed bool, err error) {
 	if ref.Kind == BackupKind {
 		var seen backup.Watched
@@ -136,8 +136,8 @@ func (w *Watchers) Empty() bool {
 	return len(w.backups)+len(w.restores)+len(w.verifications) == 0
 }
 
-// Look looks how far each has come. What was marked as begun, by a worker that died before
-// it planned, is left out.
+// Look looks how far each has come. What was marked as begun, by a worker that died
+// before it planned, is left out.
 func (w *Watchers) Look(ctx context.Context) (*Look, error) {
 	l := &Look{At: w.now().UTC(), Backups: []backup.Watched{}, Restores: []restore.Watched{}, Verifications: []Verification{}}
 	for _, of := range w.backups {

@@ -123,7 +123,8 @@ func TestVerificationLost(t *testing.T) {
 	}
 }
 
-// TestListBackups lists what has ended, however it did, what runs, and of which tables there is anything.
+// TestListBackups lists what has ended, however it did, what runs, and of which tables
+// there is anything.
 func TestListBackups(t *testing.T) {
 	w := vaulttest.NewWorld(t)
 	now := func() time.Time { return w.Clock() }
@@ -191,7 +192,8 @@ func TestListBackups(t *testing.T) {
 	}
 }
 
-// TestDescribe tells all of a backup, of one that was given up the reason, and of one that runs that it does.
+// TestDescribe tells all of a backup, of one that was given up the reason, and of one
+// that runs that it does.
 func TestDescribe(t *testing.T) {
 	w := vaulttest.NewWorld(t)
 	m := w.CutInto(2, 10)
@@ -262,7 +264,8 @@ func TestLooks(t *testing.T) {
 	}
 }
 
-// TestTotal: what is left of backups that run side by side is what is left of the slowest.
+// TestTotal: what is left of backups that run side by side is what is left of the
+// slowest.
 func TestTotal(t *testing.T) {
 	short, long := 3.0, 8.0
 	var sum status.Total
@@ -311,8 +314,8 @@ func TestKnown(t *testing.T) {
 	}
 }
 
-// TestRecoveryPoint: a backup that is marked is none, one that is damaged is named, and its
-// name tells an instant to who may read no manifest.
+// TestRecoveryPoint: a backup that is marked is none, one that is damaged is named, and
+// its name tells an instant to who may read no manifest.
 func TestRecoveryPoint(t *testing.T) {
 	w := vaulttest.NewWorld(t)
 	var all []vault.Backup

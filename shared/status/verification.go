@@ -16,8 +16,8 @@ import (
 // Verification is how far a verification has come that was asked for by an id.
 type Verification struct {
 	Verification vault.VerificationID `json:"verification"`
-	// State is "running", "done", or "lost", if nothing was heard of it for longer than
-	// a function works.
+	// State is "running", "done", or "lost", if nothing was heard of it for longer than a
+	// function works.
 	State string `json:"state"`
 	Rows  int64  `json:"rows"`
 	Bytes int64  `json:"bytes"`

@@ -5,9 +5,9 @@ import (
 	"time"
 )
 
-// Definition is everything about a table that a restore makes anew, besides
-// its rows. Raw fields hold the service's own message, so that a field which
-// this version does not know is not lost.
+// Definition is everything about a table that a restore makes anew, besides its rows. Raw
+// fields hold the service's own message, so that a field which this version does not know
+// is not lost.
 type Definition struct {
 	Name           string          `json:"name"`
 	Schema         Schema          `json:"schema"`
@@ -18,8 +18,8 @@ type Definition struct {
 	Encryption     *Encryption     `json:"encryption,omitempty"`
 	Indexes        []Index         `json:"indexes,omitempty"`
 	SearchIndexes  []SearchIndex   `json:"search_indexes,omitempty"`
-	// LocalTransactions has the table take local transactions. It is set at creation only,
-	// and no description tells it.
+	// LocalTransactions has the table take local transactions. It is set at creation
+	// only, and no description tells it.
 	LocalTransactions bool `json:"local_transactions,omitempty"`
 	// Identity tells the table from any other one of its name.
 	Identity Identity `json:"identity,omitzero"`
@@ -27,9 +27,9 @@ type Definition struct {
 	Raw []byte `json:"raw,omitempty"`
 }
 
-// Identity is what the service gives a table once, when it is made: a table that
-// was dropped and made anew under its name has another. A field is empty where the
-// service does not tell it.
+// Identity is what the service gives a table once, when it is made: a table that was
+// dropped and made anew under its name has another. A field is empty where the service
+// does not tell it.
 type Identity struct {
 	// Created is when the table was made, in microseconds since 1970.
 	Created int64 `json:"created,omitempty"`
@@ -64,8 +64,8 @@ type Options struct {
 	TTL int32 `json:"ttl_seconds"`
 	// MaxVersions is how many versions of a column are kept.
 	MaxVersions int32 `json:"max_versions"`
-	// Deviation is how far, in seconds, a written timestamp may lie from the
-	// server's time.
+	// Deviation is how far, in seconds, a written timestamp may lie from the server's
+	// time.
 	Deviation int64 `json:"deviation_seconds"`
 	// AllowUpdate is false in tables that take only whole rows.
 	AllowUpdate bool `json:"allow_update"`
@@ -76,12 +76,12 @@ type Options struct {
 // NoTTL is the TTL of cells that never expire.
 const NoTTL = -1
 
-// WidestDeviation is the greatest deviation that the service takes, in
-// seconds: with it a table accepts every timestamp from 0 on.
+// WidestDeviation is the greatest deviation that the service takes, in seconds: with it a
+// table accepts every timestamp from 0 on.
 const WidestDeviation = (1<<63 - 1) / 1_000_000
 
-// Expired says whether a cell with the given timestamp is past its TTL at the
-// instant now; both are in milliseconds since 1970.
+// Expired says whether a cell with the given timestamp is past its TTL at the instant
+// now; both are in milliseconds since 1970.
 func (o Options) Expired(timestamp, now int64) bool {
 	return o.TTL > 0 && timestamp < now-int64(o.TTL)*1000
 }
@@ -121,8 +121,8 @@ type Encryption struct {
 // Index is the definition of a secondary index.
 type Index struct {
 	Name string `json:"name"`
-	// Key is the index's primary key as the service describes it: the indexed
-	// columns and the table's own key columns after them.
+	// Key is the index's primary key as the service describes it: the indexed columns and
+	// the table's own key columns after them.
 	Key []string `json:"key"`
 	// Columns are the defined columns that the index carries.
 	Columns []string `json:"columns,omitempty"`
@@ -135,8 +135,8 @@ type Index struct {
 	Raw   []byte `json:"raw,omitempty"`
 }
 
-// SearchIndex is the definition of a search index. Schema is the service's
-// message, encoded as it was received.
+// SearchIndex is the definition of a search index. Schema is the service's message,
+// encoded as it was received.
 type SearchIndex struct {
 	Name   string `json:"name"`
 	Source string `json:"source,omitempty"`

@@ -12,9 +12,9 @@ import (
 	"github.com/zeebo/xxh3"
 )
 
-// A Digest stands for a set of rows: the sum modulo 2^128 of one XXH3-128 hash
-// per row. Sums of equal sets are equal, whatever the order and however the
-// sets were cut. It finds accidents, not forgeries.
+// A Digest stands for a set of rows: the sum modulo 2^128 of one XXH3-128 hash per row.
+// Sums of equal sets are equal, whatever the order and however the sets were cut. It
+// finds accidents, not forgeries.
 type Digest struct{ hi, lo uint64 }
 
 // Add adds the digest of a disjoint set.
@@ -53,19 +53,17 @@ func (d *Digest) UnmarshalText(text []byte) error {
 	return nil
 }
 
-// A Hasher makes digests of rows. The hash of a row is XXH3-128, with the
-// hasher's seed, over the row's canonical form, which has neither checksums
-// nor markers:
+// A Hasher makes digests of rows. The hash of a row is XXH3-128, with the hasher's seed,
+// over the row's canonical form, which has neither checksums nor markers:
 //
 //	per key column:  type byte, length uint32, value
 //	per cell:        length of the name uint32 with the top bit set, name,
 //	                 type byte, flags byte, timestamp int64, length uint32, value
 //
-// Numbers are little endian, integers and doubles are values of 8 bytes. Cells
-// stand by name, ascending by bytes, then by timestamp, descending. The flags
-// are 1 for a value, 2 for a timestamp, and the operation times 16; what is
-// absent is zero. The first key length has its top bit clear, so that the
-// two lists cannot be taken for each other.
+// Numbers are little endian, integers and doubles are values of 8 bytes. Cells stand by
+// name, ascending by bytes, then by timestamp, descending. The flags are 1 for a value, 2
+// for a timestamp, and the operation times 16; what is absent is zero. The first key
+// length has its top bit clear, so that the two lists cannot be taken for each other.
 //
 // A Hasher keeps scratch memory and serves one goroutine. Other rows may be hashed
 // between the pieces of one.
@@ -81,8 +79,8 @@ type Hasher struct {
 // NewHasher returns a hasher with a vault's seed.
 func NewHasher(seed uint64) *Hasher { return &Hasher{seed: seed} }
 
-// Form returns the digest of a row whose canonical form the caller has put
-// together, the same as Row's of that row.
+// Form returns the digest of a row whose canonical form the caller has put together, the
+// same as Row's of that row.
 func (h *Hasher) Form(form []byte) Digest {
 	sum := xxh3.Hash128Seed(form, h.seed)
 	return Digest{sum.Hi, sum.Lo}
@@ -95,16 +93,16 @@ func AppendFormKey(b []byte, t plainbuffer.Type, value []byte) []byte {
 	return append(b, value...)
 }
 
-// AppendFormColumn appends how a cell with a value, a timestamp and no operation
-// begins in the canonical form: all but timestamp, length and value.
+// AppendFormColumn appends how a cell with a value, a timestamp and no operation begins
+// in the canonical form: all but timestamp, length and value.
 func AppendFormColumn(b, name []byte, t plainbuffer.Type) []byte {
 	b = binary.LittleEndian.AppendUint32(b, uint32(len(name))|1<<31)
 	b = append(b, name...)
 	return append(b, byte(t), 1|2)
 }
 
-// AppendFormCell appends such a cell: its column as AppendFormColumn makes it,
-// then timestamp, length and value.
+// AppendFormCell appends such a cell: its column as AppendFormColumn makes it, then
+// timestamp, length and value.
 func AppendFormCell(b, column []byte, timestamp int64, value []byte) []byte {
 	at := len(b)
 	need := len(column) + 12 + len(value)
@@ -131,9 +129,9 @@ func (h *Hasher) Row(row *plainbuffer.Row) Digest {
 	return Digest{sum.Hi, sum.Lo}
 }
 
-// Begin starts a row that comes in pieces; Cells adds its cells, which must
-// follow each other in canonical order over all the pieces; End returns the
-// digest, the same as Row's of the whole.
+// Begin starts a row that comes in pieces; Cells adds its cells, which must follow each
+// other in canonical order over all the pieces; End returns the digest, the same as Row's
+// of the whole.
 func (h *Hasher) Begin(key []plainbuffer.Cell) {
 	if h.long == nil {
 		h.long = xxh3.NewSeed(h.seed)
@@ -208,8 +206,8 @@ func appendCellHead(b []byte, c *plainbuffer.Cell) []byte {
 	return binary.LittleEndian.AppendUint32(b, uint32(len(c.Data)))
 }
 
-// Canonical says whether cells stand by name and, within a name, from the
-// newest version to the oldest, as Tablestore sends them.
+// Canonical says whether cells stand by name and, within a name, from the newest version
+// to the oldest, as Tablestore sends them.
 func Canonical(cells []plainbuffer.Cell) bool {
 	for i := 1; i < len(cells); i++ {
 		if CompareCells(&cells[i-1], &cells[i]) > 0 {

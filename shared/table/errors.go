@@ -5,8 +5,8 @@ import (
 	"fmt"
 )
 
-// What a service may answer about a table, as conditions that callers test
-// with errors.Is. The adapter's errors keep the service's own code and text.
+// What a service may answer about a table, as conditions that callers test with
+// errors.Is. The adapter's errors keep the service's own code and text.
 var (
 	ErrNotExist   = errors.New("the table does not exist")
 	ErrExist      = errors.New("the table exists")
@@ -14,16 +14,16 @@ var (
 	ErrAuth       = errors.New("the service refused the credentials")
 	// ErrInvalid is a request that the service will refuse each time.
 	ErrInvalid = errors.New("the service refused the request")
-	// ErrUnavailable is a service that could not be reached, or did not do the
-	// work, for as long as the caller's context let it be tried.
+	// ErrUnavailable is a service that could not be reached, or did not do the work, for
+	// as long as the caller's context let it be tried.
 	ErrUnavailable = errors.New("the service is unavailable")
-	// ErrThrottled is ErrUnavailable's sibling: the service is there, and the
-	// caller asks too much of it.
+	// ErrThrottled is ErrUnavailable's sibling: the service is there, and the caller asks
+	// too much of it.
 	ErrThrottled = errors.New("the service is throttling")
 	// ErrNoStream is a table whose change stream is off.
 	ErrNoStream = errors.New("the table has no stream")
-	// ErrStreamReplaced is a table whose change stream is another than the one that
-	// was named: it was turned off and on again, or the table was made anew.
+	// ErrStreamReplaced is a table whose change stream is another than the one that was
+	// named: it was turned off and on again, or the table was made anew.
 	ErrStreamReplaced = errors.New("the table has another stream")
 	// ErrNoShard is a shard that a stream does not have, or does not show yet.
 	ErrNoShard = errors.New("the stream has no such shard")

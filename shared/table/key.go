@@ -15,8 +15,8 @@ import (
 	"github.com/tablevault/tablevault/shared/plainbuffer"
 )
 
-// A Value is one column of a key: an integer, a string, a blob, or, in the
-// bounds of ranges, one of the infinities.
+// A Value is one column of a key: an integer, a string, a blob, or, in the bounds of
+// ranges, one of the infinities.
 type Value struct {
 	Type  plainbuffer.Type
 	Int   int64  // if Type is Integer
@@ -75,8 +75,8 @@ func (v Value) String() string {
 	return v.Type.String()
 }
 
-// valueJSON is the form of a value in the vault's documents. Strings that are
-// not UTF-8, which JSON cannot hold, stand as base64.
+// valueJSON is the form of a value in the vault's documents. Strings that are not UTF-8,
+// which JSON cannot hold, stand as base64.
 type valueJSON struct {
 	Integer  *int64  `json:"integer,omitempty"`
 	String   *string `json:"string,omitempty"`
@@ -160,8 +160,8 @@ func (v *Value) UnmarshalJSON(data []byte) error {
 	return nil
 }
 
-// A Key is the values of a primary key in schema order. The bounds of ranges
-// are keys that may hold Min and Max.
+// A Key is the values of a primary key in schema order. The bounds of ranges are keys
+// that may hold Min and Max.
 type Key []Value
 
 // Compare orders two keys of one schema, column by column.
@@ -235,14 +235,14 @@ const (
 	MaxNameBytes = 255
 )
 
-// Next is the least key after k that the service allows: the same with its last
-// value's successor. An integer's is one more, a string's or blob's has a zero byte
-// more, or, where it has the greatest length, is the least that is greater; the
-// successor of the greatest value is the greatest bound.
+// Next is the least key after k that the service allows: the same with its last value's
+// successor. An integer's is one more, a string's or blob's has a zero byte more, or,
+// where it has the greatest length, is the least that is greater; the successor of the
+// greatest value is the greatest bound.
 //
-// The successor of a text is a text, since the service may refuse another bound.
-// Where it holds strings that are none, some may lie between a text of the greatest
-// length and that.
+// The successor of a text is a text, since the service may refuse another bound. Where it
+// holds strings that are none, some may lie between a text of the greatest length and
+// that.
 func (k Key) Next() Key {
 	n := k.Clone()
 	last := &n[len(n)-1]
@@ -266,8 +266,7 @@ func (k Key) Next() Key {
 	return n
 }
 
-// Successor is the least string after b of at most so many bytes, nil if there is
-// none.
+// Successor is the least string after b of at most so many bytes, nil if there is none.
 func Successor(b []byte, most int) []byte {
 	if len(b) < most {
 		return append(b[:len(b):len(b)], 0)
@@ -282,8 +281,8 @@ func Successor(b []byte, most int) []byte {
 	return nil
 }
 
-// nextText is the least text after b, a text, that is not longer and does not begin
-// with it; nil if there is none.
+// nextText is the least text after b, a text, that is not longer and does not begin with
+// it; nil if there is none.
 func nextText(b []byte) []byte {
 	for end := len(b); end > 0; {
 		last, size := utf8.DecodeLastRune(b[:end])

@@ -2,9 +2,9 @@ package table
 
 import "sync"
 
-// The bounds of a page's buffer. The service sends at most 4 MB of values and
-// names in a page, and the scan asks for fewer rows if they do not fit. A single
-// cell must: the largest is 2 MiB, beside its name and its row's key.
+// The bounds of a page's buffer. The service sends at most 4 MB of values and names in a
+// page, and the scan asks for fewer rows if they do not fit. A single cell must: the
+// largest is 2 MiB, beside its name and its row's key.
 const (
 	MinPage = 2<<20 + 64<<10
 	MaxPage = 4 << 20
@@ -17,10 +17,9 @@ type Pages struct {
 	free [][]byte
 }
 
-// Get returns a buffer of at most size bytes, and at least MinPage: the memory
-// for pages is shared anew by those who read at a time, and what they had before
-// serves as well as long as it does not exceed a share. Buffers that do are
-// dropped.
+// Get returns a buffer of at most size bytes, and at least MinPage: the memory for pages
+// is shared anew by those who read at a time, and what they had before serves as well as
+// long as it does not exceed a share. Buffers that do are dropped.
 func (p *Pages) Get(size int) []byte {
 	p.mu.Lock()
 	defer p.mu.Unlock()

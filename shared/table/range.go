@@ -42,8 +42,8 @@ func (r Range) Validate(s Schema) error {
 	return nil
 }
 
-// Covers says whether parts, in their order, cover whole without a gap and
-// without an overlap; the error names the first place where they do not.
+// Covers says whether parts, in their order, cover whole without a gap and without an
+// overlap; the error names the first place where they do not.
 func Covers(whole Range, parts []Range) error {
 	at := whole.Start
 	for i, p := range parts {

@@ -1,6 +1,6 @@
-// Package table says what a Tablestore table is: its schema, options and
-// indexes, the order of its keys, ranges of keys, and the digest by which two
-// sets of rows are compared.
+// Package table says what a Tablestore table is: its schema, options and indexes, the
+// order of its keys, ranges of keys, and the digest by which two sets of rows are
+// compared.
 //
 // It knows rows as PlainBuffer and nothing of networks or files.
 package table
@@ -41,8 +41,7 @@ func (t KeyType) Wire() plainbuffer.Type {
 	return plainbuffer.Blob
 }
 
-// Schema is a primary key: one to four columns, the first of which decides the
-// partition.
+// Schema is a primary key: one to four columns, the first of which decides the partition.
 type Schema []KeyColumn
 
 // MaxKeyColumns is the service's limit.
@@ -80,8 +79,8 @@ func (s Schema) Whole() Range {
 	return r
 }
 
-// Pad completes a bound that is shorter than the schema; what is missing means
-// the least value.
+// Pad completes a bound that is shorter than the schema; what is missing means the least
+// value.
 func (s Schema) Pad(k Key) Key {
 	k = k[:len(k):len(k)]
 	for len(k) < len(s) {
@@ -90,8 +89,8 @@ func (s Schema) Pad(k Key) Key {
 	return k
 }
 
-// CheckBound says whether k can bound a range of the schema: a value of the
-// column's type, or an infinity, for each column.
+// CheckBound says whether k can bound a range of the schema: a value of the column's
+// type, or an infinity, for each column.
 func (s Schema) CheckBound(k Key) error {
 	if len(k) != len(s) {
 		return fmt.Errorf("key %v has %d columns, the schema %d", k, len(k), len(s))
@@ -104,8 +103,8 @@ func (s Schema) CheckBound(k Key) error {
 	return nil
 }
 
-// CheckKey says whether a scanned row has a key of the schema: the same names
-// and types in the same order.
+// CheckKey says whether a scanned row has a key of the schema: the same names and types
+// in the same order.
 func (s Schema) CheckKey(cells []plainbuffer.Cell) error {
 	if len(cells) != len(s) {
 		return fmt.Errorf("a row with %d key columns, the schema has %d", len(cells), len(s))
@@ -119,8 +118,7 @@ func (s Schema) CheckKey(cells []plainbuffer.Cell) error {
 	return nil
 }
 
-// AppendKey appends k as a PlainBuffer block of one row, as requests carry
-// keys.
+// AppendKey appends k as a PlainBuffer block of one row, as requests carry keys.
 func (s Schema) AppendKey(b []byte, k Key) ([]byte, error) {
 	if err := s.CheckBound(k); err != nil {
 		return b, err
@@ -142,8 +140,8 @@ func (s Schema) AppendKey(b []byte, k Key) ([]byte, error) {
 	return w.Buf, nil
 }
 
-// ParseKey reads what AppendKey writes. A key shorter than the schema is
-// padded, as split points may be sent.
+// ParseKey reads what AppendKey writes. A key shorter than the schema is padded, as split
+// points may be sent.
 func (s Schema) ParseKey(block []byte) (Key, error) {
 	var row plainbuffer.Row
 	if err := plainbuffer.ScanKey(block, &row); err != nil {

@@ -81,8 +81,8 @@ func TestNextIsTheLeastGreater(t *testing.T) {
 	}
 }
 
-// TestNextKeepsTheLimit: the successor of a value of the greatest length is none
-// that the service refuses, and nothing that it may hold lies in between.
+// TestNextKeepsTheLimit: the successor of a value of the greatest length is none that the
+// service refuses, and nothing that it may hold lies in between.
 func TestNextKeepsTheLimit(t *testing.T) {
 	full := func(end string) string { return strings.Repeat("k", MaxKeyBytes-len(end)) + end }
 	cut := func(n int, end string) string { return strings.Repeat("k", MaxKeyBytes-n) + end }
@@ -184,9 +184,9 @@ func TestSchemaRefuses(t *testing.T) {
 	}
 }
 
-// TestDigest holds the digest against its promises on random rows: the sum
-// does not depend on order, on cuts, on the order of cells, or on whether a row
-// comes in pieces, and it changes with everything that a row is.
+// TestDigest holds the digest against its promises on random rows: the sum does not
+// depend on order, on cuts, on the order of cells, or on whether a row comes in pieces,
+// and it changes with everything that a row is.
 func TestDigest(t *testing.T) {
 	rng := plainbuffertest.Rand(t)
 	h := NewHasher(42)

@@ -32,8 +32,8 @@ type batch struct {
 type batchRow struct {
 	raw []byte
 	op  table.WriteOp
-	// bare says that the row has no attributes; step is how far the detour is
-	// that such a row takes where it is refused.
+	// bare says that the row has no attributes; step is how far the detour is that such a
+	// row takes where it is refused.
 	bare bool
 	step step
 }
@@ -46,8 +46,7 @@ func (b *batch) Reset() {
 	b.data, b.wire = 0, 0
 }
 
-// Add takes a row if the limits allow. A row that is no PlainBuffer is not
-// taken either.
+// Add takes a row if the limits allow. A row that is no PlainBuffer is not taken either.
 func (b *batch) Add(row []byte, op table.WriteOp) bool {
 	if len(b.rows) == maxBatchRows {
 		return false
@@ -66,11 +65,11 @@ func (b *batch) Add(row []byte, op table.WriteOp) bool {
 }
 
 const (
-	// rowOverhead bounds what a row has around it: the tags and lengths of the
-	// row and its change, the operation, the condition and the header.
+	// rowOverhead bounds what a row has around it: the tags and lengths of the row and
+	// its change, the operation, the condition and the header.
 	rowOverhead = 1 + 5 + 2 + 1 + 5 + plainbuffer.HeaderSize + len(ignoreExistence)
-	// tableOverhead bounds what a table's rows have around them, with a name of
-	// 255 bytes.
+	// tableOverhead bounds what a table's rows have around them, with a name of 255
+	// bytes.
 	tableOverhead = 300
 
 	ignoreExistence = "\x1a\x02\x08\x00" // field 3: Condition{row_existence: IGNORE}

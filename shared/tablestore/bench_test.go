@@ -26,8 +26,8 @@ func benchRows(n int) [][]byte {
 	return rows
 }
 
-// replay answers every request with the last answer of its operation that a
-// server gave, so that only the client is measured.
+// replay answers every request with the last answer of its operation that a server gave,
+// so that only the client is measured.
 type replay struct {
 	answers map[string]recorded
 }
@@ -128,8 +128,7 @@ func BenchmarkScanPage(b *testing.B) {
 	}
 }
 
-// BenchmarkWrite fills and sends batches of 200 rows without a network and a
-// server.
+// BenchmarkWrite fills and sends batches of 200 rows without a network and a server.
 func BenchmarkWrite(b *testing.B) {
 	s := otstest.Run(b, ots.Config{})
 	tape := &record{replay{map[string]recorded{}}}

@@ -40,15 +40,14 @@ func (e *tooLarge) Error() string {
 // maxAnswer bounds the answers that are not read into a buffer of the caller's.
 const maxAnswer = 64 << 20
 
-// attempt sends a request once. The answer is read into into, which grows up to
-// limit bytes. body is not read any more when it returns.
+// attempt sends a request once. The answer is read into into, which grows up to limit
+// bytes. body is not read any more when it returns.
 func (c *Client) attempt(ctx context.Context, op, name string, body, into []byte, limit int) (answer, error) {
 	creds, err := c.config.Credentials(ctx)
 	if err != nil {
 		return answer{}, fmt.Errorf("credentials for %s: %w", c, err)
 	}
-	// The transport may go on reading a body after it returned, until it closes
-	// it.
+	// The transport may go on reading a body after it returned, until it closes it.
 	var readers sync.WaitGroup
 	defer readers.Wait()
 	once, cancel := context.WithTimeoutCause(ctx, c.config.Retry.Attempt, fmt.Errorf("it took longer than %s", c.config.Retry.Attempt))
@@ -92,9 +91,9 @@ func (c *Client) attempt(ctx context.Context, op, name string, body, into []byte
 	return a, nil
 }
 
-// smallAnswer is the size up to which every answer is held against its
-// checksum. In pages of rows, which are larger, each row and the key that goes
-// on have checksums of their own; see [scan.send] for what is left.
+// smallAnswer is the size up to which every answer is held against its checksum. In pages
+// of rows, which are larger, each row and the key that goes on have checksums of their
+// own; see [scan.send] for what is left.
 const smallAnswer = 64 << 10
 
 // verify holds an answer against the service's checksum, if there is one.
@@ -148,8 +147,8 @@ func (c *Client) refused(op, name string, res *http.Response) error {
 	return e
 }
 
-// readBody reads an answer into into, or into new memory if that is too small,
-// and returns a *tooLarge if it has more than limit bytes.
+// readBody reads an answer into into, or into new memory if that is too small, and
+// returns a *tooLarge if it has more than limit bytes.
 func readBody(res *http.Response, into []byte, limit int) ([]byte, error) {
 	if res.ContentLength > int64(limit) {
 		return nil, &tooLarge{res.ContentLength}
@@ -183,8 +182,7 @@ func readBody(res *http.Response, into []byte, limit int) ([]byte, error) {
 	}
 }
 
-// serverTime is the date of an answer, whose fraction of a second may have any
-// length.
+// serverTime is the date of an answer, whose fraction of a second may have any length.
 func serverTime(h http.Header) time.Time {
 	if t, err := time.Parse("2006-01-02T15:04:05Z", h.Get("X-Ots-Date")); err == nil {
 		return t
@@ -193,8 +191,8 @@ func serverTime(h http.Header) time.Time {
 	return t
 }
 
-// ask sends a message until there is an answer or can be none. The answer is
-// decoded into into, and its bytes are returned for what that does not know.
+// ask sends a message until there is an answer or can be none. The answer is decoded into
+// into, and its bytes are returned for what that does not know.
 func (c *Client) ask(ctx context.Context, op, name string, request, into protov1.Message) (raw []byte, err error) {
 	a, err := c.askDated(ctx, op, name, request, into)
 	return a.body, err
@@ -220,9 +218,8 @@ func (c *Client) askDated(ctx context.Context, op, name string, request, into pr
 	return a, err
 }
 
-// change is ask for what changes something, of which the answer says nothing
-// more. doubt says that the change may have been made beside an error, or more
-// than once.
+// change is ask for what changes something, of which the answer says nothing more. doubt
+// says that the change may have been made beside an error, or more than once.
 func (c *Client) change(ctx context.Context, op, name string, request protov1.Message) (doubt bool, err error) {
 	body, err := encode(request)
 	if err != nil {

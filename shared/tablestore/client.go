@@ -1,5 +1,5 @@
-// Package tablestore is the adapter to Tablestore: one instance's tables behind
-// the port of package backup, over the service's wire protocol.
+// Package tablestore is the adapter to Tablestore: one instance's tables behind the port
+// of package backup, over the service's wire protocol.
 //
 //	client, err := tablestore.New(tablestore.Config{
 //		Endpoint:    "https://shop.cn-hangzhou.ots.aliyuncs.com",
@@ -8,14 +8,13 @@
 //	})
 //	scan := client.Scan("orders", def.Schema, def.Schema.Whole())
 //
-// Requests are the messages of the official SDK's package otsprotocol. They are
-// sent by this package and not by the SDK's client, which knows no context,
-// drops what it does not know of an answer, panics on answers that lack
-// optional fields, and gives up on a busy service after two seconds.
+// Requests are the messages of the official SDK's package otsprotocol. They are sent by
+// this package and not by the SDK's client, which knows no context, drops what it does
+// not know of an answer, panics on answers that lack optional fields, and gives up on a
+// busy service after two seconds.
 //
-// Every method goes on trying what may succeed, as [Retry] says, until its
-// context ends. Errors are of type [*Error] and match the conditions of package
-// table.
+// Every method goes on trying what may succeed, as [Retry] says, until its context ends.
+// Errors are of type [*Error] and match the conditions of package table.
 package tablestore
 
 import (
@@ -39,8 +38,8 @@ type Config struct {
 	Credentials access.Provider
 	// Region is needed for SignV4 only.
 	Region string
-	// SignV4 signs with version 4, HMAC-SHA256 with a key of the day and the
-	// region, instead of version 1, HMAC-SHA1.
+	// SignV4 signs with version 4, HMAC-SHA256 with a key of the day and the region,
+	// instead of version 1, HMAC-SHA1.
 	SignV4 bool
 	// Transport carries the requests; nil means one of the client's own.
 	Transport http.RoundTripper
@@ -83,8 +82,8 @@ func New(config Config) (*Client, error) {
 	return &Client{config: config, endpoint: &url.URL{Scheme: u.Scheme, Host: u.Host}}, nil
 }
 
-// newTransport is a transport whose buffers suit pages of megabytes and whose
-// idle connections end before the service ends them.
+// newTransport is a transport whose buffers suit pages of megabytes and whose idle
+// connections end before the service ends them.
 func newTransport() *http.Transport {
 	dialer := &net.Dialer{Timeout: 5 * time.Second, KeepAlive: 15 * time.Second}
 	return &http.Transport{

@@ -15,9 +15,9 @@ import (
 )
 
 // Create makes a table with the definition's schema, options, defined columns,
-// throughput, encryption and local transactions, without its indexes and stream, and waits until it
-// serves. Where an answer was lost, a table that exists by then is the one that
-// was asked for if it looks like it; else it is table.ErrExist.
+// throughput, encryption and local transactions, without its indexes and stream, and
+// waits until it serves. Where an answer was lost, a table that exists by then is the one
+// that was asked for if it looks like it; else it is table.ErrExist.
 func (c *Client) Create(ctx context.Context, def table.Definition) error {
 	request, err := createRequest(&def)
 	if err != nil {
@@ -95,8 +95,8 @@ func definedColumns(columns []table.DefinedColumn) ([]*otsprotocol.DefinedColumn
 	return out, nil
 }
 
-// tableOptions is what may be set at any time: the service refuses
-// update_full_row in a change, even unchanged.
+// tableOptions is what may be set at any time: the service refuses update_full_row in a
+// change, even unchanged.
 func tableOptions(o table.Options) *otsprotocol.TableOptions {
 	return &otsprotocol.TableOptions{
 		TimeToLive: &o.TTL, MaxVersions: &o.MaxVersions, DeviationCellVersionInSec: &o.Deviation, AllowUpdate: &o.AllowUpdate,
@@ -106,8 +106,8 @@ func tableOptions(o table.Options) *otsprotocol.TableOptions {
 // readyTime is how long a new table may take until it serves.
 const readyTime = 2 * time.Minute
 
-// awaitTable waits until a new table serves. Until then the service may deny
-// that it exists.
+// awaitTable waits until a new table serves. Until then the service may deny that it
+// exists.
 func (c *Client) awaitTable(ctx context.Context, def *table.Definition) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, readyTime, fmt.Errorf("it does not serve after %s", readyTime))
 	defer cancel()
@@ -147,9 +147,8 @@ func (c *Client) poll() time.Duration {
 	return min(c.config.Retry.Longest, max(c.config.Retry.First, 250*time.Millisecond))
 }
 
-// SetOptions gives a table the options, and waits a while for the service to
-// show them; update_full_row, which is of a table's creation, must be what the
-// table has.
+// SetOptions gives a table the options, and waits a while for the service to show them;
+// update_full_row, which is of a table's creation, must be what the table has.
 func (c *Client) SetOptions(ctx context.Context, name string, o table.Options) error {
 	got, _, err := c.describeTable(ctx, name)
 	if err != nil {
@@ -235,8 +234,8 @@ func (c *Client) AddDefinedColumns(ctx context.Context, name string, columns []t
 	return err
 }
 
-// CreateIndex makes a secondary index over the rows that are there, and waits
-// until it is built or ctx ends.
+// CreateIndex makes a secondary index over the rows that are there, and waits until it is
+// built or ctx ends.
 func (c *Client) CreateIndex(ctx context.Context, def table.Definition, index table.Index) error {
 	meta, err := indexMeta(def.Schema, index)
 	if err != nil {
@@ -285,8 +284,8 @@ func (c *Client) index(ctx context.Context, name, index string) (*table.Index, e
 	return &def.Indexes[i], nil
 }
 
-// indexMeta is the message that makes an index, with what this version does not
-// know of the one that was described.
+// indexMeta is the message that makes an index, with what this version does not know of
+// the one that was described.
 func indexMeta(schema table.Schema, x table.Index) (*otsprotocol.IndexMeta, error) {
 	m := new(otsprotocol.IndexMeta)
 	if err := decode(x.Raw, m); err != nil {
@@ -308,9 +307,9 @@ func indexMeta(schema table.Schema, x table.Index) (*otsprotocol.IndexMeta, erro
 	return m, nil
 }
 
-// indexedColumns are the columns that an index was made with: the service
-// appends to them those of the table's key that are not among them. It is the
-// shortest start of key from which that makes key again.
+// indexedColumns are the columns that an index was made with: the service appends to them
+// those of the table's key that are not among them. It is the shortest start of key from
+// which that makes key again.
 func indexedColumns(schema table.Schema, key []string) []string {
 	for n := 1; n < len(key); n++ {
 		if slices.Equal(wholeKey(schema, key[:n]), key) {
@@ -320,8 +319,8 @@ func indexedColumns(schema table.Schema, key []string) []string {
 	return key
 }
 
-// wholeKey is the key of an index on some columns: the columns of the table's
-// key that are not among them follow, so that each of its rows has one key.
+// wholeKey is the key of an index on some columns: the columns of the table's key that
+// are not among them follow, so that each of its rows has one key.
 func wholeKey(schema table.Schema, indexed []string) []string {
 	key := slices.Clone(indexed)
 	for _, k := range schema {
@@ -332,8 +331,8 @@ func wholeKey(schema table.Schema, indexed []string) []string {
 	return key
 }
 
-// CreateSearchIndex makes a search index of the schema as it was described. It
-// does not wait: the service fills the index beside its other work.
+// CreateSearchIndex makes a search index of the schema as it was described. It does not
+// wait: the service fills the index beside its other work.
 func (c *Client) CreateSearchIndex(ctx context.Context, name string, index table.SearchIndex) error {
 	var body []byte
 	body = appendString(body, 1, name)

@@ -42,8 +42,8 @@ func full() table.Definition {
 	}
 }
 
-// TestDescribe makes a table with everything and reads it back, in both forms in
-// which a service may tell the keys of indexes.
+// TestDescribe makes a table with everything and reads it back, in both forms in which a
+// service may tell the keys of indexes.
 func TestDescribe(t *testing.T) {
 	for name, behavior := range map[string]engine.Behavior{"indexes as asked for": {}, "indexes with whole keys": {Indexes: engine.IndexBehavior{FullKeys: true}}} {
 		t.Run(name, func(t *testing.T) { describeEverything(t, behavior) })
@@ -370,8 +370,8 @@ func TestDescribeOfALaterService(t *testing.T) {
 	}
 }
 
-// TestDescribeBesideADrop: a search index that is gone when it is asked for is none of the
-// table's; one that may not be seen is.
+// TestDescribeBesideADrop: a search index that is gone when it is asked for is none of
+// the table's; one that may not be seen is.
 func TestDescribeBesideADrop(t *testing.T) {
 	s := otstest.Run(t, ots.Config{})
 	c := connect(t, s)

@@ -16,8 +16,8 @@ import (
 	"github.com/tablevault/tablevault/shared/table"
 )
 
-// Tables lists the names of the instance's tables in order. Secondary indexes,
-// which are tables of their own, may be among them.
+// Tables lists the names of the instance's tables in order. Secondary indexes, which are
+// tables of their own, may be among them.
 func (c *Client) Tables(ctx context.Context) ([]string, error) {
 	var list otsprotocol.ListTableResponse
 	if _, err := c.ask(ctx, "ListTable", "", &otsprotocol.ListTableRequest{}, &list); err != nil {
@@ -27,8 +27,8 @@ func (c *Client) Tables(ctx context.Context) ([]string, error) {
 	return list.TableNames, nil
 }
 
-// Describe returns everything that the service says of a table and its indexes.
-// Where the service knows no search indexes, the table has none.
+// Describe returns everything that the service says of a table and its indexes. Where the
+// service knows no search indexes, the table has none.
 func (c *Client) Describe(ctx context.Context, name string) (table.Definition, error) {
 	d, _, err := c.describeTable(ctx, name)
 	if err != nil {
@@ -38,8 +38,8 @@ func (c *Client) Describe(ctx context.Context, name string) (table.Definition, e
 	return d, err
 }
 
-// describeTable is Describe without search indexes. It also says whether the
-// table is loaded.
+// describeTable is Describe without search indexes. It also says whether the table is
+// loaded.
 func (c *Client) describeTable(ctx context.Context, name string) (table.Definition, bool, error) {
 	var said otsprotocol.DescribeTableResponse
 	raw, err := c.ask(ctx, "DescribeTable", name, &otsprotocol.DescribeTableRequest{TableName: &name}, &said)
@@ -97,8 +97,8 @@ func definitionOf(said *otsprotocol.DescribeTableResponse) (table.Definition, er
 }
 
 // identityOf reads what tells the table from another one of its name: fields of
-// DescribeTableResponse and of its TableMeta that the SDK's messages lack. A form that
-// is not known tells nothing.
+// DescribeTableResponse and of its TableMeta that the SDK's messages lack. A form that is
+// not known tells nothing.
 func identityOf(response []byte) (id table.Identity, err error) {
 	const tableMeta, tableID, creationTime, longest = 1, 5, 9, 256
 	f := fields{rest: response}
@@ -150,9 +150,9 @@ func optionsOf(o *otsprotocol.TableOptions) table.Options {
 // defaultDeviation is the deviation of tables that were given none, in seconds.
 const defaultDeviation = 86400
 
-// indexesOf reads the secondary indexes of DescribeTableResponse. The service
-// tells an index's key as it was asked for or with the rest of the table's key
-// behind it; read, it is always whole.
+// indexesOf reads the secondary indexes of DescribeTableResponse. The service tells an
+// index's key as it was asked for or with the rest of the table's key behind it; read, it
+// is always whole.
 func indexesOf(response []byte, schema table.Schema) ([]table.Index, error) {
 	const indexMetas = 8
 	raws, err := rawFields(response, indexMetas)
@@ -222,8 +222,8 @@ func (c *Client) searchIndex(ctx context.Context, name, index string) (table.Sea
 	return x, nil
 }
 
-// fieldsOf names the fields of a search index; those of nested ones have their
-// parent's name before theirs.
+// fieldsOf names the fields of a search index; those of nested ones have their parent's
+// name before theirs.
 func fieldsOf(out []table.SearchField, parent string, fields []*otsprotocol.FieldSchema) []table.SearchField {
 	for _, f := range fields {
 		name := parent + f.GetFieldName()
@@ -233,8 +233,7 @@ func fieldsOf(out []table.SearchField, parent string, fields []*otsprotocol.Fiel
 	return out
 }
 
-// unsupported says whether an error means that the service does not have the
-// operation.
+// unsupported says whether an error means that the service does not have the operation.
 func unsupported(err error) bool {
 	var e *Error
 	if !errors.As(err, &e) {
@@ -244,8 +243,8 @@ func unsupported(err error) bool {
 }
 
 // SplitPoints cuts a table into ranges of about size bytes by the service's own
-// partitions. The points order ascending, without repeats, and each is as long
-// as the schema. Sizes are approximate; recent writes may not count.
+// partitions. The points order ascending, without repeats, and each is as long as the
+// schema. Sizes are approximate; recent writes may not count.
 func (c *Client) SplitPoints(ctx context.Context, name string, schema table.Schema, size int64) ([]table.Key, error) {
 	const unit = 1 << 20 // the least that the service takes
 	request := &otsprotocol.ComputeSplitPointsBySizeRequest{

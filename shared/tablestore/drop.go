@@ -10,12 +10,11 @@ import (
 	"github.com/tablevault/tablevault/shared/table"
 )
 
-// DropTable deletes a table with its rows and its indexes. That there is none of
-// the name, or no more, is no error; dying in between, and doing it twice, is
-// harmless.
+// DropTable deletes a table with its rows and its indexes. That there is none of the
+// name, or no more, is no error; dying in between, and doing it twice, is harmless.
 //
-// The service refuses to delete a table that has search indexes. Whether it
-// deletes one that has secondary indexes is not documented: they go first, too.
+// The service refuses to delete a table that has search indexes. Whether it deletes one
+// that has secondary indexes is not documented: they go first, too.
 func (c *Client) DropTable(ctx context.Context, name string) error {
 	drop := func(op string, request protov1.Message) error {
 		_, err := c.change(ctx, op, name, request)

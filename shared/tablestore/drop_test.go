@@ -14,8 +14,8 @@ import (
 	"github.com/tablevault/tablevault/shared/table"
 )
 
-// TestDropTable drops a table with indexes of both kinds, with each of its calls
-// lost before or after it took effect, and again when it is gone.
+// TestDropTable drops a table with indexes of both kinds, with each of its calls lost
+// before or after it took effect, and again when it is gone.
 func TestDropTable(t *testing.T) {
 	for _, op := range []string{"none", "DescribeTable", "DeleteSearchIndex", "DropIndex", "DeleteTable"} {
 		for _, after := range []bool{false, true} {

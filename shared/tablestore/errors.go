@@ -156,8 +156,8 @@ func (e *Error) judgeStream() {
 	}
 }
 
-// judgeStatus judges by the HTTP status, for codes that this version does not
-// know and answers that are not the service's, but a proxy's or a balancer's.
+// judgeStatus judges by the HTTP status, for codes that this version does not know and
+// answers that are not the service's, but a proxy's or a balancer's.
 func (e *Error) judgeStatus() {
 	switch {
 	case e.Status == http.StatusTooManyRequests:
@@ -171,8 +171,8 @@ func (e *Error) judgeStatus() {
 	}
 }
 
-// inDoubt says whether the request of an attempt that failed may still be carried out:
-// it has no answer, or the service says that it does not know. An answer by which the
+// inDoubt says whether the request of an attempt that failed may still be carried out: it
+// has no answer, or the service says that it does not know. An answer by which the
 // service has not come to it, or is busy, ends the request.
 func inDoubt(err error) bool {
 	var e *Error

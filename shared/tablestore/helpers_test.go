@@ -48,9 +48,9 @@ func connectAt(t testing.TB, endpoint string, with ...func(*tablestore.Config)) 
 	return c
 }
 
-// inBubble runs a test against a server that is called as a handler, without a
-// network, so that all of it goes by the clock of a synctest bubble: pauses cost
-// nothing, and how long something took does not depend on the machine.
+// inBubble runs a test against a server that is called as a handler, without a network,
+// so that all of it goes by the clock of a synctest bubble: pauses cost nothing, and how
+// long something took does not depend on the machine.
 func inBubble(t *testing.T, config ots.Config, test func(t *testing.T, s *ots.Server, connect func(...func(*tablestore.Config)) *tablestore.Client)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
@@ -63,8 +63,8 @@ func inBubble(t *testing.T, config ots.Config, test func(t *testing.T, s *ots.Se
 	})
 }
 
-// direct carries requests to a handler by calling it. A handler that aborts has cut
-// the connection.
+// direct carries requests to a handler by calling it. A handler that aborts has cut the
+// connection.
 type direct struct{ handler http.Handler }
 
 func (d direct) RoundTrip(r *http.Request) (*http.Response, error) {

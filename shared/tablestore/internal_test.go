@@ -21,8 +21,7 @@ import (
 	"github.com/tablevault/tablevault/shared/table"
 )
 
-// TestSigningKey holds the key of signatures of version 4 against the vector of
-// the SDK.
+// TestSigningKey holds the key of signatures of version 4 against the vector of the SDK.
 func TestSigningKey(t *testing.T) {
 	if got := string(signingKey("credentials_test_secret", "20240808", "cn-hangzhou")); got != "RNN1/s8/m45SdD+EzXlvpyGxc4Enu0RiODs1Lg+xFpo=" {
 		t.Errorf("key %s", got)
@@ -97,8 +96,7 @@ func TestIndexedColumns(t *testing.T) {
 	}
 }
 
-// TestRequests holds the requests that are written by hand against the SDK's
-// messages.
+// TestRequests holds the requests that are written by hand against the SDK's messages.
 func TestRequests(t *testing.T) {
 	r := rangeRequest{table: "t", start: []byte("start"), end: []byte("end"), limit: 7, versions: 9, before: 11,
 		from: []byte("from"), to: []byte("to"), columns: 13, token: []byte("token")}
@@ -226,8 +224,8 @@ func TestReadBody(t *testing.T) {
 	}
 }
 
-// TestIdentityOf reads what tells tables of one name apart, in the forms that it may have,
-// and reads nothing from a message that is cut.
+// TestIdentityOf reads what tells tables of one name apart, in the forms that it may
+// have, and reads nothing from a message that is cut.
 func TestIdentityOf(t *testing.T) {
 	for name, test := range map[string]struct {
 		said []byte

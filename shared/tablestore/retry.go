@@ -14,8 +14,8 @@ import (
 
 // Retry says for how long a call goes on. Zero fields mean the defaults.
 type Retry struct {
-	// First is the pause after the first failure, 50 ms; it doubles with each
-	// until it is Longest, 10 s. Half of a pause is left to chance.
+	// First is the pause after the first failure, 50 ms; it doubles with each until it is
+	// Longest, 10 s. Half of a pause is left to chance.
 	First, Longest time.Duration
 	// Total is for how long a call may go without success, 2 min.
 	Total time.Duration
@@ -23,8 +23,8 @@ type Retry struct {
 	Unreachable time.Duration
 	// Attempt is how long one request may take, 30 s.
 	Attempt time.Duration
-	// Window is for how long rows refused for their timestamps are sent again,
-	// 10 s: a raised deviation takes its time to act.
+	// Window is for how long rows refused for their timestamps are sent again, 10 s: a
+	// raised deviation takes its time to act.
 	Window time.Duration
 }
 
@@ -42,9 +42,8 @@ func (r Retry) policy() retry.Policy {
 	return retry.Policy{First: r.First, Most: r.Longest, Total: r.Total, Away: r.Unreachable}
 }
 
-// do makes attempts of one call until one succeeds or none can, and returns what
-// the call ends with. doubt says that an attempt may have been carried out though
-// it failed.
+// do makes attempts of one call until one succeeds or none can, and returns what the call
+// ends with. doubt says that an attempt may have been carried out though it failed.
 func (c *Client) do(ctx context.Context, attempt func(*retry.Call) error) (doubt bool, err error) {
 	var last error // that was judged
 	call := retry.Call{Policy: c.config.Retry.policy(), Resume: table.Retrying}
@@ -85,8 +84,7 @@ func (c *Client) logPause(ctx context.Context, err error, pause time.Duration) {
 	}
 }
 
-// stopped is the error of a call whose context ended, with what went wrong
-// until then.
+// stopped is the error of a call whose context ended, with what went wrong until then.
 func stopped(ctx context.Context, err error) error {
 	if ended := ctx.Err(); !errors.Is(err, ended) {
 		return fmt.Errorf("%w (%w)", err, ended)

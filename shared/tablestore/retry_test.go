@@ -25,8 +25,8 @@ import (
 	"github.com/tablevault/tablevault/shared/tablestore"
 )
 
-// TestRetry puts every kind of failure in the way of a scan. It ends with all
-// rows where the failure passes, and at once where it cannot.
+// TestRetry puts every kind of failure in the way of a scan. It ends with all rows where
+// the failure passes, and at once where it cannot.
 func TestRetry(t *testing.T) {
 	t.Parallel()
 	s := otstest.Run(t, ots.Config{AnswerMD5: ots.AnswerMD5Always})
@@ -116,8 +116,8 @@ func TestThrottledIsSaid(t *testing.T) {
 	}
 }
 
-// TestRefusedRowsAreSaid refuses some rows of a batch for want of capacity, in both
-// ways that the service has for it: whoever asked is told, and they are written.
+// TestRefusedRowsAreSaid refuses some rows of a batch for want of capacity, in both ways
+// that the service has for it: whoever asked is told, and they are written.
 func TestRefusedRowsAreSaid(t *testing.T) {
 	for _, code := range []string{engine.CodeNotEnoughCapacity, engine.CodeServerBusy} {
 		s := otstest.Run(t, ots.Config{})
@@ -176,8 +176,8 @@ func TestAim(t *testing.T) {
 	}
 }
 
-// TestCorruptAnswer flips every byte of the last page of a range, which no
-// checksum inside of it may cover, over the whole wire.
+// TestCorruptAnswer flips every byte of the last page of a range, which no checksum
+// inside of it may cover, over the whole wire.
 func TestCorruptAnswer(t *testing.T) {
 	t.Parallel()
 	s := otstest.Run(t, ots.Config{AnswerMD5: ots.AnswerMD5Always})
@@ -307,8 +307,8 @@ func TestNobodyListens(t *testing.T) {
 	}
 }
 
-// TestBadCertificate asks a server whose certificate nobody vouches for: that is
-// told at once, since no repetition mends it.
+// TestBadCertificate asks a server whose certificate nobody vouches for: that is told at
+// once, since no repetition mends it.
 func TestBadCertificate(t *testing.T) {
 	s := httptest.NewUnstartedServer(http.NotFoundHandler())
 	s.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)
@@ -329,8 +329,7 @@ func TestBadCertificate(t *testing.T) {
 	}
 }
 
-// TestCancel ends calls in the middle of a request and in the middle of a
-// pause.
+// TestCancel ends calls in the middle of a request and in the middle of a pause.
 func TestCancel(t *testing.T) {
 	for name, fault := range map[string]*ots.Fault{
 		"request": {Delay: time.Hour},
@@ -366,8 +365,8 @@ func TestCancel(t *testing.T) {
 	}
 }
 
-// cancelled has a call end after 50 ms, by its deadline or without one, and looks
-// at its error. A pause has a reason, which the error of a deadline keeps.
+// cancelled has a call end after 50 ms, by its deadline or without one, and looks at its
+// error. A pause has a reason, which the error of a deadline keeps.
 func cancelled(t *testing.T, name string, late bool, do func(context.Context) error) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
@@ -392,8 +391,8 @@ func cancelled(t *testing.T, name string, late bool, do func(context.Context) er
 	}
 }
 
-// TestProgress writes against a service that takes one row of a batch at a
-// time: that goes on for longer than a call without success may.
+// TestProgress writes against a service that takes one row of a batch at a time: that
+// goes on for longer than a call without success may.
 func TestProgress(t *testing.T) {
 	inBubble(t, ots.Config{}, func(t *testing.T, s *ots.Server, connect func(...func(*tablestore.Config)) *tablestore.Client) {
 		c := connect(func(config *tablestore.Config) { config.Retry.Total = 100 * time.Millisecond })

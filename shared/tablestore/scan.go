@@ -16,8 +16,8 @@ import (
 )
 
 const (
-	// firstRows is what a scan asks for before it knows how large rows are,
-	// pageRows what the service gives at most.
+	// firstRows is what a scan asks for before it knows how large rows are, pageRows what
+	// the service gives at most.
 	firstRows = 100
 	pageRows  = 5000
 	// sampleRows is how many rows of a page tell how large its rows are.
@@ -28,9 +28,9 @@ const (
 
 // Scan reads a range of a table with all columns and versions.
 //
-// An answer is read straight into the caller's buffer. How many rows a request
-// asks for follows from their sizes, so that answers fill most of the buffer
-// and few are larger; a row that is larger by itself comes in pieces.
+// An answer is read straight into the caller's buffer. How many rows a request asks for
+// follows from their sizes, so that answers fill most of the buffer and few are larger; a
+// row that is larger by itself comes in pieces.
 func (c *Client) Scan(name string, schema table.Schema, r table.Range) table.Scan {
 	return &scan{client: c, table: name, schema: schema, whole: r, at: r.Start, limit: firstRows}
 }
@@ -133,9 +133,9 @@ func (s *scan) page(ctx context.Context, buf []byte) (table.Page, error) {
 	}
 }
 
-// cut takes a page whose last row the service did not send to its end. If there
-// are rows before it, they are the page, and the row is read anew; else it is
-// the first piece of that row.
+// cut takes a page whose last row the service did not send to its end. If there are rows
+// before it, they are the page, and the row is read anew; else it is the first piece of
+// that row.
 func (s *scan) cut(ctx context.Context, a rangeAnswer, page table.Page, buf []byte) (table.Page, error) {
 	rows, last := 0, 0
 	s.scanner.Reset(a.rows)
@@ -172,8 +172,7 @@ func (s *scan) cut(ctx context.Context, a rangeAnswer, page table.Page, buf []by
 	return s.piece(ctx, buf)
 }
 
-// send reads one answer into buf. It returns a *tooLarge if that has no room
-// for it.
+// send reads one answer into buf. It returns a *tooLarge if that has no room for it.
 func (s *scan) send(ctx context.Context, r *rangeRequest, buf []byte) (rangeAnswer, table.Page, error) {
 	s.body = r.append(s.body[:0])
 	var a rangeAnswer
@@ -193,9 +192,9 @@ func (s *scan) send(ctx context.Context, r *rangeRequest, buf []byte) (rangeAnsw
 	return a, table.Page{ServerTime: s.served, ReadUnits: a.units}, nil
 }
 
-// read takes an answer apart. Rows and keys have checksums of their own; that
-// there is no key to go on from, which ends the range, is only as sure as the
-// whole answer's checksum.
+// read takes an answer apart. Rows and keys have checksums of their own; that there is no
+// key to go on from, which ends the range, is only as sure as the whole answer's
+// checksum.
 func (s *scan) read(got *answer) (rangeAnswer, error) {
 	a, err := parseRange(got.body)
 	if err == nil && a.next == nil {
@@ -207,8 +206,8 @@ func (s *scan) read(got *answer) (rangeAnswer, error) {
 	return a, nil
 }
 
-// nextKey copies the key that an answer names as the one to go on from, nil at
-// the range's end.
+// nextKey copies the key that an answer names as the one to go on from, nil at the
+// range's end.
 func (s *scan) nextKey(block []byte) (table.Key, error) {
 	if block == nil {
 		return nil, nil
@@ -246,10 +245,9 @@ func (s *scan) shrink(size int64, room int) {
 // fill is the share of a buffer that answers should fill.
 const fill = 0.8
 
-// adapt chooses how many rows to ask for next. The size of a row is the
-// greater of what the page's first rows say, and what follows if the page has
-// as many rows as were asked for. It falls by half at most, since where one
-// answer did not fit, the next may not.
+// adapt chooses how many rows to ask for next. The size of a row is the greater of what
+// the page's first rows say, and what follows if the page has as many rows as were asked
+// for. It falls by half at most, since where one answer did not fit, the next may not.
 func (s *scan) adapt(block []byte, more bool, room int) {
 	if !more || len(block) == 0 {
 		return
@@ -267,20 +265,20 @@ func (s *scan) adapt(block []byte, more bool, room int) {
 	s.limit = max(1, min(int(fill*float64(room)/s.perRow), 4*s.limit, pageRows))
 }
 
-// A wideRow is a row that is read in pieces: by the service's token, if it cut
-// the row, and by slices of columns and versions where an answer does not fit.
+// A wideRow is a row that is read in pieces: by the service's token, if it cut the row,
+// and by slices of columns and versions where an answer does not fit.
 type wideRow struct {
 	first bool
-	// What is known after the first piece: the row's key, and a range that begins
-	// with it and holds hardly anything else.
+	// What is known after the first piece: the row's key, and a range that begins with it
+	// and holds hardly anything else.
 	key        table.Key
 	start, end []byte
 	// The key that follows the row, nil at the range's end, once known says so.
 	next  table.Key
 	known bool
 	token []byte
-	// The last cell that was read. Inside says that its column may have older
-	// versions, ended that nothing is left of the row.
+	// The last cell that was read. Inside says that its column may have older versions,
+	// ended that nothing is left of the row.
 	column    []byte
 	timestamp int64
 	inside    bool
@@ -296,8 +294,8 @@ func newWideRow() *wideRow {
 const (
 	firstColumns  = 64
 	firstVersions = 64
-	// maxColumns is far above what a buffer holds, and below what any service
-	// takes for a mistake.
+	// maxColumns is far above what a buffer holds, and below what any service takes for a
+	// mistake.
 	maxColumns = 10000
 )
 
@@ -333,8 +331,8 @@ func (s *scan) piece(ctx context.Context, buf []byte) (table.Page, error) {
 	return s.columns(ctx, buf)
 }
 
-// tokenPiece takes a piece that the service cut, or the last after such ones. It is
-// not over a page if the service has sent no cell of a row that goes on.
+// tokenPiece takes a piece that the service cut, or the last after such ones. It is not
+// over a page if the service has sent no cell of a row that goes on.
 func (s *scan) tokenPiece(a rangeAnswer, page table.Page) (_ table.Page, over bool, err error) {
 	w := s.wide
 	if bytes.Equal(w.token, a.token) {
@@ -442,8 +440,8 @@ func (s *scan) tookColumns(ctx context.Context, a rangeAnswer, page table.Page, 
 	return s.unfinished(page, a.rows), nil
 }
 
-// gone ends a row of which nothing is left: it has no more columns, or is not there
-// any more. The page is what the last answer brought, if there was one.
+// gone ends a row of which nothing is left: it has no more columns, or is not there any
+// more. The page is what the last answer brought, if there was one.
 func (s *scan) gone(ctx context.Context, page table.Page, buf []byte) (table.Page, error) {
 	if !s.wide.known {
 		if err := s.follow(ctx, &page, buf); err != nil {
@@ -453,8 +451,8 @@ func (s *scan) gone(ctx context.Context, page table.Page, buf []byte) (table.Pag
 	return s.finish(page, nil)
 }
 
-// follow finds the key that follows the wide row, asking the service where no key can
-// be made that is certain to.
+// follow finds the key that follows the wide row, asking the service where no key can be
+// made that is certain to.
 func (s *scan) follow(ctx context.Context, page *table.Page, buf []byte) error {
 	w := s.wide
 	if w.next, w.known = w.key.Next(), true; w.next.Compare(s.whole.End) >= 0 {
@@ -520,8 +518,8 @@ func (s *scan) olderVersions(ctx context.Context, buf []byte) (table.Page, error
 	}
 }
 
-// grown is how many columns or versions to ask for after so many filled size of
-// room bytes.
+// grown is how many columns or versions to ask for after so many filled size of room
+// bytes.
 func grown(n, size, room, most int) int {
 	if size == 0 {
 		return n
@@ -529,8 +527,8 @@ func grown(n, size, room, most int) int {
 	return max(1, min(int(fill*float64(n)*float64(room)/float64(size)), 4*n, most))
 }
 
-// row1 scans an answer that has one row at most into s.row and returns the number of
-// its cells, -1 if there is no row.
+// row1 scans an answer that has one row at most into s.row and returns the number of its
+// cells, -1 if there is no row.
 func (s *scan) row1(rows []byte) (int, error) {
 	s.scanner.Reset(rows)
 	err := s.scanner.Next(&s.row)
@@ -552,9 +550,9 @@ func (s *scan) row1(rows []byte) (int, error) {
 	return len(s.row.Cells), nil
 }
 
-// take scans a piece into s.row, checks that it is of the row and comes after
-// what was read of it, and returns the number of its cells, -1 if there is no
-// row. Where another row stands instead, that is known to be next.
+// take scans a piece into s.row, checks that it is of the row and comes after what was
+// read of it, and returns the number of its cells, -1 if there is no row. Where another
+// row stands instead, that is known to be next.
 func (s *scan) take(rows []byte) (int, error) {
 	w := s.wide
 	cells, err := s.row1(rows)
@@ -600,9 +598,8 @@ func (s *scan) unfinished(page table.Page, block []byte) table.Page {
 	return page
 }
 
-// finish is the last piece of the row, of which nothing but the key is left if
-// block is nil. If the row was gone before its first piece was read, the page
-// has no rows.
+// finish is the last piece of the row, of which nothing but the key is left if block is
+// nil. If the row was gone before its first piece was read, the page has no rows.
 func (s *scan) finish(page table.Page, block []byte) (table.Page, error) {
 	w := s.wide
 	s.wide, s.limit = nil, 1

@@ -29,8 +29,8 @@ func TestScanEmpty(t *testing.T) {
 	}
 }
 
-// TestScanRows reads rows of very different sizes, and times 0 and far ahead,
-// with buffers of all sizes and pages as short as the service likes.
+// TestScanRows reads rows of very different sizes, and times 0 and far ahead, with
+// buffers of all sizes and pages as short as the service likes.
 func TestScanRows(t *testing.T) {
 	s := otstest.Run(t, ots.Config{AnswerMD5: ots.AnswerMD5Never})
 	c := connect(t, s)
@@ -73,9 +73,9 @@ func TestScanRows(t *testing.T) {
 	}
 }
 
-// TestScanWideRow reads a row of 12 MB and 3,000 columns between two small ones
-// through a buffer of 1 MiB, and the same a sixteenth as large in all the ways
-// that a service may send it.
+// TestScanWideRow reads a row of 12 MB and 3,000 columns between two small ones through a
+// buffer of 1 MiB, and the same a sixteenth as large in all the ways that a service may
+// send it.
 func TestScanWideRow(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {

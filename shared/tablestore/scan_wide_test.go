@@ -24,8 +24,8 @@ import (
 	"github.com/tablevault/tablevault/shared/tablestore"
 )
 
-// between stands between a client and the local Tablestore. It sees each request for
-// a range, which it may change, and each answer; said says whether it changed that.
+// between stands between a client and the local Tablestore. It sees each request for a
+// range, which it may change, and each answer; said says whether it changed that.
 type between struct {
 	next  http.RoundTripper
 	asked func(*otsprotocol.GetRangeRequest)
@@ -108,9 +108,9 @@ func longRow(t plainbuffer.Type, key string, cells ...plainbuffer.Cell) []byte {
 	return build([]plainbuffer.Cell{name}, cells)
 }
 
-// TestScanWideRowsAtTheLimits reads rows that come in pieces where the key, or the
-// names of columns, have the greatest length that the service allows, and others
-// directly before and behind them.
+// TestScanWideRowsAtTheLimits reads rows that come in pieces where the key, or the names
+// of columns, have the greatest length that the service allows, and others directly
+// before and behind them.
 func TestScanWideRowsAtTheLimits(t *testing.T) {
 	const size = 24 << 10
 	full := func(end string) string { return strings.Repeat("k", table.MaxKeyBytes-len(end)) + end }
@@ -376,8 +376,8 @@ func (h pieceHook) Next(ctx context.Context, buf []byte) (table.Page, error) {
 	return page, err
 }
 
-// TestScanPagingThatCountsCells has a service whose filter for some columns counts
-// cells instead: a column's older versions come all the same.
+// TestScanPagingThatCountsCells has a service whose filter for some columns counts cells
+// instead: a column's older versions come all the same.
 func TestScanPagingThatCountsCells(t *testing.T) {
 	s := otstest.Run(t, ots.Config{AnswerMD5: ots.AnswerMD5Never})
 	def := definition()
@@ -433,8 +433,8 @@ func columnsOf(t testing.TB, q *otsprotocol.GetRangeRequest) int {
 	return int(page.GetLimit())
 }
 
-// TestScanEndIsSummed: that a page is the last of a range is only believed if the
-// whole answer is as it was sent, however large it is.
+// TestScanEndIsSummed: that a page is the last of a range is only believed if the whole
+// answer is as it was sent, however large it is.
 func TestScanEndIsSummed(t *testing.T) {
 	s := otstest.Run(t, ots.Config{AnswerMD5: ots.AnswerMD5Always})
 	cut := 0
@@ -543,8 +543,8 @@ func TestScanOfWideRowsBelievesNothing(t *testing.T) {
 	}
 }
 
-// bareOnce stands between a client and a server, and once sends the key alone where
-// the server goes on with a token.
+// bareOnce stands between a client and a server, and once sends the key alone where the
+// server goes on with a token.
 type bareOnce struct {
 	between
 	mu    sync.Mutex
@@ -569,8 +569,8 @@ func (b *bareOnce) RoundTrip(q *http.Request) (*http.Response, error) {
 	return &http.Response{StatusCode: http.StatusOK, Header: b.head, ContentLength: int64(len(b.later)), Body: io.NopCloser(bytes.NewReader(b.later)), Request: q}, nil
 }
 
-// TestScanOfABareCut has the service cut a row after its key: that is no piece, and
-// the scan goes on to the next.
+// TestScanOfABareCut has the service cut a row after its key: that is no piece, and the
+// scan goes on to the next.
 func TestScanOfABareCut(t *testing.T) {
 	s := otstest.Run(t, ots.Config{AnswerMD5: ots.AnswerMD5Never})
 	b := &bareOnce{head: http.Header{"Date": {"Fri, 20 Nov 2026 02:14:00 GMT"}}}

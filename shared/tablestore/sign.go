@@ -14,9 +14,8 @@ import (
 
 const apiVersion = "2015-12-31"
 
-// header makes the headers of a request and signs them. What is signed is the
-// path, the method, and a line for each of the protocol's headers in the order
-// of their names.
+// header makes the headers of a request and signs them. What is signed is the path, the
+// method, and a line for each of the protocol's headers in the order of their names.
 func (c *Client) header(op string, body []byte, creds access.Key, now time.Time) http.Header {
 	now = now.UTC()
 	sum := md5.Sum(body)
@@ -60,8 +59,8 @@ func (c *Client) header(op string, body []byte, creds access.Key, now time.Time)
 	return h
 }
 
-// signingKey is the key of signatures of version 4 on one day in one region:
-// the text, not the bytes, of the last sum.
+// signingKey is the key of signatures of version 4 on one day in one region: the text,
+// not the bytes, of the last sum.
 func signingKey(secret, day, region string) []byte {
 	k := sum256([]byte("aliyun_v4"+secret), []byte(day))
 	k = sum256(k, []byte(region))

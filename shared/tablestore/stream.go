@@ -20,15 +20,15 @@ const (
 	maxTokens = 10_000
 )
 
-// The bounds of a page of records: the memory that it may take, and how many records
-// to ask for where those that the service chose to send take more.
+// The bounds of a page of records: the memory that it may take, and how many records to
+// ask for where those that the service chose to send take more.
 const (
 	maxRecordBytes = 16 << 20
 	fewerRecords   = 100
 )
 
-// describeAgain is how often a table's stream is looked up whose id is not valid any
-// more by the time that its shards are asked for.
+// describeAgain is how often a table's stream is looked up whose id is not valid any more
+// by the time that its shards are asked for.
 const describeAgain = 3
 
 // DescribeStream tells of a table's stream and its shards.
@@ -126,8 +126,8 @@ func (c *Client) SeekTime(ctx context.Context, at table.ShardName, micros int64)
 	return c.seek(ctx, at, &micros)
 }
 
-// seek asks until the service has found the place: each answer before has a token to
-// ask with again.
+// seek asks until the service has found the place: each answer before has a token to ask
+// with again.
 func (c *Client) seek(ctx context.Context, at table.ShardName, micros *int64) (string, error) {
 	request := &otsprotocol.GetShardIteratorRequest{StreamId: &at.Stream, ShardId: &at.Shard, Timestamp: micros}
 	for range maxTokens {
@@ -231,8 +231,8 @@ func (c *Client) readRecords(ctx context.Context, at table.ShardName, iterator s
 	return nil
 }
 
-// readRecordPage takes an answer apart. Only rows have checksums of their own: where
-// they belong and what was done to them is as sure as the whole answer's checksum.
+// readRecordPage takes an answer apart. Only rows have checksums of their own: where they
+// belong and what was done to them is as sure as the whole answer's checksum.
 func readRecordPage(a *answer, name, iterator string, page *table.RecordPage) error {
 	if len(a.body) > smallAnswer {
 		if err := a.verify(); err != nil {
@@ -317,8 +317,8 @@ type recordScanner struct {
 
 var recordScanners = sync.Pool{New: func() any { return new(recordScanner) }}
 
-// checkRecords takes each record's row out of its block, with all checksums compared,
-// and its place out of the row.
+// checkRecords takes each record's row out of its block, with all checksums compared, and
+// its place out of the row.
 func checkRecords(page *table.RecordPage) error {
 	s := recordScanners.Get().(*recordScanner)
 	defer recordScanners.Put(s)

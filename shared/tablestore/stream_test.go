@@ -164,8 +164,8 @@ func TestStreamContract(t *testing.T) {
 	}
 }
 
-// TestStreamRetry puts failures in the way of every request of a stream. It goes on
-// where they pass, and says so where the service wants fewer requests.
+// TestStreamRetry puts failures in the way of every request of a stream. It goes on where
+// they pass, and says so where the service wants fewer requests.
 func TestStreamRetry(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {
@@ -238,8 +238,8 @@ func (b *bending) RoundTrip(r *http.Request) (*http.Response, error) {
 	return res, nil
 }
 
-// TestStreamDamage changes bytes of answers on their way: what is sent again is read
-// as if nothing had been.
+// TestStreamDamage changes bytes of answers on their way: what is sent again is read as
+// if nothing had been.
 func TestStreamDamage(t *testing.T) {
 	for name, large := range map[string]bool{"small": false, "large": true} {
 		t.Run(name, func(t *testing.T) {
@@ -412,8 +412,8 @@ func TestStreamIteratorAges(t *testing.T) {
 	}
 }
 
-// TestStreamLateChild looks for the children of a closed shard, which are not known
-// yet: that is no hole.
+// TestStreamLateChild looks for the children of a closed shard, which are not known yet:
+// that is no hole.
 func TestStreamLateChild(t *testing.T) {
 	s := newStreamServer(t, ots.Config{Behavior: engine.Behavior{Stream: engine.StreamBehavior{ChildDelay: time.Minute}}})
 	at, iterator := s.shard0()
@@ -439,8 +439,8 @@ func TestStreamLateChild(t *testing.T) {
 	}
 }
 
-// TestStreamLooksAgain has the service refuse a stream that it lists. Whoever looks
-// the stream up looks again; whoever reads it is told to come later, not that it is gone.
+// TestStreamLooksAgain has the service refuse a stream that it lists. Whoever looks the
+// stream up looks again; whoever reads it is told to come later, not that it is gone.
 func TestStreamLooksAgain(t *testing.T) {
 	refuse := map[string]int{}
 	var mu sync.Mutex

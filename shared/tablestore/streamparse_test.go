@@ -115,8 +115,8 @@ func TestParseRecordsAllocates(t *testing.T) {
 	}
 }
 
-// FuzzRecords reads what the SDK's messages read, and takes no record that has not
-// what a record has.
+// FuzzRecords reads what the SDK's messages read, and takes no record that has not what a
+// record has.
 func FuzzRecords(f *testing.F) {
 	for _, records := range []int{0, 1, 4} {
 		f.Add(recordAnswer(f, records))

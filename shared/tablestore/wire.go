@@ -122,8 +122,8 @@ type batchAnswer struct {
 	tables, rows fields
 }
 
-// next reads the next row's answer. It returns false after the last and where
-// the message is malformed.
+// next reads the next row's answer. It returns false after the last and where the message
+// is malformed.
 func (a *batchAnswer) next(r *rowAnswer) bool {
 	for {
 		for a.rows.next() {

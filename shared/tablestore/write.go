@@ -13,10 +13,10 @@ import (
 	"github.com/tablevault/tablevault/shared/table"
 )
 
-// Write writes a batch that [Client.NewBatch] made. Rows that the service could
-// not write at the time are sent again, alone. It returns an error if the
-// service refuses the request as a whole, or does not get through with it; then
-// any of the rows may be written.
+// Write writes a batch that [Client.NewBatch] made. Rows that the service could not write
+// at the time are sent again, alone. It returns an error if the service refuses the
+// request as a whole, or does not get through with it; then any of the rows may be
+// written.
 func (c *Client) Write(ctx context.Context, name string, rows table.Batch) (table.WriteResult, error) {
 	b, ok := rows.(*batch)
 	if !ok {
@@ -59,8 +59,8 @@ type writing struct {
 	progress bool      // the last attempt decided rows
 }
 
-// attempt sends the pending rows once and leaves those that are to be sent
-// again. It returns nil if they can be sent at once.
+// attempt sends the pending rows once and leaves those that are to be sent again. It
+// returns nil if they can be sent at once.
 func (w *writing) attempt(ctx context.Context) error {
 	b, c := w.batch, w.client
 	b.encode(w.table)
@@ -119,8 +119,8 @@ func (w *writing) attempt(ctx context.Context) error {
 	return later
 }
 
-// judgeRow judges the error of a single row. A code that is not known means
-// that the row is refused.
+// judgeRow judges the error of a single row. A code that is not known means that the row
+// is refused.
 func (e *Error) judgeRow() {
 	e.Status = 400
 	e.judge()
@@ -139,9 +139,9 @@ func (w *writing) waits(e *Error) bool {
 	return now.Before(w.window)
 }
 
-// step is where a row without attributes stands that the service does not take
-// by itself: it is deleted, given a column, and the column is taken away again.
-// What is left is a row that has its key alone.
+// step is where a row without attributes stands that the service does not take by itself:
+// it is deleted, given a column, and the column is taken away again. What is left is a
+// row that has its key alone.
 type step int
 
 const (
@@ -154,14 +154,14 @@ const (
 // scratch is the name of the column that such a row has for a moment.
 const scratch = "tablevault_scratch"
 
-// lacksAttributes says whether a row was refused for having none. It is not
-// documented whether that is a row's error or its request's, or happens at all.
+// lacksAttributes says whether a row was refused for having none. It is not documented
+// whether that is a row's error or its request's, or happens at all.
 func lacksAttributes(e *Error) bool {
 	return e.Code == "OTSParameterInvalid" && (strings.Contains(e.Message, textNoAttributes) || strings.Contains(e.Message, textNoCells))
 }
 
-// detours sends the rows without attributes of a refused request on their
-// detour, if they are what it was refused for.
+// detours sends the rows without attributes of a refused request on their detour, if they
+// are what it was refused for.
 func (w *writing) detours(err error) bool {
 	var e *Error
 	if !errors.As(err, &e) || !lacksAttributes(e) {
@@ -183,8 +183,7 @@ func (r *batchRow) detour() bool {
 	return true
 }
 
-// advance takes the next step after one that was done, and says whether there
-// is one.
+// advance takes the next step after one that was done, and says whether there is one.
 func (r *batchRow) advance() bool {
 	switch r.step {
 	case deleteRow, putScratch:

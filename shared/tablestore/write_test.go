@@ -16,8 +16,8 @@ import (
 	"github.com/tablevault/tablevault/shared/tablestore"
 )
 
-// TestBatchLimits fills batches to the service's limits exactly, and shows that
-// the service draws them where the batch does.
+// TestBatchLimits fills batches to the service's limits exactly, and shows that the
+// service draws them where the batch does.
 func TestBatchLimits(t *testing.T) {
 	s := otstest.Run(t, ots.Config{})
 	c := connect(t, s)
@@ -203,8 +203,8 @@ func TestWriteGivesUp(t *testing.T) {
 	}
 }
 
-// TestWriteWindow writes old timestamps before a raised deviation acts, and to
-// a table that never takes them.
+// TestWriteWindow writes old timestamps before a raised deviation acts, and to a table
+// that never takes them.
 func TestWriteWindow(t *testing.T) {
 	t.Parallel()
 	s := otstest.Run(t, ots.Config{Behavior: engine.Behavior{Tables: engine.TableBehavior{OptionsDelay: 300 * time.Millisecond}}})
@@ -264,10 +264,9 @@ func TestWriteKeyOnly(t *testing.T) {
 	}
 }
 
-// TestWriteInDoubt puts every kind of failure in the way of a batch, once and for
-// good. The result says whether a request may still be carried out: where there was no
-// answer, or one by which the service does not know; not where it has refused, or not
-// come to it.
+// TestWriteInDoubt puts every kind of failure in the way of a batch, once and for good.
+// The result says whether a request may still be carried out: where there was no answer,
+// or one by which the service does not know; not where it has refused, or not come to it.
 func TestWriteInDoubt(t *testing.T) {
 	for name, test := range map[string]struct {
 		fault *ots.Fault

@@ -9,32 +9,32 @@ import (
 // How the limit follows a service that is too busy.
 const (
 	rateWindow = time.Second
-	// A cut holds for cutRest before the next, since answers to what was asked
-	// before it still come in, and for calmRest before the rate grows again.
+	// A cut holds for cutRest before the next, since answers to what was asked before it
+	// still come in, and for calmRest before the rate grows again.
 	cutRest, calmRest = 2 * time.Second, 5 * time.Second
 	throttledCut      = 0.7
 	slowCut           = 0.75
-	// The rate grows by growth per rateWindow. Around the one that was too much for
-	// the service it grows slowly: there it is as high as it can be.
+	// The rate grows by growth per rateWindow. Around the one that was too much for the
+	// service it grows slowly: there it is as high as it can be.
 	growth, nearGrowth   = 1.25, 1.02
 	nearBelow, nearAbove = 0.9, 1.2
 	// fade is what is left of the greatest rate lately, per rateWindow.
 	fade = 0.9
-	// Slow answers do not push the rate below this share of the best that was
-	// reached: fewer pages at a time is all that can help.
+	// Slow answers do not push the rate below this share of the best that was reached:
+	// fewer pages at a time is all that can help.
 	slowFloor = 0.125
-	// leastSlow is the rate, in units per second, below which there is no load that
-	// slow answers could come from.
+	// leastSlow is the rate, in units per second, below which there is no load that slow
+	// answers could come from.
 	leastSlow = 100.0
-	// Answers are slow if on average they take slowFactor times what those of
-	// their size took at best in this invocation, and more than slowLeast.
+	// Answers are slow if on average they take slowFactor times what those of their size
+	// took at best in this invocation, and more than slowLeast.
 	slowFactor = 4
 	slowLeast  = 250 * time.Millisecond
 	leastRate  = 1.0 // units per second
 )
 
-// limit is the rate that the service can take, as far as it has shown: none, until
-// it refuses requests or answers them slowly.
+// limit is the rate that the service can take, as far as it has shown: none, until it
+// refuses requests or answers them slowly.
 type limit struct {
 	rate
 	top     float64   // the rate that was reached when it was last lowered
@@ -56,8 +56,8 @@ func (l *limit) resume(now time.Time, at rate) {
 	l.top, l.grown = at.units/nearBelow, now.Add(calmRest-rateWindow)
 }
 
-// lower cuts the rate to a share of what was reached, at most of what was held. It
-// says whether it did: before the first window is over there is no rate to go by.
+// lower cuts the rate to a share of what was reached, at most of what was held. It says
+// whether it did: before the first window is over there is no rate to go by.
 func (l *limit) lower(now time.Time, share float64, why string, held rate) bool {
 	reached := l.reached.lately
 	if reached == 0 {
@@ -74,8 +74,8 @@ func (l *limit) lower(now time.Time, share float64, why string, held rate) bool 
 	return true
 }
 
-// raise lets the rate grow after a calm time, until nothing holds it any more: it is
-// at the budget, or far above what is asked for.
+// raise lets the rate grow after a calm time, until nothing holds it any more: it is at
+// the budget, or far above what is asked for.
 func (l *limit) raise(now time.Time, b budget) {
 	if l.none() {
 		return
@@ -121,8 +121,8 @@ type answers struct {
 	slowness       float64 // how many times as long they take on average, which forgets
 }
 
-// slow takes an answer's time into the average, and says whether answers take too
-// long for their size.
+// slow takes an answer's time into the average, and says whether answers take too long
+// for their size.
 func (a *answers) slow(answer time.Duration, cost float64) bool {
 	took := max(answer.Seconds(), 1e-6)
 	if a.n == 0 {

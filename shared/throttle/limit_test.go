@@ -44,8 +44,8 @@ func TestLower(t *testing.T) {
 	}
 }
 
-// TestRaise has the limit grow after a calm time, slowly around what was too much for
-// the service, until nothing holds it.
+// TestRaise has the limit grow after a calm time, slowly around what was too much for the
+// service, until nothing holds it.
 func TestRaise(t *testing.T) {
 	lowered := func(why string, top float64) *limit {
 		l := &limit{reached: reached{lately: top}}
@@ -137,8 +137,8 @@ func TestReached(t *testing.T) {
 	}
 }
 
-// TestSlow holds answers against the best of their size, and not against those of
-// another one.
+// TestSlow holds answers against the best of their size, and not against those of another
+// one.
 func TestSlow(t *testing.T) {
 	slow := func(a *answers, n int, took time.Duration, cost float64) (slow bool) {
 		for range n {

@@ -23,8 +23,8 @@ type window struct {
 
 func (w *window) full() bool { return w.sent >= int(w.size) }
 
-// answered takes the answer to a request that was sent at an instant, and says whether
-// a request was refused since.
+// answered takes the answer to a request that was sent at an instant, and says whether a
+// request was refused since.
 func (w *window) answered(sent time.Time) (refused bool) {
 	w.sent--
 	switch {

@@ -8,8 +8,8 @@ import (
 )
 
 const (
-	// requestTime is the share of a second's units that a request aims at, so that
-	// no second has many more than another; leastRequest is the least.
+	// requestTime is the share of a second's units that a request aims at, so that no
+	// second has many more than another; leastRequest is the least.
 	requestTime  = 0.5
 	leastRequest = 8 // units
 	// budgetUse is the share of a budget that is used: ten seconds in a row, which may
@@ -44,8 +44,8 @@ func (r rate) earning(units float64) time.Duration {
 
 func seconds(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }
 
-// budget is the rate that requests never exceed, in units per second; 0 for none. It
-// is fixed.
+// budget is the rate that requests never exceed, in units per second; 0 for none. It is
+// fixed.
 type budget float64
 
 func (b budget) rate() rate {
@@ -56,15 +56,15 @@ func (b budget) rate() rate {
 }
 
 // account sets what requests cost against what a rate earns. What a request costs is
-// known when its answer has come, so what those before it cost is set aside for it,
-// and the rest is paid for by those after it.
+// known when its answer has come, so what those before it cost is set aside for it, and
+// the rest is paid for by those after it.
 type account struct {
 	free time.Time // when the next request may be sent
 	cost float64   // of a request, by those lately; 0 before the first
 }
 
-// setAside pays for a request whose cost is expected, 0 if it is not known, and
-// returns what it has paid.
+// setAside pays for a request whose cost is expected, 0 if it is not known, and returns
+// what it has paid.
 func (a *account) setAside(now time.Time, cost float64, r rate) float64 {
 	if cost == 0 {
 		cost = cmp.Or(a.cost, max(1, r.units*requestTime))

@@ -20,8 +20,8 @@ func TestEarning(t *testing.T) {
 	}
 }
 
-// TestAccount sets aside what requests are expected to cost, and settles with the
-// next one.
+// TestAccount sets aside what requests are expected to cost, and settles with the next
+// one.
 func TestAccount(t *testing.T) {
 	held := rate{100, vault.PacedByService}
 	var a account
@@ -86,8 +86,8 @@ func TestHold(t *testing.T) {
 	}
 }
 
-// TestWindow lets few requests out at first, twice as many with each round until one
-// is refused, and then one more per round.
+// TestWindow lets few requests out at first, twice as many with each round until one is
+// refused, and then one more per round.
 func TestWindow(t *testing.T) {
 	w := window{size: firstWindow}
 	round := func(refused bool) int {

@@ -1,5 +1,5 @@
-// Package throttle holds requests back: to a share of a budget of capacity units,
-// which they never exceed, and below it to what the service can take.
+// Package throttle holds requests back: to a share of a budget of capacity units, which
+// they never exceed, and below it to what the service can take.
 package throttle
 
 import (
@@ -12,9 +12,9 @@ import (
 	"github.com/tablevault/tablevault/shared/vault"
 )
 
-// A Throttle holds back the requests of one worker, which may come side by side. It
-// sends each when the worker's share of the budget, the rate that the service has
-// shown it can take, and the requests that have no answer yet leave room for it.
+// A Throttle holds back the requests of one worker, which may come side by side. It sends
+// each when the worker's share of the budget, the rate that the service has shown it can
+// take, and the requests that have no answer yet leave room for it.
 type Throttle struct {
 	writes bool // the units are write units
 
@@ -28,8 +28,8 @@ type Throttle struct {
 }
 
 // ForReads returns a throttle of requests that cost read units: so many per second at
-// most, 0 for any number. It has earned nothing so far: where there is a budget,
-// workers may follow each other at any time.
+// most, 0 for any number. It has earned nothing so far: where there is a budget, workers
+// may follow each other at any time.
 func ForReads(budget float64) *Throttle { return newThrottle(budget, false) }
 
 // ForWrites returns a throttle of requests that cost write units, as ForReads does.
@@ -61,9 +61,9 @@ type Request struct {
 
 // Do sends a request when its turn has come. send is told how many units the request
 // should cost at most, 0 for any number, and returns how many it did cost. Do measures
-// how long that takes, and hears of each refusal that the call meets by the context
-// that send is given. It returns the error of ctx, if that ends first, or what Ready
-// or send return.
+// how long that takes, and hears of each refusal that the call meets by the context that
+// send is given. It returns the error of ctx, if that ends first, or what Ready or send
+// return.
 func (t *Throttle) Do(ctx context.Context, q Request, send func(ctx context.Context, aim int) (units int64, err error)) error {
 	aside, err := t.wait(ctx, &q)
 	if err != nil {
@@ -85,8 +85,8 @@ func (t *Throttle) Do(ctx context.Context, q Request, send func(ctx context.Cont
 	return nil
 }
 
-// Aim is how many units a request should cost at most, 0 for any number, if it has to
-// be made before its turn comes.
+// Aim is how many units a request should cost at most, 0 for any number, if it has to be
+// made before its turn comes.
 func (t *Throttle) Aim() int {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -176,8 +176,8 @@ func (t *Throttle) failed() {
 	t.line.wake()
 }
 
-// took accounts for a request for which so much was set aside: its cost, and how long
-// its answer took.
+// took accounts for a request for which so much was set aside: its cost, and how long its
+// answer took.
 func (t *Throttle) took(aside float64, units int64, answer time.Duration) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -194,8 +194,8 @@ func (t *Throttle) took(aside float64, units int64, answer time.Duration) {
 	t.account.settle(now, aside, cost, t.rate())
 }
 
-// refused takes into account that the service wants fewer requests. It is called
-// while the one that was refused waits to be sent again; the others wait, too.
+// refused takes into account that the service wants fewer requests. It is called while
+// the one that was refused waits to be sent again; the others wait, too.
 func (t *Throttle) refused() {
 	t.mu.Lock()
 	defer t.mu.Unlock()

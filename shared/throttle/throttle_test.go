@@ -37,8 +37,8 @@ func try(t *testing.T, fresh func() *Throttle, test func(*trial)) {
 func reads(budget float64) func() *Throttle  { return func() *Throttle { return ForReads(budget) } }
 func writes(budget float64) func() *Throttle { return func() *Throttle { return ForWrites(budget) } }
 
-// send sends a request whose answer takes so long, after so many refusals that are
-// each waited out for as long.
+// send sends a request whose answer takes so long, after so many refusals that are each
+// waited out for as long.
 func (x *trial) send(q Request, units int64, takes time.Duration, refusals int) {
 	x.Helper()
 	err := x.Do(x.Context(), q, func(ctx context.Context, aim int) (int64, error) {
@@ -70,8 +70,8 @@ func (x *trial) at(want ...time.Duration) {
 
 const quick = time.Millisecond
 
-// TestBudget sends requests that cost what they aim at: the first when it is earned,
-// and never more in ten seconds than the budget.
+// TestBudget sends requests that cost what they aim at: the first when it is earned, and
+// never more in ten seconds than the budget.
 func TestBudget(t *testing.T) {
 	const budget = 100
 	try(t, reads(budget), func(x *trial) {
@@ -109,8 +109,8 @@ func TestBudget(t *testing.T) {
 	})
 }
 
-// TestCost has the next request pay for one that cost more than was expected, unless
-// it has no time for that.
+// TestCost has the next request pay for one that cost more than was expected, unless it
+// has no time for that.
 func TestCost(t *testing.T) {
 	try(t, reads(100), func(x *trial) {
 		x.send(Request{}, 950, quick, 0) // 50 are expected
@@ -161,8 +161,8 @@ func TestFirstBatches(t *testing.T) {
 	})
 }
 
-// TestRefused keeps others from asking while a request is refused, and cuts the rate
-// that was reached.
+// TestRefused keeps others from asking while a request is refused, and cuts the rate that
+// was reached.
 func TestRefused(t *testing.T) {
 	try(t, writes(0), func(x *trial) {
 		for range 10 {
@@ -207,8 +207,8 @@ func TestRefusedTwice(t *testing.T) {
 	})
 }
 
-// TestRefusedAtFirst has others wait after a refusal, also where no rate is known yet, and
-// says so.
+// TestRefusedAtFirst has others wait after a refusal, also where no rate is known yet,
+// and says so.
 func TestRefusedAtFirst(t *testing.T) {
 	try(t, reads(0), func(x *trial) {
 		x.send(Request{}, 1, quick, 1)
@@ -301,8 +301,8 @@ func TestTurnsGoOn(t *testing.T) {
 	})
 }
 
-// TestFullWindow has requests wait for an answer, or for a failure, where as many are
-// out as may be, whatever the rate.
+// TestFullWindow has requests wait for an answer, or for a failure, where as many are out
+// as may be, whatever the rate.
 func TestFullWindow(t *testing.T) {
 	for name, until := range map[string]time.Duration{"at their turn": time.Hour, "when time is up": 0} {
 		t.Run(name, func(t *testing.T) {

@@ -13,8 +13,8 @@ import (
 	"github.com/tablevault/tablevault/shared/table"
 )
 
-// checks collects the first thing that is wrong with a document. What a document
-// says was written by someone, and is believed only as far as it can be.
+// checks collects the first thing that is wrong with a document. What a document says was
+// written by someone, and is believed only as far as it can be.
 type checks struct{ err error }
 
 func (c *checks) try(err error) {
@@ -173,8 +173,8 @@ func (c *checks) pace(p *Pace) {
 	c.count("throttled", p.Throttled)
 }
 
-// maxKeyValue bounds a value of a key. The service's are of 1,024 bytes; the key
-// after one of those has a byte more.
+// maxKeyValue bounds a value of a key. The service's are of 1,024 bytes; the key after
+// one of those has a byte more.
 const maxKeyValue = 1024 + 1
 
 // key is a key whose schema is not known here; bounds may be infinite.

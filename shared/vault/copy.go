@@ -9,8 +9,8 @@ import (
 
 // Copied stands in the vault that a backup was copied into, as a rule a replica. It tells
 // the checksums that the vault's store answered when objects of one group came in, whose
-// bytes had the sha256 of the backup's own records. So an object that still has its checksum is the one that was
-// copied.
+// bytes had the sha256 of the backup's own records. So an object that still has its
+// checksum is the one that was copied.
 type Copied struct {
 	Backup BackupID `json:"backup"`
 	Table  TableID  `json:"table"`
@@ -85,8 +85,8 @@ func (b Backup) Copied(group, record int) string {
 	return fmt.Sprintf("%s%06d/%06d.json", b.Copies(), group, record)
 }
 
-// ProbePrefix begins the names of objects that a replica is asked for, to find out that it
-// is another place than this vault.
+// ProbePrefix begins the names of objects that a replica is asked for, to find out that
+// it is another place than this vault.
 const ProbePrefix = "probes/"
 
 // ProbeName is the name of such an object, of a replica by its key.
@@ -97,8 +97,7 @@ func (b Backup) CopyNotes() string {
 	return CopyNotesPrefix + b.place() + "/"
 }
 
-// CopyNote is the name of the note about a copy; key is its replica's, see
-// place.Key.
+// CopyNote is the name of the note about a copy; key is its replica's, see place.Key.
 func (b Backup) CopyNote(key string) string { return b.CopyNotes() + key + ".json" }
 
 // ParseCopyNote is CopyNote's inverse.
@@ -110,8 +109,8 @@ func ParseCopyNote(name string) (b Backup, key string, ok bool) {
 	return b, after[0], true
 }
 
-// Copying is the log of the copying of the backup to a replica, by the replica's key. What
-// its names call a segment is a group, by the id of its first segment.
+// Copying is the log of the copying of the backup to a replica, by the replica's key.
+// What its names call a segment is a group, by the id of its first segment.
 func (b Backup) Copying(key string) Log {
 	return Log{root: b.Copyings() + key + "/"}
 }

@@ -1,11 +1,10 @@
-// Package vault says what a vault holds: the names of its objects and the
-// documents in them.
+// Package vault says what a vault holds: the names of its objects and the documents in
+// them.
 //
-// A vault is a bucket and a prefix in which every object is written once. A
-// backup is the set of objects that its manifest names. The plan says what is
-// to be read and in which segments; each segment reports in a log of slots;
-// roll-ups gather the segments of a group; the manifest seals the whole. The
-// shards themselves are package shard's.
+// A vault is a bucket and a prefix in which every object is written once. A backup is the
+// set of objects that its manifest names. The plan says what is to be read and in which
+// segments; each segment reports in a log of slots; roll-ups gather the segments of a
+// group; the manifest seals the whole. The shards themselves are package shard's.
 //
 // The package is pure: it knows no network, no clock and no store.
 package vault
@@ -26,8 +25,7 @@ const Program = "0.1.0"
 // ErrCorrupt matches errors about objects that are not what they should be.
 var ErrCorrupt = errors.New("corrupt object")
 
-// ErrVersion matches errors about objects of a version that this command does
-// not know.
+// ErrVersion matches errors about objects of a version that this command does not know.
 var ErrVersion = errors.New("unknown format version")
 
 // Header is vault.json.
@@ -94,15 +92,14 @@ type Encryption struct {
 
 // Settings are what a plan fixes for the workers of a backup.
 type Settings struct {
-	// SegmentBytes is the size that segments were planned for, as the service
-	// counts it.
+	// SegmentBytes is the size that segments were planned for, as the service counts it.
 	SegmentBytes int64 `json:"segment_bytes"`
 	// Lanes is the greatest number of lanes of a segment.
 	Lanes int `json:"lanes"`
 	// PartBytes is the size of a shard object at which its part ends.
 	PartBytes int64 `json:"part_bytes"`
-	// ReadUnits is the budget of the table in read units per second, for all
-	// workers of the backup together, 0 for none.
+	// ReadUnits is the budget of the table in read units per second, for all workers of
+	// the backup together, 0 for none.
 	ReadUnits float64 `json:"read_units_per_second,omitempty"`
 }
 
@@ -121,8 +118,8 @@ type Plan struct {
 	Settings   Settings         `json:"settings"`
 	Encryption Encryption       `json:"encryption"`
 	Parent     *Parent          `json:"parent,omitempty"`
-	// Workers is how many workers the budget of read units is divided over, and
-	// so the most that work at a time; 0 where there is no budget.
+	// Workers is how many workers the budget of read units is divided over, and so the
+	// most that work at a time; 0 where there is no budget.
 	Workers  int       `json:"workers,omitempty"`
 	Segments []Segment `json:"segments"`
 }
@@ -136,8 +133,8 @@ type Parent struct {
 	SHA256 string   `json:"sha256"`
 }
 
-// Segment is what one invocation at a time works on: adjoining ranges, the
-// lanes, that are read side by side. Lane i goes from bound i to bound i+1.
+// Segment is what one invocation at a time works on: adjoining ranges, the lanes, that
+// are read side by side. Lane i goes from bound i to bound i+1.
 type Segment struct {
 	ID     SegmentID   `json:"id"`
 	Bounds []table.Key `json:"bounds"`
@@ -244,8 +241,8 @@ type Object struct {
 	Bytes int64  `json:"bytes"`
 	// SHA256 is over the stored bytes, in hexadecimal digits.
 	SHA256 string `json:"sha256"`
-	// Checksum is what the store answered, in the store's own form; empty
-	// where a document is named by another.
+	// Checksum is what the store answered, in the store's own form; empty where a
+	// document is named by another.
 	Checksum string `json:"checksum,omitempty"`
 }
 
@@ -256,8 +253,8 @@ type Slot struct {
 	Start   int       `json:"start"` // number of the start that wrote it
 	Part    *Part     `json:"part,omitempty"`
 	Split   *Split    `json:"split,omitempty"`
-	// Usage is what the worker asked of the store since its last slot, or since
-	// it began, up to where it wrote this one.
+	// Usage is what the worker asked of the store since its last slot, or since it began,
+	// up to where it wrote this one.
 	Usage object.Usage `json:"usage,omitzero"`
 }
 
@@ -265,8 +262,8 @@ type Slot struct {
 type Part struct {
 	Shard Object `json:"shard"`
 	Index Object `json:"index"`
-	// Rows is the number of rows in the shard, Walked the number that the pages
-	// held, RawBytes the size of the rows as PlainBuffer.
+	// Rows is the number of rows in the shard, Walked the number that the pages held,
+	// RawBytes the size of the rows as PlainBuffer.
 	Rows      int64        `json:"rows"`
 	Walked    int64        `json:"walked"`
 	RawBytes  int64        `json:"raw_bytes"`
@@ -278,8 +275,8 @@ type Part struct {
 	Latest time.Time `json:"latest"`
 	// Last says that each lane has come to its end.
 	Last bool `json:"last,omitempty"`
-	// ClosingMS is how long it took to store the part once its last page was
-	// read, in milliseconds.
+	// ClosingMS is how long it took to store the part once its last page was read, in
+	// milliseconds.
 	ClosingMS int64 `json:"closing_ms,omitempty"`
 	// Pace is what the worker was held back by, nil if by nothing.
 	Pace *Pace `json:"pace,omitempty"`
@@ -289,8 +286,8 @@ type Part struct {
 type Pace struct {
 	// Reason is what held it back in the end: one of the Paced constants.
 	Reason string `json:"reason"`
-	// ReadUnits is the rate in read units per second that it was held to, WriteUnits
-	// the same of a worker that writes; both are 0 where nothing holds it any more.
+	// ReadUnits is the rate in read units per second that it was held to, WriteUnits the
+	// same of a worker that writes; both are 0 where nothing holds it any more.
 	ReadUnits  float64 `json:"read_units_per_second,omitempty"`
 	WriteUnits float64 `json:"write_units_per_second,omitempty"`
 	// WaitedMS is for how long its requests waited, summed up, in milliseconds.
@@ -306,16 +303,15 @@ const (
 	PacedByLatency = "latency"   // answers took several times as long as before
 )
 
-// Lane says how far a part went in one lane: it holds the rows from From,
-// inclusive, to Next, exclusive.
+// Lane says how far a part went in one lane: it holds the rows from From, inclusive, to
+// Next, exclusive.
 type Lane struct {
 	From table.Key `json:"from"`
 	Next table.Key `json:"next"`
 	Rows int64     `json:"rows"`
 }
 
-// Split ends a segment's lanes where they stand and hands what is left over to
-// children.
+// Split ends a segment's lanes where they stand and hands what is left over to children.
 type Split struct {
 	Closed   []table.Key `json:"closed"`
 	Children []Segment   `json:"children"`
@@ -368,8 +364,8 @@ func (c *checks) slot(b Backup, s *Slot) {
 	}
 }
 
-// part is a part whose shard lies where the backup has those of the segment, and
-// whose counts can be.
+// part is a part whose shard lies where the backup has those of the segment, and whose
+// counts can be.
 func (c *checks) part(b Backup, segment SegmentID, p *Part) {
 	c.object(p.Shard)
 	c.object(p.Index)
@@ -442,12 +438,12 @@ type Note struct {
 	Began   time.Time `json:"began"`
 	// Until is when the platform ends the invocation.
 	Until time.Time `json:"until"`
-	// Slot is the number of slots that the segment's log had, and Idle how many
-	// starts in a row before this one found it so and added nothing.
+	// Slot is the number of slots that the segment's log had, and Idle how many starts in
+	// a row before this one found it so and added nothing.
 	Slot int `json:"slot,omitempty"`
 	Idle int `json:"idle,omitempty"`
-	// Replica is the address of the vault that a start copies to, Rate what it may
-	// use of that vault's budget, in bytes per second.
+	// Replica is the address of the vault that a start copies to, Rate what it may use of
+	// that vault's budget, in bytes per second.
 	Replica string `json:"target,omitempty"`
 	Rate    int64  `json:"bytes_per_second,omitempty"`
 	// Error and Permanent stand in failures only.
@@ -481,8 +477,8 @@ func (n *Note) validate(name string) error {
 	return c.err
 }
 
-// Ask is the planner's request to a segment's worker to split what is left of
-// it, since workers are free and this one lags behind its siblings.
+// Ask is the planner's request to a segment's worker to split what is left of it, since
+// workers are free and this one lags behind its siblings.
 type Ask struct {
 	Segment SegmentID `json:"segment"`
 	// Children is how many workers could go on side by side.
@@ -547,8 +543,8 @@ func (t *Totals) Overflow() bool {
 	return min(t.Rows, t.Walked, t.RawBytes, t.StoredBytes, t.Objects, t.Parts, t.ReadUnits) < 0
 }
 
-// Group is the roll-up of a group: the logs of its segments, and of all that
-// they were split into, in one object.
+// Group is the roll-up of a group: the logs of its segments, and of all that they were
+// split into, in one object.
 type Group struct {
 	Group    int          `json:"group"`
 	Segments []SegmentLog `json:"segments"`
@@ -629,15 +625,15 @@ type Manifest struct {
 	// Reason says why a backup was given up.
 	Reason string    `json:"reason,omitempty"`
 	Sealed time.Time `json:"sealed"`
-	// Plan and Groups name the documents that the backup consists of; the
-	// groups name the shards.
+	// Plan and Groups name the documents that the backup consists of; the groups name the
+	// shards.
 	Plan   *Object  `json:"plan,omitempty"`
 	Groups []Object `json:"groups,omitempty"`
 	Totals Totals   `json:"totals"`
 	// Segments is the number of segments, those from splits included.
 	Segments int `json:"segments"`
-	// Fuzzy says that the rows were read one after the other from Totals.First
-	// to Totals.Latest, with no change stream to bring them to one instant.
+	// Fuzzy says that the rows were read one after the other from Totals.First to
+	// Totals.Latest, with no change stream to bring them to one instant.
 	Fuzzy bool `json:"fuzzy"`
 	// ConsistentAt is the recovery point; nil in a fuzzy backup.
 	ConsistentAt *time.Time `json:"consistent_at,omitempty"`
@@ -678,8 +674,8 @@ func (m *Manifest) validate(name string) error {
 	return c.err
 }
 
-// holds is what a sealed manifest names: its backup's own plan and roll-ups, and all
-// of these.
+// holds is what a sealed manifest names: its backup's own plan and roll-ups, and all of
+// these.
 func (c *checks) holds(b Backup, m *Manifest) {
 	if m.ConsistentAt != nil {
 		c.instant("consistent_at", *m.ConsistentAt)
@@ -709,9 +705,9 @@ func (c *checks) totals(t Totals) {
 	c.span(t.First, t.Latest)
 }
 
-// RecoveryPoint is the instant that a restore of the backup brings back: where
-// the backup is exact that instant, where it is fuzzy the end of its scan, and where
-// there was no page to tell of one, when it was sealed.
+// RecoveryPoint is the instant that a restore of the backup brings back: where the backup
+// is exact that instant, where it is fuzzy the end of its scan, and where there was no
+// page to tell of one, when it was sealed.
 func (m *Manifest) RecoveryPoint() time.Time {
 	switch {
 	case m.ConsistentAt != nil:

@@ -224,8 +224,8 @@ func fresh(d Document) Document {
 	return reflect.New(reflect.TypeOf(d).Elem()).Interface().(Document)
 }
 
-// TestGolden holds today's bytes of every document against those that were
-// written before: they are what vaults hold.
+// TestGolden holds today's bytes of every document against those that were written
+// before: they are what vaults hold.
 func TestGolden(t *testing.T) {
 	for name, d := range examples() {
 		t.Run(name, func(t *testing.T) {
@@ -330,8 +330,8 @@ func TestUnreleased(t *testing.T) {
 	}
 }
 
-// TestRecordsAreStrict changes one thing at a time in the records of copies and of
-// drills and in marks.
+// TestRecordsAreStrict changes one thing at a time in the records of copies and of drills
+// and in marks.
 func TestRecordsAreStrict(t *testing.T) {
 	sha := exampleSlot().Part.Shard.SHA256
 	for _, c := range []struct{ document, from, to string }{

@@ -9,9 +9,8 @@ import (
 	"time"
 )
 
-// DrillID names a drill, the rehearsal of a restore: of which table, and the
-// instant of the schedule that it was due at. Whoever finds that instant due means
-// the same drill.
+// DrillID names a drill, the rehearsal of a restore: of which table, and the instant of
+// the schedule that it was due at. Whoever finds that instant due means the same drill.
 type DrillID struct {
 	Table TableID   `json:"table"`
 	Due   time.Time `json:"due"`
@@ -88,13 +87,12 @@ func (d DrillID) key() string {
 	return hex.EncodeToString(sum[:])
 }
 
-// maxDrillSource is how much of the source's name stands in the name of a drill's
-// table. Names of tables have at most 255 bytes, and those of a copy's indexes
-// begin with them.
+// maxDrillSource is how much of the source's name stands in the name of a drill's table.
+// Names of tables have at most 255 bytes, and those of a copy's indexes begin with them.
 const maxDrillSource = 32
 
-// Target is the name of the table that the drill restores into. It begins with to
-// and an underscore, and is unlike that of every other drill.
+// Target is the name of the table that the drill restores into. It begins with to and an
+// underscore, and is unlike that of every other drill.
 func (d DrillID) Target(to string) string {
 	source := d.Table.Table
 	return to + "_" + source[:min(len(source), maxDrillSource)] + "_" + d.Due.UTC().Format(idTime) + "_" + d.key()[:12]
@@ -114,8 +112,8 @@ type Drill struct {
 	Request string `json:"request"`
 	// Workers is how many workers its restore may have at a time.
 	Workers int `json:"workers"`
-	// Began and Until are by the planner's clock. A drill that has not ended by
-	// then has failed.
+	// Began and Until are by the planner's clock. A drill that has not ended by then has
+	// failed.
 	Began time.Time `json:"began"`
 	Until time.Time `json:"until"`
 }
@@ -154,16 +152,16 @@ func (c *checks) drill(d DrillID) {
 type DrillEnd struct {
 	Drill Drill     `json:"drill"`
 	Ended time.Time `json:"ended"`
-	// Compared is when the last of the rows were compared, Closed when the table began
-	// to be given its indexes and settings, as the restore's proof tells.
+	// Compared is when the last of the rows were compared, Closed when the table began to
+	// be given its indexes and settings, as the restore's proof tells.
 	Compared time.Time `json:"compared,omitzero"`
 	Closed   time.Time `json:"closed,omitzero"`
 	// OK says that the restored table was compared with the backup, row by row and
 	// without a difference; Error, if not, why.
 	OK    bool   `json:"ok"`
 	Error string `json:"error,omitempty"`
-	// What follows is empty as far as the drill did not come. Proof is the name of
-	// the restore's proof.
+	// What follows is empty as far as the drill did not come. Proof is the name of the
+	// restore's proof.
 	Restore     RestoreID `json:"restore,omitempty"`
 	Rows        int64     `json:"rows"`
 	Quarantined int64     `json:"quarantined"`
@@ -172,9 +170,9 @@ type DrillEnd struct {
 	Notes       []string  `json:"notes,omitempty"`
 }
 
-// RTO is how long it took from the drill's begin until the table was restored and
-// proved: until the rows were compared, and from when the table began to be given its
-// settings. Between the two nothing is done but to notice that all are compared.
+// RTO is how long it took from the drill's begin until the table was restored and proved:
+// until the rows were compared, and from when the table began to be given its settings.
+// Between the two nothing is done but to notice that all are compared.
 func (e *DrillEnd) RTO() time.Duration {
 	if e.Compared.Before(e.Drill.Began) || e.Closed.Before(e.Compared) || e.Ended.Before(e.Closed) {
 		return e.Ended.Sub(e.Drill.Began) // clocks that differ, or a drill that has failed
@@ -212,8 +210,8 @@ type DrillDrop struct {
 	Target  TableID   `json:"target"`
 	Restore RestoreID `json:"restore,omitempty"`
 	At      time.Time `json:"at"`
-	// Left says why nothing was dropped: the drill's restore has made no table, or
-	// what stands there is another.
+	// Left says why nothing was dropped: the drill's restore has made no table, or what
+	// stands there is another.
 	Left string `json:"left,omitempty"`
 }
 

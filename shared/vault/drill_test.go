@@ -9,8 +9,8 @@ import (
 
 var tableName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]{0,254}$`)
 
-// TestDrillNames holds that each drill has names of its own: records that parse
-// back, a request that is one, and a table that the service takes.
+// TestDrillNames holds that each drill has names of its own: records that parse back, a
+// request that is one, and a table that the service takes.
 func TestDrillNames(t *testing.T) {
 	seen := map[string]DrillID{}
 	long := strings.Repeat("x", 255)

@@ -34,9 +34,9 @@ type clipper interface {
 type docKind struct {
 	name  string
 	limit int64 // how long one can be, in bytes as JSON
-	// values is how many values one has at most, where it has few fields and some lists, of
-	// which is known how long they can be: what stands in a list may take many times the
-	// memory of its text. It is 0 for all others.
+	// values is how many values one has at most, where it has few fields and some lists,
+	// of which is known how long they can be: what stands in a list may take many times
+	// the memory of its text. It is 0 for all others.
 	values int
 }
 
@@ -52,14 +52,14 @@ const maxListedValues = 1 << 17
 // KindOf is what documents like d are called.
 func KindOf(d Document) string { return d.kind().name }
 
-// Limit is how long an object with a document of this kind can be. Nothing longer
-// is read.
+// Limit is how long an object with a document of this kind can be. Nothing longer is
+// read.
 func Limit(d Document) int64 { return d.kind().limit }
 
-// The limits, by what a document can hold: a few fields and a text of at most
-// maxText bytes, each of which may need six in JSON; with notes; the keys of one
-// split, of which many are read at a time; lists of as many keys, rows or objects as
-// there may be; what grows with the table. A plan of a hundred thousand ranges is 30 MB.
+// The limits, by what a document can hold: a few fields and a text of at most maxText
+// bytes, each of which may need six in JSON; with notes; the keys of one split, of which
+// many are read at a time; lists of as many keys, rows or objects as there may be; what
+// grows with the table. A plan of a hundred thousand ranges is 30 MB.
 const (
 	shortDocument = 256 << 10
 	notedDocument = 16 << 20
@@ -113,8 +113,8 @@ func compact(v any) ([]byte, error) {
 	return bytes.TrimSuffix(buf.Bytes(), []byte("\n")), nil
 }
 
-// Encode writes the document that is to stand under a name. Equal documents have
-// equal bytes under one name, and what is written was read back.
+// Encode writes the document that is to stand under a name. Equal documents have equal
+// bytes under one name, and what is written was read back.
 func Encode(name string, d Document) ([]byte, error) {
 	bad := func(err error) ([]byte, error) { return nil, fmt.Errorf("%s: %w", d.kind().name, err) }
 	// A byte that is no UTF-8 stands in a body by an escape that the character itself,
@@ -155,8 +155,8 @@ func Encode(name string, d Document) ([]byte, error) {
 	return out, nil
 }
 
-// dense is an error about a body that has more values than a document like d can have.
-// It is looked at before anything is decoded.
+// dense is an error about a body that has more values than a document like d can have. It
+// is looked at before anything is decoded.
 func dense(d Document, body []byte) error {
 	most := d.kind().values
 	if most == 0 {
@@ -179,9 +179,9 @@ func dense(d Document, body []byte) error {
 	return nil
 }
 
-// Decode reads the document that stands under a name, strictly: what Encode would
-// write otherwise is corrupt, and so is what was written under another name. An
-// unknown version is told as such. Nothing is left of what d was before.
+// Decode reads the document that stands under a name, strictly: what Encode would write
+// otherwise is corrupt, and so is what was written under another name. An unknown version
+// is told as such. Nothing is left of what d was before.
 func Decode(name string, data []byte, d Document) error {
 	reflect.ValueOf(d).Elem().SetZero()
 	bad := func(err error) error { return fmt.Errorf("%w: %s: %w", ErrCorrupt, d.kind().name, err) }

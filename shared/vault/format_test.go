@@ -7,8 +7,8 @@ import (
 	"testing"
 )
 
-// TestFormatIsDocumented looks for each document, and for each field that one
-// has in the golden files, in docs/format.md.
+// TestFormatIsDocumented looks for each document, and for each field that one has in the
+// golden files, in docs/format.md.
 func TestFormatIsDocumented(t *testing.T) {
 	text, err := os.ReadFile("../../docs/format.md")
 	if err != nil {

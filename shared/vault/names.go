@@ -12,8 +12,8 @@ import (
 	"github.com/tablevault/tablevault/shared/table"
 )
 
-// TableID says which table a backup is of: region / instance / table. Its
-// region is "local" on one machine.
+// TableID says which table a backup is of: region / instance / table. Its region is
+// "local" on one machine.
 type TableID struct {
 	Region, Instance, Table string
 }
@@ -47,15 +47,15 @@ func ParseTable(region, name string) (TableID, error) {
 	return TableID{Region: region, Instance: instance, Table: of}, nil
 }
 
-// BackupID names a backup. Ids sort by the time of what triggered them, and
-// two deliveries of one trigger make the same id.
+// BackupID names a backup. Ids sort by the time of what triggered them, and two
+// deliveries of one trigger make the same id.
 type BackupID string
 
 // RestoreID names a restore.
 type RestoreID string
 
-// SegmentID names a segment of a backup: six digits, and for what a segment
-// was split into, a dot and two digits more per generation.
+// SegmentID names a segment of a backup: six digits, and for what a segment was split
+// into, a dot and two digits more per generation.
 type SegmentID string
 
 var (
@@ -65,8 +65,8 @@ var (
 
 const idTime = "20060102T150405Z"
 
-// NewBackupID derives an id from the instant of a trigger and from what else
-// tells this backup from others of that instant: trigger name, table, kind.
+// NewBackupID derives an id from the instant of a trigger and from what else tells this
+// backup from others of that instant: trigger name, table, kind.
 func NewBackupID(at time.Time, parts ...string) BackupID { return BackupID(newID(at, parts)) }
 
 // NewRestoreID derives an id as NewBackupID does.
@@ -88,8 +88,8 @@ func newID(at time.Time, parts []string) string {
 	return at.UTC().Format(idTime) + "-" + hex.EncodeToString(sum[:4])
 }
 
-// Time is the instant of what triggered the backup, to the second; zero if the
-// id is not one.
+// Time is the instant of what triggered the backup, to the second; zero if the id is not
+// one.
 func (b BackupID) Time() time.Time {
 	if !idForm.MatchString(string(b)) {
 		return time.Time{}
@@ -131,8 +131,8 @@ func NewSegmentID(i int) SegmentID { return SegmentID(fmt.Sprintf("%06d", i)) }
 // Child is the id of the i-th of those that s was split into.
 func (s SegmentID) Child(i int) SegmentID { return SegmentID(fmt.Sprintf("%s.%02d", s, i)) }
 
-// GroupSize is how many of a plan's segments make a group. A finished segment
-// costs at most one list over its group, whatever the size of the backup.
+// GroupSize is how many of a plan's segments make a group. A finished segment costs at
+// most one list over its group, whatever the size of the backup.
 const GroupSize = 256
 
 // MaxChildren is the greatest number of segments that one is split into.
@@ -162,8 +162,8 @@ func ManifestsOf(t TableID) string { return ManifestPrefix + t.Path() + "/" }
 // ManifestName is the name that seals a backup, or gives it up.
 func ManifestName(t TableID, b BackupID) string { return ManifestsOf(t) + string(b) + ".json" }
 
-// ParseManifestName is ManifestName's inverse; ok is false for other names, a
-// signature's among them.
+// ParseManifestName is ManifestName's inverse; ok is false for other names, a signature's
+// among them.
 func ParseManifestName(name string) (b Backup, ok bool) {
 	b, _, ok = cutPlace(name, ManifestPrefix, ".json", 0)
 	return b, ok
@@ -177,8 +177,8 @@ func SignatureName(name string) string { return strings.TrimSuffix(name, ".json"
 // begins with a kind is about that kind, whatever a table, a backup, a restore
 // or a request is called.
 
-// The first parts of the names of a backup's objects, by their kind. Manifests
-// and the marks that backups were begun have ManifestPrefix and OpenedPrefix.
+// The first parts of the names of a backup's objects, by their kind. Manifests and the
+// marks that backups were begun have ManifestPrefix and OpenedPrefix.
 const (
 	PlanPrefix  = "plans/"
 	ShardPrefix = "shards/"
@@ -213,8 +213,8 @@ func (b Backup) Of(name string) error {
 // place is what follows the kind in the names of the backup's objects.
 func (b Backup) place() string { return b.Table.Path() + "/" + string(b.ID) }
 
-// cutPlace is place's inverse, in a name that begins with a kind and ends with a suffix. In
-// after are the parts, so many as more says, that follow the backup's place.
+// cutPlace is place's inverse, in a name that begins with a kind and ends with a suffix.
+// In after are the parts, so many as more says, that follow the backup's place.
 func cutPlace(name, kind, suffix string, more int) (b Backup, after []string, ok bool) {
 	rest, begins := strings.CutPrefix(name, kind)
 	rest, ends := strings.CutSuffix(rest, suffix)
@@ -255,8 +255,8 @@ func (b Backup) Groups() string { return GroupPrefix + b.place() + "/" }
 // Log names the objects of the backup's segments.
 func (b Backup) Log() Log { return Log{of: b.place() + "/"} }
 
-// Folders begin the names of all that belongs to the backup in the vault that it
-// was made in, but the plan, the manifest and the mark that it was begun.
+// Folders begin the names of all that belongs to the backup in the vault that it was made
+// in, but the plan, the manifest and the mark that it was begun.
 func (b Backup) Folders() []string {
 	l := b.Log()
 	return []string{b.Shards(), b.Groups(), l.Slots(""), l.AllDone(), l.Asks(), l.Starts(""), l.Failures(""), l.Progress("")}
@@ -296,9 +296,8 @@ func (r Restore) Checks() string { return r.named("checks", "/") }
 // Log names the objects of the restore's segments.
 func (r Restore) Log() Log { return Log{root: Restores, of: string(r.ID) + "/"} }
 
-// Log names the objects by which the segments of a backup, of a restore or of
-// its verification report, or the groups of a copy. Their kind stands between
-// root and of.
+// Log names the objects by which the segments of a backup, of a restore or of its
+// verification report, or the groups of a copy. Their kind stands between root and of.
 type Log struct {
 	root, of string
 }
@@ -324,8 +323,8 @@ func (l Log) Split(s SegmentID, children int) string {
 	return fmt.Sprintf("%s-%02d", l.Done(s), children)
 }
 
-// ParseDone reads the last part of a name that Done or Split has made. Children
-// is 0 for a segment whose lanes have come to their ends.
+// ParseDone reads the last part of a name that Done or Split has made. Children is 0 for
+// a segment whose lanes have come to their ends.
 func ParseDone(base string) (s SegmentID, children int, ok bool) {
 	id, n, split := strings.Cut(base, "-")
 	if split {
@@ -358,8 +357,7 @@ func (l Log) Starts(s SegmentID) string { return within(l.folder(startsKind), s)
 // Failure is the name of the n-th note of what went wrong in a segment.
 func (l Log) Failure(s SegmentID, n int) string { return fmt.Sprintf("%s%06d.json", l.Failures(s), n) }
 
-// Failures begins the names of a segment's failures; without a segment, of
-// all.
+// Failures begins the names of a segment's failures; without a segment, of all.
 func (l Log) Failures(s SegmentID) string { return within(l.folder(failuresKind), s) }
 
 // within is a segment's folder in dir, or dir without one.
@@ -370,9 +368,8 @@ func within(dir string, s SegmentID) string {
 	return dir + string(s) + "/"
 }
 
-// Opened is the mark that a backup was begun. It stands apart from the data, so
-// that one list page finds a thousand of them; those without a manifest are
-// open.
+// Opened is the mark that a backup was begun. It stands apart from the data, so that one
+// list page finds a thousand of them; those without a manifest are open.
 func Opened(t TableID, b BackupID) string { return OpenedOf(t) + string(b) }
 
 // OpenedOf begins the names of the marks of a table's backups.

@@ -43,9 +43,9 @@ func ParseTold(base string) (t Told, ok bool) {
 	return Told{int(n[0]), int(n[1]), n[2], n[3]}, true
 }
 
-// verificationPrefix begins the names of what verifications leave that were asked for
-// by an id: VerificationProgress those of what they tell, verificationProofs those of
-// their proofs.
+// verificationPrefix begins the names of what verifications leave that were asked for by
+// an id: VerificationProgress those of what they tell, verificationProofs those of their
+// proofs.
 const (
 	verificationPrefix   = "verifications/"
 	VerificationProgress = verificationPrefix + progressKind

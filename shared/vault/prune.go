@@ -5,9 +5,9 @@ import (
 	"time"
 )
 
-// Mark says that a backup is to be deleted. It stands before anything of the
-// backup goes and until long after all of it is gone; as long as it does, the
-// backup is no recovery point, whatever its manifest says.
+// Mark says that a backup is to be deleted. It stands before anything of the backup goes
+// and until long after all of it is gone; as long as it does, the backup is no recovery
+// point, whatever its manifest says.
 type Mark struct {
 	Backup  BackupID  `json:"backup"`
 	Table   TableID   `json:"table"`
@@ -32,8 +32,8 @@ func (m *Mark) validate(name string) error {
 	return c.err
 }
 
-// MarkPrefix begins the names of all marks, ClockPrefix of objects that are made
-// and removed to learn the store's date.
+// MarkPrefix begins the names of all marks, ClockPrefix of objects that are made and
+// removed to learn the store's date.
 const (
 	MarkPrefix  = "marks/"
 	ClockPrefix = "clock/"
@@ -47,8 +47,8 @@ const (
 // Mark is the name of the backup's mark.
 func (b Backup) Mark() string { return MarkPrefix + b.place() + markSuffix }
 
-// Gone is the name, beside the backup's mark, of an empty object that says since
-// when nothing of the backup is left.
+// Gone is the name, beside the backup's mark, of an empty object that says since when
+// nothing of the backup is left.
 func (b Backup) Gone() string { return MarkPrefix + b.place() + goneSuffix }
 
 // ParseMark is the inverse of Mark, and of Gone, with gone set.
@@ -60,8 +60,7 @@ func ParseMark(name string) (b Backup, gone, ok bool) {
 	return b, ok, ok
 }
 
-// Copies begins the names of the records of a backup that was copied into a
-// vault.
+// Copies begins the names of the records of a backup that was copied into a vault.
 func (b Backup) Copies() string { return CopiesPrefix + b.place() + "/" }
 
 // ParseCopying tells of an object of a log of copying to which backup it belongs, and to

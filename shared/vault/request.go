@@ -7,14 +7,14 @@ import (
 	"time"
 )
 
-// RequestPrefix begins the names of requests: objects that someone else puts
-// into the vault, each a command to restore. What the functions have to say to
-// them, the note that one was accepted and in the end its answer, lies apart, so
-// that who may write requests can't write answers.
+// RequestPrefix begins the names of requests: objects that someone else puts into the
+// vault, each a command to restore. What the functions have to say to them, the note that
+// one was accepted and in the end its answer, lies apart, so that who may write requests
+// can't write answers.
 const RequestPrefix = "requests/"
 
-// DrillRequests begins the names of the requests to restore that drills make.
-// They lie apart from those of others, who could take their names.
+// DrillRequests begins the names of the requests to restore that drills make. They lie
+// apart from those of others, who could take their names.
 const DrillRequests = "drill-requests/"
 
 // What begins the names of what the functions have to say to requests.
@@ -25,8 +25,8 @@ const (
 
 var requestForm = regexp.MustCompile(`^(drill-)?requests/[A-Za-z0-9._/-]{1,200}\.json$`)
 
-// ParseRequestName checks that name is a request's: letters, digits and . _ - /
-// after requests/, or drill-requests/, and .json at the end.
+// ParseRequestName checks that name is a request's: letters, digits and . _ - / after
+// requests/, or drill-requests/, and .json at the end.
 func ParseRequestName(name string) error {
 	if !requestForm.MatchString(name) || strings.Contains(name, "//") || strings.Contains(name, "/.") {
 		return fmt.Errorf("%.200q is no name of a request: want requests/<name>.json, of letters, digits and . _ - /", name)
@@ -45,8 +45,8 @@ func AcceptedName(request string) string { return AcceptedPrefix + request }
 // AnswerName is the name of a request's answer.
 func AnswerName(request string) string { return AnswerPrefix + request }
 
-// Accepted fixes what a request asks for, so that every later look at it means
-// the same backup.
+// Accepted fixes what a request asks for, so that every later look at it means the same
+// backup.
 type Accepted struct {
 	Request string    `json:"request"`
 	Restore RestoreID `json:"restore"`
@@ -78,13 +78,12 @@ func (a *Accepted) validate(name string) error {
 	return c.err
 }
 
-// Answer is what became of a request. It is for whoever asked, and is never
-// encrypted.
+// Answer is what became of a request. It is for whoever asked, and is never encrypted.
 type Answer struct {
 	Request string    `json:"request"`
 	At      time.Time `json:"at"`
-	// OK says that the table is restored and proved; Error, if it is not, why,
-	// and what to do.
+	// OK says that the table is restored and proved; Error, if it is not, why, and what
+	// to do.
 	OK    bool   `json:"ok"`
 	Error string `json:"error,omitempty"`
 	// What follows is empty as far as the request did not come.
@@ -138,9 +137,9 @@ func (c *checks) outcome(r RestoreID, rows, quarantined int64, v Verdict, proof 
 	}
 }
 
-// RestoringPrefix begins the names of the marks of all restores that were
-// begun, RestoredPrefix of those that have ended. They stand apart from the
-// restores, so that one list page finds a thousand of them.
+// RestoringPrefix begins the names of the marks of all restores that were begun,
+// RestoredPrefix of those that have ended. They stand apart from the restores, so that
+// one list page finds a thousand of them.
 const (
 	RestoringPrefix = "restoring/"
 	RestoredPrefix  = "restored/"

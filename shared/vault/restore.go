@@ -21,33 +21,33 @@ type RestorePlan struct {
 	Source   TableID   `json:"source"`
 	Target   TableID   `json:"target"`
 	Endpoint string    `json:"endpoint"`
-	// RecoveryPoint is the backup's, Instant what a person asked for, of which that is the
-	// newest; zero where none was.
+	// RecoveryPoint is the backup's, Instant what a person asked for, of which that is
+	// the newest; zero where none was.
 	RecoveryPoint time.Time `json:"recovery_point,omitzero"`
 	Instant       time.Time `json:"instant,omitzero"`
-	// Definition is the table as it is to be when the restore is closed. While
-	// rows are loaded, its options are wider.
+	// Definition is the table as it is to be when the restore is closed. While rows are
+	// loaded, its options are wider.
 	Definition table.Definition `json:"definition"`
-	// Segments are all segments of the backup, by group: those that hold rows
-	// are loaded, and the ranges of all are compared.
+	// Segments are all segments of the backup, by group: those that hold rows are loaded,
+	// and the ranges of all are compared.
 	Segments []RestoreSegment `json:"segments"`
 	// Notes say where the restored table is not to be as the source was.
 	Notes []string `json:"notes,omitempty"`
-	// Replicas are the keys of replicas with copies of the backup, from which an
-	// object is read that is damaged or gone here. Where they are, the policy of
-	// whoever reads says.
+	// Replicas are the keys of replicas with copies of the backup, from which an object
+	// is read that is damaged or gone here. Where they are, the policy of whoever reads
+	// says.
 	Replicas []string `json:"also,omitempty"`
-	// Budget bounds what the restore asks of the target. Loaders is how many workers
-	// its write units are divided over, and so the most that load at a time, Comparers
-	// the same of its read units and of the workers that compare; 0 where there is no
-	// such budget.
+	// Budget bounds what the restore asks of the target. Loaders is how many workers its
+	// write units are divided over, and so the most that load at a time, Comparers the
+	// same of its read units and of the workers that compare; 0 where there is no such
+	// budget.
 	Budget    Budget `json:"budget,omitzero"`
 	Loaders   int    `json:"loaders,omitempty"`
 	Comparers int    `json:"comparers,omitempty"`
 }
 
-// Budget is what may be asked of a table per second, for all workers together; 0
-// for as much as there is.
+// Budget is what may be asked of a table per second, for all workers together; 0 for as
+// much as there is.
 type Budget struct {
 	ReadUnits  float64 `json:"read_units_per_second,omitempty"`
 	WriteUnits float64 `json:"write_units_per_second,omitempty"`
@@ -82,18 +82,17 @@ func (b Budget) String() string {
 	return fmt.Sprintf("a budget of %g write and %g read units/s", b.WriteUnits, b.ReadUnits)
 }
 
-// LoadShare is what each worker that loads may use of the budget, in write units
-// per second, 0 for any number.
+// LoadShare is what each worker that loads may use of the budget, in write units per
+// second, 0 for any number.
 func (p *RestorePlan) LoadShare() float64 { return p.Budget.WriteUnits / float64(max(p.Loaders, 1)) }
 
-// CompareShare is what each worker that compares may use of the budget, in read
-// units per second, 0 for any number.
+// CompareShare is what each worker that compares may use of the budget, in read units per
+// second, 0 for any number.
 func (p *RestorePlan) CompareShare() float64 {
 	return p.Budget.ReadUnits / float64(max(p.Comparers, 1))
 }
 
-// RestoreSegment is a segment of the backup with what a worker needs to
-// restore it.
+// RestoreSegment is a segment of the backup with what a worker needs to restore it.
 type RestoreSegment struct {
 	ID    SegmentID `json:"id"`
 	Group int       `json:"group"`
@@ -141,14 +140,14 @@ func (p *RestorePlan) validate(name string) error {
 // MaxReplicas bounds the replicas that a restore reads from.
 const MaxReplicas = 16
 
-// Loaded is one entry of the log of a restore's segment: the rows up to a
-// position of the backup's segment are in the target.
+// Loaded is one entry of the log of a restore's segment: the rows up to a position of the
+// backup's segment are in the target.
 type Loaded struct {
 	Segment SegmentID `json:"segment"`
 	Slot    int       `json:"slot"`
 	Start   int       `json:"start"`
-	// Part and Block are where to go on: the slot of the backup's part, and the
-	// number of blocks of it that are loaded.
+	// Part and Block are where to go on: the slot of the backup's part, and the number of
+	// blocks of it that are loaded.
 	Part  int   `json:"part"`
 	Block int64 `json:"block"`
 	// Rows were written by this entry, Quarantined were refused for good.
@@ -161,8 +160,8 @@ type Loaded struct {
 	// Pace is what the worker was held back by, nil if by nothing.
 	Pace *Pace `json:"pace,omitempty"`
 	Last bool  `json:"last,omitempty"`
-	// Usage is what the worker asked of the store since its last entry, or since
-	// it began, up to where it wrote this one.
+	// Usage is what the worker asked of the store since its last entry, or since it
+	// began, up to where it wrote this one.
 	Usage object.Usage `json:"usage,omitzero"`
 }
 
@@ -227,8 +226,7 @@ func (q *Quarantine) validate(name string) error {
 type Closed struct {
 	Restore RestoreID `json:"restore"`
 	At      time.Time `json:"at"`
-	// Reason says why a restore was given up; empty if its rows are loaded and
-	// verified.
+	// Reason says why a restore was given up; empty if its rows are loaded and verified.
 	Reason string `json:"reason,omitempty"`
 }
 
@@ -245,9 +243,8 @@ func (d *Closed) validate(name string) error {
 	return c.err
 }
 
-// Claim says which restore a target table belongs to. The claims on one name
-// are numbered; a new one follows only when the restore of the one before it
-// has ended.
+// Claim says which restore a target table belongs to. The claims on one name are
+// numbered; a new one follows only when the restore of the one before it has ended.
 type Claim struct {
 	Restore RestoreID `json:"restore"`
 	Backup  BackupID  `json:"backup"`
@@ -270,8 +267,8 @@ func ClaimsOn(t TableID) string { return "leases/targets/" + t.Path() + "/" }
 // ClaimName is the name of the n-th claim on a target.
 func ClaimName(t TableID, n int) string { return fmt.Sprintf("%s%06d.json", ClaimsOn(t), n) }
 
-// Made says that a restore has made its target, and by what the service tells that
-// table from another one of its name.
+// Made says that a restore has made its target, and by what the service tells that table
+// from another one of its name.
 type Made struct {
 	Restore  RestoreID      `json:"restore"`
 	Target   TableID        `json:"target"`
@@ -294,12 +291,11 @@ func (m *Made) validate(name string) error {
 // Created is the name of the note that the restore has made its target.
 func (r Restore) Created() string { return r.named("created", ".json") }
 
-// Verify names the starts and failures of the verification of the restore's
-// segments.
+// Verify names the starts and failures of the verification of the restore's segments.
 func (r Restore) Verify() Log { return Log{root: Restores + "verify/", of: string(r.ID) + "/"} }
 
-// End is the name of the mark that the n-th start of a segment is over, and
-// writes nothing any more.
+// End is the name of the mark that the n-th start of a segment is over, and writes
+// nothing any more.
 func (l Log) End(s SegmentID, n int) string { return fmt.Sprintf("%s%06d", l.Ends(s), n) }
 
 // Ends begins the names of those marks of a segment; without a segment, of all.
@@ -321,8 +317,8 @@ type Difference struct {
 	// Kind is "missing", "extra" or "changed".
 	Kind string    `json:"kind"`
 	Key  table.Key `json:"key"`
-	// Columns names the columns of a changed row that differ; some of them if
-	// there are many.
+	// Columns names the columns of a changed row that differ; some of them if there are
+	// many.
 	Columns []string `json:"columns,omitempty"`
 }
 
@@ -339,8 +335,7 @@ type Check struct {
 	Missing int64 `json:"missing"` // in the backup only
 	Extra   int64 `json:"extra"`   // in the table only
 	Changed int64 `json:"changed"`
-	// Expired counts cells that were left out on both sides, being past their
-	// TTL.
+	// Expired counts cells that were left out on both sides, being past their TTL.
 	Expired     int64 `json:"expired"`
 	Quarantined int64 `json:"quarantined"`
 	Objects     int64 `json:"objects"`
@@ -354,11 +349,11 @@ type Check struct {
 	Findings    []Finding    `json:"findings,omitempty"`
 	// Corrupted counts all findings.
 	Corrupted int64 `json:"corrupted"`
-	// Replaced lists the first objects that were not as they were written, and
-	// were read from another vault in which they are.
+	// Replaced lists the first objects that were not as they were written, and were read
+	// from another vault in which they are.
 	Replaced []Finding `json:"replaced,omitempty"`
-	// SizeOnly counts the objects of which only the size was compared, since the
-	// store's checksums are of another kind than the recorded ones.
+	// SizeOnly counts the objects of which only the size was compared, since the store's
+	// checksums are of another kind than the recorded ones.
 	SizeOnly int64 `json:"size_only,omitempty"`
 	// Of a restore's rows, which are compared before the table has its TTL: Lapsed was
 	// past it when it was compared, by the dates of the service's answers, and Lapsing
@@ -401,8 +396,8 @@ func (c *Check) Add(o Check) {
 	c.Lapsing.Add(o.Lapsing)
 }
 
-// Differ adds a difference; quarantined says that the service refused the row when it
-// was restored.
+// Differ adds a difference; quarantined says that the service refused the row when it was
+// restored.
 func (c *Check) Differ(d Difference, quarantined bool) {
 	switch d.Kind {
 	case "missing":
@@ -446,8 +441,8 @@ func (c *Check) Replace(found []Finding) {
 	c.Replaced = append(c.Replaced, found[:min(len(found), MaxListed-len(c.Replaced))]...)
 }
 
-// Holds says whether a check is about all rows of a backup, and as they were when it
-// was sealed: a check of some of them finds no difference either.
+// Holds says whether a check is about all rows of a backup, and as they were when it was
+// sealed: a check of some of them finds no difference either.
 func (c *Check) Holds(t *Totals) error {
 	if c.Rows != t.Rows || c.Digest != t.Digest {
 		return fmt.Errorf("%d rows with the digest %s were read, the manifest says %d with %s", c.Rows, c.Digest, t.Rows, t.Digest)
@@ -456,8 +451,8 @@ func (c *Check) Holds(t *Totals) error {
 }
 
 // Agrees says whether the counts and digests of both sides are what the differences
-// between them make of each other. What has expired is left out on both sides, and
-// leaves nothing to be said.
+// between them make of each other. What has expired is left out on both sides, and leaves
+// nothing to be said.
 func (c *Check) Agrees() error {
 	if c.Expired > 0 {
 		return nil
@@ -500,15 +495,14 @@ type Proof struct {
 	// and Closed when the rows were handed over, after which come the table's settings.
 	Compared time.Time `json:"compared,omitzero"`
 	Closed   time.Time `json:"closed,omitzero"`
-	// Notes say what the verdict cannot tell, and which settings of the table
-	// are not as they were.
+	// Notes say what the verdict cannot tell, and which settings of the table are not as
+	// they were.
 	Notes []string `json:"notes,omitempty"`
 	// Pace is what the reads of the table were held back by, nil if by nothing; a
 	// restore's own proof leaves that to its checks.
 	Pace *Pace `json:"pace,omitempty"`
 	// Usage is what was asked of the store: for a restore's own proof that of its
-	// segments and of the invocation that proved, for any other that of the
-	// verification.
+	// segments and of the invocation that proved, for any other that of the verification.
 	Usage object.Usage `json:"usage,omitzero"`
 }
 
@@ -565,14 +559,14 @@ type SegmentCheck struct {
 	Check   Check     `json:"check"`
 	// At is when the comparison had come to its end.
 	At time.Time `json:"at,omitzero"`
-	// Settled says that the segment's log had ended before the comparison and that,
-	// after that, each of its starts that there were had come to an end: nobody writes
-	// its rows any more, whoever starts.
+	// Settled says that the segment's log had ended before the comparison and that, after
+	// that, each of its starts that there were had come to an end: nobody writes its rows
+	// any more, whoever starts.
 	Settled bool `json:"settled,omitempty"`
 	// Pace is what the reads of the table were held back by, nil if by nothing.
 	Pace *Pace `json:"pace,omitempty"`
-	// Usage is that of the entries by which the segment was loaded and of the
-	// worker that compared it.
+	// Usage is that of the entries by which the segment was loaded and of the worker that
+	// compared it.
 	Usage object.Usage `json:"usage,omitzero"`
 }
 
@@ -590,9 +584,8 @@ func (d *SegmentCheck) validate(name string) error {
 	return c.err
 }
 
-// Compared is one entry of the log of a segment's comparison, where that took
-// several invocations: what was found in some of its lanes. The segment's check sums
-// up all.
+// Compared is one entry of the log of a segment's comparison, where that took several
+// invocations: what was found in some of its lanes. The segment's check sums up all.
 type Compared struct {
 	Segment SegmentID `json:"segment"`
 	Slot    int       `json:"slot"`
@@ -665,8 +658,8 @@ func (c *Check) clip() {
 	}
 }
 
-// check is what a verification found: counts that can be, and lists that are no
-// longer than they say.
+// check is what a verification found: counts that can be, and lists that are no longer
+// than they say.
 func (c *checks) check(d *Check) {
 	if c.err == nil && min(d.Rows, d.Target, d.Missing, d.Extra, d.Changed, d.Expired, d.Quarantined, d.Objects, d.Bytes, d.Corrupted, d.SizeOnly,
 		d.Lapsed.Rows, d.Lapsed.Cells, d.Lapsing.Rows, d.Lapsing.Cells) < 0 {
@@ -714,10 +707,10 @@ func (r Restore) Groups() string { return r.named("groups", "/") }
 // Group is the name of the roll-up of a group's checks.
 func (r Restore) Group(g int) string { return fmt.Sprintf("%s%06d.json", r.Groups(), g) }
 
-// Of finds out whether a proof is that of a restore, by its plan, and of the backup
-// that a manifest seals; that what it found comes to its verdict, decoding has made
-// sure of. It is an error if not. Of a backup that was deleted since, m is nil: then
-// the plan's word for the manifest has to do.
+// Of finds out whether a proof is that of a restore, by its plan, and of the backup that
+// a manifest seals; that what it found comes to its verdict, decoding has made sure of.
+// It is an error if not. Of a backup that was deleted since, m is nil: then the plan's
+// word for the manifest has to do.
 func (p *Proof) Of(r *RestorePlan, m *Manifest, named Object) error {
 	bad := func(format string, args ...any) error {
 		return fmt.Errorf("%w: the proof of restore %s: %s", ErrCorrupt, r.Restore, fmt.Sprintf(format, args...))

@@ -175,8 +175,8 @@ func TestTellsOfAnotherPlace(t *testing.T) {
 	})
 }
 
-// TestClipped: a text that is longer than a document may hold is cut when it is
-// written, also within a character, and what is no UTF-8 is written as what is read.
+// TestClipped: a text that is longer than a document may hold is cut when it is written,
+// also within a character, and what is no UTF-8 is written as what is read.
 func TestClipped(t *testing.T) {
 	for _, text := range []string{string(make([]byte, 100<<10)), "\xff\xfe", string([]byte{'e', 0xc3}), "x" + strings.Repeat("ü", 50<<10)} {
 		n := &Note{Segment: "000001", Start: 2, Began: day, Until: day.Add(time.Minute), Error: text}

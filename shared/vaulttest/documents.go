@@ -16,8 +16,8 @@ func Named(name string) vault.Object {
 	return vault.Object{Name: name, Bytes: 1, SHA256: strings.Repeat("0", 64)}
 }
 
-// SealedAt is the manifest of a fuzzy backup of one segment whose objects nobody
-// reads, and whose recovery point is the given one.
+// SealedAt is the manifest of a fuzzy backup of one segment whose objects nobody reads,
+// and whose recovery point is the given one.
 func SealedAt(b vault.Backup, sealed, point time.Time) *vault.Manifest {
 	plan := Named(b.Plan())
 	return &vault.Manifest{
@@ -26,8 +26,8 @@ func SealedAt(b vault.Backup, sealed, point time.Time) *vault.Manifest {
 	}
 }
 
-// Resealed gives a document that was changed the checksum of what it is now, as
-// whoever forges one does.
+// Resealed gives a document that was changed the checksum of what it is now, as whoever
+// forges one does.
 func Resealed(document []byte) []byte {
 	const intro, digits, outro = `,"sha256":"`, 2 * sha256.Size, "\"}\n"
 	if at := len(document) - len(intro) - digits - len(outro); at >= 0 && bytes.HasPrefix(document[at:], []byte(intro)) {
@@ -36,8 +36,8 @@ func Resealed(document []byte) []byte {
 	return fmt.Appendf(bytes.Clone(document), "%s%x%s", intro, sha256.Sum256(document), outro)
 }
 
-// Forge is the document of a name as someone would make it who knows the format, and
-// does not care whether it can be.
+// Forge is the document of a name as someone would make it who knows the format, and does
+// not care whether it can be.
 func Forge(name string, d vault.Document) []byte {
 	var text bytes.Buffer
 	e := json.NewEncoder(&text)

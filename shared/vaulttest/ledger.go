@@ -16,12 +16,12 @@ import (
 	"github.com/tablevault/tablevault/shared/repository"
 )
 
-// Ledger is a store that writes down what each invocation asks of it. It counts
-// by itself, without a meter.
+// Ledger is a store that writes down what each invocation asks of it. It counts by
+// itself, without a meter.
 type Ledger struct {
 	Store object.Store
-	// deaths, if there are any, says after how many requests the next invocation
-	// dies, 0 for never.
+	// deaths, if there are any, says after how many requests the next invocation dies, 0
+	// for never.
 	Deaths func() int
 
 	mu          sync.Mutex
@@ -62,8 +62,8 @@ func (l *Ledger) Open(t testing.TB, kind string) *repository.Repository {
 	return repo
 }
 
-// ask writes a request down, and says whether the invocation still lives and
-// whether it hears the answer.
+// ask writes a request down, and says whether the invocation still lives and whether it
+// hears the answer.
 func (in *Invocation) ask(what, name string, u object.Usage) (a *Asked, lives, hears bool) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
@@ -153,9 +153,9 @@ func (l *Ledger) Take(kinds ...string) (of []*Invocation) {
 	return of
 }
 
-// Told splits what an invocation asked for into what came before the last of its
-// records that stands, from the first request for an object named from on, and
-// what came with and after that.
+// Told splits what an invocation asked for into what came before the last of its records
+// that stands, from the first request for an object named from on, and what came with and
+// after that.
 func (in *Invocation) Told(from string, record func(name string) bool) (told object.Usage, after []*Asked) {
 	last := -1
 	for i, a := range in.Asked {
@@ -175,8 +175,8 @@ func (in *Invocation) Told(from string, record func(name string) bool) (told obj
 	return told, in.Asked[last:]
 }
 
-// Well says whether an invocation neither died nor failed: one that finds no time
-// left notes that, and has no record.
+// Well says whether an invocation neither died nor failed: one that finds no time left
+// notes that, and has no record.
 func (in *Invocation) Well() bool {
 	return in.left == 0 && !slices.ContainsFunc(in.Asked, func(a *Asked) bool { return strings.Contains(a.Name, "failures/") })
 }

@@ -70,8 +70,8 @@ func ContentOf(t testing.TB, store object.Store, prefix string) map[string]strin
 	return content
 }
 
-// IsReplica holds a copy against the backup: by the records, by reading, and byte
-// for byte.
+// IsReplica holds a copy against the backup: by the records, by reading, and byte for
+// byte.
 func (w *World) IsReplica(m *vault.Manifest, far object.Store) {
 	w.T.Helper()
 	proof, err := w.Verifier().Compare(w.T.Context(), BackupOf(m), ReplicaAddress, far)
@@ -119,8 +119,7 @@ func CopyWorld(t testing.TB, rows int) (*World, *vault.Manifest) {
 	return w, m
 }
 
-// OtherKind is a store that keeps checksums of another kind, as OSS does beside
-// S3.
+// OtherKind is a store that keeps checksums of another kind, as OSS does beside S3.
 type OtherKind struct{ *mem.Store }
 
 func (o OtherKind) relabel(info object.Info) object.Info {

@@ -19,8 +19,8 @@ import (
 	"github.com/tablevault/tablevault/shared/vault/shard"
 )
 
-// Small are settings by which a few hundred rows make several segments, each
-// of several lanes and parts.
+// Small are settings by which a few hundred rows make several segments, each of several
+// lanes and parts.
 var Small = vault.Settings{SegmentBytes: 1 << 20, Lanes: 3, PartBytes: 40 << 10}
 
 // Definition is the source's: a key of three columns, and five versions.
@@ -34,8 +34,8 @@ func Definition() table.Definition {
 	}
 }
 
-// Fill makes the source: n rows of every type of value, some with several
-// versions, some without cells, a wide one, and keys at every extreme.
+// Fill makes the source: n rows of every type of value, some with several versions, some
+// without cells, a wide one, and keys at every extreme.
 func (w *World) Fill(def table.Definition, n int) {
 	w.T.Helper()
 	w.Tables.Make(def)
@@ -209,8 +209,8 @@ func Same(t testing.TB, got, want map[string]string) {
 	}
 }
 
-// Busy is an instance whose pages cost what they are said to, take their time,
-// and may be throttled.
+// Busy is an instance whose pages cost what they are said to, take their time, and may be
+// throttled.
 type Busy struct {
 	table.Instance
 	Units  int64

@@ -1,6 +1,5 @@
-// Package vaulttest is a small world for tests: a vault and an instance in memory,
-// a clock under the test's hand, and the functions, which take up what each other
-// submit.
+// Package vaulttest is a small world for tests: a vault and an instance in memory, a
+// clock under the test's hand, and the functions, which take up what each other submit.
 package vaulttest
 
 import (
@@ -46,11 +45,11 @@ type World struct {
 	Instance table.Instance
 	// Staging is the instance that restores go to, Instance if it is nil.
 	Staging *tabletest.Tables
-	// Hop is how long an invocation works before it is to stop, counted in looks
-	// at its clock; 0 for as long as it takes.
+	// Hop is how long an invocation works before it is to stop, counted in looks at its
+	// clock; 0 for as long as it takes.
 	Hop int
-	// Workers is how many segments of a restore may be worked on at a time, 0 for
-	// any number.
+	// Workers is how many segments of a restore may be worked on at a time, 0 for any
+	// number.
 	Workers int
 	// Tell is after how long invocations tell how far they have come, 0 for never.
 	Tell time.Duration
@@ -58,7 +57,8 @@ type World struct {
 	// without it they are dropped, and tests look by themselves. Looks at requests are
 	// carried out in any case.
 	Pokes bool
-	// Once drops work that was submitted before, as the platform does by the ids of tasks.
+	// Once drops work that was submitted before, as the platform does by the ids of
+	// tasks.
 	Once bool
 	// Policy is the text by which a tick goes that a worker asks for.
 	Policy string
@@ -67,8 +67,8 @@ type World struct {
 	Manifest *vault.Manifest
 	// Replicas are the stores of replicas, by their addresses.
 	Replicas map[string]object.Store
-	// ledger, if there is one, sees what each invocation asks of the store, and
-	// the records tell of it.
+	// ledger, if there is one, sees what each invocation asks of the store, and the
+	// records tell of it.
 	Ledger *Ledger
 
 	mu    sync.Mutex
@@ -188,7 +188,8 @@ func (w *World) opened(kind string) *repository.Repository {
 	return w.Ledger.Open(w.T, kind)
 }
 
-// Planner, Exporter, Restorer, Loader, Checker and Verifier are the functions, as an invocation makes them.
+// Planner, Exporter, Restorer, Loader, Checker and Verifier are the functions, as an
+// invocation makes them.
 func (w *World) Planner() *backup.Planner {
 	return &backup.Planner{Repo: w.opened("plan"), Tables: w.worked(), Work: w, Log: w.Log(), Now: w.Clock}
 }
@@ -277,8 +278,8 @@ func (w *World) AddressOf(key string) string {
 	return ""
 }
 
-// Bent is a store in which one object's bytes come out otherwise, and whose
-// records do not show it.
+// Bent is a store in which one object's bytes come out otherwise, and whose records do
+// not show it.
 type Bent struct {
 	object.Store
 	Name string

@@ -33,8 +33,8 @@ type Commands struct {
 	Repo *repository.Repository
 	// Open reaches an instance.
 	Open func(instance string) (table.Catalog, error)
-	// Replicas are those with the keys that the plan of a restore names, and Replica opens
-	// the one that a command names, and tells its address.
+	// Replicas are those with the keys that the plan of a restore names, and Replica
+	// opens the one that a command names, and tells its address.
 	Replicas func(keys []string) []repository.Replica
 	Replica  func(ctx context.Context, name string) (address string, store object.Store, err error)
 	Log      *slog.Logger

@@ -12,10 +12,9 @@ import (
 	"github.com/tablevault/tablevault/shared/vault"
 )
 
-// Compare says whether a backup's copy in another vault, at address, is the same
-// as the backup here. The documents are read there and compared by hash; of
-// shards and indexes the other store is asked for the size and the checksum, and
-// none is read.
+// Compare says whether a backup's copy in another vault, at address, is the same as the
+// backup here. The documents are read there and compared by hash; of shards and indexes
+// the other store is asked for the size and the checksum, and none is read.
 func (v *Verifier) Compare(ctx context.Context, b vault.Backup, address string, store object.Store) (*vault.Proof, error) {
 	err := repository.CheckApart(ctx, v.Repo.Store(), store, place.Key(address))
 	var proof *vault.Proof

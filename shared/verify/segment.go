@@ -22,8 +22,8 @@ type Loading struct {
 	Usage object.Usage
 }
 
-// ReadLoading reads the log of a segment's loading. Rows in quarantine that can't be
-// read are left out.
+// ReadLoading reads the log of a segment's loading. Rows in quarantine that can't be read
+// are left out.
 func ReadLoading(ctx context.Context, r *repository.Repository, restore vault.Restore, s vault.SegmentID, check *vault.Check) (Loading, error) {
 	loaded := Loading{Quarantined: map[string]bool{}}
 	for entry, err := range r.Loading(ctx, restore, s, 0) {
@@ -57,8 +57,8 @@ func (l Loading) Count(found *vault.Check, d vault.Difference) {
 	found.Differ(d, l.Quarantined[d.Key.String()])
 }
 
-// Segment verifies one segment at a depth. What is damaged here and not in
-// a replica is verified there.
+// Segment verifies one segment at a depth. What is damaged here and not in a replica is
+// verified there.
 func Segment(ctx context.Context, depth string, c *compare.Comparer, x *compare.Comparison, check *vault.Check) (compare.Found, error) {
 	r := x.Segment.Backup.Repo
 	corrupted := check.Corrupted

@@ -18,8 +18,8 @@ import (
 // Verifier proves backups.
 type Verifier struct {
 	Repo *repository.Repository
-	// Tables is the instance of the table that is compared with; nil where
-	// nothing is compared.
+	// Tables is the instance of the table that is compared with; nil where nothing is
+	// compared.
 	Tables table.Instance
 	Log    *slog.Logger
 	Now    func() time.Time
@@ -29,8 +29,8 @@ type Verifier struct {
 const (
 	// DepthObjects asks the store for each object, its size and its checksum.
 	DepthObjects = "objects"
-	// DepthRead reads every object, and proves of every shard that its
-	// checksums, order, counts and digests are as recorded.
+	// DepthRead reads every object, and proves of every shard that its checksums, order,
+	// counts and digests are as recorded.
 	DepthRead = "read"
 	// DepthRows compares with the rows of a table, in both directions.
 	DepthRows = "rows"
@@ -39,11 +39,11 @@ const (
 // Request says what is to be verified.
 type Request struct {
 	Backup vault.Backup
-	// Restore, if there is one, says which backup and which table are compared,
-	// and which rows the service refused.
+	// Restore, if there is one, says which backup and which table are compared, and which
+	// rows the service refused.
 	Restore vault.RestoreID
-	// Against is the table that is compared with, at DepthRows; nil means the
-	// restore's target, or the table that was backed up.
+	// Against is the table that is compared with, at DepthRows; nil means the restore's
+	// target, or the table that was backed up.
 	Against *vault.TableID
 	Depth   string
 	// ReadUnits is what may be read of that table per second, in read units; 0 for as
@@ -51,8 +51,8 @@ type Request struct {
 	ReadUnits float64
 }
 
-// Verify verifies a whole backup in this process. What is wrong with the backup
-// is in the proof; the error is about what kept it from being verified.
+// Verify verifies a whole backup in this process. What is wrong with the backup is in the
+// proof; the error is about what kept it from being verified.
 func (v *Verifier) Verify(ctx context.Context, req Request) (*vault.Proof, error) {
 	switch req.Depth {
 	case DepthObjects, DepthRead, DepthRows:

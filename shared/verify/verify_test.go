@@ -154,8 +154,8 @@ func TestVerifyIsTheManifests(t *testing.T) {
 	}
 }
 
-// TestNoProofOfWhatIsNone: a backup that was given up is not verified, nor is a copy in
-// a vault that is another one.
+// TestNoProofOfWhatIsNone: a backup that was given up is not verified, nor is a copy in a
+// vault that is another one.
 func TestNoProofOfWhatIsNone(t *testing.T) {
 	w := vaulttest.NewWorld(t)
 	w.Fill(vaulttest.Definition(), 10)

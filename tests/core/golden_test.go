@@ -50,8 +50,8 @@ func goldenRows(w *vaulttest.World) {
 	}
 }
 
-// golden is the vault of today's format: a backup in two segments of several parts,
-// one more that was given up, and a restore with its proof.
+// golden is the vault of today's format: a backup in two segments of several parts, one
+// more that was given up, and a restore with its proof.
 func golden(t *testing.T) *vaulttest.World {
 	w := vaulttest.NewWorld(t)
 	goldenRows(w)
@@ -66,8 +66,8 @@ func golden(t *testing.T) *vaulttest.World {
 	return w
 }
 
-// TestGoldenVaults opens each golden vault, reads every document and every shard in
-// it, and restores the table.
+// TestGoldenVaults opens each golden vault, reads every document and every shard in it,
+// and restores the table.
 func TestGoldenVaults(t *testing.T) {
 	if *makeGolden {
 		folder := fmt.Sprintf("testdata/vault%d", vault.Format)

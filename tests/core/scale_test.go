@@ -80,8 +80,8 @@ func (s *stubScan) Next(_ context.Context, buf []byte) (table.Page, error) {
 	return table.Page{Block: block, ServerTime: vaulttest.Day, ReadUnits: 1}, nil
 }
 
-// fleet is functions that work while the planner looks: a bounded number at a
-// time, each delivery in its turn.
+// fleet is functions that work while the planner looks: a bounded number at a time, each
+// delivery in its turn.
 type fleet struct {
 	mu    sync.Mutex
 	queue []fanout.Work
@@ -102,9 +102,8 @@ func (f *fleet) Submit(_ context.Context, w fanout.Work) error {
 	return nil
 }
 
-// TestScale plans, dispatches and seals a backup of many segments, and holds what
-// it asks of the store against the formulae of docs/design.md: 600 segments,
-// 10,000 at full size.
+// TestScale plans, dispatches and seals a backup of many segments, and holds what it asks
+// of the store against the formulae of docs/design.md: 600 segments, 10,000 at full size.
 func TestScale(t *testing.T) {
 	segments := 600
 	switch {
@@ -207,8 +206,8 @@ func TestScale(t *testing.T) {
 	t.Logf("%d segments: planned in %v, exported in %v by %d workers, sealed in %v", segments, planning.Round(time.Millisecond), exporting.Round(time.Millisecond), workers, sealing.Round(time.Millisecond))
 }
 
-// made is an instance into which a stub's table is restored: the target is there
-// once it was made, takes every row, and then has what the stub has.
+// made is an instance into which a stub's table is restored: the target is there once it
+// was made, takes every row, and then has what the stub has.
 type made struct {
 	stub
 	there *atomic.Bool
@@ -241,9 +240,9 @@ func (b *taken) Add([]byte, table.WriteOp) bool { *b++; return true }
 func (b *taken) Len() int                       { return int(*b) }
 func (b *taken) Reset()                         { *b = 0 }
 
-// TestScaleOfRestores restores a backup of many segments of one part, and holds
-// what that asks of the store against the formulae of docs/design.md: 600 segments,
-// 10,000 at full size.
+// TestScaleOfRestores restores a backup of many segments of one part, and holds what that
+// asks of the store against the formulae of docs/design.md: 600 segments, 10,000 at full
+// size.
 func TestScaleOfRestores(t *testing.T) {
 	segments := 600
 	switch {
@@ -334,9 +333,9 @@ func TestScaleOfRestores(t *testing.T) {
 	}
 	// A segment of one part: start, slot, and the marks that it is loaded and that its
 	// start is over; the end of its log, whether the restore is open, the shard and its
-	// index, and a look before its batch, which are two. Where workers meet, all but one are refused
-	// a start. A worker reads the header, the plans, the manifest and the roll-ups of
-	// the groups that it comes to.
+	// index, and a look before its batch, which are two. Where workers meet, all but one
+	// are refused a start. A worker reads the header, the plans, the manifest and the
+	// roll-ups of the groups that it comes to.
 	meet, each := n/4+4*workers, 6+2*groups
 	within("loading", 4*n+meet, n+workers*(groups+4), 6*n+meet+workers*each)
 	progress = w.Look(planned.Restore)
@@ -379,16 +378,15 @@ func TestScaleOfRestores(t *testing.T) {
 	begun := time.Now()
 	progress = w.Look(planned.Restore)
 	t.Logf("closed in %v", time.Since(begun).Round(time.Millisecond))
-	// A roll-up for each group but one, the closing record, the proof and the mark that it
-	// is restored; the checks, and the roll-ups.
+	// A roll-up for each group but one, the closing record, the proof and the mark that
+	// it is restored; the checks, and the roll-ups.
 	within("closing", groups+2, 3, n-vault.GroupSize+groups+4)
 	w.Proved(progress, vault.OK)
 }
 
-// TestScaleOfPlans plans 100,000 ranges (10,000 in the short form), as eight
-// lanes of 12,500 segments, and ticks through all states of their groups, on a
-// store that counts: what it costs is in the groups and not in the ranges, and
-// what is in memory is bounded.
+// TestScaleOfPlans plans 100,000 ranges (10,000 in the short form), as eight lanes of
+// 12,500 segments, and ticks through all states of their groups, on a store that counts:
+// what it costs is in the groups and not in the ranges, and what is in memory is bounded.
 func TestScaleOfPlans(t *testing.T) {
 	ranges := 10_000
 	if *vaulttest.Long {

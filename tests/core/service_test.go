@@ -71,8 +71,8 @@ func (c *tally) String() string {
 		c.requests, c.refused, c.late, c.settled, learning, c.rows, c.rowsRefused, c.rowsLate, c.rowsSettled, c.units, c.most(1), c.most(3), c.most(10))
 }
 
-// within checks that no seconds in a row have more units than a budget gives, and a
-// few of them not many more: requests come when they come.
+// within checks that no seconds in a row have more units than a budget gives, and a few
+// of them not many more: requests come when they come.
 func (c *tally) within(t *testing.T, budget int64) {
 	t.Helper()
 	for seconds, most := range map[int]int64{1: 2 * budget, 3: 4 * budget, 10: 10 * budget, 30: 30 * budget} {
@@ -183,8 +183,8 @@ func (c *counter) RoundTrip(q *http.Request) (*http.Response, error) {
 	return res, nil
 }
 
-// A service is a vault, a Tablestore server and functions that run side by side,
-// in a test's own time.
+// A service is a vault, a Tablestore server and functions that run side by side, in a
+// test's own time.
 type service struct {
 	*vaulttest.World
 	server *ots.Server
@@ -193,8 +193,8 @@ type service struct {
 	limit  time.Duration // of an invocation
 	twice  bool          // each delivery comes twice
 
-	// What is measured: when that began, the paces that looks have seen, how long it
-	// took until all was loaded, and until all was done.
+	// What is measured: when that began, the paces that looks have seen, how long it took
+	// until all was loaded, and until all was done.
 	begun         time.Time
 	seen          []*fanout.Pace
 	loading, took time.Duration
@@ -242,8 +242,8 @@ func newService(t *testing.T) *service {
 // behave has the server behave in some way from now on.
 func (s *service) behave(b engine.Behavior) { s.server.Engine().SetBehavior(b) }
 
-// refuse has the service refuse rows of the batches of which when says so: one in step
-// of their first rows.
+// refuse has the service refuse rows of the batches of which when says so: one in step of
+// their first rows.
 func (s *service) refuse(code string, rows, step int, when func(n int) bool) {
 	s.server.SetFault(func(op, _ string, n int) *ots.Fault {
 		f := &ots.Fault{Delay: latency}
@@ -263,8 +263,7 @@ func (s *service) measure() {
 	s.begun, s.seen = time.Now(), nil
 }
 
-// keys makes a table of so many integer keys, whose rows have a cell of size
-// bytes.
+// keys makes a table of so many integer keys, whose rows have a cell of size bytes.
 func (s *service) keys(rows, size int) {
 	s.T.Helper()
 	def := vaulttest.Definition()
@@ -448,8 +447,8 @@ func (s *service) calm() {
 	}
 }
 
-// heldBack checks that a look has seen workers held back for a reason, to a rate of
-// read or write units, at most to most, if that is not zero.
+// heldBack checks that a look has seen workers held back for a reason, to a rate of read
+// or write units, at most to most, if that is not zero.
 func (s *service) heldBack(reason string, writes bool, most float64) {
 	s.T.Helper()
 	for _, p := range s.seen {

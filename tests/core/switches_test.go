@@ -21,10 +21,10 @@ import (
 	"github.com/tablevault/tablevault/shared/vaulttest"
 )
 
-// TestWholeJobUnderEverySwitch backs up, restores and verifies tables of the
-// local Tablestore under each answer that the service may give where its answer
-// is not known, or is its own to choose. Whatever it is, the copy has every row
-// of the source as it is read, its settings, and a proof.
+// TestWholeJobUnderEverySwitch backs up, restores and verifies tables of the local
+// Tablestore under each answer that the service may give where its answer is not known,
+// or is its own to choose. Whatever it is, the copy has every row of the source as it is
+// read, its settings, and a proof.
 func TestWholeJobUnderEverySwitch(t *testing.T) {
 	t.Parallel()
 	b := func(b engine.Behavior) ots.Config { return ots.Config{Behavior: b} }
@@ -87,8 +87,8 @@ func TestWholeJobUnderEverySwitch(t *testing.T) {
 	}
 }
 
-// A provingGround is a world whose instance is the local Tablestore. The rows
-// are made in the model that a world has, and written to the server.
+// A provingGround is a world whose instance is the local Tablestore. The rows are made in
+// the model that a world has, and written to the server.
 type provingGround struct {
 	*vaulttest.World
 	server   *ots.Server
@@ -147,8 +147,8 @@ func (p *provingGround) load(def table.Definition) {
 	}
 }
 
-// rows makes a table with versions, rows without cells, keys at every extreme,
-// timestamps of every age, and a row that is wider than small pages.
+// rows makes a table with versions, rows without cells, keys at every extreme, timestamps
+// of every age, and a row that is wider than small pages.
 func (p *provingGround) rows() {
 	p.T.Helper()
 	p.Fill(vaulttest.Definition(), 200)
@@ -161,8 +161,8 @@ func (p *provingGround) rows() {
 	p.must(p.client.SetOptions(p.T.Context(), vaulttest.SourceID.Table, vaulttest.Definition().Options))
 }
 
-// settings makes a table with a TTL, of whose cells some have expired, and with
-// every setting that a table can have.
+// settings makes a table with a TTL, of whose cells some have expired, and with every
+// setting that a table can have.
 func (p *provingGround) settings() {
 	p.T.Helper()
 	ctx := p.T.Context()
@@ -239,8 +239,7 @@ func settings(d table.Definition) string {
 	return b.String()
 }
 
-// read is a table as the server shows it, whatever the product's own reader
-// makes of it.
+// read is a table as the server shows it, whatever the product's own reader makes of it.
 func (p *provingGround) read(name string) map[string]string {
 	p.T.Helper()
 	bounds := [2][]plainbuffer.Cell{}

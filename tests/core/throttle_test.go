@@ -13,8 +13,8 @@ import (
 // Tables have so many rows of so many bytes.
 const rows, size = 6000, 2000
 
-// throttled runs a test of a service that throttles, in each of the ways in which it
-// says so.
+// throttled runs a test of a service that throttles, in each of the ways in which it says
+// so.
 func throttled(t *testing.T, test func(t *testing.T, s *service, code string)) {
 	for _, code := range []string{engine.CodeNotEnoughCapacity, engine.CodeServerBusy} {
 		t.Run(code, func(t *testing.T) {
@@ -26,8 +26,8 @@ func throttled(t *testing.T, test func(t *testing.T, s *service, code string)) {
 	}
 }
 
-// TestThrottledReads backs a table up whose server has fewer read units than the
-// workers could use.
+// TestThrottledReads backs a table up whose server has fewer read units than the workers
+// could use.
 func TestThrottledReads(t *testing.T) {
 	const capacity = 100
 	throttled(t, func(t *testing.T, s *service, code string) {
@@ -45,10 +45,10 @@ func TestThrottledReads(t *testing.T) {
 	})
 }
 
-// TestReadBudget backs a table up with a budget of read units, through short
-// invocations and with more segments than workers: by the service's account no
-// ten seconds in a row have more than the budget, and a single one no more than
-// twice of it: requests come when they come.
+// TestReadBudget backs a table up with a budget of read units, through short invocations
+// and with more segments than workers: by the service's account no ten seconds in a row
+// have more than the budget, and a single one no more than twice of it: requests come
+// when they come.
 func TestReadBudget(t *testing.T) {
 	const rows, budget = 4000, 60
 	serve(t, func(t *testing.T, s *service) {
@@ -94,9 +94,9 @@ func TestThrottledWrites(t *testing.T) {
 	})
 }
 
-// TestRestoreBudgets restores a table with a budget of write units for loading and
-// one of read units for comparing, through short invocations and with more segments
-// than workers: by the service's account no ten seconds in a row have more.
+// TestRestoreBudgets restores a table with a budget of write units for loading and one of
+// read units for comparing, through short invocations and with more segments than
+// workers: by the service's account no ten seconds in a row have more.
 func TestRestoreBudgets(t *testing.T) {
 	const writes, reads, workers = 200, 80, 4
 	serve(t, func(t *testing.T, s *service) {

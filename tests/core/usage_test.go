@@ -21,10 +21,9 @@ import (
 	"github.com/tablevault/tablevault/shared/verify"
 )
 
-// TestUsageIsTold backs up and restores through invocations that are cut short,
-// some of which die, and holds what the records tell of their requests against a
-// ledger of the store's, which says for each invocation what came before its last
-// record.
+// TestUsageIsTold backs up and restores through invocations that are cut short, some of
+// which die, and holds what the records tell of their requests against a ledger of the
+// store's, which says for each invocation what came before its last record.
 func TestUsageIsTold(t *testing.T) {
 	for _, c := range []struct {
 		name string
@@ -141,8 +140,8 @@ func TestUsageIsTold(t *testing.T) {
 	}
 }
 
-// onlyAfter holds what an invocation asked for with its last record and after it
-// against what may come there.
+// onlyAfter holds what an invocation asked for with its last record and after it against
+// what may come there.
 func onlyAfter(t *testing.T, after []*vaulttest.Asked, allowed ...string) {
 	t.Helper()
 	for _, a := range after {
@@ -157,8 +156,8 @@ func onlyAfter(t *testing.T, after []*vaulttest.Asked, allowed ...string) {
 	}
 }
 
-// TestLostSlotKeepsItsUsage lets another execution win each slot that an import
-// works for: what the loser asked for stands in its next record.
+// TestLostSlotKeepsItsUsage lets another execution win each slot that an import works
+// for: what the loser asked for stands in its next record.
 func TestLostSlotKeepsItsUsage(t *testing.T) {
 	w := vaulttest.NewWorld(t)
 	w.Fill(vaulttest.Definition(), 2000)
@@ -209,8 +208,8 @@ func TestLostSlotKeepsItsUsage(t *testing.T) {
 	}
 }
 
-// TestReadOnce: an invocation reads a restore's plan once, and the notes about
-// copies of a backup, however often it needs them.
+// TestReadOnce: an invocation reads a restore's plan once, and the notes about copies of
+// a backup, however often it needs them.
 func TestReadOnce(t *testing.T) {
 	w := vaulttest.NewWorld(t)
 	w.Fill(vaulttest.Definition(), 200)

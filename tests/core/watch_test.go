@@ -65,9 +65,9 @@ func grew(t *testing.T, seen []seenRows, rows int64) {
 	}
 }
 
-// TestWatchedInside watches a backup and a restore of one segment that is one part:
-// there is no record of it before its end, and yet rows are seen to come, and how long
-// it will take.
+// TestWatchedInside watches a backup and a restore of one segment that is one part: there
+// is no record of it before its end, and yet rows are seen to come, and how long it will
+// take.
 func TestWatchedInside(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := vaulttest.NewWorld(t)
@@ -130,8 +130,8 @@ func TestWatchedInside(t *testing.T) {
 	})
 }
 
-// TestWatchedRestore watches a restore from its plan to its end: what is loaded, what
-// is compared, what goes wrong, and that it was given up.
+// TestWatchedRestore watches a restore from its plan to its end: what is loaded, what is
+// compared, what goes wrong, and that it was given up.
 func TestWatchedRestore(t *testing.T) {
 	w := vaulttest.NewWorld(t)
 	m := w.CutInto(5, 100)

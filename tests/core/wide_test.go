@@ -24,8 +24,8 @@ import (
 	"github.com/tablevault/tablevault/shared/verify"
 )
 
-// A wideModel is a table of the local Tablestore with rows wider than pages, and all
-// that was ever written to it.
+// A wideModel is a table of the local Tablestore with rows wider than pages, and all that
+// was ever written to it.
 type wideModel struct {
 	*provingGround
 	rng  *rand.Rand
@@ -53,8 +53,8 @@ func newWideModel(t *testing.T, rng *rand.Rand, def table.Definition, page int) 
 	return m
 }
 
-// pieceByPiece is an instance whose pages have the model's room, and which lets the
-// model change rows between their pieces.
+// pieceByPiece is an instance whose pages have the model's room, and which lets the model
+// change rows between their pieces.
 type pieceByPiece struct {
 	table.Instance
 	m *wideModel
@@ -133,8 +133,8 @@ func (m *wideModel) write(op engine.Op, key table.Key, cells ...plainbuffer.Cell
 	}
 }
 
-// job backs the table up, reads the backup, restores it and compares, and holds the
-// copy against the table as the SDK shows both.
+// job backs the table up, reads the backup, restores it and compares, and holds the copy
+// against the table as the SDK shows both.
 func (m *wideModel) job() {
 	t := m.T
 	t.Helper()
@@ -246,8 +246,8 @@ func (m *wideModel) name(most int) string {
 	return strings.Repeat("k", n-len(end)) + end
 }
 
-// cells are those of a row of about so many bytes, in order: versions, types that
-// change from one to the next, names and times at the limits.
+// cells are those of a row of about so many bytes, in order: versions, types that change
+// from one to the next, names and times at the limits.
 func (m *wideModel) cells(size int) (cells []plainbuffer.Cell) {
 	rng := m.rng
 	most := max(m.page/2-2*table.MaxKeyBytes, 100)
@@ -307,9 +307,9 @@ func (m *wideModel) changes(key table.Key) {
 
 // TestWideRows backs tables of random wide rows up, restores and compares them. Keys,
 // names and values have the greatest lengths there are; columns change their types from
-// version to version; rows are deleted and rewritten between their pieces. The copy
-// has what the table has, as the official SDK shows both, and of a row that changed
-// while it was read, nothing that it never had.
+// version to version; rows are deleted and rewritten between their pieces. The copy has
+// what the table has, as the official SDK shows both, and of a row that changed while it
+// was read, nothing that it never had.
 func TestWideRows(t *testing.T) {
 	t.Parallel()
 	runs := 6
@@ -358,8 +358,8 @@ func TestWideRows(t *testing.T) {
 	}
 }
 
-// TestWideRowsAtFullSize is TestWideRows with rows wider than pages of the size that
-// they have.
+// TestWideRowsAtFullSize is TestWideRows with rows wider than pages of the size that they
+// have.
 func TestWideRowsAtFullSize(t *testing.T) {
 	t.Parallel()
 	value := func(n int) []byte { return bytes.Repeat([]byte("0123456789abcdef"), n/16+1)[:n] }

@@ -82,8 +82,7 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// workers makes the functions go by a policy of so many workers, by which nothing
-// is due.
+// workers makes the functions go by a policy of so many workers, by which nothing is due.
 func workers(t *testing.T, c *fc.Config, n int) {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "tablevault.yaml")
@@ -133,8 +132,7 @@ func begin(t *testing.T, timeout int, host func(*fc.Config)) (*stack.Stack, stri
 	return s, dir, tablestore.NewClient(s.Info.Tablestore, s.Instance, s.AccessKeyID, s.AccessKeySecret)
 }
 
-// fill makes a table of integer keys with rows of random cells, some of several
-// versions.
+// fill makes a table of integer keys with rows of random cells, some of several versions.
 func fill(t *testing.T, c *tablestore.TableStoreClient, name string, rows int, random *rand.Rand) {
 	t.Helper()
 	meta := &tablestore.TableMeta{TableName: name}
@@ -257,8 +255,8 @@ func caller(t *testing.T, s *stack.Stack) *function.Invoker {
 	return v
 }
 
-// drive gives a command until state says that it has come to its end, whatever
-// happens to the single calls.
+// drive gives a command until state says that it has come to its end, whatever happens to
+// the single calls.
 func drive[R any](ctx context.Context, t *testing.T, v *function.Invoker, cmd function.Command, over func(R) bool) R {
 	t.Helper()
 	var last R
@@ -285,13 +283,13 @@ func drive[R any](ctx context.Context, t *testing.T, v *function.Invoker, cmd fu
 	}
 }
 
-// TestChaos backs a table of 200 segments up and restores it while deliveries
-// are dropped, doubled and late, instances are killed, frozen and told wrong
-// deadlines, and calls are refused, broken and not answered. The backup is sealed
-// and proved with the right content, or has failed with a record that says why;
-// nothing hangs, no row is restored twice, and deliveries are bounded. Then every
-// delivery that was made is made again, and one for every segment, to a table that
-// has gone on: not one cell of it changes.
+// TestChaos backs a table of 200 segments up and restores it while deliveries are
+// dropped, doubled and late, instances are killed, frozen and told wrong deadlines, and
+// calls are refused, broken and not answered. The backup is sealed and proved with the
+// right content, or has failed with a record that says why; nothing hangs, no row is
+// restored twice, and deliveries are bounded. Then every delivery that was made is made
+// again, and one for every segment, to a table that has gone on: not one cell of it
+// changes.
 func TestChaos(t *testing.T) {
 	seeds := []uint64{*chaosSeed}
 	if *chaosSeed == 0 {
@@ -446,8 +444,8 @@ func chaos(t *testing.T, seed uint64) (proved bool) {
 	return !t.Failed()
 }
 
-// zombies lets the application of the restored table write, and delivers all that
-// was ever delivered once more.
+// zombies lets the application of the restored table write, and delivers all that was
+// ever delivered once more.
 func zombies(ctx context.Context, t *testing.T, s *stack.Stack, tables *tablestore.TableStoreClient, mu *sync.Mutex, calm *bool, payloads map[string]fc.Delivery) {
 	t.Helper()
 	mu.Lock()

@@ -1,3 +1,3 @@
-// Package stack has the tests of the whole on the local stack: functions are
-// processes of a host, and what they work on are servers.
+// Package stack has the tests of the whole on the local stack: functions are processes of
+// a host, and what they work on are servers.
 package stack

@@ -27,8 +27,8 @@ import (
 
 var long = vaulttest.Long
 
-// latency makes each page of a table wait: then reading is bound by latency, as
-// it is in the cloud, and not by the processors that all share here.
+// latency makes each page of a table wait: then reading is bound by latency, as it is in
+// the cloud, and not by the processors that all share here.
 func latency(s *stack.Stack, d time.Duration) {
 	s.Tablestore.SetFault(func(op, _ string, _ int) *ots.Fault {
 		if op == "GetRange" {
@@ -56,8 +56,8 @@ func back(t *testing.T, s *stack.Stack, id vault.BackupID) *vault.Manifest {
 }
 
 // TestThreeSeconds backs up a table that takes many times as long to read as the
-// function's time limit of three seconds: through continuations, none of which
-// runs into the limit.
+// function's time limit of three seconds: through continuations, none of which runs into
+// the limit.
 func TestThreeSeconds(t *testing.T) {
 	takes := 6 * time.Second
 	if *long {
@@ -105,12 +105,12 @@ func TestThreeSeconds(t *testing.T) {
 	t.Logf("%v of pages in %v, through %d invocations of at most 3s", takes, took.Round(time.Second), hops)
 }
 
-// TestHotPartition backs up two tables of as many rows with as many workers: one
-// whose rows lie evenly under its partition keys, and one of which nine in ten
-// have the same. The service's split points lie between partition keys, so that
-// the one has a segment of nine tenths; it is split where its worker stands. The
-// server's pages wait, so that time is what the workers' reading takes, as it
-// would be where one partition's own throughput is not the limit.
+// TestHotPartition backs up two tables of as many rows with as many workers: one whose
+// rows lie evenly under its partition keys, and one of which nine in ten have the same.
+// The service's split points lie between partition keys, so that the one has a segment of
+// nine tenths; it is split where its worker stands. The server's pages wait, so that time
+// is what the workers' reading takes, as it would be where one partition's own throughput
+// is not the limit.
 func TestHotPartition(t *testing.T) {
 	const workersOf = 8
 	rows, page, wait := 960, 8, 100*time.Millisecond
@@ -243,9 +243,9 @@ func partitions(t *testing.T, c *tablestore.TableStoreClient, name string) map[s
 	return out
 }
 
-// TestTenThousandSegments plans, dispatches and seals a backup of that many
-// segments of a row each, and restores it: 200 in the short form. All of them are
-// worked off by a few invocations, which go on with what nobody has begun.
+// TestTenThousandSegments plans, dispatches and seals a backup of that many segments of a
+// row each, and restores it: 200 in the short form. All of them are worked off by a few
+// invocations, which go on with what nobody has begun.
 func TestTenThousandSegments(t *testing.T) {
 	segments := 200
 	if *long {

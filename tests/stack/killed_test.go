@@ -25,8 +25,8 @@ import (
 	"github.com/tablevault/tablevault/shared/vault"
 )
 
-// stackUntilKilled runs a stack whose Tablestore answers so many reads of ranges and
-// then no more, and says when it is there.
+// stackUntilKilled runs a stack whose Tablestore answers so many reads of ranges and then
+// no more, and says when it is there.
 func stackUntilKilled(dir, bin string, reads int) int {
 	policy := filepath.Join(dir, "tablevault.yaml")
 	if err := os.WriteFile(policy, []byte(oneWorker), 0o600); err != nil {

@@ -42,8 +42,8 @@ import (
 
 var eachGrant = flag.Bool("permissions.each", false, "TestPermissions takes each grant away, one at a time")
 
-// job is a stack whose vault is in a bucket with a locked retention policy, and
-// in which each function may do what docs/ram says and no more.
+// job is a stack whose vault is in a bucket with a locked retention policy, and in which
+// each function may do what docs/ram says and no more.
 type job struct {
 	*stack.Stack
 	t      *testing.T
@@ -59,15 +59,14 @@ type job struct {
 	exporting atomic.Pointer[string]
 }
 
-// step is one thing that the functions do. It makes what it needs, so that it can
-// be repeated.
+// step is one thing that the functions do. It makes what it needs, so that it can be
+// repeated.
 type step struct {
 	name string
 	run  func(*job, context.Context) error
 }
 
-// steps are all that the functions do, each by the way that it is done on the
-// service.
+// steps are all that the functions do, each by the way that it is done on the service.
 var steps = []step{
 	{"a backup of a table with indexes", (*job).backupStep},
 	{"a segment goes on in a further invocation", (*job).continuationStep},
@@ -231,8 +230,8 @@ func (j *job) make(name string, rows, size int) error {
 
 func ptr[T any](v T) *T { return &v }
 
-// ask gives a command until over says that it came to its end, or until it fails
-// for good.
+// ask gives a command until over says that it came to its end, or until it fails for
+// good.
 func ask[R any](ctx context.Context, j *job, cmd function.Command, over func(R) bool) (R, error) {
 	for {
 		var r R
@@ -586,9 +585,9 @@ func (j *job) policyStep(ctx context.Context) error {
 	})
 }
 
-// copyStep makes a backup that is due, which the policy wants copied. The id of an
-// upload there is lost, then an upload breaks off, and the copy comes all the same,
-// and is what was copied.
+// copyStep makes a backup that is due, which the policy wants copied. The id of an upload
+// there is lost, then an upload breaks off, and the copy comes all the same, and is what
+// was copied.
 func (j *job) copyStep(ctx context.Context) (err error) {
 	name := j.name("due")
 	if err := j.make(name, 3, 700_000); err != nil {
@@ -634,8 +633,8 @@ func (j *job) copyStep(ctx context.Context) (err error) {
 	return err
 }
 
-// drillStep has two drills by the timer alone: one is proved and leaves no table
-// behind, and one finds a table in its way, fails, and leaves that where it is.
+// drillStep has two drills by the timer alone: one is proved and leaves no table behind,
+// and one finds a table in its way, fails, and leaves that where it is.
 func (j *job) drillStep(ctx context.Context) error {
 	today := func() time.Time { return time.Now().UTC().Truncate(24 * time.Hour) }
 	due := today()
@@ -694,8 +693,8 @@ func (j *job) drills(ctx context.Context, due time.Time) error {
 	return err
 }
 
-// oneTickStep has a backup begun by one tick, and a drill by another: the last workers
-// of each have the planner look, so that nothing waits for a third.
+// oneTickStep has a backup begun by one tick, and a drill by another: the last workers of
+// each have the planner look, so that nothing waits for a third.
 func (j *job) oneTickStep(ctx context.Context) error {
 	name := j.name("drilled")
 	if err := j.make(name, 2, 10); err != nil {
@@ -807,9 +806,9 @@ func used(p *ram.Policy, role string, calls []ram.Call) []ram.Grant {
 	})
 }
 
-// TestPermissions does all that the functions do, each with what docs/ram lets
-// its role do. Nothing is refused, and nothing is allowed that is not needed:
-// each grant is used, and, with -permissions.each, a step fails without it.
+// TestPermissions does all that the functions do, each with what docs/ram lets its role
+// do. Nothing is refused, and nothing is allowed that is not needed: each grant is used,
+// and, with -permissions.each, a step fails without it.
 func TestPermissions(t *testing.T) {
 	j := beginJob(t)
 	policies := roles(t)
@@ -862,9 +861,9 @@ func TestPermissions(t *testing.T) {
 	}
 }
 
-// without takes a grant away from a role. One of the steps that used it must ask for
-// it in vain and fail. Which worker is faster is chance, and so is whether some grants
-// are asked for: one that is needed is so in one of a few runs.
+// without takes a grant away from a role. One of the steps that used it must ask for it
+// in vain and fail. Which worker is faster is chance, and so is whether some grants are
+// asked for: one that is needed is so in one of a few runs.
 func without(t *testing.T, role string, p *ram.Policy, g ram.Grant, users []step) {
 	if len(users) == 0 {
 		t.Skipf("no step of this run asks for it: %s", spare(role, g))
@@ -920,8 +919,8 @@ func failsWithout(t *testing.T, role string, p *ram.Policy, g ram.Grant, users [
 	return false
 }
 
-// afterRefusal gives a step up that was refused something and has not failed or
-// ended a while later: it waits for what will not come.
+// afterRefusal gives a step up that was refused something and has not failed or ended a
+// while later: it waits for what will not come.
 func afterRefusal(ctx context.Context, refused func() bool, giveUp func()) {
 	for pause := 100 * time.Millisecond; ; {
 		select {
@@ -943,9 +942,8 @@ func spare(role string, g ram.Grant) string {
 	return spared[strings.TrimPrefix(role, "tablevault-")+" "+g.Action+" "+g.Resource]
 }
 
-// spared are the grants without which a run goes slower, or only one in which
-// deliveries die or come twice would not end well. Not every run asks for each of
-// them.
+// spared are the grants without which a run goes slower, or only one in which deliveries
+// die or come twice would not end well. Not every run asks for each of them.
 var spared = map[string]string{
 	"export oss:ListObjects acs:oss:*:*:tablevault":                       "a worker that can't see what nobody has begun fails when its own segment is done; ticks have the rest begun",
 	"export oss:GetObject acs:oss:*:*:tablevault/vault/failures/*":        "a start whose failure can't be read counts as one that is at work: whoever comes after it goes on beside it, or later",
@@ -963,9 +961,9 @@ var spared = map[string]string{
 	"export oss:PutObject acs:oss:*:*:tablevault/vault/progress/*":        "nobody sees how far a segment has come before a part of it is recorded",
 }
 
-// TestNobodyHarms holds keys of the functions' roles in a thief's hand: together
-// with the bucket's rule against overwriting, or its retention policy, they
-// neither change nor delete an object that is there, nor the bucket's settings.
+// TestNobodyHarms holds keys of the functions' roles in a thief's hand: together with the
+// bucket's rule against overwriting, or its retention policy, they neither change nor
+// delete an object that is there, nor the bucket's settings.
 func TestNobodyHarms(t *testing.T) {
 	const name, content = "vault/shards/local/local/orders/20261120T101400Z-0a1b2c3d/000000/a.shard", "rows"
 	for kind, config := range map[string]oss.BucketConfig{

@@ -26,8 +26,8 @@ import (
 	"github.com/tablevault/tablevault/shared/vaulttest"
 )
 
-// pruneSite is a bucket of a local OSS with a vault of which the owner may do all,
-// and who prunes what docs/ram/prune.json says.
+// pruneSite is a bucket of a local OSS with a vault of which the owner may do all, and
+// who prunes what docs/ram/prune.json says.
 type pruneSite struct {
 	authority *ram.Authority
 	owner     object.Store
@@ -85,7 +85,7 @@ func encoded(t *testing.T, name string, d vault.Document) string {
 	return string(data)
 }
 
-// furtherVault is where backups are copied to.
+// replicaVault is where backups are copied to.
 const replicaVault = "oss://elsewhere/vault?region=cn-hangzhou"
 
 func pruneRules(t *testing.T) *policy.Policy {
@@ -97,8 +97,8 @@ func pruneRules(t *testing.T) *policy.Policy {
 	return p
 }
 
-// fill makes two backups, of which the older one has been copied in and out, one
-// that is open, and a restore that has not ended. It returns the older one.
+// fill makes two backups, of which the older one has been copied in and out, one that is
+// open, and a restore that has not ended. It returns the older one.
 func (p *pruneSite) fill(t *testing.T) vault.Backup {
 	t.Helper()
 	rules := pruneRules(t)
@@ -137,8 +137,8 @@ func (p *pruneSite) fill(t *testing.T) vault.Backup {
 	return all[0]
 }
 
-// run prunes several times, with no time between marking, deleting and forgetting.
-// It returns the first thing that went wrong.
+// run prunes several times, with no time between marking, deleting and forgetting. It
+// returns the first thing that went wrong.
 func (p *pruneSite) run(t *testing.T, role string, times int) error {
 	store, err := p.open(p.authority.Assume(role, time.Hour))
 	if err != nil {
@@ -179,9 +179,9 @@ func (p *pruneSite) left(t *testing.T, b vault.Backup) (n int) {
 	return n
 }
 
-// TestPrune: docs/ram/prune.json is enough to prune, and each of its grants is
-// needed: without it something is refused, and said. What whoever prunes can't
-// harm stands in TestPrunerHarms.
+// TestPrune: docs/ram/prune.json is enough to prune, and each of its grants is needed:
+// without it something is refused, and said. What whoever prunes can't harm stands in
+// TestPrunerHarms.
 func TestPrune(t *testing.T) {
 	p := newPruneSite(t, oss.BucketConfig{RetentionDays: 1}, "&retention=1d")
 	b := p.fill(t)
@@ -238,12 +238,14 @@ func TestPrune(t *testing.T) {
 			b := p.fill(t)
 			p.authority.SetPolicies("prune", p.policy.Without(g))
 			p.authority.Record()
-			// What tells the store's date may stay behind, and so may the mark of what is gone.
+			// What tells the store's date may stay behind, and so may the mark of what is
+			// gone.
 			lenient, times := g.Action == "oss:DeleteObject" && strings.HasSuffix(g.Resource, "/clock/*"), 2
 			if g.Action == "oss:DeleteObject" && strings.HasSuffix(g.Resource, "/marks/*") {
 				lenient, times = true, 3
 			}
-			// A note that can't be read is one that is not there: the backup stays, with that as the reason.
+			// A note that can't be read is one that is not there: the backup stays, with
+			// that as the reason.
 			if strings.HasSuffix(g.Resource, "/copied/*") {
 				lenient = true
 			}

@@ -21,9 +21,10 @@ import (
 	"github.com/tablevault/tablevault/shared/vault"
 )
 
-// Place opens the store that the vault is in, with the invocation's credentials if it is a bucket of OSS, and with those
-// of the environment if it is one of S3, which the platform knows nothing of. What is asked of it is counted, and stands in
-// the last line that the invocation logs.
+// Place opens the store that the vault is in, with the invocation's credentials if it is
+// a bucket of OSS, and with those of the environment if it is one of S3, which the
+// platform knows nothing of. What is asked of it is counted, and stands in the last line
+// that the invocation logs.
 func Place(ctx context.Context, inv *function.Invocation) (replica.Place, error) {
 	store, _, err := open(ctx, inv, inv.Env.Vault, function.KeyStore, nil)
 	return replica.Place{Address: inv.Env.Vault, Store: store}, err
@@ -45,12 +46,14 @@ func open(ctx context.Context, inv *function.Invocation, at, counted string, unr
 // Vault opens the vault for an invocation.
 type Vault func(context.Context, *function.Invocation) (*repository.Repository, error)
 
-// Repository opens the vault. What the invocation asks of its store stands in the records that it writes.
+// Repository opens the vault. What the invocation asks of its store stands in the records
+// that it writes.
 func Repository(ctx context.Context, inv *function.Invocation) (*repository.Repository, error) {
 	return openWith(ctx, inv, nil, repository.Open)
 }
 
-// WriteOnly opens the vault as Repository does, for a role that creates shards and may not read them.
+// WriteOnly opens the vault as Repository does, for a role that creates shards and may
+// not read them.
 func WriteOnly(ctx context.Context, inv *function.Invocation) (*repository.Repository, error) {
 	return openWith(ctx, inv, vault.IsShard, repository.Open)
 }
@@ -76,8 +79,9 @@ func openWith(ctx context.Context, inv *function.Invocation, unread func(name st
 	return repo, nil
 }
 
-// ReplicasByKey are those from which what is damaged in a vault is read, and which the plan of a restore names by
-// their keys. They are opened when that is needed. Of one that the policy has no more it is told when it is wanted.
+// ReplicasByKey are those from which what is damaged in a vault is read, and which the
+// plan of a restore names by their keys. They are opened when that is needed. Of one that
+// the policy has no more it is told when it is wanted.
 func ReplicasByKey(inv *function.Invocation) func(keys []string) []repository.Replica {
 	return func(keys []string) (replicas []repository.Replica) {
 		for _, key := range keys {
@@ -92,7 +96,8 @@ func ReplicasByKey(inv *function.Invocation) func(keys []string) []repository.Re
 	}
 }
 
-// Replicas are the policy's replicas as a repository reads from them: each is opened when that is needed.
+// Replicas are the policy's replicas as a repository reads from them: each is opened when
+// that is needed.
 func Replicas(inv *function.Invocation, all []policy.Replica) []repository.Replica {
 	replicas := make([]repository.Replica, len(all))
 	for i, d := range all {
@@ -139,8 +144,8 @@ func Instances(inv *function.Invocation) func(instance string) (table.Catalog, e
 	}
 }
 
-// BoundMemory makes the garbage collector hold a worker to little more than
-// what its buffers take.
+// BoundMemory makes the garbage collector hold a worker to little more than what its
+// buffers take.
 func BoundMemory() {
 	debug.SetGCPercent(10)
 	debug.SetMemoryLimit(56 << 20)

@@ -21,8 +21,8 @@ import (
 	"github.com/tablevault/tablevault/shared/vault"
 )
 
-// TestSetReplicas opens the replicas that the plan of a restore names by keys if the policy has them, and no others: of
-// those it is told that they can't be read.
+// TestSetReplicas opens the replicas that the plan of a restore names by keys if the
+// policy has them, and no others: of those it is told that they can't be read.
 func TestSetReplicas(t *testing.T) {
 	endpoint, came := functiontest.Store(t)
 	address := "oss://acme-dr/vault?region=cn-x&" + endpoint
@@ -52,7 +52,8 @@ func TestSetReplicas(t *testing.T) {
 	}
 }
 
-// TestRowsAreCold: the storage class of the vault's address is that of shards and their indexes, and of no document.
+// TestRowsAreCold: the storage class of the vault's address is that of shards and their
+// indexes, and of no document.
 func TestRowsAreCold(t *testing.T) {
 	store, err := oss.Start(oss.Config{Region: "cn-x", Keys: []oss.Key{{ID: functiontest.Role.ID, Secret: functiontest.Role.Secret, Token: functiontest.Role.Token}}})
 	if err != nil {

@@ -1,17 +1,16 @@
-// Package deployment reads an s.yaml: what functions there are and how they are
-// run, in the form of Serverless Devs' edition 3.0.0 with its component fc3.
+// Package deployment reads an s.yaml: what functions there are and how they are run, in
+// the form of Serverless Devs' edition 3.0.0 with its component fc3.
 //
-// The same file deploys the functions to Function Compute and configures the
-// local host, so that both worlds share timers, timeouts, memory, environment
-// and retry settings. The vendor's tool checks the file's schema only when it
-// logs for debugging, and that schema lets unknown properties, any trigger
-// configuration and impossible ratios of CPU to memory pass. [Parse] is strict
-// instead: it knows the properties that it lists, refuses all others by name and
-// line, and checks every value against the service's ranges.
+// The same file deploys the functions to Function Compute and configures the local host,
+// so that both worlds share timers, timeouts, memory, environment and retry settings. The
+// vendor's tool checks the file's schema only when it logs for debugging, and that schema
+// lets unknown properties, any trigger configuration and impossible ratios of CPU to
+// memory pass. [Parse] is strict instead: it knows the properties that it lists, refuses
+// all others by name and line, and checks every value against the service's ranges.
 //
-// Of the vendor's expressions it evaluates ${env('NAME')}, ${env('NAME',
-// 'default')} and ${vars.name}; of inheritance, a resource's extend of one
-// template. Anything else is refused rather than guessed.
+// Of the vendor's expressions it evaluates ${env('NAME')}, ${env('NAME', 'default')} and
+// ${vars.name}; of inheritance, a resource's extend of one template. Anything else is
+// refused rather than guessed.
 package deployment
 
 import (
@@ -43,8 +42,8 @@ type Function struct {
 	Environment map[string]string
 	Async       Async
 
-	// Reserved is how many instances are kept for the function, which is also the
-	// most it may have. Zero means it shares the account's.
+	// Reserved is how many instances are kept for the function, which is also the most it
+	// may have. Zero means it shares the account's.
 	Reserved int
 
 	Timers  []Timer
@@ -120,9 +119,8 @@ func (p *Problem) Error() string {
 
 const maxFile = 1 << 20
 
-// Parse reads the text of an s.yaml. file is its name in errors, and env the
-// environment that ${env()} looks into. The error holds a [Problem] for each
-// thing that is wrong.
+// Parse reads the text of an s.yaml. file is its name in errors, and env the environment
+// that ${env()} looks into. The error holds a [Problem] for each thing that is wrong.
 func Parse(file string, data []byte, env map[string]string) (d *Deployment, err error) {
 	defer func() {
 		// The YAML parser is not ours, and the file is an outsider's.

@@ -287,8 +287,8 @@ func TestParseSchedule(t *testing.T) {
 	}
 }
 
-// FuzzParse: no panic escapes, and what is accepted has functions whose timers
-// have schedules.
+// FuzzParse: no panic escapes, and what is accepted has functions whose timers have
+// schedules.
 func FuzzParse(f *testing.F) {
 	f.Add(minimal)
 	if data, err := os.ReadFile(product); err == nil {
@@ -330,8 +330,8 @@ func FuzzParseSchedule(f *testing.F) {
 	})
 }
 
-// TestProductHasItsFunctions: each handler of the s.yaml is a folder under
-// functions, and each such folder is somebody's handler.
+// TestProductHasItsFunctions: each handler of the s.yaml is a folder under functions, and
+// each such folder is somebody's handler.
 func TestProductHasItsFunctions(t *testing.T) {
 	handlers := make(map[string]bool)
 	for _, f := range readProduct(t, nil).Functions {

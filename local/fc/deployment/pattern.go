@@ -8,8 +8,8 @@ import (
 	"strings"
 )
 
-// Pattern says which events of a bus are meant: those of which each field that it
-// names fits one of the field's tests.
+// Pattern says which events of a bus are meant: those of which each field that it names
+// fits one of the field's tests.
 type Pattern struct {
 	fields []fieldPattern
 }
@@ -26,9 +26,8 @@ type textTest struct {
 	open           bool // by prefix or suffix
 }
 
-// ParsePattern reads an eventRuleFilterPattern: a JSON object whose keys are
-// source, type or subject, and whose values are lists of texts or of
-// {"prefix":…} or {"suffix":…}.
+// ParsePattern reads an eventRuleFilterPattern: a JSON object whose keys are source, type
+// or subject, and whose values are lists of texts or of {"prefix":…} or {"suffix":…}.
 func ParsePattern(text string) (Pattern, error) {
 	var raw map[string][]json.RawMessage
 	if err := json.Unmarshal([]byte(text), &raw); err != nil {
@@ -80,9 +79,9 @@ func (p Pattern) Fits(event map[string]string) bool {
 	return true
 }
 
-// eventTrigger reads an EventBridge trigger on the account's default bus, one
-// event at a time. Batches and other sources change the form of what the function
-// gets, and are left out.
+// eventTrigger reads an EventBridge trigger on the account's default bus, one event at a
+// time. Batches and other sources change the form of what the function gets, and are left
+// out.
 func (r *reader) eventTrigger(t object, at, name string) EventTrigger {
 	out := EventTrigger{Name: name}
 	at += ".triggerConfig"

@@ -11,8 +11,8 @@ import (
 	"testing"
 )
 
-// previewer is the vendor's deploying tool, if it is here. TEST_S names it,
-// and that it must be.
+// previewer is the vendor's deploying tool, if it is here. TEST_S names it, and that it
+// must be.
 func previewer(t *testing.T) string {
 	t.Helper()
 	named := os.Getenv("TEST_S")
@@ -29,9 +29,9 @@ func previewer(t *testing.T) string {
 	return tool
 }
 
-// TestPreview has the vendor's tool render s.yaml, without asking the service, and
-// reads what it makes of it: all expressions filled in, templates merged. It has to
-// be what this package makes of the file itself, whatever the environment.
+// TestPreview has the vendor's tool render s.yaml, without asking the service, and reads
+// what it makes of it: all expressions filled in, templates merged. It has to be what
+// this package makes of the file itself, whatever the environment.
 func TestPreview(t *testing.T) {
 	tool := previewer(t)
 	file, err := filepath.Abs("../../../s.yaml")

@@ -30,8 +30,8 @@ type object struct {
 	*mapping
 }
 
-// mapping opens a mapping whose keys are all among known. It is usable, and
-// empty, if there is none.
+// mapping opens a mapping whose keys are all among known. It is usable, and empty, if
+// there is none.
 func (r *reader) mapping(n *node, path string, known ...string) object {
 	none := object{n, &mapping{}}
 	if n == nil {
@@ -64,8 +64,8 @@ func suggest(word string, known []string) string {
 	return fmt.Sprintf(", did you mean %s?", best)
 }
 
-// distance is how many letters must be put in, left out, replaced, or swapped with
-// their neighbour to turn a into b.
+// distance is how many letters must be put in, left out, replaced, or swapped with their
+// neighbour to turn a into b.
 func distance(a, b string) int {
 	before, last := make([]int, len(b)+1), make([]int, len(b)+1)
 	for j := range last {
@@ -117,8 +117,8 @@ func (r *reader) pattern(o object, path, key string, required bool, match *regex
 	return text
 }
 
-// integer reads a number from least to most that step divides; without it, it is
-// the fallback, and an error if that is negative.
+// integer reads a number from least to most that step divides; without it, it is the
+// fallback, and an error if that is negative.
 func (r *reader) integer(o object, path, key string, fallback, least, most, step int64) int {
 	n := o.values[key]
 	if n == nil {
@@ -184,15 +184,15 @@ var (
 	logName      = regexp.MustCompile(`^[a-z0-9][a-z0-9_-]{1,61}[a-z0-9]$`)
 )
 
-// commandWords are those that the deploying tool's command line takes for its own: a resource
-// of such a name cannot be addressed, or is taken for the command.
+// commandWords are those that the deploying tool's command line takes for its own: a
+// resource of such a name cannot be addressed, or is taken for the command.
 func commandWords() []string {
 	return []string{"plan", "verify", "deploy", "invoke", "info", "remove", "local", "build", "sync", "logs",
 		"preview", "config", "init", "registry", "component", "cli", "set", "clean", "model", "layer", "version", "alias", "concurrency", "provision"}
 }
 
-// createdEvents are the events after which an object is whole. Those of a part or
-// of an upload's beginning, and the wildcard that includes them, are left out.
+// createdEvents are the events after which an object is whole. Those of a part or of an
+// upload's beginning, and the wildcard that includes them, are left out.
 func createdEvents() []string {
 	return []string{"oss:ObjectCreated:PutObject", "oss:ObjectCreated:PostObject", "oss:ObjectCreated:CopyObject", "oss:ObjectCreated:CompleteMultipartUpload"}
 }
@@ -264,8 +264,8 @@ func (r *reader) templates(top object) {
 	}
 }
 
-// loops checks destinations: a function of this file that tells itself, or one
-// that in turn tells it, goes on for ever.
+// loops checks destinations: a function of this file that tells itself, or one that in
+// turn tells it, goes on for ever.
 func (r *reader) loops(d *Deployment, resources object) {
 	next := make(map[string][]string)
 	for _, f := range d.Functions {
@@ -299,8 +299,8 @@ func (r *reader) loops(d *Deployment, resources object) {
 	}
 }
 
-// overlaps checks that no two object triggers want the same object: the service
-// refuses the second.
+// overlaps checks that no two object triggers want the same object: the service refuses
+// the second.
 func (r *reader) overlaps(d *Deployment, resources object) {
 	type owned struct {
 		resource string
@@ -417,8 +417,8 @@ func (r *reader) function(n *node, at string) Function {
 	return f
 }
 
-// cpu reads the CPU share: 0.05 to 16 vCPU in steps of 0.05, with one to four GB
-// of memory for each.
+// cpu reads the CPU share: 0.05 to 16 vCPU in steps of 0.05, with one to four GB of
+// memory for each.
 func (r *reader) cpu(o object, at string, memoryMB int) float64 {
 	n := o.values["cpu"]
 	if n == nil {
@@ -446,8 +446,8 @@ func (r *reader) cpu(o object, at string, memoryMB int) float64 {
 	return cpu
 }
 
-// autoOr opens a setting that is a mapping, and reports false where it is missing
-// or the word auto.
+// autoOr opens a setting that is a mapping, and reports false where it is missing or the
+// word auto.
 func (r *reader) autoOr(o object, at, key string, known ...string) (object, string, bool) {
 	n := o.values[key]
 	if n == nil || n.value == "auto" {

@@ -18,14 +18,14 @@ var (
 	cronDays     = regexp.MustCompile(`^([A-Z]{3}(-[A-Z]{3})?)(,[A-Z]{3}(-[A-Z]{3})?)*$`)
 )
 
-// ParseSchedule reads a timer's cronExpression: six fields (second, minute, hour,
-// day of month, month, day of week) or "@every 5m". Times are UTC unless
-// "CRON_TZ=Area/City " stands in front.
+// ParseSchedule reads a timer's cronExpression: six fields (second, minute, hour, day of
+// month, month, day of week) or "@every 5m". Times are UTC unless "CRON_TZ=Area/City "
+// stands in front.
 //
-// It is narrower than the library behind it, which takes local time for a
-// default, and than the service where the service's meaning is in doubt: seconds
-// are one number, "?" stands only for a day, and days of the week are names,
-// since which day a number means differs between dialects.
+// It is narrower than the library behind it, which takes local time for a default, and
+// than the service where the service's meaning is in doubt: seconds are one number, "?"
+// stands only for a day, and days of the week are names, since which day a number means
+// differs between dialects.
 func ParseSchedule(expression string) (Schedule, error) {
 	if everyMinutes.MatchString(expression) {
 		return cron.ParseStandard(expression)
@@ -78,8 +78,7 @@ func ParseSchedule(expression string) (Schedule, error) {
 	}
 }
 
-// weekdays rewrites ranges that end on Sunday for the library, whose week begins
-// with it.
+// weekdays rewrites ranges that end on Sunday for the library, whose week begins with it.
 func weekdays(field string) string {
 	parts := strings.Split(field, ",")
 	for i, part := range parts {

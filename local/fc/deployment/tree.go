@@ -13,8 +13,8 @@ import (
 // maxDepth bounds nesting, in the file and through variables.
 const maxDepth = 32
 
-// node is a YAML value with its place. value is a string, int64, float64, bool,
-// nil, []*node or *mapping.
+// node is a YAML value with its place. value is a string, int64, float64, bool, nil,
+// []*node or *mapping.
 type node struct {
 	line  int
 	value any
@@ -52,8 +52,8 @@ func (n *node) kind() string {
 	return "empty"
 }
 
-// parseYAML reads one document. Anchors, aliases, tags and merge keys are
-// refused: variables and templates do what they would.
+// parseYAML reads one document. Anchors, aliases, tags and merge keys are refused:
+// variables and templates do what they would.
 func parseYAML(file string, data []byte) (*node, error) {
 	tree, err := parser.ParseBytes(data, 0)
 	if err != nil {
@@ -155,8 +155,8 @@ func line(n ast.Node) int {
 	return 1
 }
 
-// evaluate returns the tree with every expression replaced and every template
-// merged in. What is wrong goes to the reader's problems.
+// evaluate returns the tree with every expression replaced and every template merged in.
+// What is wrong goes to the reader's problems.
 func (r *reader) evaluate(root *node, env map[string]string) *node {
 	e := &evaluator{reader: r, env: env}
 	if m := root.mapping(); m != nil {
@@ -177,8 +177,8 @@ func (r *reader) evaluate(root *node, env map[string]string) *node {
 	return root
 }
 
-// maxValues bounds how many values a file may have after evaluation: a few
-// variables that each use the next twice would else fill the memory.
+// maxValues bounds how many values a file may have after evaluation: a few variables that
+// each use the next twice would else fill the memory.
 const maxValues = 20_000
 
 type evaluator struct {
@@ -262,8 +262,7 @@ type expression struct {
 	vars     []string
 }
 
-// parseExpression reads what follows "${" up to its "}", and returns what
-// follows that.
+// parseExpression reads what follows "${" up to its "}", and returns what follows that.
 func parseExpression(text string) (expression, string, error) {
 	end := strings.IndexByte(text, '}')
 	if end < 0 {
@@ -307,8 +306,8 @@ func parseExpression(text string) (expression, string, error) {
 	return out, tail, nil
 }
 
-// parseQuoted reads a quoted text without escapes, and returns what follows it
-// and any blanks.
+// parseQuoted reads a quoted text without escapes, and returns what follows it and any
+// blanks.
 func parseQuoted(text string) (value, rest string, err error) {
 	if text == "" || text[0] != '\'' && text[0] != '"' {
 		return "", "", errors.New("want a quoted text")
@@ -365,8 +364,8 @@ func (r *reader) inherit(templates *mapping, resource *node, path string) {
 	m.values["props"] = r.merge(templates.values[name], props, path+".props")
 }
 
-// merge lays over upon under: mappings key by key, anything else replaced. Lists
-// in both are refused, since the vendor's tool merges them element by element.
+// merge lays over upon under: mappings key by key, anything else replaced. Lists in both
+// are refused, since the vendor's tool merges them element by element.
 func (r *reader) merge(under, over *node, path string) *node {
 	u, o := under.mapping(), over.mapping()
 	if u == nil || o == nil {

@@ -1,10 +1,11 @@
-// Command suite runs ossutil and the official SDKs of other languages against the local OSS, prints what became of each
-// check, and fails if one failed.
+// Command suite runs ossutil and the official SDKs of other languages against the local
+// OSS, prints what became of each check, and fails if one failed.
 //
 //	go run ./local/oss/suite [-ossutil] [-python] [-node] [-java]
 //
-// Each is installed in a scratch folder first: ossutil is built from its module, the SDKs come by pip, npm and Maven. What
-// can't be had is skipped, with the reason. The official Go SDK is what the tests of package oss use.
+// Each is installed in a scratch folder first: ossutil is built from its module, the SDKs
+// come by pip, npm and Maven. What can't be had is skipped, with the reason. The official
+// Go SDK is what the tests of package oss use.
 package main
 
 import (

@@ -15,7 +15,8 @@ import (
 	"github.com/tablevault/tablevault/local/suite"
 )
 
-// ossutilStep is one call of ossutil. In its arguments DIR is a folder with files to be copied.
+// ossutilStep is one call of ossutil. In its arguments DIR is a folder with files to be
+// copied.
 type ossutilStep struct {
 	name   string
 	args   string

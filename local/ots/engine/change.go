@@ -66,12 +66,12 @@ type Change struct {
 	auto   bool   // the key is to be made
 	// unstamped says that there are cells without a timestamp.
 	unstamped bool
-	// usual says that a Survey read the row, and summary what it found: the row's
-	// cells are made where they are needed.
+	// usual says that a Survey read the row, and summary what it found: the row's cells
+	// are made where they are needed.
 	usual   bool
 	summary summary
-	// given are the cells of a put of which some are not kept, evicted those
-	// that the change makes go, as a stream tells of them.
+	// given are the cells of a put of which some are not kept, evicted those that the
+	// change makes go, as a stream tells of them.
 	given, evicted []plainbuffer.Cell
 }
 
@@ -163,8 +163,8 @@ func (c *Change) checkCells(b *Behavior) *Error {
 	return nil
 }
 
-// checkColumns holds the number of columns against the limit, and a put's
-// versions against what is allowed of them.
+// checkColumns holds the number of columns against the limit, and a put's versions
+// against what is allowed of them.
 func (c *Change) checkColumns(b *Behavior) *Error {
 	cells := c.Row.Cells
 	n := len(cells)
@@ -186,8 +186,8 @@ func (c *Change) checkColumns(b *Behavior) *Error {
 	return nil
 }
 
-// stored is what the change's key and cells take where rows are kept: a version
-// costs eight bytes where the table has several or lets them expire.
+// stored is what the change's key and cells take where rows are kept: a version costs
+// eight bytes where the table has several or lets them expire.
 func (c *Change) stored(o *Options) int {
 	n := keySize(c.Row.Key)
 	for i := range c.Row.Cells {

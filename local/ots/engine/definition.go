@@ -90,8 +90,8 @@ type StreamSettings struct {
 	Open     []int   `json:",omitempty"` // the number of each partition's shard
 }
 
-// A Definition is all that is known of a table but its rows. It is never
-// changed: an update replaces it.
+// A Definition is all that is known of a table but its rows. It is never changed: an
+// update replaces it.
 type Definition struct {
 	Name       string
 	Key        []KeyColumn
@@ -160,8 +160,8 @@ func checkTableName(name string) *Error {
 	return nil
 }
 
-// checkIndexName is checkTableName for names that may have hyphens, but not at
-// their beginning.
+// checkIndexName is checkTableName for names that may have hyphens, but not at their
+// beginning.
 func checkIndexName(name string) *Error {
 	if strings.HasPrefix(name, "-") {
 		return checkTableName(name)
@@ -272,8 +272,8 @@ func (o *Options) expiry(now int64) int64 {
 	return (now/1000 - int64(o.TTL)) * 1000
 }
 
-// window is the range [low, high) of timestamps that a write may give, in whole
-// seconds if told so.
+// window is the range [low, high) of timestamps that a write may give, in whole seconds
+// if told so.
 func (o *Options) window(now int64, seconds bool) (low, high int64) {
 	if seconds {
 		now -= now % 1000

@@ -1,15 +1,14 @@
-// Package engine is a Tablestore without a network: tables of rows with
-// versions, their limits and options, conditions, filters, ranges and splits,
-// over an ordered store. It answers what the service answers, errors in the
-// service's own words.
+// Package engine is a Tablestore without a network: tables of rows with versions, their
+// limits and options, conditions, filters, ranges and splits, over an ordered store. It
+// answers what the service answers, errors in the service's own words.
 //
 //	e, err := engine.Open(kv.Memory(), engine.Config{})
 //	…
 //	err = e.CreateTable(&engine.Definition{Name: "t", Key: …, Options: …})
 //	err = e.Write("t", &engine.Change{Op: engine.Put, Row: row})
 //
-// Rows go in and come out as PlainBuffer. A row is stored as the bytes in which
-// it is sent, so that a range that wants everything is mostly a copy.
+// Rows go in and come out as PlainBuffer. A row is stored as the bytes in which it is
+// sent, so that a range that wants everything is mostly a copy.
 package engine
 
 import (
@@ -67,8 +66,7 @@ type Table struct {
 	// growth is the bytes written since partitions were last looked at.
 	growth   atomic.Int64
 	resizing atomic.Bool
-	// trimDue is when, in microseconds, the stream's expired records are next
-	// removed.
+	// trimDue is when, in microseconds, the stream's expired records are next removed.
 	trimDue atomic.Int64
 	// streamed counts the records of the stream, where some are late.
 	streamed atomic.Int64
@@ -280,8 +278,8 @@ func (e *Engine) ListTables() ([]string, *Error) {
 	return names, nil
 }
 
-// CreateTable makes a table and, with d.Indexes, its indexes. It fills in what
-// the engine decides.
+// CreateTable makes a table and, with d.Indexes, its indexes. It fills in what the engine
+// decides.
 func (e *Engine) CreateTable(d *Definition) *Error {
 	e.ddl.Lock()
 	defer e.ddl.Unlock()
@@ -332,8 +330,8 @@ func (e *Engine) CreateTable(d *Definition) *Error {
 	return e.save(made, nil)
 }
 
-// checkReserve refuses capacity that the instance does not reserve, of a new
-// table or of one that was old before.
+// checkReserve refuses capacity that the instance does not reserve, of a new table or of
+// one that was old before.
 func (e *Engine) checkReserve(old, d *Definition) *Error {
 	b := e.behavior()
 	if b.Capacity.Reserve != ReserveGranted && (d.Throughput.Read > 0 || d.Throughput.Write > 0) {
@@ -375,8 +373,8 @@ func (e *Engine) checkQuota(more int) *Error {
 	return nil
 }
 
-// save stores the definitions of new tables, forgets the removed, and shows both
-// to other calls.
+// save stores the definitions of new tables, forgets the removed, and shows both to other
+// calls.
 func (e *Engine) save(made []*Table, removed []*Table) *Error {
 	definitions := make([]*Definition, len(made))
 	for i, t := range made {
@@ -425,10 +423,10 @@ func (e *Engine) keep(definitions []*Definition, removed []*Table) *Error {
 	}))
 }
 
-// replace changes a table's definition, makes others known that came with it and
-// forgets those that went with the former. No write obeys the definition before
-// it is stored: what a write leaves in a shard of a stream would be lost with the
-// shard, and an index that is dropped would lack it if the drop is lost.
+// replace changes a table's definition, makes others known that came with it and forgets
+// those that went with the former. No write obeys the definition before it is stored:
+// what a write leaves in a shard of a stream would be lost with the shard, and an index
+// that is dropped would lack it if the drop is lost.
 func (e *Engine) replace(t *Table, d *Definition, with, without []*Table) *Error {
 	definitions := []*Definition{d}
 	for _, other := range with {
@@ -501,8 +499,8 @@ func (e *Engine) DescribeTable(name string) (*Description, *Error) {
 	return t.describe(), nil
 }
 
-// Definition returns what is known of a table, not to be changed. Unlike
-// DescribeTable it is no operation of the service.
+// Definition returns what is known of a table, not to be changed. Unlike DescribeTable it
+// is no operation of the service.
 func (e *Engine) Definition(name string) (*Definition, *Error) {
 	t := e.find(name)
 	if t == nil {
@@ -710,8 +708,8 @@ func (e *Engine) change(name string, fn func(*Definition) *Error) *Error {
 	return e.replace(t, d, nil, nil)
 }
 
-// Rows calls fn with the stored bytes of each row of a table, in key order: the
-// whole truth, with what no read would show. fn must not keep row.
+// Rows calls fn with the stored bytes of each row of a table, in key order: the whole
+// truth, with what no read would show. fn must not keep row.
 func (e *Engine) Rows(table string, fn func(row []byte) bool) *Error {
 	t := e.find(table)
 	if t == nil {

@@ -51,8 +51,8 @@ type Error struct {
 
 func (e *Error) Error() string { return e.Code + ": " + e.Message }
 
-// AsError turns any error into one of the service's; what is none of those is
-// an internal error with its text.
+// AsError turns any error into one of the service's; what is none of those is an internal
+// error with its text.
 func AsError(err error) *Error {
 	if err == nil {
 		return nil
@@ -72,8 +72,8 @@ func invalid(format string, args ...any) *Error {
 	return refuse(CodeParameterInvalid, format, args...)
 }
 
-// Text is what the service says with an error of the code where there is no
-// more to say, or the code itself.
+// Text is what the service says with an error of the code where there is no more to say,
+// or the code itself.
 func Text(code string) string {
 	switch code {
 	case CodeObjectNotExist:

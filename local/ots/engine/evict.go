@@ -7,13 +7,12 @@ import (
 	"github.com/tablevault/tablevault/local/ots/kv"
 )
 
-// evictStep is the number of rows that are looked at before writers get their
-// turn.
+// evictStep is the number of rows that are looked at before writers get their turn.
 const evictStep = 500
 
-// Evict drops from the rows of a table all versions that no read shows, because
-// there are enough newer ones or because they have expired, and the rows that
-// are hidden. The service does so at times of its own.
+// Evict drops from the rows of a table all versions that no read shows, because there are
+// enough newer ones or because they have expired, and the rows that are hidden. The
+// service does so at times of its own.
 func (e *Engine) Evict(table string) *Error {
 	t, err := e.ready(table)
 	if err != nil {

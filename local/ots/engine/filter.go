@@ -35,9 +35,9 @@ const (
 	Or  Logic = 3
 )
 
-// A Filter decides whether a row is kept: by one column's value or by other
-// filters. A page filter, which stands alone or among the parts of an And, does
-// not decide but cuts the row's columns.
+// A Filter decides whether a row is kept: by one column's value or by other filters. A
+// page filter, which stands alone or among the parts of an And, does not decide but cuts
+// the row's columns.
 type Filter struct {
 	Logic Logic
 	Parts []*Filter
@@ -47,9 +47,9 @@ type Filter struct {
 	Value       plainbuffer.Cell // Type and Data
 	DropMissing bool             // a row without the column does not match
 	LatestOnly  bool             // else any version may match
-	// Pattern, if given, takes the part of a string that its first group
-	// matches, or the whole match, and Cast turns it into an integer, double,
-	// string or blob before it is compared.
+	// Pattern, if given, takes the part of a string that its first group matches, or the
+	// whole match, and Cast turns it into an integer, double, string or blob before it is
+	// compared.
 	Pattern *regexp.Regexp
 	Cast    plainbuffer.Type
 

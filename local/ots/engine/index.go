@@ -21,8 +21,8 @@ const (
 	PhaseIncr Phase = 2 // the index is complete
 )
 
-// An Index is a secondary index of a table. It is read as a table of its own
-// name, whose rows stand beside the table's in the same space.
+// An Index is a secondary index of a table. It is read as a table of its own name, whose
+// rows stand beside the table's in the same space.
 type Index struct {
 	Name     string
 	Key      []string // indexed columns, then the rest of the table's key
@@ -59,8 +59,7 @@ func (x *Index) check() *Error {
 	return nil
 }
 
-// checkIndex refuses an index that the table cannot have, and completes its
-// key.
+// checkIndex refuses an index that the table cannot have, and completes its key.
 func (d *Definition) checkIndex(x *Index) *Error {
 	if err := x.check(); err != nil {
 		return err
@@ -114,8 +113,8 @@ func (d *Definition) checkIndex(x *Index) *Error {
 	return nil
 }
 
-// keyColumn is the column of that name as a key's: one of the table's key, or a
-// defined column of a type that keys can have.
+// keyColumn is the column of that name as a key's: one of the table's key, or a defined
+// column of a type that keys can have.
 func (d *Definition) keyColumn(name string) (KeyColumn, bool) {
 	for _, k := range d.Key {
 		if k.Name == name {
@@ -134,8 +133,8 @@ func (d *Definition) indexes(name []byte) bool {
 	})
 }
 
-// addIndex puts an index into d, the next definition of its table, and returns
-// the table under which it is read.
+// addIndex puts an index into d, the next definition of its table, and returns the table
+// under which it is read.
 func (e *Engine) addIndex(d *Definition, x Index, now time.Time) (*Table, *Error) {
 	if err := d.checkIndex(&x); err != nil {
 		return nil, err
@@ -175,8 +174,8 @@ func (e *Engine) addIndex(d *Definition, x Index, now time.Time) (*Table, *Error
 	return t, nil
 }
 
-// CreateIndex makes an index of a table. With base it holds the rows that are
-// there already once it is built, else only those written from now on.
+// CreateIndex makes an index of a table. With base it holds the rows that are there
+// already once it is built, else only those written from now on.
 func (e *Engine) CreateIndex(table string, x Index, base bool) *Error {
 	e.ddl.Lock()
 	defer e.ddl.Unlock()
@@ -285,8 +284,8 @@ func (e *Engine) sweep(t *Table) error {
 	}
 }
 
-// indexOf is the place of the index of the prefix, or -1. Unlike its name, an
-// index's prefix is never another's later.
+// indexOf is the place of the index of the prefix, or -1. Unlike its name, an index's
+// prefix is never another's later.
 func (d *Definition) indexOf(prefix []byte) int {
 	return slices.IndexFunc(d.Indexes, func(x Index) bool { return bytes.Equal(x.Prefix, prefix) })
 }
@@ -313,8 +312,7 @@ func (e *Engine) startBuild(t *Table, prefix []byte) {
 	})
 }
 
-// buildStep is the number of rows that a build indexes before writers get their
-// turn.
+// buildStep is the number of rows that a build indexes before writers get their turn.
 const buildStep = 500
 
 func (e *Engine) build(t *Table, prefix []byte) error {
@@ -360,8 +358,8 @@ func (e *Engine) build(t *Table, prefix []byte) error {
 	return nil
 }
 
-// entries collects rows of indexes that are to be written or removed. They are
-// written at the end, since a write may move what the store handed out.
+// entries collects rows of indexes that are to be written or removed. They are written at
+// the end, since a write may move what the store handed out.
 type entries struct {
 	base  *Definition // of the table
 	row   plainbuffer.Row
@@ -371,10 +369,10 @@ type entries struct {
 	drops [][]byte
 }
 
-// entry is the row of an index for a row of its table: none if the row lacks an
-// indexed column, or has in it what no key can hold. Where columns of an
-// entry's key are attributes of the row, the entry is gone when the first of
-// them has expired: as its newest timestamp, the record has that one's.
+// entry is the row of an index for a row of its table: none if the row lacks an indexed
+// column, or has in it what no key can hold. Where columns of an entry's key are
+// attributes of the row, the entry is gone when the first of them has expired: as its
+// newest timestamp, the record has that one's.
 func (b *entries) entry(x *Index, rec record) (key, value []byte, err error) {
 	if _, err := plainbuffer.Scan(rec.row(), &b.row); err != nil {
 		return nil, nil, err

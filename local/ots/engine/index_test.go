@@ -8,8 +8,8 @@ import (
 	"github.com/tablevault/tablevault/shared/plainbuffer"
 )
 
-// TestSweep opens a store in which the drop of an index was cut short between
-// the definition and the rows.
+// TestSweep opens a store in which the drop of an index was cut short between the
+// definition and the rows.
 func TestSweep(t *testing.T) {
 	store := kv.Memory()
 	open := func() *Engine {
@@ -83,9 +83,9 @@ func (s *storing) Update(space string, fn func(kv.Writer) error) error {
 	return s.Store.Update(space, fn)
 }
 
-// TestDropIsStoredFirst: writes go by a definition without an index only when it
-// is stored. If they did before, and a kill came in between, the index would be
-// there again and lack them.
+// TestDropIsStoredFirst: writes go by a definition without an index only when it is
+// stored. If they did before, and a kill came in between, the index would be there again
+// and lack them.
 func TestDropIsStoredFirst(t *testing.T) {
 	store := &storing{kv.Memory(), func() {}}
 	e, err := Open(store, Config{})

@@ -6,10 +6,10 @@ import (
 	"github.com/tablevault/tablevault/shared/plainbuffer"
 )
 
-// A key is stored so that the order of its bytes is the order of its values:
-// column after column, each a mark and, for a value, its bytes. An integer is
-// big endian with its sign turned; in a string or blob every zero is followed
-// by FF and two zeros end it, so that no value's bytes begin another's.
+// A key is stored so that the order of its bytes is the order of its values: column after
+// column, each a mark and, for a value, its bytes. An integer is big endian with its sign
+// turned; in a string or blob every zero is followed by FF and two zeros end it, so that
+// no value's bytes begin another's.
 const (
 	markMin   = 0x00
 	markValue = 0x02
@@ -43,8 +43,8 @@ func appendKey(b []byte, cells []plainbuffer.Cell) []byte {
 	return b
 }
 
-// keySize is what a key counts in limits and in capacity units: names and
-// values, numbers at their eight bytes.
+// keySize is what a key counts in limits and in capacity units: names and values, numbers
+// at their eight bytes.
 func keySize(cells []plainbuffer.Cell) int {
 	n := 0
 	for i := range cells {
@@ -78,8 +78,8 @@ func wireType(t plainbuffer.Type) string {
 	return t.String()
 }
 
-// checkKeyValues refuses what no key of so many columns can hold. Infinities are
-// for the bounds of ranges, the placeholder of a key to be made for writes.
+// checkKeyValues refuses what no key of so many columns can hold. Infinities are for the
+// bounds of ranges, the placeholder of a key to be made for writes.
 func checkKeyValues(cells []plainbuffer.Cell, columns int, infinities bool) *Error {
 	if len(cells) == 0 || len(cells) > columns {
 		return invalid("The number of primary key columns must be in range: [1, %d].", MaxKeyColumns)
@@ -111,8 +111,8 @@ func checkKeyValues(cells []plainbuffer.Cell, columns int, infinities bool) *Err
 	return nil
 }
 
-// checkKey compares a key with the table's. Where no placeholder may stand, a
-// reader wants one.
+// checkKey compares a key with the table's. Where no placeholder may stand, a reader
+// wants one.
 func (d *Definition) checkKey(cells []plainbuffer.Cell, write bool) *Error {
 	if len(cells) != len(d.Key) {
 		return refuse(CodeInvalidPK, "Validate PK size fail. Input: %d, Meta: %d.", len(cells), len(d.Key))
@@ -138,8 +138,7 @@ func (d *Definition) checkKey(cells []plainbuffer.Cell, write bool) *Error {
 	return nil
 }
 
-// CheckKey refuses a key that no row of the table could have, whatever its
-// columns are.
+// CheckKey refuses a key that no row of the table could have, whatever its columns are.
 func (e *Engine) CheckKey(table string, cells []plainbuffer.Cell) *Error {
 	return checkKeyValues(cells, e.keyColumns(table), false)
 }

@@ -9,8 +9,8 @@ import (
 	"github.com/tablevault/tablevault/shared/plainbuffer"
 )
 
-// FuzzKeyOrder proves that stored keys are ordered as their values are, and that
-// a stored key can be read back.
+// FuzzKeyOrder proves that stored keys are ordered as their values are, and that a stored
+// key can be read back.
 func FuzzKeyOrder(f *testing.F) {
 	f.Add([]byte("a"), int64(1), []byte("a\x00"), int64(-1))
 	f.Add([]byte{}, int64(0), []byte{0}, int64(0))

@@ -8,9 +8,8 @@ import (
 	"github.com/tablevault/tablevault/local/ots/kv"
 )
 
-// A past is what the keys of a table's space had before they were last written,
-// for as long as an index that is behind its table shows it. It lives in memory
-// alone.
+// A past is what the keys of a table's space had before they were last written, for as
+// long as an index that is behind its table shows it. It lives in memory alone.
 type past struct {
 	mu      sync.Mutex
 	changes []pastChange // in the order in which they were made
@@ -23,8 +22,8 @@ type pastChange struct {
 	value []byte // nil if the key was not there
 }
 
-// add notes what a key has before it is changed, and forgets what no index shows
-// any more.
+// add notes what a key has before it is changed, and forgets what no index shows any
+// more.
 func (p *past) add(at int64, key, value []byte, lag time.Duration) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -82,8 +81,8 @@ func (d *Definition) behind() bool {
 	return len(d.Searches) > 0
 }
 
-// lagging is the space as an index of a prefix shows it, which is behind its
-// table: prefix is the index's, or the table's own for a search index.
+// lagging is the space as an index of a prefix shows it, which is behind its table:
+// prefix is the index's, or the table's own for a search index.
 func (t *Table) lagging(r kv.Reader, prefix []byte, now time.Time) kv.Reader {
 	lag := t.engine.behavior().Indexes.Lag
 	if lag <= 0 {
@@ -95,8 +94,8 @@ func (t *Table) lagging(r kv.Reader, prefix []byte, now time.Time) kv.Reader {
 	return r
 }
 
-// shown is the space as a read of t sees it: as it is, unless t is an index that
-// is behind its table.
+// shown is the space as a read of t sees it: as it is, unless t is an index that is
+// behind its table.
 func (t *Table) shown(d *Definition, r kv.Reader) kv.Reader {
 	if d.Base == "" {
 		return r

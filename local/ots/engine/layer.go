@@ -6,8 +6,8 @@ import (
 	"github.com/tablevault/tablevault/local/ots/kv"
 )
 
-// A draft is changes that a space does not have yet. A nil value removes its
-// key. The draft keeps keys and values as they are given.
+// A draft is changes that a space does not have yet. A nil value removes its key. The
+// draft keeps keys and values as they are given.
 type draft struct {
 	values map[string][]byte
 	keys   []string // of values, in order once sorted
@@ -47,8 +47,8 @@ func (d *draft) write(s kv.Writer) {
 	}
 }
 
-// A layer is a space as it would be with the changes of a draft, to which its
-// own writes go.
+// A layer is a space as it would be with the changes of a draft, to which its own writes
+// go.
 type layer struct {
 	below kv.Reader
 	draft *draft

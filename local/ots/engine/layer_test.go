@@ -10,9 +10,9 @@ import (
 	"github.com/tablevault/tablevault/local/ots/kv"
 )
 
-// TestLayer makes random changes in a layer and compares it, read in both
-// directions from any key, with a store that has the changes; and then the
-// store below, into which the draft is written.
+// TestLayer makes random changes in a layer and compares it, read in both directions from
+// any key, with a store that has the changes; and then the store below, into which the
+// draft is written.
 func TestLayer(t *testing.T) {
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
@@ -62,8 +62,7 @@ func TestLayer(t *testing.T) {
 	}
 }
 
-// compareReaders reads both from a random key on, up to a random number of
-// keys.
+// compareReaders reads both from a random key on, up to a random number of keys.
 func compareReaders(t *testing.T, rng *rand.Rand, got, want kv.Reader) {
 	t.Helper()
 	from := fmt.Appendf(nil, "k%02d", rng.IntN(31))

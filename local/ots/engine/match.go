@@ -11,12 +11,12 @@ import (
 	"github.com/tablevault/tablevault/shared/plainbuffer"
 )
 
-// A Field is a field of a search index, as queries use it: the attribute or key
-// column of its name, if that has a value of the field's type.
+// A Field is a field of a search index, as queries use it: the attribute or key column of
+// its name, if that has a value of the field's type.
 type Field struct {
 	Name string
-	// Type is that of the values, if Comparable: else a query can only ask whether
-	// there are some.
+	// Type is that of the values, if Comparable: else a query can only ask whether there
+	// are some.
 	Type       plainbuffer.Type
 	Comparable bool
 	// Array says that the column is the JSON of an array of values.
@@ -102,8 +102,8 @@ func (m *Match) holds(v plainbuffer.Cell) bool {
 	return slices.ContainsFunc(m.Values, func(x plainbuffer.Cell) bool { return compareValues(&v, &x) == 0 })
 }
 
-// column is the newest cell of the field's column, or nil. Cells stand in the order
-// of rows.
+// column is the newest cell of the field's column, or nil. Cells stand in the order of
+// rows.
 func (f *Field) column(key, cells []plainbuffer.Cell) *plainbuffer.Cell {
 	for i := range key {
 		if string(key[i].Name) == f.Name {
@@ -190,22 +190,22 @@ func number(c *plainbuffer.Cell) float64 {
 	return c.Double()
 }
 
-// A SearchOrder is one of the orders of a search: what it leaves equal, the next
-// one decides, and the key in the end.
+// A SearchOrder is one of the orders of a search: what it leaves equal, the next one
+// decides, and the key in the end.
 type SearchOrder struct {
 	Key      bool // by the whole key, and not by a field
 	Field    Field
 	Backward bool
 	// Greatest takes the greatest value of an array and not the least.
 	Greatest bool
-	// Rows without a value come last, or First, or stand where they would with
-	// the value Missing.
+	// Rows without a value come last, or First, or stand where they would with the value
+	// Missing.
 	First   bool
 	Missing *plainbuffer.Cell
 }
 
-// A SearchValue is that of a row in an order. Rank is below 0 for rows that come
-// first for want of a value, above 0 for those that come last.
+// A SearchValue is that of a row in an order. Rank is below 0 for rows that come first
+// for want of a value, above 0 for those that come last.
 type SearchValue struct {
 	Rank  int8
 	Value plainbuffer.Cell

@@ -13,8 +13,8 @@ type meter struct {
 	read, write bucket
 }
 
-// A bucket holds the units of up to one second. Work that began with units left
-// is done whatever it costs, so that a bucket may owe some.
+// A bucket holds the units of up to one second. Work that began with units left is done
+// whatever it costs, so that a bucket may owe some.
 type bucket struct {
 	units float64
 	at    time.Time
@@ -51,8 +51,7 @@ func (t *Table) allow(b *bucket, rate int, now time.Time) *Error {
 	return nil
 }
 
-// readLeft is how many units a read that was allowed may still cost, at least
-// one.
+// readLeft is how many units a read that was allowed may still cost, at least one.
 func (t *Table) readLeft() int {
 	if t.engine.behavior().Capacity.Read <= 0 {
 		return math.MaxInt

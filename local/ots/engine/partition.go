@@ -7,8 +7,8 @@ import (
 	"github.com/tablevault/tablevault/shared/plainbuffer"
 )
 
-// SplitPartition cuts the partition that holds the key into two, the second of
-// which begins at the key. The key may be shorter than the table's.
+// SplitPartition cuts the partition that holds the key into two, the second of which
+// begins at the key. The key may be shorter than the table's.
 func (e *Engine) SplitPartition(table string, key []plainbuffer.Cell) *Error {
 	return e.change(table, func(d *Definition) *Error {
 		if len(key) == 0 || len(key) > len(d.Key) {
@@ -23,8 +23,8 @@ func (e *Engine) SplitPartition(table string, key []plainbuffer.Cell) *Error {
 	})
 }
 
-// SplitKeys are the stored keys at which the partitions of a new table begin, by
-// values of the first key column.
+// SplitKeys are the stored keys at which the partitions of a new table begin, by values
+// of the first key column.
 func (d *Definition) SplitKeys(keys [][]plainbuffer.Cell) ([][]byte, *Error) {
 	if len(keys) > 0 && len(d.Key) == 0 {
 		return nil, nil // which is refused for its own reason
@@ -57,8 +57,8 @@ func (e *Engine) split(d *Definition, at []byte) *Error {
 	return nil
 }
 
-// MergePartitions joins the partition of the number, counted from 0, with the
-// one that follows.
+// MergePartitions joins the partition of the number, counted from 0, with the one that
+// follows.
 func (e *Engine) MergePartitions(table string, number int) *Error {
 	return e.change(table, func(d *Definition) *Error {
 		if number < 0 || number >= len(d.Splits) {
@@ -74,8 +74,8 @@ func (e *Engine) merge(d *Definition, number int) {
 	d.Stream.merge(e, number, e.now())
 }
 
-// grown counts bytes that were written and, where they may have made partitions
-// too large or too small, looks for some in the background.
+// grown counts bytes that were written and, where they may have made partitions too large
+// or too small, looks for some in the background.
 func (t *Table) grown(size int) {
 	b := t.engine.behavior()
 	if b.Partitions.SplitSize <= 0 && b.Partitions.MergeSize <= 0 || t.growth.Add(int64(size)) < max(b.Partitions.SplitSize/4, b.Partitions.MergeSize/4, 1) {

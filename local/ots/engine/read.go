@@ -18,8 +18,7 @@ type Query struct {
 	From, To int64
 	HasTime  bool
 	Filter   *Filter
-	// StartColumn and EndColumn bound the names, the second exclusive. Nil is
-	// no bound.
+	// StartColumn and EndColumn bound the names, the second exclusive. Nil is no bound.
 	StartColumn, EndColumn []byte
 	Token                  []byte // where inside the first row to go on
 	Batch                  bool   // one of several in a request, which has words of its own
@@ -128,9 +127,9 @@ func (t *Table) reader(def *Definition, q *Query) *reader {
 	return r
 }
 
-// serve appends to b what the query wants of a row. It reports whether the row
-// is in the answer, the bytes that reading it counts, and, where the row was
-// cut, the token that goes on.
+// serve appends to b what the query wants of a row. It reports whether the row is in the
+// answer, the bytes that reading it counts, and, where the row was cut, the token that
+// goes on.
 func (r *reader) serve(b []byte, rec record, token []byte) (_ []byte, present bool, size int, cut []byte, err error) {
 	if r.hide && rec.gone(r.expiry) || r.entries && rec.newest() < r.expiry {
 		return b, false, rec.key(), nil, nil
@@ -202,8 +201,8 @@ func (r *reader) choose() {
 	}
 }
 
-// beyond says whether the cell at i is older than the table's newest
-// MaxVersions versions of its column.
+// beyond says whether the cell at i is older than the table's newest MaxVersions versions
+// of its column.
 func (r *reader) beyond(cells []plainbuffer.Cell, i int) bool {
 	n := int(r.options.MaxVersions)
 	return i >= n && bytes.Equal(cells[i-n].Name, cells[i].Name)
@@ -224,8 +223,8 @@ func (r *reader) wants(name []byte) bool {
 	return ok
 }
 
-// bare says whether a row of which no cell is read is in the answer, with its
-// key alone: always, unless columns were named and none of the key's.
+// bare says whether a row of which no cell is read is in the answer, with its key alone:
+// always, unless columns were named and none of the key's.
 func (r *reader) bare() bool { return r.columns == nil || r.keyNamed }
 
 func dataSize(cells []plainbuffer.Cell) int {
@@ -254,8 +253,8 @@ func pageOf(cells []plainbuffer.Cell, offset, limit int) []plainbuffer.Cell {
 	return cells[start:]
 }
 
-// fit returns the cells that one page may carry of a row and the token for the
-// others. At least one goes.
+// fit returns the cells that one page may carry of a row and the token for the others. At
+// least one goes.
 func (r *reader) fit(cells []plainbuffer.Cell) ([]plainbuffer.Cell, []byte) {
 	if r.budget == math.MaxInt {
 		return cells, nil
@@ -285,8 +284,8 @@ func after(cells []plainbuffer.Cell, token []byte) ([]plainbuffer.Cell, error) {
 	return cells[i:], nil
 }
 
-// Get appends one row to b, without a block's header. Found is false if the
-// row is not there or the query leaves it out.
+// Get appends one row to b, without a block's header. Found is false if the row is not
+// there or the query leaves it out.
 func (e *Engine) Get(table string, key []plainbuffer.Cell, q *Query, b []byte) (_ []byte, page Page, _ *Error) {
 	if err := CheckTableName(table); err != nil {
 		return b, page, err

@@ -10,9 +10,9 @@ import (
 	"github.com/tablevault/tablevault/shared/plainbuffer"
 )
 
-// A record is how a row is stored: a header with what decides whether the row
-// can be handed out as it is, and then the row in PlainBuffer, ready to be
-// sent, with its cells in the order of names and, within one, newest first.
+// A record is how a row is stored: a header with what decides whether the row can be
+// handed out as it is, and then the row in PlainBuffer, ready to be sent, with its cells
+// in the order of names and, within one, newest first.
 //
 //	int64   least timestamp    MaxInt64 in a row without cells
 //	int64   greatest timestamp MinInt64 in a row without cells
@@ -35,8 +35,8 @@ func (r record) row() []byte   { return r[recordHeader:] }
 // size is what the row counts in limits of reads.
 func (r record) size() int { return r.key() + r.data() }
 
-// stored is what the row takes on disk: a version costs eight bytes where the
-// table has several or lets them expire.
+// stored is what the row takes on disk: a version costs eight bytes where the table has
+// several or lets them expire.
 func (r record) stored(o *Options) int {
 	n := r.size()
 	if o.keepsVersions() {
@@ -95,8 +95,8 @@ func (s *summary) put(b []byte, key int) {
 	binary.LittleEndian.PutUint16(b[26:], uint16(min(s.versions, math.MaxUint16)))
 }
 
-// appendRecord appends the record of a key and of cells, which are in order and
-// have timestamps.
+// appendRecord appends the record of a key and of cells, which are in order and have
+// timestamps.
 func appendRecord(b []byte, key, cells []plainbuffer.Cell) []byte {
 	start := len(b)
 	var zero [recordHeader]byte
@@ -120,8 +120,8 @@ func appendRecord(b []byte, key, cells []plainbuffer.Cell) []byte {
 	return w.Buf
 }
 
-// newest is a block of a row's key and of the newest versions of some columns,
-// as far as they are from since or later.
+// newest is a block of a row's key and of the newest versions of some columns, as far as
+// they are from since or later.
 func newest(row *plainbuffer.Row, columns []string, since int64) []byte {
 	b := plainbuffer.Builder{Buf: plainbuffer.AppendHeader(nil)}
 	b.Begin()

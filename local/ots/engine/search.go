@@ -10,8 +10,8 @@ import (
 	"github.com/tablevault/tablevault/shared/plainbuffer"
 )
 
-// A SearchIndex is what is kept of a search index: how it was asked for. Its
-// contents are the table's.
+// A SearchIndex is what is kept of a search index: how it was asked for. Its contents are
+// the table's.
 type SearchIndex struct {
 	Table   string
 	Name    string
@@ -20,8 +20,8 @@ type SearchIndex struct {
 	TTL     int32
 	Created int64 // seconds
 	ReadyAt int64 // microseconds: until then it is being built
-	// Weights share the queries of an index out between it and the one made of
-	// it. They are kept, and nothing more.
+	// Weights share the queries of an index out between it and the one made of it. They
+	// are kept, and nothing more.
 	Weights []SearchWeight `json:",omitempty"`
 }
 
@@ -39,8 +39,8 @@ func (d *Definition) search(name string) int {
 	return slices.IndexFunc(d.Searches, func(x SearchIndex) bool { return x.Name == name })
 }
 
-// errNoSearch is what operations on indexes answer: the service has one text for
-// whatever is not there.
+// errNoSearch is what operations on indexes answer: the service has one text for whatever
+// is not there.
 var errNoSearch = errNoTable
 
 // checkSearch refuses a search index that the table can't have with its options.
@@ -178,8 +178,8 @@ func (e *Engine) SearchIndex(table, name string) (*SearchIndex, *Error) {
 	return &d.Searches[at], nil
 }
 
-// SearchBrother is the name of the index that x was made of or else that was
-// made of x, "" if there is none.
+// SearchBrother is the name of the index that x was made of or else that was made of x,
+// "" if there is none.
 func (e *Engine) SearchBrother(x *SearchIndex) string {
 	if x.Source != "" {
 		return x.Source
@@ -194,8 +194,7 @@ func (e *Engine) SearchBrother(x *SearchIndex) string {
 	return ""
 }
 
-// SearchIndexes returns the indexes of a table, or of all for "", by table and
-// name.
+// SearchIndexes returns the indexes of a table, or of all for "", by table and name.
 func (e *Engine) SearchIndexes(table string) ([]SearchIndex, *Error) {
 	var out []SearchIndex
 	if table != "" {
@@ -233,21 +232,21 @@ func (e *Engine) Count(table string) (rows, size int64, _ *Error) {
 	return rows, size, AsError(err)
 }
 
-// A SearchQuery asks for rows of a search index, a page at a time, in the order of
-// their keys or in orders of its own. A page ends at its limit or, as those of a
-// range do, with the row before it has too many bytes.
+// A SearchQuery asks for rows of a search index, a page at a time, in the order of their
+// keys or in orders of its own. A page ends at its limit or, as those of a range do, with
+// the row before it has too many bytes.
 type SearchQuery struct {
 	Match    *Match   // nil for all rows
 	All      bool     // every column of the row
 	Columns  []string // or these
 	Backward bool     // from the last key on, without Orders
 	Orders   []SearchOrder
-	// Loose says that a page begins behind all rows that the orders have as equal
-	// to the last of the page before, though some were not in it: the service does
-	// so where the key is not to decide between them.
+	// Loose says that a page begins behind all rows that the orders have as equal to the
+	// last of the page before, though some were not in it: the service does so where the
+	// key is not to decide between them.
 	Loose bool
-	// After is the Next of the page before, nil for the first, of which Offset
-	// rows are left out. Values are that page's.
+	// After is the Next of the page before, nil for the first, of which Offset rows are
+	// left out. Values are that page's.
 	After  []byte
 	Values []SearchValue
 	Offset int
@@ -277,9 +276,9 @@ type searcher struct {
 	cells  []plainbuffer.Cell
 }
 
-// Search returns a page of rows: the newest version of each column, as the table
-// has them, or had them before the lag of indexes. An index that is being built
-// has none yet. Every row is looked at.
+// Search returns a page of rows: the newest version of each column, as the table has
+// them, or had them before the lag of indexes. An index that is being built has none yet.
+// Every row is looked at.
 func (e *Engine) Search(table, index string, q *SearchQuery) (*SearchPage, *Error) {
 	if n := len(q.Columns); n > MaxReadColumns {
 		return nil, tooManyColumns(MaxReadColumns, n)
@@ -337,8 +336,8 @@ func (e *Engine) Search(table, index string, q *SearchQuery) (*SearchPage, *Erro
 	return page, AsError(failed)
 }
 
-// each calls fn with the rows that the search finds behind a key, nil for none, in
-// the order of keys or against it, until it returns false.
+// each calls fn with the rows that the search finds behind a key, nil for none, in the
+// order of keys or against it, until it returns false.
 func (s *searcher) each(after []byte, backward bool, fn func(key []byte, rec record) (bool, error)) error {
 	var failed error
 	visit := func(key, value []byte) (more bool) {

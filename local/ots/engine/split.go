@@ -10,8 +10,8 @@ import (
 	"github.com/tablevault/tablevault/shared/plainbuffer"
 )
 
-// Splits are the ranges that ComputeSplits proposes: before, between and after
-// the points.
+// Splits are the ranges that ComputeSplits proposes: before, between and after the
+// points.
 type Splits struct {
 	Key    []KeyColumn
 	Points [][]byte // keys as blocks, increasing
@@ -26,9 +26,9 @@ const (
 	defaultSplitUnit = 100 << 20
 )
 
-// ComputeSplits cuts a table into ranges of about size units of bytes, by the
-// sizes that its rows have on disk. unit is 0 if not given; limit bounds the
-// number of points if it is not 0.
+// ComputeSplits cuts a table into ranges of about size units of bytes, by the sizes that
+// its rows have on disk. unit is 0 if not given; limit bounds the number of points if it
+// is not 0.
 func (e *Engine) ComputeSplits(table string, size, unit int64, limit int) (*Splits, *Error) {
 	if unit == 0 {
 		unit = defaultSplitUnit
@@ -142,8 +142,8 @@ func (t *Table) walk(d *Definition, fn func(key []byte, rec record) error) error
 	}
 }
 
-// decodeSplit turns the stored form of a key, or of the beginning of one, back
-// into its columns. What is missing is the least value.
+// decodeSplit turns the stored form of a key, or of the beginning of one, back into its
+// columns. What is missing is the least value.
 func (d *Definition) decodeSplit(b []byte) []plainbuffer.Cell {
 	b = b[len(d.Prefix):]
 	var out []plainbuffer.Cell

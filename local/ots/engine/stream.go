@@ -19,84 +19,82 @@ const MaxStreamHours = 168
 // MaxStreamPage is the most records of a page of a stream.
 const MaxStreamPage = 1000
 
-// StreamBehavior is what is not known of the service's streams, or what the
-// service is free to do with them. The zero value is the default.
+// StreamBehavior is what is not known of the service's streams, or what the service is
+// free to do with them. The zero value is the default.
 type StreamBehavior struct {
-	// Delay is how long a new stream is being enabled. Until then it keeps no
-	// records of changes.
+	// Delay is how long a new stream is being enabled. Until then it keeps no records of
+	// changes.
 	Delay time.Duration
 	// Lag is how long a record stays invisible to readers.
 	Lag time.Duration
 	// Page makes pages shorter than MaxStreamPage records.
 	Page int
-	// MaxLimit refuses reads that ask for more records than it. By default any
-	// limit is taken, and a page has no more records than it can have.
+	// MaxLimit refuses reads that ask for more records than it. By default any limit is
+	// taken, and a page has no more records than it can have.
 	MaxLimit int
-	// ShardPage is the most shards in one answer of DescribeStream, any number
-	// if 0.
+	// ShardPage is the most shards in one answer of DescribeStream, any number if 0.
 	ShardPage int
-	// Seeks is how many answers a search for a timestamp gives that hold a token
-	// instead of the iterator.
+	// Seeks is how many answers a search for a timestamp gives that hold a token instead
+	// of the iterator.
 	Seeks int
-	// LostIterators answers an iterator of a stream that is gone as the stream's
-	// id is answered, as invalid. By default what it leads to is trimmed.
+	// LostIterators answers an iterator of a stream that is gone as the stream's id is
+	// answered, as invalid. By default what it leads to is trimmed.
 	LostIterators bool
-	// StrictStart refuses an iterator at a time before the retention's, even
-	// where nothing was trimmed since. By default only what was lost is refused.
+	// StrictStart refuses an iterator at a time before the retention's, even where
+	// nothing was trimmed since. By default only what was lost is refused.
 	StrictStart bool
-	// Increments shows increments as they were asked for, as an operation with
-	// what is added. By default a record has the result, as a put of a cell.
+	// Increments shows increments as they were asked for, as an operation with what is
+	// added. By default a record has the result, as a put of a cell.
 	Increments bool
-	// SkipNoops leaves out records of changes that changed nothing: a delete of
-	// a row that is not there, an update that only deletes from such a row. By
-	// default they are records as others are.
+	// SkipNoops leaves out records of changes that changed nothing: a delete of a row
+	// that is not there, an update that only deletes from such a row. By default they are
+	// records as others are.
 	SkipNoops bool
-	// Evictions makes records of versions that went because there are newer ones
-	// or because they expired: updates that delete single versions. By default
-	// nothing tells that they went.
+	// Evictions makes records of versions that went because there are newer ones or
+	// because they expired: updates that delete single versions. By default nothing tells
+	// that they went.
 	Evictions bool
-	// DeleteMarks puts the mark of a deletion into the row of a delete's record.
-	// By default it is a key and no more.
+	// DeleteMarks puts the mark of a deletion into the row of a delete's record. By
+	// default it is a key and no more.
 	DeleteMarks bool
-	// ResetEpochs lets the epochs of a shard begin at 0. By default they go on
-	// from those of its parents.
+	// ResetEpochs lets the epochs of a shard begin at 0. By default they go on from those
+	// of its parents.
 	ResetEpochs bool
-	// Skew is how much the clock is behind on the machine that every other
-	// partition moves to, or ahead if it is below 0: of the two that a split
-	// makes, one is.
+	// Skew is how much the clock is behind on the machine that every other partition
+	// moves to, or ahead if it is below 0: of the two that a split makes, one is.
 	Skew time.Duration
-	// Late stamps every LateEvery-th record of a table so much before it is
-	// written, or every one if LateEvery is 0: a reader may have been told of an
-	// instant after the stamp that the shard has no more. Where the record before it
-	// has a later stamp, another epoch begins.
+	// Late stamps every LateEvery-th record of a table so much before it is written, or
+	// every one if LateEvery is 0: a reader may have been told of an instant after the
+	// stamp that the shard has no more. Where the record before it has a later stamp,
+	// another epoch begins.
 	Late      time.Duration
 	LateEvery int
-	// ChildDelay is how long after the split or merge of a shard its children
-	// stay unknown to DescribeStream and GetShardIterator; of the two that a split
-	// makes, the second stays so twice as long. They have records of changes from
-	// the beginning. By default they are known when their parent is closed.
+	// ChildDelay is how long after the split or merge of a shard its children stay
+	// unknown to DescribeStream and GetShardIterator; of the two that a split makes, the
+	// second stays so twice as long. They have records of changes from the beginning. By
+	// default they are known when their parent is closed.
 	ChildDelay time.Duration
-	// EmptyPages is how many pages without records come before each that has some,
-	// and before the end of a closed shard. Each of them has another iterator and
-	// says that there may be more.
+	// EmptyPages is how many pages without records come before each that has some, and
+	// before the end of a closed shard. Each of them has another iterator and says that
+	// there may be more.
 	EmptyPages int
-	// TellMore lets each page say whether there may be more records. By default
-	// only those of EmptyPages do.
+	// TellMore lets each page say whether there may be more records. By default only
+	// those of EmptyPages do.
 	TellMore bool
-	// MovingIterators gives a reader who is caught up another iterator than the
-	// one that he came with. By default it is the same.
+	// MovingIterators gives a reader who is caught up another iterator than the one that
+	// he came with. By default it is the same.
 	MovingIterators bool
-	// IteratorLife is how long an iterator is of use after it was made. By default
-	// it is so as long as no record behind it was trimmed. StaleIterator is the
-	// code with which an older one is refused, CodeTrimmedData if it is empty.
+	// IteratorLife is how long an iterator is of use after it was made. By default it is
+	// so as long as no record behind it was trimmed. StaleIterator is the code with which
+	// an older one is refused, CodeTrimmedData if it is empty.
 	IteratorLife  time.Duration
 	StaleIterator string
 	// NoGlobalIndexes keeps streams and global indexes from being on one table.
 	NoGlobalIndexes bool
 }
 
-// A Shard is the log of one partition, from when it was made until it is split,
-// merged, or the stream ends.
+// A Shard is the log of one partition, from when it was made until it is split, merged,
+// or the stream ends.
 type Shard struct {
 	// Parents are the shard that was split, or the two that were merged.
 	Parents []int `json:",omitempty"`
@@ -109,8 +107,7 @@ type Shard struct {
 	Second bool `json:",omitempty"`
 }
 
-// enable makes s, which is how a stream was asked for, a new stream of the
-// table.
+// enable makes s, which is how a stream was asked for, a new stream of the table.
 func (e *Engine) enable(s *StreamSettings, d *Definition, now time.Time) *Error {
 	if err := s.check(); err != nil {
 		return err
@@ -172,8 +169,7 @@ func (s *StreamSettings) split(e *Engine, partition int, now time.Time) {
 	s.Open = slices.Replace(slices.Clone(s.Open), partition, partition+1, first, second)
 }
 
-// merge closes the shards of a partition and of the one that follows, and opens
-// one.
+// merge closes the shards of a partition and of the one that follows, and opens one.
 func (s *StreamSettings) merge(e *Engine, partition int, now time.Time) {
 	if !s.Enabled {
 		return
@@ -189,8 +185,8 @@ func (s *StreamSettings) close(partition int, now time.Time) int {
 	return n
 }
 
-// updateStream turns the stream of a table on, off, or changes its retention
-// and columns. A stream that is turned on again is a new one.
+// updateStream turns the stream of a table on, off, or changes its retention and columns.
+// A stream that is turned on again is a new one.
 func (e *Engine) updateStream(d *Definition, s *StreamSettings, now time.Time) *Error {
 	if !s.Enabled {
 		d.Stream = StreamSettings{}
@@ -221,8 +217,8 @@ func (t *Table) forgetStreams(space string) *Error {
 	return nil
 }
 
-// SkewClock sets how far the clock of the machine of a partition, counted from
-// 0, is ahead from now on, or behind if it is below 0.
+// SkewClock sets how far the clock of the machine of a partition, counted from 0, is
+// ahead from now on, or behind if it is below 0.
 func (e *Engine) SkewClock(table string, partition int, by time.Duration) *Error {
 	return e.change(table, func(d *Definition) *Error {
 		if !d.Stream.Enabled {
@@ -289,8 +285,7 @@ func (s *StreamSettings) horizon(now time.Time) int64 {
 	return max(0, now.Add(-time.Duration(s.Hours)*time.Hour).UnixMicro())
 }
 
-// forgotten says whether the shard was closed so long ago that nothing of it is
-// kept.
+// forgotten says whether the shard was closed so long ago that nothing of it is kept.
 func (s *StreamSettings) forgotten(shard int, now time.Time) bool {
 	closed := s.Shards[shard].Closed
 	return closed != 0 && closed < s.horizon(now)
@@ -346,8 +341,8 @@ func (e *Engine) findStream(id string) (*Table, *Definition) {
 	return nil, nil
 }
 
-// ShardPage is the shards of a stream from one on, which is the first for "",
-// up to a limit of 0 for any. next is the one that follows them.
+// ShardPage is the shards of a stream from one on, which is the first for "", up to a
+// limit of 0 for any. next is the one that follows them.
 func (e *Engine) ShardPage(s *StreamDescription, from string, limit int) (shards []int, next string, _ *Error) {
 	if limit < 0 {
 		return nil, "", invalid("Invalid shard limit: %d.", limit)
@@ -380,9 +375,9 @@ func (d *Definition) partition(key []byte) int {
 	return at
 }
 
-// A position is the place of a record in its shard, as the last bytes of its
-// key: the epoch, the timestamp in microseconds and the row index, each big
-// endian. The zero position is before all.
+// A position is the place of a record in its shard, as the last bytes of its key: the
+// epoch, the timestamp in microseconds and the row index, each big endian. The zero
+// position is before all.
 type position [16]byte
 
 func (p position) epoch() int32 {
@@ -409,8 +404,8 @@ func positionOf(epoch int32, timestamp int64, row int32) (p position) {
 	return p
 }
 
-// after is the place of a record that follows p and was written when its
-// machine's clock showed the time.
+// after is the place of a record that follows p and was written when its machine's clock
+// showed the time.
 func (p position) after(timestamp int64) position {
 	switch last := p.timestamp(); {
 	case p == position{} || timestamp > last:
@@ -426,8 +421,8 @@ func (p position) extension() plainbuffer.Extension {
 	return plainbuffer.Extension{Epoch: p.epoch(), Timestamp: p.timestamp(), RowIndex: p.row()}
 }
 
-// shardPrefix begins the keys of a shard's records, or of what is known of
-// those that were trimmed.
+// shardPrefix begins the keys of a shard's records, or of what is known of those that
+// were trimmed.
 func shardPrefix(kind byte, stream int64, shard int) []byte {
 	b := make([]byte, 1, 13+len(position{}))
 	b[0] = kind
@@ -469,8 +464,7 @@ func (l *shardLog) ascend(after position, fn func(p position, value []byte) bool
 	})
 }
 
-// before is the place of the last record before a key of the shard, or nil for
-// all of it.
+// before is the place of the last record before a key of the shard, or nil for all of it.
 func (l *shardLog) before(key []byte) (p position, ok bool) {
 	if key == nil {
 		key = l.key(position{})
@@ -487,8 +481,8 @@ func (l *shardLog) before(key []byte) (p position, ok bool) {
 	return p, ok
 }
 
-// at is the place of the first record whose timestamp is not before the given
-// one. Timestamps grow within an epoch, so that it asks once for each.
+// at is the place of the first record whose timestamp is not before the given one.
+// Timestamps grow within an epoch, so that it asks once for each.
 func (l *shardLog) at(timestamp int64) (p position, ok bool) {
 	from := positionOf(0, timestamp, 0)
 	for {
@@ -506,8 +500,8 @@ func (l *shardLog) at(timestamp int64) (p position, ok bool) {
 	}
 }
 
-// gone is the place of the last record that is out of reach, and the greatest
-// timestamp of those that are no longer stored.
+// gone is the place of the last record that is out of reach, and the greatest timestamp
+// of those that are no longer stored.
 func (l *shardLog) gone(horizon int64) (last position, latest int64) {
 	if v := l.reader.Get(l.trimmed); len(v) == len(last)+8 {
 		copy(last[:], v)

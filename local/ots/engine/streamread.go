@@ -14,8 +14,8 @@ import (
 
 var errTrimmed = &Error{CodeTrimmedData, "Requested stream data is already trimmed or does not exist."}
 
-// An Iterator is a place in a shard, between two records. It is of use as long
-// as the record behind it is kept.
+// An Iterator is a place in a shard, between two records. It is of use as long as the
+// record behind it is kept.
 type Iterator struct {
 	Stream string
 	Shard  int
@@ -93,15 +93,15 @@ func (i *Iterator) stale(now time.Time, b *StreamBehavior) *Error {
 	return &Error{b.StaleIterator, fmt.Sprintf("Invalid shard iterator: '%s'.", i)}
 }
 
-// A Seek says where an iterator shall begin: at the oldest record, at the first
-// whose timestamp is not before a time, or where the search of a token goes on.
+// A Seek says where an iterator shall begin: at the oldest record, at the first whose
+// timestamp is not before a time, or where the search of a token goes on.
 type Seek struct {
 	Timestamp *int64 // microseconds
 	Token     string
 }
 
-// ShardIterator returns an iterator of a shard, or, while it is still searching,
-// the token to ask with again.
+// ShardIterator returns an iterator of a shard, or, while it is still searching, the
+// token to ask with again.
 func (e *Engine) ShardIterator(stream, shard string, seek Seek) (_ *Iterator, token string, _ *Error) {
 	t, d := e.findStream(stream)
 	if d == nil {
@@ -288,8 +288,8 @@ func (e *Engine) ReadStream(it *Iterator, limit int) (*StreamPage, *Error) {
 	return page, nil
 }
 
-// emptyPage is a page without records though there are some, or though it is the
-// shard's end.
+// emptyPage is a page without records though there are some, or though it is the shard's
+// end.
 func (i *Iterator) emptyPage(t *Table, now time.Time) *StreamPage {
 	next, more := *i, true
 	next.made = now.UnixMicro()

@@ -19,15 +19,15 @@ import (
 //	        the row before the change as a block, if there is one
 const streamHeader = 1 + 8 + 4
 
-// A changeLog turns the changes of one request into records of the table's
-// stream. It writes them in the update that changes the rows.
+// A changeLog turns the changes of one request into records of the table's stream. It
+// writes them in the update that changes the rows.
 type changeLog struct {
 	on       bool
 	table    *Table
 	stream   *StreamSettings
 	behavior StreamBehavior
-	// last is where each shard that the request touches has its last record:
-	// those that the update has written are not always to be read back in it.
+	// last is where each shard that the request touches has its last record: those that
+	// the update has written are not always to be read back in it.
 	last    map[int]position
 	staged  [][2][]byte
 	row     plainbuffer.Row
@@ -52,14 +52,13 @@ func (l *changeLog) end() {
 	l.table, l.stream, l.staged, l.cells, l.row = nil, nil, l.staged[:0], l.cells[:0], plainbuffer.Row{}
 }
 
-// wantsOld says whether the record of a change depends on the row's former
-// state.
+// wantsOld says whether the record of a change depends on the row's former state.
 func (l *changeLog) wantsOld(c *Change) bool {
 	return l.on && (len(l.stream.Columns) > 0 || l.behavior.SkipNoops && c.Op == Delete)
 }
 
-// evictions are those of sorted cells that trim would drop, as operations, if
-// the stream is to tell.
+// evictions are those of sorted cells that trim would drop, as operations, if the stream
+// is to tell.
 func (w *writer) evictions(cells []plainbuffer.Cell) []plainbuffer.Cell {
 	if !w.log.on || !w.log.behavior.Evictions {
 		return nil
@@ -77,8 +76,8 @@ func (w *writer) evictions(cells []plainbuffer.Cell) []plainbuffer.Cell {
 	return out
 }
 
-// stage prepares the records of a change that takes a row from old to next; nil
-// is none. Nothing is written before flush, since a write may move old.
+// stage prepares the records of a change that takes a row from old to next; nil is none.
+// Nothing is written before flush, since a write may move old.
 func (w *writer) stage(s kv.Writer, c *Change, old, next record) error {
 	l := &w.log
 	if !l.on || l.behavior.SkipNoops && old == nil && next == nil {
@@ -123,8 +122,8 @@ func (w *writer) stage(s kv.Writer, c *Change, old, next record) error {
 	return nil
 }
 
-// sum is the cell that an increment made. No other operation of a change is on
-// its column.
+// sum is the cell that an increment made. No other operation of a change is on its
+// column.
 func (w *writer) sum(c plainbuffer.Cell) plainbuffer.Cell {
 	for i := range w.added {
 		if bytes.Equal(w.added[i].Name, c.Name) {
@@ -134,8 +133,8 @@ func (w *writer) sum(c plainbuffer.Cell) plainbuffer.Cell {
 	return c
 }
 
-// origin is the row as it was, with the newest versions of the columns that the
-// stream keeps.
+// origin is the row as it was, with the newest versions of the columns that the stream
+// keeps.
 func (w *writer) origin(old record) ([]byte, error) {
 	l := &w.log
 	if len(l.stream.Columns) == 0 || old == nil {
@@ -211,9 +210,8 @@ func (l *changeLog) flush(s kv.Writer) {
 	l.staged = l.staged[:0]
 }
 
-// last is the place behind which the next record of a shard goes. A shard
-// without records begins behind those of its nearest ancestors that have some,
-// or anew.
+// last is the place behind which the next record of a shard goes. A shard without records
+// begins behind those of its nearest ancestors that have some, or anew.
 func (s *StreamSettings) last(r kv.Reader, shard int, anew bool) position {
 	p := openLog(r, s, shard).last()
 	if p != (position{}) || anew {
@@ -238,16 +236,15 @@ func (s *StreamSettings) last(r kv.Reader, shard int, anew bool) position {
 	return p
 }
 
-// trimStep is the number of records that are removed before writers get their
-// turn.
+// trimStep is the number of records that are removed before writers get their turn.
 const trimStep = 1000
 
-// trims is into how many parts the retention of a stream is cut: so often its
-// expired records are removed.
+// trims is into how many parts the retention of a stream is cut: so often its expired
+// records are removed.
 const trims = 48
 
-// expireStream removes records that are out of reach, in the background, if it
-// is time to.
+// expireStream removes records that are out of reach, in the background, if it is time
+// to.
 func (t *Table) expireStream(d *Definition, now time.Time) {
 	if !d.Stream.Enabled {
 		return
@@ -262,8 +259,8 @@ func (t *Table) expireStream(d *Definition, now time.Time) {
 	})
 }
 
-// TrimStream removes the records of a table's stream from before a time, as
-// their expiry does.
+// TrimStream removes the records of a table's stream from before a time, as their expiry
+// does.
 func (e *Engine) TrimStream(table string, until time.Time) *Error {
 	t := e.find(table)
 	if t == nil {
@@ -276,8 +273,8 @@ func (e *Engine) TrimStream(table string, until time.Time) *Error {
 	return AsError(t.trim(d, until.UnixMicro()))
 }
 
-// trim removes the records of all shards up to the first of each that is not
-// before the horizon.
+// trim removes the records of all shards up to the first of each that is not before the
+// horizon.
 func (t *Table) trim(d *Definition, horizon int64) error {
 	for shard := range d.Stream.Shards {
 		for more := true; more && !t.gone.Load() && !t.engine.closing.Load(); {

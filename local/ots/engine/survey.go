@@ -4,8 +4,8 @@ import (
 	"github.com/tablevault/tablevault/shared/plainbuffer"
 )
 
-// A Survey reads puts of the usual form as they come: all that is checked and
-// counted of such a row's cells is known then, and no cell is made.
+// A Survey reads puts of the usual form as they come: all that is checked and counted of
+// such a row's cells is known then, and no cell is made.
 type Survey struct {
 	rows plainbuffer.PutScanner
 }
@@ -16,8 +16,8 @@ func (s *Survey) Reset() {
 	s.rows.Reset()
 }
 
-// Read reads c's row from its block if c is a put of the usual form. False is no
-// refusal: c may be any other change, and its row may be wrong.
+// Read reads c's row from its block if c is a put of the usual form. False is no refusal:
+// c may be any other change, and its row may be wrong.
 func (s *Survey) Read(c *Change, block []byte) bool {
 	var sum plainbuffer.Summary
 	c.usual = c.Op == Put && s.rows.Scan(block, &c.Row, &sum) &&

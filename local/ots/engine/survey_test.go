@@ -11,8 +11,8 @@ import (
 	"github.com/tablevault/tablevault/shared/plainbuffer"
 )
 
-// TestSurvey holds what a survey finds of random puts against the checks and
-// counts that look at each cell by itself, and sees both verdicts.
+// TestSurvey holds what a survey finds of random puts against the checks and counts that
+// look at each cell by itself, and sees both verdicts.
 func TestSurvey(t *testing.T) {
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)

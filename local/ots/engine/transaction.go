@@ -13,8 +13,8 @@ import (
 	"github.com/tablevault/tablevault/shared/plainbuffer"
 )
 
-// The service's limits of local transactions. The longest pause between two
-// requests is as long as the longest life, which therefore ends first.
+// The service's limits of local transactions. The longest pause between two requests is
+// as long as the longest life, which therefore ends first.
 const (
 	MaxTransactionLife = time.Minute
 	MaxTransactionSize = 4 << 20
@@ -28,29 +28,29 @@ var (
 	errConflict       = &Error{CodeRowConflict, "Data is being modified by the other request."}
 )
 
-// A transaction is a local transaction that is open: the changes of one
-// partition key that are not in the table yet, and the lock that keeps others
-// from that key. It lives in memory alone, and ends with the engine.
+// A transaction is a local transaction that is open: the changes of one partition key
+// that are not in the table yet, and the lock that keeps others from that key. It lives
+// in memory alone, and ends with the engine.
 type transaction struct {
 	id        string
 	table     *Table
 	key       plainbuffer.Cell // the partition key
 	partition string           // the key as it is stored
 	started   time.Time
-	// committing, under the lock of sessions, is true from when it is decided
-	// that the transaction takes effect: from then on it can't expire.
+	// committing, under the lock of sessions, is true from when it is decided that the
+	// transaction takes effect: from then on it can't expire.
 	committing bool
 
-	// busy is held by the request that uses the transaction. What follows is
-	// that request's.
+	// busy is held by the request that uses the transaction. What follows is that
+	// request's.
 	busy  sync.Mutex
 	draft draft // the rows as the transaction sees them
 	steps []step
 	size  int
 }
 
-// A step is one change of a transaction as it was made. To commit it is to go
-// from the row that is there to next.
+// A step is one change of a transaction as it was made. To commit it is to go from the
+// row that is there to next.
 type step struct {
 	change *Change
 	next   record // nil if the row is no more
@@ -140,8 +140,8 @@ func isTransactionID(id string) bool {
 	})
 }
 
-// StartTransaction begins a transaction on one partition key of a table and
-// returns its id. Until it ends nobody else can write to that key.
+// StartTransaction begins a transaction on one partition key of a table and returns its
+// id. Until it ends nobody else can write to that key.
 func (e *Engine) StartTransaction(table string, key []plainbuffer.Cell) (string, *Error) {
 	if err := CheckTableName(table); err != nil {
 		return "", err
@@ -195,8 +195,8 @@ func (e *Engine) StartTransaction(table string, key []plainbuffer.Cell) (string,
 	return tx.id, nil
 }
 
-// use returns the open transaction of an id, for one request, which calls
-// release when it is done. It is nil for "".
+// use returns the open transaction of an id, for one request, which calls release when it
+// is done. It is nil for "".
 func (e *Engine) use(id string) (*transaction, *Error) {
 	if id == "" {
 		return nil, nil
@@ -223,8 +223,8 @@ func (tx *transaction) release() {
 	}
 }
 
-// on refuses reads and writes of other tables than the transaction's, and of
-// keys, or bounds of ranges, beyond its partition key.
+// on refuses reads and writes of other tables than the transaction's, and of keys, or
+// bounds of ranges, beyond its partition key.
 func (tx *transaction) on(t *Table, keys ...[]plainbuffer.Cell) *Error {
 	if tx == nil {
 		return nil
@@ -285,8 +285,7 @@ func (tx *transaction) undo(steps int) {
 	}
 }
 
-// note keeps a change that w has made out, and returns its next with memory of
-// its own.
+// note keeps a change that w has made out, and returns its next with memory of its own.
 func (tx *transaction) note(w *writer, c *Change, next record) record {
 	kept := *c
 	kept.Row = plainbuffer.Row{Key: cloneCells(c.Row.Key), Cells: cloneCells(c.Row.Cells)}
@@ -308,8 +307,8 @@ func cloneCells(cells []plainbuffer.Cell) []plainbuffer.Cell {
 	return cells
 }
 
-// commitSteps makes a transaction's changes in its table, one by one as they
-// were made, so that indexes and the stream follow each.
+// commitSteps makes a transaction's changes in its table, one by one as they were made,
+// so that indexes and the stream follow each.
 func (t *Table) commitSteps(tx *transaction) *Error {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
@@ -350,8 +349,8 @@ func (t *Table) commitSteps(tx *transaction) *Error {
 	return AsError(err)
 }
 
-// checkSessions refuses, row by row, changes of keys that are another
-// transaction's, and those beyond the transaction's own. It returns how many.
+// checkSessions refuses, row by row, changes of keys that are another transaction's, and
+// those beyond the transaction's own. It returns how many.
 func (t *Table) checkSessions(changes []*Change, tx *transaction) int {
 	e := t.engine
 	if tx == nil && e.sessions.n.Load() == 0 {
@@ -384,8 +383,8 @@ func (e *Engine) AbortTransaction(id string) *Error {
 	return e.end(id, func(*Table, *transaction) *Error { return nil })
 }
 
-// end does what ends a transaction. It is over then whatever came of it, unless
-// the table's capacity was used up before.
+// end does what ends a transaction. It is over then whatever came of it, unless the
+// table's capacity was used up before.
 func (e *Engine) end(id string, how func(*Table, *transaction) *Error) *Error {
 	if id == "" {
 		return errTransactionID
@@ -414,8 +413,7 @@ func (e *Engine) end(id string, how func(*Table, *transaction) *Error) *Error {
 	return failed
 }
 
-// TransactionTable is the table of an open transaction, "" if there is none of
-// the id.
+// TransactionTable is the table of an open transaction, "" if there is none of the id.
 func (e *Engine) TransactionTable(id string) string {
 	s := &e.sessions
 	s.mu.Lock()

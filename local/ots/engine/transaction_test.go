@@ -8,8 +8,8 @@ import (
 	"github.com/tablevault/tablevault/shared/plainbuffer"
 )
 
-// TestTransactionsAreUsedByOne holds a transaction as a request does, and tries
-// to use it meanwhile.
+// TestTransactionsAreUsedByOne holds a transaction as a request does, and tries to use it
+// meanwhile.
 func TestTransactionsAreUsedByOne(t *testing.T) {
 	now := time.UnixMilli(1_700_000_000_000)
 	e, err := Open(kv.Memory(), Config{Now: func() time.Time { return now }})

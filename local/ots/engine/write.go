@@ -40,14 +40,14 @@ func (e *Engine) WriteIn(transaction, table string, c *Change) *Error {
 	return c.Outcome.Err
 }
 
-// BatchWrite makes the changes of several tables. An error refuses all of them;
-// what became of each stands in its outcome otherwise.
+// BatchWrite makes the changes of several tables. An error refuses all of them; what
+// became of each stands in its outcome otherwise.
 func (e *Engine) BatchWrite(groups []Group, atomic bool) *Error {
 	return e.BatchWriteIn("", groups, atomic)
 }
 
-// BatchWriteIn is BatchWrite in the local transaction of an id, unless that is
-// "". Rows of other tables than the transaction's are refused.
+// BatchWriteIn is BatchWrite in the local transaction of an id, unless that is "". Rows
+// of other tables than the transaction's are refused.
 func (e *Engine) BatchWriteIn(transaction string, groups []Group, atomic bool) *Error {
 	rows := 0
 	for i := range groups {
@@ -110,10 +110,10 @@ func (e *Engine) BatchWriteIn(transaction string, groups []Group, atomic bool) *
 
 // A writer holds what one request's changes of one table need.
 //
-// What hangs on the request alone is done before its turn at the table comes:
-// checks, and the records of puts that bring their timestamps along. What hangs
-// on the row is done in its turn, and the clock is looked at then: conditions,
-// results and stamps are in the order in which the changes take effect.
+// What hangs on the request alone is done before its turn at the table comes: checks, and
+// the records of puts that bring their timestamps along. What hangs on the row is done in
+// its turn, and the clock is looked at then: conditions, results and stamps are in the
+// order in which the changes take effect.
 type writer struct {
 	def     *Definition
 	options Options
@@ -172,8 +172,8 @@ func (w *writer) at(now time.Time) {
 	w.expiry = w.options.expiry(w.now)
 }
 
-// write makes changes whose form is right, in the table or in a transaction. An
-// error refuses all of them, or is the store's.
+// write makes changes whose form is right, in the table or in a transaction. An error
+// refuses all of them, or is the store's.
 func (t *Table) write(changes []*Change, atomic bool, tx *transaction) *Error {
 	e := t.engine
 	// The definition stays in force until the changes are stored.
@@ -263,8 +263,7 @@ func firstError(changes []*Change) *Error {
 	return nil
 }
 
-// samePartition refuses changes of an atomic batch that touch several
-// partition keys.
+// samePartition refuses changes of an atomic batch that touch several partition keys.
 func samePartition(changes []*Change) *Error {
 	first := &changes[0].Row.Key[0]
 	for _, c := range changes[1:] {
@@ -276,8 +275,8 @@ func samePartition(changes []*Change) *Error {
 	return nil
 }
 
-// checkRepeated refuses changes of rows that stand more than once in the
-// request, where they carry conditions or increments, or the table has an index.
+// checkRepeated refuses changes of rows that stand more than once in the request, where
+// they carry conditions or increments, or the table has an index.
 func (w *writer) checkRepeated(changes []*Change) int {
 	if len(changes) < 2 {
 		return 0
@@ -318,8 +317,8 @@ var (
 	errRepeatedIndexed     = &Error{CodeParameterInvalid, "Repeated rows are not supported in BatchModify on a table with index."}
 )
 
-// once says why the change's row may stand only once in a request, nil if it may
-// stand more often.
+// once says why the change's row may stand only once in a request, nil if it may stand
+// more often.
 func (c *Change) once() *Error {
 	switch {
 	case c.Existence != Ignore:
@@ -332,8 +331,7 @@ func (c *Change) once() *Error {
 	return nil
 }
 
-// prepare checks c against the table and does all that needs no look at the
-// stored row.
+// prepare checks c against the table and does all that needs no look at the stored row.
 func (w *writer) prepare(c *Change) *Error {
 	def := w.def
 	if def.Base != "" {
@@ -375,8 +373,8 @@ func (w *writer) prepare(c *Change) *Error {
 	return nil
 }
 
-// checkStamps holds given timestamps against the window, and notes whether the
-// change has cells without.
+// checkStamps holds given timestamps against the window, and notes whether the change has
+// cells without.
 func (w *writer) checkStamps(c *Change) *Error {
 	c.unstamped = false
 	if c.usual {
@@ -429,8 +427,8 @@ func (w *writer) definedType(name []byte) (plainbuffer.Type, bool) {
 	return 0, false
 }
 
-// checkAutoIncrement holds c against the rules of tables whose keys the service
-// makes, and notes whether it is to make this one.
+// checkAutoIncrement holds c against the rules of tables whose keys the service makes,
+// and notes whether it is to make this one.
 func (w *writer) checkAutoIncrement(c *Change) *Error {
 	c.auto = false
 	at := w.def.autoIncrement()
@@ -455,8 +453,8 @@ func (w *writer) checkAutoIncrement(c *Change) *Error {
 	return nil
 }
 
-// buildPut returns the record of a put. Cells that come in order, with
-// timestamps, stay the bytes that they are.
+// buildPut returns the record of a put. Cells that come in order, with timestamps, stay
+// the bytes that they are.
 func (w *writer) buildPut(c *Change) []byte {
 	row := &c.Row
 	cells := row.Cells
@@ -511,8 +509,8 @@ func (w *writer) record(row *plainbuffer.Row, s *summary) []byte {
 	return w.arena[start:len(w.arena):len(w.arena)]
 }
 
-// lastOfEqual keeps, of sorted cells with the same name and timestamp, the one
-// that came last.
+// lastOfEqual keeps, of sorted cells with the same name and timestamp, the one that came
+// last.
 func lastOfEqual(cells []plainbuffer.Cell) []plainbuffer.Cell {
 	n := 0
 	for i := range cells {
@@ -525,8 +523,8 @@ func lastOfEqual(cells []plainbuffer.Cell) []plainbuffer.Cell {
 	return cells[:n]
 }
 
-// trim drops, from sorted cells, those beyond the table's versions and those
-// that have expired.
+// trim drops, from sorted cells, those beyond the table's versions and those that have
+// expired.
 func (w *writer) trim(cells []plainbuffer.Cell) []plainbuffer.Cell {
 	n, named := 0, 0
 	for i := range cells {
@@ -632,8 +630,8 @@ func (w *writer) nothing(s kv.Writer, c *Change) *Error {
 	return AsError(err)
 }
 
-// commit writes the row's next state, nil for none, and what follows from it. In
-// a transaction, that is what the transaction's end brings.
+// commit writes the row's next state, nil for none, and what follows from it. In a
+// transaction, that is what the transaction's end brings.
 func (w *writer) commit(s kv.Writer, c *Change, old, next record) *Error {
 	if w.tx != nil {
 		next = w.tx.note(w, c, next)
@@ -704,8 +702,8 @@ func (w *writer) scanOld(old record) error {
 	return nil
 }
 
-// update applies c's cells to the stored row and returns the record that comes
-// out, or nil where none does: a row that is not there and nothing to set.
+// update applies c's cells to the stored row and returns the record that comes out, or
+// nil where none does: a row that is not there and nothing to set.
 func (w *writer) update(c *Change, old record, exists bool) (record, *Error) {
 	w.kept = w.kept[:0]
 	if exists {
@@ -788,9 +786,9 @@ func (w *writer) versions(name []byte) (lo, hi int) {
 	return lo, hi
 }
 
-// increment returns the sum of the column's newest version and c. One that gets
-// its timestamp here is no older than that version, which may be ahead of the
-// clock: the sum would be lost behind it.
+// increment returns the sum of the column's newest version and c. One that gets its
+// timestamp here is no older than that version, which may be ahead of the clock: the sum
+// would be lost behind it.
 func (w *writer) increment(c *plainbuffer.Cell) ([]byte, *Error) {
 	var base int64
 	if lo, hi := w.versions(c.Name); lo < hi && w.kept[lo].Timestamp >= w.expiry {

@@ -17,18 +17,16 @@ import (
 // fileName is the file in a store's folder.
 const fileName = "tablestore.db"
 
-// pageSize is that of new files. Each page that a commit touches is written by a
-// call of its own, and rows mostly come in batches of neighbours: in larger pages
-// they take a quarter less time than in those of the system, and at random keys
-// no more.
+// pageSize is that of new files. Each page that a commit touches is written by a call of
+// its own, and rows mostly come in batches of neighbours: in larger pages they take a
+// quarter less time than in those of the system, and at random keys no more.
 const pageSize = 16 << 10
 
-// Open returns the store of a folder, which it makes if need be. Only one
-// process can have it open.
+// Open returns the store of a folder, which it makes if need be. Only one process can
+// have it open.
 //
-// Updates that arrive while another is being made durable wait for it and then
-// share one transaction and one fsync. A reader sees what is durable, and never
-// waits for a writer.
+// Updates that arrive while another is being made durable wait for it and then share one
+// transaction and one fsync. A reader sees what is durable, and never waits for a writer.
 func Open(dir string) (Store, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make the folder of the store: %w", err)
@@ -83,8 +81,8 @@ type update struct {
 	woken chan struct{}
 }
 
-// maxShared bounds the updates of one transaction, whose memory grows with the
-// pages that it touches.
+// maxShared bounds the updates of one transaction, whose memory grows with the pages that
+// it touches.
 const maxShared = 256
 
 func (f *file) Update(space string, fn func(Writer) error) error {
@@ -137,8 +135,8 @@ func (f *file) commit(group []*update) {
 	}
 }
 
-// run calls the update's function. A panic in it is that update's error: the
-// others of the group have nothing to do with it.
+// run calls the update's function. A panic in it is that update's error: the others of
+// the group have nothing to do with it.
 func (u *update) run(tx *bbolt.Tx) (err error) {
 	defer func() {
 		if p := recover(); p != nil {

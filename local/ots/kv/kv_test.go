@@ -39,8 +39,8 @@ func stores(t *testing.T, fn func(t *testing.T, s kv.Store)) {
 	}
 }
 
-// TestAgainstMap makes random writes of keys near each other and values of all
-// sizes, and compares every way of reading with a sorted map.
+// TestAgainstMap makes random writes of keys near each other and values of all sizes, and
+// compares every way of reading with a sorted map.
 func TestAgainstMap(t *testing.T) {
 	stores(t, func(t *testing.T, s kv.Store) {
 		seed := uint64(time.Now().UnixNano())
@@ -188,8 +188,8 @@ func TestSpacesAreApart(t *testing.T) {
 	})
 }
 
-// TestUpdatesAreApart proves that updates of one space, from many writers,
-// follow one another, and that an error or panic in one is that one's alone.
+// TestUpdatesAreApart proves that updates of one space, from many writers, follow one
+// another, and that an error or panic in one is that one's alone.
 func TestUpdatesAreApart(t *testing.T) {
 	stores(t, func(t *testing.T, s kv.Store) {
 		const writers, rounds = 8, 40
@@ -266,8 +266,7 @@ func TestOpenAgain(t *testing.T) {
 	}
 }
 
-// TestOpenOtherPages opens a file whose pages have another size than those of new
-// files.
+// TestOpenOtherPages opens a file whose pages have another size than those of new files.
 func TestOpenOtherPages(t *testing.T) {
 	dir := t.TempDir()
 	db, err := bbolt.Open(filepath.Join(dir, "tablestore.db"), 0o600, &bbolt.Options{PageSize: 4 << 10})

@@ -4,9 +4,9 @@ import "sync"
 
 // Memory returns a store that keeps everything in the process.
 //
-// A space is a tree of packed leaves without pointers, so that ten million
-// small rows cost the garbage collector next to nothing and little more memory
-// than their bytes. Readers of a space share a lock, its writer has it alone.
+// A space is a tree of packed leaves without pointers, so that ten million small rows
+// cost the garbage collector next to nothing and little more memory than their bytes.
+// Readers of a space share a lock, its writer has it alone.
 func Memory() Store {
 	return &memory{spaces: map[string]*space{}}
 }

@@ -8,8 +8,8 @@ import (
 )
 
 const (
-	// leafSize is the size at which a leaf is split. Inserting moves half a
-	// leaf on average, which takes about a microsecond.
+	// leafSize is the size at which a leaf is split. Inserting moves half a leaf on
+	// average, which takes about a microsecond.
 	leafSize = 32 << 10
 
 	// branchSize is the number of leaves at which a branch is split.
@@ -19,9 +19,8 @@ const (
 	entryHeader = 8
 )
 
-// A tree is an ordered map in three levels: the tree has branches, a branch has
-// leaves, a leaf has entries packed into one block of bytes. No branch and no
-// leaf is empty.
+// A tree is an ordered map in three levels: the tree has branches, a branch has leaves, a
+// leaf has entries packed into one block of bytes. No branch and no leaf is empty.
 type tree struct {
 	branches []*branch
 	// The leaf of the last Put: the keys of a batch mostly follow one another.
@@ -55,8 +54,8 @@ func (l *leaf) entry(i int) (key, value []byte) {
 	return l.buf[at : at+k : at+k], l.buf[at+k : at+k+v : at+k+v]
 }
 
-// search returns the place of the first key that is not below the given one,
-// and whether it is equal.
+// search returns the place of the first key that is not below the given one, and whether
+// it is equal.
 func (l *leaf) search(key []byte) (int, bool) {
 	lo, hi := 0, len(l.offsets)
 	for lo < hi {
@@ -73,8 +72,8 @@ func (l *leaf) search(key []byte) (int, bool) {
 	return lo, false
 }
 
-// find returns the place of the leaf that has the key if any does: the last one
-// whose first key is not above it, or the first of all.
+// find returns the place of the leaf that has the key if any does: the last one whose
+// first key is not above it, or the first of all.
 func (t *tree) find(key []byte) (b, l int) {
 	b = sort.Search(len(t.branches), func(i int) bool {
 		return bytes.Compare(t.branches[i].leaves[0].key(0), key) > 0
@@ -87,8 +86,8 @@ func (t *tree) find(key []byte) (b, l int) {
 	return b, max(l-1, 0)
 }
 
-// findNear is find, which looks first at the leaf of the last Put and at the one
-// behind it.
+// findNear is find, which looks first at the leaf of the last Put and at the one behind
+// it.
 func (t *tree) findNear(key []byte) (b, l int) {
 	if b, l = t.lastBranch, t.lastLeaf; b < len(t.branches) {
 		// Keys that arrive in order go on in the leaf behind.
@@ -103,8 +102,8 @@ func (t *tree) findNear(key []byte) (b, l int) {
 	return t.lastBranch, t.lastLeaf
 }
 
-// covers says whether a leaf is the one that find finds. It may miss that where
-// the key is below all others.
+// covers says whether a leaf is the one that find finds. It may miss that where the key
+// is below all others.
 func (t *tree) covers(b, l int, key []byte) bool {
 	leaves := t.branches[b].leaves
 	if bytes.Compare(leaves[l].key(0), key) > 0 {
@@ -119,8 +118,7 @@ func (t *tree) covers(b, l int, key []byte) bool {
 	return true
 }
 
-// searchNear is search, which looks first behind the entry that was inserted
-// last.
+// searchNear is search, which looks first behind the entry that was inserted last.
 func (l *leaf) searchNear(key []byte) (int, bool) {
 	if i := l.next; 0 < i && i <= len(l.offsets) && bytes.Compare(l.key(i-1), key) < 0 {
 		if i == len(l.offsets) {
@@ -362,8 +360,8 @@ func (l *leaf) remove(i int) {
 	}
 }
 
-// middle returns the entry at which a split leaves about half of the bytes on
-// either side, or 0 for a leaf that cannot be split.
+// middle returns the entry at which a split leaves about half of the bytes on either
+// side, or 0 for a leaf that cannot be split.
 func (l *leaf) middle() int {
 	if len(l.offsets) < 2 {
 		return 0

@@ -17,8 +17,8 @@ import (
 //go:embed node/check.js node/suite.js node/leftout.txt node/package.json node/package-lock.json python/requirements.txt python/check.py java/pom.xml java/Check.java
 var clientFiles embed.FS
 
-// A client is the SDK of another language. Its commands run in a folder that has
-// its files of clientFiles.
+// A client is the SDK of another language. Its commands run in a folder that has its
+// files of clientFiles.
 type client struct {
 	suite.Client
 	language string     // as the document marks its program
@@ -45,8 +45,8 @@ var clients = []client{
 	},
 }
 
-// check installs the SDK in dir, and runs the document's program and the checks
-// against the server.
+// check installs the SDK in dir, and runs the document's program and the checks against
+// the server.
 func (c *client) check(ctx context.Context, server *ots.Server, document, dir string, out io.Writer) error {
 	return c.Check(ctx, clientFiles, dir, out, func(t *suite.Tally) {
 		if text, err := c.sayHello(ctx, server, document, dir); err != nil {
@@ -61,8 +61,8 @@ func (c *client) check(ctx context.Context, server *ots.Server, document, dir st
 	})
 }
 
-// sayHello runs the document's program, which must print what it read. Where it
-// does not, text is all that it printed.
+// sayHello runs the document's program, which must print what it read. Where it does not,
+// text is all that it printed.
 func (c *client) sayHello(ctx context.Context, server *ots.Server, document, dir string) (text []byte, err error) {
 	found := programs(document, c.language)
 	if len(found) != 1 {

@@ -11,8 +11,8 @@ import (
 	"github.com/tablevault/tablevault/local/ots"
 )
 
-// readDocument returns the text of docs/local-tablestore.md and the folder of
-// the module, in which the working directory is.
+// readDocument returns the text of docs/local-tablestore.md and the folder of the module,
+// in which the working directory is.
 func readDocument(ctx context.Context) (text, root string, err error) {
 	located, err := exec.CommandContext(ctx, "go", "list", "-m", "-f", "{{.Dir}}").Output()
 	if err != nil {
@@ -23,8 +23,8 @@ func readDocument(ctx context.Context) (text, root string, err error) {
 	return string(data), root, err
 }
 
-// programs returns the code blocks of a Markdown document that are marked with
-// the language.
+// programs returns the code blocks of a Markdown document that are marked with the
+// language.
 func programs(document, language string) []string {
 	var found []string
 	for {

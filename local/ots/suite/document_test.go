@@ -13,8 +13,8 @@ import (
 	"github.com/tablevault/tablevault/local/ots/otstest"
 )
 
-// TestGoPrograms compiles and runs the Go code of the document: the first
-// program, and the test that has the server in its hand.
+// TestGoPrograms compiles and runs the Go code of the document: the first program, and
+// the test that has the server in its hand.
 func TestGoPrograms(t *testing.T) {
 	document, root, err := readDocument(t.Context())
 	if err != nil {

@@ -1,13 +1,13 @@
-// Command suite runs the official Go SDK's own test suites, as they are in the
-// module cache, against the local Tablestore, prints what became of each test,
-// and fails if one failed that is not documented as left out, or passed that is.
+// Command suite runs the official Go SDK's own test suites, as they are in the module
+// cache, against the local Tablestore, prints what became of each test, and fails if one
+// failed that is not documented as left out, or passed that is.
 //
 //	go run ./local/ots/suite [-v] [-node] [-python] [-java]
 //
-// With -node, -python and -java it also installs the official SDK of that
-// language, in a scratch folder, with npm, pip or Maven, and runs over it the
-// first program of docs/local-tablestore.md and the checks that are here. An SDK
-// that can't be had is skipped, with the reason.
+// With -node, -python and -java it also installs the official SDK of that language, in a
+// scratch folder, with npm, pip or Maven, and runs over it the first program of
+// docs/local-tablestore.md and the checks that are here. An SDK that can't be had is
+// skipped, with the reason.
 package main
 
 import (
@@ -33,10 +33,9 @@ import (
 
 const module = "github.com/aliyun/aliyun-tablestore-go-sdk"
 
-// leftOut lists the tests that need what the server does not have: a name, a
-// space, and the reason on each line. They are run, and must not pass, but for
-// those whose reason begins with notRun. A test that is neither run nor listed is
-// an error.
+// leftOut lists the tests that need what the server does not have: a name, a space, and
+// the reason on each line. They are run, and must not pass, but for those whose reason
+// begins with notRun. A test that is neither run nor listed is an error.
 //
 //go:embed leftout.txt
 var leftOut string
@@ -119,8 +118,8 @@ func run(ctx context.Context, out io.Writer, verbose bool, chosen map[string]*bo
 	return nil
 }
 
-// runSuite runs the tests of a package and says what became of each. It returns
-// what is not as the list of those left out has it, and notes the tests it saw.
+// runSuite runs the tests of a package and says what became of each. It returns what is
+// not as the list of those left out has it, and notes the tests it saw.
 func runSuite(ctx context.Context, binary, dir, folder string, known map[string]string, seen map[string]bool, verbose bool, out io.Writer) (bad []string, _ error) {
 	all, err := listTests(ctx, binary, dir)
 	if err != nil {
@@ -191,8 +190,8 @@ func parseLeftOut(text string) (map[string]string, error) {
 	return known, nil
 }
 
-// build compiles a package's tests in the module's own folder, with the
-// server's address in the variables that the SDK has for it.
+// build compiles a package's tests in the module's own folder, with the server's address
+// in the variables that the SDK has for it.
 func build(ctx context.Context, dir, folder, binary, url string) error {
 	var flags []string
 	for name, value := range map[string]string{
@@ -214,8 +213,8 @@ func build(ctx context.Context, dir, folder, binary, url string) error {
 
 type result struct{ name, verdict string }
 
-// A line of gocheck is "PASS: file.go:1: Suite.Test\t0.1s", one of package
-// testing is "--- PASS: Test (0.1s)".
+// A line of gocheck is "PASS: file.go:1: Suite.Test\t0.1s", one of package testing is
+// "--- PASS: Test (0.1s)".
 var (
 	checkLine   = regexp.MustCompile(`^(PASS|FAIL|PANIC|SKIP|MISS): \S+: (\w+\.\w+)`)
 	testingLine = regexp.MustCompile(`^--- (PASS|FAIL|SKIP): (\w+)`)
@@ -225,8 +224,8 @@ var (
 // runners are the tests that do nothing but run gocheck.
 var runners = []string{"TestApi", "Test"}
 
-// listTests are the tests of a binary: gocheck's by suite and name, and package
-// testing's own.
+// listTests are the tests of a binary: gocheck's by suite and name, and package testing's
+// own.
 func listTests(ctx context.Context, binary, dir string) ([]string, error) {
 	var all []string
 	for _, args := range [][]string{{"-test.list", "."}, {"-test.run", "^(" + strings.Join(runners, "|") + ")$", "-check.list"}} {

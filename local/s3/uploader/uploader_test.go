@@ -1,4 +1,5 @@
-// Package uploader_test measures how fast the S3 store streams a body of unknown length, beside the SDK's own uploader.
+// Package uploader_test measures how fast the S3 store streams a body of unknown length,
+// beside the SDK's own uploader.
 package uploader_test
 
 import (
@@ -19,8 +20,8 @@ import (
 	"github.com/tablevault/tablevault/shared/object/s3"
 )
 
-// BenchmarkBesideUploader sends the same body both ways, in parts of the same size and as many at once: those of the store's
-// defaults, and those of the uploader's.
+// BenchmarkBesideUploader sends the same body both ways, in parts of the same size and as
+// many at once: those of the store's defaults, and those of the uploader's.
 //
 //	go test -C local/s3/uploader -mod=mod -run '^$' -bench . -benchtime 1x
 func BenchmarkBesideUploader(b *testing.B) {

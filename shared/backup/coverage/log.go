@@ -36,9 +36,9 @@ func NewSegmentLog(s vault.Segment) *SegmentLog {
 	return l
 }
 
-// Add takes the next slot, if it goes on exactly where the log stands. A log
-// that takes all its slots and has ended covers the segment, lane by lane,
-// without a gap or an overlap.
+// Add takes the next slot, if it goes on exactly where the log stands. A log that takes
+// all its slots and has ended covers the segment, lane by lane, without a gap or an
+// overlap.
 func (l *SegmentLog) Add(s *vault.Slot) error {
 	bad := func(format string, args ...any) error {
 		return fmt.Errorf("%w: slot %d of segment %s: %s", vault.ErrCorrupt, len(l.Slots), l.Segment.ID, fmt.Sprintf(format, args...))
@@ -150,8 +150,8 @@ func (l *SegmentLog) checkSplit(s *vault.Split, lanes []table.Range) error {
 	return nil
 }
 
-// ReadLog reads a segment's slots, one by one from the first, until there is
-// none: a read by name sees what a list may not yet show.
+// ReadLog reads a segment's slots, one by one from the first, until there is none: a read
+// by name sees what a list may not yet show.
 func ReadLog(ctx context.Context, r *repository.Repository, log vault.Log, s vault.Segment) (*SegmentLog, error) {
 	l := NewSegmentLog(s)
 	for {

@@ -152,8 +152,8 @@ func TestSplitOfOtherLanes(t *testing.T) {
 	}
 }
 
-// TestFindSegmentRefuses gives ids that no planner makes, which once were an index
-// into the plan's segments.
+// TestFindSegmentRefuses gives ids that no planner makes, which once were an index into
+// the plan's segments.
 func TestFindSegmentRefuses(t *testing.T) {
 	repo, err := repository.Init(t.Context(), &mem.Store{}, time.Unix(1_800_000_000, 0))
 	if err != nil {

@@ -7,10 +7,10 @@ import (
 	"github.com/tablevault/tablevault/shared/vault"
 )
 
-// Prove proves that the groups of a plan hold the whole table: that the tree of
-// segments covers the key space with no gap and no overlap, that each log
-// chains to its end in every lane, and that the counts agree. It returns the
-// totals and the number of segments.
+// Prove proves that the groups of a plan hold the whole table: that the tree of segments
+// covers the key space with no gap and no overlap, that each log chains to its end in
+// every lane, and that the counts agree. It returns the totals and the number of
+// segments.
 func Prove(plan *vault.Plan, groups []*vault.Group) (vault.Totals, int, error) {
 	p := Prover{Plan: plan}
 	for _, g := range groups {
@@ -21,8 +21,7 @@ func Prove(plan *vault.Plan, groups []*vault.Group) (vault.Totals, int, error) {
 	return p.End()
 }
 
-// Prover takes the groups one after the other, so that they need not all be in
-// memory.
+// Prover takes the groups one after the other, so that they need not all be in memory.
 type Prover struct {
 	Plan    *vault.Plan
 	groups  int
@@ -31,8 +30,8 @@ type Prover struct {
 	count   int
 }
 
-// own proves that the objects of a part are called as those of its backup's segment
-// are. Another backup's would go with that one.
+// own proves that the objects of a part are called as those of its backup's segment are.
+// Another backup's would go with that one.
 func own(b vault.Backup, s *vault.Slot) error {
 	p := s.Part
 	if of, segment, ok := vault.ParseShard(p.Shard.Name); !ok || of != b || segment != s.Segment || p.Index.Name != vault.Index(p.Shard.Name) {
@@ -95,8 +94,8 @@ func (p *Prover) replay(group *vault.Group) (logs map[vault.SegmentID]*SegmentLo
 	return logs, sum, nil
 }
 
-// account proves that the plan's segments of a group, and whatever they say that they were
-// split into, are exactly what is there.
+// account proves that the plan's segments of a group, and whatever they say that they
+// were split into, are exactly what is there.
 func (p *Prover) account(g int, logs map[vault.SegmentID]*SegmentLog) error {
 	first := min(g*vault.GroupSize, len(p.Plan.Segments))
 	todo := p.Plan.Segments[first:min(first+vault.GroupSize, len(p.Plan.Segments))]

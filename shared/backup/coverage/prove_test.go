@@ -9,8 +9,8 @@ import (
 	"github.com/tablevault/tablevault/shared/vault"
 )
 
-// TestProveBounds: logs that cover the table, chain to their ends and belong to
-// segments of other bounds than the plan's are not what was planned.
+// TestProveBounds: logs that cover the table, chain to their ends and belong to segments
+// of other bounds than the plan's are not what was planned.
 func TestProveBounds(t *testing.T) {
 	whole := oneInteger.Whole()
 	segments := func(mid ...table.Key) []vault.Segment {
@@ -52,8 +52,8 @@ func TestProveBounds(t *testing.T) {
 // proved is the backup that these tests prove.
 var proved = vault.Backup{Table: vault.TableID{Region: "local", Instance: "prod", Table: "t"}, ID: "20261120T000000Z-00000000"}
 
-// TestProve proves a plan of two segments, one of them split, and refuses each
-// way of being incomplete.
+// TestProve proves a plan of two segments, one of them split, and refuses each way of
+// being incomplete.
 func TestProve(t *testing.T) {
 	whole := oneInteger.Whole()
 	build := func() (*vault.Plan, *vault.Group) {

@@ -106,7 +106,8 @@ func restored(inv *function.Invocation) func(function.Command) (any, error) {
 	}
 }
 
-// TestAskedRefuses names what is wrong with a command's settings, and what no command asks for.
+// TestAskedRefuses names what is wrong with a command's settings, and what no command
+// asks for.
 func TestAskedRefuses(t *testing.T) {
 	inv := invocation(t)
 	for command, want := range map[string]string{
@@ -142,8 +143,8 @@ func TestAskedRefuses(t *testing.T) {
 	}
 }
 
-// TestAsks reads a request as what its command asks for, and takes none that is not one of a
-// new restore; and a drill's request is one.
+// TestAsks reads a request as what its command asks for, and takes none that is not one
+// of a new restore; and a drill's request is one.
 func TestAsks(t *testing.T) {
 	read := Asks(invocation(t))
 	content, err := Request(backupID, tableID("copy"))

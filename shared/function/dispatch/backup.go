@@ -27,7 +27,8 @@ func Backup(inv *function.Invocation, c function.Command) (backup.PlanRequest, e
 	return req, err
 }
 
-// Asked is the backup that a command is about, with what a look at it or giving it up needs.
+// Asked is the backup that a command is about, with what a look at it or giving it up
+// needs.
 func Asked(inv *function.Invocation, c function.Command) (a reconcile.Asked, err error) {
 	a.Backup = vault.BackupID(c.Backup)
 	if c.Table != "" {

@@ -1,5 +1,5 @@
-// Package dispatch turns work into the command of a function, and a command back
-// into the work, by one table.
+// Package dispatch turns work into the command of a function, and a command back into the
+// work, by one table.
 package dispatch
 
 import (
@@ -130,10 +130,10 @@ type dispatcher struct {
 	invoker *function.Invoker
 }
 
-// Submit queues work under a task id made of all that it is, so that one start
-// that is dispatched twice is one task. The id also has the time in it, in steps
-// of [function.Env.Redispatch]: the platform keeps the id of a task that it has
-// dropped for days, and a start that was never made is to be made after all.
+// Submit queues work under a task id made of all that it is, so that one start that is
+// dispatched twice is one task. The id also has the time in it, in steps of
+// [function.Env.Redispatch]: the platform keeps the id of a task that it has dropped for
+// days, and a start that was never made is to be made after all.
 func (d dispatcher) Submit(ctx context.Context, w fanout.Work) error {
 	c, err := Command(w)
 	if err != nil {
@@ -142,9 +142,9 @@ func (d dispatcher) Submit(ctx context.Context, w fanout.Work) error {
 	return d.invoker.Submit(ctx, d.inv.Env.Name(c.Function()), taskID(w, time.Now(), d.inv.Env.Redispatch), c)
 }
 
-// taskID is the same for work that is the same, within a step of time, and for no
-// other. What a worker may use of a budget is not of it: two planners that divide
-// otherwise begin one start.
+// taskID is the same for work that is the same, within a step of time, and for no other.
+// What a worker may use of a budget is not of it: two planners that divide otherwise
+// begin one start.
 func taskID(w fanout.Work, now time.Time, redispatch time.Duration) string {
 	return function.TaskID(w.Verb, w.Table.Path(), w.Backup, w.Restore, w.Segment, w.Replica, w.Request, w.Start, w.After,
 		now.Unix()/max(1, int64(redispatch/time.Second)))

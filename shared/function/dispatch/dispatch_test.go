@@ -117,8 +117,8 @@ func TestEveryVerb(t *testing.T) {
 	}
 }
 
-// TestEveryField holds that each field of work travels with some verb, but the one that only
-// tells tasks apart: a field that is added has to be thought of in the table.
+// TestEveryField holds that each field of work travels with some verb, but the one that
+// only tells tasks apart: a field that is added has to be thought of in the table.
 func TestEveryField(t *testing.T) {
 	travels := map[string]bool{"Verb": true}
 	for _, v := range verbs {

@@ -9,9 +9,9 @@ import (
 	"github.com/tablevault/tablevault/shared/vault"
 )
 
-// TestTaskID: work that differs in anything has another id, but in what a worker may
-// use of a budget; and the same work has the same one, within a step of time. A field
-// that is added to the work has to be thought of here.
+// TestTaskID: work that differs in anything has another id, but in what a worker may use
+// of a budget; and the same work has the same one, within a step of time. A field that is
+// added to the work has to be thought of here.
 func TestTaskID(t *testing.T) {
 	work := fanout.Work{
 		Verb: fanout.VerbRestore, Table: vault.TableID{Region: "r", Instance: "i", Table: "t"}, Backup: "b", Restore: "r", Segment: "s", Replica: "ta",

@@ -24,13 +24,15 @@ import (
 
 // Config is what opening a store needs beside its address.
 type Config struct {
-	// Credentials are asked for before each request to a bucket of OSS, and S3 before each to one of S3, so that they can
-	// change under way. What the address does not need may be nil.
+	// Credentials are asked for before each request to a bucket of OSS, and S3 before
+	// each to one of S3, so that they can change under way. What the address does not
+	// need may be nil.
 	Credentials, S3 access.Provider
 	// Meter, if given, counts what is asked of the store.
 	Meter *objectmeter.Meter
-	// Cold says which objects of a bucket are big and rarely read: the storage class of the address is for them alone. Unread
-	// says which are created by a key that has no right to read them. Nil means none.
+	// Cold says which objects of a bucket are big and rarely read: the storage class of
+	// the address is for them alone. Unread says which are created by a key that has no
+	// right to read them. Nil means none.
 	Cold, Unread func(name string) bool
 }
 
@@ -109,9 +111,10 @@ func File(path string) string {
 var taken = []string{"/", "/bin", "/boot", "/dev", "/etc", "/home", "/lib", "/lib64", "/opt", "/proc", "/root", "/run", "/sbin", "/sys", "/tmp",
 	"/usr", "/usr/local", "/var", "/var/lib", "/var/tmp", "/Applications", "/Library", "/System", "/Users"}
 
-// alone is an error about a folder that can't be a store's own, whatever it is called here: a folder of the system, a
-// person's home, or one that this is in. What belongs to others would lie among the objects, and a store's folder is
-// cleared of what is left over.
+// alone is an error about a folder that can't be a store's own, whatever it is called
+// here: a folder of the system, a person's home, or one that this is in. What belongs to
+// others would lie among the objects, and a store's folder is cleared of what is left
+// over.
 func alone(folder string) error {
 	is, err := os.Stat(folder)
 	if err != nil {

@@ -124,7 +124,8 @@ func TestOthersFolders(t *testing.T) {
 	}
 }
 
-// TestParameters holds the parameters that package place knows against those that the stores do.
+// TestParameters holds the parameters that package place knows against those that the
+// stores do.
 func TestParameters(t *testing.T) {
 	for scheme, parse := range map[string]func(string) error{
 		"oss": func(a string) error { _, err := oss.Parse(a); return err },

@@ -17,30 +17,36 @@ import (
 
 // Address is what every address of a bucket can say.
 type Address struct {
-	// Bucket is the bucket's name, and Prefix what stands before every object's name, with no slash at either end. It
-	// may be empty.
+	// Bucket is the bucket's name, and Prefix what stands before every object's name,
+	// with no slash at either end. It may be empty.
 	Bucket, Prefix string
 	// Region is the bucket's region. It is part of what is signed.
 	Region string
-	// Endpoint is the address of the store with its scheme; empty means the region's public one, over https.
+	// Endpoint is the address of the store with its scheme; empty means the region's
+	// public one, over https.
 	Endpoint string
 	// PathStyle puts the bucket's name into the path and not before the endpoint's name.
 	PathStyle bool
 
-	// KMSKey is the id of the key that the store encrypts new objects with; empty means the bucket's default.
+	// KMSKey is the id of the key that the store encrypts new objects with; empty means
+	// the bucket's default.
 	KMSKey string
-	// StorageClass is that of new objects that are big and rarely read; empty means the bucket's default.
+	// StorageClass is that of new objects that are big and rarely read; empty means the
+	// bucket's default.
 	StorageClass string
 
-	// PartSize is the length in bytes of the parts in which objects are sent, and Parallel how many are sent at once; zero
-	// means what package multipart does by default. An object has at most ten thousand parts.
+	// PartSize is the length in bytes of the parts in which objects are sent, and
+	// Parallel how many are sent at once; zero means what package multipart does by
+	// default. An object has at most ten thousand parts.
 	PartSize int64
 	Parallel int
 }
 
-// Parse reads an address, scheme://bucket/prefix?parameter=value. The parameters are region, endpoint, path_style, kms_key,
-// storage_class, part_size in MiB and parallel, and those of more, which are called with their values. keys says, in an
-// error, where keys belong instead. No error has a value of the address, which may be a key in the wrong place.
+// Parse reads an address, scheme://bucket/prefix?parameter=value. The parameters are
+// region, endpoint, path_style, kms_key, storage_class, part_size in MiB and parallel,
+// and those of more, which are called with their values. keys says, in an error, where
+// keys belong instead. No error has a value of the address, which may be a key in the
+// wrong place.
 func Parse(address, scheme, keys string, more map[string]func(string) error) (Address, error) {
 	u, err := url.Parse(address)
 	if err != nil {
@@ -102,8 +108,8 @@ func Parse(address, scheme, keys string, more map[string]func(string) error) (Ad
 // regionForm is how names of regions look, and keys do not.
 var regionForm = regexp.MustCompile(`^[a-z][a-z0-9-]{0,40}$`)
 
-// Check finds what is wrong with an address in a store whose keys have at most so many bytes, and whose regions are called
-// like the example.
+// Check finds what is wrong with an address in a store whose keys have at most so many
+// bytes, and whose regions are called like the example.
 func (a Address) Check(maxKey int, example string) error {
 	longest := maxKey - object.MaxName - 1
 	switch {

@@ -39,7 +39,8 @@ func (judge) Explain(err error, attempts int) error {
 }
 func (judge) Brief(err error) error { return err }
 
-// A request is repeated as long as that may help, with pauses that grow, and what is left in doubt is told.
+// A request is repeated as long as that may help, with pauses that grow, and what is left
+// in doubt is told.
 func TestRetry(t *testing.T) {
 	for _, c := range []struct {
 		name    string
@@ -152,7 +153,8 @@ func (s *text) Get(_ context.Context, _ string, off, n int64, tag string) (io.Re
 	return io.NopCloser(strings.NewReader(rest[:min(s.breaks, len(rest))])), object.Info{Size: int64(len(s.content))}, "tag", nil
 }
 
-// A stream that breaks off goes on where it broke, unless the object is another by then or nothing comes any more.
+// A stream that breaks off goes on where it broke, unless the object is another by then
+// or nothing comes any more.
 func TestOpen(t *testing.T) {
 	const content = "0123456789"
 	for _, c := range []struct {

@@ -20,9 +20,9 @@ func NewWriter() string {
 	return hex.EncodeToString(id[:])
 }
 
-// Settle finds out who has a name after a request that was to take it: the error of the request is returned unless its
-// answers leave open whether it did (doubt), and the store, being asked, says that the object is of this writer, or of
-// another.
+// Settle finds out who has a name after a request that was to take it: the error of the
+// request is returned unless its answers leave open whether it did (doubt), and the
+// store, being asked, says that the object is of this writer, or of another.
 func Settle(ctx context.Context, doubt bool, err error, writer string, ask func() (writer string, err error)) error {
 	if err == nil || !doubt || ctx.Err() != nil {
 		return err
@@ -42,8 +42,8 @@ func Settle(ctx context.Context, doubt bool, err error, writer string, ask func(
 // AbortTimeout is the time for finding an upload whose id was lost.
 const AbortTimeout = 10 * time.Second
 
-// Upload is an upload in parts that was begun, and neither completed nor aborted: it is under way, or its process died.
-// What it has stored is not seen, and costs money.
+// Upload is an upload in parts that was begun, and neither completed nor aborted: it is
+// under way, or its process died. What it has stored is not seen, and costs money.
 type Upload struct {
 	Name  string // of the object that it was to become
 	ID    string

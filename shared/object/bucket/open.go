@@ -14,13 +14,14 @@ import (
 
 // Source is a bucket that is read.
 type Source interface {
-	// Head asks for an object's records. The error matches fs.ErrNotExist if there is none. The checksum is empty if the
-	// bucket has none of the whole object.
+	// Head asks for an object's records. The error matches fs.ErrNotExist if there is
+	// none. The checksum is empty if the bucket has none of the whole object.
 	Head(ctx context.Context, name string) (object.Info, error)
 
-	// Get asks for n bytes from off on, or for all to the end if n < 0, of the object that has a tag, or of any if the tag
-	// is empty, and returns the object's tag. The error matches ErrRange if nothing begins there, ErrChanged if the object
-	// has another tag, and fs.ErrNotExist if there is none. The body ends with ctx.
+	// Get asks for n bytes from off on, or for all to the end if n < 0, of the object
+	// that has a tag, or of any if the tag is empty, and returns the object's tag. The
+	// error matches ErrRange if nothing begins there, ErrChanged if the object has
+	// another tag, and fs.ErrNotExist if there is none. The body ends with ctx.
 	Get(ctx context.Context, name string, off, n int64, tag string) (body io.ReadCloser, info object.Info, is string, err error)
 }
 
@@ -30,9 +31,9 @@ var (
 	ErrChanged = errors.New("the object is not what it was")
 )
 
-// Open opens an object as object.Store.Open does, but that the Info has no checksum, with n being 0, where the bucket has
-// none. A stream that breaks off is taken up again where it broke, until so many in a row broke before they delivered
-// anything.
+// Open opens an object as object.Store.Open does, but that the Info has no checksum, with
+// n being 0, where the bucket has none. A stream that breaks off is taken up again where
+// it broke, until so many in a row broke before they delivered anything.
 func Open(ctx context.Context, s Source, name string, off, n int64, attempts int) (io.ReadCloser, object.Info, error) {
 	if n == 0 || off < 0 {
 		info, err := s.Head(ctx, name)
@@ -113,7 +114,8 @@ func (r *stream) Read(p []byte) (int, error) {
 	if r.left == 0 || err == nil {
 		return n, nil
 	}
-	// It broke off. What was delivered is right; the rest is asked for with the next Read.
+	// It broke off. What was delivered is right; the rest is asked for with the next
+	// Read.
 	r.body.Close()
 	r.body = nil
 	if cause := r.ctx.Err(); cause != nil {
@@ -155,8 +157,8 @@ func (r *stream) Close() error {
 // stallLimit is how long a body may deliver nothing before it counts as broken.
 const stallLimit = time.Minute
 
-// Body is the body of an answer, whose request ends with cancel: when it is closed, and when it delivers nothing for too
-// long.
+// Body is the body of an answer, whose request ends with cancel: when it is closed, and
+// when it delivers nothing for too long.
 func Body(answer io.ReadCloser, cancel context.CancelFunc) io.ReadCloser {
 	return &body{answer, cancel, stallLimit}
 }

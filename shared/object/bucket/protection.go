@@ -8,12 +8,14 @@ import (
 
 // Protection is what a bucket does itself to keep objects, whoever asks.
 type Protection struct {
-	// Overwriting is what the bucket does about who overwrites an object, and Deleting about who deletes one: the rest of
-	// a sentence that begins with it, such as "keeps each object for 30 days". Empty if that is a flaw, or not known.
+	// Overwriting is what the bucket does about who overwrites an object, and Deleting
+	// about who deletes one: the rest of a sentence that begins with it, such as "keeps
+	// each object for 30 days". Empty if that is a flaw, or not known.
 	Overwriting, Deleting string
 	// Flaws are what is not as it has to be.
 	Flaws []Flaw
-	// Unknown are the actions that the role may not do, so that what they would tell is not known.
+	// Unknown are the actions that the role may not do, so that what they would tell is
+	// not known.
 	Unknown []string
 }
 
@@ -32,8 +34,8 @@ type Flaw struct {
 	Fatal bool
 }
 
-// Asked takes how a question to the bucket ended, and reports whether it was answered. That the role may not do the action
-// is noted; what else went wrong is returned.
+// Asked takes how a question to the bucket ended, and reports whether it was answered.
+// That the role may not do the action is noted; what else went wrong is returned.
 func (p *Protection) Asked(action string, err error) (told bool, _ error) {
 	if errors.Is(err, fs.ErrPermission) {
 		p.Unknown = append(p.Unknown, action)

@@ -6,8 +6,9 @@ import (
 	"time"
 )
 
-// Transport is a pool of connections as a store of objects wants it: many at a time to one host, with time limits for
-// everything but a body, and with answers as they were sent.
+// Transport is a pool of connections as a store of objects wants it: many at a time to
+// one host, with time limits for everything but a body, and with answers as they were
+// sent.
 func Transport() *http.Transport {
 	return &http.Transport{
 		Proxy:                 http.ProxyFromEnvironment,
@@ -17,15 +18,17 @@ func Transport() *http.Transport {
 		ResponseHeaderTimeout: time.Minute,
 		MaxIdleConnsPerHost:   64,
 		IdleConnTimeout:       30 * time.Second,
-		// What is stored is compressed already, and a decoded answer would not have the length it announced.
+		// What is stored is compressed already, and a decoded answer would not have the
+		// length it announced.
 		DisableCompression: true,
 		WriteBufferSize:    64 << 10,
 		ReadBufferSize:     64 << 10,
 	}
 }
 
-// Client makes requests over a transport, or over one of its own if that is nil. It follows no redirection: a bucket that
-// is elsewhere is a wrong setting, and its signature would be, too.
+// Client makes requests over a transport, or over one of its own if that is nil. It
+// follows no redirection: a bucket that is elsewhere is a wrong setting, and its
+// signature would be, too.
 func Client(transport http.RoundTripper) *http.Client {
 	if transport == nil {
 		transport = Transport()

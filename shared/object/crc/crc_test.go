@@ -34,7 +34,8 @@ func TestAhead(t *testing.T) {
 	}
 }
 
-// Contents of every length up to some lanes, at every offset to the words of memory, sum up to what the standard library says.
+// Contents of every length up to some lanes, at every offset to the words of memory, sum
+// up to what the standard library says.
 func TestSum64(t *testing.T) {
 	p := content(t, least+3*lane+32)
 	for from := range 17 {
@@ -76,7 +77,8 @@ func FuzzSum64(f *testing.F) {
 	})
 }
 
-// The sum of two contents one after the other is what combining their sums gives, wherever they are parted.
+// The sum of two contents one after the other is what combining their sums gives,
+// wherever they are parted.
 func TestCombine(t *testing.T) {
 	p := content(t, 100_000)
 	table := crc32.MakeTable(crc32.Castagnoli)

@@ -10,8 +10,8 @@ import (
 	"github.com/tablevault/tablevault/shared/object"
 )
 
-// A small object is what a decision costs, a large one what a shard does. On a file system in memory, what is left is
-// the store's own work.
+// A small object is what a decision costs, a large one what a shard does. On a file
+// system in memory, what is left is the store's own work.
 func BenchmarkCreate(b *testing.B) {
 	for _, size := range []int{1 << 10, 8 << 20} {
 		b.Run(fmt.Sprintf("%dKiB", size>>10), func(b *testing.B) {

@@ -25,7 +25,8 @@ import (
 	"github.com/tablevault/tablevault/shared/object/objecttest"
 )
 
-// namedAfterSize returns a name from which the size, and so the content, of its object follows.
+// namedAfterSize returns a name from which the size, and so the content, of its object
+// follows.
 func namedAfterSize(folder, number, size int) string {
 	return fmt.Sprintf("f%d/g%d/%06d-%d", folder, number%3, number, size)
 }
@@ -42,8 +43,8 @@ func wantNamedContent(t *testing.T, s *Store, name string) {
 	}
 }
 
-// createUntilKilled creates objects with several goroutines, deletes some, and prints the name of each that Create said
-// is there to stay.
+// createUntilKilled creates objects with several goroutines, deletes some, and prints the
+// name of each that Create said is there to stay.
 func createUntilKilled() int {
 	s, err := Open(context.Background(), os.Args[1])
 	if err != nil {
@@ -74,8 +75,9 @@ func createUntilKilled() int {
 	return sayf("error: %v", <-failed)
 }
 
-// A process that creates is killed at random moments, twenty-five times, each time on what the last one left. Every
-// object listed is whole, each whose Create returned is listed, and creating goes on.
+// A process that creates is killed at random moments, twenty-five times, each time on
+// what the last one left. Every object listed is whole, each whose Create returned is
+// listed, and creating goes on.
 func TestKill(t *testing.T) {
 	root := t.TempDir()
 	s := open(t, root)
@@ -129,7 +131,8 @@ func TestKill(t *testing.T) {
 	}
 }
 
-// fill creates objects in a directory where only a small one has room, and reports what happened.
+// fill creates objects in a directory where only a small one has room, and reports what
+// happened.
 func fill() int {
 	root, way := os.Args[1], os.Args[2]
 	switch way {
@@ -138,7 +141,8 @@ func fill() int {
 			return sayf("skip: mount: %v", err)
 		}
 	case "limit":
-		// The limit comes as a signal and an errno; without the signal, as on a full disk, as an errno.
+		// The limit comes as a signal and an errno; without the signal, as on a full
+		// disk, as an errno.
 		signal.Ignore(syscall.SIGXFSZ)
 		limit := unix.Rlimit{Cur: 1 << 20, Max: 1 << 20}
 		if err := unix.Setrlimit(unix.RLIMIT_FSIZE, &limit); err != nil {
@@ -170,7 +174,8 @@ func fill() int {
 	return 0
 }
 
-// A full disk is an error that names the object, the directory and the way out; it leaves nothing, and passes.
+// A full disk is an error that names the object, the directory and the way out; it leaves
+// nothing, and passes.
 func TestDiskFull(t *testing.T) {
 	ran := 0
 	for way, want := range map[string]string{"limit": "file too large", "tmpfs": "no space left on device; free some space"} {

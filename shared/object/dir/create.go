@@ -29,7 +29,8 @@ func (s *Store) Create(ctx context.Context, name string, r io.Reader) (object.In
 
 func (s *Store) create(ctx context.Context, name string, r io.Reader) (object.Info, error) {
 	path := s.names.path(name)
-	// Who comes late need not write anything. Who comes at the same time is told by placing the file.
+	// Who comes late need not write anything. Who comes at the same time is told by
+	// placing the file.
 	if st, err := statIn(s.root, path); err == nil && kind(st) == unix.S_IFREG {
 		folder, _ := parent(path)
 		return object.Info{}, s.taken(folder)
@@ -101,7 +102,8 @@ func (s *Store) write(ctx context.Context, file *temporary, r io.Reader) (size i
 	return size, sum, nil
 }
 
-// place gives a file its path, durably, or returns an error that matches fs.ErrExist if there is an object already.
+// place gives a file its path, durably, or returns an error that matches fs.ErrExist if
+// there is an object already.
 func (s *Store) place(ctx context.Context, file *temporary, path string) error {
 	up, base := parent(path)
 	for {
@@ -115,7 +117,8 @@ func (s *Store) place(ctx context.Context, file *temporary, path string) error {
 			}
 			return err
 		}
-		// Between the making of a folder and the placing, someone else's Delete removed it, being empty.
+		// Between the making of a folder and the placing, someone else's Delete removed
+		// it, being empty.
 		for _, check := range []func() error{ctx.Err, s.gone, file.gone} {
 			if err := check(); err != nil {
 				return err
@@ -124,7 +127,8 @@ func (s *Store) place(ctx context.Context, file *temporary, path string) error {
 	}
 }
 
-// placeIn is one try of place. It returns errStale if what it relied on was removed under it.
+// placeIn is one try of place. It returns errStale if what it relied on was removed under
+// it.
 func (s *Store) placeIn(file *temporary, up, base string) error {
 	folder, err := s.folders.hold(up)
 	if err == errStale {
@@ -158,9 +162,11 @@ func (s *Store) placeIn(file *temporary, up, base string) error {
 	return nil
 }
 
-// occupied says what stands where a file could not be placed. It returns nil if that is the file itself.
+// occupied says what stands where a file could not be placed. It returns nil if that is
+// the file itself.
 func (s *Store) occupied(file *temporary, folder *folder, base string) error {
-	// NFS repeats a request whose answer was lost, and then hands on the answer to the repetition.
+	// NFS repeats a request whose answer was lost, and then hands on the answer to the
+	// repetition.
 	if st, err := statOf(file.File); err == nil && st.Nlink > 1 {
 		return nil
 	}
@@ -183,8 +189,9 @@ func (s *Store) occupied(file *temporary, folder *folder, base string) error {
 	}
 }
 
-// taken returns an error that matches fs.ErrExist, once the object that has the name is durable there: whoever is told
-// of it may build on it, and its creator may not have come so far.
+// taken returns an error that matches fs.ErrExist, once the object that has the name is
+// durable there: whoever is told of it may build on it, and its creator may not have come
+// so far.
 func (s *Store) taken(path string) error {
 	folder, err := openFolderIn(s.root, path)
 	if err == unix.ENOENT {

@@ -4,19 +4,22 @@
 //
 //	store, err := dir.Open(ctx, "/srv/objects")
 //
-// The object backups/prod/1 is the file backups/prod/1; only what a file name can't hold is escaped. Create writes a
-// temporary file in the folder %tmp of the root, makes it durable, gives it its name with link, which fails if the name
-// is taken where rename would replace, and makes the name durable: two fsyncs an object, and one more for each folder
-// it is the first to use. Delete makes its effect durable, too, and removes folders that it empties. Dates and ages are
-// the file system's.
+// The object backups/prod/1 is the file backups/prod/1; only what a file name can't hold
+// is escaped. Create writes a temporary file in the folder %tmp of the root, makes it
+// durable, gives it its name with link, which fails if the name is taken where rename
+// would replace, and makes the name durable: two fsyncs an object, and one more for each
+// folder it is the first to use. Delete makes its effect durable, too, and removes
+// folders that it empties. Dates and ages are the file system's.
 //
-// A crash at any moment leaves whole objects, and at most a temporary file and empty folders, which are no objects and
-// are not listed. Open removes temporary files that are old and that no process holds.
+// A crash at any moment leaves whole objects, and at most a temporary file and empty
+// folders, which are no objects and are not listed. Open removes temporary files that are
+// old and that no process holds.
 //
-// The directory belongs to the store. Files and folders are made for their owner alone, since they may hold a table's
-// rows. A listing that meets what can't be an object, such as a symbolic link, fails rather than pass over it. Any number
-// of processes may use a directory at the same time; over a network file system they rely on its link being exclusive,
-// as that of NFS is.
+// The directory belongs to the store. Files and folders are made for their owner alone,
+// since they may hold a table's rows. A listing that meets what can't be an object, such
+// as a symbolic link, fails rather than pass over it. Any number of processes may use a
+// directory at the same time; over a network file system they rely on its link being
+// exclusive, as that of NFS is.
 package dir
 
 import (
@@ -37,20 +40,23 @@ import (
 )
 
 const (
-	// tmp is the folder in the root where objects are written before they get their names.
+	// tmp is the folder in the root where objects are written before they get their
+	// names.
 	tmp = "%tmp"
 
-	// folded is the empty file in the root which says that the names in this directory are written for a file system
-	// that takes two names for one, also after the directory was copied to one that does not.
+	// folded is the empty file in the root which says that the names in this directory
+	// are written for a file system that takes two names for one, also after the
+	// directory was copied to one that does not.
 	folded = "%folded"
 
-	// staleAge is how old a temporary file must be for Open to remove it. Files in use are locked, whatever their age;
-	// the age covers the moment between the making of a file and its locking.
+	// staleAge is how old a temporary file must be for Open to remove it. Files in use
+	// are locked, whatever their age; the age covers the moment between the making of a
+	// file and its locking.
 	staleAge = time.Hour
 )
 
-// Store keeps objects in a directory. Its folders are kept open for as long as it is used, and closed by the garbage
-// collector.
+// Store keeps objects in a directory. Its folders are kept open for as long as it is
+// used, and closed by the garbage collector.
 type Store struct {
 	dir     string // absolute, for errors
 	root    *os.File
@@ -59,20 +65,23 @@ type Store struct {
 	folders *folders
 	buffers sync.Pool // of *[]byte, which content is streamed through
 
-	// fsync makes durable what was written to a file, or the names in a folder. Tests have a disk of their own for it.
+	// fsync makes durable what was written to a file, or the names in a folder. Tests
+	// have a disk of their own for it.
 	fsync func(*os.File) error
 
 	readOnly error // what is in the way of Create, or nil
 
-	// linkless says that the file system has no links, and a rename that does not replace is used in their place.
+	// linkless says that the file system has no links, and a rename that does not replace
+	// is used in their place.
 	linkless bool
 }
 
 var _ object.Store = (*Store)(nil)
 
-// Open returns the store in a directory, which exists, and removes from it what writers left that died more than an hour
-// ago. A directory that can't be written to, being full, protected or on a file system without links, is opened all the
-// same, since it may be needed for reading; Create then returns what is in the way.
+// Open returns the store in a directory, which exists, and removes from it what writers
+// left that died more than an hour ago. A directory that can't be written to, being full,
+// protected or on a file system without links, is opened all the same, since it may be
+// needed for reading; Create then returns what is in the way.
 func Open(ctx context.Context, path string) (*Store, error) {
 	abs, err := filepath.Abs(path)
 	if err != nil {
@@ -151,7 +160,8 @@ func (s *Store) prepare(ctx context.Context, folds func(folder *os.File, trial s
 	return s.removeStale(ctx, modified(st).Add(-staleAge))
 }
 
-// errNoPlacing is about a file system that has no way to give a file a name without taking it from another.
+// errNoPlacing is about a file system that has no way to give a file a name without
+// taking it from another.
 var errNoPlacing = errors.New("its file system can neither link a file nor rename it without replacing another, " +
 	"and one is needed for objects that are never overwritten; use another file system")
 
@@ -199,8 +209,9 @@ func (s *Store) foldNames() error {
 	return nil
 }
 
-// folds reports whether the file system takes two different names for one, by looking for a file that exists under
-// names it does not have. A file system that refuses a name counts as one of these.
+// folds reports whether the file system takes two different names for one, by looking for
+// a file that exists under names it does not have. A file system that refuses a name
+// counts as one of these.
 func folds(folder *os.File, trial string) bool {
 	if _, err := statIn(folder, strings.ToUpper(trial)); err == nil {
 		return true
@@ -216,8 +227,8 @@ func folds(folder *os.File, trial string) bool {
 	return err == nil
 }
 
-// removeStale removes temporary files last written to before a time, unless a process still holds them. What it can't remove
-// does no harm and is left.
+// removeStale removes temporary files last written to before a time, unless a process
+// still holds them. What it can't remove does no harm and is left.
 func (s *Store) removeStale(ctx context.Context, before time.Time) error {
 	folder, err := openFolderIn(s.root, tmp)
 	if err != nil {
@@ -248,7 +259,8 @@ func (s *Store) removeStale(ctx context.Context, before time.Time) error {
 	return nil
 }
 
-// temporary is a file that is being written, locked so that no other process removes it as stale.
+// temporary is a file that is being written, locked so that no other process removes it
+// as stale.
 type temporary struct {
 	*os.File
 	name   string
@@ -305,12 +317,14 @@ func (s *Store) remove(path string) error {
 	return s.settle(folder)
 }
 
-// settle makes it durable that something was removed from a folder, and removes the folder and those it is in, as far as
-// they are empty. It does so also when another process removed it, whose own call may still be on its way.
+// settle makes it durable that something was removed from a folder, and removes the
+// folder and those it is in, as far as they are empty. It does so also when another
+// process removed it, whose own call may still be on its way.
 func (s *Store) settle(path string) error {
 	for {
 		for path != "." {
-			// A Create that was about to use the folder finds it gone, and makes it again.
+			// A Create that was about to use the folder finds it gone, and makes it
+			// again.
 			if err := rmdirIn(s.root, path); err != nil && err != unix.ENOENT {
 				break
 			}
@@ -334,7 +348,8 @@ func (s *Store) settle(path string) error {
 	}
 }
 
-// gone returns an error if the directory itself was removed: then that a name is missing in it says nothing.
+// gone returns an error if the directory itself was removed: then that a name is missing
+// in it says nothing.
 func (s *Store) gone() error {
 	st, err := statOf(s.root)
 	if err != nil {
@@ -359,7 +374,8 @@ func (s *Store) writeError(doing string, err error) error {
 	return fmt.Errorf("%s: %w%s", doing, err, hint)
 }
 
-// modified returns the date of an object: the last write to the file, before it got its name.
+// modified returns the date of an object: the last write to the file, before it got its
+// name.
 func modified(st unix.Stat_t) time.Time {
 	return time.Unix(st.Mtim.Unix())
 }

@@ -25,7 +25,8 @@ import (
 	"github.com/tablevault/tablevault/shared/object/objecttest"
 )
 
-// TestMain runs the tests, or in a process that a test started, the part that is to be killed or confined.
+// TestMain runs the tests, or in a process that a test started, the part that is to be
+// killed or confined.
 func TestMain(m *testing.M) {
 	if role := os.Getenv("OBJECT_DIR_TEST_ROLE"); role != "" {
 		os.Exit(roles[role]())
@@ -33,7 +34,8 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// The contract holds with links, with renames where there are none, and with names folded.
+// The contract holds with links, with renames where there are none, and with names
+// folded.
 func TestStore(t *testing.T) {
 	t.Run("links", func(t *testing.T) {
 		t.Parallel() // they mostly wait for the disk
@@ -65,7 +67,8 @@ func TestStore(t *testing.T) {
 	})
 }
 
-// memoryDir returns a directory in a file system in memory, if there is one: another kind, and a faster one.
+// memoryDir returns a directory in a file system in memory, if there is one: another
+// kind, and a faster one.
 func memoryDir(t *testing.T) string {
 	t.Helper()
 	path, err := os.MkdirTemp("/dev/shm", "object-dir-")
@@ -118,7 +121,8 @@ func (s *Store) files(t *testing.T) (names []string) {
 	return names
 }
 
-// Who looks into the directory finds the objects under their names, for the owner alone, and nothing else.
+// Who looks into the directory finds the objects under their names, for the owner alone,
+// and nothing else.
 func TestLayout(t *testing.T) {
 	s := open(t, t.TempDir())
 	create(t, s, "vault.json", "{}")
@@ -226,7 +230,8 @@ func TestOpenRefuses(t *testing.T) {
 	}
 }
 
-// A directory that is removed under a store is an error, and never a vault without objects.
+// A directory that is removed under a store is an error, and never a vault without
+// objects.
 func TestDirectoryRemoved(t *testing.T) {
 	s := open(t, t.TempDir())
 	create(t, s, "a/b", "b")
@@ -248,7 +253,8 @@ func TestDirectoryRemoved(t *testing.T) {
 	}
 }
 
-// Whatever moment a writer dies at, it leaves one of these states: none of them shows, and none is in the way.
+// Whatever moment a writer dies at, it leaves one of these states: none of them shows,
+// and none is in the way.
 func TestLeftByTheDead(t *testing.T) {
 	s := open(t, t.TempDir())
 	whole := create(t, s, "whole/object", "whole")
@@ -338,7 +344,8 @@ func TestRemoveStale(t *testing.T) {
 	}
 }
 
-// A writer whose temporary file is taken from it fails, and does not take that for something else.
+// A writer whose temporary file is taken from it fails, and does not take that for
+// something else.
 func TestTemporaryRemoved(t *testing.T) {
 	s := open(t, t.TempDir())
 	for _, linkless := range []bool{false, true} {
@@ -386,7 +393,8 @@ func TestOwnLinkAnsweredTaken(t *testing.T) {
 	}
 }
 
-// What a store did not put there is told by a listing that comes to it, and is neither read nor waited for.
+// What a store did not put there is told by a listing that comes to it, and is neither
+// read nor waited for.
 func TestForeign(t *testing.T) {
 	for name, make := range map[string]func(path string) error{
 		"link":        func(path string) error { return os.Symlink("/etc/hostname", path) },
@@ -439,8 +447,8 @@ func wantForeign(t *testing.T, s *Store, file string) {
 	}
 }
 
-// A directory is one of folded names from its first use on such a file system, wherever it is copied; one with other
-// names is refused there.
+// A directory is one of folded names from its first use on such a file system, wherever
+// it is copied; one with other names is refused there.
 func TestFoldedNames(t *testing.T) {
 	folding := func(*os.File, string) bool { return true }
 	s := &Store{dir: t.TempDir()}
@@ -472,7 +480,8 @@ func TestFoldedNames(t *testing.T) {
 	}
 }
 
-// Several stores on one directory are as one, also when one removes folders that another holds open.
+// Several stores on one directory are as one, also when one removes folders that another
+// holds open.
 func TestTwoStores(t *testing.T) {
 	first := open(t, t.TempDir())
 	stores := []*Store{first, open(t, first.dir), open(t, first.dir)}
@@ -576,7 +585,8 @@ func sayf(format string, args ...any) int {
 	return 1
 }
 
-// readOnly looks at a directory that its user may not write to, as the reader of a vault may.
+// readOnly looks at a directory that its user may not write to, as the reader of a vault
+// may.
 func readOnly() int {
 	s, err := Open(context.Background(), os.Args[1])
 	if err != nil {
@@ -618,7 +628,8 @@ func TestReadOnly(t *testing.T) {
 		}
 	})
 	if os.Geteuid() == 0 {
-		// Nothing is forbidden to root: be nobody, with a copy of the test where nobody may reach it.
+		// Nothing is forbidden to root: be nobody, with a copy of the test where nobody
+		// may reach it.
 		exe := filepath.Join(root, "..", filepath.Base(root)+".test")
 		t.Cleanup(func() { os.Remove(exe) })
 		binary, err := os.ReadFile(c.Path)

@@ -11,10 +11,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// folders keeps open the folders that objects were lately created in, each known to be durable up to the root.
+// folders keeps open the folders that objects were lately created in, each known to be
+// durable up to the root.
 //
-// A path alone would not do: a folder may be removed, being empty, and made again by a process that has not made it
-// durable yet. Nothing can be created in a removed folder that is held open, so the open file tells.
+// A path alone would not do: a folder may be removed, being empty, and made again by a
+// process that has not made it durable yet. Nothing can be created in a removed folder
+// that is held open, so the open file tells.
 type folders struct {
 	root *folder
 	sync func(folder *os.File) error
@@ -34,7 +36,8 @@ type folder struct {
 // mostFolders is the number of folders kept open. A process works in few at a time.
 const mostFolders = 64
 
-// errStale is returned when a folder was removed while it was being entered: it is to be tried again.
+// errStale is returned when a folder was removed while it was being entered: it is to be
+// tried again.
 var errStale = errors.New("the folder was removed")
 
 func newFolders(root *os.File, sync func(*os.File) error) *folders {
@@ -85,7 +88,8 @@ func (f *folders) hold(path string) (*folder, error) {
 	return f.add(&folder{File: file, path: path, users: 1}), nil
 }
 
-// add keeps a folder, of which its caller is a user, unless another goroutine just did: then it returns that one.
+// add keeps a folder, of which its caller is a user, unless another goroutine just did:
+// then it returns that one.
 func (f *folders) add(opened *folder) *folder {
 	f.mu.Lock()
 	defer f.mu.Unlock()

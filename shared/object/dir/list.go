@@ -17,8 +17,9 @@ import (
 	"github.com/tablevault/tablevault/shared/object"
 )
 
-// List yields the objects whose names begin with prefix and are greater than after, in order. It reads only folders that
-// can hold such, one at a time, and holds the names of that folder and of those it is in.
+// List yields the objects whose names begin with prefix and are greater than after, in
+// order. It reads only folders that can hold such, one at a time, and holds the names of
+// that folder and of those it is in.
 func (s *Store) List(ctx context.Context, prefix, after string) iter.Seq2[object.Info, error] {
 	return func(yield func(object.Info, error) bool) {
 		w := walk{s, ctx, prefix, after, yield}
@@ -44,8 +45,8 @@ type walk struct {
 	yield         func(object.Info, error) bool
 }
 
-// entry is an object, or a folder of objects, whose name then ends in a slash. In the order of their names, all that is in
-// a folder comes where the folder is.
+// entry is an object, or a folder of objects, whose name then ends in a slash. In the
+// order of their names, all that is in a folder comes where the folder is.
 type entry struct {
 	name string
 	path string
@@ -86,8 +87,8 @@ func (w *walk) folder(in entry) error {
 	return nil
 }
 
-// entries appends the entries of a folder that matter to this listing, unsorted, with those of folders in it that continue
-// long elements: they belong between the others.
+// entries appends the entries of a folder that matter to this listing, unsorted, with
+// those of folders in it that continue long elements: they belong between the others.
 func (w *walk) entries(entries []entry, in entry) ([]entry, error) {
 	if err := w.ctx.Err(); err != nil {
 		return nil, err
@@ -140,7 +141,8 @@ func (w *walk) entries(entries []entry, in entry) ([]entry, error) {
 	}
 }
 
-// wants reports whether an object, or anything whose name begins with that of a folder, is to be listed.
+// wants reports whether an object, or anything whose name begins with that of a folder,
+// is to be listed.
 func (w *walk) wants(name string, folder bool) bool {
 	if folder {
 		return (strings.HasPrefix(name, w.prefix) || strings.HasPrefix(w.prefix, name)) &&
@@ -149,8 +151,9 @@ func (w *walk) wants(name string, folder bool) bool {
 	return strings.HasPrefix(name, w.prefix) && name > w.after
 }
 
-// foreign returns an error for what no store of this kind put there. To pass over it could be to pass over objects, such
-// as those of a directory that was copied with its names changed.
+// foreign returns an error for what no store of this kind put there. To pass over it
+// could be to pass over objects, such as those of a directory that was copied with its
+// names changed.
 func (w *walk) foreign(e entry, file fs.DirEntry, more, ok bool) error {
 	switch {
 	case !file.IsDir() && !file.Type().IsRegular():
@@ -159,7 +162,8 @@ func (w *walk) foreign(e entry, file fs.DirEntry, more, ok bool) error {
 		return fmt.Errorf("the file name %q is not that of an object; move it away", e.path)
 	}
 	if more {
-		// What the element goes on with decides whether it is cut here; what is in the folder is looked at in turn.
+		// What the element goes on with decides whether it is cut here; what is in the
+		// folder is looked at in turn.
 		return nil
 	}
 	name := strings.TrimSuffix(e.name, "/")

@@ -19,9 +19,9 @@ import (
 	"github.com/tablevault/tablevault/shared/object/objecttest"
 )
 
-// disk is what a machine finds again after its power was cut: of a file what it held
-// when it was last synced, of a folder the names that it had when it was. A file that
-// was never synced is empty, a folder too. No file system forgets more.
+// disk is what a machine finds again after its power was cut: of a file what it held when
+// it was last synced, of a folder the names that it had when it was. A file that was
+// never synced is empty, a folder too. No file system forgets more.
 type disk struct {
 	t     *testing.T
 	root  string
@@ -171,9 +171,9 @@ func (d *disk) holds(there, gone []string) {
 	}
 }
 
-// TestMachineDies cuts the power before and after each sync: whatever Create has
-// returned about is there and whole, whatever Delete has is gone, and nothing else is
-// half there. Processes do not die so: what they wrote is the system's.
+// TestMachineDies cuts the power before and after each sync: whatever Create has returned
+// about is there and whole, whatever Delete has is gone, and nothing else is half there.
+// Processes do not die so: what they wrote is the system's.
 func TestMachineDies(t *testing.T) {
 	for _, linkless := range []bool{false, true} {
 		t.Run(fmt.Sprintf("linkless=%t", linkless), func(t *testing.T) {

@@ -7,8 +7,9 @@ import (
 
 // names turns the names of objects into paths of files and back.
 //
-// A path is the name itself, as far as file names can hold it: a directory of objects looks like the bucket it might be
-// copied to. What a file name can't hold is escaped, one name having one path and one path at most one name:
+// A path is the name itself, as far as file names can hold it: a directory of objects
+// looks like the bucket it might be copied to. What a file name can't hold is escaped,
+// one name having one path and one path at most one name:
 //
 //   - "%" is "%25": the byte in lower case hexadecimal. So no path has a "%" before anything but such a pair of digits
 //     or "+", and the store's own files in the root, "%tmp" and "%folded", are nobody's path.
@@ -23,11 +24,13 @@ type names struct {
 const (
 	goesOn = "%+"
 
-	// longestElement leaves room for goesOn in the 255 bytes, or characters, that file systems allow.
+	// longestElement leaves room for goesOn in the 255 bytes, or characters, that file
+	// systems allow.
 	longestElement = 240
 )
 
-// path returns the path of an object, or of a folder of objects, relative to the root and with slashes.
+// path returns the path of an object, or of a folder of objects, relative to the root and
+// with slashes.
 func (n names) path(name string) string {
 	if n.verbatim(name) {
 		return name
@@ -69,7 +72,8 @@ func (n names) verbatim(name string) bool {
 	return true
 }
 
-// escapes reports whether a file name can't hold a character, which is the last of its element or not.
+// escapes reports whether a file name can't hold a character, which is the last of its
+// element or not.
 func (n names) escapes(character string, last bool) bool {
 	c := character[0]
 	switch {
@@ -91,8 +95,9 @@ func escape(bytes string) string {
 	return string(escaped)
 }
 
-// piece returns what a file name says of an element of a name: all of it, or with more only the beginning, which goes
-// on in the folder of that name. It does not tell whether path would write it so.
+// piece returns what a file name says of an element of a name: all of it, or with more
+// only the beginning, which goes on in the folder of that name. It does not tell whether
+// path would write it so.
 func piece(file string) (text string, more, ok bool) {
 	file, more = strings.CutSuffix(file, goesOn)
 	if file == "" {

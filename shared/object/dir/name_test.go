@@ -42,8 +42,8 @@ func TestPieceRefuses(t *testing.T) {
 	}
 }
 
-// Every valid name has a path that file systems can hold, from which it comes back; with folding, also one that no file
-// system takes for another's.
+// Every valid name has a path that file systems can hold, from which it comes back; with
+// folding, also one that no file system takes for another's.
 func FuzzPath(f *testing.F) {
 	for _, name := range []string{
 		"a", "a/b", "%", "%25", "%tmp", "%folded", "%+", "a%+/b", "Ab", "x.", ".x", "é", "e\u0301", "🗝/%2f", "a b",
@@ -87,7 +87,8 @@ func FuzzPath(f *testing.F) {
 	})
 }
 
-// A file name stands for one piece of an element at most: what piece accepts, path writes back or the listing refuses.
+// A file name stands for one piece of an element at most: what piece accepts, path writes
+// back or the listing refuses.
 func FuzzPiece(f *testing.F) {
 	for _, file := range []string{"a", "%25", "%41", "a%+", "%c3%a9", "é", "%2e", "..", "%00", "%", "%ff"} {
 		f.Add(file)

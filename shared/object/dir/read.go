@@ -17,8 +17,8 @@ import (
 	"github.com/tablevault/tablevault/shared/object"
 )
 
-// Open reads n bytes of an object from byte off on. With n == 0 it reads the whole file for its checksum: what the disk
-// gives back is the only record of what is stored.
+// Open reads n bytes of an object from byte off on. With n == 0 it reads the whole file
+// for its checksum: what the disk gives back is the only record of what is stored.
 func (s *Store) Open(ctx context.Context, name string, off, n int64) (io.ReadCloser, object.Info, error) {
 	if err := object.Check(ctx, "open", name, " in "+s.dir); err != nil {
 		return nil, object.Info{}, err
@@ -84,7 +84,8 @@ func (s *Store) checksum(ctx context.Context, file *os.File, size int64) (string
 	pooled := s.buffers.Get().(*[]byte)
 	defer s.buffers.Put(pooled)
 	sum := crc32.New(crc32.MakeTable(crc32.Castagnoli))
-	// Hidden behind a struct, the hash and the reader have no other methods, and the buffer is used.
+	// Hidden behind a struct, the hash and the reader have no other methods, and the
+	// buffer is used.
 	n, err := io.CopyBuffer(struct{ io.Writer }{sum}, struct{ io.Reader }{&reader{ctx, file, 0, size}}, *pooled)
 	if err != nil {
 		return "", fmt.Errorf("read it from byte %d on: %w", n, cause(err))

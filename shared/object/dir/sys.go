@@ -12,8 +12,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The calls below are about names in an open folder, so that a folder that was removed, and perhaps made anew, is never
-// taken for the other. They give bare errnos, for their callers to say what was being done.
+// The calls below are about names in an open folder, so that a folder that was removed,
+// and perhaps made anew, is never taken for the other. They give bare errnos, for their
+// callers to say what was being done.
 
 // in calls with the descriptor of an open folder, again after each interruption.
 func in(folder *os.File, call func(fd int) error) error {
@@ -34,7 +35,8 @@ func in(folder *os.File, call func(fd int) error) error {
 	return err
 }
 
-// openIn opens a file or a folder, or makes a file, but follows no symbolic link that has the name.
+// openIn opens a file or a folder, or makes a file, but follows no symbolic link that has
+// the name.
 func openIn(folder *os.File, path string, flags int) (*os.File, error) {
 	var opened int
 	err := in(folder, func(fd int) (err error) {
@@ -85,12 +87,14 @@ func linkIn(from *os.File, old string, to *os.File, name string) error {
 	})
 }
 
-// lock takes the lock of a file, which its process loses with its end, or fails if another holds it.
+// lock takes the lock of a file, which its process loses with its end, or fails if
+// another holds it.
 func lock(file *os.File) error {
 	return in(file, func(fd int) error { return unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB) })
 }
 
-// syncFolder makes the names in a folder durable. Some network file systems can't and need not.
+// syncFolder makes the names in a folder durable. Some network file systems can't and
+// need not.
 func (s *Store) syncFolder(folder *os.File) error {
 	err := s.fsync(folder)
 	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOTSUP) {

@@ -1,9 +1,10 @@
-// Package mem keeps objects in memory: a complete store for tests and for runs that leave nothing behind.
+// Package mem keeps objects in memory: a complete store for tests and for runs that leave
+// nothing behind.
 //
 //	store := &mem.Store{}
 //
-// It is as strict as the strictest of the other stores: it refuses a name that is a folder of another, and drops what
-// Create read when the context ends at the last moment.
+// It is as strict as the strictest of the other stores: it refuses a name that is a
+// folder of another, and drops what Create read when the context ends at the last moment.
 package mem
 
 import (
@@ -24,7 +25,8 @@ import (
 
 // Store is an object store in memory. Its zero value is an empty store.
 type Store struct {
-	// Now is the store's clock, which dates the objects; nil means time.Now. It is set before the first use.
+	// Now is the store's clock, which dates the objects; nil means time.Now. It is set
+	// before the first use.
 	Now func() time.Time
 
 	mu      sync.Mutex
@@ -71,8 +73,8 @@ func (s *Store) Create(ctx context.Context, name string, r io.Reader) (object.In
 	return s.put(name, content), nil
 }
 
-// Replace puts content under name, whether or not there is an object, against the rules of a store: tests damage
-// objects with it.
+// Replace puts content under name, whether or not there is an object, against the rules
+// of a store: tests damage objects with it.
 func (s *Store) Replace(name string, content []byte) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -122,7 +124,8 @@ func (s *Store) Open(ctx context.Context, name string, off, n int64) (io.ReadClo
 	return io.NopCloser(contextReader{ctx, bytes.NewReader(wanted)}), e.info, nil
 }
 
-// List yields the objects whose names begin with prefix and are greater than after, in order.
+// List yields the objects whose names begin with prefix and are greater than after, in
+// order.
 func (s *Store) List(ctx context.Context, prefix, after string) iter.Seq2[object.Info, error] {
 	return func(yield func(object.Info, error) bool) {
 		for _, err := range []error{object.ValidPrefix(prefix), object.ValidPrefix(after)} {

@@ -1,19 +1,21 @@
-// Package multipart streams a body of unknown length into a bucket, in one request if it is short and in parts if it is
-// long, whole or not at all and in bounded memory.
+// Package multipart streams a body of unknown length into a bucket, in one request if it
+// is short and in parts if it is long, whole or not at all and in bounded memory.
 //
 //	uploads := multipart.New(multipart.Config{})   // one for all uploads of a store
 //	size, err := uploads.Upload(ctx, r, creation) // creation is one object of some bucket
 //
-// A [Creation] says what a bucket does with one object; each of its methods is one request with its retries. Parts are sent
-// side by side while the next is read. A call owns the memory of one part, so that it always gets on, whatever other
-// calls do; more parts on their way take memory from a budget that all calls share. A short body takes no more memory
-// than its length, rounded up to a chunk.
+// A [Creation] says what a bucket does with one object; each of its methods is one
+// request with its retries. Parts are sent side by side while the next is read. A call
+// owns the memory of one part, so that it always gets on, whatever other calls do; more
+// parts on their way take memory from a budget that all calls share. A short body takes
+// no more memory than its length, rounded up to a chunk.
 //
-// The promises of object.Store.Create that this package keeps: nothing is sent that completes the object before r came to
-// its end, with ctx not done; an upload that was begun and not completed is aborted, with a context of its own, after the
-// last of its parts has returned; r is read by the calling goroutine alone, and not touched after the return. What remains
-// for the creation is that Put and Complete take effect once and only if the name is free, and to find out after a lost
-// answer whether they did.
+// The promises of object.Store.Create that this package keeps: nothing is sent that
+// completes the object before r came to its end, with ctx not done; an upload that was
+// begun and not completed is aborted, with a context of its own, after the last of its
+// parts has returned; r is read by the calling goroutine alone, and not touched after the
+// return. What remains for the creation is that Put and Complete take effect once and
+// only if the name is free, and to find out after a lost answer whether they did.
 package multipart
 
 import (
@@ -25,26 +27,30 @@ import (
 	"time"
 )
 
-// Creation is one object that is being created in a bucket. Part is called from several goroutines at once, the other
-// methods one at a time.
+// Creation is one object that is being created in a bucket. Part is called from several
+// goroutines at once, the other methods one at a time.
 //
 // A Body is valid until the method that it was given to returns.
 type Creation interface {
 	// Put stores the whole object in one request.
 	Put(ctx context.Context, body *Body) error
 
-	// Begin begins an upload in parts and returns its id. After an error there is no upload.
+	// Begin begins an upload in parts and returns its id. After an error there is no
+	// upload.
 	Begin(ctx context.Context) (upload string, err error)
 
-	// Part stores one part; the numbers begin at 1. It returns what the bucket calls the part, its ETag.
+	// Part stores one part; the numbers begin at 1. It returns what the bucket calls the
+	// part, its ETag.
 	Part(ctx context.Context, upload string, number int, body *Body) (tag string, err error)
 
-	// Complete makes the parts the object. They come in the order of their numbers, without a gap.
+	// Complete makes the parts the object. They come in the order of their numbers,
+	// without a gap.
 	Complete(ctx context.Context, upload string, parts []Part) error
 
-	// Abort gives an upload up with all of its parts, and succeeds if there is no such upload any more. It is called once
-	// after an error of Part or Complete, or when the body ended in an error. The context lasts for AbortTimeout, also
-	// when the caller's has ended.
+	// Abort gives an upload up with all of its parts, and succeeds if there is no such
+	// upload any more. It is called once after an error of Part or Complete, or when the
+	// body ended in an error. The context lasts for AbortTimeout, also when the caller's
+	// has ended.
 	Abort(ctx context.Context, upload string) error
 }
 
@@ -57,12 +63,14 @@ type Part struct {
 
 // Config says how uploads are cut. Zero values have defaults.
 type Config struct {
-	// PartSize is the length in bytes of every part but the last, and of the longest body that is sent in one request.
-	// Default 5 MiB, the least that S3 takes; OSS takes 100 KiB.
+	// PartSize is the length in bytes of every part but the last, and of the longest body
+	// that is sent in one request. Default 5 MiB, the least that S3 takes; OSS takes 100
+	// KiB.
 	PartSize int64
 
-	// Parallel is the number of parts that are sent or filled at the same time, if there is one upload only; all uploads
-	// together have as many parts as there are uploads, and Parallel-1 more. Default 4.
+	// Parallel is the number of parts that are sent or filled at the same time, if there
+	// is one upload only; all uploads together have as many parts as there are uploads,
+	// and Parallel-1 more. Default 4.
 	Parallel int
 
 	// MaxParts is the number of parts that a bucket takes. Default 10000.
@@ -101,11 +109,13 @@ func New(c Config) *Uploads {
 	return u
 }
 
-// ErrTooLong is matched by the error about a body that has more parts than the bucket takes.
+// ErrTooLong is matched by the error about a body that has more parts than the bucket
+// takes.
 var ErrTooLong = errors.New("body is longer than its parts can hold")
 
-// Upload stores all of r as the object and returns its length, or stores nothing and returns an error. An error of r is
-// wrapped; so are those of the creation, of which that of Put or Complete leaves open whether the object exists.
+// Upload stores all of r as the object and returns its length, or stores nothing and
+// returns an error. An error of r is wrapped; so are those of the creation, of which that
+// of Put or Complete leaves open whether the object exists.
 func (u *Uploads) Upload(ctx context.Context, r io.Reader, t Creation) (size int64, err error) {
 	in := &source{ctx: ctx, r: r}
 	first := u.newBody()
@@ -145,7 +155,8 @@ func (u *Uploads) Upload(ctx context.Context, r io.Reader, t Creation) (size int
 	return 0, err
 }
 
-// parts sends a body in parts, the first of which is filled, and returns when all have been answered.
+// parts sends a body in parts, the first of which is filled, and returns when all have
+// been answered.
 func (u *Uploads) parts(callers context.Context, in *source, t Creation, upload string, first *Body) ([]Part, int64, error) {
 	ctx, cancel := context.WithCancelCause(callers)
 	defer cancel(nil)
@@ -158,7 +169,8 @@ func (u *Uploads) parts(callers context.Context, in *source, t Creation, upload 
 	)
 	defer all.Wait()
 
-	// send sends a part beside the reading of the next. Its memory goes back to where it came from.
+	// send sends a part beside the reading of the next. Its memory goes back to where it
+	// came from.
 	send := func(number int, body *Body, owned bool) {
 		sent = append(sent, Part{Number: number, Size: body.size})
 		size += body.size
@@ -221,7 +233,8 @@ func (u *Uploads) parts(callers context.Context, in *source, t Creation, upload 
 	return sent, size, nil
 }
 
-// take waits for memory for one more part, that which the call owns or some of the shared.
+// take waits for memory for one more part, that which the call owns or some of the
+// shared.
 func (u *Uploads) take(ctx context.Context, own <-chan struct{}) (owned bool, err error) {
 	select {
 	case <-own:
@@ -238,8 +251,8 @@ func (u *Uploads) take(ctx context.Context, own <-chan struct{}) (owned bool, er
 	}
 }
 
-// cause returns why a context that was derived from the caller's ended, matching the error of the caller's if that ended
-// first; or err if it did not end.
+// cause returns why a context that was derived from the caller's ended, matching the
+// error of the caller's if that ended first; or err if it did not end.
 func cause(callers, ctx context.Context, err error) error {
 	switch why := context.Cause(ctx); {
 	case why == nil:
@@ -338,8 +351,8 @@ func (b *Body) room(size int64) []byte {
 	return room
 }
 
-// free gives the memory back. A reader that is still held by someone, such as the connection of a request that was given
-// up, reads no more of it.
+// free gives the memory back. A reader that is still held by someone, such as the
+// connection of a request that was given up, reads no more of it.
 func (b *Body) free() {
 	b.freed.Lock()
 	defer b.freed.Unlock()
@@ -365,8 +378,9 @@ func (b *Body) WriteTo(w io.Writer) (int64, error) {
 	return b.size, nil
 }
 
-// Reader returns a new reader of the content from its beginning. Each try of a request takes its own,
-// since the connection of an earlier one may go on reading for a while. After the body's time a reader fails.
+// Reader returns a new reader of the content from its beginning. Each try of a request
+// takes its own, since the connection of an earlier one may go on reading for a while.
+// After the body's time a reader fails.
 func (b *Body) Reader() io.ReadSeeker { return &reader{body: b} }
 
 type reader struct {

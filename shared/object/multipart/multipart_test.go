@@ -111,7 +111,8 @@ func content(size int) []byte {
 	return p
 }
 
-// Bodies of all lengths around the edges of chunks and parts come whole, however they are read.
+// Bodies of all lengths around the edges of chunks and parts come whole, however they are
+// read.
 func TestUpload(t *testing.T) {
 	const part = 2*chunk + 100
 	u := New(Config{PartSize: part, Parallel: 3})
@@ -139,7 +140,8 @@ func TestUpload(t *testing.T) {
 	}
 }
 
-// Whatever breaks, nothing is stored, the upload is aborted once all parts are back, and the error says what broke.
+// Whatever breaks, nothing is stored, the upload is aborted once all parts are back, and
+// the error says what broke.
 func TestFailures(t *testing.T) {
 	const part = chunk
 	broken := errors.New("it broke")
@@ -196,7 +198,8 @@ type idle struct{}
 
 func (idle) Read([]byte) (int, error) { return 0, nil }
 
-// A context that ends is what the error says, also if it ended for a reason of its own, and the abort has another.
+// A context that ends is what the error says, also if it ended for a reason of its own,
+// and the abort has another.
 func TestContext(t *testing.T) {
 	reason := errors.New("the shift is over")
 	u := New(Config{PartSize: chunk})
@@ -235,7 +238,8 @@ func TestAbortFails(t *testing.T) {
 	}
 }
 
-// Uploads of which each is fed by one hand in turn all get on, however small the budget is.
+// Uploads of which each is fed by one hand in turn all get on, however small the budget
+// is.
 func TestManyDependOnEachOther(t *testing.T) {
 	const many, part = 6, chunk
 	u := New(Config{PartSize: part, Parallel: 2})
@@ -268,7 +272,8 @@ func TestManyDependOnEachOther(t *testing.T) {
 	}
 }
 
-// Parts go side by side as far as the budget lets them, and memory does not grow with the body.
+// Parts go side by side as far as the budget lets them, and memory does not grow with the
+// body.
 func TestBudget(t *testing.T) {
 	const part, parallel, size = 4 * chunk, 3, 400 * chunk
 	u := New(Config{PartSize: part, Parallel: parallel})

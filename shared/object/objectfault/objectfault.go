@@ -1,6 +1,7 @@
 // Package objectfault makes chosen calls of an object store fail, hang or wait.
 //
-// EachCall fails each call of a piece of work in turn, before and after it took effect, until the work makes no more:
+// EachCall fails each call of a piece of work in turn, before and after it took effect,
+// until the work makes no more:
 //
 //	for fault := range objectfault.EachCall() {
 //		inner := &mem.Store{}
@@ -41,14 +42,14 @@ const (
 	// Before the call has any effect: the store is not asked.
 	Before When = "before"
 
-	// Midway is after At bytes or names went through, or at their end if there are fewer. Create then gets the error
-	// from the reader it was given, and stores nothing; what was opened, or is listed, breaks off. A Delete has no
-	// such point.
+	// Midway is after At bytes or names went through, or at their end if there are fewer.
+	// Create then gets the error from the reader it was given, and stores nothing; what
+	// was opened, or is listed, breaks off. A Delete has no such point.
 	Midway When = "midway"
 
-	// After the call took effect: the object is created, or deleted, and the caller is told otherwise. What was opened,
-	// or is listed, comes whole, and then the error in the place of the end. A call that failed by itself is left as
-	// it is.
+	// After the call took effect: the object is created, or deleted, and the caller is
+	// told otherwise. What was opened, or is listed, comes whole, and then the error in
+	// the place of the end. A call that failed by itself is left as it is.
 	After When = "after"
 )
 
@@ -58,8 +59,8 @@ const Every = -1
 // ErrInjected is what a fault fails with if it has no other error.
 var ErrInjected = errors.New("injected fault")
 
-// Fault strikes one call of a method, or every call. An Open with n == 0 is struck as a whole, at each point. A use of a
-// listing is one call.
+// Fault strikes one call of a method, or every call. An Open with n == 0 is struck as a
+// whole, at each point. A use of a listing is one call.
 type Fault struct {
 	Op    Op
 	Call  int                    // the number of the call, from 0 on, among those that match; or Every
@@ -67,8 +68,9 @@ type Fault struct {
 	When  When
 	At    int64 // bytes or names that go through before a fault strikes Midway
 
-	// What it does: wait for Delay, then wait for the end of the context if Hang is set, then fail with Err, or go on if
-	// only a Delay is set. With none of the three it fails with ErrInjected.
+	// What it does: wait for Delay, then wait for the end of the context if Hang is set,
+	// then fail with Err, or go on if only a Delay is set. With none of the three it
+	// fails with ErrInjected.
 	Delay time.Duration
 	Hang  bool
 	Err   error
@@ -85,8 +87,8 @@ func (f *Fault) Reached() bool {
 	return f.calls > max(f.Call, 0)
 }
 
-// Fired reports whether the fault struck. A Midway fault does not, although it is reached, if the bytes or names up to
-// there are never asked for.
+// Fired reports whether the fault struck. A Midway fault does not, although it is
+// reached, if the bytes or names up to there are never asked for.
 func (f *Fault) Fired() bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -112,7 +114,8 @@ func (f *Fault) enters(op Op, name string) bool {
 	return f.Call == Every || f.Call == f.calls-1
 }
 
-// strike does what the fault does, and returns the error that the call is to return, if any. No fault does nothing.
+// strike does what the fault does, and returns the error that the call is to return, if
+// any. No fault does nothing.
 func (f *Fault) strike(ctx context.Context) error {
 	if f == nil {
 		return nil
@@ -138,8 +141,9 @@ func (f *Fault) strike(ctx context.Context) error {
 	}
 }
 
-// EachCall yields faults, each for one run of the work: for each of the methods, or for all if none is named, and for each
-// point, call 0, 1, 2 and so on, as long as the run before reached its fault.
+// EachCall yields faults, each for one run of the work: for each of the methods, or for
+// all if none is named, and for each point, call 0, 1, 2 and so on, as long as the run
+// before reached its fault.
 func EachCall(ops ...Op) iter.Seq[*Fault] {
 	if len(ops) == 0 {
 		ops = []Op{Create, Open, List, Delete}
@@ -175,8 +179,8 @@ type Store struct {
 
 var _ object.Store = (*Store)(nil)
 
-// New returns a store that does what the given one does, but for the faults. Of faults that strike the same call at the
-// same point, the first does.
+// New returns a store that does what the given one does, but for the faults. Of faults
+// that strike the same call at the same point, the first does.
 func New(store object.Store, faults ...*Fault) *Store {
 	return &Store{store: store, faults: faults, calls: make(map[Op]int)}
 }

@@ -175,7 +175,8 @@ func TestHangAndDelay(t *testing.T) {
 	})
 }
 
-// work decides, reads, lists and deletes; run again after any failure, it comes to the same end.
+// work decides, reads, lists and deletes; run again after any failure, it comes to the
+// same end.
 func work(ctx context.Context, s object.Store) (string, error) {
 	for i := range 3 {
 		if _, _, err := object.Decide(ctx, s, fmt.Sprint("slots/", i), fmt.Append(nil, "content ", i), 100); err != nil {
@@ -210,7 +211,8 @@ func TestEachCall(t *testing.T) {
 		if err != nil && (!fault.Fired() || !errors.Is(err, objectfault.ErrInjected)) || err == nil && result != want {
 			t.Errorf("%v: %q, %v", fault, result, err)
 		}
-		// The answer to a Decide can be lost without harm; nothing else is made good by anyone.
+		// The answer to a Decide can be lost without harm; nothing else is made good by
+		// anyone.
 		if hidden := fault.Op == objectfault.Create && fault.When == objectfault.After; fault.Fired() && (err == nil) != hidden {
 			t.Errorf("%v: %v", fault, err)
 		}

@@ -1,8 +1,9 @@
 // Package objectmeter counts what is asked of object stores.
 //
-// A bucket is counted on the wire, request by request, as it is billed; a store without a wire by the calls of the port.
-// There, a listing is a request for each page that was begun, and one if there is nothing to list, and an Open that reads
-// nothing is counted as a Stat. What was opened counts as far as it was read.
+// A bucket is counted on the wire, request by request, as it is billed; a store without a
+// wire by the calls of the port. There, a listing is a request for each page that was
+// begun, and one if there is nothing to list, and an Open that reads nothing is counted
+// as a Stat. What was opened counts as far as it was read.
 //
 //	var meter objectmeter.Meter
 //	config.Transport = meter.Transport(bucket.Transport())   // of a bucket
@@ -49,7 +50,8 @@ func (m *Meter) add(count *int64, n int64) {
 	*count += n
 }
 
-// Transport returns a transport that does what the given one does, and counts it: requests to a bucket of OSS or S3.
+// Transport returns a transport that does what the given one does, and counts it:
+// requests to a bucket of OSS or S3.
 func (m *Meter) Transport(t http.RoundTripper) http.RoundTripper { return &transport{m, t} }
 
 type transport struct {

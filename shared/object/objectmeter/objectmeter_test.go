@@ -18,7 +18,8 @@ func TestStore(t *testing.T) {
 	objecttest.Run(t, func(t *testing.T) object.Store { return objectmeter.New(&mem.Store{}) })
 }
 
-// Each call is counted where it belongs, failed or not, and bytes as far as they were asked for.
+// Each call is counted where it belongs, failed or not, and bytes as far as they were
+// asked for.
 func TestUsage(t *testing.T) {
 	inner := &mem.Store{}
 	for i := range 2*objectmeter.Page + 1 {
@@ -96,7 +97,8 @@ func TestUsage(t *testing.T) {
 	}
 }
 
-// On the wire every request counts where it belongs, with the bytes of its content, whether of OSS or of S3.
+// On the wire every request counts where it belongs, with the bytes of its content,
+// whether of OSS or of S3.
 func TestTransport(t *testing.T) {
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		io.Copy(io.Discard, r.Body)

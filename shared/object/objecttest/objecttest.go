@@ -1,11 +1,13 @@
-// Package objecttest is the contract of object.Store as a test suite, which every store passes.
+// Package objecttest is the contract of object.Store as a test suite, which every store
+// passes.
 //
 //	func TestStore(t *testing.T) {
 //		objecttest.Run(t, func(t *testing.T) object.Store { return &mem.Store{} })
 //	}
 //
-// It says the same of every store. How often it says so, where names or moments are many, is less by default, so that
-// stores behind a wire are done in seconds: TEST_STORES=full in the environment makes it all of them.
+// It says the same of every store. How often it says so, where names or moments are many,
+// is less by default, so that stores behind a wire are done in seconds: TEST_STORES=full
+// in the environment makes it all of them.
 package objecttest
 
 import (
@@ -26,8 +28,9 @@ import (
 	"github.com/tablevault/tablevault/shared/object"
 )
 
-// Run tests everything that object.Store promises. open returns a new empty store each time it is called, and removes
-// what is left of it with t.Cleanup; a store in a bucket uses a new prefix.
+// Run tests everything that object.Store promises. open returns a new empty store each
+// time it is called, and removes what is left of it with t.Cleanup; a store in a bucket
+// uses a new prefix.
 func Run(t *testing.T, open func(t *testing.T) object.Store) {
 	for _, test := range []struct {
 		name string
@@ -72,9 +75,10 @@ func times(full, otherwise int) int {
 	return otherwise
 }
 
-// TwoWriters has two stores of one bucket or folder create the same name at the same moment, a thousand times in full
-// tests, one in sixteen with a body of long bytes: exactly one wins each time, is told so and finds its own content there,
-// and the other is told that the name is taken.
+// TwoWriters has two stores of one bucket or folder create the same name at the same
+// moment, a thousand times in full tests, one in sixteen with a body of long bytes:
+// exactly one wins each time, is told so and finds its own content there, and the other
+// is told that the name is taken.
 func TwoWriters(t *testing.T, writers [2]object.Store, long int) {
 	t.Helper()
 	rounds := times(1000, 150)
@@ -120,10 +124,12 @@ func TwoWriters(t *testing.T, writers [2]object.Store, long int) {
 
 // Limits say what is special about a store under test.
 type Limits struct {
-	// Element is the length in bytes of the longest element of a name, if behind the store there is no bucket but a file
-	// system. The suite leaves longer ones out and logs how many; a bucket keeps them.
+	// Element is the length in bytes of the longest element of a name, if behind the
+	// store there is no bucket but a file system. The suite leaves longer ones out and
+	// logs how many; a bucket keeps them.
 	Element int
-	// Page is the number of names that the store asks for at once, if it is set up to ask for fewer than a bucket's thousand.
+	// Page is the number of names that the store asks for at once, if it is set up to ask
+	// for fewer than a bucket's thousand.
 	Page int
 }
 
@@ -155,7 +161,8 @@ func keeps(s object.Store, name string) bool {
 	return most == 0 || !slices.ContainsFunc(strings.Split(name, "/"), func(e string) bool { return len(e) > most })
 }
 
-// Every length comes back as it was streamed, and Create, Stat, Open and List agree about it.
+// Every length comes back as it was streamed, and Create, Stat, Open and List agree about
+// it.
 func testCreate(t *testing.T, s object.Store) {
 	for _, size := range []int{0, 1, 4095, 4096, 4097, 300_000, 6<<20 + 3} {
 		name := fmt.Sprintf("sizes/%d", size)
@@ -184,7 +191,8 @@ func testCreate(t *testing.T, s object.Store) {
 			t.Errorf("Open: %+v, want %+v as Create said", opened, created)
 		}
 		if size < 10_000 {
-			// It reads with buffers of all kinds, and fails if anything but io.EOF ends it.
+			// It reads with buffers of all kinds, and fails if anything but io.EOF ends
+			// it.
 			err = iotest.TestReader(struct{ io.Reader }{r}, content)
 		} else if got, readErr := io.ReadAll(r); readErr != nil || !bytes.Equal(got, content) {
 			err = fmt.Errorf("%d bytes, %v, want the %d created", len(got), readErr, size)
@@ -257,8 +265,8 @@ func testCreateTaken(t *testing.T, s object.Store) {
 	}
 }
 
-// Of many that race for a name one wins, is told so, and its whole content is what stands there; in folders that do
-// not exist before the race as in those that do.
+// Of many that race for a name one wins, is told so, and its whole content is what stands
+// there; in folders that do not exist before the race as in those that do.
 func testCreateRace(t *testing.T, s object.Store) {
 	const racers = 12
 	rounds := times(12, 6)
@@ -307,7 +315,8 @@ func testCreateRace(t *testing.T, s object.Store) {
 	}
 }
 
-// An error of the reader is handed back and leaves nothing, wherever it comes; an unexpected end is an error, too.
+// An error of the reader is handed back and leaves nothing, wherever it comes; an
+// unexpected end is an error, too.
 func testCreateReaderFails(t *testing.T, s object.Store) {
 	broken := errors.New("the source broke")
 	for _, cause := range []error{broken, io.ErrUnexpectedEOF} {
@@ -486,7 +495,8 @@ var ordered = []string{
 	"a/b0", "a/c/d/e", "a/é", "a0", "a0/0", "aa", "a~", "aé/b", "aé0", "aü", "b", "b-/x", "b.", "b0", "é", "é/é", "日本", "日本語/テスト", "🗝",
 }
 
-// Listings are in the order of the names' bytes, not of folders, and cut exactly at prefix and after.
+// Listings are in the order of the names' bytes, not of folders, and cut exactly at
+// prefix and after.
 func testListOrder(t *testing.T, s object.Store) {
 	// "a/b" and "a/b/c" can't both be objects.
 	all := slices.DeleteFunc(slices.Clone(ordered), func(name string) bool {
@@ -598,8 +608,8 @@ func foldersOf(name string) (folders []string) {
 	return folders
 }
 
-// More names than a page of a bucket's listing come all, once, in order; the sequence can be left, used again and
-// continued elsewhere, and its loop body may use the store.
+// More names than a page of a bucket's listing come all, once, in order; the sequence can
+// be left, used again and continued elsewhere, and its loop body may use the store.
 func testListMany(t *testing.T, s object.Store) {
 	many, piece := 1600, 97
 	if page := limits(s).Page; page > 0 {
@@ -654,7 +664,8 @@ func testListMany(t *testing.T, s object.Store) {
 	}
 }
 
-// What exists throughout a listing is listed once, whatever else comes and goes in its folders; the listing never fails.
+// What exists throughout a listing is listed once, whatever else comes and goes in its
+// folders; the listing never fails.
 func testListChanging(t *testing.T, s object.Store) {
 	var stay []string
 	for i := range 60 {
@@ -817,7 +828,8 @@ func testDelete(t *testing.T, s object.Store) {
 	want("a/b", "f")
 }
 
-// Creating and deleting in the same folders at the same time disturb each other in nothing.
+// Creating and deleting in the same folders at the same time disturb each other in
+// nothing.
 func testDeleteBesideCreates(t *testing.T, s object.Store) {
 	var all sync.WaitGroup
 	for w := range 6 {
@@ -921,7 +933,8 @@ func testNamesRefused(t *testing.T, s object.Store) {
 	wantList(t, s, nil, "", "")
 }
 
-// A name that is an object and a folder is kept or refused, and what was there first stays.
+// A name that is an object and a folder is kept or refused, and what was there first
+// stays.
 func testNamesObjectAndFolder(t *testing.T, s object.Store) {
 	for _, c := range [][2]string{{"a", "a/b"}, {"c", "c/d/e"}, {"f/g", "f"}, {"h/i/j", "h"}, {"k/l/m", "k/l"}} {
 		create(t, s, c[0], []byte("first"))
@@ -1016,7 +1029,8 @@ func testModel(t *testing.T, s object.Store) {
 	}
 }
 
-// Content returns size bytes that follow from the name, so that an object found later can be checked by itself.
+// Content returns size bytes that follow from the name, so that an object found later can
+// be checked by itself.
 func Content(name string, size int) []byte {
 	var seed [32]byte
 	for i, b := range []byte(name) {
@@ -1134,7 +1148,8 @@ func wantNothing(t *testing.T, s object.Store, name string, but ...string) {
 	}
 }
 
-// cancellingReader delivers 16 MiB of zeros, and calls cancel once it has delivered at bytes.
+// cancellingReader delivers 16 MiB of zeros, and calls cancel once it has delivered at
+// bytes.
 type cancellingReader struct {
 	at, read int
 	cancel   func()

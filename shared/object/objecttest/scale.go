@@ -13,8 +13,9 @@ import (
 	"github.com/tablevault/tablevault/shared/sidebyside"
 )
 
-// Memory streams two gigabytes into a store and back, a hundred megabytes unless tests are run in full, and fails if the
-// heap of this process grows over most bytes meanwhile. Nothing else may run beside it.
+// Memory streams two gigabytes into a store and back, a hundred megabytes unless tests
+// are run in full, and fails if the heap of this process grows over most bytes meanwhile.
+// Nothing else may run beside it.
 func Memory(t *testing.T, s object.Store, most uint64) {
 	t.Helper()
 	size := int64(100 << 20)
@@ -66,9 +67,10 @@ func Memory(t *testing.T, s object.Store, most uint64) {
 	}
 }
 
-// BesideUploader stores so many bytes with a store and with an SDK's own uploader, in turns and in one run, and reports how
-// long the uploader takes for what the store takes a second for: by the clock, and in CPU time of this process. remove
-// removes what was stored.
+// BesideUploader stores so many bytes with a store and with an SDK's own uploader, in
+// turns and in one run, and reports how long the uploader takes for what the store takes
+// a second for: by the clock, and in CPU time of this process. remove removes what was
+// stored.
 func BesideUploader(b *testing.B, size int64, store, uploader, remove func(name string) error) {
 	b.Helper()
 	const rounds = 7
@@ -99,7 +101,8 @@ func BesideUploader(b *testing.B, size int64, store, uploader, remove func(name 
 	b.ReportMetric(cpu.Ratio("uploader", "store"), "uploader/store-cpu")
 }
 
-// Noise delivers so many bytes, which differ from one another in each kilobyte, at next to no cost.
+// Noise delivers so many bytes, which differ from one another in each kilobyte, at next
+// to no cost.
 type Noise struct {
 	Left  int64
 	count uint64

@@ -13,9 +13,10 @@ import (
 	"github.com/tablevault/tablevault/shared/object"
 )
 
-// Work makes a store make each kind of request that it has, for objects whose names begin with run: a short one and one of
-// long bytes, which goes in parts. It checks what comes of each, and returns an error that begins with "wrong" if that is
-// not as it should be, or else the store's own. It is what faults strike.
+// Work makes a store make each kind of request that it has, for objects whose names begin
+// with run: a short one and one of long bytes, which goes in parts. It checks what comes
+// of each, and returns an error that begins with "wrong" if that is not as it should be,
+// or else the store's own. It is what faults strike.
 func Work(ctx context.Context, s object.Store, run string, long int) error {
 	for _, o := range worked(run, long) {
 		content := Content(o.name, o.size)
@@ -69,7 +70,8 @@ func Work(ctx context.Context, s object.Store, run string, long int) error {
 	return nil
 }
 
-// Whole fails if an object that Work creates is there with other content than it should have.
+// Whole fails if an object that Work creates is there with other content than it should
+// have.
 func Whole(t *testing.T, s object.Store, run string, long int) {
 	t.Helper()
 	for _, o := range worked(run, long) {

@@ -21,10 +21,11 @@ import (
 	"github.com/tablevault/tablevault/shared/object/multipart"
 )
 
-// Create creates an object, in one request if it is short and in parts if it is long. The store refuses it if the name is
-// taken. A short body comes with its MD5, so that the store refuses it if it changed on its way; of each part the CRC-64
-// that the store answers is compared before the parts become the object; and the whole is compared with what the store
-// says about it afterwards.
+// Create creates an object, in one request if it is short and in parts if it is long. The
+// store refuses it if the name is taken. A short body comes with its MD5, so that the
+// store refuses it if it changed on its way; of each part the CRC-64 that the store
+// answers is compared before the parts become the object; and the whole is compared with
+// what the store says about it afterwards.
 func (s *Store) Create(ctx context.Context, name string, r io.Reader) (object.Info, error) {
 	if err := object.Check(ctx, "create", name, " in "+s.String()); err != nil {
 		return object.Info{}, err
@@ -59,8 +60,9 @@ func (s *Store) create(ctx context.Context, name string, r io.Reader) (object.In
 	return s.confirm(ctx, t, size)
 }
 
-// told compares an object that can't be asked about with what the store said when it took it. Where that answer was lost,
-// the checksums of its parts, or of the body, are what is known.
+// told compares an object that can't be asked about with what the store said when it took
+// it. Where that answer was lost, the checksums of its parts, or of the body, are what is
+// known.
 func (t *creation) told(size int64) (object.Info, error) {
 	streamed := checksum(t.sum)
 	if t.said != "" && t.said != strconv.FormatUint(t.sum, 10) {
@@ -69,7 +71,8 @@ func (t *creation) told(size int64) (object.Info, error) {
 	return object.Info{Name: t.name, Size: size, Checksum: streamed}, nil
 }
 
-// confirm asks the store what it has, until that is what was streamed or has been something else several times.
+// confirm asks the store what it has, until that is what was streamed or has been
+// something else several times.
 func (s *Store) confirm(ctx context.Context, t *creation, size int64) (object.Info, error) {
 	const looks = 3
 	streamed := checksum(t.sum)
@@ -145,7 +148,8 @@ func (t *creation) Put(ctx context.Context, body *multipart.Body) error {
 	return t.settle(ctx, doubt, answer, err)
 }
 
-// sized is a reader of a body in a form whose length the SDK sees; otherwise it would send chunks.
+// sized is a reader of a body in a form whose length the SDK sees; otherwise it would
+// send chunks.
 func sized(body *multipart.Body) io.Reader {
 	return &io.LimitedReader{R: body.Reader(), N: body.Size()}
 }
@@ -178,7 +182,8 @@ func (t *creation) Begin(ctx context.Context) (string, error) {
 	return begun.UploadID, nil
 }
 
-// Part stores a part. A part that is stored twice, since an answer was lost or told of other bytes, is the same part.
+// Part stores a part. A part that is stored twice, since an answer was lost or told of
+// other bytes, is the same part.
 func (t *creation) Part(ctx context.Context, upload string, number int, body *multipart.Body) (string, error) {
 	var sum crc.Sum64
 	if _, err := body.WriteTo(&sum); err != nil {
@@ -223,7 +228,8 @@ func (t *creation) Complete(ctx context.Context, upload string, parts []multipar
 		return versions(answer, err)
 	})
 	if errors.Is(err, errNoUpload) && !t.unread() {
-		// Either an earlier attempt completed it, or another writer gave it up, having won the name.
+		// Either an earlier attempt completed it, or another writer gave it up, having
+		// won the name.
 		doubt = true
 	}
 	return t.settle(ctx, doubt, answer, err)
@@ -257,9 +263,10 @@ func (t *creation) Abort(ctx context.Context, upload string) error {
 	return t.s.abort(ctx, t.name, upload)
 }
 
-// abortUploads gives up uploads of the object whose id was lost. Once the name is decided, all of them can go: none can win any
-// more. Before, only those without parts can be this call's; another writer of the same name that has just begun loses its
-// own as well, and is told.
+// abortUploads gives up uploads of the object whose id was lost. Once the name is
+// decided, all of them can go: none can win any more. Before, only those without parts
+// can be this call's; another writer of the same name that has just begun loses its own
+// as well, and is told.
 func (t *creation) abortUploads(ctx context.Context, decided bool) error {
 	for upload, err := range t.s.unfinished(ctx, t.s.key(t.name)) {
 		if err != nil {
@@ -300,8 +307,9 @@ func (s *Store) empty(ctx context.Context, u bucket.Upload) (bool, error) {
 	return len(listed.UploadedParts) == 0, nil
 }
 
-// abort gives an upload up with all its parts. That there is none is no error. A part that was on its way while the upload
-// was aborted can outlive it, so it is aborted until the store does not know it.
+// abort gives an upload up with all its parts. That there is none is no error. A part
+// that was on its way while the upload was aborted can outlive it, so it is aborted until
+// the store does not know it.
 func (s *Store) abort(ctx context.Context, name, upload string) error {
 	const times = 5
 	for range times {

@@ -16,7 +16,8 @@ import (
 	"github.com/tablevault/tablevault/shared/object/bucket"
 )
 
-// Delete deletes an object. The error matches fs.ErrPermission if the bucket's retention policy keeps it.
+// Delete deletes an object. The error matches fs.ErrPermission if the bucket's retention
+// policy keeps it.
 func (s *Store) Delete(ctx context.Context, name string) error {
 	if err := object.Check(ctx, "delete", name, " in "+s.String()); err != nil {
 		return err
@@ -36,13 +37,15 @@ func (s *Store) Delete(ctx context.Context, name string) error {
 	return nil
 }
 
-// Unfinished yields the uploads that are under way or were left behind. The one tells itself from the other by its age
-// alone: no function works for longer than a day. It takes oss:ListMultipartUploads.
+// Unfinished yields the uploads that are under way or were left behind. The one tells
+// itself from the other by its age alone: no function works for longer than a day. It
+// takes oss:ListMultipartUploads.
 func (s *Store) Unfinished(ctx context.Context) iter.Seq2[bucket.Upload, error] {
 	return s.unfinished(ctx, s.prefix)
 }
 
-// Abort gives up an upload that was left behind, with what it has stored. That it is gone already is no error.
+// Abort gives up an upload that was left behind, with what it has stored. That it is gone
+// already is no error.
 func (s *Store) Abort(ctx context.Context, u bucket.Upload) error {
 	return s.abort(ctx, u.Name, u.ID)
 }

@@ -19,7 +19,8 @@ import (
 	"github.com/tablevault/tablevault/shared/object/oss"
 )
 
-// part is the length of the parts in these tests, the least that OSS takes, and long is a byte more than two.
+// part is the length of the parts in these tests, the least that OSS takes, and long is a
+// byte more than two.
 const (
 	part = 100 << 10
 	long = 2*part + 1
@@ -33,7 +34,8 @@ func inParts(t testing.TB, server *local.Server, prefix string) oss.Config {
 	return c
 }
 
-// wantWhole fails if an object that the work creates is there with other content, or an upload is left.
+// wantWhole fails if an object that the work creates is there with other content, or an
+// upload is left.
 func wantWhole(t *testing.T, server *local.Server, s *oss.Store, run string) {
 	t.Helper()
 	server.SetFault(nil)
@@ -67,8 +69,8 @@ func kinds() map[string]local.Fault {
 	}
 }
 
-// One fault at any request of any kind is made good: the work succeeds, what a call was told is so, and no part of an
-// upload is left behind.
+// One fault at any request of any kind is made good: the work succeeds, what a call was
+// told is so, and no part of an upload is left behind.
 func TestOneFault(t *testing.T) {
 	t.Parallel()
 	server := serve(t, local.Config{}, local.BucketConfig{})
@@ -112,8 +114,9 @@ func TestOneFault(t *testing.T) {
 	}
 }
 
-// An operation that fails each time is told, by an error that is not that of a taken or a missing name; nothing is half
-// there, no part is left behind, and the work can be done afterwards.
+// An operation that fails each time is told, by an error that is not that of a taken or a
+// missing name; nothing is half there, no part is left behind, and the work can be done
+// afterwards.
 func TestLastingFault(t *testing.T) {
 	t.Parallel()
 	server := serve(t, local.Config{}, local.BucketConfig{})
@@ -155,8 +158,8 @@ func TestLastingFault(t *testing.T) {
 	}
 }
 
-// A context that ends while a request hangs ends the call with its error, and the upload that was begun with it: the
-// abort has a context of its own.
+// A context that ends while a request hangs ends the call with its error, and the upload
+// that was begun with it: the abort has a context of its own.
 func TestContextEnds(t *testing.T) {
 	t.Parallel()
 	server := serve(t, local.Config{}, local.BucketConfig{})
@@ -197,8 +200,8 @@ func TestContextEnds(t *testing.T) {
 	}
 }
 
-// A clock that is off, a token that has expired and a role without rights are named as what they are, whatever request
-// they are met in.
+// A clock that is off, a token that has expired and a role without rights are named as
+// what they are, whatever request they are met in.
 func TestRefusedEverywhere(t *testing.T) {
 	t.Parallel()
 	var mu sync.Mutex
@@ -265,7 +268,8 @@ func TestRefusedEverywhere(t *testing.T) {
 	wantNoUploads(t, server)
 }
 
-// A token that ends in the middle of an upload ends it without a trace if there is no other, and is replaced if there is.
+// A token that ends in the middle of an upload ends it without a trace if there is no
+// other, and is replaced if there is.
 func TestTokenEndsUnderWay(t *testing.T) {
 	t.Parallel()
 	key := func(n int) local.Key {
@@ -343,7 +347,8 @@ func TestTwoWriters(t *testing.T) {
 	wantNoUploads(t, server)
 }
 
-// Also while connections are cut, before and after the work is done, at most one is told that it won, and then it did.
+// Also while connections are cut, before and after the work is done, at most one is told
+// that it won, and then it did.
 func TestTwoWritersBehindACutLine(t *testing.T) {
 	t.Parallel()
 	server := serve(t, local.Config{}, local.BucketConfig{})

@@ -1,23 +1,28 @@
 // Package oss keeps immutable objects in a bucket of Alibaba Cloud OSS.
 //
-// A name is decided by the store: objects are put, and uploads completed, with x-oss-forbid-overwrite. What was stored is
-// compared with what was streamed by asking the store for the object's size and its CRC-64, which OSS keeps of the whole
-// object however many parts it came in.
+// A name is decided by the store: objects are put, and uploads completed, with
+// x-oss-forbid-overwrite. What was stored is compared with what was streamed by asking
+// the store for the object's size and its CRC-64, which OSS keeps of the whole object
+// however many parts it came in.
 //
 //	config, err := oss.Parse("oss://bucket/prefix?region=cn-hangzhou")
 //	config.Credentials = credentials
 //	store, err := oss.Open(ctx, config)
 //
-// In a bucket with versions, also where they are suspended, OSS ignores x-oss-forbid-overwrite. So such a bucket is opened
-// for reading only: Create and Delete return an error that matches [ErrVersions]. It is seen when the bucket is opened, and
+// In a bucket with versions, also where they are suspended, OSS ignores
+// x-oss-forbid-overwrite. So such a bucket is opened for reading only: Create and Delete
+// return an error that matches [ErrVersions]. It is seen when the bucket is opened, and
 // again in each answer about an object that was written.
 //
-// The role needs oss:GetBucketVersioning and oss:ListObjects on the bucket, oss:GetObject, oss:PutObject and
-// oss:AbortMultipartUpload on the objects, and whoever deletes oss:DeleteObject. With oss:ListMultipartUploads on the bucket
-// and oss:ListParts on the objects Create also finds an upload of its own of which the id was lost with an answer.
+// The role needs oss:GetBucketVersioning and oss:ListObjects on the bucket,
+// oss:GetObject, oss:PutObject and oss:AbortMultipartUpload on the objects, and whoever
+// deletes oss:DeleteObject. With oss:ListMultipartUploads on the bucket and oss:ListParts
+// on the objects Create also finds an upload of its own of which the id was lost with an
+// answer.
 //
-// An upload whose process is killed leaves its parts, for which the bucket's owner pays: [Store.Unfinished] finds them, and
-// a lifecycle rule of the bucket (AbortMultipartUpload) removes them by itself.
+// An upload whose process is killed leaves its parts, for which the bucket's owner pays:
+// [Store.Unfinished] finds them, and a lifecycle rule of the bucket
+// (AbortMultipartUpload) removes them by itself.
 package oss
 
 import (
@@ -42,18 +47,22 @@ import (
 type Config struct {
 	bucket.Address
 
-	// Encryption is how new objects are encrypted by the store, AES256, KMS or SM4; empty means the bucket's default.
+	// Encryption is how new objects are encrypted by the store, AES256, KMS or SM4; empty
+	// means the bucket's default.
 	Encryption string
-	// Cold says which objects are big and rarely read, and have the storage class. None if it is nil.
+	// Cold says which objects are big and rarely read, and have the storage class. None
+	// if it is nil.
 	Cold func(name string) bool
 
-	// Unread says which objects are created by a key that has no right to read them. Asking about an object is reading it,
-	// to the service. What they hold is compared with the checksum in the answer that the store has taken them, and as
-	// nobody else may create one of their names, a name that is taken after an answer was lost is this call's. None if it
-	// is nil.
+	// Unread says which objects are created by a key that has no right to read them.
+	// Asking about an object is reading it, to the service. What they hold is compared
+	// with the checksum in the answer that the store has taken them, and as nobody else
+	// may create one of their names, a name that is taken after an answer was lost is
+	// this call's. None if it is nil.
 	Unread func(name string) bool
-	// RetentionDays is for how many days at least the bucket's retention policy, locked, must keep objects from being
-	// deleted; otherwise the bucket is opened for reading only. Zero means that it need have no policy.
+	// RetentionDays is for how many days at least the bucket's retention policy, locked,
+	// must keep objects from being deleted; otherwise the bucket is opened for reading
+	// only. Zero means that it need have no policy.
 	RetentionDays int
 
 	// Credentials are asked for before every request, so they may change at any time.
@@ -62,7 +71,8 @@ type Config struct {
 	Transport http.RoundTripper
 }
 
-// The values that Config takes. Objects of the archive classes can't be read before they are thawed.
+// The values that Config takes. Objects of the archive classes can't be read before they
+// are thawed.
 var (
 	storageClasses = []string{"Standard", "IA"}
 	encryptions    = []string{"AES256", "KMS", "SM4"}
@@ -137,12 +147,14 @@ type Store struct {
 
 var _ object.Store = (*Store)(nil)
 
-// ErrVersions is matched by the error about a bucket that keeps versions, in which OSS does not refuse to overwrite.
+// ErrVersions is matched by the error about a bucket that keeps versions, in which OSS
+// does not refuse to overwrite.
 var ErrVersions = errors.New("the bucket has versions, enabled or suspended, and OSS does not refuse to overwrite in it; use a bucket in which versions were never enabled")
 
-// Open opens a bucket, and asks it whether it keeps versions and, if the Config wants a retention policy, for that, so
-// that whatever is wrong with bucket, region, endpoint or credentials is told at once. A bucket in which names can't be
-// decided, or objects not kept, as they must be is opened all the same, since it may be needed for reading;
+// Open opens a bucket, and asks it whether it keeps versions and, if the Config wants a
+// retention policy, for that, so that whatever is wrong with bucket, region, endpoint or
+// credentials is told at once. A bucket in which names can't be decided, or objects not
+// kept, as they must be is opened all the same, since it may be needed for reading;
 // Create and Delete then return what is in the way.
 func Open(ctx context.Context, c Config) (*Store, error) {
 	s, err := New(c)
@@ -186,7 +198,8 @@ func (s *Store) probe(ctx context.Context) error {
 	})
 	var denied *deniedError
 	if errors.As(err, &denied) {
-		// Versions are seen in the answers to what is written, too, but by then it is written.
+		// Versions are seen in the answers to what is written, too, but by then it is
+		// written.
 		s.readOnly = fmt.Errorf("whether the bucket has versions is not told: allow oss:GetBucketVersioning on it: %w", err)
 		err = nil
 	}
@@ -216,8 +229,8 @@ func (s *Store) String() string {
 	return "oss://" + strings.TrimSuffix(s.config.Bucket+"/"+s.prefix, "/")
 }
 
-// handle is the SDK's for one request, with the credentials of the moment. The SDK asks for credentials without a
-// context, so it is given them.
+// handle is the SDK's for one request, with the credentials of the moment. The SDK asks
+// for credentials without a context, so it is given them.
 func (s *Store) handle(ctx context.Context) (*oss.Bucket, access.Key, error) {
 	now, err := s.config.Credentials(ctx)
 	if err != nil {

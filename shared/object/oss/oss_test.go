@@ -33,7 +33,8 @@ func keys(id, secret, token string) access.Provider {
 	return access.Key{ID: id, Secret: secret, Token: token}.Provider()
 }
 
-// configure is how a prefix in the server's bucket is reached, changed by what stands in an address.
+// configure is how a prefix in the server's bucket is reached, changed by what stands in
+// an address.
 func configure(t testing.TB, server *local.Server, prefix, parameters string) oss.Config {
 	t.Helper()
 	c, err := oss.Parse(server.Address("vault", prefix) + parameters)
@@ -53,7 +54,8 @@ func open(t testing.TB, c oss.Config) *oss.Store {
 	return s
 }
 
-// The contract holds over the wire, with a prefix and without, in small parts and pages, too.
+// The contract holds over the wire, with a prefix and without, in small parts and pages,
+// too.
 func TestStore(t *testing.T) {
 	t.Parallel()
 	t.Run("prefix", func(t *testing.T) {

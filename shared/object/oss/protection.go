@@ -38,7 +38,8 @@ func (s *Store) Protection(ctx context.Context) (bucket.Protection, error) {
 		return p, err
 	}
 	if versions != "" {
-		// Neither a rule nor a retention policy is of use to a bucket that is not written.
+		// Neither a rule nor a retention policy is of use to a bucket that is not
+		// written.
 		p.Flaws = []bucket.Flaw{{About: "versions", Fatal: true,
 			Text: "the bucket has versions (" + versions + "), and in such a one OSS does not refuse to overwrite: nothing is written there",
 			Fix:  "use a bucket in which versions were never enabled"}}
@@ -83,7 +84,8 @@ func (s *Store) Protection(ctx context.Context) (bucket.Protection, error) {
 	return p, nil
 }
 
-// forbids asks whether a rule of the bucket forbids everyone to overwrite what is under the prefix.
+// forbids asks whether a rule of the bucket forbids everyone to overwrite what is under
+// the prefix.
 func (s *Store) forbids(ctx context.Context, b *oss.Bucket) (bool, error) {
 	r, err := b.Client.Conn.DoWithContext(ctx, http.MethodGet, s.config.Bucket, "", map[string]any{"overwriteConfig": nil}, nil, nil, 0, nil)
 	if _, status := codeOf(err); status == http.StatusNotFound {
@@ -115,8 +117,9 @@ func (s *Store) forbids(ctx context.Context, b *oss.Bucket) (bool, error) {
 	return false, nil
 }
 
-// Overwrite puts content in the place of an object without asking the store to refuse, to see whether the bucket does by
-// itself, and reports whether it kept what was there. The error matches fs.ErrPermission if the role may not write.
+// Overwrite puts content in the place of an object without asking the store to refuse, to
+// see whether the bucket does by itself, and reports whether it kept what was there. The
+// error matches fs.ErrPermission if the role may not write.
 func (s *Store) Overwrite(ctx context.Context, name string, content []byte) (kept bool, err error) {
 	if err := object.Check(ctx, "overwrite", name, " in "+s.String()); err != nil {
 		return false, err

@@ -45,7 +45,8 @@ func (b source) Head(ctx context.Context, name string) (object.Info, error) {
 	return info, err
 }
 
-// compute reads an object of which the store has no checksum, as it has of some that were copied.
+// compute reads an object of which the store has no checksum, as it has of some that were
+// copied.
 func (s *Store) compute(ctx context.Context, name string, size int64) (string, error) {
 	if size == 0 {
 		return checksum(0), nil
@@ -68,7 +69,8 @@ func (b source) Get(ctx context.Context, name string, off, n int64, tag string) 
 	if tag != "" {
 		options = append(options, oss.IfMatch(tag))
 	}
-	// Without the standard's behaviour, the store answers a range beyond the end with the whole object.
+	// Without the standard's behaviour, the store answers a range beyond the end with the
+	// whole object.
 	ranged := true
 	switch last := off + n - 1; {
 	case n < 0 && off > 0, n > 0 && last < off: // the end is beyond every object
@@ -150,7 +152,8 @@ func (s *Store) head(ctx context.Context, name string) (info object.Info, writer
 	return info, answer.Get(oss.HTTPHeaderOssMetaPrefix + bucket.WriterKey), nil
 }
 
-// modified is the date of an object in an answer, of which some have more than the seconds.
+// modified is the date of an object in an answer, of which some have more than the
+// seconds.
 func modified(answer http.Header) (time.Time, error) {
 	date, err := http.ParseTime(answer.Get("Last-Modified"))
 	if err != nil {
@@ -205,7 +208,8 @@ func (s *Store) List(ctx context.Context, prefix, after string) iter.Seq2[object
 				fail(errors.New("the store says that there is more, and not where"))
 				return
 			}
-			// The SDK unescapes the token for the next page, which the service need not have escaped; a key is sure.
+			// The SDK unescapes the token for the next page, which the service need not
+			// have escaped; a key is sure.
 			from = append(begin[:len(begin):len(begin)], oss.StartAfter(page.Objects[len(page.Objects)-1].Key))
 		}
 		if err := ctx.Err(); err != nil {

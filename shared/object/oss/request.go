@@ -17,11 +17,13 @@ import (
 	"github.com/tablevault/tablevault/shared/retry"
 )
 
-// ErrExpired is matched by the error of a request whose security token has expired, and whose credentials were not renewed
-// by the time it was tried again. Whoever has new ones can go on.
+// ErrExpired is matched by the error of a request whose security token has expired, and
+// whose credentials were not renewed by the time it was tried again. Whoever has new ones
+// can go on.
 var ErrExpired = errors.New("the security token has expired")
 
-// renewals is how often a request with a token that is not taken is tried, in case its credentials are just being renewed.
+// renewals is how often a request with a token that is not taken is tried, in case its
+// credentials are just being renewed.
 const renewals = 3
 
 // Conditions of a bucket that are no conditions of the port.
@@ -32,8 +34,9 @@ var (
 	errChecksum = errors.New("the store received other bytes than were sent")
 )
 
-// do makes a request, with the credentials of the moment, as often as it takes: see [bucket.Do]. name is the object
-// that it is about, if it is about one that may be missing.
+// do makes a request, with the credentials of the moment, as often as it takes: see
+// [bucket.Do]. name is the object that it is about, if it is about one that may be
+// missing.
 func (s *Store) do(ctx context.Context, name string, request func(context.Context, *oss.Bucket) error) (doubt bool, err error) {
 	j := &judge{s: s, name: name}
 	return bucket.Do(ctx, s.retry, j, func(ctx context.Context) error {
@@ -92,7 +95,8 @@ func judgeOne(err error) retry.Verdict {
 	return bucket.JudgeStatus(status)
 }
 
-// codeOf returns the store's own code of an error, if it has one, and the HTTP status, zero if there was no answer.
+// codeOf returns the store's own code of an error, if it has one, and the HTTP status,
+// zero if there was no answer.
 func codeOf(err error) (code string, status int) {
 	var refused oss.ServiceError
 	if errors.As(err, &refused) {
@@ -105,7 +109,8 @@ func codeOf(err error) (code string, status int) {
 	return "", 0
 }
 
-// Explain turns the last error of a request into what the port calls it, or into what to do about it.
+// Explain turns the last error of a request into what the port calls it, or into what to
+// do about it.
 func (j *judge) Explain(err error, attempts int) error {
 	s, name := j.s, j.name
 	code, status := codeOf(err)
@@ -175,7 +180,8 @@ func (e *deniedError) Unwrap() error        { return e.cause }
 // Brief is what an error comes down to.
 func (j *judge) Brief(err error) error { return brief(err) }
 
-// brief is what an error of the SDK comes down to: the store's own words and the number of the request, or what broke.
+// brief is what an error of the SDK comes down to: the store's own words and the number
+// of the request, or what broke.
 func brief(err error) error {
 	var refused oss.ServiceError
 	if errors.As(err, &refused) {

@@ -14,15 +14,17 @@ import (
 	"github.com/tablevault/tablevault/shared/object/objecttest"
 )
 
-// Streaming takes no more memory for two gigabytes than for ten parts, the server's in this process included.
+// Streaming takes no more memory for two gigabytes than for ten parts, the server's in
+// this process included.
 func TestMemory(t *testing.T) {
 	server := serve(t, local.Config{}, local.BucketConfig{})
 	objecttest.Memory(t, open(t, configure(t, server, "", "")), 64<<20)
 }
 
-// BenchmarkBesideUploader sends the same file with the store and with the SDK's own uploader, which takes nothing but files:
-// in parts of the same size and as many at once, over transports of the same kind, with the uploader comparing the CRC-64 of
-// each part and refusing to overwrite.
+// BenchmarkBesideUploader sends the same file with the store and with the SDK's own
+// uploader, which takes nothing but files: in parts of the same size and as many at once,
+// over transports of the same kind, with the uploader comparing the CRC-64 of each part
+// and refusing to overwrite.
 //
 //	go test -run '^$' -bench BesideUploader -benchtime 1x ./shared/object/oss
 func BenchmarkBesideUploader(b *testing.B) {

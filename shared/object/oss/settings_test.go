@@ -78,7 +78,8 @@ func TestParseRefuses(t *testing.T) {
 	}
 }
 
-// Parsing any address ends in a configuration that a store can be made of, or in an error.
+// Parsing any address ends in a configuration that a store can be made of, or in an
+// error.
 func FuzzParse(f *testing.F) {
 	for _, text := range []string{
 		"oss://bucket/prefix?region=cn-hangzhou", "oss://bucket?region=r&endpoint=http://127.0.0.1:1&path_style=true", "oss://", "oss://b%00?region=r",
@@ -139,7 +140,8 @@ func TestOpenRefuses(t *testing.T) {
 	}
 }
 
-// wantReadOnly fails unless what is in the bucket can be read, and nothing be created, which is told without a request.
+// wantReadOnly fails unless what is in the bucket can be read, and nothing be created,
+// which is told without a request.
 func wantReadOnly(t *testing.T, server *local.Server, s *oss.Store, says string) {
 	t.Helper()
 	if got, err := object.ReadAll(t.Context(), s, "old", 10); err != nil || string(got) != "old" {
@@ -157,7 +159,8 @@ func wantReadOnly(t *testing.T, server *local.Server, s *oss.Store, says string)
 	}
 }
 
-// handle is the SDK's handle of the server's bucket, for what a test does beside the store.
+// handle is the SDK's handle of the server's bucket, for what a test does beside the
+// store.
 func handle(t testing.TB, server *local.Server, options ...sdk.ClientOption) *sdk.Bucket {
 	t.Helper()
 	options = append(options, sdk.AuthVersion(sdk.AuthV4), sdk.Region(local.DefaultRegion))
@@ -172,7 +175,8 @@ func handle(t testing.TB, server *local.Server, options ...sdk.ClientOption) *sd
 	return b
 }
 
-// In a bucket with versions, enabled or suspended, nothing is created and nothing deleted.
+// In a bucket with versions, enabled or suspended, nothing is created and nothing
+// deleted.
 func TestVersions(t *testing.T) {
 	t.Parallel()
 	for _, versioning := range []string{"Enabled", "Suspended"} {
@@ -191,7 +195,8 @@ func TestVersions(t *testing.T) {
 	}
 }
 
-// Versions that are enabled after the bucket was opened are seen in the answer to the next write, which is an error.
+// Versions that are enabled after the bucket was opened are seen in the answer to the
+// next write, which is an error.
 func TestVersionsEnabledMeanwhile(t *testing.T) {
 	t.Parallel()
 	server := serve(t, local.Config{}, local.BucketConfig{})
@@ -217,8 +222,8 @@ func TestVersionsNotTold(t *testing.T) {
 	wantReadOnly(t, server, open(t, configure(t, server, "", "")), "allow oss:GetBucketVersioning")
 }
 
-// Where objects are to be kept, the bucket must have a locked policy of at least so many days. Under it objects are created,
-// read and listed as elsewhere, and not deleted.
+// Where objects are to be kept, the bucket must have a locked policy of at least so many
+// days. Under it objects are created, read and listed as elsewhere, and not deleted.
 func TestRetention(t *testing.T) {
 	t.Parallel()
 	server := serve(t, local.Config{}, local.BucketConfig{})
@@ -246,7 +251,8 @@ func TestRetention(t *testing.T) {
 	}
 }
 
-// Each object is encrypted and classed as the address says, whether it goes in one request or in parts.
+// Each object is encrypted and classed as the address says, whether it goes in one
+// request or in parts.
 func TestKeptAsAsked(t *testing.T) {
 	t.Parallel()
 	server := serve(t, local.Config{}, local.BucketConfig{})

@@ -14,9 +14,9 @@ import (
 )
 
 // TestUnread creates objects with a key that may not read them, in one request and in
-// parts, with one fault at each request in turn. It asks for nothing that it has no
-// right to; what it is told is created is there as it was sent; and but for an answer
-// that tells of other bytes it is made good.
+// parts, with one fault at each request in turn. It asks for nothing that it has no right
+// to; what it is told is created is there as it was sent; and but for an answer that
+// tells of other bytes it is made good.
 func TestUnread(t *testing.T) {
 	server := serve(t, local.Config{}, local.BucketConfig{})
 	c := inParts(t, server, "p")
@@ -31,7 +31,8 @@ func TestUnread(t *testing.T) {
 	faults["none"] = local.Fault{}
 	for name, fault := range faults {
 		for _, size := range []int{part / 2, long} {
-			// Begin, three parts and the end, with a request more for each that is made good.
+			// Begin, three parts and the end, with a request more for each that is made
+			// good.
 			for at := range 6 {
 				what := fmt.Sprintf("shards/%s/%d/%d", strings.ReplaceAll(name, " ", "-"), size, at)
 				asked := false

@@ -1,7 +1,8 @@
 // Package place tells what the address of an object store names, without opening it.
 //
-// Addresses are typed by people, and now and then with a key in them that belongs elsewhere. So errors of this package
-// name what is wrong and never the value that is, and [Place.String] has nothing of an address but what names its place.
+// Addresses are typed by people, and now and then with a key in them that belongs
+// elsewhere. So errors of this package name what is wrong and never the value that is,
+// and [Place.String] has nothing of an address but what names its place.
 package place
 
 import (
@@ -18,21 +19,25 @@ import (
 	"strings"
 )
 
-// Place is what an address names: a folder, or a prefix in a bucket. Two spellings of one place are equal where the
-// spelling tells; two addresses may be of one place all the same, through a symbolic link or a second name of a host.
+// Place is what an address names: a folder, or a prefix in a bucket. Two spellings of one
+// place are equal where the spelling tells; two addresses may be of one place all the
+// same, through a symbolic link or a second name of a host.
 type Place struct {
 	// Scheme is file, oss or s3.
 	Scheme string
 	// Bucket is empty for a folder.
 	Bucket string
-	// Path is a folder, absolute and clean, or the prefix in a bucket, with no slash at either end.
+	// Path is a folder, absolute and clean, or the prefix in a bucket, with no slash at
+	// either end.
 	Path string
-	// Endpoint is the host and the port of a store that is not the service's own: names of buckets are unique in the
-	// service, and among the stores that speak its protocol only together with the store.
+	// Endpoint is the host and the port of a store that is not the service's own: names
+	// of buckets are unique in the service, and among the stores that speak its protocol
+	// only together with the store.
 	Endpoint string
 }
 
-// parameters are those of an address by its scheme; packages oss and s3 have their meaning.
+// parameters are those of an address by its scheme; packages oss and s3 have their
+// meaning.
 var parameters = map[string][]string{
 	"oss": {"encryption", "endpoint", "kms_key", "parallel", "part_size", "path_style", "region", "retention", "storage_class"},
 	"s3":  {"endpoint", "kms_key", "lock", "parallel", "part_size", "path_style", "region", "retain", "storage_class"},
@@ -121,7 +126,8 @@ func Unknown(name string, known []string) error {
 	return fmt.Errorf("unknown parameter %q; known are %s", name, strings.Join(slices.Sorted(slices.Values(known)), ", "))
 }
 
-// Endpoint completes and checks the address of a store: https:// stands before a host alone.
+// Endpoint completes and checks the address of a store: https:// stands before a host
+// alone.
 func Endpoint(v string) (string, error) {
 	if !strings.Contains(v, "://") {
 		v = "https://" + v
@@ -134,8 +140,8 @@ func Endpoint(v string) (string, error) {
 	return u.Scheme + "://" + u.Host, nil
 }
 
-// service are the hosts of the services themselves, through which a bucket is the same whichever it is reached by. No
-// bucket's name can stand before the first dot of one.
+// service are the hosts of the services themselves, through which a bucket is the same
+// whichever it is reached by. No bucket's name can stand before the first dot of one.
 var service = map[string]*regexp.Regexp{
 	"oss": regexp.MustCompile(`^(vpc100-)?oss-[a-z0-9-]+\.aliyuncs\.com$`),
 	"s3":  regexp.MustCompile(`^s3([.-](fips|dualstack))*([.-][a-z]{2}(-[a-z]+)+-[0-9]+)?\.amazonaws\.com(\.cn)?$`),
@@ -158,8 +164,9 @@ func host(endpoint, scheme string) string {
 	return net.JoinHostPort(name, port)
 }
 
-// String is the place as an address, with the endpoint of a store that is not the service's own. It is fit for errors and
-// logs, whatever stood in the address, and for nothing that opens it.
+// String is the place as an address, with the endpoint of a store that is not the
+// service's own. It is fit for errors and logs, whatever stood in the address, and for
+// nothing that opens it.
 func (p Place) String() string {
 	u := url.URL{Scheme: p.Scheme, Host: p.Bucket, Path: p.Path}
 	if p.Bucket != "" && p.Path != "" {
@@ -171,8 +178,8 @@ func (p Place) String() string {
 	return u.String()
 }
 
-// Key is what tells the place from others in names of objects and in commands: sixteen hexadecimal digits, the first of
-// the SHA-256 of its String.
+// Key is what tells the place from others in names of objects and in commands: sixteen
+// hexadecimal digits, the first of the SHA-256 of its String.
 func (p Place) Key() string { return key(p.String()) }
 
 func key(place string) string {
@@ -186,7 +193,8 @@ var keyForm = regexp.MustCompile(`^[0-9a-f]{16}$`)
 // IsKey says whether text looks like a key.
 func IsKey(text string) bool { return keyForm.MatchString(text) }
 
-// Key is the key of the place that an address names. What is no address has one, too, which no address has.
+// Key is the key of the place that an address names. What is no address has one, too,
+// which no address has.
 func Key(address string) string {
 	p, err := Parse(address)
 	if err != nil {
@@ -212,7 +220,8 @@ func (p Place) holds(o Place) bool {
 	return p.Path == "" || p.Path == o.Path || strings.HasPrefix(o.Path, p.Path+"/")
 }
 
-// CheckApart returns an error if two addresses name one place, or one of them a place inside the other's.
+// CheckApart returns an error if two addresses name one place, or one of them a place
+// inside the other's.
 func CheckApart(a, b string) error {
 	p, err := Parse(a)
 	if err != nil {
@@ -231,8 +240,8 @@ func CheckApart(a, b string) error {
 	return nil
 }
 
-// Same says whether two addresses name the same bucket and prefix, or folder. One that names no endpoint is taken to be
-// at the other's.
+// Same says whether two addresses name the same bucket and prefix, or folder. One that
+// names no endpoint is taken to be at the other's.
 func Same(a, b string) bool {
 	p, err := Parse(a)
 	if err != nil {

@@ -7,8 +7,8 @@ import (
 	"github.com/tablevault/tablevault/shared/object/place"
 )
 
-// Spellings of one place have one key, and other places others. A bucket's name is nothing without the store that it is
-// in, be it of OSS or of S3.
+// Spellings of one place have one key, and other places others. A bucket's name is
+// nothing without the store that it is in, be it of OSS or of S3.
 func TestKey(t *testing.T) {
 	seen := map[string]string{}
 	for _, same := range [][]string{

@@ -20,9 +20,9 @@ import (
 	"github.com/tablevault/tablevault/shared/object/multipart"
 )
 
-// Create creates an object, in one request if it is short and in parts if it is long. The store refuses it if the name is
-// taken, and refuses every part that came in other than it was sent; the whole is compared with what the store says
-// about it afterwards.
+// Create creates an object, in one request if it is short and in parts if it is long. The
+// store refuses it if the name is taken, and refuses every part that came in other than
+// it was sent; the whole is compared with what the store says about it afterwards.
 func (s *Store) Create(ctx context.Context, name string, r io.Reader) (object.Info, error) {
 	if err := object.Check(ctx, "create", name, ""); err != nil {
 		return object.Info{}, err
@@ -119,7 +119,8 @@ func (t *creation) Begin(ctx context.Context) (string, error) {
 	return aws.ToString(out.UploadId), nil
 }
 
-// Part stores a part. A part that is stored twice, since an answer was lost, is the same part.
+// Part stores a part. A part that is stored twice, since an answer was lost, is the same
+// part.
 func (t *creation) Part(ctx context.Context, upload string, number int, body *multipart.Body) (string, error) {
 	s := t.s
 	sum := crc32.New(castagnoli)
@@ -163,7 +164,8 @@ func (t *creation) Complete(ctx context.Context, upload string, parts []multipar
 		return err
 	})
 	if errors.Is(err, errNoUpload) && !t.unread() {
-		// Either an earlier attempt completed it, or another's object came first and the store dropped the upload.
+		// Either an earlier attempt completed it, or another's object came first and the
+		// store dropped the upload.
 		doubt = true
 	}
 	return t.settle(ctx, doubt, err)
@@ -188,8 +190,9 @@ func (t *creation) Abort(ctx context.Context, upload string) error {
 	return t.s.abort(ctx, t.name, upload)
 }
 
-// abortUploads gives up whatever uploads of the object there are. One of another writer of the same name loses its parts too, and
-// is told so: it would have lost the name, or both fail and try again.
+// abortUploads gives up whatever uploads of the object there are. One of another writer
+// of the same name loses its parts too, and is told so: it would have lost the name, or
+// both fail and try again.
 func (t *creation) abortUploads(ctx context.Context) error {
 	for upload, err := range t.s.unfinished(ctx, *t.s.key(t.name)) {
 		if err != nil {

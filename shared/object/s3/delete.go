@@ -18,8 +18,8 @@ import (
 	"github.com/tablevault/tablevault/shared/object/bucket"
 )
 
-// Delete deletes an object, and in a bucket with versions all of its versions. The error matches fs.ErrPermission if the
-// object is locked.
+// Delete deletes an object, and in a bucket with versions all of its versions. The error
+// matches fs.ErrPermission if the object is locked.
 func (s *Store) Delete(ctx context.Context, name string) error {
 	if err := object.Check(ctx, "delete", name, ""); err != nil {
 		return err
@@ -39,8 +39,8 @@ func (s *Store) Delete(ctx context.Context, name string) error {
 	return nil
 }
 
-// hasVersions asks, once, whether the bucket keeps versions, or kept them. Without them a plain delete is one request,
-// and with them it would hide the object and delete nothing.
+// hasVersions asks, once, whether the bucket keeps versions, or kept them. Without them a
+// plain delete is one request, and with them it would hide the object and delete nothing.
 func (s *Store) hasVersions(ctx context.Context) (bool, error) {
 	s.mu.Lock()
 	known := s.versioned
@@ -59,7 +59,8 @@ func (s *Store) hasVersions(ctx context.Context) (bool, error) {
 	return versioned, nil
 }
 
-// versions asks whether the bucket keeps versions, or kept them. It is empty if it never did.
+// versions asks whether the bucket keeps versions, or kept them. It is empty if it never
+// did.
 func (s *Store) versions(ctx context.Context) (types.BucketVersioningStatus, error) {
 	var out *s3.GetBucketVersioningOutput
 	_, err := s.do(ctx, func(ctx context.Context) (err error) {
@@ -88,8 +89,8 @@ func (s *Store) deleteVersion(ctx context.Context, name string, version *string)
 	return err
 }
 
-// deleteVersions deletes all versions of an object, the newest last, so that no older one shows up in between, and
-// nothing has changed for readers if one is locked.
+// deleteVersions deletes all versions of an object, the newest last, so that no older one
+// shows up in between, and nothing has changed for readers if one is locked.
 func (s *Store) deleteVersions(ctx context.Context, name string) error {
 	key := *s.key(name)
 	input := &s3.ListObjectVersionsInput{Bucket: &s.config.Bucket, Prefix: &key}
@@ -103,7 +104,8 @@ func (s *Store) deleteVersions(ctx context.Context, name string) error {
 		if err != nil {
 			return fmt.Errorf("list its versions: %w", err)
 		}
-		// Keys come in order, so the object's own come first; a marker and a version of one key have their dates.
+		// Keys come in order, so the object's own come first; a marker and a version of
+		// one key have their dates.
 		type dated struct {
 			id     *string
 			date   time.Time
@@ -147,13 +149,15 @@ func (s *Store) deleteVersions(ctx context.Context, name string) error {
 	return nil
 }
 
-// Unfinished yields the uploads that are under way or were left behind. The one tells itself from the other by its age
-// alone: no function works for longer than a day. It takes s3:ListBucketMultipartUploads.
+// Unfinished yields the uploads that are under way or were left behind. The one tells
+// itself from the other by its age alone: no function works for longer than a day. It
+// takes s3:ListBucketMultipartUploads.
 func (s *Store) Unfinished(ctx context.Context) iter.Seq2[bucket.Upload, error] {
 	return s.unfinished(ctx, s.prefix)
 }
 
-// Abort gives up an upload that was left behind, with what it has stored. That it is gone already is no error.
+// Abort gives up an upload that was left behind, with what it has stored. That it is gone
+// already is no error.
 func (s *Store) Abort(ctx context.Context, u bucket.Upload) error {
 	return s.abort(ctx, u.Name, u.ID)
 }

@@ -20,7 +20,8 @@ import (
 // big is one byte more than a part.
 const big = 5<<20 + 1
 
-// eventuallyNoUploads fails if the server, which may still be working on a request that was cut, keeps an upload.
+// eventuallyNoUploads fails if the server, which may still be working on a request that
+// was cut, keeps an upload.
 func eventuallyNoUploads(t *testing.T, server *local.Server) {
 	t.Helper()
 	for deadline := time.Now().Add(time.Minute); ; {
@@ -39,8 +40,8 @@ func eventuallyNoUploads(t *testing.T, server *local.Server) {
 	}
 }
 
-// One fault at any request of any kind is made good, or told: nothing is half there, nothing is created twice, and no
-// part of an upload is left behind.
+// One fault at any request of any kind is made good, or told: nothing is half there,
+// nothing is created twice, and no part of an upload is left behind.
 func TestOneFault(t *testing.T) {
 	t.Parallel()
 	server, config := bucket(t, local.Plain)
@@ -104,7 +105,8 @@ func matching(method, has, hasNot string) func(*http.Request) bool {
 	}
 }
 
-// A fault that stays is told as what it is, and what the server did all the same is found out.
+// A fault that stays is told as what it is, and what the server did all the same is found
+// out.
 func TestLastingFaults(t *testing.T) {
 	t.Parallel()
 	server, config := bucket(t, local.Plain)

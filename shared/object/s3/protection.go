@@ -13,8 +13,9 @@ import (
 	"github.com/tablevault/tablevault/shared/object/bucket"
 )
 
-// Protection asks the bucket what it does to keep objects: whether it has versions, where what is overwritten stays beneath,
-// and Object Lock, which keeps versions from being deleted. S3 itself refuses nobody who may write to overwrite.
+// Protection asks the bucket what it does to keep objects: whether it has versions, where
+// what is overwritten stays beneath, and Object Lock, which keeps versions from being
+// deleted. S3 itself refuses nobody who may write to overwrite.
 func (s *Store) Protection(ctx context.Context) (bucket.Protection, error) {
 	var p bucket.Protection
 	versions, err := s.versions(ctx)
@@ -55,8 +56,8 @@ func (s *Store) Protection(ctx context.Context) (bucket.Protection, error) {
 	return p, nil
 }
 
-// objectLock asks whether the bucket has Object Lock, and what it does by default with new objects: the rest of a sentence
-// that begins with it, empty if it does nothing.
+// objectLock asks whether the bucket has Object Lock, and what it does by default with
+// new objects: the rest of a sentence that begins with it, empty if it does nothing.
 func (s *Store) objectLock(ctx context.Context) (has bool, byDefault string, err error) {
 	var out *s3.GetObjectLockConfigurationOutput
 	_, err = s.do(ctx, func(ctx context.Context) (err error) {

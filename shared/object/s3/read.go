@@ -119,8 +119,9 @@ func (s *Store) head(ctx context.Context, name string) (info object.Info, writer
 	return info, out.Metadata[bucket.WriterKey], nil
 }
 
-// reason asks for the first byte of an object whose records were refused: the answer to HEAD has no body, and so does not
-// say whether it was the token, the clock or the right to read.
+// reason asks for the first byte of an object whose records were refused: the answer to
+// HEAD has no body, and so does not say whether it was the token, the clock or the right
+// to read.
 func (s *Store) reason(ctx context.Context, name string, refused error) error {
 	out, err := s.client.GetObject(ctx, &s3.GetObjectInput{Bucket: &s.config.Bucket, Key: s.key(name), Range: aws.String("bytes=0-0")})
 	if err == nil {

@@ -15,11 +15,13 @@ import (
 	"github.com/tablevault/tablevault/shared/retry"
 )
 
-// ErrExpired is matched by the error of a request whose session token has expired, and whose credentials were not renewed
-// by the time it was tried again. Whoever has new ones can go on.
+// ErrExpired is matched by the error of a request whose session token has expired, and
+// whose credentials were not renewed by the time it was tried again. Whoever has new ones
+// can go on.
 var ErrExpired = errors.New("the session token has expired")
 
-// renewals is how often a request with an expired token is tried, in case its credentials are just being renewed.
+// renewals is how often a request with an expired token is tried, in case its credentials
+// are just being renewed.
 const renewals = 3
 
 // Conditions of a bucket that are no conditions of the port.
@@ -71,7 +73,8 @@ func judgeOne(err error) retry.Verdict {
 	return bucket.JudgeStatus(status)
 }
 
-// codeOf returns the store's own code of an error, if it has one, and the HTTP status, zero if there was no answer.
+// codeOf returns the store's own code of an error, if it has one, and the HTTP status,
+// zero if there was no answer.
 func codeOf(err error) (code string, status int) {
 	var api smithy.APIError
 	if errors.As(err, &api) {
@@ -92,7 +95,8 @@ func answerOf(err error) *awshttp.ResponseError {
 	return nil
 }
 
-// Explain turns the last error of a request into what the port calls it, or into what to do about it.
+// Explain turns the last error of a request into what the port calls it, or into what to
+// do about it.
 func (j judge) Explain(err error, attempts int) error {
 	s := j.s
 	code, status := codeOf(err)
@@ -165,7 +169,8 @@ func elsewhere(err, short error) error {
 // Brief is what an error comes down to.
 func (j judge) Brief(err error) error { return brief(err) }
 
-// brief is what an error of the SDK comes down to: the store's own words and the number of the request, or what broke.
+// brief is what an error of the SDK comes down to: the store's own words and the number
+// of the request, or what broke.
 func brief(err error) error {
 	var api smithy.APIError
 	if answer := answerOf(err); answer != nil && errors.As(err, &api) {

@@ -1,20 +1,25 @@
-// Package s3 keeps immutable objects in a bucket of S3, or of a store that speaks its protocol.
+// Package s3 keeps immutable objects in a bucket of S3, or of a store that speaks its
+// protocol.
 //
-// A name is decided by the store: objects are put, and uploads completed, on the condition that there is none of the name
-// (If-None-Match: *). What was stored is compared with what was streamed by asking the store for the object's size and
-// its CRC-32C, which S3 keeps of the whole object however many parts it came in.
+// A name is decided by the store: objects are put, and uploads completed, on the
+// condition that there is none of the name (If-None-Match: *). What was stored is
+// compared with what was streamed by asking the store for the object's size and its
+// CRC-32C, which S3 keeps of the whole object however many parts it came in.
 //
 //	config, err := s3.Parse("s3://bucket/prefix?region=eu-central-1")
 //	config.Credentials = credentials
 //	store, err := s3.Open(ctx, config)
 //
-// The role needs s3:ListBucket on the bucket, without which S3 does not tell a missing object from a forbidden one,
-// s3:GetObject, s3:PutObject and s3:AbortMultipartUpload on the objects, and whoever deletes s3:DeleteObject,
-// s3:GetBucketVersioning, and in a bucket with versions s3:ListBucketVersions and s3:DeleteObjectVersion. Whoever asks what
-// protects the bucket needs s3:GetBucketVersioning and s3:GetBucketObjectLockConfiguration.
+// The role needs s3:ListBucket on the bucket, without which S3 does not tell a missing
+// object from a forbidden one, s3:GetObject, s3:PutObject and s3:AbortMultipartUpload on
+// the objects, and whoever deletes s3:DeleteObject, s3:GetBucketVersioning, and in a
+// bucket with versions s3:ListBucketVersions and s3:DeleteObjectVersion. Whoever asks
+// what protects the bucket needs s3:GetBucketVersioning and
+// s3:GetBucketObjectLockConfiguration.
 //
-// An upload whose process is killed leaves its parts, for which the bucket's owner pays: [Store.Unfinished] finds them,
-// and a lifecycle rule of the bucket (AbortIncompleteMultipartUpload) removes them by itself.
+// An upload whose process is killed leaves its parts, for which the bucket's owner pays:
+// [Store.Unfinished] finds them, and a lifecycle rule of the bucket
+// (AbortIncompleteMultipartUpload) removes them by itself.
 package s3
 
 import (
@@ -47,15 +52,17 @@ import (
 type Config struct {
 	bucket.Address
 
-	// Cold says which objects are big and rarely read, and have the storage class. None if it is nil.
+	// Cold says which objects are big and rarely read, and have the storage class. None
+	// if it is nil.
 	Cold func(name string) bool
 
-	// Unread says which objects are created by a key that has no right to read them. The store compares what they hold with
-	// the checksum that comes with them, and as nobody else may create one of their names, a name that is taken after an
-	// answer was lost is this call's. None if it is nil.
+	// Unread says which objects are created by a key that has no right to read them. The
+	// store compares what they hold with the checksum that comes with them, and as nobody
+	// else may create one of their names, a name that is taken after an answer was lost
+	// is this call's. None if it is nil.
 	Unread func(name string) bool
-	// Lock is the Object Lock mode of new objects, GOVERNANCE or COMPLIANCE, and Retain for how long it holds. Empty means
-	// what the bucket does by default.
+	// Lock is the Object Lock mode of new objects, GOVERNANCE or COMPLIANCE, and Retain
+	// for how long it holds. Empty means what the bucket does by default.
 	Lock   string
 	Retain time.Duration
 
@@ -147,8 +154,8 @@ type Store struct {
 
 var _ object.Store = (*Store)(nil)
 
-// Open opens a bucket, and asks it for the first name it lists, so that whatever is wrong with bucket, region, endpoint
-// or credentials is told at once.
+// Open opens a bucket, and asks it for the first name it lists, so that whatever is wrong
+// with bucket, region, endpoint or credentials is told at once.
 func Open(ctx context.Context, c Config) (*Store, error) {
 	s, err := New(c)
 	if err != nil {
@@ -177,7 +184,8 @@ func New(c Config) (*Store, error) {
 		UsePathStyle: c.PathStyle,
 		Credentials:  aws.CredentialsProviderFunc(c.credentials),
 		HTTPClient:   bucket.Client(c.Transport),
-		// Each request is tried once here: what may be tried again is decided in one place, by do.
+		// Each request is tried once here: what may be tried again is decided in one
+		// place, by do.
 		Retryer: aws.NopRetryer{},
 		// Checksums are given with each body, and compared for whole objects.
 		RequestChecksumCalculation: aws.RequestChecksumCalculationWhenRequired,
@@ -188,7 +196,8 @@ func New(c Config) (*Store, error) {
 		options.BaseEndpoint = &c.Endpoint
 	}
 	if !strings.HasPrefix(c.Endpoint, "http://") {
-		// TLS and the checksum guard the body already, so it is not hashed a third time for the signature.
+		// TLS and the checksum guard the body already, so it is not hashed a third time
+		// for the signature.
 		options.APIOptions = append(options.APIOptions, func(stack *middleware.Stack) error {
 			if _, ok := stack.Finalize.Get("ComputePayloadHash"); !ok {
 				return nil

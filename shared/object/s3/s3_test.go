@@ -46,7 +46,8 @@ func wantNoUploads(t *testing.T, server *local.Server) {
 	}
 }
 
-// The store keeps the port's promises over the wire, in a plain bucket and in one with versions.
+// The store keeps the port's promises over the wire, in a plain bucket and in one with
+// versions.
 func TestStore(t *testing.T) {
 	for name, locking := range map[string]local.Locking{"plain": local.Plain, "with versions": local.Locked} {
 		t.Run(name, func(t *testing.T) {
@@ -73,8 +74,8 @@ func TestStore(t *testing.T) {
 	}
 }
 
-// patient sends a request again that the server refuses since a folder was just deleted in which it was to put a file,
-// which a bucket, having no folders, does not do.
+// patient sends a request again that the server refuses since a folder was just deleted
+// in which it was to put a file, which a bucket, having no folders, does not do.
 type patient struct{ http.RoundTripper }
 
 func (p patient) RoundTrip(r *http.Request) (*http.Response, error) {

@@ -21,7 +21,8 @@ func TestTwoWriters(t *testing.T) {
 	wantNoUploads(t, server)
 }
 
-// An answer that others are just creating the same name is tried again, in one request and in parts.
+// An answer that others are just creating the same name is tried again, in one request
+// and in parts.
 func TestConflict(t *testing.T) {
 	t.Parallel()
 	server, config := bucket(t, local.Plain)

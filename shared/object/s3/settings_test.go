@@ -88,7 +88,8 @@ func TestParseRefuses(t *testing.T) {
 	}
 }
 
-// Parsing any address ends in a configuration that a store can be made of, or in an error.
+// Parsing any address ends in a configuration that a store can be made of, or in an
+// error.
 func FuzzParse(f *testing.F) {
 	for _, address := range []string{
 		"s3://bucket/prefix?region=eu-central-1", "s3://bucket?region=r&endpoint=http://127.0.0.1:1&path_style=true", "s3://", "s3://b%00?region=r",
@@ -154,8 +155,8 @@ func keys(id, secret, token string) access.Provider {
 	return access.Key{ID: id, Secret: secret, Token: token}.Provider()
 }
 
-// Credentials are asked for with each request: those that change under way are used, and a token that expires while it
-// is being renewed costs nothing but another try.
+// Credentials are asked for with each request: those that change under way are used, and
+// a token that expires while it is being renewed costs nothing but another try.
 func TestCredentialsChange(t *testing.T) {
 	t.Parallel()
 	server, config := bucket(t, local.Plain)
@@ -259,8 +260,8 @@ func (a *answering) RoundTrip(r *http.Request) (*http.Response, error) {
 	return &http.Response{StatusCode: 200, ProtoMajor: 1, ProtoMinor: 1, Header: http.Header{"Etag": {`"e"`}}, Body: io.NopCloser(strings.NewReader(body)), Request: r}, nil
 }
 
-// What an address says of encryption, class and lock stands in the requests that begin an object, with one that forbids to
-// overwrite in those that end it.
+// What an address says of encryption, class and lock stands in the requests that begin an
+// object, with one that forbids to overwrite in those that end it.
 func TestAskedFor(t *testing.T) {
 	config, err := s3.Parse("s3://vault?region=r&kms_key=key-1&storage_class=STANDARD_IA&lock=compliance&retain=3d")
 	if err != nil {

@@ -1,5 +1,5 @@
-// Package plainbuffertest makes rows for tests and benchmarks: random ones that
-// look for trouble, and ones of the shapes that real tables have.
+// Package plainbuffertest makes rows for tests and benchmarks: random ones that look for
+// trouble, and ones of the shapes that real tables have.
 package plainbuffertest
 
 import (
@@ -13,8 +13,8 @@ import (
 	"github.com/tablevault/tablevault/shared/plainbuffer"
 )
 
-// Rand returns a source of random numbers whose seed is new in each run and
-// stands in the test's log.
+// Rand returns a source of random numbers whose seed is new in each run and stands in the
+// test's log.
 func Rand(t testing.TB) *rand.Rand {
 	t.Helper()
 	seed := uint64(time.Now().UnixNano())
@@ -27,8 +27,8 @@ var Types = []plainbuffer.Type{
 	plainbuffer.Integer, plainbuffer.Double, plainbuffer.Boolean, plainbuffer.String, plainbuffer.Blob,
 }
 
-// Data is a random value's payload: the extremes of its type often, else
-// anything; strings and blobs are at most 60 bytes.
+// Data is a random value's payload: the extremes of its type often, else anything;
+// strings and blobs are at most 60 bytes.
 func Data(rng *rand.Rand, t plainbuffer.Type) []byte {
 	switch t {
 	case plainbuffer.Integer:
@@ -76,8 +76,8 @@ func Key(rng *rand.Rand) []plainbuffer.Cell {
 	return key
 }
 
-// Row is a random row with a random key, and up to ten columns of some versions
-// in the order in which the service sends them.
+// Row is a random row with a random key, and up to ten columns of some versions in the
+// order in which the service sends them.
 func Row(rng *rand.Rand) plainbuffer.Row {
 	row := plainbuffer.Row{Key: Key(rng)}
 	for c := range rng.IntN(11) {

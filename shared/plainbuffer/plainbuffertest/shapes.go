@@ -8,9 +8,9 @@ import (
 	"github.com/tablevault/tablevault/shared/plainbuffer"
 )
 
-// A Shape is rows like those of some real table: made up, but with the
-// repetitions, ranges and texts that tables have. The key is pk1, a string, and
-// pk2, an integer, and ascends from row to row.
+// A Shape is rows like those of some real table: made up, but with the repetitions,
+// ranges and texts that tables have. The key is pk1, a string, and pk2, an integer, and
+// ascends from row to row.
 type Shape struct {
 	Name string
 	// PerPage is how many rows a page of about 4 MB has.

@@ -92,8 +92,8 @@ func (b bed) put(keys ...int64) {
 	}
 }
 
-// read reads from an iterator to where the shard is caught up or ends, into one page,
-// and tells the records. It holds each page to what holds for all.
+// read reads from an iterator to where the shard is caught up or ends, into one page, and
+// tells the records. It holds each page to what holds for all.
 func (b bed) read(at table.ShardName, iterator string, limit int) (records []string, next string) {
 	b.Helper()
 	var page table.RecordPage
@@ -241,8 +241,8 @@ func (b bed) limit() {
 		records, _ := b.read(at, b.oldest(at), limit)
 		b.same(fmt.Sprint("by ", limit), records, want)
 	}
-	// A limit leads to a place right behind its last record, and another reader's page
-	// is another's memory.
+	// A limit leads to a place right behind its last record, and another reader's page is
+	// another's memory.
 	var first, second table.RecordPage
 	first.Next = b.oldest(at)
 	for n := 0; n == 0; n = len(first.Records) {

@@ -1,6 +1,6 @@
-// Package tabletest is a Tablestore instance in memory, for tests of the
-// verbs: a plain model behind the port table.Instance, with the clock, the
-// faults and the refusals under the test's hand.
+// Package tabletest is a Tablestore instance in memory, for tests of the verbs: a plain
+// model behind the port table.Instance, with the clock, the faults and the refusals under
+// the test's hand.
 //
 //	tables := tabletest.New()
 //	tables.Make(def)
@@ -9,12 +9,12 @@
 //		Cells: []plainbuffer.Cell{tabletest.Cell("name", 1000, "ada")},
 //	})
 //
-// It keeps what the service keeps (versions, timestamps, rows without cells)
-// and refuses what the service refuses (timestamps outside the deviation
-// window, explicit timestamps on an indexed table, keys of another schema,
-// concrete values of an auto-increment column). It has no partitions, quotas,
-// filters or change streams; a stream's setting is remembered and nothing else.
-// What serves change streams is held to their contract by TestStreams.
+// It keeps what the service keeps (versions, timestamps, rows without cells) and refuses
+// what the service refuses (timestamps outside the deviation window, explicit timestamps
+// on an indexed table, keys of another schema, concrete values of an auto-increment
+// column). It has no partitions, quotas, filters or change streams; a stream's setting is
+// remembered and nothing else. What serves change streams is held to their contract by
+// TestStreams.
 package tabletest
 
 import (
@@ -33,21 +33,20 @@ import (
 	"github.com/tidwall/btree"
 )
 
-// Tables is one instance. Its exported fields are set while no call is under
-// way.
+// Tables is one instance. Its exported fields are set while no call is under way.
 type Tables struct {
 	// Now is the server's clock.
 	Now func() time.Time
 	// PageRows bounds the rows of a page; 0 means the service's 5,000.
 	PageRows int
-	// HideExpired leaves out rows whose cells have all expired; without it they
-	// are served as rows without cells. The service documents neither.
+	// HideExpired leaves out rows whose cells have all expired; without it they are
+	// served as rows without cells. The service documents neither.
 	HideExpired bool
-	// Refuse is asked about every row that is written, if it is not nil; a code
-	// that is not empty refuses the row for good.
+	// Refuse is asked about every row that is written, if it is not nil; a code that is
+	// not empty refuses the row for good.
 	Refuse func(name string, row *plainbuffer.Row, op table.WriteOp) (code, message string)
-	// Fault is asked before each call is carried out and again after it was, if
-	// it is not nil; its error becomes the call's.
+	// Fault is asked before each call is carried out and again after it was, if it is not
+	// nil; its error becomes the call's.
 	Fault func(Call) error
 	// Nameless makes tables without an identity.
 	Nameless bool
@@ -65,8 +64,7 @@ type Call struct {
 	Table string
 	// N counts the calls of that name from 0.
 	N int
-	// After says that the call was carried out and its answer is about to be
-	// given.
+	// After says that the call was carried out and its answer is about to be given.
 	After bool
 }
 
@@ -87,8 +85,8 @@ func New() *Tables {
 	return &Tables{Now: time.Now, tables: map[string]*content{}, calls: map[string]int{}}
 }
 
-// Cell makes a cell of a Go value: int64, int, float64, bool, string, []byte.
-// The timestamp is in milliseconds.
+// Cell makes a cell of a Go value: int64, int, float64, bool, string, []byte. The
+// timestamp is in milliseconds.
 func Cell(name string, timestamp int64, value any) plainbuffer.Cell {
 	c := plainbuffer.Cell{Name: []byte(name), Timestamp: timestamp, HasTimestamp: true, HasValue: true}
 	switch v := value.(type) {
@@ -202,8 +200,7 @@ func (r *Row) clone() *Row {
 	return n
 }
 
-// served is what a reader sees of a row: the newest versions that have not
-// expired.
+// served is what a reader sees of a row: the newest versions that have not expired.
 func (t *Tables) served(c *content, r *Row, now int64) (cells []plainbuffer.Cell, ok bool) {
 	versions := int32(0)
 	for i := range r.Cells {
@@ -220,8 +217,8 @@ func (t *Tables) served(c *content, r *Row, now int64) (cells []plainbuffer.Cell
 	return cells, len(cells) > 0 || len(r.Cells) == 0 || !t.HideExpired
 }
 
-// call carries out f as one call of the port, on a table that must exist
-// unless f makes it.
+// call carries out f as one call of the port, on a table that must exist unless f makes
+// it.
 func (t *Tables) call(ctx context.Context, method, name string, f func() error) error {
 	if err := ctx.Err(); err != nil {
 		return fmt.Errorf("%s %s: %w", method, name, err)
@@ -372,8 +369,7 @@ func (t *Tables) SetStream(ctx context.Context, name string, s table.Stream) err
 	})
 }
 
-// AddDefinedColumns adds defined columns; a name that is there already is
-// refused.
+// AddDefinedColumns adds defined columns; a name that is there already is refused.
 func (t *Tables) AddDefinedColumns(ctx context.Context, name string, columns []table.DefinedColumn) error {
 	return t.on(ctx, "AddDefinedColumns", name, func(c *content) error {
 		for _, column := range columns {
@@ -407,8 +403,8 @@ func (t *Tables) CreateIndex(ctx context.Context, def table.Definition, index ta
 	})
 }
 
-// taken says whether the instance has a table, or an index, of a name: an
-// index is a table to its readers.
+// taken says whether the instance has a table, or an index, of a name: an index is a
+// table to its readers.
 func (t *Tables) taken(name string) bool {
 	if t.tables[name] != nil {
 		return true

@@ -60,8 +60,8 @@ func (b *batch) Len() int { return len(b.rows) }
 
 func (b *batch) Reset() { b.rows, b.size = b.rows[:0], 0 }
 
-// Write carries out a batch, row by row. A batch that was made by another
-// instance is refused.
+// Write carries out a batch, row by row. A batch that was made by another instance is
+// refused.
 func (t *Tables) Write(ctx context.Context, name string, b table.Batch) (result table.WriteResult, err error) {
 	err = t.on(ctx, "Write", name, func(c *content) error {
 		rows := b.(*batch).rows
@@ -134,8 +134,8 @@ func (t *Tables) write(c *content, row *plainbuffer.Row, op table.WriteOp) (code
 	return "", ""
 }
 
-// merge is the cells of both, each in order; where both have one of a name and
-// a timestamp, it is b's.
+// merge is the cells of both, each in order; where both have one of a name and a
+// timestamp, it is b's.
 func merge(a, b []plainbuffer.Cell) []plainbuffer.Cell {
 	merged := make([]plainbuffer.Cell, 0, len(a)+len(b))
 	for len(a) > 0 && len(b) > 0 {

@@ -36,8 +36,8 @@ func (a *array) boolean(v byte) {
 	a.n++
 }
 
-// bytes adds a value, in several entries if it is long: one of exactly chunk
-// bytes goes on in the next, which may be empty.
+// bytes adds a value, in several entries if it is long: one of exactly chunk bytes goes
+// on in the next, which may be empty.
 func (a *array) bytes(v []byte) {
 	for len(v) >= chunk {
 		a.items = appendBytes(a.items, v[:chunk])
@@ -51,8 +51,8 @@ func (a *array) bytes(v []byte) {
 // size is the number of bytes that appendTo appends.
 func (a *array) size() int { return arraySize(a.n, len(a.items)) }
 
-// appendTo appends the array in one block with its size in bytes, so that a
-// reader can step over it.
+// appendTo appends the array in one block with its size in bytes, so that a reader can
+// step over it.
 func (a *array) appendTo(b []byte) []byte {
 	if a.n == 0 {
 		return append(b, 0)
@@ -60,8 +60,8 @@ func (a *array) appendTo(b []byte) []byte {
 	return append(append(beginArray(b, a.n, len(a.items)), a.items...), 0)
 }
 
-// beginArray begins an array whose n items, at least one, take size bytes; the
-// items follow, and a zero.
+// beginArray begins an array whose n items, at least one, take size bytes; the items
+// follow, and a zero.
 func beginArray(b []byte, n, size int) []byte {
 	return appendLong(appendLong(b, -int64(n)), int64(size))
 }
@@ -73,8 +73,8 @@ func arraySize(n, size int) int {
 	return longSize(-int64(n)) + longSize(int64(size)) + size + 1
 }
 
-// cursor reads a record, strictly. After the first fault every read returns
-// zero, and bad stays set.
+// cursor reads a record, strictly. After the first fault every read returns zero, and bad
+// stays set.
 type cursor struct {
 	b   []byte
 	at  int
@@ -184,8 +184,8 @@ func (v *values) entry() []byte {
 
 func (v *values) done() bool { return v.left == 0 && v.cursor.done() }
 
-// array reads an array's beginning and end and returns its number of items and
-// a cursor over them. An item takes at least a byte.
+// array reads an array's beginning and end and returns its number of items and a cursor
+// over them. An item takes at least a byte.
 func (c *cursor) array() (int, cursor) {
 	n := c.long()
 	if n == 0 {

@@ -44,8 +44,8 @@ func forShapes(b *testing.B, do func(b *testing.B, t benchTable)) {
 	}
 }
 
-// store is the storage half of an export: walk, check, encode, compress, hash.
-// It returns the size of what is stored.
+// store is the storage half of an export: walk, check, encode, compress, hash. It returns
+// the size of what is stored.
 func (t benchTable) store(e *Encoder, out io.Writer) (int64, error) {
 	w, err := NewWriter(io.MultiWriter(sha256.New(), out), benchHeader)
 	if err != nil {
@@ -106,8 +106,8 @@ func (t benchTable) shard(b *testing.B) []byte {
 	return file.Bytes()
 }
 
-// verify reads a shard as a deep verification does: hash, decompress, put every
-// row together, check every checksum and digest.
+// verify reads a shard as a deep verification does: hash, decompress, put every row
+// together, check every checksum and digest.
 func (t benchTable) verify(file []byte, rows *Rows) error {
 	r, err := NewReader(io.TeeReader(bytes.NewReader(file), sha256.New()))
 	if err != nil {
@@ -159,11 +159,11 @@ func BenchmarkReader(b *testing.B) {
 	})
 }
 
-// BenchmarkStorageBesideZstd holds the storage half of an export against the
-// command zstd -1 on the same rows, in time and in what is left of them, and
-// deep verification against the storage half. The compressor that shards are
-// written with, on the same rows alone, tells what of it is the library's. Where
-// the command is not installed, its ratios are left out, and the log says so.
+// BenchmarkStorageBesideZstd holds the storage half of an export against the command zstd
+// -1 on the same rows, in time and in what is left of them, and deep verification against
+// the storage half. The compressor that shards are written with, on the same rows alone,
+// tells what of it is the library's. Where the command is not installed, its ratios are
+// left out, and the log says so.
 //
 //	go test -run '^$' -bench BesideZstd -benchtime 1x -cpu 1 ./shared/vault/shard
 func BenchmarkStorageBesideZstd(b *testing.B) {

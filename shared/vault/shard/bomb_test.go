@@ -12,8 +12,8 @@ import (
 	"github.com/tablevault/tablevault/shared/table"
 )
 
-// TestIndexBomb reads small index objects that hold as much as they can: of those
-// with more than an index may have nothing is kept, and no index takes much memory.
+// TestIndexBomb reads small index objects that hold as much as they can: of those with
+// more than an index may have nothing is kept, and no index takes much memory.
 func TestIndexBomb(t *testing.T) {
 	h := Header{Vault: "v", Backup: "b", Table: "t", Segment: "s", Schema: table.Schema{{Name: "k", Type: table.IntegerKey}}}
 	key, err := h.Schema.AppendKey(nil, table.Key{table.Integer(1)})

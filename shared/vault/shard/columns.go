@@ -10,21 +10,21 @@ import (
 	"github.com/zeebo/xxh3"
 )
 
-// How rows are put together is the writer's own business; readers take any
-// grouping. A row joins a group whose columns are all it has. A row that lacks
-// some of them, or brings new ones, joins where the two have much in common and
-// the group does not become too thin; otherwise it begins a group of its own.
-// When there are enough groups, rows with other columns go to the mixed arrays.
+// How rows are put together is the writer's own business; readers take any grouping. A
+// row joins a group whose columns are all it has. A row that lacks some of them, or
+// brings new ones, joins where the two have much in common and the group does not become
+// too thin; otherwise it begins a group of its own. When there are enough groups, rows
+// with other columns go to the mixed arrays.
 const (
 	// maxGroups is how many groups a block has. Each costs some bytes a column.
 	maxGroups = 24
-	// fewGroups is how many a block has before rows join a group with which they
-	// have little in common: by then their columns look random.
+	// fewGroups is how many a block has before rows join a group with which they have
+	// little in common: by then their columns look random.
 	fewGroups = 8
 	// patience is after how many rows that fit nowhere only some are tried.
 	patience = 16
-	// maxThin is how many absent cells a group may note for each one it has. Each
-	// is a byte before compression, and most are gone after it.
+	// maxThin is how many absent cells a group may note for each one it has. Each is a
+	// byte before compression, and most are gone after it.
 	maxThin = 20
 )
 
@@ -35,8 +35,8 @@ type group struct {
 	times    array
 	lastTime int64
 	columns  []*column
-	// ascending says that the columns stand by name, then type, each once: only
-	// to such a list others can be added.
+	// ascending says that the columns stand by name, then type, each once: only to such a
+	// list others can be added.
 	ascending bool
 	optional  bool // some rows lack some columns
 	cells     int
@@ -85,9 +85,8 @@ func (c *column) compare(cell *plainbuffer.Cell) int {
 	return cmp.Compare(c.typ, cell.Type)
 }
 
-// match counts, for each of the group's columns, the row's cells, and returns
-// how many columns have none. It is false if the row has other columns, or in
-// another order.
+// match counts, for each of the group's columns, the row's cells, and returns how many
+// columns have none. It is false if the row has other columns, or in another order.
 func (g *group) match(cells []plainbuffer.Cell) (absent int, ok bool) {
 	at := 0
 	for _, c := range g.columns {
@@ -104,9 +103,9 @@ func (g *group) match(cells []plainbuffer.Cell) (absent int, ok bool) {
 	return absent, at == len(cells)
 }
 
-// add adds the row that match has counted. It appends the cells' canonical form
-// to form, unless they are a piece of a row, of which nobody needs it, and says
-// whether they stand in canonical order.
+// add adds the row that match has counted. It appends the cells' canonical form to form,
+// unless they are a piece of a row, of which nobody needs it, and says whether they stand
+// in canonical order.
 func (g *group) add(cells []plainbuffer.Cell, form []byte, piece bool) ([]byte, bool) {
 	base := g.lastTime
 	if len(cells) > 0 {
@@ -232,8 +231,8 @@ func (c *column) appendTo(b []byte) []byte {
 // valueArrays is the number of arrays that values stand in.
 const valueArrays = 4
 
-// valueArray says which of them a type has: integers, doubles, booleans or
-// values; -1 for none.
+// valueArray says which of them a type has: integers, doubles, booleans or values; -1 for
+// none.
 func valueArray(t plainbuffer.Type) int {
 	switch t {
 	case plainbuffer.Integer:
@@ -248,8 +247,8 @@ func valueArray(t plainbuffer.Type) int {
 	return -1
 }
 
-// place finds or makes the group of a regular row and counts the row's cells in
-// it; it returns inMixed if there is none.
+// place finds or makes the group of a regular row and counts the row's cells in it; it
+// returns inMixed if there is none.
 func (e *Encoder) place(cells []plainbuffer.Cell) int {
 	if g := e.recent; g != nil {
 		absent, ok := g.match(cells)
@@ -325,8 +324,8 @@ func (e *Encoder) join(cells []plainbuffer.Cell) *group {
 	return nil
 }
 
-// widen adds to g the columns of a row that it does not have, unless that would
-// make it too thin, and counts the row's cells.
+// widen adds to g the columns of a row that it does not have, unless that would make it
+// too thin, and counts the row's cells.
 func (e *Encoder) widen(g *group, cells []plainbuffer.Cell) bool {
 	// Columns that both have, and those that only the row has.
 	common, others := 0, 0

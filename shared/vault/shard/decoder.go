@@ -13,19 +13,19 @@ import (
 	"github.com/tablevault/tablevault/shared/table"
 )
 
-// Rows is what a block holds: rows of one lane as PlainBuffer, without a
-// block's header, one after the other in Buf. Its memory is used again by the
-// next block that is read into it.
+// Rows is what a block holds: rows of one lane as PlainBuffer, without a block's header,
+// one after the other in Buf. Its memory is used again by the next block that is read
+// into it.
 type Rows struct {
 	Lane int
 	Buf  []byte
 	// Ends are the positions in Buf after each row.
 	Ends []int
-	// Continues says that the rows are one piece of a row that began before,
-	// Unfinished that they are one piece of a row that goes on after.
+	// Continues says that the rows are one piece of a row that began before, Unfinished
+	// that they are one piece of a row that goes on after.
 	Continues, Unfinished bool
-	// Canonical says that the rows were put together from several answers: they
-	// hold what Tablestore does, in other bytes than it sent.
+	// Canonical says that the rows were put together from several answers: they hold what
+	// Tablestore does, in other bytes than it sent.
 	Canonical bool
 	// Digest is of the rows that end in the block.
 	Digest table.Digest
@@ -56,8 +56,8 @@ func (r *Rows) Row(i int) []byte {
 	return r.Buf[from:r.Ends[i]:r.Ends[i]]
 }
 
-// A decoder turns records back into rows. It keeps its memory from record to
-// record and serves one goroutine.
+// A decoder turns records back into rows. It keeps its memory from record to record and
+// serves one goroutine.
 type decoder struct {
 	schema table.Schema
 	seed   uint64
@@ -77,8 +77,8 @@ type decoder struct {
 	form    []byte // canonical form of the row at hand; of a piece, nobody needs it
 	piece   bool   // the row at hand is a piece
 
-	// The row before, in the order of the record: its key as it stands in keys,
-	// or, after a raw row, in rawKey.
+	// The row before, in the order of the record: its key as it stands in keys, or, after
+	// a raw row, in rawKey.
 	rawBefore bool
 	rawKey    []plainbuffer.Cell
 	rawBytes  []byte // of rawKey
@@ -155,8 +155,7 @@ func corrupt(format string, args ...any) error {
 	return fmt.Errorf("%w: %s", ErrCorrupt, fmt.Sprintf(format, args...))
 }
 
-// decode reads one compressed record into rows. Records of a lane come in their
-// order.
+// decode reads one compressed record into rows. Records of a lane come in their order.
 func (d *decoder) decode(data []byte, rows *Rows) error {
 	record, err := d.zstd.DecodeAll(data, d.record[:0])
 	if err != nil {
@@ -200,8 +199,8 @@ func (d *decoder) decodeRecord(record []byte, rows *Rows) error {
 	return d.rows(rows, checksums)
 }
 
-// emptyArrays is how many arrays stand between an end mark's digest and its
-// lanes, the checksums left out: keys, order, groups, the nine of mixed, raw.
+// emptyArrays is how many arrays stand between an end mark's digest and its lanes, the
+// checksums left out: keys, order, groups, the nine of mixed, raw.
 const emptyArrays = 13
 
 func (d *decoder) end(c *cursor, rows *Rows, n, blocks int64) error {
@@ -271,8 +270,8 @@ func (d *decoder) open(c *cursor, n int) error {
 	return nil
 }
 
-// resize returns s with n elements; those that were there before, beyond its
-// length too, keep their memory.
+// resize returns s with n elements; those that were there before, beyond its length too,
+// keep their memory.
 func resize[T any](s []T, n int) []T {
 	if n <= cap(s) {
 		return s[:n]
@@ -544,8 +543,8 @@ func (d *decoder) nextKey(rawBefore bool) (order int, ok bool) {
 	return order, true
 }
 
-// next builds the cells of the group's next row and their canonical form; it
-// says whether they stand in canonical order, and whether there was a row.
+// next builds the cells of the group's next row and their canonical form; it says whether
+// they stand in canonical order, and whether there was a row.
 func (g *groupCursor) next(d *decoder) (canonical, ok bool) {
 	if g.rows == 0 {
 		return false, false

@@ -20,13 +20,13 @@ type Options struct {
 	Unproved bool
 }
 
-// keptMemory is how much of its memory an encoder keeps for the next block; an
-// ordinary block needs less, one with a long row gives its own back.
+// keptMemory is how much of its memory an encoder keeps for the next block; an ordinary
+// block needs less, one with a long row gives its own back.
 const keptMemory = 6 << 20
 
-// An Encoder makes blocks of rows. Each block has been read back when Flush returns
-// it: a reader gives out the rows that were added, byte for byte. An Encoder keeps its
-// memory, some megabytes, from block to block, and serves one goroutine at a time.
+// An Encoder makes blocks of rows. Each block has been read back when Flush returns it: a
+// reader gives out the rows that were added, byte for byte. An Encoder keeps its memory,
+// some megabytes, from block to block, and serves one goroutine at a time.
 type Encoder struct {
 	schema table.Schema
 	hasher *table.Hasher
@@ -62,8 +62,7 @@ type Encoder struct {
 	block  Block
 }
 
-// A Block is a block of rows, compressed. It is valid until its encoder's next
-// Flush.
+// A Block is a block of rows, compressed. It is valid until its encoder's next Flush.
 type Block struct {
 	Lane   int
 	Rows   int // that end in the block
@@ -108,10 +107,10 @@ func NewEncoder(o Options) *Encoder {
 	return e
 }
 
-// newCompressor returns what compresses records. The checksum in the frames
-// makes a changed lane, flag or bound as evident as a changed row, to any
-// reader. Frames of a single segment tell the size of their content however small it
-// is, which some readers go by.
+// newCompressor returns what compresses records. The checksum in the frames makes a
+// changed lane, flag or bound as evident as a changed row, to any reader. Frames of a
+// single segment tell the size of their content however small it is, which some readers
+// go by.
 func newCompressor(level zstd.EncoderLevel) *zstd.Encoder {
 	z, err := zstd.NewWriter(nil, zstd.WithEncoderLevel(level), zstd.WithEncoderConcurrency(1),
 		zstd.WithEncoderCRC(true), zstd.WithWindowSize(1<<20), zstd.WithLowerEncoderMem(true), zstd.WithSingleSegment(true))
@@ -174,9 +173,8 @@ func (e *Encoder) RawBytes() int { return e.raw }
 // ErrRowTooLong is a row, or a piece of one, of more than MaxRow bytes.
 var ErrRowTooLong = errors.New("the row is too long for one piece")
 
-// Add adds a whole row, whose bytes must stay as they are until the next Flush.
-// Rows come in ascending order of their keys. full says that the block should
-// be flushed.
+// Add adds a whole row, whose bytes must stay as they are until the next Flush. Rows come
+// in ascending order of their keys. full says that the block should be flushed.
 func (e *Encoder) Add(row *plainbuffer.Row) (full bool, err error) {
 	if e.wide.open || e.flags != 0 {
 		return false, errors.New("shard: a whole row among the pieces of another")
@@ -188,10 +186,10 @@ func (e *Encoder) Add(row *plainbuffer.Row) (full bool, err error) {
 	return e.raw >= BlockBytes, nil
 }
 
-// AddPiece adds one piece of a row: its key and the next of its cells in
-// canonical order. Only the last may have no cell. A piece is a block of its own:
-// flush before and after. A row that was put together whole, in other bytes than
-// Tablestore's, is a first piece that is the last.
+// AddPiece adds one piece of a row: its key and the next of its cells in canonical order.
+// Only the last may have no cell. A piece is a block of its own: flush before and after.
+// A row that was put together whole, in other bytes than Tablestore's, is a first piece
+// that is the last.
 func (e *Encoder) AddPiece(row *plainbuffer.Row, first, last bool) (full bool, err error) {
 	if e.rows > 0 || first && last && e.wide.open {
 		return false, errors.New("shard: a piece of a row out of place")
@@ -243,8 +241,8 @@ func (e *Encoder) admit(row *plainbuffer.Row, same bool) error {
 	return nil
 }
 
-// put files the row where it belongs. It says whether e.form is the row's canonical
-// form now.
+// put files the row where it belongs. It says whether e.form is the row's canonical form
+// now.
 func (e *Encoder) put(row *plainbuffer.Row) (formed bool) {
 	if e.proof != nil {
 		e.proof.sent = append(e.proof.sent, row.Raw)
@@ -326,8 +324,8 @@ func commonPrefix(a, b []byte) int {
 	return i
 }
 
-// regular says whether a row can be told in columns: a key of the schema, and
-// cells with a value and a timestamp, as a range is answered.
+// regular says whether a row can be told in columns: a key of the schema, and cells with
+// a value and a timestamp, as a range is answered.
 func (e *Encoder) regular(row *plainbuffer.Row) bool {
 	if row.Irregular || row.Delete || row.HasExtension {
 		return false
@@ -347,8 +345,8 @@ func (e *Encoder) regular(row *plainbuffer.Row) bool {
 	return true
 }
 
-// Flush compresses what was added since the last flush and reads it back; it returns
-// nil if that is nothing. The block is valid until the next Flush. The error matches
+// Flush compresses what was added since the last flush and reads it back; it returns nil
+// if that is nothing. The block is valid until the next Flush. The error matches
 // ErrReadBack if the block is not what a reader takes for the rows that were added.
 func (e *Encoder) Flush() (*Block, error) {
 	if e.rows == 0 {

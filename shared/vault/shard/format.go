@@ -1,17 +1,15 @@
-// Package shard is the file of rows in a vault: an Avro object container file
-// with the codec zstandard, whose every record is one block of about 1 MiB of
-// rows, laid out in columns.
+// Package shard is the file of rows in a vault: an Avro object container file with the
+// codec zstandard, whose every record is one block of about 1 MiB of rows, laid out in
+// columns.
 //
-// Each block holds rows of one lane, in key order. Rows with the same list of
-// (column, type) form a group and share the arrays of its columns; rows that
-// share nothing stand in arrays of their own; what can't be said in columns at
-// all stands as bytes. However they stand, rows come back byte for byte as
-// Tablestore sent them. The last record is an end mark with the totals: a shard
-// that just stops is corrupt.
+// Each block holds rows of one lane, in key order. Rows with the same list of (column,
+// type) form a group and share the arrays of its columns; rows that share nothing stand
+// in arrays of their own; what can't be said in columns at all stands as bytes. However
+// they stand, rows come back byte for byte as Tablestore sent them. The last record is an
+// end mark with the totals: a shard that just stops is corrupt.
 //
-// docs/format.md describes the layout field by field. An [Encoder] makes
-// blocks, a [Writer] puts them into a file, a [Reader] gives rows back and
-// believes nothing.
+// docs/format.md describes the layout field by field. An [Encoder] makes blocks, a
+// [Writer] puts them into a file, a [Reader] gives rows back and believes nothing.
 package shard
 
 import (
@@ -40,26 +38,23 @@ const (
 	BlockBytes = 1 << 20
 	// MaxRow bounds a row, or a piece of one. Wider rows come in pieces.
 	MaxRow = 8 << 20
-	// maxRaw bounds the rows of a block: it takes one more row while it is not
-	// full.
+	// maxRaw bounds the rows of a block: it takes one more row while it is not full.
 	maxRaw = BlockBytes + MaxRow
-	// maxRecord bounds a record before compression: what a block's rows need at
-	// most, with room for the headers of arrays.
+	// maxRecord bounds a record before compression: what a block's rows need at most,
+	// with room for the headers of arrays.
 	maxRecord = 2 * maxRaw
 	// maxHeader bounds the metadata of a file.
 	maxHeader = 1 << 20
-	// chunk is the length of an array's entry that goes on in the next: no bytes
-	// value in the file is longer.
+	// chunk is the length of an array's entry that goes on in the next: no bytes value in
+	// the file is longer.
 	chunk = 1 << 20
 
-	// maxColumns bounds the columns of all groups of a record together, and
-	// maxMixed the columns that its mixed rows have: a reader keeps some memory
-	// for each.
+	// maxColumns bounds the columns of all groups of a record together, and maxMixed the
+	// columns that its mixed rows have: a reader keeps some memory for each.
 	maxColumns = 1 << 13
 	maxMixed   = 1 << 16
-	// maxName bounds the names of columns, and the values of keys, that stand in
-	// columns. The service allows 255 and 1024 bytes; rows with longer ones stand
-	// as bytes.
+	// maxName bounds the names of columns, and the values of keys, that stand in columns.
+	// The service allows 255 and 1024 bytes; rows with longer ones stand as bytes.
 	maxName = 1 << 12
 	// maxLanes bounds the lanes of a shard.
 	maxLanes = 1 << 10
@@ -73,14 +68,14 @@ const (
 
 // The flags of records.
 const (
-	// flagContinues: the record is one piece of a row that the lane's record
-	// before it began.
+	// flagContinues: the record is one piece of a row that the lane's record before it
+	// began.
 	flagContinues = 1
-	// flagUnfinished: the record is one piece of a row that goes on in the
-	// lane's next record.
+	// flagUnfinished: the record is one piece of a row that goes on in the lane's next
+	// record.
 	flagUnfinished = 2
-	// flagCanonical: the rows were put together from several answers, and are
-	// encoded anew.
+	// flagCanonical: the rows were put together from several answers, and are encoded
+	// anew.
 	flagCanonical = 4
 
 	knownFlags = flagContinues | flagUnfinished | flagCanonical
@@ -193,8 +188,8 @@ func decodeHeader(data []byte) (Header, error) {
 	return h, nil
 }
 
-// A Lane says what a shard covers of one lane: the rows from From, inclusive,
-// to Next, exclusive.
+// A Lane says what a shard covers of one lane: the rows from From, inclusive, to Next,
+// exclusive.
 type Lane struct {
 	From, Next table.Key
 	Rows       int64
@@ -217,8 +212,8 @@ type pair struct {
 	value []byte
 }
 
-// appendFileHeader appends a container file's header and returns the sync
-// marker, which is derived from it, so that equal rows make equal files.
+// appendFileHeader appends a container file's header and returns the sync marker, which
+// is derived from it, so that equal rows make equal files.
 func appendFileHeader(b []byte, schema string, metadata ...pair) ([]byte, [16]byte) {
 	start := len(b)
 	b = append(b, magic...)

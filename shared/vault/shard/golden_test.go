@@ -25,8 +25,7 @@ import (
 
 var update = flag.Bool("update", false, "write the golden files anew")
 
-// goldenShards are files of every encoding there is, by name, with their
-// indexes.
+// goldenShards are files of every encoding there is, by name, with their indexes.
 func goldenShards(t testing.TB) map[string][2][]byte {
 	t.Helper()
 	files := map[string][2][]byte{}
@@ -48,8 +47,8 @@ func goldenShards(t testing.TB) map[string][2][]byte {
 	return files
 }
 
-// pieces makes a shard with a row in three pieces between two whole ones, a fourth
-// that was put together, and a fifth whose last piece has the key alone.
+// pieces makes a shard with a row in three pieces between two whole ones, a fourth that
+// was put together, and a fifth whose last piece has the key alone.
 func pieces(t testing.TB) (file, index []byte) {
 	t.Helper()
 	var out, ix bytes.Buffer
@@ -175,9 +174,9 @@ func lines(t testing.TB, file []byte) []byte {
 	return out.Bytes()
 }
 
-// TestGolden: shards that were written once are read for good, and equal rows
-// still make the same files. When the writer's choices change on purpose, run
-// with -update into a new folder beside the old one, which must still be read.
+// TestGolden: shards that were written once are read for good, and equal rows still make
+// the same files. When the writer's choices change on purpose, run with -update into a
+// new folder beside the old one, which must still be read.
 func TestGolden(t *testing.T) {
 	const folder = "testdata/v2"
 	files := goldenShards(t)
@@ -228,8 +227,8 @@ func TestGolden(t *testing.T) {
 	}
 }
 
-// TestPython: a reader in another language, over a stock Avro library, finds
-// the same rows in every golden shard.
+// TestPython: a reader in another language, over a stock Avro library, finds the same
+// rows in every golden shard.
 func TestPython(t *testing.T) {
 	python := os.Getenv("TEST_PYTHON")
 	if python == "" {
@@ -348,8 +347,8 @@ func uncompressed(t testing.TB, file []byte) []byte {
 	}
 }
 
-// checkArrays holds the arrays that a library found against the rows that are
-// made of them.
+// checkArrays holds the arrays that a library found against the rows that are made of
+// them.
 func checkArrays(t *testing.T, name string, record map[string]any, rows *Rows) {
 	t.Helper()
 	if record["rows"] != int64(rows.Len()) || record["lane"] != int32(rows.Lane) ||

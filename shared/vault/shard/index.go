@@ -42,16 +42,16 @@ type totalsJSON struct {
 	Bytes  int64 `json:"bytes"` // of the shard, up to its end mark
 }
 
-// maxIndex bounds an index object's entries, encoded, and maxEntries their number:
-// a reader keeps more memory for an entry than it may take, compressed, in the object.
+// maxIndex bounds an index object's entries, encoded, and maxEntries their number: a
+// reader keeps more memory for an entry than it may take, compressed, in the object.
 const (
 	maxIndex   = 16 << 20
 	maxEntries = 1 << 16
 )
 
-// fullIndex is the size of an index's entries, and fullEntries their number, at which
-// a shard should end. Rows that compress very well would make more blocks than an
-// index may have.
+// fullIndex is the size of an index's entries, and fullEntries their number, at which a
+// shard should end. Rows that compress very well would make more blocks than an index may
+// have.
 const (
 	fullIndex   = maxIndex / 2
 	fullEntries = maxEntries / 2
@@ -197,13 +197,11 @@ func (h Header) size() int64 {
 	return int64(len(b))
 }
 
-// FrameSize is the number of bytes that the block takes in the file from its
-// Offset on.
+// FrameSize is the number of bytes that the block takes in the file from its Offset on.
 func (e Entry) FrameSize() int64 { return int64(longSize(1)+longSize(e.Size)) + e.Size + 16 }
 
-// A BlockReader reads single blocks of a shard that its index has found. The
-// blocks of a lane are read in their order, since a row may go on from one to
-// the next.
+// A BlockReader reads single blocks of a shard that its index has found. The blocks of a
+// lane are read in their order, since a row may go on from one to the next.
 type BlockReader struct {
 	decoder *decoder
 	sync    [16]byte

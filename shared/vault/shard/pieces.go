@@ -8,12 +8,12 @@ import (
 	"github.com/tablevault/tablevault/shared/table"
 )
 
-// A wideRow is a row whose pieces come one after the other. It says which of them
-// make a row, to the encoder as to the decoder, and what the row's digest is.
+// A wideRow is a row whose pieces come one after the other. It says which of them make a
+// row, to the encoder as to the decoder, and what the row's digest is.
 //
-// All pieces have one key. Their cells stand in canonical order, in a piece and from
-// one to the next. Each has a cell, but for the last: where a row ends is known only
-// once there is no more of it, so that may have the key alone.
+// All pieces have one key. Their cells stand in canonical order, in a piece and from one
+// to the next. Each has a cell, but for the last: where a row ends is known only once
+// there is no more of it, so that may have the key alone.
 type wideRow struct {
 	hasher *table.Hasher
 	open   bool // there was a first piece, and no last
@@ -25,8 +25,8 @@ type wideRow struct {
 
 func newWideRow(seed uint64) *wideRow { return &wideRow{hasher: table.NewHasher(seed)} }
 
-// add takes a piece, not one that is the first and the last. It returns the row's
-// digest after the last.
+// add takes a piece, not one that is the first and the last. It returns the row's digest
+// after the last.
 func (w *wideRow) add(row *plainbuffer.Row, first, last bool) (table.Digest, error) {
 	if err := w.check(row, first, last); err != nil {
 		return table.Digest{}, err
@@ -71,8 +71,8 @@ func (w *wideRow) check(row *plainbuffer.Row, first, last bool) error {
 	return nil
 }
 
-// A ledger adds up the blocks of a shard. It says in which order they may stand and
-// what the end mark must tell of them, to the writer as to the reader.
+// A ledger adds up the blocks of a shard. It says in which order they may stand and what
+// the end mark must tell of them, to the writer as to the reader.
 type ledger struct {
 	sum   Summary
 	lanes map[int]*laneState

@@ -48,9 +48,9 @@ func manyColumns(name string) []plainbuffer.Cell {
 	return cells
 }
 
-// TestPiecesOfEveryKind: whatever the pieces of a row look like, and wherever their
-// cells stand in a record, they come back, between other rows, and the digest is that
-// of the whole row.
+// TestPiecesOfEveryKind: whatever the pieces of a row look like, and wherever their cells
+// stand in a record, they come back, between other rows, and the digest is that of the
+// whole row.
 func TestPiecesOfEveryKind(t *testing.T) {
 	long := strings.Repeat("n", maxName+1)
 	str, integer := plainbuffer.String, plainbuffer.Integer
@@ -134,8 +134,8 @@ func TestPiecesOfEveryKind(t *testing.T) {
 	}
 }
 
-// TestWrongPieces: what is no row is refused by the encoder, and by the decoder where
-// an encoder lets it pass.
+// TestWrongPieces: what is no row is refused by the encoder, and by the decoder where an
+// encoder lets it pass.
 func TestWrongPieces(t *testing.T) {
 	a, b, c := pieceCell("a", 1, plainbuffer.String, "x"), pieceCell("b", 1, plainbuffer.String, "x"), pieceCell("c", 1, plainbuffer.String, "x")
 	type piece struct {
@@ -208,8 +208,8 @@ func TestWrongPieces(t *testing.T) {
 	}
 }
 
-// TestReadBack: whatever goes wrong between the rows and the bytes of a block, the
-// block is none.
+// TestReadBack: whatever goes wrong between the rows and the bytes of a block, the block
+// is none.
 func TestReadBack(t *testing.T) {
 	fill := func(e *Encoder) {
 		e.Reset(3)
@@ -312,8 +312,8 @@ func TestReadBackOfTheBlock(t *testing.T) {
 	}
 }
 
-// TestWriterKeepsRowsTogether: a block that goes on with no row, or begins another in
-// the middle of one, is refused, and a shard does not end inside of a row.
+// TestWriterKeepsRowsTogether: a block that goes on with no row, or begins another in the
+// middle of one, is refused, and a shard does not end inside of a row.
 func TestWriterKeepsRowsTogether(t *testing.T) {
 	var blocks []*Block
 	e := NewEncoder(Options{Schema: testSchema, Seed: testHeader.Seed})
@@ -435,8 +435,8 @@ func TestWriterKnowsWhatReadersTake(t *testing.T) {
 	}
 }
 
-// TestFramesTellTheirSize: every zstd frame says how large its content is, the
-// shortest too, and has a checksum. Some readers of Avro take no other.
+// TestFramesTellTheirSize: every zstd frame says how large its content is, the shortest
+// too, and has a checksum. Some readers of Avro take no other.
 func TestFramesTellTheirSize(t *testing.T) {
 	least := uint64(1 << 62)
 	for name, files := range goldenShards(t) {
@@ -476,8 +476,8 @@ func TestFramesTellTheirSize(t *testing.T) {
 	}
 }
 
-// TestFull: a shard says that it should end long before its index can't be written,
-// and knows how large that is.
+// TestFull: a shard says that it should end long before its index can't be written, and
+// knows how large that is.
 func TestFull(t *testing.T) {
 	w, err := NewWriter(io.Discard, testHeader)
 	if err != nil {

@@ -7,8 +7,8 @@ import (
 	"github.com/tablevault/tablevault/shared/table"
 )
 
-// ErrReadBack matches errors about blocks, and other parts of a shard, that a reader
-// does not take, or not for what was written. Nothing that has one may be kept.
+// ErrReadBack matches errors about blocks, and other parts of a shard, that a reader does
+// not take, or not for what was written. Nothing that has one may be kept.
 var ErrReadBack = errors.New("what was encoded does not read back")
 
 // A proof reads an encoder's blocks back as a reader will.
@@ -30,9 +30,8 @@ func (p *proof) clear() {
 	p.decoder.shrink(&p.rows)
 }
 
-// read decodes a block and holds it against what was added. The decoder is a
-// reader's, with its own account of the pieces of rows, and it sums up what it has
-// decoded.
+// read decodes a block and holds it against what was added. The decoder is a reader's,
+// with its own account of the pieces of rows, and it sums up what it has decoded.
 func (p *proof) read(b *Block) error {
 	p.decoder.sent = p.sent
 	rows := &p.rows
@@ -62,8 +61,7 @@ func (p *proof) read(b *Block) error {
 	return nil
 }
 
-// readBackEnd decodes the record of an end mark and holds it against what it is to
-// tell.
+// readBackEnd decodes the record of an end mark and holds it against what it is to tell.
 func (w *Writer) readBackEnd(data []byte, want *Summary) error {
 	var rows Rows
 	if err := newDecoder(w.schema, w.seed).decode(data, &rows); err != nil {

@@ -9,10 +9,9 @@ import (
 	"io"
 )
 
-// A Reader reads a shard from its beginning to its end, believing nothing: what
-// it gives out has been checked against the checksums that Tablestore sent,
-// the record's digest, and, by the time it returns io.EOF, the end mark. It
-// serves one goroutine.
+// A Reader reads a shard from its beginning to its end, believing nothing: what it gives
+// out has been checked against the checksums that Tablestore sent, the record's digest,
+// and, by the time it returns io.EOF, the end mark. It serves one goroutine.
 type Reader struct {
 	Header Header
 
@@ -44,8 +43,8 @@ func NewReader(src io.Reader) (*Reader, error) {
 	return r, nil
 }
 
-// readFileHeader reads a container file's header as this package writes it and
-// no other, and returns the metadata under keys.
+// readFileHeader reads a container file's header as this package writes it and no other,
+// and returns the metadata under keys.
 func readFileHeader(src *bufio.Reader, schema string, keys ...string) ([][]byte, [16]byte, error) {
 	var sync [16]byte
 	read := &recorder{src: src}
@@ -149,8 +148,8 @@ func unexpected(err error) error {
 	return err
 }
 
-// Next reads the next block into rows. It returns io.EOF after the end mark, if
-// the totals are right and nothing follows.
+// Next reads the next block into rows. It returns io.EOF after the end mark, if the
+// totals are right and nothing follows.
 func (r *Reader) Next(rows *Rows) error {
 	if r.ended {
 		return io.EOF

@@ -186,8 +186,8 @@ func (c *choices) rows() (rows []fuzzedRow) {
 }
 
 // FuzzRows: whatever rows there are, whole and in pieces, the encoder takes them, a
-// reader gives them back byte for byte, in the file's order and by the index, and
-// counts and digests are those of the whole rows.
+// reader gives them back byte for byte, in the file's order and by the index, and counts
+// and digests are those of the whole rows.
 func FuzzRows(f *testing.F) {
 	for seed := range uint64(20) {
 		rng := rand.New(rand.NewPCG(seed, 1))

@@ -192,8 +192,8 @@ func read(file []byte) (map[int][]byte, Summary, error) {
 	return readFrom(bytes.NewReader(file))
 }
 
-// readFrom is read. Tests that read very many shards give it a bufio.Reader of
-// their own, since a Reader's costs more memory than those shards have.
+// readFrom is read. Tests that read very many shards give it a bufio.Reader of their own,
+// since a Reader's costs more memory than those shards have.
 func readFrom(src io.Reader) (map[int][]byte, Summary, error) {
 	r, err := NewReader(src)
 	if err != nil {
@@ -213,8 +213,8 @@ func readFrom(src io.Reader) (map[int][]byte, Summary, error) {
 	}
 }
 
-// TestRoundTrip: rows of every shape come back byte for byte, through the
-// whole file and through the index.
+// TestRoundTrip: rows of every shape come back byte for byte, through the whole file and
+// through the index.
 func TestRoundTrip(t *testing.T) {
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
@@ -280,8 +280,8 @@ func TestEqualRowsMakeEqualFiles(t *testing.T) {
 	}
 }
 
-// TestPieces: a row of 12 MB and 3,000 columns goes through in pieces between
-// ordinary rows, with the digest of the whole.
+// TestPieces: a row of 12 MB and 3,000 columns goes through in pieces between ordinary
+// rows, with the digest of the whole.
 func TestPieces(t *testing.T) {
 	rng := rand.New(rand.NewPCG(3, 3))
 	var out bytes.Buffer
@@ -380,8 +380,7 @@ func TestOrderIsKept(t *testing.T) {
 	}
 }
 
-// TestPrefixes: every prefix of a shard is corrupt, and so is a shard with a
-// byte more.
+// TestPrefixes: every prefix of a shard is corrupt, and so is a shard with a byte more.
 func TestPrefixes(t *testing.T) {
 	rng := rand.New(rand.NewPCG(2, 2))
 	file, index := write(t, block(8, rng, shapes["versions"]), block(5, rng, shapes["ever-changing columns"]))
@@ -405,8 +404,8 @@ func TestPrefixes(t *testing.T) {
 	}
 }
 
-// TestFlips: whatever bit is turned, the shard is corrupt by itself, or all
-// that it says is as it was: its header, its rows, its lanes.
+// TestFlips: whatever bit is turned, the shard is corrupt by itself, or all that it says
+// is as it was: its header, its rows, its lanes.
 func TestFlips(t *testing.T) {
 	rng := rand.New(rand.NewPCG(4, 4))
 	file, index := write(t, block(5, rng, everything), block(3, rng, shapes["versions"]))
@@ -490,8 +489,8 @@ func must(b []byte, err error) []byte {
 	return b
 }
 
-// TestBounds: a record that claims more than there is room for is refused
-// before the room is made.
+// TestBounds: a record that claims more than there is room for is refused before the room
+// is made.
 func TestBounds(t *testing.T) {
 	z := newCompressor(zstd.SpeedFastest)
 	defer z.Close()
@@ -530,8 +529,8 @@ func TestBounds(t *testing.T) {
 	}
 }
 
-// TestMemory: an encoder keeps some megabytes, and after a long row gives back
-// what that took.
+// TestMemory: an encoder keeps some megabytes, and after a long row gives back what that
+// took.
 func TestMemory(t *testing.T) {
 	rng := rand.New(rand.NewPCG(5, 5))
 	e := NewEncoder(Options{Schema: testSchema, Seed: 7})
@@ -659,8 +658,8 @@ func FuzzReader(f *testing.F) {
 	})
 }
 
-// FuzzRecord reads records that were not compressed, so that the fuzzer gets
-// past the compression.
+// FuzzRecord reads records that were not compressed, so that the fuzzer gets past the
+// compression.
 func FuzzRecord(f *testing.F) {
 	e := NewEncoder(Options{Schema: testSchema, Seed: 7})
 	for _, s := range shapes {
@@ -696,8 +695,8 @@ func FuzzRecord(f *testing.F) {
 	})
 }
 
-// TestPagesAreFreed: between blocks an encoder holds on to nothing of the pages
-// whose rows it had.
+// TestPagesAreFreed: between blocks an encoder holds on to nothing of the pages whose
+// rows it had.
 func TestPagesAreFreed(t *testing.T) {
 	e := NewEncoder(Options{Schema: testSchema, Seed: 7})
 	freed := make(chan string, 2*len(shapes))

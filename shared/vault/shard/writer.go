@@ -70,12 +70,12 @@ func (w *Writer) Bytes() int64 { return w.offset }
 // Blocks is how many blocks the shard has so far.
 func (w *Writer) Blocks() int64 { return w.ledger.sum.Blocks }
 
-// Full says that the shard should end, since its index is large: well before there
-// can be none.
+// Full says that the shard should end, since its index is large: well before there can be
+// none.
 func (w *Writer) Full() bool { return w.indexBytes >= fullIndex || len(w.index) >= fullEntries }
 
-// Append writes a block. The blocks of a lane come in the order of their keys;
-// those of several lanes may alternate.
+// Append writes a block. The blocks of a lane come in the order of their keys; those of
+// several lanes may alternate.
 func (w *Writer) Append(b *Block) error {
 	if b.Lane < 0 || b.Lane >= maxLanes {
 		return fmt.Errorf("shard: lane %d, want 0 to %d", b.Lane, maxLanes-1)
