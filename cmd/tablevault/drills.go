@@ -59,10 +59,10 @@ func (d *doctor) drills(ctx context.Context) {
 	newest := map[vault.TableID]*drill.State{}
 	for i := range states {
 		s := &states[i]
-		newest[s.Table] = s
-		_, listed := d.known.Tables[s.Table.Instance]
-		if s.Table.Region == d.known.Region && listed && wanted[s.Table] == nil && s.End != nil && !s.End.OK && s.Drop == nil {
-			d.add("drill", s.Table.String(), status.Warning, fmt.Sprintf("no further drill of it is due, and the last one has failed: the table %s stays", s.Target), "examine it, and drop it by hand")
+		newest[s.Drill.Table] = s
+		_, listed := d.known.Tables[s.Drill.Table.Instance]
+		if s.Drill.Table.Region == d.known.Region && listed && wanted[s.Drill.Table] == nil && s.End != nil && !s.End.OK && s.Drop == nil {
+			d.add("drill", s.Drill.Table.String(), status.Warning, fmt.Sprintf("no further drill of it is due, and the last one has failed: the table %s stays", s.Drill.Target), "examine it, and drop it by hand")
 		}
 	}
 	now := d.now()
@@ -96,22 +96,22 @@ func (d *doctor) drill(t vault.TableID, r *policy.Rule, s *drill.State, now time
 	result := status.OfDrill(s)
 	text = drillLine(&result, now)
 	switch {
-	case s.End == nil && now.Sub(s.Until) > time.Hour:
-		return status.Warning, text + ", and was to end by " + s.Until.UTC().Format(time.RFC3339), planner
+	case s.End == nil && now.Sub(s.Drill.Until) > time.Hour:
+		return status.Warning, text + ", and was to end by " + s.Drill.Until.UTC().Format(time.RFC3339), planner
 	case s.End == nil:
 		return status.Fine, text, ""
 	case !s.End.OK:
 		fix = fmt.Sprintf("look at what restore %s has left under restores/ in the vault, and at the import function's log", s.End.Restore)
 		if s.Drop == nil {
-			fix = fmt.Sprintf("examine %s; it stays until the next drill begins, due at %s; ", s.Target, r.Drill.Every.Next(now).Format(time.RFC3339)) + fix
+			fix = fmt.Sprintf("examine %s; it stays until the next drill begins, due at %s; ", s.Drill.Target, r.Drill.Every.Next(now).Format(time.RFC3339)) + fix
 		}
 		return status.Failure, text, fix
-	case s.Due.Before(due) && now.Sub(due) > lateDrill:
+	case s.Drill.Due.Before(due) && now.Sub(due) > lateDrill:
 		return status.Warning, text + "; one more is due since " + due.Format(time.RFC3339), planner
 	case s.Drop == nil && now.Sub(s.End.Ended) > time.Hour:
-		return status.Warning, text + "; its table " + s.Target.String() + " is not dropped", planner
+		return status.Warning, text + "; its table " + s.Drill.Target.String() + " is not dropped", planner
 	case result.Left != "":
-		return status.Warning, text + "; its table " + s.Target.String() + " was left: " + result.Left, "drop it by hand if nobody needs it"
+		return status.Warning, text + "; its table " + s.Drill.Target.String() + " was left: " + result.Left, "drop it by hand if nobody needs it"
 	}
 	return status.Fine, text, ""
 }

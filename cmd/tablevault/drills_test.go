@@ -46,11 +46,11 @@ func TestDoctorsDrills(t *testing.T) {
 			Target: vault.TableID{Region: "local", Instance: "staging", Table: d.Target("drill")}, Request: d.Request(), Workers: 1, Began: began, Until: began.Add(drill.Bound)}}
 	}
 	ended := func(s *drill.State, err string) *drill.State {
-		s.End = &vault.DrillEnd{Drill: s.Drill, Ended: s.Began.Add(12 * time.Minute), OK: err == "", Error: err, Rows: 1234567, Verdict: vault.OK, Restore: "r"}
+		s.End = &vault.DrillEnd{Drill: s.Drill, Ended: s.Drill.Began.Add(12 * time.Minute), OK: err == "", Error: err, Rows: 1234567, Verdict: vault.OK, Restore: "r"}
 		return s
 	}
 	dropped := func(s *drill.State, left string) *drill.State {
-		s.Drop = &vault.DrillDrop{DrillID: s.DrillID, Target: s.Target, At: s.End.Ended, Left: left}
+		s.Drop = &vault.DrillDrop{DrillID: s.Drill.DrillID, Target: s.Drill.Target, At: s.End.Ended, Left: left}
 		return s
 	}
 	old := []vault.BackupID{vault.NewBackupID(now.Add(-9*24*hour), "x")}

@@ -33,7 +33,7 @@ func TestDrill(t *testing.T) {
 		t.Fatalf("%+v", s)
 	}
 	w.work()
-	target := w.first().Target
+	target := w.first().Drill.Target
 	if !strings.HasPrefix(target.Table, "drill_orders_20261120T000000Z_") || target.Instance != "staging" {
 		t.Errorf("target %v", target)
 	}
@@ -44,7 +44,7 @@ func TestDrill(t *testing.T) {
 
 	d, m := w.first(), w.latest("orders")
 	e := d.End
-	if d.Backup != m.Backup || d.RecoveryPoint != m.RecoveryPoint().UTC() || d.Began != began || d.Rule != "default" || e.Rows != 40 || e.Verdict != vault.OK {
+	if d.Drill.Backup != m.Backup || d.Drill.RecoveryPoint != m.RecoveryPoint().UTC() || d.Drill.Began != began || d.Drill.Rule != "default" || e.Rows != 40 || e.Verdict != vault.OK {
 		t.Errorf("%+v\n%+v", d.Drill, e)
 	}
 	proof, err := w.Repo.RestoreProof(t.Context(), e.Restore)
@@ -61,7 +61,7 @@ func TestDrill(t *testing.T) {
 	w.seal()
 	w.settle(daily)
 	w.is("20T00:00 proved dropped, 21T00:00 proved dropped")
-	if w.drills("orders")[1].Backup == d.Backup {
+	if w.drills("orders")[1].Drill.Backup == d.Drill.Backup {
 		t.Error("the same backup is restored again")
 	}
 }
@@ -131,11 +131,11 @@ func TestDrillOfTheFuture(t *testing.T) {
 			t.Errorf("over: %t: %+v, %v", over, s, err)
 		}
 		newest, err := drill.Newest(t.Context(), w.Repo, &orders, w.Clock())
-		if err != nil || len(newest) != 1 || newest[0].Due.Year() != 2026 {
+		if err != nil || len(newest) != 1 || newest[0].Drill.Due.Year() != 2026 {
 			t.Errorf("over: %t: the newest is %+v, %v", over, newest, err)
 		}
 		of, err := drill.Of(t.Context(), w.Repo, orders, 1, w.Clock())
-		if err != nil || len(of) != 1 || of[0].Due.Year() != 2026 {
+		if err != nil || len(of) != 1 || of[0].Drill.Due.Year() != 2026 {
 			t.Errorf("over: %t: the newest is %+v, %v", over, of, err)
 		}
 	}
@@ -221,7 +221,7 @@ func TestSeveralRules(t *testing.T) {
 	w.settle(both)
 	var got []string
 	for _, d := range w.drills("orders") {
-		got = append(got, d.Due.Format("Mon")+" "+d.Rule)
+		got = append(got, d.Drill.Due.Format("Mon")+" "+d.Drill.Rule)
 	}
 	if want := []string{"Mon a", "Fri b", "Mon a", "Tue b"}; !slices.Equal(got, want) {
 		t.Errorf("%v, want %v", got, want)
@@ -245,7 +245,7 @@ func TestRestoreFails(t *testing.T) {
 	w.refuse()
 	w.settle(daily)
 	w.is("20T00:00 failed")
-	target := w.first().Target.Table
+	target := w.first().Drill.Target.Table
 	w.left(target)
 	if e := w.failed("OTSParameterInvalid"); strings.Contains(e.Error, "under another name") || e.Restore == "" {
 		t.Errorf("%+v", e)
@@ -306,7 +306,7 @@ func TestBound(t *testing.T) {
 			w.tick(daily)
 			w.Drain()
 			for range looks {
-				if _, err := w.Requests().Serve(t.Context(), w.Run(), w.first().Request); err != nil {
+				if _, err := w.Requests().Serve(t.Context(), w.Run(), w.first().Drill.Request); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -325,7 +325,7 @@ func TestBound(t *testing.T) {
 			w.work()
 			if looks == 0 {
 				w.left()
-			} else if rows := w.Staging.Rows(w.first().Target.Table); len(rows) != 0 {
+			} else if rows := w.Staging.Rows(w.first().Drill.Target.Table); len(rows) != 0 {
 				t.Errorf("late deliveries have written %d rows", len(rows))
 			}
 			// The next one is due already, and waits until nothing is on its way.
@@ -451,7 +451,7 @@ func TestPrune(t *testing.T) {
 	w.tick(daily)
 	d := w.first()
 	// The restore is planned, and loads nothing for days.
-	if _, err := w.Requests().Serve(t.Context(), w.Run(), d.Request); err != nil {
+	if _, err := w.Requests().Serve(t.Context(), w.Run(), d.Drill.Request); err != nil {
 		t.Fatal(err)
 	}
 	late := w.Drain()
@@ -468,8 +468,8 @@ func TestPrune(t *testing.T) {
 	w.settle(daily)
 	w.is("20T00:00 proved dropped")
 	sixHours()
-	if _, _, err := w.Repo.Manifest(t.Context(), vault.Backup{Table: id("orders"), ID: d.Backup}); err == nil {
-		t.Errorf("backup %s is still there: nothing was pruned", d.Backup)
+	if _, _, err := w.Repo.Manifest(t.Context(), vault.Backup{Table: id("orders"), ID: d.Drill.Backup}); err == nil {
+		t.Errorf("backup %s is still there: nothing was pruned", d.Drill.Backup)
 	}
 	w.is("20T00:00 proved dropped")
 	if e := w.first().End; e.Rows != 20 {

@@ -53,7 +53,7 @@ func (w *world) begun() vault.RestoreID {
 		w.T.Fatal(err)
 	}
 	d := w.first()
-	return vault.NewRestoreID(info.Modified, string(d.Backup), d.Target.Path())
+	return vault.NewRestoreID(info.Modified, string(d.Drill.Backup), d.Drill.Target.Path())
 }
 
 // TestForgedAnswer has who may write requests, or answers, say that a drill's restore is

@@ -13,7 +13,7 @@ import (
 
 // State is a drill with all that is recorded of it.
 type State struct {
-	vault.Drill
+	Drill vault.Drill
 	// End and Drop are nil as long as they are not recorded.
 	End  *vault.DrillEnd
 	Drop *vault.DrillDrop

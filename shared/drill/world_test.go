@@ -274,7 +274,7 @@ func (w *world) said(name string) string {
 	w.T.Helper()
 	var words []string
 	for _, d := range w.drills(name) {
-		word := d.Due.Format("02T15:04") + " "
+		word := d.Drill.Due.Format("02T15:04") + " "
 		switch {
 		case d.End == nil:
 			word += "open"

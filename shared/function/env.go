@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/url"
 	"path"
 	"slices"
@@ -104,115 +105,136 @@ func ReadEnv(environ []string, others ...string) (Env, error) {
 		SplitAfter:         time.Minute,
 		Policy:             policy.FileName,
 	}
-	values := make(map[string]string)
+	s := variables{values: make(map[string]string)}
 	for _, entry := range environ {
 		if name, value, ok := strings.Cut(entry, "="); ok {
-			values[name] = value
+			s.values[name] = value
 		}
 	}
-	env.Function = values["FC_FUNCTION_NAME"]
-	env.Region = values["FC_REGION"]
-	env.Account = values["FC_ACCOUNT_ID"]
-	env.Credentials = access.Key{
+	env.readPlatform(s.values)
+	env.readAddresses(&s)
+	env.readWork(&s)
+	s.unknown(others)
+	return env, errors.Join(s.problems...)
+}
+
+// readPlatform reads what the platform sets, and what it passes on for S3.
+func (e *Env) readPlatform(values map[string]string) {
+	e.Function = values["FC_FUNCTION_NAME"]
+	e.Region = values["FC_REGION"]
+	e.Account = values["FC_ACCOUNT_ID"]
+	e.Credentials = access.Key{
 		ID:     values["ALIBABA_CLOUD_ACCESS_KEY_ID"],
 		Secret: values["ALIBABA_CLOUD_ACCESS_KEY_SECRET"],
 		Token:  values["ALIBABA_CLOUD_SECURITY_TOKEN"],
 	}
-	env.S3 = access.Key{
+	e.S3 = access.Key{
 		ID:     values["AWS_ACCESS_KEY_ID"],
 		Secret: values["AWS_SECRET_ACCESS_KEY"],
 		Token:  values["AWS_SESSION_TOKEN"],
 	}
 	if mb, err := strconv.Atoi(values["FC_FUNCTION_MEMORY_SIZE"]); err == nil && mb > 0 {
-		env.MemoryMB = mb
+		e.MemoryMB = mb
 	}
+}
 
-	var problems []error
-	read := func(name string, set func(value string) error) {
-		if value := values[name]; value != "" {
-			if err := set(value); err != nil {
-				problems = append(problems, fmt.Errorf("%s: %w", name, err))
-			}
-		}
-		delete(values, name)
+// readAddresses reads where everything is, and how it is called.
+func (e *Env) readAddresses(s *variables) {
+	if s.values["TABLEVAULT_VAULT"] == "" {
+		s.problems = append(s.problems, errors.New("TABLEVAULT_VAULT is not set"))
 	}
-	duration := func(name string, to *time.Duration, least time.Duration, want string) {
-		read(name, func(v string) error {
-			d, err := time.ParseDuration(v)
-			if err != nil || d < least {
-				return errors.New(want)
-			}
-			*to = d
-			return nil
-		})
-	}
-	if values["TABLEVAULT_VAULT"] == "" {
-		problems = append(problems, errors.New("TABLEVAULT_VAULT is not set"))
-	}
-	read("TABLEVAULT_VAULT", func(v string) error {
-		env.Vault = v
+	s.read("TABLEVAULT_VAULT", func(v string) error {
+		e.Vault = v
 		_, err := place.Parse(v)
 		return err
 	})
-	read("TABLEVAULT_TABLESTORE_ENDPOINT", func(v string) error {
+	s.read("TABLEVAULT_TABLESTORE_ENDPOINT", func(v string) error {
 		switch v {
 		case "public":
 			v = publicEndpoint
 		case "vpc":
 			v = vpcEndpoint
 		}
-		env.TablestoreEndpoint = v
-		_, err := parseAddress(env.Tablestore("instance", "region"))
+		e.TablestoreEndpoint = v
+		_, err := parseAddress(e.Tablestore("instance", "region"))
 		return err
 	})
-	read("TABLEVAULT_FC_ENDPOINT", func(v string) error {
-		env.FCEndpoint = v
+	s.read("TABLEVAULT_FC_ENDPOINT", func(v string) error {
+		e.FCEndpoint = v
 		_, err := parseAddress(v)
 		return err
 	})
-	read("TABLEVAULT_FUNCTION_PREFIX", func(v string) error {
-		env.FunctionPrefix = v
-		if checkFunctionName(env.Name(Import)) != nil {
+	s.read("TABLEVAULT_FUNCTION_PREFIX", func(v string) error {
+		e.FunctionPrefix = v
+		if checkFunctionName(e.Name(Import)) != nil {
 			return errors.New("want the beginning of a function's name: letters, digits, _ and -, no digit or - first, and 64 with the rest of the name")
 		}
 		return nil
 	})
-	read("TABLEVAULT_LANES", func(v string) error {
+	s.read("TABLEVAULT_POLICY", func(v string) error {
+		e.Policy, e.PolicyNamed = v, true
+		return nil
+	})
+	if code := s.values["FC_FUNC_CODE_PATH"]; code != "" && !path.IsAbs(e.Policy) {
+		e.Policy = path.Join(code, e.Policy)
+	}
+}
+
+// readWork reads how work is done, and what is logged of it.
+func (e *Env) readWork(s *variables) {
+	s.read("TABLEVAULT_LANES", func(v string) error {
 		n, err := strconv.Atoi(v)
 		if err != nil || n < 1 || n > vault.MaxLanes {
 			return fmt.Errorf("want a number from 1 to %d", vault.MaxLanes)
 		}
-		env.Lanes = n
+		e.Lanes = n
 		return nil
 	})
-	duration("TABLEVAULT_MARGIN", &env.Margin, 0, "want a duration such as 30s")
-	duration("TABLEVAULT_REDISPATCH", &env.Redispatch, time.Second, "want a duration of a second or more, such as 15m")
-	duration("TABLEVAULT_SPLIT_AFTER", &env.SplitAfter, 1, "want a duration such as 1m")
-	read("TABLEVAULT_POLICY", func(v string) error {
-		env.Policy, env.PolicyNamed = v, true
-		return nil
-	})
-	if code := values["FC_FUNC_CODE_PATH"]; code != "" && !path.IsAbs(env.Policy) {
-		env.Policy = path.Join(code, env.Policy)
-	}
-	read("TABLEVAULT_LOG_LEVEL", func(v string) error {
+	s.duration("TABLEVAULT_MARGIN", &e.Margin, 0, "want a duration such as 30s")
+	s.duration("TABLEVAULT_REDISPATCH", &e.Redispatch, time.Second, "want a duration of a second or more, such as 15m")
+	s.duration("TABLEVAULT_SPLIT_AFTER", &e.SplitAfter, 1, "want a duration such as 1m")
+	s.read("TABLEVAULT_LOG_LEVEL", func(v string) error {
 		if !slices.Contains([]string{"debug", "info", "warn", "error"}, v) {
 			return errors.New("want debug, info, warn or error")
 		}
-		return env.LogLevel.UnmarshalText([]byte(v))
+		return e.LogLevel.UnmarshalText([]byte(v))
 	})
+}
 
-	var unknown []string
-	for name := range values {
-		if strings.HasPrefix(name, "TABLEVAULT_") && !slices.Contains(others, name) {
-			unknown = append(unknown, name)
+// variables are those of the environment, and what is wrong with them.
+type variables struct {
+	values   map[string]string
+	problems []error
+}
+
+// read sets what a variable is for, if it is set.
+func (s *variables) read(name string, set func(value string) error) {
+	if value := s.values[name]; value != "" {
+		if err := set(value); err != nil {
+			s.problems = append(s.problems, fmt.Errorf("%s: %w", name, err))
 		}
 	}
-	slices.Sort(unknown)
-	for _, name := range unknown {
-		problems = append(problems, fmt.Errorf("%s: no such setting", name))
+	delete(s.values, name)
+}
+
+func (s *variables) duration(name string, to *time.Duration, least time.Duration, want string) {
+	s.read(name, func(v string) error {
+		d, err := time.ParseDuration(v)
+		if err != nil || d < least {
+			return errors.New(want)
+		}
+		*to = d
+		return nil
+	})
+}
+
+// unknown refuses what is left, was not read, and begins as settings do.
+func (s *variables) unknown(others []string) {
+	for _, name := range slices.Sorted(maps.Keys(s.values)) {
+		if strings.HasPrefix(name, "TABLEVAULT_") && !slices.Contains(others, name) {
+			s.problems = append(s.problems, fmt.Errorf("%s: no such setting", name))
+		}
 	}
-	return env, errors.Join(problems...)
 }
 
 const (

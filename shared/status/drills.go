@@ -47,8 +47,8 @@ const (
 // OfDrill describes a drill by its records.
 func OfDrill(s *drill.State) Drill {
 	d := Drill{
-		Region: s.Table.Region, Table: s.Table.String(), Due: s.Due, State: Running, Rule: s.Rule, Backup: s.Backup, RecoveryPoint: s.RecoveryPoint,
-		Target: s.Target.String(), Began: s.Began, RPO: s.Began.Sub(s.RecoveryPoint).Seconds(),
+		Region: s.Drill.Table.Region, Table: s.Drill.Table.String(), Due: s.Drill.Due, State: Running, Rule: s.Drill.Rule, Backup: s.Drill.Backup, RecoveryPoint: s.Drill.RecoveryPoint,
+		Target: s.Drill.Target.String(), Began: s.Drill.Began, RPO: s.Drill.Began.Sub(s.Drill.RecoveryPoint).Seconds(),
 	}
 	if e := s.End; e != nil {
 		d.Ended, d.Rows, d.Restore, d.Proof, d.Verdict, d.Notes = e.Ended, e.Rows, e.Restore, e.Proof, e.Verdict, e.Notes
@@ -90,7 +90,7 @@ func DrillsOf(ctx context.Context, r *repository.Repository, b vault.Backup, now
 	}
 	var all []Drill
 	for i := range states {
-		if states[i].Backup == b.ID {
+		if states[i].Drill.Backup == b.ID {
 			all = append(all, OfDrill(&states[i]))
 		}
 	}
