@@ -73,7 +73,7 @@ func compared(ctx context.Context, t *testing.T, w *vaulttest.World, m *vault.Ma
 func TestPagesThatDoNotComeInTime(t *testing.T) {
 	w := vaulttest.NewWorld(t)
 	w.Fill(vaulttest.Definition(), 400)
-	m := w.Backup(vault.Settings{Lanes: 4})
+	m := w.Backup(vault.Settings{Lanes: 2}) // as many as may be asked for before there is an answer
 	never := func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() }
 	slowly := func(context.Context) error { time.Sleep(200 * time.Millisecond); return nil } // the shards are read by then
 	refused := errors.New("refused")
