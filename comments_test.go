@@ -73,6 +73,9 @@ func checkComments(t *testing.T, name string) error {
 		if strings.HasPrefix(group.List[0].Text, "/*") || strings.TrimSpace(lines[first][:files.Position(group.Pos()).Column-1]) != "" {
 			continue // beside code
 		}
+		if output.MatchString(group.Text()) {
+			continue
+		}
 		old := lines[first : last+1]
 		if !docs[group] && !slices.ContainsFunc(old, tooWide) {
 			continue
@@ -96,6 +99,9 @@ func checkComments(t *testing.T, name string) error {
 
 // testName is the name of what package testing calls: its comment tells what is shown.
 var testName = regexp.MustCompile(`^(Test|Fuzz|Benchmark|Example|test)[A-Z]`)
+
+// output begins what an example prints, line by line.
+var output = regexp.MustCompile(`(?i)^(unordered )?output:`)
 
 // checkNames checks that the doc comments of functions, types, constants and variables
 // begin with their names, an article before them aside.

@@ -57,8 +57,9 @@ func ExampleScanner_corrupt() {
 	err := plainbuffer.NewScanner(block).Next(&row)
 	fmt.Println(errors.Is(err, plainbuffer.ErrCorrupt))
 	fmt.Println(err)
-	// Output: true corrupt PlainBuffer at byte 5: the checksum of cell "user" is 0xa2,
-	// its bytes give 0xc9
+	// Output:
+	// true
+	// corrupt PlainBuffer at byte 5: the checksum of cell "user" is 0xa2, its bytes give 0xc9
 }
 
 func ExampleBuilder() {
