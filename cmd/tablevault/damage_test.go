@@ -82,6 +82,14 @@ func TestDamagedManifest(t *testing.T) {
 	if code, out, _ := tablevaultRun(t, "doctor", "--stack", dir); code != exitFailed || !strings.Contains(out, "manifest "+string(made[2])) {
 		t.Errorf("exit %d: %s", code, out)
 	}
+	other := filepath.Join(t.TempDir(), "tablevault.yaml")
+	if err := os.WriteFile(other, []byte("tables: local/x*\nevery: hourly\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	code, out, _ = tablevaultRun(t, "doctor", "--stack", dir, "--policy", other)
+	if code != exitFailed || !strings.Contains(out, "manifest "+string(made[2])) || !strings.Contains(out, "no recovery point at all of a table that the policy wants") {
+		t.Errorf("by a policy for other tables: exit %d: %s", code, out)
+	}
 }
 
 // TestDamagedRestore damages the proof of a restore, and then its plan: it is among the

@@ -554,11 +554,20 @@ func (d *doctor) recoveryPoints(ctx context.Context) {
 		if d.maxAge > 0 {
 			l = status.Failure
 		}
-		d.add("recovery", "", l, "there is no recovery point at all", "make one: tablevault backup --table INSTANCE/TABLE")
-		return
+		text := "there is no recovery point at all"
+		if len(d.known.Backups) > 0 {
+			text += " of a table that the policy wants"
+		}
+		d.add("recovery", "", l, text, "make one: tablevault backup --table INSTANCE/TABLE")
 	}
 	for _, t := range tables {
 		d.recoveryPoint(ctx, t)
+	}
+	// Of what else is in the vault, damage is told.
+	for _, t := range d.known.Others(tables) {
+		if _, _, err := d.newest(ctx, t); err != nil {
+			d.add("recovery", t.String(), status.Failure, err.Error(), fixAccess(err, "look at the vault"))
+		}
 	}
 }
 

@@ -100,6 +100,12 @@ func TestDamageOnTheStack(t *testing.T) {
 		}
 		write(content)
 	}
+	// Their records are as they were written.
+	for _, args := range [][]string{{"list", "--stack", dir, "--restores"}, {"list", "--stack", dir, "--restores", "--json"}} {
+		if code, out, errs := tablevaultRun(t, args...); code != 0 || !strings.Contains(out, "failed") {
+			t.Errorf("%v exits with %d: %s%s", args, code, out, errs)
+		}
+	}
 	var verified verifyResult
 	if must(t, &verified, "verify", "--stack", dir, "--backup", id, "--depth", "read"); verified.Verdict != vault.OK {
 		t.Errorf("with all as it was: %+v", verified)

@@ -169,6 +169,10 @@ func restoreTo(ctx context.Context, s *streams, site *site, cmd function.Command
 			if r.Proof != nil {
 				return restored(cmd.To, &r), nil // it is told by its verdict
 			}
+			if r.Corrupt && len(cmd.Replicas) > 0 {
+				return nil, &exit{exitDiffers, fmt.Errorf("restore %s can't go on: %s; no destination of --also has it as it was written, either: restore another backup to another name, or drop %s and give the same command with --new and another --also",
+					r.Restore, r.LastError, cmd.To)}
+			}
 			if r.Corrupt {
 				return nil, &exit{exitDiffers, fmt.Errorf("restore %s can't go on: %s; restore another backup to another name, or drop %s and give the same command with --new, and with --also and a destination that has a copy of the backup",
 					r.Restore, r.LastError, cmd.To)}

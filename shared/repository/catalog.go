@@ -195,16 +195,28 @@ func (r *Repository) Groups(ctx context.Context, m *vault.Manifest) iter.Seq2[*v
 // FindBackup finds a backup by its id alone, sealed or not: in this vault, and if it is
 // not there, in its replicas.
 func (r *Repository) FindBackup(ctx context.Context, id vault.BackupID) (vault.Backup, error) {
-	look := func(store object.Store) (b vault.Backup, found bool, err error) {
-		for info, err := range store.List(ctx, vault.OpenedPrefix, "") {
+	in := func(store object.Store, prefix string, parse func(string) (vault.Backup, bool)) (b vault.Backup, found bool, err error) {
+		for info, err := range store.List(ctx, prefix, "") {
 			if err != nil {
 				return b, false, fmt.Errorf("look for backup %s: %w", id, err)
 			}
-			if b, ok := vault.ParseOpened(info.Name); ok && b.ID == id {
+			if b, ok := parse(info.Name); ok && b.ID == id {
 				return b, true, nil
 			}
 		}
 		return b, false, nil
+	}
+	look := func(store object.Store) (vault.Backup, bool, error) {
+		b, found, err := in(store, vault.OpenedPrefix, vault.ParseOpened)
+		if found || err != nil {
+			return b, found, err
+		}
+		// One that has lost the mark of its beginning has its manifest.
+		b, found, err = in(store, vault.ManifestPrefix, vault.ParseManifestName)
+		if errors.Is(err, fs.ErrPermission) {
+			err = nil // who may not list manifests goes by the marks
+		}
+		return b, found, err
 	}
 	b, found, err := look(r.store)
 	if found || err != nil {

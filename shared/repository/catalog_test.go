@@ -72,6 +72,26 @@ func TestLatest(t *testing.T) {
 	}
 }
 
+// TestFindBackup finds a backup that runs, and one that has lost the mark of its
+// beginning.
+func TestFindBackup(t *testing.T) {
+	w := vaulttest.NewWorld(t)
+	open := vault.Backup{Table: vaulttest.SourceID, ID: "20261120T021400Z-0a1b2c3d"}
+	w.Store.(*mem.Store).Replace(vault.Opened(open.Table, open.ID), nil)
+	sealed := vault.Backup{Table: vaulttest.SourceID, ID: "20261120T031400Z-0a1b2c3d"}
+	if _, err := w.Repo.Create(t.Context(), sealed.Manifest(), vaulttest.SealedAt(sealed, vaulttest.Day, vaulttest.Day)); err != nil {
+		t.Fatal(err)
+	}
+	for _, b := range []vault.Backup{open, sealed} {
+		if found, err := w.Repo.FindBackup(t.Context(), b.ID); err != nil || found != b {
+			t.Errorf("%s is found as %+v, %v", b.ID, found, err)
+		}
+	}
+	if found, err := w.Repo.FindBackup(t.Context(), "20261120T041400Z-0a1b2c3d"); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("one that there is not is found as %+v, %v", found, err)
+	}
+}
+
 // TestLatestGoesByRecoveryPoint has a backup whose name is of 2099: it is the newest for
 // as long as nothing newer was read from the table, and no longer.
 func TestLatestGoesByRecoveryPoint(t *testing.T) {

@@ -183,7 +183,7 @@ func (s *segmentLoad) entry(ctx context.Context) (*vault.Loaded, error) {
 		return w.load(table.BeforeRetry(ctx, s.load.lease.again), s.source, part.Part)
 	})
 	if broken != nil {
-		broken = fmt.Errorf("part %d, %s: %w", part.Slot, part.Part.Shard.Name, broken)
+		broken = fmt.Errorf("part %d: %w", part.Slot, broken)
 		if w.account.next == s.at.block || ctx.Err() != nil || fanout.Permanent(broken) || errors.Is(broken, fanout.ErrClosed) || errors.Is(broken, errObey) {
 			return nil, broken
 		}

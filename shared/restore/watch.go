@@ -121,7 +121,7 @@ func (w *Watcher) look(ctx context.Context) (Watched, error) {
 	}
 	if closed != nil {
 		if out.State = StateClosing; closed.Reason != "" {
-			out.State, out.LastError, out.Ended = StateFailed, closed.Reason, closed.At
+			out.State, out.LastError, out.Corrupt, out.Ended = StateFailed, closed.Reason, false, closed.At
 			return out, nil
 		}
 		unsettled, err := known.unsettled(ctx)

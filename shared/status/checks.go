@@ -118,9 +118,19 @@ func (k *Known) BackedUp() []vault.TableID {
 			}
 		}
 	}
-	slices.SortFunc(tables, func(a, b vault.TableID) int { return strings.Compare(a.Path(), b.Path()) })
+	slices.SortFunc(tables, byPath)
 	return tables
 }
+
+// Others lists the tables that the vault has backups of, and that are not among those, in
+// order.
+func (k *Known) Others(than []vault.TableID) []vault.TableID {
+	tables := slices.DeleteFunc(slices.Collect(maps.Keys(k.Backups)), func(t vault.TableID) bool { return slices.Contains(than, t) })
+	slices.SortFunc(tables, byPath)
+	return tables
+}
+
+func byPath(a, b vault.TableID) int { return strings.Compare(a.Path(), b.Path()) }
 
 // Rehearsed yields the tables that the policy has drills for, each with the first rule
 // that says so.

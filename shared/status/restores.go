@@ -23,7 +23,7 @@ type Restores struct {
 // Damaged is how many restores have a record that is not as it was written.
 func (l *Restores) Damaged() (n int) {
 	for i := range l.Restores {
-		if l.Restores[i].Corrupt {
+		if l.Restores[i].State == Unreadable && l.Restores[i].Corrupt {
 			n++
 		}
 	}

@@ -3,7 +3,6 @@
 package uploader_test
 
 import (
-	"context"
 	"fmt"
 	"net/http"
 	"testing"
