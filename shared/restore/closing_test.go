@@ -6,7 +6,6 @@ import (
 	"iter"
 	"slices"
 	"strings"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -14,7 +13,6 @@ import (
 	"github.com/tablevault/tablevault/shared/object"
 	"github.com/tablevault/tablevault/shared/repository"
 	"github.com/tablevault/tablevault/shared/restore"
-	"github.com/tablevault/tablevault/shared/table/tabletest"
 	"github.com/tablevault/tablevault/shared/vault"
 	"github.com/tablevault/tablevault/shared/vaulttest"
 )
@@ -74,29 +72,7 @@ func TestClosingSeesWhatListsDoNot(t *testing.T) {
 		return p
 	}
 	tick()
-	hang, hung, done := make(chan struct{}), make(chan struct{}), make(chan struct{})
-	var first atomic.Bool
-	w.Tables.Fault = func(c tabletest.Call) error {
-		if c.Name == "Write" && !c.After && first.CompareAndSwap(false, true) {
-			close(hung)
-			<-hang
-		}
-		return nil
-	}
-	work := w.Queue[0]
-	w.Queue = nil
-	go func() {
-		defer close(done)
-		if _, err := w.Loader().Load(t.Context(), w.Run(), work); err != nil {
-			t.Error(err)
-		}
-	}()
-	<-hung
-	again := w.Run()
-	again.Retry = 1 // or it would leave the segment to the first
-	if reply, err := w.Loader().Load(t.Context(), again, work); err != nil || !reply.Done || reply.Start != 1 {
-		t.Fatalf("%+v, %v", reply, err)
-	}
+	end := loadedBesideAWriter(w)
 	plain := w.Repo
 	w.Repo = watch(w, watched{late: func(name string) bool { return strings.HasPrefix(name, r.Log().Starts("")) }})
 	if p := tick(); p.State != restore.StateVerifying || p.Waiting != "" || p.Dispatched != 1 {
@@ -115,8 +91,7 @@ func TestClosingSeesWhatListsDoNot(t *testing.T) {
 	if def, err := w.Tables.Describe(t.Context(), vaulttest.TargetID.Table); err != nil || def.Options == plan.Definition.Options {
 		t.Errorf("the table has its options already: %+v, %v", def, err)
 	}
-	close(hang)
-	<-done
+	end()
 	w.Proved(tick(), vault.OK)
 	w.Same(vaulttest.SourceID.Table, vaulttest.TargetID.Table)
 }

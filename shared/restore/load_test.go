@@ -103,30 +103,7 @@ func TestHandOverWaitsForWriters(t *testing.T) {
 		return p
 	}
 	tick()
-	// Another delivery of the same start hangs in its first batch.
-	hang, hung := make(chan struct{}), make(chan struct{})
-	var first atomic.Bool
-	w.Tables.Fault = func(c tabletest.Call) error {
-		if c.Name == "Write" && !c.After && first.CompareAndSwap(false, true) {
-			close(hung)
-			<-hang
-		}
-		return nil
-	}
-	work := w.Queue[0]
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		if _, err := w.Loader().Load(t.Context(), w.Run(), work); err != nil {
-			t.Error(err)
-		}
-	}()
-	<-hung
-	again := w.Run()
-	again.Retry = 1 // or it would leave the segment to the first
-	if reply, err := w.Loader().Load(t.Context(), again, work); err != nil || !reply.Done || reply.Start != 1 {
-		t.Fatalf("%+v, %v", reply, err)
-	}
+	end := loadedBesideAWriter(w)
 	w.Queue = nil
 	if p := tick(); p.State != restore.StateVerifying || !strings.Contains(p.Waiting, "start 0 of segment 000000") {
 		t.Fatalf("with a writer at work: %+v", p)
@@ -136,14 +113,46 @@ func TestHandOverWaitsForWriters(t *testing.T) {
 	if p := tick(); p.Waiting == "" {
 		t.Fatalf("before the writer's deadline: %+v", p)
 	}
-	close(hang)
-	<-done
+	end()
 	watchedWaiting(w, plan.Restore, "")
 	if p := tick(); p.Waiting != "" || p.Dispatched == 0 {
 		t.Fatalf("after the writer has ended: %+v", p)
 	}
 	w.Proved(w.Finish(plan.Restore), vault.OK)
 	w.Same(vaulttest.SourceID.Table, vaulttest.TargetID.Table)
+}
+
+// loadedBesideAWriter has a delivery of the command at hand hang in its first batch, and
+// another one load the segment. What it returns waits for the first to end.
+func loadedBesideAWriter(w *vaulttest.World) (end func()) {
+	w.T.Helper()
+	hang, hung, done := make(chan struct{}), make(chan struct{}), make(chan struct{})
+	var first atomic.Bool
+	w.Tables.Fault = func(c tabletest.Call) error {
+		if c.Name == "Write" && !c.After && first.CompareAndSwap(false, true) {
+			close(hung)
+			<-hang
+		}
+		return nil
+	}
+	work := w.Queue[0]
+	w.Queue = nil
+	go func() {
+		defer close(done)
+		if _, err := w.Loader().Load(w.T.Context(), w.Run(), work); err != nil {
+			w.T.Error(err)
+		}
+	}()
+	<-hung
+	again := w.Run()
+	again.Retry = 1 // or it would leave the segment to the first
+	if reply, err := w.Loader().Load(w.T.Context(), again, work); err != nil || !reply.Done || reply.Start != 1 {
+		w.T.Fatalf("%+v, %v", reply, err)
+	}
+	return func() {
+		close(hang)
+		<-done
+	}
 }
 
 func TestTwoWorkersOnOneSegment(t *testing.T) {
